@@ -1,0 +1,3 @@
+//! The engine: connects the rooms and answers the verbs.
+
+pub mod watch;

@@ -1,0 +1,7 @@
+//! placeholder
+pub mod batch;
+pub mod container;
+pub mod engine;
+pub mod output;
+pub mod selector;
+pub mod time;

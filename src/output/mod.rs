@@ -1,0 +1,66 @@
+//! Output: lines, notices and reports in the forms a user asked for.
+
+use std::path::PathBuf;
+
+/// What is shown of a watch, and how.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The form of a record.
+    pub format: Format,
+    /// The engine's time before each text or raw line.
+    pub timestamps: bool,
+    /// Labels, networks and state in JSON records.
+    pub metadata: bool,
+    /// Lifecycle records in JSON.
+    pub lifecycle: bool,
+    /// What becomes of control characters in messages.
+    pub ansi: Ansi,
+    /// Names and notices in colour.
+    pub color: When,
+    /// Only this stream; `None` is both.
+    pub stream: Option<crate::batch::Stream>,
+    /// A line is shown when one of these matches its message, or there are none, ...
+    pub include: Vec<regex::bytes::Regex>,
+    /// ... and none of these does.
+    pub exclude: Vec<regex::bytes::Regex>,
+    /// Append here instead of writing to stdout.
+    pub file: Option<PathBuf>,
+    /// No notices and no status line.
+    pub quiet: bool,
+}
+
+/// The form of a record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// `NAME | MESSAGE`.
+    #[default]
+    Text,
+    /// One object a line.
+    Json,
+    /// The message alone.
+    Raw,
+}
+
+/// What becomes of control characters and escape sequences in a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ansi {
+    /// On a terminal shown instead of obeyed, but for SGR colours; elsewhere kept.
+    #[default]
+    Auto,
+    /// Kept as they are.
+    Keep,
+    /// Removed.
+    Strip,
+}
+
+/// A choice that `auto` leaves to the terminal and the environment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum When {
+    /// As the terminal and the environment say.
+    #[default]
+    Auto,
+    /// In any case.
+    Always,
+    /// In no case.
+    Never,
+}
