@@ -2,6 +2,9 @@
 pub mod batch;
 pub mod container;
 pub mod engine;
+pub mod json;
 pub mod output;
+pub mod queue;
 pub mod selector;
+pub mod tail;
 pub mod time;

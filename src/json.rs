@@ -1,0 +1,152 @@
+//! The inside of a JSON string: bytes into it, and out of it again.
+//!
+//! `serde_json` builds values; a line must cross without one. Used by the decoders, which hand messages on as they lie
+//! in a log file, and by the output, which writes them in either form.
+
+/// Appends `bytes` as the inside of a JSON string. Bytes that are no UTF-8 become U+FFFD, one for each maximal piece.
+pub fn escape(bytes: &[u8], out: &mut Vec<u8>) {
+    for chunk in bytes.utf8_chunks() {
+        escape_str(chunk.valid(), out);
+        if !chunk.invalid().is_empty() {
+            out.extend_from_slice("\u{fffd}".as_bytes());
+        }
+    }
+}
+
+fn escape_str(text: &str, out: &mut Vec<u8>) {
+    let bytes = text.as_bytes();
+    let mut from = 0;
+    for (at, &byte) in bytes.iter().enumerate() {
+        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
+            continue;
+        }
+        out.extend_from_slice(&bytes[from..at]);
+        from = at + 1;
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            _ => {
+                const HEX: &[u8; 16] = b"0123456789abcdef";
+                out.extend_from_slice(b"\\u00");
+                out.extend_from_slice(&[HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
+            }
+        }
+    }
+    out.extend_from_slice(&bytes[from..]);
+}
+
+/// Appends what the inside of a JSON string stands for. The text must be valid there; what is not is copied as it lies.
+/// A lone surrogate becomes U+FFFD.
+pub fn unescape(text: &[u8], out: &mut Vec<u8>) {
+    let mut rest = text;
+    while let Some(at) = memchr::memchr(b'\\', rest) {
+        out.extend_from_slice(&rest[..at]);
+        rest = &rest[at..];
+        // Escapes come in clusters (`\"\n`), where a search for each would cost more than the copy.
+        while let [b'\\', kind, behind @ ..] = rest {
+            rest = behind;
+            match kind {
+                b'n' => out.push(b'\n'),
+                b't' => out.push(b'\t'),
+                b'r' => out.push(b'\r'),
+                b'b' => out.push(0x08),
+                b'f' => out.push(0x0c),
+                b'u' => rest = unicode(rest, out),
+                _ => out.push(*kind),
+            }
+        }
+        if rest.first() == Some(&b'\\') {
+            break;
+        }
+    }
+    out.extend_from_slice(rest);
+}
+
+/// The character of `\uXXXX`, or of two of them that are a surrogate pair; returns what comes behind.
+fn unicode<'a>(digits: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
+    let Some((unit, mut rest)) = unit(digits) else {
+        out.extend_from_slice(b"\\u");
+        return digits;
+    };
+    let mut code = u32::from(unit);
+    if let (0xd800..0xdc00, Some((low @ 0xdc00..0xe000, behind))) =
+        (unit, rest.strip_prefix(b"\\u").and_then(self::unit))
+    {
+        code = 0x10000 + ((code - 0xd800) << 10) + (u32::from(low) - 0xdc00);
+        rest = behind;
+    }
+    let character = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
+    out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+    rest
+}
+
+fn unit(digits: &[u8]) -> Option<(u16, &[u8])> {
+    let (digits, rest) = digits.split_first_chunk::<4>()?;
+    let value = digits.iter().try_fold(0, |value, &digit| Some(value << 4 | char::from(digit).to_digit(16)?))?;
+    Some((u16::try_from(value).ok()?, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn escaped(bytes: &[u8]) -> String {
+        let mut out = Vec::new();
+        escape(bytes, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn unescaped(text: &str) -> String {
+        let mut out = Vec::new();
+        unescape(text.as_bytes(), &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_become_replacement_characters() {
+        assert_eq!(escaped(b"a\xff\xfeb\xe2\x82"), "a\u{fffd}\u{fffd}b\u{fffd}");
+    }
+
+    #[test]
+    fn pairs_are_one_character_and_lone_halves_are_replaced() {
+        for (text, expected) in [
+            (r"\ud83d\ude00", "😀"),
+            (r"\ud83d", "\u{fffd}"),
+            (r"\ude00x", "\u{fffd}x"),
+            (r"\ud83dx\ude00", "\u{fffd}x\u{fffd}"),
+            (r"\ud83d\ud83d\ude00", "\u{fffd}😀"),
+            (r"\u2028\/\b\f", "\u{2028}/\u{8}\u{c}"),
+            (r"\\n\\\n", "\\n\\\n"),
+        ] {
+            assert_eq!(unescaped(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_valid_is_copied() {
+        for text in [r"\", r"a\", r"\u12", r"\uzzzz!"] {
+            assert_eq!(unescaped(text), text);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_json_library(text in "(?s).*") {
+            let quoted = format!("\"{}\"", escaped(text.as_bytes()));
+            prop_assert_eq!(&serde_json::from_str::<String>(&quoted).unwrap(), &text);
+            prop_assert_eq!(unescaped(&escaped(text.as_bytes())), text.clone());
+            let theirs = serde_json::to_string(&text).unwrap();
+            prop_assert_eq!(unescaped(&theirs[1..theirs.len() - 1]), text);
+        }
+
+        #[test]
+        fn whatever_lies_there_nothing_panics(text: Vec<u8>) {
+            let mut out = Vec::new();
+            unescape(&text, &mut out);
+            escape(&text, &mut out);
+        }
+    }
+}

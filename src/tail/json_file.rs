@@ -1,0 +1,333 @@
+//! Takes one record of a `json-file` log apart.
+//!
+//! In: one line of the file without its newline. Out: where the message lies in it, and its stream and time. Called for
+//! every record by [`super::file`]; knows nothing of files or lines that span records.
+//! The driver writes `{"log":"…\n","stream":"stdout","attrs":{…},"time":"…Z"}` without spaces, `attrs` only when there
+//! are any (moby `daemon/logger/jsonfilelog/jsonlog/jsonlogbytes.go`), escapes quotes, backslashes and control
+//! characters, and replaces bytes that are no UTF-8. That shape is found from both ends; any other JSON goes through
+//! `serde_json`.
+
+use super::Piece;
+use crate::batch::{Encoding, Stream};
+use crate::time::{Reader, Timestamp};
+use memchr::memmem;
+use serde::Deserialize;
+use std::borrow::Cow;
+
+const HEAD: &[u8] = b"{\"log\":\"";
+/// Where the message of a borrowed piece starts in its record.
+pub(super) const MESSAGE_AT: usize = HEAD.len();
+const TIME: &[u8] = b"\"time\":\"";
+const STDOUT: &[u8] = b"\",\"stream\":\"stdout\",";
+const STDERR: &[u8] = b"\",\"stream\":\"stderr\",";
+const ATTRS: &[u8] = b"\"attrs\":{";
+/// `"time":"` and the end `"}` around a time with nine digits.
+const FULL_TIME: usize = TIME.len() + crate::time::WRITTEN + 2;
+
+/// The record, or `None` when these bytes are none. The record must be valid UTF-8.
+#[inline]
+pub(super) fn decode<'a>(record: &'a [u8], clock: &mut Reader) -> Option<Piece<'a>> {
+    quick(record, clock).or_else(|| other(record))
+}
+
+/// Where a record that can be decoded starts behind the first byte of `bytes`: half a record, left behind by a power cut
+/// or a full disk, has the next one directly behind it on the same line.
+pub(super) fn resync(bytes: &[u8]) -> Option<usize> {
+    find(bytes.get(1..)?).map(|at| at + 1)
+}
+
+/// Where the first record seems to start.
+pub(super) fn find(bytes: &[u8]) -> Option<usize> {
+    memmem::find(bytes, HEAD)
+}
+
+/// The shape that the driver writes.
+#[inline]
+fn quick<'a>(record: &'a [u8], clock: &mut Reader) -> Option<Piece<'a>> {
+    let body = record.strip_prefix(HEAD)?;
+    let (rest, time) = split_time(body, clock)?;
+    let (message, stream) = match split_stream(rest) {
+        Some(split) => split,
+        None => split_attrs(rest)?,
+    };
+    let (message, complete) = match message.strip_suffix(b"\\n") {
+        // `\\n` at the end is a backslash and an n; only an odd backslash makes a newline of it.
+        Some(text) if !ends_in_open_escape(text) => (text, true),
+        _ => (message, false),
+    };
+    Some(Piece { time, stream, text: Cow::Borrowed(message), encoding: inside_of_string(message)?, complete })
+}
+
+/// Cuts `"time":"…"}` off the end.
+#[inline]
+fn split_time<'a>(body: &'a [u8], clock: &mut Reader) -> Option<(&'a [u8], Timestamp)> {
+    let rest = body.strip_suffix(b"\"}")?;
+    if let Some(at) = body.len().checked_sub(FULL_TIME)
+        && let Some(text) = rest[at..].strip_prefix(TIME)
+        && let Some(time) = clock.parse(text)
+    {
+        return Some((&body[..at], time));
+    }
+    // Trailing zeros of the fraction are not written: the time is shorter.
+    let from = rest.len().saturating_sub(crate::time::WRITTEN);
+    let at = from + memchr::memrchr(b'"', &rest[from..])?;
+    let time = clock.parse(&rest[at + 1..])?;
+    Some((rest[..=at].strip_suffix(TIME)?, time))
+}
+
+#[inline]
+fn split_stream(rest: &[u8]) -> Option<(&[u8], Stream)> {
+    rest.strip_suffix(STDOUT)
+        .map(|message| (message, Stream::Stdout))
+        .or_else(|| rest.strip_suffix(STDERR).map(|message| (message, Stream::Stderr)))
+}
+
+/// With attributes, the message ends at its first unescaped quote.
+fn split_attrs(rest: &[u8]) -> Option<(&[u8], Stream)> {
+    let end = end_of_string(rest)?;
+    let (message, behind) = rest.split_at(end);
+    let (behind, stream) = behind
+        .strip_prefix(STDOUT)
+        .map(|behind| (behind, Stream::Stdout))
+        .or_else(|| behind.strip_prefix(STDERR).map(|behind| (behind, Stream::Stderr)))?;
+    (behind.starts_with(ATTRS) && behind.ends_with(b"},")).then_some((message, stream))
+}
+
+fn end_of_string(bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        at += memchr::memchr2(b'"', b'\\', bytes.get(at..)?)?;
+        if bytes[at] == b'"' {
+            return Some(at);
+        }
+        at += 2;
+    }
+}
+
+fn ends_in_open_escape(text: &[u8]) -> bool {
+    let backslashes = text.iter().rev().take_while(|&&byte| byte == b'\\').count();
+    backslashes % 2 == 1
+}
+
+/// How the message lies, or `None` when it cannot stand inside a JSON string: a raw quote or control character, or an
+/// escape that JSON does not know.
+#[inline]
+fn inside_of_string(message: &[u8]) -> Option<Encoding> {
+    let at = first_special(message);
+    if at == message.len() { Some(Encoding::Plain) } else { escapes(message, at) }
+}
+
+/// The first quote, backslash or control character, or the length.
+#[inline]
+pub(super) fn first_special(text: &[u8]) -> usize {
+    const LANES: usize = 32;
+    let special = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
+    let mut at = 0;
+    // Without a branch inside, so that the compiler compares many bytes at a time.
+    while let Some(lanes) = text[at..].first_chunk::<LANES>() {
+        if lanes.iter().fold(false, |any, &byte| any | special(byte)) {
+            break;
+        }
+        at += LANES;
+    }
+    if let (true, Some(lanes)) = (text.len() - at < LANES, text.last_chunk::<LANES>()) {
+        // The rest is looked at together with bytes already seen.
+        if !lanes.iter().fold(false, |any, &byte| any | special(byte)) {
+            return text.len();
+        }
+    }
+    text[at..].iter().position(|&byte| special(byte)).map_or(text.len(), |found| at + found)
+}
+
+fn escapes(message: &[u8], mut at: usize) -> Option<Encoding> {
+    while at < message.len() {
+        if message[at] != b'\\' {
+            return None;
+        }
+        at += match message.get(at + 1)? {
+            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => 2,
+            b'u' => {
+                unicode(message.get(at + 2..)?)?;
+                6
+            }
+            _ => return None,
+        };
+        // Escapes come in clusters: a look at the next byte is cheaper than a search.
+        if message.get(at).is_some_and(|&byte| byte != b'\\') {
+            at += first_special(&message[at..]);
+        }
+    }
+    Some(Encoding::Json)
+}
+
+fn unicode(digits: &[u8]) -> Option<u16> {
+    let digits = digits.first_chunk::<4>()?;
+    digits.iter().try_fold(0, |value, &digit| {
+        let digit = char::from(digit).to_digit(16)?;
+        // A hexadecimal digit fits; four of them fill 16 bits.
+        Some(value << 4 | digit as u16)
+    })
+}
+
+/// Any valid JSON object with these keys, as another writer of the format may spell it.
+fn other(record: &[u8]) -> Option<Piece<'static>> {
+    #[derive(Deserialize)]
+    struct Record<'a> {
+        #[serde(default)]
+        log: String,
+        #[serde(borrow, default)]
+        stream: Cow<'a, str>,
+        #[serde(borrow)]
+        time: Cow<'a, str>,
+    }
+    let record: Record<'_> = serde_json::from_slice(record).ok()?;
+    let time = match Timestamp::parse(record.time.as_bytes()) {
+        Some(time) => time,
+        None => Timestamp(i64::try_from(record.time.parse::<jiff::Timestamp>().ok()?.as_nanosecond()).ok()?),
+    };
+    let stream = if record.stream == "stderr" { Stream::Stderr } else { Stream::Stdout };
+    let (message, complete) = match record.log.strip_suffix('\n') {
+        Some(message) => (message, true),
+        None => (record.log.as_str(), false),
+    };
+    let mut text = Vec::with_capacity(message.len() + 16);
+    crate::json::escape(message.as_bytes(), &mut text);
+    Some(Piece { time, stream, encoding: inside_of_string(&text)?, text: Cow::Owned(text), complete })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn read(record: &str) -> Option<(String, Stream, i64, bool, Encoding)> {
+        let piece = decode(record.as_bytes(), &mut Reader::default())?;
+        let text = String::from_utf8(piece.text.into_owned()).unwrap();
+        Some((text, piece.stream, piece.time.0, piece.complete, piece.encoding))
+    }
+
+    #[test]
+    fn every_shape_the_driver_writes_is_read() {
+        use Encoding::{Json, Plain};
+        use Stream::{Stderr, Stdout};
+        for (record, expected) in [
+            (
+                r#"{"log":"hello\n","stream":"stdout","time":"1970-01-01T00:00:01.000000001Z"}"#,
+                ("hello", Stdout, 1_000_000_001, true, Plain),
+            ),
+            (
+                r#"{"log":"hello\n","stream":"stderr","time":"1970-01-01T00:00:01.5Z"}"#,
+                ("hello", Stderr, 1_500_000_000, true, Plain),
+            ),
+            (
+                r#"{"log":"hello\n","stream":"stderr","time":"1970-01-01T00:00:01Z"}"#,
+                ("hello", Stderr, 1_000_000_000, true, Plain),
+            ),
+            (r#"{"log":"\n","stream":"stdout","time":"1970-01-01T00:00:00Z"}"#, ("", Stdout, 0, true, Plain)),
+            (r#"{"log":"","stream":"stdout","time":"1970-01-01T00:00:00Z"}"#, ("", Stdout, 0, false, Plain)),
+            (r#"{"log":"half","stream":"stdout","time":"1970-01-01T00:00:00Z"}"#, ("half", Stdout, 0, false, Plain)),
+            (
+                r#"{"log":"no newline \\n","stream":"stdout","time":"1970-01-01T00:00:00Z"}"#,
+                (r"no newline \\n", Stdout, 0, false, Json),
+            ),
+            (r#"{"log":"a \\\n","stream":"stdout","time":"1970-01-01T00:00:00Z"}"#, (r"a \\", Stdout, 0, true, Json)),
+            (
+                r#"{"log":"say \"hi\"\u003c\t\r\n","stream":"stdout","time":"1970-01-01T00:00:00Z"}"#,
+                (r#"say \"hi\"\u003c\t\r"#, Stdout, 0, true, Json),
+            ),
+            (
+                r#"{"log":"x\n","stream":"stdout","attrs":{"tag":"a\",\"b"},"time":"1970-01-01T00:00:00Z"}"#,
+                ("x", Stdout, 0, true, Plain),
+            ),
+            (
+                r#"{"log":"\"},\n","stream":"stderr","attrs":{"a":"1","b":"2"},"time":"1970-01-01T00:00:00.1Z"}"#,
+                (r#"\"},"#, Stderr, 100_000_000, true, Json),
+            ),
+            (
+                r#"{"log":"\",\"stream\":\"stderr\",\n","stream":"stdout","time":"1970-01-01T00:00:00Z"}"#,
+                (r#"\",\"stream\":\"stderr\","#, Stdout, 0, true, Json),
+            ),
+            // Other writers.
+            (
+                r#"{ "time": "1970-01-01T01:00:00+01:00", "stream": "stderr", "log": "spaced\n" }"#,
+                ("spaced", Stderr, 0, true, Plain),
+            ),
+            (r#"{"log":"\u00e9\ud83d\ude00\n","time":"1970-01-01T00:00:00Z"}"#, ("é😀", Stdout, 0, true, Plain)),
+        ] {
+            let expected = (expected.0.to_owned(), expected.1, expected.2, expected.3, expected.4);
+            assert_eq!(read(record), Some(expected), "{record}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_record_is_refused() {
+        for record in [
+            "",
+            "{",
+            "plain text",
+            r#"{"log":"a"#,
+            r#"{"log":"a\n","stream":"stdout","time":"yesterday"}"#,
+            r#"{"log":"a\n","stream":"stdout"}"#,
+            r#"{"log":"raw " quote\n","stream":"stdout","time":"1970-01-01T00:00:00Z"}"#,
+            r#"{"log":"bad \x escape\n","stream":"stdout","time":"1970-01-01T00:00:00Z"}"#,
+            r#"{"log":"bad \u12g4\n","stream":"stdout","time":"1970-01-01T00:00:00Z"}"#,
+            "{\"log\":\"nul \0\\n\",\"stream\":\"stdout\",\"time\":\"1970-01-01T00:00:00Z\"}",
+            r#"{"log":"open \","stream":"stdout","time":"1970-01-01T00:00:00Z"}"#,
+            r#"["log"]"#,
+        ] {
+            assert_eq!(read(record), None, "{record}");
+        }
+    }
+
+    #[test]
+    fn half_a_record_gives_way_to_the_next_one() {
+        let line = br#"{"log":"half of {"log":"whole\n","stream":"stdout","time":"1970-01-01T00:00:00Z"}"#;
+        assert!(decode(line, &mut Reader::default()).is_none());
+        let at = resync(line).unwrap();
+        assert!(decode(&line[at..], &mut Reader::default()).is_some());
+    }
+
+    proptest! {
+        /// The oracle is `serde_json`: what both take must mean the same, and what the driver can write must be taken.
+        #[test]
+        fn agrees_with_a_json_library(message in "(?s).{0,80}", newline: bool, attrs: bool, nanos in 0..i64::MAX) {
+            let log = if newline { format!("{message}\n") } else { message };
+            let mut record = serde_json::Map::new();
+            record.insert("log".into(), log.clone().into());
+            record.insert("stream".into(), "stderr".into());
+            if attrs {
+                record.insert("attrs".into(), serde_json::json!({ "k": log.clone() }));
+            }
+            let time = jiff::Timestamp::from_nanosecond(nanos.into()).unwrap().to_string();
+            // In the driver's order, which a map does not keep.
+            let line = format!(
+                "{{\"log\":{},\"stream\":\"stderr\",{}\"time\":\"{time}\"}}",
+                record["log"],
+                if attrs { format!("\"attrs\":{},", record["attrs"]) } else { String::new() },
+            );
+            let piece = decode(line.as_bytes(), &mut Reader::default()).unwrap();
+            let quoted = format!("\"{}\"", std::str::from_utf8(&piece.text).unwrap());
+            let text: String = serde_json::from_str(&quoted).unwrap();
+            prop_assert_eq!(text, log.strip_suffix('\n').unwrap_or(&log));
+            prop_assert_eq!(piece.complete, log.ends_with('\n'));
+            prop_assert_eq!(piece.time.0, nanos);
+            prop_assert!(quick(line.as_bytes(), &mut Reader::default()).is_some());
+        }
+
+        #[test]
+        fn never_takes_what_a_json_library_refuses(mut line in Just(
+            br#"{"log":"a\u003cb \"c\" \\ d\n","stream":"stdout","time":"2026-11-20T23:00:53.037882171Z"}"#.to_vec()
+        ), at in 0..80_usize, byte: u8) {
+            line[at] = byte;
+            if std::str::from_utf8(&line).is_ok() && decode(&line, &mut Reader::default()).is_some() {
+                prop_assert!(serde_json::from_slice::<serde_json::Value>(&line).is_ok());
+            }
+        }
+
+        #[test]
+        fn the_first_special_byte_is_the_first(text in prop::collection::vec(prop_oneof![8 => 0x20..0xff_u8, 1 => any::<u8>()], 0..200)) {
+            let plain = |&byte: &u8| byte >= 0x20 && byte != b'"' && byte != b'\\';
+            prop_assert_eq!(first_special(&text), text.iter().take_while(|byte| plain(byte)).count());
+        }
+    }
+}

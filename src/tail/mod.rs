@@ -1,0 +1,49 @@
+//! Tails: from what the engine writes to lines.
+//!
+//! `reader` is one thread that follows the files of all containers ([`Reader`]); `file` is one container's chain of
+//! them, `handle` one file, `seek` where to start in it, `watcher` how it is told that they grow. `json_file` takes a
+//! record apart, `partial` puts lines together. `stream` does the same for what comes over the API ([`Frames`]).
+//! Both routes end in batches on the one queue.
+
+mod file;
+mod handle;
+mod json_file;
+mod partial;
+mod reader;
+mod seek;
+mod stream;
+mod watcher;
+
+pub use file::path;
+pub use partial::Window;
+pub use reader::{Command, Follow, Reader, Report, Wake, can_read};
+pub use stream::{Frames, Resume};
+
+use crate::batch::{Encoding, Stream};
+use crate::time::Timestamp;
+use std::borrow::Cow;
+
+/// Where to start in a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// The first line of the file that is there now: a container that has just started.
+    Beginning,
+    /// The first line there is, in rotated files too.
+    All,
+    /// The last so many lines; 0 is what is written from now on.
+    Last(u64),
+    /// The first line at or after a time.
+    Since(Timestamp),
+}
+
+/// What one record of a log holds: a line or a piece of one.
+#[derive(Debug)]
+struct Piece<'a> {
+    time: Timestamp,
+    stream: Stream,
+    /// Without the newline.
+    text: Cow<'a, [u8]>,
+    encoding: Encoding,
+    /// The newline was there.
+    complete: bool,
+}

@@ -1,0 +1,404 @@
+//! Pieces into lines, stdout and stderr apart.
+//!
+//! In: pieces in the order of the log. Out: lines in a batch. Called by [`super::file`] and [`super::stream`].
+//! The engine cuts a line at its 16 KiB buffer; the pieces of one line carry the time of its first (moby
+//! `daemon/logger/copier.go`), and only the last ends in a newline. A piece with another time is therefore not the rest
+//! of the line before, even when that one never got its newline because the container died.
+
+use super::Piece;
+use crate::batch::{Batch, Cursor, Encoding, Gap, Head, Line, Part, Reason, Stream};
+use crate::time::Timestamp;
+use std::borrow::Cow;
+
+/// Which lines are wanted at all; the rest is dropped as it is decoded.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// Not before.
+    pub since: Timestamp,
+    /// Not after.
+    pub until: Timestamp,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Window { since: Timestamp(i64::MIN), until: Timestamp(i64::MAX) }
+    }
+}
+
+impl Window {
+    #[inline]
+    fn has(&self, time: Timestamp) -> bool {
+        self.since <= time && time <= self.until
+    }
+}
+
+/// The lines of one container in the making.
+#[derive(Debug)]
+pub(super) struct Joiner {
+    limit: usize,
+    window: Window,
+    /// Lines are counted but not shown: what is read only to know how the first wanted line begins.
+    pub(super) muted: bool,
+    streams: [Half; 2],
+    last: Option<Cursor>,
+}
+
+/// The last line of each stream that was passed on.
+pub(super) type Seen = [Option<(Timestamp, u32)>; 2];
+
+#[derive(Debug, Default)]
+struct Half {
+    /// Lines up to this one were passed on before and come again.
+    seen: Option<(Timestamp, u32)>,
+    time: Timestamp,
+    ordinal: u32,
+    any: bool,
+    pending: Option<Box<Pending>>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    time: Timestamp,
+    encoding: Encoding,
+    text: Vec<u8>,
+    /// Bytes of the message that `text` stands for.
+    size: usize,
+    /// Something of this line was already passed on.
+    cut: bool,
+}
+
+impl Joiner {
+    /// Messages longer than `limit` bytes are cut.
+    pub(super) fn new(limit: usize, window: Window) -> Self {
+        Joiner { limit, window, muted: false, streams: Default::default(), last: None }
+    }
+
+    /// Takes a piece whose text lies at `at` of the batch's bytes, if it lies there at all.
+    #[inline]
+    pub(super) fn push(&mut self, piece: Piece<'_>, at: Option<usize>, batch: &mut Sheet<'_>) {
+        let half = &mut self.streams[piece.stream as usize];
+        if let (Some(at), true, None) = (at, piece.complete && piece.text.len() <= self.limit, &half.pending) {
+            let head = half.head(piece.time, piece.stream, piece.encoding, Part::Whole);
+            if half.is_new(&head) && !self.muted && self.window.has(piece.time) {
+                self.last = Some(Cursor { time: head.time, stream: head.stream, ordinal: head.ordinal });
+                batch.lines.push(Line::read(head, at, piece.text.len()));
+            }
+            return;
+        }
+        self.push_slowly(piece, batch);
+    }
+
+    #[cold]
+    fn push_slowly(&mut self, piece: Piece<'_>, batch: &mut Sheet<'_>) {
+        let stream = piece.stream;
+        if self.streams[stream as usize].pending.as_ref().is_some_and(|pending| pending.time != piece.time) {
+            self.flush(stream, batch);
+        }
+        let mut pending = self.streams[stream as usize].pending.take().unwrap_or_else(|| {
+            Box::new(Pending { time: piece.time, encoding: Encoding::Plain, text: Vec::new(), size: 0, cut: false })
+        });
+        if piece.encoding != Encoding::Plain {
+            pending.encoding = piece.encoding;
+        }
+        pending.size += decoded_len(&piece.text, piece.encoding);
+        pending.text.extend_from_slice(&piece.text);
+        while pending.size > self.limit {
+            let (end, size) = cut(&pending.text, pending.encoding, self.limit);
+            self.emit(stream, &pending, end, Part::Cut, batch);
+            pending.text.drain(..end);
+            pending.size -= size;
+            pending.cut = true;
+        }
+        if piece.complete {
+            self.emit_rest(stream, &pending, batch);
+        } else {
+            self.streams[stream as usize].pending = Some(pending);
+        }
+    }
+
+    /// The container has died: what waits for its newline never gets it.
+    pub(super) fn flush_all(&mut self, batch: &mut Sheet<'_>) {
+        self.flush(Stream::Stdout, batch);
+        self.flush(Stream::Stderr, batch);
+    }
+
+    fn flush(&mut self, stream: Stream, batch: &mut Sheet<'_>) {
+        if let Some(pending) = self.streams[stream as usize].pending.take() {
+            self.emit_rest(stream, &pending, batch);
+        }
+    }
+
+    fn emit_rest(&mut self, stream: Stream, pending: &Pending, batch: &mut Sheet<'_>) {
+        let part = if pending.cut { Part::Last } else { Part::Whole };
+        self.emit(stream, pending, pending.text.len(), part, batch);
+    }
+
+    fn emit(&mut self, stream: Stream, pending: &Pending, end: usize, part: Part, batch: &mut Sheet<'_>) {
+        let half = &mut self.streams[stream as usize];
+        let head = half.head(pending.time, stream, pending.encoding, part);
+        if !half.is_new(&head) || self.muted || !self.window.has(pending.time) {
+            return;
+        }
+        self.last = Some(Cursor { time: head.time, stream, ordinal: head.ordinal });
+        let start = batch.joined.len();
+        batch.joined.extend_from_slice(&pending.text[..end]);
+        batch.lines.push(Line::joined(head, start, end));
+    }
+
+    /// Tells a loss at this point. Neighbouring losses of one kind are one.
+    pub(super) fn gap(&mut self, reason: Reason, lost_bytes: Option<u64>, batch: &mut Sheet<'_>) {
+        if self.muted {
+            return;
+        }
+        let at = batch.lines.len();
+        if let Some((before, gap)) = batch.gaps.last_mut()
+            && (*before, gap.reason) == (at, reason)
+        {
+            gap.lost_bytes = gap.lost_bytes.zip(lost_bytes).map(|(a, b)| a + b);
+            return;
+        }
+        batch.gaps.push((at, Gap { reason, lost_bytes, after: self.last }));
+    }
+
+    /// The time of the oldest line that has begun and not ended.
+    pub(super) fn pending_since(&self) -> Option<Timestamp> {
+        self.streams.iter().filter_map(|half| half.pending.as_ref()).map(|pending| pending.time).min()
+    }
+
+    /// How far each stream has come.
+    pub(super) fn seen(&self) -> Seen {
+        self.streams.each_ref().map(|half| half.any.then_some((half.time, half.ordinal)).max(half.seen))
+    }
+
+    /// The log will be read again from some line before these: what has begun is forgotten, what was passed on comes
+    /// no second time.
+    pub(super) fn rewind(&mut self, seen: Seen) {
+        self.streams = seen.map(|seen| Half { seen, ..Half::default() });
+    }
+}
+
+impl Half {
+    #[inline]
+    fn is_new(&mut self, head: &Head) -> bool {
+        match self.seen {
+            None => true,
+            Some(seen) if (head.time, head.ordinal) <= seen => false,
+            Some(_) => {
+                self.seen = None;
+                true
+            }
+        }
+    }
+
+    #[inline]
+    fn head(&mut self, time: Timestamp, stream: Stream, encoding: Encoding, part: Part) -> Head {
+        self.ordinal = if self.any && self.time == time { self.ordinal + 1 } else { 0 };
+        self.any = true;
+        self.time = time;
+        Head { time, ordinal: self.ordinal, stream, encoding, part }
+    }
+}
+
+/// The parts of a batch that a joiner writes, while its bytes are being read.
+pub(super) struct Sheet<'a> {
+    pub(super) lines: &'a mut Vec<Line>,
+    pub(super) joined: &'a mut Vec<u8>,
+    pub(super) gaps: &'a mut Vec<(usize, Gap)>,
+}
+
+impl<'a> Sheet<'a> {
+    /// Everything of a batch but its bytes, which the caller took out.
+    pub(super) fn of(batch: &'a mut Batch) -> Self {
+        Sheet { lines: &mut batch.lines, joined: &mut batch.joined, gaps: &mut batch.gaps }
+    }
+}
+
+fn decoded_len(text: &Cow<'_, [u8]>, encoding: Encoding) -> usize {
+    match encoding {
+        Encoding::Plain | Encoding::Raw => text.len(),
+        Encoding::Json => units(text).map(|unit| unit.size).sum(),
+    }
+}
+
+/// Where to cut so that at most `limit` bytes of message come before, not inside a character; and how many these are.
+/// Always more than none, so that a limit below a character's length still ends.
+fn cut(text: &[u8], encoding: Encoding, limit: usize) -> (usize, usize) {
+    if encoding == Encoding::Json {
+        let (mut end, mut size) = (0, 0);
+        for unit in units(text) {
+            if end > 0 && size + unit.size > limit {
+                break;
+            }
+            end += unit.len;
+            size += unit.size;
+        }
+        return (end, size);
+    }
+    let is_inside = |at: usize| text.get(at).is_some_and(|&byte| byte & 0xc0 == 0x80);
+    let mut end = limit.max(1).min(text.len());
+    // At most three continuation bytes; more of them are no character and may be cut anywhere.
+    let character = (0..4).map(|back| end - back.min(end)).find(|&at| !is_inside(at));
+    if let Some(at) = character.filter(|&at| at > 0) {
+        end = at;
+    } else if let Some(at) = (end..end + 4).find(|&at| !is_inside(at)) {
+        end = at.min(text.len());
+    }
+    (end, end)
+}
+
+/// A character of the message as it lies in a JSON string.
+struct Unit {
+    /// Bytes it takes there.
+    len: usize,
+    /// Bytes it stands for.
+    size: usize,
+}
+
+fn units(text: &[u8]) -> impl Iterator<Item = Unit> + '_ {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let unit = match *rest {
+            [] => return None,
+            [b'\\', b'u', ref digits @ ..] => escape_unit(digits),
+            [b'\\', _, ..] => Unit { len: 2, size: 1 },
+            [first, ..] => {
+                let len = match first {
+                    0xc0..0xe0 => 2,
+                    0xe0..0xf0 => 3,
+                    0xf0.. => 4,
+                    _ => 1,
+                };
+                Unit { len, size: len }
+            }
+        };
+        let len = unit.len.min(rest.len());
+        rest = &rest[len..];
+        Some(Unit { len, ..unit })
+    })
+}
+
+fn escape_unit(digits: &[u8]) -> Unit {
+    let hex = |digits: &[u8]| std::str::from_utf8(digits).ok().and_then(|text| u32::from_str_radix(text, 16).ok());
+    let code = digits.get(..4).and_then(hex).unwrap_or(0);
+    let has_low = || {
+        matches!(digits.get(4..6), Some(b"\\u"))
+            && digits.get(6..10).and_then(hex).is_some_and(|low| (0xdc00..0xe000).contains(&low))
+    };
+    match code {
+        0..0x80 => Unit { len: 6, size: 1 },
+        0x80..0x800 => Unit { len: 6, size: 2 },
+        0xd800..0xdc00 if has_low() => Unit { len: 12, size: 4 },
+        _ => Unit { len: 6, size: 3 },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{Key, Route};
+    use proptest::prelude::*;
+
+    fn batch() -> Batch {
+        Batch::new(Key(0), Route::File, Vec::new(), Vec::new())
+    }
+
+    fn piece(time: i64, stream: Stream, text: &str, complete: bool, encoding: Encoding) -> Piece<'static> {
+        Piece { time: Timestamp(time), stream, text: Cow::Owned(text.as_bytes().to_vec()), encoding, complete }
+    }
+
+    fn told(batch: &Batch) -> Vec<String> {
+        let line = |line: &Line| {
+            let part = match line.part {
+                Part::Whole => "",
+                Part::Cut => " cut",
+                Part::Last => " last",
+            };
+            format!("{} {}{part}", line.cursor(), String::from_utf8_lossy(batch.text(line)))
+        };
+        batch.lines.iter().map(line).collect()
+    }
+
+    fn check(limit: usize, pieces: &[(i64, Stream, &str)], expected: &[&str]) {
+        let (mut joiner, mut batch) = (Joiner::new(limit, Window::default()), batch());
+        for (time, stream, text) in pieces {
+            let (text, complete) = text.strip_suffix('\n').map_or((*text, false), |text| (text, true));
+            joiner.push(piece(*time, *stream, text, complete, Encoding::Raw), None, &mut Sheet::of(&mut batch));
+        }
+        joiner.flush_all(&mut Sheet::of(&mut batch));
+        assert_eq!(told(&batch), expected);
+    }
+
+    use Stream::{Stderr, Stdout};
+
+    #[test]
+    fn pieces_of_one_time_are_one_line_and_the_streams_stay_apart() {
+        check(
+            100,
+            &[(1, Stdout, "a"), (2, Stderr, "x"), (3, Stderr, "y\n"), (1, Stdout, "b"), (1, Stdout, "c\n")],
+            &["2-e0 x", "3-e0 y", "1-o0 abc"],
+        );
+    }
+
+    #[test]
+    fn a_line_without_newline_is_not_joined_to_the_next_run() {
+        check(
+            100,
+            &[(1, Stdout, "died here"), (9, Stdout, "started again\n")],
+            &["1-o0 died here", "9-o0 started again"],
+        );
+    }
+
+    #[test]
+    fn lines_of_one_time_are_numbered() {
+        check(
+            100,
+            &[(1, Stdout, "a\n"), (1, Stdout, "b\n"), (1, Stderr, "c\n"), (2, Stdout, "d\n"), (2, Stdout, "e\n")],
+            &["1-o0 a", "1-o1 b", "1-e0 c", "2-o0 d", "2-o1 e"],
+        );
+    }
+
+    #[test]
+    fn a_long_line_is_cut_and_says_so() {
+        check(4, &[(1, Stdout, "abcdefghij\n")], &["1-o0 abcd cut", "1-o1 efgh cut", "1-o2 ij last"]);
+        check(4, &[(1, Stdout, "abcd\n")], &["1-o0 abcd"]);
+        check(4, &[(1, Stdout, "abc"), (1, Stdout, "de\n")], &["1-o0 abcd cut", "1-o1 e last"]);
+        check(4, &[(1, Stdout, "aéßé\n")], &["1-o0 aé cut", "1-o1 ßé last"]);
+    }
+
+    #[test]
+    fn what_is_outside_the_window_is_counted_but_not_shown() {
+        let window = Window { since: Timestamp(2), until: Timestamp(3) };
+        let (mut joiner, mut batch) = (Joiner::new(9, window), batch());
+        for time in [1, 2, 2, 3, 4] {
+            joiner.push(piece(time, Stdout, "x", true, Encoding::Raw), None, &mut Sheet::of(&mut batch));
+        }
+        assert_eq!(told(&batch), ["2-o0 x", "2-o1 x", "3-o0 x"]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_cut_line_is_the_same_by_either_route(text in "(?s).{0,60}", limit in 1..40_usize) {
+            let mut escaped = Vec::new();
+            crate::json::escape(text.as_bytes(), &mut escaped);
+            let escaped = String::from_utf8(escaped).unwrap();
+            let mut shown = Vec::new();
+            for (text, encoding) in [(&text, Encoding::Raw), (&escaped, Encoding::Json)] {
+                let (mut joiner, mut batch) = (Joiner::new(limit, Window::default()), batch());
+                joiner.push(piece(1, Stdout, text, true, encoding), None, &mut Sheet::of(&mut batch));
+                let texts = batch.lines.iter().map(|line| {
+                    let mut out = Vec::new();
+                    match line.encoding {
+                        Encoding::Json => crate::json::unescape(batch.text(line), &mut out),
+                        _ => out.extend_from_slice(batch.text(line)),
+                    }
+                    out
+                });
+                shown.push(texts.collect::<Vec<_>>());
+            }
+            prop_assert_eq!(&shown[0], &shown[1]);
+            prop_assert_eq!(shown[0].concat(), text.as_bytes());
+            // A character longer than the limit still travels whole.
+            prop_assert!(shown[0].iter().all(|part| part.len() <= limit.max(4) && std::str::from_utf8(part).is_ok()));
+        }
+    }
+}

@@ -1,0 +1,433 @@
+//! The one thread that reads all log files.
+//!
+//! In: commands of the engine, and inotify. Out: batches on the queue, and reports of files that cannot be read.
+//! It never waits for the queue: while that is full it goes on opening new files as they appear, and reads again when
+//! there is room. Files take turns of at most one block. What inotify can miss (an overflow, no watches left, a file
+//! unlinked by somebody else) a look at all files every few seconds finds.
+
+use super::Start;
+use super::file::{Log, Turn};
+use super::partial::Window;
+use super::watcher::{Happening, Watch, Watcher};
+use crate::batch::{Item, Key};
+use crate::queue::Queue;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::io::Errno;
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{self, TryRecvError};
+use std::time::{Duration, Instant};
+
+/// How often files are looked at that inotify should have told of, ...
+const SAFETY_LOOK: Duration = Duration::from_secs(5);
+/// ... and those that no watch could be had for.
+const UNWATCHED_LOOK: Duration = Duration::from_secs(1);
+/// While wake-ups come closer than this, ...
+const THICK: Duration = Duration::from_millis(4);
+/// ... lines are gathered this long before they are read.
+const GATHER: Duration = Duration::from_millis(3);
+
+/// Bytes read before the output is woken for them.
+const AT_ONCE: usize = 1024 * 1024;
+
+/// A container whose file is to be followed.
+#[derive(Clone, Debug)]
+pub struct Follow {
+    /// Its number.
+    pub key: Key,
+    /// Its ID.
+    pub id: String,
+    /// The folder that holds its log.
+    pub folder: PathBuf,
+    /// Where to start when it was not followed before.
+    pub start: Start,
+    /// Which lines are wanted.
+    pub window: Window,
+    /// Bytes beyond which a message is cut.
+    pub max_line_size: usize,
+    /// Read what is there, and no more.
+    pub once: bool,
+}
+
+/// What the reader is told.
+#[derive(Debug)]
+pub enum Command {
+    /// Follow a container; once more, when it starts again.
+    Follow(Box<Follow>),
+    /// The container will write no more for now: read to the end, close, then put this on the queue.
+    Finish(Key, Vec<Item>),
+    /// Finish, and forget the container.
+    Forget(Key, Vec<Item>),
+}
+
+/// What the reader tells the engine.
+#[derive(Debug)]
+pub enum Report {
+    /// This container's file cannot be opened; nothing was read of it.
+    Refused(Key, io::Error),
+    /// There are no inotify watches left: such files are looked at every second.
+    NoWatches,
+}
+
+/// Wakes the reader.
+#[derive(Clone, Debug)]
+pub struct Wake(Arc<OwnedFd>);
+
+impl Wake {
+    /// A new one.
+    pub fn new() -> io::Result<Self> {
+        Ok(Wake(Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?)))
+    }
+
+    /// Does it.
+    pub fn wake(&self) {
+        // It can only fail when it is already set as often as it can count.
+        let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
+    }
+
+    fn clear(&self) {
+        let _ = rustix::io::read(&self.0, &mut [0; 8]);
+    }
+}
+
+/// See the module.
+pub struct Reader {
+    watcher: Watcher,
+    wake: Wake,
+    commands: mpsc::Receiver<Command>,
+    report: Box<dyn Fn(Report) + Send>,
+    queue: Arc<Queue>,
+    logs: HashMap<Key, Entry>,
+    watches: HashMap<Watch, Key>,
+    /// Those with something to read, or an end to come to.
+    ready: VecDeque<Key>,
+    unwatched: usize,
+    told_no_watches: bool,
+}
+
+struct Entry {
+    log: Log,
+    folder: PathBuf,
+    start: Start,
+    watch: Option<Watch>,
+    is_ready: bool,
+    ending: Option<Ending>,
+}
+
+struct Ending {
+    then: Vec<Item>,
+    forget: bool,
+    /// It started again before its end was reached.
+    again: bool,
+}
+
+impl Reader {
+    /// A reader that is told by `commands`, each followed by a wake-up.
+    pub fn new(
+        queue: Arc<Queue>,
+        wake: Wake,
+        commands: mpsc::Receiver<Command>,
+        report: impl Fn(Report) + Send + 'static,
+    ) -> io::Result<Self> {
+        Ok(Reader {
+            watcher: Watcher::new()?,
+            wake,
+            commands,
+            report: Box::new(report),
+            queue,
+            logs: HashMap::new(),
+            watches: HashMap::new(),
+            ready: VecDeque::new(),
+            unwatched: 0,
+            told_no_watches: false,
+        })
+    }
+
+    /// Reads until the sender of the commands is dropped.
+    pub fn run(mut self) {
+        let mut last_wake = Instant::now() - THICK;
+        let mut next_look = Instant::now() + SAFETY_LOOK;
+        loop {
+            let can_read = !self.ready.is_empty() && self.queue.has_room();
+            if !can_read {
+                self.wait(next_look);
+                let woken = Instant::now();
+                if self.ready.is_empty() && woken - last_wake < THICK {
+                    std::thread::sleep(GATHER);
+                }
+                last_wake = Instant::now();
+            }
+            self.take_events();
+            if !self.take_commands() {
+                return;
+            }
+            if Instant::now() >= next_look {
+                self.look();
+                next_look = Instant::now() + if self.unwatched > 0 { UNWATCHED_LOOK } else { SAFETY_LOOK };
+            }
+            self.round();
+        }
+    }
+
+    /// Sleeps until something happens or it is time to look.
+    fn wait(&mut self, next_look: Instant) {
+        let timeout = (!self.logs.is_empty()).then(|| next_look.saturating_duration_since(Instant::now()));
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        let wake = Arc::clone(&self.wake.0);
+        let mut fds = [
+            PollFd::from_borrowed_fd(self.watcher.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(wake.as_fd(), PollFlags::IN),
+        ];
+        // An interruption is a wake-up like another.
+        let _ = rustix::event::poll(&mut fds, timeout.as_ref());
+        if fds[1].revents().contains(PollFlags::IN) {
+            self.wake.clear();
+        }
+    }
+
+    /// One turn for each file that has something, then one wake-up of the output for all of them.
+    fn round(&mut self) {
+        let mut items = Vec::new();
+        let mut held = 0;
+        for _ in 0..self.ready.len() {
+            if !self.queue.has_room() {
+                break;
+            }
+            let Some(key) = self.ready.pop_front() else { break };
+            let before = items.len();
+            self.turn(key, &mut items);
+            held += items[before..].iter().map(Item::weight).sum::<usize>();
+            if held > AT_ONCE {
+                self.queue.push(items.drain(..));
+                held = 0;
+            }
+        }
+        if !items.is_empty() {
+            self.queue.push(items);
+        }
+    }
+
+    fn turn(&mut self, key: Key, items: &mut Vec<Item>) {
+        let Some(entry) = self.logs.get_mut(&key) else { return };
+        entry.is_ready = false;
+        let more = match entry.log.turn(&self.queue) {
+            Ok(Turn::Batch(batch)) => {
+                items.push(Item::Lines(batch));
+                entry.log.has_known_rest() || entry.ending.is_some()
+            }
+            Ok(Turn::Nothing) => entry.log.has_known_rest() || entry.ending.is_some(),
+            Ok(Turn::End) if entry.ending.is_some() => return self.end(key, items),
+            Ok(Turn::End) => false,
+            Err(error) => {
+                tracing::warn!(%error, "cannot read a log file");
+                items.extend(entry.log.unreadable());
+                entry.log.close();
+                return if entry.ending.is_some() {
+                    self.end(key, items)
+                } else {
+                    (self.report)(Report::Refused(key, error))
+                };
+            }
+        };
+        if more {
+            self.make_ready(key);
+        }
+    }
+
+    /// The container has died and its log was read to the end.
+    fn end(&mut self, key: Key, items: &mut Vec<Item>) {
+        let Some(entry) = self.logs.get_mut(&key) else { return };
+        let Some(ending) = entry.ending.take() else { return };
+        items.extend(entry.log.flush());
+        items.extend(ending.then);
+        entry.log.close();
+        self.unwatch(key);
+        if ending.forget {
+            self.logs.remove(&key);
+        } else if ending.again {
+            self.attach(key);
+        }
+    }
+
+    fn take_commands(&mut self) -> bool {
+        loop {
+            match self.commands.try_recv() {
+                Ok(Command::Follow(follow)) => self.follow(*follow),
+                Ok(Command::Finish(key, then)) => self.finish(key, then, false),
+                Ok(Command::Forget(key, then)) => self.finish(key, then, true),
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    fn follow(&mut self, follow: Follow) {
+        let key = follow.key;
+        if let Some(entry) = self.logs.get_mut(&key) {
+            match &mut entry.ending {
+                Some(ending) => ending.again = true,
+                None if !entry.log.is_open() => self.attach(key),
+                None => {}
+            }
+            return;
+        }
+        let log = Log::new(&follow);
+        let entry =
+            Entry { log, folder: follow.folder, start: follow.start, watch: None, is_ready: false, ending: None };
+        self.logs.insert(key, entry);
+        self.attach(key);
+    }
+
+    /// Watches the folder, then opens what lies in it: in this order nothing falls between.
+    fn attach(&mut self, key: Key) {
+        let Some(entry) = self.logs.get_mut(&key) else { return };
+        if entry.watch.is_none() && !entry.log.is_once() {
+            match self.watcher.add(&entry.folder) {
+                Ok(watch) => {
+                    entry.watch = Some(watch);
+                    self.watches.insert(watch, key);
+                }
+                Err(Errno::NOSPC) => self.go_without_watch(),
+                // A folder that is gone has nothing to open either, which says it better.
+                Err(error) => tracing::debug!(%error, folder = %entry.folder.display(), "cannot watch"),
+            }
+        }
+        self.open(key);
+    }
+
+    fn go_without_watch(&mut self) {
+        self.unwatched += 1;
+        if !std::mem::replace(&mut self.told_no_watches, true) {
+            (self.report)(Report::NoWatches);
+        }
+    }
+
+    fn open(&mut self, key: Key) {
+        let Some(entry) = self.logs.get_mut(&key) else { return };
+        match entry.log.open(entry.start) {
+            Ok(()) => self.make_ready(key),
+            // Not made yet: the watch tells when it is.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                entry.start = Start::Beginning;
+                if entry.log.is_once() {
+                    (self.report)(Report::Refused(key, error));
+                }
+            }
+            Err(error) => (self.report)(Report::Refused(key, error)),
+        }
+    }
+
+    fn finish(&mut self, key: Key, then: Vec<Item>, forget: bool) {
+        let Some(entry) = self.logs.get_mut(&key) else {
+            self.queue.push(then);
+            return;
+        };
+        if !entry.log.is_open() && entry.ending.is_none() {
+            // It may have written and died before its file was seen.
+            self.attach(key);
+        }
+        let Some(entry) = self.logs.get_mut(&key) else { return };
+        match &mut entry.ending {
+            Some(ending) => {
+                ending.then.extend(then);
+                ending.forget |= forget;
+                ending.again = false;
+            }
+            None => entry.ending = Some(Ending { then, forget, again: false }),
+        }
+        self.make_ready(key);
+    }
+
+    fn make_ready(&mut self, key: Key) {
+        if let Some(entry) = self.logs.get_mut(&key)
+            && !std::mem::replace(&mut entry.is_ready, true)
+        {
+            self.ready.push_back(key);
+        }
+    }
+
+    fn unwatch(&mut self, key: Key) {
+        let watch = self.logs.get_mut(&key).and_then(|entry| entry.watch.take());
+        if let Some(watch) = watch {
+            self.watches.remove(&watch);
+            self.watcher.remove(watch);
+        }
+    }
+
+    fn take_events(&mut self) {
+        let (mut grown, mut appeared, mut gone, mut overflow) = (Vec::new(), Vec::new(), Vec::new(), false);
+        let (watches, logs) = (&self.watches, &self.logs);
+        self.watcher.drain(|happening| match happening {
+            Happening::Written(watch, name) | Happening::Appeared(watch, name) => {
+                let Some((key, entry)) = watches.get(&watch).and_then(|key| Some((*key, logs.get(key)?))) else {
+                    return;
+                };
+                if !entry.log.is_live_name(name) {
+                    return;
+                }
+                let list = if matches!(happening, Happening::Written(..)) { &mut grown } else { &mut appeared };
+                // Events of one file mostly come in a row.
+                if list.last() != Some(&key) {
+                    list.push(key);
+                }
+            }
+            Happening::Gone(watch) => gone.push(watch),
+            Happening::Overflow => overflow = true,
+        });
+        for key in appeared {
+            self.appeared(key);
+        }
+        for key in grown {
+            self.make_ready(key);
+        }
+        for watch in gone {
+            if let Some(entry) = self.watches.remove(&watch).and_then(|key| self.logs.get_mut(&key)) {
+                entry.watch = None;
+            }
+        }
+        if overflow {
+            self.look();
+        }
+    }
+
+    /// The live name has a new file behind it.
+    fn appeared(&mut self, key: Key) {
+        let Some(entry) = self.logs.get_mut(&key) else { return };
+        if !entry.log.is_open() {
+            return self.open(key);
+        }
+        match entry.log.follow_rotation() {
+            Ok(()) => self.make_ready(key),
+            // Between two steps of a rotation the name stands for nothing; its next file is told again.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => (self.report)(Report::Refused(key, error)),
+        }
+    }
+
+    /// Asks the file system about everything that is followed.
+    fn look(&mut self) {
+        let keys: Vec<Key> = self.logs.iter().filter(|(_, entry)| !entry.is_ready).map(|(key, _)| *key).collect();
+        self.unwatched = self.logs.values().filter(|entry| entry.watch.is_none() && entry.log.is_open()).count();
+        for key in keys {
+            let Some(entry) = self.logs.get_mut(&key) else { continue };
+            if !entry.log.is_open() {
+                continue;
+            }
+            if let Err(error) = entry.log.follow_rotation() {
+                tracing::debug!(%error, "cannot look for a rotation");
+            }
+            if entry.log.has_more() {
+                self.make_ready(key);
+            }
+        }
+    }
+}
+
+/// Whether the engine's file of this name can be opened at all: no rights on the folder is the normal case of users in
+/// the `docker` group.
+pub fn can_read(containers: &std::path::Path) -> io::Result<()> {
+    std::fs::read_dir(containers).map(drop)
+}

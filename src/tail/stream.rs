@@ -1,0 +1,323 @@
+//! A container's log as the API sends it.
+//!
+//! In: chunks of the body of `GET /containers/{id}/logs?timestamps=1`, cut anywhere. Out: batches. The engine room opens
+//! the requests; this knows where the next one has to start so that no line is missed and none comes twice.
+//! Without a terminal the body is frames of `[type, 0, 0, 0, length]` and a payload, one for each record; type 3 is an
+//! error of the engine. With one it is bare bytes (moby `pkg/stdcopy`, `api/server/httputils/write_log_stream.go`). Each
+//! record starts with its time in nine digits; `since` takes all nine and includes them.
+
+use super::partial::{Joiner, Seen, Sheet};
+use super::{Piece, Window, seek};
+use crate::batch::{Batch, Cursor, Encoding, Item, Key, Reason, Route, Stream};
+use crate::time::{Reader as Clock, Timestamp, WRITTEN};
+use std::borrow::Cow;
+
+/// The engine's buffer: a longer line comes in pieces of this size.
+const PIECE: usize = 16 * 1024;
+/// A record is a piece and its time; with attributes and room to spare. More is no frame.
+const LONGEST_FRAME: usize = 4 * 1024 * 1024;
+const HEADER: usize = 8;
+
+/// One container's log over the API.
+pub struct Frames {
+    key: Key,
+    is_tty: bool,
+    joiner: Joiner,
+    clock: Clock,
+    /// The start of a frame, or of a terminal's line.
+    rest: Vec<u8>,
+    /// Lines before this one are not wanted.
+    first: Option<Cursor>,
+    records: u64,
+}
+
+/// Where the next request has to start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resume {
+    since: Option<Timestamp>,
+    seen: Seen,
+}
+
+impl Resume {
+    /// For the request; `None` is the beginning.
+    pub fn since(&self) -> Option<Timestamp> {
+        self.since
+    }
+}
+
+/// Why a body cannot be read on.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The engine says so in the stream.
+    #[error("the engine failed to read the log: {0}")]
+    Engine(String),
+    /// Something between us and the engine changed the bytes, or it is no engine.
+    #[error("the log stream is malformed: {0}")]
+    Malformed(&'static str),
+}
+
+impl Frames {
+    /// From the first line that the request asks for.
+    pub fn new(key: Key, is_tty: bool, window: Window, max_line_size: usize) -> Self {
+        Frames {
+            key,
+            is_tty,
+            joiner: Joiner::new(max_line_size, window),
+            clock: Clock::default(),
+            rest: Vec::new(),
+            first: None,
+            records: 0,
+        }
+    }
+
+    /// Shows nothing before this line.
+    pub fn start_at(&mut self, first: Cursor) {
+        self.first = Some(first);
+    }
+
+    /// How far it has come.
+    pub fn position(&self) -> Resume {
+        let seen = self.joiner.seen();
+        let times = || seen.iter().flatten().map(|(time, _)| *time);
+        // The two streams are stamped by two writers: a line of the one that is behind may still come with a time before
+        // the last of the other, but not by much.
+        let behind = times().max().map(|last| Timestamp(last.0.saturating_sub(seek::SLACK)));
+        let behind = if seen.iter().all(Option::is_some) { times().min().max(behind) } else { behind };
+        let since = match self.joiner.pending_since() {
+            Some(pending) => Some(behind.map_or(pending, |behind| behind.min(pending))),
+            None => behind,
+        };
+        Resume { since, seen }
+    }
+
+    /// A new body follows, of a request from [`Resume::since`] on.
+    pub fn resume(&mut self, position: Resume) {
+        self.rest.clear();
+        self.joiner.rewind(position.seen);
+    }
+
+    /// Records seen so far, which is what the request's `tail` counts.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// Takes a chunk.
+    pub fn push(&mut self, chunk: &[u8]) -> Result<Option<Item>, Error> {
+        self.rest.extend_from_slice(chunk);
+        let bytes = std::mem::take(&mut self.rest);
+        let mut batch = Batch::new(self.key, Route::Stream, Vec::new(), Vec::new());
+        let taken = if self.is_tty { self.lines(&bytes, &mut batch) } else { self.frames(&bytes, &mut batch)? };
+        self.rest.extend_from_slice(&bytes[taken..]);
+        batch.bytes = bytes;
+        self.skip_to_first(&mut batch);
+        Ok((!batch.is_empty()).then_some(Item::Lines(batch)))
+    }
+
+    /// The container has died and its log was read to the end.
+    pub fn flush(&mut self) -> Option<Item> {
+        let mut batch = Batch::new(self.key, Route::Stream, Vec::new(), Vec::new());
+        let bytes = std::mem::take(&mut self.rest);
+        if self.is_tty && bytes.len() > WRITTEN {
+            self.line(&bytes, 0, false, &mut batch);
+        }
+        batch.bytes = bytes;
+        self.joiner.flush_all(&mut Sheet::of(&mut batch));
+        self.skip_to_first(&mut batch);
+        (!batch.is_empty()).then_some(Item::Lines(batch))
+    }
+
+    fn frames(&mut self, bytes: &[u8], batch: &mut Batch) -> Result<usize, Error> {
+        let mut at = 0;
+        while let Some((header, behind)) = bytes[at..].split_first_chunk::<HEADER>() {
+            let [kind, 0, 0, 0, size @ ..] = *header else {
+                return Err(Error::Malformed("no frame header where one should be"));
+            };
+            let size = u32::from_be_bytes(size) as usize;
+            if size > LONGEST_FRAME {
+                return Err(Error::Malformed("a frame longer than any record"));
+            }
+            let Some(payload) = behind.get(..size) else { break };
+            let stream = match kind {
+                0 | 1 => Stream::Stdout,
+                2 => Stream::Stderr,
+                3 => return Err(Error::Engine(String::from_utf8_lossy(payload).trim_end().to_owned())),
+                _ => return Err(Error::Malformed("a frame of an unknown type")),
+            };
+            self.record(payload, at + HEADER, stream, batch);
+            at += HEADER + size;
+        }
+        Ok(at)
+    }
+
+    fn record(&mut self, payload: &[u8], at: usize, stream: Stream, batch: &mut Batch) {
+        self.records += 1;
+        let (text, complete) = match payload.strip_suffix(b"\n") {
+            Some(text) => (text, true),
+            None => (payload, false),
+        };
+        let Some((time, message)) = self.split_time(text) else {
+            return self.joiner.gap(Reason::Corrupt, Some(payload.len() as u64), &mut Sheet::of(batch));
+        };
+        let at = at + text.len() - message.len();
+        let piece = Piece { time, stream, text: Cow::Borrowed(message), encoding: Encoding::Raw, complete };
+        self.joiner.push(piece, Some(at), &mut Sheet::of(batch));
+    }
+
+    fn lines(&mut self, bytes: &[u8], batch: &mut Batch) -> usize {
+        let mut from = 0;
+        for newline in memchr::memchr_iter(b'\n', bytes) {
+            self.line(&bytes[from..newline], from, true, batch);
+            from = newline + 1;
+        }
+        if bytes.len() - from > LONGEST_FRAME {
+            self.line(&bytes[from..], from, false, batch);
+            from = bytes.len();
+        }
+        from
+    }
+
+    /// A line of a terminal. One that was cut has the time again before each further piece.
+    fn line(&mut self, line: &[u8], mut at: usize, complete: bool, batch: &mut Batch) {
+        let mut rest = line;
+        let Some((time, _)) = self.split_time(rest) else {
+            return self.joiner.gap(Reason::Corrupt, Some(line.len() as u64), &mut Sheet::of(batch));
+        };
+        loop {
+            self.records += 1;
+            let message = &rest[WRITTEN + 1..];
+            let again = message.get(PIECE..).filter(|behind| behind.starts_with(&rest[..=WRITTEN]));
+            let (text, complete) = if again.is_some() { (&message[..PIECE], false) } else { (message, complete) };
+            let piece =
+                Piece { time, stream: Stream::Stdout, text: Cow::Borrowed(text), encoding: Encoding::Raw, complete };
+            self.joiner.push(piece, Some(at + WRITTEN + 1), &mut Sheet::of(batch));
+            let Some(behind) = again else { return };
+            at += rest.len() - behind.len();
+            rest = behind;
+        }
+    }
+
+    fn split_time<'a>(&mut self, record: &'a [u8]) -> Option<(Timestamp, &'a [u8])> {
+        let (time, rest) = record.split_at_checked(WRITTEN)?;
+        Some((self.clock.parse(time)?, rest.strip_prefix(b" ")?))
+    }
+
+    fn skip_to_first(&mut self, batch: &mut Batch) {
+        let Some(first) = self.first else { return };
+        let is_first = |cursor: Cursor| cursor == first || cursor.time > first.time;
+        let found = batch.lines.iter().position(|line| is_first(line.cursor()));
+        let dropped = found.unwrap_or(batch.lines.len());
+        batch.lines.drain(..dropped);
+        batch.gaps.retain(|(before, _)| *before >= dropped);
+        batch.gaps.iter_mut().for_each(|(before, _)| *before -= dropped);
+        if found.is_some() {
+            self.first = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn frame(kind: u8, text: &str) -> Vec<u8> {
+        let mut frame = vec![kind, 0, 0, 0];
+        frame.extend_from_slice(&u32::try_from(text.len()).unwrap().to_be_bytes());
+        frame.extend_from_slice(text.as_bytes());
+        frame
+    }
+
+    fn at(nanos: i64) -> Timestamp {
+        Timestamp(nanos)
+    }
+
+    fn told(items: impl IntoIterator<Item = Option<Item>>) -> Vec<String> {
+        let mut told = Vec::new();
+        for item in items.into_iter().flatten() {
+            let Item::Lines(batch) = item else { panic!("{item:?}") };
+            told.extend(
+                batch
+                    .lines
+                    .iter()
+                    .map(|line| format!("{} {}", line.cursor(), String::from_utf8_lossy(batch.text(line)))),
+            );
+        }
+        told
+    }
+
+    fn frames(is_tty: bool) -> Frames {
+        Frames::new(Key(1), is_tty, Window::default(), 1 << 20)
+    }
+
+    #[test]
+    fn frames_become_lines_whole_or_in_pieces() {
+        let mut log = frames(false);
+        let mut body = frame(1, &format!("{} one\n", at(1)));
+        body.extend(frame(2, &format!("{} half", at(2))));
+        body.extend(frame(1, &format!("{} \n", at(3))));
+        body.extend(frame(2, &format!("{} and half\n", at(2))));
+        let items = body.chunks(7).map(|chunk| log.push(chunk).unwrap()).collect::<Vec<_>>();
+        assert_eq!(told(items), ["1-o0 one", "3-o0 ", "2-e0 halfand half"]);
+    }
+
+    #[test]
+    fn an_error_of_the_engine_is_not_a_line() {
+        let error = frames(false).push(&frame(3, "Error grabbing logs: gone\n")).unwrap_err();
+        assert_eq!(error.to_string(), "the engine failed to read the log: Error grabbing logs: gone");
+    }
+
+    #[test]
+    fn what_is_no_frame_is_refused() {
+        for body in [&b"HTTP/1.1 500"[..], &[9, 0, 0, 0, 0, 0, 0, 0], &[1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]] {
+            assert!(matches!(frames(false).push(body), Err(Error::Malformed(_))), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn a_terminal_has_no_frames() {
+        let mut log = frames(true);
+        let long = "x".repeat(PIECE);
+        let body = format!("{t} a\r\n{u} {long}{u} rest\r\n{v} end", t = at(1), u = at(2), v = at(3));
+        let mut items = body.as_bytes().chunks(1000).map(|chunk| log.push(chunk).unwrap()).collect::<Vec<_>>();
+        items.push(log.flush());
+        assert_eq!(told(items), ["1-o0 a\r".to_owned(), format!("2-o0 {long}rest\r"), "3-o0 end".to_owned()]);
+    }
+
+    proptest! {
+        /// A log is read with breaks at any byte; each time the engine sends again what is at or after `since`.
+        #[test]
+        fn after_any_break_no_line_is_missing_and_none_comes_twice(
+            log in prop::collection::vec((0..3_i64, any::<bool>(), 1..4_usize), 1..30),
+            breaks in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+        ) {
+            // Times of each stream in order; many equal, some lines in pieces.
+            let (mut records, mut time) = (Vec::new(), 100);
+            for (number, (step, stderr, pieces)) in log.iter().enumerate() {
+                time += step;
+                for piece in 1..=*pieces {
+                    let end = if piece == *pieces { "\n" } else { "" };
+                    records.push((at(time), frame(1 + u8::from(*stderr), &format!("{} {number}.{piece}{end}", at(time)))));
+                }
+                // A line that got no newline for another one to be joined to has the next time.
+                time += i64::from(*pieces > 1);
+            }
+            let body = |since: Option<Timestamp>| {
+                records.iter().filter(|(time, _)| since.is_none_or(|since| *time >= since)).flat_map(|(_, frame)| frame.clone()).collect::<Vec<_>>()
+            };
+            let whole = told([frames(false).push(&body(None)).unwrap()]);
+            let (mut reader, mut items) = (frames(false), Vec::new());
+            for at in breaks {
+                let position = reader.position();
+                reader.resume(position);
+                let body = body(position.since());
+                if !body.is_empty() {
+                    items.push(reader.push(&body[..at.index(body.len())]).unwrap());
+                }
+            }
+            let position = reader.position();
+            reader.resume(position);
+            items.push(reader.push(&body(position.since())).unwrap());
+            prop_assert_eq!(told(items), whole);
+        }
+    }
+}
