@@ -1,6 +1,46 @@
 //! Output: lines, notices and reports in the forms a user asked for.
+//!
+//! [`Printer`] takes items in order and writes them: `text` and `json` are the forms, `stamp` the times in them, `color`
+//! and `terminal` what a terminal needs, `sink` where it all goes. Only this room writes to stdout.
 
+mod color;
+mod json;
+mod printer;
+mod progress;
+mod sink;
+mod stamp;
+mod terminal;
+mod text;
+
+pub use printer::Printer;
+pub use terminal::safe;
+
+use std::io;
 use std::path::PathBuf;
+
+/// Why nothing more can be written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The reader of stdout has gone; it has all it wanted.
+    #[error("the reader of stdout has gone")]
+    Closed,
+    /// The file to append to cannot be opened.
+    #[error("cannot open {}", path.display())]
+    Open {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Writing failed.
+    #[error("cannot write to {to}")]
+    Write {
+        /// `stdout`, or the file.
+        to: String,
+        /// Why.
+        source: io::Error,
+    },
+}
 
 /// What is shown of a watch, and how.
 #[derive(Clone, Debug)]

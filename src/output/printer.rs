@@ -1,0 +1,244 @@
+//! Items in, bytes out.
+//!
+//! Called by the engine's deliver thread for each item, and for a flush when none waits. Gathers what it writes, so that
+//! a flood leaves in large writes and a single line leaves at once.
+
+use super::json::{self, Template};
+use super::progress::Progress;
+use super::sink::Sink;
+use super::stamp::Stamp;
+use super::terminal::{self, Controls};
+use super::text::{self, Prefix};
+use super::{Ansi, Error, Format, Settings, When};
+use crate::batch::{Batch, Encoding, Gap, Item, Key, Line};
+use crate::container::Container;
+use crate::time::Timestamp;
+use owo_colors::OwoColorize;
+use regex::bytes::Regex;
+use std::collections::HashMap;
+use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+
+/// What is gathered before it is written though more waits.
+const GATHER: usize = 256 * 1024;
+/// Longer names stand out of the column.
+const WIDEST_NAME: usize = 32;
+
+/// See the module.
+pub struct Printer {
+    settings: Settings,
+    sink: Sink,
+    out: Vec<u8>,
+    stamp: Stamp,
+    progress: Progress,
+    known: HashMap<Key, Known>,
+    style: text::Style,
+    is_coloured: bool,
+    width: usize,
+    scratch: Vec<u8>,
+}
+
+struct Known {
+    container: Arc<Container>,
+    prefix: Prefix,
+    template: Option<Template>,
+}
+
+impl Printer {
+    /// Opens what is written to.
+    pub fn open(settings: Settings) -> Result<Self, Error> {
+        let sink = settings.file.as_deref().map_or_else(Sink::stdout, Sink::file)?;
+        let is_terminal = sink.is_terminal;
+        let controls = match settings.ansi {
+            Ansi::Auto if is_terminal => Controls::Show,
+            Ansi::Auto | Ansi::Keep => Controls::Keep,
+            Ansi::Strip => Controls::Strip,
+        };
+        Ok(Printer {
+            style: text::Style { timestamps: settings.timestamps, controls },
+            is_coloured: match settings.color {
+                When::Auto => is_terminal,
+                When::Always => true,
+                When::Never => false,
+            },
+            progress: Progress::new(!is_terminal && !settings.quiet),
+            settings,
+            sink,
+            out: Vec::with_capacity(GATHER / 4),
+            stamp: Stamp::default(),
+            known: HashMap::new(),
+            width: 0,
+            scratch: Vec::new(),
+        })
+    }
+
+    /// Writes an item, or gathers it.
+    pub fn take(&mut self, item: &Item) -> Result<(), Error> {
+        match item {
+            Item::Lines(batch) => return self.lines(batch),
+            Item::Meet(key, container) => self.meet(*key, container),
+            Item::Begin(key, route) => {
+                self.notice(&format!("{} {} ({})", self.sign('+'), self.name(*key), route.name()))?
+            }
+            Item::End(key, code) => {
+                let code = code.map_or_else(String::new, |code| format!(" (exit {code})"));
+                self.notice(&format!("{} {}{code}", self.sign('-'), self.name(*key)))?;
+            }
+            Item::Forget(key) => drop(self.known.remove(key)),
+            Item::Lifecycle(key, happening) => {
+                let template = self.known.get(key).and_then(|known| known.template.as_ref());
+                if let (true, Some(template)) = (self.settings.lifecycle, template) {
+                    json::lifecycle(happening, template, &mut self.out);
+                }
+            }
+            Item::Notice(text) => self.notice(&terminal::safe(text))?,
+        }
+        Ok(())
+    }
+
+    /// Everything is out when it returns.
+    pub fn flush(&mut self) -> Result<(), Error> {
+        let written = self.sink.write(&self.out);
+        self.out.clear();
+        self.progress.rest();
+        written
+    }
+
+    fn meet(&mut self, key: Key, container: &Arc<Container>) {
+        let is_json = self.settings.format == Format::Json;
+        let template = is_json.then(|| Template::new(container, self.settings.metadata));
+        let prefix = self.prefix(container);
+        self.known.insert(key, Known { container: Arc::clone(container), prefix, template });
+        let width = container.name.chars().count().min(WIDEST_NAME);
+        if self.sink.is_terminal && width > self.width {
+            self.width = width;
+            let known: Vec<(Key, Arc<Container>)> =
+                self.known.iter().map(|(key, known)| (*key, Arc::clone(&known.container))).collect();
+            for (key, container) in known {
+                let prefix = self.prefix(&container);
+                if let Some(known) = self.known.get_mut(&key) {
+                    known.prefix = prefix;
+                }
+            }
+        }
+    }
+
+    fn prefix(&self, container: &Container) -> Prefix {
+        match self.settings.format {
+            Format::Text => Prefix::new(container, self.width, self.is_coloured),
+            Format::Json | Format::Raw => Prefix::default(),
+        }
+    }
+
+    fn lines(&mut self, batch: &Batch) -> Result<(), Error> {
+        let mut gaps = batch.gaps.iter().peekable();
+        let (mut from, mut lines) = (0, batch.lines.as_slice());
+        while let Some((at, gap)) = gaps.next() {
+            self.write(batch, &lines[..at - from])?;
+            (from, lines) = (*at, &lines[at - from..]);
+            self.gap(batch.key, gap)?;
+        }
+        self.write(batch, lines)?;
+        self.progress.add(batch.lines.len(), batch.bytes.len());
+        Ok(())
+    }
+
+    fn write(&mut self, batch: &Batch, lines: &[Line]) -> Result<(), Error> {
+        // In steps, so that a batch of short lines with long prefixes is gathered no further than others.
+        for lines in lines.chunks(1024) {
+            self.format(batch, lines);
+            if self.out.len() >= GATHER {
+                self.sink.write(&self.out)?;
+                self.out.clear();
+                self.out.shrink_to(GATHER * 4);
+            }
+        }
+        Ok(())
+    }
+
+    fn format(&mut self, batch: &Batch, lines: &[Line]) {
+        // Whoever sends lines has introduced their container.
+        let Some(known) = self.known.get(&batch.key) else { return };
+        let filter = Filter { settings: &self.settings };
+        let shown = lines.iter().filter(|line| filter.shows(batch, line, &mut self.scratch));
+        match &known.template {
+            Some(template) => {
+                for line in shown {
+                    json::log(batch, line, template, &mut self.stamp, self.sink.is_terminal, &mut self.out);
+                }
+            }
+            None => {
+                for line in shown {
+                    text::line(batch, line, &known.prefix, self.style, &mut self.stamp, &mut self.out);
+                }
+            }
+        }
+    }
+
+    fn gap(&mut self, key: Key, gap: &Gap) -> Result<(), Error> {
+        let lost = gap.lost_bytes.map_or_else(String::new, |bytes| format!(", {bytes} bytes of log"));
+        let message = format!("{}{lost}", gap.reason.phrase());
+        let Some(known) = self.known.get(&key) else { return Ok(()) };
+        match &known.template {
+            Some(template) => json::gap(gap, &message, template, Timestamp::now(), &mut self.out),
+            None => {
+                let text = format!("! {}: {message}", terminal::safe(&known.container.name));
+                self.notice_always(&text)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn name(&self, key: Key) -> String {
+        self.known.get(&key).map_or_else(String::new, |known| terminal::safe(&known.container.name))
+    }
+
+    fn sign(&self, sign: char) -> String {
+        if self.settings.color == When::Never
+            || !(std::io::stderr().is_terminal() || self.settings.color == When::Always)
+        {
+            return sign.to_string();
+        }
+        if sign == '+' { sign.green().to_string() } else { sign.red().to_string() }
+    }
+
+    fn notice(&mut self, text: &str) -> Result<(), Error> {
+        if self.settings.quiet { Ok(()) } else { self.notice_always(text) }
+    }
+
+    /// On stderr, behind the lines that came before it.
+    fn notice_always(&mut self, text: &str) -> Result<(), Error> {
+        self.flush()?;
+        // Nobody may be listening there, which is no reason to stop.
+        let _ = writeln!(std::io::stderr(), "{text}");
+        Ok(())
+    }
+}
+
+/// Which lines are shown.
+struct Filter<'a> {
+    settings: &'a Settings,
+}
+
+impl Filter<'_> {
+    #[inline]
+    fn shows(&self, batch: &Batch, line: &Line, scratch: &mut Vec<u8>) -> bool {
+        let Settings { stream, include, exclude, .. } = self.settings;
+        if stream.is_some_and(|stream| stream != line.stream) {
+            return false;
+        }
+        if include.is_empty() && exclude.is_empty() {
+            return true;
+        }
+        let message = batch.text(line);
+        let message = if line.encoding == Encoding::Json {
+            scratch.clear();
+            crate::json::unescape(message, scratch);
+            scratch
+        } else {
+            message
+        };
+        let matches = |patterns: &[Regex]| patterns.iter().any(|pattern| pattern.is_match(message));
+        (include.is_empty() || matches(include)) && !matches(exclude)
+    }
+}

@@ -1,0 +1,63 @@
+//! Where records go: stdout, or a file they are appended to.
+//!
+//! Unbuffered on purpose: the printer gathers, and what it hands over here has left the process when the call returns.
+
+use super::Error;
+use rustix::event::{PollFd, PollFlags};
+use rustix::fd::AsFd;
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+
+/// The one place that data leaves by.
+pub(super) struct Sink {
+    file: File,
+    path: Option<PathBuf>,
+    pub(super) is_terminal: bool,
+}
+
+impl Sink {
+    /// Standard output. A copy of the descriptor, since the standard library's own splits what is written at newlines.
+    pub(super) fn stdout() -> Result<Self, Error> {
+        let stdout = io::stdout();
+        let file =
+            stdout.as_fd().try_clone_to_owned().map_err(|source| Error::Write { to: "stdout".into(), source })?;
+        Ok(Sink { file: File::from(file), path: None, is_terminal: stdout.is_terminal() })
+    }
+
+    /// Appends to a file, which is made when it is not there.
+    pub(super) fn file(path: &Path) -> Result<Self, Error> {
+        let opened = File::options().append(true).create(true).open(path);
+        let file = opened.map_err(|source| Error::Open { path: path.to_owned(), source })?;
+        let is_terminal = file.is_terminal();
+        Ok(Sink { file, path: Some(path.to_owned()), is_terminal })
+    }
+
+    /// Returns when the kernel has taken all of it.
+    pub(super) fn write(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
+        while !bytes.is_empty() {
+            match self.file.write(bytes) {
+                Ok(0) => return Err(self.failed(io::ErrorKind::WriteZero.into())),
+                Ok(written) => bytes = &bytes[written..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Another holder of the same terminal or pipe made it non-blocking.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(),
+                Err(error) => return Err(self.failed(error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&self) {
+        let mut fds = [PollFd::new(&self.file, PollFlags::OUT)];
+        let _ = rustix::event::poll(&mut fds, None);
+    }
+
+    fn failed(&self, source: io::Error) -> Error {
+        match &self.path {
+            None if source.kind() == io::ErrorKind::BrokenPipe => Error::Closed,
+            None => Error::Write { to: "stdout".into(), source },
+            Some(path) => Error::Write { to: path.display().to_string(), source },
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Lines as people read them: the container's name, perhaps the time, the message.
+
+use super::color;
+use super::stamp::Stamp;
+use super::terminal::{self, Controls};
+use crate::batch::{Batch, Encoding, Line};
+use crate::container::Container;
+use crate::json;
+use owo_colors::OwoColorize;
+
+/// What stands before a container's messages.
+#[derive(Default)]
+pub(super) struct Prefix(Vec<u8>);
+
+impl Prefix {
+    /// The name in its colour, filled up to `width` columns, and the bar.
+    pub(super) fn new(container: &Container, width: usize, is_coloured: bool) -> Self {
+        let name = terminal::safe(&container.name);
+        let padding = " ".repeat(width.saturating_sub(name.chars().count()));
+        let prefix = if is_coloured {
+            format!("{}{padding} {} ", name.style(color::style(container)), "|".dimmed())
+        } else {
+            format!("{name}{padding} | ")
+        };
+        Prefix(prefix.into_bytes())
+    }
+}
+
+/// How lines are written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Style {
+    pub(super) timestamps: bool,
+    pub(super) controls: Controls,
+}
+
+/// Appends a line.
+#[inline]
+pub(super) fn line(batch: &Batch, line: &Line, prefix: &Prefix, style: Style, stamp: &mut Stamp, out: &mut Vec<u8>) {
+    let message = batch.text(line);
+    out.reserve(message.len() + prefix.0.len() + 40);
+    out.extend_from_slice(&prefix.0);
+    if style.timestamps {
+        stamp.set(line.time);
+        out.extend_from_slice(stamp.written());
+        out.push(b' ');
+    }
+    match (style.controls, line.encoding) {
+        (Controls::Keep, Encoding::Json) => json::unescape(message, out),
+        (Controls::Keep, _) => out.extend_from_slice(message),
+        (controls, Encoding::Json) => {
+            let mut text = Vec::new();
+            json::unescape(message, &mut text);
+            terminal::write(&text, controls, out);
+        }
+        (controls, _) => terminal::write(message, controls, out),
+    }
+    out.push(b'\n');
+}
