@@ -7,7 +7,7 @@
 //! appear and wait behind the old one until it is read to its end.
 
 use super::handle::{self, Handle, Identity};
-use super::partial::{Joiner, Sheet};
+use super::partial::{Joiner, Resume, Sheet};
 use super::{Follow, Piece, json_file, seek};
 use crate::batch::{Batch, Item, Key, Reason, Route};
 use crate::queue::Queue;
@@ -71,7 +71,7 @@ impl Log {
             lost: false,
             joiner: Joiner::new(follow.max_line_size, follow.window),
             clock: Clock::default(),
-            until: Timestamp(follow.window.until.0.saturating_add(seek::SLACK)),
+            until: Timestamp(follow.window.until.0.saturating_add(super::SLACK)),
             once: follow.once,
             behind: false,
         }
@@ -227,6 +227,11 @@ impl Log {
         }
         self.chain.clear();
         self.carry.clear();
+    }
+
+    /// How far it has come, for another route to go on from.
+    pub(super) fn position(&self) -> Resume {
+        self.joiner.position()
     }
 
     /// A loss that is no fault of the bytes.

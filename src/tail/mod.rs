@@ -15,13 +15,16 @@ mod stream;
 mod watcher;
 
 pub use file::path;
-pub use partial::Window;
+pub use partial::{Resume, Window};
 pub use reader::{Command, Follow, Reader, Report, Wake, can_read};
-pub use stream::{Frames, Resume};
+pub use stream::{Error, Frames};
 
 use crate::batch::{Encoding, Stream};
 use crate::time::Timestamp;
 use std::borrow::Cow;
+
+/// Nanoseconds by which times in a log may be out of order.
+const SLACK: i64 = 10_000_000_000;
 
 /// Where to start in a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

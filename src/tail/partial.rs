@@ -43,8 +43,20 @@ pub(super) struct Joiner {
     last: Option<Cursor>,
 }
 
-/// The last line of each stream that was passed on.
-pub(super) type Seen = [Option<(Timestamp, u32)>; 2];
+/// How far a container's log was passed on, in a form that any route can go on from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resume {
+    since: Option<Timestamp>,
+    /// The last line of each stream.
+    seen: [Option<(Timestamp, u32)>; 2],
+}
+
+impl Resume {
+    /// Where the log has to be read again from; `None` is the beginning.
+    pub fn since(&self) -> Option<Timestamp> {
+        self.since
+    }
+}
 
 #[derive(Debug, Default)]
 struct Half {
@@ -160,20 +172,26 @@ impl Joiner {
         batch.gaps.push((at, Gap { reason, lost_bytes, after: self.last }));
     }
 
-    /// The time of the oldest line that has begun and not ended.
-    pub(super) fn pending_since(&self) -> Option<Timestamp> {
-        self.streams.iter().filter_map(|half| half.pending.as_ref()).map(|pending| pending.time).min()
+    /// How far it has come.
+    pub(super) fn position(&self) -> Resume {
+        let seen = self.streams.each_ref().map(|half| half.any.then_some((half.time, half.ordinal)).max(half.seen));
+        let times = || seen.iter().flatten().map(|(time, _)| *time);
+        // The two streams are stamped by two writers: a line of the one that is behind may still come with a time before
+        // the last of the other, but not by much.
+        let behind = times().max().map(|last| Timestamp(last.0.saturating_sub(super::SLACK)));
+        let behind = if seen.iter().all(Option::is_some) { times().min().max(behind) } else { behind };
+        let pending = self.streams.iter().filter_map(|half| half.pending.as_ref()).map(|pending| pending.time).min();
+        let since = match (behind, pending) {
+            (Some(behind), Some(pending)) => Some(behind.min(pending)),
+            (behind, pending) => behind.or(pending),
+        };
+        Resume { since, seen }
     }
 
-    /// How far each stream has come.
-    pub(super) fn seen(&self) -> Seen {
-        self.streams.each_ref().map(|half| half.any.then_some((half.time, half.ordinal)).max(half.seen))
-    }
-
-    /// The log will be read again from some line before these: what has begun is forgotten, what was passed on comes
-    /// no second time.
-    pub(super) fn rewind(&mut self, seen: Seen) {
-        self.streams = seen.map(|seen| Half { seen, ..Half::default() });
+    /// The log will be read again from some line before this: what has begun is forgotten, what was passed on comes no
+    /// second time.
+    pub(super) fn rewind(&mut self, position: Resume) {
+        self.streams = position.seen.map(|seen| Half { seen, ..Half::default() });
     }
 }
 

@@ -7,7 +7,7 @@
 
 use super::Start;
 use super::file::{Log, Turn};
-use super::partial::Window;
+use super::partial::{Resume, Window};
 use super::watcher::{Happening, Watch, Watcher};
 use crate::batch::{Item, Key};
 use crate::queue::Queue;
@@ -34,7 +34,7 @@ const GATHER: Duration = Duration::from_millis(3);
 const AT_ONCE: usize = 1024 * 1024;
 
 /// A container whose file is to be followed.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Follow {
     /// Its number.
     pub key: Key,
@@ -50,6 +50,8 @@ pub struct Follow {
     pub max_line_size: usize,
     /// Read what is there, and no more.
     pub once: bool,
+    /// Put on the queue when its file is open, each time it is.
+    pub on_open: Vec<Item>,
 }
 
 /// What the reader is told.
@@ -66,8 +68,10 @@ pub enum Command {
 /// What the reader tells the engine.
 #[derive(Debug)]
 pub enum Report {
-    /// This container's file cannot be opened; nothing was read of it.
-    Refused(Key, io::Error),
+    /// This container's file cannot be read, or not any further than this.
+    Refused(Key, io::Error, Resume),
+    /// What was asked for of this container was read to its end.
+    Finished(Key),
     /// There are no inotify watches left: such files are looked at every second.
     NoWatches,
 }
@@ -115,6 +119,7 @@ struct Entry {
     watch: Option<Watch>,
     is_ready: bool,
     ending: Option<Ending>,
+    on_open: Vec<Item>,
 }
 
 struct Ending {
@@ -225,11 +230,7 @@ impl Reader {
                 tracing::warn!(%error, "cannot read a log file");
                 items.extend(entry.log.unreadable());
                 entry.log.close();
-                return if entry.ending.is_some() {
-                    self.end(key, items)
-                } else {
-                    (self.report)(Report::Refused(key, error))
-                };
+                return if entry.ending.is_some() { self.end(key, items) } else { self.refuse(key, error) };
             }
         };
         if more {
@@ -244,6 +245,7 @@ impl Reader {
         items.extend(entry.log.flush());
         items.extend(ending.then);
         entry.log.close();
+        (self.report)(Report::Finished(key));
         self.unwatch(key);
         if ending.forget {
             self.logs.remove(&key);
@@ -268,15 +270,21 @@ impl Reader {
         let key = follow.key;
         if let Some(entry) = self.logs.get_mut(&key) {
             match &mut entry.ending {
-                Some(ending) => ending.again = true,
-                None if !entry.log.is_open() => self.attach(key),
+                Some(ending) => {
+                    ending.again = true;
+                    entry.on_open = follow.on_open;
+                }
+                None if !entry.log.is_open() => {
+                    entry.on_open = follow.on_open;
+                    self.attach(key);
+                }
                 None => {}
             }
             return;
         }
         let log = Log::new(&follow);
-        let entry =
-            Entry { log, folder: follow.folder, start: follow.start, watch: None, is_ready: false, ending: None };
+        let Follow { folder, start, on_open, .. } = follow;
+        let entry = Entry { log, folder, start, watch: None, is_ready: false, ending: None, on_open };
         self.logs.insert(key, entry);
         self.attach(key);
     }
@@ -308,28 +316,30 @@ impl Reader {
     fn open(&mut self, key: Key) {
         let Some(entry) = self.logs.get_mut(&key) else { return };
         match entry.log.open(entry.start) {
-            Ok(()) => self.make_ready(key),
+            Ok(()) => {
+                self.queue.push(std::mem::take(&mut entry.on_open));
+                self.make_ready(key);
+            }
             // Not made yet: the watch tells when it is.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 entry.start = Start::Beginning;
                 if entry.log.is_once() {
-                    (self.report)(Report::Refused(key, error));
+                    self.refuse(key, error);
                 }
             }
-            Err(error) => (self.report)(Report::Refused(key, error)),
+            Err(error) => self.refuse(key, error),
         }
     }
 
     fn finish(&mut self, key: Key, then: Vec<Item>, forget: bool) {
-        let Some(entry) = self.logs.get_mut(&key) else {
-            self.queue.push(then);
-            return;
-        };
-        if !entry.log.is_open() && entry.ending.is_none() {
+        if self.logs.get(&key).is_some_and(|entry| !entry.log.is_open() && entry.ending.is_none()) {
             // It may have written and died before its file was seen.
             self.attach(key);
         }
-        let Some(entry) = self.logs.get_mut(&key) else { return };
+        let Some(entry) = self.logs.get_mut(&key) else {
+            self.queue.push(then);
+            return (self.report)(Report::Finished(key));
+        };
         match &mut entry.ending {
             Some(ending) => {
                 ending.then.extend(then);
@@ -403,7 +413,15 @@ impl Reader {
             Ok(()) => self.make_ready(key),
             // Between two steps of a rotation the name stands for nothing; its next file is told again.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => (self.report)(Report::Refused(key, error)),
+            Err(error) => self.refuse(key, error),
+        }
+    }
+
+    /// Another route has to take over; nothing more is read here.
+    fn refuse(&mut self, key: Key, error: io::Error) {
+        self.unwatch(key);
+        if let Some(entry) = self.logs.remove(&key) {
+            (self.report)(Report::Refused(key, error, entry.log.position()));
         }
     }
 

@@ -7,16 +7,13 @@
 //! time of its first piece. The search by time therefore stops short of it by [`SLACK`].
 
 use super::handle::{self, Handle};
-use super::{Piece, Start, json_file};
+use super::{Piece, SLACK, Start, json_file};
 use crate::batch::Stream;
 use crate::time::{Reader, Timestamp};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-
-/// Nanoseconds by which times in a log may be out of order.
-pub(super) const SLACK: i64 = 10_000_000_000;
 
 const BLOCK: usize = 256 * 1024;
 /// How far back the beginning of a line is looked for on a stream that shows nothing of itself.

@@ -6,8 +6,8 @@
 //! error of the engine. With one it is bare bytes (moby `pkg/stdcopy`, `api/server/httputils/write_log_stream.go`). Each
 //! record starts with its time in nine digits; `since` takes all nine and includes them.
 
-use super::partial::{Joiner, Seen, Sheet};
-use super::{Piece, Window, seek};
+use super::partial::{Joiner, Resume, Sheet};
+use super::{Piece, Window};
 use crate::batch::{Batch, Cursor, Encoding, Item, Key, Reason, Route, Stream};
 use crate::time::{Reader as Clock, Timestamp, WRITTEN};
 use std::borrow::Cow;
@@ -21,7 +21,8 @@ const HEADER: usize = 8;
 /// One container's log over the API.
 pub struct Frames {
     key: Key,
-    is_tty: bool,
+    /// Whether there is a terminal and so no frames; not known before the first byte.
+    is_tty: Option<bool>,
     joiner: Joiner,
     clock: Clock,
     /// The start of a frame, or of a terminal's line.
@@ -29,20 +30,6 @@ pub struct Frames {
     /// Lines before this one are not wanted.
     first: Option<Cursor>,
     records: u64,
-}
-
-/// Where the next request has to start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Resume {
-    since: Option<Timestamp>,
-    seen: Seen,
-}
-
-impl Resume {
-    /// For the request; `None` is the beginning.
-    pub fn since(&self) -> Option<Timestamp> {
-        self.since
-    }
 }
 
 /// Why a body cannot be read on.
@@ -58,10 +45,10 @@ pub enum Error {
 
 impl Frames {
     /// From the first line that the request asks for.
-    pub fn new(key: Key, is_tty: bool, window: Window, max_line_size: usize) -> Self {
+    pub fn new(key: Key, window: Window, max_line_size: usize) -> Self {
         Frames {
             key,
-            is_tty,
+            is_tty: None,
             joiner: Joiner::new(max_line_size, window),
             clock: Clock::default(),
             rest: Vec::new(),
@@ -77,23 +64,13 @@ impl Frames {
 
     /// How far it has come.
     pub fn position(&self) -> Resume {
-        let seen = self.joiner.seen();
-        let times = || seen.iter().flatten().map(|(time, _)| *time);
-        // The two streams are stamped by two writers: a line of the one that is behind may still come with a time before
-        // the last of the other, but not by much.
-        let behind = times().max().map(|last| Timestamp(last.0.saturating_sub(seek::SLACK)));
-        let behind = if seen.iter().all(Option::is_some) { times().min().max(behind) } else { behind };
-        let since = match self.joiner.pending_since() {
-            Some(pending) => Some(behind.map_or(pending, |behind| behind.min(pending))),
-            None => behind,
-        };
-        Resume { since, seen }
+        self.joiner.position()
     }
 
     /// A new body follows, of a request from [`Resume::since`] on.
     pub fn resume(&mut self, position: Resume) {
         self.rest.clear();
-        self.joiner.rewind(position.seen);
+        self.joiner.rewind(position);
     }
 
     /// Records seen so far, which is what the request's `tail` counts.
@@ -105,8 +82,10 @@ impl Frames {
     pub fn push(&mut self, chunk: &[u8]) -> Result<Option<Item>, Error> {
         self.rest.extend_from_slice(chunk);
         let bytes = std::mem::take(&mut self.rest);
+        // A terminal's bytes start with a year, a frame with a number below four.
+        let is_tty = *self.is_tty.get_or_insert(bytes.first().is_some_and(u8::is_ascii_digit));
         let mut batch = Batch::new(self.key, Route::Stream, Vec::new(), Vec::new());
-        let taken = if self.is_tty { self.lines(&bytes, &mut batch) } else { self.frames(&bytes, &mut batch)? };
+        let taken = if is_tty { self.lines(&bytes, &mut batch) } else { self.frames(&bytes, &mut batch)? };
         self.rest.extend_from_slice(&bytes[taken..]);
         batch.bytes = bytes;
         self.skip_to_first(&mut batch);
@@ -117,7 +96,7 @@ impl Frames {
     pub fn flush(&mut self) -> Option<Item> {
         let mut batch = Batch::new(self.key, Route::Stream, Vec::new(), Vec::new());
         let bytes = std::mem::take(&mut self.rest);
-        if self.is_tty && bytes.len() > WRITTEN {
+        if self.is_tty == Some(true) && bytes.len() > WRITTEN {
             self.line(&bytes, 0, false, &mut batch);
         }
         batch.bytes = bytes;
@@ -245,13 +224,13 @@ mod tests {
         told
     }
 
-    fn frames(is_tty: bool) -> Frames {
-        Frames::new(Key(1), is_tty, Window::default(), 1 << 20)
+    fn frames() -> Frames {
+        Frames::new(Key(1), Window::default(), 1 << 20)
     }
 
     #[test]
     fn frames_become_lines_whole_or_in_pieces() {
-        let mut log = frames(false);
+        let mut log = frames();
         let mut body = frame(1, &format!("{} one\n", at(1)));
         body.extend(frame(2, &format!("{} half", at(2))));
         body.extend(frame(1, &format!("{} \n", at(3))));
@@ -262,20 +241,20 @@ mod tests {
 
     #[test]
     fn an_error_of_the_engine_is_not_a_line() {
-        let error = frames(false).push(&frame(3, "Error grabbing logs: gone\n")).unwrap_err();
+        let error = frames().push(&frame(3, "Error grabbing logs: gone\n")).unwrap_err();
         assert_eq!(error.to_string(), "the engine failed to read the log: Error grabbing logs: gone");
     }
 
     #[test]
     fn what_is_no_frame_is_refused() {
-        for body in [&b"HTTP/1.1 500"[..], &[9, 0, 0, 0, 0, 0, 0, 0], &[1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]] {
-            assert!(matches!(frames(false).push(body), Err(Error::Malformed(_))), "{body:?}");
+        for body in [&b"HTTP/1.1 500"[..8], &[9, 0, 0, 0, 0, 0, 0, 0], &[1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]] {
+            assert!(matches!(frames().push(body), Err(Error::Malformed(_))), "{body:?}");
         }
     }
 
     #[test]
     fn a_terminal_has_no_frames() {
-        let mut log = frames(true);
+        let mut log = frames();
         let long = "x".repeat(PIECE);
         let body = format!("{t} a\r\n{u} {long}{u} rest\r\n{v} end", t = at(1), u = at(2), v = at(3));
         let mut items = body.as_bytes().chunks(1000).map(|chunk| log.push(chunk).unwrap()).collect::<Vec<_>>();
@@ -304,8 +283,8 @@ mod tests {
             let body = |since: Option<Timestamp>| {
                 records.iter().filter(|(time, _)| since.is_none_or(|since| *time >= since)).flat_map(|(_, frame)| frame.clone()).collect::<Vec<_>>()
             };
-            let whole = told([frames(false).push(&body(None)).unwrap()]);
-            let (mut reader, mut items) = (frames(false), Vec::new());
+            let whole = told([frames().push(&body(None)).unwrap()]);
+            let (mut reader, mut items) = (frames(), Vec::new());
             for at in breaks {
                 let position = reader.position();
                 reader.resume(position);
