@@ -1,6 +1,7 @@
 //! placeholder
 pub mod batch;
 pub mod container;
+pub mod docker;
 pub mod engine;
 pub mod json;
 pub mod output;

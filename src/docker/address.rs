@@ -1,0 +1,240 @@
+//! The forms in which an engine's address is written.
+//!
+//! In: what stands in `-H`, `DOCKER_HOST` or a context. Out: an [`Address`]. Called by [`super::endpoint`].
+//! The rules are those of docker/cli `opts/hosts.go` (ParseHost, ParseTCPAddr) and `cli/connhelper/ssh`: no scheme means
+//! tcp, whatever is missing gets its default, a path behind the port goes before every request's path, and an ssh
+//! address carries no password.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use percent_encoding::percent_decode_str;
+
+use super::Error;
+
+/// Where an engine listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Address {
+    /// The socket's path.
+    Unix(PathBuf),
+    /// Plain or with TLS, as the endpoint says.
+    Tcp {
+        /// Name or address, IPv6 without brackets.
+        host: String,
+        port: u16,
+        /// Before every path; empty, or begins with a slash and does not end with one.
+        prefix: String,
+    },
+    /// By way of `docker system dial-stdio` over there.
+    Ssh(Ssh),
+}
+
+/// The parts of an ssh address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ssh {
+    pub(super) user: Option<String>,
+    pub(super) host: String,
+    pub(super) port: Option<u16>,
+    /// The socket on the other side; `None` is whatever docker over there takes.
+    pub(super) socket: Option<String>,
+}
+
+const SOCKET: &str = "/var/run/docker.sock";
+const HOST: &str = "localhost";
+const PORT: u16 = 2375;
+
+/// Where docker's CLI goes when TLS is on and no host is named: not the socket.
+pub(super) fn default_with_tls() -> Address {
+    Address::Tcp { host: HOST.to_owned(), port: 2376, prefix: String::new() }
+}
+
+/// Empty is the default socket.
+pub(super) fn parse(text: &str) -> Result<Address, Error> {
+    let bad = |reason| Error::BadHost { host: text.to_owned(), reason };
+    if text.is_empty() {
+        return Ok(Address::Unix(SOCKET.into()));
+    }
+    let (scheme, rest) = text.split_once("://").unwrap_or(("tcp", text));
+    if rest.contains("://") {
+        return Err(bad("it has two schemes"));
+    }
+    match scheme {
+        "unix" if rest.is_empty() => Ok(Address::Unix(SOCKET.into())),
+        "unix" => Ok(Address::Unix(rest.into())),
+        "tcp" => tcp(rest).map_err(bad),
+        "ssh" => ssh(rest).map(Address::Ssh).map_err(|reason| hide_password(text, reason)),
+        "fd" => Err(bad("fd:// is for the engine to listen on, not to connect to")),
+        "npipe" => Err(bad("npipe:// exists on Windows only")),
+        _ => Err(bad("use unix://, tcp:// or ssh://")),
+    }
+}
+
+fn hide_password(text: &str, reason: &'static str) -> Error {
+    let host = text.rsplit_once('@').map_or(text.to_owned(), |(_, host)| format!("ssh://…@{host}"));
+    Error::BadHost { host, reason }
+}
+
+fn tcp(text: &str) -> Result<Address, &'static str> {
+    let parts = Parts::of(text);
+    let (host, port) = host_and_port(parts.authority)?;
+    let host = if host.is_empty() { HOST } else { host };
+    if !host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:%~".contains(&b)) {
+        return Err("the host name has characters that are not allowed");
+    }
+    let prefix = parts.path.trim_end_matches('/').to_owned();
+    Ok(Address::Tcp { host: host.to_owned(), port: port.unwrap_or(PORT), prefix })
+}
+
+fn ssh(text: &str) -> Result<Ssh, &'static str> {
+    let parts = Parts::of(text);
+    if parts.user.is_some_and(|user| user.contains(':')) {
+        return Err("a password does not belong into it; use a key or an ssh agent");
+    }
+    if parts.has_more {
+        return Err("nothing may follow the socket's path");
+    }
+    let (host, port) = host_and_port(parts.authority)?;
+    if host.is_empty() {
+        return Err("the host name is missing");
+    }
+    let socket = (!parts.path.trim_matches('/').is_empty()).then(|| decode(parts.path));
+    Ok(Ssh { user: parts.user.map(decode), host: decode(host), port, socket })
+}
+
+/// What stands behind a scheme, taken apart at its marks.
+struct Parts<'a> {
+    user: Option<&'a str>,
+    authority: &'a str,
+    path: &'a str,
+    /// A query or a fragment.
+    has_more: bool,
+}
+
+impl<'a> Parts<'a> {
+    fn of(text: &'a str) -> Self {
+        let end = text.find(['?', '#']).unwrap_or(text.len());
+        let (authority, path) = text[..end].split_at(text[..end].find('/').unwrap_or(end));
+        let (user, authority) = authority.rsplit_once('@').map_or((None, authority), |(u, a)| (Some(u), a));
+        Parts { user, authority, path, has_more: end < text.len() }
+    }
+}
+
+/// `host`, `host:`, `host:port`, `:port`, `[v6]`, `[v6]:port`.
+fn host_and_port(authority: &str) -> Result<(&str, Option<u16>), &'static str> {
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let (host, rest) = rest.split_once(']').ok_or("the bracket is not closed")?;
+            let port = rest.strip_prefix(':').or_else(|| rest.is_empty().then_some(""));
+            (host, port.ok_or("a port follows the bracket, behind a colon")?)
+        }
+        None => authority.split_once(':').unwrap_or((authority, "")),
+    };
+    if port.contains(':') {
+        return Err("an IPv6 address stands in brackets");
+    }
+    if port.is_empty() {
+        return Ok((host, None));
+    }
+    let digits = port.bytes().all(|b| b.is_ascii_digit());
+    let port = port.parse().ok().filter(|_| digits).ok_or("the port is not a number up to 65535")?;
+    Ok((host, Some(port)))
+}
+
+fn decode(text: &str) -> String {
+    percent_decode_str(text).decode_utf8_lossy().into_owned()
+}
+
+/// A host and port as they stand in a URL: IPv6 in brackets.
+pub(super) fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Address::Unix(path) => write!(f, "unix://{}", path.display()),
+            Address::Tcp { host, port, prefix } => write!(f, "tcp://{}{prefix}", authority(host, *port)),
+            Address::Ssh(ssh) => ssh.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Ssh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ssh://")?;
+        if let Some(user) = &self.user {
+            write!(f, "{user}@")?;
+        }
+        match self.port {
+            Some(port) => f.write_str(&authority(&self.host, port))?,
+            None if self.host.contains(':') => write!(f, "[{}]", self.host)?,
+            None => f.write_str(&self.host)?,
+        }
+        f.write_str(self.socket.as_deref().unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_docker_takes_means_what_it_means_to_docker() {
+        for (written, meant) in [
+            ("", "unix:///var/run/docker.sock"),
+            ("unix://", "unix:///var/run/docker.sock"),
+            ("unix:///run/user/1000/docker.sock", "unix:///run/user/1000/docker.sock"),
+            ("unix://relative.sock", "unix://relative.sock"),
+            ("tcp://", "tcp://localhost:2375"),
+            ("tcp://:4243", "tcp://localhost:4243"),
+            ("tcp://engine", "tcp://engine:2375"),
+            ("tcp://engine:", "tcp://engine:2375"),
+            ("tcp://engine:4243", "tcp://engine:4243"),
+            ("engine:4243", "tcp://engine:4243"),
+            ("engine", "tcp://engine:2375"),
+            ("10.0.0.1", "tcp://10.0.0.1:2375"),
+            (":4243", "tcp://localhost:4243"),
+            ("/var/run/docker.sock", "tcp://localhost:2375/var/run/docker.sock"),
+            ("tcp://engine:4243/a/prefix", "tcp://engine:4243/a/prefix"),
+            ("tcp://engine:4243/", "tcp://engine:4243"),
+            ("tcp://engine/prefix?query#fragment", "tcp://engine:2375/prefix"),
+            ("tcp://[::1]", "tcp://[::1]:2375"),
+            ("tcp://[::1]:4243/x", "tcp://[::1]:4243/x"),
+            ("ssh://build", "ssh://build"),
+            ("ssh://me@build:2222", "ssh://me@build:2222"),
+            ("ssh://dom%5Cme@build", "ssh://dom\\me@build"),
+            ("ssh://[fe80::1]:22", "ssh://[fe80::1]:22"),
+            ("ssh://me@[fe80::1]", "ssh://me@[fe80::1]"),
+            ("ssh://build/", "ssh://build"),
+            ("ssh://build/run/user/1000/docker.sock", "ssh://build/run/user/1000/docker.sock"),
+        ] {
+            assert_eq!(parse(written).unwrap().to_string(), meant, "{written}");
+        }
+    }
+
+    #[test]
+    fn what_docker_refuses_is_refused() {
+        for (written, line) in [
+            ("http://engine:2375", "invalid host \"http://engine:2375\": use unix://, tcp:// or ssh://"),
+            ("https://engine", "invalid host \"https://engine\": use unix://, tcp:// or ssh://"),
+            ("fd://", "invalid host \"fd://\": fd:// is for the engine to listen on, not to connect to"),
+            ("npipe:////./pipe/x", "invalid host \"npipe:////./pipe/x\": npipe:// exists on Windows only"),
+            ("tcp://unix:///x", "invalid host \"tcp://unix:///x\": it has two schemes"),
+            ("tcp://engine:x", "invalid host \"tcp://engine:x\": the port is not a number up to 65535"),
+            ("tcp://engine:99999", "invalid host \"tcp://engine:99999\": the port is not a number up to 65535"),
+            ("tcp://engine:+1", "invalid host \"tcp://engine:+1\": the port is not a number up to 65535"),
+            ("tcp://::1", "invalid host \"tcp://::1\": an IPv6 address stands in brackets"),
+            ("tcp://[::1", "invalid host \"tcp://[::1\": the bracket is not closed"),
+            ("tcp://a b", "invalid host \"tcp://a b\": the host name has characters that are not allowed"),
+            ("ssh://", "invalid host \"ssh://\": the host name is missing"),
+            ("ssh://build?x", "invalid host \"ssh://build?x\": nothing may follow the socket's path"),
+            ("ssh://build#x", "invalid host \"ssh://build#x\": nothing may follow the socket's path"),
+            (
+                "ssh://me:secret@build",
+                "invalid host \"ssh://…@build\": a password does not belong into it; use a key or an ssh agent",
+            ),
+        ] {
+            assert_eq!(parse(written).unwrap_err().to_string(), line, "{written}");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! How long to wait before trying again: exponential, capped, with full jitter.
+//!
+//! In: a random number per wait. Out: the wait. Called by whoever reconnects or repeats a call. Reads no clock and
+//! sleeps nowhere, so tests are tables. Full jitter, a wait drawn evenly from zero to the current ceiling, spreads the
+//! many clients of one returning engine best (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
+
+use std::time::Duration;
+
+/// The shape of the waits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Settings {
+    /// Ceiling of the first wait.
+    pub initial: Duration,
+    /// Ceiling that no wait exceeds.
+    pub max: Duration,
+    /// From one ceiling to the next; below 1, or not a number, counts as 1.
+    pub multiplier: f64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { initial: Duration::from_millis(100), max: Duration::from_secs(30), multiplier: 2.0 }
+    }
+}
+
+/// The waits of one spell of failures.
+#[derive(Clone, Debug)]
+pub struct Backoff {
+    settings: Settings,
+    ceiling: Duration,
+    attempts: u32,
+}
+
+impl Backoff {
+    /// At rest: the next wait is the first.
+    pub fn new(settings: Settings) -> Self {
+        Backoff { settings, ceiling: settings.initial.min(settings.max), attempts: 0 }
+    }
+
+    /// The next wait. `random` lies in 0 to 1, as `fastrand::f64()` gives it; what lies outside is brought there.
+    pub fn wait(&mut self, random: f64) -> Duration {
+        let wait = self.ceiling.mul_f64(if random.is_nan() { 1.0 } else { random.clamp(0.0, 1.0) });
+        self.attempts = self.attempts.saturating_add(1);
+        // `f64::max` takes the other side when one is not a number. The product stays finite in seconds, or is capped.
+        let grown = self.ceiling.as_secs_f64() * self.settings.multiplier.max(1.0);
+        self.ceiling = Duration::try_from_secs_f64(grown).unwrap_or(self.settings.max).min(self.settings.max);
+        wait
+    }
+
+    /// How many waits were given since the last success.
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// It worked: start over.
+    pub fn reset(&mut self) {
+        *self = Backoff::new(self.settings);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(initial: u64, max: u64, multiplier: f64) -> Settings {
+        Settings { initial: Duration::from_millis(initial), max: Duration::from_millis(max), multiplier }
+    }
+
+    #[test]
+    fn waits_grow_to_the_cap_and_are_drawn_from_zero_to_the_ceiling() {
+        let s = f64::INFINITY;
+        for (initial, max, multiplier, random, waits) in [
+            (100, 1000, 2.0, 1.0, [100, 200, 400, 800, 1000, 1000]),
+            (100, 1000, 2.0, 0.5, [50, 100, 200, 400, 500, 500]),
+            (100, 1000, 2.0, 0.0, [0; 6]),
+            (100, 1000, 1.0, 1.0, [100, 100, 100, 100, 100, 100]),
+            (100, 10_000, 3.0, 1.0, [100, 300, 900, 2700, 8100, 10_000]),
+            // Settings that make no sense wait all the same, and never longer than the cap.
+            (100, 1000, 0.1, 1.0, [100, 100, 100, 100, 100, 100]),
+            (100, 1000, f64::NAN, 1.0, [100, 100, 100, 100, 100, 100]),
+            (100, 1000, s, 1.0, [100, 1000, 1000, 1000, 1000, 1000]),
+            (5000, 1000, 2.0, 1.0, [1000, 1000, 1000, 1000, 1000, 1000]),
+            (100, 1000, 2.0, 7.0, [100, 200, 400, 800, 1000, 1000]),
+            (100, 1000, 2.0, -7.0, [0; 6]),
+            (100, 1000, 2.0, f64::NAN, [100, 200, 400, 800, 1000, 1000]),
+        ] {
+            let mut backoff = Backoff::new(settings(initial, max, multiplier));
+            let got = waits.map(|_| backoff.wait(random).as_millis());
+            assert_eq!(got, waits, "{initial} {max} {multiplier} {random}");
+        }
+    }
+
+    #[test]
+    fn a_success_starts_over() {
+        let mut backoff = Backoff::new(settings(100, 1000, 2.0));
+        backoff.wait(1.0);
+        backoff.wait(1.0);
+        assert_eq!(backoff.attempts(), 2);
+        backoff.reset();
+        assert_eq!((backoff.attempts(), backoff.wait(1.0)), (0, Duration::from_millis(100)));
+    }
+}

@@ -1,0 +1,209 @@
+//! Logs and events as they come: what to ask for, and the answer that does not end.
+//!
+//! In: a query. Out: chunks of a log's body, as raw as they arrive, or events. Called by [`super::Docker`].
+//! Times go over as `seconds.nanoseconds`: anything else is refused, and whole seconds would repeat or lose lines (moby
+//! `daemon/logs.go`). No Accept header is sent, which is how events come one to a line (moby `system_routes.go`).
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::selector::Filters;
+use crate::time::Timestamp;
+
+use super::events::{Event, Malformed, Splitter};
+use super::{Error, Wire};
+
+/// Which part of a container's logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogsQuery {
+    /// Go on after the end, until the container stops.
+    pub follow: bool,
+    /// With the standard output. One of the two has to be asked for.
+    pub stdout: bool,
+    /// With the standard error.
+    pub stderr: bool,
+    /// Not before; inclusive.
+    pub since: Option<Timestamp>,
+    /// Not after; inclusive. With `follow` it ends the stream at the first later line, not at that time.
+    pub until: Option<Timestamp>,
+    /// That many records from the end, counted before the times are looked at; a record is 16 KiB at most. All of them
+    /// if `None`.
+    pub tail: Option<u64>,
+}
+
+impl Default for LogsQuery {
+    fn default() -> Self {
+        LogsQuery { follow: false, stdout: true, stderr: true, since: None, until: None, tail: None }
+    }
+}
+
+/// Which events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EventsQuery {
+    /// Inclusive. Up to 256 past events are kept by the engine, in memory, of all types together.
+    pub since: Option<Timestamp>,
+    /// Inclusive; the stream ends then.
+    pub until: Option<Timestamp>,
+    /// Values of one key are alternatives, keys add up. `container` matches prefixes of IDs and names. `event` is an
+    /// exact match, unless `health_status`, `exec_create` or `exec_start` is among its values: then all are prefixes.
+    pub filters: Filters,
+}
+
+impl LogsQuery {
+    pub(super) fn path(&self, id: &str) -> String {
+        let (follow, stdout, stderr) = (u8::from(self.follow), u8::from(self.stdout), u8::from(self.stderr));
+        let mut path = format!("/containers/{id}/logs?follow={follow}&stdout={stdout}&stderr={stderr}&timestamps=1");
+        push_times(&mut path, self.since, self.until);
+        if let Some(tail) = self.tail {
+            let _ = write!(path, "&tail={tail}");
+        }
+        path
+    }
+}
+
+impl EventsQuery {
+    pub(super) fn path(&self, is_podman: bool) -> String {
+        let mut filters = self.filters.clone();
+        if is_podman && let Some(wanted) = filters.get_mut("event") {
+            add_podmans_words(wanted);
+        }
+        let mut path = format!("/events?filters={}", encoded(&filters));
+        push_times(&mut path, self.since, self.until);
+        path
+    }
+}
+
+fn push_times(path: &mut String, since: Option<Timestamp>, until: Option<Timestamp>) {
+    for (name, time) in [("since", since), ("until", until)] {
+        if let Some(time) = time {
+            let _ = write!(path, "&{name}={}", time.api());
+        }
+    }
+}
+
+/// The reverse of what [`super::events`] does to the answers.
+fn add_podmans_words(wanted: &mut Vec<String>) {
+    for (dockers, podmans) in [("destroy", "remove"), ("die", "died")] {
+        if wanted.iter().any(|word| word == dockers) {
+            wanted.push(podmans.to_owned());
+        }
+    }
+}
+
+fn encoded(filters: &Filters) -> String {
+    let json = serde_json::json!(filters).to_string();
+    utf8_percent_encode(&json, NON_ALPHANUMERIC).to_string()
+}
+
+/// A container's logs. Dropped, it closes its connection.
+pub struct LogStream(Body);
+
+impl LogStream {
+    pub(super) fn new(body: Incoming, wire: Arc<Wire>) -> Self {
+        LogStream(Body { body: Some(body), wire })
+    }
+
+    /// The next bytes, cut anywhere; `None` at the end. A lost connection is the last item. Nothing is lost when the
+    /// future is dropped.
+    pub async fn next(&mut self) -> Option<Result<Bytes, Error>> {
+        self.0.next().await
+    }
+}
+
+/// The engine's events. Dropped, it closes its connection.
+pub struct EventStream {
+    body: Body,
+    lines: Splitter,
+}
+
+impl EventStream {
+    pub(super) fn new(body: Incoming, wire: Arc<Wire>) -> Self {
+        EventStream { body: Body { body: Some(body), wire }, lines: Splitter::default() }
+    }
+
+    /// The next event; `None` at the end. After [`Error::Protocol`] it goes on, any other error is the last item.
+    /// Nothing is lost when the future is dropped.
+    pub async fn next(&mut self) -> Option<Result<Event, Error>> {
+        loop {
+            if let Some(event) = self.lines.next() {
+                return Some(event.map_err(malformed));
+            }
+            match self.body.next().await {
+                Some(Ok(chunk)) => self.lines.push(&chunk),
+                Some(Err(error)) => {
+                    // Half a line before it says nothing that the next stream will not say.
+                    self.lines = Splitter::default();
+                    return Some(Err(error));
+                }
+                None => return Some(self.lines.rest()?.map_err(malformed)),
+            }
+        }
+    }
+}
+
+fn malformed(source: Malformed) -> Error {
+    Error::Protocol { what: "events", source: source.into() }
+}
+
+struct Body {
+    /// `None` once it ended.
+    body: Option<Incoming>,
+    wire: Arc<Wire>,
+}
+
+impl Body {
+    async fn next(&mut self) -> Option<Result<Bytes, Error>> {
+        loop {
+            match self.body.as_mut()?.frame().await {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(bytes) => return Some(Ok(bytes)),
+                    Err(_trailers) => {}
+                },
+                Some(Err(error)) => {
+                    self.body = None;
+                    return Some(Err(self.wire.http.broken(error.into())));
+                }
+                None => self.body = None,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logs_are_asked_for_to_the_nanosecond() {
+        let times = |since, until| LogsQuery { since, until, ..LogsQuery::default() };
+        for (query, path) in [
+            (LogsQuery::default(), "follow=0&stdout=1&stderr=1&timestamps=1"),
+            (
+                LogsQuery { follow: true, stderr: false, tail: Some(10), ..LogsQuery::default() },
+                "follow=1&stdout=1&stderr=0&timestamps=1&tail=10",
+            ),
+            (
+                times(Some(Timestamp(1_795_215_653_037_882_171)), Some(Timestamp(1_795_215_654_000_000_001))),
+                "follow=0&stdout=1&stderr=1&timestamps=1&since=1795215653.037882171&until=1795215654.000000001",
+            ),
+        ] {
+            assert_eq!(query.path("4ac9"), format!("/containers/4ac9/logs?{path}"));
+        }
+    }
+
+    #[test]
+    fn podman_is_asked_in_its_own_words() {
+        let wanted = ["start", "die", "destroy"].map(str::to_owned).to_vec();
+        let query = EventsQuery { filters: [("event".to_owned(), wanted)].into(), ..EventsQuery::default() };
+        let asked = |is_podman| {
+            percent_encoding::percent_decode_str(&query.path(is_podman)).decode_utf8().unwrap().into_owned()
+        };
+        assert_eq!(asked(false), r#"/events?filters={"event":["start","die","destroy"]}"#);
+        assert_eq!(asked(true), r#"/events?filters={"event":["start","die","destroy","remove","died"]}"#);
+    }
+}
