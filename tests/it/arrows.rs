@@ -1,0 +1,1 @@
+//! The arrows between the rooms point one way.
