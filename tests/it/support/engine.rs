@@ -332,8 +332,11 @@ fn new_home() -> (PathBuf, File) {
         let home = PathBuf::from(format!("{HOME}{}-{number}", std::process::id()));
         match fs::create_dir(&home) {
             Ok(()) => {
-                let claim = File::create(home.join("claim")).unwrap();
+                // Under its own name only once it is locked, or another process might take it for an orphan's.
+                let unlocked = home.join("claim.new");
+                let claim = File::create(&unlocked).unwrap();
                 flock(&claim, FlockOperation::NonBlockingLockExclusive).unwrap();
+                fs::rename(unlocked, home.join("claim")).unwrap();
                 return (home, claim);
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
