@@ -1,0 +1,334 @@
+//! The whole content of the containers that the tests watch: a program that writes numbered lines.
+//!
+//! In: options (see [`parse`]). Out: lines on stdout and stderr, each with a nine-digit number counting from 1.
+//! Compiled by `support::engine` into one static program and imported as an image, where it is `/chatter` and, for
+//! `--health-cmd`, `/bin/sh`. Plain `std`, so that `rustc` alone builds it.
+//! A process with the PID 1 is deaf to SIGTERM unless it handles it, and `std` cannot: stop these containers with SIGKILL.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Where the number of the last line is kept between two lives of one container.
+const LAST: &str = "/last";
+
+/// Flat out, this much is gathered for each write.
+const BLOCK: usize = 64 * 1024;
+
+/// Nearer than this, sleeping is less precise than writing several lines at once.
+const TICK: Duration = Duration::from_millis(1);
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Shape {
+    Plain,
+    Json,
+    Text,
+    Hostile,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Streams {
+    Stdout,
+    Stderr,
+    Alternating,
+}
+
+#[derive(Debug)]
+struct Options {
+    count: u64,
+    rate: u64,
+    size: usize,
+    stream: Streams,
+    shape: Shape,
+    prefix: String,
+    stamp: bool,
+    unfinished: bool,
+    resume: bool,
+    exit: u8,
+    before: Duration,
+    after: Duration,
+    burst: u64,
+    every: Duration,
+    idle: bool,
+}
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let words = match words.as_slice() {
+        [dash_c, line] if dash_c == "-c" => line.split_whitespace().map(str::to_owned).collect(),
+        _ => words,
+    };
+    let options = match parse(&words) {
+        Ok(options) => options,
+        Err(why) => {
+            // Nowhere to go with a failure to complain.
+            let _ = writeln!(io::stderr(), "chatter: {why}");
+            return ExitCode::from(64);
+        }
+    };
+    match talk(&options) {
+        Ok(()) => ExitCode::from(options.exit),
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "chatter: {error}");
+            ExitCode::from(65)
+        }
+    }
+}
+
+/// `--count N` (10), `--forever`, `--rate LINES_PER_SECOND` (0: flat out), `--burst N --every MS`, `--size BYTES` of a line
+/// with its newline, `--stream stdout|stderr|alternating`, `--shape plain|json|text|hostile`, `--prefix WORD`,
+/// `--stamp` (`t=<ns>` in each line), `--unfinished` (no newline after the last line), `--resume` (count on where the
+/// container's last life ended), `--exit CODE`, `--before MS`, `--after MS`, `--idle` (sleep for ever after the lines).
+fn parse(words: &[String]) -> Result<Options, String> {
+    let mut options = Options {
+        count: 10,
+        rate: 0,
+        size: 0,
+        stream: Streams::Stdout,
+        shape: Shape::Plain,
+        prefix: "line".to_owned(),
+        stamp: false,
+        unfinished: false,
+        resume: false,
+        exit: 0,
+        before: Duration::ZERO,
+        after: Duration::ZERO,
+        burst: 0,
+        every: Duration::from_millis(100),
+        idle: false,
+    };
+    let mut rest = words.iter();
+    while let Some(word) = rest.next() {
+        let mut value = || rest.next().cloned().ok_or(format!("{word} needs a value"));
+        match word.as_str() {
+            "--count" => options.count = number(word, &value()?)?,
+            "--forever" => options.count = u64::MAX,
+            "--rate" => options.rate = number(word, &value()?)?,
+            "--size" => options.size = number(word, &value()?)?,
+            "--stream" => {
+                options.stream = match value()?.as_str() {
+                    "stdout" => Streams::Stdout,
+                    "stderr" => Streams::Stderr,
+                    "alternating" => Streams::Alternating,
+                    other => return Err(format!("no stream {other:?}")),
+                };
+            }
+            "--shape" => {
+                options.shape = match value()?.as_str() {
+                    "plain" => Shape::Plain,
+                    "json" => Shape::Json,
+                    "text" => Shape::Text,
+                    "hostile" => Shape::Hostile,
+                    other => return Err(format!("no shape {other:?}")),
+                };
+            }
+            "--prefix" => options.prefix = value()?,
+            "--stamp" => options.stamp = true,
+            "--unfinished" => options.unfinished = true,
+            "--resume" => options.resume = true,
+            "--exit" => options.exit = number(word, &value()?)?,
+            "--before" => options.before = Duration::from_millis(number(word, &value()?)?),
+            "--after" => options.after = Duration::from_millis(number(word, &value()?)?),
+            "--burst" => options.burst = number(word, &value()?)?,
+            "--every" => options.every = Duration::from_millis(number(word, &value()?)?),
+            "--idle" => options.idle = true,
+            other => return Err(format!("no option {other:?}")),
+        }
+    }
+    Ok(options)
+}
+
+fn number<T: std::str::FromStr>(word: &str, value: &str) -> Result<T, String> {
+    value.parse().map_err(|_| format!("{word} takes a number, not {value:?}"))
+}
+
+fn talk(options: &Options) -> io::Result<()> {
+    sleep(options.before);
+    let first = if options.resume { last_life() + 1 } else { 1 };
+    let end = first.saturating_add(options.count);
+    let paced = options.rate > 0 || options.burst > 0;
+    let start = Instant::now();
+    let mut line = Vec::new();
+    let mut blocks = [Vec::new(), Vec::new()];
+    for n in first..end {
+        if paced {
+            await_turn(options, start, n - first);
+        }
+        line.clear();
+        compose(options, n, &mut line);
+        if options.unfinished && n + 1 == end {
+            line.pop();
+        }
+        let stream = match options.stream {
+            Streams::Stdout => 0,
+            Streams::Stderr => 1,
+            Streams::Alternating => (n % 2) as usize,
+        };
+        if paced {
+            write(stream, &line)?;
+        } else {
+            blocks[stream].extend_from_slice(&line);
+            if blocks[stream].len() >= BLOCK {
+                write(stream, &blocks[stream])?;
+                blocks[stream].clear();
+            }
+        }
+    }
+    for (stream, block) in blocks.iter().enumerate() {
+        write(stream, block)?;
+    }
+    if options.resume {
+        std::fs::write(LAST, (end - 1).to_string())?;
+    }
+    sleep(options.after);
+    if options.idle {
+        sleep(Duration::MAX);
+    }
+    Ok(())
+}
+
+fn last_life() -> u64 {
+    std::fs::read_to_string(LAST).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// Waits until line `index` is due. Lines due within one tick are written together after it, which keeps high rates exact.
+fn await_turn(options: &Options, start: Instant, index: u64) {
+    let due = match index.checked_div(options.burst) {
+        Some(bursts) => start + options.every * u32::try_from(bursts).unwrap_or(u32::MAX),
+        None => start + Duration::from_nanos((u128::from(index) * 1_000_000_000 / u128::from(options.rate)) as u64),
+    };
+    let now = Instant::now();
+    if due > now {
+        sleep((due - now).max(TICK));
+    }
+}
+
+/// One write(2): what ends in a newline passes through the buffer of `std` untouched, the rest is flushed out of it.
+fn write(stream: usize, bytes: &[u8]) -> io::Result<()> {
+    if stream == 1 {
+        return io::stderr().write_all(bytes);
+    }
+    let mut stdout = io::stdout();
+    stdout.write_all(bytes)?;
+    stdout.flush()
+}
+
+fn compose(options: &Options, n: u64, line: &mut Vec<u8>) {
+    let mut head = String::new();
+    // Writing to a string cannot fail.
+    let _ = write!(head, "{} {n:09}", options.prefix);
+    if options.stamp {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        let _ = write!(head, " t={now}");
+    }
+    match options.shape {
+        Shape::Plain => {
+            line.extend_from_slice(head.as_bytes());
+            fill(line, options.size, "x");
+        }
+        Shape::Json => {
+            let _ = write!(
+                line,
+                "{{\"level\":\"info\",\"msg\":\"{head} said \\\"a\\\\b\\\"\",\"path\":\"C:\\\\tmp\\\\{n}\",\"fill\":\""
+            );
+            fill(line, options.size.saturating_sub(2), "y");
+            line.extend_from_slice(b"\"}");
+        }
+        Shape::Text => {
+            line.extend_from_slice(head.as_bytes());
+            line.extend_from_slice(TEXTS[(n % TEXTS.len() as u64) as usize].as_bytes());
+            fill(line, options.size, "é");
+        }
+        Shape::Hostile => {
+            line.extend_from_slice(head.as_bytes());
+            hostile(n, line);
+        }
+    }
+    line.push(b'\n');
+}
+
+/// Up to `size` bytes with the newline to come.
+fn fill(line: &mut Vec<u8>, size: usize, with: &str) {
+    if line.len() + 1 + with.len() < size {
+        line.push(b' ');
+        while line.len() + with.len() < size {
+            line.extend_from_slice(with.as_bytes());
+        }
+    }
+}
+
+const TEXTS: [&str; 8] = [
+    " plain words",
+    " <b>&amp;</b> \"quoted\" back\\slash /slash",
+    " tab\there bell\u{7} backspace\u{8} formfeed\u{c} del\u{7f}",
+    " 漢字 кириллица 🦀👩‍👩‍👧‍👦 e\u{301}",
+    " separators \u{2028} and \u{2029} and \u{feff} and \u{85}",
+    " colours \u{1b}[31mred\u{1b}[0m and 100% %s {} $HOME",
+    " carriage\rreturn \u{1}\u{1f}",
+    " \\u0041 \\n \\\" literal escapes, trailing spaces   ",
+];
+
+/// What a program may write to break a reader or a terminal; each number still once, at the head of its line.
+fn hostile(n: u64, line: &mut Vec<u8>) {
+    match n % 16 {
+        0 => line.extend_from_slice(b"\x1b]0;owned\x07\x1b[2J\x1b[H\x1b[8m hidden"),
+        1 => line.extend_from_slice(b" nul \0\0\0 inside"),
+        2 => line.extend_from_slice(b" invalid \xff\xfe\xc3\x28\xe2\x82 \xf0\x9f\xa6 utf8"),
+        3 => line.extend_from_slice(b" lone\rcarriage\r"),
+        4 => line.extend_from_slice(b"\n\n\n after empty lines"),
+        5 => line.resize(100_000, b'L'),
+        6 => line.resize(16_383, b'a'),
+        7 => line.resize(16_384, b'b'),
+        8 => line.resize(16_385, b'c'),
+        9 => line.resize(32_768, b'd'),
+        10 => line.extend_from_slice(br#"{"log":"forged\n","stream":"stderr","time":"2020-01-01T00:00:00Z"}"#),
+        11 => line.extend_from_slice(b" \x1bP+q544e\x1b\\ \x9b31m \x1b]8;;http://evil\x1b\\link\x1b]8;;\x1b\\"),
+        12 => {
+            // A character of three bytes across the engine's buffer of 16384 is torn apart there.
+            line.resize(16_383, b'e');
+            line.extend_from_slice("€ after the seam".as_bytes());
+        }
+        13 => line.extend_from_slice(b" ends in a backslash \\"),
+        14 => line.extend_from_slice(b" name | message | 2020-01-01T00:00:00.000000000Z"),
+        _ => line.extend_from_slice(" \u{202e}reversed\u{202c} \u{200b}\u{2066}".as_bytes()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(words: &str, n: u64) -> Vec<u8> {
+        let words: Vec<String> = words.split_whitespace().map(str::to_owned).collect();
+        let mut line = Vec::new();
+        compose(&parse(&words).unwrap(), n, &mut line);
+        line
+    }
+
+    #[test]
+    fn a_plain_line_is_as_long_as_asked_and_holds_its_number() {
+        assert_eq!(lines("--prefix web --size 24", 123), b"web 000000123 xxxxxxxxx\n");
+        assert_eq!(lines("--size 16384", 1).len(), 16384);
+        assert_eq!(lines("", 7), b"line 000000007\n");
+    }
+
+    #[test]
+    fn every_shape_holds_its_number_once_in_each_line() {
+        for shape in ["plain", "json", "text", "hostile"] {
+            for n in 1..=32 {
+                let line = lines(&format!("--shape {shape} --size 300"), n);
+                let digits = format!("{n:09}");
+                let found = line.windows(9).filter(|window| *window == digits.as_bytes()).count();
+                assert_eq!(found, 1, "{shape} {n}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_lengths_around_the_engines_buffer_are_exact() {
+        let without_newline = |n| lines("--shape hostile", n).len() - 1;
+        assert_eq!([6, 7, 8, 9].map(without_newline), [16_383, 16_384, 16_385, 32_768]);
+    }
+}

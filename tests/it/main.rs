@@ -1,0 +1,6 @@
+//! The tests that need a real engine, in one binary: `tests/run.sh` runs them.
+#![allow(unreachable_pub, reason = "one binary that nobody links")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
+
+mod arrows;
+mod support;

@@ -1,0 +1,400 @@
+//! A private Docker engine, and containers in it that write numbered lines.
+//!
+//! Out: a `dockerd` with its own folder, socket, containerd and cgroup, never the machine's own; as many at once as
+//! there are tests. It ends with its value, by whatever way the test ends; what a killed test process left behind is
+//! cleared by the next one that starts an engine.
+//! `dockerd` starts its own `containerd` below `--exec-root`; killed, it takes that along, but shims and containers live
+//! on, and so do its mounts.
+
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::geteuid;
+
+use super::{Signal, eventually, process};
+
+/// The image that holds `/chatter` and nothing else.
+pub const IMAGE: &str = "logwatch-test";
+
+/// Engines' folders begin with this; short, since a socket's path may have 108 bytes and containerd adds its own.
+const HOME: &str = "/tmp/lw-";
+
+/// See the module.
+pub struct Engine {
+    home: PathBuf,
+    options: Vec<String>,
+    daemon: Mutex<Option<Child>>,
+    /// Locked for as long as we live: what is not locked is nobody's, and may be cleared.
+    _claim: File,
+}
+
+impl Engine {
+    /// A running engine that has the test image.
+    pub fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// The same with more options of `dockerd`, such as `--live-restore`.
+    pub fn with(options: &[&str]) -> Self {
+        assert!(geteuid().is_root(), "these tests start a Docker engine of their own, so they must run as root");
+        let image = image();
+        clear_orphans();
+        let (home, claim) = new_home();
+        let options = options.iter().map(|&option| option.to_owned()).collect();
+        // From here on Drop cleans up, also when the start fails.
+        let engine = Self { home, options, daemon: Mutex::new(None), _claim: claim };
+        fs::create_dir(engine.config_dir()).unwrap();
+        engine.up();
+        let change = "ENTRYPOINT [\"/chatter\"]";
+        engine.must(&["import", "--change", change, image.to_str().unwrap(), IMAGE]);
+        engine
+    }
+
+    /// The folder of everything it has.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// Where `dockerd` keeps its containers.
+    pub fn data(&self) -> PathBuf {
+        self.home.join("data")
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.home.join("docker.sock")
+    }
+
+    /// For `-H` and `DOCKER_HOST`.
+    pub fn host(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    /// A `DOCKER_CONFIG` without contexts, plugins or the user's own settings.
+    pub fn config_dir(&self) -> PathBuf {
+        self.home.join("config")
+    }
+
+    /// Its version, such as `20.10.24`.
+    pub fn version(&self) -> String {
+        self.must(&["version", "--format", "{{.Server.Version}}"])
+    }
+
+    /// The docker CLI with this engine, and nothing of the caller's environment that would lead it elsewhere.
+    pub fn command(&self) -> Command {
+        let mut command = Command::new("docker");
+        self.furnish(&mut command);
+        command
+    }
+
+    /// Points `command` at this engine and keeps it out of the user's home.
+    pub fn furnish(&self, command: &mut Command) {
+        let strays = std::env::vars_os().map(|(name, _)| name);
+        for name in strays.filter(|name| {
+            let name = name.to_string_lossy();
+            name.starts_with("DOCKER_") || name.starts_with("XDG_") || name.starts_with("LOGWATCH_")
+        }) {
+            command.env_remove(name);
+        }
+        command.env("DOCKER_HOST", self.host()).env("DOCKER_CONFIG", self.config_dir()).env("HOME", &self.home);
+        command.stdin(Stdio::null());
+    }
+
+    /// Runs the docker CLI, whatever comes of it.
+    pub fn docker(&self, words: &[&str]) -> Output {
+        self.command().args(words).output().expect("the docker CLI is needed: apt-get install docker.io")
+    }
+
+    /// Runs the docker CLI, which must succeed; what it printed, trimmed.
+    pub fn must(&self, words: &[&str]) -> String {
+        let output = self.docker(words);
+        let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "docker {words:?}: {}\n{stdout}{stderr}", output.status);
+        stdout.trim().to_owned()
+    }
+
+    /// Starts a container that runs `/chatter` with `words`; its id.
+    pub fn run(&self, name: &str, options: &[&str], words: &[&str]) -> String {
+        self.must(&[&["run", "--detach"], self.container(name).as_slice(), options, &[IMAGE], words].concat())
+    }
+
+    /// Creates it without starting it.
+    pub fn create(&self, name: &str, options: &[&str], words: &[&str]) -> String {
+        self.must(&[&["create"], self.container(name).as_slice(), options, &[IMAGE], words].concat())
+    }
+
+    /// A process of PID 1 is deaf to SIGTERM, and the engine has no network to give.
+    fn container<'a>(&self, name: &'a str) -> [&'a str; 6] {
+        ["--name", name, "--network", "none", "--stop-signal", "KILL"]
+    }
+
+    /// Waits until the container has ended; its exit code.
+    pub fn wait(&self, container: &str) -> i64 {
+        self.must(&["wait", container]).parse().unwrap()
+    }
+
+    /// The full id of a container.
+    pub fn id(&self, container: &str) -> String {
+        self.must(&["inspect", "--type", "container", "--format", "{{.Id}}", container])
+    }
+
+    /// Where the engine keeps what it has of the container, logs included.
+    pub fn container_dir(&self, id: &str) -> PathBuf {
+        let id = if id.len() == 64 { id.to_owned() } else { self.id(id) };
+        self.data().join("containers").join(id)
+    }
+
+    /// The live `json-file` log of a container.
+    pub fn log_path(&self, id: &str) -> PathBuf {
+        let dir = self.container_dir(id);
+        let name = format!("{}-json.log", dir.file_name().unwrap().to_str().unwrap());
+        dir.join(name)
+    }
+
+    /// The body of `GET path`, asked without the docker CLI.
+    pub fn get(&self, path: &str) -> io::Result<String> {
+        let mut socket = UnixStream::connect(self.socket())?;
+        socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+        // The engine closes after the answer to HTTP/1.0, so the answer is all there is.
+        write!(socket, "GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n")?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer)?;
+        match answer.split_once("\r\n\r\n") {
+            Some((head, body)) if head.contains(" 200 ") => Ok(body.to_owned()),
+            _ => Err(io::Error::other(answer)),
+        }
+    }
+
+    /// The process id of `dockerd`.
+    pub fn pid(&self) -> u32 {
+        self.daemon().as_ref().expect("the engine is down").id()
+    }
+
+    /// CPU that `dockerd` has used, without containerd and the containers.
+    pub fn cpu(&self) -> Duration {
+        process::cpu(self.pid())
+    }
+
+    /// Descriptors that `dockerd` holds.
+    pub fn descriptors(&self) -> usize {
+        process::descriptors(self.pid())
+    }
+
+    /// Stops the engine as a service manager does; its containers stop too, but for `--live-restore`.
+    pub fn stop(&self) {
+        self.down(Signal::TERM);
+    }
+
+    /// `kill -9`; the containers go on writing into their pipes.
+    pub fn kill(&self) {
+        self.down(Signal::KILL);
+    }
+
+    /// Starts a stopped or killed engine again and waits until it answers.
+    pub fn up(&self) {
+        let log = File::options().create(true).append(true).open(self.home.join("dockerd.log")).unwrap();
+        let mut command = Command::new("dockerd");
+        command.args(self.daemon_options()).args(&self.options);
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let child = command.spawn().unwrap_or_else(|error| {
+            panic!("these tests start a Docker engine of their own, and dockerd cannot be started: {error}; try tests/run.sh")
+        });
+        *self.daemon() = Some(child);
+        eventually("dockerd answered", || {
+            if let Some(status) = self.daemon().as_mut().unwrap().try_wait().unwrap() {
+                panic!("dockerd ended with {status}:\n{}", self.last_words());
+            }
+            self.get("/_ping").is_ok()
+        });
+    }
+
+    /// `stop` and `up`.
+    pub fn restart(&self) {
+        self.stop();
+        self.up();
+    }
+
+    fn down(&self, signal: Signal) {
+        let mut child = self.daemon().take().expect("the engine is down already");
+        let containerd = process::children(child.id());
+        process::signal(child.id(), signal);
+        child.wait().unwrap();
+        // The kernel kills it with its parent. Until somebody reaps it the next dockerd takes its process id for a running
+        // containerd and waits for that in vain.
+        eventually("containerd ended", || !containerd.iter().any(|pid| process::lives(*pid)));
+        let _ = fs::remove_file(self.home.join("exec/containerd/containerd.pid"));
+    }
+
+    fn daemon(&self) -> MutexGuard<'_, Option<Child>> {
+        // A panic elsewhere must not keep Drop from cleaning up.
+        self.daemon.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn daemon_options(&self) -> Vec<String> {
+        let home = self.home.display();
+        // Without a file of its own it would read the machine's. 20.10 takes its identity from /etc/docker unless told
+        // otherwise, and then all engines would be the same one; later versions have it in their data and refuse the key.
+        let config = match dockerd_version().starts_with("20.") {
+            true => format!("{{\"deprecated-key-path\":\"{home}/key.json\"}}"),
+            false => "{}".to_owned(),
+        };
+        fs::write(self.home.join("daemon.json"), config).unwrap();
+        vec![
+            format!("--config-file={home}/daemon.json"),
+            format!("--data-root={home}/data"),
+            format!("--exec-root={home}/exec"),
+            format!("--pidfile={home}/pid"),
+            format!("--host={}", self.host()),
+            "--bridge=none".to_owned(),
+            "--iptables=false".to_owned(),
+            "--ip-forward=false".to_owned(),
+            // A cgroup of its own, so that it can be cleared when the engine was killed.
+            "--exec-opt=native.cgroupdriver=cgroupfs".to_owned(),
+            format!("--cgroup-parent=/{}", self.home.file_name().unwrap().to_str().unwrap()),
+        ]
+    }
+
+    fn last_words(&self) -> String {
+        let log = fs::read_to_string(self.home.join("dockerd.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(15)..].join("\n")
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        clear(&self.home);
+        if let Some(mut child) = self.daemon().take() {
+            let _ = child.wait();
+        }
+    }
+}
+
+/// Ends all processes of the engine in `home`, then takes away its mounts, its cgroups and the folder. Killing serves a
+/// healthy engine as well as a dead one, and takes a tenth of the time of stopping it.
+fn clear(home: &Path) {
+    // The daemon first: it would restart what has a restart policy.
+    let mut family = process::family(home);
+    while !family.is_empty() {
+        for pid in &family {
+            process::signal(*pid, Signal::KILL);
+        }
+        eventually("the engine's processes ended", || family.iter().all(|pid| !process::lives(*pid)));
+        family = process::family(home);
+        family.retain(|pid| process::lives(*pid));
+    }
+    let mounts = mounts(home);
+    if !mounts.is_empty() {
+        let _ = Command::new("umount").arg("--lazy").args(&mounts).stderr(Stdio::null()).status();
+    }
+    let cgroup = home.file_name().unwrap();
+    for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+        remove_cgroup(&hierarchy.path().join(cgroup));
+    }
+    remove_cgroup(&Path::new("/sys/fs/cgroup").join(cgroup));
+    if let Err(error) = fs::remove_dir_all(home) {
+        eprintln!("{} stays behind: {error}", home.display());
+    }
+}
+
+/// Mount points below `home`, the innermost first.
+pub fn mounts(home: &Path) -> Vec<String> {
+    let home = format!("{}/", home.display());
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let points = table.lines().filter_map(|line| line.split(' ').nth(4));
+    let mut points: Vec<String> = points.filter(|point| point.starts_with(&home)).map(str::to_owned).collect();
+    points.sort();
+    points.reverse();
+    points
+}
+
+/// A cgroup's files are the kernel's; only its folders can be removed, from within.
+fn remove_cgroup(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_cgroup(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(dir);
+}
+
+fn new_home() -> (PathBuf, File) {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let home = PathBuf::from(format!("{HOME}{}-{number}", std::process::id()));
+        match fs::create_dir(&home) {
+            Ok(()) => {
+                // Under its own name only once it is locked, or another process might take it for an orphan's.
+                let unlocked = home.join("claim.new");
+                let claim = File::create(&unlocked).unwrap();
+                flock(&claim, FlockOperation::NonBlockingLockExclusive).unwrap();
+                fs::rename(unlocked, home.join("claim")).unwrap();
+                return (home, claim);
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => panic!("cannot create {}: {error}", home.display()),
+        }
+    }
+}
+
+/// Clears the engines whose test process was killed before it could.
+fn clear_orphans() {
+    let (parent, prefix) = HOME.rsplit_once('/').unwrap();
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        if !entry.file_name().to_string_lossy().starts_with(prefix) {
+            continue;
+        }
+        // A folder without a claim is only just being made.
+        let Ok(claim) = File::open(entry.path().join("claim")) else { continue };
+        if flock(&claim, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            clear(&entry.path());
+        }
+    }
+}
+
+fn dockerd_version() -> String {
+    let output = Command::new("dockerd").arg("--version").output();
+    let output = output.unwrap_or_else(|error| panic!("dockerd cannot be started: {error}; try tests/run.sh"));
+    String::from_utf8_lossy(&output.stdout).trim_start_matches("Docker version ").to_owned()
+}
+
+/// The archive of the image. Kept between runs under a name made of the program's text: nextest starts a process for each
+/// test, and a lock lets one of them compile while the others wait.
+fn image() -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/chatter/main.rs");
+    let mut hasher = DefaultHasher::new();
+    fs::read(&source).unwrap().hash(&mut hasher);
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    fs::create_dir_all(cache).unwrap();
+    let image = cache.join(format!("chatter-{:016x}.tar", hasher.finish()));
+    let lock = File::create(cache.join("chatter.lock")).unwrap();
+    flock(&lock, FlockOperation::LockExclusive).unwrap();
+    if image.exists() {
+        return image;
+    }
+    let root = cache.join("chatter");
+    let _ = fs::remove_dir_all(&root);
+    fs::create_dir_all(root.join("bin")).unwrap();
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--edition=2024", "-O", "-Ctarget-feature=+crt-static", "-Cstrip=symbols", "-Cpanic=abort"]);
+    succeed(rustc.arg("-o").arg(root.join("chatter")).arg(&source));
+    // `--health-cmd` runs its words by a shell.
+    std::os::unix::fs::symlink("/chatter", root.join("bin/sh")).unwrap();
+    let partial = image.with_extension("partial");
+    succeed(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&partial).arg("."));
+    fs::rename(&partial, &image).unwrap();
+    image
+}
+
+fn succeed(command: &mut Command) {
+    let status = command.status().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(status.success(), "{command:?}: {status}");
+}

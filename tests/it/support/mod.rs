@@ -1,0 +1,35 @@
+//! What the tests stand on: a private engine, the program under test, and what comes between the two.
+//!
+//! [`Engine`] is a `dockerd` of our own with containers that write numbered lines; [`Watch`] is the built binary, its
+//! output awaited and counted ([`Numbers`]); [`Proxy`] breaks the connection between them; [`Script`] plays an engine
+//! where a real one cannot be made to do what is needed.
+#![allow(dead_code, unused_imports, reason = "what stands here waits for the tests of every room")]
+
+mod engine;
+mod numbers;
+pub mod process;
+mod proxy;
+mod script;
+mod tests;
+mod watch;
+
+use std::time::{Duration, Instant};
+
+pub use self::engine::Engine;
+pub use self::numbers::Numbers;
+pub use self::proxy::{Fault, Proxy};
+pub use self::script::{Answer, Request, Script};
+pub use self::watch::{Finished, Watch};
+pub use rustix::process::Signal;
+
+/// As long as anything in a test may take before it counts as broken, on a machine with other work to do.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Asks until `condition` holds, for what tells nobody when it happens (a process, a file, a socket of others).
+pub fn eventually(promise: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain until {promise}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

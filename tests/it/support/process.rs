@@ -1,0 +1,120 @@
+//! What `/proc` tells of a process.
+//!
+//! In: a process id. Out: its costs, its children; a process that has ended costs nothing.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// The length of a tick in `/proc/PID/stat`: the kernel's USER_HZ, 100 wherever Docker runs.
+const TICK: Duration = Duration::from_millis(10);
+
+/// CPU used since the start, by all threads: `stat` counts the ended threads but in ticks, `schedstat` nanoseconds but
+/// only of those that live, so the larger is nearer.
+pub fn cpu(pid: u32) -> Duration {
+    let ticks = stat(pid).map_or(0, |fields| fields[11].parse::<u32>().unwrap() + fields[12].parse::<u32>().unwrap());
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let exact: u64 = threads
+        .filter_map(|thread| fs::read_to_string(thread.path().join("schedstat")).ok())
+        .filter_map(|text| text.split(' ').next()?.parse::<u64>().ok())
+        .sum();
+    (TICK * ticks).max(Duration::from_nanos(exact))
+}
+
+/// The most memory it ever held, in bytes.
+pub fn peak_memory(pid: u32) -> u64 {
+    status(pid, "VmHWM:")
+}
+
+/// The memory it holds now, in bytes.
+pub fn memory(pid: u32) -> u64 {
+    status(pid, "VmRSS:")
+}
+
+/// Open descriptors.
+pub fn descriptors(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+/// Where the open descriptors lead.
+pub fn open_files(pid: u32) -> Vec<String> {
+    let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    descriptors.filter_map(|fd| Some(fs::read_link(fd.path()).ok()?.to_string_lossy().into_owned())).collect()
+}
+
+pub fn threads(pid: u32) -> usize {
+    fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
+}
+
+/// Whether it runs: a zombie does not.
+pub fn lives(pid: u32) -> bool {
+    stat(pid).is_some_and(|fields| fields[0] != "Z" && fields[0] != "X")
+}
+
+/// Its command line, words joined by blanks.
+pub fn command(pid: u32) -> String {
+    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&words).replace('\0', " ").trim_end().to_owned()
+}
+
+pub fn signal(pid: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        // It may have ended by itself.
+        let _ = kill_process(pid, signal);
+    }
+}
+
+/// The engine's own programs that were started for the folder `home`, and all that descends from them: `containerd`
+/// and its shims name the folder on their command line, and a container is its shim's child.
+pub fn family(home: &Path) -> Vec<u32> {
+    let home = format!("{}/", home.display());
+    let all = parents();
+    let mut family: Vec<u32> = Vec::new();
+    for (pid, _) in &all {
+        let command = command(*pid);
+        let program = command.split(' ').next().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
+        if (program == "dockerd" || program.starts_with("containerd")) && command.contains(&home) {
+            family.push(*pid);
+        }
+    }
+    let mut next = 0;
+    while let Some(parent) = family.get(next).copied() {
+        for (pid, ppid) in &all {
+            if *ppid == parent && !family.contains(pid) {
+                family.push(*pid);
+            }
+        }
+        next += 1;
+    }
+    family
+}
+
+/// The processes that it started and that run still.
+pub fn children(pid: u32) -> Vec<u32> {
+    parents().into_iter().filter(|(child, parent)| *parent == pid && lives(*child)).map(|(child, _)| child).collect()
+}
+
+/// Every process with its parent.
+fn parents() -> Vec<(u32, u32)> {
+    fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter_map(|pid| Some((pid, stat(pid)?[1].parse().ok()?)))
+        .collect()
+}
+
+/// The fields of `/proc/PID/stat` from the state on; the name before it may hold blanks and parentheses.
+fn stat(pid: u32) -> Option<Vec<String>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(text.rsplit_once(") ")?.1.split_whitespace().map(str::to_owned).collect())
+}
+
+fn status(pid: u32, key: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(key)).unwrap_or("0 kB");
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}

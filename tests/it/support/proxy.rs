@@ -1,0 +1,328 @@
+//! A proxy on a unix socket between the program and the engine, that breaks what passes through it.
+//!
+//! In: the engine's socket; rules that say which requests meet which fault. Out: a socket of its own, and a count of
+//! connections and requests. It reads just enough HTTP to know where each request begins.
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::Engine;
+
+/// What befalls the requests that a rule names.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Fault {
+    /// The engine's answer stops arriving, until the rules change.
+    Stall,
+    /// Each piece of the engine's answer comes this much later.
+    Delay(Duration),
+    /// One bit in the middle of each piece of the answer after the first is turned over.
+    Corrupt,
+    /// The request never reaches the engine: this status and a message as the engine words it, then the end.
+    Status(u16),
+    /// The request never reaches the engine: the connection ends.
+    Hangup,
+}
+
+/// See the module.
+pub struct Proxy {
+    dir: TempDir,
+    shared: Arc<Shared>,
+    acceptor: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    engine: PathBuf,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    rules: Vec<(String, Fault)>,
+    /// Request lines in the order of arrival.
+    requests: Vec<String>,
+    accepted: usize,
+    open: Vec<Connection>,
+    /// The acceptor is to end.
+    closing: bool,
+}
+
+struct Connection {
+    number: usize,
+    /// The request line last seen on it.
+    request: String,
+    ends: [UnixStream; 2],
+}
+
+impl Connection {
+    fn cut(&self) {
+        for end in &self.ends {
+            let _ = end.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Proxy {
+    /// A proxy that breaks nothing yet.
+    pub fn start(engine: &Engine) -> Self {
+        let dir = TempDir::with_prefix_in("lwp", "/tmp").unwrap();
+        let shared = Arc::new(Shared { engine: engine.socket(), state: Mutex::default(), changed: Condvar::new() });
+        let proxy = Self { dir, shared, acceptor: Mutex::default() };
+        proxy.admit();
+        proxy
+    }
+
+    /// For `-H` and `DOCKER_HOST`.
+    pub fn host(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("docker.sock")
+    }
+
+    /// From now on requests whose line contains `part` (`""`: all) meet `fault`; the rule last made goes first. Answers
+    /// under way are met too by those faults that concern an answer.
+    pub fn on(&self, part: &str, fault: Fault) {
+        self.shared.state().rules.insert(0, (part.to_owned(), fault));
+        self.shared.changed.notify_all();
+    }
+
+    /// No rules; what stalled goes on where it stopped.
+    pub fn heal(&self) {
+        self.shared.state().rules.clear();
+        self.shared.changed.notify_all();
+    }
+
+    /// Cuts every connection; new ones are let in.
+    pub fn cut(&self) {
+        self.cut_where("");
+    }
+
+    /// Cuts the connections whose last request line contains `part`; how many those were.
+    pub fn cut_where(&self, part: &str) -> usize {
+        let state = self.shared.state();
+        let cut: Vec<_> = state.open.iter().filter(|connection| connection.request.contains(part)).collect();
+        cut.iter().for_each(|connection| connection.cut());
+        cut.len()
+    }
+
+    /// Cuts every connection and lets no new one in: connecting is refused, as by an engine that is down.
+    pub fn refuse(&self) {
+        if let Some(acceptor) = self.acceptor.lock().unwrap().take() {
+            self.shared.state().closing = true;
+            // Nothing else wakes it.
+            let _ = UnixStream::connect(self.socket());
+            acceptor.join().unwrap();
+        }
+        self.cut();
+    }
+
+    /// Lets connections in again.
+    pub fn admit(&self) {
+        let _ = std::fs::remove_file(self.socket());
+        let listener = UnixListener::bind(self.socket()).unwrap();
+        self.shared.state().closing = false;
+        let shared = Arc::clone(&self.shared);
+        *self.acceptor.lock().unwrap() = Some(thread::spawn(move || accept(&shared, &listener)));
+    }
+
+    /// Connections let in so far.
+    pub fn connections(&self) -> usize {
+        self.shared.state().accepted
+    }
+
+    /// Connections that stand now.
+    pub fn open(&self) -> usize {
+        self.shared.state().open.len()
+    }
+
+    /// Every request line so far, such as `GET /v1.41/containers/json HTTP/1.1`.
+    pub fn requests(&self) -> Vec<String> {
+        self.shared.state().requests.clone()
+    }
+
+    /// How many request lines contain `part`.
+    pub fn count(&self, part: &str) -> usize {
+        self.shared.state().requests.iter().filter(|line| line.contains(part)).count()
+    }
+
+    /// Begins the count of requests and connections anew.
+    pub fn forget(&self) {
+        let mut state = self.shared.state();
+        state.requests.clear();
+        state.accepted = 0;
+    }
+
+    /// Waits until a request line contains `part`.
+    #[track_caller]
+    pub fn wait_for(&self, part: &str, timeout: Duration) {
+        let absent = |state: &mut State| !state.requests.iter().any(|line| line.contains(part));
+        let (state, waited) = self.shared.changed.wait_timeout_while(self.shared.state(), timeout, absent).unwrap();
+        assert!(!waited.timed_out(), "no request {part:?} in {timeout:?}, but {:?}", state.requests);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.heal();
+        self.refuse();
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fault(&self, request: &str) -> Option<Fault> {
+        fault(&self.state(), request)
+    }
+}
+
+fn fault(state: &State, request: &str) -> Option<Fault> {
+    state.rules.iter().find(|(part, _)| request.contains(part)).map(|(_, fault)| *fault)
+}
+
+fn accept(shared: &Arc<Shared>, listener: &UnixListener) {
+    for (number, client) in listener.incoming().enumerate() {
+        let mut state = shared.state();
+        if state.closing {
+            return;
+        }
+        state.accepted += 1;
+        let Ok(client) = client else { continue };
+        // An engine that is down looks like one that hangs up.
+        let Ok(engine) = UnixStream::connect(&shared.engine) else { continue };
+        let Ok(ends) = both(&client, &engine) else { continue };
+        state.open.push(Connection { number, request: String::new(), ends });
+        drop(state);
+        let Ok([from_engine, to_client]) = both(&engine, &client) else { continue };
+        let (up, down) = (Arc::clone(shared), Arc::clone(shared));
+        thread::spawn(move || {
+            let _ = carry_requests(&up, number, client, engine);
+        });
+        thread::spawn(move || {
+            let _ = carry_answers(&down, number, from_engine, to_client);
+            let mut state = down.state();
+            // Refused by a cut or ended by the engine: either way both ends are through.
+            state.open.iter().filter(|connection| connection.number == number).for_each(Connection::cut);
+            state.open.retain(|connection| connection.number != number);
+            drop(state);
+            down.changed.notify_all();
+        });
+    }
+}
+
+fn both(one: &UnixStream, other: &UnixStream) -> io::Result<[UnixStream; 2]> {
+    Ok([one.try_clone()?, other.try_clone()?])
+}
+
+/// Passes requests on, one by one; their bodies have a `Content-Length` or none, as the engine's clients send them.
+fn carry_requests(shared: &Shared, number: usize, mut client: UnixStream, mut engine: UnixStream) -> io::Result<()> {
+    let mut pending = Vec::new();
+    loop {
+        let Some(end) = read_head(&mut client, &mut pending)? else {
+            // The client will ask no more, but may still wait for the answer.
+            return engine.shutdown(Shutdown::Write);
+        };
+        let head = String::from_utf8_lossy(&pending[..end]).into_owned();
+        let line = head.lines().next().unwrap_or_default().to_owned();
+        let mut state = shared.state();
+        state.requests.push(line.clone());
+        if let Some(connection) = state.open.iter_mut().find(|connection| connection.number == number) {
+            connection.request.clone_from(&line);
+        }
+        let fault = fault(&state, &line);
+        drop(state);
+        shared.changed.notify_all();
+        match fault {
+            Some(Fault::Status(status)) => {
+                let body = format!("{{\"message\":\"the proxy says {status}\"}}\n");
+                let head =
+                    format!("HTTP/1.1 {status} Fault\r\nContent-Type: application/json\r\nConnection: close\r\n");
+                write!(client, "{head}Content-Length: {}\r\n\r\n{body}", body.len())?;
+                return engine.shutdown(Shutdown::Both);
+            }
+            Some(Fault::Hangup) => {
+                client.shutdown(Shutdown::Both)?;
+                return engine.shutdown(Shutdown::Both);
+            }
+            _ => {}
+        }
+        let body = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+        });
+        let length = end + body.unwrap_or(0);
+        while pending.len() < length {
+            if read_more(&mut client, &mut pending)? == 0 {
+                return engine.shutdown(Shutdown::Write);
+            }
+        }
+        engine.write_all(&pending[..length])?;
+        pending.drain(..length);
+        if head.to_ascii_lowercase().contains("\r\nupgrade:") {
+            io::copy(&mut client, &mut engine)?;
+            return Ok(());
+        }
+    }
+}
+
+/// The length of the next request's head in `pending`; `None` when the client is through.
+fn read_head(client: &mut UnixStream, pending: &mut Vec<u8>) -> io::Result<Option<usize>> {
+    loop {
+        if let Some(at) = pending.windows(4).position(|window| window == b"\r\n\r\n") {
+            return Ok(Some(at + 4));
+        }
+        if read_more(client, pending)? == 0 {
+            return Ok(None);
+        }
+    }
+}
+
+fn read_more(client: &mut UnixStream, pending: &mut Vec<u8>) -> io::Result<usize> {
+    let mut block = [0; 4096];
+    let length = client.read(&mut block)?;
+    pending.extend_from_slice(&block[..length]);
+    Ok(length)
+}
+
+fn carry_answers(shared: &Shared, number: usize, mut engine: UnixStream, mut client: UnixStream) -> io::Result<()> {
+    let mut block = vec![0; 64 * 1024];
+    let mut asked = String::new();
+    let mut first = true;
+    loop {
+        let length = engine.read(&mut block)?;
+        if length == 0 {
+            return Ok(());
+        }
+        let request = |state: &State| {
+            let connection = state.open.iter().find(|connection| connection.number == number);
+            connection.map(|connection| connection.request.clone()).unwrap_or_default()
+        };
+        let request = request(&shared.state());
+        first |= request != asked;
+        asked = request;
+        // A stalled connection may be cut, by us or by the program.
+        let stalled = |state: &mut State| {
+            fault(state, &asked) == Some(Fault::Stall)
+                && state.open.iter().any(|connection| connection.number == number)
+        };
+        drop(shared.changed.wait_while(shared.state(), stalled));
+        match shared.fault(&asked) {
+            Some(Fault::Delay(time)) => thread::sleep(time),
+            Some(Fault::Corrupt) if !first => block[length / 2] ^= 0x04,
+            _ => {}
+        }
+        client.write_all(&block[..length])?;
+        first = false;
+    }
+}

@@ -1,0 +1,255 @@
+//! The program under test, its output awaited.
+//!
+//! In: an engine, or any endpoint, and the words of a command line. Out: lines as they come, what it costs, its end.
+//! Dropped, it is killed.
+
+use std::io::Read;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::{Engine, PATIENCE, Signal, process};
+
+/// See the module.
+pub struct Watch {
+    child: Child,
+    output: Arc<Output>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+/// How it ended, and all it wrote.
+#[derive(Debug)]
+pub struct Finished {
+    /// The exit code; `None` when a signal ended it.
+    pub code: Option<i32>,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+}
+
+impl Finished {
+    /// Standard output by lines, without their newlines.
+    pub fn lines(&self) -> Vec<String> {
+        String::from_utf8_lossy(&self.stdout).lines().map(str::to_owned).collect()
+    }
+}
+
+#[derive(Default)]
+struct Output {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    stdout: Written,
+    stderr: Written,
+    /// Pipes that have ended, of two.
+    ended: usize,
+    /// Nobody reads standard output for now.
+    held: bool,
+}
+
+#[derive(Default)]
+struct Written {
+    bytes: Vec<u8>,
+    /// The whole lines of `bytes`, and where the rest begins.
+    lines: Vec<String>,
+    rest: usize,
+}
+
+impl Written {
+    fn add(&mut self, more: &[u8]) {
+        self.bytes.extend_from_slice(more);
+        while let Some(length) = self.bytes[self.rest..].iter().position(|byte| *byte == b'\n') {
+            let line = &self.bytes[self.rest..self.rest + length];
+            self.lines.push(String::from_utf8_lossy(line).into_owned());
+            self.rest += length + 1;
+        }
+    }
+}
+
+impl Watch {
+    /// `docker-logwatch -H … watch WORDS` on this engine.
+    pub fn start(engine: &Engine, words: &[&str]) -> Self {
+        Self::verb(engine, "watch", words)
+    }
+
+    /// Any other command on this engine.
+    pub fn verb(engine: &Engine, verb: &str, words: &[&str]) -> Self {
+        Self::at(engine, &engine.host(), &[&[verb], words].concat())
+    }
+
+    /// Any words to an endpoint that is not the engine itself, such as a [`super::Proxy`] before it.
+    pub fn at(engine: &Engine, host: &str, words: &[&str]) -> Self {
+        let mut command = Self::command();
+        engine.furnish(&mut command);
+        Self::spawn(command.env_remove("DOCKER_HOST").arg("-H").arg(host).args(words))
+    }
+
+    /// The built binary, to be furnished and [`spawn`](Self::spawn)ed.
+    pub fn command() -> Command {
+        Command::new(env!("CARGO_BIN_EXE_docker-logwatch"))
+    }
+
+    /// Starts a command with both outputs read by us.
+    pub fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let output = Arc::new(Output::default());
+        let stdout = child.stdout.take().unwrap();
+        let stderr = child.stderr.take().unwrap();
+        let readers = vec![read(&output, stdout, true), read(&output, stderr, false)];
+        Self { child, output, readers }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until the whole lines on standard output satisfy `condition`; fails when it ends before, or at the timeout.
+    #[track_caller]
+    pub fn wait_for(&self, condition: impl Fn(&[String]) -> bool, timeout: Duration) {
+        self.wait(timeout, "standard output", |state| condition(&state.stdout.lines));
+    }
+
+    /// The same with standard error: notices and diagnostics.
+    #[track_caller]
+    pub fn wait_for_notice(&self, condition: impl Fn(&[String]) -> bool, timeout: Duration) {
+        self.wait(timeout, "standard error", |state| condition(&state.stderr.lines));
+    }
+
+    /// Waits for so many lines.
+    #[track_caller]
+    pub fn wait_for_count(&self, count: usize) {
+        self.wait_for(|lines| lines.len() >= count, PATIENCE);
+    }
+
+    /// The lines of standard output so far.
+    pub fn lines(&self) -> Vec<String> {
+        self.state().stdout.lines.clone()
+    }
+
+    /// The lines of standard error so far.
+    pub fn notices(&self) -> Vec<String> {
+        self.state().stderr.lines.clone()
+    }
+
+    /// Stops reading its standard output, as a pager does; what the pipe holds comes first.
+    pub fn hold(&self) {
+        self.state().held = true;
+    }
+
+    /// Reads again.
+    pub fn release(&self) {
+        self.state().held = false;
+        self.output.changed.notify_all();
+    }
+
+    /// `Signal::INT`, `Signal::TERM`, `Signal::STOP`, ...
+    pub fn signal(&self, signal: Signal) {
+        process::signal(self.pid(), signal);
+    }
+
+    /// The most memory it ever held, in bytes.
+    pub fn peak_memory(&self) -> u64 {
+        process::peak_memory(self.pid())
+    }
+
+    /// CPU used so far.
+    pub fn cpu(&self) -> Duration {
+        process::cpu(self.pid())
+    }
+
+    /// Open descriptors.
+    pub fn descriptors(&self) -> usize {
+        process::descriptors(self.pid())
+    }
+
+    /// Interrupts it as Ctrl-C does and waits for the end.
+    #[track_caller]
+    pub fn stop(self) -> Finished {
+        self.signal(Signal::INT);
+        self.finish()
+    }
+
+    /// Waits for the end.
+    #[track_caller]
+    pub fn finish(mut self) -> Finished {
+        self.release();
+        let deadline = Instant::now() + PATIENCE;
+        let mut state = self.state();
+        while state.ended < 2 {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(!left.is_zero(), "it does not end; {}", tail(&state));
+            state = self.output.changed.wait_timeout(state, left).unwrap().0;
+        }
+        drop(state);
+        let status: ExitStatus = self.child.wait().unwrap();
+        let state = std::mem::take(&mut *self.state());
+        let stderr = String::from_utf8_lossy(&state.stderr.bytes).into_owned();
+        Finished { code: status.code(), stdout: state.stdout.bytes, stderr }
+    }
+
+    #[track_caller]
+    fn wait(&self, timeout: Duration, what: &str, condition: impl Fn(&State) -> bool) {
+        let deadline = Instant::now() + timeout;
+        let mut state = self.state();
+        while !condition(&state) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(state.ended < 2, "it ended before its {what} was as expected; {}", tail(&state));
+            assert!(!left.is_zero(), "after {timeout:?} its {what} is not as expected; {}", tail(&state));
+            state = self.output.changed.wait_timeout(state, left).unwrap().0;
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.output.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.release();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        for reader in self.readers.drain(..) {
+            let _ = reader.join();
+        }
+    }
+}
+
+fn read(output: &Arc<Output>, mut pipe: impl Read + Send + 'static, stdout: bool) -> JoinHandle<()> {
+    let output = Arc::clone(output);
+    std::thread::spawn(move || {
+        let mut block = vec![0; 64 * 1024];
+        loop {
+            if stdout {
+                let state = output.state.lock().unwrap_or_else(PoisonError::into_inner);
+                drop(output.changed.wait_while(state, |state| state.held));
+            }
+            let length = pipe.read(&mut block).unwrap_or(0);
+            let mut state = output.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let written = if stdout { &mut state.stdout } else { &mut state.stderr };
+            written.add(&block[..length]);
+            state.ended += usize::from(length == 0);
+            drop(state);
+            output.changed.notify_all();
+            if length == 0 {
+                return;
+            }
+        }
+    })
+}
+
+/// The end of both outputs, for a failure's message.
+fn tail(state: &State) -> String {
+    let last = |written: &Written| written.lines[written.lines.len().saturating_sub(8)..].join("\n  ");
+    let (stdout, stderr) = (&state.stdout, &state.stderr);
+    format!(
+        "stdout has {} lines, the last:\n  {}\nstderr has {}:\n  {}",
+        stdout.lines.len(),
+        last(stdout),
+        stderr.lines.len(),
+        last(stderr)
+    )
+}

@@ -1,0 +1,117 @@
+#!/usr/bin/env bash
+# Runs the whole test suite and installs what it needs, on Debian or Ubuntu, as root.
+#
+#   tests/run.sh [--engines all] [ARGUMENTS OF THE TEST RUNNER]
+#
+# The tests start Docker engines of their own and leave the machine's alone. With `--engines all` the suite runs once
+# for each engine: the machine's, and those of Debian 13 and of Debian's unstable, unpacked beside it.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf 'tests/run.sh: %s\n' "$*" >&2; }
+fail() { say "$*"; exit 1; }
+has() { command -v "$1" >/dev/null 2>&1; }
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+# The packages that are missing, one a line.
+missing() {
+    has dockerd || echo docker.io
+    # Up to Debian 12 the client comes with docker.io.
+    has docker || { apt-cache show docker-cli >/dev/null 2>&1 && echo docker-cli || echo docker.io; }
+    has gcc || echo gcc
+    # The containers' only program is linked statically.
+    { has gcc && [ -e "$(gcc -print-file-name=libc.a)" ]; } || echo libc6-dev
+    local tool
+    for tool in jq tmux openssl strace; do
+        has "$tool" || echo "$tool"
+    done
+}
+
+install_missing() {
+    # Debian keeps the daemons out of a user's PATH.
+    PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+    local packages
+    mapfile -t packages < <(missing | sort -u)
+    [ "${#packages[@]}" = 0 ] && return
+    has apt-get || fail "missing: ${packages[*]} (names as in Debian); install them, this machine has no apt-get to do it with"
+    [ "$(id -u)" = 0 ] || has sudo || fail "missing: ${packages[*]}; installing them needs root or sudo"
+    say "installing ${packages[*]}"
+    as_root apt-get update -qq >&2 || fail "apt-get update failed, so ${packages[*]} cannot be installed"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >&2 ||
+        fail "apt-get could not install ${packages[*]}: see above"
+}
+
+# Unpacks dockerd and containerd of a Debian suite into the folder $2, without touching the machine's own apt.
+unpack_engine() {
+    local suite=$1 into=$2 apt mirror
+    [ -x "$into/usr/sbin/dockerd" ] && [ -x "$into/usr/bin/containerd" ] && return
+    apt=$into.apt
+    # shellcheck disable=SC2016 # $(REPO_URI) is apt's.
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Identifier: Packages' 'Origin: Debian' | grep -v security | head -n 1)
+    [ -n "$mirror" ] || fail "--engines all takes packages from the machine's Debian mirror, and its apt sources name none"
+    say "fetching the engine of Debian $suite"
+    rm -rf "$into" "$apt"
+    mkdir -p "$into" "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/debs"
+    : >"$apt/status"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$apt/sources.list"
+    local options=(
+        -qq -o "Dir::Etc::SourceList=$apt/sources.list" -o Dir::Etc::SourceParts=/dev/null
+        -o Dir::Etc::Preferences=/dev/null -o Dir::Etc::PreferencesParts=/dev/null
+        -o "Dir::State=$apt" -o "Dir::State::Lists=$apt/lists" -o "Dir::State::Status=$apt/status"
+        -o "Dir::Cache=$apt/cache" -o APT::Sandbox::User=root -o Acquire::Languages=none
+    )
+    if ! { apt-get "${options[@]}" update && cd "$apt/debs" && apt-get "${options[@]}" download docker.io containerd; } >&2; then
+        fail "the packages docker.io and containerd of Debian $suite could not be fetched: see above"
+    fi
+    cd "$OLDPWD"
+    local deb
+    for deb in "$apt"/debs/*.deb; do
+        dpkg -x "$deb" "$into"
+    done
+    rm -rf "$apt"
+}
+
+run_suite() {
+    say "engine: $(dockerd --version)"
+    if has cargo-nextest; then
+        cargo nextest run "$@"
+    else
+        # As many engines side by side as .config/nextest.toml allows.
+        RUST_TEST_THREADS=${RUST_TEST_THREADS:-3} cargo test --no-fail-fast "$@"
+    fi
+}
+
+engines=first
+arguments=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        --engines) engines=${2:-}; shift ;;
+        --engines=*) engines=${1#--engines=} ;;
+        *) arguments+=("$1") ;;
+    esac
+    shift || fail "--engines takes first or all"
+done
+
+# rustup's own place, which a root shell often lacks in its PATH.
+PATH=$PATH:$HOME/.cargo/bin
+has cargo || fail "cargo is missing: install Rust as https://rustup.rs tells"
+install_missing
+[ "$(id -u)" = 0 ] || fail "the tests start Docker engines, which only root can: sudo env \"PATH=\$PATH\" $0 ${arguments[*]}"
+
+case $engines in
+    first) run_suite "${arguments[@]}" ;;
+    all)
+        cache=$(cargo metadata --format-version 1 --no-deps | jq -r .target_directory)/engines
+        failed=0
+        (run_suite "${arguments[@]}") || failed=$?
+        for suite in trixie unstable; do
+            unpack_engine "$suite" "$cache/$suite"
+            (PATH=$cache/$suite/usr/sbin:$cache/$suite/usr/bin:$PATH run_suite "${arguments[@]}") || failed=$?
+        done
+        exit "$failed"
+        ;;
+    *) fail "--engines takes first or all, not '$engines'" ;;
+esac
