@@ -1,5 +1,6 @@
 //! placeholder
 pub mod batch;
+pub mod cli;
 pub mod container;
 pub mod docker;
 pub mod engine;

@@ -1,2 +1,7 @@
-//! placeholder
-fn main() {}
+//! The `docker-logwatch` program; everything lies in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    logwatch::cli::main()
+}

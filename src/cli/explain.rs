@@ -1,0 +1,168 @@
+//! Failures in words: what happened, what caused it, what to do; and the exit codes.
+//!
+//! In: an error of any room. Out: lines on stderr. The errors themselves carry no advice; it is given here.
+
+use super::LogFormat;
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+/// The exit codes of the contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done, told to stop, or nobody reads our output any more.
+    Done = 0,
+    /// It failed at run time.
+    Failed = 1,
+    /// The command line or the configuration cannot be understood.
+    Usage = 2,
+    /// The engine cannot be reached or refuses us.
+    Unreachable = 3,
+    /// The check that was asked for failed.
+    Unmet = 4,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// Writes the report of a failure to stderr and returns the code for one at run time.
+pub(super) fn fail(error: &(dyn Error + 'static), hint: Option<&str>, format: LogFormat) -> ExitCode {
+    let report = match format {
+        LogFormat::Text => report(error, hint),
+        LogFormat::Json => report_json(error, hint),
+    };
+    // With stderr gone the exit code is all that is left to say.
+    let _ = std::io::stderr().write_all(report.as_bytes());
+    Exit::Failed.into()
+}
+
+/// The error, each of its causes, and the advice, a line each:
+///
+/// ```text
+/// error: lost the event stream of the Docker daemon
+///   caused by: connection refused
+/// hint: check the daemon with `docker info`
+/// ```
+pub fn report(error: &(dyn Error + 'static), hint: Option<&str>) -> String {
+    let mut lines = String::new();
+    for (depth, text) in chain(error).iter().enumerate() {
+        let head = if depth == 0 { "error" } else { "  caused by" };
+        let _ = writeln!(lines, "{head}: {text}");
+    }
+    if let Some(hint) = hint {
+        let _ = writeln!(lines, "hint: {}", escaped(hint));
+    }
+    lines
+}
+
+/// The same as one JSON object, in the shape of the other diagnostics.
+fn report_json(error: &(dyn Error + 'static), hint: Option<&str>) -> String {
+    let texts = chain(error);
+    let mut object = serde_json::json!({
+        "timestamp": crate::time::Timestamp::now().to_string(),
+        "level": "ERROR",
+        "message": texts.first(),
+        "causes": texts.get(1..),
+    });
+    if let Some(hint) = hint {
+        object["hint"] = hint.into();
+    }
+    format!("{object}\n")
+}
+
+/// The texts of an error and its causes. Some libraries repeat the cause in their own text; it is then said once.
+fn chain(error: &(dyn Error + 'static)) -> Vec<String> {
+    let mut texts: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let text = escaped(error.to_string().trim_end());
+        if !texts.last().is_some_and(|said| said.ends_with(&text)) {
+            texts.push(text);
+        }
+        next = error.source();
+    }
+    texts
+}
+
+/// Shows what a terminal would obey or hide: control characters, C1 among them, line ends, and marks that turn the
+/// direction of text. Names and messages come from images, containers and daemons, so from anybody.
+pub fn escaped(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\t' => shown.push(c),
+            c if c.is_control() || is_bidi(c) => shown.extend(c.escape_default()),
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
+fn is_bidi(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Told {
+        text: &'static str,
+        source: Option<Box<Told>>,
+    }
+
+    fn told(texts: &[&'static str]) -> Told {
+        let (text, rest) = texts.split_first().unwrap();
+        Told { text, source: (!rest.is_empty()).then(|| Box::new(told(rest))) }
+    }
+
+    #[test]
+    fn an_error_its_causes_and_its_advice_stand_on_a_line_each() {
+        for (texts, hint, expected) in [
+            (&["it broke"][..], None, "error: it broke\n"),
+            (&["it broke"], Some("mend it"), "error: it broke\nhint: mend it\n"),
+            (&["a", "b", "c"], Some("d"), "error: a\n  caused by: b\n  caused by: c\nhint: d\n"),
+            (&["cannot read: no such file", "no such file"], None, "error: cannot read: no such file\n"),
+            (&["daemon says \"no\"\n"], None, "error: daemon says \"no\"\n"),
+        ] {
+            assert_eq!(report(&told(texts), hint), expected);
+        }
+    }
+
+    #[test]
+    fn text_from_outside_cannot_move_the_cursor_or_forge_a_line() {
+        for (text, shown) in [
+            ("a\x1b[2Jb", "a\\u{1b}[2Jb"),
+            ("a\nhint: run this", "a\\nhint: run this"),
+            ("a\rb\x7f", "a\\rb\\u{7f}"),
+            ("\u{9b}2J", "\\u{9b}2J"),
+            ("x\u{202e}y", "x\\u{202e}y"),
+            ("tab\tumlaut ü 'quoted' \\n", "tab\tumlaut ü 'quoted' \\n"),
+        ] {
+            assert_eq!(escaped(text), shown);
+        }
+    }
+
+    #[test]
+    fn a_json_report_is_one_object_on_one_line() {
+        let report = report_json(&told(&["a", "b\n\x1b"]), Some("c"));
+        let object: serde_json::Value = serde_json::from_str(&report).unwrap();
+        assert_eq!(report.matches('\n').count(), 1);
+        assert_eq!(object["level"], "ERROR");
+        assert_eq!(object["message"], "a");
+        assert_eq!(object["causes"], serde_json::json!(["b\\n\\u{1b}"]));
+        assert_eq!(object["hint"], "c");
+    }
+
+    #[test]
+    fn the_exit_codes_are_those_of_the_contract() {
+        let codes = [Exit::Done, Exit::Failed, Exit::Usage, Exit::Unreachable, Exit::Unmet].map(|exit| exit as u8);
+        assert_eq!(codes, [0, 1, 2, 3, 4]);
+    }
+}

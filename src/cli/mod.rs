@@ -1,0 +1,304 @@
+//! The command line: words in, one call of the engine out, an exit code back.
+//!
+//! [`main`] answers docker's own questions first ([`plugin`], [`complete`]), then reads our words with clap and hands the
+//! options to the verb. The clap tree is the one place where a flag is described: help, completions and man pages all
+//! come from it.
+
+pub mod complete;
+pub mod explain;
+pub mod generate;
+pub mod plugin;
+pub mod stop;
+pub mod watch;
+pub mod when;
+
+use crate::output::When;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{ArgAction, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
+use explain::Exit;
+use plugin::{DockerFlags, Flags};
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tracing_subscriber::filter::LevelFilter;
+
+/// Follow the logs of every container: no line lost, none twice
+#[derive(Clone, Debug, Parser)]
+#[command(name = "docker-logwatch", version, after_long_help = EXAMPLES)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+enum Verb {
+    Watch(Box<watch::Watch>),
+    #[command(hide = true)]
+    Generate(generate::Generate),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  Follow everything that runs, and whatever starts from now on
+    $ docker logwatch watch
+
+  See which containers match, and how each would be read
+    $ docker logwatch watch --dry-run 'web-*'
+
+  Keep a Compose project's records in a file
+    $ docker logwatch watch -p shop --format json -o shop.jsonl";
+
+/// Flags of every verb.
+#[derive(Clone, Debug, Args)]
+pub struct Common {
+    /// Colour names and notices
+    ///
+    /// With `auto` the terminal decides, and before it `NO_COLOR` and `CLICOLOR_FORCE`.
+    #[arg(long, global = true, value_name = "WHEN", value_parser = one_of(WHEN), default_value = "auto")]
+    color: When,
+
+    /// Say more on stderr; `-vv` still more
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+
+    /// No notices and no status line
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+
+    /// Form of our own diagnostics on stderr
+    #[arg(
+        long, global = true, value_name = "FORMAT", value_parser = one_of(LOG_FORMATS), default_value = "text",
+        hide_short_help = true
+    )]
+    log_format: LogFormat,
+}
+
+// Docker's flags, for the program that runs on its own; a plugin has them taken off by `plugin::split`. No doc comment:
+// it would become the program's.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Docker engine")]
+struct OwnDocker {
+    /// Engine to connect to, such as `unix:///run/docker.sock` [default: as docker finds it]
+    #[arg(short = 'H', long, global = true, value_name = "HOST", conflicts_with = "context")]
+    host: Option<String>,
+
+    /// Docker context to use, instead of `DOCKER_HOST` and the current one
+    #[arg(short, long, global = true, value_name = "CONTEXT")]
+    context: Option<String>,
+
+    /// Docker's configuration directory [default: ~/.docker]
+    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath, hide_short_help = true)]
+    config: Option<PathBuf>,
+
+    /// Use TLS, without verifying the engine
+    #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", hide_short_help = true)]
+    tls: Option<bool>,
+
+    /// Use TLS and verify the engine
+    #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", hide_short_help = true)]
+    tlsverify: Option<bool>,
+
+    /// Trust engines certified by this CA only
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, hide_short_help = true)]
+    tlscacert: Option<PathBuf>,
+
+    /// Our certificate
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, hide_short_help = true)]
+    tlscert: Option<PathBuf>,
+
+    /// Our key
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, hide_short_help = true)]
+    tlskey: Option<PathBuf>,
+}
+
+impl From<OwnDocker> for DockerFlags {
+    fn from(own: OwnDocker) -> Self {
+        let OwnDocker { host, context, config, tls, tlsverify, tlscacert, tlscert, tlskey } = own;
+        let endpoint = Flags { host, context, tls, tlsverify, tlscacert, tlscert, tlskey, config_dir: config };
+        DockerFlags { endpoint, ..DockerFlags::default() }
+    }
+}
+
+/// Form of our own diagnostics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+const WHEN: &[(&str, &str, When)] = &[
+    ("auto", "On a terminal", When::Auto),
+    ("always", "In any case", When::Always),
+    ("never", "In no case", When::Never),
+];
+
+const LOG_FORMATS: &[(&str, &str, LogFormat)] =
+    &[("text", "One line each", LogFormat::Text), ("json", "One object a line", LogFormat::Json)];
+
+/// A parser that takes one of these words; each stands with its help text and its meaning.
+fn one_of<T>(choices: &'static [(&str, &str, T)]) -> impl TypedValueParser<Value = T>
+where
+    T: Copy + Send + Sync + 'static,
+{
+    let words = choices.iter().map(|(word, help, _)| PossibleValue::new(*word).help(*help));
+    PossibleValuesParser::new(words).try_map(|given| {
+        let choice = choices.iter().find(|(word, ..)| *word == given);
+        choice.map(|(.., meaning)| *meaning).ok_or("unknown word")
+    })
+}
+
+impl Common {
+    /// What the flag says, or else the environment (<https://no-color.org>, <https://bixense.com/clicolors>).
+    fn color(&self) -> When {
+        color(self.color, |name| std::env::var_os(name))
+    }
+}
+
+fn color(flag: When, variable: impl Fn(&str) -> Option<OsString>) -> When {
+    let set = |name| variable(name).filter(|value| !value.is_empty());
+    match flag {
+        When::Auto if set("NO_COLOR").is_some() => When::Never,
+        When::Auto if set("CLICOLOR_FORCE").is_some_and(|value| value != "0") => When::Always,
+        flag => flag,
+    }
+}
+
+/// Runs the program: reads the process's arguments, answers, and returns the exit code of the contract.
+pub fn main() -> ExitCode {
+    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if words.first().is_some_and(|word| word == plugin::METADATA) {
+        return say(&plugin::metadata());
+    }
+    let called = plugin::split(words);
+    let command = command(called.as_plugin);
+    if let Some(words) = complete::asked(&called.rest) {
+        return say(&complete::answer(command, words, live));
+    }
+    let as_plugin = called.as_plugin;
+    match read(command, called) {
+        Ok((docker, cli)) => run(docker, as_plugin, cli),
+        Err(error) => refuse(&error),
+    }
+}
+
+/// The clap tree as help, completion and parsing see it.
+pub fn command(as_plugin: bool) -> Command {
+    let command = Cli::command();
+    if as_plugin {
+        return command.bin_name("docker logwatch");
+    }
+    let on_its_own = |command: Command| match command.get_after_long_help() {
+        Some(text) => {
+            let text = text.to_string().replace("docker logwatch", "docker-logwatch");
+            command.after_long_help(text)
+        }
+        None => command,
+    };
+    OwnDocker::augment_args(on_its_own(command).mut_subcommands(on_its_own)).bin_name("docker-logwatch")
+}
+
+fn read(command: Command, called: plugin::Invocation) -> Result<(DockerFlags, Cli), clap::Error> {
+    let mut command = command.no_binary_name(true);
+    let advise = |error| if called.as_plugin { put_before(error) } else { error };
+    let matches = command.try_get_matches_from_mut(called.rest).map_err(advise)?;
+    let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+    let docker = match called.as_plugin {
+        true => called.docker,
+        false => OwnDocker::from_arg_matches(&matches)?.into(),
+    };
+    Ok((docker, cli))
+}
+
+/// Docker's own flags stand before our name; behind it they are unknown, and a user is told where they go.
+fn put_before(mut error: clap::Error) -> clap::Error {
+    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg).cloned() else {
+        return error;
+    };
+    let own = OwnDocker::augment_args(Command::new("docker"));
+    let is_dockers = own.get_arguments().any(|argument| {
+        let short = argument.get_short().map(|letter| format!("-{letter}"));
+        let long = argument.get_long().map(|word| format!("--{word}"));
+        short.as_ref() == Some(&flag) || long.as_ref() == Some(&flag)
+    });
+    if is_dockers && error.kind() == ErrorKind::UnknownArgument {
+        error.remove(ContextKind::SuggestedArg);
+        let advice = format!("`{flag}` is docker's own: put it before `logwatch`").into();
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![advice]));
+    }
+    error
+}
+
+/// Help and version are answers, all else is a usage error; clap knows which stream and code is whose.
+fn refuse(error: &clap::Error) -> ExitCode {
+    // Whoever closed the stream does not want to know.
+    let _ = error.print();
+    if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() }
+}
+
+/// Writes an answer to stdout; a reader that went away had enough.
+fn say(answer: &str) -> ExitCode {
+    match std::io::stdout().write_all(answer.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => explain::fail(&error, None, LogFormat::Text),
+        _ => Exit::Done.into(),
+    }
+}
+
+fn run(docker: DockerFlags, as_plugin: bool, cli: Cli) -> ExitCode {
+    match level(&docker, &cli.common) {
+        Ok(level) => diagnose(level, cli.common.log_format),
+        Err(message) => return refuse(&usage(message)),
+    }
+    match cli.verb {
+        Verb::Watch(watch) => watch::run(docker, as_plugin, *watch, &cli.common),
+        Verb::Generate(generate) => generate::run(&generate, cli.common.log_format),
+    }
+}
+
+fn usage(message: String) -> clap::Error {
+    clap::Error::raw(ErrorKind::ValueValidation, format!("{message}\n"))
+}
+
+/// What is worth a diagnostic: our own flags first, then docker's `-D` and `-l`.
+fn level(docker: &DockerFlags, common: &Common) -> Result<LevelFilter, String> {
+    match (common.quiet, common.verbose) {
+        (true, _) => return Ok(LevelFilter::ERROR),
+        (_, 0) => {}
+        (_, 1) => return Ok(LevelFilter::INFO),
+        (_, 2) => return Ok(LevelFilter::DEBUG),
+        _ => return Ok(LevelFilter::TRACE),
+    }
+    match docker.log_level.as_deref() {
+        _ if docker.debug => Ok(LevelFilter::DEBUG),
+        None => Ok(LevelFilter::WARN),
+        Some(word) => match word.to_ascii_lowercase().as_str() {
+            "debug" => Ok(LevelFilter::DEBUG),
+            "info" => Ok(LevelFilter::INFO),
+            "warn" | "warning" => Ok(LevelFilter::WARN),
+            "error" | "fatal" | "panic" => Ok(LevelFilter::ERROR),
+            "trace" => Ok(LevelFilter::TRACE),
+            _ => Err(format!("docker's log level cannot be `{word}`, only debug, info, warn, error or fatal")),
+        },
+    }
+}
+
+/// Diagnostics go to stderr. On a terminal and in a journal the time is known; JSON goes where it may not be.
+fn diagnose(level: LevelFilter, format: LogFormat) {
+    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
+    let set = match format {
+        LogFormat::Text => subscriber.without_time().with_target(false).with_ansi(false).try_init(),
+        LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
+    };
+    // Only a second call can fail, and then the first one's choice stands.
+    debug_assert!(set.is_ok());
+}
+
+/// Asks the engine for names to complete; whatever fails, there are none.
+fn live(_docker: &Flags, _want: complete::Want) -> complete::Live {
+    complete::Live::default()
+}

@@ -1,0 +1,212 @@
+//! Moments as a user writes them.
+//!
+//! In: the text of `--since` or `--until`. Out: a [`Timestamp`], or a sentence that says what is allowed. What docker
+//! takes is taken, and days and weeks besides (moby `api/types/time/timestamp.go`: GetTimestamp).
+
+use crate::time::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+
+const NANOS: i64 = 1_000_000_000;
+
+/// Why a text is no moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// It has none of the known forms.
+    #[error(
+        "expected a span back from now (`10m`, `1h30m`, `2d`), a date or time (`2026-11-20`, `2026-11-20T23:00:53`, \
+         `2026-11-20T23:00:53Z`), or Unix seconds (`1795215653.5`)"
+    )]
+    Form,
+    /// The engine counts nanoseconds in 64 bits.
+    #[error("that lies outside the years 1678 to 2262")]
+    Range,
+}
+
+/// Reads a moment; one without a zone is in the local zone.
+pub fn parse(text: &str) -> Result<Timestamp, Error> {
+    parse_at(text, Timestamp::now(), &TimeZone::system())
+}
+
+fn parse_at(text: &str, now: Timestamp, zone: &TimeZone) -> Result<Timestamp, Error> {
+    let text = text.trim();
+    if let Some(seconds) = seconds(text) {
+        return seconds.map(Timestamp);
+    }
+    if let Some(span) = span(text) {
+        return now.0.checked_sub(span?).map(Timestamp).ok_or(Error::Range);
+    }
+    date(text, zone)
+}
+
+/// `1795215653` or `1795215653.037882171`, exactly; `None` when the text is no such number.
+fn seconds(text: &str) -> Option<Result<i64, Error>> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) || fraction.len() > 9 {
+        return None;
+    }
+    let nanos = whole.parse::<i64>().ok().and_then(|whole| whole.checked_mul(NANOS)?.checked_add(scaled(fraction)?));
+    Some(nanos.ok_or(Error::Range))
+}
+
+/// Digits behind the dot of a second to nanoseconds.
+fn scaled(fraction: &str) -> Option<i64> {
+    let scale = 9_u32.checked_sub(u32::try_from(fraction.len()).ok()?)?;
+    fraction.parse::<i64>().ok()?.checked_mul(10_i64.pow(scale))
+}
+
+/// Go's spans, `1h30m` or `1.5h`, and `d` and `w`, in nanoseconds; `None` when the text is no span.
+fn span(mut text: &str) -> Option<Result<i64, Error>> {
+    let mut sum = Some(0_i64);
+    while !text.is_empty() {
+        let number = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
+        let (number, rest) = text.split_at(number);
+        let unit = rest.len() - rest.trim_start_matches(|c: char| !c.is_ascii_digit() && c != '.').len();
+        let (unit, rest) = rest.split_at(unit);
+        let part = times(number, unit_nanos(unit)?)?;
+        sum = sum.zip(part.ok()).and_then(|(sum, part)| sum.checked_add(part));
+        text = rest;
+    }
+    Some(sum.ok_or(Error::Range))
+}
+
+fn unit_nanos(unit: &str) -> Option<i64> {
+    Some(match unit {
+        "ns" => 1,
+        "us" | "µs" | "μs" => 1_000,
+        "ms" => 1_000_000,
+        "s" => NANOS,
+        "m" => 60 * NANOS,
+        "h" => 3600 * NANOS,
+        "d" => 86_400 * NANOS,
+        "w" => 7 * 86_400 * NANOS,
+        _ => return None,
+    })
+}
+
+/// A decimal number times a unit, cut to whole nanoseconds.
+fn times(number: &str, unit: i64) -> Option<Result<i64, Error>> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if fraction.contains('.') || whole.len() + fraction.len() == 0 {
+        return None;
+    }
+    let whole = if whole.is_empty() { Some(0) } else { whole.parse::<i64>().ok() };
+    // Digits beyond the twelfth are below a nanosecond of any unit but a week, and there nobody writes them.
+    let kept = &fraction[..fraction.len().min(12)];
+    let scale = 10_i128.pow(u32::try_from(kept.len()).ok()?);
+    let part = if kept.is_empty() { 0 } else { kept.parse::<i128>().ok()? * i128::from(unit) / scale };
+    let nanos = whole.and_then(|whole| whole.checked_mul(unit)?.checked_add(i64::try_from(part).ok()?));
+    Some(nanos.ok_or(Error::Range))
+}
+
+/// A date, with or without a time, with or without a zone.
+fn date(text: &str, zone: &TimeZone) -> Result<Timestamp, Error> {
+    let moment = match text.parse::<jiff::Timestamp>() {
+        Ok(moment) => moment,
+        Err(_) => {
+            let local: DateTime = text.parse().map_err(|_| Error::Form)?;
+            local.to_zoned(zone.clone()).map_err(|_| Error::Range)?.timestamp()
+        }
+    };
+    i64::try_from(moment.as_nanosecond()).map(Timestamp).map_err(|_| Error::Range)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: &str = "2026-11-20T23:00:53.037882171Z";
+
+    fn check(text: &str, expected: &str) {
+        let zone = TimeZone::fixed(jiff::tz::offset(2));
+        let now = Timestamp::parse(NOW.as_bytes()).unwrap();
+        let got = match parse_at(text, now, &zone) {
+            Ok(moment) => moment.to_string(),
+            Err(Error::Form) => "form".into(),
+            Err(Error::Range) => "range".into(),
+        };
+        assert_eq!(got, expected, "{text}");
+    }
+
+    #[test]
+    fn a_date_or_time_is_taken_in_its_zone_or_else_the_local_one() {
+        for (text, expected) in [
+            ("2026-11-20T23:00:53Z", "2026-11-20T23:00:53.000000000Z"),
+            ("2026-11-20T23:00:53.037882171Z", NOW),
+            ("2026-11-20T23:00:53.5+05:30", "2026-11-20T17:30:53.500000000Z"),
+            ("2026-11-20T23:00:53-08:00", "2026-11-21T07:00:53.000000000Z"),
+            ("2026-11-20 23:00:53Z", "2026-11-20T23:00:53.000000000Z"),
+            ("2026-11-20T23:00:53", "2026-11-20T21:00:53.000000000Z"),
+            ("2026-11-20 23:00:53.25", "2026-11-20T21:00:53.250000000Z"),
+            ("2026-11-20T23:00", "2026-11-20T21:00:00.000000000Z"),
+            ("2026-11-20", "2026-11-19T22:00:00.000000000Z"),
+            (" 2026-11-20 ", "2026-11-19T22:00:00.000000000Z"),
+        ] {
+            check(text, expected);
+        }
+    }
+
+    #[test]
+    fn a_span_counts_back_from_now() {
+        for (text, expected) in [
+            ("0s", NOW),
+            ("10m", "2026-11-20T22:50:53.037882171Z"),
+            ("1h30m", "2026-11-20T21:30:53.037882171Z"),
+            ("1.5h", "2026-11-20T21:30:53.037882171Z"),
+            (".5h", "2026-11-20T22:30:53.037882171Z"),
+            ("2d", "2026-11-18T23:00:53.037882171Z"),
+            ("1w", "2026-11-13T23:00:53.037882171Z"),
+            ("1d12h", "2026-11-19T11:00:53.037882171Z"),
+            ("37882171ns", "2026-11-20T23:00:53.000000000Z"),
+            ("37ms882µs171ns", "2026-11-20T23:00:53.000000000Z"),
+            ("37ms882us", "2026-11-20T23:00:53.000000171Z"),
+        ] {
+            check(text, expected);
+        }
+    }
+
+    #[test]
+    fn unix_seconds_keep_all_nine_digits() {
+        for (text, expected) in [
+            ("0", "1970-01-01T00:00:00.000000000Z"),
+            ("1795215653", "2026-11-20T23:00:53.000000000Z"),
+            ("1795215653.037882171", NOW),
+            ("1795215653.5", "2026-11-20T23:00:53.500000000Z"),
+        ] {
+            check(text, expected);
+        }
+    }
+
+    #[test]
+    fn what_is_no_moment_is_refused() {
+        for text in [
+            "",
+            "now",
+            "yesterday",
+            "10",
+            "-10m",
+            "10x",
+            "m",
+            "h30",
+            "1..5h",
+            "1h30",
+            "12:30",
+            "2026-13-01",
+            "2026-02-30",
+            "20/11/2026",
+            "1795215653.",
+            ".5",
+            "1795215653.0123456789",
+            "1e9",
+            "10 m",
+        ] {
+            if text != "10" {
+                check(text, "form");
+            }
+        }
+        for text in ["99999999999", "300000d", "99999999999999999999", "3000-01-01", "0001-01-01"] {
+            check(text, "range");
+        }
+    }
+}
