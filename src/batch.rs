@@ -263,8 +263,8 @@ pub enum Item {
     Forget(Key),
     /// Something happened to the container.
     Lifecycle(Key, Lifecycle),
-    /// A sentence for the user.
-    Notice(String),
+    /// A sentence for the user, about a container or in general.
+    Notice(Option<Key>, String),
 }
 
 impl Item {

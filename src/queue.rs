@@ -215,7 +215,7 @@ mod tests {
     #[test]
     fn closing_lets_the_rest_through() {
         let queue = Queue::new(1000, || ());
-        queue.push([Item::Notice("last".into())]);
+        queue.push([Item::Notice(None, "last".into())]);
         queue.close();
         let mut taken = VecDeque::new();
         assert!(queue.take(&mut taken));

@@ -1,3 +1,59 @@
-//! The engine: connects the rooms and answers the verbs.
+//! The engine: connects the rooms and answers the verbs. The only room that spawns tasks and threads.
+//!
+//! `watch` decides who is followed: `feed` keeps the event stream open, `discover` tells what follows from it. `tails` has
+//! them read: `route` says how, `stream` does it over the API. `deliver` carries what was read to the output.
 
+mod deliver;
+mod discover;
+mod dry_run;
+mod feed;
+mod route;
+mod stream;
+mod tails;
 pub mod watch;
+
+use crate::docker::{self, Docker, Endpoint};
+use crate::output;
+use std::io;
+use tokio::runtime::{Builder, Runtime};
+
+/// Why a verb failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The engine, or the way to it.
+    #[error(transparent)]
+    Docker(#[from] docker::Error),
+    /// The output.
+    #[error(transparent)]
+    Output(#[from] output::Error),
+    /// The operating system refused what the program itself needs: a thread, a descriptor.
+    #[error("cannot start")]
+    Start(#[from] io::Error),
+    /// Nothing has this name or ID, and nothing was to be waited for.
+    #[error("no such container: {}", names.join(", "))]
+    NoSuchContainer {
+        /// As they were given.
+        names: Vec<String>,
+    },
+    /// `--source file`, and no file of any container can be read.
+    #[error("no log file can be read in {folder}")]
+    NoFiles {
+        /// Where the engine keeps them.
+        folder: String,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// Runs a verb on a runtime of one thread: what takes time has threads of its own.
+pub(crate) fn runtime() -> Result<Runtime, Error> {
+    Ok(Builder::new_current_thread().enable_all().build()?)
+}
+
+/// Reaches the engine and asks it for names to complete; used by the shell, so nothing is told when it fails.
+pub fn names(endpoint: Endpoint) -> Result<Vec<crate::container::Container>, Error> {
+    runtime()?.block_on(async {
+        let docker = Docker::connect(endpoint).await?;
+        Ok(docker.list(true, &Default::default()).await?)
+    })
+}

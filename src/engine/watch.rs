@@ -1,9 +1,35 @@
-//! What `watch` was asked to do.
+//! `watch`: who is followed, from the first listing to the last line.
+//!
+//! One loop over a closed set of happenings: news of containers, reports of the tails, the end of the output, the end of
+//! the time asked for, and being told to stop. It never waits for the engine inside a step.
 
-use crate::output::Settings;
-use crate::selector::Selector;
+use super::discover::{Change, Discovery};
+use super::feed::{Feed, News};
+use super::route::Routes;
+use super::tails::Tails;
+use super::{Error, deliver, dry_run};
+use crate::batch::Lifecycle;
+use crate::container::Container;
+use crate::docker::{Docker, Endpoint};
+use crate::output::{self, Printer, Settings};
+use crate::queue::Queue;
+use crate::selector::{Filters, Selector};
+use crate::tail::{Reader, Report, Start, Wake};
 use crate::time::Timestamp;
+use std::collections::HashSet;
+use std::io;
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::Duration;
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver, unbounded_channel};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Bytes that wait for the output before reading pauses.
+const QUEUE: usize = 8 * 1024 * 1024;
+/// What the output is given to take what was read before we stopped.
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// Everything `watch` can be told.
 #[derive(Clone, Debug)]
@@ -46,4 +72,309 @@ pub enum Source {
     Rotate,
     /// API reads at an interval.
     Poll,
+}
+
+/// Follows containers until told to stop, or to the end of what there is.
+pub fn watch(endpoint: Endpoint, options: Options, stop: &CancellationToken) -> Result<(), Error> {
+    super::runtime()?.block_on(async {
+        let begun = tokio::select! {
+            begun = begin(endpoint, options) => begun?,
+            () = stop.cancelled() => return Ok(()),
+        };
+        match begun {
+            Some((watch, feed, listing)) => watch.follow(feed, listing, stop).await,
+            None => Ok(()),
+        }
+    })
+}
+
+/// Up to where the first line can be read; `None` when only that was asked for.
+async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch, Feed, News)>, Error> {
+    let docker = Docker::connect(endpoint).await?;
+    let engine = docker.info().await?;
+    let routes = Routes::new(&docker, &engine, options.source);
+    if let (Source::File, Some(error)) = (options.source, routes.refusal()) {
+        let source = io::Error::new(error.kind(), error.to_string());
+        return Err(Error::NoFiles { folder: routes.folder.display().to_string(), source });
+    }
+    let (feed, listing) = Feed::open(docker.clone(), options.selector.remote()).await?;
+    if let News::Listing(containers, _) = &listing {
+        let selector = &mut options.selector;
+        selector.settle(containers.iter());
+        let names: Vec<String> = selector.unmatched(containers.iter()).into_iter().map(str::to_owned).collect();
+        if !names.is_empty() && (!options.follow || options.dry_run) {
+            return Err(Error::NoSuchContainer { names });
+        }
+    }
+    if options.dry_run {
+        dry_run::tell(&docker, &options, &routes, listing).await?;
+        return Ok(None);
+    }
+    let printer = Printer::open(options.output.clone())?;
+    Ok(Some((Watch::start(docker, routes, options, printer)?, feed, listing)))
+}
+
+/// A watch under way.
+struct Watch {
+    docker: Docker,
+    selector: Selector,
+    options: Options,
+    queue: Arc<Queue>,
+    reports: UnboundedReceiver<Report>,
+    delivered: oneshot::Receiver<Result<(), output::Error>>,
+    discovery: Discovery,
+    tails: Tails,
+    /// Questions to the engine about single containers.
+    questions: JoinSet<Answer>,
+    /// IDs that pass the filters which only the engine can evaluate, where there are such.
+    passing: Option<HashSet<String>>,
+    /// When we came: what is found later was made or started since.
+    began: Timestamp,
+    is_first: bool,
+    told_lost: bool,
+}
+
+/// What the engine said of one container.
+enum Answer {
+    /// Whether it passes the filters.
+    Passing(String, bool),
+    /// What it is now, networks included.
+    Details(Box<Container>),
+    /// It could not be asked; the next listing will tell.
+    Nothing,
+}
+
+impl Watch {
+    fn start(docker: Docker, routes: Routes, options: Options, printer: Printer) -> Result<Watch, Error> {
+        let wake = Wake::new()?;
+        let on_room = wake.clone();
+        let queue = Arc::new(Queue::new(QUEUE, move || on_room.wake()));
+        let (commands, received) = mpsc::channel();
+        // Each report answers a command or ends a file, so there are never more than a few for a container.
+        let (report, reports) = unbounded_channel();
+        let reader = Reader::new(Arc::clone(&queue), wake.clone(), received, move |said| {
+            // Nobody listens any more when we stop.
+            let _ = report.send(said);
+        })?;
+        thread::Builder::new().name("reader".into()).spawn(move || reader.run())?;
+        let delivered = deliver::start(Arc::clone(&queue), printer)?;
+        let tails = Tails::new(docker.clone(), routes, Arc::clone(&queue), commands, wake, &options);
+        Ok(Watch {
+            docker,
+            selector: options.selector.clone(),
+            options,
+            queue,
+            reports,
+            delivered,
+            discovery: Discovery::default(),
+            tails,
+            questions: JoinSet::new(),
+            passing: None,
+            began: Timestamp::now(),
+            is_first: true,
+            told_lost: false,
+        })
+    }
+
+    async fn follow(mut self, feed: Feed, listing: News, stop: &CancellationToken) -> Result<(), Error> {
+        self.greet(&listing);
+        self.apply(listing);
+        self.is_first = false;
+        let mut news = self.options.follow.then(|| feed.run());
+        let until = reached(self.options.until);
+        tokio::pin!(until);
+        loop {
+            if news.is_none() && !self.tails.is_reading() {
+                break;
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                done = &mut self.delivered => return ended(done),
+                () = &mut until, if news.is_some() => {
+                    news = None;
+                    self.tails.finish_all();
+                }
+                Some(said) = next(&mut news) => self.apply(said),
+                Some(report) = self.reports.recv() => self.tails.hear(report),
+                Some(()) = self.tails.next_ended() => {}
+                Some(Ok(answer)) = self.questions.join_next() => self.hear(answer),
+            }
+        }
+        self.stop().await
+    }
+
+    /// Closes in the order of the flow. What was read is still written, if its reader takes it.
+    async fn stop(self) -> Result<(), Error> {
+        let Watch { queue, tails, delivered, .. } = self;
+        tails.stop().await;
+        queue.close();
+        match tokio::time::timeout(DRAIN, delivered).await {
+            Ok(done) => ended(done),
+            // Whoever reads our output has not for all this time; what it has not taken is still in the logs.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// What a user should know before the first line.
+    fn greet(&self, listing: &News) {
+        if let Some(error) = self.tails.routes.refusal() {
+            let folder = self.tails.routes.folder.display();
+            if error.kind() == io::ErrorKind::PermissionDenied {
+                let advice = "reading through the engine instead (root reads the files themselves)";
+                self.tails.tell(format!("no permission to read {folder}: {advice}"));
+            } else {
+                tracing::info!(%error, "logs are read through the engine");
+            }
+        }
+        let News::Listing(containers, _) = listing else { return };
+        for name in self.selector.unmatched(containers.iter()) {
+            let advice = "waiting for it to be started (`docker ps -a` lists what there is)";
+            self.tails.tell(format!("no container is called {name}: {advice}"));
+        }
+    }
+
+    fn apply(&mut self, news: News) {
+        let changes = match news {
+            News::Listing(containers, passing) => {
+                if std::mem::take(&mut self.told_lost) {
+                    self.tails.tell("the engine is back");
+                }
+                self.passing = passing.map(HashSet::from_iter);
+                self.discovery.listing(containers)
+            }
+            News::Event(event) => self.discovery.event(&event),
+            News::Lost(error) => {
+                if !std::mem::replace(&mut self.told_lost, true) {
+                    self.tails.tell(format!("{error}: trying again, log files are followed meanwhile"));
+                }
+                return;
+            }
+        };
+        for change in changes {
+            match change {
+                Change::Found(container) => self.found(&container),
+                Change::Altered(container) => self.altered(&container),
+                Change::Up(id) => self.up(&id),
+                Change::Down(id, code, event) => self.tails.down(&id, code, event),
+                Change::Gone(id) => self.tails.gone(&id),
+                Change::Happened(id, event) => self.happened(&id, event),
+            }
+        }
+    }
+
+    fn found(&mut self, container: &Arc<Container>) {
+        if !self.selector.matches(container) {
+            return;
+        }
+        if !self.is_first {
+            return self.add_new(container, Start::Beginning);
+        }
+        if self.passing.as_ref().is_some_and(|passing| !passing.contains(&container.id)) {
+            return;
+        }
+        let wants_history = container.is_up()
+            || self.options.all
+            || self.selector.includes_stopped()
+            || self.selector.names_container(container);
+        match (wants_history, self.options.follow) {
+            (true, _) => self.tails.add(container, self.history(), false),
+            (false, true) => self.tails.add(container, Start::Last(0), false),
+            (false, false) => {}
+        }
+    }
+
+    fn history(&self) -> Start {
+        match (self.options.tail, self.options.since) {
+            (Some(lines), _) => Start::Last(lines),
+            (None, Some(since)) => Start::Since(since),
+            (None, None) => Start::All,
+        }
+    }
+
+    /// A container that was not there, or not wanted, when we came. Its file is opened before the engine is asked whether
+    /// it is wanted: it may be gone by then.
+    fn add_new(&mut self, container: &Arc<Container>, start: Start) {
+        let must_ask = self.passing.is_some();
+        self.tails.add(container, start, must_ask);
+        if must_ask {
+            self.ask_passing(&container.id);
+        }
+    }
+
+    fn altered(&mut self, container: &Arc<Container>) {
+        if self.tails.has(&container.id) {
+            self.tails.alter(container);
+        } else if !self.is_first && self.options.follow && self.selector.matches(container) {
+            self.add_new(container, Start::Since(self.began));
+        }
+    }
+
+    fn up(&mut self, id: &str) {
+        self.tails.up(id);
+        if self.options.output.metadata && self.tails.has(id) && !self.is_first {
+            self.ask_details(id);
+        }
+    }
+
+    fn happened(&mut self, id: &str, event: Lifecycle) {
+        // What only the engine can evaluate may have changed with it.
+        let may_pass = self.passing.is_some() && !self.tails.has(id) && event.action.starts_with("health_status");
+        if may_pass && let Some(container) = self.discovery.container(id).map(Arc::clone) {
+            self.add_new(&container, Start::Since(self.began));
+        }
+        self.tails.happened(id, event);
+    }
+
+    fn hear(&mut self, answer: Answer) {
+        match answer {
+            Answer::Passing(id, is_passing) => self.tails.admit(&id, is_passing),
+            Answer::Details(container) => self.tails.alter(&Arc::new(*container)),
+            Answer::Nothing => {}
+        }
+    }
+
+    fn ask_passing(&mut self, id: &str) {
+        let (docker, id) = (self.docker.clone(), id.to_owned());
+        let mut filters = self.selector.remote();
+        filters.insert("id".into(), vec![id.clone()]);
+        self.questions.spawn(async move {
+            match docker.list(true, &filters).await {
+                Ok(found) => Answer::Passing(id, !found.is_empty()),
+                Err(error) => {
+                    tracing::warn!(%error, id, "cannot tell whether it matches; it is followed");
+                    Answer::Passing(id, true)
+                }
+            }
+        });
+    }
+
+    fn ask_details(&mut self, id: &str) {
+        let (docker, filters) = (self.docker.clone(), Filters::from([("id".to_owned(), vec![id.to_owned()])]));
+        self.questions.spawn(async move {
+            let found = docker.list(true, &filters).await.ok().and_then(|found| found.into_iter().next());
+            found.map_or(Answer::Nothing, |container| Answer::Details(Box::new(container)))
+        });
+    }
+}
+
+async fn next(news: &mut Option<Receiver<News>>) -> Option<News> {
+    news.as_mut()?.recv().await
+}
+
+/// Returns when the time has come, and a little later, for what is stamped now and written soon.
+async fn reached(until: Option<Timestamp>) {
+    const LATE: Duration = Duration::from_millis(500);
+    let Some(until) = until else { return std::future::pending().await };
+    let left = until.0.saturating_sub(Timestamp::now().0);
+    tokio::time::sleep(Duration::from_nanos(u64::try_from(left).unwrap_or(0)) + LATE).await;
+}
+
+/// A reader of our output that went away had all it wanted.
+fn ended(done: Result<Result<(), output::Error>, oneshot::error::RecvError>) -> Result<(), Error> {
+    match done {
+        Ok(Err(output::Error::Closed)) => Ok(()),
+        Ok(result) => Ok(result?),
+        Err(_) => Err(Error::Start(io::Error::other("the output thread is gone"))),
+    }
 }

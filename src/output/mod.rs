@@ -5,6 +5,7 @@
 
 mod color;
 mod json;
+mod plan;
 mod printer;
 mod progress;
 mod sink;
@@ -12,6 +13,7 @@ mod stamp;
 mod terminal;
 mod text;
 
+pub use plan::{Planned, plan};
 pub use printer::Printer;
 pub use terminal::safe;
 

@@ -91,7 +91,10 @@ impl Printer {
                     json::lifecycle(happening, template, &mut self.out);
                 }
             }
-            Item::Notice(text) => self.notice(&terminal::safe(text))?,
+            Item::Notice(Some(key), text) => {
+                self.notice(&format!("! {}: {}", self.name(*key), terminal::safe(text)))?
+            }
+            Item::Notice(None, text) => self.notice(&terminal::safe(text))?,
         }
         Ok(())
     }

@@ -82,6 +82,11 @@ impl Log {
         !self.chain.is_empty()
     }
 
+    /// Whether one was, and where it ended is remembered.
+    pub(super) fn was_open(&self) -> bool {
+        self.closed.is_some()
+    }
+
     /// Whether an event about this name may concern it.
     pub(super) fn is_live_name(&self, name: &std::ffi::OsStr) -> bool {
         self.live.file_name() == Some(name)

@@ -26,6 +26,11 @@ use std::borrow::Cow;
 /// Nanoseconds by which times in a log may be out of order.
 const SLACK: i64 = 10_000_000_000;
 
+/// So much earlier that nothing with a time out of order is missed.
+pub fn before(time: Timestamp) -> Timestamp {
+    Timestamp(time.0.saturating_sub(SLACK))
+}
+
 /// Where to start in a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {

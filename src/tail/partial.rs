@@ -52,6 +52,22 @@ pub struct Resume {
 }
 
 impl Resume {
+    /// Nothing passed on yet, and nothing wanted from before this.
+    pub fn at(since: Option<Timestamp>) -> Self {
+        Resume { since, seen: [None; 2] }
+    }
+
+    /// Whether no line was passed on.
+    pub fn is_at_start(&self) -> bool {
+        self.seen == [None; 2]
+    }
+
+    /// This, or the other when this is no position at all.
+    #[must_use]
+    pub fn or(self, other: Resume) -> Resume {
+        if self.is_at_start() && self.since.is_none() { other } else { self }
+    }
+
     /// Where the log has to be read again from; `None` is the beginning.
     pub fn since(&self) -> Option<Timestamp> {
         self.since
@@ -178,7 +194,7 @@ impl Joiner {
         let times = || seen.iter().flatten().map(|(time, _)| *time);
         // The two streams are stamped by two writers: a line of the one that is behind may still come with a time before
         // the last of the other, but not by much.
-        let behind = times().max().map(|last| Timestamp(last.0.saturating_sub(super::SLACK)));
+        let behind = times().max().map(super::before);
         let behind = if seen.iter().all(Option::is_some) { times().min().max(behind) } else { behind };
         let pending = self.streams.iter().filter_map(|half| half.pending.as_ref()).map(|pending| pending.time).min();
         let since = match (behind, pending) {

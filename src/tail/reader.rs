@@ -50,6 +50,8 @@ pub struct Follow {
     pub max_line_size: usize,
     /// Read what is there, and no more.
     pub once: bool,
+    /// Open its file, but read nothing before [`Command::Admit`]: whether it is wanted is not known yet.
+    pub is_held: bool,
     /// Put on the queue when its file is open, each time it is.
     pub on_open: Vec<Item>,
 }
@@ -63,6 +65,12 @@ pub enum Command {
     Finish(Key, Vec<Item>),
     /// Finish, and forget the container.
     Forget(Key, Vec<Item>),
+    /// The container runs, so its file has been made: if it was never seen, it is refused.
+    Expect(Key),
+    /// A held container is wanted.
+    Admit(Key),
+    /// Nothing is wanted of it: close and forget it at once.
+    Drop(Key),
 }
 
 /// What the reader tells the engine.
@@ -118,6 +126,7 @@ struct Entry {
     start: Start,
     watch: Option<Watch>,
     is_ready: bool,
+    is_held: bool,
     ending: Option<Ending>,
     on_open: Vec<Item>,
 }
@@ -260,6 +269,12 @@ impl Reader {
                 Ok(Command::Follow(follow)) => self.follow(*follow),
                 Ok(Command::Finish(key, then)) => self.finish(key, then, false),
                 Ok(Command::Forget(key, then)) => self.finish(key, then, true),
+                Ok(Command::Expect(key)) => self.expect(key),
+                Ok(Command::Admit(key)) => self.admit(key),
+                Ok(Command::Drop(key)) => {
+                    self.unwatch(key);
+                    self.logs.remove(&key);
+                }
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
             }
@@ -283,8 +298,8 @@ impl Reader {
             return;
         }
         let log = Log::new(&follow);
-        let Follow { folder, start, on_open, .. } = follow;
-        let entry = Entry { log, folder, start, watch: None, is_ready: false, ending: None, on_open };
+        let Follow { folder, start, is_held, on_open, .. } = follow;
+        let entry = Entry { log, folder, start, watch: None, is_ready: false, is_held, ending: None, on_open };
         self.logs.insert(key, entry);
         self.attach(key);
     }
@@ -317,7 +332,9 @@ impl Reader {
         let Some(entry) = self.logs.get_mut(&key) else { return };
         match entry.log.open(entry.start) {
             Ok(()) => {
-                self.queue.push(std::mem::take(&mut entry.on_open));
+                if !entry.is_held {
+                    self.queue.push(std::mem::take(&mut entry.on_open));
+                }
                 self.make_ready(key);
             }
             // Not made yet: the watch tells when it is.
@@ -351,8 +368,34 @@ impl Reader {
         self.make_ready(key);
     }
 
+    fn expect(&mut self, key: Key) {
+        let Some(entry) = self.logs.get_mut(&key) else { return };
+        if entry.log.is_open() || entry.log.was_open() {
+            return;
+        }
+        match entry.log.open(entry.start) {
+            Ok(()) => {
+                self.queue.push(std::mem::take(&mut entry.on_open));
+                self.make_ready(key);
+            }
+            Err(error) => self.refuse(key, error),
+        }
+    }
+
+    fn admit(&mut self, key: Key) {
+        let Some(entry) = self.logs.get_mut(&key) else { return };
+        entry.is_held = false;
+        if entry.log.is_open() {
+            self.queue.push(std::mem::take(&mut entry.on_open));
+        }
+        if entry.log.is_open() || entry.ending.is_some() {
+            self.make_ready(key);
+        }
+    }
+
     fn make_ready(&mut self, key: Key) {
         if let Some(entry) = self.logs.get_mut(&key)
+            && !entry.is_held
             && !std::mem::replace(&mut entry.is_ready, true)
         {
             self.ready.push_back(key);

@@ -4,10 +4,10 @@
 //! [`super::file`] when a container is first followed. Costs a search from the end for a number of lines, and a binary
 //! search for a time; the whole is read only when the whole is wanted, or through a compressed file.
 //! Times in a log are not in order: stdout and stderr are stamped by two writers, and a line cut at 16 KiB carries the
-//! time of its first piece. The search by time therefore stops short of it by [`SLACK`].
+//! time of its first piece. The search by time therefore stops short of it, as [`super::before`] does.
 
 use super::handle::{self, Handle};
-use super::{Piece, SLACK, Start, json_file};
+use super::{Piece, Start, json_file};
 use crate::batch::Stream;
 use crate::time::{Reader, Timestamp};
 use std::fs::File;
@@ -28,7 +28,7 @@ pub(super) fn start(live: &Path, start: Start) -> io::Result<Vec<Handle>> {
         Start::Beginning => {}
         Start::All => return files(live, newest, |_| Ok(false)),
         Start::Since(time) => {
-            let early = Timestamp(time.0.saturating_sub(SLACK));
+            let early = super::before(time);
             let mut handles = files(live, newest, |file| starts_before(file, early))?;
             if let Some(first) = handles.first_mut() {
                 first.offset = offset_of(first, early)?;

@@ -1,0 +1,87 @@
+//! `watch --dry-run`: which containers match, how each would be read, and which are set up to lose lines.
+
+use super::Error;
+use super::feed::News;
+use super::route::{Choice, Routes};
+use super::watch::Options;
+use crate::docker::{Details, Docker};
+use crate::output::{Format, Planned, plan};
+
+/// A log that small is rotated away within seconds of a busy container.
+const SMALL: u64 = 10_000_000;
+
+/// Writes the plan to stdout.
+pub(super) async fn tell(docker: &Docker, options: &Options, routes: &Routes, listing: News) -> Result<(), Error> {
+    let News::Listing(containers, passing) = listing else { return Ok(()) };
+    let selector = &options.selector;
+    let mut planned = Vec::new();
+    for container in containers {
+        let passes = passing.as_ref().is_none_or(|passing| passing.contains(&container.id));
+        let stands =
+            container.is_up() || options.all || selector.includes_stopped() || selector.names_container(&container);
+        if !(selector.matches(&container) && passes && stands) {
+            continue;
+        }
+        let details = docker.inspect(&container.id).await?;
+        let source = match routes.of(&container) {
+            _ if details.log_driver == "none" => None,
+            Choice::File(_) if details.log_driver == "json-file" => Some("file"),
+            Choice::File(_) | Choice::Stream => Some("stream"),
+            Choice::Nothing => None,
+        };
+        let risk = risk(&details);
+        planned.push(Planned { container, driver: details.log_driver, source, risk });
+    }
+    Ok(plan(&planned, options.output.format == Format::Json)?)
+}
+
+/// How this container can lose lines, whoever reads them.
+fn risk(details: &Details) -> Option<String> {
+    let option = |name: &str| details.log_options.get(name).map(String::as_str);
+    if details.log_driver == "none" {
+        return Some("the driver keeps nothing".into());
+    }
+    if option("mode") == Some("non-blocking") {
+        return Some("mode=non-blocking drops lines when the driver is slow".into());
+    }
+    let size = option("max-size").and_then(decimal)?;
+    let files = option("max-file").and_then(|files| files.parse().ok()).unwrap_or(1);
+    (files == 1 && size < SMALL).then(|| "max-file=1 with a small max-size: a burst removes its own lines".into())
+}
+
+/// A size as the engine takes it: `10m` is ten million bytes.
+fn decimal(size: &str) -> Option<u64> {
+    let digits = size.trim_end_matches(|letter: char| !letter.is_ascii_digit());
+    let scale = match size[digits.len()..].to_ascii_lowercase().chars().next() {
+        None | Some('b') => 1,
+        Some('k') => 1_000,
+        Some('m') => 1_000_000,
+        Some('g') => 1_000_000_000,
+        Some(_) => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(scale)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_lose_lines_is_named() {
+        for (driver, options, expected) in [
+            ("json-file", &[][..], None),
+            ("none", &[], Some("the driver")),
+            ("json-file", &[("mode", "non-blocking")], Some("mode=non-blocking")),
+            ("json-file", &[("mode", "blocking"), ("max-size", "10m")], None),
+            ("json-file", &[("max-size", "1m")], Some("max-file=1")),
+            ("json-file", &[("max-size", "64k"), ("max-file", "1")], Some("max-file=1")),
+            ("json-file", &[("max-size", "1m"), ("max-file", "3")], None),
+            ("local", &[("max-size", "9999999b")], Some("max-file=1")),
+        ] {
+            let log_options = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+            let told = risk(&Details { log_driver: driver.into(), log_options, ..Details::default() });
+            assert_eq!(told.is_some(), expected.is_some(), "{driver} {options:?}");
+            assert!(told.unwrap_or_default().starts_with(expected.unwrap_or_default()), "{driver} {options:?}");
+        }
+    }
+}

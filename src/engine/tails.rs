@@ -1,0 +1,357 @@
+//! The containers that are followed, and how each is read at the moment.
+//!
+//! In: who is to be followed, who has died or gone, and what the reader thread reports. Out: commands to that thread,
+//! tasks that read over the API, and items on the queue. Called by [`super::watch`], which decides who is wanted.
+
+use super::route::{Choice, Routes};
+use super::stream::{Signal, Stream};
+use super::watch::{Options, Source};
+use crate::batch::{Item, Key, Lifecycle, Route};
+use crate::container::Container;
+use crate::docker::Docker;
+use crate::queue::Queue;
+use crate::tail::{Command, Follow, Report, Resume, Start, Wake, Window};
+use crate::time::Timestamp;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::io;
+use std::sync::{Arc, mpsc};
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::task::JoinSet;
+
+/// Containers read at once when each is read only once.
+const AT_ONCE: usize = 32;
+
+/// See the module.
+pub(super) struct Tails {
+    docker: Docker,
+    pub(super) routes: Routes,
+    queue: Arc<Queue>,
+    commands: mpsc::Sender<Command>,
+    wake: Wake,
+    window: Window,
+    max_line_size: usize,
+    once: bool,
+    tails: HashMap<String, Tail>,
+    ids: HashMap<Key, String>,
+    streams: JoinSet<Key>,
+    next_key: u32,
+    /// Still to be read, when each is read only once.
+    waiting: VecDeque<String>,
+    /// Being read to their last end.
+    reading: HashSet<Key>,
+    told_denied: bool,
+    told_no_watches: bool,
+}
+
+/// A container that is followed.
+struct Tail {
+    key: Key,
+    start: Start,
+    is_up: bool,
+    by: By,
+}
+
+/// Who reads it.
+enum By {
+    /// Nobody yet.
+    Nobody,
+    /// The reader thread.
+    File,
+    /// A task, which is told what happens.
+    Stream(UnboundedSender<Signal>),
+}
+
+impl Tails {
+    pub(super) fn new(
+        docker: Docker,
+        routes: Routes,
+        queue: Arc<Queue>,
+        commands: mpsc::Sender<Command>,
+        wake: Wake,
+        options: &Options,
+    ) -> Self {
+        Tails {
+            docker,
+            routes,
+            queue,
+            commands,
+            wake,
+            window: Window {
+                since: options.since.unwrap_or(Timestamp(i64::MIN)),
+                until: options.until.unwrap_or(Timestamp(i64::MAX)),
+            },
+            max_line_size: options.max_line_size,
+            once: !options.follow,
+            tails: HashMap::new(),
+            ids: HashMap::new(),
+            streams: JoinSet::new(),
+            next_key: 0,
+            waiting: VecDeque::new(),
+            reading: HashSet::new(),
+            told_denied: false,
+            told_no_watches: false,
+        }
+    }
+
+    /// Whether it is followed.
+    pub(super) fn has(&self, id: &str) -> bool {
+        self.tails.contains_key(id)
+    }
+
+    /// A sentence for the user.
+    pub(super) fn tell(&self, text: impl Into<String>) {
+        self.queue.push([Item::Notice(None, text.into())]);
+    }
+
+    /// Follows a container from now on. Held, nothing of it is read before [`Tails::admit`].
+    pub(super) fn add(&mut self, container: &Arc<Container>, start: Start, is_held: bool) {
+        let key = Key(self.next_key);
+        self.next_key += 1;
+        self.ids.insert(key, container.id.clone());
+        self.queue.push([Item::Meet(key, Arc::clone(container))]);
+        let tail = Tail { key, start, is_up: container.is_up(), by: By::Nobody };
+        self.tails.insert(container.id.clone(), tail);
+        if self.once {
+            return self.waiting.push_back(container.id.clone());
+        }
+        match self.routes.of(container) {
+            Choice::File(_) => self.read_file(&container.id, is_held),
+            // What stands still has nothing to say over the API before it runs, unless its history is wanted.
+            Choice::Stream if !is_held && (container.is_up() || start != Start::Last(0)) => {
+                self.read_stream(&container.id, None);
+            }
+            Choice::Stream => {}
+            Choice::Nothing => self.tell_no_file(key),
+        }
+        // One that stands still is read up to its end now, so that its next run is read from its first line.
+        if !container.is_up() && container.state != "created" {
+            self.end(&container.id, Vec::new());
+        }
+    }
+
+    /// The container is another in name, state or networks.
+    pub(super) fn alter(&mut self, container: &Arc<Container>) {
+        if let Some(tail) = self.tails.get(&container.id) {
+            self.queue.push([Item::Meet(tail.key, Arc::clone(container))]);
+        }
+    }
+
+    /// It runs.
+    pub(super) fn up(&mut self, id: &str) {
+        let Some(tail) = self.tails.get_mut(id) else { return };
+        tail.is_up = true;
+        let key = tail.key;
+        match &tail.by {
+            // Its end may have been read; the reader knows.
+            By::File => {
+                self.read_file(id, false);
+                self.command(Command::Expect(key));
+            }
+            By::Stream(signals) => drop(signals.send(Signal::Up)),
+            By::Nobody => self.read_stream(id, None),
+        }
+    }
+
+    /// It has died: this is told when its last line is out.
+    pub(super) fn down(&mut self, id: &str, code: Option<i64>, event: Option<Lifecycle>) {
+        let Some(tail) = self.tails.get_mut(id) else { return };
+        tail.is_up = false;
+        let key = tail.key;
+        let event = event.map(|event| Item::Lifecycle(key, event));
+        self.end(id, event.into_iter().chain([Item::End(key, code)]).collect());
+    }
+
+    fn end(&mut self, id: &str, then: Vec<Item>) {
+        let Some(tail) = self.tails.get(id) else { return };
+        match &tail.by {
+            By::File => self.command(Command::Finish(tail.key, then)),
+            By::Stream(signals) => drop(signals.send(Signal::Finish(then))),
+            By::Nobody => self.queue.push(then),
+        }
+    }
+
+    /// It was removed.
+    pub(super) fn gone(&mut self, id: &str) {
+        let Some(tail) = self.tails.remove(id) else { return };
+        self.ids.remove(&tail.key);
+        let then = vec![Item::Forget(tail.key)];
+        match tail.by {
+            By::File => self.command(Command::Forget(tail.key, then)),
+            // With its sender gone the task ends when it has read to the end.
+            By::Stream(signals) => drop(signals.send(Signal::Finish(then))),
+            By::Nobody => self.queue.push(then),
+        }
+    }
+
+    /// Something for a lifecycle record.
+    pub(super) fn happened(&mut self, id: &str, event: Lifecycle) {
+        if let Some(tail) = self.tails.get(id) {
+            self.queue.push([Item::Lifecycle(tail.key, event)]);
+        }
+    }
+
+    /// A held container is wanted after all, or is not.
+    pub(super) fn admit(&mut self, id: &str, is_wanted: bool) {
+        let Some(tail) = self.tails.get(id) else { return };
+        let (key, is_up) = (tail.key, tail.is_up);
+        match (&tail.by, is_wanted) {
+            (By::File, true) => self.command(Command::Admit(key)),
+            (By::File, false) => self.command(Command::Drop(key)),
+            (By::Nobody, true) if is_up => self.read_stream(id, None),
+            _ => {}
+        }
+        if !is_wanted {
+            self.tails.remove(id);
+            self.ids.remove(&key);
+            self.queue.push([Item::Forget(key)]);
+        }
+    }
+
+    /// Reads all to where they end now, and no further.
+    pub(super) fn finish_all(&mut self) {
+        let ids: Vec<String> = self.tails.keys().cloned().collect();
+        for id in ids {
+            self.end(&id, Vec::new());
+            if let Some(tail) = self.tails.get_mut(&id) {
+                match std::mem::replace(&mut tail.by, By::Nobody) {
+                    By::Nobody => {}
+                    By::File | By::Stream(_) => drop(self.reading.insert(tail.key)),
+                }
+            }
+        }
+    }
+
+    /// Begins with as many of those that wait as may be read at once; whether any is left.
+    pub(super) fn is_reading(&mut self) -> bool {
+        while self.reading.len() < AT_ONCE
+            && let Some(id) = self.waiting.pop_front()
+        {
+            self.read_once(&id);
+        }
+        !self.reading.is_empty()
+    }
+
+    fn read_once(&mut self, id: &str) {
+        let Some(key) = self.tails.get(id).map(|tail| tail.key) else { return };
+        // The state matters only where no file is.
+        let container = Container { id: id.to_owned(), ..Container::default() };
+        match self.routes.of(&container) {
+            Choice::File(_) => {
+                self.reading.insert(key);
+                self.read_file(id, false);
+                self.command(Command::Finish(key, Vec::new()));
+            }
+            Choice::Stream => {
+                self.reading.insert(key);
+                self.read_stream(id, None);
+            }
+            Choice::Nothing => self.tell_no_file(key),
+        }
+    }
+
+    /// The reader thread says something.
+    pub(super) fn hear(&mut self, report: Report) {
+        match report {
+            Report::Finished(key) => drop(self.reading.remove(&key)),
+            Report::NoWatches if !self.told_no_watches => {
+                self.told_no_watches = true;
+                self.tell(
+                    "no inotify watches are left (fs.inotify.max_user_watches): some files are looked at every second",
+                );
+            }
+            Report::NoWatches => {}
+            Report::Refused(key, error, resume) => self.refused(key, &error, resume),
+        }
+    }
+
+    fn refused(&mut self, key: Key, error: &io::Error, resume: Resume) {
+        let Some(id) = self.ids.get(&key).cloned() else { return };
+        tracing::debug!(%error, id, "not read from its file");
+        if error.kind() == io::ErrorKind::PermissionDenied && !self.told_denied {
+            self.told_denied = true;
+            self.tell("no permission to read log files: reading through the engine instead");
+        }
+        if self.routes.source == Source::File {
+            self.reading.remove(&key);
+            return self.tell_no_file(key);
+        }
+        self.read_stream(&id, Some(resume).filter(|resume| !resume.is_at_start()));
+        if self.tails.get(&id).is_some_and(|tail| !tail.is_up) && !self.once {
+            self.end(&id, Vec::new());
+        }
+    }
+
+    /// A task has read its container to the last end.
+    pub(super) async fn next_ended(&mut self) -> Option<()> {
+        let key = self.streams.join_next().await?.ok()?;
+        self.reading.remove(&key);
+        Some(())
+    }
+
+    /// Ends everything; what was read is on the queue.
+    pub(super) async fn stop(self) {
+        let Tails { commands, wake, mut streams, .. } = self;
+        drop(commands);
+        wake.wake();
+        streams.shutdown().await;
+    }
+
+    fn read_file(&mut self, id: &str, is_held: bool) {
+        let Some(tail) = self.tails.get_mut(id) else { return };
+        tail.by = By::File;
+        let follow = Follow {
+            key: tail.key,
+            id: id.to_owned(),
+            folder: self.routes.folder.join(id),
+            start: tail.start,
+            window: window(self.window, tail.start),
+            max_line_size: self.max_line_size,
+            once: self.once,
+            is_held,
+            on_open: vec![Item::Begin(tail.key, Route::File)],
+        };
+        self.command(Command::Follow(Box::new(follow)));
+    }
+
+    fn read_stream(&mut self, id: &str, resume: Option<Resume>) {
+        let Some(tail) = self.tails.get_mut(id) else { return };
+        let (signals, heard) = unbounded_channel();
+        tail.by = By::Stream(signals);
+        let (key, start) = (tail.key, tail.start);
+        let stream = Stream {
+            docker: self.docker.clone(),
+            queue: Arc::clone(&self.queue),
+            key,
+            id: id.to_owned(),
+            start,
+            resume,
+            window: window(self.window, start),
+            max_line_size: self.max_line_size,
+            once: self.once,
+            first: None,
+        };
+        self.streams.spawn(async move {
+            stream.run(heard).await;
+            key
+        });
+    }
+
+    fn tell_no_file(&self, key: Key) {
+        let text = "has no log file that can be read, and `--source file` allows nothing else";
+        self.queue.push([Item::Notice(Some(key), text.into())]);
+    }
+
+    fn command(&self, command: Command) {
+        // The reader ends only when this sender does.
+        let _ = self.commands.send(command);
+        self.wake.wake();
+    }
+}
+
+/// A search by time stops short of it, so the time itself has to be kept to.
+fn window(window: Window, start: Start) -> Window {
+    match start {
+        Start::Since(since) => Window { since: since.max(window.since), ..window },
+        _ => window,
+    }
+}
