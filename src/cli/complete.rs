@@ -64,7 +64,7 @@ pub fn asked(words: &[OsString]) -> Option<&[OsString]> {
 }
 
 /// The whole answer. `fetch` is called at most once, only when the engine's names are needed, and is given up on after
-/// [`PATIENCE`]; it gets docker's flags as far as they were typed.
+/// two seconds; it gets docker's flags as far as they were typed.
 pub fn answer<F>(command: Command, words: &[OsString], fetch: F) -> String
 where
     F: FnOnce(&Flags, Want) -> Live + Send + 'static,

@@ -32,17 +32,25 @@ pub(super) fn run(words: &[OsString]) -> ExitCode {
     }
 }
 
-fn write(dir: &Path) -> io::Result<()> {
-    for (path, text) in files()? {
+fn write(dir: &Path) -> Result<(), Error> {
+    for (path, text) in files() {
         let path = dir.join(path);
-        fs::create_dir_all(path.parent().unwrap_or(dir))?;
-        fs::write(path, text)?;
+        let made = path.parent().map_or(Ok(()), fs::create_dir_all);
+        made.and_then(|()| fs::write(&path, text)).map_err(|source| Error { path, source })?;
     }
     Ok(())
 }
 
+/// A file that cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write {}", path.display())]
+struct Error {
+    path: PathBuf,
+    source: io::Error,
+}
+
 /// Every generated file: its path below the directory, and its text.
-pub fn files() -> io::Result<Vec<(PathBuf, Vec<u8>)>> {
+fn files() -> Vec<(PathBuf, Vec<u8>)> {
     let mut files = Vec::new();
     for (shell, name) in
         [(Shell::Bash, "docker-logwatch.bash"), (Shell::Fish, "docker-logwatch.fish"), (Shell::Zsh, "_docker-logwatch")]
@@ -57,11 +65,9 @@ pub fn files() -> io::Result<Vec<(PathBuf, Vec<u8>)>> {
     }
     let mut tree = command(false).disable_help_subcommand(true);
     tree.build();
-    files.push(page(&tree)?);
-    for verb in tree.get_subcommands() {
-        files.push(page(verb)?);
-    }
-    Ok(files)
+    files.push(page(&tree));
+    files.extend(tree.get_subcommands().map(page));
+    files
 }
 
 const EXIT_STATUS: &str = r#".SH "EXIT STATUS"
@@ -82,14 +88,15 @@ The Docker engine cannot be reached or refuses us.
 The check that was asked for failed.
 "#;
 
-fn page(command: &Command) -> io::Result<(PathBuf, Vec<u8>)> {
+fn page(command: &Command) -> (PathBuf, Vec<u8>) {
     // A flag that `-h` leaves out for want of room would stand here without its help.
     let command = command.clone().mut_args(|flag| flag.hide_short_help(false));
     let name = command.get_display_name().unwrap_or(command.get_name()).to_owned();
     let page = clap_mangen::Man::new(command).title(&name).manual("User Commands");
     let page = page.source(concat!("docker-logwatch ", env!("CARGO_PKG_VERSION")));
     let mut text = Vec::new();
-    page.render(&mut text)?;
+    // Writing to memory cannot fail.
+    let _ = page.render(&mut text);
     let text = String::from_utf8_lossy(&text).replace(".SH EXTRA\nExamples:\n", ".SH EXAMPLES\n") + EXIT_STATUS;
-    Ok((Path::new("man").join(format!("{name}.1")), text.into_bytes()))
+    (Path::new("man").join(format!("{name}.1")), text.into_bytes())
 }

@@ -10,7 +10,7 @@ use crate::selector::{self, Filter, Glob, Pattern, Selector};
 use crate::time::Timestamp;
 use clap::ValueHint;
 use regex::bytes::Regex;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -190,8 +190,17 @@ impl Watch {
         {
             return Err(format!("nothing lies between: --since is {since}, --until is {until}"));
         }
-        let history = if self.no_follow || self.since.is_some() { None } else { Some(DEFAULT_TAIL) };
         Ok(Options {
+            all: self.all,
+            since: self.since,
+            until: self.until,
+            tail: self.lines_of_history(),
+            follow: !self.no_follow,
+            source: self.source,
+            interval: INTERVAL,
+            max_line_size: self.max_line_size.unwrap_or(MAX_LINE_SIZE),
+            dry_run: self.dry_run,
+            output: self.settings(common),
             selector: Selector {
                 names: self.containers,
                 exclude: self.exclude_container,
@@ -199,36 +208,35 @@ impl Watch {
                 services: self.service,
                 filters: self.filter,
             },
-            all: self.all,
-            since: self.since,
-            until: self.until,
-            tail: match self.tail {
-                None => history,
-                Some(Tail::All) => None,
-                Some(Tail::Last(lines)) => Some(lines),
-            },
-            follow: !self.no_follow,
-            source: self.source,
-            interval: INTERVAL,
-            max_line_size: self.max_line_size.unwrap_or(MAX_LINE_SIZE),
-            dry_run: self.dry_run,
-            output: Settings {
-                format: self.format,
-                timestamps: self.timestamps,
-                metadata: self.metadata,
-                lifecycle: self.lifecycle,
-                ansi: self.ansi,
-                color: common.color(),
-                stream: match self.stream {
-                    StreamChoice::All => None,
-                    StreamChoice::Only(stream) => Some(stream),
-                },
-                include: self.include,
-                exclude: self.exclude,
-                file: self.output.filter(|path| path.as_os_str() != "-"),
-                quiet: common.quiet,
-            },
         })
+    }
+
+    fn lines_of_history(&self) -> Option<u64> {
+        match self.tail {
+            Some(Tail::All) => None,
+            Some(Tail::Last(lines)) => Some(lines),
+            None if self.no_follow || self.since.is_some() => None,
+            None => Some(DEFAULT_TAIL),
+        }
+    }
+
+    fn settings(&self, common: &Common) -> Settings {
+        Settings {
+            format: self.format,
+            timestamps: self.timestamps,
+            metadata: self.metadata,
+            lifecycle: self.lifecycle,
+            ansi: self.ansi,
+            color: common.color(),
+            stream: match self.stream {
+                StreamChoice::All => None,
+                StreamChoice::Only(stream) => Some(stream),
+            },
+            include: self.include.clone(),
+            exclude: self.exclude.clone(),
+            file: self.output.clone().filter(|path| path.as_os_str() != "-"),
+            quiet: common.quiet,
+        }
     }
 }
 
@@ -275,9 +283,14 @@ pub(super) fn run(docker: DockerFlags, as_plugin: bool, watch: Watch, common: &C
     let socket = std::env::var_os(stop::SOCKET).filter(|_| as_plugin);
     match stop::listen(stop.clone(), socket.as_deref()) {
         Ok(()) => answer(docker, options, stop),
-        Err(error) => explain::fail(&error, None, Exit::Failed, common.log_format),
+        Err(error) => explain::fail(&Deaf(error), None, Exit::Failed, common.log_format),
     }
 }
+
+/// Without ears for the order to stop nothing would be flushed at the end.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen for signals")]
+struct Deaf(#[source] io::Error);
 
 /// Hands over to the engine.
 fn answer(docker: DockerFlags, options: Options, _stop: CancellationToken) -> ExitCode {

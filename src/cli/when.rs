@@ -123,6 +123,25 @@ fn date(text: &str, zone: &TimeZone) -> Result<Timestamp, Error> {
 mod tests {
     use super::*;
 
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_written_time_is_read_back(nanos: i64) {
+            prop_assert_eq!(parse(&Timestamp(nanos).to_string()), Ok(Timestamp(nanos)));
+        }
+
+        #[test]
+        fn the_seconds_that_the_engine_takes_are_read_back(nanos in 0..i64::MAX) {
+            prop_assert_eq!(parse(&Timestamp(nanos).api()), Ok(Timestamp(nanos)));
+        }
+
+        #[test]
+        fn nothing_a_user_writes_is_a_panic(text in "[0-9a-zµ.:TZ+ -]{0,24}") {
+            let _ = parse(&text);
+        }
+    }
+
     const NOW: &str = "2026-11-20T23:00:53.037882171Z";
 
     fn check(text: &str, expected: &str) {

@@ -233,6 +233,23 @@ fn the_committed_completions_and_man_pages_are_those_generated_now() {
 }
 
 #[test]
+fn a_file_that_cannot_be_written_is_named_and_ends_with_1() {
+    check(
+        "generate /dev/null/x",
+        "exit 1\n--- stdout\n--- stderr\n\
+         error: cannot write /dev/null/x/completions/docker-logwatch.bash\n  \
+         caused by: Not a directory (os error 20)\n",
+    );
+    check(
+        "generate",
+        "exit 2\n--- stdout\n--- stderr\n\
+         error: the following required arguments were not provided:\n  <DIR>\n\n\
+         Usage: docker-logwatch generate <DIR>\n\n\
+         For more information, try '--help'.\n",
+    );
+}
+
+#[test]
 fn the_generated_bash_completion_is_sound() {
     let file = here("completions/docker-logwatch.bash");
     let script = format!(
@@ -291,6 +308,8 @@ fn docker_hands_us_every_way_to_ask_for_help() {
         ("logwatch --help", "logwatch --help"),
         ("logwatch -h", "logwatch -h"),
         ("help logwatch", "logwatch --help"),
+        ("help logwatch watch", "logwatch watch --help"),
+        ("--help logwatch", "logwatch --help"),
         ("logwatch help", "logwatch --help"),
         ("logwatch watch --help", "logwatch watch --help"),
         ("logwatch help watch", "logwatch watch --help"),
