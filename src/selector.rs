@@ -334,3 +334,197 @@ fn collect(pairs: impl Iterator<Item = (&'static str, String)>) -> Filters {
     }
     filters
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROJECT: &str = "com.docker.compose.project";
+    const SERVICE: &str = "com.docker.compose.service";
+
+    /// The containers of all tests, by name.
+    fn containers() -> Vec<Container> {
+        let container = |name: &str, id: &str, state: &str, labels: &[(&str, &str)]| Container {
+            id: format!("{id:0<64}"),
+            name: name.into(),
+            image: "busybox".into(),
+            labels: labels.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect(),
+            state: state.into(),
+            ..Container::default()
+        };
+        vec![
+            container("web-1", "aa1", "running", &[(PROJECT, "shop"), (SERVICE, "web"), ("tier", "front")]),
+            container("web-2", "aa2", "exited", &[(PROJECT, "shop"), (SERVICE, "web"), ("tier", "front"), ("old", "")]),
+            container("db", "bb1", "paused", &[(PROJECT, "shop"), (SERVICE, "db"), ("tier", "back")]),
+            container("wiki", "db1", "running", &[(PROJECT, "wiki"), (SERVICE, "web")]),
+            container("lone", "cc1", "created", &[]),
+        ]
+    }
+
+    /// Reads words as `watch` does: `-E`, `-p`, `-s` (service) and `-f` take the next word, others name containers.
+    fn selector(line: &str) -> Selector {
+        let mut selector = Selector::default();
+        let mut words = line.split_whitespace();
+        while let Some(word) = words.next() {
+            let mut value = || words.next().unwrap();
+            match word {
+                "-E" => selector.exclude.push(value().parse().unwrap()),
+                "-p" => selector.projects.push(value().into()),
+                "-s" => selector.services.push(value().into()),
+                "-f" => selector.filters.push(value().parse().unwrap()),
+                name => selector.names.push(name.parse().unwrap()),
+            }
+        }
+        selector
+    }
+
+    fn selected(selector: &Selector) -> String {
+        let containers = containers();
+        let names = containers.iter().filter(|container| selector.matches(container)).map(|c| c.name.as_str());
+        names.collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn a_container_is_selected_when_every_kind_of_condition_holds() {
+        for (line, expected) in [
+            ("", "web-1 web-2 db wiki lone"),
+            ("web-1", "web-1"),
+            ("/web-1", "web-1"),
+            ("web", ""),
+            ("web-1 lone", "web-1 lone"),
+            ("aa1", "web-1"),
+            ("aa", "web-1 web-2"),
+            ("AA", ""),
+            ("db", "db wiki"),
+            ("web-*", "web-1 web-2"),
+            ("w?ki", "wiki"),
+            ("web-[13]", "web-1"),
+            ("{db,lone}", "db lone"),
+            ("aa*", ""),
+            ("web-* lone", "web-1 web-2 lone"),
+            ("-E web-*", "db wiki lone"),
+            ("-E web-1 -E lone", "web-2 db wiki"),
+            ("web-* -E *-2", "web-1"),
+            ("web-1 -E web-1", ""),
+            ("-E aa", "web-1 web-2 db wiki lone"),
+            ("-p shop", "web-1 web-2 db"),
+            ("-p shop -p wiki", "web-1 web-2 db wiki"),
+            ("-p sho", ""),
+            ("-s web", "web-1 web-2 wiki"),
+            ("-s web -s db", "web-1 web-2 db wiki"),
+            ("-p shop -s web", "web-1 web-2"),
+            ("lone -p shop", ""),
+            ("-f name=web", "web-1 web-2"),
+            ("-f name=e", "web-1 web-2 lone"),
+            ("-f name=^web-1$", "web-1"),
+            ("-f name=^/web-1$", "web-1"),
+            ("-f name=^/?db", "db"),
+            ("-f name=db -f name=lone", "db lone"),
+            ("-f id=aa", "web-1 web-2"),
+            ("-f id=a1", ""),
+            ("-f id=aa1 -f id=cc", "web-1 lone"),
+            ("-f label=tier", "web-1 web-2 db"),
+            ("-f label=tier=front", "web-1 web-2"),
+            ("-f label=tier=fro", ""),
+            ("-f label=old=", "web-2"),
+            ("-f label=tier -f label=old", "web-2"),
+            ("-f label=tier=front -f label=tier=back", ""),
+            ("-f status=running", "web-1 wiki"),
+            ("-f status=exited -f status=created", "web-2 lone"),
+            ("-f status=running -f name=web", "web-1"),
+            ("-f NAME=db", "db"),
+            ("-f network=none -f volume=v -f ancestor=a -f health=none", "web-1 web-2 db wiki lone"),
+        ] {
+            assert_eq!(selected(&selector(line)), expected, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_word_that_is_no_selection_says_what_would_be() {
+        let keys = "name, id, label, ancestor, status, network, volume, health";
+        for (text, expected) in [
+            ("status", format!("expected KEY=VALUE, KEY being one of {keys}")),
+            ("=x", format!("expected KEY=VALUE, KEY being one of {keys}")),
+            ("name=", format!("expected KEY=VALUE, KEY being one of {keys}")),
+            ("exited=0", format!("no filter is called `exited`; there are {keys}")),
+            ("health=ill", "`health` cannot be `ill`, only starting, healthy, unhealthy, none".into()),
+            ("name=(", "no regular expression: unclosed group".into()),
+        ] {
+            assert_eq!(text.parse::<Filter>().unwrap_err().to_string(), expected, "{text:?}");
+        }
+        let told = |text: &str| text.parse::<Pattern>().unwrap_err().to_string();
+        assert_eq!(told(""), "a container's name cannot be empty");
+        assert_eq!(told("/"), "a container's name cannot be empty");
+        assert_eq!(told("web-["), "no glob: unclosed character class; missing ']'");
+    }
+
+    fn filters(line: &str, of: impl Fn(&Selector) -> Filters) -> String {
+        of(&selector(line)).iter().map(|(key, values)| format!("{key}={} ", values.join("|"))).collect()
+    }
+
+    #[test]
+    fn the_engine_is_asked_only_what_it_can_answer_as_we_would() {
+        let everything =
+            "-f ancestor=nginx -f ancestor=redis -f network=n -f name=a -f id=b -f status=dead -f label=c=d";
+        for (line, remote, listing) in [
+            ("", "", ""),
+            ("web-1 -E x", "", ""),
+            (everything, "ancestor=nginx|redis network=n ", "ancestor=nginx|redis label=c=d network=n status=dead "),
+            ("-f volume=/v -f health=none", "health=none volume=/v ", "health=none volume=/v "),
+            ("-p shop -s web", "", "label=com.docker.compose.project=shop|com.docker.compose.service=web "),
+            ("-p shop -p wiki -f label=k", "", "label=k "),
+        ] {
+            assert_eq!(filters(line, Selector::remote), remote, "{line:?}");
+            assert_eq!(filters(line, Selector::listing), listing, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_status_other_than_running_asks_for_stopped_containers() {
+        for (line, expected) in [
+            ("", false),
+            ("web-1", false),
+            ("-f status=running", false),
+            ("-f status=exited", true),
+            ("-f status=running -f status=created", true),
+        ] {
+            assert_eq!(selector(line).includes_stopped(), expected, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_container_is_named_by_words_and_globs_alone() {
+        for (line, expected) in
+            [("", ""), ("-p shop", ""), ("lone", "lone"), ("w*", "web-1 web-2 wiki"), ("cc", "lone")]
+        {
+            let selector = selector(line);
+            let containers = containers();
+            let named: Vec<&str> =
+                containers.iter().filter(|c| selector.names_container(c)).map(|c| c.name.as_str()).collect();
+            assert_eq!(named.join(" "), expected, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn words_that_stand_for_nothing_are_told_and_globs_are_not() {
+        for (line, expected) in [
+            ("", &[][..]),
+            ("web-1 lone aa2", &[]),
+            ("web web-1 ff", &["web", "ff"]),
+            ("nothing-* web", &["web"]),
+            ("web -p shop", &["web"]),
+        ] {
+            assert_eq!(selector(line).unmatched(containers().iter()), expected, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_word_that_is_a_name_stops_to_stand_for_ids_once_settled() {
+        let mut selector = selector("db aa w*");
+        assert_eq!(selected(&selector), "web-1 web-2 db wiki");
+        selector.names.pop();
+        selector.settle(containers().iter());
+        assert_eq!(selected(&selector), "web-1 web-2 db");
+        assert_eq!(selector.unmatched(containers()[..2].iter()), ["db"]);
+    }
+}

@@ -29,15 +29,15 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Writes the report of a failure to stderr and returns the code for one at run time.
-pub(super) fn fail(error: &(dyn Error + 'static), hint: Option<&str>, format: LogFormat) -> ExitCode {
+/// Writes the report of a failure to stderr and passes on the code that goes with it.
+pub(super) fn fail(error: &(dyn Error + 'static), hint: Option<&str>, exit: Exit, format: LogFormat) -> ExitCode {
     let report = match format {
         LogFormat::Text => report(error, hint),
         LogFormat::Json => report_json(error, hint),
     };
     // With stderr gone the exit code is all that is left to say.
     let _ = std::io::stderr().write_all(report.as_bytes());
-    Exit::Failed.into()
+    exit.into()
 }
 
 /// The error, each of its causes, and the advice, a line each:

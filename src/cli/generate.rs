@@ -1,74 +1,102 @@
 //! Completions and man pages, written from the clap tree.
 //!
 //! In: a directory. Out: `completions/` and `man/` in it, as they are committed; a test compares them with what is
-//! generated now. Static completions are for the program that runs on its own; docker asks [`super::complete`] instead.
+//! generated now. Static completions are for the program that runs on its own: docker asks [`super::complete`] instead.
 
-use super::{LogFormat, command, explain};
-use crate::cli::explain::Exit;
-use clap::{Command, ValueHint};
+use super::explain::{self, Exit};
+use super::{LogFormat, command, refuse};
+use clap::{Command, Parser, ValueHint};
 use clap_complete::Shell;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::{fs, io};
 
-/// Write shell completions and man pages into a directory
-#[derive(Clone, Debug, clap::Args)]
-pub struct Generate {
+/// The word that asks for it. It is no part of the clap tree, where it would be in every generated file.
+pub(super) const WORD: &str = "generate";
+
+/// Write shell completions and man pages
+#[derive(Debug, Parser)]
+#[command(name = "docker-logwatch generate", no_binary_name = true)]
+struct Generate {
     /// Directory that gets `completions/` and `man/`
     #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
     dir: PathBuf,
 }
 
-pub(super) fn run(generate: &Generate, format: LogFormat) -> ExitCode {
-    match write(&generate.dir) {
-        Ok(()) => Exit::Done.into(),
-        Err(error) => explain::fail(&error, None, format),
+pub(super) fn run(words: &[OsString]) -> ExitCode {
+    match Generate::try_parse_from(words).map(|generate| write(&generate.dir)) {
+        Ok(Ok(())) => Exit::Done.into(),
+        Ok(Err(error)) => explain::fail(&error, None, Exit::Failed, LogFormat::Text),
+        Err(error) => refuse(&error),
     }
 }
 
-fn write(dir: &Path) -> io::Result<()> {
-    for (path, text) in files()? {
+fn write(dir: &Path) -> Result<(), Error> {
+    for (path, text) in files() {
         let path = dir.join(path);
-        fs::create_dir_all(path.parent().unwrap_or(dir))?;
-        fs::write(path, text)?;
+        let made = path.parent().map_or(Ok(()), fs::create_dir_all);
+        made.and_then(|()| fs::write(&path, text)).map_err(|source| Error { path, source })?;
     }
     Ok(())
 }
 
+/// A file that cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write {}", path.display())]
+struct Error {
+    path: PathBuf,
+    source: io::Error,
+}
+
 /// Every generated file: its path below the directory, and its text.
-pub fn files() -> io::Result<Vec<(PathBuf, Vec<u8>)>> {
+fn files() -> Vec<(PathBuf, Vec<u8>)> {
     let mut files = Vec::new();
-    for shell in [Shell::Bash, Shell::Fish, Shell::Zsh] {
+    for (shell, name) in
+        [(Shell::Bash, "docker-logwatch.bash"), (Shell::Fish, "docker-logwatch.fish"), (Shell::Zsh, "_docker-logwatch")]
+    {
         let mut text = Vec::new();
-        clap_complete::generate(shell, &mut visible(), "docker-logwatch", &mut text);
-        let name = match shell {
-            Shell::Bash => "docker-logwatch.bash",
-            Shell::Fish => "docker-logwatch.fish",
-            _ => "_docker-logwatch",
-        };
+        clap_complete::generate(shell, &mut command(false), "docker-logwatch", &mut text);
+        // clap_complete 4.6.11 writes the dash of our name in two ways, so that the script would not find its own cases.
+        if shell == Shell::Bash {
+            text = String::from_utf8_lossy(&text).replace("docker__subcmd__logwatch", "docker__logwatch").into_bytes();
+        }
         files.push((Path::new("completions").join(name), text));
     }
-    let mut tree = visible().disable_help_subcommand(true);
+    let mut tree = command(false).disable_help_subcommand(true);
     tree.build();
-    files.push(page(&tree)?);
-    for verb in tree.get_subcommands() {
-        files.push(page(verb)?);
-    }
-    Ok(files)
+    files.push(page(&tree));
+    files.extend(tree.get_subcommands().map(page));
+    files
 }
 
-/// The tree without its hidden commands, which the generators would show.
-fn visible() -> Command {
-    let all = command(false);
-    let verbs: Vec<Command> = all.get_subcommands().filter(|verb| !verb.is_hide_set()).cloned().collect();
-    let hidden = all.get_subcommands().any(Command::is_hide_set);
-    assert!(hidden && !verbs.is_empty());
-    all
-}
+const EXIT_STATUS: &str = r#".SH "EXIT STATUS"
+.TP
+0
+Done; or stopped by SIGINT or SIGTERM, or by the reader of stdout going away.
+.TP
+1
+It failed at run time.
+.TP
+2
+Usage: an unknown flag or a bad value.
+.TP
+3
+The Docker engine cannot be reached or refuses us.
+.TP
+4
+The check that was asked for failed.
+"#;
 
-fn page(command: &Command) -> io::Result<(PathBuf, Vec<u8>)> {
-    let mut text = Vec::new();
+fn page(command: &Command) -> (PathBuf, Vec<u8>) {
+    // A flag that `-h` leaves out for want of room would stand here without its help.
+    let command = command.clone().mut_args(|flag| flag.hide_short_help(false));
     let name = command.get_display_name().unwrap_or(command.get_name()).to_owned();
-    clap_mangen::Man::new(command.clone()).render(&mut text)?;
-    Ok((Path::new("man").join(format!("{name}.1")), text))
+    let page = clap_mangen::Man::new(command).title(&name).manual("User Commands");
+    let page = page.source(concat!("docker-logwatch ", env!("CARGO_PKG_VERSION")));
+    let mut text = Vec::new();
+    // Writing to memory cannot fail.
+    let _ = page.render(&mut text);
+    let text = String::from_utf8_lossy(&text).replace(".SH EXTRA\nExamples:\n", ".SH EXAMPLES\n") + EXIT_STATUS;
+    (Path::new("man").join(format!("{name}.1")), text.into_bytes())
 }

@@ -22,7 +22,10 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Follow the logs of every container: no line lost, none twice
 #[derive(Clone, Debug, Parser)]
@@ -37,8 +40,6 @@ struct Cli {
 #[derive(Clone, Debug, Subcommand)]
 enum Verb {
     Watch(Box<watch::Watch>),
-    #[command(hide = true)]
-    Generate(generate::Generate),
 }
 
 const EXAMPLES: &str = "\
@@ -82,7 +83,7 @@ pub struct Common {
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "Docker engine")]
 struct OwnDocker {
-    /// Engine to connect to, such as `unix:///run/docker.sock` [default: as docker finds it]
+    /// Engine, such as `unix:///run/docker.sock` [default: as docker finds it]
     #[arg(short = 'H', long, global = true, value_name = "HOST", conflicts_with = "context")]
     host: Option<String>,
 
@@ -180,6 +181,9 @@ pub fn main() -> ExitCode {
     if let Some(words) = complete::asked(&called.rest) {
         return say(&complete::answer(command, words, live));
     }
+    if called.rest.first().is_some_and(|word| word == generate::WORD) {
+        return generate::run(&called.rest[1..]);
+    }
     let as_plugin = called.as_plugin;
     match read(command, called) {
         Ok((docker, cli)) => run(docker, as_plugin, cli),
@@ -244,7 +248,9 @@ fn refuse(error: &clap::Error) -> ExitCode {
 /// Writes an answer to stdout; a reader that went away had enough.
 fn say(answer: &str) -> ExitCode {
     match std::io::stdout().write_all(answer.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => explain::fail(&error, None, LogFormat::Text),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            explain::fail(&error, None, Exit::Failed, LogFormat::Text)
+        }
         _ => Exit::Done.into(),
     }
 }
@@ -256,7 +262,6 @@ fn run(docker: DockerFlags, as_plugin: bool, cli: Cli) -> ExitCode {
     }
     match cli.verb {
         Verb::Watch(watch) => watch::run(docker, as_plugin, *watch, &cli.common),
-        Verb::Generate(generate) => generate::run(&generate, cli.common.log_format),
     }
 }
 
@@ -287,13 +292,17 @@ fn level(docker: &DockerFlags, common: &Common) -> Result<LevelFilter, String> {
     }
 }
 
-/// Diagnostics go to stderr. On a terminal and in a journal the time is known; JSON goes where it may not be.
+/// Diagnostics go to stderr, those of the libraries below us only when they matter or everything is asked for. Text is for
+/// a terminal or a journal, which knows the time; JSON may go anywhere.
 fn diagnose(level: LevelFilter, format: LogFormat) {
-    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
-    let set = match format {
-        LogFormat::Text => subscriber.without_time().with_target(false).with_ansi(false).try_init(),
-        LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
+    let theirs = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) };
+    let filter = Targets::new().with_target("logwatch", level).with_default(theirs);
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    let layer = match format {
+        LogFormat::Text => layer.without_time().with_target(false).boxed(),
+        LogFormat::Json => layer.json().flatten_event(true).boxed(),
     };
+    let set = tracing_subscriber::registry().with(filter).with(layer).try_init();
     // Only a second call can fail, and then the first one's choice stands.
     debug_assert!(set.is_ok());
 }
@@ -301,4 +310,75 @@ fn diagnose(level: LevelFilter, format: LogFormat) {
 /// Asks the engine for names to complete; whatever fails, there are none.
 fn live(_docker: &Flags, _want: complete::Want) -> complete::Live {
     complete::Live::default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clap_tree_holds_together() {
+        command(true).debug_assert();
+        command(false).debug_assert();
+    }
+
+    #[test]
+    fn the_color_flag_goes_before_the_environment() {
+        use When::{Always, Auto, Never};
+        for (flag, no_color, force, expected) in [
+            (Auto, None, None, Auto),
+            (Auto, Some(""), Some(""), Auto),
+            (Auto, Some("1"), None, Never),
+            (Auto, Some("1"), Some("1"), Never),
+            (Auto, None, Some("1"), Always),
+            (Auto, None, Some("0"), Auto),
+            (Always, Some("1"), None, Always),
+            (Never, None, Some("1"), Never),
+        ] {
+            let variable = |name: &str| if name == "NO_COLOR" { no_color } else { force }.map(OsString::from);
+            assert_eq!(color(flag, variable), expected, "{flag:?} NO_COLOR={no_color:?} CLICOLOR_FORCE={force:?}");
+        }
+    }
+
+    #[test]
+    fn our_flags_set_the_level_before_dockers() {
+        for (line, expected) in [
+            ("logwatch watch", Ok(LevelFilter::WARN)),
+            ("logwatch -v watch", Ok(LevelFilter::INFO)),
+            ("logwatch watch -vv", Ok(LevelFilter::DEBUG)),
+            ("logwatch watch -vvv", Ok(LevelFilter::TRACE)),
+            ("logwatch watch -q", Ok(LevelFilter::ERROR)),
+            ("-D logwatch watch", Ok(LevelFilter::DEBUG)),
+            ("-D logwatch watch -q", Ok(LevelFilter::ERROR)),
+            ("-l info logwatch watch", Ok(LevelFilter::INFO)),
+            ("-l FATAL logwatch watch", Ok(LevelFilter::ERROR)),
+            ("-l error logwatch watch -v", Ok(LevelFilter::INFO)),
+            (
+                "-l loud logwatch watch",
+                Err("docker's log level cannot be `loud`, only debug, info, warn, error or fatal"),
+            ),
+        ] {
+            let called = plugin::split(line.split_whitespace().map(OsString::from).collect());
+            let (docker, cli) = read(command(true), called).unwrap();
+            assert_eq!(level(&docker, &cli.common), expected.map_err(str::to_owned), "{line}");
+        }
+    }
+
+    #[test]
+    fn on_our_own_dockers_flags_are_ours_before_and_behind_the_verb() {
+        let line = "-H unix:///s watch --tls=false --tlsverify --tlscacert a --tlscert b --tlskey c --config d";
+        let flags = Flags {
+            host: Some("unix:///s".into()),
+            context: None,
+            tls: Some(false),
+            tlsverify: Some(true),
+            tlscacert: Some("a".into()),
+            tlscert: Some("b".into()),
+            tlskey: Some("c".into()),
+            config_dir: Some("d".into()),
+        };
+        let called = plugin::split(line.split_whitespace().map(OsString::from).collect());
+        let (docker, _) = read(command(false), called).unwrap();
+        assert_eq!(docker, DockerFlags { endpoint: flags, ..DockerFlags::default() });
+    }
 }

@@ -258,6 +258,7 @@ fn unquoted(value: &OsStr) -> &OsStr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn words(line: &str) -> Vec<OsString> {
         line.split_whitespace().map(|word| if word == "''" { "".into() } else { word.into() }).collect()
@@ -374,6 +375,33 @@ mod tests {
             ..Flags::default()
         };
         check(line, true, "watch -- a", endpoint(flags));
+    }
+
+    proptest! {
+        /// However a value is attached, it arrives, and what stands behind our name is not looked at.
+        #[test]
+        fn any_value_survives_any_form(value in "[^\0]{1,12}", form in 0..5, rest: Vec<String>) {
+            let front: Vec<String> = match form {
+                0 => vec!["--host".into(), value.clone()],
+                1 => vec![format!("--host={value}")],
+                2 => vec!["-H".into(), value.clone()],
+                3 => vec![format!("-DH={value}")],
+                _ => vec![format!("-DH{value}")],
+            };
+            // In this form a value's own `=` in front is the flag's.
+            prop_assume!(form != 4 || !value.starts_with('='));
+            let words = front.into_iter().chain(["logwatch".into()]).chain(rest.iter().cloned());
+            let invocation = split(words.map(OsString::from).collect());
+            prop_assert_eq!(invocation.docker.endpoint.host, Some(value));
+            prop_assert_eq!(invocation.rest, rest.into_iter().map(OsString::from).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn words_that_docker_did_not_send_stay_as_they_are(words: Vec<String>) {
+            let words: Vec<OsString> = words.into_iter().map(OsString::from).collect();
+            let invocation = split(words.clone());
+            prop_assert!(invocation.as_plugin || invocation.rest == words);
+        }
     }
 
     #[test]

@@ -132,3 +132,154 @@ fn ignored() -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::process::{Pid, Signal, kill_process};
+    use std::io::{BufRead, BufReader, Lines};
+    use std::os::unix::net::UnixListener;
+    use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+    use std::time::Duration;
+
+    /// Set for a child that stays when it is told to stop, as if blocked in a write.
+    const STAYS: &str = "STAYS";
+
+    /// The program under test: listens, says so, and ends when told to, with all happenings on stdout.
+    #[test]
+    #[ignore = "the other tests run it as their child"]
+    fn child() {
+        let log = tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG);
+        log.with_writer(io::stdout).without_time().with_target(false).with_ansi(false).init();
+        let token = CancellationToken::new();
+        listen(token.clone(), std::env::var_os(SOCKET).as_deref()).unwrap();
+        println!("ready");
+        runtime::Builder::new_current_thread().build().unwrap().block_on(token.cancelled());
+        println!("stopped");
+        if std::env::var_os(STAYS).is_some() {
+            thread::sleep(Duration::from_secs(60));
+        }
+    }
+
+    struct Run {
+        child: Child,
+        lines: Lines<BufReader<ChildStdout>>,
+    }
+
+    impl Run {
+        fn start(variables: &[(&str, &str)]) -> Run {
+            Run::start_under(Command::new(std::env::current_exe().unwrap()), variables)
+        }
+
+        fn start_under(mut command: Command, variables: &[(&str, &str)]) -> Run {
+            command.args(["--exact", "cli::stop::tests::child", "--ignored", "--nocapture"]);
+            command.stdout(Stdio::piped()).env_remove(SOCKET).env_remove(STAYS).envs(variables.iter().copied());
+            let mut child = command.spawn().unwrap();
+            let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            let mut run = Run { child, lines };
+            run.wait_for("ready");
+            run
+        }
+
+        /// Reads on until a line has this in it.
+        fn wait_for(&mut self, text: &str) {
+            assert!(self.lines.any(|line| line.unwrap().contains(text)), "ended without {text:?}");
+        }
+
+        fn signal(&self, signal: Signal) {
+            kill_process(Pid::from_child(&self.child), signal).unwrap();
+        }
+
+        /// Signals, and waits until it was heard: pending signals of a kind merge.
+        fn signal_heard(&mut self, signal: Signal) {
+            self.signal(signal);
+            self.wait_for("by a signal");
+        }
+
+        fn end(mut self) -> ExitStatus {
+            self.child.wait().unwrap()
+        }
+    }
+
+    impl Drop for Run {
+        fn drop(&mut self) {
+            let _ = self.child.kill();
+        }
+    }
+
+    /// Docker's end of the plugin socket, with the name that it gives in the environment.
+    fn docker(test: &str) -> (UnixListener, String) {
+        let name = format!("docker_cli_{test}_{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        (UnixListener::bind_addr(&address).unwrap(), format!("@{name}"))
+    }
+
+    #[test]
+    fn one_signal_of_any_kind_stops() {
+        for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+            let mut run = Run::start(&[]);
+            run.signal(signal);
+            run.wait_for("stopped");
+            assert_eq!(run.end().code(), Some(0), "{signal:?}");
+        }
+    }
+
+    #[test]
+    fn the_third_signal_ends_the_process_however_busy_it_is() {
+        for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
+            let mut run = Run::start(&[(STAYS, "1")]);
+            run.signal_heard(Signal::INT);
+            run.signal_heard(signal);
+            run.signal(signal);
+            assert_eq!(run.end().code(), Some(code), "{signal:?}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_dockers_socket_stops() {
+        let (listener, name) = docker("end");
+        let mut run = Run::start(&[(SOCKET, &name)]);
+        let (connection, _) = listener.accept().unwrap();
+        drop(connection);
+        run.wait_for("stopped");
+        assert_eq!(run.end().code(), Some(0));
+    }
+
+    #[test]
+    fn the_end_of_dockers_socket_and_a_signal_are_one_order_and_count_as_one_signal() {
+        let (listener, name) = docker("both");
+        let mut run = Run::start(&[(SOCKET, &name), (STAYS, "1")]);
+        let (connection, _) = listener.accept().unwrap();
+        drop(connection);
+        run.wait_for("by docker");
+        run.wait_for("stopped");
+        run.signal_heard(Signal::INT);
+        run.signal_heard(Signal::INT);
+        assert_eq!(run.child.try_wait().unwrap(), None);
+        run.signal(Signal::INT);
+        assert_eq!(run.end().code(), Some(130));
+    }
+
+    #[test]
+    fn a_docker_that_is_gone_hinders_nobody() {
+        for name in ["@docker_cli_gone", "/nowhere/socket", "@", ""] {
+            let mut run = Run::start(&[(SOCKET, name)]);
+            run.signal(Signal::TERM);
+            run.wait_for("stopped");
+            assert_eq!(run.end().code(), Some(0), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_signal_that_we_were_started_to_ignore_stays_ignored() {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]).arg(std::env::current_exe().unwrap());
+        let mut run = Run::start_under(shell, &[]);
+        for _ in 0..4 {
+            run.signal(Signal::HUP);
+        }
+        run.signal_heard(Signal::TERM);
+        run.wait_for("stopped");
+        assert_eq!(run.end().code(), Some(0));
+    }
+}

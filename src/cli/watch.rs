@@ -10,7 +10,7 @@ use crate::selector::{self, Filter, Glob, Pattern, Selector};
 use crate::time::Timestamp;
 use clap::ValueHint;
 use regex::bytes::Regex;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Follow the logs of every matching container, including those that start later
 ///
-/// A container that starts after the watch began is read from its first line. A stopped one is shown when it is named, or
-/// with `--all`.
+/// Each line is shown once, in the order in which its container wrote it, whether its log is rotated meanwhile, the engine
+/// restarted or the container removed. A stopped container is shown when it is named, or with `--all`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Watch {
@@ -60,8 +60,10 @@ pub struct Watch {
     #[arg(long, value_name = "TIME", value_parser = when::parse, help_heading = READING)]
     until: Option<Timestamp>,
 
-    /// Lines of history per container, or `all` [default: 10; all with `--since` or `--no-follow`]
-    #[arg(short = 'n', long, value_name = "N", value_parser = tail, help_heading = READING)]
+    /// Lines of history, or `all` [default: 10; all with `--since`, `--no-follow`]
+    ///
+    /// They are counted for each container. One that starts after the watch began is read from its first line.
+    #[arg(short = 'n', long, value_name = "N", value_parser = tail, allow_negative_numbers = true, help_heading = READING)]
     tail: Option<Tail>,
 
     /// Read what is there, then exit
@@ -73,11 +75,11 @@ pub struct Watch {
     stream: StreamChoice,
 
     /// Only lines whose message matches; repeatable, one match is enough
-    #[arg(short, long, value_name = "REGEX", value_parser = regex, help_heading = READING)]
+    #[arg(short, long, value_name = "REGEX", value_parser = regex, allow_hyphen_values = true, help_heading = READING)]
     include: Vec<Regex>,
 
     /// No lines whose message matches; repeatable
-    #[arg(short = 'e', long, value_name = "REGEX", value_parser = regex, help_heading = READING)]
+    #[arg(short = 'e', long, value_name = "REGEX", value_parser = regex, allow_hyphen_values = true, help_heading = READING)]
     exclude: Vec<Regex>,
 
     /// How containers are read
@@ -188,8 +190,17 @@ impl Watch {
         {
             return Err(format!("nothing lies between: --since is {since}, --until is {until}"));
         }
-        let history = if self.no_follow || self.since.is_some() { None } else { Some(DEFAULT_TAIL) };
         Ok(Options {
+            all: self.all,
+            since: self.since,
+            until: self.until,
+            tail: self.lines_of_history(),
+            follow: !self.no_follow,
+            source: self.source,
+            interval: INTERVAL,
+            max_line_size: self.max_line_size.unwrap_or(MAX_LINE_SIZE),
+            dry_run: self.dry_run,
+            output: self.settings(common),
             selector: Selector {
                 names: self.containers,
                 exclude: self.exclude_container,
@@ -197,42 +208,43 @@ impl Watch {
                 services: self.service,
                 filters: self.filter,
             },
-            all: self.all,
-            since: self.since,
-            until: self.until,
-            tail: match self.tail {
-                None => history,
-                Some(Tail::All) => None,
-                Some(Tail::Last(lines)) => Some(lines),
-            },
-            follow: !self.no_follow,
-            source: self.source,
-            interval: INTERVAL,
-            max_line_size: self.max_line_size.unwrap_or(MAX_LINE_SIZE),
-            dry_run: self.dry_run,
-            output: Settings {
-                format: self.format,
-                timestamps: self.timestamps,
-                metadata: self.metadata,
-                lifecycle: self.lifecycle,
-                ansi: self.ansi,
-                color: common.color(),
-                stream: match self.stream {
-                    StreamChoice::All => None,
-                    StreamChoice::Only(stream) => Some(stream),
-                },
-                include: self.include,
-                exclude: self.exclude,
-                file: self.output.filter(|path| path.as_os_str() != "-"),
-                quiet: common.quiet,
-            },
         })
+    }
+
+    fn lines_of_history(&self) -> Option<u64> {
+        match self.tail {
+            Some(Tail::All) => None,
+            Some(Tail::Last(lines)) => Some(lines),
+            None if self.no_follow || self.since.is_some() => None,
+            None => Some(DEFAULT_TAIL),
+        }
+    }
+
+    fn settings(&self, common: &Common) -> Settings {
+        Settings {
+            format: self.format,
+            timestamps: self.timestamps,
+            metadata: self.metadata,
+            lifecycle: self.lifecycle,
+            ansi: self.ansi,
+            color: common.color(),
+            stream: match self.stream {
+                StreamChoice::All => None,
+                StreamChoice::Only(stream) => Some(stream),
+            },
+            include: self.include.clone(),
+            exclude: self.exclude.clone(),
+            file: self.output.clone().filter(|path| path.as_os_str() != "-"),
+            quiet: common.quiet,
+        }
     }
 }
 
 fn tail(text: &str) -> Result<Tail, String> {
     match text {
         "all" => Ok(Tail::All),
+        // As `docker logs` takes it.
+        number if number.parse::<i64>().is_ok_and(|number| number < 0) => Ok(Tail::All),
         number => number.parse().map(Tail::Last).map_err(|_| "expected a number of lines or `all`".to_owned()),
     }
 }
@@ -271,12 +283,157 @@ pub(super) fn run(docker: DockerFlags, as_plugin: bool, watch: Watch, common: &C
     let socket = std::env::var_os(stop::SOCKET).filter(|_| as_plugin);
     match stop::listen(stop.clone(), socket.as_deref()) {
         Ok(()) => answer(docker, options, stop),
-        Err(error) => explain::fail(&error, None, common.log_format),
+        Err(error) => explain::fail(&Deaf(error), None, Exit::Failed, common.log_format),
     }
 }
+
+/// Without ears for the order to stop nothing would be flushed at the end.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen for signals")]
+struct Deaf(#[source] io::Error);
 
 /// Hands over to the engine.
 fn answer(docker: DockerFlags, options: Options, _stop: CancellationToken) -> ExitCode {
     let _ = writeln!(std::io::stderr(), "{docker:?}\n{options:?}");
     Exit::Done.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Cli, Verb, command};
+    use super::*;
+    use crate::output::When;
+    use clap::FromArgMatches;
+
+    fn try_options(line: &str) -> Result<Options, String> {
+        let words = line.split_whitespace();
+        let matches = command(true).no_binary_name(true).try_get_matches_from(["watch"].into_iter().chain(words));
+        let cli = matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| error.to_string())?;
+        let Verb::Watch(watch) = cli.verb;
+        watch.options(&cli.common)
+    }
+
+    fn options(line: &str) -> Options {
+        try_options(line).unwrap_or_else(|error| panic!("{line}: {error}"))
+    }
+
+    #[test]
+    fn without_flags_everything_is_followed_from_its_last_ten_lines() {
+        let Options { selector, all, since, until, tail, follow, source, interval, max_line_size, dry_run, output } =
+            options("--color never");
+        assert!(selector.names.is_empty() && selector.filters.is_empty() && selector.exclude.is_empty());
+        assert_eq!((all, since, until, tail, follow, dry_run), (false, None, None, Some(10), true, false));
+        assert_eq!((source, interval, max_line_size), (Source::Auto, Duration::from_secs(30), 1_048_576));
+        assert_eq!((output.format, output.ansi, output.stream), (Format::Text, Ansi::Auto, None));
+        assert_eq!((output.timestamps, output.metadata, output.lifecycle, output.quiet), (false, false, false, false));
+        assert_eq!((output.color, output.file), (When::Never, None));
+        assert!(output.include.is_empty() && output.exclude.is_empty());
+    }
+
+    #[test]
+    fn history_is_ten_lines_when_following_and_all_of_it_when_asked_by_time_or_once() {
+        for (line, tail) in [
+            ("", Some(10)),
+            ("--until 1h", Some(10)),
+            ("--no-follow", None),
+            ("--since 1h", None),
+            ("--since 1h --no-follow", None),
+            ("--tail all", None),
+            ("-n -1", None),
+            ("-n 0", Some(0)),
+            ("-n 5", Some(5)),
+            ("-n 5 --no-follow", Some(5)),
+            ("--tail=7 --since 1h", Some(7)),
+        ] {
+            assert_eq!(options(line).tail, tail, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn every_flag_reaches_its_option() {
+        let asked = options(
+            "web-* db -f status=running -f label=a=b -p shop -p blog --service web -E x -E y -a --since 100.5 --until 200 \
+             --no-follow --stream stderr -i a -i b -e c --source file --max-line-size 64KiB --dry-run --format json -t \
+             --metadata --lifecycle --ansi strip -o out.log --color always -q",
+        );
+        let Selector { names, exclude, projects, services, filters } = asked.selector;
+        assert_eq!((names.len(), exclude.len(), filters.len()), (2, 2, 2));
+        assert_eq!((projects, services), (vec!["shop".to_owned(), "blog".into()], vec!["web".to_owned()]));
+        assert_eq!((asked.since, asked.until), (Some(Timestamp(100_500_000_000)), Some(Timestamp(200_000_000_000))));
+        assert_eq!((asked.all, asked.follow, asked.dry_run), (true, false, true));
+        assert_eq!((asked.source, asked.max_line_size), (Source::File, 65_536));
+        let output = asked.output;
+        assert_eq!((output.format, output.ansi, output.stream), (Format::Json, Ansi::Strip, Some(Stream::Stderr)));
+        assert_eq!((output.timestamps, output.metadata, output.lifecycle, output.quiet), (true, true, true, true));
+        assert_eq!((output.color, output.file), (When::Always, Some("out.log".into())));
+        let patterns = |regexes: &[Regex]| regexes.iter().map(Regex::to_string).collect::<Vec<_>>().join(" ");
+        assert_eq!((patterns(&output.include), patterns(&output.exclude)), ("a b".into(), "c".into()));
+    }
+
+    #[test]
+    fn a_pattern_may_begin_with_a_dash() {
+        let output = options("-i -x -e --y").output;
+        assert_eq!((output.include[0].as_str(), output.exclude[0].as_str()), ("-x", "--y"));
+    }
+
+    #[test]
+    fn a_dash_as_file_is_stdout() {
+        assert_eq!(options("-o -").output.file, None);
+    }
+
+    #[test]
+    fn every_route_and_stream_has_its_word() {
+        for (line, source) in [("auto", Source::Auto), ("file", Source::File), ("stream", Source::Stream)] {
+            assert_eq!(options(&format!("--source {line}")).source, source);
+        }
+        for (line, stream) in [("stdout", Some(Stream::Stdout)), ("stderr", Some(Stream::Stderr)), ("all", None)] {
+            assert_eq!(options(&format!("--stream {line}")).output.stream, stream);
+        }
+    }
+
+    #[test]
+    fn sizes_tell_decimal_from_binary_units() {
+        for (text, bytes) in [
+            ("1048576", 1_048_576),
+            ("1", 1),
+            ("16b", 16),
+            ("64k", 64_000),
+            ("64kB", 64_000),
+            ("64KiB", 65_536),
+            ("64Ki", 65_536),
+            ("1MB", 1_000_000),
+            ("1MiB", 1_048_576),
+            ("1 mib", 1_048_576),
+            ("2GiB", 2_147_483_648),
+        ] {
+            assert_eq!(size(text), Ok(bytes), "{text:?}");
+        }
+        for text in ["", "0", "k", "-1", "1.5MiB", "1TiB", "99999999999999999999", "99999999999999GiB", "one"] {
+            assert!(size(text).is_err_and(|error| error.starts_with("expected bytes")), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_in_one_line() {
+        for (line, expected) in [
+            ("-i (", "error: invalid value '(' for '--include <REGEX>': unclosed group"),
+            (
+                "-e [z-a]",
+                "error: invalid value '[z-a]' for '--exclude <REGEX>': invalid character class range, the start must be <= the end",
+            ),
+            ("-n ten", "error: invalid value 'ten' for '--tail <N>': expected a number of lines or `all`"),
+            ("--stream both", "error: invalid value 'both' for '--stream <STREAM>'"),
+            ("--source rotate", "error: invalid value 'rotate' for '--source <ROUTE>'"),
+            (
+                "--since 100 --until 50",
+                "nothing lies between: --since is 1970-01-01T00:01:40.000000000Z, --until is 1970-01-01T00:00:50.000000000Z",
+            ),
+            ("-q -v", "error: the argument '--quiet' cannot be used with '--verbose...'"),
+            ("--resume", "error: unexpected argument '--resume' found"),
+            ("--listen x", "error: unexpected argument '--listen' found"),
+        ] {
+            let error = try_options(line).unwrap_err();
+            assert_eq!(error.lines().next(), Some(expected), "{line:?}");
+        }
+    }
 }
