@@ -90,7 +90,7 @@ check_deps() {
     [ -z "$binary" ] || [ "$demo" = yes ] || return 0
     minimum=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
     { has cargo && has rustc; } || fail "Rust is missing (cargo and rustc $minimum or later): install it as https://rustup.rs tells"
-    found=$(rustc --version | cut -d ' ' -f 2)
+    found=$(rustc --version | cut -d ' ' -f 2) || fail "rustc is there but does not run: see above"
     [ "$(printf '%s\n' "$minimum" "$found" | sort -V | head -n 1)" = "$minimum" ] ||
         fail "rustc is $found, but $minimum or later is needed: run \`rustup update\`, or install it as https://rustup.rs tells"
     has cc || fail "a C compiler is missing: run this again with --deps, or install gcc and libc6-dev"
