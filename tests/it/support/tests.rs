@@ -109,6 +109,13 @@ fn the_proxy_breaks_what_it_is_told_to_and_counts_what_it_lets_pass() {
     let asked = Instant::now();
     assert!(ask(&["ps"]).0 && asked.elapsed() >= Duration::from_millis(200));
     proxy.heal();
+    engine.run("done", &[], &["--count", "5000"]);
+    engine.wait("done");
+    let logs = |host: &str| engine.command().env("DOCKER_HOST", host).args(["logs", "done"]).output().unwrap();
+    assert!(logs(&proxy.host()).stdout == logs(&engine.host()).stdout);
+    proxy.on("/logs", Fault::Corrupt);
+    assert!(logs(&proxy.host()).stdout != logs(&engine.host()).stdout);
+    proxy.heal();
     proxy.on("", Fault::Hangup);
     assert!(!ask(&["ps"]).0);
     proxy.heal();
