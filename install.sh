@@ -208,7 +208,7 @@ demo_up() {
     as_root true
     # Ctrl-C is for the watch: what it must not reach has a process group of its own.
     set -m
-    as_root dockerd --config-file "$engine/daemon.json" --data-root "$engine/data" --exec-root "$engine/exec" \
+    as_root env TMPDIR="$engine" dockerd --config-file "$engine/daemon.json" --data-root "$engine/data" --exec-root "$engine/exec" \
         --pidfile "$engine/pid" -H "unix://$engine/docker.sock" --group "$(id -g)" \
         --bridge=none --iptables=false --ip-forward=false \
         --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent "/${engine##*/}" >"$engine/log" 2>&1 &

@@ -202,6 +202,8 @@ impl Engine {
         let log = File::options().create(true).append(true).open(self.home.join("dockerd.log")).unwrap();
         let mut command = Command::new("dockerd");
         command.args(self.daemon_options()).args(&self.options);
+        // On a machine under load it replaces a containerd that starts slowly, whose last words go there.
+        command.env("TMPDIR", &self.home);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let child = command.spawn().unwrap_or_else(|error| {
             panic!("these tests start a Docker engine of their own, and dockerd cannot be started: {error}; try tests/run.sh")
