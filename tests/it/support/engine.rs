@@ -202,6 +202,8 @@ impl Engine {
         let log = File::options().create(true).append(true).open(self.home.join("dockerd.log")).unwrap();
         let mut command = Command::new("dockerd");
         command.args(self.daemon_options()).args(&self.options);
+        // On a machine under load it replaces a containerd that starts slowly, whose last words go there.
+        command.env("TMPDIR", &self.home);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let child = command.spawn().unwrap_or_else(|error| {
             panic!("these tests start a Docker engine of their own, and dockerd cannot be started: {error}; try tests/run.sh")
@@ -294,6 +296,9 @@ fn clear(home: &Path) {
     if !mounts.is_empty() {
         let _ = Command::new("umount").arg("--lazy").args(&mounts).stderr(Stdio::null()).status();
     }
+    for socket in shim_sockets(home) {
+        let _ = fs::remove_file(socket);
+    }
     let cgroup = home.file_name().unwrap();
     for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
         remove_cgroup(&hierarchy.path().join(cgroup));
@@ -313,6 +318,21 @@ pub fn mounts(home: &Path) -> Vec<String> {
     points.sort();
     points.reverse();
     points
+}
+
+/// The sockets of shims that may be left: they lie in a folder that all engines share, and only the shim takes its own away.
+/// `address` holds the path, from containerd 2 on `bootstrap.json` does.
+pub fn shim_sockets(home: &Path) -> Vec<PathBuf> {
+    let tasks = home.join("exec/containerd/daemon/io.containerd.runtime.v2.task/moby");
+    let bundles = fs::read_dir(tasks).into_iter().flatten().flatten();
+    let texts = bundles.flat_map(|bundle| ["address", "bootstrap.json"].map(|name| bundle.path().join(name)));
+    let texts = texts.filter_map(|path| fs::read_to_string(path).ok());
+    texts
+        .filter_map(|text| {
+            let path = &text[text.find("/run/containerd/s/")?..];
+            Some(PathBuf::from(path.split(['"', '\n']).next()?))
+        })
+        .collect()
 }
 
 /// A cgroup's files are the kernel's; only its folders can be removed, from within.

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::engine::mounts;
+use super::engine::{mounts, shim_sockets};
 use super::{Answer, Engine, Fault, Numbers, Proxy, Request, Script, Signal, Watch, eventually, process};
 
 /// `docker logs` by the engine's own CLI, standard output by lines.
@@ -54,15 +54,18 @@ fn an_engine_leaves_no_process_no_mount_and_no_folder() {
         let family = process::family(&home);
         assert!(family.len() >= 6, "dockerd, containerd, two shims, two containers: {family:?}");
         assert!(mounts(&home).len() >= 3);
-        left = Some((home, family));
+        let sockets = shim_sockets(&home);
+        assert!(sockets.len() == 2 && sockets.iter().all(|socket| socket.exists()), "{sockets:?}");
+        left = Some((home, family, sockets));
         panic!("a test fails");
     }));
     assert!(panicked.is_err());
-    let (home, family) = left.unwrap();
+    let (home, family, sockets) = left.unwrap();
     assert_eq!(family.iter().filter(|pid| process::lives(**pid)).count(), 0);
     assert_eq!(process::family(&home), [0; 0]);
     assert_eq!(mounts(&home), [""; 0]);
     assert!(!home.exists());
+    assert!(!sockets.iter().any(|socket| socket.exists()));
     let found = Command::new("find").args(["/sys/fs/cgroup", "-name"]).arg(home.file_name().unwrap()).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&found.stdout), "");
 }
@@ -105,6 +108,13 @@ fn the_proxy_breaks_what_it_is_told_to_and_counts_what_it_lets_pass() {
     proxy.on("", Fault::Delay(Duration::from_millis(200)));
     let asked = Instant::now();
     assert!(ask(&["ps"]).0 && asked.elapsed() >= Duration::from_millis(200));
+    proxy.heal();
+    engine.run("done", &[], &["--count", "5000"]);
+    engine.wait("done");
+    let logs = |host: &str| engine.command().env("DOCKER_HOST", host).args(["logs", "done"]).output().unwrap();
+    assert!(logs(&proxy.host()).stdout == logs(&engine.host()).stdout);
+    proxy.on("/logs", Fault::Corrupt);
+    assert!(logs(&proxy.host()).stdout != logs(&engine.host()).stdout);
     proxy.heal();
     proxy.on("", Fault::Hangup);
     assert!(!ask(&["ps"]).0);
