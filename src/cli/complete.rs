@@ -8,16 +8,15 @@
 
 use super::OwnDocker;
 use super::explain::escaped;
-use super::plugin::Flags;
 use crate::container::{Container, short};
+use crate::docker::{Environment, Flags, endpoint};
 use crate::selector::KEYS;
 use clap::{Arg, ArgAction, Command, FromArgMatches, ValueHint};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
 use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
-use std::{env, fs, thread};
 
 /// What the shell does with our candidates; the numbers are cobra's and can be added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -311,25 +310,9 @@ fn told(container: &Container) -> String {
     }
 }
 
-/// The contexts in docker's configuration directory (docker/cli `cli/context/store`), and the one that is in none.
 fn contexts(flags: &Flags) -> Vec<Candidate> {
-    let set = |name| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let home = || set("HOME").map(|home| home.join(".docker"));
-    let dir = flags.config_dir.clone().or_else(|| set("DOCKER_CONFIG")).or_else(home);
-    let mut found = dir.map(|dir| contexts_in(&dir)).unwrap_or_default();
-    found.push(Candidate::told("default", String::new()));
-    found.sort_by(|one, other| one.word.cmp(&other.word));
-    found
-}
-
-fn contexts_in(dir: &Path) -> Vec<Candidate> {
-    let kept = fs::read_dir(dir.join("contexts/meta")).into_iter().flatten().flatten();
-    let read = |path: PathBuf| serde_json::from_slice::<serde_json::Value>(&fs::read(path).ok()?).ok();
-    let candidate = |meta: serde_json::Value| {
-        let told = meta["Metadata"]["Description"].as_str().unwrap_or_default();
-        Some(Candidate::told(meta["Name"].as_str()?, told.to_owned()))
-    };
-    kept.filter_map(|entry| read(entry.path().join("meta.json")).and_then(candidate)).collect()
+    let found = endpoint::contexts(flags, &Environment::of_process());
+    found.into_iter().map(|(name, description)| Candidate::told(&name, description)).collect()
 }
 
 #[derive(Clone, Debug)]
@@ -518,8 +501,8 @@ mod tests {
             ("3", "broken"),
         ] {
             let meta_dir = dir.path().join("contexts/meta").join(id);
-            fs::create_dir_all(&meta_dir).unwrap();
-            fs::write(meta_dir.join("meta.json"), meta).unwrap();
+            std::fs::create_dir_all(&meta_dir).unwrap();
+            std::fs::write(meta_dir.join("meta.json"), meta).unwrap();
         }
         let typed: Vec<OsString> =
             vec!["--config".into(), dir.path().into(), "watch".into(), "--context".into(), "".into()];

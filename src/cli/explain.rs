@@ -3,9 +3,11 @@
 //! In: an error of any room. Out: lines on stderr. The errors themselves carry no advice; it is given here.
 
 use super::LogFormat;
+use crate::docker::Kind;
+use crate::{engine, output};
 use std::error::Error;
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 /// The exit codes of the contract.
@@ -26,6 +28,52 @@ pub enum Exit {
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         ExitCode::from(exit as u8)
+    }
+}
+
+/// Reports what an engine call failed with, and says how that counts.
+pub(super) fn failed(error: &engine::Error, format: LogFormat) -> ExitCode {
+    let exit = match error {
+        engine::Error::Docker(error) => match error.kind() {
+            Kind::Usage => Exit::Usage,
+            Kind::Unreachable => Exit::Unreachable,
+            Kind::Failed => Exit::Failed,
+        },
+        _ => Exit::Failed,
+    };
+    fail(error, advice(error), exit, format)
+}
+
+/// What to do about it, where the error's own words do not say it all.
+fn advice(error: &engine::Error) -> Option<&'static str> {
+    use crate::docker::Error as Docker;
+    match error {
+        engine::Error::Docker(error) => match error {
+            Docker::UnknownContext { .. } => Some("`docker context ls` lists those there are"),
+            Docker::BadHost { .. } => Some("a host is `unix:///path`, `tcp://host:port` or `ssh://user@host`"),
+            Docker::BadVersion { .. } => {
+                Some("DOCKER_API_VERSION is of the form `1.41`; unset, the version is agreed on")
+            }
+            Docker::Forbidden { .. } => {
+                Some("run it as root, or as a member of the group that owns the socket (`docker`)")
+            }
+            Docker::Unreachable { .. } => {
+                Some("is the engine running? `docker info` tells, `-H` and `-c` name another")
+            }
+            Docker::Timeout { .. } => Some("the engine takes connections but does not answer; look at its own log"),
+            Docker::TooOld { .. } => Some("engines from 20.10 on are served; upgrade it, or unset DOCKER_API_VERSION"),
+            Docker::TooNew { .. } => Some("unset DOCKER_API_VERSION, or look for a newer docker-logwatch"),
+            Docker::Tls { .. } => Some("check --tlscacert, --tlscert and --tlskey, or the files of the context"),
+            _ => None,
+        },
+        engine::Error::Output(output::Error::Write { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
+            Some("make room there; what was not written is still in the engine's logs")
+        }
+        engine::Error::NoSuchContainer { .. } => {
+            Some("`docker ps -a` lists those there are; without --no-follow it is waited for")
+        }
+        engine::Error::NoFiles { .. } => Some("read through the engine instead: `--source stream`, or run it as root"),
+        engine::Error::Output(_) | engine::Error::Start(_) => None,
     }
 }
 

@@ -12,12 +12,15 @@ pub mod stop;
 pub mod watch;
 pub mod when;
 
+use crate::docker::{Endpoint, Environment, Flags};
+use crate::engine;
 use crate::output::When;
+use crate::selector::Filters;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
 use explain::Exit;
-use plugin::{DockerFlags, Flags};
+use plugin::DockerFlags;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
@@ -308,8 +311,21 @@ fn diagnose(level: LevelFilter, format: LogFormat) {
 }
 
 /// Asks the engine for names to complete; whatever fails, there are none.
-fn live(_docker: &Flags, _want: complete::Want) -> complete::Live {
-    complete::Live::default()
+fn live(flags: &Flags, want: complete::Want) -> complete::Live {
+    let Ok(endpoint) = Endpoint::resolve(flags, &Environment::of_process()) else {
+        return complete::Live::default();
+    };
+    let asked = engine::ask(endpoint, async |docker| {
+        Ok(match want {
+            complete::Want::Containers => {
+                let containers = docker.list(true, &Filters::new()).await?;
+                complete::Live { containers, ..Default::default() }
+            }
+            complete::Want::Networks => complete::Live { networks: docker.networks().await?, ..Default::default() },
+            complete::Want::Volumes => complete::Live { volumes: docker.volumes().await?, ..Default::default() },
+        })
+    });
+    asked.unwrap_or_default()
 }
 
 #[cfg(test)]

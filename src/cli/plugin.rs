@@ -5,9 +5,9 @@
 //! Docker hands on its **whole** argument list, so its global flags stand before our own name (docker/cli
 //! `cli-plugins/manager/manager.go`: PluginRunCommand); it parses them with pflag, up to the first word that is no flag.
 
+use crate::docker::Flags;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
 
 /// The word behind `docker`.
 pub const NAME: &str = "logwatch";
@@ -28,27 +28,6 @@ pub fn metadata() -> String {
         "URL": env!("CARGO_PKG_REPOSITORY"),
     });
     format!("{answer:#}\n")
-}
-
-/// How docker's flags say to find the engine.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Flags {
-    /// `-H`, `--host`.
-    pub host: Option<String>,
-    /// `-c`, `--context`.
-    pub context: Option<String>,
-    /// `--tls`; told apart from its absence because `--tls=false` means something else than nothing.
-    pub tls: Option<bool>,
-    /// `--tlsverify`; `--tlsverify=false` turns TLS on, without verification.
-    pub tlsverify: Option<bool>,
-    /// `--tlscacert`.
-    pub tlscacert: Option<PathBuf>,
-    /// `--tlscert`.
-    pub tlscert: Option<PathBuf>,
-    /// `--tlskey`.
-    pub tlskey: Option<PathBuf>,
-    /// `--config`.
-    pub config_dir: Option<PathBuf>,
 }
 
 /// Docker's global flags.
@@ -408,7 +387,7 @@ mod tests {
     fn a_word_that_is_no_text_survives() {
         let raw = OsStr::from_bytes(b"caf\xe9").to_owned();
         let invocation = split(vec!["--config".into(), raw.clone(), "logwatch".into(), raw.clone()]);
-        assert_eq!(invocation.docker.endpoint.config_dir, Some(PathBuf::from(&raw)));
+        assert_eq!(invocation.docker.endpoint.config_dir, Some(std::path::PathBuf::from(&raw)));
         assert_eq!(invocation.rest, [raw]);
     }
 

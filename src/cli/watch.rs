@@ -2,15 +2,17 @@
 
 use super::explain::{self, Exit};
 use super::plugin::DockerFlags;
-use super::{Common, one_of, refuse, stop, usage, when};
+use super::{Common, LogFormat, one_of, refuse, stop, usage, when};
 use crate::batch::Stream;
+use crate::docker::{Endpoint, Environment};
+use crate::engine;
 use crate::engine::watch::{Options, Source};
 use crate::output::{Ansi, Format, Settings};
 use crate::selector::{self, Filter, Glob, Pattern, Selector};
 use crate::time::Timestamp;
 use clap::ValueHint;
 use regex::bytes::Regex;
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -282,7 +284,7 @@ pub(super) fn run(docker: DockerFlags, as_plugin: bool, watch: Watch, common: &C
     let stop = CancellationToken::new();
     let socket = std::env::var_os(stop::SOCKET).filter(|_| as_plugin);
     match stop::listen(stop.clone(), socket.as_deref()) {
-        Ok(()) => answer(docker, options, stop),
+        Ok(()) => answer(&docker, options, &stop, common.log_format),
         Err(error) => explain::fail(&Deaf(error), None, Exit::Failed, common.log_format),
     }
 }
@@ -293,9 +295,18 @@ pub(super) fn run(docker: DockerFlags, as_plugin: bool, watch: Watch, common: &C
 struct Deaf(#[source] io::Error);
 
 /// Hands over to the engine.
-fn answer(docker: DockerFlags, options: Options, _stop: CancellationToken) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "{docker:?}\n{options:?}");
-    Exit::Done.into()
+fn answer(docker: &DockerFlags, options: Options, stop: &CancellationToken, format: LogFormat) -> ExitCode {
+    let endpoint = match Endpoint::resolve(&docker.endpoint, &Environment::of_process()) {
+        Ok(endpoint) => endpoint,
+        Err(error) => return explain::failed(&error.into(), format),
+    };
+    for warning in &endpoint.warnings {
+        tracing::warn!("{}", explain::escaped(warning));
+    }
+    match engine::watch::watch(endpoint, options, stop) {
+        Ok(()) => Exit::Done.into(),
+        Err(error) => explain::failed(&error, format),
+    }
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use super::address::{self, Address};
 use super::version::Version;
 
 /// Docker's global flags that tell which engine; `None` where not given.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
     /// `-H`, `--host`
     pub host: Option<String>,
@@ -168,18 +168,20 @@ pub fn config_dir(flags: &Flags, environment: &Environment) -> PathBuf {
     flags.config_dir.clone().unwrap_or_else(|| default_config_dir(environment))
 }
 
-/// The names that `--context` takes, `default` first. What cannot be read is left out.
-pub fn contexts(flags: &Flags, environment: &Environment) -> Vec<String> {
+/// The names that `--context` takes and what the user wrote about them, in order, `default` among them. What cannot be
+/// read is left out.
+pub fn contexts(flags: &Flags, environment: &Environment) -> Vec<(String, String)> {
     let meta = config_dir(flags, environment).join("contexts/meta");
     let folders = std::fs::read_dir(meta).into_iter().flatten().flatten();
-    let mut names: Vec<String> = folders
-        .filter_map(|folder| std::fs::read(folder.path().join("meta.json")).ok())
-        .filter_map(|json| serde_json::from_slice(&json).ok())
-        .filter_map(|meta: Value| text(&meta, "Name").map(str::to_owned))
-        .collect();
-    names.sort();
-    names.insert(0, DEFAULT.to_owned());
-    names
+    let stored = folders.filter_map(|folder| {
+        let json = std::fs::read(folder.path().join("meta.json")).ok()?;
+        let meta: Value = serde_json::from_slice(&json).ok()?;
+        let description = field(&meta, "Metadata").and_then(|told| text(told, "Description")).unwrap_or_default();
+        Some((text(&meta, "Name")?.to_owned(), description.to_owned()))
+    });
+    let mut contexts: Vec<_> = stored.chain([(DEFAULT.to_owned(), String::new())]).collect();
+    contexts.sort();
+    contexts
 }
 
 const DEFAULT: &str = "default";

@@ -29,7 +29,9 @@ pub mod version;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use bollard::query_parameters::{InspectContainerOptions, ListContainersOptions};
+use bollard::query_parameters::{
+    InspectContainerOptions, ListContainersOptions, ListNetworksOptions, ListVolumesOptions,
+};
 use hyper::body::Incoming;
 use hyper::header::HeaderMap;
 use hyper::{Method, Response, StatusCode};
@@ -125,6 +127,20 @@ impl Docker {
         let options = ListContainersOptions { all, filters: Some(filters), ..Default::default() };
         let found = self.ask("the container list", self.typed.list_containers(Some(options))).await?;
         found.into_iter().map(answers::listed).collect()
+    }
+
+    /// The names of all networks.
+    pub async fn networks(&self) -> Result<Vec<String>, Error> {
+        let asked = self.typed.list_networks(None::<ListNetworksOptions>);
+        let found = self.ask("the network list", asked).await?;
+        Ok(found.into_iter().filter_map(|network| network.name).collect())
+    }
+
+    /// The names of all volumes.
+    pub async fn volumes(&self) -> Result<Vec<String>, Error> {
+        let asked = self.typed.list_volumes(None::<ListVolumesOptions>);
+        let found = self.ask("the volume list", asked).await?;
+        Ok(found.volumes.unwrap_or_default().into_iter().map(|volume| volume.name).collect())
     }
 
     /// All that is known of one container, by ID, prefix or name. Waits while the engine starts or stops it.

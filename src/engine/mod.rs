@@ -50,10 +50,10 @@ pub(crate) fn runtime() -> Result<Runtime, Error> {
     Ok(Builder::new_current_thread().enable_all().build()?)
 }
 
-/// Reaches the engine and asks it for names to complete; used by the shell, so nothing is told when it fails.
-pub fn names(endpoint: Endpoint) -> Result<Vec<crate::container::Container>, Error> {
-    runtime()?.block_on(async {
-        let docker = Docker::connect(endpoint).await?;
-        Ok(docker.list(true, &Default::default()).await?)
-    })
+/// Asks the engine one question, for the shell that completes a name.
+pub fn ask<T, F>(endpoint: Endpoint, question: impl FnOnce(Docker) -> F) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, docker::Error>>,
+{
+    runtime()?.block_on(async { Ok(question(Docker::connect(endpoint).await?).await?) })
 }

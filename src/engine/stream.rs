@@ -59,7 +59,6 @@ impl Stream {
         if let Err(error) = self.find_first().await {
             return self.give_up(&error, &mut signals).await;
         }
-        self.queue.send(Item::Begin(self.key, Route::Stream)).await;
         let mut position = self.resume.unwrap_or_else(|| self.first_position());
         let mut frames = self.frames(position);
         if self.once {
@@ -67,6 +66,7 @@ impl Stream {
             self.tell(&end).await;
             return self.flush(&mut frames).await;
         }
+        self.queue.send(Item::Begin(self.key, Route::Stream)).await;
         let mut backoff = Backoff::new(BACKOFF);
         loop {
             let before = position;

@@ -139,7 +139,10 @@ impl Tails {
     /// It runs.
     pub(super) fn up(&mut self, id: &str) {
         let Some(tail) = self.tails.get_mut(id) else { return };
-        tail.is_up = true;
+        // A listing that finds it tells that it runs as well.
+        if self.once || (std::mem::replace(&mut tail.is_up, true) && !matches!(tail.by, By::Nobody)) {
+            return;
+        }
         let key = tail.key;
         match &tail.by {
             // Its end may have been read; the reader knows.
@@ -308,7 +311,7 @@ impl Tails {
             max_line_size: self.max_line_size,
             once: self.once,
             is_held,
-            on_open: vec![Item::Begin(tail.key, Route::File)],
+            on_open: if self.once { Vec::new() } else { vec![Item::Begin(tail.key, Route::File)] },
         };
         self.command(Command::Follow(Box::new(follow)));
     }

@@ -43,7 +43,7 @@ fn object(planned: &Planned) -> String {
 
 fn table(planned: &[Planned]) -> String {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
+    table.load_style(presets::NOTHING);
     table.set_header(["CONTAINER", "NAME", "STATE", "DRIVER", "SOURCE", "MAY LOSE LINES"]);
     for Planned { container, driver, source, risk } in planned {
         table.add_row([

@@ -349,7 +349,8 @@ impl Reader {
     }
 
     fn finish(&mut self, key: Key, then: Vec<Item>, forget: bool) {
-        if self.logs.get(&key).is_some_and(|entry| !entry.log.is_open() && entry.ending.is_none()) {
+        let is_unseen = |entry: &Entry| !entry.log.is_open() && !entry.log.was_open() && entry.ending.is_none();
+        if self.logs.get(&key).is_some_and(is_unseen) {
             // It may have written and died before its file was seen.
             self.attach(key);
         }
