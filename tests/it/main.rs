@@ -1,0 +1,3 @@
+//! The rooms and verbs against real engines.
+
+mod endpoint;
