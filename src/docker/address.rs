@@ -6,6 +6,7 @@
 //! address carries no password.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 
 use percent_encoding::percent_decode_str;
@@ -119,8 +120,11 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// `host`, `host:`, `host:port`, `:port`, `[v6]`, `[v6]:port`.
+/// `host`, `host:`, `host:port`, `:port`, `v6`, `[v6]`, `[v6]:port`.
 fn host_and_port(authority: &str) -> Result<(&str, Option<u16>), &'static str> {
+    if authority.parse::<Ipv6Addr>().is_ok() {
+        return Ok((authority, None));
+    }
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let (host, rest) = rest.split_once(']').ok_or("the bracket is not closed")?;
@@ -130,7 +134,7 @@ fn host_and_port(authority: &str) -> Result<(&str, Option<u16>), &'static str> {
         None => authority.split_once(':').unwrap_or((authority, "")),
     };
     if port.contains(':') {
-        return Err("an IPv6 address stands in brackets");
+        return Err("an IPv6 address with a port stands in brackets");
     }
     if port.is_empty() {
         return Ok((host, None));
@@ -198,7 +202,9 @@ mod tests {
             ("tcp://engine:4243/a/prefix", "tcp://engine:4243/a/prefix"),
             ("tcp://engine:4243/", "tcp://engine:4243"),
             ("tcp://engine/prefix?query#fragment", "tcp://engine:2375/prefix"),
+            // Docker refuses this one and takes the next; to us they are the same.
             ("tcp://[::1]", "tcp://[::1]:2375"),
+            ("tcp://::1", "tcp://[::1]:2375"),
             ("tcp://[::1]:4243/x", "tcp://[::1]:4243/x"),
             ("ssh://build", "ssh://build"),
             ("ssh://me@build:2222", "ssh://me@build:2222"),
@@ -223,7 +229,7 @@ mod tests {
             ("tcp://engine:x", "invalid host \"tcp://engine:x\": the port is not a number up to 65535"),
             ("tcp://engine:99999", "invalid host \"tcp://engine:99999\": the port is not a number up to 65535"),
             ("tcp://engine:+1", "invalid host \"tcp://engine:+1\": the port is not a number up to 65535"),
-            ("tcp://::1", "invalid host \"tcp://::1\": an IPv6 address stands in brackets"),
+            ("tcp://a:b:1", "invalid host \"tcp://a:b:1\": an IPv6 address with a port stands in brackets"),
             ("tcp://[::1", "invalid host \"tcp://[::1\": the bracket is not closed"),
             ("tcp://a b", "invalid host \"tcp://a b\": the host name has characters that are not allowed"),
             ("ssh://", "invalid host \"ssh://\": the host name is missing"),

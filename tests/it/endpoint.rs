@@ -16,6 +16,7 @@ use logwatch::docker::{
 };
 use logwatch::selector::Filters;
 use logwatch::time::Timestamp;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A private engine. Stopped when dropped.
 struct Engine {
@@ -47,7 +48,7 @@ impl Engine {
         self.child = Some(child);
         let up = || Command::new("docker").args(["-H", &self.host(), "version"]).output().unwrap().status.success();
         let log = self.path("log");
-        await_that(|| up(), || std::fs::read_to_string(&log).unwrap());
+        await_that(up, || std::fs::read_to_string(&log).unwrap());
     }
 
     fn stop(&mut self) {
@@ -115,7 +116,8 @@ const TALK: &str = r#"fn main() {
     std::process::exit(words[2] as i32);
 }"#;
 
-const RUN: &[&str] = &["run", "--network", "none"];
+/// The program is the first of its container and would not hear a polite signal.
+const RUN: &[&str] = &["run", "--network", "none", "--stop-signal", "KILL"];
 
 fn await_that(mut is_so: impl FnMut() -> bool, otherwise: impl Fn() -> String) {
     let start = Instant::now();
@@ -290,7 +292,11 @@ fn certificates(folder: &Path) {
             "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN={name} -keyout {ca}-key.pem -out {ca}.pem"
         ));
     }
-    std::fs::write(folder.join("server.ext"), "subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth\n").unwrap();
+    std::fs::write(
+        folder.join("server.ext"),
+        "subjectAltName=IP:127.0.0.1,DNS:engine.example\nextendedKeyUsage=serverAuth\n",
+    )
+    .unwrap();
     std::fs::write(folder.join("client.ext"), "extendedKeyUsage=clientAuth\n").unwrap();
     for who in ["server", "client"] {
         run(&format!(
@@ -688,6 +694,9 @@ impl Script {
     }
 }
 
+/// The beginning of an answer after which the script hangs up.
+const CLOSE: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\n";
+
 fn serve(mut stream: impl Read + Write, log: &Mutex<Vec<String>>, answer: &dyn Fn(&str) -> String) {
     let mut head = Vec::new();
     let mut byte = [0];
@@ -697,7 +706,7 @@ fn serve(mut stream: impl Read + Write, log: &Mutex<Vec<String>>, answer: &dyn F
             let text = String::from_utf8(std::mem::take(&mut head)).unwrap();
             log.lock().unwrap().push(text.clone());
             let bytes = answer(&text);
-            if bytes.is_empty() || stream.write_all(bytes.as_bytes()).is_err() {
+            if bytes.is_empty() || stream.write_all(bytes.as_bytes()).is_err() || bytes.starts_with(CLOSE) {
                 return;
             }
         }
@@ -881,18 +890,24 @@ async fn a_malformed_answer_is_an_error_and_a_malformed_event_does_not_end_the_s
 }
 
 #[tokio::test]
-async fn a_body_that_is_cut_off_is_told() {
+async fn a_body_that_is_cut_off_is_told_once_and_last() {
     let script = Script::play(|head| match head {
-        logs if logs.contains("/logs") => {
-            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 9\r\n\r\nabc".to_owned()
+        logs if logs.contains("/logs") => format!("{CLOSE}Content-Length: 9\r\n\r\nabc"),
+        events if events.contains("/events") => {
+            format!("{CLOSE}Transfer-Encoding: chunked\r\n\r\n4\r\n{{\"Ty\r\n")
         }
         other => engine_of("1.41", "1.12")(other),
     });
     let docker = Docker::connect(at(&script.host())).await.unwrap();
     let mut logs = docker.logs("x", &LogsQuery::default()).await.unwrap();
     assert_eq!(&logs.next().await.unwrap().unwrap()[..], b"abc");
-    drop(script);
-    let _ = logs;
+    let error = logs.next().await.unwrap().unwrap_err();
+    assert_eq!(error.to_string(), format!("lost the connection to {}", script.host()));
+    assert!(error.is_passing() && logs.next().await.is_none());
+    let mut events = docker.events(&EventsQuery::default()).await.unwrap();
+    let error = events.next().await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::Broken { .. }), "{error}");
+    assert!(events.next().await.is_none());
 }
 
 /// An HTTP proxy on tcp that plays a script and, asked for a tunnel, opens one to `target`.
@@ -930,6 +945,43 @@ async fn a_proxy_is_asked_for_the_engine_by_its_name() {
 async fn tls_goes_through_a_proxy_in_a_tunnel() {
     let folder = tempfile::tempdir().unwrap();
     certificates(folder.path());
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let to = format!("127.0.0.1:{}", free_port());
+    let (ca, cert, key) = (file("ca.pem"), file("server.pem"), file("server-key.pem"));
+    let listen = format!("tcp://{to}");
+    let engine =
+        Engine::start(&["-H", &listen, "--tlsverify", "--tlscacert", &ca, "--tlscert", &cert, "--tlskey", &key]);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = format!("http://127.0.0.1:{}", listener.local_addr().unwrap().port());
+    let proxied = tokio::spawn(async move {
+        let (mut near, _) = listener.accept().await.unwrap();
+        let asked = head_of(&mut near).await;
+        near.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.unwrap();
+        let mut far = tokio::net::TcpStream::connect(to).await.unwrap();
+        let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+        asked
+    });
+    let certs = file("certs");
+    let variables = [("HTTPS_PROXY", &*proxy), ("DOCKER_TLS_VERIFY", "1"), ("DOCKER_CERT_PATH", &*certs)];
+    let docker = Docker::connect(resolve("tcp://engine.example:2376", &variables)).await.unwrap();
+    assert_eq!(docker.info().await.unwrap().id, engine.docker(&["info", "-f", "{{.ID}}"]));
+    drop(docker);
+    let asked = proxied.await.unwrap();
+    assert!(asked.starts_with("CONNECT engine.example:2376 HTTP/1.1\r\n"), "{asked}");
+}
+
+async fn head_of(stream: &mut tokio::net::TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap()
+}
+
+#[tokio::test]
+async fn a_proxy_that_refuses_the_tunnel_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    certificates(folder.path());
     let (port, heard) = http_proxy(|_| "HTTP/1.1 403 No\r\n\r\n".to_owned());
     let proxy = format!("http://me:secret@127.0.0.1:{port}");
     let certs = folder.path().join("certs").to_str().unwrap().to_owned();
@@ -938,6 +990,173 @@ async fn tls_goes_through_a_proxy_in_a_tunnel() {
     let told = "cannot reach the Docker engine at tcp://engine.example:2376\ntunnel error: unsuccessful";
     assert_eq!(chain(&error), told);
     let heard = heard.lock().unwrap().clone();
-    assert!(heard[0].starts_with("CONNECT engine.example:2376 HTTP/1.1\r\n"), "{}", heard[0]);
     assert!(heard[0].contains("Proxy-Authorization: Basic bWU6c2VjcmV0\r\n"), "{}", heard[0]);
+}
+
+/// Root may open every socket, so the test runs itself once more as somebody else.
+#[tokio::test]
+async fn a_socket_that_may_not_be_opened_is_forbidden() {
+    const SOCKET: &str = "LOGWATCH_TEST_FORBIDDEN";
+    if let Ok(socket) = std::env::var(SOCKET) {
+        let error = failure(at(&format!("unix://{socket}"))).await;
+        print!("<{}|{:?}>", chain(&error), error.kind());
+        return;
+    }
+    let folder = tempfile::Builder::new().prefix("lw").tempdir_in("/tmp").unwrap();
+    let socket = folder.path().join("s");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o600)).unwrap();
+    // The build folder may lie where only root can look.
+    let copy = folder.path().join("test");
+    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    let out = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+        .arg(copy)
+        .args(["--exact", "endpoint::a_socket_that_may_not_be_opened_is_forbidden", "--nocapture"])
+        .env(SOCKET, &socket)
+        .current_dir("/")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&out.stdout);
+    let host = format!("unix://{}", socket.display());
+    let told =
+        format!("<permission denied on the Docker socket at {host}\nPermission denied (os error 13)|Unreachable>");
+    assert!(said.contains(&told), "{said}{}", String::from_utf8_lossy(&out.stderr));
+}
+
+/// What docker's own CLI prints, or `None` where it refuses. Talks to no engine.
+fn docker_says(config: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> Option<String> {
+    let mut command = Command::new("docker");
+    command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("DOCKER_CONFIG", config);
+    let out = command.envs(variables.iter().copied()).args(arguments).output().unwrap();
+    out.status.success().then(|| String::from_utf8(out.stdout).unwrap().trim_end().to_owned())
+}
+
+#[test]
+fn a_host_means_what_it_means_to_docker() {
+    let config = tempfile::tempdir().unwrap();
+    for written in [
+        "",
+        " ",
+        "unix://",
+        "unix:///run/x.sock",
+        "unix://x.sock",
+        "tcp://",
+        "tcp://:4243",
+        "tcp://engine",
+        "tcp://engine:",
+        "tcp://engine:4243/a/prefix",
+        "tcp://engine/prefix?query#fragment",
+        "tcp://me@engine",
+        "tcp://[::1]:4243/x",
+        "engine",
+        "engine:4243",
+        " engine:4243 ",
+        ":4243",
+        "10.0.0.1",
+        "/var/run/docker.sock",
+        "ssh://me@build:2222/run/x.sock",
+        "http://engine",
+        "https://engine:2376",
+        "tcp://unix:///x",
+        "tcp://engine:x",
+        "tcp://::1",
+        "tcp://[::1",
+        "tcp://a b",
+        "unix://tcp://x",
+        "nosuch://x",
+    ] {
+        let form = "{{.Endpoints.docker.Host}}";
+        let theirs = docker_says(config.path(), &[], &["-H", written, "context", "inspect", "default", "-f", form]);
+        let flags = Flags { host: Some(written.to_owned()), ..Flags::default() };
+        let ours = Endpoint::resolve(&flags, &environment(&[])).map(|endpoint| endpoint.to_string());
+        assert_eq!(ours.as_ref().ok(), theirs.as_ref(), "{written:?} {ours:?}");
+    }
+}
+
+#[test]
+fn the_context_is_the_one_docker_takes() {
+    let config = tempfile::tempdir().unwrap();
+    for name in ["one", "two"] {
+        let host = format!("host=unix:///run/{name}.sock");
+        docker_says(config.path(), &[], &["context", "create", name, "--docker", &host]).unwrap();
+    }
+    let directory = config.path().to_str().unwrap();
+    for current in ["default", "one"] {
+        docker_says(config.path(), &[], &["context", "use", current]).unwrap();
+        for host in ["", "tcp://env:1"] {
+            for context in ["", "two", "default"] {
+                for flag in [&[][..], &["-c", "two"], &["-H", "tcp://flag:1"]] {
+                    let variables = [("DOCKER_HOST", host), ("DOCKER_CONTEXT", context)];
+                    let theirs = docker_says(config.path(), &variables, &[flag, &["context", "show"]].concat());
+                    let given = |name: &str| (flag.first() == Some(&name)).then(|| flag[1].to_owned());
+                    let flags = Flags { host: given("-H"), context: given("-c"), ..Flags::default() };
+                    let all = [&variables[..], &[("DOCKER_CONFIG", directory)]].concat();
+                    let ours = Endpoint::resolve(&flags, &environment(&all)).unwrap();
+                    assert_eq!(Some(ours.context), theirs, "{current} {variables:?} {flag:?}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_not_made_in_time_is_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    certificates(folder.path());
+    let certs = folder.path().join("certs").to_str().unwrap().to_owned();
+    // Takes connections, as the kernel does for it, and never says a word of TLS.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = format!("tcp://{}", silent.local_addr().unwrap());
+    let endpoint = resolve(&host, &[("DOCKER_TLS_VERIFY", "1"), ("DOCKER_CERT_PATH", &certs)]);
+    let timeouts = Timeouts { connect: Duration::from_millis(200), ..Timeouts::default() };
+    let error = Docker::connect_with(endpoint, timeouts).await.err().unwrap();
+    assert_eq!(chain(&error), format!("cannot reach the Docker engine at {host}\nno connection in time"));
+}
+
+#[tokio::test]
+async fn a_container_with_every_option_is_told() {
+    let engine = Engine::start(&[]);
+    engine.import();
+    let docker = Docker::connect(at(&engine.host())).await.unwrap();
+    let options = "--restart on-failure:3 --health-cmd true --health-interval 1h -v data:/d -v /tmp:/b:ro
+        --tmpfs /t --mount type=tmpfs,dst=/m --ulimit nofile=64:64 --cap-add SYS_PTRACE --device /dev/null:/dev/x:r
+        --security-opt no-new-privileges --ipc shareable --pid host --cgroupns host --memory 64m --cpus 0.5
+        --network none --hostname h --add-host a:10.0.0.1 --dns 10.0.0.2 --env A=b --workdir /w --user 1:1 --init
+        --stop-signal KILL --stop-timeout 3 --oom-score-adj 5 --shm-size 1m --sysctl kernel.shm_rmid_forced=1
+        --log-driver json-file --log-opt max-size=1m --log-opt max-file=3 --log-opt mode=non-blocking -l k=v -it";
+    let options: Vec<&str> = options.split_whitespace().collect();
+    let words = ["talk", "/talk", "1000", "1000", "0"];
+    let id = engine.docker(&[&["run", "-d", "--name", "all"], &options[..], &words].concat());
+    let details = docker.inspect("all").await.unwrap();
+    assert_eq!(details.container, docker.list(false, &Filters::new()).await.unwrap()[0]);
+    assert_eq!((&details.container.id, &*details.container.state), (&id, "running"));
+    assert_eq!(
+        details.log_options.into_iter().map(|(k, v)| k + "=" + &v).collect::<Vec<_>>(),
+        ["max-file=3", "max-size=1m", "mode=non-blocking"]
+    );
+    engine.docker(&["pause", "all"]);
+    assert_eq!(docker.inspect("all").await.unwrap().container.state, "paused");
+    engine.docker(&["rm", "-f", "all"]);
+}
+
+/// Tasks hold these, so their futures have to be able to move between threads.
+#[allow(dead_code, reason = "it is enough that it compiles")]
+fn every_future_can_be_sent(docker: &'static Docker, logs: &'static mut LogStream, events: &'static mut EventStream) {
+    fn is_send(_: impl Send + 'static) {}
+    const LOGS: &LogsQuery =
+        &LogsQuery { follow: false, stdout: true, stderr: true, since: None, until: None, tail: None };
+    const EVENTS: &EventsQuery = &EventsQuery { since: None, until: None, filters: Filters::new() };
+    const NONE: &Filters = &Filters::new();
+    is_send(Docker::connect(docker.endpoint().clone()));
+    is_send(docker.renegotiate());
+    is_send(docker.ping());
+    is_send(docker.info());
+    is_send(docker.list(true, NONE));
+    is_send(docker.inspect(""));
+    is_send(docker.logs("", LOGS));
+    is_send(docker.events(EVENTS));
+    is_send(logs.next());
+    is_send(events.next());
 }
