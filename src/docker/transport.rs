@@ -370,6 +370,7 @@ struct Link {
     proxied: bool,
 }
 
+/// What every connection can do. A trait object, as nothing above needs to tell the four kinds apart again.
 trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}

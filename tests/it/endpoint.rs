@@ -261,6 +261,17 @@ async fn an_ssh_connection_ends_with_its_client() {
 }
 
 #[tokio::test]
+async fn an_ssh_that_talks_much_does_not_stand_still() {
+    let engine = Engine::start(&[]);
+    let more_than_a_pipe_holds = "head -c 300000 /dev/zero | tr '\\0' x >&2";
+    let serve = "while [ \"$1\" != -- ]; do shift; done\nshift 2\neval exec \"$*\"";
+    let path = script(engine.folder.path(), &format!("{more_than_a_pipe_holds}\n{serve}"));
+    let endpoint = resolve(&format!("ssh://build{}", engine.socket().display()), &[("PATH", &path)]);
+    let timeouts = Timeouts { request: Duration::from_secs(10), ..Timeouts::default() };
+    Docker::connect_with(endpoint, timeouts).await.unwrap().ping().await.unwrap();
+}
+
+#[tokio::test]
 async fn what_ssh_complains_of_is_told() {
     let folder = tempfile::tempdir().unwrap();
     for (body, cause) in [
