@@ -20,7 +20,7 @@ pub struct Engine {
     pub id: String,
     /// `20.10.24`
     pub version: String,
-    /// The newest API version it speaks, `1.41`. The one spoken is [`Docker::api_version`].
+    /// The newest API version it speaks, `1.41`. The one spoken is [`super::Docker::api_version`].
     pub api_version: String,
     /// `linux`
     pub os: String,

@@ -343,3 +343,232 @@ fn split_csv(line: &str) -> Vec<String> {
     fields.push(field);
     fields
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A config directory with contexts `plain` (a socket), `far` (tcp with TLS files), `open` (tcp, verifies nothing),
+    /// `broken`, and a folder of certificates.
+    fn config(json: &str) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        let write = |path: &str, content: &str| {
+            let path = directory.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, content).unwrap();
+        };
+        write("config.json", json);
+        for (name, endpoint) in [
+            ("plain", r#"{"docker":{"Host":"unix:///run/plain.sock","SkipTLSVerify":false}}"#),
+            ("far", r#"{"docker":{"Host":"tcp://far:2376"}}"#),
+            ("open", r#"{"DOCKER":{"host":"tcp://open:2376","skiptlsverify":true}}"#),
+            ("kube", r#"{"kubernetes":{"Host":"https://far"}}"#),
+        ] {
+            write(&meta(name), &format!(r#"{{"Name":"{name}","Metadata":{{}},"Endpoints":{endpoint}}}"#));
+        }
+        write(&meta("broken"), "{");
+        write(&meta("far").replace("meta.json", "docker/ca.pem").replace("/meta/", "/tls/"), "CA of far");
+        write(&meta("far").replace("meta.json", "docker/key.pem").replace("/meta/", "/tls/"), "key of far");
+        write("certs/ca.pem", "CA");
+        write("certs/cert.pem", "cert");
+        write("bare/ca.pem", "CA");
+        directory
+    }
+
+    /// The IDs as `printf NAME | sha256sum` gives them, so that a wrong hash does not find its own files.
+    fn meta(name: &str) -> String {
+        let id = match name {
+            "plain" => "a116c9ed46d6207734a43317d30fd88f52ac8634c37d904bbf4e41d865f90475",
+            "far" => "512eea46ceb3921dff4363c7069d89d4964d1d9fccaa0f411851a7aa60a5c868",
+            "open" => "2348f998744212575d85959674f9607ab26f67708a917157472832386337c904",
+            "kube" => "7ab9b39a15b5b065f62b7d99d0e69e8f90ad69308a6ae873a8bbe70255646867",
+            "broken" => "f526795c95399cea27c055c842c3d6ab018ed0fa4f66f701c28ab22dec28237b",
+            _ => panic!("{name}"),
+        };
+        format!("contexts/meta/{id}/meta.json")
+    }
+
+    fn environment(variables: &[(&str, &str)], root: &Path) -> Environment {
+        let place = |value: &str| value.replace("ROOT", root.to_str().unwrap());
+        let given = variables.iter().map(|(name, value)| ((*name).to_owned(), place(value)));
+        given.chain([("DOCKER_CONFIG".to_owned(), place("ROOT"))]).collect()
+    }
+
+    fn flags(words: &[&str], root: &Path) -> Flags {
+        let mut flags = Flags::default();
+        for word in words {
+            let (name, value) = word.split_once('=').unwrap();
+            let value = value.replace("ROOT", root.to_str().unwrap());
+            match name {
+                "host" => flags.host = Some(value),
+                "context" => flags.context = Some(value),
+                "tls" => flags.tls = Some(value == "true"),
+                "tlsverify" => flags.tlsverify = Some(value == "true"),
+                "tlscacert" => flags.tlscacert = Some(value.into()),
+                "tlscert" => flags.tlscert = Some(value.into()),
+                "config" => flags.config_dir = Some(value.into()),
+                _ => panic!("{name}"),
+            }
+        }
+        flags
+    }
+
+    /// `context host [tls…]`, or `! the error`.
+    fn check(json: &str, words: &[&str], variables: &[(&str, &str)], expected: &str) {
+        let root = config(json);
+        let resolved = Endpoint::resolve(&flags(words, root.path()), &environment(variables, root.path()));
+        let told = match &resolved {
+            Ok(endpoint) => format!("{} {endpoint}{}", endpoint.context, tell(endpoint.tls.as_ref())),
+            Err(error) => format!("! {error}").replace(root.path().to_str().unwrap(), "ROOT"),
+        };
+        assert_eq!(told, expected, "{json} {words:?} {variables:?}");
+    }
+
+    fn tell(tls: Option<&Tls>) -> String {
+        let Some(tls) = tls else { return String::new() };
+        let pem = |name: &str, pem: &Option<Vec<u8>>| {
+            pem.as_ref().map(|pem| format!(" {name}={}", String::from_utf8_lossy(pem))).unwrap_or_default()
+        };
+        let skip = if tls.skip_verify { " unverified" } else { "" };
+        format!(" tls{}{}{}{skip}", pem("ca", &tls.ca), pem("cert", &tls.cert), pem("key", &tls.key))
+    }
+
+    #[test]
+    fn flag_host_context_and_current_context_win_in_this_order() {
+        const CURRENT: &str = r#"{"currentContext":"plain"}"#;
+        let (host, context) = (("DOCKER_HOST", "tcp://env"), ("DOCKER_CONTEXT", "far"));
+        check("{}", &[], &[], "default unix:///var/run/docker.sock");
+        check(CURRENT, &[], &[], "plain unix:///run/plain.sock");
+        check(r#"{"CURRENTCONTEXT":"plain"}"#, &[], &[], "plain unix:///run/plain.sock");
+        check(CURRENT, &[], &[context], "far tcp://far:2376 tls ca=CA of far key=key of far");
+        check(CURRENT, &[], &[context, host], "default tcp://env:2375");
+        check(CURRENT, &[], &[("DOCKER_HOST", "")], "plain unix:///run/plain.sock");
+        check(CURRENT, &[], &[("DOCKER_CONTEXT", "default")], "default unix:///var/run/docker.sock");
+        check(CURRENT, &["host=tcp://flag"], &[context, host], "default tcp://flag:2375");
+        check(CURRENT, &["host="], &[context, host], "default unix:///var/run/docker.sock");
+        check(CURRENT, &["context=open"], &[context, host], "open tcp://open:2376 tls unverified");
+        check(CURRENT, &["context=default"], &[host], "default tcp://env:2375");
+        check(CURRENT, &["context="], &[], "plain unix:///run/plain.sock");
+        check(CURRENT, &["host=a", "context=b"], &[], "! --host and --context cannot be given together");
+        check("{}", &["context=nosuch"], &[], "! context \"nosuch\" does not exist");
+        check("{}", &["context=broken"], &[], "! context \"broken\" cannot be read");
+        check("{}", &["context=kube"], &[], "! context \"kube\" cannot be read");
+        check("{}", &["config=ROOT/certs", "context=plain"], &[], "! context \"plain\" does not exist");
+    }
+
+    #[test]
+    fn tls_of_the_default_context_is_set_up_as_docker_does() {
+        let certs = ("DOCKER_CERT_PATH", "ROOT/certs");
+        for (words, variables, told) in [
+            (&["host=tcp://e"][..], &[certs][..], "default tcp://e:2375"),
+            (&["host=tcp://e", "tlsverify=true"], &[certs], "default tcp://e:2375 tls ca=CA cert=cert"),
+            (&["host=tcp://e", "tls=true"], &[certs], "default tcp://e:2375 tls ca=CA cert=cert unverified"),
+            (&["host=tcp://e", "tlsverify=false"], &[certs], "default tcp://e:2375 tls ca=CA cert=cert unverified"),
+            (&["host=tcp://e"], &[certs, ("DOCKER_TLS", "1")], "default tcp://e:2375 tls ca=CA cert=cert unverified"),
+            (&["host=tcp://e"], &[certs, ("DOCKER_TLS_VERIFY", "0")], "default tcp://e:2375 tls ca=CA cert=cert"),
+            (&["host=tcp://e"], &[certs, ("DOCKER_TLS_VERIFY", "")], "default tcp://e:2375"),
+            (&["host=tcp://e", "tls=false"], &[certs, ("DOCKER_TLS", "1")], "default tcp://e:2375"),
+            (
+                &["host=tcp://e", "tls=false"],
+                &[certs, ("DOCKER_TLS_VERIFY", "1")],
+                "default tcp://e:2375 tls ca=CA cert=cert",
+            ),
+            (&["tlsverify=true"], &[certs], "default tcp://localhost:2376 tls ca=CA cert=cert"),
+            (&["host=unix:///s", "tlsverify=true"], &[certs], "default unix:///s"),
+            (
+                &["host=tcp://e", "tlsverify=true", "tlscacert=ROOT/bare/ca.pem"],
+                &[certs],
+                "default tcp://e:2375 tls ca=CA cert=cert",
+            ),
+            (&["host=unix:///s", "tlsverify=true"], &[], "! cannot read ROOT/ca.pem"),
+            (&["tlsverify=true", "config=ROOT/certs"], &[], "! cannot read ROOT/ca.pem"),
+            (&["tlsverify=true", "tlscert=ROOT/no.pem"], &[certs], "! cannot read ROOT/no.pem"),
+            (&["context=far", "tls=true"], &[], "far tcp://far:2376 tls ca=CA of far key=key of far"),
+        ] {
+            check("{}", words, variables, told);
+        }
+    }
+
+    #[test]
+    fn a_broken_config_is_a_warning_and_then_the_defaults_hold() {
+        let root = config("{broken");
+        let endpoint = Endpoint::resolve(&Flags::default(), &environment(&[], root.path())).unwrap();
+        assert_eq!(endpoint.to_string(), "unix:///var/run/docker.sock");
+        let path = root.path().join("config.json");
+        let warning = format!("ignoring {}: key must be a string at line 1 column 2", path.display());
+        assert_eq!(endpoint.warnings, [warning]);
+        std::fs::remove_file(path).unwrap();
+        let endpoint = Endpoint::resolve(&Flags::default(), &environment(&[], root.path())).unwrap();
+        assert_eq!(endpoint.warnings, [""; 0]);
+    }
+
+    #[test]
+    fn headers_of_the_environment_replace_those_of_the_config() {
+        const CONFIGURED: &str = r#"{"HttpHeaders":{"X-One":"1","X-Two":"a=b"}}"#;
+        for (json, variable, told) in [
+            ("{}", "", ""),
+            (CONFIGURED, "", "x-one: 1|x-two: a=b"),
+            (CONFIGURED, "X-Three=3", "x-three: 3"),
+            ("{}", r#" a = 1,"b=x,y","c=say ""hi""""#, r#"a:  1|b: x,y|c: say "hi""#),
+            ("{}", "a=", "a: "),
+            ("{}", "a", "! invalid request header in DOCKER_CUSTOM_HEADERS: it is not NAME=VALUE"),
+            ("{}", "=a", "! invalid request header in DOCKER_CUSTOM_HEADERS: its name is not allowed"),
+            ("{}", "a=\u{1}", "! invalid request header in DOCKER_CUSTOM_HEADERS: its value is not allowed"),
+        ] {
+            let root = config(json);
+            let environment = environment(&[("DOCKER_CUSTOM_HEADERS", variable)], root.path());
+            let got = match Endpoint::resolve(&Flags::default(), &environment) {
+                Ok(endpoint) => {
+                    let mut lines: Vec<String> =
+                        endpoint.headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
+                    lines.sort();
+                    lines.join("|")
+                }
+                Err(error) => format!("! {error}"),
+            };
+            assert_eq!(got, told, "{json} {variable}");
+        }
+    }
+
+    #[test]
+    fn a_version_can_be_pinned() {
+        for (variable, told) in
+            [("", Ok(None)), ("1.41", Ok(Some("1.41"))), ("new", Err("invalid API version \"new\""))]
+        {
+            let root = config("{}");
+            let environment = environment(&[("DOCKER_API_VERSION", variable)], root.path());
+            let got = Endpoint::resolve(&Flags::default(), &environment).map(|endpoint| endpoint.pinned);
+            let got = got.map(|pin| pin.map(|pin| pin.to_string())).map_err(|e| e.to_string());
+            assert_eq!(got, told.map(|pin| pin.map(str::to_owned)).map_err(str::to_owned));
+        }
+    }
+
+    #[test]
+    fn the_config_directory_is_flag_variable_or_home() {
+        let variables = [("DOCKER_CONFIG", "/variable"), ("HOME", "/home/me")];
+        let flags = Flags { config_dir: Some("/flag".into()), ..Flags::default() };
+        assert_eq!(config_dir(&flags, &variables.into_iter().collect()), Path::new("/flag"));
+        assert_eq!(config_dir(&Flags::default(), &variables.into_iter().collect()), Path::new("/variable"));
+        assert_eq!(config_dir(&Flags::default(), &[variables[1]].into_iter().collect()), Path::new("/home/me/.docker"));
+    }
+
+    #[test]
+    fn contexts_are_listed_for_completion() {
+        let root = config("{}");
+        let listed = contexts(&Flags::default(), &environment(&[], root.path()));
+        assert_eq!(listed, ["default", "far", "kube", "open", "plain"]);
+        let none = Flags { config_dir: Some("/nowhere".into()), ..Flags::default() };
+        assert_eq!(contexts(&none, &Environment::default()), ["default"]);
+    }
+
+    #[test]
+    fn only_a_socket_is_local_and_keys_are_not_printed() {
+        for (host, local) in [("unix:///s", true), ("tcp://127.0.0.1", false), ("ssh://me@here", false)] {
+            let flags = Flags { host: Some(host.to_owned()), ..Flags::default() };
+            let endpoint = Endpoint::resolve(&flags, &[("HOME", "/nowhere")].into_iter().collect()).unwrap();
+            assert_eq!(endpoint.is_local(), local, "{host}");
+        }
+        let tls = Tls { key: Some(b"secret".to_vec()), ..Tls::default() };
+        assert_eq!(format!("{tls:?}"), "Tls { skip_verify: false, .. }");
+    }
+}

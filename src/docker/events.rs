@@ -8,7 +8,7 @@
 //!
 //! | what happens | events of type `container` (and others), in order |
 //! |---|---|
-//! | `run --rm -v` | (volume create), create, [attach], (network connect), (volume mount), start, die, (network disconnect), (volume unmount), destroy |
+//! | `run --rm -v` | (volume create), create, attach when somebody watches, (network connect), (volume mount), start, die, (network disconnect), (volume unmount), destroy |
 //! | `stop` | kill, [kill again after the grace], die, stop |
 //! | `kill` | kill, die; no stop |
 //! | `kill -s USR1` | kill alone: it is a signal sent, not a death |
@@ -18,7 +18,7 @@
 //! | `rename` | rename, under the new name, with the old one beside it |
 //! | `pause`, `unpause`, `update` | one of that name |
 //! | out of memory | oom, die; oom alone when only a child was killed |
-//! | it cannot be started | create, [destroy]; neither start nor die |
+//! | it cannot be started | create, with `--rm` destroy; neither start nor die |
 //! | a health check, an exec | exec_create, exec_start, exec_die; health_status only when it changed |
 //! | the engine stops | kill, die, stop of each, then the stream ends |
 //! | the engine returns | start of each; nothing at all for those that lived on (live-restore) |

@@ -82,7 +82,7 @@ impl Docker {
         let http = Http::new(&endpoint, timeouts)?;
         let terms = RwLock::new(negotiate(&http, endpoint.pinned).await?);
         let wire = Arc::new(Wire { http, terms });
-        let typed = typed(wire.clone()).map_err(|e| Error::Protocol { what: "nothing", source: e.into() })?;
+        let typed = typed(wire.clone()).map_err(|e| Error::Protocol { what: "a client", source: e.into() })?;
         Ok(Docker { endpoint: Arc::new(endpoint), wire, typed })
     }
 

@@ -65,6 +65,10 @@ impl Default for Timeouts {
 /// Pings and refusals are shorter than this.
 const SHORT: usize = 64 << 10;
 
+/// A connection's buffer grows to this while much arrives. Hyper's own bound, 400 KiB, is too much for each of hundreds
+/// of log streams.
+const READ: usize = 64 << 10;
+
 /// Sends requests to one engine.
 pub(super) struct Http {
     client: Client<Connector, Empty<Bytes>>,
@@ -89,6 +93,7 @@ impl Http {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(timeouts.idle)
+            .http1_max_buf_size(READ)
             .build(connector);
         let endpoint = endpoint.to_string();
         Ok(Http { client, base, headers, timeouts, endpoint, requests: AtomicU64::new(0) })
@@ -145,7 +150,9 @@ impl Http {
         let endpoint = self.endpoint.clone();
         let of_tls = find::<rustls::Error>(&error).is_some();
         let of_ssh = find::<ssh::Failed>(&error).is_some();
-        let denied = find::<io::Error>(&error).is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied);
+        // On tcp it is a firewall that denies, which no change of the socket's group will help.
+        let denied = endpoint.starts_with("unix:")
+            && find::<io::Error>(&error).is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied);
         let connecting = error.is_connect();
         // What hyper adds says nothing that our own line does not.
         let source = cause(error);
@@ -363,6 +370,7 @@ struct Link {
     proxied: bool,
 }
 
+/// What every connection can do. A trait object, as nothing above needs to tell the four kinds apart again.
 trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}

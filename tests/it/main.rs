@@ -1,7 +1,14 @@
 //! The tests that run the built program, most of them against a real engine, in one binary: `tests/run.sh` runs them.
 #![allow(unreachable_pub, reason = "one binary that nobody links")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test fails by panicking"
+)]
 
 mod arrows;
 mod cli;
+mod endpoint;
 mod support;

@@ -1,0 +1,1175 @@
+//! `logwatch::docker` against a private engine, and against a scripted one for what a real engine cannot be made to do.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use logwatch::docker::{
+    Docker, Endpoint, Environment, Error, EventStream, EventsQuery, Flags, Kind, LogStream, LogsQuery, Timeouts,
+};
+use logwatch::selector::Filters;
+use logwatch::time::Timestamp;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+/// A private engine. Stopped when dropped.
+struct Engine {
+    folder: tempfile::TempDir,
+    child: Option<Child>,
+    arguments: Vec<String>,
+}
+
+impl Engine {
+    fn start(arguments: &[&str]) -> Engine {
+        let folder = tempfile::Builder::new().prefix("lw").tempdir_in("/tmp").unwrap();
+        let arguments = arguments.iter().map(|word| word.replace("DIR", folder.path().to_str().unwrap())).collect();
+        let mut engine = Engine { folder, child: None, arguments };
+        engine.run();
+        engine
+    }
+
+    fn run(&mut self) {
+        let at = |name: &str| self.path(name).to_str().unwrap().to_owned();
+        let log = std::fs::File::create(self.path("log")).unwrap();
+        let child = Command::new("dockerd")
+            .args(["--data-root", &at("data"), "--exec-root", &at("exec"), "--pidfile", &at("pid")])
+            .args(["-H", &self.host(), "--bridge=none", "--iptables=false"])
+            .args(&self.arguments)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .expect("dockerd is needed for these tests");
+        self.child = Some(child);
+        let up = || Command::new("docker").args(["-H", &self.host(), "version"]).output().unwrap().status.success();
+        let log = self.path("log");
+        await_that(up, || std::fs::read_to_string(&log).unwrap());
+    }
+
+    fn stop(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        let pid = rustix::process::Pid::from_child(&child);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let start = Instant::now();
+        while child.try_wait().unwrap().is_none() && start.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.path("docker.sock")
+    }
+
+    fn host(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    /// What docker's own CLI prints.
+    fn docker(&self, arguments: &[&str]) -> String {
+        let out = Command::new("docker").args(["-H", &self.host()]).args(arguments).output().unwrap();
+        assert!(out.status.success(), "docker {arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8(out.stdout).unwrap().trim_end().to_owned()
+    }
+
+    /// An image `talk` whose program prints lines.
+    fn import(&self) {
+        let root = self.path("image");
+        std::fs::create_dir(&root).unwrap();
+        let source = self.path("talk.rs");
+        std::fs::write(&source, TALK).unwrap();
+        let built = Command::new("rustc")
+            .args(["-O", "-C", "target-feature=+crt-static", "-o"])
+            .args([root.join("talk"), source])
+            .status();
+        assert!(built.unwrap().success());
+        let tar = self.path("image.tar");
+        assert!(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&tar).arg(".").status().unwrap().success());
+        self.docker(&["import", tar.to_str().unwrap(), "talk"]);
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// `talk COUNT MILLISECONDS CODE`: so many lines on each stream, that far apart, then exit.
+const TALK: &str = r#"fn main() {
+    let words: Vec<u64> = std::env::args().skip(1).map(|word| word.parse().unwrap()).collect();
+    for line in 0..words[0] {
+        println!("out {line}");
+        eprintln!("err {line}");
+        std::thread::sleep(std::time::Duration::from_millis(words[1]));
+    }
+    std::process::exit(words[2] as i32);
+}"#;
+
+/// The program is the first of its container and would not hear a polite signal.
+const RUN: &[&str] = &["run", "--network", "none", "--stop-signal", "KILL"];
+
+fn await_that(mut is_so: impl FnMut() -> bool, otherwise: impl Fn() -> String) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < Duration::from_secs(20), "{}", otherwise());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn environment(variables: &[(&str, &str)]) -> Environment {
+    [("HOME", "/nowhere")].iter().chain(variables).copied().collect()
+}
+
+fn at(host: &str) -> Endpoint {
+    resolve(host, &[])
+}
+
+fn resolve(host: &str, variables: &[(&str, &str)]) -> Endpoint {
+    let flags = Flags { host: Some(host.to_owned()), ..Flags::default() };
+    Endpoint::resolve(&flags, &environment(variables)).unwrap()
+}
+
+/// The error and its causes, one to a line.
+fn chain(error: &Error) -> String {
+    let mut told = error.to_string();
+    let mut next = std::error::Error::source(error);
+    while let Some(cause) = next {
+        told.push_str(&format!("\n{cause}"));
+        next = cause.source();
+    }
+    told
+}
+
+async fn failure(endpoint: Endpoint) -> Error {
+    Docker::connect(endpoint).await.err().expect("it connected")
+}
+
+async fn whole(mut stream: LogStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    while let Some(chunk) = stream.next().await {
+        all.extend_from_slice(&chunk.unwrap());
+    }
+    all
+}
+
+/// `1 TIME out 0` for each frame, the digit being the stream.
+fn frames(mut bytes: &[u8]) -> Vec<String> {
+    let mut lines = Vec::new();
+    while let [stream, 0, 0, 0, a, b, c, d, rest @ ..] = bytes {
+        let (payload, rest) = rest.split_at(u32::from_be_bytes([*a, *b, *c, *d]) as usize);
+        lines.push(format!("{stream} {}", String::from_utf8_lossy(payload).trim_end()));
+        bytes = rest;
+    }
+    assert_eq!(bytes, b"");
+    lines
+}
+
+fn time_of(frame: &str) -> Timestamp {
+    Timestamp::parse(frame.split(' ').nth(1).unwrap().as_bytes()).unwrap()
+}
+
+/// Takes events until one has this action.
+async fn events_until(events: &mut EventStream, action: &str) -> Vec<logwatch::docker::Event> {
+    let mut seen = Vec::new();
+    loop {
+        let event = events.next().await.expect("the stream ended").unwrap();
+        let last = event.action == action;
+        seen.push(event);
+        if last {
+            return seen;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_engine_is_the_same_by_socket_by_tcp_and_by_ssh() {
+    let port = free_port();
+    let engine = Engine::start(&["-H", &format!("tcp://127.0.0.1:{port}")]);
+    let path = fake_ssh(&engine);
+    let socket = engine.socket().display().to_string();
+    let ssh = resolve(&format!("ssh://me@build:2222{socket}"), &[("PATH", &path)]);
+    let id = engine.docker(&["info", "-f", "{{.ID}}"]);
+    for (endpoint, shown) in [
+        (at(&engine.host()), engine.host()),
+        (at(&format!("tcp://127.0.0.1:{port}")), format!("tcp://127.0.0.1:{port}")),
+        (at(&format!("127.0.0.1:{port}")), format!("tcp://127.0.0.1:{port}")),
+        (ssh, format!("ssh://me@build:2222{socket}")),
+    ] {
+        let docker = Docker::connect(endpoint).await.unwrap();
+        assert_eq!(docker.endpoint().to_string(), shown);
+        assert_eq!(docker.info().await.unwrap().id, id, "{shown}");
+        docker.ping().await.unwrap();
+    }
+    let called = std::fs::read_to_string(engine.path("ssh.log")).unwrap();
+    let line =
+        format!("-o ConnectTimeout=30 -T -l me -p 2222 -- build docker --host {} system dial-stdio", engine.host());
+    assert_eq!(called.lines().collect::<Vec<_>>(), [line], "one connection, used for all calls");
+}
+
+/// An `ssh` that writes down how it was called and runs the command here. Gives the `PATH` that finds it.
+fn fake_ssh(engine: &Engine) -> String {
+    let log = engine.path("ssh.log");
+    let pid = engine.path("ssh.pid");
+    script(
+        engine.folder.path(),
+        &format!(
+            "echo \"$*\" >> {}\necho $$ > {}\nwhile [ \"$1\" != -- ]; do shift; done\nshift 2\neval exec \"$*\"",
+            log.display(),
+            pid.display()
+        ),
+    )
+}
+
+fn script(folder: &Path, body: &str) -> String {
+    let bin = folder.join("bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    std::fs::write(bin.join("ssh"), format!("#!/bin/sh\n{body}\n")).unwrap();
+    std::fs::set_permissions(bin.join("ssh"), std::fs::Permissions::from_mode(0o755)).unwrap();
+    format!("{}:/usr/local/bin:/usr/bin:/bin", bin.display())
+}
+
+#[tokio::test]
+async fn an_ssh_connection_ends_with_its_client() {
+    let engine = Engine::start(&[]);
+    let path = fake_ssh(&engine);
+    let endpoint = resolve(&format!("ssh://build{}", engine.socket().display()), &[("PATH", &path)]);
+    let docker = Docker::connect(endpoint).await.unwrap();
+    let pid = std::fs::read_to_string(engine.path("ssh.pid")).unwrap().trim().to_owned();
+    let lives = || std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z"));
+    assert!(lives());
+    drop(docker);
+    let start = Instant::now();
+    while lives() {
+        assert!(start.elapsed() < Duration::from_secs(10), "ssh lives on");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_ssh_that_talks_much_does_not_stand_still() {
+    let engine = Engine::start(&[]);
+    let more_than_a_pipe_holds = "head -c 300000 /dev/zero | tr '\\0' x >&2";
+    let serve = "while [ \"$1\" != -- ]; do shift; done\nshift 2\neval exec \"$*\"";
+    let path = script(engine.folder.path(), &format!("{more_than_a_pipe_holds}\n{serve}"));
+    let endpoint = resolve(&format!("ssh://build{}", engine.socket().display()), &[("PATH", &path)]);
+    let timeouts = Timeouts { request: Duration::from_secs(10), ..Timeouts::default() };
+    Docker::connect_with(endpoint, timeouts).await.unwrap().ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_ssh_complains_of_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    for (body, cause) in [
+        (
+            "echo 'ssh: connect to host build port 22: Connection refused' >&2; exit 255",
+            "ssh: ssh: connect to host build port 22: Connection refused",
+        ),
+        ("exit 1", "ssh: ended without a word"),
+        // As a shared master connection does: it keeps stderr open after the client is gone.
+        ("echo 'kex failed' >&2; sleep 5 >/dev/null </dev/null & exec >&-; exit 255", "ssh: kex failed"),
+    ] {
+        let path = script(folder.path(), body);
+        let start = Instant::now();
+        let error = failure(resolve("ssh://build", &[("PATH", &path)])).await;
+        assert!(start.elapsed() < Duration::from_secs(3), "it waits for an end that may never come");
+        assert_eq!(chain(&error), format!("cannot reach the Docker engine at ssh://build\n{cause}"));
+        assert_eq!(error.kind(), Kind::Unreachable);
+    }
+    let error = failure(resolve("ssh://build", &[("PATH", "/nowhere")])).await;
+    assert!(chain(&error).contains("ssh: cannot be started: No such file"), "{}", chain(&error));
+}
+
+/// A CA, another one, a server's certificate for 127.0.0.1 and a client's, in `folder`.
+fn certificates(folder: &Path) {
+    let run = |line: &str| {
+        let out = Command::new("sh").arg("-ec").arg(line).current_dir(folder).output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    };
+    for (ca, name) in [("ca", "ours"), ("other", "theirs")] {
+        run(&format!(
+            "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN={name} -keyout {ca}-key.pem -out {ca}.pem"
+        ));
+    }
+    std::fs::write(
+        folder.join("server.ext"),
+        "subjectAltName=IP:127.0.0.1,DNS:engine.example\nextendedKeyUsage=serverAuth\n",
+    )
+    .unwrap();
+    std::fs::write(folder.join("client.ext"), "extendedKeyUsage=clientAuth\n").unwrap();
+    for who in ["server", "client"] {
+        run(&format!(
+            "openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN={who} -keyout {who}-key.pem -out {who}.csr"
+        ));
+        run(&format!(
+            "openssl x509 -req -in {who}.csr -CA ca.pem -CAkey ca-key.pem -CAcreateserial -days 2 -extfile {who}.ext -out {who}.pem"
+        ));
+    }
+    run("mkdir certs; cp ca.pem certs/ca.pem; cp client.pem certs/cert.pem; cp client-key.pem certs/key.pem");
+}
+
+#[tokio::test]
+async fn tls_verifies_what_it_was_told_to_verify() {
+    let folder = tempfile::tempdir().unwrap();
+    certificates(folder.path());
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let port = free_port();
+    let tcp = format!("tcp://127.0.0.1:{port}");
+    let (ca, cert, key) = (file("ca.pem"), file("server.pem"), file("server-key.pem"));
+    let engine = Engine::start(&["-H", &tcp, "--tlsverify", "--tlscacert", &ca, "--tlscert", &cert, "--tlskey", &key]);
+    let id = engine.docker(&["info", "-f", "{{.ID}}"]);
+    let flags = |verify: bool| Flags {
+        host: Some(tcp.clone()),
+        tlsverify: Some(verify),
+        tlscacert: Some(file("ca.pem").into()),
+        tlscert: Some(file("client.pem").into()),
+        tlskey: Some(file("client-key.pem").into()),
+        ..Flags::default()
+    };
+    let reach = async |flags: Flags, variables: &[(&str, &str)]| {
+        let endpoint = Endpoint::resolve(&flags, &environment(variables)).unwrap();
+        match Docker::connect(endpoint).await {
+            Ok(docker) => docker.info().await.unwrap().id,
+            Err(error) => chain(&error).replace(&tcp, "HOST"),
+        }
+    };
+    let plain = Flags { host: Some(tcp.clone()), ..Flags::default() };
+    let certs = [("DOCKER_TLS_VERIFY", "1"), ("DOCKER_CERT_PATH", &*file("certs"))];
+    assert_eq!(reach(flags(true), &[]).await, id);
+    assert_eq!(reach(plain.clone(), &certs).await, id);
+    let strange = || Some(file("other.pem").into());
+    assert_eq!(reach(Flags { tlscacert: strange(), ..flags(false) }, &[]).await, id, "nothing is verified");
+    let told = reach(Flags { tlscacert: strange(), ..flags(true) }, &[]).await;
+    assert!(told.starts_with("the TLS handshake with HOST failed\ninvalid peer certificate: "), "{told}");
+    let told = reach(Flags { tlscert: None, tlskey: None, ..flags(true) }, &[]).await;
+    assert!(told.starts_with("the TLS handshake with HOST failed\nreceived fatal alert: "), "{told}");
+    let told = reach(Flags { host: Some(format!("tcp://localhost:{port}")), ..flags(true) }, &[]).await;
+    assert!(told.contains("certificate not valid for name \"localhost\""), "{told}");
+    let told = reach(plain, &[]).await;
+    assert_eq!(told, "the engine answered 400: Client sent an HTTP request to an HTTPS server.");
+    let told = reach(Flags { tlskey: Some(file("client.pem").into()), ..flags(true) }, &[]).await;
+    assert!(told.starts_with("cannot use the TLS key for HOST\n"), "{told}");
+}
+
+#[tokio::test]
+async fn a_context_of_dockers_own_making_leads_to_its_engine() {
+    let folder = tempfile::tempdir().unwrap();
+    certificates(folder.path());
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let tcp = format!("tcp://127.0.0.1:{}", free_port());
+    let (ca, cert, key) = (file("ca.pem"), file("server.pem"), file("server-key.pem"));
+    let engine = Engine::start(&["-H", &tcp, "--tlsverify", "--tlscacert", &ca, "--tlscert", &cert, "--tlskey", &key]);
+    let config = engine.path("config").to_str().unwrap().to_owned();
+    let create = |name: &str, docker: &str| {
+        engine.docker(&["--config", &config, "context", "create", name, "--docker", docker]);
+    };
+    create("near", &format!("host={}", engine.host()));
+    let client = format!("ca={ca},cert={},key={}", file("client.pem"), file("client-key.pem"));
+    create("far.tls+1", &format!("host={tcp},{client}"));
+    let variables = environment(&[("DOCKER_CONFIG", &config)]);
+    let flags = |name: &str| Flags { context: Some(name.to_owned()), ..Flags::default() };
+    for (name, host) in [("near", engine.host()), ("far.tls+1", tcp)] {
+        let docker = Docker::connect(Endpoint::resolve(&flags(name), &variables).unwrap()).await.unwrap();
+        assert_eq!(docker.endpoint().to_string(), host);
+        assert_eq!(docker.endpoint().is_local(), name == "near");
+    }
+    let listed = logwatch::docker::endpoint::contexts(&Flags::default(), &variables);
+    assert_eq!(listed, ["default", "far.tls+1", "near"]);
+}
+
+#[tokio::test]
+async fn an_engine_and_its_containers_are_told_as_docker_tells_them() {
+    let engine = Engine::start(&[]);
+    engine.import();
+    let docker = Docker::connect(at(&engine.host())).await.unwrap();
+
+    let info = docker.info().await.unwrap();
+    let told = format!(
+        "{} {} {} {} {} {} {}",
+        info.id,
+        info.version,
+        info.os,
+        info.operating_system,
+        info.root_dir.display(),
+        info.logging_driver,
+        info.live_restore
+    );
+    let form = "{{.ID}} {{.ServerVersion}} {{.OSType}} {{.OperatingSystem}} {{.DockerRootDir}} {{.LoggingDriver}} {{.LiveRestoreEnabled}}";
+    assert_eq!(told, engine.docker(&["info", "-f", form]));
+    assert_eq!(info.api_version, engine.docker(&["version", "-f", "{{.Server.APIVersion}}"]));
+    assert!(!info.is_podman);
+
+    let web = engine.docker(
+        &[RUN, &["-d", "--name", "web-1", "--label", "tier=front", "talk", "/talk", "1000", "1000", "0"]].concat(),
+    );
+    let once = engine.docker(
+        &[RUN, &["-d", "--name", "once", "-t", "--log-opt", "max-size=1m", "talk", "/talk", "1", "0", "7"]].concat(),
+    );
+    engine.docker(&["wait", &once]);
+    engine.docker(&["create", "--name", "never", "--rm", "--log-driver", "local", "talk", "/talk", "1", "0", "0"]);
+
+    let running = docker.list(false, &Filters::new()).await.unwrap();
+    let [container] = &running[..] else { panic!("{running:?}") };
+    let labels = BTreeMap::from([("tier".to_owned(), "front".to_owned())]);
+    assert_eq!((&container.id, &*container.name, &*container.image), (&web, "web-1", "talk"));
+    assert_eq!((&container.labels, &*container.state), (&labels, "running"));
+    assert_eq!(container.networks, BTreeMap::from([("none".to_owned(), String::new())]));
+    let names = |found: Vec<logwatch::container::Container>| {
+        found.into_iter().map(|c| format!("{} {}", c.name, c.state)).collect::<Vec<_>>().join(", ")
+    };
+    assert_eq!(names(docker.list(true, &Filters::new()).await.unwrap()), "never created, once exited, web-1 running");
+    let label = Filters::from([("label".to_owned(), vec!["tier=front".to_owned()])]);
+    assert_eq!(names(docker.list(true, &label).await.unwrap()), "web-1 running");
+
+    for (reference, exit_code, log_driver, tty, auto_remove) in [
+        ("web-1", None, "json-file", false, false),
+        (&once[..12], Some(7), "json-file", true, false),
+        ("never", None, "local", false, true),
+    ] {
+        let details = docker.inspect(reference).await.unwrap();
+        let form = "{{.ID}} {{.LogPath}} {{.HostsPath}} {{.State.StartedAt}} {{.State.FinishedAt}}";
+        let said = engine.docker(&["inspect", "-f", form, reference]);
+        let path = |path: &Option<PathBuf>| path.as_ref().map_or(String::new(), |path| path.display().to_string());
+        let time = |time: Option<Timestamp>| time.map(|time| time.to_string());
+        let mut words = said.split(' ');
+        assert_eq!(words.next(), Some(&*details.container.id));
+        assert_eq!(words.next(), Some(&*path(&details.log_path)));
+        assert_eq!(words.next(), Some(&*path(&details.hosts_path)));
+        let mut same_time = |ours: Option<Timestamp>| {
+            let theirs = words.next().unwrap().as_bytes();
+            assert_eq!(time(ours), time(Timestamp::parse(theirs)), "{reference}");
+        };
+        same_time(details.started_at);
+        same_time(details.finished_at);
+        assert_eq!(details.exit_code, exit_code, "{reference}");
+        assert_eq!((&*details.log_driver, details.tty, details.auto_remove), (log_driver, tty, auto_remove));
+    }
+    assert_eq!(docker.inspect("web-1").await.unwrap().container, *container, "both tell the same");
+    let options = docker.inspect("once").await.unwrap().log_options;
+    assert_eq!(options, BTreeMap::from([("max-size".to_owned(), "1m".to_owned())]));
+
+    for reference in ["nosuch", "../info", "", "a b", "a/../../info?x"] {
+        let error = docker.inspect(reference).await.unwrap_err();
+        assert!(matches!(error, Error::NotFound { .. }), "{error}");
+        assert_eq!(error.to_string(), format!("No such container: {reference}"));
+        let error = docker.logs(reference, &LogsQuery::default()).await.err().unwrap();
+        assert_eq!(error.to_string(), format!("No such container: {reference}"));
+    }
+}
+
+#[tokio::test]
+async fn logs_are_told_to_the_nanosecond_and_followed_to_the_end() {
+    let engine = Engine::start(&[]);
+    engine.import();
+    let docker = Docker::connect(at(&engine.host())).await.unwrap();
+    let run = |name: &str, options: &[&str], words: &[&str]| {
+        engine.docker(&[RUN, &["-d", "--name", name], options, &["talk", "/talk"], words].concat())
+    };
+    let read = async |name: &str, query: LogsQuery| whole(docker.logs(name, &query).await.unwrap()).await;
+
+    run("slow", &[], &["20", "50", "0"]);
+    let follow = LogsQuery { follow: true, ..LogsQuery::default() };
+    let followed = frames(&read("slow", follow).await);
+    let count = |stream: &str| followed.iter().filter(|line| line.starts_with(stream)).count();
+    assert_eq!((count("1 "), count("2 ")), (20, 20), "the stream ended with the container");
+    let stderr = LogsQuery { stdout: false, ..LogsQuery::default() };
+    let lines = frames(&read("slow", stderr).await);
+    let theirs = Command::new("docker").args(["-H", &engine.host(), "logs", "-t", "slow"]).output().unwrap().stderr;
+    let ours: String = lines.iter().map(|line| format!("{}\n", &line[2..])).collect();
+    assert_eq!(ours, String::from_utf8(theirs).unwrap());
+
+    let (since, until) = (Some(time_of(&lines[5])), Some(time_of(&lines[8])));
+    let between = |since, until| LogsQuery { since, until, ..stderr };
+    assert_eq!(frames(&read("slow", between(since, until)).await), lines[5..=8]);
+    let after = since.map(|time| Timestamp(time.0 + 1));
+    let before = until.map(|time| Timestamp(time.0 - 1));
+    assert_eq!(frames(&read("slow", between(after, before)).await), lines[6..=7]);
+    assert_eq!(frames(&read("slow", LogsQuery { tail: Some(3), ..LogsQuery::default() }).await).len(), 3);
+
+    let tty = run("tty", &["-t"], &["2", "0", "0"]);
+    engine.docker(&["wait", &tty]);
+    let text = String::from_utf8(read("tty", LogsQuery::default()).await).unwrap();
+    let words: Vec<&str> = text.lines().map(|line| line.split_once(' ').unwrap().1).collect();
+    assert_eq!(words, ["out 0", "err 0", "out 1", "err 1"], "no frames, only text");
+
+    run("mute", &["--log-driver", "none"], &["1", "0", "0"]);
+    let error = docker.logs("mute", &LogsQuery::default()).await.err().unwrap();
+    assert!(matches!(&error, Error::NoLogs { id, .. } if id == "mute"), "{error}");
+    assert!(error.to_string().ends_with("configured logging driver does not support reading"), "{error}");
+}
+
+#[tokio::test]
+async fn events_tell_the_life_of_a_container() {
+    let engine = Engine::start(&[]);
+    engine.import();
+    let docker = Docker::connect(at(&engine.host())).await.unwrap();
+    let filters = Filters::from([("type".to_owned(), vec!["container".to_owned()])]);
+    let query = EventsQuery { filters, ..EventsQuery::default() };
+    let mut events = docker.events(&query).await.unwrap();
+    let label = "com.docker.compose.project=shop";
+    let id = engine.docker(&[
+        "create",
+        "--network",
+        "none",
+        "--name",
+        "web",
+        "--label",
+        label,
+        "talk",
+        "/talk",
+        "1",
+        "0",
+        "7",
+    ]);
+    engine.docker(&["rename", "web", "web-1"]);
+    engine.docker(&["start", &id]);
+    engine.docker(&["wait", &id]);
+    engine.docker(&["rm", &id]);
+
+    let seen = events_until(&mut events, "destroy").await;
+    let actions: Vec<&str> = seen.iter().map(|event| event.action.as_str()).collect();
+    assert_eq!(actions, ["create", "rename", "start", "die", "destroy"]);
+    for event in &seen {
+        let container = event.container().unwrap();
+        let name = if event.action == "create" { "web" } else { "web-1" };
+        assert_eq!((&container.id, &*container.name, &*container.image), (&id, name, "talk"));
+        assert_eq!(container.project(), Some("shop"), "{}", event.action);
+        assert_eq!(container.labels.len(), 1, "{}", event.action);
+        assert_eq!((&*event.kind, &*event.scope), ("container", "local"));
+    }
+    assert_eq!(seen[1].old_name(), Some("web"));
+    assert_eq!(seen[3].exit_code(), Some(7));
+
+    // What docker prints of the same time is the same, key for key.
+    let (first, last) = (seen[0].time, seen[4].time);
+    let theirs = engine.docker(&[
+        "events",
+        "--since",
+        &first.api(),
+        "--until",
+        &last.api(),
+        "-f",
+        "type=container",
+        "--format",
+        "{{json .}}",
+    ]);
+    let ours: Vec<String> = seen
+        .iter()
+        .map(|e| {
+            serde_json::json!({
+                "status": e.status, "id": e.id, "from": e.from, "Type": e.kind, "Action": e.action,
+                "Actor": {"ID": e.id, "Attributes": e.attributes}, "scope": e.scope,
+                "time": e.time.0 / 1_000_000_000, "timeNano": e.time.0,
+            })
+            .to_string()
+        })
+        .collect();
+    let sorted = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap().to_string();
+    assert_eq!(ours, theirs.lines().map(sorted).collect::<Vec<_>>());
+
+    // A second stream from a time on begins with the event of that very time, and ends by itself.
+    let again = EventsQuery { since: Some(seen[2].time), until: Some(last), ..query };
+    let mut events = docker.events(&again).await.unwrap();
+    let mut repeated = Vec::new();
+    while let Some(event) = events.next().await {
+        repeated.push(event.unwrap().key());
+    }
+    assert_eq!(repeated, seen[2..].iter().map(logwatch::docker::Event::key).collect::<Vec<_>>());
+}
+
+/// Passes connections on to a socket and counts them.
+struct Proxy {
+    socket: PathBuf,
+    accepted: Arc<AtomicUsize>,
+    open: Arc<AtomicUsize>,
+}
+
+impl Proxy {
+    fn before(target: &Path, socket: PathBuf) -> Proxy {
+        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+        let (accepted, open) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (target, counts) = (target.to_owned(), (accepted.clone(), open.clone()));
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let (target, (accepted, open)) = (target.clone(), counts.clone());
+                accepted.fetch_add(1, Ordering::SeqCst);
+                open.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(async move {
+                    if let Ok(mut far) = tokio::net::UnixStream::connect(target).await {
+                        let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                    }
+                    open.fetch_sub(1, Ordering::SeqCst);
+                });
+            }
+        });
+        Proxy { socket, accepted, open }
+    }
+}
+
+#[tokio::test]
+async fn connections_are_used_again_and_streams_close_theirs() {
+    let engine = Engine::start(&[]);
+    engine.import();
+    let id = engine.docker(&[RUN, &["-d", "talk", "/talk", "100000", "10", "0"]].concat());
+    let proxy = Proxy::before(&engine.socket(), engine.path("proxy.sock"));
+    let docker = Docker::connect(at(&format!("unix://{}", proxy.socket.display()))).await.unwrap();
+    for _ in 0..20 {
+        docker.list(true, &Filters::new()).await.unwrap();
+        docker.inspect(&id).await.unwrap();
+        docker.inspect("nosuch").await.unwrap_err();
+    }
+    assert_eq!(proxy.accepted.load(Ordering::SeqCst), 1);
+    assert_eq!(docker.requests(), 61, "one for connecting: both sides agree without asking twice");
+
+    let follow = LogsQuery { follow: true, ..LogsQuery::default() };
+    let mut logs = docker.logs(&id, &follow).await.unwrap();
+    let mut events = docker.events(&EventsQuery::default()).await.unwrap();
+    logs.next().await.unwrap().unwrap();
+    let waited = tokio::time::timeout(Duration::from_millis(50), events.next()).await;
+    assert!(waited.is_err(), "nothing happened");
+    docker.info().await.unwrap();
+    assert_eq!(proxy.open.load(Ordering::SeqCst), 3, "two streams, and one for calls");
+    let before = docker.requests();
+    for _ in 0..10 {
+        logs.next().await.unwrap().unwrap();
+    }
+    assert_eq!(docker.requests(), before, "a stream asks once");
+    drop((logs, events));
+    let start = Instant::now();
+    while proxy.open.load(Ordering::SeqCst) > 1 {
+        assert!(start.elapsed() < Duration::from_secs(10), "a stream's connection stays");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_engine_that_went_away_is_told_and_used_again_when_it_is_back() {
+    let mut engine = Engine::start(&[]);
+    let docker = Docker::connect(at(&engine.host())).await.unwrap();
+    let mut events = docker.events(&EventsQuery::default()).await.unwrap();
+    engine.stop();
+    while let Some(event) = events.next().await {
+        if let Err(error) = event {
+            assert!(matches!(error, Error::Broken { .. }), "{error}");
+        }
+    }
+    let error = docker.list(true, &Filters::new()).await.unwrap_err();
+    assert!(matches!(error, Error::Unreachable { .. }) && error.is_passing(), "{}", chain(&error));
+    assert_eq!(error.to_string(), format!("cannot reach the Docker engine at {}", engine.host()));
+    assert!(docker.renegotiate().await.is_err());
+    engine.run();
+    docker.renegotiate().await.unwrap();
+    assert_eq!(docker.list(true, &Filters::new()).await.unwrap(), []);
+}
+
+/// Plays a script: for the head of each request, the bytes to answer. Keeps connections open; an empty answer closes.
+struct Script {
+    folder: tempfile::TempDir,
+    heard: Arc<Mutex<Vec<String>>>,
+}
+
+impl Script {
+    fn play(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Script {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(folder.path().join("s")).unwrap();
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let (log, answer) = (heard.clone(), Arc::new(answer));
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (log, answer) = (log.clone(), answer.clone());
+                std::thread::spawn(move || serve(stream.unwrap(), &log, &*answer));
+            }
+        });
+        Script { folder, heard }
+    }
+
+    fn host(&self) -> String {
+        format!("unix://{}", self.folder.path().join("s").display())
+    }
+
+    /// The first lines of the requests so far.
+    fn lines(&self) -> Vec<String> {
+        self.heard.lock().unwrap().iter().map(|head| head.lines().next().unwrap().to_owned()).collect()
+    }
+}
+
+/// The beginning of an answer after which the script hangs up.
+const CLOSE: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\n";
+
+fn serve(mut stream: impl Read + Write, log: &Mutex<Vec<String>>, answer: &dyn Fn(&str) -> String) {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while stream.read(&mut byte).is_ok_and(|read| read == 1) {
+        head.push(byte[0]);
+        if head.ends_with(b"\r\n\r\n") {
+            let text = String::from_utf8(std::mem::take(&mut head)).unwrap();
+            log.lock().unwrap().push(text.clone());
+            let bytes = answer(&text);
+            if bytes.is_empty() || stream.write_all(bytes.as_bytes()).is_err() || bytes.starts_with(CLOSE) {
+                return;
+            }
+        }
+    }
+}
+
+fn answer(status: &str, headers: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len())
+}
+
+/// An engine that speaks API versions in these bounds and lists no containers.
+fn engine_of(newest: &'static str, oldest: &'static str) -> impl Fn(&str) -> String + Send + Sync + 'static {
+    let number = |version: &str| version.split('.').nth(1).unwrap().parse::<u32>().unwrap();
+    move |head| {
+        let path = head.split(' ').nth(1).unwrap();
+        let ping = format!("Api-Version: {newest}\r\n");
+        let asked = path.strip_prefix("/v").map(|path| path.split('/').next().unwrap());
+        let body = match asked {
+            Some(asked) if number(asked) > number(newest) => {
+                format!("client version {asked} is too new. Maximum supported API version is {newest}")
+            }
+            Some(asked) if number(asked) < number(oldest) => format!(
+                "client version {asked} is too old. Minimum supported API version is {oldest}, please upgrade your client to a newer version"
+            ),
+            _ if head.starts_with("HEAD") => return format!("HTTP/1.1 200 OK\r\n{ping}Content-Length: 2\r\n\r\n"),
+            _ if path.ends_with("/_ping") => return answer("200 OK", &ping, "OK"),
+            _ => return answer("200 OK", &ping, "[]"),
+        };
+        answer("400 Bad Request", &ping, &serde_json::json!({ "message": body }).to_string())
+    }
+}
+
+#[tokio::test]
+async fn every_engine_is_spoken_to_in_a_version_it_takes() {
+    for (newest, oldest, pin, told) in [
+        ("1.41", "1.12", "", "/v1.41/"),
+        ("1.44", "1.24", "", "/v1.44/"),
+        ("1.51", "1.24", "", "/v1.44/"),
+        ("1.52", "1.44", "", "/v1.44/"),
+        ("1.54", "1.50", "", "/v1.54/"),
+        ("1.51", "1.24", "1.30", "/v1.30/"),
+        ("1.51", "1.24", "1.51", "/v1.51/"),
+        ("1.23", "1.12", "", "the engine speaks API 1.23 at most and 1.24 is needed: it is too old"),
+        ("1.41", "1.12", "1.50", "the engine speaks API 1.41 at most and 1.50 is needed: it is too old"),
+        ("1.54", "1.44", "1.41", "the engine takes API 1.44 at least and 1.41 was to be spoken: it is too new"),
+        ("2.0", "2.0", "", "the engine takes API 2.0 at least and 1.44 was to be spoken: it is too new"),
+    ] {
+        let script = Script::play(engine_of(newest, oldest));
+        let got = match Docker::connect(resolve(&script.host(), &[("DOCKER_API_VERSION", pin)])).await {
+            Ok(docker) => {
+                docker.list(false, &Filters::new()).await.unwrap();
+                let path = script.lines().pop().unwrap();
+                path.strip_prefix("GET ").unwrap().split("containers").next().unwrap().to_owned()
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), Kind::Unreachable);
+                error.to_string()
+            }
+        };
+        assert_eq!(got, told, "{newest} {oldest} {pin}");
+    }
+}
+
+#[tokio::test]
+async fn an_engine_without_head_is_asked_by_get_and_podman_is_recognised() {
+    let script = Script::play(|head| match head.split(' ').next() {
+        Some("HEAD") => answer("405 Method Not Allowed", "", "").to_owned(),
+        _ if head.contains("/info") => answer("200 OK", "", r#"{"ID":"x"}"#),
+        _ => answer("200 OK", "Api-Version: 1.41\r\nLibpod-API-Version: 5.0.0\r\n", "OK"),
+    });
+    let docker = Docker::connect(at(&script.host())).await.unwrap();
+    assert_eq!(script.lines(), ["HEAD /_ping HTTP/1.1", "GET /_ping HTTP/1.1"]);
+    assert!(docker.info().await.unwrap().is_podman);
+}
+
+#[tokio::test]
+async fn an_upgraded_engine_is_spoken_to_anew() {
+    let upgraded = Arc::new(AtomicUsize::new(0));
+    let now = upgraded.clone();
+    let script = Script::play(move |head| match now.load(Ordering::SeqCst) {
+        0 => engine_of("1.41", "1.12")(head),
+        _ => engine_of("1.52", "1.44")(head),
+    });
+    let docker = Docker::connect(at(&script.host())).await.unwrap();
+    upgraded.store(1, Ordering::SeqCst);
+    let error = docker.list(false, &Filters::new()).await.unwrap_err();
+    assert!(matches!(error, Error::TooNew { .. }), "{error}");
+    let clone = docker.clone();
+    docker.renegotiate().await.unwrap();
+    clone.list(false, &Filters::new()).await.unwrap();
+    assert_eq!(clone.api_version().to_string(), "1.44");
+}
+
+#[tokio::test]
+async fn custom_headers_and_a_host_go_with_every_request() {
+    let script = Script::play(engine_of("1.41", "1.12"));
+    let endpoint = resolve(&script.host(), &[("DOCKER_CUSTOM_HEADERS", "X-Tenant=a b")]);
+    let docker = Docker::connect(endpoint).await.unwrap();
+    docker.list(false, &Filters::new()).await.unwrap();
+    docker.logs("x", &LogsQuery::default()).await.unwrap();
+    docker.events(&EventsQuery::default()).await.unwrap();
+    let heard = script.heard.lock().unwrap().clone();
+    assert_eq!(heard.len(), 4);
+    for head in heard {
+        let lower = head.to_lowercase();
+        assert!(lower.contains("\r\nx-tenant: a b\r\n") && lower.contains("\r\nhost: localhost\r\n"), "{head}");
+        assert!(lower.contains("\r\nuser-agent: docker-logwatch/"), "{head}");
+        assert!(!lower.contains("\r\naccept:"), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_engine_is_told_in_one_line() {
+    for (said, told) in [
+        ("SSH-2.0-OpenSSH_9.2\r\n", "lost the connection to HOST"),
+        ("", "lost the connection to HOST"),
+        ("HTTP/1.1 200 OK\r\nApi-Version: x\r\n\r\n", "the engine's answer for its API version makes no sense"),
+        ("HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n", "the engine answered 500: Internal Server Error"),
+        ("HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n", "the engine answered 403: Forbidden"),
+    ] {
+        let script = Script::play(move |_| said.to_owned());
+        let error = failure(at(&script.host())).await;
+        assert_eq!(error.to_string().replace(&script.host(), "HOST"), told, "{said}");
+    }
+    let error = failure(at("unix:///nowhere/docker.sock")).await;
+    let told = "cannot reach the Docker engine at unix:///nowhere/docker.sock\nNo such file or directory (os error 2)";
+    assert_eq!(chain(&error), told);
+    let closed = format!("tcp://127.0.0.1:{}", free_port());
+    let told = format!("cannot reach the Docker engine at {closed}\nConnection refused (os error 111)");
+    assert_eq!(chain(&failure(at(&closed)).await), told);
+}
+
+#[tokio::test]
+async fn a_silent_engine_is_given_up_in_time_and_a_silent_stream_is_not() {
+    let limit = Duration::from_millis(200);
+    let timeouts = Timeouts { request: limit, ..Timeouts::default() };
+    let script = Script::play(|head| match head {
+        // Headers and the beginning of a body that never ends.
+        list if list.contains("/containers/json") => "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[".to_owned(),
+        events if events.contains("/events") => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(),
+        other => engine_of("1.41", "1.12")(other),
+    });
+    let docker = Docker::connect_with(at(&script.host()), timeouts).await.unwrap();
+    let error = docker.list(false, &Filters::new()).await.unwrap_err();
+    assert!(matches!(error, Error::Timeout { after, .. } if after == limit), "{error}");
+    assert_eq!(error.to_string(), format!("no answer from {} within 0.2s", script.host()));
+    let mut events = docker.events(&EventsQuery::default()).await.unwrap();
+    assert!(tokio::time::timeout(3 * limit, events.next()).await.is_err(), "silence is no failure");
+}
+
+#[tokio::test]
+async fn a_malformed_answer_is_an_error_and_a_malformed_event_does_not_end_the_stream() {
+    let event = r#"{"Type":"container","Action":"start","Actor":{"ID":"x"},"timeNano":5}"#;
+    let body = format!("{{\"Type\":\n{event}\nnonsense\n\u{1e}{event}\n");
+    let script = Script::play(move |head| match head {
+        list if list.contains("/containers/json") => answer("200 OK", "", r#"[{"Id":7}]"#),
+        x if x.contains("/containers/x/json") => answer("200 OK", "", r#"{"Name":"/x"}"#),
+        y if y.contains("/containers/y/json") => answer("200 OK", "", "<html>"),
+        events if events.contains("/events") => answer("200 OK", "", &body),
+        cut if cut.contains("/containers/cut/logs") => "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc".to_owned(),
+        gone if gone.contains("/containers/gone/") => answer("409 Conflict", "", r#"{"message":"is dead"}"#),
+        other => engine_of("1.41", "1.12")(other),
+    });
+    let docker = Docker::connect(at(&script.host())).await.unwrap();
+    let error = docker.list(false, &Filters::new()).await.unwrap_err();
+    assert_eq!(error.to_string(), "the engine's answer for the container list makes no sense");
+    let error = docker.inspect("x").await.unwrap_err();
+    assert_eq!(chain(&error), "the engine's answer for a container makes no sense\nId is missing");
+    let error = docker.inspect("y").await.unwrap_err();
+    assert_eq!(error.to_string(), "the engine's answer for a container makes no sense");
+    let error = docker.logs("gone", &LogsQuery::default()).await.err().unwrap();
+    assert!(matches!(&error, Error::Conflict { message } if message == "is dead"), "{error}");
+
+    let mut events = docker.events(&EventsQuery::default()).await.unwrap();
+    let mut told = Vec::new();
+    while let Some(event) = events.next().await {
+        told.push(event.map_or_else(|error| error.to_string(), |event| event.action));
+    }
+    let nonsense = "the engine's answer for events makes no sense";
+    assert_eq!(told, [nonsense, "start", nonsense, "start"]);
+}
+
+#[tokio::test]
+async fn a_body_that_is_cut_off_is_told_once_and_last() {
+    let script = Script::play(|head| match head {
+        logs if logs.contains("/logs") => format!("{CLOSE}Content-Length: 9\r\n\r\nabc"),
+        events if events.contains("/events") => {
+            format!("{CLOSE}Transfer-Encoding: chunked\r\n\r\n4\r\n{{\"Ty\r\n")
+        }
+        other => engine_of("1.41", "1.12")(other),
+    });
+    let docker = Docker::connect(at(&script.host())).await.unwrap();
+    let mut logs = docker.logs("x", &LogsQuery::default()).await.unwrap();
+    assert_eq!(&logs.next().await.unwrap().unwrap()[..], b"abc");
+    let error = logs.next().await.unwrap().unwrap_err();
+    assert_eq!(error.to_string(), format!("lost the connection to {}", script.host()));
+    assert!(error.is_passing() && logs.next().await.is_none());
+    let mut events = docker.events(&EventsQuery::default()).await.unwrap();
+    let error = events.next().await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::Broken { .. }), "{error}");
+    assert!(events.next().await.is_none());
+}
+
+/// An HTTP proxy on tcp that plays a script and, asked for a tunnel, opens one to `target`.
+fn http_proxy(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> (u16, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let (log, answer) = (heard.clone(), Arc::new(answer));
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let (log, answer) = (log.clone(), answer.clone());
+            std::thread::spawn(move || serve(stream.unwrap(), &log, &*answer));
+        }
+    });
+    (port, heard)
+}
+
+#[tokio::test]
+async fn a_proxy_is_asked_for_the_engine_by_its_name() {
+    let (port, heard) = http_proxy(|head| {
+        let (method, rest) = head.split_once(' ').unwrap();
+        let rest = rest.strip_prefix("http://engine.example:2375").unwrap_or("/refused");
+        engine_of("1.41", "1.12")(&format!("{method} {rest}"))
+    });
+    let proxy = format!("http://me:secret@127.0.0.1:{port}");
+    let docker = Docker::connect(resolve("tcp://engine.example", &[("HTTP_PROXY", &proxy)])).await.unwrap();
+    assert_eq!(docker.api_version().to_string(), "1.41");
+    let heard = heard.lock().unwrap().clone();
+    assert!(heard[0].starts_with("HEAD http://engine.example:2375/_ping HTTP/1.1\r\n"), "{}", heard[0]);
+    assert!(heard[0].to_lowercase().contains("\r\nproxy-authorization: basic bwu6c2vjcmv0\r\n"), "{}", heard[0]);
+    assert!(heard[0].to_lowercase().contains("\r\nhost: engine.example:2375\r\n"), "{}", heard[0]);
+}
+
+#[tokio::test]
+async fn tls_goes_through_a_proxy_in_a_tunnel() {
+    let folder = tempfile::tempdir().unwrap();
+    certificates(folder.path());
+    let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let to = format!("127.0.0.1:{}", free_port());
+    let (ca, cert, key) = (file("ca.pem"), file("server.pem"), file("server-key.pem"));
+    let listen = format!("tcp://{to}");
+    let engine =
+        Engine::start(&["-H", &listen, "--tlsverify", "--tlscacert", &ca, "--tlscert", &cert, "--tlskey", &key]);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = format!("http://127.0.0.1:{}", listener.local_addr().unwrap().port());
+    let proxied = tokio::spawn(async move {
+        let (mut near, _) = listener.accept().await.unwrap();
+        let asked = head_of(&mut near).await;
+        near.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.unwrap();
+        let mut far = tokio::net::TcpStream::connect(to).await.unwrap();
+        let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+        asked
+    });
+    let certs = file("certs");
+    let variables = [("HTTPS_PROXY", &*proxy), ("DOCKER_TLS_VERIFY", "1"), ("DOCKER_CERT_PATH", &*certs)];
+    let docker = Docker::connect(resolve("tcp://engine.example:2376", &variables)).await.unwrap();
+    assert_eq!(docker.info().await.unwrap().id, engine.docker(&["info", "-f", "{{.ID}}"]));
+    drop(docker);
+    let asked = proxied.await.unwrap();
+    assert!(asked.starts_with("CONNECT engine.example:2376 HTTP/1.1\r\n"), "{asked}");
+}
+
+async fn head_of(stream: &mut tokio::net::TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap()
+}
+
+#[tokio::test]
+async fn a_proxy_that_refuses_the_tunnel_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    certificates(folder.path());
+    let (port, heard) = http_proxy(|_| "HTTP/1.1 403 No\r\n\r\n".to_owned());
+    let proxy = format!("http://me:secret@127.0.0.1:{port}");
+    let certs = folder.path().join("certs").to_str().unwrap().to_owned();
+    let variables = [("HTTPS_PROXY", &*proxy), ("DOCKER_TLS_VERIFY", "1"), ("DOCKER_CERT_PATH", &*certs)];
+    let error = failure(resolve("tcp://engine.example:2376", &variables)).await;
+    let told = "cannot reach the Docker engine at tcp://engine.example:2376\ntunnel error: unsuccessful";
+    assert_eq!(chain(&error), told);
+    let heard = heard.lock().unwrap().clone();
+    assert!(heard[0].contains("Proxy-Authorization: Basic bWU6c2VjcmV0\r\n"), "{}", heard[0]);
+}
+
+/// Root may open every socket, so the test runs itself once more as somebody else.
+#[tokio::test]
+async fn a_socket_that_may_not_be_opened_is_forbidden() {
+    const SOCKET: &str = "LOGWATCH_TEST_FORBIDDEN";
+    if let Ok(socket) = std::env::var(SOCKET) {
+        let error = failure(at(&format!("unix://{socket}"))).await;
+        print!("<{}|{:?}>", chain(&error), error.kind());
+        return;
+    }
+    let folder = tempfile::Builder::new().prefix("lw").tempdir_in("/tmp").unwrap();
+    let socket = folder.path().join("s");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o600)).unwrap();
+    // The build folder may lie where only root can look.
+    let copy = folder.path().join("test");
+    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    let out = Command::new("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
+        .arg(copy)
+        .args(["--exact", "endpoint::a_socket_that_may_not_be_opened_is_forbidden", "--nocapture"])
+        .env(SOCKET, &socket)
+        .current_dir("/")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&out.stdout);
+    let host = format!("unix://{}", socket.display());
+    let told =
+        format!("<permission denied on the Docker socket at {host}\nPermission denied (os error 13)|Unreachable>");
+    assert!(said.contains(&told), "{said}{}", String::from_utf8_lossy(&out.stderr));
+}
+
+/// What docker's own CLI prints, or `None` where it refuses. Talks to no engine.
+fn docker_says(config: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> Option<String> {
+    let mut command = Command::new("docker");
+    command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("DOCKER_CONFIG", config);
+    let out = command.envs(variables.iter().copied()).args(arguments).output().unwrap();
+    out.status.success().then(|| String::from_utf8(out.stdout).unwrap().trim_end().to_owned())
+}
+
+#[test]
+fn a_host_means_what_it_means_to_docker() {
+    let config = tempfile::tempdir().unwrap();
+    for written in [
+        "",
+        " ",
+        "unix://",
+        "unix:///run/x.sock",
+        "unix://x.sock",
+        "tcp://",
+        "tcp://:4243",
+        "tcp://engine",
+        "tcp://engine:",
+        "tcp://engine:4243/a/prefix",
+        "tcp://engine/prefix?query#fragment",
+        "tcp://me@engine",
+        "tcp://[::1]:4243/x",
+        "engine",
+        "engine:4243",
+        " engine:4243 ",
+        ":4243",
+        "10.0.0.1",
+        "/var/run/docker.sock",
+        "ssh://me@build:2222/run/x.sock",
+        "http://engine",
+        "https://engine:2376",
+        "tcp://unix:///x",
+        "tcp://engine:x",
+        "tcp://::1",
+        "tcp://[::1",
+        "tcp://a b",
+        "unix://tcp://x",
+        "nosuch://x",
+    ] {
+        let form = "{{.Endpoints.docker.Host}}";
+        let theirs = docker_says(config.path(), &[], &["-H", written, "context", "inspect", "default", "-f", form]);
+        let flags = Flags { host: Some(written.to_owned()), ..Flags::default() };
+        let ours = Endpoint::resolve(&flags, &environment(&[])).map(|endpoint| endpoint.to_string());
+        assert_eq!(ours.as_ref().ok(), theirs.as_ref(), "{written:?} {ours:?}");
+    }
+}
+
+#[test]
+fn the_context_is_the_one_docker_takes() {
+    let config = tempfile::tempdir().unwrap();
+    for name in ["one", "two"] {
+        let host = format!("host=unix:///run/{name}.sock");
+        docker_says(config.path(), &[], &["context", "create", name, "--docker", &host]).unwrap();
+    }
+    let directory = config.path().to_str().unwrap();
+    for current in ["default", "one"] {
+        docker_says(config.path(), &[], &["context", "use", current]).unwrap();
+        for host in ["", "tcp://env:1"] {
+            for context in ["", "two", "default"] {
+                for flag in [&[][..], &["-c", "two"], &["-H", "tcp://flag:1"]] {
+                    let variables = [("DOCKER_HOST", host), ("DOCKER_CONTEXT", context)];
+                    let theirs = docker_says(config.path(), &variables, &[flag, &["context", "show"]].concat());
+                    let given = |name: &str| (flag.first() == Some(&name)).then(|| flag[1].to_owned());
+                    let flags = Flags { host: given("-H"), context: given("-c"), ..Flags::default() };
+                    let all = [&variables[..], &[("DOCKER_CONFIG", directory)]].concat();
+                    let ours = Endpoint::resolve(&flags, &environment(&all)).unwrap();
+                    assert_eq!(Some(ours.context), theirs, "{current} {variables:?} {flag:?}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_not_made_in_time_is_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    certificates(folder.path());
+    let certs = folder.path().join("certs").to_str().unwrap().to_owned();
+    // Takes connections, as the kernel does for it, and never says a word of TLS.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = format!("tcp://{}", silent.local_addr().unwrap());
+    let endpoint = resolve(&host, &[("DOCKER_TLS_VERIFY", "1"), ("DOCKER_CERT_PATH", &certs)]);
+    let timeouts = Timeouts { connect: Duration::from_millis(200), ..Timeouts::default() };
+    let error = Docker::connect_with(endpoint, timeouts).await.err().unwrap();
+    assert_eq!(chain(&error), format!("cannot reach the Docker engine at {host}\nno connection in time"));
+}
+
+#[tokio::test]
+async fn a_container_with_every_option_is_told() {
+    let engine = Engine::start(&[]);
+    engine.import();
+    let docker = Docker::connect(at(&engine.host())).await.unwrap();
+    let options = "--restart on-failure:3 --health-cmd true --health-interval 1h -v data:/d -v /tmp:/b:ro
+        --tmpfs /t --mount type=tmpfs,dst=/m --ulimit nofile=64:64 --cap-add SYS_PTRACE --device /dev/null:/dev/x:r
+        --security-opt no-new-privileges --ipc shareable --pid host --cgroupns host --memory 64m --cpus 0.5
+        --network none --hostname h --add-host a:10.0.0.1 --dns 10.0.0.2 --env A=b --workdir /w --user 1:1 --init
+        --stop-signal KILL --stop-timeout 3 --oom-score-adj 5 --shm-size 1m --sysctl kernel.shm_rmid_forced=1
+        --log-driver json-file --log-opt max-size=1m --log-opt max-file=3 --log-opt mode=non-blocking -l k=v -it";
+    let options: Vec<&str> = options.split_whitespace().collect();
+    let words = ["talk", "/talk", "1000", "1000", "0"];
+    let id = engine.docker(&[&["run", "-d", "--name", "all"], &options[..], &words].concat());
+    let details = docker.inspect("all").await.unwrap();
+    assert_eq!(details.container, docker.list(false, &Filters::new()).await.unwrap()[0]);
+    assert_eq!((&details.container.id, &*details.container.state), (&id, "running"));
+    assert_eq!(
+        details.log_options.into_iter().map(|(k, v)| k + "=" + &v).collect::<Vec<_>>(),
+        ["max-file=3", "max-size=1m", "mode=non-blocking"]
+    );
+    engine.docker(&["pause", "all"]);
+    assert_eq!(docker.inspect("all").await.unwrap().container.state, "paused");
+    engine.docker(&["rm", "-f", "all"]);
+}
+
+/// Tasks hold these, so their futures have to be able to move between threads.
+#[allow(dead_code, reason = "it is enough that it compiles")]
+fn every_future_can_be_sent(docker: &'static Docker, logs: &'static mut LogStream, events: &'static mut EventStream) {
+    fn is_send(_: impl Send + 'static) {}
+    const LOGS: &LogsQuery =
+        &LogsQuery { follow: false, stdout: true, stderr: true, since: None, until: None, tail: None };
+    const EVENTS: &EventsQuery = &EventsQuery { since: None, until: None, filters: Filters::new() };
+    const NONE: &Filters = &Filters::new();
+    is_send(Docker::connect(docker.endpoint().clone()));
+    is_send(docker.renegotiate());
+    is_send(docker.ping());
+    is_send(docker.info());
+    is_send(docker.list(true, NONE));
+    is_send(docker.inspect(""));
+    is_send(docker.logs("", LOGS));
+    is_send(docker.events(EVENTS));
+    is_send(logs.next());
+    is_send(events.next());
+}
