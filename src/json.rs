@@ -40,28 +40,73 @@ fn escape_str(text: &str, out: &mut Vec<u8>) {
 /// Appends what the inside of a JSON string stands for. The text must be valid there; what is not is copied as it lies.
 /// A lone surrogate becomes U+FFFD.
 pub fn unescape(text: &[u8], out: &mut Vec<u8>) {
+    out.reserve(text.len());
     let mut rest = text;
-    while let Some(at) = memchr::memchr(b'\\', rest) {
-        out.extend_from_slice(&rest[..at]);
-        rest = &rest[at..];
-        // Escapes come in clusters (`\"\n`), where a search for each would cost more than the copy.
-        while let [b'\\', kind, behind @ ..] = rest {
-            rest = behind;
-            match kind {
-                b'n' => out.push(b'\n'),
-                b't' => out.push(b'\t'),
-                b'r' => out.push(b'\r'),
-                b'b' => out.push(0x08),
-                b'f' => out.push(0x0c),
-                b'u' => rest = unicode(rest, out),
-                _ => out.push(*kind),
+    loop {
+        // Eight bytes at a time, those behind a backslash taken back: where escapes are many, a search for each and a copy
+        // of what lies between would cost more.
+        while let Some((word, behind)) = rest.split_first_chunk::<8>() {
+            out.extend_from_slice(word);
+            match first_backslash(*word) {
+                None => rest = behind,
+                Some(at) => {
+                    out.truncate(out.len() - 8 + at);
+                    rest = &rest[at..];
+                    break;
+                }
             }
         }
-        if rest.first() == Some(&b'\\') {
-            break;
+        if rest.len() < 8 {
+            let plain = rest.iter().take_while(|&&byte| byte != b'\\').count();
+            out.extend_from_slice(&rest[..plain]);
+            rest = &rest[plain..];
+        }
+        match rest {
+            [b'\\', kind, behind @ ..] => {
+                rest = behind;
+                match kind {
+                    b'n' => out.push(b'\n'),
+                    b't' => out.push(b'\t'),
+                    b'r' => out.push(b'\r'),
+                    b'b' => out.push(0x08),
+                    b'f' => out.push(0x0c),
+                    b'u' => rest = unicode(rest, out),
+                    _ => out.push(*kind),
+                }
+            }
+            [] => return,
+            [lone @ ..] => return out.extend_from_slice(lone),
         }
     }
-    out.extend_from_slice(rest);
+}
+
+const ONES: u64 = u64::from_ne_bytes([1; 8]);
+const TOPS: u64 = ONES << 7;
+
+/// Where in eight bytes the first backslash is.
+#[inline]
+fn first_backslash(word: [u8; 8]) -> Option<usize> {
+    lowest(zeros(u64::from_le_bytes(word) ^ (ONES * b'\\' as u64)))
+}
+
+/// Where in eight bytes the first is that cannot stand as it is in a JSON string: a quote, backslash or control
+/// character.
+#[inline]
+pub fn first_special(word: [u8; 8]) -> Option<usize> {
+    let word = u64::from_le_bytes(word);
+    let below = word.wrapping_sub(ONES * 0x20) & !word & TOPS;
+    lowest(zeros(word ^ (ONES * b'\\' as u64)) | zeros(word ^ (ONES * b'"' as u64)) | below)
+}
+
+/// The top bit of each byte that is zero; above the lowest such byte others may be set too.
+#[inline]
+fn zeros(word: u64) -> u64 {
+    word.wrapping_sub(ONES) & !word & TOPS
+}
+
+#[inline]
+fn lowest(tops: u64) -> Option<usize> {
+    (tops != 0).then(|| tops.trailing_zeros() as usize / 8)
 }
 
 /// The character of `\uXXXX`, or of two of them that are a surrogate pair; returns what comes behind.
@@ -133,6 +178,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_first_special_byte_of_eight_is_the_first(word: [u8; 8]) {
+            let special = |&byte: &u8| byte < 0x20 || byte == b'"' || byte == b'\\';
+            prop_assert_eq!(first_special(word), word.iter().position(special));
+            prop_assert_eq!(first_backslash(word), word.iter().position(|&byte| byte == b'\\'));
+        }
+
         #[test]
         fn agrees_with_a_json_library(text in "(?s).*") {
             let quoted = format!("\"{}\"", escaped(text.as_bytes()));

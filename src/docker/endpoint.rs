@@ -556,9 +556,10 @@ mod tests {
     fn contexts_are_listed_for_completion() {
         let root = config("{}");
         let listed = contexts(&Flags::default(), &environment(&[], root.path()));
-        assert_eq!(listed, ["default", "far", "kube", "open", "plain"]);
+        let names: Vec<&str> = listed.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["default", "far", "kube", "open", "plain"]);
         let none = Flags { config_dir: Some("/nowhere".into()), ..Flags::default() };
-        assert_eq!(contexts(&none, &Environment::default()), ["default"]);
+        assert_eq!(contexts(&none, &Environment::default()), [("default".to_owned(), String::new())]);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 use super::Piece;
 use crate::batch::{Encoding, Stream};
+use crate::json;
 use crate::time::{Reader, Timestamp};
 use memchr::memmem;
 use serde::Deserialize;
@@ -152,12 +153,21 @@ fn escapes(message: &[u8], mut at: usize) -> Option<Encoding> {
             }
             _ => return None,
         };
-        // Escapes come in clusters: a look at the next byte is cheaper than a search.
-        if message.get(at).is_some_and(|&byte| byte != b'\\') {
-            at += first_special(&message[at..]);
-        }
+        at += next_special(message.get(at..)?);
     }
     Some(Encoding::Json)
+}
+
+/// As [`first_special`], for where the next one is near.
+fn next_special(text: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(word) = text[at..].first_chunk::<8>() {
+        if let Some(found) = json::first_special(*word) {
+            return at + found;
+        }
+        at += 8;
+    }
+    at + text[at..].iter().take_while(|&&byte| byte >= 0x20 && byte != b'"' && byte != b'\\').count()
 }
 
 fn unicode(digits: &[u8]) -> Option<u16> {
@@ -191,7 +201,7 @@ fn other(record: &[u8]) -> Option<Piece<'static>> {
         None => (record.log.as_str(), false),
     };
     let mut text = Vec::with_capacity(message.len() + 16);
-    crate::json::escape(message.as_bytes(), &mut text);
+    json::escape(message.as_bytes(), &mut text);
     Some(Piece { time, stream, encoding: inside_of_string(&text)?, text: Cow::Owned(text), complete })
 }
 
@@ -327,7 +337,9 @@ mod tests {
         #[test]
         fn the_first_special_byte_is_the_first(text in prop::collection::vec(prop_oneof![8 => 0x20..0xff_u8, 1 => any::<u8>()], 0..200)) {
             let plain = |&byte: &u8| byte >= 0x20 && byte != b'"' && byte != b'\\';
-            prop_assert_eq!(first_special(&text), text.iter().take_while(|byte| plain(byte)).count());
+            let expected = text.iter().take_while(|byte| plain(byte)).count();
+            prop_assert_eq!(first_special(&text), expected);
+            prop_assert_eq!(next_special(&text), expected);
         }
     }
 }
