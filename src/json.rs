@@ -75,7 +75,7 @@ pub fn unescape(text: &[u8], out: &mut Vec<u8>) {
                 }
             }
             [] => return,
-            [lone @ ..] => return out.extend_from_slice(lone),
+            lone => return out.extend_from_slice(lone),
         }
     }
 }

@@ -1,4 +1,48 @@
-//! placeholder
+//! `docker logwatch`: follows the logs of every container.
+//!
+//! # The rooms
+//!
+//! ```text
+//! main -> cli -> engine -> { docker, tail, output } -> shelf
+//! ```
+//!
+//! - [`cli`] takes words and gives an exit code: docker's plugin handshake, clap, completion, advice.
+//! - [`engine`] connects the rooms and answers the verbs; the only one that spawns tasks and threads.
+//! - [`docker`] asks the engine, and is the only one that names a type of its client library.
+//! - [`tail`] reads logs, from files and from API streams, into lines.
+//! - [`output`] writes lines and reports, and is the only one that writes to stdout.
+//! - The shelf holds what travels and what all may use: [`batch`], [`queue`], [`container`], [`selector`], [`time`],
+//!   [`json`].
+//!
+//! The three rooms below the engine do not know each other: it hands the bytes of one to the next. A verb has one name on
+//! two floors: `cli/watch.rs` takes the words, `engine/watch.rs` does the work.
+//!
+//! # A line, from disk to terminal
+//!
+//! `tail/reader.rs`, one thread for all files, is told by inotify (`watcher`) that a file grew and reads a block of it
+//! through an open handle (`file`, `handle`). `json_file` finds the message of each record in the block, `partial` joins
+//! what the engine cut, and a [`batch::Batch`] with the block and references into it goes on the one bounded
+//! [`queue::Queue`]. `engine/deliver.rs`, another thread, hands it to [`output::Printer`], which formats (`text`, `json`)
+//! and writes when its buffer is full or nothing waits. No line is allocated, locked or sent alone. A reader of our output
+//! that is slow fills the queue; then reading stops, and opening does not.
+//!
+//! # A start, from event to new tail
+//!
+//! `engine/feed.rs` subscribes, then lists, and reads the event stream without ever waiting. `engine/discover.rs` turns
+//! listings and events into changes, whatever their order. `engine/watch.rs` asks the selector and `engine/tails.rs` the
+//! route, and the reader opens the file, or waits in its folder for the engine to make it; where there is none,
+//! `engine/stream.rs` reads over the API. A `die` closes nothing: the log is read to its end first.
+//!
+//! # What always holds
+//!
+//! - A container's lines keep its order, and each comes once, from whichever route: every route ends in a position that
+//!   any route can go on from.
+//! - What is known to be lost is told as a [`batch::Gap`].
+//! - The queue is bounded by bytes. Events are dropped when nobody takes them, and a listing makes up for it.
+//! - The trouble of one container ends no other's tail.
+//! - Container output, names, labels and errors of the engine are hostile: what reaches a terminal was made safe.
+//! - `discover`, `partial`, `backoff` and the stream decoder are given the time or need none: their tests are tables.
+
 pub mod batch;
 pub mod cli;
 pub mod container;

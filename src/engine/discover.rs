@@ -176,8 +176,10 @@ mod tests {
         words.collect::<Vec<_>>().join(", ")
     }
 
-    /// What each event of a life changes.
-    fn check(discovery: &mut Discovery, events: &[(i64, &str, &[(&str, &str)], &str)]) {
+    /// Time, action and attributes of an event, and what it changes.
+    type Step<'a> = (i64, &'a str, &'a [(&'a str, &'a str)], &'a str);
+
+    fn check(discovery: &mut Discovery, events: &[Step<'_>]) {
         for (time, action, more, expected) in events {
             assert_eq!(told(&discovery.event(&event(*time, "a", action, more))), *expected, "{action} at {time}");
         }

@@ -10,7 +10,7 @@ use crate::container::Container;
 use crate::docker::{Docker, Engine};
 use crate::tail;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 /// Where log files are, or why they are not read.
 pub(super) struct Routes {
@@ -38,6 +38,8 @@ impl Routes {
             Err(io::Error::new(io::ErrorKind::NotFound, "the engine is not on this machine"))
         } else if engine.is_podman {
             Err(io::Error::new(io::ErrorKind::Unsupported, "Podman's log files have another form"))
+        } else if !is_plain(&folder) {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, "the engine names no absolute path"))
         } else {
             tail::can_read(&folder)
         };
@@ -52,7 +54,8 @@ impl Routes {
     /// For a container as it is now.
     pub(super) fn of(&self, container: &Container) -> Choice {
         let may_stream = self.source != Source::File;
-        let may_file = self.files.is_ok() && matches!(self.source, Source::Auto | Source::File);
+        let is_allowed = matches!(self.source, Source::Auto | Source::File) && is_id(&container.id);
+        let may_file = self.files.is_ok() && is_allowed;
         let folder = self.folder.join(&container.id);
         let has_file = may_file && tail::path(&folder, &container.id).symlink_metadata().is_ok();
         match (has_file, may_file, may_stream) {
@@ -61,5 +64,46 @@ impl Routes {
             (false, _, true) => Choice::Stream,
             (false, _, false) => Choice::Nothing,
         }
+    }
+}
+
+/// The engine can name any path, and we may be root: none that leads elsewhere by its form.
+fn is_plain(path: &Path) -> bool {
+    path.is_absolute() && path.components().all(|part| !matches!(part, Component::ParentDir))
+}
+
+/// An ID becomes part of a path.
+fn is_id(id: &str) -> bool {
+    id.len() == 64 && id.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_path_is_made_of_what_is_no_id() {
+        let folder = tempfile::tempdir().unwrap();
+        let routes = Routes { folder: folder.path().to_owned(), files: Ok(()), source: Source::Auto };
+        let id = "ab".repeat(32);
+        std::fs::create_dir(folder.path().join(&id)).unwrap();
+        std::fs::write(tail::path(&folder.path().join(&id), &id), "").unwrap();
+        for (id, state, expected) in [
+            (id.as_str(), "running", Choice::File(folder.path().join(&id))),
+            (&"cd".repeat(32), "running", Choice::Stream),
+            (&"cd".repeat(32), "created", Choice::File(folder.path().join("cd".repeat(32)))),
+            ("../../etc/passwd", "created", Choice::Stream),
+            ("", "created", Choice::Stream),
+            (&"AB".repeat(32), "created", Choice::Stream),
+        ] {
+            let container = Container { id: id.into(), state: state.into(), ..Container::default() };
+            assert_eq!(routes.of(&container), expected, "{id} {state}");
+        }
+        let only_files = Routes { source: Source::File, ..routes };
+        let gone = Container { id: "cd".repeat(32), state: "exited".into(), ..Container::default() };
+        assert_eq!(only_files.of(&gone), Choice::Nothing);
+        assert!(
+            !is_plain(Path::new("/var/lib/../../etc")) && !is_plain(Path::new("var")) && is_plain(Path::new("/var"))
+        );
     }
 }

@@ -134,9 +134,8 @@ impl Printer {
     }
 
     fn lines(&mut self, batch: &Batch) -> Result<(), Error> {
-        let mut gaps = batch.gaps.iter().peekable();
         let (mut from, mut lines) = (0, batch.lines.as_slice());
-        while let Some((at, gap)) = gaps.next() {
+        for (at, gap) in &batch.gaps {
             self.write(batch, &lines[..at - from])?;
             (from, lines) = (*at, &lines[at - from..]);
             self.gap(batch.key, gap)?;

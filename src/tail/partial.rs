@@ -8,7 +8,6 @@
 use super::Piece;
 use crate::batch::{Batch, Cursor, Encoding, Gap, Head, Line, Part, Reason, Stream};
 use crate::time::Timestamp;
-use std::borrow::Cow;
 
 /// Which lines are wanted at all; the rest is dropped as it is decoded.
 #[derive(Clone, Copy, Debug)]
@@ -247,7 +246,7 @@ impl<'a> Sheet<'a> {
     }
 }
 
-fn decoded_len(text: &Cow<'_, [u8]>, encoding: Encoding) -> usize {
+fn decoded_len(text: &[u8], encoding: Encoding) -> usize {
     match encoding {
         Encoding::Plain | Encoding::Raw => text.len(),
         Encoding::Json => units(text).map(|unit| unit.size).sum(),
@@ -331,6 +330,7 @@ mod tests {
     use super::*;
     use crate::batch::{Key, Route};
     use proptest::prelude::*;
+    use std::borrow::Cow;
 
     fn batch() -> Batch {
         Batch::new(Key(0), Route::File, Vec::new(), Vec::new())
