@@ -145,9 +145,10 @@ mod tests {
     /// Set for a child that stays when it is told to stop, as if blocked in a write.
     const STAYS: &str = "STAYS";
 
+    /// Set in the test binary that a test runs as its child.
+    const CHILD: &str = "LOGWATCH_TEST_CHILD";
+
     /// The program under test: listens, says so, and ends when told to, with all happenings on stdout.
-    #[test]
-    #[ignore = "the other tests run it as their child"]
     fn child() {
         let log = tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG);
         log.with_writer(io::stdout).without_time().with_target(false).with_ansi(false).init();
@@ -172,7 +173,7 @@ mod tests {
         }
 
         fn start_under(mut command: Command, variables: &[(&str, &str)]) -> Run {
-            command.args(["--exact", "cli::stop::tests::child", "--ignored", "--nocapture"]);
+            command.args(["--exact", "cli::stop::tests::one_signal_of_any_kind_stops", "--nocapture"]).env(CHILD, "1");
             command.stdout(Stdio::piped()).env_remove(SOCKET).env_remove(STAYS).envs(variables.iter().copied());
             let mut child = command.spawn().unwrap();
             let lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -216,6 +217,9 @@ mod tests {
 
     #[test]
     fn one_signal_of_any_kind_stops() {
+        if std::env::var_os(CHILD).is_some() {
+            return child();
+        }
         for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
             let mut run = Run::start(&[]);
             run.signal(signal);
