@@ -86,43 +86,40 @@ async fn end_of(docker: &mut Option<tokio::net::UnixStream>) {
 }
 
 struct Signals {
-    interrupt: Option<Signal>,
-    terminate: Option<Signal>,
+    interrupt: Signal,
+    terminate: Signal,
     hang_up: Option<Signal>,
 }
 
 impl Signals {
-    /// Catches those that we were not started to ignore, as `nohup` and a shell's `&` start programs.
+    /// Catches them. SIGHUP stays ignored where it is, for that is what `nohup` is for; SIGINT is caught though a script's
+    /// `&` starts programs that ignore it, for whoever sends it to such a one means it.
     fn catch() -> io::Result<Self> {
-        let ignored = ignored();
-        let catch = |kind: SignalKind| {
-            let bit = kind.as_raw_value() - 1;
-            (ignored >> bit & 1 == 0).then(|| signal(kind)).transpose()
-        };
+        let hang_up = SignalKind::hangup();
+        let is_ignored = ignored() >> (hang_up.as_raw_value() - 1) & 1 == 1;
         Ok(Signals {
-            interrupt: catch(SignalKind::interrupt())?,
-            terminate: catch(SignalKind::terminate())?,
-            hang_up: catch(SignalKind::hangup())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hang_up: (!is_ignored).then(|| signal(hang_up)).transpose()?,
         })
     }
 
     /// Waits for one and returns its number.
     async fn next(&mut self) -> i32 {
         tokio::select! {
-            () = next(&mut self.interrupt) => SignalKind::interrupt().as_raw_value(),
-            () = next(&mut self.terminate) => SignalKind::terminate().as_raw_value(),
-            () = next(&mut self.hang_up) => SignalKind::hangup().as_raw_value(),
+            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
+            () = hung_up(&mut self.hang_up) => SignalKind::hangup().as_raw_value(),
         }
     }
 }
 
-async fn next(signal: &mut Option<Signal>) {
-    let heard = match signal {
-        Some(signal) => signal.recv().await,
-        None => None,
-    };
-    if heard.is_none() {
-        std::future::pending().await
+async fn hung_up(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
     }
 }
 
@@ -275,14 +272,14 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_that_we_were_started_to_ignore_stays_ignored() {
+    fn a_hang_up_stays_ignored_and_an_interrupt_does_not() {
         let mut shell = Command::new("sh");
-        shell.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]).arg(std::env::current_exe().unwrap());
+        shell.args(["-c", "trap '' HUP INT; exec \"$0\" \"$@\""]).arg(std::env::current_exe().unwrap());
         let mut run = Run::start_under(shell, &[]);
         for _ in 0..4 {
             run.signal(Signal::HUP);
         }
-        run.signal_heard(Signal::TERM);
+        run.signal_heard(Signal::INT);
         run.wait_for("stopped");
         assert_eq!(run.end().code(), Some(0));
     }
