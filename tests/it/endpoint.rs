@@ -6,11 +6,12 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::support::{Engine, Proxy};
 use logwatch::docker::{
     Docker, Endpoint, Environment, Error, EventStream, EventsQuery, Flags, Kind, LogStream, LogsQuery, Timeouts,
 };
@@ -18,91 +19,20 @@ use logwatch::selector::Filters;
 use logwatch::time::Timestamp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// A private engine. Stopped when dropped.
-struct Engine {
-    folder: tempfile::TempDir,
-    child: Option<Child>,
-    arguments: Vec<String>,
-}
-
-impl Engine {
-    fn start(arguments: &[&str]) -> Engine {
-        let folder = tempfile::Builder::new().prefix("lw").tempdir_in("/tmp").unwrap();
-        let arguments = arguments.iter().map(|word| word.replace("DIR", folder.path().to_str().unwrap())).collect();
-        let mut engine = Engine { folder, child: None, arguments };
-        engine.run();
-        engine
-    }
-
-    fn run(&mut self) {
-        let at = |name: &str| self.path(name).to_str().unwrap().to_owned();
-        let log = std::fs::File::create(self.path("log")).unwrap();
-        let child = Command::new("dockerd")
-            .args(["--data-root", &at("data"), "--exec-root", &at("exec"), "--pidfile", &at("pid")])
-            .args(["-H", &self.host(), "--bridge=none", "--iptables=false"])
-            .args(&self.arguments)
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .expect("dockerd is needed for these tests");
-        self.child = Some(child);
-        let up = || Command::new("docker").args(["-H", &self.host(), "version"]).output().unwrap().status.success();
-        let log = self.path("log");
-        await_that(up, || std::fs::read_to_string(&log).unwrap());
-    }
-
-    fn stop(&mut self) {
-        let Some(mut child) = self.child.take() else { return };
-        let pid = rustix::process::Pid::from_child(&child);
-        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        let start = Instant::now();
-        while child.try_wait().unwrap().is_none() && start.elapsed() < Duration::from_secs(20) {
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let _ = child.kill();
-        let _ = child.wait();
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.path("docker.sock")
-    }
-
-    fn host(&self) -> String {
-        format!("unix://{}", self.socket().display())
-    }
-
-    /// What docker's own CLI prints.
-    fn docker(&self, arguments: &[&str]) -> String {
-        let out = Command::new("docker").args(["-H", &self.host()]).args(arguments).output().unwrap();
-        assert!(out.status.success(), "docker {arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
-        String::from_utf8(out.stdout).unwrap().trim_end().to_owned()
-    }
-
-    /// An image `talk` whose program prints lines.
-    fn import(&self) {
-        let root = self.path("image");
-        std::fs::create_dir(&root).unwrap();
-        let source = self.path("talk.rs");
-        std::fs::write(&source, TALK).unwrap();
-        let built = Command::new("rustc")
-            .args(["-O", "-C", "target-feature=+crt-static", "-o"])
-            .args([root.join("talk"), source])
-            .status();
-        assert!(built.unwrap().success());
-        let tar = self.path("image.tar");
-        assert!(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&tar).arg(".").status().unwrap().success());
-        self.docker(&["import", tar.to_str().unwrap(), "talk"]);
-    }
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        self.stop();
-    }
+/// An image `talk` whose program prints lines.
+fn import(engine: &Engine) {
+    let root = engine.home().join("image");
+    std::fs::create_dir(&root).unwrap();
+    let source = engine.home().join("talk.rs");
+    std::fs::write(&source, TALK).unwrap();
+    let built = Command::new("rustc")
+        .args(["-O", "-C", "target-feature=+crt-static", "-o"])
+        .args([root.join("talk"), source])
+        .status();
+    assert!(built.unwrap().success());
+    let tar = engine.home().join("image.tar");
+    assert!(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&tar).arg(".").status().unwrap().success());
+    engine.must(&["import", tar.to_str().unwrap(), "talk"]);
 }
 
 /// `talk COUNT MILLISECONDS CODE`: so many lines on each stream, that far apart, then exit.
@@ -118,14 +48,6 @@ const TALK: &str = r#"fn main() {
 
 /// The program is the first of its container and would not hear a polite signal.
 const RUN: &[&str] = &["run", "--network", "none", "--stop-signal", "KILL"];
-
-fn await_that(mut is_so: impl FnMut() -> bool, otherwise: impl Fn() -> String) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < Duration::from_secs(20), "{}", otherwise());
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
 
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -199,11 +121,11 @@ async fn events_until(events: &mut EventStream, action: &str) -> Vec<logwatch::d
 #[tokio::test]
 async fn an_engine_is_the_same_by_socket_by_tcp_and_by_ssh() {
     let port = free_port();
-    let engine = Engine::start(&["-H", &format!("tcp://127.0.0.1:{port}")]);
+    let engine = Engine::with(&["-H", &format!("tcp://127.0.0.1:{port}")]);
     let path = fake_ssh(&engine);
     let socket = engine.socket().display().to_string();
     let ssh = resolve(&format!("ssh://me@build:2222{socket}"), &[("PATH", &path)]);
-    let id = engine.docker(&["info", "-f", "{{.ID}}"]);
+    let id = engine.must(&["info", "-f", "{{.ID}}"]);
     for (endpoint, shown) in [
         (at(&engine.host()), engine.host()),
         (at(&format!("tcp://127.0.0.1:{port}")), format!("tcp://127.0.0.1:{port}")),
@@ -215,7 +137,7 @@ async fn an_engine_is_the_same_by_socket_by_tcp_and_by_ssh() {
         assert_eq!(docker.info().await.unwrap().id, id, "{shown}");
         docker.ping().await.unwrap();
     }
-    let called = std::fs::read_to_string(engine.path("ssh.log")).unwrap();
+    let called = std::fs::read_to_string(engine.home().join("ssh.log")).unwrap();
     let line =
         format!("-o ConnectTimeout=30 -T -l me -p 2222 -- build docker --host {} system dial-stdio", engine.host());
     assert_eq!(called.lines().collect::<Vec<_>>(), [line], "one connection, used for all calls");
@@ -223,10 +145,10 @@ async fn an_engine_is_the_same_by_socket_by_tcp_and_by_ssh() {
 
 /// An `ssh` that writes down how it was called and runs the command here. Gives the `PATH` that finds it.
 fn fake_ssh(engine: &Engine) -> String {
-    let log = engine.path("ssh.log");
-    let pid = engine.path("ssh.pid");
+    let log = engine.home().join("ssh.log");
+    let pid = engine.home().join("ssh.pid");
     script(
-        engine.folder.path(),
+        engine.home(),
         &format!(
             "echo \"$*\" >> {}\necho $$ > {}\nwhile [ \"$1\" != -- ]; do shift; done\nshift 2\neval exec \"$*\"",
             log.display(),
@@ -245,11 +167,11 @@ fn script(folder: &Path, body: &str) -> String {
 
 #[tokio::test]
 async fn an_ssh_connection_ends_with_its_client() {
-    let engine = Engine::start(&[]);
+    let engine = Engine::with(&[]);
     let path = fake_ssh(&engine);
     let endpoint = resolve(&format!("ssh://build{}", engine.socket().display()), &[("PATH", &path)]);
     let docker = Docker::connect(endpoint).await.unwrap();
-    let pid = std::fs::read_to_string(engine.path("ssh.pid")).unwrap().trim().to_owned();
+    let pid = std::fs::read_to_string(engine.home().join("ssh.pid")).unwrap().trim().to_owned();
     let lives = || std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z"));
     assert!(lives());
     drop(docker);
@@ -262,10 +184,10 @@ async fn an_ssh_connection_ends_with_its_client() {
 
 #[tokio::test]
 async fn an_ssh_that_talks_much_does_not_stand_still() {
-    let engine = Engine::start(&[]);
+    let engine = Engine::with(&[]);
     let more_than_a_pipe_holds = "head -c 300000 /dev/zero | tr '\\0' x >&2";
     let serve = "while [ \"$1\" != -- ]; do shift; done\nshift 2\neval exec \"$*\"";
-    let path = script(engine.folder.path(), &format!("{more_than_a_pipe_holds}\n{serve}"));
+    let path = script(engine.home(), &format!("{more_than_a_pipe_holds}\n{serve}"));
     let endpoint = resolve(&format!("ssh://build{}", engine.socket().display()), &[("PATH", &path)]);
     let timeouts = Timeouts { request: Duration::from_secs(10), ..Timeouts::default() };
     Docker::connect_with(endpoint, timeouts).await.unwrap().ping().await.unwrap();
@@ -330,8 +252,8 @@ async fn tls_verifies_what_it_was_told_to_verify() {
     let port = free_port();
     let tcp = format!("tcp://127.0.0.1:{port}");
     let (ca, cert, key) = (file("ca.pem"), file("server.pem"), file("server-key.pem"));
-    let engine = Engine::start(&["-H", &tcp, "--tlsverify", "--tlscacert", &ca, "--tlscert", &cert, "--tlskey", &key]);
-    let id = engine.docker(&["info", "-f", "{{.ID}}"]);
+    let engine = Engine::with(&["-H", &tcp, "--tlsverify", "--tlscacert", &ca, "--tlscert", &cert, "--tlskey", &key]);
+    let id = engine.must(&["info", "-f", "{{.ID}}"]);
     let flags = |verify: bool| Flags {
         host: Some(tcp.clone()),
         tlsverify: Some(verify),
@@ -372,10 +294,10 @@ async fn a_context_of_dockers_own_making_leads_to_its_engine() {
     let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let tcp = format!("tcp://127.0.0.1:{}", free_port());
     let (ca, cert, key) = (file("ca.pem"), file("server.pem"), file("server-key.pem"));
-    let engine = Engine::start(&["-H", &tcp, "--tlsverify", "--tlscacert", &ca, "--tlscert", &cert, "--tlskey", &key]);
-    let config = engine.path("config").to_str().unwrap().to_owned();
+    let engine = Engine::with(&["-H", &tcp, "--tlsverify", "--tlscacert", &ca, "--tlscert", &cert, "--tlskey", &key]);
+    let config = engine.home().join("contexts").to_str().unwrap().to_owned();
     let create = |name: &str, docker: &str| {
-        engine.docker(&["--config", &config, "context", "create", name, "--docker", docker]);
+        engine.must(&["--config", &config, "context", "create", name, "--docker", docker]);
     };
     create("near", &format!("host={}", engine.host()));
     let client = format!("ca={ca},cert={},key={}", file("client.pem"), file("client-key.pem"));
@@ -394,8 +316,8 @@ async fn a_context_of_dockers_own_making_leads_to_its_engine() {
 
 #[tokio::test]
 async fn an_engine_and_its_containers_are_told_as_docker_tells_them() {
-    let engine = Engine::start(&[]);
-    engine.import();
+    let engine = Engine::with(&[]);
+    import(&engine);
     let docker = Docker::connect(at(&engine.host())).await.unwrap();
 
     let info = docker.info().await.unwrap();
@@ -410,18 +332,18 @@ async fn an_engine_and_its_containers_are_told_as_docker_tells_them() {
         info.live_restore
     );
     let form = "{{.ID}} {{.ServerVersion}} {{.OSType}} {{.OperatingSystem}} {{.DockerRootDir}} {{.LoggingDriver}} {{.LiveRestoreEnabled}}";
-    assert_eq!(told, engine.docker(&["info", "-f", form]));
-    assert_eq!(info.api_version, engine.docker(&["version", "-f", "{{.Server.APIVersion}}"]));
+    assert_eq!(told, engine.must(&["info", "-f", form]));
+    assert_eq!(info.api_version, engine.must(&["version", "-f", "{{.Server.APIVersion}}"]));
     assert!(!info.is_podman);
 
-    let web = engine.docker(
+    let web = engine.must(
         &[RUN, &["-d", "--name", "web-1", "--label", "tier=front", "talk", "/talk", "1000", "1000", "0"]].concat(),
     );
-    let once = engine.docker(
+    let once = engine.must(
         &[RUN, &["-d", "--name", "once", "-t", "--log-opt", "max-size=1m", "talk", "/talk", "1", "0", "7"]].concat(),
     );
-    engine.docker(&["wait", &once]);
-    engine.docker(&["create", "--name", "never", "--rm", "--log-driver", "local", "talk", "/talk", "1", "0", "0"]);
+    engine.must(&["wait", &once]);
+    engine.must(&["create", "--name", "never", "--rm", "--log-driver", "local", "talk", "/talk", "1", "0", "0"]);
 
     let running = docker.list(false, &Filters::new()).await.unwrap();
     let [container] = &running[..] else { panic!("{running:?}") };
@@ -443,7 +365,7 @@ async fn an_engine_and_its_containers_are_told_as_docker_tells_them() {
     ] {
         let details = docker.inspect(reference).await.unwrap();
         let form = "{{.ID}} {{.LogPath}} {{.HostsPath}} {{.State.StartedAt}} {{.State.FinishedAt}}";
-        let said = engine.docker(&["inspect", "-f", form, reference]);
+        let said = engine.must(&["inspect", "-f", form, reference]);
         let path = |path: &Option<PathBuf>| path.as_ref().map_or(String::new(), |path| path.display().to_string());
         let time = |time: Option<Timestamp>| time.map(|time| time.to_string());
         let mut words = said.split(' ');
@@ -474,11 +396,11 @@ async fn an_engine_and_its_containers_are_told_as_docker_tells_them() {
 
 #[tokio::test]
 async fn logs_are_told_to_the_nanosecond_and_followed_to_the_end() {
-    let engine = Engine::start(&[]);
-    engine.import();
+    let engine = Engine::with(&[]);
+    import(&engine);
     let docker = Docker::connect(at(&engine.host())).await.unwrap();
     let run = |name: &str, options: &[&str], words: &[&str]| {
-        engine.docker(&[RUN, &["-d", "--name", name], options, &["talk", "/talk"], words].concat())
+        engine.must(&[RUN, &["-d", "--name", name], options, &["talk", "/talk"], words].concat())
     };
     let read = async |name: &str, query: LogsQuery| whole(docker.logs(name, &query).await.unwrap()).await;
 
@@ -502,7 +424,7 @@ async fn logs_are_told_to_the_nanosecond_and_followed_to_the_end() {
     assert_eq!(frames(&read("slow", LogsQuery { tail: Some(3), ..LogsQuery::default() }).await).len(), 3);
 
     let tty = run("tty", &["-t"], &["2", "0", "0"]);
-    engine.docker(&["wait", &tty]);
+    engine.must(&["wait", &tty]);
     let text = String::from_utf8(read("tty", LogsQuery::default()).await).unwrap();
     let words: Vec<&str> = text.lines().map(|line| line.split_once(' ').unwrap().1).collect();
     assert_eq!(words, ["out 0", "err 0", "out 1", "err 1"], "no frames, only text");
@@ -515,14 +437,14 @@ async fn logs_are_told_to_the_nanosecond_and_followed_to_the_end() {
 
 #[tokio::test]
 async fn events_tell_the_life_of_a_container() {
-    let engine = Engine::start(&[]);
-    engine.import();
+    let engine = Engine::with(&[]);
+    import(&engine);
     let docker = Docker::connect(at(&engine.host())).await.unwrap();
     let filters = Filters::from([("type".to_owned(), vec!["container".to_owned()])]);
     let query = EventsQuery { filters, ..EventsQuery::default() };
     let mut events = docker.events(&query).await.unwrap();
     let label = "com.docker.compose.project=shop";
-    let id = engine.docker(&[
+    let id = engine.must(&[
         "create",
         "--network",
         "none",
@@ -536,10 +458,10 @@ async fn events_tell_the_life_of_a_container() {
         "0",
         "7",
     ]);
-    engine.docker(&["rename", "web", "web-1"]);
-    engine.docker(&["start", &id]);
-    engine.docker(&["wait", &id]);
-    engine.docker(&["rm", &id]);
+    engine.must(&["rename", "web", "web-1"]);
+    engine.must(&["start", &id]);
+    engine.must(&["wait", &id]);
+    engine.must(&["rm", &id]);
 
     let seen = events_until(&mut events, "destroy").await;
     let actions: Vec<&str> = seen.iter().map(|event| event.action.as_str()).collect();
@@ -557,7 +479,7 @@ async fn events_tell_the_life_of_a_container() {
 
     // What docker prints of the same time is the same, key for key.
     let (first, last) = (seen[0].time, seen[4].time);
-    let theirs = engine.docker(&[
+    let theirs = engine.must(&[
         "events",
         "--since",
         &first.api(),
@@ -592,48 +514,19 @@ async fn events_tell_the_life_of_a_container() {
     assert_eq!(repeated, seen[2..].iter().map(logwatch::docker::Event::key).collect::<Vec<_>>());
 }
 
-/// Passes connections on to a socket and counts them.
-struct Proxy {
-    socket: PathBuf,
-    accepted: Arc<AtomicUsize>,
-    open: Arc<AtomicUsize>,
-}
-
-impl Proxy {
-    fn before(target: &Path, socket: PathBuf) -> Proxy {
-        let listener = tokio::net::UnixListener::bind(&socket).unwrap();
-        let (accepted, open) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let (target, counts) = (target.to_owned(), (accepted.clone(), open.clone()));
-        tokio::spawn(async move {
-            while let Ok((mut near, _)) = listener.accept().await {
-                let (target, (accepted, open)) = (target.clone(), counts.clone());
-                accepted.fetch_add(1, Ordering::SeqCst);
-                open.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(async move {
-                    if let Ok(mut far) = tokio::net::UnixStream::connect(target).await {
-                        let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
-                    }
-                    open.fetch_sub(1, Ordering::SeqCst);
-                });
-            }
-        });
-        Proxy { socket, accepted, open }
-    }
-}
-
 #[tokio::test]
 async fn connections_are_used_again_and_streams_close_theirs() {
-    let engine = Engine::start(&[]);
-    engine.import();
-    let id = engine.docker(&[RUN, &["-d", "talk", "/talk", "100000", "10", "0"]].concat());
-    let proxy = Proxy::before(&engine.socket(), engine.path("proxy.sock"));
-    let docker = Docker::connect(at(&format!("unix://{}", proxy.socket.display()))).await.unwrap();
+    let engine = Engine::with(&[]);
+    import(&engine);
+    let id = engine.must(&[RUN, &["-d", "talk", "/talk", "100000", "10", "0"]].concat());
+    let proxy = Proxy::start(&engine);
+    let docker = Docker::connect(at(&proxy.host())).await.unwrap();
     for _ in 0..20 {
         docker.list(true, &Filters::new()).await.unwrap();
         docker.inspect(&id).await.unwrap();
         docker.inspect("nosuch").await.unwrap_err();
     }
-    assert_eq!(proxy.accepted.load(Ordering::SeqCst), 1);
+    assert_eq!(proxy.connections(), 1);
     assert_eq!(docker.requests(), 61, "one for connecting: both sides agree without asking twice");
 
     let follow = LogsQuery { follow: true, ..LogsQuery::default() };
@@ -643,7 +536,7 @@ async fn connections_are_used_again_and_streams_close_theirs() {
     let waited = tokio::time::timeout(Duration::from_millis(50), events.next()).await;
     assert!(waited.is_err(), "nothing happened");
     docker.info().await.unwrap();
-    assert_eq!(proxy.open.load(Ordering::SeqCst), 3, "two streams, and one for calls");
+    assert_eq!(proxy.open(), 3, "two streams, and one for calls");
     let before = docker.requests();
     for _ in 0..10 {
         logs.next().await.unwrap().unwrap();
@@ -651,7 +544,7 @@ async fn connections_are_used_again_and_streams_close_theirs() {
     assert_eq!(docker.requests(), before, "a stream asks once");
     drop((logs, events));
     let start = Instant::now();
-    while proxy.open.load(Ordering::SeqCst) > 1 {
+    while proxy.open() > 1 {
         assert!(start.elapsed() < Duration::from_secs(10), "a stream's connection stays");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -659,7 +552,7 @@ async fn connections_are_used_again_and_streams_close_theirs() {
 
 #[tokio::test]
 async fn an_engine_that_went_away_is_told_and_used_again_when_it_is_back() {
-    let mut engine = Engine::start(&[]);
+    let engine = Engine::with(&[]);
     let docker = Docker::connect(at(&engine.host())).await.unwrap();
     let mut events = docker.events(&EventsQuery::default()).await.unwrap();
     engine.stop();
@@ -672,7 +565,7 @@ async fn an_engine_that_went_away_is_told_and_used_again_when_it_is_back() {
     assert!(matches!(error, Error::Unreachable { .. }) && error.is_passing(), "{}", chain(&error));
     assert_eq!(error.to_string(), format!("cannot reach the Docker engine at {}", engine.host()));
     assert!(docker.renegotiate().await.is_err());
-    engine.run();
+    engine.up();
     docker.renegotiate().await.unwrap();
     assert_eq!(docker.list(true, &Filters::new()).await.unwrap(), []);
 }
@@ -964,7 +857,7 @@ async fn tls_goes_through_a_proxy_in_a_tunnel() {
     let (ca, cert, key) = (file("ca.pem"), file("server.pem"), file("server-key.pem"));
     let listen = format!("tcp://{to}");
     let engine =
-        Engine::start(&["-H", &listen, "--tlsverify", "--tlscacert", &ca, "--tlscert", &cert, "--tlskey", &key]);
+        Engine::with(&["-H", &listen, "--tlsverify", "--tlscacert", &ca, "--tlscert", &cert, "--tlskey", &key]);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let proxy = format!("http://127.0.0.1:{}", listener.local_addr().unwrap().port());
     let proxied = tokio::spawn(async move {
@@ -978,7 +871,7 @@ async fn tls_goes_through_a_proxy_in_a_tunnel() {
     let certs = file("certs");
     let variables = [("HTTPS_PROXY", &*proxy), ("DOCKER_TLS_VERIFY", "1"), ("DOCKER_CERT_PATH", &*certs)];
     let docker = Docker::connect(resolve("tcp://engine.example:2376", &variables)).await.unwrap();
-    assert_eq!(docker.info().await.unwrap().id, engine.docker(&["info", "-f", "{{.ID}}"]));
+    assert_eq!(docker.info().await.unwrap().id, engine.must(&["info", "-f", "{{.ID}}"]));
     drop(docker);
     let asked = proxied.await.unwrap();
     assert!(asked.starts_with("CONNECT engine.example:2376 HTTP/1.1\r\n"), "{asked}");
@@ -1131,8 +1024,8 @@ async fn a_connection_that_is_not_made_in_time_is_given_up() {
 
 #[tokio::test]
 async fn a_container_with_every_option_is_told() {
-    let engine = Engine::start(&[]);
-    engine.import();
+    let engine = Engine::with(&[]);
+    import(&engine);
     let docker = Docker::connect(at(&engine.host())).await.unwrap();
     let options = "--restart on-failure:3 --health-cmd true --health-interval 1h -v data:/d -v /tmp:/b:ro
         --tmpfs /t --mount type=tmpfs,dst=/m --ulimit nofile=64:64 --cap-add SYS_PTRACE --device /dev/null:/dev/x:r
@@ -1142,7 +1035,7 @@ async fn a_container_with_every_option_is_told() {
         --log-driver json-file --log-opt max-size=1m --log-opt max-file=3 --log-opt mode=non-blocking -l k=v -it";
     let options: Vec<&str> = options.split_whitespace().collect();
     let words = ["talk", "/talk", "1000", "1000", "0"];
-    let id = engine.docker(&[&["run", "-d", "--name", "all"], &options[..], &words].concat());
+    let id = engine.must(&[&["run", "-d", "--name", "all"], &options[..], &words].concat());
     let details = docker.inspect("all").await.unwrap();
     assert_eq!(details.container, docker.list(false, &Filters::new()).await.unwrap()[0]);
     assert_eq!((&details.container.id, &*details.container.state), (&id, "running"));
@@ -1150,9 +1043,9 @@ async fn a_container_with_every_option_is_told() {
         details.log_options.into_iter().map(|(k, v)| k + "=" + &v).collect::<Vec<_>>(),
         ["max-file=3", "max-size=1m", "mode=non-blocking"]
     );
-    engine.docker(&["pause", "all"]);
+    engine.must(&["pause", "all"]);
     assert_eq!(docker.inspect("all").await.unwrap().container.state, "paused");
-    engine.docker(&["rm", "-f", "all"]);
+    engine.must(&["rm", "-f", "all"]);
 }
 
 /// Tasks hold these, so their futures have to be able to move between threads.
