@@ -129,9 +129,10 @@ impl Event {
     fn state(&self) -> &'static str {
         match self.verb() {
             "create" => "created",
-            "start" | "restart" | "unpause" => "running",
+            "start" | "unpause" => "running",
             "pause" => "paused",
-            "die" | "stop" => "exited",
+            // `stop` and `restart` tell of a request that was done: `stop` may come before this, `restart` behind the next.
+            "die" => "exited",
             "destroy" => "removing",
             _ => "",
         }
@@ -407,6 +408,8 @@ mod tests {
             ("start", "running", "execDuration execID exitCode oldName signal tier"),
             ("die", "exited", "execID oldName signal tier"),
             ("kill", "", "execDuration execID exitCode oldName tier"),
+            ("stop", "", "execDuration execID exitCode oldName signal tier"),
+            ("restart", "", "execDuration execID exitCode oldName signal tier"),
             ("rename", "", "execDuration execID exitCode signal tier"),
             ("exec_die", "", "execDuration oldName signal tier"),
             ("exec_create: sh -c x", "", "execDuration exitCode oldName signal tier"),

@@ -215,6 +215,13 @@ mod tests {
                 (3, "stop", &[], "(stop)"),
                 (4, "start", &[], "altered web running, up a, (start)"),
                 (5, "restart", &[], "(restart)"),
+                // Engines from 23 on are not always in that order.
+                (6, "kill", &[("signal", "15")], "(kill)"),
+                (7, "stop", &[], "(stop)"),
+                (8, "die", &[("exitCode", "3")], "altered web exited, down a Some(3) true"),
+                (9, "start", &[], "altered web running, up a, (start)"),
+                (10, "die", &[("exitCode", "1")], "altered web exited, down a Some(1) true"),
+                (11, "restart", &[], "(restart)"),
             ],
         );
     }

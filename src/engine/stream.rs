@@ -9,7 +9,6 @@ use crate::docker::backoff::{Backoff, Settings};
 use crate::docker::{Docker, Error, LogsQuery};
 use crate::queue::Queue;
 use crate::tail::{self, Frames, Resume, Start, Window};
-use crate::time::Timestamp;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +33,7 @@ pub(super) struct Stream {
     pub(super) queue: Arc<Queue>,
     pub(super) key: Key,
     pub(super) id: String,
+    /// A moment instead of the last no lines: those would be counted when the request is made.
     pub(super) start: Start,
     /// Another route has come this far.
     pub(super) resume: Option<Resume>,
@@ -41,8 +41,8 @@ pub(super) struct Stream {
     pub(super) max_line_size: usize,
     /// Read what is there, and no more.
     pub(super) once: bool,
-    /// Of the wanted lines, where only the last so many are.
-    pub(super) first: Option<Cursor>,
+    /// Of the wanted lines, where only the last so many are; and how far the log went when they were counted.
+    pub(super) first: Option<(Cursor, Resume)>,
 }
 
 /// How a request went.
@@ -111,25 +111,25 @@ impl Stream {
 
     fn frames(&self, position: Resume) -> Frames {
         let mut frames = Frames::new(self.key, self.window, self.max_line_size);
-        if let (Some(first), true) = (self.first, position.is_at_start()) {
-            frames.start_at(first);
+        if let (Some((first, known)), true) = (self.first, position.is_at_start()) {
+            frames.start_at(first, known);
         }
         frames
     }
 
     fn first_position(&self) -> Resume {
         Resume::at(match self.start {
-            Start::Since(time) => Some(time),
-            Start::Last(0) => Some(Timestamp::now()),
+            // The engine passes over a compressed file whose last line is earlier, though the other stream's need not be.
+            Start::Since(time) => Some(tail::before(time)),
             // The other stream's line behind it may have an earlier time.
-            Start::Last(_) => self.first.map(|first| tail::before(first.time)),
+            Start::Last(_) => self.first.map(|(first, _)| tail::before(first.time)),
             Start::Beginning | Start::All => None,
         })
     }
 
     /// The first of the last so many lines. The request counts records, of which a long line has several, so it is asked
     /// for more until one line more than wanted has come whole.
-    async fn last_lines(&self, wanted: u64) -> Result<Option<Cursor>, Error> {
+    async fn last_lines(&self, wanted: u64) -> Result<Option<(Cursor, Resume)>, Error> {
         let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
         let mut records = wanted as u64 + 16;
         loop {
@@ -151,7 +151,7 @@ impl Stream {
             }
             keep(frames.flush());
             if count > wanted || frames.records() < records {
-                return Ok(cursors.pop_front());
+                return Ok(cursors.pop_front().map(|first| (first, frames.position())));
             }
             records = records.saturating_mul(4);
         }

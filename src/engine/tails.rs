@@ -47,8 +47,20 @@ pub(super) struct Tails {
 struct Tail {
     key: Key,
     start: Start,
+    /// When it was met.
+    met: Timestamp,
     is_up: bool,
     by: By,
+    /// While it is not known whether it is wanted.
+    held: Option<Held>,
+}
+
+/// What is told of a container once it is admitted, and not at all if it never is.
+#[derive(Default)]
+struct Held {
+    happened: Vec<Item>,
+    /// It has died, and nobody read it.
+    ended: Option<Vec<Item>>,
 }
 
 /// Who reads it.
@@ -109,7 +121,8 @@ impl Tails {
         self.next_key += 1;
         self.ids.insert(key, container.id.clone());
         self.queue.push([Item::Meet(key, Arc::clone(container))]);
-        let tail = Tail { key, start, is_up: container.is_up(), by: By::Nobody };
+        let held = is_held.then(Held::default);
+        let tail = Tail { key, start, met: Timestamp::now(), is_up: container.is_up(), by: By::Nobody, held };
         self.tails.insert(container.id.clone(), tail);
         if self.once {
             return self.waiting.push_back(container.id.clone());
@@ -140,9 +153,14 @@ impl Tails {
     pub(super) fn up(&mut self, id: &str) {
         let Some(tail) = self.tails.get_mut(id) else { return };
         // A listing that finds it tells that it runs as well.
-        if self.once || (std::mem::replace(&mut tail.is_up, true) && !matches!(tail.by, By::Nobody)) {
-            return;
+        let was_up = std::mem::replace(&mut tail.is_up, true);
+        if !(self.once || tail.held.is_some() || was_up && !matches!(tail.by, By::Nobody)) {
+            self.read_on(id);
         }
+    }
+
+    fn read_on(&mut self, id: &str) {
+        let Some(tail) = self.tails.get(id) else { return };
         let key = tail.key;
         match &tail.by {
             // Its end may have been read; the reader knows.
@@ -165,11 +183,14 @@ impl Tails {
     }
 
     fn end(&mut self, id: &str, then: Vec<Item>) {
-        let Some(tail) = self.tails.get(id) else { return };
-        match &tail.by {
-            By::File => self.command(Command::Finish(tail.key, then)),
-            By::Stream(signals) => drop(signals.send(Signal::Finish(then))),
-            By::Nobody => self.queue.push(then),
+        let Some(tail) = self.tails.get_mut(id) else { return };
+        let key = tail.key;
+        match (&tail.by, &mut tail.held) {
+            (By::File, _) => self.command(Command::Finish(key, then)),
+            (By::Stream(signals), _) => drop(signals.send(Signal::Finish(then))),
+            (By::Nobody, Some(held)) if !then.is_empty() => held.ended.get_or_insert_default().extend(then),
+            (By::Nobody, Some(_)) => {}
+            (By::Nobody, None) => self.queue.push(then),
         }
     }
 
@@ -188,25 +209,38 @@ impl Tails {
 
     /// Something for a lifecycle record.
     pub(super) fn happened(&mut self, id: &str, event: Lifecycle) {
-        if let Some(tail) = self.tails.get(id) {
-            self.queue.push([Item::Lifecycle(tail.key, event)]);
+        let Some(tail) = self.tails.get_mut(id) else { return };
+        let item = Item::Lifecycle(tail.key, event);
+        match &mut tail.held {
+            Some(held) => held.happened.push(item),
+            None => self.queue.push([item]),
         }
     }
 
     /// A held container is wanted after all, or is not.
     pub(super) fn admit(&mut self, id: &str, is_wanted: bool) {
-        let Some(tail) = self.tails.get(id) else { return };
-        let (key, is_up) = (tail.key, tail.is_up);
-        match (&tail.by, is_wanted) {
-            (By::File, true) => self.command(Command::Admit(key)),
-            (By::File, false) => self.command(Command::Drop(key)),
-            (By::Nobody, true) if is_up => self.read_stream(id, None),
-            _ => {}
-        }
+        let Some(tail) = self.tails.get_mut(id) else { return };
+        let key = tail.key;
+        let Some(Held { happened, ended }) = tail.held.take() else { return };
+        let (is_up, is_file) = (tail.is_up, matches!(tail.by, By::File));
         if !is_wanted {
             self.tails.remove(id);
             self.ids.remove(&key);
-            self.queue.push([Item::Forget(key)]);
+            if is_file {
+                self.command(Command::Drop(key));
+            }
+            return self.queue.push([Item::Forget(key)]);
+        }
+        self.queue.push(happened);
+        if is_file {
+            self.command(Command::Admit(key));
+        }
+        if is_up {
+            self.queue.push(ended.into_iter().flatten());
+            self.read_on(id);
+        } else if let Some(then) = ended {
+            self.read_stream(id, None);
+            self.end(id, then);
         }
     }
 
@@ -320,7 +354,9 @@ impl Tails {
         let Some(tail) = self.tails.get_mut(id) else { return };
         let (signals, heard) = unbounded_channel();
         tail.by = By::Stream(signals);
-        let (key, start) = (tail.key, tail.start);
+        let key = tail.key;
+        // It may have stood still until now, and said something before its start was told.
+        let start = if tail.start == Start::Last(0) { Start::Since(tail.met) } else { tail.start };
         let stream = Stream {
             docker: self.docker.clone(),
             queue: Arc::clone(&self.queue),

@@ -44,7 +44,9 @@ impl Template {
         if with_metadata {
             object(b",\"labels\":{", "container_label_", &container.labels, &mut end);
             object(b",\"networks\":{", "network_", &container.networks, &mut end);
-            member(b",\"state\":", &container.state, &mut end);
+            // The engine tells of a start behind the first lines.
+            let state = if container.state == "created" { "running" } else { &container.state };
+            member(b",\"state\":", state, &mut end);
         }
         end.extend_from_slice(b"}\n");
         Template { middle, who, end }

@@ -67,6 +67,12 @@ impl Resume {
         if self.is_at_start() && self.since.is_none() { other } else { self }
     }
 
+    /// Whether this line lies before it; by its time alone when no line of its stream was passed on.
+    pub(super) fn has(&self, line: Cursor) -> bool {
+        let newest = || self.seen.iter().flatten().map(|(time, _)| (*time, 0)).max();
+        self.seen[line.stream as usize].or_else(newest).is_some_and(|seen| (line.time, line.ordinal) <= seen)
+    }
+
     /// Where the log has to be read again from; `None` is the beginning.
     pub fn since(&self) -> Option<Timestamp> {
         self.since
@@ -92,6 +98,8 @@ struct Pending {
     size: usize,
     /// Something of this line was already passed on.
     cut: bool,
+    /// The last piece of it was not to be shown.
+    muted: bool,
 }
 
 impl Joiner {
@@ -122,8 +130,10 @@ impl Joiner {
             self.flush(stream, batch);
         }
         let mut pending = self.streams[stream as usize].pending.take().unwrap_or_else(|| {
-            Box::new(Pending { time: piece.time, encoding: Encoding::Plain, text: Vec::new(), size: 0, cut: false })
+            let (time, encoding) = (piece.time, Encoding::Plain);
+            Box::new(Pending { time, encoding, text: Vec::new(), size: 0, cut: false, muted: false })
         });
+        pending.muted = self.muted;
         if piece.encoding != Encoding::Plain {
             pending.encoding = piece.encoding;
         }
@@ -163,7 +173,7 @@ impl Joiner {
     fn emit(&mut self, stream: Stream, pending: &Pending, end: usize, part: Part, batch: &mut Sheet<'_>) {
         let half = &mut self.streams[stream as usize];
         let head = half.head(pending.time, stream, pending.encoding, part);
-        if !half.is_new(&head) || self.muted || !self.window.has(pending.time) {
+        if !half.is_new(&head) || pending.muted || !self.window.has(pending.time) {
             return;
         }
         self.last = Some(Cursor { time: head.time, stream, ordinal: head.ordinal });

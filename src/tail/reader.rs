@@ -213,7 +213,8 @@ impl Reader {
             let Some(key) = self.ready.pop_front() else { break };
             let before = items.len();
             self.turn(key, &mut items);
-            held += items[before..].iter().map(Item::weight).sum::<usize>();
+            // What had to be ahead of a report is on the queue already, and all before it.
+            held = items.get(before..).map_or(0, |more| held + more.iter().map(Item::weight).sum::<usize>());
             if held > AT_ONCE {
                 self.queue.push(items.drain(..));
                 held = 0;
@@ -239,7 +240,12 @@ impl Reader {
                 tracing::warn!(%error, "cannot read a log file");
                 items.extend(entry.log.unreadable());
                 entry.log.close();
-                return if entry.ending.is_some() { self.end(key, items) } else { self.refuse(key, error) };
+                if entry.ending.is_some() {
+                    return self.end(key, items);
+                }
+                // Before what another route reads.
+                self.queue.push(items.drain(..));
+                return self.refuse(key, error);
             }
         };
         if more {
@@ -254,6 +260,8 @@ impl Reader {
         items.extend(entry.log.flush());
         items.extend(ending.then);
         entry.log.close();
+        // Who hears of the end may close the queue.
+        self.queue.push(items.drain(..));
         (self.report)(Report::Finished(key));
         self.unwatch(key);
         if ending.forget {

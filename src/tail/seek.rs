@@ -144,10 +144,11 @@ fn last_newline(handle: &Handle, end: u64) -> io::Result<u64> {
 fn last_lines(live: &Path, newest: Handle, mut wanted: u64) -> io::Result<Vec<Handle>> {
     let mut handles = Vec::new();
     let mut next = Some(newest);
+    let mut behind = Behind::default();
     while let Some(mut handle) = next {
         wanted = match handle.plain() {
-            Some(_) => back_to_line(&mut handle, wanted)?,
-            None => skip_to_line(&mut handle, live, handles.len(), wanted)?,
+            Some(_) => back_to_line(&mut handle, wanted, &mut behind)?,
+            None => skip_to_line(&mut handle, live, handles.len(), wanted, &mut behind)?,
         };
         handles.push(handle);
         next = if wanted > 0 { older(live, handles.len())? } else { None };
@@ -156,8 +157,19 @@ fn last_lines(live: &Path, newest: Handle, mut wanted: u64) -> io::Result<Vec<Ha
     Ok(handles)
 }
 
+/// With which time each stream goes on behind a place in the log, if it does.
+#[derive(Default)]
+struct Behind([Option<Timestamp>; 2]);
+
+impl Behind {
+    /// Whether no more of its line follows: it has the newline, or never got one.
+    fn ends_a_line(&self, stream: Stream, time: Timestamp, complete: bool) -> bool {
+        complete || self.0[stream as usize] != Some(time)
+    }
+}
+
 /// Sets a handle back by `wanted` lines, or to its start; returns how many are still wanted.
-fn back_to_line(handle: &mut Handle, mut wanted: u64) -> io::Result<u64> {
+fn back_to_line(handle: &mut Handle, mut wanted: u64, behind: &mut Behind) -> io::Result<u64> {
     let Some(file) = handle.plain() else { return Ok(wanted) };
     let size = file.metadata()?.len();
     let mut clock = Reader::default();
@@ -166,9 +178,12 @@ fn back_to_line(handle: &mut Handle, mut wanted: u64) -> io::Result<u64> {
     records_backwards(file, size, |start, record| {
         let piece = json_file::decode(record, &mut clock);
         if wanted > 0 {
-            if piece.is_some_and(|piece| piece.complete) {
-                wanted -= 1;
-                shown_from = start;
+            if let Some(Piece { stream, time, complete, .. }) = piece {
+                if behind.ends_a_line(stream, time, complete) {
+                    wanted -= 1;
+                    shown_from = start;
+                }
+                behind.0[stream as usize] = Some(time);
             }
             return true;
         }
@@ -187,11 +202,19 @@ fn back_to_line(handle: &mut Handle, mut wanted: u64) -> io::Result<u64> {
 }
 
 /// A compressed file can only be read forwards: counted first, then read up to the wanted line without being shown.
-fn skip_to_line(handle: &mut Handle, live: &Path, number: usize, wanted: u64) -> io::Result<u64> {
+fn skip_to_line(handle: &mut Handle, live: &Path, number: usize, wanted: u64, behind: &mut Behind) -> io::Result<u64> {
     let Some(mut counted) = older(live, number)?.filter(|again| again.identity == handle.identity) else {
         return Ok(wanted);
     };
     let mut ends = std::collections::VecDeque::new();
+    let mut end_at = |start: u64| {
+        ends.insert(ends.partition_point(|&end| end < start), start);
+        if ends.len() as u64 > wanted {
+            ends.pop_front();
+        }
+    };
+    // Of each stream: the time that it begins with, and the last record while that has no newline.
+    let (mut first, mut open) = ([None; 2], [None; 2]);
     let mut clock = Reader::default();
     let (mut buffer, mut filled, mut base) = (vec![0; BLOCK], 0, 0);
     loop {
@@ -202,10 +225,16 @@ fn skip_to_line(handle: &mut Handle, live: &Path, number: usize, wanted: u64) ->
         filled += read;
         let mut start = 0;
         for end in memchr::memchr_iter(b'\n', &buffer[..filled]) {
-            if json_file::decode(&buffer[start..end], &mut clock).is_some_and(|piece| piece.complete) {
-                ends.push_back(base + start as u64);
-                if ends.len() as u64 > wanted {
-                    ends.pop_front();
+            if let Some(piece) = json_file::decode(&buffer[start..end], &mut clock) {
+                let (at, stream) = (base + start as u64, piece.stream as usize);
+                first[stream].get_or_insert(piece.time);
+                if let Some((unfinished, _)) = open[stream].take().filter(|(_, time)| *time != piece.time) {
+                    end_at(unfinished);
+                }
+                if piece.complete {
+                    end_at(at);
+                } else {
+                    open[stream] = Some((at, piece.time));
                 }
             }
             start = end + 1;
@@ -216,6 +245,14 @@ fn skip_to_line(handle: &mut Handle, live: &Path, number: usize, wanted: u64) ->
         if read == 0 {
             break;
         }
+    }
+    for (stream, unfinished) in [Stream::Stdout, Stream::Stderr].into_iter().zip(open) {
+        if let Some((at, time)) = unfinished
+            && behind.ends_a_line(stream, time, false)
+        {
+            end_at(at);
+        }
+        behind.0[stream as usize] = first[stream as usize].or(behind.0[stream as usize]);
     }
     let left = wanted - ends.len() as u64;
     handle.shown_from = if left > 0 { 0 } else { ends.front().copied().unwrap_or(0) };

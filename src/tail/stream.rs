@@ -10,6 +10,7 @@ use super::partial::{Joiner, Resume, Sheet};
 use super::{Piece, Window};
 use crate::batch::{Batch, Cursor, Encoding, Item, Key, Reason, Route, Stream};
 use crate::time::{Reader as Clock, Timestamp, WRITTEN};
+use memchr::memmem;
 use std::borrow::Cow;
 
 /// The engine's buffer: a longer line comes in pieces of this size.
@@ -27,8 +28,8 @@ pub struct Frames {
     clock: Clock,
     /// The start of a frame, or of a terminal's line.
     rest: Vec<u8>,
-    /// Lines before this one are not wanted.
-    first: Option<Cursor>,
+    /// Of the lines up to a position, those before this one are not wanted.
+    first: Option<(Cursor, Resume)>,
     records: u64,
 }
 
@@ -57,9 +58,9 @@ impl Frames {
         }
     }
 
-    /// Shows nothing before this line.
-    pub fn start_at(&mut self, first: Cursor) {
-        self.first = Some(first);
+    /// Of the lines up to a position, shows none before this one.
+    pub fn start_at(&mut self, first: Cursor, known: Resume) {
+        self.first = Some((first, known));
     }
 
     /// How far it has come.
@@ -164,12 +165,14 @@ impl Frames {
         loop {
             self.records += 1;
             let message = &rest[WRITTEN + 1..];
-            let again = message.get(PIECE..).filter(|behind| behind.starts_with(&rest[..=WRITTEN]));
-            let (text, complete) = if again.is_some() { (&message[..PIECE], false) } else { (message, complete) };
+            // A piece is longer than the buffer it came from when bytes that are no UTF-8 were replaced in it.
+            let again = message.get(PIECE..).and_then(|behind| memmem::find(behind, &rest[..=WRITTEN]));
+            let again = again.map(|at| message.split_at(PIECE + at));
+            let (text, complete) = again.map_or((message, complete), |(text, _)| (text, false));
             let piece =
                 Piece { time, stream: Stream::Stdout, text: Cow::Borrowed(text), encoding: Encoding::Raw, complete };
             self.joiner.push(piece, Some(at + WRITTEN + 1), &mut Sheet::of(batch));
-            let Some(behind) = again else { return };
+            let Some((_, behind)) = again else { return };
             at += rest.len() - behind.len();
             rest = behind;
         }
@@ -181,8 +184,8 @@ impl Frames {
     }
 
     fn skip_to_first(&mut self, batch: &mut Batch) {
-        let Some(first) = self.first else { return };
-        let is_first = |cursor: Cursor| cursor == first || cursor.time > first.time;
+        let Some((first, known)) = self.first else { return };
+        let is_first = |cursor: Cursor| cursor == first || !known.has(cursor);
         let found = batch.lines.iter().position(|line| is_first(line.cursor()));
         let dropped = found.unwrap_or(batch.lines.len());
         batch.lines.drain(..dropped);

@@ -10,5 +10,8 @@
 
 mod arrows;
 mod cli;
+mod content;
 mod endpoint;
+mod history;
+mod selection;
 mod support;

@@ -288,6 +288,8 @@ fn clear(home: &Path) {
         for pid in &family {
             process::signal(*pid, Signal::KILL);
         }
+        // What is paused dies only when it goes on.
+        cgroups(home).for_each(|cgroup| thaw(&cgroup));
         eventually("the engine's processes ended", || family.iter().all(|pid| !process::lives(*pid)));
         family = process::family(home);
         family.retain(|pid| process::lives(*pid));
@@ -299,11 +301,7 @@ fn clear(home: &Path) {
     for socket in shim_sockets(home) {
         let _ = fs::remove_file(socket);
     }
-    let cgroup = home.file_name().unwrap();
-    for hierarchy in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-        remove_cgroup(&hierarchy.path().join(cgroup));
-    }
-    remove_cgroup(&Path::new("/sys/fs/cgroup").join(cgroup));
+    cgroups(home).for_each(|cgroup| remove_cgroup(&cgroup));
     if let Err(error) = fs::remove_dir_all(home) {
         eprintln!("{} stays behind: {error}", home.display());
     }
@@ -333,6 +331,26 @@ pub fn shim_sockets(home: &Path) -> Vec<PathBuf> {
             Some(PathBuf::from(path.split(['"', '\n']).next()?))
         })
         .collect()
+}
+
+/// Where the engine's cgroup may be: in each hierarchy, or in the only one.
+fn cgroups(home: &Path) -> impl Iterator<Item = PathBuf> {
+    let name = home.file_name().unwrap();
+    let root = Path::new("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
+    hierarchies.chain([root.to_owned()]).map(move |hierarchy| hierarchy.join(name))
+}
+
+fn thaw(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            thaw(&entry.path());
+        }
+    }
+    // Of the first and the second version of cgroups; neither is made by writing to it.
+    for (file, word) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
+        let _ = File::options().write(true).open(dir.join(file)).and_then(|mut file| file.write_all(word.as_bytes()));
+    }
 }
 
 /// A cgroup's files are the kernel's; only its folders can be removed, from within.
@@ -412,6 +430,12 @@ fn image() -> PathBuf {
     succeed(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&partial).arg("."));
     fs::rename(&partial, &image).unwrap();
     image
+}
+
+/// What `/chatter` writes with these words, run without an engine between us and it.
+pub fn chatter(words: &[&str]) -> Output {
+    image();
+    Command::new(Path::new(env!("CARGO_TARGET_TMPDIR")).join("chatter/chatter")).args(words).output().unwrap()
 }
 
 fn succeed(command: &mut Command) {

@@ -15,11 +15,11 @@ mod watch;
 
 use std::time::{Duration, Instant};
 
-pub use self::engine::Engine;
+pub use self::engine::{Engine, chatter};
 pub use self::numbers::Numbers;
 pub use self::proxy::{Fault, Proxy};
 pub use self::script::{Answer, Request, Script};
-pub use self::watch::{Finished, Watch};
+pub use self::watch::{Finished, Watch, records};
 pub use rustix::process::Signal;
 
 /// As long as anything in a test may take before it counts as broken, on a machine with other work to do.

@@ -9,7 +9,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{Engine, PATIENCE, Signal, process};
+use serde_json::Value;
+
+use super::{Engine, PATIENCE, Signal, eventually, process};
 
 /// See the module.
 pub struct Watch {
@@ -32,6 +34,19 @@ impl Finished {
     pub fn lines(&self) -> Vec<String> {
         String::from_utf8_lossy(&self.stdout).lines().map(str::to_owned).collect()
     }
+
+    /// Of `--format json`: each line, which must be one whole object in UTF-8.
+    #[track_caller]
+    pub fn records(&self) -> Vec<Value> {
+        records(std::str::from_utf8(&self.stdout).unwrap().lines())
+    }
+}
+
+/// Lines of `--format json` as objects.
+#[track_caller]
+pub fn records<L: AsRef<str>>(lines: impl IntoIterator<Item = L>) -> Vec<Value> {
+    let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+    lines.into_iter().map(|line| parse(line.as_ref())).collect()
 }
 
 #[derive(Default)]
@@ -75,6 +90,14 @@ impl Watch {
         Self::verb(engine, "watch", words)
     }
 
+    /// `watch --no-follow WORDS`, which must end well and without a word on stderr.
+    #[track_caller]
+    pub fn read(engine: &Engine, words: &[&str]) -> Finished {
+        let finished = Self::start(engine, &[&["--no-follow"], words].concat()).finish();
+        assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{words:?}");
+        finished
+    }
+
     /// Any other command on this engine.
     pub fn verb(engine: &Engine, verb: &str, words: &[&str]) -> Self {
         Self::at(engine, &engine.host(), &[&[verb], words].concat())
@@ -116,6 +139,14 @@ impl Watch {
     #[track_caller]
     pub fn wait_for_notice(&self, condition: impl Fn(&[String]) -> bool, timeout: Duration) {
         self.wait(timeout, "standard error", |state| condition(&state.stderr.lines));
+    }
+
+    /// Waits until it hears of every container that starts from now on, whether or not anything matches: it has subscribed
+    /// and listed before it gets itself an inotify instance.
+    #[track_caller]
+    pub fn wait_until_up(&self) {
+        let is_up = || process::open_files(self.pid()).iter().any(|file| file.contains("inotify"));
+        eventually("it has subscribed and listed", is_up);
     }
 
     /// Waits for so many lines.

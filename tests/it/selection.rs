@@ -1,0 +1,326 @@
+//! Whom a watch follows: what `docker ps` would list for the same words, now and later.
+
+use std::collections::BTreeSet;
+
+use super::support::{Engine, Numbers, PATIENCE, Watch, eventually};
+
+/// Names in order, without those that come twice.
+fn sorted<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    let names: BTreeSet<&str> = names.into_iter().filter(|name| !name.is_empty()).collect();
+    names.into_iter().map(str::to_owned).collect()
+}
+
+/// Containers in every state, of two Compose projects, on two networks.
+fn fleet() -> Engine {
+    let engine = Engine::start();
+    let project = |name: &str| format!("com.docker.compose.project={name}");
+    let service = |name: &str| format!("com.docker.compose.service={name}");
+    let once = ["--count", "1"];
+    let idle = ["--count", "1", "--idle"];
+    let (shop, blog, web, db) = (project("shop"), project("blog"), service("web"), service("db"));
+    engine.run("shop-web-1", &["-l", &shop, "-l", &web, "-l", "tier=front"], &idle);
+    engine.run("shop-web-2", &["-l", &shop, "-l", &web, "-v", "data:/data"], &once);
+    let id = engine.run("shop-db-1", &["-l", &shop, "-l", &db, "-l", "tier=back", "-v", "data:/srv"], &idle);
+    engine.run("blog-web-1", &["-l", &blog, "-l", &web, "-l", "tier=front", "-l", "empty"], &once);
+    engine.run("paused", &["-v", "/mnt"], &idle);
+    engine.must(&["pause", "paused"]);
+    engine.create("made", &[], &once);
+    // A name that might be the beginning of an ID, and is that of another one's.
+    engine.run(&id[..4], &[], &idle);
+    engine.must(&["run", "-d", "--name", "host", "--network", "host", "logwatch-test", "--count", "1", "--idle"]);
+    let health = |exit: &str| format!("--health-cmd=--count 0 --exit {exit}");
+    let often = "--health-interval=1s";
+    engine.run("well", &[&health("0"), often], &idle);
+    engine.run("sick", &[&health("1"), often, "--health-retries=1"], &idle);
+    for name in ["shop-web-2", "blog-web-1"] {
+        engine.wait(name);
+    }
+    let healthy = |state: &str| engine.must(&["ps", "-q", "--filter", &format!("health={state}")]);
+    eventually("the health checks were made", || !healthy("healthy").is_empty() && !healthy("unhealthy").is_empty());
+    engine
+}
+
+/// Whom `watch` names in its plan.
+fn planned(engine: &Engine, words: &[&str]) -> Vec<String> {
+    let plan = Watch::start(engine, &[&["--dry-run", "--format", "json"], words].concat()).finish();
+    assert_eq!((plan.code, plan.stderr.as_str()), (Some(0), ""), "{words:?}");
+    sorted(plan.records().iter().map(|record| record["container_name"].as_str().unwrap()))
+}
+
+#[test]
+fn filters_select_what_docker_ps_lists_for_them() {
+    let engine = fleet();
+    let ids = ["shop-web-1", "shop-db-1", "made"].map(|name| engine.id(name));
+    let (first, second, made) = (format!("id={}", &ids[0][..12]), format!("id={}", ids[1]), format!("id={}", ids[2]));
+    let image = engine.must(&["image", "inspect", "-f", "{{.Id}}", "logwatch-test"]);
+    let ancestor = format!("ancestor={image}");
+    for filters in [
+        &[][..],
+        &["name=web"],
+        &["name=^/shop-web-1$"],
+        &["name=^shop-"],
+        &["name=db-1$", "name=well"],
+        &["name=NoSuch"],
+        &[first.as_str()],
+        &[first.as_str(), second.as_str()],
+        &[made.as_str()],
+        &["label=tier"],
+        &["label=tier=front"],
+        &["label=tier=front", "label=com.docker.compose.project=blog"],
+        &["label=tier=front", "label=tier=back"],
+        &["label=empty"],
+        &["label=empty="],
+        &["label=empty=no"],
+        &["ancestor=logwatch-test"],
+        &["ancestor=logwatch-test:latest"],
+        &[ancestor.as_str()],
+        &["ancestor=nobody"],
+        &["status=running"],
+        &["status=exited"],
+        &["status=created"],
+        &["status=paused"],
+        &["status=exited", "status=created"],
+        &["status=running", "status=exited", "name=web"],
+        &["network=none"],
+        &["network=host"],
+        &["network=host", "network=none"],
+        &["network=nowhere"],
+        &["volume=data"],
+        &["volume=/data"],
+        &["volume=/mnt"],
+        &["volume=data", "status=running"],
+        &["health=healthy"],
+        &["health=unhealthy"],
+        &["health=none"],
+        &["health=healthy", "health=unhealthy"],
+        &["label=tier=front", "volume=data", "status=exited"],
+        &["label=tier", "volume=data", "name=db"],
+    ] {
+        let filters: Vec<&str> = filters.iter().flat_map(|filter| ["--filter", filter]).collect();
+        for all in [&[][..], &["--all"]] {
+            let words = [all, &filters].concat();
+            let listed = engine.must(&[&["ps", "--format", "{{.Names}}"], words.as_slice()].concat());
+            assert_eq!(planned(&engine, &words), sorted(listed.lines()), "{words:?}");
+        }
+    }
+}
+
+#[test]
+fn names_globs_and_compose_labels_select_and_exclusions_take_away() {
+    let engine = fleet();
+    let id = engine.id("shop-db-1");
+    let (lookalike, prefix) = (&id[..4], &id[..12]);
+    let running = [lookalike, "host", "paused", "shop-db-1", "shop-web-1", "sick", "well"];
+    let all = [&running[..], &["blog-web-1", "made", "shop-web-2"]].concat();
+    let shop = ["shop-db-1", "shop-web-1", "shop-web-2"];
+    for (words, expected) in [
+        (&[][..], &running[..]),
+        (&["-a"], &all),
+        (&["shop-web-1"], &["shop-web-1"]),
+        // Named, a stopped container is meant.
+        (&["shop-web-2", "made"], &["made", "shop-web-2"]),
+        (&["/shop-web-2"], &["shop-web-2"]),
+        (&[prefix], &["shop-db-1"]),
+        (&[id.as_str()], &["shop-db-1"]),
+        (&[lookalike], &[lookalike]),
+        (&["shop-*"], &shop),
+        (&["shop-web-?", "w[a-f]ll"], &["shop-web-1", "shop-web-2", "well"]),
+        (&["{sick,host}"], &["host", "sick"]),
+        (&["*"], &all),
+        (&["nothing-*"], &[]),
+        (&["shop-*", "-E", "*-db-*"], &["shop-web-1", "shop-web-2"]),
+        (&["shop-*", "-E", "*-db-*", "-E", "shop-web-2"], &["shop-web-1"]),
+        (&["-E", "*-*", "-E", lookalike], &["host", "paused", "sick", "well"]),
+        (&["-p", "shop"], &["shop-db-1", "shop-web-1"]),
+        (&["-p", "shop", "-a"], &shop),
+        (&["-p", "shop", "-p", "blog", "-a"], &["blog-web-1", "shop-db-1", "shop-web-1", "shop-web-2"]),
+        (&["--service", "web", "-a"], &["blog-web-1", "shop-web-1", "shop-web-2"]),
+        (&["-p", "blog", "--service", "web", "-a"], &["blog-web-1"]),
+        (&["-p", "blog", "--service", "db", "-a"], &[]),
+        (&["shop-*", "--service", "web", "-f", "status=running"], &["shop-web-1"]),
+        (&["shop-*", "-f", "volume=data"], &["shop-db-1", "shop-web-2"]),
+    ] {
+        let expected = sorted(expected.iter().copied());
+        assert_eq!(planned(&engine, words), expected, "{words:?}");
+        // What is planned is read; a container that never ran has no line.
+        let read = Watch::read(&engine, &[&["--format", "json"], words].concat()).records();
+        let read = sorted(read.iter().map(|record| record["container_name"].as_str().unwrap()));
+        let spoken: Vec<String> = expected.into_iter().filter(|name| name != "made").collect();
+        assert_eq!(read, spoken, "{words:?}");
+    }
+    for words in [&["--no-follow", "nobody", "host"][..], &["--dry-run", "nobody"]] {
+        let refused = Watch::start(&engine, words).finish();
+        assert_eq!((refused.code, refused.stdout.len()), (Some(1), 0));
+        assert!(refused.stderr.contains("no such container: nobody"), "{}", refused.stderr);
+    }
+}
+
+#[test]
+fn a_container_that_starts_later_is_followed_if_it_matches_and_only_then() {
+    let engine = Engine::start();
+    let labels = ["-l", "tier=front", "-l", "com.docker.compose.project=shop"];
+    let matching = [&labels[..], &["-v", "data:/data"]].concat();
+    // Those that differ in one thing each.
+    let other_volume = [&labels[..], &["-v", "other:/other"]].concat();
+    let cases: [(&[&str], &[&str]); 7] = [
+        (&["hit-*"], &[]),
+        (&["-f", "label=tier=front"], &["miss-volume"]),
+        (&["-f", "volume=data"], &["miss-label"]),
+        (&["-f", "volume=/data", "-f", "label=tier=front"], &[]),
+        (&["-p", "shop", "-E", "miss-*"], &[]),
+        (&["-f", "name=^hit"], &[]),
+        (&["-f", "ancestor=logwatch-test", "-f", "network=none"], &["miss-label", "miss-volume"]),
+    ];
+    for source in ["auto", "stream"] {
+        let watches = cases.map(|(words, also)| {
+            let watch = Watch::start(&engine, &[&["--source", source, "--format", "json"], words].concat());
+            (words, also, watch)
+        });
+        for (_, _, watch) in &watches {
+            watch.wait_until_up();
+        }
+        engine.run("miss-label", &["-v", "data:/data"], &["--count", "3"]);
+        engine.run("miss-volume", &other_volume, &["--count", "3"]);
+        engine.run("hit-1", &matching, &["--count", "20"]);
+        // Over the API a container has to live until it can be asked for.
+        let short = [&matching[..], &["--rm"]].concat();
+        if source == "auto" {
+            engine.run("hit-2", &short, &["--count", "20"]);
+        } else {
+            engine.run("hit-2", &matching, &["--count", "20"]);
+        }
+        for (words, also, watch) in watches {
+            let all = [also, &["hit-1", "hit-2"][..]].concat();
+            let expected = 40 + 3 * also.len();
+            watch.wait_for(|lines| lines.len() >= expected, PATIENCE);
+            let finished = watch.stop();
+            let numbers = Numbers::of_json(&finished.lines());
+            assert_eq!(sorted(numbers.containers()), sorted(all.iter().copied()), "{words:?} by {source}");
+            for name in all {
+                numbers.assert_whole(name, 1..=if name.starts_with("hit") { 20 } else { 3 });
+            }
+        }
+        engine.must(&["rm", "-f", "miss-label", "miss-volume", "hit-1"]);
+        if source == "stream" {
+            engine.must(&["rm", "-f", "hit-2"]);
+        }
+    }
+}
+
+#[test]
+fn what_a_container_becomes_later_can_make_it_match() {
+    let engine = Engine::start();
+    // Nothing that it said before the watch began is wanted, and nothing that it says later is lost.
+    engine.run("other", &[], &["--count", "1", "--idle"]);
+    let by_name = Watch::start(&engine, &["wanted"]);
+    by_name.wait_for_notice(|lines| !lines.is_empty(), PATIENCE);
+    assert_eq!(
+        by_name.notices(),
+        ["no container is called wanted: waiting for it to be started (`docker ps -a` lists what there is)"]
+    );
+    let by_state = Watch::start(&engine, &["-f", "status=exited", "--format", "json"]);
+    let by_health = Watch::start(&engine, &["-f", "health=healthy", "--format", "json"]);
+    let renamed = Watch::start(&engine, &["other", "-n", "all"]);
+    renamed.wait_for_count(1);
+    by_state.wait_until_up();
+    by_health.wait_until_up();
+    engine.run("wanted", &[], &["--count", "2"]);
+    engine.wait("wanted");
+    let check = ["--health-cmd=--count 0", "--health-interval=1s"];
+    engine.run("checked", &check, &["--forever", "--rate", "20"]);
+    by_name.wait_for_count(2);
+    assert_eq!(by_name.stop().lines(), ["wanted | line 000000001", "wanted | line 000000002"]);
+    by_state.wait_for_count(2);
+    Numbers::of_json(&by_state.stop().lines()).assert_whole("wanted", 1..=2);
+    by_health.wait_for(|lines| lines.len() > 30, PATIENCE);
+    let seen = Numbers::of_json(&by_health.stop().lines());
+    assert_eq!(seen.containers(), ["checked"]);
+    seen.assert_whole("checked", 1..=seen.count("checked") as u64);
+
+    engine.must(&["rename", "other", "another"]);
+    engine.must(&["restart", "--time", "0", "another"]);
+    renamed.wait_for_count(2);
+    let finished = renamed.stop();
+    assert_eq!(finished.lines(), ["other | line 000000001", "another | line 000000001"]);
+    assert_eq!(finished.stderr, "+ other (file)\n- another (exit 137)\n+ another (file)\n");
+}
+
+/// What only the engine can tell is asked of it when a container appears, and until it has answered nothing is told.
+#[test]
+fn what_the_engine_refuses_leaves_no_trace() {
+    let engine = Engine::start();
+    engine.run("refused", &["-v", "other:/other"], &["--count", "1"]);
+    engine.run("wanted", &["-v", "data:/data"], &["--count", "1"]);
+    engine.wait("refused");
+    engine.wait("wanted");
+    for source in ["file", "stream"] {
+        let words = ["-f", "volume=data", "--format", "json", "--lifecycle", "--source", source];
+        let watch = Watch::start(&engine, &words);
+        watch.wait_until_up();
+        // Again and anew.
+        engine.must(&["start", "--attach", "refused"]);
+        engine.run("refused-too", &["--rm", "-v", "other:/other"], &["--count", "1"]);
+        engine.must(&["start", "--attach", "wanted"]);
+        let ends = |lines: &[String]| lines.iter().filter(|line| line.contains("\"die\"")).count();
+        watch.wait_for(|lines| ends(lines) == 1, PATIENCE);
+        let finished = watch.stop();
+        let records = finished.records();
+        assert_eq!(sorted(records.iter().map(|record| record["container_name"].as_str().unwrap())), ["wanted"]);
+        assert_eq!(records.iter().filter(|record| record["type"] == "log").count(), 1, "{records:#?}");
+        let notices: BTreeSet<&str> = finished.stderr.lines().collect();
+        assert_eq!(notices, [&*format!("+ wanted ({source})"), "- wanted (exit 0)"].into(), "{source}");
+    }
+}
+
+#[test]
+fn a_dry_run_tells_the_route_and_what_may_lose_lines() {
+    let engine = Engine::start();
+    let words = ["--count", "1", "--idle"];
+    let cases: [(&str, &[&str], Option<&str>, Option<&str>); 5] = [
+        ("deaf", &["--log-driver", "none"], None, Some("the driver keeps nothing")),
+        ("local", &["--log-driver", "local"], Some("stream"), None),
+        (
+            "hasty",
+            &["--log-opt", "mode=non-blocking"],
+            Some("file"),
+            Some("mode=non-blocking drops lines when the driver is slow"),
+        ),
+        (
+            "small",
+            &["--log-opt", "max-size=1m"],
+            Some("file"),
+            Some("max-file=1 with a small max-size: a burst removes its own lines"),
+        ),
+        ("sound", &["--log-opt", "max-size=1m", "--log-opt", "max-file=3"], Some("file"), None),
+    ];
+    for (name, options, _, _) in cases {
+        engine.run(name, options, &words);
+    }
+    let plan = |words: &[&str]| Watch::start(&engine, &[&["--dry-run"], words].concat()).finish();
+    for (name, _, source, risk) in cases {
+        let told = plan(&[name, "--format", "json"]);
+        let driver = if ["deaf", "local"].contains(&name) { name.replace("deaf", "none") } else { "json-file".into() };
+        let expected = serde_json::json!({
+            "type": "plan", "container_id": engine.id(name), "container_name": name, "image": "logwatch-test",
+            "state": "running", "driver": driver, "source": source, "risk": risk,
+        });
+        assert_eq!((told.code, told.records()), (Some(0), vec![expected]));
+        let told = plan(&[name]).lines();
+        assert_eq!(
+            told[0].split_whitespace().collect::<Vec<_>>().join(" "),
+            "CONTAINER NAME STATE DRIVER SOURCE MAY LOSE LINES"
+        );
+        let row = format!(
+            "{} {name} running {driver} {} {}",
+            &engine.id(name)[..12],
+            source.unwrap_or("-"),
+            risk.unwrap_or_default()
+        );
+        assert_eq!(told[1].split_whitespace().collect::<Vec<_>>().join(" "), row.trim());
+        assert_eq!(told.len(), 2);
+    }
+    let by_stream = plan(&["sound", "--source", "stream", "--format", "json"]).records();
+    assert_eq!(by_stream[0]["source"], "stream");
+    let by_file = plan(&["local", "--source", "file", "--format", "json"]).records();
+    assert_eq!(by_file[0]["source"], serde_json::Value::Null);
+}
