@@ -74,6 +74,7 @@ family() {
 
 # Killed rather than stopped, which serves an engine that hangs as well.
 down() {
+    set +e
     trap '' INT TERM HUP
     local pids mounts group
     # shellcheck disable=SC2046 # Process ids are words.
