@@ -31,6 +31,8 @@ const MOST_FILES: u32 = 1000;
 pub(super) struct Log {
     key: Key,
     live: PathBuf,
+    /// Its last part, which every event of the folder is compared with.
+    live_name: OsString,
     /// Open files, the one being read first, the live one last.
     chain: VecDeque<Handle>,
     /// Where reading stopped when the container did; no file is open then.
@@ -61,10 +63,11 @@ pub(super) enum Turn {
 impl Log {
     /// Not open yet.
     pub(super) fn new(follow: &Follow) -> Self {
-        let live = follow.folder.join(live_name(&follow.id));
+        let live_name = live_name(&follow.id);
         Log {
             key: follow.key,
-            live,
+            live: follow.folder.join(&live_name),
+            live_name,
             chain: VecDeque::new(),
             closed: None,
             carry: Vec::new(),
@@ -89,7 +92,7 @@ impl Log {
 
     /// Whether an event about this name may concern it.
     pub(super) fn is_live_name(&self, name: &std::ffi::OsStr) -> bool {
-        self.live.file_name() == Some(name)
+        self.live_name == name
     }
 
     /// Opens what is there to be read first. `NotFound` when the engine has not made the file yet.

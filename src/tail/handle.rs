@@ -8,6 +8,7 @@
 use crate::time::Timestamp;
 use flate2::read::MultiGzDecoder;
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
@@ -50,7 +51,14 @@ impl Handle {
     /// Opens a file as it lies.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
-        let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+        let open = |flags| rustix::fs::open(path, flags, Mode::empty());
+        // A growing file is always newer than its last access, so that each read would write the inode.
+        let opened = match open(flags | OFlags::NOATIME) {
+            // It takes the file's owner, or root.
+            Err(Errno::PERM) => open(flags),
+            opened => opened,
+        };
+        let file = File::from(opened?);
         let metadata = file.metadata()?;
         if !metadata.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));

@@ -52,6 +52,8 @@ struct Options {
     burst: u64,
     every: Duration,
     idle: bool,
+    records: bool,
+    bytes: u64,
 }
 
 fn main() -> ExitCode {
@@ -80,7 +82,9 @@ fn main() -> ExitCode {
 /// `--count N` (10), `--forever`, `--rate LINES_PER_SECOND` (0: flat out), `--burst N --every MS`, `--size BYTES` of a line
 /// with its newline, `--stream stdout|stderr|alternating`, `--shape plain|json|text|hostile`, `--prefix WORD`,
 /// `--stamp` (`t=<ns>` in each line), `--unfinished` (no newline after the last line), `--resume` (count on where the
-/// container's last life ended), `--exit CODE`, `--before MS`, `--after MS`, `--idle` (sleep for ever after the lines).
+/// container's last life ended), `--exit CODE`, `--before MS`, `--after MS`, `--idle` (sleep for ever after the lines),
+/// `--records` (each line as the engine's `json-file` driver writes it, a microsecond after the one before: a log without
+/// an engine), `--bytes N` (end with the line that makes it so many).
 fn parse(words: &[String]) -> Result<Options, String> {
     let mut options = Options {
         count: 10,
@@ -98,6 +102,8 @@ fn parse(words: &[String]) -> Result<Options, String> {
         burst: 0,
         every: Duration::from_millis(100),
         idle: false,
+        records: false,
+        bytes: u64::MAX,
     };
     let mut rest = words.iter();
     while let Some(word) = rest.next() {
@@ -134,6 +140,8 @@ fn parse(words: &[String]) -> Result<Options, String> {
             "--burst" => options.burst = number(word, &value()?)?,
             "--every" => options.every = Duration::from_millis(number(word, &value()?)?),
             "--idle" => options.idle = true,
+            "--records" => options.records = true,
+            "--bytes" => options.bytes = number(word, &value()?)?,
             other => return Err(format!("no option {other:?}")),
         }
     }
@@ -150,9 +158,14 @@ fn talk(options: &Options) -> io::Result<()> {
     let end = first.saturating_add(options.count);
     let paced = options.rate > 0 || options.burst > 0;
     let start = Instant::now();
+    let began = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
     let mut line = Vec::new();
     let mut blocks = [Vec::new(), Vec::new()];
+    let mut written = 0;
     for n in first..end {
+        if written >= options.bytes {
+            break;
+        }
         if paced {
             await_turn(options, start, n - first);
         }
@@ -161,6 +174,10 @@ fn talk(options: &Options) -> io::Result<()> {
         if options.unfinished && n + 1 == end {
             line.pop();
         }
+        if options.records {
+            line = record(&line, began + (n - first) * 1000);
+        }
+        written += line.len() as u64;
         let stream = match options.stream {
             Streams::Stdout => 0,
             Streams::Stderr => 1,
@@ -249,6 +266,48 @@ fn compose(options: &Options, n: u64, line: &mut Vec<u8>) {
     line.push(b'\n');
 }
 
+/// A line as it lies in a `json-file` log (moby `daemon/logger/jsonfilelog/jsonlog/jsonlogbytes.go`).
+fn record(line: &[u8], nanos: u64) -> Vec<u8> {
+    let mut record = String::with_capacity(line.len() * 2 + 80);
+    record.push_str("{\"log\":\"");
+    for character in String::from_utf8_lossy(line).chars() {
+        match character {
+            '"' | '\\' => record.extend(['\\', character]),
+            '\n' => record.push_str("\\n"),
+            '\r' => record.push_str("\\r"),
+            '\0'..' ' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}' | '\u{fffd}' => {
+                // Writing to a string cannot fail.
+                let _ = write!(record, "\\u{:04x}", u32::from(character));
+            }
+            _ => record.push(character),
+        }
+    }
+    let time = rfc3339(nanos);
+    let _ = writeln!(record, "\",\"stream\":\"stdout\",\"time\":\"{time}\"}}");
+    record.into_bytes()
+}
+
+/// Nanoseconds since the epoch as the engine writes them, without the zeros at the end.
+fn rfc3339(nanos: u64) -> String {
+    let (seconds, fraction) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
+    let (mut days, of_day) = (seconds / 86_400, seconds % 86_400);
+    let mut year = 1970;
+    let leap = |year: u64| (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+    while days >= 365 + u64::from(leap(year)) {
+        days -= 365 + u64::from(leap(year));
+        year += 1;
+    }
+    let lengths = [31, 28 + u64::from(leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let mut month = 0;
+    while days >= lengths[month] {
+        days -= lengths[month];
+        month += 1;
+    }
+    let (hour, minute, second) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
+    let whole = format!("{year:04}-{:02}-{:02}T{hour:02}:{minute:02}:{second:02}.{fraction:09}", month + 1, days + 1);
+    format!("{}Z", whole.trim_end_matches('0').trim_end_matches('.'))
+}
+
 /// Up to `size` bytes with the newline to come.
 fn fill(line: &mut Vec<u8>, size: usize, with: &str) {
     if line.len() + 1 + with.len() < size {
@@ -324,6 +383,20 @@ mod tests {
                 assert_eq!(found, 1, "{shape} {n}");
             }
         }
+    }
+
+    #[test]
+    fn a_record_is_what_the_engine_writes() {
+        assert_eq!(
+            String::from_utf8(record("a\"b\\ <\t\u{2028}é\r\n".as_bytes(), 1_795_215_653_037_882_170)).unwrap(),
+            concat!(
+                r#"{"log":"a\"b\\ \u003c\u0009\u2028é\r\n","stream":"stdout","#,
+                r#""time":"2026-11-20T23:00:53.03788217Z"}"#,
+                "\n"
+            )
+        );
+        assert_eq!(rfc3339(951_782_400_000_000_000), "2000-02-29T00:00:00Z");
+        assert_eq!(rfc3339(1_798_761_599_500_000_000), "2026-12-31T23:59:59.5Z");
     }
 
     #[test]
