@@ -11,4 +11,8 @@
 mod arrows;
 mod cli;
 mod endpoint;
+mod errors;
+mod faults;
+mod life;
+mod load;
 mod support;
