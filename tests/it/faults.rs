@@ -305,7 +305,7 @@ fn without_inotify_watches_files_are_looked_at_and_this_is_said_once() {
     has(&watch, "+ beacon");
     for name in ["one", "two", "three"] {
         let options = ["--log-opt", "max-size=20k", "--log-opt", "max-file=3"];
-        engine.run(name, &options, &["--count", "1000", "--rate", "500"]);
+        engine.run(name, &options, &["--count", "1000", "--rate", "200"]);
     }
     watch.wait_for_ends(3);
     let finished = watch.stop();

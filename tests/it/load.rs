@@ -84,7 +84,9 @@ fn twenty_containers_at_two_thousand_lines_a_second_are_read_whole_and_in_order(
 fn wakeups(pid: u32) -> u64 {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
     let statuses = threads.filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok());
-    let count = |status: String| status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")?.trim().parse::<u64>().ok());
+    let count = |status: String| {
+        status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")?.trim().parse::<u64>().ok())
+    };
     statuses.filter_map(count).sum()
 }
 
@@ -144,7 +146,9 @@ fn sixty_lives_leave_no_descriptor_and_no_thread_behind() {
     };
     let held = || (watch.descriptors(), process::threads(watch.pid()));
     live(0, 10);
-    eventually("the last removal was heard", || process::open_files(watch.pid()).iter().all(|file| !file.contains("deleted")));
+    eventually("the last removal was heard", || {
+        process::open_files(watch.pid()).iter().all(|file| !file.contains("deleted"))
+    });
     let (descriptors, threads) = held();
     live(10, 60);
     eventually("descriptors are what they were", || watch.descriptors() <= descriptors);
