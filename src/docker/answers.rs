@@ -36,6 +36,8 @@ pub struct Engine {
     pub security_options: Vec<String>,
     /// Podman behind Docker's API. Its log files have another form whatever it says of them.
     pub is_podman: bool,
+    /// Its clock, which is not ours where it is elsewhere.
+    pub time: Option<Timestamp>,
 }
 
 /// What a listing does not tell of a container.
@@ -76,6 +78,7 @@ impl Engine {
             live_restore: said.live_restore_enabled.unwrap_or(false),
             security_options: said.security_options.unwrap_or_default(),
             is_podman,
+            time: said.system_time.as_deref().and_then(time),
         }
     }
 }

@@ -104,6 +104,9 @@ impl Discovery {
         let container = Arc::new(container);
         let before = self.known.insert(id.clone(), Arc::clone(&container));
         let was_up = before.as_ref().is_some_and(|before| before.is_up());
+        // A whole life of which nothing was told.
+        let has_lived = before.as_ref().is_some_and(|before| before.state == "created")
+            && matches!(container.state.as_str(), "exited" | "dead");
         match before {
             None => changes.push(Change::Found(Arc::clone(&container))),
             Some(before) if before != container => changes.push(Change::Altered(Arc::clone(&container))),
@@ -112,6 +115,7 @@ impl Discovery {
         match (was_up, container.is_up()) {
             (false, true) => changes.push(Change::Up(id)),
             (true, false) => changes.push(Change::Down(id, None, None)),
+            (false, false) if has_lived => changes.extend([Change::Up(id.clone()), Change::Down(id, None, None)]),
             _ => {}
         }
     }
@@ -257,6 +261,14 @@ mod tests {
             "down c None false, gone c, altered www exited, down a None false, altered db running, up b, found new created",
         );
         assert_eq!(told(discovery.listing(second)), "");
+    }
+
+    #[test]
+    fn a_container_that_lived_while_nobody_looked_is_up_and_down() {
+        let mut discovery = Discovery::default();
+        discovery.listing(vec![listed("a", "web", "created")]);
+        let changes = discovery.listing(vec![listed("a", "web", "exited")]);
+        assert_eq!(told(&changes), "altered web exited, up a, down a None false");
     }
 
     #[test]

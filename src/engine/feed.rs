@@ -19,6 +19,8 @@ const QUEUE: usize = 1000;
 /// Between two attempts to get the events back.
 const BACKOFF: Settings =
     Settings { initial: Duration::from_millis(500), max: Duration::from_secs(10), multiplier: 2.0 };
+/// Silence after which the engine has told what happened while we were away.
+const BACKLOG: Duration = Duration::from_millis(100);
 /// What can change which containers there are, and what a lifecycle record may tell. `health_status` makes the engine
 /// match all of them as prefixes, which adds none.
 const ACTIONS: [&str; 15] = [
@@ -54,15 +56,15 @@ pub(super) struct Feed {
     docker: Docker,
     remote: Filters,
     events: EventStream,
-    /// Of the last event seen.
+    /// Of the last event seen, or when we came.
     last: Option<Timestamp>,
 }
 
 impl Feed {
     /// Subscribes, then lists: what happens between the two is in both.
-    pub(super) async fn open(docker: Docker, remote: Filters) -> Result<(Feed, News), Error> {
+    pub(super) async fn open(docker: Docker, remote: Filters, now: Option<Timestamp>) -> Result<(Feed, News), Error> {
         let events = docker.events(&query(None)).await?;
-        let feed = Feed { docker, remote, events, last: None };
+        let feed = Feed { docker, remote, events, last: now };
         let listing = feed.list().await?;
         Ok((feed, listing))
     }
@@ -138,17 +140,30 @@ impl Feed {
                 () = news.closed() => return None,
                 () = tokio::time::sleep(wait) => {}
             }
-            match self.resubscribe().await {
+            match self.resubscribe(news).await {
                 Ok(listing) => return news.send(listing).await.ok(),
                 Err(error) => tracing::info!(%error, attempt = backoff.attempts(), "the engine is not back"),
             }
         }
     }
 
-    async fn resubscribe(&mut self) -> Result<News, crate::docker::Error> {
+    async fn resubscribe(&mut self, news: &Sender<News>) -> Result<News, crate::docker::Error> {
         // Another version may have come up.
         self.docker.renegotiate().await?;
         self.events = self.docker.events(&query(self.last)).await?;
+        // What happened meanwhile comes at once and goes ahead: the listing is newer, and corrects what is missing.
+        while let Ok(event) = tokio::time::timeout(BACKLOG, self.events.next()).await {
+            match event {
+                Some(Ok(event)) => {
+                    self.last = self.last.max(Some(event.time));
+                    // When nobody listens any more the next step finds out.
+                    let _ = news.send(News::Event(Box::new(event))).await;
+                }
+                Some(Err(error)) if !error.is_passing() => tracing::warn!(%error, "an event that makes no sense"),
+                Some(Err(error)) => return Err(error),
+                None => return Err(self.ended()),
+            }
+        }
         self.list().await
     }
 }

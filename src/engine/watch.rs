@@ -97,7 +97,7 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
         let source = io::Error::new(error.kind(), error.to_string());
         return Err(Error::NoFiles { folder: routes.folder.display().to_string(), source });
     }
-    let (feed, listing) = Feed::open(docker.clone(), options.selector.remote()).await?;
+    let (feed, listing) = Feed::open(docker.clone(), options.selector.remote(), engine.time).await?;
     if let News::Listing(containers, _) = &listing {
         let selector = &mut options.selector;
         selector.settle(containers.iter());

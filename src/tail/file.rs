@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// What a read takes while there is a lot to catch up with, ...
 const LARGE: usize = 256 * 1024;
@@ -36,7 +37,7 @@ pub(super) struct Log {
     /// Open files, the one being read first, the live one last.
     chain: VecDeque<Handle>,
     /// Where reading stopped when the container did; no file is open then.
-    closed: Option<(Identity, u64)>,
+    closed: Option<Closed>,
     /// The beginning of a record whose end is not there yet.
     carry: Vec<u8>,
     /// In a stretch that is no record, looking for the next one.
@@ -48,6 +49,29 @@ pub(super) struct Log {
     once: bool,
     /// The last read filled its buffer.
     behind: bool,
+}
+
+/// The file at which reading stopped.
+struct Closed {
+    identity: Identity,
+    written: SystemTime,
+    /// The time of its last record: all that tells it once the engine has compressed it.
+    last: Option<Timestamp>,
+    offset: u64,
+}
+
+/// A file to be found again among what the engine has made of it.
+struct Known<'a> {
+    identity: Identity,
+    written: SystemTime,
+    /// The time of its last record, which takes a look into it.
+    last: &'a dyn Fn() -> Option<Timestamp>,
+}
+
+impl Known<'_> {
+    fn ends_at(&self, time: Timestamp) -> bool {
+        (self.last)() == Some(time)
+    }
 }
 
 /// What a turn of reading gave.
@@ -98,7 +122,7 @@ impl Log {
     /// Opens what is there to be read first. `NotFound` when the engine has not made the file yet.
     pub(super) fn open(&mut self, start: super::Start) -> io::Result<()> {
         let mut handles = match self.closed.take() {
-            Some((identity, offset)) => self.reopen(identity, offset)?,
+            Some(closed) => self.reopen(closed)?,
             None => seek::start(&self.live, start)?,
         };
         if let (true, Some(live)) = (self.once, handles.last_mut()) {
@@ -110,39 +134,49 @@ impl Log {
     }
 
     /// Goes on where reading stopped, through what was rotated meanwhile.
-    fn reopen(&mut self, identity: Identity, offset: u64) -> io::Result<Vec<Handle>> {
+    fn reopen(&mut self, closed: Closed) -> io::Result<Vec<Handle>> {
         let newest = match Handle::open(&self.live) {
             Ok(newest) => newest,
             Err(error) => {
-                self.closed = Some((identity, offset));
+                self.closed = Some(closed);
                 return Err(error);
             }
         };
-        let mut handles = self.back_to(identity, newest)?;
-        if let Some(first) = handles.first_mut().filter(|first| first.identity == identity) {
-            first.offset = offset;
+        let known = Known { identity: closed.identity, written: closed.written, last: &|| closed.last };
+        let mut handles = self.back_to(&known, newest)?;
+        if let Some(first) = handles.first_mut().filter(|first| first.identity == closed.identity) {
+            first.offset = closed.offset;
         }
         Ok(handles)
     }
 
-    /// The live file and those before it, back to the one that is known; oldest first.
-    fn back_to(&self, known: Identity, newest: Handle) -> io::Result<Vec<Handle>> {
+    /// The live file and those before it, back to the one that is known; oldest first. What the engine has removed
+    /// in between is a gap before the first of them.
+    fn back_to(&self, known: &Known<'_>, newest: Handle) -> io::Result<Vec<Handle>> {
         let mut handles = vec![newest];
+        let mut is_found = handles[0].identity == known.identity;
         for number in 1..MOST_FILES {
-            if handles.last().is_some_and(|handle| handle.identity == known) {
-                break;
-            }
-            let Some(path) = handle::numbered(&self.live, number) else { break };
+            let Some(path) = (!is_found).then(|| handle::numbered(&self.live, number)).flatten() else { break };
             match Handle::open(&path) {
-                Ok(handle) => handles.push(handle),
+                // What was a file's number a moment ago may be the one before it by now.
+                Ok(handle) if handles.iter().any(|other| other.identity == handle.identity) => {}
+                // With `max-file=1` the known file is unlinked at once, and what lies in numbered files may be older.
+                Ok(handle) if handle.written < known.written => break,
+                Ok(handle)
+                    if handle.plain().is_none() && handle.last_time().is_some_and(|last| known.ends_at(last)) =>
+                {
+                    is_found = true;
+                }
+                Ok(handle) => {
+                    is_found = handle.identity == known.identity;
+                    handles.push(handle);
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => break,
                 Err(error) => return Err(error),
             }
         }
-        if handles.last().is_some_and(|handle| handle.identity != known) {
-            // The known file is not among them: with `max-file=1` it is unlinked at once, and what lies in numbered
-            // files is older than it.
-            handles.truncate(1);
+        if !is_found && let [_, .., oldest] = handles.as_mut_slice() {
+            oldest.follows_gap = true;
         }
         handles.reverse();
         Ok(handles)
@@ -151,12 +185,14 @@ impl Log {
     /// The live name has a new file behind it, perhaps: opens it, and any that came and went in between.
     pub(super) fn follow_rotation(&mut self) -> io::Result<()> {
         let Some(newest) = self.chain.back() else { return Ok(()) };
-        let known = newest.identity;
-        if self.once || handle::identity(&self.live)? == known {
+        let identity = newest.identity;
+        if self.once || handle::identity(&self.live)? == identity {
             return Ok(());
         }
-        let found = self.back_to(known, Handle::open(&self.live)?)?;
-        let fresh = found.into_iter().filter(|handle| handle.identity != known);
+        let last = || seek::last_time(newest).ok().flatten();
+        let known = Known { identity, written: newest.last_written()?, last: &last };
+        let found = self.back_to(&known, Handle::open(&self.live)?)?;
+        let fresh = found.into_iter().filter(|handle| handle.identity != identity);
         self.chain.extend(fresh);
         Ok(())
     }
@@ -183,6 +219,9 @@ impl Log {
         bytes[..held].copy_from_slice(&self.carry);
         let read = loop {
             let Some(file) = self.chain.front_mut() else { return Ok(Turn::End) };
+            if std::mem::take(&mut file.follows_gap) {
+                return Ok(self.told(|log, sheet| log.joiner.gap(Reason::RotatedAway, None, sheet)));
+            }
             let read = file.read(&mut bytes[held..])?;
             if read > 0 || !self.next_file() {
                 break read;
@@ -231,7 +270,12 @@ impl Log {
     /// Gives the descriptor back and remembers where to go on.
     pub(super) fn close(&mut self) {
         if let Some(file) = self.chain.back() {
-            self.closed = Some((file.identity, file.offset - self.carry.len() as u64));
+            self.closed = Some(Closed {
+                identity: file.identity,
+                written: file.last_written().unwrap_or(file.written),
+                last: seek::last_time(file).ok().flatten(),
+                offset: file.offset - self.carry.len() as u64,
+            });
         }
         self.chain.clear();
         self.carry.clear();
@@ -263,6 +307,7 @@ impl Log {
         }
         self.chain.pop_front();
         self.carry.clear();
+        self.behind = true;
         self.joiner.muted = false;
         true
     }

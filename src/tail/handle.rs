@@ -14,6 +14,7 @@ use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// What a file is, whatever its name has become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,10 @@ impl Identity {
 pub(super) struct Handle {
     content: Content,
     pub(super) identity: Identity,
+    /// When it was last written, as of its opening.
+    pub(super) written: SystemTime,
+    /// What came between the file before and this one is lost.
+    pub(super) follows_gap: bool,
     /// Bytes of log taken so far.
     pub(super) offset: u64,
     /// Reading stops here, where it does.
@@ -74,7 +79,8 @@ impl Handle {
             }
             Content::Plain(file)
         };
-        Ok(Handle { content, identity, offset: 0, end: None, shown_from: 0 })
+        let written = metadata.modified()?;
+        Ok(Handle { content, identity, written, follows_gap: false, offset: 0, end: None, shown_from: 0 })
     }
 
     /// The file, where bytes can be read at any place.
@@ -88,6 +94,11 @@ impl Handle {
     /// Bytes in the file now, where these are bytes of log.
     pub(super) fn size(&self) -> io::Result<Option<u64>> {
         self.plain().map(|file| file.metadata().map(|metadata| metadata.len())).transpose()
+    }
+
+    /// When it was last written, as of now where it can still be.
+    pub(super) fn last_written(&self) -> io::Result<SystemTime> {
+        self.plain().map_or(Ok(self.written), |file| file.metadata()?.modified())
     }
 
     /// The time of the last record of a compressed file: the engine writes it into the header, as bare JSON where other

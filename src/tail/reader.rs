@@ -178,6 +178,9 @@ impl Reader {
             if !self.take_commands() {
                 return;
             }
+            if self.unwatched > 0 {
+                next_look = next_look.min(Instant::now() + UNWATCHED_LOOK);
+            }
             if Instant::now() >= next_look {
                 self.look();
                 next_look = Instant::now() + if self.unwatched > 0 { UNWATCHED_LOOK } else { SAFETY_LOOK };
@@ -366,6 +369,10 @@ impl Reader {
             self.queue.push(then);
             return (self.report)(Report::Finished(key));
         };
+        // Its last rotation may be newer than what inotify has told us, or was asked to.
+        if let Err(error) = entry.log.follow_rotation() {
+            tracing::debug!(%error, "cannot look for a rotation");
+        }
         match &mut entry.ending {
             Some(ending) => {
                 ending.then.extend(then);

@@ -140,6 +140,17 @@ fn last_newline(handle: &Handle, end: u64) -> io::Result<u64> {
     Ok(at)
 }
 
+/// The time of the last whole record.
+pub(super) fn last_time(handle: &Handle) -> io::Result<Option<Timestamp>> {
+    let Some(file) = handle.plain() else { return Ok(handle.last_time()) };
+    let mut last = None;
+    records_backwards(file, file.metadata()?.len(), |_, record| {
+        last = json_file::decode(record, &mut Reader::default()).map(|piece| piece.time);
+        last.is_none()
+    })?;
+    Ok(last)
+}
+
 /// The files and places from which the last `wanted` lines come whole.
 fn last_lines(live: &Path, newest: Handle, mut wanted: u64) -> io::Result<Vec<Handle>> {
     let mut handles = Vec::new();

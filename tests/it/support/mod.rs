@@ -15,7 +15,7 @@ mod watch;
 
 use std::time::{Duration, Instant};
 
-pub use self::engine::{Engine, chatter};
+pub use self::engine::{Engine, IMAGE, chatter};
 pub use self::numbers::Numbers;
 pub use self::proxy::{Fault, Proxy};
 pub use self::script::{Answer, Request, Script};

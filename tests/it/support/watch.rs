@@ -98,6 +98,29 @@ impl Watch {
         finished
     }
 
+    /// The same, followed from now on: an idle container `beacon` was there first, and its notice shows that what starts
+    /// after this is new to it.
+    #[track_caller]
+    pub fn ready(engine: &Engine, words: &[&str]) -> Self {
+        Self::ready_at(engine, &engine.host(), words)
+    }
+
+    /// The same at another endpoint of that engine.
+    #[track_caller]
+    pub fn ready_at(engine: &Engine, host: &str, words: &[&str]) -> Self {
+        engine.run("beacon", &[], &["--count", "0", "--idle"]);
+        let watch = Self::at(engine, host, &[&["watch", "--format", "json"], words].concat());
+        watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with("+ beacon")), PATIENCE);
+        watch
+    }
+
+    /// Waits until the notices tell of so many ends of containers, and all of their lines are out.
+    #[track_caller]
+    pub fn wait_for_ends(&self, count: usize) {
+        let ends = |lines: &[String]| lines.iter().filter(|line| line.starts_with("- ")).count();
+        self.wait_for_notice(|lines| ends(lines) >= count, PATIENCE * 4);
+    }
+
     /// Any other command on this engine.
     pub fn verb(engine: &Engine, verb: &str, words: &[&str]) -> Self {
         Self::at(engine, &engine.host(), &[&[verb], words].concat())

@@ -1,0 +1,274 @@
+//! Containers come, go, come back, change their names and rotate their logs: each of their lines comes out once.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use serde_json::Value;
+
+use crate::support::{Engine, IMAGE, Numbers, PATIENCE, Signal, Watch, eventually, process};
+
+/// How a log is written and how it is read.
+const ROUTES: [(&str, &str); 3] = [("json-file", "auto"), ("json-file", "stream"), ("local", "auto")];
+
+/// Keeps both processors busy while `work` is done.
+fn while_busy<T>(work: impl FnOnce() -> T) -> T {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        let result = work();
+        done.store(true, Ordering::Relaxed);
+        result
+    })
+}
+
+/// `docker run --rm` so many times, a few at a time, each of three lines.
+fn short_lives(engine: &Engine, count: usize) {
+    thread::scope(|scope| {
+        for lane in 0..4 {
+            scope.spawn(move || {
+                for number in (lane..count).step_by(4) {
+                    let name = format!("short-{number}");
+                    engine.must(&["run", "--rm", "--network", "none", "--name", &name, IMAGE, "--count", "3"]);
+                }
+            });
+        }
+    });
+}
+
+/// What a container said, in the order of the records.
+pub fn messages(lines: &[String], container: &str) -> Vec<String> {
+    let records = lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let own = records.filter(|record| record["type"] == "log" && record["container_name"] == container);
+    own.map(|record| record["message"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_hundred_containers_that_live_for_a_moment_on_a_busy_machine_are_read_whole() {
+    let engine = Engine::start();
+    let watch = Watch::ready(&engine, &["--source", "file"]);
+    while_busy(|| short_lives(&engine, 100));
+    watch.wait_for_ends(100);
+    let numbers = Numbers::of_json(&watch.stop().lines());
+    for number in 0..100 {
+        numbers.assert_whole(&format!("short-{number}"), 1..=3);
+    }
+}
+
+/// The engine may have removed the log before it can be asked for it: only the file route promises more.
+#[test]
+fn containers_that_live_for_a_moment_are_read_over_the_api_as_far_as_the_engine_still_has_them() {
+    let engine = Engine::start();
+    let watch = Watch::ready(&engine, &["--source", "stream"]);
+    short_lives(&engine, 40);
+    watch.wait_for_ends(40);
+    let numbers = Numbers::of_json(&watch.stop().lines());
+    let whole = (0..40).filter(|number| numbers.flaw(&format!("short-{number}"), 1..=3).is_none()).count();
+    eprintln!("{whole} of 40 short lives whole over the API");
+    for container in numbers.containers() {
+        let seen = numbers.count(container) as u64;
+        numbers.assert_whole(container, 1..=seen);
+    }
+    assert!(whole >= 30, "{whole} of 40");
+}
+
+#[test]
+fn docker_restart_neither_loses_nor_repeats_a_line() {
+    let engine = Engine::start();
+    for (route, (driver, source)) in ROUTES.into_iter().enumerate() {
+        let name = format!("web-{route}");
+        let options = ["--log-driver", driver];
+        let watch = Watch::start(&engine, &["--format", "json", "--source", source, &name]);
+        engine.run(&name, &options, &["--count", "500", "--rate", "5000", "--resume", "--idle"]);
+        for lives in 1..=3 {
+            watch.wait_for_count(lives * 500);
+            if lives < 3 {
+                engine.must(&["restart", &name]);
+            }
+        }
+        engine.must(&["kill", &name]);
+        watch.wait_for_ends(3);
+        Numbers::of_json(&watch.stop().lines()).assert_whole(&name, 1..=1500);
+    }
+}
+
+#[test]
+fn what_a_restart_policy_brings_back_is_read_on() {
+    let engine = Engine::start();
+    let watch = Watch::ready(&engine, &[]);
+    let words = ["--count", "100", "--resume", "--exit", "1"];
+    engine.run("failing", &["--restart", "on-failure:3"], &words);
+    engine.run("always", &["--restart", "always"], &["--count", "300", "--resume", "--idle"]);
+    for life in 1..=3 {
+        let said = |lines: &[String]| Numbers::of_json(lines).count("always") >= life * 300;
+        watch.wait_for(said, PATIENCE);
+        // `docker kill` counts as the user's wish, after which the engine leaves it dead.
+        let pid = engine.must(&["inspect", "--format", "{{.State.Pid}}", "always"]);
+        process::signal(pid.parse().unwrap(), Signal::KILL);
+    }
+    watch.wait_for(|lines| Numbers::of_json(lines).count("always") >= 1200, PATIENCE);
+    watch.wait_for_ends(7);
+    let finished = watch.stop();
+    let numbers = Numbers::of_json(&finished.lines());
+    numbers.assert_whole("failing", 1..=400);
+    numbers.assert_whole("always", 1..=1200);
+    assert_eq!(finished.stderr.matches("- failing (exit 1)\n").count(), 4, "{}", finished.stderr);
+}
+
+#[test]
+fn a_paused_container_is_silent_and_then_goes_on() {
+    let engine = Engine::start();
+    let watch = Watch::ready(&engine, &["--lifecycle"]);
+    engine.run("web", &[], &["--count", "3000", "--rate", "2000"]);
+    watch.wait_for_count(500);
+    engine.must(&["pause", "web"]);
+    watch.wait_for(|lines| lines.iter().any(|line| line.contains(r#""action":"pause""#)), PATIENCE);
+    engine.must(&["unpause", "web"]);
+    watch.wait_for_ends(1);
+    let lines = watch.stop().lines();
+    Numbers::of_json(&lines).assert_whole("web", 1..=3000);
+    assert!(lines.iter().any(|line| line.contains(r#""action":"unpause""#)));
+}
+
+#[test]
+fn a_container_renamed_while_it_writes_loses_nothing_and_goes_on_under_its_new_name() {
+    let engine = Engine::start();
+    let watch = Watch::ready(&engine, &[]);
+    engine.run("before", &[], &["--count", "4000", "--rate", "2000"]);
+    watch.wait_for_count(500);
+    engine.must(&["rename", "before", "after"]);
+    watch.wait_for_ends(1);
+    let finished = watch.stop();
+    let numbers = Numbers::of_json(&finished.lines());
+    let old = numbers.count("before") as u64;
+    assert!((500..4000).contains(&old), "{old}");
+    numbers.assert_whole("before", 1..=old);
+    numbers.assert_whole("after", old + 1..=4000);
+    assert!(finished.stderr.contains("- after (exit 0)"), "{}", finished.stderr);
+}
+
+#[test]
+fn a_container_that_stood_still_is_read_from_the_first_line_of_its_next_run() {
+    let engine = Engine::start();
+    for (route, (driver, _)) in ROUTES.into_iter().enumerate() {
+        let name = format!("old-{route}");
+        engine.run(&name, &["--log-driver", driver], &["--count", "50", "--resume"]);
+        engine.wait(&name);
+    }
+    engine.run("beacon", &[], &["--count", "0", "--idle"]);
+    for (route, (_, source)) in ROUTES.into_iter().enumerate() {
+        let name = format!("old-{route}");
+        let watch = Watch::start(&engine, &["--format", "json", "--source", source]);
+        watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with("+ beacon")), PATIENCE);
+        engine.must(&["start", &name]);
+        watch.wait_for_ends(1);
+        let numbers = Numbers::of_json(&watch.stop().lines());
+        // The engine tells of a death before its listing shows it, and the next watch must not see it alive.
+        eventually("it is listed as dead", || {
+            engine.must(&["ps", "--quiet", "--filter", &format!("name={name}")]).is_empty()
+        });
+        numbers.assert_whole(&name, 51..=100);
+        assert_eq!(numbers.containers(), [&name]);
+    }
+}
+
+#[test]
+fn a_last_line_without_a_newline_stays_apart_from_the_first_one_of_the_next_run() {
+    let engine = Engine::start();
+    for (route, (driver, source)) in ROUTES.into_iter().enumerate() {
+        let name = format!("torn-{route}");
+        let watch = Watch::start(&engine, &["--format", "json", "--source", source, &name]);
+        engine.run(&name, &["--log-driver", driver], &["--count", "3", "--unfinished", "--resume"]);
+        watch.wait_for_ends(1);
+        engine.must(&["start", &name]);
+        watch.wait_for_ends(2);
+        let expected: Vec<String> = (1..=6).map(|number| format!("line {number:09}")).collect();
+        assert_eq!(messages(&watch.stop().lines(), &name), expected, "{driver} by {source}");
+    }
+}
+
+#[test]
+fn containers_that_cannot_be_started_hold_up_nobody_and_leave_nothing_open() {
+    let engine = Engine::start();
+    let watch = Watch::ready(&engine, &[]);
+    let before = watch.descriptors();
+    for number in 0..5 {
+        let name = format!("stillborn-{number}");
+        let options = ["run", "--detach", "--rm", "--network", "none", "--name", &name, "--entrypoint", "/nothing"];
+        let failed = engine.docker(&[&options[..], &[IMAGE]].concat());
+        assert_eq!(failed.status.code(), Some(127));
+    }
+    engine.run("web", &[], &["--count", "20"]);
+    watch.wait_for_ends(1);
+    eventually("no file of theirs is open", || watch.descriptors() <= before);
+    let finished = watch.stop();
+    assert_eq!(finished.code, Some(0));
+    Numbers::of_json(&finished.lines()).assert_whole("web", 1..=20);
+}
+
+#[test]
+fn rotation_of_every_kind_is_followed_whole_and_in_order() {
+    let engine = Engine::start();
+    let watch = Watch::ready(&engine, &[]);
+    let words = ["--count", "20000", "--rate", "5000", "--size", "60"];
+    for (name, options) in [
+        ("three", &["--log-opt", "max-size=100k", "--log-opt", "max-file=3"][..]),
+        ("one", &["--log-opt", "max-size=100k", "--log-opt", "max-file=1"]),
+        ("gz", &["--log-opt", "max-size=100k", "--log-opt", "max-file=3", "--log-opt", "compress=true"]),
+    ] {
+        engine.run(name, options, &words);
+    }
+    watch.wait_for_ends(3);
+    let finished = watch.stop();
+    let numbers = Numbers::of_json(&finished.lines());
+    for name in ["three", "one", "gz"] {
+        numbers.assert_whole(name, 1..=20_000);
+        let dir = engine.container_dir(name);
+        assert!(std::fs::read_dir(&dir).unwrap().count() > 0, "{}", dir.display());
+    }
+    assert!(!finished.stderr.contains('!'), "{}", finished.stderr);
+}
+
+/// What comes out when we are stopped after the first burst until the container has written all of its `bursts` bursts
+/// of 300 lines.
+fn stopped_meanwhile(bursts: u64, options: &[&str]) -> Vec<String> {
+    let engine = Engine::start();
+    let watch = Watch::ready(&engine, &[]);
+    let count = (bursts * 300).to_string();
+    engine.run("web", options, &["--count", &count, "--burst", "300", "--every", "400", "--size", "100"]);
+    watch.wait_for_count(300);
+    watch.signal(Signal::STOP);
+    engine.wait("web");
+    watch.signal(Signal::CONT);
+    watch.wait_for_ends(1);
+    watch.stop().lines()
+}
+
+#[test]
+fn what_rotation_took_away_while_we_were_stopped_is_told_as_a_gap_in_its_place() {
+    let lines = stopped_meanwhile(20, &["--log-opt", "max-size=100k", "--log-opt", "max-file=2"]);
+    let records: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let gaps: Vec<usize> = (0..records.len()).filter(|at| records[*at]["type"] == "gap").collect();
+    let [gap] = gaps[..] else { panic!("{} gaps in {} records", gaps.len(), records.len()) };
+    assert_eq!(records[gap]["reason"], "rotated_away");
+    assert_eq!(records[gap]["container_name"], "web");
+    let [before, after] = [&lines[..gap], &lines[gap + 1..]].map(Numbers::of_json);
+    let read = before.count("web") as u64;
+    before.assert_whole("web", 1..=read);
+    let first = 6001 - after.count("web") as u64;
+    after.assert_whole("web", first..=6000);
+    assert!(first > read + 1, "{first} after {read}");
+}
+
+#[test]
+fn files_that_were_compressed_while_we_were_stopped_are_read_whole() {
+    let options = ["--log-opt", "max-size=100k", "--log-opt", "max-file=3", "--log-opt", "compress=true"];
+    let lines = stopped_meanwhile(4, &options);
+    assert!(lines.iter().all(|line| line.contains(r#""type":"log""#)), "no gap");
+    Numbers::of_json(&lines).assert_whole("web", 1..=1200);
+}

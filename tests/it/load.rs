@@ -1,0 +1,159 @@
+//! What much costs, and what rest costs. One at a time, by `.config/nextest.toml` and, without nextest, by a lock.
+
+use std::fs;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::{Engine, IMAGE, Numbers, Proxy, Signal, Watch, eventually, process};
+
+/// How long the twenty containers of the load write.
+const SECONDS: u64 = 30;
+/// How long rest is looked at.
+const REST: Duration = Duration::from_secs(10);
+
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const MIB: u64 = 1024 * 1024;
+
+#[test]
+fn a_container_flat_out_into_small_rotating_files_is_read_whole() {
+    let _alone = alone();
+    let engine = Engine::start();
+    let watch = Watch::ready(&engine, &[]);
+    let options = ["--log-opt", "max-size=1m", "--log-opt", "max-file=3"];
+    engine.run("flood", &options, &["--count", "200000", "--size", "200"]);
+    watch.wait_for_ends(1);
+    let finished = watch.stop();
+    assert!(!finished.stderr.contains('!'), "{}", finished.stderr);
+    Numbers::of_json(&finished.lines()).assert_whole("flood", 1..=200_000);
+}
+
+#[test]
+fn while_nobody_reads_our_output_memory_stays_small_and_what_rotates_is_kept() {
+    let _alone = alone();
+    let engine = Engine::start();
+    let watch = Watch::ready(&engine, &[]);
+    watch.hold();
+    let names: Vec<String> = (0..8).map(|number| format!("flood-{number}")).collect();
+    let options = ["--log-opt", "max-size=2m", "--log-opt", "max-file=2"];
+    for name in &names {
+        engine.run(name, &options, &["--count", "100000", "--size", "200"]);
+    }
+    for name in &names {
+        engine.wait(name);
+    }
+    let held = watch.peak_memory();
+    watch.release();
+    watch.wait_for_ends(8);
+    let peak = watch.peak_memory();
+    eprintln!("peak memory {} MiB, {} while held", peak / MIB, held / MIB);
+    assert!(peak < 64 * MIB, "{} MiB", peak / MIB);
+    let finished = watch.stop();
+    let numbers = Numbers::of_json(&finished.lines());
+    for name in &names {
+        numbers.assert_whole(name, 1..=100_000);
+    }
+}
+
+#[test]
+fn twenty_containers_at_two_thousand_lines_a_second_are_read_whole_and_in_order() {
+    let _alone = alone();
+    let engine = Engine::start();
+    let watch = Watch::start(&engine, &[]);
+    let count = 2000 * SECONDS;
+    let names: Vec<String> = (0..20).map(|number| format!("load-{number}")).collect();
+    for name in &names {
+        engine.run(name, &[], &["--count", &count.to_string(), "--rate", "2000"]);
+    }
+    let expected = names.len() * usize::try_from(count).unwrap();
+    watch.wait_for(|lines| lines.len() >= expected, Duration::from_secs(SECONDS * 5));
+    watch.wait_for_ends(names.len());
+    eprintln!("{expected} lines for {:?} of CPU, {} MiB", watch.cpu(), watch.peak_memory() / MIB);
+    assert!(watch.peak_memory() < 64 * MIB);
+    let numbers = Numbers::of_text(&watch.stop().lines());
+    for name in &names {
+        numbers.assert_whole(name, 1..=count);
+    }
+}
+
+/// So many times did the threads of a process go to sleep.
+fn wakeups(pid: u32) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let statuses = threads.filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok());
+    let count = |status: String| {
+        status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")?.trim().parse::<u64>().ok())
+    };
+    statuses.filter_map(count).sum()
+}
+
+#[test]
+fn at_rest_fifty_containers_cost_no_request_no_wakeup_and_few_descriptors() {
+    let _alone = alone();
+    let engine = Engine::start();
+    let proxy = Proxy::start(&engine);
+    thread::scope(|scope| {
+        for lane in 0..4 {
+            let engine = &engine;
+            scope.spawn(move || {
+                for number in (lane..50).step_by(4) {
+                    engine.run(&format!("idle-{number}"), &[], &["--count", "1", "--idle"]);
+                }
+            });
+        }
+    });
+    let watch = Watch::at(&engine, &proxy.host(), &["watch"]);
+    watch.wait_for_count(50);
+    let quiet = || (wakeups(watch.pid()), proxy.requests().len());
+    let mut last = quiet();
+    eventually("the start was over", || {
+        thread::sleep(Duration::from_millis(300));
+        std::mem::replace(&mut last, quiet()) == last
+    });
+    proxy.forget();
+    let (awake, ours, theirs) = (wakeups(watch.pid()), watch.cpu(), engine.cpu());
+    let begun = Instant::now();
+    // A span of time is what is measured here.
+    thread::sleep(REST);
+    let (awake, ours, theirs) = (wakeups(watch.pid()) - awake, watch.cpu() - ours, engine.cpu() - theirs);
+    let descriptors = watch.descriptors();
+    eprintln!(
+        "in {:?} at rest: {awake} wake-ups, {ours:?} of CPU, {theirs:?} in dockerd; {descriptors} descriptors, {} KiB resident",
+        begun.elapsed(),
+        process::memory(watch.pid()) / 1024,
+    );
+    assert_eq!(proxy.requests(), [""; 0]);
+    assert!(awake <= 4, "{awake} wake-ups: the look at all files every 5 s is one or two");
+    assert!(descriptors <= 2 * 50 + 24, "{descriptors}");
+    assert!(theirs < Duration::from_millis(100), "{theirs:?}");
+    drop(watch);
+}
+
+#[test]
+fn sixty_lives_leave_no_descriptor_and_no_thread_behind() {
+    let _alone = alone();
+    let engine = Engine::start();
+    let watch = Watch::ready(&engine, &[]);
+    let live = |from: usize, to: usize| {
+        for number in from..to {
+            let name = format!("life-{number}");
+            engine.must(&["run", "--rm", "--network", "none", "--name", &name, IMAGE, "--count", "3"]);
+        }
+        watch.wait_for_ends(to);
+    };
+    let held = || (watch.descriptors(), process::threads(watch.pid()));
+    live(0, 10);
+    eventually("the last removal was heard", || {
+        process::open_files(watch.pid()).iter().all(|file| !file.contains("deleted"))
+    });
+    let (descriptors, threads) = held();
+    live(10, 60);
+    eventually("descriptors are what they were", || watch.descriptors() <= descriptors);
+    assert!(process::threads(watch.pid()) <= threads);
+    watch.signal(Signal::TERM);
+    let numbers = Numbers::of_json(&watch.finish().lines());
+    assert_eq!(numbers.total(), 180);
+}
