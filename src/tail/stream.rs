@@ -158,24 +158,37 @@ impl Frames {
 
     /// A line of a terminal. One that was cut has the time again before each further piece.
     fn line(&mut self, line: &[u8], mut at: usize, complete: bool, batch: &mut Batch) {
-        let mut rest = line;
-        let Some((time, _)) = self.split_time(rest) else {
-            return self.joiner.gap(Reason::Corrupt, Some(line.len() as u64), &mut Sheet::of(batch));
-        };
+        let (mut rest, mut is_cut) = (line, false);
         loop {
+            let Some((time, message)) = self.split_time(rest) else {
+                return self.joiner.gap(Reason::Corrupt, Some(rest.len() as u64), &mut Sheet::of(batch));
+            };
             self.records += 1;
-            let message = &rest[WRITTEN + 1..];
             // A piece is longer than the buffer it came from when bytes that are no UTF-8 were replaced in it.
             let again = message.get(PIECE..).and_then(|behind| memmem::find(behind, &rest[..=WRITTEN]));
-            let again = again.map(|at| message.split_at(PIECE + at));
-            let (text, complete) = again.map_or((message, complete), |(text, _)| (text, false));
+            let (end, complete) = match again {
+                Some(end) => (PIECE + end, false),
+                None if is_cut => self.end_of_last(message).map_or((message.len(), complete), |end| (end, true)),
+                None => (message.len(), complete),
+            };
+            is_cut = again.is_some();
+            let (text, behind) = message.split_at(end);
             let piece =
                 Piece { time, stream: Stream::Stdout, text: Cow::Borrowed(text), encoding: Encoding::Raw, complete };
             self.joiner.push(piece, Some(at + WRITTEN + 1), &mut Sheet::of(batch));
-            let Some((_, behind)) = again else { return };
+            if behind.is_empty() {
+                return;
+            }
             at += rest.len() - behind.len();
             rest = behind;
         }
+    }
+
+    /// Where the last piece of a line ends before another line. Engines before 23 forget the newline between the two when
+    /// they read it from a `local` log; the terminal's carriage return is there, or was the end of the piece before.
+    fn end_of_last(&mut self, message: &[u8]) -> Option<usize> {
+        let returns = memchr::memchr_iter(b'\r', message).map(|at| at + 1);
+        [0].into_iter().chain(returns).find(|&end| self.split_time(&message[end..]).is_some())
     }
 
     fn split_time<'a>(&mut self, record: &'a [u8]) -> Option<(Timestamp, &'a [u8])> {
@@ -263,6 +276,25 @@ mod tests {
         let mut items = body.as_bytes().chunks(1000).map(|chunk| log.push(chunk).unwrap()).collect::<Vec<_>>();
         items.push(log.flush());
         assert_eq!(told(items), ["1-o0 a\r".to_owned(), format!("2-o0 {long}rest\r"), "3-o0 end".to_owned()]);
+    }
+
+    #[test]
+    fn a_terminals_long_line_ends_where_the_next_begins() {
+        let long = "\u{fffd}".repeat(PIECE / 2);
+        let body = format!(
+            "{t} {long}{t} rest\r{u} next\r\n{v} \r2026-11-21T00:00:00.000000000Z no time\r\n",
+            t = at(1),
+            u = at(2),
+            v = at(3)
+        );
+        assert_eq!(
+            told([frames().push(body.as_bytes()).unwrap()]),
+            [
+                format!("1-o0 {long}rest\r"),
+                "2-o0 next\r".to_owned(),
+                "3-o0 \r2026-11-21T00:00:00.000000000Z no time\r".to_owned()
+            ]
+        );
     }
 
     proptest! {

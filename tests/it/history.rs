@@ -9,6 +9,9 @@ use serde_json::Value;
 
 use super::support::{Engine, Numbers, PATIENCE, Watch, eventually};
 
+/// Of the containers of [`with_histories`].
+const NAMES: [&str; 5] = ["plain", "rotated", "compressed", "long", "restarted"];
+
 const SOURCES: [&str; 2] = ["file", "stream"];
 
 /// What identifies each line, in the order shown.
@@ -31,16 +34,22 @@ fn with_histories() -> Engine {
     engine.run("compressed", &compressed, &small);
     let long = ["--count", "40", "--shape", "hostile", "--stream", "alternating", "--unfinished"];
     engine.run("long", &[], &long);
-    for name in ["plain", "rotated", "compressed", "long"] {
+    // Each run ends in a line without newline, some of which lie in compressed files.
+    engine.run("restarted", &compressed, &["--count", "80", "--size", "200", "--unfinished"]);
+    for _ in 1..3 {
+        engine.wait("restarted");
+        engine.must(&["start", "restarted"]);
+    }
+    for name in NAMES {
         engine.wait(name);
     }
     let files = |name: &str, suffix: &str| {
         let entries = fs::read_dir(engine.container_dir(name)).unwrap();
         entries.filter(|entry| entry.as_ref().unwrap().path().to_str().unwrap().ends_with(suffix)).count()
     };
-    eventually("the rotated files were compressed", || {
-        files("compressed", ".gz") >= 2 && files("compressed", ".1") == 0
-    });
+    for name in ["compressed", "restarted"] {
+        eventually("the rotated files were compressed", || files(name, ".gz") >= 2 && files(name, ".1") == 0);
+    }
     assert!(files("rotated", ".1") + files("rotated", ".2") + files("rotated", ".3") == 3);
     engine
 }
@@ -48,10 +57,11 @@ fn with_histories() -> Engine {
 #[test]
 fn so_many_lines_are_shown_whatever_they_are_made_of_and_wherever_they_lie() {
     let engine = with_histories();
-    for name in ["plain", "rotated", "compressed", "long"] {
+    for name in NAMES {
         let whole = cursors(&read(&engine, &[name]));
-        let expected = if name == "plain" { 50 } else { whole.len() };
-        assert!(whole.len() == expected && whole.len() > 40, "{name}: {} lines", whole.len());
+        // Empty lines are among those of "long".
+        let least = [50, 600, 600, 40, 240][NAMES.iter().position(|known| *known == name).unwrap()];
+        assert!(if name == "long" { whole.len() > least } else { whole.len() == least }, "{name}: {}", whole.len());
         for source in SOURCES {
             for wanted in ["0", "1", "2", "7", "16", "33", "100", "250", "599", "600", "601", "99999", "all", "-1"] {
                 let count = wanted.parse::<usize>().unwrap_or(usize::MAX).min(whole.len());
@@ -106,7 +116,7 @@ fn lines_are_bounded_by_time_to_the_nanosecond_and_both_ends_belong_to_it() {
         let nanos: u64 = cursor.split('-').next().unwrap().parse().unwrap();
         format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000)
     };
-    for name in ["plain", "rotated", "compressed", "long"] {
+    for name in NAMES {
         let whole = read(&engine, &[name]);
         let time = |record: &Value| record["time"].as_str().unwrap().to_owned();
         let last = whole.len() - 1;
@@ -140,7 +150,8 @@ fn lines_are_bounded_by_time_to_the_nanosecond_and_both_ends_belong_to_it() {
                 }
             }
         }
-        for source in SOURCES {
+        // Each form of a time means the same to both routes.
+        for source in SOURCES.into_iter().filter(|_| name == "compressed") {
             for (words, expected) in [
                 (["--since", "1h"], whole.len()),
                 (["--since", "1h30m5.5s"], whole.len()),
