@@ -276,7 +276,8 @@ fn what_the_engine_refuses_leaves_no_trace() {
 fn a_dry_run_tells_the_route_and_what_may_lose_lines() {
     let engine = Engine::start();
     let words = ["--count", "1", "--idle"];
-    let cases: [(&str, &[&str], Option<&str>, Option<&str>); 5] = [
+    type Case<'a> = (&'a str, &'a [&'a str], Option<&'a str>, Option<&'a str>);
+    let cases: [Case<'_>; 5] = [
         ("deaf", &["--log-driver", "none"], None, Some("the driver keeps nothing")),
         ("local", &["--log-driver", "local"], Some("stream"), None),
         (
