@@ -50,6 +50,8 @@ struct Tail {
     /// When it was met.
     met: Timestamp,
     is_up: bool,
+    /// Ran, and does not run now.
+    has_died: bool,
     by: By,
     /// While it is not known whether it is wanted.
     held: Option<Held>,
@@ -122,7 +124,8 @@ impl Tails {
         self.ids.insert(key, container.id.clone());
         self.queue.push([Item::Meet(key, Arc::clone(container))]);
         let held = is_held.then(Held::default);
-        let tail = Tail { key, start, met: Timestamp::now(), is_up: container.is_up(), by: By::Nobody, held };
+        let tail =
+            Tail { key, start, met: Timestamp::now(), is_up: container.is_up(), has_died: false, by: By::Nobody, held };
         self.tails.insert(container.id.clone(), tail);
         if self.once {
             return self.waiting.push_back(container.id.clone());
@@ -154,6 +157,7 @@ impl Tails {
         let Some(tail) = self.tails.get_mut(id) else { return };
         // A listing that finds it tells that it runs as well.
         let was_up = std::mem::replace(&mut tail.is_up, true);
+        tail.has_died = false;
         if !(self.once || tail.held.is_some() || was_up && !matches!(tail.by, By::Nobody)) {
             self.read_on(id);
         }
@@ -177,6 +181,7 @@ impl Tails {
     pub(super) fn down(&mut self, id: &str, code: Option<i64>, event: Option<Lifecycle>) {
         let Some(tail) = self.tails.get_mut(id) else { return };
         tail.is_up = false;
+        tail.has_died = true;
         let key = tail.key;
         let event = event.map(|event| Item::Lifecycle(key, event));
         self.end(id, event.into_iter().chain([Item::End(key, code)]).collect());
@@ -213,6 +218,8 @@ impl Tails {
         let item = Item::Lifecycle(tail.key, event);
         match &mut tail.held {
             Some(held) => held.happened.push(item),
+            // Behind its death, which is told behind its last line.
+            None if tail.has_died => self.end(id, vec![item]),
             None => self.queue.push([item]),
         }
     }

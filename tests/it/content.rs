@@ -195,7 +195,7 @@ fn a_message_longer_than_allowed_is_cut_alike_by_both_routes() {
 #[test]
 fn a_line_is_written_in_the_form_and_of_the_kind_that_was_asked_for() {
     let engine = Engine::start();
-    engine.run("web", &[], &["--count", "4", "--rate", "50", "--stream", "alternating"]);
+    engine.run("web", &[], &["--count", "4", "--rate", "10", "--stream", "alternating"]);
     engine.run("longer", &[], &["--count", "2", "--shape", "json"]);
     engine.wait("web");
     engine.wait("longer");
