@@ -5,6 +5,10 @@
 
 /// Appends `bytes` as the inside of a JSON string. Bytes that are no UTF-8 become U+FFFD, one for each maximal piece.
 pub fn escape(bytes: &[u8], out: &mut Vec<u8>) {
+    // Looking for what is no text takes its time, and nearly all of it is.
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return escape_str(text, out);
+    }
     for chunk in bytes.utf8_chunks() {
         escape_str(chunk.valid(), out);
         if !chunk.invalid().is_empty() {
@@ -14,16 +18,30 @@ pub fn escape(bytes: &[u8], out: &mut Vec<u8>) {
 }
 
 fn escape_str(text: &str, out: &mut Vec<u8>) {
-    let bytes = text.as_bytes();
-    let mut from = 0;
-    for (at, &byte) in bytes.iter().enumerate() {
-        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
-            continue;
+    out.reserve(text.len());
+    let mut rest = text.as_bytes();
+    loop {
+        // As in [`unescape`].
+        while let Some((word, behind)) = rest.split_first_chunk::<8>() {
+            out.extend_from_slice(word);
+            match first_special(*word) {
+                None => rest = behind,
+                Some(at) => {
+                    out.truncate(out.len() - 8 + at);
+                    rest = &rest[at..];
+                    break;
+                }
+            }
         }
-        out.extend_from_slice(&bytes[from..at]);
-        from = at + 1;
+        if rest.len() < 8 {
+            let plain = rest.iter().take_while(|&&byte| byte >= 0x20 && byte != b'"' && byte != b'\\').count();
+            out.extend_from_slice(&rest[..plain]);
+            rest = &rest[plain..];
+        }
+        let Some((byte, behind)) = rest.split_first() else { return };
+        rest = behind;
         match byte {
-            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),
             b'\n' => out.extend_from_slice(b"\\n"),
             b'\r' => out.extend_from_slice(b"\\r"),
             b'\t' => out.extend_from_slice(b"\\t"),
@@ -34,7 +52,6 @@ fn escape_str(text: &str, out: &mut Vec<u8>) {
             }
         }
     }
-    out.extend_from_slice(&bytes[from..]);
 }
 
 /// Appends what the inside of a JSON string stands for. The text must be valid there; what is not is copied as it lies.

@@ -149,3 +149,22 @@ pub(super) fn numbered(live: &Path, number: u32) -> Option<PathBuf> {
     };
     [with(""), with(".gz")].into_iter().find(|path| path.symlink_metadata().is_ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::FileTimes;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    #[test]
+    fn reading_leaves_the_access_time_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        std::fs::write(&path, "{}\n").unwrap();
+        let long_ago = UNIX_EPOCH + Duration::from_secs(1);
+        File::options().append(true).open(&path).unwrap().set_times(FileTimes::new().set_accessed(long_ago)).unwrap();
+        let mut handle = Handle::open(&path).unwrap();
+        assert_eq!(handle.read(&mut [0; 16]).unwrap(), 3);
+        assert_eq!(std::fs::metadata(&path).unwrap().accessed().unwrap(), long_ago);
+    }
+}
