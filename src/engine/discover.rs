@@ -10,9 +10,14 @@ use crate::docker::Event;
 use crate::docker::events::Key as EventKey;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Events remembered to tell a repeat: the engine's own history has 256.
 const REMEMBERED: usize = 1024;
+
+/// The engine tells of a death before its listings do (moby `daemon/monitor.go`: the event, then clearing up, then the
+/// snapshot that listings are made from). Within this time of a death, that a container runs is told by its start alone.
+const LISTINGS_LAG: Duration = Duration::from_secs(5);
 
 /// What follows from an event or a listing.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,6 +40,8 @@ pub(super) enum Change {
 #[derive(Default)]
 pub(super) struct Discovery {
     known: HashMap<String, Arc<Container>>,
+    /// When we were told of a death.
+    deaths: HashMap<String, Instant>,
     seen: HashSet<EventKey>,
     order: VecDeque<EventKey>,
 }
@@ -45,21 +52,25 @@ impl Discovery {
         self.known.get(id)
     }
 
-    /// Applies a listing of all containers.
-    pub(super) fn listing(&mut self, listing: Vec<Container>) -> Vec<Change> {
+    /// Applies a listing of all containers, made just now.
+    pub(super) fn listing(&mut self, listing: Vec<Container>, now: Instant) -> Vec<Change> {
         let mut changes = Vec::new();
         let listed: HashSet<String> = listing.iter().map(|container| container.id.clone()).collect();
         for id in self.known.keys().filter(|id| !listed.contains(*id)).cloned().collect::<Vec<_>>() {
             self.remove(&id, &mut changes);
         }
-        for container in listing {
+        self.deaths.retain(|_, died| now.duration_since(*died) < LISTINGS_LAG);
+        for mut container in listing {
+            if let (true, Some(known)) = (self.deaths.contains_key(&container.id), self.known.get(&container.id)) {
+                container.state.clone_from(&known.state);
+            }
             self.learn(container, &mut changes);
         }
         changes
     }
 
-    /// Applies an event. A repeat changes nothing.
-    pub(super) fn event(&mut self, event: &Event) -> Vec<Change> {
+    /// Applies an event that came just now. A repeat changes nothing.
+    pub(super) fn event(&mut self, event: &Event, now: Instant) -> Vec<Change> {
         let mut changes = Vec::new();
         let Some(mut container) = event.container() else { return changes };
         if !self.is_first(event.key()) {
@@ -81,6 +92,7 @@ impl Discovery {
                 self.remove(&event.id, &mut changes);
             }
             "die" => {
+                self.deaths.insert(event.id.clone(), now);
                 self.learn(container, &mut changes);
                 let told = changes.iter_mut().find_map(|change| match change {
                     Change::Down(_, code, told) => Some((code, told)),
@@ -91,7 +103,10 @@ impl Discovery {
                     None => changes.push(Change::Happened(event.id.clone(), happened)),
                 }
             }
-            _ => {
+            verb => {
+                if verb == "start" {
+                    self.deaths.remove(&event.id);
+                }
                 self.learn(container, &mut changes);
                 changes.push(Change::Happened(event.id.clone(), happened));
             }
@@ -121,6 +136,7 @@ impl Discovery {
     }
 
     fn remove(&mut self, id: &str, changes: &mut Vec<Change>) {
+        self.deaths.remove(id);
         if let Some(container) = self.known.remove(id) {
             if container.is_up() {
                 changes.push(Change::Down(id.to_owned(), None, None));
@@ -185,7 +201,11 @@ mod tests {
 
     fn check(discovery: &mut Discovery, events: &[Step<'_>]) {
         for (time, action, more, expected) in events {
-            assert_eq!(told(&discovery.event(&event(*time, "a", action, more))), *expected, "{action} at {time}");
+            assert_eq!(
+                told(&discovery.event(&event(*time, "a", action, more), Instant::now())),
+                *expected,
+                "{action} at {time}"
+            );
         }
     }
 
@@ -210,7 +230,7 @@ mod tests {
     #[test]
     fn a_restart_is_down_and_up_again() {
         let mut discovery = Discovery::default();
-        discovery.listing(vec![listed("a", "web", "running")]);
+        discovery.listing(vec![listed("a", "web", "running")], Instant::now());
         check(
             &mut discovery,
             &[
@@ -254,26 +274,48 @@ mod tests {
         let mut discovery = Discovery::default();
         let told = |changes: Vec<Change>| told(&changes);
         let first = vec![listed("a", "web", "running"), listed("b", "db", "exited"), listed("c", "job", "running")];
-        assert_eq!(told(discovery.listing(first)), "found web running, up a, found db exited, found job running, up c");
+        assert_eq!(
+            told(discovery.listing(first, Instant::now())),
+            "found web running, up a, found db exited, found job running, up c"
+        );
         let second = vec![listed("a", "www", "exited"), listed("b", "db", "running"), listed("d", "new", "created")];
         assert_eq!(
-            told(discovery.listing(second.clone())),
+            told(discovery.listing(second.clone(), Instant::now())),
             "down c None false, gone c, altered www exited, down a None false, altered db running, up b, found new created",
         );
-        assert_eq!(told(discovery.listing(second)), "");
+        assert_eq!(told(discovery.listing(second, Instant::now())), "");
     }
 
     #[test]
     fn a_container_that_lived_while_nobody_looked_is_up_and_down() {
         let mut discovery = Discovery::default();
-        discovery.listing(vec![listed("a", "web", "created")]);
-        let changes = discovery.listing(vec![listed("a", "web", "exited")]);
+        discovery.listing(vec![listed("a", "web", "created")], Instant::now());
+        let changes = discovery.listing(vec![listed("a", "web", "exited")], Instant::now());
         assert_eq!(told(&changes), "altered web exited, up a, down a None false");
+    }
+
+    #[test]
+    fn a_listing_that_has_not_heard_of_a_death_yet_revives_nobody() {
+        let (mut discovery, start) = (Discovery::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let running = || vec![listed("a", "web", "running")];
+        discovery.listing(running(), at(0));
+        let mut steps = vec![
+            told(&discovery.event(&event(1, "a", "die", &[("exitCode", "0")]), at(10))),
+            told(&discovery.listing(running(), at(11))),
+        ];
+        steps.push(told(&discovery.event(&event(2, "a", "start", &[]), at(12))));
+        steps.push(told(&discovery.listing(running(), at(12))));
+        steps.push(told(&discovery.event(&event(3, "a", "die", &[("exitCode", "0")]), at(13))));
+        steps.push(told(&discovery.listing(running(), at(30))));
+        let died = "altered web exited, down a Some(0) true";
+        let expected = [died, "", "altered web running, up a, (start)", "", died, "altered web running, up a"];
+        assert_eq!(steps, expected);
     }
 
     #[test]
     fn events_of_other_types_are_none_of_ours() {
         let network = Event { kind: "network".into(), ..event(1, "a", "connect", &[]) };
-        assert_eq!(told(&Discovery::default().event(&network)), "");
+        assert_eq!(told(&Discovery::default().event(&network, Instant::now())), "");
     }
 }

@@ -20,7 +20,7 @@ use std::collections::HashSet;
 use std::io;
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -241,9 +241,9 @@ impl Watch {
                     self.tails.tell("the engine is back");
                 }
                 self.passing = passing.map(HashSet::from_iter);
-                self.discovery.listing(containers)
+                self.discovery.listing(containers, Instant::now())
             }
-            News::Event(event) => self.discovery.event(&event),
+            News::Event(event) => self.discovery.event(&event, Instant::now()),
             News::Lost(error) => {
                 if !std::mem::replace(&mut self.told_lost, true) {
                     self.tails.tell(format!("{error}: trying again, log files are followed meanwhile"));
