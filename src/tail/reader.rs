@@ -25,8 +25,10 @@ use std::time::{Duration, Instant};
 const SAFETY_LOOK: Duration = Duration::from_secs(5);
 /// ... and those that no watch could be had for.
 const UNWATCHED_LOOK: Duration = Duration::from_secs(1);
-/// While wake-ups come closer than this, ...
-const THICK: Duration = Duration::from_millis(4);
+/// When this many times in a row ...
+const THICK: u32 = 4;
+/// ... the next line came within this time of the last read, ...
+const AT_ONCE_AGAIN: Duration = Duration::from_micros(500);
 /// ... lines are gathered this long before they are read.
 const GATHER: Duration = Duration::from_millis(3);
 
@@ -162,17 +164,17 @@ impl Reader {
 
     /// Reads until the sender of the commands is dropped.
     pub fn run(mut self) {
-        let mut last_wake = Instant::now() - THICK;
+        let mut thick = 0;
         let mut next_look = Instant::now() + SAFETY_LOOK;
         loop {
             let can_read = !self.ready.is_empty() && self.queue.has_room();
             if !can_read {
-                self.wait(next_look);
-                let woken = Instant::now();
-                if self.ready.is_empty() && woken - last_wake < THICK {
+                let rested = Instant::now();
+                let was_called = self.wait(next_look);
+                thick = if was_called || rested.elapsed() > AT_ONCE_AGAIN { 0 } else { thick + 1 };
+                if thick > THICK {
                     std::thread::sleep(GATHER);
                 }
-                last_wake = Instant::now();
             }
             self.take_events();
             if !self.take_commands() {
@@ -189,8 +191,8 @@ impl Reader {
         }
     }
 
-    /// Sleeps until something happens or it is time to look.
-    fn wait(&mut self, next_look: Instant) {
+    /// Sleeps until something happens or it is time to look; whether somebody called.
+    fn wait(&mut self, next_look: Instant) -> bool {
         let timeout = (!self.logs.is_empty()).then(|| next_look.saturating_duration_since(Instant::now()));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let wake = Arc::clone(&self.wake.0);
@@ -200,9 +202,11 @@ impl Reader {
         ];
         // An interruption is a wake-up like another.
         let _ = rustix::event::poll(&mut fds, timeout.as_ref());
-        if fds[1].revents().contains(PollFlags::IN) {
+        let was_called = fds[1].revents().contains(PollFlags::IN);
+        if was_called {
             self.wake.clear();
         }
+        was_called
     }
 
     /// One turn for each file that has something, then one wake-up of the output for all of them.
