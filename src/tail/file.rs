@@ -156,7 +156,16 @@ impl Log {
         let mut handles = vec![newest];
         let mut is_found = handles[0].identity == known.identity;
         for number in 1..MOST_FILES {
-            let Some(path) = (!is_found).then(|| handle::numbered(&self.live, number)).flatten() else { break };
+            if is_found {
+                break;
+            }
+            let Some(path) = handle::numbered(&self.live, number) else {
+                // Between two steps of a rotation the first number stands for nothing.
+                if number == 1 {
+                    continue;
+                }
+                break;
+            };
             match Handle::open(&path) {
                 // What was a file's number a moment ago may be the one before it by now.
                 Ok(handle) if handles.iter().any(|other| other.identity == handle.identity) => {}
