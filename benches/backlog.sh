@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A stopped container's log of SIZE MiB (1024), read once to /dev/null: CPU of all processes, wall, peak memory.
 # Usage: benches/backlog.sh [SIZE]; RUNS=3, LOGWATCH=FILE to measure another build.
-# shellcheck disable=SC2016 # Backquotes are for the tables.
+# shellcheck source-path=SCRIPTDIR source=lib.sh disable=SC2016 # Backquotes are for the tables.
 . "$(dirname "$0")/lib.sh"
 size=${1:-1024}
 slice=64

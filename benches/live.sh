@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Following what is being written: how late lines are, what it costs, what is missing.
 # Usage: benches/live.sh [many] [quiet] [start] [rotation] (all); RUNS=3, SECONDS_EACH=20, LOGWATCH=FILE.
-# shellcheck disable=SC2016 # Backquotes are for the tables.
+# shellcheck source-path=SCRIPTDIR source=lib.sh disable=SC2016 # Backquotes are for the tables.
 . "$(dirname "$0")/lib.sh"
 window=${SECONDS_EACH:-20}
 containers=20

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # 50 containers that say nothing, for a minute: what following them costs when nothing happens.
 # Usage: benches/rest.sh [SECONDS]; CONTAINERS=50, LOGWATCH=FILE.
+# shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "$0")/lib.sh"
 window=${1:-60}
 containers=${CONTAINERS:-50}
@@ -88,5 +89,7 @@ for ((n = 1; n <= containers; n++)); do
     pids+=($!)
 done
 at_rest "\`docker logs -f\` x $containers" "${pids[@]}"
-cat "$home/traced"
 kill "${pids[@]}"
+# dockerd's own garbage collection comes in any window.
+at_rest 'nobody, again'
+cat "$home/traced"
