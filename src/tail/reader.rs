@@ -27,9 +27,9 @@ const SAFETY_LOOK: Duration = Duration::from_secs(5);
 const UNWATCHED_LOOK: Duration = Duration::from_secs(1);
 /// When this many times in a row ...
 const THICK: u32 = 4;
-/// ... the next line came within this time of the last read, ...
+/// ... the next line came within this time of being waited for, ...
 const AT_ONCE_AGAIN: Duration = Duration::from_micros(500);
-/// ... lines are gathered this long before they are read.
+/// ... lines are gathered this long before they are waited for.
 const GATHER: Duration = Duration::from_millis(3);
 
 /// Bytes read before the output is woken for them.
@@ -169,12 +169,14 @@ impl Reader {
         loop {
             let can_read = !self.ready.is_empty() && self.queue.has_room();
             if !can_read {
-                let rested = Instant::now();
-                let was_called = self.wait(next_look);
-                thick = if was_called || rested.elapsed() > AT_ONCE_AGAIN { 0 } else { thick + 1 };
+                // Before the wait: what comes meanwhile then needs no wake-up. Also while the queue is full, when nothing
+                // but new files matters.
                 if thick > THICK {
                     std::thread::sleep(GATHER);
                 }
+                let rested = Instant::now();
+                let was_called = self.wait(next_look);
+                thick = if was_called || rested.elapsed() > AT_ONCE_AGAIN { 0 } else { thick + 1 };
             }
             self.take_events();
             if !self.take_commands() {
