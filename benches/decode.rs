@@ -71,7 +71,7 @@ fn read(folder: &Path) -> Result<usize, Box<dyn Error>> {
     wake.wake();
     let thread = thread::spawn(move || reader.run());
     let (mut items, mut lines, mut is_done) = (VecDeque::new(), 0, false);
-    while !is_done && queue.take(&mut items) {
+    while !is_done && queue.take(&mut items, None) {
         for item in items.drain(..) {
             match &item {
                 Item::Lines(batch) => lines += batch.lines.len(),

@@ -7,6 +7,7 @@
 use crate::batch::{Item, Line};
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::Notify;
 
 /// Bytes in buffers kept for the next batches; beyond these they are given back to the allocator.
@@ -90,14 +91,20 @@ impl Queue {
         }
     }
 
-    /// Waits for items and moves all there are behind those in `into`; `false` when the queue is closed and empty.
-    pub fn take(&self, into: &mut VecDeque<Item>) -> bool {
-        let mut state = self.lock();
-        while state.items.is_empty() && !state.closed {
-            state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
+    /// Waits for items, no longer than `patience` if there is one, and moves all there are behind those in `into`; `false`
+    /// when the queue is closed and empty.
+    pub fn take(&self, into: &mut VecDeque<Item>, patience: Option<Duration>) -> bool {
+        let is_waiting = |state: &mut State| state.items.is_empty() && !state.closed;
+        let state = self.lock();
+        let mut state = match patience {
+            None => self.ready.wait_while(state, is_waiting).unwrap_or_else(PoisonError::into_inner),
+            Some(patience) => {
+                self.ready.wait_timeout_while(state, patience, is_waiting).unwrap_or_else(PoisonError::into_inner).0
+            }
+        };
+        let is_over = state.closed && state.items.is_empty();
         into.append(&mut state.items);
-        !into.is_empty()
+        !is_over
     }
 
     /// Whether nothing waits.
@@ -189,7 +196,7 @@ mod tests {
         queue.push([batch(600), batch(600)]);
         assert!(!queue.has_room());
         let mut taken = VecDeque::new();
-        assert!(queue.take(&mut taken));
+        assert!(queue.take(&mut taken, None));
         assert!(!queue.has_room(), "taken is not finished");
         queue.finish(taken.pop_front().unwrap());
         assert_eq!(calls.load(Ordering::SeqCst), 0, "more than half is still held");
@@ -204,7 +211,7 @@ mod tests {
         for size in [64, 4096] {
             queue.push([batch(size)]);
             let mut taken = VecDeque::new();
-            queue.take(&mut taken);
+            queue.take(&mut taken, None);
             queue.finish(taken.pop_front().unwrap());
         }
         assert_eq!(queue.buffer(64).0.len(), 64);
@@ -218,9 +225,9 @@ mod tests {
         queue.push([Item::Notice(None, "last".into())]);
         queue.close();
         let mut taken = VecDeque::new();
-        assert!(queue.take(&mut taken));
+        assert!(queue.take(&mut taken, None));
         taken.clear();
-        assert!(!queue.take(&mut taken));
+        assert!(!queue.take(&mut taken, None));
     }
 
     #[tokio::test]

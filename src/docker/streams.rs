@@ -7,7 +7,8 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -100,18 +101,49 @@ fn encoded(filters: &Filters) -> String {
     utf8_percent_encode(&json, NON_ALPHANUMERIC).to_string()
 }
 
+/// What is handed on at once, where so much has come.
+const BLOCK: usize = 64 * 1024;
+
 /// A container's logs. Dropped, it closes its connection.
-pub struct LogStream(Body);
+pub struct LogStream {
+    body: Body,
+    /// What has come and was not handed on.
+    block: BytesMut,
+    /// What came behind it.
+    failed: Option<Error>,
+}
 
 impl LogStream {
     pub(super) fn new(body: Incoming, wire: Arc<Wire>) -> Self {
-        LogStream(Body { body: Some(body), wire })
+        LogStream { body: Body { body: Some(body), wire }, block: BytesMut::new(), failed: None }
     }
 
     /// The next bytes, cut anywhere; `None` at the end. A lost connection is the last item. Nothing is lost when the
     /// future is dropped.
     pub async fn next(&mut self) -> Option<Result<Bytes, Error>> {
-        self.0.next().await
+        if self.block.is_empty() {
+            if let Some(error) = self.failed.take() {
+                return Some(Err(error));
+            }
+            match self.body.next().await? {
+                Ok(bytes) => self.block.extend_from_slice(&bytes),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        // The engine sends each record as a chunk of its own, and one by one they would cost more than what is in them.
+        while self.block.len() < BLOCK {
+            // The task that reads the socket is given its turn.
+            tokio::task::yield_now().await;
+            match self.body.next().now_or_never() {
+                Some(Some(Ok(bytes))) => self.block.extend_from_slice(&bytes),
+                Some(Some(Err(error))) => {
+                    self.failed = Some(error);
+                    break;
+                }
+                Some(None) | None => break,
+            }
+        }
+        Some(Ok(self.block.split().freeze()))
     }
 }
 

@@ -24,7 +24,11 @@ pub(super) fn start(queue: Arc<Queue>, printer: Printer) -> io::Result<oneshot::
 
 fn deliver(queue: &Queue, mut printer: Printer) -> Result<(), Error> {
     let mut items = VecDeque::new();
-    while queue.take(&mut items) {
+    while queue.take(&mut items, printer.patience()) {
+        if items.is_empty() {
+            printer.rest();
+            continue;
+        }
         while let Some(item) = items.pop_front() {
             let taken = printer.take(&item);
             queue.finish(item);

@@ -51,6 +51,12 @@ impl Routes {
         self.files.as_ref().err().filter(|_| matches!(self.source, Source::Auto | Source::File))
     }
 
+    /// Where files of new containers will appear, if files are read.
+    pub(super) fn new_files(&self) -> Option<&Path> {
+        let may_file = self.files.is_ok() && matches!(self.source, Source::Auto | Source::File);
+        may_file.then_some(&*self.folder)
+    }
+
     /// For a container as it is now.
     pub(super) fn of(&self, container: &Container) -> Choice {
         let may_stream = self.source != Source::File;

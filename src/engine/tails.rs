@@ -84,7 +84,7 @@ impl Tails {
         wake: Wake,
         options: &Options,
     ) -> Self {
-        Tails {
+        let tails = Tails {
             docker,
             routes,
             queue,
@@ -104,7 +104,13 @@ impl Tails {
             reading: HashSet::new(),
             told_denied: false,
             told_no_watches: false,
+        };
+        if options.follow
+            && let Some(folder) = tails.routes.new_files()
+        {
+            tails.command(Command::Scout(folder.to_owned()));
         }
+        tails
     }
 
     /// Whether it is followed.
@@ -143,6 +149,11 @@ impl Tails {
         if !container.is_up() && container.state != "created" {
             self.end(&container.id, Vec::new());
         }
+    }
+
+    /// Nothing is wanted of this container.
+    pub(super) fn ignore(&self, id: &str) {
+        self.command(Command::Ignore(id.to_owned()));
     }
 
     /// The container is another in name, state or networks.

@@ -265,7 +265,7 @@ impl Watch {
 
     fn found(&mut self, container: &Arc<Container>) {
         if !self.selector.matches(container) {
-            return;
+            return self.tails.ignore(&container.id);
         }
         if !self.is_first {
             return self.add_new(container, Start::Beginning);

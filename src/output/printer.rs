@@ -18,6 +18,7 @@ use regex::bytes::Regex;
 use std::collections::HashMap;
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What is gathered before it is written though more waits.
 const GATHER: usize = 256 * 1024;
@@ -103,8 +104,17 @@ impl Printer {
     pub fn flush(&mut self) -> Result<(), Error> {
         let written = self.sink.write(&self.out);
         self.out.clear();
-        self.progress.rest();
         written
+    }
+
+    /// How long nothing may come before [`Printer::rest`] is due, if ever.
+    pub fn patience(&self) -> Option<Duration> {
+        self.progress.patience()
+    }
+
+    /// Nothing has come for some time.
+    pub fn rest(&mut self) {
+        self.progress.rest();
     }
 
     fn meet(&mut self, key: Key, container: &Arc<Container>) {
@@ -211,6 +221,7 @@ impl Printer {
     /// On stderr, behind the lines that came before it.
     fn notice_always(&mut self, text: &str) -> Result<(), Error> {
         self.flush()?;
+        self.progress.rest();
         // Nobody may be listening there, which is no reason to stop.
         let _ = writeln!(std::io::stderr(), "{text}");
         Ok(())

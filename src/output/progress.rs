@@ -1,38 +1,69 @@
 //! The status line while a long history is read: how much has come, and how fast.
 //!
-//! Only where nothing else is drawn: stderr is a terminal and the lines go elsewhere.
+//! Only where nothing else is drawn: stderr is a terminal and the lines go elsewhere. Caught up is where nothing has come
+//! for a moment; what comes then comes one by one.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-/// A history shorter than this needs no status.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// A history that takes no longer needs no status.
+const SHORT: Duration = Duration::from_secs(1);
+/// Nothing has come for so long: caught up.
+const PAUSE: Duration = Duration::from_millis(300);
 
 pub(super) struct Progress {
-    started: Instant,
-    bar: Option<ProgressBar>,
     is_wanted: bool,
+    spell: Option<Spell>,
+}
+
+/// Lines that come without a pause between them.
+struct Spell {
+    started: Instant,
+    last: Instant,
     lines: u64,
     bytes: u64,
+    bar: Option<ProgressBar>,
 }
 
 impl Progress {
     pub(super) fn new(is_wanted: bool) -> Self {
-        let is_wanted = is_wanted && std::io::stderr().is_terminal();
-        Progress { started: Instant::now(), bar: None, is_wanted, lines: 0, bytes: 0 }
+        Progress { is_wanted: is_wanted && std::io::stderr().is_terminal(), spell: None }
     }
 
-    /// So much more was written.
+    /// So many lines more were written, of so many bytes of log.
     pub(super) fn add(&mut self, lines: usize, bytes: usize) {
         if !self.is_wanted {
             return;
         }
-        self.lines += lines as u64;
-        self.bytes += bytes as u64;
-        if self.bar.is_none() && self.started.elapsed() < PATIENCE {
-            return;
+        let now = Instant::now();
+        if self.spell.as_ref().is_some_and(|spell| now - spell.last > PAUSE) {
+            self.rest();
         }
+        let spell = self.spell.get_or_insert(Spell { started: now, last: now, lines: 0, bytes: 0, bar: None });
+        spell.last = now;
+        spell.lines += lines as u64;
+        spell.bytes += bytes as u64;
+        if now - spell.started > SHORT {
+            spell.show(now - spell.started);
+        }
+    }
+
+    /// How long to wait for more before [`Progress::rest`]: as long as anything is shown that will have to go.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        self.spell.as_ref().and_then(|spell| spell.bar.as_ref()).map(|_| PAUSE)
+    }
+
+    /// Takes the status away.
+    pub(super) fn rest(&mut self) {
+        if let Some(bar) = self.spell.take().and_then(|spell| spell.bar) {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Spell {
+    fn show(&mut self, took: Duration) {
         let bar = self.bar.get_or_insert_with(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(5));
             if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
@@ -40,17 +71,15 @@ impl Progress {
             }
             bar
         });
-        let seconds = self.started.elapsed().as_secs_f64();
-        let (size, speed) = (self.bytes as f64 / 1e6, self.bytes as f64 / 1e6 / seconds);
-        bar.set_message(format!("catching up: {} lines, {size:.0} MB, {speed:.0} MB/s", self.lines));
+        let megabytes = self.bytes as f64 / 1e6;
+        let speed = megabytes / took.as_secs_f64();
+        bar.set_message(format!("catching up: {} lines, {megabytes:.0} MB, {speed:.0} MB/s", self.lines));
+        bar.tick();
     }
+}
 
-    /// Caught up: what comes now comes one by one.
-    pub(super) fn rest(&mut self) {
-        if let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
-        }
-        self.started = Instant::now();
-        (self.lines, self.bytes) = (0, 0);
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.rest();
     }
 }

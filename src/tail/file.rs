@@ -133,6 +133,12 @@ impl Log {
         Ok(())
     }
 
+    /// Reads this from its beginning: it was opened before anybody asked for it.
+    pub(super) fn adopt(&mut self, handle: Handle) {
+        self.chain = VecDeque::from([handle]);
+        self.behind = true;
+    }
+
     /// Goes on where reading stopped, through what was rotated meanwhile.
     fn reopen(&mut self, closed: Closed) -> io::Result<Vec<Handle>> {
         let newest = match Handle::open(&self.live) {

@@ -1,7 +1,8 @@
 //! Tails: from what the engine writes to lines.
 //!
 //! `reader` is one thread that follows the files of all containers ([`Reader`]); `file` is one container's chain of
-//! them, `handle` one file, `seek` where to start in it, `watcher` how it is told that they grow. `json_file` takes a
+//! them, `handle` one file, `seek` where to start in it, `watcher` how it is told that they grow,
+//! `scout` who is new. `json_file` takes a
 //! record apart, `partial` puts lines together. `stream` does the same for what comes over the API ([`Frames`]).
 //! Both routes end in batches on the one queue.
 
@@ -10,6 +11,7 @@ mod handle;
 mod json_file;
 mod partial;
 mod reader;
+mod scout;
 mod seek;
 mod stream;
 mod watcher;

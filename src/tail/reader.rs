@@ -8,6 +8,7 @@
 use super::Start;
 use super::file::{Log, Turn};
 use super::partial::{Resume, Window};
+use super::scout::Scout;
 use super::watcher::{Happening, Watch, Watcher};
 use crate::batch::{Item, Key};
 use crate::queue::Queue;
@@ -73,6 +74,10 @@ pub enum Command {
     Admit(Key),
     /// Nothing is wanted of it: close and forget it at once.
     Drop(Key),
+    /// Look out for the folders of new containers in this one, and open what appears in them.
+    Scout(PathBuf),
+    /// The new container with this ID will not be asked for.
+    Ignore(String),
 }
 
 /// What the reader tells the engine.
@@ -116,6 +121,7 @@ pub struct Reader {
     queue: Arc<Queue>,
     logs: HashMap<Key, Entry>,
     watches: HashMap<Watch, Key>,
+    scout: Scout,
     /// Those with something to read, or an end to come to.
     ready: VecDeque<Key>,
     unwatched: usize,
@@ -156,6 +162,7 @@ impl Reader {
             queue,
             logs: HashMap::new(),
             watches: HashMap::new(),
+            scout: Scout::default(),
             ready: VecDeque::new(),
             unwatched: 0,
             told_no_watches: false,
@@ -292,6 +299,8 @@ impl Reader {
                     self.unwatch(key);
                     self.logs.remove(&key);
                 }
+                Ok(Command::Scout(root)) => self.scout.start(&self.watcher, root),
+                Ok(Command::Ignore(id)) => self.scout.ignore(&self.watcher, &id),
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
             }
@@ -315,10 +324,22 @@ impl Reader {
             return;
         }
         let log = Log::new(&follow);
-        let Follow { folder, start, is_held, on_open, .. } = follow;
-        let entry = Entry { log, folder, start, watch: None, is_ready: false, is_held, ending: None, on_open };
+        let Follow { id, folder, start, is_held, on_open, .. } = follow;
+        let found = self.scout.take(&id);
+        let watch = found.as_ref().and_then(|found| found.watch);
+        if let Some(watch) = watch {
+            self.watches.insert(watch, key);
+        }
+        let mut entry = Entry { log, folder, start, watch, is_ready: false, is_held, ending: None, on_open };
+        let handle = found.and_then(|found| found.handle).filter(|_| start == Start::Beginning);
+        let is_open = handle.map(|handle| entry.log.adopt(handle)).is_some();
         self.logs.insert(key, entry);
-        self.attach(key);
+        if !is_open {
+            return self.attach(key);
+        }
+        self.opened(key);
+        // It may have been rotated since.
+        self.appeared(key);
     }
 
     /// Watches the folder, then opens what lies in it: in this order nothing falls between.
@@ -348,12 +369,7 @@ impl Reader {
     fn open(&mut self, key: Key) {
         let Some(entry) = self.logs.get_mut(&key) else { return };
         match entry.log.open(entry.start) {
-            Ok(()) => {
-                if !entry.is_held {
-                    self.queue.push(std::mem::take(&mut entry.on_open));
-                }
-                self.make_ready(key);
-            }
+            Ok(()) => self.opened(key),
             // Not made yet: the watch tells when it is.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 entry.start = Start::Beginning;
@@ -363,6 +379,14 @@ impl Reader {
             }
             Err(error) => self.refuse(key, error),
         }
+    }
+
+    fn opened(&mut self, key: Key) {
+        let Some(entry) = self.logs.get_mut(&key) else { return };
+        if !entry.is_held {
+            self.queue.push(std::mem::take(&mut entry.on_open));
+        }
+        self.make_ready(key);
     }
 
     fn finish(&mut self, key: Key, then: Vec<Item>, forget: bool) {
@@ -396,10 +420,7 @@ impl Reader {
             return;
         }
         match entry.log.open(entry.start) {
-            Ok(()) => {
-                self.queue.push(std::mem::take(&mut entry.on_open));
-                self.make_ready(key);
-            }
+            Ok(()) => self.opened(key),
             Err(error) => self.refuse(key, error),
         }
     }
@@ -434,8 +455,10 @@ impl Reader {
 
     fn take_events(&mut self) {
         let (mut grown, mut appeared, mut gone, mut overflow) = (Vec::new(), Vec::new(), Vec::new(), false);
-        let (watches, logs) = (&self.watches, &self.logs);
-        self.watcher.drain(|happening| match happening {
+        let (watcher, watches, logs, scout) = (&self.watcher, &self.watches, &self.logs, &mut self.scout);
+        watcher.drain(|happening| match happening {
+            Happening::Appeared(watch, name)
+                if scout.appeared(watcher, watch, name, |watch| watches.contains_key(&watch)) => {}
             Happening::Written(watch, name) | Happening::Appeared(watch, name) => {
                 let Some((key, entry)) = watches.get(&watch).and_then(|key| Some((*key, logs.get(key)?))) else {
                     return;
@@ -459,6 +482,7 @@ impl Reader {
             self.make_ready(key);
         }
         for watch in gone {
+            self.scout.gone(watch);
             if let Some(entry) = self.watches.remove(&watch).and_then(|key| self.logs.get_mut(&key)) {
                 entry.watch = None;
             }
@@ -492,6 +516,7 @@ impl Reader {
 
     /// Asks the file system about everything that is followed.
     fn look(&mut self) {
+        self.scout.expire(&self.watcher, Instant::now());
         let keys: Vec<Key> = self.logs.iter().filter(|(_, entry)| !entry.is_ready).map(|(key, _)| *key).collect();
         self.unwatched = self.logs.values().filter(|entry| entry.watch.is_none() && entry.log.is_open()).count();
         for key in keys {

@@ -1,0 +1,172 @@
+//! The folders of new containers, watched before anybody has told of the container.
+//!
+//! In: what inotify says of the folder that holds them all. Out: a watch and perhaps an open log file, for when the
+//! container is asked for. Called by [`super::reader`]. The engine makes the folder before it tells of the container, and
+//! on a busy machine a container of a few milliseconds may be gone by the time its event is read: an open handle is not.
+
+use super::file;
+use super::handle::Handle;
+use super::watcher::{Watch, Watcher};
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Whoever is not asked for by then was never wanted, or its event is lost and a listing will tell of it.
+const KEPT: Duration = Duration::from_secs(60);
+/// Descriptors for such as nobody asks for.
+const MOST: usize = 256;
+
+#[derive(Default)]
+pub(super) struct Scout {
+    root: Option<(Watch, PathBuf)>,
+    found: HashMap<String, Found>,
+    watches: HashMap<Watch, String>,
+}
+
+/// A container that nobody has asked for yet.
+pub(super) struct Found {
+    pub(super) watch: Option<Watch>,
+    pub(super) handle: Option<Handle>,
+    live: PathBuf,
+    since: Instant,
+}
+
+impl Scout {
+    /// Looks out for new folders in this one.
+    pub(super) fn start(&mut self, watcher: &Watcher, root: PathBuf) {
+        match watcher.add(&root) {
+            Ok(watch) => self.root = Some((watch, root)),
+            Err(error) => tracing::debug!(%error, "new containers are seen by their events alone"),
+        }
+    }
+
+    /// Something of this name appeared under this watch; whether that is our concern. `is_taken` tells a watch that
+    /// belongs to a container which is followed already: inotify has one for each folder.
+    pub(super) fn appeared(
+        &mut self,
+        watcher: &Watcher,
+        watch: Watch,
+        name: &OsStr,
+        is_taken: impl Fn(Watch) -> bool,
+    ) -> bool {
+        if let Some(found) = self.watches.get(&watch).and_then(|id| self.found.get_mut(id)) {
+            if found.handle.is_none() && found.live.file_name() == Some(name) {
+                found.handle = Handle::open(&found.live).ok();
+            }
+            return true;
+        }
+        let Some((_, root)) = self.root.as_ref().filter(|(of_root, _)| *of_root == watch) else { return false };
+        if let Some(id) = name.to_str().filter(|name| is_id(name) && self.found.len() < MOST) {
+            let folder = root.join(id);
+            self.add(watcher, id, &folder, is_taken);
+        }
+        true
+    }
+
+    fn add(&mut self, watcher: &Watcher, id: &str, folder: &Path, is_taken: impl Fn(Watch) -> bool) {
+        let Some(watch) = watcher.add(folder).ok().filter(|watch| !is_taken(*watch)) else { return };
+        let live = file::path(folder, id);
+        // It may have been made before the watch was.
+        let handle = Handle::open(&live).ok();
+        self.watches.insert(watch, id.to_owned());
+        self.found.insert(id.to_owned(), Found { watch: Some(watch), handle, live, since: Instant::now() });
+    }
+
+    /// A folder was removed; what is open stays open.
+    pub(super) fn gone(&mut self, watch: Watch) {
+        if let Some(found) = self.watches.remove(&watch).and_then(|id| self.found.get_mut(&id)) {
+            found.watch = None;
+        }
+    }
+
+    /// The container is followed from now on.
+    pub(super) fn take(&mut self, id: &str) -> Option<Found> {
+        let found = self.found.remove(id)?;
+        if let Some(watch) = found.watch {
+            self.watches.remove(&watch);
+        }
+        Some(found)
+    }
+
+    /// It is not wanted.
+    pub(super) fn ignore(&mut self, watcher: &Watcher, id: &str) {
+        if let Some(watch) = self.take(id).and_then(|found| found.watch) {
+            watcher.remove(watch);
+        }
+    }
+
+    /// Forgets those that nobody asked for.
+    pub(super) fn expire(&mut self, watcher: &Watcher, now: Instant) {
+        let is_old = |found: &Found| now.duration_since(found.since) > KEPT;
+        let old: Vec<String> = self.found.iter().filter(|(_, found)| is_old(found)).map(|(id, _)| id.clone()).collect();
+        for id in old {
+            self.ignore(watcher, &id);
+        }
+    }
+}
+
+/// Other things may lie there.
+fn is_id(name: &str) -> bool {
+    name.len() == 64 && name.bytes().all(|digit| digit.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tail::watcher::Happening;
+    use std::fs;
+
+    fn drain(watcher: &Watcher, scout: &mut Scout) {
+        let mut seen = Vec::new();
+        watcher.drain(|happening| match happening {
+            Happening::Appeared(watch, name) => seen.push((watch, Some(name.to_owned()))),
+            Happening::Gone(watch) => seen.push((watch, None)),
+            _ => {}
+        });
+        for (watch, name) in seen {
+            match name {
+                Some(name) => drop(scout.appeared(watcher, watch, &name, |_| false)),
+                None => scout.gone(watch),
+            }
+        }
+    }
+
+    #[test]
+    fn a_container_that_is_gone_before_it_is_asked_for_can_still_be_read() {
+        let root = tempfile::tempdir().unwrap();
+        let (watcher, mut scout) = (Watcher::new().unwrap(), Scout::default());
+        scout.start(&watcher, root.path().to_owned());
+        let id = "ab".repeat(32);
+        let folder = root.path().join(&id);
+        fs::create_dir(&folder).unwrap();
+        fs::create_dir(root.path().join("no container")).unwrap();
+        drain(&watcher, &mut scout);
+        fs::write(file::path(&folder, &id), "{\"log\":\"x\\n\"}\n").unwrap();
+        drain(&watcher, &mut scout);
+        fs::remove_dir_all(&folder).unwrap();
+        drain(&watcher, &mut scout);
+        let mut found = scout.take(&id).unwrap();
+        let mut text = [0; 64];
+        assert_eq!(found.handle.as_mut().unwrap().read(&mut text).unwrap(), 14);
+        assert!(scout.found.is_empty() && scout.watches.is_empty());
+    }
+
+    #[test]
+    fn whom_nobody_asks_for_is_forgotten() {
+        let root = tempfile::tempdir().unwrap();
+        let (watcher, mut scout) = (Watcher::new().unwrap(), Scout::default());
+        scout.start(&watcher, root.path().to_owned());
+        for number in 0..MOST + 10 {
+            fs::create_dir(root.path().join(format!("{number:064x}"))).unwrap();
+        }
+        drain(&watcher, &mut scout);
+        assert_eq!(scout.found.len(), MOST);
+        scout.ignore(&watcher, &format!("{:064x}", 1));
+        assert_eq!(scout.found.len(), MOST - 1);
+        scout.expire(&watcher, Instant::now());
+        assert_eq!(scout.found.len(), MOST - 1);
+        scout.expire(&watcher, Instant::now() + KEPT * 2);
+        assert!(scout.found.is_empty() && scout.watches.is_empty());
+    }
+}
