@@ -252,6 +252,23 @@ fn on_terminal(engine: &Engine, environment: &[(&str, &str)], words: &[&str]) ->
 }
 
 #[test]
+fn a_long_history_shows_how_far_it_is_on_a_terminal_that_the_lines_do_not_go_to() {
+    const LINES: usize = 300_000;
+    let engine = Engine::start();
+    engine.run("long", &[], &["--count", &LINES.to_string(), "--size", "150"]);
+    engine.run("short", &[], &["--count", "3"]);
+    for (name, expected, is_shown) in [("long", LINES, true), ("short", 3, false)] {
+        engine.wait(name);
+        let file = engine.home().join(name);
+        let text = on_terminal(&engine, &[], &["--source", "stream", "-o", file.to_str().unwrap(), name]);
+        assert_eq!(text.contains("catching up: "), is_shown, "{name}: {text:?}");
+        let written = std::fs::read_to_string(file).unwrap();
+        assert_eq!(written.lines().count(), expected, "{name}");
+        assert!(!written.contains("catching up"), "{name}");
+    }
+}
+
+#[test]
 fn a_terminal_gets_aligned_coloured_names_and_no_control_but_colours() {
     let engine = Engine::start();
     engine.run("web", &[], &["--count", "8", "--shape", "text"]);
