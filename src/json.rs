@@ -21,23 +21,7 @@ fn escape_str(text: &str, out: &mut Vec<u8>) {
     out.reserve(text.len());
     let mut rest = text.as_bytes();
     loop {
-        // As in [`unescape`].
-        while let Some((word, behind)) = rest.split_first_chunk::<8>() {
-            out.extend_from_slice(word);
-            match first_special(*word) {
-                None => rest = behind,
-                Some(at) => {
-                    out.truncate(out.len() - 8 + at);
-                    rest = &rest[at..];
-                    break;
-                }
-            }
-        }
-        if rest.len() < 8 {
-            let plain = rest.iter().take_while(|&&byte| byte >= 0x20 && byte != b'"' && byte != b'\\').count();
-            out.extend_from_slice(&rest[..plain]);
-            rest = &rest[plain..];
-        }
+        rest = copy_plain(rest, first_special, out);
         let Some((byte, behind)) = rest.split_first() else { return };
         rest = behind;
         match byte {
@@ -60,24 +44,7 @@ pub fn unescape(text: &[u8], out: &mut Vec<u8>) {
     out.reserve(text.len());
     let mut rest = text;
     loop {
-        // Eight bytes at a time, those behind a backslash taken back: where escapes are many, a search for each and a copy
-        // of what lies between would cost more.
-        while let Some((word, behind)) = rest.split_first_chunk::<8>() {
-            out.extend_from_slice(word);
-            match first_backslash(*word) {
-                None => rest = behind,
-                Some(at) => {
-                    out.truncate(out.len() - 8 + at);
-                    rest = &rest[at..];
-                    break;
-                }
-            }
-        }
-        if rest.len() < 8 {
-            let plain = rest.iter().take_while(|&&byte| byte != b'\\').count();
-            out.extend_from_slice(&rest[..plain]);
-            rest = &rest[plain..];
-        }
+        rest = copy_plain(rest, first_backslash, out);
         match rest {
             [b'\\', kind, behind @ ..] => {
                 rest = behind;
@@ -95,6 +62,25 @@ pub fn unescape(text: &[u8], out: &mut Vec<u8>) {
             lone => return out.extend_from_slice(lone),
         }
     }
+}
+
+/// Copies what comes before the first byte of a kind, and returns what starts with it. Eight bytes at a time, those from it
+/// on taken back: where such bytes are many, a search for each and a copy of what lies between would cost more.
+#[inline]
+fn copy_plain<'a>(mut rest: &'a [u8], first: impl Fn([u8; 8]) -> Option<usize>, out: &mut Vec<u8>) -> &'a [u8] {
+    while let Some((word, behind)) = rest.split_first_chunk::<8>() {
+        out.extend_from_slice(word);
+        if let Some(at) = first(*word) {
+            out.truncate(out.len() - 8 + at);
+            return &rest[at..];
+        }
+        rest = behind;
+    }
+    let mut word = [b' '; 8];
+    word[..rest.len()].copy_from_slice(rest);
+    let (plain, behind) = rest.split_at(first(word).unwrap_or(rest.len()));
+    out.extend_from_slice(plain);
+    behind
 }
 
 const ONES: u64 = u64::from_ne_bytes([1; 8]);

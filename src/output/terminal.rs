@@ -27,13 +27,19 @@ pub(super) fn write(message: &[u8], controls: Controls, out: &mut Vec<u8>) {
     }
 }
 
+/// Copies the ASCII that does nothing, and returns what comes behind.
+fn copy_printable<'a>(bytes: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
+    let len = bytes.iter().take_while(|byte| (0x20..0x7f).contains(*byte)).count();
+    let (printable, behind) = bytes.split_at(len);
+    out.extend_from_slice(printable);
+    behind
+}
+
 fn show(message: &[u8], out: &mut Vec<u8>) {
     let mut rest = message;
     let mut is_coloured = false;
     while !rest.is_empty() {
-        let plain = rest.iter().take_while(|byte| (0x20..0x7f).contains(*byte)).count();
-        out.extend_from_slice(&rest[..plain]);
-        rest = &rest[plain..];
+        rest = copy_printable(rest, out);
         if let Some(len) = sgr(rest) {
             out.extend_from_slice(&rest[..len]);
             is_coloured = true;
@@ -90,9 +96,7 @@ fn first(bytes: &[u8]) -> (Option<char>, &[u8]) {
 fn strip(message: &[u8], out: &mut Vec<u8>) {
     let mut rest = message;
     while !rest.is_empty() {
-        let plain = rest.iter().take_while(|byte| (0x20..0x7f).contains(*byte)).count();
-        out.extend_from_slice(&rest[..plain]);
-        rest = &rest[plain..];
+        rest = copy_printable(rest, out);
         if let Some(len) = sequence(rest) {
             rest = &rest[len..];
             continue;
