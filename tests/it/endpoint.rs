@@ -944,6 +944,7 @@ fn docker_says(config: &Path, variables: &[(&str, &str)], arguments: &[&str]) ->
 #[test]
 fn a_host_means_what_it_means_to_docker() {
     let config = tempfile::tempdir().unwrap();
+    let is_20 = docker_says(config.path(), &[], &["--version"]).unwrap().contains(" 20.");
     for written in [
         "",
         " ",
@@ -964,6 +965,7 @@ fn a_host_means_what_it_means_to_docker() {
         ":4243",
         "10.0.0.1",
         "/var/run/docker.sock",
+        "ssh://me@build:2222",
         "ssh://me@build:2222/run/x.sock",
         "http://engine",
         "https://engine:2376",
@@ -979,6 +981,10 @@ fn a_host_means_what_it_means_to_docker() {
         let theirs = docker_says(config.path(), &[], &["-H", written, "context", "inspect", "default", "-f", form]);
         let flags = Flags { host: Some(written.to_owned()), ..Flags::default() };
         let ours = Endpoint::resolve(&flags, &environment(&[])).map(|endpoint| endpoint.to_string());
+        if is_20 && written.ends_with("/run/x.sock") && written.starts_with("ssh") {
+            assert_eq!((theirs, ours.unwrap().as_str()), (None, written), "a path behind ssh came with 23");
+            continue;
+        }
         assert_eq!(ours.as_ref().ok(), theirs.as_ref(), "{written:?} {ours:?}");
     }
 }
@@ -991,18 +997,27 @@ fn the_context_is_the_one_docker_takes() {
         docker_says(config.path(), &[], &["context", "create", name, "--docker", &host]).unwrap();
     }
     let directory = config.path().to_str().unwrap();
+    // `docker context show` is not known to 20.10.
+    let current_of = &["context", "ls", "--format", "{{if .Current}}{{.Name}}{{end}}"][..];
     for current in ["default", "one"] {
         docker_says(config.path(), &[], &["context", "use", current]).unwrap();
         for host in ["", "tcp://env:1"] {
             for context in ["", "two", "default"] {
                 for flag in [&[][..], &["-c", "two"], &["-H", "tcp://flag:1"]] {
-                    let variables = [("DOCKER_HOST", host), ("DOCKER_CONTEXT", context)];
-                    let theirs = docker_says(config.path(), &variables, &[flag, &["context", "show"]].concat());
+                    // Set and empty is as good as not set, but 20.10 took it for a host.
+                    let set = |(_, value): &(&str, &str)| !value.is_empty();
+                    let variables = [("DOCKER_HOST", host), ("DOCKER_CONTEXT", context)].into_iter().filter(set);
+                    let variables: Vec<_> = variables.collect();
+                    let theirs = docker_says(config.path(), &variables, &[flag, current_of].concat());
                     let given = |name: &str| (flag.first() == Some(&name)).then(|| flag[1].to_owned());
                     let flags = Flags { host: given("-H"), context: given("-c"), ..Flags::default() };
                     let all = [&variables[..], &[("DOCKER_CONFIG", directory)]].concat();
                     let ours = Endpoint::resolve(&flags, &environment(&all)).unwrap();
-                    assert_eq!(Some(ours.context), theirs, "{current} {variables:?} {flag:?}");
+                    assert_eq!(
+                        Some(ours.context),
+                        theirs.map(|lines| lines.trim().to_owned()),
+                        "{current} {variables:?} {flag:?}"
+                    );
                 }
             }
         }
