@@ -4,6 +4,7 @@
 //! allocation nor a send.
 
 use crate::container::Container;
+use crate::position::Position;
 use crate::time::Timestamp;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -95,12 +96,14 @@ pub struct Batch {
     pub lines: Vec<Line>,
     /// What was lost, each with the number of lines that come before it.
     pub gaps: Vec<(usize, Gap)>,
+    /// Where to go on once all of this is passed on; `None` where the one before still holds.
+    pub position: Option<Position>,
 }
 
 impl Batch {
     /// An empty one around a buffer.
     pub fn new(key: Key, route: Route, bytes: Vec<u8>, lines: Vec<Line>) -> Self {
-        Batch { key, route, bytes, joined: Vec::new(), lines, gaps: Vec::new() }
+        Batch { key, route, bytes, joined: Vec::new(), lines, gaps: Vec::new(), position: None }
     }
 
     /// The message that a line of this batch refers to, without its newline.
@@ -179,14 +182,23 @@ pub enum Route {
     File,
     /// One long API stream.
     Stream,
+    /// API streams, each for some time.
+    Rotate,
+    /// API reads, each to the end there is.
+    Poll,
 }
 
 impl Route {
+    /// All of them.
+    pub const ALL: [Route; 4] = [Route::File, Route::Stream, Route::Rotate, Route::Poll];
+
     /// As records and notices call it.
     pub const fn name(self) -> &'static str {
         match self {
             Route::File => "file",
             Route::Stream => "stream",
+            Route::Rotate => "rotate",
+            Route::Poll => "poll",
         }
     }
 }
@@ -255,6 +267,8 @@ pub enum Item {
     Lines(Batch),
     /// From here on this is what is known of the container with this key.
     Meet(Key, Arc<Container>),
+    /// Where to go on in the container's log, though nothing of it was read yet.
+    Place(Key, Position),
     /// The container is followed by this route.
     Begin(Key, Route),
     /// The container will write no more for now; the code it exited with, where known.

@@ -11,8 +11,8 @@
 //! - [`docker`] asks the engine, and is the only one that names a type of its client library.
 //! - [`tail`] reads logs, from files and from API streams, into lines.
 //! - [`output`] writes lines and reports, and is the only one that writes to stdout.
-//! - The shelf holds what travels and what all may use: [`batch`], [`queue`], [`container`], [`selector`], [`time`],
-//!   [`json`].
+//! - The shelf holds what travels and what all may use: [`batch`], [`queue`], [`position`], [`container`],
+//!   [`selector`], [`time`], [`json`].
 //!
 //! The three rooms below the engine do not know each other: it hands the bytes of one to the next. A verb has one name on
 //! two floors: `cli/watch.rs` takes the words, `engine/watch.rs` does the work.
@@ -50,6 +50,7 @@ pub mod docker;
 pub mod engine;
 pub mod json;
 pub mod output;
+pub mod position;
 pub mod queue;
 pub mod selector;
 pub mod tail;

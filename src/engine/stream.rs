@@ -7,8 +7,9 @@
 use crate::batch::{Batch, Cursor, Item, Key, Route};
 use crate::docker::backoff::{Backoff, Settings};
 use crate::docker::{Docker, Error, LogsQuery};
+use crate::position::Resume;
 use crate::queue::Queue;
-use crate::tail::{self, Frames, Resume, Start, Window};
+use crate::tail::{self, Frames, Start, Window};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -160,7 +161,7 @@ impl Stream {
     /// One request, from the position to its end.
     async fn request(&self, frames: &mut Frames, position: &mut Resume, follow: bool) -> End {
         frames.resume(*position);
-        let query = LogsQuery { follow, since: position.since(), ..LogsQuery::default() };
+        let query = LogsQuery { follow, since: position.since, ..LogsQuery::default() };
         let mut body = match self.docker.logs(&self.id, &query).await {
             Ok(body) => body,
             Err(error) => return End::Broken(error),

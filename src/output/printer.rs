@@ -78,6 +78,7 @@ impl Printer {
         match item {
             Item::Lines(batch) => return self.lines(batch),
             Item::Meet(key, container) => self.meet(*key, container),
+            Item::Place(..) => {}
             Item::Begin(key, route) => {
                 self.notice(&format!("{} {} ({})", self.sign('+'), self.name(*key), route.name()))?
             }

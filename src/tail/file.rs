@@ -7,9 +7,10 @@
 //! appear and wait behind the old one until it is read to its end.
 
 use super::handle::{self, Handle, Identity};
-use super::partial::{Joiner, Resume, Sheet};
+use super::partial::{Joiner, Sheet};
 use super::{Follow, Piece, json_file, seek};
 use crate::batch::{Batch, Item, Key, Reason, Route};
+use crate::position::Resume;
 use crate::queue::Queue;
 use crate::time::{Reader as Clock, Timestamp};
 use std::borrow::Cow;

@@ -17,7 +17,7 @@ mod stream;
 mod watcher;
 
 pub use file::path;
-pub use partial::{Resume, Window};
+pub use partial::Window;
 pub use reader::{Command, Follow, Reader, Report, Wake, can_read};
 pub use stream::{Error, Frames};
 

@@ -7,6 +7,7 @@
 
 use super::Piece;
 use crate::batch::{Batch, Cursor, Encoding, Gap, Head, Line, Part, Reason, Stream};
+use crate::position::{Resume, Seen};
 use crate::time::Timestamp;
 
 /// Which lines are wanted at all; the rest is dropped as it is decoded.
@@ -42,50 +43,18 @@ pub(super) struct Joiner {
     last: Option<Cursor>,
 }
 
-/// How far a container's log was passed on, in a form that any route can go on from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Resume {
-    since: Option<Timestamp>,
-    /// The last line of each stream.
-    seen: [Option<(Timestamp, u32)>; 2],
-}
-
-impl Resume {
-    /// Nothing passed on yet, and nothing wanted from before this.
-    pub fn at(since: Option<Timestamp>) -> Self {
-        Resume { since, seen: [None; 2] }
-    }
-
-    /// Whether no line was passed on.
-    pub fn is_at_start(&self) -> bool {
-        self.seen == [None; 2]
-    }
-
-    /// This, or the other when this is no position at all.
-    #[must_use]
-    pub fn or(self, other: Resume) -> Resume {
-        if self.is_at_start() && self.since.is_none() { other } else { self }
-    }
-
-    /// Whether this line lies before it; by its time alone when no line of its stream was passed on.
-    pub(super) fn has(&self, line: Cursor) -> bool {
-        let newest = || self.seen.iter().flatten().map(|(time, _)| (*time, 0)).max();
-        self.seen[line.stream as usize].or_else(newest).is_some_and(|seen| (line.time, line.ordinal) <= seen)
-    }
-
-    /// Where the log has to be read again from; `None` is the beginning.
-    pub fn since(&self) -> Option<Timestamp> {
-        self.since
-    }
-}
-
 #[derive(Debug, Default)]
 struct Half {
     /// Lines up to this one were passed on before and come again.
-    seen: Option<(Timestamp, u32)>,
-    time: Timestamp,
-    ordinal: u32,
-    any: bool,
+    seen: Option<Seen>,
+    /// So many of the next lines were.
+    passed: u32,
+    /// The last line, whether it was shown or not.
+    last: Option<(Timestamp, u32)>,
+    /// The latest time of any.
+    high: Timestamp,
+    /// Lines so far, as far as this can count: only differences matter.
+    count: u32,
     pending: Option<Box<Pending>>,
 }
 
@@ -199,8 +168,8 @@ impl Joiner {
 
     /// How far it has come.
     pub(super) fn position(&self) -> Resume {
-        let seen = self.streams.each_ref().map(|half| half.any.then_some((half.time, half.ordinal)).max(half.seen));
-        let times = || seen.iter().flatten().map(|(time, _)| *time);
+        let seen = self.streams.each_ref().map(Half::position);
+        let times = || seen.iter().flatten().map(|seen| seen.time);
         // The two streams are stamped by two writers: a line of the one that is behind may still come with a time before
         // the last of the other, but not by much.
         let behind = times().max().map(super::before);
@@ -216,29 +185,99 @@ impl Joiner {
     /// The log will be read again from some line before this: what has begun is forgotten, what was passed on comes no
     /// second time.
     pub(super) fn rewind(&mut self, position: Resume) {
-        self.streams = position.seen.map(|seen| Half { seen, ..Half::default() });
+        self.streams = position.seen.map(|seen| {
+            let high = seen.map_or(Timestamp(i64::MIN), |seen| seen.high);
+            Half { seen, high, ..Half::default() }
+        });
+    }
+
+    /// The log will be read from this record on.
+    pub(super) fn start(&mut self, tally: Tally, passed: [u32; 2], high: [Timestamp; 2]) {
+        for (stream, half) in self.streams.iter_mut().enumerate() {
+            let (last, count, passed, high) = (tally.last[stream], tally.count[stream], passed[stream], high[stream]);
+            *half = Half { last, count, passed, high, ..Half::default() };
+        }
+    }
+
+    /// What has been read so far, for [`Joiner::start`] to go on from.
+    pub(super) fn tally(&self) -> Tally {
+        Tally {
+            last: self.streams.each_ref().map(|half| half.last),
+            count: self.streams.each_ref().map(|half| half.count),
+        }
+    }
+
+    /// Lines of each stream that were passed on since this was read.
+    pub(super) fn passed_since(&self, then: &Tally) -> [u32; 2] {
+        [0, 1].map(|stream| {
+            let half = &self.streams[stream];
+            half.count.wrapping_sub(then.count[stream]) + half.passed
+        })
+    }
+
+    /// Whether a line has begun and waits for its end.
+    pub(super) fn is_open(&self) -> bool {
+        self.streams.iter().any(|half| half.pending.is_some())
+    }
+
+    /// Whether lines come again that can only be told by their times.
+    pub(super) fn is_rewound(&self) -> bool {
+        self.streams.iter().any(|half| half.seen.is_some())
     }
 }
 
+/// How many lines came before a record, and which were the last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) last: [Option<(Timestamp, u32)>; 2],
+    pub(super) count: [u32; 2],
+}
+
 impl Half {
+    fn position(&self) -> Option<Seen> {
+        let last = self.last.map(|(time, ordinal)| Seen { time, ordinal, high: self.high.max(time) });
+        self.seen.or(last)
+    }
+
     #[inline]
     fn is_new(&mut self, head: &Head) -> bool {
-        match self.seen {
-            None => true,
-            Some(seen) if (head.time, head.ordinal) <= seen => false,
-            Some(_) => {
-                self.seen = None;
-                true
-            }
+        if self.passed == 0 && self.seen.is_none() {
+            return true;
         }
+        self.is_new_again(head)
+    }
+
+    #[cold]
+    fn is_new_again(&mut self, head: &Head) -> bool {
+        if self.passed > 0 {
+            self.passed -= 1;
+            return false;
+        }
+        let Some(seen) = self.seen else { return true };
+        let (this, last) = ((head.time, head.ordinal), (seen.time, seen.ordinal));
+        if this == last {
+            self.seen = None;
+            return false;
+        }
+        // When the clock was set back, lines from before that have later times than the last one.
+        let was_set_back = seen.high > Timestamp(seen.time.0.saturating_add(super::SLACK));
+        if this < last || was_set_back && head.time <= seen.high {
+            return false;
+        }
+        self.seen = None;
+        true
     }
 
     #[inline]
     fn head(&mut self, time: Timestamp, stream: Stream, encoding: Encoding, part: Part) -> Head {
-        self.ordinal = if self.any && self.time == time { self.ordinal + 1 } else { 0 };
-        self.any = true;
-        self.time = time;
-        Head { time, ordinal: self.ordinal, stream, encoding, part }
+        let ordinal = match self.last {
+            Some((last, ordinal)) if last == time => ordinal + 1,
+            _ => 0,
+        };
+        self.last = Some((time, ordinal));
+        self.high = self.high.max(time);
+        self.count = self.count.wrapping_add(1);
+        Head { time, ordinal, stream, encoding, part }
     }
 }
 

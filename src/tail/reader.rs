@@ -7,10 +7,11 @@
 
 use super::Start;
 use super::file::{Log, Turn};
-use super::partial::{Resume, Window};
+use super::partial::Window;
 use super::scout::Scout;
 use super::watcher::{Happening, Watch, Watcher};
 use crate::batch::{Item, Key};
+use crate::position::Resume;
 use crate::queue::Queue;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
 use rustix::fd::{AsFd, OwnedFd};

@@ -6,9 +6,10 @@
 //! error of the engine. With one it is bare bytes (moby `pkg/stdcopy`, `api/server/httputils/write_log_stream.go`). Each
 //! record starts with its time in nine digits; `since` takes all nine and includes them.
 
-use super::partial::{Joiner, Resume, Sheet};
+use super::partial::{Joiner, Sheet};
 use super::{Piece, Window};
 use crate::batch::{Batch, Cursor, Encoding, Item, Key, Reason, Route, Stream};
+use crate::position::Resume;
 use crate::time::{Reader as Clock, Timestamp, WRITTEN};
 use memchr::memmem;
 use std::borrow::Cow;
@@ -68,7 +69,7 @@ impl Frames {
         self.joiner.position()
     }
 
-    /// A new body follows, of a request from [`Resume::since`] on.
+    /// A new body follows, of a request from its [`Resume::since`] on.
     pub fn resume(&mut self, position: Resume) {
         self.rest.clear();
         self.joiner.rewind(position);
@@ -323,14 +324,14 @@ mod tests {
             for at in breaks {
                 let position = reader.position();
                 reader.resume(position);
-                let body = body(position.since());
+                let body = body(position.since);
                 if !body.is_empty() {
                     items.push(reader.push(&body[..at.index(body.len())]).unwrap());
                 }
             }
             let position = reader.position();
             reader.resume(position);
-            items.push(reader.push(&body(position.since())).unwrap());
+            items.push(reader.push(&body(position.since)).unwrap());
             prop_assert_eq!(told(items), whole);
         }
     }

@@ -1,0 +1,81 @@
+//! Where to go on in a container's log, in forms that any route can go on from.
+//!
+//! A tail makes one behind each batch, the output hands it on once it has the batch, the state keeps it, and the next
+//! tail of that container starts from it. [`Resume`] is by time and serves every route; [`Place`] is by file and offset
+//! and is exact whatever the clock did, as long as the file or what the engine has made of it is still there.
+
+use crate::batch::{Cursor, Route};
+use crate::time::Timestamp;
+
+/// How far a container's log was passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// By which route it came this far.
+    pub route: Route,
+    /// By time.
+    pub resume: Resume,
+    /// In a file, where it was read from one.
+    pub place: Option<Place>,
+}
+
+/// How far, by time: the last line of each stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Resume {
+    /// Where the log has to be read again from; `None` is the beginning.
+    pub since: Option<Timestamp>,
+    /// The last line of stdout and of stderr that was passed on.
+    pub seen: [Option<Seen>; 2],
+}
+
+/// The last line of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seen {
+    /// Its time.
+    pub time: Timestamp,
+    /// Its number among the lines of its stream with the same time.
+    pub ordinal: u32,
+    /// The latest time of any line up to it. A clock that was set back leaves lines behind it with earlier ones.
+    pub high: Timestamp,
+}
+
+/// How far, in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The number of the device the file lies on.
+    pub device: u64,
+    /// The file's number there, which its next owner may have tomorrow.
+    pub inode: u64,
+    /// Of the file's first record; `None` when there was none yet.
+    pub fingerprint: Option<u64>,
+    /// Of the record to start with, in bytes of log: of a compressed file, once unpacked.
+    pub offset: u64,
+    /// The last line of each stream before that record, with its ordinal.
+    pub before: [Option<(Timestamp, u32)>; 2],
+    /// Lines of each stream behind that record which were passed on: those that came between the pieces of a longer one.
+    pub passed: [u32; 2],
+}
+
+impl Resume {
+    /// Nothing passed on yet, and nothing wanted from before this.
+    pub fn at(since: Option<Timestamp>) -> Self {
+        Resume { since, seen: [None; 2] }
+    }
+
+    /// Whether no line was passed on.
+    pub fn is_at_start(&self) -> bool {
+        self.seen == [None; 2]
+    }
+
+    /// This, or the other when this is no position at all.
+    #[must_use]
+    pub fn or(self, other: Resume) -> Resume {
+        if self.is_at_start() && self.since.is_none() { other } else { self }
+    }
+
+    /// Whether this line lies before it; by its time alone when no line of its stream was passed on.
+    pub fn has(&self, line: Cursor) -> bool {
+        let newest = || self.seen.iter().flatten().map(|seen| (seen.time, 0)).max();
+        let own = self.seen[line.stream as usize].map(|seen| (seen.time, seen.ordinal));
+        own.or_else(newest).is_some_and(|seen| (line.time, line.ordinal) <= seen)
+    }
+}
