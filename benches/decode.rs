@@ -61,6 +61,7 @@ fn read(folder: &Path) -> Result<usize, Box<dyn Error>> {
         id: ID.to_owned(),
         folder: folder.to_owned(),
         start: Start::All,
+        position: None,
         window: Window::default(),
         max_line_size: 1 << 20,
         once: true,

@@ -63,7 +63,7 @@ impl Routes {
         let is_allowed = matches!(self.source, Source::Auto | Source::File) && is_id(&container.id);
         let may_file = self.files.is_ok() && is_allowed;
         let folder = self.folder.join(&container.id);
-        let has_file = may_file && tail::path(&folder, &container.id).symlink_metadata().is_ok();
+        let has_file = may_file && tail::has_log(&folder, &container.id);
         match (has_file, may_file, may_stream) {
             (true, ..) => Choice::File(folder),
             (false, true, _) if container.state == "created" => Choice::File(folder),
@@ -93,7 +93,7 @@ mod tests {
         let routes = Routes { folder: folder.path().to_owned(), files: Ok(()), source: Source::Auto };
         let id = "ab".repeat(32);
         std::fs::create_dir(folder.path().join(&id)).unwrap();
-        std::fs::write(tail::path(&folder.path().join(&id), &id), "").unwrap();
+        std::fs::write(folder.path().join(&id).join(format!("{id}-json.log")), "").unwrap();
         for (id, state, expected) in [
             (id.as_str(), "running", Choice::File(folder.path().join(&id))),
             (&"cd".repeat(32), "running", Choice::Stream),

@@ -6,10 +6,10 @@
 use super::route::{Choice, Routes};
 use super::stream::{Signal, Stream};
 use super::watch::{Options, Source};
-use crate::batch::{Item, Key, Lifecycle, Route};
+use crate::batch::{Batch, Gap, Item, Key, Lifecycle, Reason, Route};
 use crate::container::Container;
 use crate::docker::Docker;
-use crate::position::Resume;
+use crate::position::{Position, Resume};
 use crate::queue::Queue;
 use crate::tail::{Command, Follow, Report, Start, Wake, Window};
 use crate::time::Timestamp;
@@ -48,6 +48,8 @@ pub(super) struct Tails {
 struct Tail {
     key: Key,
     start: Start,
+    /// Where to go on, if it was read in an earlier run.
+    position: Option<Position>,
     /// When it was met.
     met: Timestamp,
     is_up: bool,
@@ -125,14 +127,14 @@ impl Tails {
     }
 
     /// Follows a container from now on. Held, nothing of it is read before [`Tails::admit`].
-    pub(super) fn add(&mut self, container: &Arc<Container>, start: Start, is_held: bool) {
+    pub(super) fn add(&mut self, container: &Arc<Container>, start: Start, position: Option<Position>, is_held: bool) {
         let key = Key(self.next_key);
         self.next_key += 1;
         self.ids.insert(key, container.id.clone());
         self.queue.push([Item::Meet(key, Arc::clone(container))]);
         let held = is_held.then(Held::default);
-        let tail =
-            Tail { key, start, met: Timestamp::now(), is_up: container.is_up(), has_died: false, by: By::Nobody, held };
+        let (met, is_up) = (Timestamp::now(), container.is_up());
+        let tail = Tail { key, start, position, met, is_up, has_died: false, by: By::Nobody, held };
         self.tails.insert(container.id.clone(), tail);
         if self.once {
             return self.waiting.push_back(container.id.clone());
@@ -316,24 +318,41 @@ impl Tails {
                 );
             }
             Report::NoWatches => {}
-            Report::Refused(key, error, resume) => self.refused(key, &error, resume),
+            Report::NoDescriptors => self.tell(
+                "no descriptors are left (ulimit -n): some files wait to be opened until others are read to their end",
+            ),
+            Report::Refused(key, error, resume, then) => self.refused(key, &error, resume, then),
         }
     }
 
-    fn refused(&mut self, key: Key, error: &io::Error, resume: Resume) {
-        let Some(id) = self.ids.get(&key).cloned() else { return };
+    fn refused(&mut self, key: Key, error: &io::Error, resume: Resume, then: Option<Vec<Item>>) {
+        let Some(id) = self.ids.get(&key).cloned() else {
+            // It was removed meanwhile, and nothing of it is left to read.
+            self.queue.push([unreadable(key)]);
+            return self.queue.push(then.unwrap_or_default());
+        };
         tracing::debug!(%error, id, "not read from its file");
-        if error.kind() == io::ErrorKind::PermissionDenied && !self.told_denied {
-            self.told_denied = true;
-            self.tell("no permission to read log files: reading through the engine instead");
+        match error.kind() {
+            io::ErrorKind::PermissionDenied if !std::mem::replace(&mut self.told_denied, true) => {
+                self.tell("no permission to read log files: reading through the engine instead");
+            }
+            io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound => {}
+            _ if self.routes.source == Source::File => {
+                self.queue.push([unreadable(key), Item::Notice(Some(key), error.to_string())]);
+            }
+            _ => {
+                let text = format!("{error}: reading through the engine instead");
+                self.queue.push([Item::Notice(Some(key), text)]);
+            }
         }
         if self.routes.source == Source::File {
             self.reading.remove(&key);
+            self.queue.push(then.unwrap_or_default());
             return self.tell_no_file(key);
         }
         self.read_stream(&id, Some(resume).filter(|resume| !resume.is_at_start()));
-        if self.tails.get(&id).is_some_and(|tail| !tail.is_up) && !self.once {
-            self.end(&id, Vec::new());
+        if !self.once && (then.is_some() || self.tails.get(&id).is_some_and(|tail| !tail.is_up)) {
+            self.end(&id, then.unwrap_or_default());
         }
     }
 
@@ -360,6 +379,7 @@ impl Tails {
             id: id.to_owned(),
             folder: self.routes.folder.join(id),
             start: tail.start,
+            position: tail.position,
             window: window(self.window, tail.start),
             max_line_size: self.max_line_size,
             once: self.once,
@@ -404,6 +424,13 @@ impl Tails {
         let _ = self.commands.send(command);
         self.wake.wake();
     }
+}
+
+/// A loss that no other route can make up for.
+fn unreadable(key: Key) -> Item {
+    let mut batch = Batch::new(key, Route::File, Vec::new(), Vec::new());
+    batch.gaps.push((0, Gap { reason: Reason::Unreadable, lost_bytes: None, after: None }));
+    Item::Lines(batch)
 }
 
 /// A search by time stops short of it, so the time itself has to be kept to.

@@ -278,8 +278,8 @@ impl Watch {
             || self.selector.includes_stopped()
             || self.selector.names_container(container);
         match (wants_history, self.options.follow) {
-            (true, _) => self.tails.add(container, self.history(), false),
-            (false, true) => self.tails.add(container, Start::Last(0), false),
+            (true, _) => self.tails.add(container, self.history(), None, false),
+            (false, true) => self.tails.add(container, Start::Last(0), None, false),
             (false, false) => {}
         }
     }
@@ -296,7 +296,7 @@ impl Watch {
     /// it is wanted: it may be gone by then.
     fn add_new(&mut self, container: &Arc<Container>, start: Start) {
         let must_ask = self.passing.is_some();
-        self.tails.add(container, start, must_ask);
+        self.tails.add(container, start, None, must_ask);
         if must_ask {
             self.ask_passing(&container.id);
         }

@@ -1,81 +1,116 @@
-//! Follows one container's `json-file` log across rotations.
+//! Follows one container's log files across rotations.
 //!
 //! In: the container's folder and where to start. Out: batches, one at a time, when [`super::reader`] asks. Knows
-//! nothing of the engine or the output.
+//! nothing of the engine or the output; what is in the bytes is [`super::block`]'s.
 //! The engine rotates by renaming the live file to `.1`, or removing it when `max-file=1`, and making a new one (moby
 //! `daemon/logger/loggerutils/logfile.go`). An open handle still reads the old bytes, so new files are opened as they
 //! appear and wait behind the old one until it is read to its end.
 
-use super::handle::{self, Handle, Identity};
-use super::partial::{Joiner, Sheet};
-use super::{Follow, Piece, json_file, seek};
+use super::block::{Block, Blocks, Strange};
+use super::format::Spot;
+use super::handle::{self, Found, GUARD, Handle, Identity};
+use super::partial::{Joiner, Sheet, Tally};
+use super::{Follow, Start, seek};
 use crate::batch::{Batch, Item, Key, Reason, Route};
-use crate::position::Resume;
+use crate::position::{Place, Position, Resume};
 use crate::queue::Queue;
-use crate::time::{Reader as Clock, Timestamp};
-use std::borrow::Cow;
+use crate::time::Timestamp;
 use std::collections::VecDeque;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What a read takes while there is a lot to catch up with, ...
 const LARGE: usize = 256 * 1024;
 /// ... and when a file is read as it grows.
 const SMALL: usize = 16 * 1024;
-/// The engine writes no longer record: 16 KiB, each byte escaped to six, and attributes.
-const LONGEST_RECORD: usize = 4 * 1024 * 1024;
 /// Rotated files older than what the engine keeps by any sane setting are not searched for.
 const MOST_FILES: u32 = 1000;
+/// Files held open that wait behind the one being read, ...
+const MOST_HELD: usize = 512;
+/// ... and bytes in them that the disk cannot have back: beyond this the oldest are given up.
+const MOST_PINNED: u64 = 1024 * 1024 * 1024;
 
 /// One container's log.
 pub(super) struct Log {
     key: Key,
-    live: PathBuf,
-    /// Its last part, which every event of the folder is compared with.
+    id: String,
+    folder: PathBuf,
+    spot: Option<Spot>,
+    /// The last part of the live file's path, which every event of its folder is compared with.
     live_name: OsString,
     /// Open files, the one being read first, the live one last.
     chain: VecDeque<Handle>,
-    /// Where reading stopped when the container did; no file is open then.
-    closed: Option<Closed>,
+    /// Where to go on when no file is open.
+    resume: Option<Stop>,
     /// The beginning of a record whose end is not there yet.
     carry: Vec<u8>,
-    /// In a stretch that is no record, looking for the next one.
-    lost: bool,
-    joiner: Joiner,
-    clock: Clock,
+    blocks: Option<Blocks>,
+    joiner: Option<Joiner>,
+    /// Of the oldest line that is not whole.
+    begun_in: Option<File>,
     until: Timestamp,
     /// Everything was read that was there when it was opened, and that was all that was asked for.
     once: bool,
     /// The last read filled its buffer.
     behind: bool,
+    /// At the start of a file that was truncated, where NULs are no log.
+    in_hole: bool,
+    births: Births,
+    /// A loss to be told before the next line.
+    owed: Option<(Reason, Option<u64>)>,
 }
 
-/// The file at which reading stopped.
-struct Closed {
+/// A file, as a position names it.
+#[derive(Clone, Copy, Debug)]
+struct File {
     identity: Identity,
-    written: SystemTime,
-    /// The time of its last record: all that tells it once the engine has compressed it.
-    last: Option<Timestamp>,
-    offset: u64,
+    fingerprint: Option<u64>,
 }
 
-/// A file to be found again among what the engine has made of it.
-struct Known<'a> {
-    identity: Identity,
-    written: SystemTime,
-    /// The time of its last record, which takes a look into it.
-    last: &'a dyn Fn() -> Option<Timestamp>,
-}
-
-impl Known<'_> {
-    fn ends_at(&self, time: Timestamp) -> bool {
-        (self.last)() == Some(time)
+impl File {
+    fn of(handle: &Handle) -> Self {
+        File { identity: handle.identity, fingerprint: handle.fingerprint() }
     }
 }
 
+/// Where reading stopped, in this run or an earlier one.
+#[derive(Clone, Copy, Debug)]
+struct Stop {
+    position: Position,
+    /// What was last written before is older than this file.
+    written: SystemTime,
+}
+
+/// A file to be found again among what the engine has made of it.
+struct Known {
+    file: File,
+    written: SystemTime,
+}
+
+impl Known {
+    /// Numbers of files are given out again; what a record says is not.
+    fn is(&self, handle: &Handle) -> bool {
+        match (self.file.fingerprint, handle.fingerprint()) {
+            (Some(known), Some(found)) => known == found,
+            _ => self.file.identity == handle.identity,
+        }
+    }
+}
+
+/// New files that were told of, beside those that were opened: with `max-file=1` nothing else shows that the engine made
+/// one and removed it before we came.
+#[derive(Default)]
+struct Births {
+    /// Opened less told.
+    balance: i64,
+    /// Until all is heard that was told before the first was opened.
+    is_settled: bool,
+}
+
 /// What a turn of reading gave.
+#[expect(clippy::large_enum_variant, reason = "it is handed on at once, and most are batches")]
 pub(super) enum Turn {
     /// Lines or gaps, and perhaps more behind them.
     Batch(Batch),
@@ -88,20 +123,31 @@ pub(super) enum Turn {
 impl Log {
     /// Not open yet.
     pub(super) fn new(follow: &Follow) -> Self {
-        let live_name = live_name(&follow.id);
+        let resume = follow.position.map(|position| {
+            let newest = position.resume.seen.iter().flatten().map(|seen| seen.time).max();
+            Stop { position, written: newest.map_or(UNIX_EPOCH, system_time) }
+        });
         Log {
             key: follow.key,
-            live: follow.folder.join(&live_name),
-            live_name,
+            id: follow.id.clone(),
+            folder: follow.folder.clone(),
+            spot: None,
+            live_name: OsString::new(),
             chain: VecDeque::new(),
-            closed: None,
+            resume,
             carry: Vec::new(),
-            lost: false,
-            joiner: Joiner::new(follow.max_line_size, follow.window),
-            clock: Clock::default(),
-            until: Timestamp(follow.window.until.0.saturating_add(super::SLACK)),
+            blocks: None,
+            joiner: Some(Joiner::new(follow.max_line_size, follow.window)),
+            begun_in: None,
+            until: match follow.once {
+                true => Timestamp(follow.window.until.0.saturating_add(super::SLACK)),
+                false => Timestamp(i64::MAX),
+            },
             once: follow.once,
             behind: false,
+            in_hole: false,
+            births: Births::default(),
+            owed: None,
         }
     }
 
@@ -110,107 +156,171 @@ impl Log {
         !self.chain.is_empty()
     }
 
-    /// Whether one was, and where it ended is remembered.
+    /// Whether one was.
     pub(super) fn was_open(&self) -> bool {
-        self.closed.is_some()
+        self.blocks.is_some()
+    }
+
+    /// Whether it was asked to read only what was there.
+    pub(super) fn is_once(&self) -> bool {
+        self.once
     }
 
     /// Whether an event about this name may concern it.
-    pub(super) fn is_live_name(&self, name: &std::ffi::OsStr) -> bool {
-        self.live_name == name
+    pub(super) fn is_live_name(&self, name: &OsStr) -> bool {
+        match self.spot {
+            Some(_) => self.live_name == name,
+            None => super::format::is_log_name(name, &self.id),
+        }
+    }
+
+    /// The folder that has to be watched, as far as can be seen: that of the file, or the one it will be made in.
+    pub(super) fn watched(&self) -> PathBuf {
+        match &self.spot {
+            Some(spot) => spot.folder().to_owned(),
+            None => super::format::inner_folder(&self.folder).unwrap_or_else(|| self.folder.clone()),
+        }
     }
 
     /// Opens what is there to be read first. `NotFound` when the engine has not made the file yet.
-    pub(super) fn open(&mut self, start: super::Start) -> io::Result<()> {
-        let mut handles = match self.closed.take() {
-            Some(closed) => self.reopen(closed)?,
-            None => seek::start(&self.live, start)?,
+    pub(super) fn open(&mut self, start: Start) -> io::Result<()> {
+        let spot = match &self.spot {
+            Some(spot) => spot.clone(),
+            None => Spot::find(&self.folder, &self.id).ok_or(io::ErrorKind::NotFound)?,
         };
+        let newest = Handle::open(&spot.live, spot.format)?;
+        self.settle_at(spot);
+        let mut handles = match self.resume {
+            Some(stop) => self.go_on(stop, newest)?,
+            None => seek::start(&self.live()?, newest, start)?,
+        };
+        self.resume = None;
         if let (true, Some(live)) = (self.once, handles.last_mut()) {
             live.end = live.size()?;
         }
-        self.chain = handles.into();
-        self.behind = true;
-        Ok(())
+        self.begin(handles)
     }
 
     /// Reads this from its beginning: it was opened before anybody asked for it.
-    pub(super) fn adopt(&mut self, handle: Handle) {
-        self.chain = VecDeque::from([handle]);
-        self.behind = true;
+    pub(super) fn adopt(&mut self, spot: Spot, handle: Handle) -> io::Result<()> {
+        self.settle_at(spot);
+        self.begin(vec![handle])
     }
 
-    /// Goes on where reading stopped, through what was rotated meanwhile.
-    fn reopen(&mut self, closed: Closed) -> io::Result<Vec<Handle>> {
-        let newest = match Handle::open(&self.live) {
-            Ok(newest) => newest,
-            Err(error) => {
-                self.closed = Some(closed);
-                return Err(error);
-            }
+    /// From now on it is this file.
+    fn settle_at(&mut self, spot: Spot) {
+        if let Some(joiner) = self.joiner.take() {
+            self.blocks = Some(Blocks::new(spot.format, joiner, self.until));
+        }
+        self.live_name = spot.name();
+        self.spot = Some(spot);
+    }
+
+    fn begin(&mut self, mut handles: Vec<Handle>) -> io::Result<()> {
+        for handle in handles.iter_mut().filter(|handle| handle.offset > 0) {
+            handle.guard()?;
+        }
+        self.chain = handles.into();
+        self.arrive();
+        self.births = Births::default();
+        Ok(())
+    }
+
+    fn live(&self) -> io::Result<PathBuf> {
+        self.spot.as_ref().map(|spot| spot.live.clone()).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// The files from where reading stopped on, oldest first.
+    fn go_on(&mut self, stop: Stop, newest: Handle) -> io::Result<Vec<Handle>> {
+        let Stop { position: Position { resume, place, .. }, written } = stop;
+        let live = self.live()?;
+        let Some(joiner) = self.blocks.as_mut().map(|blocks| &mut blocks.joiner) else { return Ok(Vec::new()) };
+        let Some(place) = place else {
+            joiner.rewind(resume);
+            let start = resume.since.map_or(Start::All, Start::Since);
+            return seek::start(&live, newest, start);
         };
-        let known = Known { identity: closed.identity, written: closed.written, last: &|| closed.last };
-        let mut handles = self.back_to(&known, newest)?;
-        if let Some(first) = handles.first_mut().filter(|first| first.identity == closed.identity) {
-            first.offset = closed.offset;
+        let identity = Identity { device: place.device, inode: place.inode };
+        let known = Known { file: File { identity, fingerprint: place.fingerprint }, written };
+        let mut handles = back_to(&live, &known, newest, true)?;
+        let Some(first) = handles.first_mut() else { return Ok(handles) };
+        if !known.is(first) {
+            // Should anything of what is left have been read after all, it is told by its time.
+            joiner.rewind(resume);
+            first.follows_gap = Some(None);
+            return Ok(handles);
         }
-        Ok(handles)
-    }
-
-    /// The live file and those before it, back to the one that is known; oldest first. What the engine has removed
-    /// in between is a gap before the first of them.
-    fn back_to(&self, known: &Known<'_>, newest: Handle) -> io::Result<Vec<Handle>> {
-        let mut handles = vec![newest];
-        let mut is_found = handles[0].identity == known.identity;
-        for number in 1..MOST_FILES {
-            if is_found {
-                break;
-            }
-            let Some(path) = handle::numbered(&self.live, number) else {
-                // Between two steps of a rotation the first number stands for nothing.
-                if number == 1 {
-                    continue;
-                }
-                break;
-            };
-            match Handle::open(&path) {
-                // What was a file's number a moment ago may be the one before it by now.
-                Ok(handle) if handles.iter().any(|other| other.identity == handle.identity) => {}
-                // With `max-file=1` the known file is unlinked at once, and what lies in numbered files may be older.
-                Ok(handle) if handle.written < known.written => break,
-                Ok(handle)
-                    if handle.plain().is_none() && handle.last_time().is_some_and(|last| known.ends_at(last)) =>
-                {
-                    is_found = true;
-                }
-                Ok(handle) => {
-                    is_found = handle.identity == known.identity;
-                    handles.push(handle);
-                }
-                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
-                Err(error) => return Err(error),
-            }
+        if !first.skip_to(place.offset)? {
+            joiner.rewind(resume);
+            self.owed = Some((Reason::Truncated, None));
+            first.start_over()?;
+            return Ok(handles);
         }
-        if !is_found && let [_, .., oldest] = handles.as_mut_slice() {
-            oldest.follows_gap = true;
-        }
-        handles.reverse();
+        let high = resume.seen.map(|seen| seen.map_or(Timestamp(i64::MIN), |seen| seen.high));
+        joiner.start(Tally { last: place.before, ..Tally::default() }, place.passed, high);
         Ok(handles)
     }
 
     /// The live name has a new file behind it, perhaps: opens it, and any that came and went in between.
     pub(super) fn follow_rotation(&mut self) -> io::Result<()> {
-        let Some(newest) = self.chain.back() else { return Ok(()) };
+        let (Some(newest), Some(spot)) = (self.chain.back(), &self.spot) else { return Ok(()) };
         let identity = newest.identity;
-        if self.once || handle::identity(&self.live)? == identity {
+        if self.once || handle::identity(&spot.live)? == identity {
             return Ok(());
         }
-        let last = || seek::last_time(newest).ok().flatten();
-        let known = Known { identity, written: newest.last_written()?, last: &last };
-        let found = self.back_to(&known, Handle::open(&self.live)?)?;
-        let fresh = found.into_iter().filter(|handle| handle.identity != identity);
-        self.chain.extend(fresh);
+        let known = Known { file: File::of(newest), written: newest.last_written()? };
+        let found = back_to(&spot.live, &known, Handle::open(&spot.live, spot.format)?, false)?;
+        let fresh: Vec<Handle> = found.into_iter().filter(|handle| handle.identity != identity).collect();
+        self.births.balance += i64::try_from(fresh.len()).unwrap_or(i64::MAX);
+        if fresh.iter().any(|handle| handle.follows_gap.is_some()) {
+            self.births.is_settled = false;
+        }
+        for handle in fresh {
+            if let Some(replaced) = self.chain.back_mut() {
+                replaced.pinned = replaced.size()?.unwrap_or(0);
+            }
+            self.chain.push_back(handle);
+        }
+        self.give_up_oldest();
         Ok(())
+    }
+
+    /// So many new files were told of. Whatever was told before this call has been taken into account by its end.
+    pub(super) fn heard_of(&mut self, births: u32) {
+        self.births.balance -= i64::from(births);
+        let missed = -self.births.balance;
+        if !self.births.is_settled {
+            // The first file may have been told of as well, before it was opened.
+            self.births.balance = self.births.balance.max(0);
+            self.births.is_settled = true;
+        } else if missed > 0 {
+            self.births.balance = 0;
+            match self.chain.back_mut().filter(|newest| newest.offset == 0) {
+                Some(newest) => newest.follows_gap = Some(None),
+                None => self.owed = Some((Reason::RotatedAway, None)),
+            }
+        }
+    }
+
+    /// Not everything was told.
+    pub(super) fn misheard(&mut self) {
+        self.births.is_settled = false;
+    }
+
+    /// What waits is bounded: the disk is not ours, nor are all descriptors.
+    fn give_up_oldest(&mut self) {
+        let waiting = |chain: &VecDeque<Handle>| chain.iter().map(|handle| handle.pinned).sum::<u64>();
+        let (mut lost, mut any) = (Some(0), false);
+        while self.chain.len() > 1 && (self.chain.len() > MOST_HELD || waiting(&self.chain) > MOST_PINNED) {
+            let Some(oldest) = self.chain.pop_front() else { break };
+            let unread = oldest.plain().map(|_| oldest.pinned.saturating_sub(oldest.offset - self.carry.len() as u64));
+            lost = lost.zip(unread).map(|(lost, unread)| lost + unread);
+            any = true;
+            self.leave();
+        }
+        if let (true, Some(first)) = (any, self.chain.front_mut()) {
+            first.follows_gap = Some(lost);
+        }
     }
 
     /// Bytes that are there to be read and have not been; asks the file system.
@@ -229,55 +339,97 @@ impl Log {
 
     /// Reads one block and takes it apart.
     pub(super) fn turn(&mut self, queue: &Queue) -> io::Result<Turn> {
+        if let Some((reason, lost)) = self.take_owed() {
+            return Ok(self.told(|log, sheet| log.gap(reason, lost, sheet)));
+        }
         let size = if self.behind { LARGE } else { SMALL };
-        let (mut bytes, lines) = queue.buffer(size.max(self.carry.len() + SMALL));
-        let held = self.carry.len();
-        bytes[..held].copy_from_slice(&self.carry);
-        let read = loop {
-            let Some(file) = self.chain.front_mut() else { return Ok(Turn::End) };
-            if std::mem::take(&mut file.follows_gap) {
-                return Ok(self.told(|log, sheet| log.joiner.gap(Reason::RotatedAway, None, sheet)));
-            }
-            let read = file.read(&mut bytes[held..])?;
-            if read > 0 || !self.next_file() {
-                break read;
-            }
-            if held > self.carry.len() {
-                // The finished file ended inside a record: told with the next batch.
-                return Ok(self.told(|log, sheet| log.joiner.gap(Reason::Corrupt, Some(held as u64), sheet)));
-            }
-        };
-        if read == 0 {
+        let (mut bytes, lines) = queue.buffer(size.max(GUARD + self.carry.len() + SMALL));
+        let held = GUARD + self.carry.len();
+        bytes[GUARD..held].copy_from_slice(&self.carry);
+        let Some(file) = self.chain.front_mut() else {
             queue.finish_unused(bytes, lines);
-            return if self.was_truncated()? {
-                Ok(self.told(|log, sheet| log.joiner.gap(Reason::Truncated, None, sheet)))
-            } else {
-                Ok(Turn::End)
-            };
+            return Ok(Turn::End);
+        };
+        let offset = file.offset - self.carry.len() as u64;
+        let shown_from = file.shown_from;
+        match file.read(&mut bytes, held)? {
+            Found::Bytes(0) => {
+                queue.finish_unused(bytes, lines);
+                Ok(self.next_file())
+            }
+            Found::Bytes(read) => {
+                let filled = held + read;
+                self.behind = filled == bytes.len();
+                let from = self.skip_hole(&bytes[..filled])?;
+                let offset = offset + (from - GUARD) as u64;
+                let block = Block { bytes: &bytes[..filled], from, offset, shown_from };
+                let mut batch = Batch::new(self.key, Route::File, Vec::new(), lines);
+                let taken = self.take_apart(block, &mut batch)?;
+                self.carry.clear();
+                self.carry.extend_from_slice(&bytes[taken..filled]);
+                batch.bytes = bytes;
+                Ok(self.finished(batch, queue))
+            }
+            Found::Rewritten => {
+                queue.finish_unused(bytes, lines);
+                file.start_over()?;
+                self.carry.clear();
+                (self.behind, self.in_hole) = (true, true);
+                self.jump();
+                Ok(self.told(|log, sheet| log.gap(Reason::Truncated, None, sheet)))
+            }
         }
-        let filled = held + read;
-        self.behind = filled == bytes.len();
-        self.carry.clear();
-        let mut batch = Batch::new(self.key, Route::File, Vec::new(), lines);
-        let taken = self.take_apart(&bytes[..filled], &mut Sheet::of(&mut batch));
-        self.carry.extend_from_slice(&bytes[taken..filled]);
-        batch.bytes = bytes;
-        if batch.is_empty() {
+    }
+
+    fn take_owed(&mut self) -> Option<(Reason, Option<u64>)> {
+        let rotated_away = |file: &mut Handle| file.follows_gap.take().map(|lost| (Reason::RotatedAway, lost));
+        self.owed.take().or_else(|| rotated_away(self.chain.front_mut()?))
+    }
+
+    fn take_apart(&mut self, block: Block<'_>, batch: &mut Batch) -> io::Result<usize> {
+        let Some(blocks) = &mut self.blocks else { return Ok(block.from) };
+        let taken = blocks.take(block, &mut Sheet::of(batch));
+        if let (Some(begun), Some(file)) = (blocks.begun().filter(|begun| begun.is_new), self.chain.front()) {
+            begun.is_new = false;
+            self.begun_in = Some(File::of(file));
+        }
+        if blocks.is_past() {
+            self.stop_early();
+        }
+        taken.map_err(|Strange| io::Error::new(io::ErrorKind::InvalidData, "its log file has an unknown form"))
+    }
+
+    /// What a truncated file has at its start is a hole up to where its writer goes on, and the rest of that block.
+    fn skip_hole(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let (true, Some(file)) = (self.in_hole, self.chain.front_mut()) else { return Ok(GUARD) };
+        let from = GUARD + file.format.nuls(&bytes[GUARD..]);
+        if from == bytes.len() {
+            file.skip_hole()?;
+        }
+        self.in_hole = bytes[from..].iter().all(|byte| *byte == 0);
+        Ok(from)
+    }
+
+    fn finished(&mut self, mut batch: Batch, queue: &Queue) -> Turn {
+        batch.position = self.position();
+        if batch.is_empty() && batch.position.is_none() {
             queue.finish_unused(batch.bytes, batch.lines);
-            return Ok(Turn::Nothing);
+            return Turn::Nothing;
         }
-        Ok(Turn::Batch(batch))
+        Turn::Batch(batch)
     }
 
     /// The last piece of a line, when the container has died and its log was read to the end.
     pub(super) fn flush(&mut self) -> Option<Item> {
-        match self.told(|log, sheet| {
-            if !log.carry.is_empty() && !log.once {
-                log.joiner.gap(Reason::Corrupt, Some(log.carry.len() as u64), sheet);
+        let told = self.told(|log, sheet| {
+            let carried = log.carry.len() as u64;
+            let Some(blocks) = &mut log.blocks else { return };
+            if carried > 0 && !log.once {
+                blocks.joiner.gap(Reason::Corrupt, Some(carried), sheet);
             }
-            log.carry.clear();
-            log.joiner.flush_all(sheet);
-        }) {
+            blocks.joiner.flush_all(sheet);
+        });
+        match told {
             Turn::Batch(batch) => Some(Item::Lines(batch)),
             Turn::Nothing | Turn::End => None,
         }
@@ -285,116 +437,99 @@ impl Log {
 
     /// Gives the descriptor back and remembers where to go on.
     pub(super) fn close(&mut self) {
-        if let Some(file) = self.chain.back() {
-            self.closed = Some(Closed {
-                identity: file.identity,
-                written: file.last_written().unwrap_or(file.written),
-                last: seek::last_time(file).ok().flatten(),
-                offset: file.offset - self.carry.len() as u64,
-            });
+        if let (Some(position), Some(file)) = (self.position(), self.chain.back()) {
+            self.resume = Some(Stop { position, written: file.last_written().unwrap_or(file.written) });
         }
         self.chain.clear();
         self.carry.clear();
     }
 
-    /// How far it has come, for another route to go on from.
-    pub(super) fn position(&self) -> Resume {
-        self.joiner.position()
+    /// How far it has come; `None` when nothing is known yet that could be gone on from.
+    pub(super) fn position(&mut self) -> Option<Position> {
+        let Some(file) = self.chain.front() else { return self.resume.map(|stop| stop.position) };
+        let blocks = self.blocks.as_mut()?;
+        let offset = file.offset - self.carry.len() as u64;
+        if offset < file.shown_from {
+            return None;
+        }
+        let begun = blocks.begun().copied();
+        let joiner = &blocks.joiner;
+        let resume = joiner.position();
+        let place = |file: File, offset, tally: Tally| {
+            let Identity { device, inode } = file.identity;
+            let passed = joiner.passed_since(&tally);
+            Place { device, inode, fingerprint: file.fingerprint, offset, before: tally.last, passed }
+        };
+        let place = match begun {
+            // Only the times tell what comes again.
+            _ if joiner.is_rewound() => None,
+            Some(begun) => self.begun_in.map(|file| place(file, begun.offset, begun.tally)),
+            None => Some(place(File::of(file), offset, joiner.tally())),
+        };
+        Some(Position { route: Route::File, resume, place })
     }
 
-    /// A loss that is no fault of the bytes.
-    pub(super) fn unreadable(&mut self) -> Option<Item> {
-        match self.told(|log, sheet| log.joiner.gap(Reason::Unreadable, None, sheet)) {
-            Turn::Batch(batch) => Some(Item::Lines(batch)),
-            Turn::Nothing | Turn::End => None,
+    /// How far it has come, for a route that has no files.
+    pub(super) fn resume(&self) -> Resume {
+        self.blocks.as_ref().map_or_else(
+            || self.resume.map(|stop| stop.position.resume).unwrap_or_default(),
+            |blocks| blocks.joiner.position(),
+        )
+    }
+
+    fn gap(&mut self, reason: Reason, lost: Option<u64>, sheet: &mut Sheet<'_>) {
+        if let Some(blocks) = &mut self.blocks {
+            blocks.joiner.gap(reason, lost, sheet);
         }
     }
 
     fn told(&mut self, tell: impl FnOnce(&mut Self, &mut Sheet<'_>)) -> Turn {
         let mut batch = Batch::new(self.key, Route::File, Vec::new(), Vec::new());
         tell(self, &mut Sheet::of(&mut batch));
-        if batch.is_empty() { Turn::Nothing } else { Turn::Batch(batch) }
+        if batch.is_empty() {
+            return Turn::Nothing;
+        }
+        batch.position = self.position();
+        Turn::Batch(batch)
     }
 
     /// Goes to the next file when the one being read has come to its last end.
-    fn next_file(&mut self) -> bool {
+    fn next_file(&mut self) -> Turn {
+        self.behind = false;
         if self.chain.len() < 2 {
-            return false;
+            return Turn::End;
         }
+        let torn = self.carry.len() as u64;
+        let told = match torn {
+            0 => Turn::Nothing,
+            // The finished file ended inside a record.
+            _ => self.told(|log, sheet| log.gap(Reason::Corrupt, Some(torn), sheet)),
+        };
         self.chain.pop_front();
+        self.leave();
+        told
+    }
+
+    /// The file that was read is left behind.
+    fn leave(&mut self) {
         self.carry.clear();
+        self.jump();
+        self.arrive();
+    }
+
+    fn arrive(&mut self) {
         self.behind = true;
-        self.joiner.muted = false;
-        true
-    }
-
-    fn was_truncated(&mut self) -> io::Result<bool> {
-        let Some(file) = self.chain.front_mut() else { return Ok(false) };
-        let truncated = file.end.is_none() && file.size()?.is_some_and(|size| size < file.offset);
-        if truncated {
-            file.offset = 0;
-            self.carry.clear();
-            self.behind = true;
-        }
-        Ok(truncated)
-    }
-
-    /// Hands every whole record to the joiner; returns how many bytes that were.
-    fn take_apart(&mut self, bytes: &[u8], sheet: &mut Sheet<'_>) -> usize {
-        let mut from = if self.lost { self.find_record(bytes, sheet) } else { 0 };
-        if let Some(last) = memchr::memrchr(b'\n', &bytes[from..]) {
-            let end = from + last + 1;
-            let shown_from =
-                self.chain.front().map_or(0, |file| (file.shown_from + bytes.len() as u64).saturating_sub(file.offset));
-            let is_text = simdutf8::basic::from_utf8(&bytes[from..end]).is_ok();
-            let muted = usize::try_from(shown_from).unwrap_or(usize::MAX).clamp(from, end);
-            self.joiner.muted = true;
-            self.records(bytes, from..muted, is_text, sheet);
-            self.joiner.muted = false;
-            self.records(bytes, muted..end, is_text, sheet);
-            from = end;
-        }
-        if bytes.len() - from > LONGEST_RECORD {
-            self.joiner.gap(Reason::Corrupt, Some((bytes.len() - from) as u64), sheet);
-            self.lost = true;
-            from = bytes.len();
-        }
-        from
-    }
-
-    /// Past a stretch that is no record: behind its newline, or where a record starts inside it.
-    fn find_record(&mut self, bytes: &[u8], sheet: &mut Sheet<'_>) -> usize {
-        let newline = memchr::memchr(b'\n', bytes).map(|at| at + 1);
-        let record = json_file::find(bytes);
-        let found = newline.into_iter().chain(record).min();
-        self.lost = found.is_none();
-        let end = found.unwrap_or(bytes.len());
-        self.joiner.gap(Reason::Corrupt, Some(end as u64), sheet);
-        end
-    }
-
-    /// Takes the lines of a range apart; the range starts and ends where a line does.
-    fn records(&mut self, bytes: &[u8], range: std::ops::Range<usize>, is_text: bool, sheet: &mut Sheet<'_>) {
-        let mut from = range.start;
-        for newline in memchr::memchr_iter(b'\n', &bytes[range.clone()]) {
-            let end = range.start + newline;
-            let record = &bytes[from..end];
-            let valid = is_text || std::str::from_utf8(record).is_ok();
-            match if valid { json_file::decode(record, &mut self.clock) } else { None } {
-                Some(piece) => self.push(piece, from, sheet),
-                None => self.salvage(&bytes[from..end], from, sheet),
-            }
-            from = end + 1;
+        self.in_hole = self.chain.front().is_some_and(|file| file.offset == 0 && file.begins_with_a_hole());
+        if let (true, Some(file)) = (self.in_hole, self.chain.front_mut()) {
+            // Where it cannot be asked for, it is read.
+            let _ = file.start_over();
         }
     }
 
-    #[inline]
-    fn push(&mut self, piece: Piece<'_>, record: usize, sheet: &mut Sheet<'_>) {
-        if piece.time > self.until && self.once {
-            self.stop_early();
+    fn jump(&mut self) {
+        if let Some(blocks) = &mut self.blocks {
+            blocks.jump();
         }
-        let at = matches!(piece.text, Cow::Borrowed(_)).then_some(record + json_file::MESSAGE_AT);
-        self.joiner.push(piece, at, sheet);
     }
 
     /// Nothing behind this can be wanted any more.
@@ -405,36 +540,51 @@ impl Log {
             file.end = Some(file.offset);
         }
     }
+}
 
-    /// A line that is no record may hold one behind its damage: NULs of a power cut, half a record of a full disk.
-    #[cold]
-    fn salvage(&mut self, line: &[u8], at: usize, sheet: &mut Sheet<'_>) {
-        let mut from = 0;
-        while let Some(next) = json_file::resync(&line[from..]) {
-            from += next;
-            let record = &line[from..];
-            if std::str::from_utf8(record).is_ok()
-                && let Some(piece) = json_file::decode(record, &mut self.clock)
-            {
-                self.joiner.gap(Reason::Corrupt, Some(from as u64), sheet);
-                return self.push(piece, at + from, sheet);
-            }
+/// The live file and those before it, back to the one that is known; oldest first. What the engine has removed in between
+/// is a gap before the first of them. `with_known`: also when what is left of the known one is compressed.
+fn back_to(live: &Path, known: &Known, newest: Handle, with_known: bool) -> io::Result<Vec<Handle>> {
+    let format = newest.format;
+    let mut is_found = known.is(&newest);
+    let mut handles = vec![newest];
+    for number in 1..MOST_FILES {
+        if is_found {
+            break;
         }
-        self.joiner.gap(Reason::Corrupt, Some(line.len() as u64 + 1), sheet);
+        let Some(path) = handle::numbered(live, number) else {
+            // Between two steps of a rotation the first number stands for nothing.
+            if number == 1 {
+                continue;
+            }
+            break;
+        };
+        match Handle::open(&path, format) {
+            // What was a file's number a moment ago may be the one before it by now.
+            Ok(handle) if handles.iter().any(|other| other.identity == handle.identity) => {}
+            Ok(handle) => {
+                is_found = known.is(&handle);
+                // With `max-file=1` the known file is unlinked at once, and what lies in numbered files may be older.
+                if !is_found && handle.written < known.written {
+                    break;
+                }
+                if !is_found || with_known {
+                    handles.push(handle);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+            Err(error) => return Err(error),
+        }
     }
-
-    /// Whether it was asked to read only what was there.
-    pub(super) fn is_once(&self) -> bool {
-        self.once
+    if !is_found && let [_, .., oldest] = handles.as_mut_slice() {
+        oldest.follows_gap = Some(None);
     }
+    handles.reverse();
+    Ok(handles)
 }
 
-/// The file the engine writes now.
-pub(super) fn live_name(id: &str) -> OsString {
-    OsString::from(format!("{id}-json.log"))
-}
-
-/// Where a container's log lies, for the engine to see which route to take.
-pub fn path(folder: &Path, id: &str) -> PathBuf {
-    folder.join(live_name(id))
+fn system_time(time: Timestamp) -> SystemTime {
+    let nanos = u64::try_from(time.0).unwrap_or(0);
+    // A file's time has the clock's tick, a record's its nanoseconds.
+    (UNIX_EPOCH + Duration::from_nanos(nanos)).checked_sub(Duration::from_secs(1)).unwrap_or(UNIX_EPOCH)
 }

@@ -5,22 +5,34 @@
 //! The engine that we are connected to names the paths; it may be hostile and we may be root. So nothing is opened that
 //! is not a regular file of exactly this name, not through a link at its end, and not unless it begins like a record.
 
+use super::format::Format;
 use crate::time::Timestamp;
 use flate2::read::MultiGzDecoder;
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
+use sha2::{Digest, Sha256};
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
+
+/// Of what stands before the offset, so many bytes are looked at again with each read: the end of a record, with its
+/// time in nanoseconds. Other bytes there mean that the file was truncated and written anew.
+pub(super) const GUARD: usize = 32;
+/// The first record is looked for in the first bytes of a file, ...
+const NEAR: usize = 4 * 1024;
+/// ... and if it is longer, in so many.
+const FAR: usize = 256 * 1024;
 
 /// What a file is, whatever its name has become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Identity {
-    device: u64,
-    inode: u64,
+    pub(super) device: u64,
+    pub(super) inode: u64,
 }
 
 impl Identity {
@@ -33,28 +45,64 @@ impl Identity {
 #[derive(Debug)]
 pub(super) struct Handle {
     content: Content,
+    pub(super) format: Format,
     pub(super) identity: Identity,
     /// When it was last written, as of its opening.
     pub(super) written: SystemTime,
-    /// What came between the file before and this one is lost.
-    pub(super) follows_gap: bool,
+    /// What came between the file before and this one is lost: so many bytes, where that is known.
+    pub(super) follows_gap: Option<Option<u64>>,
     /// Bytes of log taken so far.
     pub(super) offset: u64,
     /// Reading stops here, where it does.
     pub(super) end: Option<u64>,
     /// Lines that end before this offset are read but not shown.
     pub(super) shown_from: u64,
+    /// Bytes in it when another took its place.
+    pub(super) pinned: u64,
+    /// What stands before the offset.
+    guard: [u8; GUARD],
+    guarded: usize,
+    fingerprint: Cell<Option<u64>>,
+    begins_with_nul: bool,
 }
 
 #[derive(Debug)]
 enum Content {
     Plain(File),
-    Compressed(Box<MultiGzDecoder<File>>),
+    Compressed(Arc<File>, Box<MultiGzDecoder<FromStart>>),
+}
+
+/// Reads a file from its beginning, whoever else reads it.
+#[derive(Debug)]
+struct FromStart {
+    file: Arc<File>,
+    offset: u64,
+}
+
+impl Read for FromStart {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read_at(into, self.offset)?;
+        self.offset += read as u64;
+        Ok(read)
+    }
+}
+
+fn unpacked(file: &Arc<File>) -> MultiGzDecoder<FromStart> {
+    MultiGzDecoder::new(FromStart { file: Arc::clone(file), offset: 0 })
+}
+
+/// What a read found.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// So many bytes; none at the end as it is now.
+    Bytes(usize),
+    /// Other bytes stand where we have been.
+    Rewritten,
 }
 
 impl Handle {
     /// Opens a file as it lies.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(super) fn open(path: &Path, format: Format) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let open = |flags| rustix::fs::open(path, flags, Mode::empty());
         // A growing file is always newer than its last access, so that each read would write the inode.
@@ -68,26 +116,43 @@ impl Handle {
         if !metadata.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        let identity = Identity::of(&metadata);
+        let mut begins_with_nul = false;
         let content = if path.extension() == Some(OsStr::new("gz")) {
-            Content::Compressed(Box::new(MultiGzDecoder::new(file)))
+            let file = Arc::new(file);
+            let decoder = Box::new(unpacked(&file));
+            Content::Compressed(file, decoder)
         } else {
             let mut first = [0];
             // A hole of NULs stands at the start when somebody truncated a file that the engine writes at an offset.
-            if file.read_at(&mut first, 0)? == 1 && first != *b"{" && first != [0] {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "not a json-file log"));
+            let has_first = file.read_at(&mut first, 0)? == 1;
+            begins_with_nul = has_first && first == [0];
+            if has_first && !format.begins_with(first[0]) && !begins_with_nul {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "not a log of the engine"));
             }
             Content::Plain(file)
         };
-        let written = metadata.modified()?;
-        Ok(Handle { content, identity, written, follows_gap: false, offset: 0, end: None, shown_from: 0 })
+        Ok(Handle {
+            content,
+            format,
+            identity: Identity::of(&metadata),
+            written: metadata.modified()?,
+            follows_gap: None,
+            offset: 0,
+            end: None,
+            shown_from: 0,
+            pinned: 0,
+            guard: [0; GUARD],
+            guarded: 0,
+            fingerprint: Cell::new(None),
+            begins_with_nul,
+        })
     }
 
     /// The file, where bytes can be read at any place.
     pub(super) fn plain(&self) -> Option<&File> {
         match &self.content {
             Content::Plain(file) => Some(file),
-            Content::Compressed(_) => None,
+            Content::Compressed(..) => None,
         }
     }
 
@@ -109,30 +174,135 @@ impl Handle {
         struct Extra {
             last_time: String,
         }
-        let Content::Compressed(decoder) = &self.content else { return None };
+        let Content::Compressed(_, decoder) = &self.content else { return None };
         let extra: Extra = serde_json::from_slice(decoder.header()?.extra()?).ok()?;
         Timestamp::parse(extra.last_time.as_bytes())
     }
 
-    /// The next bytes; none at the end as it is now.
-    pub(super) fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+    /// Of its first record, which holds a time in nanoseconds: the same for a file, its copies, and what the engine
+    /// has compressed it to. `None` while it has no record.
+    pub(super) fn fingerprint(&self) -> Option<u64> {
+        if self.fingerprint.get().is_none() {
+            let found = [NEAR, FAR].into_iter().find_map(|size| self.first_record(size));
+            self.fingerprint.set(found);
+        }
+        self.fingerprint.get()
+    }
+
+    fn first_record(&self, size: usize) -> Option<u64> {
+        let mut bytes = vec![0; size];
+        let read = match &self.content {
+            Content::Plain(file) => file.read_at(&mut bytes, 0).ok()?,
+            Content::Compressed(file, _) => read_full(&mut unpacked(file), &mut bytes).ok()?,
+        };
+        let end = self.format.first_end(&bytes[..read])?;
+        let digest: [u8; 32] = Sha256::digest(&bytes[..end]).into();
+        digest.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
+    }
+
+    /// Goes to a place in it: reads up to there, where there is no other way. Whether it has that place.
+    pub(super) fn skip_to(&mut self, offset: u64) -> io::Result<bool> {
+        if let Some(size) = self.size()? {
+            self.offset = offset.min(size);
+            return Ok(size >= offset);
+        }
+        let mut block = vec![0; FAR];
+        while self.offset < offset {
+            let left = usize::try_from(offset - self.offset).unwrap_or(usize::MAX).min(block.len());
+            if self.read(&mut block[..left], 0)? == Found::Bytes(0) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Remembers what stands before the offset.
+    pub(super) fn guard(&mut self) -> io::Result<()> {
+        let Content::Plain(file) = &self.content else { return Ok(()) };
+        let length = usize::try_from(self.offset).unwrap_or(usize::MAX).min(GUARD);
+        self.guarded = file.read_at(&mut self.guard[..length], self.offset - length as u64)?;
+        Ok(())
+    }
+
+    /// Starts over.
+    pub(super) fn start_over(&mut self) -> io::Result<()> {
+        self.offset = 0;
+        self.skip_hole()?;
+        self.guard()
+    }
+
+    /// Goes to where there is something behind the offset: whoever writes at an offset into a file that was truncated
+    /// leaves a hole before it. Where holes cannot be asked for, or none is there, it stays.
+    pub(super) fn skip_hole(&mut self) -> io::Result<()> {
+        let Content::Plain(file) = &self.content else { return Ok(()) };
+        if let Ok(offset) = rustix::fs::seek(file, SeekFrom::Data(self.offset)) {
+            self.offset = offset;
+        }
+        self.guard()
+    }
+
+    /// Whether it was truncated under a writer that went on at its offset.
+    pub(super) fn begins_with_a_hole(&self) -> bool {
+        let data = || self.plain().and_then(|file| rustix::fs::seek(file, SeekFrom::Data(0)).ok());
+        self.begins_with_nul && data().is_some_and(|offset| offset > 0)
+    }
+
+    /// The next bytes, into `into` from `held` on, where at least [`GUARD`] bytes have to be free before: they are
+    /// written over.
+    pub(super) fn read(&mut self, into: &mut [u8], held: usize) -> io::Result<Found> {
         let left =
             self.end.map_or(usize::MAX, |end| usize::try_from(end.saturating_sub(self.offset)).unwrap_or(usize::MAX));
-        let room = into.len().min(left);
-        let into = &mut into[..room];
-        let read = loop {
-            let read = match &mut self.content {
-                Content::Plain(file) => file.read_at(into, self.offset),
-                Content::Compressed(decoder) => decoder.read(into),
-            };
-            match read {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => break read?,
-            }
+        let room = (into.len() - held).min(left);
+        let read = match &mut self.content {
+            Content::Plain(_) => match self.read_guarded(&mut into[..held + room], held)? {
+                Found::Bytes(read) => read,
+                Found::Rewritten => return Ok(Found::Rewritten),
+            },
+            Content::Compressed(_, decoder) => uninterrupted(|| decoder.read(&mut into[held..held + room]))?,
         };
         self.offset += read as u64;
-        Ok(read)
+        Ok(Found::Bytes(read))
     }
+
+    fn read_guarded(&mut self, into: &mut [u8], held: usize) -> io::Result<Found> {
+        let Content::Plain(file) = &self.content else { return Ok(Found::Bytes(0)) };
+        let guarded = self.guarded.min(held);
+        let expected = &self.guard[self.guarded - guarded..self.guarded];
+        let from = held - guarded;
+        let read = uninterrupted(|| file.read_at(&mut into[from..], self.offset - guarded as u64))?;
+        if into[from..from + read.min(guarded)] != expected[..] {
+            return Ok(Found::Rewritten);
+        }
+        let fresh = read - guarded;
+        let filled = held + fresh;
+        let kept = (guarded + fresh).min(GUARD);
+        if fresh > 0 {
+            self.guard[..kept].copy_from_slice(&into[filled - kept..filled]);
+            self.guarded = kept;
+        }
+        Ok(Found::Bytes(fresh))
+    }
+}
+
+fn uninterrupted(mut read: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match read() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => return read,
+        }
+    }
+}
+
+/// As many bytes as there are and fit.
+fn read_full(from: &mut impl Read, into: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < into.len() {
+        match uninterrupted(|| from.read(&mut into[filled..]))? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    Ok(filled)
 }
 
 /// What lies at a path now.
@@ -148,23 +318,4 @@ pub(super) fn numbered(live: &Path, number: u32) -> Option<PathBuf> {
         PathBuf::from(name)
     };
     [with(""), with(".gz")].into_iter().find(|path| path.symlink_metadata().is_ok())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs::FileTimes;
-    use std::time::{Duration, UNIX_EPOCH};
-
-    #[test]
-    fn reading_leaves_the_access_time_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("log");
-        std::fs::write(&path, "{}\n").unwrap();
-        let long_ago = UNIX_EPOCH + Duration::from_secs(1);
-        File::options().append(true).open(&path).unwrap().set_times(FileTimes::new().set_accessed(long_ago)).unwrap();
-        let mut handle = Handle::open(&path).unwrap();
-        assert_eq!(handle.read(&mut [0; 16]).unwrap(), 3);
-        assert_eq!(std::fs::metadata(&path).unwrap().accessed().unwrap(), long_ago);
-    }
 }

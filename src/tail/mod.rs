@@ -1,14 +1,17 @@
 //! Tails: from what the engine writes to lines.
 //!
 //! `reader` is one thread that follows the files of all containers ([`Reader`]); `file` is one container's chain of
-//! them, `handle` one file, `seek` where to start in it, `watcher` how it is told that they grow,
-//! `scout` who is new. `json_file` takes a
-//! record apart, `partial` puts lines together. `stream` does the same for what comes over the API ([`Frames`]).
-//! Both routes end in batches on the one queue.
+//! them, `handle` one file, `seek` where to start in it, `watcher` how it is told that they grow, `scout` who is new.
+//! `format` knows the two forms of files, `block` takes a block of one apart, `json_file` and `local` one record, and
+//! `partial` puts lines together. `stream` does the same for what comes over the API ([`Frames`]). Both routes end in
+//! batches on the one queue.
 
+mod block;
 mod file;
+mod format;
 mod handle;
 mod json_file;
+mod local;
 mod partial;
 mod reader;
 mod scout;
@@ -16,7 +19,7 @@ mod seek;
 mod stream;
 mod watcher;
 
-pub use file::path;
+pub use format::has_log;
 pub use partial::Window;
 pub use reader::{Command, Follow, Reader, Report, Wake, can_read};
 pub use stream::{Error, Frames};

@@ -11,7 +11,7 @@ use super::partial::Window;
 use super::scout::Scout;
 use super::watcher::{Happening, Watch, Watcher};
 use crate::batch::{Item, Key};
-use crate::position::Resume;
+use crate::position::{Position, Resume};
 use crate::queue::Queue;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
 use rustix::fd::{AsFd, OwnedFd};
@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 /// How often files are looked at that inotify should have told of, ...
 const SAFETY_LOOK: Duration = Duration::from_secs(5);
-/// ... and those that no watch could be had for.
+/// ... and those that no watch or no descriptor could be had for.
 const UNWATCHED_LOOK: Duration = Duration::from_secs(1);
 /// When this many times in a row ...
 const THICK: u32 = 4;
@@ -48,6 +48,8 @@ pub struct Follow {
     pub folder: PathBuf,
     /// Where to start when it was not followed before.
     pub start: Start,
+    /// Where to go on when it was.
+    pub position: Option<Position>,
     /// Which lines are wanted.
     pub window: Window,
     /// Bytes beyond which a message is cut.
@@ -84,12 +86,15 @@ pub enum Command {
 /// What the reader tells the engine.
 #[derive(Debug)]
 pub enum Report {
-    /// This container's file cannot be read, or not any further than this.
-    Refused(Key, io::Error, Resume),
+    /// This container's file cannot be read, or not any further than this. Where it has died, what is to be told behind
+    /// its last line.
+    Refused(Key, io::Error, Resume, Option<Vec<Item>>),
     /// What was asked for of this container was read to its end.
     Finished(Key),
     /// There are no inotify watches left: such files are looked at every second.
     NoWatches,
+    /// There are no descriptors left: files wait to be opened until there are.
+    NoDescriptors,
 }
 
 /// Wakes the reader.
@@ -125,19 +130,35 @@ pub struct Reader {
     scout: Scout,
     /// Those with something to read, or an end to come to.
     ready: VecDeque<Key>,
+    /// Opened since events were last taken.
+    new: Vec<Key>,
     unwatched: usize,
+    starved: usize,
     told_no_watches: bool,
+    told_no_descriptors: bool,
 }
 
 struct Entry {
     log: Log,
-    folder: PathBuf,
     start: Start,
     watch: Option<Watch>,
+    /// The folder that the watch is on.
+    watched: PathBuf,
+    /// Its file could not be opened for lack of descriptors.
+    is_starved: bool,
     is_ready: bool,
     is_held: bool,
     ending: Option<Ending>,
     on_open: Vec<Item>,
+}
+
+impl Entry {
+    /// What is told when its file is open: where that is, before the first line.
+    fn announcement(&mut self, key: Key) -> Vec<Item> {
+        let mut items = std::mem::take(&mut self.on_open);
+        items.extend(self.log.position().map(|position| Item::Place(key, position)));
+        items
+    }
 }
 
 struct Ending {
@@ -165,8 +186,11 @@ impl Reader {
             watches: HashMap::new(),
             scout: Scout::default(),
             ready: VecDeque::new(),
+            new: Vec::new(),
             unwatched: 0,
+            starved: 0,
             told_no_watches: false,
+            told_no_descriptors: false,
         })
     }
 
@@ -190,12 +214,13 @@ impl Reader {
             if !self.take_commands() {
                 return;
             }
-            if self.unwatched > 0 {
+            if self.unwatched + self.starved > 0 {
                 next_look = next_look.min(Instant::now() + UNWATCHED_LOOK);
             }
             if Instant::now() >= next_look {
                 self.look();
-                next_look = Instant::now() + if self.unwatched > 0 { UNWATCHED_LOOK } else { SAFETY_LOOK };
+                next_look =
+                    Instant::now() + if self.unwatched + self.starved > 0 { UNWATCHED_LOOK } else { SAFETY_LOOK };
             }
             self.round();
         }
@@ -245,6 +270,9 @@ impl Reader {
     fn turn(&mut self, key: Key, items: &mut Vec<Item>) {
         let Some(entry) = self.logs.get_mut(&key) else { return };
         entry.is_ready = false;
+        if entry.is_starved {
+            return;
+        }
         let more = match entry.log.turn(&self.queue) {
             Ok(Turn::Batch(batch)) => {
                 items.push(Item::Lines(batch));
@@ -254,12 +282,6 @@ impl Reader {
             Ok(Turn::End) if entry.ending.is_some() => return self.end(key, items),
             Ok(Turn::End) => false,
             Err(error) => {
-                tracing::warn!(%error, "cannot read a log file");
-                items.extend(entry.log.unreadable());
-                entry.log.close();
-                if entry.ending.is_some() {
-                    return self.end(key, items);
-                }
                 // Before what another route reads.
                 self.queue.push(items.drain(..));
                 return self.refuse(key, error);
@@ -324,16 +346,18 @@ impl Reader {
             }
             return;
         }
-        let log = Log::new(&follow);
-        let Follow { id, folder, start, is_held, on_open, .. } = follow;
+        let mut log = Log::new(&follow);
+        let Follow { id, folder, start, position, is_held, on_open, .. } = follow;
         let found = self.scout.take(&id);
         let watch = found.as_ref().and_then(|found| found.watch);
         if let Some(watch) = watch {
             self.watches.insert(watch, key);
         }
-        let mut entry = Entry { log, folder, start, watch, is_ready: false, is_held, ending: None, on_open };
-        let handle = found.and_then(|found| found.handle).filter(|_| start == Start::Beginning);
-        let is_open = handle.map(|handle| entry.log.adopt(handle)).is_some();
+        let watched = found.as_ref().map_or(folder, |found| found.watched.clone());
+        let fresh = found.and_then(|found| found.log).filter(|_| start == Start::Beginning && position.is_none());
+        let is_open = fresh.is_some_and(|(spot, handle)| log.adopt(spot, handle).is_ok());
+        let is_starved = false;
+        let entry = Entry { log, start, watch, watched, is_starved, is_ready: false, is_held, ending: None, on_open };
         self.logs.insert(key, entry);
         if !is_open {
             return self.attach(key);
@@ -345,19 +369,35 @@ impl Reader {
 
     /// Watches the folder, then opens what lies in it: in this order nothing falls between.
     fn attach(&mut self, key: Key) {
-        let Some(entry) = self.logs.get_mut(&key) else { return };
-        if entry.watch.is_none() && !entry.log.is_once() {
-            match self.watcher.add(&entry.folder) {
-                Ok(watch) => {
-                    entry.watch = Some(watch);
-                    self.watches.insert(watch, key);
-                }
-                Err(Errno::NOSPC) => self.go_without_watch(),
-                // A folder that is gone has nothing to open either, which says it better.
-                Err(error) => tracing::debug!(%error, folder = %entry.folder.display(), "cannot watch"),
-            }
-        }
+        self.watch(key);
         self.open(key);
+        let is_waiting = |entry: &&mut Entry| !entry.log.is_open() && entry.log.watched() != entry.watched;
+        // The folder within the folder was made in between.
+        if self.logs.get_mut(&key).as_ref().is_some_and(is_waiting) {
+            self.watch(key);
+            self.open(key);
+        }
+    }
+
+    fn watch(&mut self, key: Key) {
+        let Some(entry) = self.logs.get_mut(&key) else { return };
+        let folder = entry.log.watched();
+        if entry.log.is_once() || entry.watch.is_some() && folder == entry.watched {
+            return;
+        }
+        match self.watcher.add(&folder) {
+            Ok(watch) => {
+                self.watches.insert(watch, key);
+                entry.watched = folder;
+                if let Some(outer) = entry.watch.replace(watch).filter(|outer| *outer != watch) {
+                    self.watches.remove(&outer);
+                    self.watcher.remove(outer);
+                }
+            }
+            Err(Errno::NOSPC) => self.go_without_watch(),
+            // A folder that is gone has nothing to open either, which says it better.
+            Err(error) => tracing::debug!(%error, folder = %folder.display(), "cannot watch"),
+        }
     }
 
     fn go_without_watch(&mut self) {
@@ -368,24 +408,40 @@ impl Reader {
     }
 
     fn open(&mut self, key: Key) {
-        let Some(entry) = self.logs.get_mut(&key) else { return };
+        let Some(entry) = self.logs.get_mut(&key).filter(|entry| !entry.log.is_open()) else { return };
+        let was_starved = std::mem::take(&mut entry.is_starved);
         match entry.log.open(entry.start) {
             Ok(()) => self.opened(key),
             // Not made yet: the watch tells when it is.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 entry.start = Start::Beginning;
-                if entry.log.is_once() {
+                if entry.log.is_once() || was_starved && entry.ending.is_some() {
                     self.refuse(key, error);
                 }
             }
+            Err(error) if is_starvation(&error) => self.starve(key),
             Err(error) => self.refuse(key, error),
         }
     }
 
+    /// It waits until descriptors are given back.
+    fn starve(&mut self, key: Key) {
+        if let Some(entry) = self.logs.get_mut(&key) {
+            entry.is_starved = !entry.log.is_open();
+            self.starved += 1;
+        }
+        if !std::mem::replace(&mut self.told_no_descriptors, true) {
+            (self.report)(Report::NoDescriptors);
+        }
+    }
+
     fn opened(&mut self, key: Key) {
+        // The file decides which folder it is.
+        self.watch(key);
+        self.new.push(key);
         let Some(entry) = self.logs.get_mut(&key) else { return };
         if !entry.is_held {
-            self.queue.push(std::mem::take(&mut entry.on_open));
+            self.queue.push(entry.announcement(key));
         }
         self.make_ready(key);
     }
@@ -422,6 +478,7 @@ impl Reader {
         }
         match entry.log.open(entry.start) {
             Ok(()) => self.opened(key),
+            Err(error) if is_starvation(&error) => self.starve(key),
             Err(error) => self.refuse(key, error),
         }
     }
@@ -430,7 +487,7 @@ impl Reader {
         let Some(entry) = self.logs.get_mut(&key) else { return };
         entry.is_held = false;
         if entry.log.is_open() {
-            self.queue.push(std::mem::take(&mut entry.on_open));
+            self.queue.push(entry.announcement(key));
         }
         if entry.log.is_open() || entry.ending.is_some() {
             self.make_ready(key);
@@ -455,7 +512,8 @@ impl Reader {
     }
 
     fn take_events(&mut self) {
-        let (mut grown, mut appeared, mut gone, mut overflow) = (Vec::new(), Vec::new(), Vec::new(), false);
+        let (mut grown, mut appeared, mut gone, mut overflow) =
+            (Vec::new(), Vec::<(Key, u32)>::new(), Vec::new(), false);
         let (watcher, watches, logs, scout) = (&self.watcher, &self.watches, &self.logs, &mut self.scout);
         watcher.drain(|happening| match happening {
             Happening::Appeared(watch, name)
@@ -467,17 +525,32 @@ impl Reader {
                 if !entry.log.is_live_name(name) {
                     return;
                 }
-                let list = if matches!(happening, Happening::Written(..)) { &mut grown } else { &mut appeared };
                 // Events of one file mostly come in a row.
-                if list.last() != Some(&key) {
-                    list.push(key);
+                if let Happening::Written(..) = happening {
+                    if grown.last() != Some(&key) {
+                        grown.push(key);
+                    }
+                } else if let Some((last, count)) = appeared.last_mut()
+                    && *last == key
+                {
+                    *count += 1;
+                } else {
+                    appeared.push((key, 1));
                 }
             }
             Happening::Gone(watch) => gone.push(watch),
             Happening::Overflow => overflow = true,
         });
-        for key in appeared {
+        for (key, count) in appeared {
             self.appeared(key);
+            if let Some(entry) = self.logs.get_mut(&key) {
+                entry.log.heard_of(count);
+            }
+        }
+        for key in std::mem::take(&mut self.new) {
+            if let Some(entry) = self.logs.get_mut(&key) {
+                entry.log.heard_of(0);
+            }
         }
         for key in grown {
             self.make_ready(key);
@@ -489,6 +562,7 @@ impl Reader {
             }
         }
         if overflow {
+            self.logs.values_mut().for_each(|entry| entry.log.misheard());
             self.look();
         }
     }
@@ -497,12 +571,13 @@ impl Reader {
     fn appeared(&mut self, key: Key) {
         let Some(entry) = self.logs.get_mut(&key) else { return };
         if !entry.log.is_open() {
-            return self.open(key);
+            return self.attach(key);
         }
         match entry.log.follow_rotation() {
             Ok(()) => self.make_ready(key),
             // Between two steps of a rotation the name stands for nothing; its next file is told again.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if is_starvation(&error) => self.starve(key),
             Err(error) => self.refuse(key, error),
         }
     }
@@ -511,7 +586,8 @@ impl Reader {
     fn refuse(&mut self, key: Key, error: io::Error) {
         self.unwatch(key);
         if let Some(entry) = self.logs.remove(&key) {
-            (self.report)(Report::Refused(key, error, entry.log.position()));
+            let then = entry.ending.map(|ending| ending.then);
+            (self.report)(Report::Refused(key, error, entry.log.resume(), then));
         }
     }
 
@@ -520,19 +596,32 @@ impl Reader {
         self.scout.expire(&self.watcher, Instant::now());
         let keys: Vec<Key> = self.logs.iter().filter(|(_, entry)| !entry.is_ready).map(|(key, _)| *key).collect();
         self.unwatched = self.logs.values().filter(|entry| entry.watch.is_none() && entry.log.is_open()).count();
+        self.starved = 0;
         for key in keys {
             let Some(entry) = self.logs.get_mut(&key) else { continue };
+            if entry.is_starved {
+                self.attach(key);
+                continue;
+            }
             if !entry.log.is_open() {
                 continue;
             }
-            if let Err(error) = entry.log.follow_rotation() {
-                tracing::debug!(%error, "cannot look for a rotation");
-            }
+            let followed = entry.log.follow_rotation();
             if entry.log.has_more() {
                 self.make_ready(key);
             }
+            match followed {
+                Err(error) if is_starvation(&error) => self.starve(key),
+                Err(error) => tracing::debug!(%error, "cannot look for a rotation"),
+                Ok(()) => {}
+            }
         }
     }
+}
+
+fn is_starvation(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE))
 }
 
 /// Whether the engine's file of this name can be opened at all: no rights on the folder is the normal case of users in

@@ -4,12 +4,12 @@
 //! container is asked for. Called by [`super::reader`]. The engine makes the folder before it tells of the container, and
 //! on a busy machine a container of a few milliseconds may be gone by the time its event is read: an open handle is not.
 
-use super::file;
+use super::format::{Spot, inner_folder, is_log_name};
 use super::handle::Handle;
 use super::watcher::{Watch, Watcher};
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Whoever is not asked for by then was never wanted, or its event is lost and a listing will tell of it.
@@ -26,9 +26,11 @@ pub(super) struct Scout {
 
 /// A container that nobody has asked for yet.
 pub(super) struct Found {
+    /// On the folder that its log is in, or will be made in.
     pub(super) watch: Option<Watch>,
-    pub(super) handle: Option<Handle>,
-    live: PathBuf,
+    pub(super) watched: PathBuf,
+    pub(super) log: Option<(Spot, Handle)>,
+    folder: PathBuf,
     since: Instant,
 }
 
@@ -50,27 +52,41 @@ impl Scout {
         name: &OsStr,
         is_taken: impl Fn(Watch) -> bool,
     ) -> bool {
-        if let Some(found) = self.watches.get(&watch).and_then(|id| self.found.get_mut(id)) {
-            if found.handle.is_none() && found.live.file_name() == Some(name) {
-                found.handle = Handle::open(&found.live).ok();
+        if let Some(id) = self.watches.get(&watch).cloned() {
+            if is_log_name(name, &id) {
+                self.look(watcher, &id);
             }
             return true;
         }
         let Some((_, root)) = self.root.as_ref().filter(|(of_root, _)| *of_root == watch) else { return false };
         if let Some(id) = name.to_str().filter(|name| is_id(name) && self.found.len() < MOST) {
             let folder = root.join(id);
-            self.add(watcher, id, &folder, is_taken);
+            let Some(watch) = watcher.add(&folder).ok().filter(|watch| !is_taken(*watch)) else { return true };
+            let found = Found { watch: Some(watch), watched: folder.clone(), log: None, folder, since: Instant::now() };
+            self.watches.insert(watch, id.to_owned());
+            self.found.insert(id.to_owned(), found);
+            // It may have been made before the watch was.
+            self.look(watcher, id);
         }
         true
     }
 
-    fn add(&mut self, watcher: &Watcher, id: &str, folder: &Path, is_taken: impl Fn(Watch) -> bool) {
-        let Some(watch) = watcher.add(folder).ok().filter(|watch| !is_taken(*watch)) else { return };
-        let live = file::path(folder, id);
-        // It may have been made before the watch was.
-        let handle = Handle::open(&live).ok();
-        self.watches.insert(watch, id.to_owned());
-        self.found.insert(id.to_owned(), Found { watch: Some(watch), handle, live, since: Instant::now() });
+    /// Opens its log if it is there, and watches the folder where it will be.
+    fn look(&mut self, watcher: &Watcher, id: &str) {
+        let Some(found) = self.found.get_mut(id).filter(|found| found.log.is_none()) else { return };
+        if let Some(inner) = inner_folder(&found.folder).filter(|inner| *inner != found.watched)
+            && let Ok(watch) = watcher.add(&inner)
+        {
+            if let Some(outer) = found.watch.replace(watch) {
+                self.watches.remove(&outer);
+                watcher.remove(outer);
+            }
+            self.watches.insert(watch, id.to_owned());
+            found.watched = inner;
+        }
+        if let Some(spot) = Spot::find(&found.folder, id) {
+            found.log = Handle::open(&spot.live, spot.format).ok().map(|handle| (spot, handle));
+        }
     }
 
     /// A folder was removed; what is open stays open.
@@ -142,13 +158,13 @@ mod tests {
         fs::create_dir(&folder).unwrap();
         fs::create_dir(root.path().join("no container")).unwrap();
         drain(&watcher, &mut scout);
-        fs::write(file::path(&folder, &id), "{\"log\":\"x\\n\"}\n").unwrap();
+        fs::write(folder.join(format!("{id}-json.log")), "{\"log\":\"x\\n\"}\n").unwrap();
         drain(&watcher, &mut scout);
         fs::remove_dir_all(&folder).unwrap();
         drain(&watcher, &mut scout);
         let mut found = scout.take(&id).unwrap();
-        let mut text = [0; 64];
-        assert_eq!(found.handle.as_mut().unwrap().read(&mut text).unwrap(), 14);
+        let (_, handle) = found.log.as_mut().unwrap();
+        assert_eq!(handle.read(&mut [0; 64], 0).unwrap(), super::super::handle::Found::Bytes(14));
         assert!(scout.found.is_empty() && scout.watches.is_empty());
     }
 

@@ -6,12 +6,13 @@
 //! Times in a log are not in order: stdout and stderr are stamped by two writers, and a line cut at 16 KiB carries the
 //! time of its first piece. The search by time therefore stops short of it, as [`super::before`] does.
 
-use super::handle::{self, Handle};
-use super::{Piece, Start, json_file};
+use super::format::{Format, Record};
+use super::handle::{self, Found, Handle};
+use super::{Piece, Start};
 use crate::batch::Stream;
 use crate::time::{Reader, Timestamp};
-use std::fs::File;
 use std::io;
+use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
@@ -20,10 +21,11 @@ const BLOCK: usize = 256 * 1024;
 const WARM_UP: u64 = 1024 * 1024;
 /// More rotated files than anybody keeps.
 const MOST_FILES: u32 = 10_000;
+/// Blocks without a record before a file is taken to have none.
+const MOST_STRANGE: u32 = 16;
 
 /// The files to read, oldest first, the live one last.
-pub(super) fn start(live: &Path, start: Start) -> io::Result<Vec<Handle>> {
-    let mut newest = Handle::open(live)?;
+pub(super) fn start(live: &Path, mut newest: Handle, start: Start) -> io::Result<Vec<Handle>> {
     match start {
         Start::Beginning => {}
         Start::All => return files(live, newest, |_| Ok(false)),
@@ -37,7 +39,7 @@ pub(super) fn start(live: &Path, start: Start) -> io::Result<Vec<Handle>> {
         }
         Start::Last(0) => {
             let size = newest.size()?.unwrap_or(0);
-            newest.offset = last_newline(&newest, size)?;
+            newest.offset = last_start(&newest, size)?;
         }
         Start::Last(lines) => return last_lines(live, newest, lines),
     }
@@ -48,7 +50,8 @@ pub(super) fn start(live: &Path, start: Start) -> io::Result<Vec<Handle>> {
 fn files(live: &Path, newest: Handle, mut enough: impl FnMut(&Handle) -> io::Result<bool>) -> io::Result<Vec<Handle>> {
     let mut handles = vec![newest];
     while !handles.last().map_or(Ok(true), &mut enough)? {
-        match older(live, handles.len())? {
+        let format = handles[0].format;
+        match older(live, format, handles.len())? {
             Some(handle) => handles.push(handle),
             None => break,
         }
@@ -58,12 +61,12 @@ fn files(live: &Path, newest: Handle, mut enough: impl FnMut(&Handle) -> io::Res
 }
 
 /// The rotated file with this number, counted from 1 for the newest.
-fn older(live: &Path, number: usize) -> io::Result<Option<Handle>> {
+fn older(live: &Path, format: Format, number: usize) -> io::Result<Option<Handle>> {
     let number = u32::try_from(number).unwrap_or(MOST_FILES);
     let Some(path) = (number < MOST_FILES).then(|| handle::numbered(live, number)).flatten() else {
         return Ok(None);
     };
-    match Handle::open(&path) {
+    match Handle::open(&path, format) {
         Ok(handle) => Ok(Some(handle)),
         // Rotated on or away since we looked: what comes behind it is gone too.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -74,29 +77,30 @@ fn older(live: &Path, number: usize) -> io::Result<Option<Handle>> {
 /// Whether the first record of a file is before a time. A compressed file is taken to be when its last one is.
 fn starts_before(handle: &Handle, time: Timestamp) -> io::Result<bool> {
     match handle.plain() {
-        Some(file) => Ok(first_time(file, 0)?.is_some_and(|(_, first)| first < time)),
+        Some(_) => Ok(first_time(handle, 0)?.is_some_and(|(_, first)| first < time)),
         None => Ok(handle.last_time().is_some_and(|last| last < time)),
     }
 }
 
-/// The first record at or behind `from` that decodes: where it starts, and its time.
-fn first_time(file: &File, mut from: u64) -> io::Result<Option<(u64, Timestamp)>> {
+/// The first record at or behind `from`, where one starts, that decodes: where it starts, and its time.
+fn first_time(handle: &Handle, mut from: u64) -> io::Result<Option<(u64, Timestamp)>> {
+    let (Some(file), format) = (handle.plain(), handle.format) else { return Ok(None) };
     let mut block = vec![0; BLOCK];
     let mut clock = Reader::default();
     // A record that does not decode is stepped over, but not without end.
-    for _ in 0..16 {
+    for _ in 0..MOST_STRANGE {
         let read = file.read_at(&mut block, from)?;
-        let mut start = 0;
-        for end in memchr::memchr_iter(b'\n', &block[..read]) {
-            if let Some(piece) = json_file::decode(&block[start..end], &mut clock) {
-                return Ok(Some((from + start as u64, piece.time)));
+        let mut first = None;
+        let rest = format.forwards(&block[..read], |Record { start, end }| {
+            if first.is_none() {
+                let piece = format.decode(&block[start..end], &mut clock);
+                first = piece.map(|piece| (from + start as u64, piece.time));
             }
-            start = end + 1;
+        });
+        if first.is_some() || read == 0 {
+            return Ok(first);
         }
-        if read == 0 {
-            break;
-        }
-        from += if start == 0 { read as u64 } else { start as u64 };
+        from += if rest == 0 { read as u64 } else { rest as u64 };
     }
     Ok(None)
 }
@@ -107,8 +111,8 @@ fn offset_of(handle: &Handle, time: Timestamp) -> io::Result<u64> {
     let (mut low, mut high) = (0, file.metadata()?.len());
     while high - low > BLOCK as u64 {
         let middle = low + (high - low) / 2;
-        let newline = next_newline(file, middle)?;
-        match first_time(file, newline)? {
+        let start = handle.format.next_start(file, middle)?;
+        match first_time(handle, start)? {
             Some((at, found)) if at < high && found < time => low = at,
             _ => high = middle,
         }
@@ -116,39 +120,16 @@ fn offset_of(handle: &Handle, time: Timestamp) -> io::Result<u64> {
     Ok(low)
 }
 
-fn next_newline(file: &File, mut from: u64) -> io::Result<u64> {
-    let mut block = vec![0; 16 * 1024];
-    loop {
-        let read = file.read_at(&mut block, from)?;
-        match memchr::memchr(b'\n', &block[..read]) {
-            Some(at) => return Ok(from + at as u64 + 1),
-            None if read == 0 => return Ok(from),
-            None => from += read as u64,
-        }
-    }
-}
-
 /// Where the record that is being written at `end` starts.
-fn last_newline(handle: &Handle, end: u64) -> io::Result<u64> {
-    let mut at = 0;
-    if let Some(file) = handle.plain() {
-        records_backwards(file, end, |start, record| {
-            at = start + if record.is_empty() { 0 } else { record.len() as u64 + 1 };
-            false
-        })?;
-    }
-    Ok(at)
-}
-
-/// The time of the last whole record.
-pub(super) fn last_time(handle: &Handle) -> io::Result<Option<Timestamp>> {
-    let Some(file) = handle.plain() else { return Ok(handle.last_time()) };
-    let mut last = None;
-    records_backwards(file, file.metadata()?.len(), |_, record| {
-        last = json_file::decode(record, &mut Reader::default()).map(|piece| piece.time);
-        last.is_none()
+fn last_start(handle: &Handle, end: u64) -> io::Result<u64> {
+    let Some(file) = handle.plain() else { return Ok(0) };
+    let mut at = end;
+    handle.format.backwards(file, end, |start, record| {
+        let is_whole = handle.format.first_end(record) == Some(record.len());
+        at = if is_whole { start + record.len() as u64 } else { start };
+        ControlFlow::Break(())
     })?;
-    Ok(last)
+    Ok(at)
 }
 
 /// The files and places from which the last `wanted` lines come whole.
@@ -162,7 +143,8 @@ fn last_lines(live: &Path, newest: Handle, mut wanted: u64) -> io::Result<Vec<Ha
             None => skip_to_line(&mut handle, live, handles.len(), wanted, &mut behind)?,
         };
         handles.push(handle);
-        next = if wanted > 0 { older(live, handles.len())? } else { None };
+        let format = handles[0].format;
+        next = if wanted > 0 { older(live, format, handles.len())? } else { None };
     }
     handles.reverse();
     Ok(handles)
@@ -181,13 +163,13 @@ impl Behind {
 
 /// Sets a handle back by `wanted` lines, or to its start; returns how many are still wanted.
 fn back_to_line(handle: &mut Handle, mut wanted: u64, behind: &mut Behind) -> io::Result<u64> {
-    let Some(file) = handle.plain() else { return Ok(wanted) };
+    let (Some(file), format) = (handle.plain(), handle.format) else { return Ok(wanted) };
     let size = file.metadata()?.len();
     let mut clock = Reader::default();
     let mut settled = [false; 2];
     let (mut offset, mut shown_from) = (0, 0);
-    records_backwards(file, size, |start, record| {
-        let piece = json_file::decode(record, &mut clock);
+    format.backwards(file, size, |start, record| {
+        let piece = format.decode(record, &mut clock);
         if wanted > 0 {
             if let Some(Piece { stream, time, complete, .. }) = piece {
                 if behind.ends_a_line(stream, time, complete) {
@@ -196,7 +178,7 @@ fn back_to_line(handle: &mut Handle, mut wanted: u64, behind: &mut Behind) -> io
                 }
                 behind.0[stream as usize] = Some(time);
             }
-            return true;
+            return ControlFlow::Continue(());
         }
         // Now far enough back that each stream's first line is known from its beginning.
         offset = start;
@@ -205,7 +187,7 @@ fn back_to_line(handle: &mut Handle, mut wanted: u64, behind: &mut Behind) -> io
         }
         let quiet =
             shown_from - start > WARM_UP && (settled[Stream::Stdout as usize] || settled[Stream::Stderr as usize]);
-        !(settled == [true; 2] || quiet)
+        if settled == [true; 2] || quiet { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     handle.offset = offset;
     handle.shown_from = if wanted > 0 { 0 } else { shown_from };
@@ -214,7 +196,8 @@ fn back_to_line(handle: &mut Handle, mut wanted: u64, behind: &mut Behind) -> io
 
 /// A compressed file can only be read forwards: counted first, then read up to the wanted line without being shown.
 fn skip_to_line(handle: &mut Handle, live: &Path, number: usize, wanted: u64, behind: &mut Behind) -> io::Result<u64> {
-    let Some(mut counted) = older(live, number)?.filter(|again| again.identity == handle.identity) else {
+    let format = handle.format;
+    let Some(mut counted) = older(live, format, number)?.filter(|again| again.identity == handle.identity) else {
         return Ok(wanted);
     };
     let mut ends = std::collections::VecDeque::new();
@@ -232,27 +215,24 @@ fn skip_to_line(handle: &mut Handle, live: &Path, number: usize, wanted: u64, be
         if filled == buffer.len() {
             buffer.resize(filled * 2, 0);
         }
-        let read = counted.read(&mut buffer[filled..])?;
+        let Found::Bytes(read) = counted.read(&mut buffer, filled)? else { break };
         filled += read;
-        let mut start = 0;
-        for end in memchr::memchr_iter(b'\n', &buffer[..filled]) {
-            if let Some(piece) = json_file::decode(&buffer[start..end], &mut clock) {
-                let (at, stream) = (base + start as u64, piece.stream as usize);
-                first[stream].get_or_insert(piece.time);
-                if let Some((unfinished, _)) = open[stream].take().filter(|(_, time)| *time != piece.time) {
-                    end_at(unfinished);
-                }
-                if piece.complete {
-                    end_at(at);
-                } else {
-                    open[stream] = Some((at, piece.time));
-                }
+        let rest = format.forwards(&buffer[..filled], |Record { start, end }| {
+            let Some(piece) = format.decode(&buffer[start..end], &mut clock) else { return };
+            let (at, stream) = (base + start as u64, piece.stream as usize);
+            first[stream].get_or_insert(piece.time);
+            if let Some((unfinished, _)) = open[stream].take().filter(|(_, time)| *time != piece.time) {
+                end_at(unfinished);
             }
-            start = end + 1;
-        }
-        buffer.copy_within(start..filled, 0);
-        filled -= start;
-        base += start as u64;
+            if piece.complete {
+                end_at(at);
+            } else {
+                open[stream] = Some((at, piece.time));
+            }
+        });
+        buffer.copy_within(rest..filled, 0);
+        filled -= rest;
+        base += rest as u64;
         if read == 0 {
             break;
         }
@@ -268,36 +248,4 @@ fn skip_to_line(handle: &mut Handle, live: &Path, number: usize, wanted: u64, be
     let left = wanted - ends.len() as u64;
     handle.shown_from = if left > 0 { 0 } else { ends.front().copied().unwrap_or(0) };
     Ok(left)
-}
-
-/// Hands the lines of a file to `each`, last first, without their newlines, until it says no. What stands behind the
-/// last newline comes first, empty when nothing does.
-fn records_backwards(file: &File, size: u64, mut each: impl FnMut(u64, &[u8]) -> bool) -> io::Result<()> {
-    let mut tail: Vec<u8> = Vec::new();
-    let mut block = vec![0; BLOCK];
-    let mut at = size;
-    while at > 0 {
-        let length = usize::try_from(at).map_or(BLOCK, |at| at.min(BLOCK));
-        at -= length as u64;
-        file.read_exact_at(&mut block[..length], at)?;
-        let mut end = length;
-        while let Some(newline) = memchr::memrchr(b'\n', &block[..end]) {
-            let start = at + newline as u64 + 1;
-            let go_on = if tail.is_empty() {
-                each(start, &block[newline + 1..end])
-            } else {
-                tail.splice(0..0, block[newline + 1..end].iter().copied());
-                let go_on = each(start, &tail);
-                tail.clear();
-                go_on
-            };
-            if !go_on {
-                return Ok(());
-            }
-            end = newline;
-        }
-        tail.splice(0..0, block[..end].iter().copied());
-    }
-    each(0, &tail);
-    Ok(())
 }
