@@ -273,7 +273,9 @@ pub enum Item {
     Begin(Key, Route),
     /// The container will write no more for now; the code it exited with, where known.
     End(Key, Option<i64>),
-    /// Nothing will come of this key any more.
+    /// The container was removed, and nothing will come of this key any more.
+    Gone(Key),
+    /// The container is not wanted, and nothing will come of this key any more.
     Forget(Key),
     /// Something happened to the container.
     Lifecycle(Key, Lifecycle),

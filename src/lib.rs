@@ -3,18 +3,20 @@
 //! # The rooms
 //!
 //! ```text
-//! main -> cli -> engine -> { docker, tail, output } -> shelf
+//! main -> cli -> engine -> { docker, tail, state, output } -> shelf
 //! ```
 //!
 //! - [`cli`] takes words and gives an exit code: docker's plugin handshake, clap, completion, advice.
-//! - [`engine`] connects the rooms and answers the verbs; the only one that spawns tasks and threads.
+//! - [`engine`] connects the rooms and answers the verbs; the only one that spawns tasks and threads, but for
+//!   the state's own.
 //! - [`docker`] asks the engine, and is the only one that names a type of its client library.
 //! - [`tail`] reads logs, from files and from API streams, into lines.
+//! - [`state`] keeps what has to outlast a run, and is the only one that speaks SQL.
 //! - [`output`] writes lines and reports, and is the only one that writes to stdout.
 //! - The shelf holds what travels and what all may use: [`batch`], [`queue`], [`position`], [`container`],
 //!   [`selector`], [`time`], [`json`].
 //!
-//! The three rooms below the engine do not know each other: it hands the bytes of one to the next. A verb has one name on
+//! The four rooms below the engine do not know each other: it hands the bytes of one to the next. A verb has one name on
 //! two floors: `cli/watch.rs` takes the words, `engine/watch.rs` does the work.
 //!
 //! # A line, from disk to terminal
@@ -53,5 +55,6 @@ pub mod output;
 pub mod position;
 pub mod queue;
 pub mod selector;
+pub mod state;
 pub mod tail;
 pub mod time;

@@ -217,7 +217,7 @@ impl Tails {
     pub(super) fn gone(&mut self, id: &str) {
         let Some(tail) = self.tails.remove(id) else { return };
         self.ids.remove(&tail.key);
-        let then = vec![Item::Forget(tail.key)];
+        let then = vec![Item::Gone(tail.key)];
         match tail.by {
             By::File => self.command(Command::Forget(tail.key, then)),
             // With its sender gone the task ends when it has read to the end.

@@ -16,6 +16,7 @@ use crate::time::Timestamp;
 use owo_colors::OwoColorize;
 use regex::bytes::Regex;
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,7 +87,7 @@ impl Printer {
                 let code = code.map_or_else(String::new, |code| format!(" (exit {code})"));
                 self.notice(&format!("{} {}{code}", self.sign('-'), self.name(*key)))?;
             }
-            Item::Forget(key) => drop(self.known.remove(key)),
+            Item::Gone(key) | Item::Forget(key) => drop(self.known.remove(key)),
             Item::Lifecycle(key, happening) => {
                 let template = self.known.get(key).and_then(|known| known.template.as_ref());
                 if let (true, Some(template)) = (self.settings.lifecycle, template) {
@@ -106,6 +107,11 @@ impl Printer {
         let written = self.sink.write(&self.out);
         self.out.clear();
         written
+    }
+
+    /// The file that is written to, if it is one that can be cut back and synced.
+    pub fn file(&self) -> Option<&File> {
+        self.sink.regular_file()
     }
 
     /// How long nothing may come before [`Printer::rest`] is due, if ever.

@@ -33,6 +33,12 @@ impl Sink {
         Ok(Sink { file, path: Some(path.to_owned()), is_terminal })
     }
 
+    /// The file behind a path, if it is no device and no pipe.
+    pub(super) fn regular_file(&self) -> Option<&File> {
+        let is_regular = self.file.metadata().is_ok_and(|metadata| metadata.is_file());
+        self.path.as_ref().filter(|_| is_regular).map(|_| &self.file)
+    }
+
     /// Returns when the kernel has taken all of it.
     pub(super) fn write(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
         while !bytes.is_empty() {

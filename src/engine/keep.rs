@@ -1,0 +1,220 @@
+//! Keeps how far each container was passed on, behind the output.
+//!
+//! In: items as the output takes them, and word of when it is out. Out: commits to the state, at most one at a time and a
+//! few a second. Called by [`super::deliver`]. A position is kept only once all that comes before it was written, so a
+//! crash can repeat lines and never skip any; of a file the length is kept with it, and what the file holds beyond is
+//! cut off by the next run, so there not even a crash repeats one.
+
+use crate::batch::{Item, Key};
+use crate::position::Position;
+use crate::state::{self, Commit, Held, Saved, Written};
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::time::{Duration, Instant};
+
+/// Between two commits.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// See the module.
+pub(super) struct Keeper {
+    held: Held,
+    output: Option<Output>,
+    names: HashMap<Key, (String, String)>,
+    /// Of what the output has taken and perhaps not written.
+    taken: Changes,
+    /// Of what it has written, ...
+    written: Changes,
+    /// ... and the length of its file then.
+    length: u64,
+    commit: Option<Committing>,
+    next: Instant,
+}
+
+/// The file that is written to.
+struct Output {
+    path: PathBuf,
+    file: File,
+}
+
+/// `None` for a container that was removed.
+type Changes = HashMap<String, Option<Saved>>;
+
+/// A commit under way: how it ends, and what to say again if it fails.
+struct Committing {
+    ended: Receiver<Result<(), state::Error>>,
+    changes: Changes,
+}
+
+impl Keeper {
+    /// Commits first how long the file is: what is written to it from now on counts when its positions do.
+    pub(super) fn start(held: Held, output: Option<(PathBuf, File)>) -> Result<Self, state::Error> {
+        let output = output.map(|(path, file)| Output { path, file });
+        let mut keeper = Keeper {
+            held,
+            output,
+            names: HashMap::new(),
+            taken: Changes::new(),
+            written: Changes::new(),
+            length: 0,
+            commit: None,
+            next: Instant::now(),
+        };
+        keeper.note_length()?;
+        keeper.commit()?;
+        keeper.settle()?;
+        Ok(keeper)
+    }
+
+    /// The output has taken an item.
+    pub(super) fn take(&mut self, item: &Item) {
+        match item {
+            Item::Meet(key, container) => {
+                self.names.insert(*key, (container.id.clone(), container.name.clone()));
+            }
+            Item::Lines(batch) => {
+                if let Some(position) = batch.position {
+                    self.reached(batch.key, position);
+                }
+            }
+            Item::Place(key, position) => self.reached(*key, *position),
+            Item::End(key, _) => self.ended(*key),
+            Item::Gone(key) => {
+                if let Some((id, _)) = self.names.remove(key) {
+                    self.taken.insert(id, None);
+                }
+            }
+            Item::Forget(key) => drop(self.names.remove(key)),
+            Item::Begin(..) | Item::Lifecycle(..) | Item::Notice(..) => {}
+        }
+    }
+
+    fn reached(&mut self, key: Key, position: Position) {
+        let Some((id, name)) = self.names.get(&key) else { return };
+        match self.taken.get_mut(id) {
+            Some(Some(saved)) => (saved.position, saved.ended) = (position, false),
+            _ => drop(self.taken.insert(id.clone(), Some(Saved { name: name.clone(), position, ended: false }))),
+        }
+    }
+
+    fn ended(&mut self, key: Key) {
+        let Some((id, _)) = self.names.get(&key) else { return };
+        let under_way = self.commit.as_ref().and_then(|commit| commit.changes.get(id));
+        let last = self.taken.get(id).or_else(|| self.written.get(id)).or(under_way);
+        if let Some(Some(saved)) = last {
+            let saved = Saved { ended: true, ..saved.clone() };
+            self.taken.insert(id.clone(), Some(saved));
+        }
+    }
+
+    /// All that was taken is written.
+    pub(super) fn flushed(&mut self) -> Result<(), state::Error> {
+        if self.taken.is_empty() {
+            return Ok(());
+        }
+        self.written.extend(self.taken.drain());
+        self.note_length()
+    }
+
+    fn note_length(&mut self) -> Result<(), state::Error> {
+        if let Some(Output { path, file }) = &self.output {
+            let metadata = file.metadata().map_err(|source| state::Error::Output { path: path.clone(), source })?;
+            self.length = metadata.len();
+        }
+        Ok(())
+    }
+
+    /// How long until a commit is due, if one will be.
+    pub(super) fn patience(&self) -> Option<Duration> {
+        let is_due = self.commit.is_some() || !self.written.is_empty() || !self.taken.is_empty();
+        is_due.then(|| self.next.saturating_duration_since(Instant::now()))
+    }
+
+    /// Whether one is due now.
+    pub(super) fn is_due(&self) -> bool {
+        self.patience().is_some_and(|patience| patience.is_zero())
+    }
+
+    /// Commits what was written, if the commit before has ended. An error is one that waiting will not mend.
+    pub(super) fn keep(&mut self) -> Result<(), state::Error> {
+        self.next = Instant::now() + PAUSE;
+        if let Some(commit) = self.commit.take() {
+            match commit.ended.try_recv() {
+                Err(TryRecvError::Empty) => {
+                    self.commit = Some(commit);
+                    return Ok(());
+                }
+                Err(TryRecvError::Disconnected) => return Err(state::Error::Closed),
+                Ok(result) => self.hear(commit.changes, result)?,
+            }
+        }
+        if self.written.is_empty() { Ok(()) } else { self.commit() }
+    }
+
+    fn hear(&mut self, changes: Changes, result: Result<(), state::Error>) -> Result<(), state::Error> {
+        let Err(error) = result else { return Ok(()) };
+        // What was written since is newer.
+        for (id, saved) in changes {
+            self.written.entry(id).or_insert(saved);
+        }
+        if !error.is_passing() {
+            return Err(error);
+        }
+        tracing::warn!(%error, "how far each log was read is kept later");
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<(), state::Error> {
+        let changes = std::mem::take(&mut self.written);
+        let mut commit = Commit::default();
+        for (id, saved) in &changes {
+            match saved {
+                Some(saved) => commit.positions.push((id.clone(), saved.clone())),
+                None => commit.removed.push(id.clone()),
+            }
+        }
+        commit.output = self.output.as_ref().map(|output| output.up_to(self.length)).transpose()?;
+        let (done, ended) = channel();
+        // Nobody hears it when we have left meanwhile.
+        self.held.commit(commit, move |result| drop(done.send(result)));
+        self.commit = Some(Committing { ended, changes });
+        Ok(())
+    }
+
+    /// Commits what was written and waits until that is done.
+    pub(super) fn finish(mut self) -> Result<(), state::Error> {
+        self.settle()?;
+        if self.written.is_empty() {
+            return Ok(());
+        }
+        self.commit()?;
+        self.settle()?;
+        // Once more, for what was only passing.
+        if self.written.is_empty() {
+            return Ok(());
+        }
+        self.commit()?;
+        let Some(Committing { ended, .. }) = self.commit.take() else { return Ok(()) };
+        ended.recv().unwrap_or(Err(state::Error::Closed))
+    }
+
+    /// Waits for the commit under way.
+    fn settle(&mut self) -> Result<(), state::Error> {
+        let Some(Committing { ended, changes }) = self.commit.take() else { return Ok(()) };
+        let result = ended.recv().unwrap_or(Err(state::Error::Closed));
+        self.hear(changes, result)
+    }
+}
+
+impl Output {
+    fn up_to(&self, length: u64) -> Result<Written, state::Error> {
+        let failed = |source: io::Error| state::Error::Output { path: self.path.clone(), source };
+        let metadata = self.file.metadata().map_err(failed)?;
+        let (device, inode) = (metadata.dev(), metadata.ino());
+        let file = self.file.try_clone().map_err(failed)?;
+        Ok(Written { path: self.path.clone(), file, device, inode, length })
+    }
+}

@@ -1,0 +1,101 @@
+//! One holder at once of a resume NAME, over all processes.
+//!
+//! In: the state file, an engine and a NAME. Out: a lock that lasts as long as its value. Called by
+//! [`super::Store::hold`].
+//! It is of one engine, as the positions are: runs on two engines never touch each other's. The kernel frees it with the
+//! last descriptor (flock(2)), so a killed process leaves nothing behind but the file. The file is never removed: somebody
+//! could have opened it meanwhile, and would then lock what nobody else can find.
+
+use super::error::{Error, Holder};
+use crate::time::Timestamp;
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use sha2::{Digest, Sha256};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// Longer than any record of a holder.
+const RECORD: u64 = 64;
+
+/// A resume NAME that is held.
+#[derive(Debug)]
+pub(super) struct Lock(File);
+
+impl Lock {
+    /// Takes the NAME, or says who has it.
+    pub(super) fn take(state: &Path, engine_id: &str, name: &str) -> Result<Self, Error> {
+        if !is_name(name) {
+            return Err(Error::BadName { name: name.to_owned() });
+        }
+        let path = path(state, engine_id, name);
+        let failed = |source| Error::Lock { path: path.clone(), source };
+        let file = open(&path).map_err(failed)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => return Err(Error::Held { name: name.to_owned(), holder: read(file) }),
+            Err(errno) => return Err(failed(errno.into())),
+        }
+        write(&file).map_err(failed)?;
+        Ok(Lock(file))
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Before the descriptor goes, since a child that is just being started may have a copy of it for a moment.
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
+/// Whether it can be part of a file name and reads well in a message.
+fn is_name(name: &str) -> bool {
+    let is_allowed = |c: u8| c.is_ascii_alphanumeric() || b"_.-".contains(&c);
+    (1..=64).contains(&name.len()) && name.bytes().all(is_allowed)
+}
+
+/// `state.db.resume-NAME-1f2e3d4c5b6a7988.lock`. Engine IDs are of any form, so it is a hash of it that stands there.
+fn path(state: &Path, engine_id: &str, name: &str) -> PathBuf {
+    let hash = Sha256::digest(engine_id);
+    let engine: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let mut path = state.as_os_str().to_owned();
+    path.push(format!(".resume-{name}-{engine}.lock"));
+    PathBuf::from(path)
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    Ok(rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?.into())
+}
+
+/// Leaves who we are, for those who come later.
+fn write(mut file: &File) -> io::Result<()> {
+    let record = format!("{} {}\n", std::process::id(), Timestamp::now());
+    file.set_len(0)?;
+    file.write_all(record.as_bytes())
+}
+
+/// Who left its record; `None` when there is none yet.
+fn read(file: File) -> Option<Holder> {
+    let mut record = String::new();
+    file.take(RECORD).read_to_string(&mut record).ok()?;
+    let (pid, since) = record.trim_end().split_once(' ')?;
+    Some(Holder { pid: pid.parse().ok()?, since: Timestamp::parse(since.as_bytes())? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_letters_digits_and_three_marks() {
+        let longest = "x".repeat(64);
+        for name in ["default", "a", "A-1_b.c", ".", "..", &longest] {
+            assert!(is_name(name), "{name:?}");
+        }
+        let too_long = "x".repeat(65);
+        for name in ["", "a b", "a/b", "ä", "a\0", "a\n", "*", &too_long] {
+            assert!(!is_name(name), "{name:?}");
+        }
+    }
+}

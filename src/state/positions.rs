@@ -1,0 +1,327 @@
+//! How far each container's log was passed on, and how long the output was then.
+//!
+//! In: a connection and whose positions are meant. Called by [`super::Held`], on the thread of the connection. Each
+//! function is one transaction. Numbers of 64 bits without a sign are kept as the signed ones of the same bits: SQLite
+//! knows no others.
+
+use super::{Commit, Output, Saved, Written};
+use crate::batch::Route;
+use crate::position::{Place, Position, Resume, Seen};
+use crate::time::Timestamp;
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{Connection, OptionalExtension, Result, Row, TransactionBehavior, params};
+use std::collections::{HashMap, HashSet};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// Whose positions: those of one resume NAME of one engine.
+#[derive(Debug)]
+pub(super) struct Owner {
+    pub(super) engine_id: String,
+    pub(super) name: String,
+}
+
+const IS_KNOWN: &str = "SELECT EXISTS (SELECT 1 FROM resumes WHERE engine_id = ?1 AND name = ?2)";
+
+/// Whether anything was ever committed.
+pub(super) fn is_known(connection: &Connection, owner: &Owner) -> Result<bool> {
+    connection.prepare_cached(IS_KNOWN)?.query_row(params![owner.engine_id, owner.name], |row| row.get(0))
+}
+
+const READ: &str = "SELECT * FROM positions WHERE engine_id = ?1 AND name = ?2";
+
+/// All of them, by container ID.
+pub(super) fn read(connection: &Connection, owner: &Owner) -> Result<HashMap<String, Saved>> {
+    let mut statement = connection.prepare_cached(READ)?;
+    let rows =
+        statement.query_map(params![owner.engine_id, owner.name], |row| Ok((row.get("container_id")?, saved(row)?)))?;
+    rows.collect()
+}
+
+const READ_OUTPUT: &str = "SELECT device, inode, length FROM outputs WHERE engine_id = ?1 AND name = ?2 AND path = ?3";
+
+/// What is known of an output.
+pub(super) fn read_output(connection: &Connection, owner: &Owner, path: &Path) -> Result<Option<Output>> {
+    let mut statement = connection.prepare_cached(READ_OUTPUT)?;
+    let output = |row: &Row<'_>| {
+        let number = |column| row.get(column).map(i64::cast_unsigned);
+        Ok(Output { device: number("device")?, inode: number("inode")?, length: number("length")? })
+    };
+    statement.query_row(params![owner.engine_id, owner.name, Name(path)], output).optional()
+}
+
+/// Commits.
+pub(super) fn commit(connection: &mut Connection, owner: &Owner, commit: &Commit) -> Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let now = Timestamp::now();
+    note(&transaction, owner, now)?;
+    for (container_id, saved) in &commit.positions {
+        save(&transaction, owner, container_id, saved, now)?;
+    }
+    for container_id in &commit.removed {
+        forget(&transaction, owner, container_id)?;
+    }
+    if let Some(output) = &commit.output {
+        save_output(&transaction, owner, output, now)?;
+    }
+    transaction.commit()
+}
+
+/// Forgets the containers that are not among these, and returns what was known of them.
+pub(super) fn forget_all_but(
+    connection: &mut Connection,
+    owner: &Owner,
+    container_ids: &HashSet<String>,
+) -> Result<Vec<(String, Saved)>> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut gone = Vec::from_iter(read(&transaction, owner)?);
+    gone.retain(|(container_id, _)| !container_ids.contains(container_id));
+    for (container_id, _) in &gone {
+        forget(&transaction, owner, container_id)?;
+    }
+    transaction.commit()?;
+    Ok(gone)
+}
+
+const NOTE: &str = "\
+INSERT INTO resumes (engine_id, name, created_at, updated_at) VALUES (?1, ?2, ?3, ?3)
+ON CONFLICT (engine_id, name) DO UPDATE SET updated_at = excluded.updated_at";
+
+fn note(connection: &Connection, owner: &Owner, now: Timestamp) -> Result<()> {
+    connection.prepare_cached(NOTE)?.execute(params![owner.engine_id, owner.name, now]).map(drop)
+}
+
+const SAVE: &str = "\
+INSERT OR REPLACE INTO positions (
+    engine_id, name, container_id, container_name, route, ended, since,
+    stdout_time, stdout_ordinal, stdout_high, stderr_time, stderr_ordinal, stderr_high,
+    device, inode, fingerprint, offset,
+    stdout_before_time, stdout_before_ordinal, stdout_passed, stderr_before_time, stderr_before_ordinal, stderr_passed,
+    updated_at
+) VALUES (
+    ?1, ?2, ?3, ?4, ?5, ?6, ?7,
+    ?8, ?9, ?10, ?11, ?12, ?13,
+    ?14, ?15, ?16, ?17,
+    ?18, ?19, ?20, ?21, ?22, ?23,
+    ?24
+)";
+
+fn save(connection: &Connection, owner: &Owner, container_id: &str, saved: &Saved, now: Timestamp) -> Result<()> {
+    let Saved { name, position: Position { route, resume, place }, ended } = saved;
+    let [stdout, stderr] = resume.seen;
+    let [before_stdout, before_stderr] = place.map_or([None; 2], |place| place.before);
+    let values = params![
+        owner.engine_id,
+        owner.name,
+        container_id,
+        name,
+        route,
+        ended,
+        resume.since,
+        stdout.map(|seen| seen.time),
+        stdout.map(|seen| seen.ordinal),
+        stdout.map(|seen| seen.high),
+        stderr.map(|seen| seen.time),
+        stderr.map(|seen| seen.ordinal),
+        stderr.map(|seen| seen.high),
+        place.map(|place| place.device.cast_signed()),
+        place.map(|place| place.inode.cast_signed()),
+        place.and_then(|place| place.fingerprint).map(u64::cast_signed),
+        place.map(|place| place.offset.cast_signed()),
+        before_stdout.map(|(time, _)| time),
+        before_stdout.map(|(_, ordinal)| ordinal),
+        place.map(|place| place.passed[0]),
+        before_stderr.map(|(time, _)| time),
+        before_stderr.map(|(_, ordinal)| ordinal),
+        place.map(|place| place.passed[1]),
+        now,
+    ];
+    connection.prepare_cached(SAVE)?.execute(values).map(drop)
+}
+
+const FORGET: &str = "DELETE FROM positions WHERE engine_id = ?1 AND name = ?2 AND container_id = ?3";
+
+fn forget(connection: &Connection, owner: &Owner, container_id: &str) -> Result<()> {
+    connection.prepare_cached(FORGET)?.execute(params![owner.engine_id, owner.name, container_id]).map(drop)
+}
+
+const SAVE_OUTPUT: &str = "\
+INSERT OR REPLACE INTO outputs (engine_id, name, path, device, inode, length, updated_at)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+
+fn save_output(connection: &Connection, owner: &Owner, output: &Written, now: Timestamp) -> Result<()> {
+    let [device, inode, length] = [output.device, output.inode, output.length].map(u64::cast_signed);
+    let values = params![owner.engine_id, owner.name, Name(&output.path), device, inode, length, now];
+    connection.prepare_cached(SAVE_OUTPUT)?.execute(values).map(drop)
+}
+
+fn saved(row: &Row<'_>) -> Result<Saved> {
+    let seen = [
+        seen(row, "stdout_time", "stdout_ordinal", "stdout_high")?,
+        seen(row, "stderr_time", "stderr_ordinal", "stderr_high")?,
+    ];
+    let resume = Resume { since: row.get("since")?, seen };
+    let position = Position { route: row.get("route")?, resume, place: place(row)? };
+    Ok(Saved { name: row.get("container_name")?, position, ended: row.get("ended")? })
+}
+
+fn seen(row: &Row<'_>, time: &str, ordinal: &str, high: &str) -> Result<Option<Seen>> {
+    let Some(time) = row.get(time)? else { return Ok(None) };
+    Ok(Some(Seen { time, ordinal: row.get(ordinal)?, high: row.get(high)? }))
+}
+
+fn place(row: &Row<'_>) -> Result<Option<Place>> {
+    let Some(device) = row.get::<_, Option<i64>>("device")? else { return Ok(None) };
+    let fingerprint: Option<i64> = row.get("fingerprint")?;
+    Ok(Some(Place {
+        device: device.cast_unsigned(),
+        inode: row.get("inode").map(i64::cast_unsigned)?,
+        fingerprint: fingerprint.map(i64::cast_unsigned),
+        offset: row.get("offset").map(i64::cast_unsigned)?,
+        before: [
+            before(row, "stdout_before_time", "stdout_before_ordinal")?,
+            before(row, "stderr_before_time", "stderr_before_ordinal")?,
+        ],
+        passed: [row.get("stdout_passed")?, row.get("stderr_passed")?],
+    }))
+}
+
+fn before(row: &Row<'_>, time: &str, ordinal: &str) -> Result<Option<(Timestamp, u32)>> {
+    let Some(time) = row.get(time)? else { return Ok(None) };
+    Ok(Some((time, row.get(ordinal)?)))
+}
+
+/// As records write it, which SQLite's own functions read too.
+impl ToSql for Timestamp {
+    fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
+        Ok(self.to_string().into())
+    }
+}
+
+impl FromSql for Timestamp {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let text = value.as_str()?;
+        Timestamp::parse(text.as_bytes()).ok_or_else(|| FromSqlError::Other(format!("{text:?} is no time").into()))
+    }
+}
+
+impl ToSql for Route {
+    fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
+        Ok(self.name().into())
+    }
+}
+
+impl FromSql for Route {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let text = value.as_str()?;
+        let route = Route::ALL.into_iter().find(|route| route.name() == text);
+        route.ok_or_else(|| FromSqlError::Other(format!("{text:?} is no route").into()))
+    }
+}
+
+/// A path: text where it is UTF-8, which nearly all are, and else a blob.
+struct Name<'a>(&'a Path);
+
+impl ToSql for Name<'_> {
+    fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
+        let bytes = self.0.as_os_str().as_bytes();
+        Ok(ToSqlOutput::Borrowed(self.0.to_str().map_or(ValueRef::Blob(bytes), ValueRef::from)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::schema;
+    use super::*;
+    use proptest::prelude::*;
+    use std::cell::RefCell;
+    use std::time::Duration;
+
+    fn times() -> impl Strategy<Value = Timestamp> {
+        any::<i64>().prop_map(Timestamp)
+    }
+
+    fn seen() -> impl Strategy<Value = Option<Seen>> {
+        let parts = (times(), any::<u32>(), times());
+        prop::option::of(parts.prop_map(|(time, ordinal, high)| Seen { time, ordinal, high }))
+    }
+
+    fn resumes() -> impl Strategy<Value = Resume> {
+        (prop::option::of(times()), [seen(), seen()]).prop_map(|(since, seen)| Resume { since, seen })
+    }
+
+    fn places() -> impl Strategy<Value = Option<Place>> {
+        let before = || prop::option::of((times(), any::<u32>()));
+        let numbers = (any::<u64>(), any::<u64>(), any::<Option<u64>>(), any::<u64>());
+        let parts = (numbers, [before(), before()], any::<[u32; 2]>());
+        prop::option::of(parts.prop_map(|((device, inode, fingerprint, offset), before, passed)| Place {
+            device,
+            inode,
+            fingerprint,
+            offset,
+            before,
+            passed,
+        }))
+    }
+
+    fn anything_saved() -> impl Strategy<Value = Saved> {
+        let route = prop::sample::select(Route::ALL.to_vec());
+        let position =
+            (route, resumes(), places()).prop_map(|(route, resume, place)| Position { route, resume, place });
+        (any::<String>(), position, any::<bool>()).prop_map(|(name, position, ended)| Saved { name, position, ended })
+    }
+
+    #[test]
+    fn whatever_is_committed_is_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let connection = schema::open(&dir.path().join("state.db"), Duration::ZERO).unwrap();
+        connection.pragma_update(None, "synchronous", "OFF").unwrap();
+        let owner = Owner { engine_id: "engine".into(), name: "default".into() };
+        let connection = RefCell::new(connection);
+        proptest!(|(saved in anything_saved())| {
+            let one = Commit { positions: vec![("one".into(), saved.clone())], ..Commit::default() };
+            commit(&mut connection.borrow_mut(), &owner, &one).unwrap();
+            prop_assert_eq!(read(&connection.borrow(), &owner).unwrap(), HashMap::from([("one".into(), saved)]));
+        });
+    }
+
+    #[test]
+    fn what_no_version_writes_is_damage_and_no_position() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.db");
+        let mut connection = schema::open(&path, Duration::ZERO).unwrap();
+        let owner = Owner { engine_id: "engine".into(), name: "default".into() };
+        let place = Place {
+            device: 1,
+            inode: 2,
+            fingerprint: None,
+            offset: 3,
+            before: [Some((Timestamp(4), 0)); 2],
+            passed: [0; 2],
+        };
+        let seen = Seen { time: Timestamp(5), ordinal: 0, high: Timestamp(5) };
+        let position =
+            Position { route: Route::File, resume: Resume { since: None, seen: [Some(seen); 2] }, place: Some(place) };
+        let saved = Saved { name: "web".into(), position, ended: false };
+        for (column, value) in [
+            ("route", "'carrier pigeon'"),
+            ("since", "'yesterday'"),
+            ("since", "5"),
+            ("stdout_time", "'2026-11-20'"),
+            ("stderr_ordinal", "-1"),
+            ("stderr_ordinal", "NULL"),
+            ("stdout_high", "NULL"),
+            ("inode", "NULL"),
+            ("offset", "'far'"),
+            ("stdout_passed", "4294967296"),
+            ("stdout_before_ordinal", "NULL"),
+        ] {
+            let one = Commit { positions: vec![("one".into(), saved.clone())], ..Commit::default() };
+            commit(&mut connection, &owner, &one).unwrap();
+            assert_eq!(read(&connection, &owner).unwrap()["one"], saved);
+            connection.execute(&format!("UPDATE positions SET {column} = {value}"), []).unwrap();
+            let error = super::super::Error::of(&path, read(&connection, &owner).unwrap_err());
+            assert_eq!(error.to_string(), format!("the state in {} is damaged", path.display()), "{column} = {value}");
+        }
+    }
+}

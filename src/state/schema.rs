@@ -1,0 +1,320 @@
+//! Opens a state file: makes it, refuses it, or brings it to our schema.
+//!
+//! In: a path. Out: a connection that may be written to. Called by [`super::Store::open`].
+//! Until the file has proved to be ours, of a schema that we know, and whole, nothing of it is changed. SQLite makes what it
+//! keeps beside a database (`-wal`, `-shm`) with the mode of the database itself (sqlite `src/os_unix.c`,
+//! `findCreateFileMode`).
+
+use super::error::Error;
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, TransactionBehavior};
+use rustix::fs::{FileType, Mode};
+use rustix::io::Errno;
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Each brings a file from the schema before it to its own, which is its number.
+const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_positions.sql")];
+
+/// The newest schema.
+const SCHEMA: i64 = MIGRATIONS.len() as i64;
+
+/// `PRAGMA application_id` of our files; set by the first migration.
+const APPLICATION: i64 = 0x6c6f_6777;
+
+/// A file up to this size is read through before it is used. It takes a fraction of a second, and a state has a page for a
+/// dozen containers.
+const CHECKED: u64 = 64 << 20;
+
+/// After so long a file that another process is making is tried again; SQLite itself waits in such steps.
+const AGAIN: Duration = Duration::from_millis(10);
+
+/// Opens the file, made with its folders where missing. `patience`: how long to wait for others that hold it.
+pub(super) fn open(path: &Path, patience: Duration) -> Result<Connection, Error> {
+    make(path)?;
+    let failed = |source| Error::of(path, source);
+    // Never made by SQLite, whose mode for new files is 0644.
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    connection.busy_timeout(patience).map_err(failed)?;
+    // What a crash left in the write-ahead log of a file that we refuse stays there.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(failed)?;
+    check(&mut connection, path)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(failed)?;
+    configure(&connection, patience).map_err(failed)?;
+    while migrate(&mut connection, MIGRATIONS).map_err(failed)? {}
+    Ok(connection)
+}
+
+/// Makes the file and its folders, where missing.
+fn make(path: &Path) -> Result<(), Error> {
+    if let Some(folder) = path.parent() {
+        make_folder(folder).map_err(|source| Error::Folder { path: folder.to_owned(), source })?;
+    }
+    // Not by opening it: a process that closes any descriptor of a file loses all its locks there (fcntl(2)), SQLite's too.
+    match rustix::fs::mknodat(rustix::fs::CWD, path, FileType::RegularFile, Mode::RUSR | Mode::WUSR, 0) {
+        Ok(()) | Err(Errno::EXIST) => Ok(()),
+        Err(errno @ Errno::ROFS) => {
+            Err(Error::ReadOnly { path: path.to_owned(), source: Some(io::Error::from(errno).into()) })
+        }
+        Err(errno) => Err(Error::Unopened { path: path.to_owned(), source: io::Error::from(errno).into() }),
+    }
+}
+
+/// Makes a folder that only its owner may enter, and those above it. Each is synced into its parent, or a power cut could
+/// take the folder and what was committed in it.
+fn make_folder(folder: &Path) -> io::Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let parent = folder.parent();
+    if let Some(parent) = parent {
+        make_folder(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => parent.map_or(Ok(()), |parent| File::open(parent)?.sync_all()),
+    }
+}
+
+/// Refuses what is not ours to write to.
+fn check(connection: &mut Connection, path: &Path) -> Result<(), Error> {
+    let failed = |source| Error::of(path, source);
+    if connection.is_readonly(MAIN_DB).map_err(failed)? {
+        return Err(Error::ReadOnly { path: path.to_owned(), source: None });
+    }
+    let (schema, application, tables) = read_header(connection).map_err(failed)?;
+    // A file that is still empty belongs to nobody.
+    if application != APPLICATION && (application != 0 || tables > 0) {
+        return Err(Error::Foreign { path: path.to_owned() });
+    }
+    if schema > SCHEMA {
+        return Err(Error::Newer { path: path.to_owned(), schema, known: SCHEMA });
+    }
+    let size = fs::metadata(path).map_err(|source| Error::Unopened { path: path.to_owned(), source: source.into() })?;
+    if size.len() <= CHECKED {
+        let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(failed)?;
+        if verdict != "ok" {
+            return Err(Error::Damaged { path: path.to_owned(), source: verdict.into() });
+        }
+    }
+    Ok(())
+}
+
+/// The schema, whose file it is, and how many tables there are, all of one moment: another process may be making it.
+fn read_header(connection: &mut Connection) -> rusqlite::Result<(i64, i64, i64)> {
+    let moment = connection.transaction()?;
+    let tables = moment.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    let schema = moment.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let application = moment.pragma_query_value(None, "application_id", |row| row.get(0))?;
+    Ok((schema, application, tables))
+}
+
+/// A commit is on the disk when it returns.
+fn configure(connection: &Connection, patience: Duration) -> rusqlite::Result<()> {
+    switch_to_log(connection, Instant::now() + patience)?;
+    connection.pragma_update(None, "synchronous", "FULL")
+}
+
+/// Has the file written by way of a write-ahead log. Where the file system cannot share the memory that this takes, SQLite
+/// stays with its rollback journal, which is as safe and slower.
+///
+/// The switch, which only a new file needs, does not wait for others as all else does: it asks for its lock while it holds
+/// one for reading (sqlite `src/btree.c`, `sqlite3BtreeSetVersion`).
+fn switch_to_log(connection: &Connection, deadline: Instant) -> rusqlite::Result<()> {
+    loop {
+        match connection.pragma_update(None, "journal_mode", "WAL") {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && Instant::now() < deadline => {
+                thread::sleep(AGAIN);
+            }
+            switched => return switched,
+        }
+    }
+}
+
+/// Takes one step towards our schema; `false` when there is none to take. Of several processes at once each finds what
+/// the others have done.
+fn migrate(connection: &mut Connection, migrations: &[&str]) -> rusqlite::Result<bool> {
+    let step = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let schema: i64 = step.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let Some(migration) = usize::try_from(schema).ok().and_then(|schema| migrations.get(schema)) else {
+        return Ok(false);
+    };
+    step.execute_batch(migration)?;
+    step.pragma_update(None, "user_version", schema + 1)?;
+    step.commit()?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{FileExt, PermissionsExt};
+
+    const PATIENCE: Duration = Duration::from_secs(5);
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o7777
+    }
+
+    fn number(connection: &Connection, pragma: &str) -> i64 {
+        connection.pragma_query_value(None, pragma, |row| row.get(0)).unwrap()
+    }
+
+    fn tables(connection: &Connection) -> Vec<String> {
+        let mut statement =
+            connection.prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name").unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn what_is_made_is_for_its_owner_alone_and_what_was_there_keeps_its_mode() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let folder = dir.path().join("made/here");
+        let connection = open(&folder.join("state.db"), PATIENCE).unwrap();
+        assert_eq!(mode(dir.path()), 0o755);
+        assert_eq!((mode(&folder), mode(&dir.path().join("made"))), (0o700, 0o700));
+        for file in ["state.db", "state.db-wal", "state.db-shm"] {
+            assert_eq!(mode(&folder.join(file)), 0o600, "{file}");
+        }
+        connection.close().unwrap();
+        let elsewhere = dir.path().join("state.db");
+        fs::write(&elsewhere, "").unwrap();
+        fs::set_permissions(&elsewhere, fs::Permissions::from_mode(0o640)).unwrap();
+        let _connection = open(&elsewhere, PATIENCE).unwrap();
+        assert_eq!(mode(&elsewhere), 0o640);
+        assert_eq!(mode(dir.path()), 0o755);
+    }
+
+    #[test]
+    fn a_commit_reaches_the_disk_and_waits_five_seconds_for_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let connection = open(&dir.path().join("state.db"), super::super::PATIENCE).unwrap();
+        let journal: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
+        assert_eq!(journal, "wal");
+        assert_eq!(number(&connection, "synchronous"), 2);
+        assert_eq!(number(&connection, "busy_timeout"), 5000);
+    }
+
+    #[test]
+    fn an_older_schema_is_brought_to_ours_and_ours_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.db");
+        // Of schema 0, as SQLite's own shell leaves a file that nothing was put into.
+        Connection::open(&path).unwrap().execute_batch("VACUUM").unwrap();
+        let connection = open(&path, PATIENCE).unwrap();
+        assert_eq!((number(&connection, "user_version"), number(&connection, "application_id")), (SCHEMA, APPLICATION));
+        assert_eq!(tables(&connection), ["outputs", "positions", "resumes"]);
+        connection.close().unwrap();
+        let before = fs::read(&path).unwrap();
+        open(&path, PATIENCE).unwrap().close().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), before);
+    }
+
+    #[test]
+    fn each_migration_is_done_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut connection = open(&dir.path().join("state.db"), PATIENCE).unwrap();
+        let more = [MIGRATIONS[0], "CREATE TABLE second (a);", "CREATE TABLE third (a); CREATE TABLE second (a);"];
+        assert!(migrate(&mut connection, &more).unwrap());
+        migrate(&mut connection, &more).unwrap_err();
+        assert_eq!(number(&connection, "user_version"), 2);
+        assert_eq!(tables(&connection), ["outputs", "positions", "resumes", "second"]);
+        assert!(!migrate(&mut connection, &more[..2]).unwrap());
+    }
+
+    /// A closed state file with a few pages of content.
+    fn filled(path: &Path) -> Vec<u8> {
+        let connection = open(path, PATIENCE).unwrap();
+        let fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500)
+            INSERT INTO resumes SELECT 'engine', 'name' || i, '', '' FROM n";
+        connection.execute(fill, []).unwrap();
+        connection.close().unwrap();
+        fs::read(path).unwrap()
+    }
+
+    #[test]
+    fn what_is_not_ours_to_write_to_is_refused_and_left_as_it_is() {
+        type Harm = fn(&Path);
+        let harms: [(&str, Harm); 9] = [
+            ("the state in FILE is damaged", |path| fs::write(path, "x\n").unwrap()),
+            ("the state in FILE is damaged", |path| fs::write(path, "not a database\n".repeat(1000)).unwrap()),
+            ("the state in FILE is damaged", |path| {
+                let file = File::options().write(true).open(path).unwrap();
+                file.set_len(file.metadata().unwrap().len() - 4096).unwrap();
+            }),
+            ("the state in FILE is damaged", |path| scribble(path, 0)),
+            ("the state in FILE is damaged", |path| scribble(path, 100)),
+            ("the state in FILE is damaged", |path| {
+                let length = fs::metadata(path).unwrap().len();
+                scribble(path, length - 4096);
+            }),
+            ("FILE is the database of another program", |path| {
+                fs::remove_file(path).unwrap();
+                alter(path, "CREATE TABLE bookmarks (url)");
+            }),
+            ("FILE is the database of another program", |path| alter(path, "PRAGMA application_id = 7")),
+            ("the state in FILE was written by a newer docker-logwatch (schema 7, this one knows 1)", |path| {
+                alter(path, "PRAGMA user_version = 7")
+            }),
+        ];
+        for (number, (words, harm)) in harms.into_iter().enumerate() {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("state.db");
+            filled(&path);
+            harm(&path);
+            let before = fs::read(&path).unwrap();
+            let error = open(&path, PATIENCE).err().unwrap_or_else(|| panic!("harm {number} was not seen"));
+            assert_eq!(error.to_string(), words.replace("FILE", path.to_str().unwrap()), "harm {number}: {error:?}");
+            assert!(!error.is_passing());
+            assert_eq!(fs::read(&path).unwrap(), before, "harm {number}");
+        }
+    }
+
+    fn alter(path: &Path, sql: &str) {
+        Connection::open(path).unwrap().execute_batch(sql).unwrap();
+    }
+
+    fn scribble(path: &Path, at: u64) {
+        File::options().write(true).open(path).unwrap().write_all_at(&[0x5a; 64], at).unwrap();
+    }
+
+    #[test]
+    fn what_a_crash_left_in_the_log_of_a_refused_file_stays_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, copy) = (dir.path().join("state.db"), dir.path().join("copy.db"));
+        let connection = open(&path, PATIENCE).unwrap();
+        connection.execute_batch("PRAGMA user_version = 7").unwrap();
+        let log = |path: &Path| path.with_extension("db-wal");
+        fs::copy(&path, &copy).unwrap();
+        fs::copy(log(&path), log(&copy)).unwrap();
+        let before = (fs::read(&copy).unwrap(), fs::read(log(&copy)).unwrap());
+        assert!(matches!(open(&copy, PATIENCE).unwrap_err(), Error::Newer { schema: 7, .. }));
+        assert!((fs::read(&copy).unwrap(), fs::read(log(&copy)).unwrap()) == before);
+    }
+
+    #[test]
+    fn a_path_that_leads_nowhere_is_told_with_its_cause() {
+        let dir = tempfile::tempdir().unwrap();
+        let inside = |name: &str| dir.path().join(name);
+        fs::write(inside("file"), "").unwrap();
+        fs::create_dir(inside("folder")).unwrap();
+        std::os::unix::fs::symlink(inside("missing"), inside("link")).unwrap();
+        for (path, words) in [
+            (inside("file/state.db"), format!("cannot make the folder {}", inside("file").display())),
+            (inside("folder"), format!("cannot open the state in {}", inside("folder").display())),
+            (inside("link"), format!("cannot open the state in {}", inside("link").display())),
+        ] {
+            let error = open(&path, PATIENCE).unwrap_err();
+            assert_eq!(error.to_string(), words);
+            assert!(std::error::Error::source(&error).is_some(), "{error:?} has no cause");
+        }
+        assert!(!inside("missing").exists());
+    }
+}
