@@ -4,7 +4,7 @@
 
 use super::LogFormat;
 use crate::docker::Kind;
-use crate::{engine, output};
+use crate::{engine, output, state};
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -39,6 +39,7 @@ pub(super) fn failed(error: &engine::Error, format: LogFormat) -> ExitCode {
             Kind::Unreachable => Exit::Unreachable,
             Kind::Failed => Exit::Failed,
         },
+        engine::Error::State(state::Error::BadName { .. }) => Exit::Usage,
         _ => Exit::Failed,
     };
     fail(error, advice(error), exit, format)
@@ -73,6 +74,23 @@ fn advice(error: &engine::Error) -> Option<&'static str> {
             Some("`docker ps -a` lists those there are; without --no-follow it is waited for")
         }
         engine::Error::NoFiles { .. } => Some("read through the engine instead: `--source stream`, or run it as root"),
+        engine::Error::State(error) => match error {
+            state::Error::Held { .. } => Some("end that process, or use a name of its own: `--resume=NAME`"),
+            state::Error::Damaged { .. } => Some(
+                "move it away to begin anew: logs are then read from their first lines; or name another with --state",
+            ),
+            state::Error::Newer { .. } => {
+                Some("use the newer docker-logwatch, or name another state file with --state")
+            }
+            state::Error::Foreign { .. } => Some("name another file with --state"),
+            state::Error::Full { .. } => Some("make room there; the next run goes on from what was kept"),
+            state::Error::ReadOnly { .. } | state::Error::Folder { .. } | state::Error::Unopened { .. } => {
+                Some("name a file that can be written with --state")
+            }
+            state::Error::Busy { .. } => Some("end the program that holds it (`fuser` on the file tells which)"),
+            _ => None,
+        },
+        engine::Error::OutputInUse { .. } => Some("end that process, or write to another file"),
         engine::Error::Output(_) | engine::Error::Start(_) => None,
     }
 }

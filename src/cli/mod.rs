@@ -59,6 +59,12 @@ Examples:
 /// Flags of every verb.
 #[derive(Clone, Debug, Args)]
 pub struct Common {
+    /// What is kept between runs [default: ~/.local/state/docker-logwatch/state.db]
+    ///
+    /// Below `XDG_STATE_HOME` where that is set. An SQLite file.
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, hide_short_help = true)]
+    state: Option<PathBuf>,
+
     /// Colour names and notices
     ///
     /// With `auto` the terminal decides, and before it `NO_COLOR` and `CLICOLOR_FORCE`.
@@ -158,6 +164,15 @@ where
 }
 
 impl Common {
+    /// The state file, or why there is no place for one.
+    fn state(&self) -> Result<PathBuf, String> {
+        let home = || std::env::home_dir().filter(|home| home.is_absolute()).map(|home| home.join(".local/state"));
+        let of_user = || std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+        let in_folder = |folder: PathBuf| folder.join("docker-logwatch/state.db");
+        let state = self.state.clone().or_else(|| of_user().or_else(home).map(in_folder));
+        state.ok_or_else(|| "there is no home folder to keep the state in: name a file with --state".to_owned())
+    }
+
     /// What the flag says, or else the environment (<https://no-color.org>, <https://bixense.com/clicolors>).
     fn color(&self) -> When {
         color(self.color, |name| std::env::var_os(name))

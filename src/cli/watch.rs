@@ -6,6 +6,7 @@ use super::{Common, LogFormat, one_of, refuse, stop, usage, when};
 use crate::batch::Stream;
 use crate::docker::{Endpoint, Environment};
 use crate::engine;
+use crate::engine::resume::Resume;
 use crate::engine::watch::{Options, Source};
 use crate::output::{Ansi, Format, Settings};
 use crate::selector::{self, Filter, Glob, Pattern, Selector};
@@ -127,6 +128,18 @@ pub struct Watch {
     /// Append to FILE instead of stdout
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = OUTPUT)]
     output: Option<PathBuf>,
+
+    /// Go on where the last run of this name stopped [default name: default]
+    ///
+    /// A container that is new to the name is read from its first line, one that stopped meanwhile to its end. Where it
+    /// stopped is kept once the lines are written. With `-o FILE` every line is in FILE exactly once, whatever happens:
+    /// what stands behind the last commit is cut off at the start and read again. On stdout the last lines may come
+    /// again after a crash.
+    #[arg(
+        long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "default",
+        help_heading = OUTPUT
+    )]
+    resume: Option<String>,
 }
 
 const SELECTION: &str = "Selection";
@@ -201,6 +214,7 @@ impl Watch {
             source: self.source,
             interval: INTERVAL,
             max_line_size: self.max_line_size.unwrap_or(MAX_LINE_SIZE),
+            resume: self.resume(common)?,
             dry_run: self.dry_run,
             output: self.settings(common),
             selector: Selector {
@@ -217,9 +231,15 @@ impl Watch {
         match self.tail {
             Some(Tail::All) => None,
             Some(Tail::Last(lines)) => Some(lines),
-            None if self.no_follow || self.since.is_some() => None,
+            None if self.no_follow || self.since.is_some() || self.resume.is_some() => None,
             None => Some(DEFAULT_TAIL),
         }
+    }
+
+    fn resume(&self, common: &Common) -> Result<Option<Resume>, String> {
+        let Some(name) = self.resume.clone() else { return Ok(None) };
+        let state = common.state()?;
+        Ok(Some(Resume { state, name }))
     }
 
     fn settings(&self, common: &Common) -> Settings {
@@ -330,8 +350,21 @@ mod tests {
 
     #[test]
     fn without_flags_everything_is_followed_from_its_last_ten_lines() {
-        let Options { selector, all, since, until, tail, follow, source, interval, max_line_size, dry_run, output } =
-            options("--color never");
+        let Options {
+            selector,
+            all,
+            since,
+            until,
+            tail,
+            follow,
+            source,
+            interval,
+            max_line_size,
+            dry_run,
+            output,
+            resume,
+        } = options("--color never");
+        assert_eq!(resume, None);
         assert!(selector.names.is_empty() && selector.filters.is_empty() && selector.exclude.is_empty());
         assert_eq!((all, since, until, tail, follow, dry_run), (false, None, None, Some(10), true, false));
         assert_eq!((source, interval, max_line_size), (Source::Auto, Duration::from_secs(30), 1_048_576));
@@ -379,6 +412,22 @@ mod tests {
         assert_eq!((output.color, output.file), (When::Always, Some("out.log".into())));
         let patterns = |regexes: &[Regex]| regexes.iter().map(Regex::to_string).collect::<Vec<_>>().join(" ");
         assert_eq!((patterns(&output.include), patterns(&output.exclude)), ("a b".into(), "c".into()));
+    }
+
+    #[test]
+    fn a_resumed_watch_has_a_name_a_state_and_the_whole_history() {
+        for (line, name, tail) in [
+            ("--resume --state s", "default", None),
+            ("--resume=web --state s", "web", None),
+            ("--resume=web --state s -n 5", "web", Some(5)),
+        ] {
+            let Options { resume, tail: lines, .. } = options(line);
+            assert_eq!((resume, lines), (Some(Resume { state: "s".into(), name: name.into() }), tail), "{line}");
+        }
+        assert_eq!(
+            options("--resume").resume.map(|resume| resume.state.ends_with("docker-logwatch/state.db")),
+            Some(true)
+        );
     }
 
     #[test]
@@ -440,7 +489,6 @@ mod tests {
                 "nothing lies between: --since is 1970-01-01T00:01:40.000000000Z, --until is 1970-01-01T00:00:50.000000000Z",
             ),
             ("-q -v", "error: the argument '--quiet' cannot be used with '--verbose...'"),
-            ("--resume", "error: unexpected argument '--resume' found"),
             ("--listen x", "error: unexpected argument '--listen' found"),
         ] {
             let error = try_options(line).unwrap_err();

@@ -1,8 +1,10 @@
-//! The thread that carries items from the queue to the printer.
+//! The thread that carries items from the queue to the printer, and keeps how far it got.
 //!
 //! It takes all that waits, and flushes when nothing waits any more: one line leaves at once, a flood in large writes.
 
-use crate::output::{Error, Printer};
+use super::Error;
+use super::keep::Keeper;
+use crate::output::Printer;
 use crate::queue::Queue;
 use std::collections::VecDeque;
 use std::io;
@@ -10,33 +12,76 @@ use std::sync::Arc;
 use std::thread;
 use tokio::sync::oneshot;
 
-/// Starts it. The receiver is told how it ended: the queue was closed, or nothing can be written any more.
-pub(super) fn start(queue: Arc<Queue>, printer: Printer) -> io::Result<oneshot::Receiver<Result<(), Error>>> {
-    let (done, ended) = oneshot::channel();
-    thread::Builder::new().name("deliver".into()).spawn(move || {
-        let result = deliver(&queue, printer);
-        queue.abandon();
-        // Whoever stopped waiting has left already.
-        let _ = done.send(result);
-    })?;
-    Ok(ended)
+/// What becomes of items.
+pub(super) struct Deliver {
+    /// They are written, ...
+    pub(super) printer: Printer,
+    /// ... and how far that got is kept.
+    pub(super) keeper: Option<Keeper>,
 }
 
-fn deliver(queue: &Queue, mut printer: Printer) -> Result<(), Error> {
-    let mut items = VecDeque::new();
-    while queue.take(&mut items, printer.patience()) {
-        if items.is_empty() {
-            printer.rest();
-            continue;
-        }
-        while let Some(item) = items.pop_front() {
-            let taken = printer.take(&item);
-            queue.finish(item);
-            taken?;
-        }
-        if queue.is_empty() {
-            printer.flush()?;
-        }
+impl Deliver {
+    /// Starts it. The receiver is told how it ended: the queue was closed, or nothing can be written or kept any more.
+    pub(super) fn start(self, queue: Arc<Queue>) -> io::Result<oneshot::Receiver<Result<(), Error>>> {
+        let (done, ended) = oneshot::channel();
+        thread::Builder::new().name("deliver".into()).spawn(move || {
+            let result = self.run(&queue);
+            queue.abandon();
+            // Whoever stopped waiting has left already.
+            let _ = done.send(result);
+        })?;
+        Ok(ended)
     }
-    printer.flush()
+
+    fn run(mut self, queue: &Queue) -> Result<(), Error> {
+        let delivered = self.deliver(queue);
+        // What was written before it failed is kept as well.
+        let kept = self.keeper.take().map_or(Ok(()), |keeper| keeper.finish(delivered.is_ok()));
+        delivered.and(kept.map_err(Error::from))
+    }
+
+    fn deliver(&mut self, queue: &Queue) -> Result<(), Error> {
+        let mut items = VecDeque::new();
+        while queue.take(&mut items, self.patience()) {
+            if items.is_empty() {
+                self.printer.rest();
+            }
+            while let Some(item) = items.pop_front() {
+                let taken = self.printer.take(&item);
+                if let Some(keeper) = &mut self.keeper {
+                    keeper.take(&item);
+                }
+                queue.finish(item);
+                taken?;
+                self.keep()?;
+            }
+            if queue.is_empty() {
+                self.flush()?;
+                self.keep()?;
+            }
+        }
+        self.flush()
+    }
+
+    fn patience(&self) -> Option<std::time::Duration> {
+        let keeping = self.keeper.as_ref().and_then(Keeper::patience);
+        self.printer.patience().into_iter().chain(keeping).min()
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        self.printer.flush()?;
+        if let Some(keeper) = &mut self.keeper {
+            keeper.flushed();
+        }
+        Ok(())
+    }
+
+    /// In a flood nothing is flushed because nothing waits, so it is when a commit is due.
+    fn keep(&mut self) -> Result<(), Error> {
+        if !self.keeper.as_ref().is_some_and(Keeper::is_due) {
+            return Ok(());
+        }
+        self.flush()?;
+        Ok(self.keeper.as_mut().map_or(Ok(()), Keeper::keep)?)
+    }
 }

@@ -26,10 +26,8 @@ pub(super) struct Keeper {
     names: HashMap<Key, (String, String)>,
     /// Of what the output has taken and perhaps not written.
     taken: Changes,
-    /// Of what it has written, ...
+    /// Of what it has written.
     written: Changes,
-    /// ... and the length of its file then.
-    length: u64,
     commit: Option<Committing>,
     next: Instant,
 }
@@ -59,11 +57,9 @@ impl Keeper {
             names: HashMap::new(),
             taken: Changes::new(),
             written: Changes::new(),
-            length: 0,
             commit: None,
             next: Instant::now(),
         };
-        keeper.note_length()?;
         keeper.commit()?;
         keeper.settle()?;
         Ok(keeper)
@@ -111,20 +107,8 @@ impl Keeper {
     }
 
     /// All that was taken is written.
-    pub(super) fn flushed(&mut self) -> Result<(), state::Error> {
-        if self.taken.is_empty() {
-            return Ok(());
-        }
+    pub(super) fn flushed(&mut self) {
         self.written.extend(self.taken.drain());
-        self.note_length()
-    }
-
-    fn note_length(&mut self) -> Result<(), state::Error> {
-        if let Some(Output { path, file }) = &self.output {
-            let metadata = file.metadata().map_err(|source| state::Error::Output { path: path.clone(), source })?;
-            self.length = metadata.len();
-        }
-        Ok(())
     }
 
     /// How long until a commit is due, if one will be.
@@ -138,7 +122,8 @@ impl Keeper {
         self.patience().is_some_and(|patience| patience.is_zero())
     }
 
-    /// Commits what was written, if the commit before has ended. An error is one that waiting will not mend.
+    /// Commits what was written, if the commit before has ended; called when all that was taken is. An error is one that
+    /// waiting will not mend.
     pub(super) fn keep(&mut self) -> Result<(), state::Error> {
         self.next = Instant::now() + PAUSE;
         if let Some(commit) = self.commit.take() {
@@ -176,7 +161,7 @@ impl Keeper {
                 None => commit.removed.push(id.clone()),
             }
         }
-        commit.output = self.output.as_ref().map(|output| output.up_to(self.length)).transpose()?;
+        commit.output = self.output.as_ref().map(Output::as_it_is).transpose()?;
         let (done, ended) = channel();
         // Nobody hears it when we have left meanwhile.
         self.held.commit(commit, move |result| drop(done.send(result)));
@@ -184,21 +169,19 @@ impl Keeper {
         Ok(())
     }
 
-    /// Commits what was written and waits until that is done.
-    pub(super) fn finish(mut self) -> Result<(), state::Error> {
-        self.settle()?;
-        if self.written.is_empty() {
-            return Ok(());
-        }
-        self.commit()?;
+    /// Commits what was written and waits until that is done. Not `is_whole`: something was written behind it that no
+    /// position tells of, which a file's length would.
+    pub(super) fn finish(mut self, is_whole: bool) -> Result<(), state::Error> {
         self.settle()?;
         // Once more, for what was only passing.
-        if self.written.is_empty() {
-            return Ok(());
+        for _ in 0..2 {
+            if self.written.is_empty() || (self.output.is_some() && !is_whole) {
+                return Ok(());
+            }
+            self.commit()?;
+            self.settle()?;
         }
-        self.commit()?;
-        let Some(Committing { ended, .. }) = self.commit.take() else { return Ok(()) };
-        ended.recv().unwrap_or(Err(state::Error::Closed))
+        if self.written.is_empty() { Ok(()) } else { Err(state::Error::Closed) }
     }
 
     /// Waits for the commit under way.
@@ -210,10 +193,10 @@ impl Keeper {
 }
 
 impl Output {
-    fn up_to(&self, length: u64) -> Result<Written, state::Error> {
+    fn as_it_is(&self) -> Result<Written, state::Error> {
         let failed = |source: io::Error| state::Error::Output { path: self.path.clone(), source };
         let metadata = self.file.metadata().map_err(failed)?;
-        let (device, inode) = (metadata.dev(), metadata.ino());
+        let (device, inode, length) = (metadata.dev(), metadata.ino(), metadata.len());
         let file = self.file.try_clone().map_err(failed)?;
         Ok(Written { path: self.path.clone(), file, device, inode, length })
     }

@@ -1,20 +1,24 @@
 //! The engine: connects the rooms and answers the verbs. The only room that spawns tasks and threads.
 //!
 //! `watch` decides who is followed: `feed` keeps the event stream open, `discover` tells what follows from it. `tails` has
-//! them read: `route` says how, `stream` does it over the API. `deliver` carries what was read to the output.
+//! them read: `route` says how, `stream` does it over the API. `deliver` carries what was read to the output,
+//! `keep` remembers how far it got, and `resume` is where the next run begins.
 
 mod deliver;
 mod discover;
 mod dry_run;
 mod feed;
+mod keep;
+pub mod resume;
 mod route;
 mod stream;
 mod tails;
 pub mod watch;
 
 use crate::docker::{self, Docker, Endpoint};
-use crate::output;
+use crate::{output, state};
 use std::io;
+use std::path::PathBuf;
 use tokio::runtime::{Builder, Runtime};
 
 /// Why a verb failed.
@@ -26,6 +30,15 @@ pub enum Error {
     /// The output.
     #[error(transparent)]
     Output(#[from] output::Error),
+    /// What is kept between runs.
+    #[error(transparent)]
+    State(#[from] state::Error),
+    /// Another program writes to the file that is to be exactly what we write.
+    #[error("{} is being written to by another docker-logwatch", path.display())]
+    OutputInUse {
+        /// The file.
+        path: PathBuf,
+    },
     /// The operating system refused what the program itself needs: a thread, a descriptor.
     #[error("cannot start")]
     Start(#[from] io::Error),

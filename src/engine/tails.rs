@@ -145,7 +145,11 @@ impl Tails {
             Choice::Stream if !is_held && (container.is_up() || start != Start::Last(0)) => {
                 self.read_stream(&container.id, None);
             }
-            Choice::Stream => {}
+            // In a later run what it says from now on is new.
+            Choice::Stream => {
+                let resume = Resume::at(Some(met));
+                self.queue.push([Item::Place(key, Position { route: Route::Stream, resume, place: None })]);
+            }
             Choice::Nothing => self.tell_no_file(key),
         }
         // One that stands still is read up to its end now, so that its next run is read from its first line.
@@ -350,7 +354,7 @@ impl Tails {
             self.queue.push(then.unwrap_or_default());
             return self.tell_no_file(key);
         }
-        self.read_stream(&id, Some(resume).filter(|resume| !resume.is_at_start()));
+        self.read_stream(&id, Some(resume).filter(|resume| *resume != Resume::default()));
         if !self.once && (then.is_some() || self.tails.get(&id).is_some_and(|tail| !tail.is_up)) {
             self.end(&id, then.unwrap_or_default());
         }
@@ -394,6 +398,7 @@ impl Tails {
         let (signals, heard) = unbounded_channel();
         tail.by = By::Stream(signals);
         let key = tail.key;
+        let resume = resume.or(tail.position.map(|position| position.resume));
         // It may have stood still until now, and said something before its start was told.
         let start = if tail.start == Start::Last(0) { Start::Since(tail.met) } else { tail.start };
         let stream = Stream {

@@ -3,11 +3,13 @@
 //! One loop over a closed set of happenings: news of containers, reports of the tails, the end of the output, the end of
 //! the time asked for, and being told to stop. It never waits for the engine inside a step.
 
+use super::deliver::Deliver;
 use super::discover::{Change, Discovery};
 use super::feed::{Feed, News};
+use super::resume::{Last, Positions, Resume};
 use super::route::Routes;
 use super::tails::Tails;
-use super::{Error, deliver, dry_run};
+use super::{Error, dry_run};
 use crate::batch::Lifecycle;
 use crate::container::Container;
 use crate::docker::{Docker, Endpoint};
@@ -50,6 +52,8 @@ pub struct Options {
     pub source: Source,
     /// Pause between two API reads of `rotate` (stream renewed) and `poll`.
     pub interval: Duration,
+    /// Go on where the last run stopped, and keep where this one does.
+    pub resume: Option<Resume>,
     /// Bytes of a message beyond which it is cut.
     pub max_line_size: usize,
     /// Tell what would be done, and by which route, then stop.
@@ -97,7 +101,10 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
         let source = io::Error::new(error.kind(), error.to_string());
         return Err(Error::NoFiles { folder: routes.folder.display().to_string(), source });
     }
+    let resume = options.resume.as_ref().filter(|_| !options.dry_run);
+    let mut last = resume.map(|resume| Last::open(resume, &engine.id)).transpose()?;
     let (feed, listing) = Feed::open(docker.clone(), options.selector.remote(), engine.time).await?;
+    let mut notices = Vec::new();
     if let News::Listing(containers, _) = &listing {
         let selector = &mut options.selector;
         selector.settle(containers.iter());
@@ -105,13 +112,26 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
         if !names.is_empty() && (!options.follow || options.dry_run) {
             return Err(Error::NoSuchContainer { names });
         }
+        if let Some(last) = &mut last {
+            notices.extend(last.forget_gone(containers)?);
+        }
     }
     if options.dry_run {
         dry_run::tell(&docker, &options, &routes, listing).await?;
         return Ok(None);
     }
     let printer = Printer::open(options.output.clone())?;
-    Ok(Some((Watch::start(docker, routes, options, printer)?, feed, listing)))
+    let kept = last.map(|last| last.keep(&printer)).transpose()?;
+    let (keeper, positions) = match kept {
+        Some((keeper, positions, told)) => {
+            notices.extend(told);
+            (Some(keeper), Some(positions))
+        }
+        None => (None, None),
+    };
+    let watch = Watch::start(docker, routes, options, Deliver { printer, keeper }, positions)?;
+    notices.into_iter().for_each(|notice| watch.tails.tell(notice));
+    Ok(Some((watch, feed, listing)))
 }
 
 /// A watch under way.
@@ -121,9 +141,11 @@ struct Watch {
     options: Options,
     queue: Arc<Queue>,
     reports: UnboundedReceiver<Report>,
-    delivered: oneshot::Receiver<Result<(), output::Error>>,
+    delivered: oneshot::Receiver<Result<(), Error>>,
     discovery: Discovery,
     tails: Tails,
+    /// Where the last run stopped, if that is gone on with.
+    positions: Option<Positions>,
     /// Questions to the engine about single containers.
     questions: JoinSet<Answer>,
     /// IDs that pass the filters which only the engine can evaluate, where there are such.
@@ -145,7 +167,13 @@ enum Answer {
 }
 
 impl Watch {
-    fn start(docker: Docker, routes: Routes, options: Options, printer: Printer) -> Result<Watch, Error> {
+    fn start(
+        docker: Docker,
+        routes: Routes,
+        options: Options,
+        deliver: Deliver,
+        positions: Option<Positions>,
+    ) -> Result<Watch, Error> {
         let wake = Wake::new()?;
         let on_room = wake.clone();
         let queue = Arc::new(Queue::new(QUEUE, move || on_room.wake()));
@@ -157,7 +185,7 @@ impl Watch {
             let _ = report.send(said);
         })?;
         thread::Builder::new().name("reader".into()).spawn(move || reader.run())?;
-        let delivered = deliver::start(Arc::clone(&queue), printer)?;
+        let delivered = deliver.start(Arc::clone(&queue))?;
         let tails = Tails::new(docker.clone(), routes, Arc::clone(&queue), commands, wake, &options);
         Ok(Watch {
             docker,
@@ -168,6 +196,7 @@ impl Watch {
             delivered,
             discovery: Discovery::default(),
             tails,
+            positions,
             questions: JoinSet::new(),
             passing: None,
             began: Timestamp::now(),
@@ -273,12 +302,16 @@ impl Watch {
         if self.passing.as_ref().is_some_and(|passing| !passing.contains(&container.id)) {
             return;
         }
+        let position = self.positions.as_mut().and_then(|positions| positions.take(&container.id));
+        // One that was not there in the last run has come since, and perhaps ended.
+        let is_news = self.positions.as_ref().is_some_and(|positions| !positions.is_first);
         let wants_history = container.is_up()
+            || is_news
             || self.options.all
             || self.selector.includes_stopped()
             || self.selector.names_container(container);
-        match (wants_history, self.options.follow) {
-            (true, _) => self.tails.add(container, self.history(), None, false),
+        match (wants_history || position.is_some(), self.options.follow) {
+            (true, _) => self.tails.add(container, self.history(), position, false),
             (false, true) => self.tails.add(container, Start::Last(0), None, false),
             (false, false) => {}
         }
@@ -371,10 +404,10 @@ async fn reached(until: Option<Timestamp>) {
 }
 
 /// A reader of our output that went away had all it wanted.
-fn ended(done: Result<Result<(), output::Error>, oneshot::error::RecvError>) -> Result<(), Error> {
+fn ended(done: Result<Result<(), Error>, oneshot::error::RecvError>) -> Result<(), Error> {
     match done {
-        Ok(Err(output::Error::Closed)) => Ok(()),
-        Ok(result) => Ok(result?),
+        Ok(Err(Error::Output(output::Error::Closed))) => Ok(()),
+        Ok(result) => result,
         Err(_) => Err(Error::Start(io::Error::other("the output thread is gone"))),
     }
 }

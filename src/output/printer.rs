@@ -18,6 +18,7 @@ use regex::bytes::Regex;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,8 +110,8 @@ impl Printer {
         written
     }
 
-    /// The file that is written to, if it is one that can be cut back and synced.
-    pub fn file(&self) -> Option<&File> {
+    /// The file that is written to and its path, if it is one that can be cut back and synced.
+    pub fn file(&self) -> Option<(&Path, &File)> {
         self.sink.regular_file()
     }
 
@@ -121,7 +122,7 @@ impl Printer {
 
     /// Nothing has come for some time.
     pub fn rest(&mut self) {
-        self.progress.rest();
+        self.progress.rest_when_due();
     }
 
     fn meet(&mut self, key: Key, container: &Arc<Container>) {

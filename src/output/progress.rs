@@ -54,6 +54,13 @@ impl Progress {
         self.spell.as_ref().and_then(|spell| spell.bar.as_ref()).map(|_| PAUSE)
     }
 
+    /// Takes the status away, if nothing has come for long enough.
+    pub(super) fn rest_when_due(&mut self) {
+        if self.spell.as_ref().is_some_and(|spell| spell.last.elapsed() >= PAUSE) {
+            self.rest();
+        }
+    }
+
     /// Takes the status away.
     pub(super) fn rest(&mut self) {
         if let Some(bar) = self.spell.take().and_then(|spell| spell.bar) {

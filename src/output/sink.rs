@@ -34,9 +34,9 @@ impl Sink {
     }
 
     /// The file behind a path, if it is no device and no pipe.
-    pub(super) fn regular_file(&self) -> Option<&File> {
+    pub(super) fn regular_file(&self) -> Option<(&Path, &File)> {
         let is_regular = self.file.metadata().is_ok_and(|metadata| metadata.is_file());
-        self.path.as_ref().filter(|_| is_regular).map(|_| &self.file)
+        self.path.as_deref().filter(|_| is_regular).map(|path| (path, &self.file))
     }
 
     /// Returns when the kernel has taken all of it.

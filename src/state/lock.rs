@@ -98,4 +98,20 @@ mod tests {
             assert!(!is_name(name), "{name:?}");
         }
     }
+
+    #[test]
+    fn a_holder_that_has_not_said_who_it_is_is_another_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state.db");
+        let file = open(&path(&state, "engine", "default")).unwrap();
+        rustix::fs::flock(&file, FlockOperation::LockExclusive).unwrap();
+        for record in ["", "4711", "4711 yesterday\n", "who 2026-11-20T23:00:53Z\n"] {
+            std::fs::write(path(&state, "engine", "default"), record).unwrap();
+            let error = Lock::take(&state, "engine", "default").unwrap_err();
+            assert_eq!(error.to_string(), "\"default\" is in use by another process", "{record:?}");
+        }
+        Lock::take(&state, "other engine", "default").unwrap();
+        drop(file);
+        Lock::take(&state, "engine", "default").unwrap();
+    }
 }

@@ -35,8 +35,8 @@ const QUEUE: usize = 64;
 /// Work for the thread of the connection, which it does not get when the thread is gone.
 type Work = Box<dyn FnOnce(Result<&mut Connection, Error>) + Send>;
 
-/// A handle to the one thread that owns the connection to a state file; a clone is another handle to the same. The last
-/// one that goes waits until all work is done and the file is closed.
+/// A handle to the one thread that owns the connection to a state file; a clone is another handle to the same, and a
+/// [`Held`] has one. The last that goes waits until all work is done and the file is closed.
 #[derive(Clone)]
 pub struct Store {
     owned: Arc<Owned>,

@@ -46,7 +46,7 @@ pub(super) fn open(path: &Path, patience: Duration) -> Result<Connection, Error>
     check(&mut connection, path)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(failed)?;
     configure(&connection, patience).map_err(failed)?;
-    while migrate(&mut connection, MIGRATIONS).map_err(failed)? {}
+    migrate(&mut connection, MIGRATIONS).map_err(failed)?;
     Ok(connection)
 }
 
@@ -78,7 +78,11 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     match DirBuilder::new().mode(0o700).create(folder) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
         Err(error) => Err(error),
-        Ok(()) => parent.map_or(Ok(()), |parent| File::open(parent)?.sync_all()),
+        Ok(()) => {
+            // Not every folder may be read, and not every file system syncs them.
+            let _ = parent.map(|parent| File::open(parent)?.sync_all());
+            Ok(())
+        }
     }
 }
 
@@ -137,18 +141,25 @@ fn switch_to_log(connection: &Connection, deadline: Instant) -> rusqlite::Result
     }
 }
 
-/// Takes one step towards our schema; `false` when there is none to take. Of several processes at once each finds what
-/// the others have done.
-fn migrate(connection: &mut Connection, migrations: &[&str]) -> rusqlite::Result<bool> {
-    let step = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let schema: i64 = step.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let Some(migration) = usize::try_from(schema).ok().and_then(|schema| migrations.get(schema)) else {
-        return Ok(false);
-    };
-    step.execute_batch(migration)?;
-    step.pragma_update(None, "user_version", schema + 1)?;
-    step.commit()?;
-    Ok(true)
+/// Takes the steps to our schema, each of them whole. A file that has it is not written to, so that nobody is waited for.
+fn migrate(connection: &mut Connection, migrations: &[&str]) -> rusqlite::Result<()> {
+    while due(connection, migrations)?.is_some() {
+        let step = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        // Unless another process has just taken it.
+        if let Some((schema, migration)) = due(&step, migrations)? {
+            step.execute_batch(migration)?;
+            step.pragma_update(None, "user_version", schema)?;
+            step.commit()?;
+        }
+    }
+    Ok(())
+}
+
+/// The next migration and the schema it makes.
+fn due<'a>(connection: &Connection, migrations: &[&'a str]) -> rusqlite::Result<Option<(i64, &'a str)>> {
+    let schema: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    let next = usize::try_from(schema).ok().and_then(|schema| migrations.get(schema));
+    Ok(next.map(|migration| (schema + 1, *migration)))
 }
 
 #[cfg(test)]
@@ -222,11 +233,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut connection = open(&dir.path().join("state.db"), PATIENCE).unwrap();
         let more = [MIGRATIONS[0], "CREATE TABLE second (a);", "CREATE TABLE third (a); CREATE TABLE second (a);"];
-        assert!(migrate(&mut connection, &more).unwrap());
         migrate(&mut connection, &more).unwrap_err();
         assert_eq!(number(&connection, "user_version"), 2);
         assert_eq!(tables(&connection), ["outputs", "positions", "resumes", "second"]);
-        assert!(!migrate(&mut connection, &more[..2]).unwrap());
+        migrate(&mut connection, &more[..2]).unwrap();
+    }
+
+    #[test]
+    fn a_file_of_our_schema_opens_while_another_writes_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.db");
+        let other = open(&path, PATIENCE).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE; DELETE FROM positions").unwrap();
+        open(&path, Duration::ZERO).unwrap();
     }
 
     /// A closed state file with a few pages of content.

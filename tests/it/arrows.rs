@@ -10,7 +10,7 @@ use std::path::Path;
 /// What a room may name. The shelf is every file that lies directly in `src/`.
 const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["cli", "shelf"]),
-    ("cli", &["cli", "engine", "docker", "output", "shelf"]),
+    ("cli", &["cli", "engine", "docker", "state", "output", "shelf"]),
     ("engine", &["engine", "docker", "tail", "state", "output", "shelf"]),
     ("docker", &["docker", "shelf"]),
     ("tail", &["tail", "shelf"]),

@@ -1,0 +1,118 @@
+//! `--resume`: where the last run of a name stopped, and the file it wrote.
+//!
+//! In: the state and the first listing. Out: a position for each container that was read before, and a [`Keeper`] for
+//! what follows. Called by [`super::watch`] before anything is read.
+
+use super::Error;
+use super::keep::Keeper;
+use crate::container::Container;
+use crate::output::Printer;
+use crate::position::Position;
+use crate::state::{Held, Saved, Store};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// What is to be gone on with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resume {
+    /// The state file.
+    pub state: PathBuf,
+    /// The name that positions are kept under.
+    pub name: String,
+}
+
+/// The last run of a name.
+pub(super) struct Last {
+    held: Held,
+    saved: HashMap<String, Saved>,
+    is_first: bool,
+}
+
+impl Last {
+    /// Takes the name, or tells who has it.
+    pub(super) fn open(resume: &Resume, engine_id: &str) -> Result<Last, Error> {
+        let held = Store::open(&resume.state)?.hold(engine_id, &resume.name)?;
+        let (saved, is_first) = (held.positions()?, held.is_new());
+        Ok(Last { held, saved, is_first })
+    }
+
+    /// Forgets containers that are gone; a sentence about those whose last lines nobody can read any more.
+    pub(super) fn forget_gone(&mut self, listing: &[Container]) -> Result<Option<String>, Error> {
+        let gone = self.held.forget_all_but(listing.iter().map(|container| container.id.as_str()))?;
+        let mut lost: Vec<String> = Vec::new();
+        for (id, saved) in gone {
+            self.saved.remove(&id);
+            if !saved.ended {
+                lost.push(saved.name);
+            }
+        }
+        lost.sort_unstable();
+        Ok(match &lost[..] {
+            [] => None,
+            [name] => Some(format!("{name} was removed while nobody watched: what it wrote since then cannot be read")),
+            [first, ..] => Some(format!(
+                "{first} and {} more were removed while nobody watched: what they wrote since then cannot be read",
+                lost.len() - 1
+            )),
+        })
+    }
+
+    /// What is written to a file counts from the last commit on: what stands behind it is cut off. A sentence where
+    /// somebody else has changed the file.
+    pub(super) fn keep(self, printer: &Printer) -> Result<(Keeper, Positions, Option<String>), Error> {
+        let Last { held, saved, is_first } = self;
+        let positions = Positions { is_first, of: saved.into_iter().map(|(id, saved)| (id, saved.position)).collect() };
+        let Some((path, file)) = printer.file() else {
+            return Ok((Keeper::start(held, None)?, positions, None));
+        };
+        let failed = |source: io::Error| crate::output::Error::Write { to: path.display().to_string(), source };
+        let path = path.canonicalize().map_err(failed)?;
+        let file = file.try_clone().map_err(failed)?;
+        let told = cut(&held, &path, &file)?;
+        Ok((Keeper::start(held, Some((path, file)))?, positions, told))
+    }
+}
+
+fn cut(held: &Held, path: &Path, file: &File) -> Result<Option<String>, Error> {
+    let failed = |source: io::Error| crate::output::Error::Write { to: path.display().to_string(), source };
+    // Not every file system has locks, so other errors are none.
+    if flock(file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
+        return Err(Error::OutputInUse { path: path.to_owned() });
+    }
+    let metadata = file.metadata().map_err(failed)?;
+    let known = held.output(path)?.filter(|known| (known.device, known.inode) == (metadata.dev(), metadata.ino()));
+    let Some(known) = known else {
+        // A file that was just made is there after a power cut once its folder is on disk.
+        let folder = path.parent().map(File::open);
+        folder.transpose().and_then(|folder| folder.map_or(Ok(()), |folder| folder.sync_all())).map_err(failed)?;
+        return Ok(None);
+    };
+    if metadata.len() < known.length {
+        return Ok(Some(format!("{} is shorter than it was: its end is gone on from", path.display())));
+    }
+    if metadata.len() > known.length {
+        tracing::info!(path = %path.display(), bytes = metadata.len() - known.length, "cut off what was not committed");
+        file.set_len(known.length).map_err(failed)?;
+    }
+    Ok(None)
+}
+
+/// Where containers were, as of the last run.
+#[derive(Debug, Default)]
+pub(super) struct Positions {
+    /// There was none.
+    pub(super) is_first: bool,
+    of: HashMap<String, Position>,
+}
+
+impl Positions {
+    /// Where to go on with a container; it is asked for once.
+    pub(super) fn take(&mut self, id: &str) -> Option<Position> {
+        self.of.remove(id)
+    }
+}
