@@ -17,5 +17,6 @@ mod faults;
 mod history;
 mod life;
 mod load;
+mod resume;
 mod selection;
 mod support;

@@ -1,0 +1,279 @@
+//! A run goes on where the last one of its name stopped, however that one ended: each line is passed on once.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::{Engine, Finished, Numbers, PATIENCE, Signal, Watch, eventually};
+
+/// The words of a run that keeps its positions in the engine's home and appends to a file there.
+fn words<'a>(state: &'a str, file: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    [&["--state", state, "--resume", "--format", "json", "-o", file], more].concat()
+}
+
+struct Kept {
+    state: PathBuf,
+    file: PathBuf,
+}
+
+impl Kept {
+    fn of(engine: &Engine) -> Self {
+        Kept { state: engine.home().join("state/state.db"), file: engine.home().join("out.jsonl") }
+    }
+
+    fn start(&self, engine: &Engine, more: &[&str]) -> Watch {
+        Watch::start(engine, &words(self.state.to_str().unwrap(), self.file.to_str().unwrap(), more))
+    }
+
+    /// Reads what there is, and no more.
+    #[track_caller]
+    fn read(&self, engine: &Engine, more: &[&str]) -> Finished {
+        let finished = self.start(engine, &[&["--no-follow"], more].concat()).finish();
+        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+        finished
+    }
+
+    fn lines(&self) -> Vec<String> {
+        lines(&self.file)
+    }
+}
+
+fn lines(path: &Path) -> Vec<String> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+/// How a log is written and read: by file, its cache and rotations, and over the API.
+const WAYS: [(&str, &[&str], &str); 5] = [
+    ("plain", &[], "auto"),
+    ("rotating", &["--log-opt", "max-size=50k", "--log-opt", "max-file=50"], "auto"),
+    ("compressed", &["--log-opt", "max-size=50k", "--log-opt", "max-file=50", "--log-opt", "compress=true"], "auto"),
+    ("local", &["--log-driver", "local", "--log-opt", "max-size=50k", "--log-opt", "max-file=50"], "auto"),
+    ("api", &[], "stream"),
+];
+
+#[test]
+fn each_run_goes_on_where_the_one_before_stopped() {
+    let engine = Engine::start();
+    for (name, options, source) in WAYS {
+        let kept = Kept {
+            state: engine.home().join(name).join("state.db"),
+            file: engine.home().join(name).with_extension("out"),
+        };
+        let more = ["--source", source, name];
+        engine.run(name, options, &["--count", "2000", "--resume", "--stream", "alternating"]);
+        for life in 1..=3 {
+            engine.wait(name);
+            kept.read(&engine, &more);
+            Numbers::of_json(&kept.lines()).assert_whole(name, 1..=life * 2000);
+            if life < 3 {
+                engine.must(&["start", name]);
+            }
+        }
+        let before = kept.lines().len();
+        kept.read(&engine, &more);
+        assert_eq!(kept.lines().len(), before, "{name}: nothing new");
+        assert!(kept.lines().iter().all(|line| line.contains("\"type\":\"log\"")), "{name}: no gap");
+    }
+}
+
+#[test]
+fn a_container_made_while_nobody_watched_is_read_from_its_first_line_and_one_that_stood_still_is_left_alone() {
+    let engine = Engine::start();
+    let kept = Kept::of(&engine);
+    engine.run("old", &[], &["--count", "5", "--resume"]);
+    engine.run("old-api", &["--log-driver", "local"], &["--count", "5", "--resume"]);
+    engine.wait("old");
+    engine.wait("old-api");
+    engine.run("beacon", &[], &["--count", "0", "--idle"]);
+    let watch = kept.start(&engine, &[]);
+    watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with("+ beacon")), PATIENCE);
+    assert_eq!(watch.stop().code, Some(0));
+    assert_eq!(kept.lines(), [""; 0], "stopped containers are no business of a first run");
+    engine.run("short", &[], &["--count", "30"]);
+    engine.must(&["start", "old"]);
+    engine.must(&["start", "old-api"]);
+    for name in ["short", "old", "old-api"] {
+        engine.wait(name);
+    }
+    kept.read(&engine, &[]);
+    let numbers = Numbers::of_json(&kept.lines());
+    numbers.assert_whole("short", 1..=30);
+    numbers.assert_whole("old", 6..=10);
+    numbers.assert_whole("old-api", 6..=10);
+}
+
+#[test]
+fn a_container_made_anew_under_the_same_name_is_another_and_the_lost_end_of_the_first_is_told() {
+    let engine = Engine::start();
+    let kept = Kept::of(&engine);
+    engine.run("web", &[], &["--count", "100", "--rate", "200", "--idle"]);
+    let watch = kept.start(&engine, &[]);
+    eventually("lines were kept", || kept.lines().len() > 20);
+    watch.stop();
+    engine.must(&["rm", "-f", "web"]);
+    let id = engine.run("web", &[], &["--count", "7"]);
+    engine.wait("web");
+    let before = kept.lines().len();
+    let told = kept.read(&engine, &[]).stderr;
+    assert_eq!(told, "web was removed while nobody watched: what it wrote since then cannot be read\n");
+    let all = kept.lines();
+    let anew: Vec<String> = all[before..].iter().filter(|line| line.contains(&id)).cloned().collect();
+    assert_eq!(anew.len(), all.len() - before);
+    Numbers::of_json(&anew).assert_whole("web", 1..=7);
+    assert_eq!(kept.read(&engine, &[]).stderr, "", "told once");
+}
+
+#[test]
+fn one_name_has_one_holder_and_the_second_is_told_who_it_is() {
+    let engine = Engine::start();
+    let kept = Kept::of(&engine);
+    engine.run("web", &[], &["--count", "3", "--idle"]);
+    let watch = kept.start(&engine, &[]);
+    eventually("lines were kept", || kept.lines().len() == 3);
+    let second = kept.start(&engine, &["--no-follow"]).finish();
+    assert_eq!(second.code, Some(1));
+    let told = format!("error: \"default\" is in use by process {} since ", watch.pid());
+    assert!(second.stderr.starts_with(&told), "{}", second.stderr);
+    assert!(second.stderr.ends_with("hint: end that process, or use a name of its own: `--resume=NAME`\n"));
+    let state = kept.state.to_str().unwrap();
+    let same_file = ["--state", state, "--resume=other", "--no-follow", "-o", kept.file.to_str().unwrap()];
+    let third = Watch::start(&engine, &same_file).finish();
+    assert_eq!(third.code, Some(1));
+    let file = kept.file.canonicalize().unwrap();
+    let told = format!("error: {} is being written to by another docker-logwatch\n", file.display());
+    assert!(third.stderr.starts_with(&told), "{}", third.stderr);
+    let other = Watch::start(&engine, &["--state", state, "--resume=other", "--no-follow", "--format", "raw"]).finish();
+    assert_eq!((other.code, other.lines().len()), (Some(0), 3));
+    watch.signal(Signal::KILL);
+    watch.finish();
+    assert_eq!(kept.read(&engine, &[]).stderr, "", "a dead holder holds nothing");
+    assert_eq!(kept.lines().len(), 3);
+}
+
+/// Kills the watch so many times while the containers write, then lets it come to the end.
+fn killed_again_and_again(engine: &Engine, kept: &Kept, kills: u32, every: Duration, total: usize, more: &[&str]) {
+    for _ in 0..kills {
+        let watch = kept.start(engine, more);
+        let begun = Instant::now();
+        // Not a wait for anything: the moment of death is what is random here.
+        std::thread::sleep(every.mul_f64(fastrand_f64(begun)));
+        watch.signal(Signal::KILL);
+        watch.finish();
+    }
+    let watch = kept.start(engine, more);
+    eventually("all came", || kept.lines().len() >= total);
+    watch.stop();
+}
+
+/// Between a half and one and a half.
+fn fastrand_f64(seed: Instant) -> f64 {
+    let nanos = seed.elapsed().subsec_nanos() ^ std::process::id();
+    0.5 + f64::from(nanos.wrapping_mul(2_654_435_761) >> 8) / f64::from(1 << 24)
+}
+
+#[test]
+fn killed_fifty_times_under_load_the_file_holds_every_line_once_and_in_order() {
+    let engine = Engine::start();
+    let kept = Kept::of(&engine);
+    let (count, rate) = (30_000, "1000");
+    let words = ["--count", &count.to_string(), "--rate", rate, "--stream", "alternating"];
+    let rotating = ["--log-opt", "max-size=200k", "--log-opt", "max-file=50"];
+    let compressed = [&rotating[..], &["--log-opt", "compress=true"]].concat();
+    engine.run("rotating", &rotating, &words);
+    engine.run("compressed", &compressed, &words);
+    engine.run("local", &[&rotating[..], &["--log-driver", "local"]].concat(), &words);
+    killed_again_and_again(&engine, &kept, 50, Duration::from_millis(600), 3 * count, &[]);
+    let lines = kept.lines();
+    let numbers = Numbers::of_json(&lines);
+    for name in ["rotating", "compressed", "local"] {
+        numbers.assert_whole(name, 1..=count as u64);
+    }
+    let others = lines.iter().filter(|line| !line.starts_with(r#"{"type":"log""#));
+    assert_eq!(others.collect::<Vec<_>>(), [""; 0], "no gap");
+}
+
+#[test]
+fn a_killed_run_over_the_api_leaves_every_line_once() {
+    let engine = Engine::start();
+    let kept = Kept::of(&engine);
+    let words = ["--count", "6000", "--rate", "1000", "--stream", "alternating"];
+    engine.run("json", &[], &words);
+    engine.run("local", &["--log-driver", "local"], &words);
+    killed_again_and_again(&engine, &kept, 12, Duration::from_millis(400), 12_000, &["--source", "stream"]);
+    let numbers = Numbers::of_json(&kept.lines());
+    numbers.assert_whole("json", 1..=6000);
+    numbers.assert_whole("local", 1..=6000);
+}
+
+#[test]
+fn moving_between_file_and_stream_from_run_to_run_neither_loses_nor_repeats_and_cursors_stay() {
+    let engine = Engine::start();
+    let kept = Kept::of(&engine);
+    let rotating = ["--log-opt", "max-size=100k", "--log-opt", "max-file=50"];
+    let words = ["--count", "12000", "--rate", "1500", "--stream", "alternating"];
+    engine.run("json", &rotating, &words);
+    engine.run("local", &[&rotating[..], &["--log-driver", "local"]].concat(), &words);
+    for (run, source) in ["file", "stream", "file", "auto", "stream"].into_iter().enumerate() {
+        let before = kept.lines().len();
+        let watch = kept.start(&engine, &["--source", source]);
+        eventually("it has read something", || kept.lines().len() > before + 500 * (run + 1));
+        watch.signal(if run % 2 == 0 { Signal::KILL } else { Signal::TERM });
+        watch.finish();
+    }
+    engine.wait("json");
+    engine.wait("local");
+    kept.read(&engine, &["--source", "file"]);
+    let lines = kept.lines();
+    let numbers = Numbers::of_json(&lines);
+    numbers.assert_whole("json", 1..=12_000);
+    numbers.assert_whole("local", 1..=12_000);
+    let ours: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for name in ["json", "local"] {
+        let cursors = |records: &[Value]| {
+            let own = records.iter().filter(|record| record["container_name"] == name);
+            own.map(|record| record["cursor"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let whole = Watch::read(&engine, &["--format", "json", "--source", "file", name]).records();
+        assert_eq!(cursors(&ours), cursors(&whole), "{name}");
+    }
+}
+
+#[test]
+fn to_stdout_positions_are_kept_behind_what_its_reader_took() {
+    let engine = Engine::start();
+    let kept = Kept::of(&engine);
+    engine.run("web", &[], &["--count", "200000", "--size", "100"]);
+    engine.wait("web");
+    let state = kept.state.to_str().unwrap();
+    let words = ["--state", state, "--resume", "--format", "json", "--no-follow", "web"];
+    let first = Watch::start(&engine, &words);
+    first.wait_for_count(1000);
+    // Nobody takes the rest: it fills the pipe and stays unwritten.
+    first.hold();
+    first.signal(Signal::TERM);
+    let first = first.finish();
+    let taken = first.lines();
+    assert!(taken.len() < 200_000, "it was stopped in the middle");
+    let second = Watch::start(&engine, &words).finish();
+    assert_eq!(second.code, Some(0));
+    let all = [taken.clone(), second.lines()].concat();
+    let mut numbers: Vec<u64> = Vec::new();
+    for line in &all {
+        let record: Value = serde_json::from_str(line).unwrap();
+        numbers.extend(record["message"].as_str().and_then(|message| message.split(' ').nth(1)?.parse::<u64>().ok()));
+    }
+    let (before, after) = numbers.split_at(taken.len());
+    assert_eq!(before.first(), Some(&1));
+    assert!(before.windows(2).all(|pair| pair[1] == pair[0] + 1));
+    assert!(after.windows(2).all(|pair| pair[1] == pair[0] + 1));
+    assert!(
+        after[0] <= before[before.len() - 1] + 1,
+        "nothing is skipped: {} after {}",
+        after[0],
+        before[before.len() - 1]
+    );
+    assert_eq!(after.last(), Some(&200_000));
+}
