@@ -228,6 +228,9 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them.
+    pub const ALL: [Reason; 4] = [Reason::RotatedAway, Reason::Truncated, Reason::Corrupt, Reason::Unreadable];
+
     /// As records and counters call it.
     pub const fn name(self) -> &'static str {
         match self {

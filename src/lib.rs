@@ -14,7 +14,7 @@
 //! - [`state`] keeps what has to outlast a run, and is the only one that speaks SQL.
 //! - [`output`] writes lines and reports, and is the only one that writes to stdout.
 //! - The shelf holds what travels and what all may use: [`batch`], [`queue`], [`position`], [`container`],
-//!   [`selector`], [`time`], [`json`].
+//!   [`selector`], [`time`], [`json`], [`metrics`].
 //!
 //! The four rooms below the engine do not know each other: it hands the bytes of one to the next. A verb has one name on
 //! two floors: `cli/watch.rs` takes the words, `engine/watch.rs` does the work.
@@ -51,6 +51,7 @@ pub mod container;
 pub mod docker;
 pub mod engine;
 pub mod json;
+pub mod metrics;
 pub mod output;
 pub mod position;
 pub mod queue;

@@ -4,6 +4,8 @@
 
 use super::Error;
 use super::keep::Keeper;
+use crate::batch::Item;
+use crate::metrics::Logs;
 use crate::output::Printer;
 use crate::queue::Queue;
 use std::collections::VecDeque;
@@ -34,13 +36,15 @@ impl Deliver {
     }
 
     fn run(mut self, queue: &Queue) -> Result<(), Error> {
-        let delivered = self.deliver(queue);
+        let mut logs = Logs::default();
+        let delivered = self.deliver(queue, &mut logs);
+        tracing::info!("passed on {logs}");
         // What was written before it failed is kept as well.
         let kept = self.keeper.take().map_or(Ok(()), |keeper| keeper.finish(delivered.is_ok()));
         delivered.and(kept.map_err(Error::from))
     }
 
-    fn deliver(&mut self, queue: &Queue) -> Result<(), Error> {
+    fn deliver(&mut self, queue: &Queue, logs: &mut Logs) -> Result<(), Error> {
         let mut items = VecDeque::new();
         while queue.take(&mut items, self.patience()) {
             if items.is_empty() {
@@ -48,6 +52,9 @@ impl Deliver {
             }
             while let Some(item) = items.pop_front() {
                 let taken = self.printer.take(&item);
+                if let Item::Lines(batch) = &item {
+                    logs.add(batch);
+                }
                 if let Some(keeper) = &mut self.keeper {
                     keeper.take(&item);
                 }

@@ -18,6 +18,7 @@ use crate::queue::Queue;
 use crate::selector::{Filters, Selector};
 use crate::tail::{Reader, Report, Start, Wake};
 use crate::time::Timestamp;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::HashSet;
 use std::io;
 use std::sync::{Arc, mpsc};
@@ -80,6 +81,7 @@ pub enum Source {
 
 /// Follows containers until told to stop, or to the end of what there is.
 pub fn watch(endpoint: Endpoint, options: Options, stop: &CancellationToken) -> Result<(), Error> {
+    allow_descriptors();
     super::runtime()?.block_on(async {
         let begun = tokio::select! {
             begun = begin(endpoint, options) => begun?,
@@ -90,6 +92,14 @@ pub fn watch(endpoint: Endpoint, options: Options, stop: &CancellationToken) -> 
             None => Ok(()),
         }
     })
+}
+
+/// Log files are held open while they wait to be read: as many as the hard limit lets us. What it lets us not is told
+/// when it is met.
+fn allow_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    tracing::debug!(?limit, ?raised, "descriptors");
 }
 
 /// Up to where the first line can be read; `None` when only that was asked for.
