@@ -17,6 +17,7 @@ mod faults;
 mod history;
 mod life;
 mod load;
+mod local;
 mod resume;
 mod selection;
 mod support;

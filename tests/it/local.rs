@@ -1,0 +1,177 @@
+//! Logs that are no `json-file`: those of the `local` driver, and the cache that the engine keeps for drivers which it
+//! cannot read back, from their files; and what has no log at all.
+
+use std::fs::{self, File};
+use std::net::UdpSocket;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use crate::life::messages;
+use crate::support::{Engine, Numbers, PATIENCE, Proxy, Watch, eventually};
+
+/// Somebody who takes what is sent: without, the engine refuses every other line, and has it in no log.
+fn listener() -> (UdpSocket, String) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = format!("udp://{}", socket.local_addr().unwrap());
+    (socket, address)
+}
+
+/// Drivers that send lines away.
+const REMOTE: [&str; 3] = ["gelf", "syslog", "fluentd"];
+
+fn options(engine: &Engine, driver: &str, address: &str) -> Vec<String> {
+    let option = match driver {
+        // It waits for somebody to connect to.
+        "fluentd" if engine.version().starts_with("20.") => "fluentd-async-connect=true".to_owned(),
+        "fluentd" => "fluentd-async=true".to_owned(),
+        driver => format!("{driver}-address={address}"),
+    };
+    ["--log-driver", driver, "--log-opt", &option].map(str::to_owned).to_vec()
+}
+
+fn local_log(engine: &Engine, name: &str) -> PathBuf {
+    engine.container_dir(name).join("local-logs/container.log")
+}
+
+#[test]
+fn a_local_log_is_followed_from_its_file_through_rotation_and_compression() {
+    let engine = Engine::start();
+    let proxy = Proxy::start(&engine);
+    let watch = Watch::ready_at(&engine, &proxy.host(), &["--source", "file"]);
+    proxy.forget();
+    let words = ["--count", "30000", "--rate", "6000", "--stream", "alternating", "--size", "80"];
+    let small = ["--log-driver", "local", "--log-opt", "max-size=100k"];
+    engine.run("packed", &[&small[..], &["--log-opt", "max-file=3"]].concat(), &words);
+    engine.run("plain", &[&small[..], &["--log-opt", "max-file=3", "--log-opt", "compress=false"]].concat(), &words);
+    engine.run("one", &[&small[..], &["--log-opt", "max-file=1", "--log-opt", "compress=false"]].concat(), &words);
+    engine.run("text", &["--log-driver", "local"], &["--count", "64", "--shape", "hostile"]);
+    watch.wait_for_ends(4);
+    let finished = watch.stop();
+    let numbers = Numbers::of_json(&finished.lines());
+    for name in ["packed", "plain", "one"] {
+        numbers.assert_whole(name, 1..=30_000);
+    }
+    assert!(!finished.stderr.contains('!'), "{}", finished.stderr);
+    assert_eq!(messages(&finished.lines(), "text"), messages(&read(&engine, "stream", "text"), "text"));
+    assert!(proxy.requests().iter().all(|request| !request.contains("/logs")), "no log was asked for");
+}
+
+/// All that one route has to say of a container.
+fn read(engine: &Engine, source: &str, name: &str) -> Vec<String> {
+    Watch::read(engine, &["--format", "json", "--source", source, name]).lines()
+}
+
+#[test]
+fn what_the_engine_keeps_for_a_driver_that_cannot_be_read_is_read_from_its_cache() {
+    let engine = Engine::start();
+    let watch = Watch::ready(&engine, &["--source", "file"]);
+    let (_socket, address) = listener();
+    for name in REMOTE {
+        let options = options(&engine, name, &address);
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
+        engine.run(name, &options, &["--count", "500", "--rate", "500", "--stream", "alternating"]);
+    }
+    watch.wait_for_ends(REMOTE.len());
+    let finished = watch.stop();
+    let numbers = Numbers::of_json(&finished.lines());
+    for name in REMOTE {
+        numbers.assert_whole(name, 1..=500);
+        let cursors = |lines: &[String]| {
+            let own = lines.iter().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+            let own = own.filter(|record| record["container_name"] == name);
+            own.map(|record| record["cursor"].to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(cursors(&finished.lines()), cursors(&read(&engine, "stream", name)), "{name}");
+    }
+}
+
+#[test]
+fn history_of_a_local_log_is_that_of_the_engine() {
+    let engine = Engine::start();
+    let options = ["--log-driver", "local", "--log-opt", "max-size=20k", "--log-opt", "max-file=5"];
+    engine.run("web", &options, &["--count", "1500", "--stream", "alternating", "--size", "60", "--rate", "5000"]);
+    engine.wait("web");
+    let all = read(&engine, "file", "web");
+    assert!(all.len() > 300, "{}", all.len());
+    let records: Vec<serde_json::Value> = all.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for tail in ["0", "1", "2", "10", "299", "100000"] {
+        let ours = Watch::read(&engine, &["web", "--format", "json", "--tail", tail, "--source", "file"]).lines();
+        let wanted: usize = tail.parse().unwrap();
+        assert_eq!(ours, all[all.len().saturating_sub(wanted)..], "--tail {tail}");
+    }
+    for at in [0, 1, all.len() / 3, all.len() - 1] {
+        let time = records[at]["time"].as_str().unwrap();
+        let ours = Watch::read(&engine, &["web", "--format", "json", "--since", time, "--source", "file"]).lines();
+        let expected: Vec<&String> = all
+            .iter()
+            .zip(&records)
+            .filter(|(_, record)| record["time"].as_str().unwrap() >= time)
+            .map(|(line, _)| line)
+            .collect();
+        assert_eq!(ours.iter().collect::<Vec<_>>(), expected, "--since {time}");
+    }
+}
+
+#[test]
+fn damage_in_a_local_log_is_told_and_stepped_over() {
+    let engine = Engine::start();
+    engine.run("web", &["--log-driver", "local"], &["--count", "300", "--size", "50"]);
+    engine.wait("web");
+    let path = local_log(&engine, "web");
+    let size = fs::metadata(&path).unwrap().len();
+    File::options().write(true).open(&path).unwrap().write_all_at(&[0; 700], size / 2).unwrap();
+    let finished = Watch::start(&engine, &["--no-follow", "--format", "json", "--source", "file", "web"]).finish();
+    assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
+    let records = finished.records();
+    let gaps: Vec<usize> = (0..records.len()).filter(|at| records[*at]["type"] == "gap").collect();
+    let [gap] = gaps[..] else { panic!("{gaps:?}") };
+    assert_eq!(records[gap]["reason"], "corrupt");
+    let lost = records[gap]["lost_bytes"].as_u64().unwrap();
+    assert!((700..1000).contains(&lost), "{lost}");
+    let lines = finished.lines();
+    let (before, after) = (Numbers::of_json(&lines[..gap]), Numbers::of_json(&lines[gap + 1..]));
+    before.assert_whole("web", 1..=before.count("web") as u64);
+    let first = 301 - after.count("web") as u64;
+    after.assert_whole("web", first..=300);
+    assert!((270..300).contains(&Numbers::of_json(&lines).total()), "{}", lines.len());
+}
+
+#[test]
+fn a_file_of_a_form_that_nobody_knows_is_read_through_the_engine_and_this_is_said() {
+    let engine = Engine::start();
+    engine.run("web", &["--log-driver", "local"], &["--count", "20"]);
+    engine.wait("web");
+    let path = local_log(&engine, "web");
+    let log = fs::read(&path).unwrap();
+    // As a later engine might write it: what we look for is there no more.
+    fs::write(&path, [&b"\0LOG2"[..], &log].concat()).unwrap();
+    let finished = Watch::start(&engine, &["--no-follow", "--format", "json", "web"]).finish();
+    let told = "! web: its log file has an unknown form: reading through the engine instead\n";
+    assert!(finished.stderr.starts_with(told), "{}", finished.stderr);
+    let finished = Watch::start(&engine, &["--no-follow", "--format", "json", "--source", "file", "web"]).finish();
+    let records = finished.records();
+    assert_eq!((records.len(), &records[0]["reason"]), (1, &serde_json::json!("unreadable")));
+}
+
+#[test]
+fn a_container_without_a_log_is_told_of_once_and_the_rest_goes_on() {
+    let engine = Engine::start();
+    let watch = Watch::ready(&engine, &[]);
+    let (_socket, address) = listener();
+    let uncached = options(&engine, "gelf", &address);
+    let uncached: Vec<&str> = uncached.iter().map(String::as_str).chain(["--log-opt", "cache-disabled=true"]).collect();
+    engine.run("silent", &["--log-driver", "none"], &["--count", "5", "--idle"]);
+    engine.run("uncached", &uncached, &["--count", "5", "--idle"]);
+    engine.run("web", &[], &["--count", "50"]);
+    let told =
+        |lines: &[String], name: &str| lines.iter().filter(|line| line.starts_with(&format!("! {name}: "))).count();
+    watch.wait_for_notice(|lines| told(lines, "silent") > 0 && told(lines, "uncached") > 0, PATIENCE);
+    eventually("the other was read", || Numbers::of_json(&watch.lines()).count("web") == 50);
+    engine.must(&["restart", "silent"]);
+    engine.must(&["kill", "silent", "uncached"]);
+    let ended = |lines: &[String], name: &str| lines.iter().any(|line| line.starts_with(&format!("- {name}")));
+    watch.wait_for_notice(|lines| ended(lines, "silent") && ended(lines, "uncached"), PATIENCE);
+    let notices = watch.stop().stderr;
+    let lines: Vec<String> = notices.lines().map(str::to_owned).collect();
+    assert_eq!((told(&lines, "silent"), told(&lines, "uncached")), (1, 1), "{notices}");
+}
