@@ -26,6 +26,7 @@ enum Shape {
     Json,
     Text,
     Hostile,
+    Empty,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -80,7 +81,7 @@ fn main() -> ExitCode {
 }
 
 /// `--count N` (10), `--forever`, `--rate LINES_PER_SECOND` (0: flat out), `--burst N --every MS`, `--size BYTES` of a line
-/// with its newline, `--stream stdout|stderr|alternating`, `--shape plain|json|text|hostile`, `--prefix WORD`,
+/// with its newline, `--stream stdout|stderr|alternating`, `--shape plain|json|text|hostile|empty`, `--prefix WORD`,
 /// `--stamp` (`t=<ns>` in each line), `--unfinished` (no newline after the last line), `--resume` (count on where the
 /// container's last life ended), `--exit CODE`, `--before MS`, `--after MS`, `--idle` (sleep for ever after the lines),
 /// `--records` (each line as the engine's `json-file` driver writes it, a microsecond after the one before: a log without
@@ -127,6 +128,7 @@ fn parse(words: &[String]) -> Result<Options, String> {
                     "json" => Shape::Json,
                     "text" => Shape::Text,
                     "hostile" => Shape::Hostile,
+                    "empty" => Shape::Empty,
                     other => return Err(format!("no shape {other:?}")),
                 };
             }
@@ -262,6 +264,7 @@ fn compose(options: &Options, n: u64, line: &mut Vec<u8>) {
             line.extend_from_slice(head.as_bytes());
             hostile(n, line);
         }
+        Shape::Empty => {}
     }
     line.push(b'\n');
 }

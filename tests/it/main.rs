@@ -16,6 +16,7 @@ mod errors;
 mod faults;
 mod history;
 mod life;
+mod limits;
 mod load;
 mod local;
 mod resume;

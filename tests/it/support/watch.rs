@@ -75,11 +75,11 @@ struct Written {
 
 impl Written {
     fn add(&mut self, more: &[u8]) {
+        let before = self.bytes.len();
         self.bytes.extend_from_slice(more);
-        while let Some(length) = self.bytes[self.rest..].iter().position(|byte| *byte == b'\n') {
-            let line = &self.bytes[self.rest..self.rest + length];
-            self.lines.push(String::from_utf8_lossy(line).into_owned());
-            self.rest += length + 1;
+        for newline in more.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| before + at) {
+            self.lines.push(String::from_utf8_lossy(&self.bytes[self.rest..newline]).into_owned());
+            self.rest = newline + 1;
         }
     }
 }

@@ -1,0 +1,207 @@
+//! Our own troubles: no room, no descriptors, a state that cannot be used; and logs that are made to be one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use crate::support::{Engine, Finished, Numbers, PATIENCE, Signal, Watch, eventually};
+
+/// A file system in the engine's home that holds so many KiB.
+fn small_disk(engine: &Engine, name: &str, size: u32) -> PathBuf {
+    let disk = engine.home().join(name);
+    fs::create_dir(&disk).unwrap();
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", &format!("size={size}k"), "tmpfs"]).arg(&disk);
+    assert!(mount.status().unwrap().success());
+    disk
+}
+
+fn resumed(engine: &Engine, state: &Path, file: &Path, more: &[&str]) -> Finished {
+    let (state, file) = (state.to_str().unwrap(), file.to_str().unwrap());
+    let words = [&["--state", state, "--resume", "--format", "json", "-o", file, "--no-follow"], more].concat();
+    Watch::start(engine, &words).finish()
+}
+
+fn lines(path: &Path) -> Vec<String> {
+    fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn a_full_disk_under_the_file_ends_it_and_once_there_is_room_the_file_becomes_whole() {
+    let engine = Engine::start();
+    let disk = small_disk(&engine, "disk", 512);
+    let (state, file) = (engine.home().join("s/state.db"), disk.join("out.jsonl"));
+    engine.run("web", &["--log-opt", "max-size=200k", "--log-opt", "max-file=50"], &["--count", "10000"]);
+    engine.wait("web");
+    let ballast = disk.join("ballast");
+    for size in [400, 300, 200] {
+        fs::write(&ballast, vec![1; size * 1024]).unwrap();
+        let finished = resumed(&engine, &state, &file, &["web"]);
+        let told = format!(
+            "error: cannot write to {}\n  caused by: No space left on device (os error 28)\n\
+             hint: make room there; what was not written is still in the engine's logs\n",
+            file.display()
+        );
+        assert_eq!((finished.code, finished.stderr), (Some(1), told));
+    }
+    fs::remove_file(&ballast).unwrap();
+    assert!(Command::new("mount").args(["-o", "remount,size=16m"]).arg(&disk).status().unwrap().success());
+    assert_eq!(resumed(&engine, &state, &file, &["web"]).code, Some(0));
+    Numbers::of_json(&lines(&file)).assert_whole("web", 1..=10_000);
+}
+
+#[test]
+fn a_full_disk_under_the_state_ends_it_and_nothing_is_lost_or_repeated() {
+    let engine = Engine::start();
+    let disk = small_disk(&engine, "disk", 4096);
+    let (state, file) = (disk.join("state.db"), engine.home().join("out.jsonl"));
+    engine.run("web", &[], &["--forever", "--rate", "500"]);
+    let words =
+        ["--state", state.to_str().unwrap(), "--resume", "--format", "json", "-o", file.to_str().unwrap(), "web"];
+    let watch = Watch::start(&engine, &words);
+    eventually("lines are kept", || file.exists() && lines(&file).len() > 300);
+    // What is left of the disk goes, whatever that is.
+    let ballast = disk.join("ballast");
+    let _ = fs::write(&ballast, vec![1; 8 << 20]);
+    let finished = watch.finish();
+    assert_eq!(finished.code, Some(1), "{}", finished.stderr);
+    let told = format!("error: no room is left for the state in {}\n", state.display());
+    assert!(finished.stderr.contains(&told), "{}", finished.stderr);
+    assert!(finished.stderr.ends_with("hint: make room there; the next run goes on from what was kept\n"));
+    fs::remove_file(&ballast).unwrap();
+    let before = lines(&file).len();
+    let watch = Watch::start(&engine, &words);
+    eventually("lines are kept again", || lines(&file).len() > before + 300);
+    assert_eq!(watch.stop().code, Some(0));
+    let numbers = Numbers::of_json(&lines(&file));
+    numbers.assert_whole("web", 1..=numbers.count("web") as u64);
+}
+
+#[test]
+fn a_state_that_cannot_be_used_is_refused_in_words_and_left_as_it_is() {
+    let engine = Engine::start();
+    engine.run("web", &[], &["--count", "3"]);
+    engine.wait("web");
+    let home = engine.home().join("states");
+    fs::create_dir(&home).unwrap();
+    let (file, good) = (home.join("out"), home.join("good.db"));
+    assert_eq!(resumed(&engine, &good, &file, &["web"]).code, Some(0));
+    let path = |name: &str| home.join(name);
+    let mut damaged = fs::read(&good).unwrap();
+    damaged.iter_mut().skip(4096).for_each(|byte| *byte = 0xa5);
+    fs::write(path("damaged.db"), &damaged).unwrap();
+    fs::write(
+        path("text.db"),
+        "this is no database, and longer than a header of one would be: a hundred bytes or so at the least",
+    )
+    .unwrap();
+    let mut newer = fs::read(&good).unwrap();
+    // `user_version` lies at 60 of the header (https://sqlite.org/fileformat2.html).
+    newer[60..64].copy_from_slice(&99_u32.to_be_bytes());
+    fs::write(path("newer.db"), &newer).unwrap();
+    for (name, told, hint) in [
+        ("damaged.db", "is damaged", "move it away to begin anew"),
+        ("text.db", "is damaged", "move it away to begin anew"),
+        (
+            "newer.db",
+            "was written by a newer docker-logwatch (schema 99, this one knows 1)",
+            "use the newer docker-logwatch",
+        ),
+    ] {
+        let before = fs::read(path(name)).unwrap();
+        let finished = resumed(&engine, &path(name), &file, &["web"]);
+        assert_eq!(finished.code, Some(1), "{name}: {}", finished.stderr);
+        let first = format!("error: the state in {} {told}\n", path(name).display());
+        assert!(finished.stderr.starts_with(&first), "{name}: {}", finished.stderr);
+        assert!(finished.stderr.contains(&format!("hint: {hint}")), "{name}: {}", finished.stderr);
+        assert!(fs::read(path(name)).unwrap() == before, "{name} was written to");
+    }
+    assert_eq!(lines(&file).len(), 3);
+    let bad = Watch::start(&engine, &["--resume=a/b", "--no-follow", "--state", good.to_str().unwrap()]).finish();
+    assert_eq!(bad.code, Some(2));
+    let told = "error: invalid resume name \"a/b\": it takes 1 to 64 letters, digits, `_`, `.` and `-`\n";
+    assert_eq!(bad.stderr, told);
+}
+
+#[test]
+fn a_state_that_another_program_has_locked_for_a_while_is_written_later() {
+    let engine = Engine::start();
+    let (state, file) = (engine.home().join("s/state.db"), engine.home().join("out.jsonl"));
+    engine.run("web", &[], &["--count", "4500", "--rate", "500"]);
+    let words =
+        ["--state", state.to_str().unwrap(), "--resume", "--format", "json", "-o", file.to_str().unwrap(), "web"];
+    let watch = Watch::start(&engine, &words);
+    eventually("lines are kept", || file.exists() && lines(&file).len() > 100);
+    let other = rusqlite::Connection::open(&state).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    watch.wait_for_notice(|lines| lines.iter().any(|line| line.contains("is locked by another program")), PATIENCE);
+    other.execute_batch("ROLLBACK").unwrap();
+    watch.wait_for_ends(1);
+    watch.signal(Signal::KILL);
+    watch.finish();
+    assert_eq!(resumed(&engine, &state, &file, &["web"]).code, Some(0));
+    Numbers::of_json(&lines(&file)).assert_whole("web", 1..=4500);
+}
+
+#[test]
+fn without_descriptors_files_wait_this_is_said_once_and_all_are_read_in_the_end() {
+    let engine = Engine::start();
+    engine.run("beacon", &[], &["--count", "0", "--idle"]);
+    let mut command = Command::new("prlimit");
+    engine.furnish(&mut command);
+    command.arg("--nofile=34:34").arg(Watch::command().get_program());
+    let watch = Watch::spawn(command.args(["watch", "--format", "json"]));
+    watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with("+ beacon")), PATIENCE);
+    let names: Vec<String> = (0..40).map(|number| format!("web-{number}")).collect();
+    for name in &names {
+        engine.run(name, &[], &["--count", "20", "--idle"]);
+    }
+    watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with("no descriptors are left")), PATIENCE);
+    // Those that end give theirs back.
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    engine.must(&[&["kill"], &all[..]].concat());
+    watch.wait_for_ends(40);
+    let finished = watch.stop();
+    assert_eq!(finished.stderr.matches("no descriptors are left").count(), 1, "{}", finished.stderr);
+    let numbers = Numbers::of_json(&finished.lines());
+    for name in &names {
+        numbers.assert_whole(name, 1..=20);
+    }
+}
+
+#[test]
+fn a_line_of_a_hundred_megabytes_and_a_million_empty_ones_take_no_more_memory_than_others() {
+    let engine = Engine::start();
+    for (name, driver) in [("json", "json-file"), ("local", "local")] {
+        let options = ["--log-driver", driver, "--log-opt", "max-size=1g"];
+        engine.run(&format!("long-{name}"), &options, &["--count", "1", "--size", "104857600"]);
+        engine.run(&format!("empty-{name}"), &options, &["--count", "1000000", "--shape", "empty"]);
+    }
+    for name in ["json", "local"] {
+        let (long, empty) = (format!("long-{name}"), format!("empty-{name}"));
+        engine.wait(&long);
+        let watch = Watch::start(&engine, &["--no-follow", "--format", "json", "--source", "file", &long]);
+        watch.wait_for_count(1);
+        watch.hold();
+        eventually("it has read ahead as far as it does", || {
+            let written = || fs::read_to_string(format!("/proc/{}/io", watch.pid())).unwrap();
+            let before = written();
+            thread::sleep(Duration::from_millis(200));
+            written() == before
+        });
+        let peak = watch.peak_memory();
+        assert!(peak < 64 << 20, "{name}: {} MiB", peak >> 20);
+        let records = watch.finish().records();
+        assert_eq!(records.len(), 100, "{name}: cut at 1 MiB");
+        let size = records.iter().map(|record| record["message"].as_str().unwrap().len()).sum::<usize>();
+        assert_eq!(size, 104_857_599, "{name}");
+        let whole = ["--no-follow", "--format", "raw", "--source", "file", "--max-line-size", "128MiB", &long];
+        let sizes: Vec<usize> = Watch::start(&engine, &whole).finish().lines().iter().map(String::len).collect();
+        assert_eq!(sizes, [104_857_599], "{name}: not cut");
+        engine.wait(&empty);
+        let finished = Watch::read(&engine, &["--format", "raw", "--source", "file", &empty]);
+        assert_eq!(finished.stdout, vec![b'\n'; 1_000_000], "{name}");
+    }
+}
