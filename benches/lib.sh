@@ -13,6 +13,8 @@ logwatch=
 load=$(cut -d ' ' -f 1 /proc/loadavg)
 # shellcheck disable=SC2034 # Used by those who source this.
 runs=${RUNS:-3}
+# More options for dockerd, set before `up`.
+dockerd_options=()
 
 say() { printf '%s\n' "$*" >&2; }
 fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
@@ -47,7 +49,7 @@ up() {
     echo '{}' >"$home/daemon.json"
     TMPDIR=$home dockerd --config-file "$home/daemon.json" --data-root "$home/data" --exec-root "$home/exec" \
         --pidfile "$home/pid" -H "$DOCKER_HOST" --bridge=none --iptables=false --ip-forward=false \
-        --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent "/${home##*/}" >"$home/dockerd.log" 2>&1 &
+        --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent "/${home##*/}" "${dockerd_options[@]}" >"$home/dockerd.log" 2>&1 &
     # shellcheck disable=SC2034 # Used by those who source this.
     daemon=$!
     # Killed in the end, it would be reported as a job.

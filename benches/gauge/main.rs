@@ -14,8 +14,9 @@ fn main() -> ExitCode {
     let done = match words.as_slice() {
         ["latency", skip] => latency(Duration::from_millis(skip.parse().unwrap_or(0))),
         ["count"] => count(),
+        ["all"] => all(),
         ["first"] => first(),
-        _ => Err(io::Error::other("gauge latency SKIP_MS | count | first")),
+        _ => Err(io::Error::other("gauge latency SKIP_MS | count | all | first")),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -58,6 +59,28 @@ fn count() -> io::Result<()> {
         Ok(())
     })?;
     writeln!(io::stdout(), "{} {repeated} {backwards}", seen.len())
+}
+
+/// `DIFFERENT REPEATED BACKWARDS P50 P99 MAX`: both of the above, of every line.
+fn all() -> io::Result<()> {
+    let (mut seen, mut repeated, mut backwards, mut last) = (HashSet::new(), 0_u64, 0_u64, 0);
+    let mut late = Vec::new();
+    each_line(|line, now| {
+        if let (Some(number), Some(stamp)) = (number(line), stamp(line)) {
+            if seen.insert(number) {
+                late.push(now.saturating_sub(stamp));
+            } else {
+                repeated += 1;
+            }
+            backwards += u64::from(number < last);
+            last = number;
+        }
+        Ok(())
+    })?;
+    late.sort_unstable();
+    let ms = |share: f64| quantile(&late, share).as_secs_f64() * 1e3;
+    let (p50, p99, max) = (ms(0.5), ms(0.99), ms(1.0));
+    writeln!(io::stdout(), "{} {repeated} {backwards} {p50:.3} {p99:.3} {max:.3}", seen.len())
 }
 
 /// `NAME NS` at once for the first `NAME | …` of each name: when it came, since the epoch.

@@ -51,6 +51,7 @@ struct Options {
     before: Duration,
     after: Duration,
     burst: u64,
+    surge: u64,
     every: Duration,
     idle: bool,
     records: bool,
@@ -80,7 +81,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// `--count N` (10), `--forever`, `--rate LINES_PER_SECOND` (0: flat out), `--burst N --every MS`, `--size BYTES` of a line
+/// `--count N` (10), `--forever`, `--rate LINES_PER_SECOND` (0: flat out), `--burst N --every MS`, `--surge N --every MS` (so many lines
+/// at once beside those of the rate), `--size BYTES` of a line
 /// with its newline, `--stream stdout|stderr|alternating`, `--shape plain|json|text|hostile|empty`, `--prefix WORD`,
 /// `--stamp` (`t=<ns>` in each line), `--unfinished` (no newline after the last line), `--resume` (count on where the
 /// container's last life ended), `--exit CODE`, `--before MS`, `--after MS`, `--idle` (sleep for ever after the lines),
@@ -101,6 +103,7 @@ fn parse(words: &[String]) -> Result<Options, String> {
         before: Duration::ZERO,
         after: Duration::ZERO,
         burst: 0,
+        surge: 0,
         every: Duration::from_millis(100),
         idle: false,
         records: false,
@@ -140,6 +143,7 @@ fn parse(words: &[String]) -> Result<Options, String> {
             "--before" => options.before = Duration::from_millis(number(word, &value()?)?),
             "--after" => options.after = Duration::from_millis(number(word, &value()?)?),
             "--burst" => options.burst = number(word, &value()?)?,
+            "--surge" => options.surge = number(word, &value()?)?,
             "--every" => options.every = Duration::from_millis(number(word, &value()?)?),
             "--idle" => options.idle = true,
             "--records" => options.records = true,
@@ -214,9 +218,15 @@ fn last_life() -> u64 {
 
 /// Waits until line `index` is due. Lines due within one tick are written together after it, which keeps high rates exact.
 fn await_turn(options: &Options, start: Instant, index: u64) {
+    let at_rate = |index| Duration::from_nanos((u128::from(index) * 1_000_000_000 / u128::from(options.rate)) as u64);
     let due = match index.checked_div(options.burst) {
         Some(bursts) => start + options.every * u32::try_from(bursts).unwrap_or(u32::MAX),
-        None => start + Duration::from_nanos((u128::from(index) * 1_000_000_000 / u128::from(options.rate)) as u64),
+        None if options.surge > 0 => {
+            let of_rate = options.rate * options.every.as_millis() as u64 / 1000;
+            let (periods, within) = (index / (options.surge + of_rate), index % (options.surge + of_rate));
+            start + at_rate(periods * of_rate + within.saturating_sub(options.surge))
+        }
+        None => start + at_rate(index),
     };
     let now = Instant::now();
     if due > now {

@@ -1,11 +1,13 @@
 //! What much costs, and what rest costs. One at a time, by `.config/nextest.toml` and, without nextest, by a lock.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{Engine, IMAGE, Numbers, Proxy, Signal, Watch, eventually, process};
+use crate::support::{Engine, IMAGE, Numbers, Proxy, Signal, Watch, eventually, long, process};
 
 /// How long the twenty containers of the load write.
 const SECONDS: u64 = 30;
@@ -33,30 +35,91 @@ fn a_container_flat_out_into_small_rotating_files_is_read_whole() {
 }
 
 #[test]
-fn while_nobody_reads_our_output_memory_stays_small_and_what_rotates_is_kept() {
+fn four_kinds_of_rotating_logs_at_fifteen_thousand_lines_a_second_are_whole_or_their_loss_is_told() {
     let _alone = alone();
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &[]);
-    watch.hold();
-    let names: Vec<String> = (0..8).map(|number| format!("flood-{number}")).collect();
-    let options = ["--log-opt", "max-size=2m", "--log-opt", "max-file=2"];
-    for name in &names {
-        engine.run(name, &options, &["--count", "100000", "--size", "200"]);
+    let size = "max-size=1m";
+    let kinds: [(&str, &[&str]); 4] = [
+        ("plain", &["--log-opt", size, "--log-opt", "max-file=3"]),
+        ("compressed", &["--log-opt", size, "--log-opt", "max-file=3", "--log-opt", "compress=true"]),
+        ("local", &["--log-driver", "local", "--log-opt", size]),
+        ("one", &["--log-opt", size, "--log-opt", "max-file=1"]),
+    ];
+    for (name, options) in kinds {
+        engine.run(name, options, &["--count", "60000", "--rate", "15000"]);
     }
-    for name in &names {
-        engine.wait(name);
+    watch.wait_for_ends(kinds.len());
+    let lines = watch.stop().lines();
+    let numbers = Numbers::of_json(&lines);
+    for name in ["plain", "compressed", "local"] {
+        numbers.assert_whole(name, 1..=60_000);
     }
-    let held = watch.peak_memory();
-    watch.release();
-    watch.wait_for_ends(8);
-    let peak = watch.peak_memory();
-    eprintln!("peak memory {} MiB, {} while held", peak / MIB, held / MIB);
+    let gaps = lines.iter().filter(|line| line.starts_with(r#"{"type":"gap""#)).collect::<Vec<_>>();
+    assert!(gaps.iter().all(|gap| gap.contains(r#""container_name":"one""#)), "{gaps:?}");
+    if let Some(flaw) = numbers.flaw("one", 1..=60_000) {
+        assert!(!gaps.is_empty() && flaw.contains("missing") && !flaw.contains("twice"), "{flaw}; {gaps:?}");
+    }
+}
+
+/// Lines of eight containers, told apart by their prefix, as they come: too many to keep.
+#[derive(Default)]
+struct Count {
+    next: [u64; FLOODS],
+    flaws: Vec<String>,
+}
+
+const FLOODS: usize = 8;
+
+impl Count {
+    fn add(&mut self, line: &str) {
+        let mut words = line.split(' ');
+        let flood = words.next().and_then(|word| word.strip_prefix("flood-")?.parse::<usize>().ok());
+        let number = words.next().and_then(|word| word.parse::<u64>().ok());
+        match flood.zip(number) {
+            Some((flood, number)) if number == self.next[flood] + 1 => self.next[flood] = number,
+            _ => self.flaws.push(line.chars().take(40).collect()),
+        }
+    }
+}
+
+#[test]
+fn while_nobody_reads_our_output_memory_stays_small_and_what_rotates_is_kept() {
+    let _alone = alone();
+    // In full, `long()`: 100 MB each into files of 10 MiB, unread for a minute.
+    let (lines, size, held) = if long() { (500_000, "10m", 60) } else { (100_000, "2m", 0) };
+    let engine = Engine::start();
+    let mut command = Watch::command();
+    engine.furnish(&mut command);
+    engine.run("beacon", &[], &["--count", "0", "--idle"]);
+    command.args(["watch", "--format", "raw", "beacon", "flood-*"]);
+    let mut watch = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut notices = BufReader::new(watch.stderr.take().unwrap()).lines();
+    assert_eq!(notices.next().unwrap().unwrap(), "+ beacon (file)");
+    let begun = Instant::now();
+    let size = format!("max-size={size}");
+    for number in 0..FLOODS {
+        let name = format!("flood-{number}");
+        let words = ["--count", &lines.to_string(), "--size", "200", "--prefix", &name];
+        engine.run(&name, &["--log-opt", &size, "--log-opt", "max-file=3"], &words);
+    }
+    for number in 0..FLOODS {
+        engine.wait(&format!("flood-{number}"));
+    }
+    thread::sleep(Duration::from_secs(held).saturating_sub(begun.elapsed()));
+    let unread = process::peak_memory(watch.id());
+    let mut count = Count::default();
+    for line in BufReader::new(watch.stdout.take().unwrap()).lines().take(FLOODS * lines) {
+        count.add(&line.unwrap());
+    }
+    let peak = process::peak_memory(watch.id());
+    eprintln!("peak memory {} MiB, {} while unread", peak / MIB, unread / MIB);
+    process::signal(watch.id(), Signal::TERM);
+    let said: Vec<String> = notices.map(Result::unwrap).collect();
+    assert!(watch.wait().unwrap().success());
+    assert_eq!((count.next, count.flaws), ([lines as u64; FLOODS], vec![]));
+    assert!(said.iter().all(|notice| !notice.starts_with('!')), "{said:?}");
     assert!(peak < 64 * MIB, "{} MiB", peak / MIB);
-    let finished = watch.stop();
-    let numbers = Numbers::of_json(&finished.lines());
-    for name in &names {
-        numbers.assert_whole(name, 1..=100_000);
-    }
 }
 
 #[test]

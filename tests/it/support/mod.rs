@@ -25,6 +25,11 @@ pub use rustix::process::Signal;
 /// As long as anything in a test may take before it counts as broken, on a machine with other work to do.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Whether tests run at full size where that takes minutes: `LOGWATCH_LONG=1 tests/run.sh`.
+pub fn long() -> bool {
+    std::env::var_os("LOGWATCH_LONG").is_some_and(|value| value == "1")
+}
+
 /// Asks until `condition` holds, for what tells nobody when it happens (a process, a file, a socket of others).
 pub fn eventually(promise: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
