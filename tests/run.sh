@@ -44,36 +44,6 @@ install_missing() {
         fail "apt-get could not install ${packages[*]}: see above"
 }
 
-# Unpacks dockerd and containerd of a Debian suite into the folder $2, without touching the machine's own apt.
-unpack_engine() {
-    local suite=$1 into=$2 apt mirror
-    [ -x "$into/usr/sbin/dockerd" ] && [ -x "$into/usr/bin/containerd" ] && return
-    apt=$into.apt
-    # shellcheck disable=SC2016 # $(REPO_URI) is apt's.
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Identifier: Packages' 'Origin: Debian' | grep -v security | head -n 1)
-    [ -n "$mirror" ] || fail "--engines all takes packages from the machine's Debian mirror, and its apt sources name none"
-    say "fetching the engine of Debian $suite"
-    rm -rf "$into" "$apt"
-    mkdir -p "$into" "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/debs"
-    : >"$apt/status"
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$apt/sources.list"
-    local options=(
-        -qq -o "Dir::Etc::SourceList=$apt/sources.list" -o Dir::Etc::SourceParts=/dev/null
-        -o Dir::Etc::Preferences=/dev/null -o Dir::Etc::PreferencesParts=/dev/null
-        -o "Dir::State=$apt" -o "Dir::State::Lists=$apt/lists" -o "Dir::State::Status=$apt/status"
-        -o "Dir::Cache=$apt/cache" -o APT::Sandbox::User=root -o Acquire::Languages=none
-    )
-    if ! { apt-get "${options[@]}" update && cd "$apt/debs" && apt-get "${options[@]}" download docker.io containerd; } >&2; then
-        fail "the packages docker.io and containerd of Debian $suite could not be fetched: see above"
-    fi
-    cd "$OLDPWD"
-    local deb
-    for deb in "$apt"/debs/*.deb; do
-        dpkg -x "$deb" "$into"
-    done
-    rm -rf "$apt"
-}
-
 run_suite() {
     say "engine: $(dockerd --version)"
     if has cargo-nextest; then
@@ -108,8 +78,8 @@ case $engines in
         failed=0
         (run_suite "${arguments[@]}") || failed=$?
         for suite in trixie unstable; do
-            unpack_engine "$suite" "$cache/$suite"
-            (PATH=$cache/$suite/usr/sbin:$cache/$suite/usr/bin:$PATH run_suite "${arguments[@]}") || failed=$?
+            folders=$(tests/engines.sh "$suite" "$cache")
+            (PATH=$folders:$PATH run_suite "${arguments[@]}") || failed=$?
         done
         exit "$failed"
         ;;

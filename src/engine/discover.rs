@@ -8,6 +8,7 @@ use crate::batch::Lifecycle;
 use crate::container::Container;
 use crate::docker::Event;
 use crate::docker::events::Key as EventKey;
+use crate::time::Timestamp;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,6 +33,8 @@ pub(super) enum Change {
     Down(String, Option<i64>, Option<Lifecycle>),
     /// It was removed.
     Gone(String),
+    /// A listing shows less than what may have happened to it: when was it last started?
+    Doubted(String),
     /// For a lifecycle record.
     Happened(String, Lifecycle),
 }
@@ -40,10 +43,35 @@ pub(super) enum Change {
 #[derive(Default)]
 pub(super) struct Discovery {
     known: HashMap<String, Arc<Container>>,
-    /// When we were told of a death.
-    deaths: HashMap<String, Instant>,
+    /// We have seen a listing: who is met in a later one came since.
+    has_listed: bool,
+    /// Of those that do not run.
+    deaths: HashMap<String, Death>,
     seen: HashSet<EventKey>,
     order: VecDeque<EventKey>,
+}
+
+/// The last end of a run that is known of.
+#[derive(Clone, Copy)]
+struct Death {
+    /// By the engine's clock; of who was found dead, when that was.
+    at: Timestamp,
+    /// When an event told of it.
+    told: Option<Instant>,
+}
+
+impl Death {
+    fn is_new(&self, now: Instant) -> bool {
+        self.told.is_some_and(|told| now.duration_since(told) < LISTINGS_LAG)
+    }
+}
+
+/// What an inspection tells of a container's newest run.
+pub(super) struct Run {
+    pub(super) is_up: bool,
+    pub(super) started: Timestamp,
+    pub(super) finished: Option<Timestamp>,
+    pub(super) code: Option<i64>,
 }
 
 impl Discovery {
@@ -52,19 +80,48 @@ impl Discovery {
         self.known.get(id)
     }
 
-    /// Applies a listing of all containers, made just now.
-    pub(super) fn listing(&mut self, listing: Vec<Container>, now: Instant) -> Vec<Change> {
+    /// Applies a listing of all containers, made just now, at that time by the engine's clock.
+    pub(super) fn listing(&mut self, listing: Vec<Container>, now: Instant, at: Timestamp) -> Vec<Change> {
         let mut changes = Vec::new();
         let listed: HashSet<String> = listing.iter().map(|container| container.id.clone()).collect();
         for id in self.known.keys().filter(|id| !listed.contains(*id)).cloned().collect::<Vec<_>>() {
             self.remove(&id, &mut changes);
         }
-        self.deaths.retain(|_, died| now.duration_since(*died) < LISTINGS_LAG);
         for mut container in listing {
-            if let (true, Some(known)) = (self.deaths.contains_key(&container.id), self.known.get(&container.id)) {
-                container.state.clone_from(&known.state);
+            let id = container.id.clone();
+            if let (Some(known), Some(death)) = (self.known.get(&id), self.deaths.get(&id)) {
+                let is_new = death.is_new(now);
+                if is_new || !container.is_up() {
+                    changes.push(Change::Doubted(id.clone()));
+                }
+                if is_new {
+                    container.state.clone_from(&known.state);
+                }
             }
+            let (is_up, is_made) = (container.is_up(), container.state == "created");
             self.learn(container, &mut changes);
+            if is_up {
+                self.deaths.remove(&id);
+            } else if !is_made {
+                self.deaths.entry(id).or_insert(Death { at, told: None });
+            }
+        }
+        self.has_listed = true;
+        changes
+    }
+
+    /// Settles a doubt. A run that began before the death that is known of is the one which that ended.
+    pub(super) fn inspected(&mut self, id: &str, run: &Run) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let Some(known) = self.known.get(id).filter(|known| !known.is_up()) else { return changes };
+        let Some(death) = self.deaths.get_mut(id).filter(|death| death.at < run.started) else { return changes };
+        if run.is_up {
+            let container = Container { state: "running".into(), ..(**known).clone() };
+            self.deaths.remove(id);
+            self.learn(container, &mut changes);
+        } else {
+            *death = Death { at: run.finished.unwrap_or(run.started), told: None };
+            changes.extend([Change::Up(id.to_owned()), Change::Down(id.to_owned(), run.code, None)]);
         }
         changes
     }
@@ -81,7 +138,8 @@ impl Discovery {
             let Container { name, state, .. } = container;
             container = (**known).clone();
             container.name = name;
-            if !state.is_empty() {
+            // A listing may have known it, and more, before we were told of its making.
+            if !state.is_empty() && event.verb() != "create" {
                 container.state = state;
             }
         }
@@ -92,7 +150,7 @@ impl Discovery {
                 self.remove(&event.id, &mut changes);
             }
             "die" => {
-                self.deaths.insert(event.id.clone(), now);
+                self.deaths.insert(event.id.clone(), Death { at: event.time, told: Some(now) });
                 self.learn(container, &mut changes);
                 let told = changes.iter_mut().find_map(|change| match change {
                     Change::Down(_, code, told) => Some((code, told)),
@@ -120,8 +178,8 @@ impl Discovery {
         let before = self.known.insert(id.clone(), Arc::clone(&container));
         let was_up = before.as_ref().is_some_and(|before| before.is_up());
         // A whole life of which nothing was told.
-        let has_lived = before.as_ref().is_some_and(|before| before.state == "created")
-            && matches!(container.state.as_str(), "exited" | "dead");
+        let had_not_lived = before.as_ref().map_or(self.has_listed, |before| before.state == "created");
+        let has_lived = had_not_lived && matches!(container.state.as_str(), "exited" | "dead");
         match before {
             None => changes.push(Change::Found(Arc::clone(&container))),
             Some(before) if before != container => changes.push(Change::Altered(Arc::clone(&container))),
@@ -166,7 +224,6 @@ fn lifecycle(event: &Event) -> Lifecycle {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::Timestamp;
 
     fn listed(id: &str, name: &str, state: &str) -> Container {
         Container { id: id.into(), name: name.into(), state: state.into(), ..Container::default() }
@@ -184,6 +241,12 @@ mod tests {
         }
     }
 
+    /// At the time 5.
+    fn list(discovery: &mut Discovery, listing: &[(&str, &str, &str)]) -> String {
+        let listing = listing.iter().map(|(id, name, state)| listed(id, name, state)).collect();
+        told(&discovery.listing(listing, Instant::now(), Timestamp(5)))
+    }
+
     fn told(changes: &[Change]) -> String {
         let words = changes.iter().map(|change| match change {
             Change::Found(container) => format!("found {} {}", container.name, container.state),
@@ -191,6 +254,7 @@ mod tests {
             Change::Up(id) => format!("up {id}"),
             Change::Down(id, code, event) => format!("down {id} {code:?} {}", event.is_some()),
             Change::Gone(id) => format!("gone {id}"),
+            Change::Doubted(id) => format!("doubted {id}"),
             Change::Happened(_, event) => format!("({})", event.action),
         });
         words.collect::<Vec<_>>().join(", ")
@@ -230,7 +294,7 @@ mod tests {
     #[test]
     fn a_restart_is_down_and_up_again() {
         let mut discovery = Discovery::default();
-        discovery.listing(vec![listed("a", "web", "running")], Instant::now());
+        list(&mut discovery, &[("a", "web", "running")]);
         check(
             &mut discovery,
             &[
@@ -272,26 +336,37 @@ mod tests {
     #[test]
     fn a_listing_corrects_what_events_did_not_tell() {
         let mut discovery = Discovery::default();
-        let told = |changes: Vec<Change>| told(&changes);
-        let first = vec![listed("a", "web", "running"), listed("b", "db", "exited"), listed("c", "job", "running")];
+        let first = [("a", "web", "running"), ("b", "db", "exited"), ("c", "job", "running")];
+        assert_eq!(list(&mut discovery, &first), "found web running, up a, found db exited, found job running, up c");
+        let second = [("a", "www", "exited"), ("b", "db", "running"), ("d", "new", "created")];
         assert_eq!(
-            told(discovery.listing(first, Instant::now())),
-            "found web running, up a, found db exited, found job running, up c"
-        );
-        let second = vec![listed("a", "www", "exited"), listed("b", "db", "running"), listed("d", "new", "created")];
-        assert_eq!(
-            told(discovery.listing(second.clone(), Instant::now())),
+            list(&mut discovery, &second),
             "down c None false, gone c, altered www exited, down a None false, altered db running, up b, found new created",
         );
-        assert_eq!(told(discovery.listing(second, Instant::now())), "");
+        assert_eq!(list(&mut discovery, &second), "doubted a");
     }
 
     #[test]
     fn a_container_that_lived_while_nobody_looked_is_up_and_down() {
         let mut discovery = Discovery::default();
-        discovery.listing(vec![listed("a", "web", "created")], Instant::now());
-        let changes = discovery.listing(vec![listed("a", "web", "exited")], Instant::now());
-        assert_eq!(told(&changes), "altered web exited, up a, down a None false");
+        list(&mut discovery, &[("a", "web", "created")]);
+        let expected = "altered web exited, up a, down a None false";
+        assert_eq!(list(&mut discovery, &[("a", "web", "exited")]), expected);
+    }
+
+    #[test]
+    fn a_container_made_and_ended_while_nobody_looked_is_up_and_down() {
+        let mut discovery = Discovery::default();
+        assert_eq!(list(&mut discovery, &[("a", "old", "exited")]), "found old exited");
+        let second = [("a", "old", "exited"), ("b", "web", "dead")];
+        assert_eq!(list(&mut discovery, &second), "doubted a, found web dead, up b, down b None false");
+    }
+
+    #[test]
+    fn being_told_late_of_its_making_takes_nothing_from_a_container_that_runs() {
+        let mut discovery = Discovery::default();
+        list(&mut discovery, &[("a", "web", "running")]);
+        check(&mut discovery, &[(1, "create", &[], "(create)"), (2, "start", &[], "(start)")]);
     }
 
     #[test]
@@ -299,18 +374,44 @@ mod tests {
         let (mut discovery, start) = (Discovery::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         let running = || vec![listed("a", "web", "running")];
-        discovery.listing(running(), at(0));
+        discovery.listing(running(), at(0), Timestamp(5));
         let mut steps = vec![
             told(&discovery.event(&event(1, "a", "die", &[("exitCode", "0")]), at(10))),
-            told(&discovery.listing(running(), at(11))),
+            told(&discovery.listing(running(), at(11), Timestamp(5))),
         ];
         steps.push(told(&discovery.event(&event(2, "a", "start", &[]), at(12))));
-        steps.push(told(&discovery.listing(running(), at(12))));
+        steps.push(told(&discovery.listing(running(), at(12), Timestamp(5))));
         steps.push(told(&discovery.event(&event(3, "a", "die", &[("exitCode", "0")]), at(13))));
-        steps.push(told(&discovery.listing(running(), at(30))));
+        steps.push(told(&discovery.listing(running(), at(30), Timestamp(5))));
         let died = "altered web exited, down a Some(0) true";
-        let expected = [died, "", "altered web running, up a, (start)", "", died, "altered web running, up a"];
+        let up = "altered web running, up a";
+        let expected = [died, "doubted a", "altered web running, up a, (start)", "", died, up];
         assert_eq!(steps, expected);
+    }
+
+    #[test]
+    fn a_doubt_is_settled_by_when_the_container_was_last_started() {
+        let run =
+            |is_up, started| Run { is_up, started: Timestamp(started), finished: Some(Timestamp(20)), code: Some(3) };
+        for (inspected, died_again, expected) in [
+            (run(true, 11), None, "altered web running, up a"),
+            // The engine had not heard of the death either.
+            (run(true, 9), None, ""),
+            (run(true, 11), Some(12), ""),
+            // A whole life of which nothing was told.
+            (run(false, 11), None, "up a, down a Some(3) false"),
+            (run(false, 9), None, ""),
+        ] {
+            let mut discovery = Discovery::default();
+            list(&mut discovery, &[("a", "web", "running")]);
+            for died in [Some(10), died_again].into_iter().flatten() {
+                discovery.event(&event(died, "a", "die", &[]), Instant::now());
+            }
+            assert_eq!(told(&discovery.inspected("a", &inspected)), expected, "{} {died_again:?}", inspected.started);
+            assert_eq!(told(&discovery.inspected("b", &inspected)), "");
+            // It is told once.
+            assert_eq!(told(&discovery.inspected("a", &inspected)), "");
+        }
     }
 
     #[test]

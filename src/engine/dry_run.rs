@@ -12,7 +12,7 @@ const SMALL: u64 = 10_000_000;
 
 /// Writes the plan to stdout.
 pub(super) async fn tell(docker: &Docker, options: &Options, routes: &Routes, listing: News) -> Result<(), Error> {
-    let News::Listing(containers, passing) = listing else { return Ok(()) };
+    let News::Listing(containers, _, passing) = listing else { return Ok(()) };
     let selector = &options.selector;
     let mut planned = Vec::new();
     for container in containers {

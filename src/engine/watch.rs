@@ -4,7 +4,7 @@
 //! the time asked for, and being told to stop. It never waits for the engine inside a step.
 
 use super::deliver::Deliver;
-use super::discover::{Change, Discovery};
+use super::discover::{Change, Discovery, Run};
 use super::feed::{Feed, News};
 use super::resume::{Last, Positions, Resume};
 use super::route::Routes;
@@ -12,7 +12,8 @@ use super::tails::Tails;
 use super::{Error, dry_run};
 use crate::batch::Lifecycle;
 use crate::container::Container;
-use crate::docker::{Docker, Endpoint};
+use crate::docker::backoff::{self, Backoff};
+use crate::docker::{Details, Docker, Endpoint};
 use crate::output::{self, Printer, Settings};
 use crate::queue::Queue;
 use crate::selector::{Filters, Selector};
@@ -33,6 +34,11 @@ use tokio_util::sync::CancellationToken;
 const QUEUE: usize = 8 * 1024 * 1024;
 /// What the output is given to take what was read before we stopped.
 const DRAIN: Duration = Duration::from_secs(5);
+/// Between two questions of which the first failed, ...
+const AGAIN: backoff::Settings =
+    backoff::Settings { initial: Duration::from_millis(200), max: Duration::from_secs(5), multiplier: 2.0 };
+/// ... and so many times in all.
+const ATTEMPTS: u32 = 8;
 
 /// Everything `watch` can be told.
 #[derive(Clone, Debug)]
@@ -115,7 +121,7 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
     let mut last = resume.map(|resume| Last::open(resume, &engine.id)).transpose()?;
     let (feed, listing) = Feed::open(docker.clone(), options.selector.remote(), engine.time).await?;
     let mut notices = Vec::new();
-    if let News::Listing(containers, _) = &listing {
+    if let News::Listing(containers, ..) = &listing {
         let selector = &mut options.selector;
         selector.settle(containers.iter());
         let names: Vec<String> = selector.unmatched(containers.iter()).into_iter().map(str::to_owned).collect();
@@ -172,6 +178,8 @@ enum Answer {
     Passing(String, bool),
     /// What it is now, networks included.
     Details(Box<Container>),
+    /// The newest runs of those that were started at all.
+    Runs(Vec<(String, Run)>),
     /// It could not be asked; the next listing will tell.
     Nothing,
 }
@@ -266,7 +274,7 @@ impl Watch {
                 tracing::info!(%error, "logs are read through the engine");
             }
         }
-        let News::Listing(containers, _) = listing else { return };
+        let News::Listing(containers, ..) = listing else { return };
         for name in self.selector.unmatched(containers.iter()) {
             let advice = "waiting for it to be started (`docker ps -a` lists what there is)";
             self.tails.tell(format!("no container is called {name}: {advice}"));
@@ -275,12 +283,12 @@ impl Watch {
 
     fn apply(&mut self, news: News) {
         let changes = match news {
-            News::Listing(containers, passing) => {
+            News::Listing(containers, at, passing) => {
                 if std::mem::take(&mut self.told_lost) {
                     self.tails.tell("the engine is back");
                 }
                 self.passing = passing.map(HashSet::from_iter);
-                self.discovery.listing(containers, Instant::now())
+                self.discovery.listing(containers, Instant::now(), at)
             }
             News::Event(event) => self.discovery.event(&event, Instant::now()),
             News::Lost(error) => {
@@ -290,6 +298,11 @@ impl Watch {
                 return;
             }
         };
+        self.make(changes);
+    }
+
+    fn make(&mut self, changes: Vec<Change>) {
+        let mut doubted = Vec::new();
         for change in changes {
             match change {
                 Change::Found(container) => self.found(&container),
@@ -297,8 +310,13 @@ impl Watch {
                 Change::Up(id) => self.up(&id),
                 Change::Down(id, code, event) => self.tails.down(&id, code, event),
                 Change::Gone(id) => self.tails.gone(&id),
+                Change::Doubted(id) => doubted.push(id),
                 Change::Happened(id, event) => self.happened(&id, event),
             }
+        }
+        doubted.retain(|id| self.tails.has(id));
+        if !doubted.is_empty() {
+            self.ask_runs(doubted);
         }
     }
 
@@ -307,7 +325,8 @@ impl Watch {
             return self.tails.ignore(&container.id);
         }
         if !self.is_first {
-            return self.add_new(container, Start::Beginning);
+            // It may be found late, and have rotated its log since.
+            return self.add_new(container, Start::All);
         }
         if self.passing.as_ref().is_some_and(|passing| !passing.contains(&container.id)) {
             return;
@@ -373,6 +392,12 @@ impl Watch {
         match answer {
             Answer::Passing(id, is_passing) => self.tails.admit(&id, is_passing),
             Answer::Details(container) => self.tails.alter(&Arc::new(*container)),
+            Answer::Runs(runs) => {
+                for (id, run) in runs {
+                    let changes = self.discovery.inspected(&id, &run);
+                    self.make(changes);
+                }
+            }
             Answer::Nothing => {}
         }
     }
@@ -392,6 +417,33 @@ impl Watch {
         });
     }
 
+    /// One after the other, as there may be many. An inspection waits until the engine has cleared up behind a death, which
+    /// no listing does.
+    fn ask_runs(&mut self, ids: Vec<String>) {
+        let docker = self.docker.clone();
+        self.questions.spawn(async move {
+            let mut runs = Vec::new();
+            let mut backoff = Backoff::new(AGAIN);
+            for id in ids {
+                let answer = loop {
+                    match docker.inspect(&id).await {
+                        Err(error) if error.is_passing() && backoff.attempts() < ATTEMPTS => {
+                            tokio::time::sleep(backoff.wait(fastrand::f64())).await;
+                        }
+                        answer => break answer,
+                    }
+                };
+                match answer {
+                    Ok(details) => runs.extend(run(&details).map(|run| (id, run))),
+                    // When the engine is back a listing comes, and doubts anew.
+                    Err(error) if error.is_passing() => break,
+                    Err(error) => tracing::debug!(%error, id, "cannot be inspected"),
+                }
+            }
+            Answer::Runs(runs)
+        });
+    }
+
     fn ask_details(&mut self, id: &str) {
         let (docker, filters) = (self.docker.clone(), Filters::from([("id".to_owned(), vec![id.to_owned()])]));
         self.questions.spawn(async move {
@@ -399,6 +451,11 @@ impl Watch {
             found.map_or(Answer::Nothing, |container| Answer::Details(Box::new(container)))
         });
     }
+}
+
+fn run(details: &Details) -> Option<Run> {
+    let Details { container, started_at, finished_at, exit_code, .. } = details;
+    Some(Run { is_up: container.is_up(), started: (*started_at)?, finished: *finished_at, code: *exit_code })
 }
 
 async fn next(news: &mut Option<Receiver<News>>) -> Option<News> {

@@ -201,10 +201,15 @@ impl Log {
         self.begin(handles)
     }
 
-    /// Reads this from its beginning: it was opened before anybody asked for it.
+    /// Reads this from its beginning: it was opened before anybody asked for it. What was rotated before that goes ahead.
     pub(super) fn adopt(&mut self, spot: Spot, handle: Handle) -> io::Result<()> {
+        let all = Handle::open(&spot.live, spot.format).and_then(|live| seek::start(&spot.live, live, Start::All));
+        let mut handles = all.unwrap_or_default();
+        let before = handles.iter().position(|other| other.identity == handle.identity);
+        handles.truncate(before.unwrap_or(0));
+        handles.push(handle);
         self.settle_at(spot);
-        self.begin(vec![handle])
+        self.begin(handles)
     }
 
     /// From now on it is this file.

@@ -354,7 +354,9 @@ impl Reader {
             self.watches.insert(watch, key);
         }
         let watched = found.as_ref().map_or(folder, |found| found.watched.clone());
-        let fresh = found.and_then(|found| found.log).filter(|_| start == Start::Beginning && position.is_none());
+        let fresh = found
+            .and_then(|found| found.log)
+            .filter(|_| matches!(start, Start::Beginning | Start::All) && position.is_none());
         let is_open = fresh.is_some_and(|(spot, handle)| log.adopt(spot, handle).is_ok());
         let is_starved = false;
         let entry = Entry { log, start, watch, watched, is_starved, is_ready: false, is_held, ending: None, on_open };

@@ -10,14 +10,15 @@ use std::time::{Duration, Instant};
 use crate::life::messages;
 use crate::support::{Engine, Fault, Numbers, PATIENCE, Proxy, Signal, Watch, eventually, process};
 
-fn has(watch: &Watch, notice: &str) {
+#[track_caller]
+pub fn has(watch: &Watch, notice: &str) {
     watch.wait_for_notice(|lines| lines.iter().any(|line| line.contains(notice)), PATIENCE);
 }
 
 /// Fails unless what came out is what the engine has, line by line. A killed engine takes lines along that it had read
 /// from the container and not yet written, so the container's own count is no measure.
 #[track_caller]
-fn assert_as_the_engine_has_it(engine: &Engine, lines: &[String], container: &str) -> usize {
+pub fn assert_as_the_engine_has_it(engine: &Engine, lines: &[String], container: &str) -> usize {
     let theirs: Vec<String> = engine.must(&["logs", container]).lines().map(str::to_owned).collect();
     let ours = messages(lines, container);
     let first = ours.iter().zip(&theirs).position(|(ours, theirs)| ours != theirs);

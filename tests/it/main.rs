@@ -19,6 +19,7 @@ mod life;
 mod limits;
 mod load;
 mod local;
+mod outages;
 mod resume;
 mod selection;
 mod support;

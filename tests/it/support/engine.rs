@@ -31,6 +31,8 @@ const HOME: &str = "/tmp/lw-";
 pub struct Engine {
     home: PathBuf,
     options: Vec<String>,
+    /// The folders of its programs, as in `PATH`.
+    path: Mutex<String>,
     daemon: Mutex<Option<Child>>,
     /// Locked for as long as we live: what is not locked is nobody's, and may be cleared.
     _claim: File,
@@ -44,13 +46,22 @@ impl Engine {
 
     /// The same with more options of `dockerd`, such as `--live-restore`.
     pub fn with(options: &[&str]) -> Self {
+        Self::from(std::env::var("PATH").unwrap_or_default(), options)
+    }
+
+    /// The machine's own, also where the tests run with another.
+    pub fn of_the_machine(options: &[&str]) -> Self {
+        Self::from(machines_path(), options)
+    }
+
+    fn from(path: String, options: &[&str]) -> Self {
         assert!(geteuid().is_root(), "these tests start a Docker engine of their own, so they must run as root");
         let image = image();
         clear_orphans();
         let (home, claim) = new_home();
         let options = options.iter().map(|&option| option.to_owned()).collect();
         // From here on Drop cleans up, also when the start fails.
-        let engine = Self { home, options, daemon: Mutex::new(None), _claim: claim };
+        let engine = Self { home, options, path: Mutex::new(path), daemon: Mutex::default(), _claim: claim };
         fs::create_dir(engine.config_dir()).unwrap();
         engine.up();
         let change = "ENTRYPOINT [\"/chatter\"]";
@@ -80,6 +91,18 @@ impl Engine {
     /// A `DOCKER_CONFIG` without contexts, plugins or the user's own settings.
     pub fn config_dir(&self) -> PathBuf {
         self.home.join("config")
+    }
+
+    /// Stops it as a service manager does and starts that of a Debian suite on the same data, unpacked beside the machine's
+    /// own.
+    pub fn become_that_of(&self, suite: &str) {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/engines.sh");
+        let output = Command::new(script).arg(suite).arg(others()).stderr(Stdio::inherit()).output().unwrap();
+        assert!(output.status.success(), "the engine of Debian {suite} is not to be had: {}", output.status);
+        let folders = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+        self.stop();
+        *self.path.lock().unwrap() = format!("{folders}:{}", machines_path());
+        self.up();
     }
 
     /// Its version, such as `20.10.24`.
@@ -160,14 +183,23 @@ impl Engine {
 
     /// The body of `GET path`, asked without the docker CLI.
     pub fn get(&self, path: &str) -> io::Result<String> {
+        self.ask("GET", path)
+    }
+
+    /// `POST path` without a body.
+    pub fn post(&self, path: &str) -> io::Result<String> {
+        self.ask("POST", path)
+    }
+
+    fn ask(&self, method: &str, path: &str) -> io::Result<String> {
         let mut socket = UnixStream::connect(self.socket())?;
         socket.set_read_timeout(Some(Duration::from_secs(10)))?;
         // The engine closes after the answer to HTTP/1.0, so the answer is all there is.
-        write!(socket, "GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n")?;
+        write!(socket, "{method} {path} HTTP/1.0\r\nHost: docker\r\n\r\n")?;
         let mut answer = String::new();
         socket.read_to_string(&mut answer)?;
         match answer.split_once("\r\n\r\n") {
-            Some((head, body)) if head.contains(" 200 ") => Ok(body.to_owned()),
+            Some((head, body)) if head.contains(" 200 ") || head.contains(" 204 ") => Ok(body.to_owned()),
             _ => Err(io::Error::other(answer)),
         }
     }
@@ -200,7 +232,7 @@ impl Engine {
     /// Starts a stopped or killed engine again and waits until it answers.
     pub fn up(&self) {
         let log = File::options().create(true).append(true).open(self.home.join("dockerd.log")).unwrap();
-        let mut command = Command::new("dockerd");
+        let mut command = self.dockerd();
         command.args(self.daemon_options()).args(&self.options);
         // On a machine under load it replaces a containerd that starts slowly, whose last words go there.
         command.env("TMPDIR", &self.home);
@@ -243,7 +275,7 @@ impl Engine {
         let home = self.home.display();
         // Without a file of its own it would read the machine's. 20.10 takes its identity from /etc/docker unless told
         // otherwise, and then all engines would be the same one; later versions have it in their data and refuse the key.
-        let config = match dockerd_version().starts_with("20.") {
+        let config = match self.is_20() {
             true => format!("{{\"deprecated-key-path\":\"{home}/key.json\"}}"),
             false => "{}".to_owned(),
         };
@@ -261,6 +293,18 @@ impl Engine {
             "--exec-opt=native.cgroupdriver=cgroupfs".to_owned(),
             format!("--cgroup-parent=/{}", self.home.file_name().unwrap().to_str().unwrap()),
         ]
+    }
+
+    fn dockerd(&self) -> Command {
+        let mut command = Command::new("dockerd");
+        command.env("PATH", &*self.path.lock().unwrap_or_else(PoisonError::into_inner));
+        command
+    }
+
+    fn is_20(&self) -> bool {
+        let output = self.dockerd().arg("--version").output();
+        let output = output.unwrap_or_else(|error| panic!("dockerd cannot be started: {error}; try tests/run.sh"));
+        String::from_utf8_lossy(&output.stdout).starts_with("Docker version 20.")
     }
 
     fn last_words(&self) -> String {
@@ -398,10 +442,15 @@ fn clear_orphans() {
     }
 }
 
-fn dockerd_version() -> String {
-    let output = Command::new("dockerd").arg("--version").output();
-    let output = output.unwrap_or_else(|error| panic!("dockerd cannot be started: {error}; try tests/run.sh"));
-    String::from_utf8_lossy(&output.stdout).trim_start_matches("Docker version ").to_owned()
+/// Where `tests/run.sh` unpacks other engines.
+fn others() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("engines")
+}
+
+fn machines_path() -> String {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let others = others();
+    path.split(':').filter(|folder| !Path::new(folder).starts_with(&others)).collect::<Vec<_>>().join(":")
 }
 
 /// The archive of the image. Kept between runs under a name made of the program's text: nextest starts a process for each

@@ -26,6 +26,12 @@ pub enum Fault {
     Corrupt,
     /// The request never reaches the engine: this status and a message as the engine words it, then the end.
     Status(u16),
+    /// The first brace in each piece of the answer after the first is none.
+    Blot,
+    /// Half of the first piece of the engine's answer, then the end.
+    Half,
+    /// The request never reaches the engine: a page in HTML with this status, as from a gateway before it.
+    Page(u16),
     /// The request never reaches the engine: the connection ends.
     Hangup,
 }
@@ -246,9 +252,12 @@ fn carry_requests(shared: &Shared, number: usize, mut client: UnixStream, mut en
         match fault {
             Some(Fault::Status(status)) => {
                 let body = format!("{{\"message\":\"the proxy says {status}\"}}\n");
-                let head =
-                    format!("HTTP/1.1 {status} Fault\r\nContent-Type: application/json\r\nConnection: close\r\n");
-                write!(client, "{head}Content-Length: {}\r\n\r\n{body}", body.len())?;
+                answer(&mut client, status, "application/json", &body)?;
+                return engine.shutdown(Shutdown::Both);
+            }
+            Some(Fault::Page(status)) => {
+                let body = "<html>\n<head><title>Gateway</title></head>\n<body><h1>Sorry</h1></body>\n</html>\n";
+                answer(&mut client, status, "text/html", body)?;
                 return engine.shutdown(Shutdown::Both);
             }
             Some(Fault::Hangup) => {
@@ -274,6 +283,11 @@ fn carry_requests(shared: &Shared, number: usize, mut client: UnixStream, mut en
             return Ok(());
         }
     }
+}
+
+fn answer(client: &mut UnixStream, status: u16, kind: &str, body: &str) -> io::Result<()> {
+    let head = format!("HTTP/1.1 {status} Fault\r\nContent-Type: {kind}\r\nConnection: close");
+    write!(client, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
 /// The length of the next request's head in `pending`; `None` when the client is through.
@@ -320,6 +334,10 @@ fn carry_answers(shared: &Shared, number: usize, mut engine: UnixStream, mut cli
         match shared.fault(&asked) {
             Some(Fault::Delay(time)) => thread::sleep(time),
             Some(Fault::Corrupt) if !first => block[length / 2] ^= 0x04,
+            Some(Fault::Blot) if !first => {
+                block[..length].iter_mut().filter(|byte| **byte == b'{').take(1).for_each(|brace| *brace = b'?')
+            }
+            Some(Fault::Half) => return client.write_all(&block[..length / 2]),
             _ => {}
         }
         client.write_all(&block[..length])?;

@@ -1,0 +1,663 @@
+//! The engine goes away for longer, comes back as another, tells garbage, forgets what it had to tell: what it wrote is
+//! read, once and in order. Counted against what the log files held, for a killed engine takes lines along that it had
+//! read from a container and not yet written.
+
+use std::fs;
+use std::mem::MaybeUninit;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fd::OwnedFd;
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
+use serde_json::Value;
+
+use crate::faults::{assert_as_the_engine_has_it, has};
+use crate::life::messages;
+use crate::support::{Engine, Fault, IMAGE, Numbers, PATIENCE, Proxy, Signal, Watch, eventually, long, process};
+
+const ROTATING: [&str; 4] = ["--log-opt", "max-size=200k", "--log-opt", "max-file=5"];
+
+/// Holds on to every file that the engine rotates away while `work` is done: all that a container's log ever held.
+fn with_all_files_kept<T>(engine: &Engine, id: &str, work: impl FnOnce() -> T) -> (T, Vec<String>) {
+    // The engine mounts its data over itself, and no link leads out of a mount.
+    let (folder, kept) = (engine.container_dir(id), engine.data().join(format!("kept-{id}")));
+    fs::create_dir(&kept).unwrap();
+    let done = AtomicBool::new(false);
+    let result = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                keep(&folder, &kept);
+                thread::sleep(Duration::from_millis(50));
+            }
+        });
+        let result = work();
+        done.store(true, Ordering::Relaxed);
+        result
+    });
+    keep(&folder, &kept);
+    let mut files: Vec<Vec<Value>> = fs::read_dir(&kept).unwrap().map(|file| log(&file.unwrap().path())).collect();
+    files.retain(|file| !file.is_empty());
+    files.sort_by(|one, other| one[0]["time"].as_str().cmp(&other[0]["time"].as_str()));
+    let texts = files.iter().flatten().map(|record| record["log"].as_str().unwrap().trim_end().to_owned());
+    (result, texts.collect())
+}
+
+fn keep(folder: &Path, kept: &Path) {
+    for file in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if file.file_name().to_string_lossy().contains("-json.log")
+            && let Ok(metadata) = file.metadata()
+        {
+            // There already, or just removed: either is right.
+            let _ = fs::hard_link(file.path(), kept.join(metadata.ino().to_string()));
+        }
+    }
+}
+
+fn log(path: &PathBuf) -> Vec<Value> {
+    fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[track_caller]
+fn assert_same(ours: &[String], theirs: &[String], container: &str) {
+    let first = ours.iter().zip(theirs).position(|(ours, theirs)| ours != theirs);
+    let at = first.unwrap_or(ours.len().min(theirs.len()));
+    let told = format!("{container}: ours {}, theirs {}, first other at {at}", ours.len(), theirs.len());
+    assert!(ours == theirs, "{told}: {:?} for {:?}", ours.get(at), theirs.get(at));
+}
+
+fn count(watch: &Watch, container: &str) -> usize {
+    let name = format!("\"container_name\":\"{container}\"");
+    watch.lines().iter().filter(|line| line.contains(&name)).count()
+}
+
+/// Waits until each of these containers has said something more.
+#[track_caller]
+fn wait_for_more(watch: &Watch, containers: &[&str]) {
+    let before: Vec<usize> = containers.iter().map(|name| count(watch, name)).collect();
+    for (name, before) in containers.iter().zip(before) {
+        eventually(&format!("{name} said more than {before} lines"), || count(watch, name) > before);
+    }
+}
+
+/// Starts one container for each way a log is written, that write until they are killed; the ID of the one that rotates.
+fn start_writers(engine: &Engine, watch: &Watch, rate: &str) -> String {
+    let words = ["--forever", "--rate", rate];
+    engine.run("plain", &[], &words);
+    let id = engine.run("rotating", &ROTATING, &words);
+    engine.run("local", &["--log-driver", "local"], &words);
+    wait_for_more(watch, &WRITERS);
+    id
+}
+
+const WRITERS: [&str; 3] = ["plain", "rotating", "local"];
+
+/// Kills them and waits until all that they said is out.
+fn end_writers(engine: &Engine, watch: &Watch) {
+    engine.must(&[&["kill"], WRITERS.as_slice()].concat());
+    for name in WRITERS {
+        has(watch, &format!("- {name} "));
+    }
+}
+
+#[test]
+fn an_engine_killed_ten_times_under_load_costs_no_line_that_reached_a_file() {
+    let engine = Engine::with(&["--live-restore"]);
+    let watch = Watch::ready(&engine, &[]);
+    let id = start_writers(&engine, &watch, "1500");
+    let ((), theirs) = with_all_files_kept(&engine, &id, || {
+        for _ in 0..10 {
+            engine.kill();
+            engine.up();
+            wait_for_more(&watch, &WRITERS);
+        }
+        end_writers(&engine, &watch);
+    });
+    let lines = watch.stop().lines();
+    assert_same(&messages(&lines, "rotating"), &theirs, "rotating");
+    for name in ["plain", "local"] {
+        assert!(assert_as_the_engine_has_it(&engine, &lines, name) > 2000, "{name}");
+    }
+    assert!(lines.iter().all(|line| line.contains(r#""type":"log""#)), "no gap");
+}
+
+#[test]
+fn an_engine_stopped_in_peace_under_containers_that_live_on_costs_no_line() {
+    let engine = Engine::with(&["--live-restore"]);
+    let watch = Watch::ready(&engine, &[]);
+    let id = start_writers(&engine, &watch, "1500");
+    let ((), theirs) = with_all_files_kept(&engine, &id, || {
+        for _ in 0..3 {
+            engine.restart();
+            wait_for_more(&watch, &WRITERS);
+        }
+        end_writers(&engine, &watch);
+    });
+    let lines = watch.stop().lines();
+    assert_same(&messages(&lines, "rotating"), &theirs, "rotating");
+    for name in ["plain", "local"] {
+        assert_as_the_engine_has_it(&engine, &lines, name);
+    }
+}
+
+#[test]
+fn an_engine_upgraded_twice_under_us_is_spoken_to_in_its_own_version_and_costs_no_line() {
+    let engine = Engine::of_the_machine(&["--live-restore"]);
+    let proxy = Proxy::start(&engine);
+    let watch = Watch::ready_at(&engine, &proxy.host(), &[]);
+    let id = start_writers(&engine, &watch, "500");
+    let pid = || engine.must(&["inspect", "--format", "{{.State.Pid}}", "plain"]);
+    let first = pid();
+    let ((), theirs) = with_all_files_kept(&engine, &id, || {
+        for suite in ["trixie", "unstable"] {
+            proxy.forget();
+            engine.become_that_of(suite);
+            eprintln!("now {}", engine.version());
+            wait_for_more(&watch, &WRITERS);
+            proxy.wait_for("GET /v1.44/containers/json", PATIENCE);
+            assert_eq!(pid(), first, "live-restore keeps the container");
+        }
+        engine.run("later", &[], &["--count", "10"]);
+        end_writers(&engine, &watch);
+    });
+    has(&watch, "- later ");
+    let lines = watch.stop().lines();
+    assert_same(&messages(&lines, "rotating"), &theirs, "rotating");
+    for name in ["plain", "local"] {
+        assert_as_the_engine_has_it(&engine, &lines, name);
+    }
+    Numbers::of_json(&lines).assert_whole("later", 1..=10);
+}
+
+#[test]
+fn while_the_socket_lies_elsewhere_and_when_it_is_made_again_no_line_is_lost() {
+    let engine = Engine::with(&["--live-restore"]);
+    let watch = Watch::ready(&engine, &[]);
+    let away = engine.home().join("away.sock");
+    let elsewhere = format!("unix://{}", away.display());
+    fs::rename(engine.socket(), &away).unwrap();
+    // Nobody can connect any more; the event stream that stands is still told.
+    for (name, driver) in [("file", "json-file"), ("local", "local")] {
+        let options =
+            ["-H", &elsewhere, "run", "--detach", "--network", "none", "--name", name, "--log-driver", driver];
+        engine.must(&[&options[..], &[IMAGE, "--count", "3000", "--rate", "1000"]].concat());
+    }
+    watch.wait_for(|lines| Numbers::of_json(lines).count("file") > 500, PATIENCE);
+    engine.restart();
+    watch.wait_for_ends(2);
+    let finished = watch.stop();
+    let lines = finished.lines();
+    for name in ["file", "local"] {
+        assert!(assert_as_the_engine_has_it(&engine, &lines, name) > 2000);
+    }
+}
+
+/// How long the engine stalls.
+fn stall() -> Duration {
+    Duration::from_secs(if long() { 60 } else { 12 })
+}
+
+#[test]
+fn an_engine_that_stalls_for_long_stops_no_file_and_what_it_started_meanwhile_is_read_from_its_first_line() {
+    let engine = Engine::start();
+    let proxy = Proxy::start(&engine);
+    let watch = Watch::ready_at(&engine, &proxy.host(), &[]);
+    start_writers(&engine, &watch, "300");
+    proxy.on("", Fault::Stall);
+    // One connection is made anew, and then has no answer.
+    proxy.cut_where("/logs");
+    let begun = Instant::now();
+    for (name, driver) in [("new", "json-file"), ("new-local", "local")] {
+        engine.run(name, &["--log-driver", driver], &["--count", "500", "--rate", "1000"]);
+    }
+    engine.run("brief", &["--rm"], &["--count", "20"]);
+    engine.must(&["rename", "new", "renamed"]);
+    while begun.elapsed() < stall() {
+        wait_for_more(&watch, &WRITERS[..2]);
+        thread::sleep(Duration::from_millis(100));
+    }
+    proxy.heal();
+    for name in ["renamed", "new-local", "brief"] {
+        has(&watch, &format!("- {name} "));
+    }
+    wait_for_more(&watch, &WRITERS);
+    end_writers(&engine, &watch);
+    let lines = watch.stop().lines();
+    for name in WRITERS {
+        assert_whole_but_for_rotation(&engine, &lines, name);
+    }
+    let numbers = Numbers::of_json(&lines);
+    let (old, new) = (numbers.count("new") as u64, numbers.count("renamed") as u64);
+    numbers.assert_whole("new", 1..=old);
+    assert_eq!(old + new, 500);
+    numbers.assert_whole("renamed", old + 1..=500);
+    numbers.assert_whole("new-local", 1..=500);
+    numbers.assert_whole("brief", 1..=20);
+}
+
+/// An engine that lived all the time wrote all that the container said.
+#[track_caller]
+fn assert_whole_but_for_rotation(engine: &Engine, lines: &[String], container: &str) {
+    let theirs = engine.must(&["logs", "--tail", "1", container]);
+    let last = theirs.rsplit(' ').next().unwrap().parse().unwrap();
+    Numbers::of_json(lines).assert_whole(container, 1..=last);
+}
+
+/// A watch of its own for each kind of garbage, all of the same containers.
+#[test]
+fn whatever_garbage_the_engine_answers_is_asked_for_again_and_costs_no_line() {
+    let engine = Engine::start();
+    engine.run("beacon", &[], &["--count", "0", "--idle"]);
+    let faults = [Fault::Status(500), Fault::Page(502), Fault::Half];
+    let parts = ["/events", "/containers/json", "/logs", "/_ping"];
+    let broken = parts.iter().flat_map(|part| faults.map(|fault| (*part, fault)));
+    let strange = [("/events", Fault::Page(200)), ("/events", Fault::Corrupt), ("/containers/json", Fault::Page(200))];
+    let watches: Vec<(Watch, Proxy, (&str, Fault))> = broken
+        .chain(strange)
+        .map(|row| {
+            let proxy = Proxy::start(&engine);
+            (Watch::at(&engine, &proxy.host(), &["watch", "--format", "json"]), proxy, row)
+        })
+        .collect();
+    watches.iter().for_each(|(watch, ..)| has(watch, "+ beacon"));
+    engine.run("file", &[], &["--count", "10000", "--rate", "1000"]);
+    engine.run("local", &["--log-driver", "local"], &["--count", "10000", "--rate", "1000"]);
+    for (watch, proxy, (part, fault)) in &watches {
+        watch.wait_for(|lines| lines.iter().any(|line| line.contains("\"local\"")), PATIENCE);
+        proxy.on(part, *fault);
+        proxy.forget();
+        proxy.cut();
+    }
+    watches.iter().for_each(|(_, proxy, (part, _))| proxy.wait_for(part, PATIENCE));
+    engine.run("new", &[], &["--count", "50"]);
+    engine.wait("new");
+    for (_, proxy, (part, fault)) in &watches {
+        // An event stream that goes on with nonsense in it is not asked for again, and what is sense may be a lie.
+        let is_lying = *fault == Fault::Corrupt;
+        eventually(&format!("after {part} {fault:?} it was asked again"), || is_lying || proxy.count(part) > 1);
+        proxy.heal();
+        if is_lying {
+            proxy.cut();
+        }
+    }
+    for (watch, _, (part, fault)) in watches {
+        for name in ["new", "file", "local"] {
+            has(&watch, &format!("- {name}"));
+        }
+        let finished = watch.stop();
+        let numbers = Numbers::of_json(&finished.lines());
+        for (name, count) in [("file", 10_000), ("local", 10_000), ("new", 50)] {
+            assert_eq!(numbers.flaw(name, 1..=count), None, "after {part} {fault:?}:\n{}", finished.stderr);
+        }
+        let told = finished.stderr.lines().count();
+        assert!(told < 24, "after {part} {fault:?} a flood of notices:\n{}", finished.stderr);
+    }
+}
+
+/// Makes so many events that change nothing.
+fn make_events(engine: &Engine, count: usize) {
+    let id = engine.id("beacon");
+    for _ in 0..count {
+        // Its answer is no HTTP.
+        let _ = engine.post(&format!("/containers/{id}/attach?stream=0&logs=0"));
+    }
+}
+
+/// As many as the engine remembers, and more.
+const HISTORY: usize = 300;
+
+#[test]
+fn what_died_came_back_was_renamed_and_removed_while_no_event_came_is_as_it_is_afterwards() {
+    let engine = Engine::start();
+    let proxy = Proxy::start(&engine);
+    let watch = Watch::ready_at(&engine, &proxy.host(), &[]);
+    let drivers = [("file", "json-file"), ("local", "local")];
+    let resumed = ["--count", "200", "--resume"];
+    for (kind, driver) in drivers {
+        let run = |name: &str, options: &[&str], words: &[&str]| {
+            engine.run(&format!("{name}-{kind}"), &[&["--log-driver", driver], options].concat(), words);
+        };
+        run("removed", &[], &["--count", "100", "--idle"]);
+        run("renamed", &[], &["--forever", "--rate", "100"]);
+        run("restarted", &["--restart", "always"], &[&resumed[..], &["--idle"]].concat());
+        run("ended", &[], &[&resumed[..], &["--idle"]].concat());
+        run("again", &[], &resumed);
+        engine.create(&format!("made-{kind}"), &["--log-driver", driver], &["--count", "70"]);
+    }
+    for (kind, _) in drivers {
+        for (name, said) in [("removed", 100), ("renamed", 1), ("restarted", 200), ("ended", 200), ("again", 200)] {
+            let name = format!("{name}-{kind}");
+            eventually(&format!("{name} was heard"), || count(&watch, &name) >= said);
+        }
+        has(&watch, &format!("- again-{kind} "));
+    }
+    proxy.on("/events", Fault::Hangup);
+    proxy.cut_where("/events");
+    has(&watch, "trying again");
+    for (kind, driver) in drivers {
+        let named = |name: &str| format!("{name}-{kind}");
+        engine.must(&["rm", "--force", &named("removed")]);
+        engine.must(&["rename", &named("renamed"), &named("other")]);
+        let pid = engine.must(&["inspect", "--format", "{{.State.Pid}}", &named("restarted")]);
+        process::signal(pid.parse().unwrap(), Signal::KILL);
+        engine.must(&["kill", &named("ended")]);
+        engine.must(&["start", &named("again"), &named("made")]);
+        engine.run(&named("born"), &["--log-driver", driver], &["--count", "60"]);
+        let rotating = ["--log-driver", driver, "--log-opt", "max-size=20k", "--log-opt", "max-file=5"];
+        engine.run(&named("turned"), &rotating, &["--count", "500", "--size", "80"]);
+        for name in ["again", "made", "born", "turned"] {
+            engine.wait(&named(name));
+        }
+    }
+    make_events(&engine, HISTORY);
+    proxy.heal();
+    has(&watch, "the engine is back");
+    for (kind, _) in drivers {
+        for name in ["removed", "ended", "made", "born", "turned"] {
+            has(&watch, &format!("- {name}-{kind}"));
+        }
+        for (name, said) in [("other", 1), ("restarted", 400), ("again", 400)] {
+            let name = format!("{name}-{kind}");
+            eventually(&format!("{name} was heard of"), || count(&watch, &name) >= said);
+        }
+        engine.must(&["kill", &format!("other-{kind}"), &format!("restarted-{kind}")]);
+        has(&watch, &format!("- other-{kind}"));
+        eventually("its end was told", || {
+            let end = format!("- restarted-{kind} (exit 137)");
+            watch.notices().contains(&end)
+        });
+    }
+    let finished = watch.stop();
+    let lines = finished.lines();
+    let numbers = Numbers::of_json(&lines);
+    for (kind, _) in drivers {
+        let named = |name: &str| format!("{name}-{kind}");
+        for (name, said) in [
+            ("removed", 100),
+            ("restarted", 400),
+            ("ended", 200),
+            ("again", 400),
+            ("made", 70),
+            ("born", 60),
+            ("turned", 500),
+        ] {
+            numbers.assert_whole(&named(name), 1..=said);
+        }
+        let old = numbers.count(&named("renamed")) as u64;
+        numbers.assert_whole(&named("renamed"), 1..=old);
+        numbers.assert_whole(&named("other"), old + 1..=old + numbers.count(&named("other")) as u64);
+        assert_whole_together(&engine, old, &numbers, &named("other"));
+    }
+}
+
+fn assert_whole_together(engine: &Engine, before: u64, numbers: &Numbers, name: &str) {
+    let last = engine.must(&["logs", "--tail", "1", name]);
+    let last: u64 = last.rsplit(' ').next().unwrap().parse().unwrap();
+    assert_eq!(before + numbers.count(name) as u64, last, "{name}");
+}
+
+#[test]
+fn when_the_engine_skipped_us_because_we_stood_still_all_that_is_left_is_found() {
+    let engine = Engine::start();
+    let watch = Watch::ready(&engine, &[]);
+    for (kind, driver) in [("file", "json-file"), ("local", "local")] {
+        engine.run(&format!("old-{kind}"), &["--log-driver", driver], &["--count", "100", "--idle"]);
+        engine.run(&format!("mortal-{kind}"), &["--log-driver", driver], &["--count", "100", "--idle"]);
+    }
+    watch.wait_for_count(400);
+    watch.signal(Signal::STOP);
+    make_events(&engine, 1000);
+    // From some moment on each takes 100 ms: the engine waits for us, and then leaves it out.
+    let is_left_out = || {
+        let begun = Instant::now();
+        make_events(&engine, 10);
+        begun.elapsed() > Duration::from_secs(1)
+    };
+    eventually("the engine has had enough of us", is_left_out);
+    for (kind, driver) in [("file", "json-file"), ("local", "local")] {
+        engine.must(&["rename", &format!("old-{kind}"), &format!("other-{kind}")]);
+        engine.must(&["kill", &format!("mortal-{kind}")]);
+        engine.run(&format!("new-{kind}"), &["--log-driver", driver], &["--count", "100", "--idle"]);
+        engine.run(&format!("born-{kind}"), &["--log-driver", driver], &["--count", "100"]);
+    }
+    assert!(is_left_out(), "and it still has");
+    watch.signal(Signal::CONT);
+    for kind in ["file", "local"] {
+        has(&watch, &format!("- mortal-{kind}"));
+        has(&watch, &format!("- born-{kind}"));
+        let new = format!("new-{kind}");
+        eventually("the new one was read", || count(&watch, &new) == 100);
+        engine.must(&["kill", &format!("other-{kind}")]);
+        has(&watch, &format!("- other-{kind}"));
+    }
+    let lines = watch.stop().lines();
+    let numbers = Numbers::of_json(&lines);
+    for name in
+        ["old-file", "mortal-file", "new-file", "born-file", "old-local", "mortal-local", "new-local", "born-local"]
+    {
+        numbers.assert_whole(name, 1..=100);
+    }
+}
+
+#[test]
+fn what_a_new_container_rotated_while_we_stood_still_is_read_too() {
+    let engine = Engine::start();
+    let watch = Watch::ready(&engine, &[]);
+    watch.signal(Signal::STOP);
+    let options = ["--log-opt", "max-size=20k", "--log-opt", "max-file=5"];
+    engine.run("turned", &options, &["--count", "500", "--size", "80"]);
+    engine.wait("turned");
+    watch.signal(Signal::CONT);
+    watch.wait_for_ends(1);
+    Numbers::of_json(&watch.stop().lines()).assert_whole("turned", 1..=500);
+}
+
+#[test]
+fn an_event_that_makes_no_sense_is_made_up_for_at_once() {
+    let engine = Engine::start();
+    let proxy = Proxy::start(&engine);
+    let watch = Watch::ready_at(&engine, &proxy.host(), &[]);
+    proxy.on("/events", Fault::Blot);
+    for (name, driver) in [("file", "json-file"), ("local", "local")] {
+        engine.run(name, &["--log-driver", driver], &["--count", "100", "--idle"]);
+    }
+    watch.wait_for_count(200);
+    assert_eq!(proxy.count("/events"), 1, "the stream goes on");
+    let numbers = Numbers::of_json(&watch.stop().lines());
+    numbers.assert_whole("file", 1..=100);
+    numbers.assert_whole("local", 1..=100);
+}
+
+/// Of a death that was just told the listing may not have heard, so it alone revives nobody.
+#[test]
+fn a_container_whose_death_was_told_and_whose_start_was_not_is_read_on() {
+    let engine = Engine::start();
+    let proxy = Proxy::start(&engine);
+    let watch = Watch::ready_at(&engine, &proxy.host(), &[]);
+    for (name, driver) in [("file", "json-file"), ("local", "local")] {
+        engine.run(name, &["--log-driver", driver], &["--count", "100", "--resume", "--idle"]);
+    }
+    watch.wait_for_count(200);
+    proxy.on("/events", Fault::Hangup);
+    engine.must(&["kill", "file", "local"]);
+    watch.wait_for_ends(2);
+    proxy.cut_where("/events");
+    engine.must(&["start", "file", "local"]);
+    make_events(&engine, HISTORY);
+    proxy.heal();
+    watch.wait_for_count(400);
+    let numbers = Numbers::of_json(&watch.stop().lines());
+    numbers.assert_whole("file", 1..=200);
+    numbers.assert_whole("local", 1..=200);
+}
+
+/// What inotify keeps for those who do not read is the same for all: of this one's queue too much is asked when of the
+/// watch's it is.
+fn queue_of(folders: &[PathBuf]) -> OwnedFd {
+    let queue = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
+    for folder in folders {
+        inotify::add_watch(&queue, folder, WatchFlags::MODIFY | WatchFlags::CREATE | WatchFlags::MOVED_TO).unwrap();
+    }
+    queue
+}
+
+fn has_overflowed(queue: &OwnedFd) -> bool {
+    let mut buffer = vec![MaybeUninit::uninit(); 64 * 1024];
+    let mut reader = inotify::Reader::new(queue, &mut buffer);
+    std::iter::from_fn(|| reader.next().ok().map(|event| event.events()))
+        .any(|flags| flags.contains(ReadFlags::QUEUE_OVERFLOW))
+}
+
+#[test]
+fn when_inotify_has_overflowed_everything_is_found_all_the_same() {
+    let engine = Engine::start();
+    let watch = Watch::ready(&engine, &[]);
+    let writers: Vec<String> = (0..6).map(|number| format!("writer-{number}")).collect();
+    let names: Vec<&str> = writers.iter().map(String::as_str).collect();
+    let options = ["--log-opt", "max-size=1m", "--log-opt", "max-file=50"];
+    let words = ["--forever", "--rate", "1000"];
+    let ids: Vec<String> = names.iter().map(|name| engine.run(name, &options, &words)).collect();
+    engine.create("made", &[], &["--count", "100"]);
+    wait_for_more(&watch, &names);
+    watch.signal(Signal::STOP);
+    let queue = queue_of(&ids.iter().map(|id| engine.container_dir(id)).collect::<Vec<_>>());
+    let mut last = 0;
+    eventually("nothing more fits into the queue", || {
+        thread::sleep(Duration::from_millis(200));
+        let waiting = rustix::io::ioctl_fionread(&queue).unwrap();
+        std::mem::replace(&mut last, waiting) == waiting
+    });
+    engine.must(&["start", "made"]);
+    engine.run("new", &options, &["--count", "100"]);
+    engine.must(&["wait", "made", "new"]);
+    engine.must(&[&["kill"], names.as_slice()].concat());
+    assert!(has_overflowed(&queue), "there was not enough to tell");
+    watch.signal(Signal::CONT);
+    watch.wait_for_ends(8);
+    let lines = watch.stop().lines();
+    for name in names {
+        assert_whole_but_for_rotation(&engine, &lines, name);
+    }
+    let numbers = Numbers::of_json(&lines);
+    numbers.assert_whole("made", 1..=100);
+    numbers.assert_whole("new", 1..=100);
+}
+
+#[test]
+fn garbage_at_the_start_ends_it_with_a_few_words_that_name_what_is_wrong() {
+    let engine = Engine::start();
+    for part in ["/_ping", "/info", "/events", "/containers/json"] {
+        for (fault, code, first) in [
+            (Fault::Status(500), 1, "error: the engine answered 500: the proxy says 500\n"),
+            (Fault::Page(502), 1, "error: the engine answered 502: <html>\\n<head>"),
+            (Fault::Page(200), 1, "error: the engine's answer for "),
+            (Fault::Half, 3, "error: lost the connection to unix://"),
+            (Fault::Hangup, 3, "error: lost the connection to unix://"),
+        ] {
+            // The version of its API is missing in the answer of an engine of old, too, and an event stream may end.
+            if fault == Fault::Page(200) && matches!(part, "/_ping" | "/events") {
+                continue;
+            }
+            let proxy = Proxy::start(&engine);
+            proxy.on(part, fault);
+            let finished = Watch::at(&engine, &proxy.host(), &["watch"]).finish();
+            let said = (finished.code, finished.stderr.get(..first.len()));
+            assert_eq!(said, (Some(code), Some(first)), "{part} {fault:?}: {}", finished.stderr);
+        }
+    }
+}
+
+#[test]
+fn what_dies_while_the_engine_is_dead_is_told_and_what_its_policy_brings_back_is_read_on() {
+    let engine = Engine::with(&["--live-restore"]);
+    let watch = Watch::ready(&engine, &[]);
+    let words = ["--count", "500", "--resume", "--idle"];
+    let drivers = [("file", "json-file"), ("local", "local")];
+    for (kind, driver) in drivers {
+        engine.run(&format!("always-{kind}"), &["--log-driver", driver, "--restart", "always"], &words);
+        engine.run(&format!("mortal-{kind}"), &["--log-driver", driver], &words);
+        engine.run(&format!("brief-{kind}"), &["--log-driver", driver, "--rm"], &words);
+    }
+    watch.wait_for_count(3000);
+    let pids = engine.must(&[
+        "inspect",
+        "--format",
+        "{{.State.Pid}}",
+        "always-file",
+        "mortal-file",
+        "brief-file",
+        "always-local",
+        "mortal-local",
+        "brief-local",
+    ]);
+    engine.kill();
+    for pid in pids.lines().map(|pid| pid.parse().unwrap()) {
+        process::signal(pid, Signal::KILL);
+        eventually("it died", || !process::lives(pid));
+    }
+    engine.up();
+    watch.wait_for_count(4000);
+    for (kind, _) in drivers {
+        has(&watch, &format!("- mortal-{kind}"));
+        has(&watch, &format!("- brief-{kind}"));
+    }
+    let numbers = Numbers::of_json(&watch.stop().lines());
+    for (kind, _) in drivers {
+        numbers.assert_whole(&format!("always-{kind}"), 1..=1000);
+        numbers.assert_whole(&format!("mortal-{kind}"), 1..=500);
+        numbers.assert_whole(&format!("brief-{kind}"), 1..=500);
+    }
+}
+
+/// How many containers come and go unseen.
+fn unseen() -> usize {
+    if long() { 300 } else { 40 }
+}
+
+/// Every other one is removed when it ends.
+fn live_unseen(engine: &Engine, prefix: &str, count: usize) {
+    thread::scope(|scope| {
+        for lane in 0..4 {
+            scope.spawn(move || {
+                for number in (lane..count).step_by(4) {
+                    let name = format!("{prefix}-{number}");
+                    let options: &[&str] = if number % 8 < 4 { &["--rm"] } else { &[] };
+                    engine.must(
+                        &[&["run", "--network", "none", "--name", &name], options, &[IMAGE, "--count", "30"]].concat(),
+                    );
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn of_the_containers_that_came_and_went_while_no_event_came_those_that_are_left_or_remembered_are_read_whole() {
+    let engine = Engine::start();
+    let proxy = Proxy::start(&engine);
+    let watch = Watch::ready_at(&engine, &proxy.host(), &[]);
+    let is_whole = |name: &str| {
+        let lines = watch.lines();
+        Numbers::of_json(&lines).flaw(name, 1..=30).is_none()
+    };
+    for (prefix, count, is_remembered) in [("few", 8, true), ("many", unseen(), false)] {
+        proxy.on("/events", Fault::Hangup);
+        proxy.cut_where("/events");
+        has(&watch, "trying again");
+        live_unseen(&engine, prefix, count);
+        if !is_remembered {
+            make_events(&engine, HISTORY);
+        }
+        proxy.heal();
+        for number in (0..count).filter(|number| is_remembered || number % 8 >= 4) {
+            let name = format!("{prefix}-{number}");
+            eventually(&format!("{name} is whole"), || is_whole(&name));
+        }
+    }
+    let numbers = Numbers::of_json(&watch.stop().lines());
+    for name in numbers.containers() {
+        numbers.assert_whole(name, 1..=30);
+    }
+}
