@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_docker_logwatch_global_optspecs
-    string join \n color= v/verbose q/quiet log-format= H/host= c/context= config= tls= tlsverify= tlscacert= tlscert= tlskey= h/help V/version
+    string join \n state= color= v/verbose q/quiet log-format= H/host= c/context= config= tls= tlsverify= tlscacert= tlscert= tlskey= h/help V/version
 end
 
 function __fish_docker_logwatch_needs_command
@@ -24,6 +24,7 @@ function __fish_docker_logwatch_using_subcommand
     contains -- $cmd[1] $argv
 end
 
+complete -c docker-logwatch -n "__fish_docker_logwatch_needs_command" -l state -d 'What is kept between runs [default: ~/.local/state/docker-logwatch/state.db]' -r -F
 complete -c docker-logwatch -n "__fish_docker_logwatch_needs_command" -l color -d 'Colour names and notices' -r -f -a "auto\t'On a terminal'
 always\t'In any case'
 never\t'In no case'"
@@ -59,7 +60,11 @@ complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand watch" -
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand watch" -s e -l exclude -d 'No lines whose message matches; repeatable' -r
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand watch" -l source -d 'How containers are read' -r -f -a "auto\t'The log file where it can be opened, else the stream'
 file\t'Log files only'
-stream\t'One long API stream per container'"
+stream\t'One long API stream per container'
+rotate\t'API streams, each renewed after `--rotate-interval`'
+poll\t'An API read every `--poll-interval`'"
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand watch" -l rotate-interval -d 'With `--source rotate`: renew each stream so often [default: 30s]' -r
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand watch" -l poll-interval -d 'With `--source poll`: read each container so often [default: 2s]' -r
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand watch" -l max-line-size -d 'Cut longer messages into several records [default: 1MiB]' -r
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand watch" -l format -d 'Form of a line' -r -f -a "text\t'`NAME | MESSAGE`, aligned, and coloured on a terminal'
 json\t'One object a line'
@@ -68,6 +73,8 @@ complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand watch" -
 keep\t'Kept as they are'
 strip\t'Removed'"
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand watch" -s o -l output -d 'Append to FILE instead of stdout' -r -F
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand watch" -l resume -d 'Go on where the last run of this name stopped [default name: default]' -r
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand watch" -l state -d 'What is kept between runs [default: ~/.local/state/docker-logwatch/state.db]' -r -F
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand watch" -l color -d 'Colour names and notices' -r -f -a "auto\t'On a terminal'
 always\t'In any case'
 never\t'In no case'"

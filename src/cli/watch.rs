@@ -89,6 +89,14 @@ pub struct Watch {
     #[arg(long, value_name = "ROUTE", value_parser = one_of(SOURCES), default_value = "auto", help_heading = READING)]
     source: Source,
 
+    /// With `--source rotate`: renew each stream so often [default: 30s]
+    #[arg(long, value_name = "SPAN", value_parser = when::span_of_time, help_heading = READING, hide_short_help = true)]
+    rotate_interval: Option<Duration>,
+
+    /// With `--source poll`: read each container so often [default: 2s]
+    #[arg(long, value_name = "SPAN", value_parser = when::span_of_time, help_heading = READING, hide_short_help = true)]
+    poll_interval: Option<Duration>,
+
     /// Cut longer messages into several records [default: 1MiB]
     ///
     /// `64k` and `64kB` are 64,000 bytes, `64KiB` is 65,536; a bare number is bytes. In JSON a cut record is marked
@@ -159,7 +167,8 @@ Examples:
 
 const DEFAULT_TAIL: u64 = 10;
 const MAX_LINE_SIZE: usize = 1 << 20;
-const INTERVAL: Duration = Duration::from_secs(30);
+const ROTATE_INTERVAL: Duration = Duration::from_secs(30);
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tail {
@@ -183,6 +192,8 @@ const SOURCES: &[(&str, &str, Source)] = &[
     ("auto", "The log file where it can be opened, else the stream", Source::Auto),
     ("file", "Log files only", Source::File),
     ("stream", "One long API stream per container", Source::Stream),
+    ("rotate", "API streams, each renewed after `--rotate-interval`", Source::Rotate),
+    ("poll", "An API read every `--poll-interval`", Source::Poll),
 ];
 
 const FORMATS: &[(&str, &str, Format)] = &[
@@ -205,6 +216,7 @@ impl Watch {
         {
             return Err(format!("nothing lies between: --since is {since}, --until is {until}"));
         }
+        let interval = self.interval()?;
         Ok(Options {
             all: self.all,
             since: self.since,
@@ -212,7 +224,7 @@ impl Watch {
             tail: self.lines_of_history(),
             follow: !self.no_follow,
             source: self.source,
-            interval: INTERVAL,
+            interval,
             max_line_size: self.max_line_size.unwrap_or(MAX_LINE_SIZE),
             resume: self.resume(common)?,
             dry_run: self.dry_run,
@@ -224,6 +236,21 @@ impl Watch {
                 services: self.service,
                 filters: self.filter,
             },
+        })
+    }
+
+    fn interval(&self) -> Result<Duration, String> {
+        for (flag, given, route, source) in [
+            ("--rotate-interval", self.rotate_interval, "rotate", Source::Rotate),
+            ("--poll-interval", self.poll_interval, "poll", Source::Poll),
+        ] {
+            if given.is_some() && self.source != source {
+                return Err(format!("{flag} says nothing without --source {route}"));
+            }
+        }
+        Ok(match self.source {
+            Source::Poll => self.poll_interval.unwrap_or(POLL_INTERVAL),
+            _ => self.rotate_interval.unwrap_or(ROTATE_INTERVAL),
         })
     }
 
@@ -443,11 +470,29 @@ mod tests {
 
     #[test]
     fn every_route_and_stream_has_its_word() {
-        for (line, source) in [("auto", Source::Auto), ("file", Source::File), ("stream", Source::Stream)] {
+        for (line, source) in [
+            ("auto", Source::Auto),
+            ("file", Source::File),
+            ("stream", Source::Stream),
+            ("rotate", Source::Rotate),
+            ("poll", Source::Poll),
+        ] {
             assert_eq!(options(&format!("--source {line}")).source, source);
         }
         for (line, stream) in [("stdout", Some(Stream::Stdout)), ("stderr", Some(Stream::Stderr)), ("all", None)] {
             assert_eq!(options(&format!("--stream {line}")).output.stream, stream);
+        }
+    }
+
+    #[test]
+    fn a_route_by_intervals_has_its_own() {
+        for (line, seconds) in [
+            ("--source rotate", 30.0),
+            ("--source rotate --rotate-interval 5m", 300.0),
+            ("--source poll", 2.0),
+            ("--poll-interval 500ms --source poll", 0.5),
+        ] {
+            assert_eq!(options(line).interval, Duration::from_secs_f64(seconds), "{line}");
         }
     }
 
@@ -483,7 +528,18 @@ mod tests {
             ),
             ("-n ten", "error: invalid value 'ten' for '--tail <N>': expected a number of lines or `all`"),
             ("--stream both", "error: invalid value 'both' for '--stream <STREAM>'"),
-            ("--source rotate", "error: invalid value 'rotate' for '--source <ROUTE>'"),
+            ("--source tail", "error: invalid value 'tail' for '--source <ROUTE>'"),
+            ("--rotate-interval 5s", "--rotate-interval says nothing without --source rotate"),
+            ("--source poll --rotate-interval 5s", "--rotate-interval says nothing without --source rotate"),
+            ("--source rotate --poll-interval 5s", "--poll-interval says nothing without --source poll"),
+            (
+                "--source poll --poll-interval 0s",
+                "error: invalid value '0s' for '--poll-interval <SPAN>': expected a span longer than none: `500ms`, `30s`, `5m`, `1h`",
+            ),
+            (
+                "--source rotate --rotate-interval 30",
+                "error: invalid value '30' for '--rotate-interval <SPAN>': expected a span longer than none: `500ms`, `30s`, `5m`, `1h`",
+            ),
             (
                 "--since 100 --until 50",
                 "nothing lies between: --since is 1970-01-01T00:01:40.000000000Z, --until is 1970-01-01T00:00:50.000000000Z",

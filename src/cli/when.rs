@@ -1,11 +1,12 @@
-//! Moments as a user writes them.
+//! Moments and spans as a user writes them.
 //!
-//! In: the text of `--since` or `--until`. Out: a [`Timestamp`], or a sentence that says what is allowed. What docker
-//! takes is taken, and days and weeks besides (moby `api/types/time/timestamp.go`: GetTimestamp).
+//! In: the text of `--since` or `--until`, or of an interval. Out: a [`Timestamp`] or a [`Duration`], or a sentence that
+//! says what is allowed. What docker takes is taken, and days and weeks besides (moby `api/types/time/timestamp.go`: GetTimestamp).
 
 use crate::time::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
+use std::time::Duration;
 
 const NANOS: i64 = 1_000_000_000;
 
@@ -26,6 +27,13 @@ pub enum Error {
 /// Reads a moment; one without a zone is in the local zone.
 pub fn parse(text: &str) -> Result<Timestamp, Error> {
     parse_at(text, Timestamp::now(), &TimeZone::system())
+}
+
+/// Reads a span of time longer than none, `30s` or `1m30s`.
+pub fn span_of_time(text: &str) -> Result<Duration, String> {
+    let nanos = span(text.trim()).and_then(Result::ok).and_then(|nanos| u64::try_from(nanos).ok());
+    let wrong = || "expected a span longer than none: `500ms`, `30s`, `5m`, `1h`".to_owned();
+    nanos.filter(|nanos| *nanos > 0).map(Duration::from_nanos).ok_or_else(wrong)
 }
 
 fn parse_at(text: &str, now: Timestamp, zone: &TimeZone) -> Result<Timestamp, Error> {
@@ -204,6 +212,23 @@ mod tests {
             ("1795215653.5", "2026-11-20T23:00:53.500000000Z"),
         ] {
             check(text, expected);
+        }
+    }
+
+    #[test]
+    fn a_span_of_time_is_longer_than_none() {
+        for (text, millis) in [
+            ("500ms", 500),
+            ("30s", 30_000),
+            (" 5m ", 300_000),
+            ("1m30s", 90_000),
+            ("1.5h", 5_400_000),
+            ("2d", 172_800_000),
+        ] {
+            assert_eq!(span_of_time(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for text in ["", "0", "0s", "0.0000000001s", "30", "-1s", "30 s", "s", "300000d", "2026-11-20"] {
+            assert!(span_of_time(text).is_err_and(|error| error.starts_with("expected a span")), "{text:?}");
         }
     }
 

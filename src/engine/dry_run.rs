@@ -4,6 +4,7 @@ use super::Error;
 use super::feed::News;
 use super::route::{Choice, Routes};
 use super::watch::Options;
+use crate::batch::Route;
 use crate::docker::{Details, Docker};
 use crate::output::{Format, Planned, plan};
 
@@ -24,15 +25,26 @@ pub(super) async fn tell(docker: &Docker, options: &Options, routes: &Routes, li
         }
         let details = docker.inspect(&container.id).await?;
         let source = match routes.of(&container) {
-            _ if details.log_driver == "none" => None,
-            Choice::File(_) if details.log_driver == "json-file" => Some("file"),
-            Choice::File(_) | Choice::Stream => Some("stream"),
-            Choice::Nothing => None,
+            Choice::File(_) if keeps_a_file(&details) => Some(Route::File.name()),
+            Choice::File(_) | Choice::Stream if keeps_a_log(&details) => Some(routes.over_api().name()),
+            Choice::File(_) | Choice::Stream | Choice::Nothing => None,
         };
         let risk = risk(&details);
         planned.push(Planned { container, driver: details.log_driver, source, risk });
     }
     Ok(plan(&planned, options.output.format == Format::Json)?)
+}
+
+/// Drivers that the engine can read back itself: all others have a cache in a file, if that is not turned off.
+const READABLE: [&str; 3] = ["json-file", "local", "journald"];
+
+fn keeps_a_log(details: &Details) -> bool {
+    let is_cached = details.log_options.get("cache-disabled").is_none_or(|value| value != "true");
+    READABLE.contains(&&*details.log_driver) || details.log_driver != "none" && is_cached
+}
+
+fn keeps_a_file(details: &Details) -> bool {
+    keeps_a_log(details) && details.log_driver != "journald"
 }
 
 /// How this container can lose lines, whoever reads them.
@@ -41,11 +53,19 @@ fn risk(details: &Details) -> Option<String> {
     if details.log_driver == "none" {
         return Some("the driver keeps nothing".into());
     }
+    if !keeps_a_log(details) {
+        return Some("cache-disabled=true keeps nothing of what this driver sends away".into());
+    }
     if option("mode") == Some("non-blocking") {
         return Some("mode=non-blocking drops lines when the driver is slow".into());
     }
+    if !READABLE.contains(&&*details.log_driver) && option("mode") != Some("blocking") {
+        return Some("the engine's cache of this driver drops lines of a burst without mode=blocking".into());
+    }
     let size = option("max-size").and_then(decimal)?;
-    let files = option("max-file").and_then(|files| files.parse().ok()).unwrap_or(1);
+    // What the drivers keep unless they are told otherwise.
+    let usual = if details.log_driver == "local" { 5 } else { 1 };
+    let files = option("max-file").and_then(|files| files.parse().ok()).unwrap_or(usual);
     (files == 1 && size < SMALL).then(|| "max-file=1 with a small max-size: a burst removes its own lines".into())
 }
 
@@ -76,7 +96,12 @@ mod tests {
             ("json-file", &[("max-size", "1m")], Some("max-file=1")),
             ("json-file", &[("max-size", "64k"), ("max-file", "1")], Some("max-file=1")),
             ("json-file", &[("max-size", "1m"), ("max-file", "3")], None),
-            ("local", &[("max-size", "9999999b")], Some("max-file=1")),
+            ("local", &[("max-size", "9999999b"), ("max-file", "1")], Some("max-file=1")),
+            ("local", &[("max-size", "1m")], None),
+            ("gelf", &[], Some("the engine's cache")),
+            ("gelf", &[("mode", "blocking")], None),
+            ("gelf", &[("mode", "blocking"), ("cache-disabled", "true")], Some("cache-disabled=true")),
+            ("journald", &[], None),
         ] {
             let log_options = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
             let told = risk(&Details { log_driver: driver.into(), log_options, ..Details::default() });

@@ -1,9 +1,10 @@
 //! The engine: connects the rooms and answers the verbs. The only room that spawns tasks and threads.
 //!
 //! `watch` decides who is followed: `feed` keeps the event stream open, `discover` tells what follows from it. `tails` has
-//! them read: `route` says how, `stream` does it over the API. `deliver` carries what was read to the output,
-//! `keep` remembers how far it got, and `resume` is where the next run begins.
+//! them read: `route` says how, `stream` does it over the API, request after request (`course`, `silence`). `deliver`
+//! carries what was read to the output, `keep` remembers how far it got, and `resume` is where the next run begins.
 
+mod course;
 mod deliver;
 mod discover;
 mod dry_run;
@@ -11,6 +12,7 @@ mod feed;
 mod keep;
 pub mod resume;
 mod route;
+mod silence;
 mod stream;
 mod tails;
 pub mod watch;

@@ -6,6 +6,7 @@
 //! here. Podman calls a driver of another format `json-file`, so its files are left alone.
 
 use super::watch::Source;
+use crate::batch::Route;
 use crate::container::Container;
 use crate::docker::{Docker, Engine};
 use crate::tail;
@@ -49,6 +50,20 @@ impl Routes {
     /// Why files are not read though they were not ruled out.
     pub(super) fn refusal(&self) -> Option<&io::Error> {
         self.files.as_ref().err().filter(|_| matches!(self.source, Source::Auto | Source::File))
+    }
+
+    /// How a container without a file is read.
+    pub(super) fn over_api(&self) -> Route {
+        match self.source {
+            Source::Rotate => Route::Rotate,
+            Source::Poll => Route::Poll,
+            Source::Auto | Source::File | Source::Stream => Route::Stream,
+        }
+    }
+
+    /// Where a container's log lies, if that may be looked at.
+    pub(super) fn visible(&self, id: &str) -> Option<PathBuf> {
+        (self.files.is_ok() && is_id(id)).then(|| self.folder.join(id))
     }
 
     /// Where files of new containers will appear, if files are read.

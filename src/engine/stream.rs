@@ -1,9 +1,11 @@
 //! Reads one container over the API, through its restarts and the engine's.
 //!
-//! In: an engine, a place to start, and what happens to the container. Out: items on the queue. A request ends when the
-//! container stops, the engine goes or the connection breaks, and does not say which; each next one starts at the
-//! position of the last line, so it makes no difference to what is read.
+//! In: an engine, a place to start, and what happens to the container. Out: items on the queue. Started by
+//! [`super::tails`]. A request ends when the container stops, the engine goes or the connection breaks, and does not say
+//! which; each next one starts at the position of the last line ([`super::course`]), so it makes no difference to what is
+//! read. The three routes differ in when a request ends and the next begins.
 
+use super::course::{Course, End};
 use crate::batch::{Batch, Cursor, Item, Key, Route};
 use crate::docker::backoff::{Backoff, Settings};
 use crate::docker::{Docker, Error, LogsQuery};
@@ -11,14 +13,21 @@ use crate::position::Resume;
 use crate::queue::Queue;
 use crate::tail::{self, Frames, Start, Window};
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{Instant, timeout};
 
 const BACKOFF: Settings =
     Settings { initial: Duration::from_millis(200), max: Duration::from_secs(10), multiplier: 2.0 };
 /// Between the end of a request and the event that tells why.
 const GRACE: Duration = Duration::from_millis(500);
+/// Trouble that is this long past is over: the next is told again.
+const SPELL: Duration = Duration::from_secs(60);
+/// So often an engine may refuse before that is told: one that starts or stops does for a moment.
+const REFUSALS: u32 = 4;
 
 /// What happens to the container.
 pub(super) enum Signal {
@@ -34,6 +43,16 @@ pub(super) struct Stream {
     pub(super) queue: Arc<Queue>,
     pub(super) key: Key,
     pub(super) id: String,
+    /// One of those over the API.
+    pub(super) route: Route,
+    /// Between two requests of `rotate` and `poll`.
+    pub(super) interval: Duration,
+    /// Where its log can be looked at without asking the engine, if anywhere.
+    pub(super) folder: Option<PathBuf>,
+    /// It runs; if not, nothing is asked before it does or is said to be finished.
+    pub(super) is_up: bool,
+    /// It cannot write now, though it runs.
+    pub(super) is_paused: Arc<AtomicBool>,
     /// A moment instead of the last no lines: those would be counted when the request is made.
     pub(super) start: Start,
     /// Another route has come this far.
@@ -46,59 +65,77 @@ pub(super) struct Stream {
     pub(super) first: Option<(Cursor, Resume)>,
 }
 
-/// How a request went.
-enum End {
-    /// The engine closed it after the last byte.
-    Whole,
-    Broken(Error),
-    Malformed(tail::Error),
+/// What goes wrong, and whether it was told.
+struct Trouble {
+    backoff: Backoff,
+    last: Option<Instant>,
 }
 
 impl Stream {
     /// Until nothing more can come of it.
     pub(super) async fn run(mut self, mut signals: UnboundedReceiver<Signal>) {
-        if let Err(error) = self.find_first().await {
-            return self.give_up(&error, &mut signals).await;
+        let mut trouble = Trouble { backoff: Backoff::new(BACKOFF), last: None };
+        while let Err(error) = self.find_first().await {
+            if self.once || !error.is_passing() || trouble.backoff.attempts() >= REFUSALS {
+                return self.give_up(&error, &mut signals).await;
+            }
+            tokio::time::sleep(trouble.backoff.wait(fastrand::f64())).await;
         }
-        let mut position = self.resume.unwrap_or_else(|| self.first_position());
-        let mut frames = self.frames(position);
+        trouble.backoff.reset();
+        let mut course = Course::new(&self, self.resume.unwrap_or_else(|| self.first_position()));
         if self.once {
-            let end = self.request(&mut frames, &mut position, false).await;
-            self.tell(&end).await;
-            return self.flush(&mut frames).await;
+            let end = loop {
+                match course.read().await {
+                    End::Apart | End::Stuck => {}
+                    end => break end,
+                }
+            };
+            self.tell(&end, &mut trouble).await;
+            return course.flush().await;
         }
-        self.queue.send(Item::Begin(self.key, Route::Stream)).await;
-        let mut backoff = Backoff::new(BACKOFF);
+        self.queue.send(Item::Begin(self.key, self.route)).await;
+        // Many that are read alike are not all asked for at one moment.
+        let mut span = self.interval.mul_f64(fastrand::f64());
+        let mut heard = if self.is_up { None } else { Some(signals.recv().await) };
         loop {
-            let before = position;
-            let (end, signal) = tokio::select! {
-                end = self.request(&mut frames, &mut position, true) => (end, None),
-                // Cutting the request short is safe: the position moves when a line is on the queue, not before.
-                signal = signals.recv() => (End::Whole, Some(signal)),
-            };
-            if let End::Broken(Error::NoLogs { .. }) = &end {
-                return self.tell(&end).await;
+            let begun = Instant::now();
+            if heard.is_none() {
+                let before = course.position();
+                let end = tokio::select! {
+                    end = self.ask(&mut course, begun + span) => Some(end),
+                    // Cutting the request short is safe: the position moves when a line is on the queue, not before.
+                    signal = signals.recv() => {
+                        heard = Some(signal);
+                        None
+                    }
+                };
+                if let Some(End::Broken(error @ Error::NoLogs { .. })) = &end {
+                    return self.give_up(error, &mut signals).await;
+                }
+                if course.position() != before {
+                    trouble.backoff.reset();
+                }
+                if let Some(end) = end {
+                    self.tell(&end, &mut trouble).await;
+                    let wait = self.pause(&end, &mut trouble.backoff, begun + span);
+                    if !matches!(end, End::Apart | End::Stuck) {
+                        span = self.interval;
+                    }
+                    heard = timeout(wait, signals.recv()).await.ok();
+                }
             }
-            if position != before {
-                backoff.reset();
-            }
-            // A request that ended well says nothing about the container; the event that does comes at about this time.
-            let wait = backoff.wait(fastrand::f64()).max(GRACE);
-            let signal = match signal {
-                Some(signal) => Ok(signal),
-                None => tokio::time::timeout(wait, signals.recv()).await,
-            };
-            match signal {
-                Err(_) | Ok(Some(Signal::Up)) => {}
-                Ok(Some(Signal::Finish(then))) => {
-                    self.finish(&mut frames, &mut position, then).await;
-                    if self.rest(&mut signals).await.is_none() {
+            match heard.take() {
+                None => {}
+                Some(None) => return,
+                Some(Some(Signal::Up)) => course.awake(),
+                Some(Some(Signal::Finish(then))) => {
+                    if self.finish(&mut course, then, &mut signals).await.is_none() {
                         return;
                     }
-                    self.queue.send(Item::Begin(self.key, Route::Stream)).await;
-                    backoff.reset();
+                    self.queue.send(Item::Begin(self.key, self.route)).await;
+                    course.awake();
+                    trouble.backoff.reset();
                 }
-                Ok(None) => return,
             }
         }
     }
@@ -110,8 +147,9 @@ impl Stream {
         Ok(())
     }
 
-    fn frames(&self, position: Resume) -> Frames {
-        let mut frames = Frames::new(self.key, self.window, self.max_line_size);
+    /// For the first body from a position.
+    pub(super) fn frames(&self, position: Resume) -> Frames {
+        let mut frames = Frames::new(self.key, self.route, self.window, self.max_line_size);
         if let (Some((first, known)), true) = (self.first, position.is_at_start()) {
             frames.start_at(first, known);
         }
@@ -134,7 +172,7 @@ impl Stream {
         let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
         let mut records = wanted as u64 + 16;
         loop {
-            let mut frames = Frames::new(self.key, Window::default(), self.max_line_size);
+            let mut frames = Frames::new(self.key, self.route, Window::default(), self.max_line_size);
             let mut cursors = VecDeque::new();
             let mut count = 0;
             let mut keep = |item: Option<Item>| {
@@ -158,41 +196,64 @@ impl Stream {
         }
     }
 
-    /// One request, from the position to its end.
-    async fn request(&self, frames: &mut Frames, position: &mut Resume, follow: bool) -> End {
-        frames.resume(*position);
-        let query = LogsQuery { follow, since: position.since, ..LogsQuery::default() };
-        let mut body = match self.docker.logs(&self.id, &query).await {
-            Ok(body) => body,
-            Err(error) => return End::Broken(error),
-        };
-        while let Some(chunk) = body.next().await {
-            let pushed = match chunk {
-                Ok(chunk) => frames.push(&chunk),
-                Err(error) => return End::Broken(error),
-            };
-            match pushed {
-                Ok(Some(item)) => self.queue.send(item).await,
-                Ok(None) => {}
-                Err(error) => return End::Malformed(error),
-            }
-            *position = frames.position().or(*position);
+    /// One request, as the route has it.
+    async fn ask(&self, course: &mut Course<'_>, due: Instant) -> End {
+        match self.route {
+            Route::Poll => course.read().await,
+            Route::Rotate => course.follow(Some(due)).await,
+            Route::Stream | Route::File => course.follow(None).await,
         }
-        End::Whole
     }
 
-    /// The container has died: what a followed stream may have left out is read again, then the end is told.
-    async fn finish(&self, frames: &mut Frames, position: &mut Resume, then: Vec<Item>) {
-        let mut again = self.frames(*position);
-        match self.request(&mut again, position, false).await {
-            End::Whole => *frames = again,
-            // Removed meanwhile: what has begun of a last line is all that there will be of it.
-            End::Broken(Error::NotFound { .. } | Error::Conflict { .. }) => {}
-            end => self.tell(&end).await,
+    /// Before the next request.
+    fn pause(&self, end: &End, backoff: &mut Backoff, due: Instant) -> Duration {
+        let until_due = match self.route {
+            Route::Poll => due.saturating_duration_since(Instant::now()),
+            _ => Duration::ZERO,
+        };
+        match end {
+            End::Apart | End::Due => Duration::ZERO,
+            End::Stuck => until_due,
+            End::Whole if self.route == Route::Poll => until_due,
+            // A request that ended well says nothing about the container; the event that does comes at about this time.
+            End::Whole | End::Broken(_) | End::Malformed(_) => backoff.wait(fastrand::f64()).max(GRACE).max(until_due),
         }
-        self.flush(frames).await;
-        *position = frames.position().or(*position);
+    }
+
+    /// The container has died: its log is read to the end, then the end is told and it is waited until it runs again.
+    /// `None` when it never will.
+    async fn finish(
+        &self,
+        course: &mut Course<'_>,
+        mut then: Vec<Item>,
+        signals: &mut UnboundedReceiver<Signal>,
+    ) -> Option<()> {
+        let mut backoff = Backoff::new(BACKOFF);
+        while let Err(end) = course.finish().await {
+            // An engine that is away comes back, and still has the rest.
+            let is_away =
+                matches!(&end, End::Broken(Error::Unreachable { .. } | Error::Timeout { .. } | Error::Broken { .. }));
+            let wait = backoff.wait(fastrand::f64());
+            let signal = match is_away || backoff.attempts() < REFUSALS {
+                true => timeout(wait, signals.recv()).await.ok(),
+                false => Some(None),
+            };
+            match signal {
+                None => {}
+                Some(Some(Signal::Finish(more))) => then.extend(more),
+                Some(Some(Signal::Up)) => {
+                    self.send_all(then).await;
+                    return Some(());
+                }
+                Some(None) => {
+                    self.notice(words(&end)).await;
+                    course.flush().await;
+                    break;
+                }
+            }
+        }
         self.send_all(then).await;
+        self.rest(signals).await
     }
 
     /// Waits until it runs again; `None` when it never will.
@@ -211,23 +272,38 @@ impl Stream {
         }
     }
 
-    async fn flush(&self, frames: &mut Frames) {
-        if let Some(item) = frames.flush() {
-            self.queue.send(item).await;
-        }
-    }
-
     async fn give_up(&self, error: &Error, signals: &mut UnboundedReceiver<Signal>) {
-        self.queue.send(Item::Notice(Some(self.key), format!("cannot be followed: {error}"))).await;
+        self.notice(format!("cannot be followed: {error}")).await;
         while !self.once && self.rest(signals).await.is_some() {}
     }
 
-    async fn tell(&self, end: &End) {
-        let why = match end {
-            End::Whole => return,
-            End::Broken(error) => error.to_string(),
-            End::Malformed(error) => error.to_string(),
+    /// Once in a spell, and nothing of an engine that is away: that is told for all containers together.
+    async fn tell(&self, end: &End, trouble: &mut Trouble) {
+        let is_worth_it = match end {
+            End::Malformed(_) => true,
+            End::Broken(_) if self.once => true,
+            End::Broken(Error::Status { .. } | Error::Protocol { .. }) => trouble.backoff.attempts() >= REFUSALS,
+            _ => return,
         };
-        self.queue.send(Item::Notice(Some(self.key), why)).await;
+        let now = Instant::now();
+        let is_told = trouble.last.is_some_and(|last| now.duration_since(last) < SPELL);
+        if is_worth_it && !is_told {
+            self.notice(words(end)).await;
+        }
+        if is_worth_it {
+            trouble.last = Some(now);
+        }
+    }
+
+    async fn notice(&self, text: String) {
+        self.queue.send(Item::Notice(Some(self.key), text)).await;
+    }
+}
+
+fn words(end: &End) -> String {
+    match end {
+        End::Broken(error) => error.to_string(),
+        End::Malformed(error) => error.to_string(),
+        End::Whole | End::Due | End::Stuck | End::Apart => String::new(),
     }
 }

@@ -15,7 +15,9 @@ use crate::tail::{Command, Follow, Report, Start, Wake, Window};
 use crate::time::Timestamp;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 
@@ -31,6 +33,7 @@ pub(super) struct Tails {
     wake: Wake,
     window: Window,
     max_line_size: usize,
+    interval: Duration,
     once: bool,
     tails: HashMap<String, Tail>,
     ids: HashMap<Key, String>,
@@ -53,6 +56,8 @@ struct Tail {
     /// When it was met.
     met: Timestamp,
     is_up: bool,
+    /// Runs, and cannot write now.
+    is_paused: Arc<AtomicBool>,
     /// Ran, and does not run now.
     has_died: bool,
     by: By,
@@ -98,6 +103,7 @@ impl Tails {
                 until: options.until.unwrap_or(Timestamp(i64::MAX)),
             },
             max_line_size: options.max_line_size,
+            interval: options.interval,
             once: !options.follow,
             tails: HashMap::new(),
             ids: HashMap::new(),
@@ -134,7 +140,17 @@ impl Tails {
         self.queue.push([Item::Meet(key, Arc::clone(container))]);
         let held = is_held.then(Held::default);
         let (met, is_up) = (Timestamp::now(), container.is_up());
-        let tail = Tail { key, start, position, met, is_up, has_died: false, by: By::Nobody, held };
+        let tail = Tail {
+            key,
+            start,
+            position,
+            met,
+            is_up,
+            is_paused: Arc::new(AtomicBool::new(is_paused(container))),
+            has_died: false,
+            by: By::Nobody,
+            held,
+        };
         self.tails.insert(container.id.clone(), tail);
         if self.once {
             return self.waiting.push_back(container.id.clone());
@@ -166,6 +182,7 @@ impl Tails {
     /// The container is another in name, state or networks.
     pub(super) fn alter(&mut self, container: &Arc<Container>) {
         if let Some(tail) = self.tails.get(&container.id) {
+            tail.is_paused.store(is_paused(container), Ordering::Relaxed);
             self.queue.push([Item::Meet(tail.key, Arc::clone(container))]);
         }
     }
@@ -406,6 +423,11 @@ impl Tails {
             queue: Arc::clone(&self.queue),
             key,
             id: id.to_owned(),
+            route: self.routes.over_api(),
+            interval: self.interval,
+            folder: self.routes.visible(id),
+            is_up: tail.is_up,
+            is_paused: Arc::clone(&tail.is_paused),
             start,
             resume,
             window: window(self.window, start),
@@ -436,6 +458,10 @@ fn unreadable(key: Key) -> Item {
     let mut batch = Batch::new(key, Route::File, Vec::new(), Vec::new());
     batch.gaps.push((0, Gap { reason: Reason::Unreadable, lost_bytes: None, after: None }));
     Item::Lines(batch)
+}
+
+fn is_paused(container: &Container) -> bool {
+    container.state == "paused"
 }
 
 /// A search by time stops short of it, so the time itself has to be kept to.

@@ -57,7 +57,7 @@ pub struct Options {
     pub follow: bool,
     /// By which route containers are read.
     pub source: Source,
-    /// Pause between two API reads of `rotate` (stream renewed) and `poll`.
+    /// From one API request of `rotate` or `poll` to the next; the others have none.
     pub interval: Duration,
     /// Go on where the last run stopped, and keep where this one does.
     pub resume: Option<Resume>,

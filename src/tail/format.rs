@@ -40,13 +40,17 @@ pub(super) struct Spot {
 }
 
 impl Spot {
-    /// The one that is there, if any is.
-    pub(super) fn find(folder: &Path, id: &str) -> Option<Spot> {
+    /// All that there may be.
+    pub(super) fn all(folder: &Path, id: &str) -> [Spot; 3] {
         let json_file = (folder.join(format!("{id}-json.log")), Format::JsonFile);
         let local = (folder.join(LOCAL_FOLDER).join(LOCAL), Format::Local);
         let cache = (folder.join(CACHE), Format::Local);
-        let found = [json_file, local, cache].into_iter().find(|(live, _)| live.symlink_metadata().is_ok());
-        found.map(|(live, format)| Spot { live, format })
+        [json_file, local, cache].map(|(live, format)| Spot { live, format })
+    }
+
+    /// The one that is there, if any is.
+    pub(super) fn find(folder: &Path, id: &str) -> Option<Spot> {
+        Spot::all(folder, id).into_iter().find(|spot| spot.live.symlink_metadata().is_ok())
     }
 
     /// Its folder, which is the container's own or one in it.

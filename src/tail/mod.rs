@@ -3,8 +3,8 @@
 //! `reader` is one thread that follows the files of all containers ([`Reader`]); `file` is one container's chain of
 //! them, `handle` one file, `seek` where to start in it, `watcher` how it is told that they grow, `scout` who is new.
 //! `format` knows the two forms of files, `block` takes a block of one apart, `json_file` and `local` one record, and
-//! `partial` puts lines together. `stream` does the same for what comes over the API ([`Frames`]). Both routes end in
-//! batches on the one queue.
+//! `partial` puts lines together. `stream` does the same for what comes over the API ([`Frames`]), and `trace` tells
+//! whether there is more. Both routes end in batches on the one queue.
 
 mod block;
 mod file;
@@ -17,12 +17,14 @@ mod reader;
 mod scout;
 mod seek;
 mod stream;
+mod trace;
 mod watcher;
 
 pub use format::has_log;
 pub use partial::Window;
 pub use reader::{Command, Follow, Reader, Report, Wake, can_read};
-pub use stream::{Error, Frames};
+pub use stream::{Error, Frames, Passed, Record, Wanted};
+pub use trace::Trace;
 
 use crate::batch::{Encoding, Stream};
 use crate::time::Timestamp;

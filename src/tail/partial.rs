@@ -220,6 +220,11 @@ impl Joiner {
         self.streams.iter().any(|half| half.pending.is_some())
     }
 
+    /// Whether the last line of this stream that was passed on is still to come again.
+    pub(super) fn is_behind(&self, stream: Stream) -> bool {
+        self.streams[stream as usize].seen.is_some()
+    }
+
     /// Whether lines come again that can only be told by their times.
     pub(super) fn is_rewound(&self) -> bool {
         self.streams.iter().any(|half| half.seen.is_some())

@@ -1,15 +1,21 @@
 //! A container's log as the API sends it.
 //!
 //! In: chunks of the body of `GET /containers/{id}/logs?timestamps=1`, cut anywhere. Out: batches. The engine room opens
-//! the requests; this knows where the next one has to start so that no line is missed and none comes twice.
+//! the requests; this knows where the next one has to start so that no line is missed and none comes twice. A request for
+//! all since a time costs the engine a walk through the whole log, one for so many records from the end does not: with
+//! [`Passed`] the last line that was passed on has to be among them, and everything behind it is new.
 //! Without a terminal the body is frames of `[type, 0, 0, 0, length]` and a payload, one for each record; type 3 is an
 //! error of the engine. With one it is bare bytes (moby `pkg/stdcopy`, `api/server/httputils/write_log_stream.go`). Each
 //! record starts with its time in nine digits; `since` takes all nine and includes them.
+//!
+//! A request for all since a time costs the engine a walk through the whole log, and up to 23 it leaves out what was
+//! written after the clock was set back. One for so many records from the end does neither: the last line that was passed on
+//! has to be among them ([`Passed`]), and everything behind it is new.
 
-use super::partial::{Joiner, Sheet};
-use super::{Piece, Window};
+use super::partial::{Joiner, Sheet, Tally};
+use super::{Piece, SLACK, Window, before};
 use crate::batch::{Batch, Cursor, Encoding, Item, Key, Reason, Route, Stream};
-use crate::position::Resume;
+use crate::position::{Position, Resume};
 use crate::time::{Reader as Clock, Timestamp, WRITTEN};
 use memchr::memmem;
 use std::borrow::Cow;
@@ -23,6 +29,7 @@ const HEADER: usize = 8;
 /// One container's log over the API.
 pub struct Frames {
     key: Key,
+    route: Route,
     /// Whether there is a terminal and so no frames; not known before the first byte.
     is_tty: Option<bool>,
     joiner: Joiner,
@@ -32,11 +39,69 @@ pub struct Frames {
     /// Of the lines up to a position, those before this one are not wanted.
     first: Option<(Cursor, Resume)>,
     records: u64,
+    /// What `records` was when this body began, or when all that came again had come.
+    known: u64,
+    /// The last record of this body.
+    newest: Option<Record>,
+    /// The last whole line of this body, shown or not.
+    line: Option<Cursor>,
+    /// This body has records of more than one time.
+    is_varied: bool,
+    /// What has to come again before anything is new.
+    seam: Option<Seam>,
+    /// The time behind which the next line of each stream has to lie.
+    latest: [Option<Timestamp>; 2],
+    /// What came behind the lines that were handed out.
+    failed: Option<Error>,
+}
+
+/// What is to be found again in a body of so many records from the end.
+#[derive(Debug)]
+struct Seam {
+    position: Resume,
+    /// Nothing, where nothing was passed on: then nothing is to come.
+    last: Option<Cursor>,
+    reach: u64,
+}
+
+/// One record of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The engine's time.
+    pub time: Timestamp,
+    /// Where it was written to.
+    pub stream: Stream,
+    /// With a newline, so that no piece follows it.
+    pub is_complete: bool,
+}
+
+/// How far lines were passed on, over many bodies.
+#[derive(Clone, Copy, Debug)]
+pub struct Passed {
+    position: Resume,
+    /// The last line, if a body can be joined to it.
+    seam: Option<Cursor>,
+}
+
+/// What a request has to be for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Not before.
+    pub since: Option<Timestamp>,
+    /// So many records from the end.
+    pub tail: Option<u64>,
 }
 
 /// Why a body cannot be read on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The last line that was passed on is not among so many records from the end.
+    #[error("more was written than was asked for")]
+    Apart,
+    /// The clock was set back, and the engine may have left out lines for it; or it sends again what it has sent, as those
+    /// up to 20.10 do after a rotation. The next body tells.
+    #[error("the times of the log went back")]
+    Back,
     /// The engine says so in the stream.
     #[error("the engine failed to read the log: {0}")]
     Engine(String),
@@ -47,15 +112,23 @@ pub enum Error {
 
 impl Frames {
     /// From the first line that the request asks for.
-    pub fn new(key: Key, window: Window, max_line_size: usize) -> Self {
+    pub fn new(key: Key, route: Route, window: Window, max_line_size: usize) -> Self {
         Frames {
             key,
+            route,
             is_tty: None,
             joiner: Joiner::new(max_line_size, window),
             clock: Clock::default(),
             rest: Vec::new(),
             first: None,
             records: 0,
+            known: 0,
+            newest: None,
+            line: None,
+            is_varied: false,
+            seam: None,
+            latest: [None; 2],
+            failed: None,
         }
     }
 
@@ -66,12 +139,26 @@ impl Frames {
 
     /// How far it has come.
     pub fn position(&self) -> Resume {
-        self.joiner.position()
+        let mut position = with_last_lines(self.joiner.position());
+        // The clock was set back: engines up to 23 leave out what has a time before `since`, wherever it stands.
+        if let (Some(since), Some(newest)) = (position.since, self.newest)
+            && newest.time < since
+        {
+            position.since = Some(before(newest.time));
+        }
+        position
     }
 
     /// A new body follows, of a request from its [`Resume::since`] on.
     pub fn resume(&mut self, position: Resume) {
         self.rest.clear();
+        (self.is_tty, self.failed) = (None, None);
+        (self.newest, self.line, self.is_varied) = (None, None, false);
+        (self.seam, self.known) = (None, self.records);
+        self.latest = match position.since {
+            Some(_) => position.seen.map(|seen| seen.map(|seen| seen.time)),
+            None => [None; 2],
+        };
         self.joiner.rewind(position);
     }
 
@@ -80,68 +167,160 @@ impl Frames {
         self.records
     }
 
+    /// Records of this body that are new, where the old ones can be told.
+    pub fn fresh(&self) -> u64 {
+        self.records - self.known
+    }
+
+    /// The last record of this body.
+    pub fn newest(&self) -> Option<Record> {
+        self.newest
+    }
+
     /// Takes a chunk.
     pub fn push(&mut self, chunk: &[u8]) -> Result<Option<Item>, Error> {
         self.rest.extend_from_slice(chunk);
         let bytes = std::mem::take(&mut self.rest);
         // A terminal's bytes start with a year, a frame with a number below four.
         let is_tty = *self.is_tty.get_or_insert(bytes.first().is_some_and(u8::is_ascii_digit));
-        let mut batch = Batch::new(self.key, Route::Stream, Vec::new(), Vec::new());
-        let taken = if is_tty { self.lines(&bytes, &mut batch) } else { self.frames(&bytes, &mut batch)? };
+        let mut batch = Batch::new(self.key, self.route, Vec::new(), Vec::new());
+        let taken = if is_tty { self.lines(&bytes, &mut batch) } else { self.frames(&bytes, &mut batch) };
         self.rest.extend_from_slice(&bytes[taken..]);
         batch.bytes = bytes;
-        self.skip_to_first(&mut batch);
-        Ok((!batch.is_empty()).then_some(Item::Lines(batch)))
+        match (self.hand_out(batch), self.failed.take()) {
+            (None, Some(error)) => Err(error),
+            // Told by `failure`, behind the lines before it.
+            (item, error) => {
+                self.failed = error;
+                Ok(item)
+            }
+        }
+    }
+
+    /// What ended the body behind the last item.
+    pub fn failure(&mut self) -> Option<Error> {
+        self.failed.take()
+    }
+
+    /// The body has come to its end, and the line to be found again has not.
+    pub fn is_apart(&self) -> bool {
+        self.seam.as_ref().is_some_and(|seam| seam.last.is_some())
     }
 
     /// The container has died and its log was read to the end.
     pub fn flush(&mut self) -> Option<Item> {
-        let mut batch = Batch::new(self.key, Route::Stream, Vec::new(), Vec::new());
+        let mut batch = Batch::new(self.key, self.route, Vec::new(), Vec::new());
         let bytes = std::mem::take(&mut self.rest);
         if self.is_tty == Some(true) && bytes.len() > WRITTEN {
             self.line(&bytes, 0, false, &mut batch);
         }
         batch.bytes = bytes;
         self.joiner.flush_all(&mut Sheet::of(&mut batch));
-        self.skip_to_first(&mut batch);
-        (!batch.is_empty()).then_some(Item::Lines(batch))
+        self.hand_out(batch)
     }
 
-    fn frames(&mut self, bytes: &[u8], batch: &mut Batch) -> Result<usize, Error> {
+    fn hand_out(&mut self, mut batch: Batch) -> Option<Item> {
+        self.skip_to_first(&mut batch);
+        if batch.is_empty() {
+            return None;
+        }
+        batch.position = Some(Position { route: self.route, resume: self.position(), place: None });
+        Some(Item::Lines(batch))
+    }
+
+    fn frames(&mut self, bytes: &[u8], batch: &mut Batch) -> usize {
         let mut at = 0;
         while let Some((header, behind)) = bytes[at..].split_first_chunk::<HEADER>() {
-            let [kind, 0, 0, 0, size @ ..] = *header else {
-                return Err(Error::Malformed("no frame header where one should be"));
+            let (kind, size) = match split_header(*header) {
+                Ok(header) => header,
+                Err(error) => {
+                    self.failed = Some(error);
+                    break;
+                }
             };
-            let size = u32::from_be_bytes(size) as usize;
-            if size > LONGEST_FRAME {
-                return Err(Error::Malformed("a frame longer than any record"));
-            }
             let Some(payload) = behind.get(..size) else { break };
-            let stream = match kind {
-                0 | 1 => Stream::Stdout,
-                2 => Stream::Stderr,
-                3 => return Err(Error::Engine(String::from_utf8_lossy(payload).trim_end().to_owned())),
-                _ => return Err(Error::Malformed("a frame of an unknown type")),
-            };
-            self.record(payload, at + HEADER, stream, batch);
+            match kind {
+                Kind::Record(stream) => self.record(payload, at + HEADER, stream, batch),
+                Kind::Failure => {
+                    let words = String::from_utf8_lossy(payload).trim_end().to_owned();
+                    self.failed = Some(Error::Engine(words));
+                }
+            }
+            if self.failed.is_some() {
+                break;
+            }
             at += HEADER + size;
         }
-        Ok(at)
+        at
     }
 
     fn record(&mut self, payload: &[u8], at: usize, stream: Stream, batch: &mut Batch) {
         self.records += 1;
-        let (text, complete) = match payload.strip_suffix(b"\n") {
+        let (text, is_complete) = match payload.strip_suffix(b"\n") {
             Some(text) => (text, true),
             None => (payload, false),
         };
         let Some((time, message)) = self.split_time(text) else {
-            return self.joiner.gap(Reason::Corrupt, Some(payload.len() as u64), &mut Sheet::of(batch));
+            return self.corrupt(payload.len(), batch);
         };
         let at = at + text.len() - message.len();
+        self.piece(Record { time, stream, is_complete }, message, at, batch);
+    }
+
+    fn corrupt(&mut self, size: usize, batch: &mut Batch) {
+        if self.seam.is_none() {
+            self.joiner.gap(Reason::Corrupt, Some(size as u64), &mut Sheet::of(batch));
+        }
+    }
+
+    fn piece(&mut self, record: Record, message: &[u8], at: usize, batch: &mut Batch) {
+        if self.failed.is_some() {
+            return;
+        }
+        self.is_varied |= self.newest.is_some_and(|before| before.time != record.time);
+        self.newest = Some(record);
+        if self.seam.is_some() {
+            return self.join(record);
+        }
+        let Record { time, stream, is_complete: complete } = record;
+        let lines = batch.lines.len();
         let piece = Piece { time, stream, text: Cow::Borrowed(message), encoding: Encoding::Raw, complete };
+        if self.latest[stream as usize].is_some_and(|latest| time < latest) && !self.joiner.is_behind(stream) {
+            self.failed = Some(Error::Back);
+            return;
+        }
         self.joiner.push(piece, Some(at), &mut Sheet::of(batch));
+        for line in &batch.lines[lines..] {
+            self.latest[line.stream as usize] = Some(line.time);
+        }
+        if let (true, Some((time, ordinal))) = (complete, self.joiner.tally().last[stream as usize]) {
+            self.line = Some(Cursor { time, stream, ordinal });
+        }
+    }
+
+    /// Looks for the line that was passed on last.
+    fn join(&mut self, record: Record) {
+        let Some(seam) = &self.seam else { return };
+        let Some(last) = seam.last else {
+            self.failed = Some(Error::Apart);
+            return;
+        };
+        // Lines of one time could be cut apart where the body begins.
+        let is_last = (record.stream, record.time) == (last.stream, last.time);
+        if is_last && record.is_complete && self.is_varied {
+            let seen = seam.position.seen;
+            let tally = Tally { last: seen.map(|seen| Some((seen?.time, seen?.ordinal))), ..Tally::default() };
+            let high = seen.map(|seen| seen.map_or(Timestamp(i64::MIN), |seen| seen.high));
+            self.joiner.start(tally, [0; 2], high);
+            (self.seam, self.known, self.latest) = (None, self.records, [None; 2]);
+            return;
+        }
+        // It would have come before this one, if it comes at all.
+        let slack = if record.stream == last.stream { 0 } else { SLACK };
+        let is_behind = record.time.0 > last.time.0.saturating_add(slack);
+        if is_behind || self.records - self.known >= seam.reach {
+            self.failed = Some(Error::Apart);
+        }
     }
 
     fn lines(&mut self, bytes: &[u8], batch: &mut Batch) -> usize {
@@ -162,21 +341,19 @@ impl Frames {
         let (mut rest, mut is_cut) = (line, false);
         loop {
             let Some((time, message)) = self.split_time(rest) else {
-                return self.joiner.gap(Reason::Corrupt, Some(rest.len() as u64), &mut Sheet::of(batch));
+                return self.corrupt(rest.len(), batch);
             };
             self.records += 1;
             // A piece is longer than the buffer it came from when bytes that are no UTF-8 were replaced in it.
             let again = message.get(PIECE..).and_then(|behind| memmem::find(behind, &rest[..=WRITTEN]));
-            let (end, complete) = match again {
+            let (end, is_complete) = match again {
                 Some(end) => (PIECE + end, false),
                 None if is_cut => self.end_of_last(message).map_or((message.len(), complete), |end| (end, true)),
                 None => (message.len(), complete),
             };
             is_cut = again.is_some();
             let (text, behind) = message.split_at(end);
-            let piece =
-                Piece { time, stream: Stream::Stdout, text: Cow::Borrowed(text), encoding: Encoding::Raw, complete };
-            self.joiner.push(piece, Some(at + WRITTEN + 1), &mut Sheet::of(batch));
+            self.piece(Record { time, stream: Stream::Stdout, is_complete }, text, at + WRITTEN + 1, batch);
             if behind.is_empty() {
                 return;
             }
@@ -211,9 +388,99 @@ impl Frames {
     }
 }
 
+impl Passed {
+    /// Up to here, by whichever route.
+    pub fn to(position: Resume) -> Self {
+        Passed { position: with_last_lines(position), seam: None }
+    }
+
+    /// Where to go on.
+    pub fn position(&self) -> Resume {
+        self.position
+    }
+
+    /// Makes ready for a body, and says of what: if possible of the last `reach` records, else of all there may be.
+    /// One that is followed tells nothing of what it is not for.
+    pub fn begin(&self, frames: &mut Frames, reach: Option<u64>, follow: bool) -> Wanted {
+        frames.resume(self.position);
+        let since = self.position.since;
+        let is_at_start = self.position.is_at_start() && since.is_some() && !follow;
+        let Some(reach) = reach.filter(|_| self.seam.is_some() || is_at_start) else {
+            return Wanted { since, tail: None };
+        };
+        frames.seam = Some(Seam { position: self.position, last: self.seam, reach });
+        Wanted { since: since.filter(|_| is_at_start), tail: Some(reach) }
+    }
+
+    /// Once all that was handed out is passed on, `item` as the last of it.
+    #[must_use]
+    pub fn after(mut self, frames: &Frames, item: Option<&Item>) -> Passed {
+        let is_new = matches!(item, Some(Item::Lines(batch)) if !batch.lines.is_empty());
+        if is_new || !frames.joiner.is_rewound() {
+            // One that can be told by its time, and is not cut off from what is before it.
+            let is_fit = |line: &Cursor| line.ordinal == 0 && frames.is_varied && !frames.joiner.is_open();
+            self.seam = frames.line.filter(is_fit).or(self.seam.filter(|_| !is_new));
+        }
+        let position = frames.position();
+        // While the lines come again that were passed on, it says no more than it was made from.
+        if position.seen != self.position.seen {
+            self.position = position;
+        }
+        self
+    }
+
+    /// Once it was seen that a body cannot be joined to the last line: what has begun of one was passed on without its
+    /// newline, or all before it is gone.
+    #[must_use]
+    pub fn without_seam(self) -> Passed {
+        Passed { seam: None, ..self }
+    }
+
+    /// The clock was set back, and who knows when: from the first line, then.
+    #[must_use]
+    pub fn from_the_first(mut self) -> Passed {
+        self.position.since = None;
+        self
+    }
+}
+
+/// Where the clock was set back, nothing but the last line itself tells the lines before it from those behind it: it has to
+/// come again.
+fn with_last_lines(mut position: Resume) -> Resume {
+    for seen in position.seen.iter().flatten().filter(|seen| seen.high > seen.time) {
+        position.since = position.since.map(|since| since.min(seen.time));
+    }
+    position
+}
+
+/// What a frame holds.
+enum Kind {
+    Record(Stream),
+    /// Words of the engine.
+    Failure,
+}
+
+fn split_header(header: [u8; HEADER]) -> Result<(Kind, usize), Error> {
+    let [kind, 0, 0, 0, size @ ..] = header else {
+        return Err(Error::Malformed("no frame header where one should be"));
+    };
+    let size = u32::from_be_bytes(size) as usize;
+    if size > LONGEST_FRAME {
+        return Err(Error::Malformed("a frame longer than any record"));
+    }
+    let kind = match kind {
+        0 | 1 => Kind::Record(Stream::Stdout),
+        2 => Kind::Record(Stream::Stderr),
+        3 => Kind::Failure,
+        _ => return Err(Error::Malformed("a frame of an unknown type")),
+    };
+    Ok((kind, size))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::position::Seen;
     use proptest::prelude::*;
 
     fn frame(kind: u8, text: &str) -> Vec<u8> {
@@ -242,7 +509,7 @@ mod tests {
     }
 
     fn frames() -> Frames {
-        Frames::new(Key(1), Window::default(), 1 << 20)
+        Frames::new(Key(1), Route::Stream, Window::default(), 1 << 20)
     }
 
     #[test]
@@ -260,6 +527,38 @@ mod tests {
     fn an_error_of_the_engine_is_not_a_line() {
         let error = frames().push(&frame(3, "Error grabbing logs: gone\n")).unwrap_err();
         assert_eq!(error.to_string(), "the engine failed to read the log: Error grabbing logs: gone");
+    }
+
+    #[test]
+    fn lines_before_a_failure_are_handed_out_with_the_position_behind_them() {
+        for (failure, told_as) in [
+            (frame(3, "Error grabbing logs: gone\n"), "the engine failed to read the log: Error grabbing logs: gone"),
+            (b"HTTP/1.1 500".to_vec(), "the log stream is malformed: no frame header where one should be"),
+        ] {
+            let mut log = frames();
+            let item = log.push(&[frame(1, &format!("{} one\n", at(1))), failure].concat()).unwrap();
+            let Some(Item::Lines(batch)) = &item else { panic!("{item:?}") };
+            let seen = Seen { time: at(1), ordinal: 0, high: at(1) };
+            let resume = Resume { since: Some(before(at(1))), seen: [Some(seen), None] };
+            assert_eq!(batch.position, Some(Position { route: Route::Stream, resume, place: None }));
+            assert_eq!(told([item]), ["1-o0 one"]);
+            assert_eq!(log.failure().unwrap().to_string(), told_as);
+            assert!(log.failure().is_none());
+        }
+    }
+
+    #[test]
+    fn a_position_does_not_pass_what_has_begun_of_a_line() {
+        let mut log = frames();
+        let (early, late) = (at(20_000_000_000), at(50_000_000_000));
+        let body = [frame(2, &format!("{early} half")), frame(1, &format!("{late} one\n"))].concat();
+        let Some(Item::Lines(batch)) = log.push(&body).unwrap() else { panic!() };
+        let resume = batch.position.unwrap().resume;
+        assert_eq!(resume.since, Some(early));
+        let mut next = frames();
+        next.resume(resume);
+        let more = [body, frame(2, &format!("{early} and half\n"))].concat();
+        assert_eq!(told([next.push(&more).unwrap()]), [format!("{}-e0 halfand half", early.0)]);
     }
 
     #[test]
@@ -296,6 +595,118 @@ mod tests {
                 "3-o0 \r2026-11-21T00:00:00.000000000Z no time\r".to_owned()
             ]
         );
+    }
+
+    /// A record of a log: time, stream, text with or without its newline.
+    type Written = (i64, Stream, String);
+
+    /// Lines in pieces or whole, on two streams; the times of each stream rise but where the clock is set back.
+    fn logs() -> impl Strategy<Value = Vec<Written>> {
+        let line = (0..4_i64, any::<bool>(), 1..4_usize, prop::option::weighted(0.05, Just(3_600_000_000_000)));
+        prop::collection::vec(line, 1..40).prop_map(|lines| {
+            let (mut log, mut time) = (Vec::new(), 100_000_000_000_000);
+            for (number, (step, is_stderr, pieces, set_back)) in lines.into_iter().enumerate() {
+                time += step * 1_000_000_000 - set_back.unwrap_or(0);
+                let stream = if is_stderr { Stream::Stderr } else { Stream::Stdout };
+                for piece in 1..=pieces {
+                    let end = if piece == pieces { "\n" } else { "" };
+                    log.push((time, stream, format!("{number}.{piece}{end}")));
+                }
+                // A line that got no newline for another one to be joined to has the next time.
+                time += i64::from(pieces > 1);
+            }
+            log
+        })
+    }
+
+    /// What the engine sends of a log, up to 23 or from 24 on.
+    fn body(log: &[Written], since: Option<Timestamp>, tail: Option<u64>, is_old: bool) -> Vec<u8> {
+        let tail = usize::try_from(tail.unwrap_or(u64::MAX)).unwrap().min(log.len());
+        let log = &log[log.len() - tail..];
+        let wanted = |record: &Written| since.is_none_or(|since| at(record.0) >= since);
+        let first = log.iter().position(wanted).unwrap_or(log.len());
+        let sent = log[first..].iter().filter(|record| !is_old || wanted(record));
+        sent.flat_map(|(time, stream, text)| frame(1 + *stream as u8, &format!("{} {text}", at(*time)))).collect()
+    }
+
+    /// As the file route reads it: escaped, and record by record.
+    fn by_file(log: &[Written]) -> (Vec<String>, Resume) {
+        let mut joiner = Joiner::new(1 << 20, Window::default());
+        let mut batch = Batch::new(Key(1), Route::File, Vec::new(), Vec::new());
+        for (time, stream, text) in log {
+            let (message, complete) = text.strip_suffix('\n').map_or((text.as_str(), false), |text| (text, true));
+            let (text, encoding) = (message.as_bytes().into(), Encoding::Json);
+            let piece = Piece { time: at(*time), stream: *stream, text, encoding, complete };
+            joiner.push(piece, None, &mut Sheet::of(&mut batch));
+        }
+        (told([Some(Item::Lines(batch))]), joiner.position())
+    }
+
+    /// How the log has grown before a request, where its answer is broken off, for how many records it is.
+    type Request = (usize, prop::sample::Index, Option<u64>);
+
+    /// As the engine room does it: request after request, and at last all there is.
+    fn over_api(log: &[Written], from: Resume, requests: &[Request], is_old: bool, is_followed: bool) -> Vec<String> {
+        let (mut reader, mut passed, mut items) = (frames(), Passed::to(from), Vec::new());
+        let mut ask = |log: &[Written], end: Option<prop::sample::Index>, reach: Option<u64>| {
+            let Wanted { since, tail } = passed.begin(&mut reader, reach, is_followed);
+            let body = body(log, since, tail, is_old);
+            let end = end.map_or(body.len(), |end| end.index(body.len() + 1));
+            for chunk in body[..end].chunks(50) {
+                let failure = match reader.push(chunk) {
+                    Ok(item) => {
+                        passed = passed.after(&reader, item.as_ref());
+                        items.push(item);
+                        reader.failure()
+                    }
+                    Err(error) => Some(error),
+                };
+                match failure {
+                    None => {}
+                    Some(Error::Apart) => return,
+                    Some(Error::Back) => return passed = passed.from_the_first(),
+                    Some(error) => panic!("{error}"),
+                }
+            }
+            // Where it has nothing of what was written last, that has a time before what was asked for.
+            let newest = log.last().map(|(time, ..)| at(*time));
+            if end == body.len() && reader.newest().map(|newest| newest.time) != newest && newest < since {
+                passed = passed.from_the_first();
+            }
+        };
+        for (grown, end, reach) in requests {
+            ask(&log[..*grown], Some(*end), *reach);
+        }
+        for step in 0..60 {
+            ask(log, None, Some(2).filter(|_| step % 2 == 0));
+        }
+        told(items)
+    }
+
+    proptest! {
+        #[test]
+        fn a_log_read_in_any_parts_is_whole_and_has_nothing_twice(
+            log in logs(),
+            requests in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0..12_u64), 0..8),
+            (is_old, is_followed) in any::<(bool, bool)>(),
+        ) {
+            let reach = |reach: u64| Some(reach).filter(|reach| *reach > 0);
+            let sized = requests.iter().map(|(grown, end, records)| (grown.index(log.len() + 1), *end, reach(*records)));
+            let mut requests: Vec<Request> = sized.collect();
+            requests.sort_by_key(|(grown, ..)| *grown);
+            prop_assert_eq!(over_api(&log, Resume::default(), &requests, is_old, is_followed), by_file(&log).0);
+        }
+
+        #[test]
+        fn what_a_file_was_read_for_is_gone_on_with_over_the_api(
+            log in logs(),
+            read: prop::sample::Index,
+            (is_old, is_followed) in any::<(bool, bool)>(),
+        ) {
+            let (mut lines, position) = by_file(&log[..read.index(log.len() + 1)]);
+            lines.extend(over_api(&log, position, &[], is_old, is_followed));
+            prop_assert_eq!(lines, by_file(&log).0);
+        }
     }
 
     proptest! {

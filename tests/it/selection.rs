@@ -277,9 +277,16 @@ fn a_dry_run_tells_the_route_and_what_may_lose_lines() {
     let engine = Engine::start();
     let words = ["--count", "1", "--idle"];
     type Case<'a> = (&'a str, &'a [&'a str], Option<&'a str>, Option<&'a str>);
-    let cases: [Case<'_>; 5] = [
+    let away = ["--log-driver", "gelf", "--log-opt", "gelf-address=udp://127.0.0.1:9", "--log-opt"];
+    let cached = [&away[..], &["mode=blocking"]].concat();
+    let lossy = [&away[..], &["mode=non-blocking"]].concat();
+    let uncached = [&away[..], &["cache-disabled=true"]].concat();
+    let cases: [Case<'_>; 8] = [
         ("deaf", &["--log-driver", "none"], None, Some("the driver keeps nothing")),
-        ("local", &["--log-driver", "local"], Some("stream"), None),
+        ("local", &["--log-driver", "local"], Some("file"), None),
+        ("cached", &cached, Some("file"), None),
+        ("lossy", &lossy, Some("file"), Some("mode=non-blocking drops lines when the driver is slow")),
+        ("uncached", &uncached, None, Some("cache-disabled=true keeps nothing of what this driver sends away")),
         (
             "hasty",
             &["--log-opt", "mode=non-blocking"],
@@ -300,7 +307,12 @@ fn a_dry_run_tells_the_route_and_what_may_lose_lines() {
     let plan = |words: &[&str]| Watch::start(&engine, &[&["--dry-run"], words].concat()).finish();
     for (name, _, source, risk) in cases {
         let told = plan(&[name, "--format", "json"]);
-        let driver = if ["deaf", "local"].contains(&name) { name.replace("deaf", "none") } else { "json-file".into() };
+        let driver = match name {
+            "deaf" => "none",
+            "local" => "local",
+            "cached" | "lossy" | "uncached" => "gelf",
+            _ => "json-file",
+        };
         let expected = serde_json::json!({
             "type": "plan", "container_id": engine.id(name), "container_name": name, "image": "logwatch-test",
             "state": "running", "driver": driver, "source": source, "risk": risk,
@@ -322,6 +334,6 @@ fn a_dry_run_tells_the_route_and_what_may_lose_lines() {
     }
     let by_stream = plan(&["sound", "--source", "stream", "--format", "json"]).records();
     assert_eq!(by_stream[0]["source"], "stream");
-    let by_file = plan(&["local", "--source", "file", "--format", "json"]).records();
+    let by_file = plan(&["deaf", "--source", "file", "--format", "json"]).records();
     assert_eq!(by_file[0]["source"], serde_json::Value::Null);
 }

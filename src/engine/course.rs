@@ -1,0 +1,292 @@
+//! A container's way through its log over the API: request after request, each from where the last line was.
+//!
+//! In: what to read, and a position. Out: lines on the queue, and how each request ended. Called by [`super::stream`], which
+//! knows when the next one is due. The position moves when a line is on the queue and not before, so that a request may be
+//! cut off at any moment.
+
+use super::silence::{Silence, ahead};
+use super::stream::Stream;
+use crate::batch::Item;
+use crate::docker::{Error, LogStream, LogsQuery};
+use crate::position::Resume;
+use crate::tail::{self, Frames, Passed, Record, Trace, Wanted, Window};
+use crate::time::Timestamp;
+use bytes::Bytes;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// Records from the end that a request is for, when the last line is known that was passed on.
+const REACH: u64 = 64;
+/// So many times as many, where that was too few.
+const FARTHER: u64 = 16;
+/// To go back farther than this, the whole log may as well be walked through.
+const FARTHEST: u64 = 1 << 18;
+/// A stream with nothing at hand for so long loses nothing by being renewed.
+const IDLE: Duration = Duration::from_millis(10);
+/// For a look at the newest record.
+const LOOK: Duration = Duration::from_secs(30);
+
+/// See the module.
+pub(super) struct Course<'a> {
+    of: &'a Stream,
+    frames: Frames,
+    passed: Passed,
+    /// Records from the end that the next request is for, if it can be joined to what was passed on.
+    reach: Option<u64>,
+    silence: Silence,
+    /// What the log was like when all of it had come.
+    level: Option<Trace>,
+}
+
+/// How a request went.
+pub(super) enum End {
+    /// The engine closed it after the last byte.
+    Whole,
+    /// It was to be renewed by now.
+    Due,
+    /// More was written than has come.
+    Stuck,
+    /// More was written than was asked for.
+    Apart,
+    Broken(Error),
+    Malformed(tail::Error),
+}
+
+/// What a look at the log's end found.
+enum Look {
+    /// A record of this time, that has not come.
+    Ahead(Timestamp),
+    /// Nothing else.
+    Level(Option<Trace>),
+    /// That it cannot be known.
+    Unknown,
+}
+
+impl<'a> Course<'a> {
+    pub(super) fn new(of: &'a Stream, position: Resume) -> Self {
+        let silence = Silence::new(Instant::now());
+        Course {
+            of,
+            frames: of.frames(position),
+            passed: Passed::to(position),
+            reach: Some(REACH),
+            silence,
+            level: None,
+        }
+    }
+
+    /// How far it has come.
+    pub(super) fn position(&self) -> Resume {
+        self.passed.position()
+    }
+
+    /// The container runs: from now on something may come.
+    pub(super) fn awake(&mut self) {
+        self.silence.broken(Instant::now());
+    }
+
+    /// One request, from the position to its end. With `due` it ends then, or as soon after as all there was has come.
+    pub(super) async fn follow(&mut self, due: Option<Instant>) -> End {
+        let begun = Timestamp::now();
+        let mut body = match self.request(true).await {
+            Ok(body) => body,
+            Err(error) => return End::Broken(error),
+        };
+        loop {
+            let chunk = match self.next(&mut body, due).await {
+                Ok(Some(chunk)) => chunk,
+                Ok(None) => return End::Whole,
+                Err(end) => return end,
+            };
+            if let Err(end) = self.take(chunk).await {
+                return end;
+            }
+            let is_late = due.is_some_and(|due| due <= Instant::now());
+            if is_late && self.frames.newest().is_some_and(|newest| newest.time >= begun) {
+                return End::Due;
+            }
+        }
+    }
+
+    /// One request for what there is.
+    pub(super) async fn read(&mut self) -> End {
+        let end = self.read_once().await;
+        if !matches!(end, End::Whole) || Instant::now() < self.silence.next() {
+            return end;
+        }
+        let look = self.look().await;
+        if self.heed(look) { End::Stuck } else { end }
+    }
+
+    /// The container has died: what a followed stream may have left out is read again, to the end.
+    pub(super) async fn finish(&mut self) -> Result<(), End> {
+        let position = self.position();
+        let begun = std::mem::replace(&mut self.frames, self.of.frames(position));
+        let end = loop {
+            match self.read_once().await {
+                End::Apart => {}
+                end => break end,
+            }
+        };
+        if !matches!(end, End::Whole) && self.position().seen == position.seen {
+            self.frames = begun;
+        }
+        match end {
+            // Removed meanwhile: what has begun of a last line is all that there will be of it.
+            End::Whole | End::Broken(Error::NotFound { .. } | Error::Conflict { .. }) => self.flush().await,
+            end => return Err(end),
+        }
+        Ok(())
+    }
+
+    /// What has begun of a line is a line.
+    pub(super) async fn flush(&mut self) {
+        let item = self.frames.flush();
+        self.send(item).await;
+        self.passed = self.passed.without_seam();
+    }
+
+    async fn read_once(&mut self) -> End {
+        let mut body = match self.request(false).await {
+            Ok(body) => body,
+            Err(error) => return End::Broken(error),
+        };
+        loop {
+            match self.next(&mut body, None).await {
+                Ok(Some(chunk)) => {
+                    if let Err(end) = self.take(chunk).await {
+                        return end;
+                    }
+                }
+                Ok(None) => break,
+                Err(end) => return end,
+            }
+        }
+        if self.frames.is_apart() {
+            return self.reach_farther();
+        }
+        match self.reach {
+            Some(_) => self.reach = Some((self.frames.fresh() * 2).clamp(REACH, FARTHEST)),
+            // The last line is the first there is.
+            None => (self.passed, self.reach) = (self.passed.without_seam(), Some(REACH)),
+        }
+        End::Whole
+    }
+
+    async fn request(&mut self, follow: bool) -> Result<LogStream, Error> {
+        let Wanted { since, tail } = self.passed.begin(&mut self.frames, self.reach, follow);
+        let query = LogsQuery { follow, since, tail, ..LogsQuery::default() };
+        self.of.docker.logs(&self.of.id, &query).await
+    }
+
+    async fn take(&mut self, chunk: Result<Bytes, Error>) -> Result<(), End> {
+        let item = match self.frames.push(&chunk.map_err(End::Broken)?) {
+            Ok(item) => item,
+            Err(error) => return Err(self.failed(error)),
+        };
+        self.send(item).await;
+        match self.frames.failure() {
+            Some(error) => Err(self.failed(error)),
+            None => Ok(()),
+        }
+    }
+
+    fn failed(&mut self, error: tail::Error) -> End {
+        match error {
+            tail::Error::Apart => self.reach_farther(),
+            tail::Error::Back => {
+                self.passed = self.passed.from_the_first();
+                End::Apart
+            }
+            error => End::Malformed(error),
+        }
+    }
+
+    fn reach_farther(&mut self) -> End {
+        let is_at_start = self.position().is_at_start();
+        let farther = self.reach.filter(|_| !is_at_start).map(|reach| reach * FARTHER);
+        self.reach = farther.filter(|reach| *reach <= FARTHEST);
+        End::Apart
+    }
+
+    async fn send(&mut self, item: Option<Item>) {
+        let passed = self.passed.after(&self.frames, item.as_ref());
+        if let Some(item) = item {
+            self.of.queue.send(item).await;
+        }
+        if passed.position().seen != self.position().seen {
+            self.silence.broken(Instant::now());
+            self.reach = self.reach.or(Some(REACH));
+        }
+        self.passed = passed;
+    }
+
+    /// The next bytes, while there is nothing else to do.
+    async fn next(&mut self, body: &mut LogStream, due: Option<Instant>) -> Result<Option<Result<Bytes, Error>>, End> {
+        loop {
+            // Before the first record the engine may still be on its way through the log.
+            let idle = due.filter(|_| self.frames.newest().is_some()).map(|due| due.max(Instant::now() + IDLE));
+            let wake = idle.map_or(self.silence.next(), |idle| idle.min(self.silence.next()));
+            match timeout_at(wake, body.next()).await {
+                Ok(chunk) => return Ok(chunk),
+                Err(_) if idle.is_some_and(|idle| idle <= Instant::now()) => return Err(End::Due),
+                Err(_) => {}
+            }
+            let look = tokio::select! {
+                biased;
+                chunk = body.next() => return Ok(chunk),
+                look = self.look() => look,
+            };
+            if self.heed(look) {
+                return Err(End::Stuck);
+            }
+        }
+    }
+
+    /// Whether the log has more than has come. Costs a request, unless it can be seen that nothing was written.
+    async fn look(&self) -> Look {
+        let trace = self.of.folder.as_ref().and_then(|folder| Trace::of(folder, &self.of.id));
+        if self.of.is_paused.load(Ordering::Relaxed) || trace.is_some() && trace == self.level {
+            return Look::Unknown;
+        }
+        match timeout(LOOK, self.newest()).await {
+            Ok(Ok(newest)) => {
+                let time = newest.and_then(|newest| ahead(newest, self.frames.newest(), &self.position()));
+                time.map_or(Look::Level(trace), Look::Ahead)
+            }
+            Ok(Err(_)) | Err(_) => Look::Unknown,
+        }
+    }
+
+    /// Whether the next request has to be made.
+    fn heed(&mut self, look: Look) -> bool {
+        self.silence.looked(Instant::now());
+        match look {
+            Look::Ahead(time) => {
+                tracing::info!(id = self.of.id, %time, "its log grew and nothing came: reading on with a new request");
+                if self.position().since.is_some_and(|since| time < since) {
+                    // The clock was set back, and engines up to 23 leave out what has a time before that.
+                    self.passed = self.passed.from_the_first();
+                }
+                true
+            }
+            Look::Level(trace) => {
+                self.level = trace;
+                false
+            }
+            Look::Unknown => false,
+        }
+    }
+
+    async fn newest(&self) -> Result<Option<Record>, End> {
+        let mut frames = Frames::new(self.of.key, self.of.route, Window::default(), self.of.max_line_size);
+        let query = LogsQuery { tail: Some(1), ..LogsQuery::default() };
+        let mut body = self.of.docker.logs(&self.of.id, &query).await.map_err(End::Broken)?;
+        while let Some(chunk) = body.next().await {
+            frames.push(&chunk.map_err(End::Broken)?).map_err(End::Malformed)?;
+        }
+        frames.flush();
+        Ok(frames.newest())
+    }
+}
