@@ -231,8 +231,7 @@ impl Stream {
         let mut backoff = Backoff::new(BACKOFF);
         while let Err(end) = course.finish().await {
             // An engine that is away comes back, and still has the rest.
-            let is_away =
-                matches!(&end, End::Broken(Error::Unreachable { .. } | Error::Timeout { .. } | Error::Broken { .. }));
+            let is_away = matches!(&end, End::Broken(error) if error.is_passing());
             let wait = backoff.wait(fastrand::f64());
             let signal = match is_away || backoff.attempts() < REFUSALS {
                 true => timeout(wait, signals.recv()).await.ok(),

@@ -21,11 +21,16 @@ pub fn has(watch: &Watch, notice: &str) {
 pub fn assert_as_the_engine_has_it(engine: &Engine, lines: &[String], container: &str) -> usize {
     let theirs: Vec<String> = engine.must(&["logs", container]).lines().map(str::to_owned).collect();
     let ours = messages(lines, container);
-    let first = ours.iter().zip(&theirs).position(|(ours, theirs)| ours != theirs);
+    assert_same(&ours, &theirs, container);
+    ours.len()
+}
+
+#[track_caller]
+pub fn assert_same(ours: &[String], theirs: &[String], container: &str) {
+    let first = ours.iter().zip(theirs).position(|(ours, theirs)| ours != theirs);
     let at = first.unwrap_or(ours.len().min(theirs.len()));
     let told = format!("{container}: ours {}, theirs {}, first other at {at}", ours.len(), theirs.len());
     assert!(ours == theirs, "{told}: {:?} for {:?}", ours.get(at), theirs.get(at));
-    ours.len()
 }
 
 #[test]

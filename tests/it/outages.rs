@@ -14,7 +14,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use serde_json::Value;
 
-use crate::faults::{assert_as_the_engine_has_it, has};
+use crate::faults::{assert_as_the_engine_has_it, assert_same, has};
 use crate::life::messages;
 use crate::support::{Engine, Fault, IMAGE, Numbers, PATIENCE, Proxy, Signal, Watch, eventually, long, process};
 
@@ -56,16 +56,8 @@ fn keep(folder: &Path, kept: &Path) {
     }
 }
 
-fn log(path: &PathBuf) -> Vec<Value> {
+fn log(path: &Path) -> Vec<Value> {
     fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-#[track_caller]
-fn assert_same(ours: &[String], theirs: &[String], container: &str) {
-    let first = ours.iter().zip(theirs).position(|(ours, theirs)| ours != theirs);
-    let at = first.unwrap_or(ours.len().min(theirs.len()));
-    let told = format!("{container}: ours {}, theirs {}, first other at {at}", ours.len(), theirs.len());
-    assert!(ours == theirs, "{told}: {:?} for {:?}", ours.get(at), theirs.get(at));
 }
 
 fn count(watch: &Watch, container: &str) -> usize {
@@ -660,4 +652,48 @@ fn of_the_containers_that_came_and_went_while_no_event_came_those_that_are_left_
     for name in numbers.containers() {
         numbers.assert_whole(name, 1..=30);
     }
+}
+
+/// Where a time was changed on the way nobody can tell, so of these containers nothing is promised but that they hold up
+/// no other and their ends are told.
+#[test]
+fn log_streams_with_changed_bytes_in_them_cost_no_other_container_a_line() {
+    let engine = Engine::start();
+    let proxy = Proxy::start(&engine);
+    let watch = Watch::ready_at(&engine, &proxy.host(), &[]);
+    let words = ["--count", "5000", "--rate", "1000"];
+    engine.run("file", &[], &words);
+    let changed = ["local-0", "local-1", "local-2"];
+    for name in changed {
+        engine.run(name, &["--log-driver", "local"], &words);
+    }
+    wait_for_more(&watch, &changed);
+    proxy.on("/logs", Fault::Corrupt);
+    let before = count(&watch, "file");
+    eventually("a thousand lines passed", || count(&watch, "file") > before + 1000);
+    proxy.heal();
+    engine.run("later", &["--log-driver", "local"], &["--count", "500"]);
+    watch.wait_for_ends(5);
+    let finished = watch.stop();
+    assert_eq!(finished.code, Some(0));
+    let numbers = Numbers::of_json(&finished.lines());
+    numbers.assert_whole("file", 1..=5000);
+    numbers.assert_whole("later", 1..=500);
+    assert!(finished.stderr.lines().count() < 24, "{}", finished.stderr);
+}
+
+#[test]
+fn a_container_that_dies_while_its_log_is_refused_is_read_to_its_end_afterwards() {
+    let engine = Engine::start();
+    let proxy = Proxy::start(&engine);
+    let watch = Watch::ready_at(&engine, &proxy.host(), &["--source", "stream"]);
+    engine.run("web", &[], &["--count", "2000", "--rate", "1000"]);
+    watch.wait_for_count(100);
+    proxy.on("/logs", Fault::Status(500));
+    proxy.cut_where("/logs");
+    engine.wait("web");
+    eventually("its end was asked for several times", || proxy.count("/logs?follow=0") > 6);
+    proxy.heal();
+    watch.wait_for_ends(1);
+    Numbers::of_json(&watch.stop().lines()).assert_whole("web", 1..=2000);
 }
