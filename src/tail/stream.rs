@@ -8,9 +8,10 @@
 //! error of the engine. With one it is bare bytes (moby `pkg/stdcopy`, `api/server/httputils/write_log_stream.go`). Each
 //! record starts with its time in nine digits; `since` takes all nine and includes them.
 //!
-//! A request for all since a time costs the engine a walk through the whole log, and up to 23 it leaves out what was
-//! written after the clock was set back. One for so many records from the end does neither: the last line that was passed on
-//! has to be among them ([`Passed`]), and everything behind it is new.
+//! A request for all since a time costs the engine a walk through the whole log. One for so many records from the end does
+//! not: the last line that was passed on has to be among them ([`Passed`]), and everything behind it is new. The time has to
+//! be there all the same, or the engine unpacks every compressed file; but up to 23 it leaves out for it what was written
+//! after the clock was set back, wherever that stands.
 
 use super::partial::{Joiner, Sheet, Tally};
 use super::{Piece, SLACK, Window, before};
@@ -45,8 +46,8 @@ pub struct Frames {
     newest: Option<Record>,
     /// The last whole line of this body, shown or not.
     line: Option<Cursor>,
-    /// This body has records of more than one time.
-    is_varied: bool,
+    /// The time of the last record before it, or before those of its time.
+    other: Option<Timestamp>,
     /// What has to come again before anything is new.
     seam: Option<Seam>,
     /// The time behind which the next line of each stream has to lie.
@@ -79,8 +80,8 @@ pub struct Record {
 #[derive(Clone, Copy, Debug)]
 pub struct Passed {
     position: Resume,
-    /// The last line, if a body can be joined to it.
-    seam: Option<Cursor>,
+    /// The last line, if a body can be joined to it, and the time of a record before it.
+    seam: Option<(Cursor, Timestamp)>,
 }
 
 /// What a request has to be for.
@@ -125,7 +126,7 @@ impl Frames {
             known: 0,
             newest: None,
             line: None,
-            is_varied: false,
+            other: None,
             seam: None,
             latest: [None; 2],
             failed: None,
@@ -153,12 +154,11 @@ impl Frames {
     pub fn resume(&mut self, position: Resume) {
         self.rest.clear();
         (self.is_tty, self.failed) = (None, None);
-        (self.newest, self.line, self.is_varied) = (None, None, false);
+        (self.newest, self.line, self.other) = (None, None, None);
         (self.seam, self.known) = (None, self.records);
-        self.latest = match position.since {
-            Some(_) => position.seen.map(|seen| seen.map(|seen| seen.time)),
-            None => [None; 2],
-        };
+        // Where nothing is left out there is nothing to be said against earlier times.
+        let is_whole = position.since.is_none();
+        self.latest = position.seen.map(|seen| seen.filter(|_| !is_whole).map(|seen| seen.time));
         self.joiner.rewind(position);
     }
 
@@ -277,8 +277,8 @@ impl Frames {
         if self.failed.is_some() {
             return;
         }
-        self.is_varied |= self.newest.is_some_and(|before| before.time != record.time);
-        self.newest = Some(record);
+        let before = self.newest.replace(record).map(|before| before.time);
+        self.other = before.filter(|before| *before != record.time).or(self.other);
         if self.seam.is_some() {
             return self.join(record);
         }
@@ -307,12 +307,12 @@ impl Frames {
         };
         // Lines of one time could be cut apart where the body begins.
         let is_last = (record.stream, record.time) == (last.stream, last.time);
-        if is_last && record.is_complete && self.is_varied {
+        if is_last && record.is_complete && self.other.is_some() {
             let seen = seam.position.seen;
             let tally = Tally { last: seen.map(|seen| Some((seen?.time, seen?.ordinal))), ..Tally::default() };
             let high = seen.map(|seen| seen.map_or(Timestamp(i64::MIN), |seen| seen.high));
             self.joiner.start(tally, [0; 2], high);
-            (self.seam, self.known, self.latest) = (None, self.records, [None; 2]);
+            (self.seam, self.known) = (None, self.records);
             return;
         }
         // It would have come before this one, if it comes at all.
@@ -408,8 +408,9 @@ impl Passed {
         let Some(reach) = reach.filter(|_| self.seam.is_some() || is_at_start) else {
             return Wanted { since, tail: None };
         };
-        frames.seam = Some(Seam { position: self.position, last: self.seam, reach });
-        Wanted { since: since.filter(|_| is_at_start), tail: Some(reach) }
+        let (last, earlier) = self.seam.map(|(last, other)| (last, last.time.min(other))).unzip();
+        frames.seam = Some(Seam { position: self.position, last, reach });
+        Wanted { since: since.map(|since| earlier.map_or(since, before)), tail: Some(reach) }
     }
 
     /// Once all that was handed out is passed on, `item` as the last of it.
@@ -417,9 +418,10 @@ impl Passed {
     pub fn after(mut self, frames: &Frames, item: Option<&Item>) -> Passed {
         let is_new = matches!(item, Some(Item::Lines(batch)) if !batch.lines.is_empty());
         if is_new || !frames.joiner.is_rewound() {
-            // One that can be told by its time, and is not cut off from what is before it.
-            let is_fit = |line: &Cursor| line.ordinal == 0 && frames.is_varied && !frames.joiner.is_open();
-            self.seam = frames.line.filter(is_fit).or(self.seam.filter(|_| !is_new));
+            // One that can be told by its time, and from what is before it.
+            let is_fit = |line: &Cursor| line.ordinal == 0 && !frames.joiner.is_open();
+            let seam = frames.line.filter(is_fit).zip(frames.other);
+            self.seam = seam.or(self.seam.filter(|_| !is_new));
         }
         let position = frames.position();
         // While the lines come again that were passed on, it says no more than it was made from.

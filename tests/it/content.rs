@@ -74,7 +74,8 @@ fn every_route_shows_what_was_written_as_docker_logs_does() {
     for (name, driver, shape) in &cases {
         engine.wait(name);
         let (wrote, told) = (chatter(&words(shape)), engine.docker(&["logs", name]));
-        let sources: &[&str] = if *driver == "local" { &["stream"] } else { &["stream", "file"] };
+        let over_api = ["stream", "rotate", "poll"];
+        let sources = if *driver == "local" { &over_api[..] } else { &["stream", "rotate", "poll", "file"] };
         for (stream, wrote, told) in [("stdout", wrote.stdout, told.stdout), ("stderr", wrote.stderr, told.stderr)] {
             for source in sources {
                 let ours = Watch::read(&engine, &[name, "--source", source, "--stream", stream, "--format", "raw"]);
@@ -88,21 +89,17 @@ fn every_route_shows_what_was_written_as_docker_logs_does() {
                 }
             }
         }
-        let json = |source| Watch::read(&engine, &[name, "--source", source, "--format", "json"]).records();
+        let json = |source: &str| Watch::read(&engine, &[name, "--source", source, "--format", "json"]).records();
         let by_stream = json("stream");
         for record in &by_stream {
             assert_eq!(record.as_object().unwrap().keys().map(String::as_str).collect::<Vec<_>>(), KEYS);
         }
         check_identity(&by_stream);
         let by_stream = without_source(by_stream, "stream");
-        if *driver == "json-file" {
-            let by_file = without_source(json("file"), "file");
-            let (by_file, by_stream) = (by_file.iter(), by_stream.iter());
-            same(
-                &by_file.map(Value::to_string).collect::<Vec<_>>(),
-                &by_stream.map(Value::to_string).collect::<Vec<_>>(),
-                &format!("{name} as json by file and by stream"),
-            );
+        let texts = |records: &[Value]| records.iter().map(Value::to_string).collect::<Vec<_>>();
+        for source in sources {
+            let others = without_source(json(source), source);
+            same(&texts(&others), &texts(&by_stream), &format!("{name} as json by {source} and by stream"));
         }
         let messages = |stream| by_stream.iter().filter(move |record| record["stream"] == stream);
         for stream in ["stdout", "stderr"] {
@@ -138,6 +135,9 @@ fn a_terminals_container_is_read_like_any_other() {
         if driver == "json-file" || !glues {
             same(&by_stream, &told, &format!("{name} and docker logs"));
         }
+        for source in ["rotate", "poll"] {
+            same(&read(source), &by_stream, &format!("{name} by {source}"));
+        }
         if driver == "json-file" {
             same(&read("file"), &told, &format!("{name} by file"));
             let json = |source: &'static str| {
@@ -145,13 +145,13 @@ fn a_terminals_container_is_read_like_any_other() {
             };
             let by_stream = json("stream");
             check_identity(&by_stream);
-            assert!(by_stream == json("file"), "{name} as json");
+            assert!(["file", "rotate", "poll"].map(json).iter().all(|others| *others == by_stream), "{name} as json");
         }
     }
 }
 
 #[test]
-fn a_message_longer_than_allowed_is_cut_alike_by_both_routes() {
+fn a_message_longer_than_allowed_is_cut_alike_by_every_route() {
     let engine = Engine::start();
     for shape in ["text", "hostile"] {
         engine.run(shape, &[], &["--shape", shape, "--count", "32", "--size", "300"]);
@@ -164,7 +164,9 @@ fn a_message_longer_than_allowed_is_cut_alike_by_both_routes() {
         assert!(whole.iter().all(|record| record.get("partial").is_none()));
         for (size, limit) in [("100", 100), ("16KiB", 16_384), ("20k", 20_000)] {
             let cut = read("file", size);
-            assert!(cut == read("stream", size), "{shape} cut at {size}");
+            for source in ["stream", "rotate", "poll"] {
+                assert!(cut == read(source, size), "{shape} cut at {size} by {source}");
+            }
             check_identity(&cut);
             // Put together again they are what they were.
             let mut joined: Vec<(String, usize)> = Vec::new();
@@ -343,9 +345,16 @@ fn a_terminal_gets_aligned_coloured_names_and_no_control_but_colours() {
 fn a_life_is_told_with_its_lines_between_and_what_the_container_is() {
     let engine = Engine::start();
     engine.run("before", &["--label", "tier=back"], &["--count", "1", "--idle"]);
-    for (source, rm) in [("file", &["--rm"][..]), ("stream", &[])] {
+    let often = ["--poll-interval", "100ms"];
+    for (source, rm, more) in [
+        ("file", &["--rm"][..], &[][..]),
+        ("stream", &[], &[]),
+        ("rotate", &[], &[]),
+        // Seldom read, it would be dead by the time its lines come.
+        ("poll", &[], &often),
+    ] {
         let words = ["--format", "json", "--metadata", "--lifecycle", "--source", source];
-        let watch = Watch::start(&engine, &words);
+        let watch = Watch::start(&engine, &[&words, more].concat());
         watch.wait_for_count(1);
         let options = [&["--label", "tier=front", "--label", "com.docker.compose.project=shop"], rm].concat();
         let id = engine.run("job", &options, &["--count", "3", "--rate", "5", "--exit", "7", "--after", "300"]);

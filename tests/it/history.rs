@@ -1,4 +1,4 @@
-//! Which lines of the past are shown, across rotations, by both routes; and what a damaged log gives.
+//! Which lines of the past are shown, across rotations, by every route; and what a damaged log gives.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -12,7 +12,7 @@ use super::support::{Engine, Numbers, PATIENCE, Watch, eventually};
 /// Of the containers of [`with_histories`].
 const NAMES: [&str; 5] = ["plain", "rotated", "compressed", "long", "restarted"];
 
-const SOURCES: [&str; 2] = ["file", "stream"];
+const SOURCES: [&str; 4] = ["file", "stream", "rotate", "poll"];
 
 /// What identifies each line, in the order shown.
 fn cursors(records: &[Value]) -> Vec<String> {
@@ -87,7 +87,7 @@ fn following_begins_with_ten_lines_and_ends_with_none_missing() {
     engine.run("steady", &[], &["--count", "100", "--burst", "50", "--every", "1500", "--idle"]);
     for source in SOURCES {
         eventually("the first half was written", || {
-            engine.must(&["logs", "--tail", "1", "steady"]).ends_with("50") || source == "stream"
+            engine.must(&["logs", "--tail", "1", "steady"]).ends_with("50") || source != "file"
         });
         let check = |words: &[&str], first: u64| {
             let watch = Watch::start(&engine, &[&["steady", "--source", source, "--format", "json"], words].concat());
@@ -150,7 +150,7 @@ fn lines_are_bounded_by_time_to_the_nanosecond_and_both_ends_belong_to_it() {
                 }
             }
         }
-        // Each form of a time means the same to both routes.
+        // Each form of a time means the same to every route.
         for source in SOURCES.into_iter().filter(|_| name == "compressed") {
             for (words, expected) in [
                 (["--since", "1h"], whole.len()),

@@ -8,7 +8,8 @@ use serde_json::Value;
 use crate::support::{Engine, IMAGE, Numbers, PATIENCE, Signal, Watch, eventually, process};
 
 /// How a log is written and how it is read.
-const ROUTES: [(&str, &str); 3] = [("json-file", "auto"), ("json-file", "stream"), ("local", "auto")];
+const ROUTES: [(&str, &str); 5] =
+    [("json-file", "auto"), ("json-file", "stream"), ("local", "auto"), ("json-file", "rotate"), ("local", "poll")];
 
 /// Keeps both processors busy while `work` is done.
 fn while_busy<T>(work: impl FnOnce() -> T) -> T {

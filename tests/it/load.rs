@@ -195,6 +195,37 @@ fn at_rest_fifty_containers_cost_no_request_no_wakeup_and_few_descriptors() {
     drop(watch);
 }
 
+#[test]
+fn fifty_polled_containers_cost_a_request_each_in_an_interval_and_not_all_at_once() {
+    const INTERVALS: u32 = 5;
+    let _alone = alone();
+    let engine = Engine::start();
+    let proxy = Proxy::start(&engine);
+    for number in 0..50 {
+        engine.run(&format!("idle-{number}"), &[], &["--count", "100", "--idle"]);
+    }
+    let watch = Watch::at(&engine, &proxy.host(), &["watch", "--source", "poll"]);
+    watch.wait_for_count(500);
+    // Each was asked for its history and then some time within its first interval.
+    eventually("all have their rhythm", || proxy.count("&tail=64") >= 60);
+    proxy.forget();
+    let (ours, theirs, begun) = (watch.cpu(), engine.cpu(), Instant::now());
+    let mut most = 0;
+    let mut before = 0;
+    while begun.elapsed() < Duration::from_secs(2) * INTERVALS {
+        thread::sleep(Duration::from_millis(200));
+        let asked = proxy.count("/logs?");
+        most = most.max(asked - before);
+        before = asked;
+    }
+    let (ours, theirs) = (watch.cpu() - ours, engine.cpu() - theirs);
+    let minute = 60.0 / begun.elapsed().as_secs_f64() * before as f64;
+    eprintln!("{minute:.0} requests a minute, at most {most} in 200 ms; {ours:?} of CPU, {theirs:?} in dockerd");
+    assert!(before <= 50 * (INTERVALS as usize + 1) && before >= 50 * (INTERVALS as usize - 1), "{before}");
+    assert!(most <= 25, "{most} of 50 within a tenth of the interval");
+    drop(watch);
+}
+
 /// How many containers come and go.
 fn lives() -> usize {
     if long() { 1000 } else { 300 }

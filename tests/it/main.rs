@@ -21,5 +21,6 @@ mod load;
 mod local;
 mod outages;
 mod resume;
+mod routes;
 mod selection;
 mod support;

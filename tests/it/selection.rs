@@ -332,8 +332,10 @@ fn a_dry_run_tells_the_route_and_what_may_lose_lines() {
         assert_eq!(told[1].split_whitespace().collect::<Vec<_>>().join(" "), row.trim());
         assert_eq!(told.len(), 2);
     }
-    let by_stream = plan(&["sound", "--source", "stream", "--format", "json"]).records();
-    assert_eq!(by_stream[0]["source"], "stream");
+    for (name, source) in [("sound", "stream"), ("sound", "rotate"), ("local", "poll")] {
+        let planned = plan(&[name, "--source", source, "--format", "json"]).records();
+        assert_eq!(planned[0]["source"], source);
+    }
     let by_file = plan(&["deaf", "--source", "file", "--format", "json"]).records();
     assert_eq!(by_file[0]["source"], serde_json::Value::Null);
 }
