@@ -44,12 +44,15 @@
 //! - The trouble of one container ends no other's tail.
 //! - Container output, names, labels and errors of the engine are hostile: what reaches a terminal was made safe.
 //! - `discover`, `partial`, `backoff` and the stream decoder are given the time or need none: their tests are tables.
+//! - What a decoder takes, a library takes for the same: the modules named `fuzzing`, which only tests and `fuzz/` build.
 
 pub mod batch;
 pub mod cli;
 pub mod container;
 pub mod docker;
 pub mod engine;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod json;
 pub mod metrics;
 pub mod output;

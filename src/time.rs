@@ -65,10 +65,17 @@ impl fmt::Display for Timestamp {
 }
 
 /// Reads written times one after the other, keeping the last minute: neighbours in a log nearly always share it.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Reader {
     text: [u8; 17],
     minute: i64,
+}
+
+impl Default for Reader {
+    fn default() -> Self {
+        // A minute like any other: what is no minute must not be equal to the one that is kept.
+        Reader { text: *b"1970-01-01T00:00:", minute: 0 }
+    }
 }
 
 impl Reader {
@@ -204,6 +211,13 @@ mod tests {
         ] {
             assert_eq!(Timestamp::parse(text.as_bytes()), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_reader_that_has_read_nothing_takes_no_nuls_for_a_minute() {
+        let text = [&[0; 17][..], b"53.5Z"].concat();
+        assert_eq!(Timestamp::parse(&text), None);
+        assert_eq!(Reader::default().parse(&text), None);
     }
 
     proptest! {

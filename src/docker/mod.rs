@@ -20,6 +20,8 @@ pub mod backoff;
 pub mod endpoint;
 mod error;
 pub mod events;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod ssh;
 mod streams;
 mod tls;

@@ -181,15 +181,11 @@ impl<'a> Course<'a> {
     }
 
     async fn take(&mut self, chunk: Result<Bytes, Error>) -> Result<(), End> {
-        let item = match self.frames.push(&chunk.map_err(End::Broken)?) {
-            Ok(item) => item,
-            Err(error) => return Err(self.failed(error)),
-        };
-        self.send(item).await;
-        match self.frames.failure() {
-            Some(error) => Err(self.failed(error)),
-            None => Ok(()),
+        let (item, end) = self.frames.push(&chunk.map_err(End::Broken)?);
+        if item.is_some() || end.is_ok() {
+            self.send(item).await;
         }
+        end.map_err(|error| self.failed(error))
     }
 
     fn failed(&mut self, error: tail::Error) -> End {
@@ -284,7 +280,7 @@ impl<'a> Course<'a> {
         let query = LogsQuery { tail: Some(1), ..LogsQuery::default() };
         let mut body = self.of.docker.logs(&self.of.id, &query).await.map_err(End::Broken)?;
         while let Some(chunk) = body.next().await {
-            frames.push(&chunk.map_err(End::Broken)?).map_err(End::Malformed)?;
+            frames.push(&chunk.map_err(End::Broken)?).1.map_err(End::Malformed)?;
         }
         frames.flush();
         Ok(frames.newest())

@@ -186,7 +186,7 @@ impl Stream {
             let query = LogsQuery { tail: Some(records), ..LogsQuery::default() };
             let mut body = self.docker.logs(&self.id, &query).await?;
             while let Some(chunk) = body.next().await {
-                keep(frames.push(&chunk?).unwrap_or_default());
+                keep(frames.push(&chunk?).0);
             }
             keep(frames.flush());
             if count > wanted || frames.records() < records {

@@ -193,9 +193,11 @@ impl Format {
     }
 }
 
+/// Of a line that is longer than any record, only the end is handed on: it may be one behind a hole.
 fn lines_backwards(file: &File, size: u64, mut each: impl FnMut(u64, &[u8]) -> ControlFlow<()>) -> io::Result<()> {
-    // What was read of the line that starts before the block at hand.
+    // What was read of the line that starts before the block at hand, and where it ends.
     let mut tail: Vec<u8> = Vec::new();
+    let mut tail_end = size;
     let mut block = vec![0; BLOCK];
     let mut at = size;
     while at > 0 {
@@ -204,21 +206,28 @@ fn lines_backwards(file: &File, size: u64, mut each: impl FnMut(u64, &[u8]) -> C
         file.read_exact_at(&mut block[..length], at)?;
         let mut end = length;
         while let Some(newline) = memchr::memrchr(b'\n', &block[..end]) {
-            let start = newline + 1;
-            tail.splice(0..0, block[start..end].iter().copied());
-            if !tail.is_empty() && each(at + start as u64, &tail).is_break() {
+            prepend(&block[newline + 1..end], &mut tail);
+            if !tail.is_empty() && each(tail_end - tail.len() as u64, &tail).is_break() {
                 return Ok(());
             }
             tail.clear();
             tail.push(b'\n');
+            tail_end = at + newline as u64 + 1;
             end = newline;
         }
-        tail.splice(0..0, block[..end].iter().copied());
+        prepend(&block[..end], &mut tail);
     }
-    if !tail.is_empty() {
-        let _ = each(0, &tail);
+    let record = &tail[Format::JsonFile.nuls(&tail)..];
+    if !record.is_empty() {
+        let _ = each(tail_end - record.len() as u64, record);
     }
     Ok(())
+}
+
+/// Puts bytes before others, as long as these are not more than a record has.
+fn prepend(bytes: &[u8], tail: &mut Vec<u8>) {
+    let room = json_file::LONGEST.saturating_sub(tail.len());
+    tail.splice(0..0, bytes[bytes.len().saturating_sub(room)..].iter().copied());
 }
 
 fn local_backwards(file: &File, size: u64, mut each: impl FnMut(u64, &[u8]) -> ControlFlow<()>) -> io::Result<()> {
@@ -229,7 +238,7 @@ fn local_backwards(file: &File, size: u64, mut each: impl FnMut(u64, &[u8]) -> C
         let start = match length {
             Some(length) => end - length,
             // Half a record, or something else: from the nearest place before it from which all is records.
-            None => match last_start(file, end)? {
+            None => match last_start(file, end, end < size)? {
                 Some(start) if start < end => start,
                 _ => return Ok(()),
             },
@@ -243,14 +252,23 @@ fn local_backwards(file: &File, size: u64, mut each: impl FnMut(u64, &[u8]) -> C
     Ok(())
 }
 
-/// Where the last thing that may be a record starts before `end`, or the rest behind the last whole one.
-fn last_start(file: &File, end: u64) -> io::Result<Option<u64>> {
+/// Where the last thing that may be a record starts before `end`, or the rest behind the last whole one. Where it is known
+/// that another record begins there, what would reach past it is none.
+fn last_start(file: &File, end: u64, is_start: bool) -> io::Result<Option<u64>> {
     let from = end.saturating_sub(2 * local::LONGEST as u64);
     let mut bytes = vec![0; usize::try_from(end - from).unwrap_or(0)];
     file.read_exact_at(&mut bytes, from)?;
     let Some(first) = (if from == 0 { Some(0) } else { local::find(&bytes) }) else { return Ok(None) };
-    let mut last = first;
-    let rest = first + Format::Local.forwards(&bytes[first..], |record| last = first + record.start);
+    let (mut last, mut rest) = (first, first);
+    loop {
+        let base = rest;
+        rest += Format::Local.forwards(&bytes[base..], |record| last = base + record.start);
+        let behind = bytes.get(rest + 1..).filter(|_| is_start).and_then(local::find);
+        match behind {
+            Some(at) => rest += 1 + at,
+            None => break,
+        }
+    }
     let start = if rest < bytes.len() { rest } else { last };
     Ok(Some(from + start as u64))
 }
@@ -287,5 +305,209 @@ impl<'a> Buffer<'a> {
         // Both lie in the block, whose size is a `usize`.
         let [start, end] = [start, end].map(|at| (at - self.start) as usize);
         Ok(&self.block[start..end])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fuzzing::{LogEntry, framed, records_backwards, records_forwards, whole_at};
+    use super::*;
+    use crate::time::Timestamp;
+    use proptest::prelude::*;
+    use prost::Message;
+    use std::io::Write;
+
+    fn file(bytes: &[u8]) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    /// In the order of the file.
+    fn backwards(format: Format, log: &[u8], size: usize) -> Vec<(u64, Vec<u8>)> {
+        let mut records = Vec::new();
+        let each = |start, record: &[u8]| {
+            records.push((start, record.to_vec()));
+            ControlFlow::Continue(())
+        };
+        format.backwards(&file(log), size as u64, each).unwrap();
+        records.reverse();
+        records
+    }
+
+    fn split(log: &[u8]) -> Vec<(u64, Vec<u8>)> {
+        let mut at = 0;
+        let lines = log.split_inclusive(|byte| *byte == b'\n').map(|line| {
+            at += line.len() as u64;
+            (at - line.len() as u64, line.to_vec())
+        });
+        lines.collect()
+    }
+
+    #[test]
+    fn backwards_stops_where_it_is_told_to() {
+        let entry = |line: &[u8]| LogEntry { line: line.to_vec(), ..entry(0) }.encode_to_vec();
+        for (format, log) in [
+            (Format::JsonFile, b"one\ntwo\nthree\n".to_vec()),
+            (Format::Local, [b"one", b"two", b"new"].map(|line| framed(&entry(line))).concat()),
+        ] {
+            let mut seen = Vec::new();
+            let each = |start, record: &[u8]| {
+                seen.push((start, record.len()));
+                if seen.len() == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            };
+            format.backwards(&file(&log), log.len() as u64, each).unwrap();
+            let (starts, lengths): (Vec<u64>, Vec<usize>) = seen.into_iter().unzip();
+            assert_eq!(starts[1] as usize + lengths[0] + lengths[1], log.len(), "{format:?}");
+        }
+    }
+
+    #[test]
+    fn of_a_line_longer_than_any_record_only_the_end_is_held() {
+        let long = [vec![b'x'; json_file::LONGEST + 3 * BLOCK], b"end\n".to_vec()].concat();
+        let log = [b"before\n", &*long, b"behind\n"].concat();
+        let [before, longest, behind] = &*backwards(Format::JsonFile, &log, log.len()) else { panic!() };
+        assert_eq!(before, &(0, b"before\n".to_vec()));
+        assert_eq!(behind, &(log.len() as u64 - 7, b"behind\n".to_vec()));
+        assert_eq!(longest.1.len(), json_file::LONGEST);
+        assert_eq!(longest.0 as usize + longest.1.len(), log.len() - b"behind\n".len());
+        assert!(longest.1.ends_with(b"xend\n"));
+    }
+
+    #[test]
+    fn the_record_behind_a_hole_is_one_backwards_as_well() {
+        for hole in [3, BLOCK, json_file::LONGEST + BLOCK] {
+            let log = [vec![0; hole], b"{one}\n{two}\n".to_vec()].concat();
+            let told = [(hole as u64, b"{one}\n".to_vec()), (hole as u64 + 6, b"{two}\n".to_vec())];
+            assert_eq!(backwards(Format::JsonFile, &log, log.len()), told, "{hole}");
+            assert_eq!(backwards(Format::JsonFile, &log, hole), [], "nothing but a hole of {hole}");
+        }
+    }
+
+    #[test]
+    fn nuls_before_a_record_are_told_from_its_own() {
+        let record = framed(&entry(0).encode_to_vec());
+        for nuls in [0, 1, 2, 3, 4, 1000] {
+            let hole = vec![0; nuls];
+            assert_eq!(Format::JsonFile.nuls(&[&*hole, b"{\0"].concat()), nuls);
+            let own = Format::Local.nuls(&[&*hole, &record].concat());
+            // One NUL is no more than a record may begin with.
+            assert_eq!(own, if nuls == 0 { 0 } else { nuls });
+        }
+    }
+
+    fn entry(time_nano: i64) -> LogEntry {
+        LogEntry { source: "stdout".to_owned(), time_nano, ..LogEntry::default() }
+    }
+
+    /// What lies in a log of the `local` driver.
+    #[derive(Clone, Debug)]
+    enum Thing {
+        Record(Vec<u8>),
+        /// A record whose end is missing.
+        Torn(Vec<u8>, prop::sample::Index),
+        Garbage(Vec<u8>),
+    }
+
+    fn things() -> impl Strategy<Value = Vec<Thing>> {
+        let line = || prop::collection::vec(any::<u8>(), 0..100);
+        let thing = prop_oneof![
+            8 => line().prop_map(Thing::Record),
+            1 => (BLOCK - 50..BLOCK + 50, any::<u8>()).prop_map(|(length, byte)| Thing::Record(vec![byte; length])),
+            1 => (line(), any::<prop::sample::Index>()).prop_map(|(line, end)| Thing::Torn(line, end)),
+            // Such as cannot be a length.
+            2 => prop::collection::vec(1..=255_u8, 1..50).prop_map(Thing::Garbage),
+        ];
+        prop::collection::vec(thing, 0..20)
+    }
+
+    /// The log, and where its records are.
+    fn local_log(things: &[Thing]) -> (Vec<u8>, Vec<Record>) {
+        let (mut log, mut records) = (Vec::new(), Vec::new());
+        let record = |line: &[u8], time| framed(&LogEntry { line: line.to_vec(), ..entry(time) }.encode_to_vec());
+        // At the end is a record that is longer than what a torn one lacks, and unlike it.
+        let last = [Thing::Record(vec![b'.'; 200])];
+        for (time, thing) in (1..).zip(things.iter().chain(&last)) {
+            let start = log.len();
+            match thing {
+                Thing::Record(line) => {
+                    log.extend(record(line, time));
+                    records.push(Record { start, end: log.len() });
+                }
+                // With its length, and not so much that the length of the next one completes it.
+                Thing::Torn(line, end) => {
+                    let whole = record(line, time);
+                    log.extend_from_slice(&whole[..local::WORD + end.index(whole.len() - 3 * local::WORD)]);
+                }
+                Thing::Garbage(bytes) => log.extend_from_slice(bytes),
+            }
+        }
+        (log, records)
+    }
+
+    proptest! {
+        // Blocks are large.
+        #![proptest_config(ProptestConfig::with_cases(100))]
+
+        #[test]
+        fn lines_are_the_same_backwards(
+            lines in prop::collection::vec(
+                prop_oneof![8 => 0..100_usize, 1 => BLOCK - 2..BLOCK + 2, 1 => Just(3 * BLOCK)], 0..12
+            ),
+            open: bool,
+        ) {
+            let mut log = Vec::new();
+            for (number, length) in lines.iter().enumerate() {
+                log.resize(log.len() + length, b'a' + number as u8);
+                log.push(b'\n');
+            }
+            if open {
+                log.pop();
+            }
+            prop_assert_eq!(backwards(Format::JsonFile, &log, log.len()), split(&log));
+            let half = log.len() / 2;
+            prop_assert_eq!(backwards(Format::JsonFile, &log, half), split(&log[..half]));
+            let ends = split(&log).into_iter().filter(|(_, line)| line.ends_with(b"\n"));
+            let ends: Vec<usize> = ends.map(|(at, line)| at as usize + line.len()).collect();
+            let mut forwards = Vec::new();
+            let rest = Format::JsonFile.forwards(&log, |record| forwards.push(record));
+            prop_assert_eq!(rest, ends.last().copied().unwrap_or(0));
+            let starts = [0].into_iter().chain(ends.iter().copied());
+            let lines: Vec<Record> = starts.zip(&ends).map(|(start, end)| Record { start, end: *end }).collect();
+            prop_assert_eq!(forwards, lines);
+        }
+
+        #[test]
+        fn records_are_the_same_forwards_and_backwards_whatever_lies_between(things in things()) {
+            let (log, records) = local_log(&things);
+            // What the file begins with is a record, or it is no such log.
+            let forwards = records_forwards(&log);
+            prop_assert_eq!(&forwards, &records);
+            let whole = |record: &Record| whole_at(&log, record.start) == Some(*record);
+            let backwards: Vec<Record> = records_backwards(&log).into_iter().filter(whole).collect();
+            prop_assert_eq!(&backwards, &records);
+            let mut clock = Clock::default();
+            let times = records.iter().map(|record| Format::Local.decode(&log[record.start..record.end], &mut clock));
+            prop_assert!(times.map(|piece| piece.unwrap().time).is_sorted_by(|a, b| *a > Timestamp(0) && a < b));
+        }
+
+        #[test]
+        fn from_any_place_the_next_record_is_found(things in things(), from: prop::sample::Index) {
+            let (log, records) = local_log(&things);
+            let from = from.index(log.len());
+            let expected = records.iter().map(|record| record.start).find(|start| *start >= from).unwrap_or(log.len());
+            prop_assert_eq!(Format::Local.next_start(&file(&log), from as u64).unwrap(), expected as u64);
+        }
+
+        #[test]
+        fn from_any_place_the_next_line_is_found(
+            lines in prop::collection::vec(prop_oneof![4 => 0..100_usize, 1 => 16_380..16_390_usize], 1..12),
+            from: prop::sample::Index,
+        ) {
+            let log: Vec<u8> = lines.iter().flat_map(|length| [vec![b'x'; *length], vec![b'\n']].concat()).collect();
+            let from = from.index(log.len());
+            let expected = from + memchr::memchr(b'\n', &log[from..]).unwrap() + 1;
+            prop_assert_eq!(Format::JsonFile.next_start(&file(&log), from as u64).unwrap(), expected as u64);
+        }
     }
 }

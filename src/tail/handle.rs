@@ -319,3 +319,253 @@ pub(super) fn numbered(live: &Path, number: u32) -> Option<PathBuf> {
     };
     [with(""), with(".gz")].into_iter().find(|path| path.symlink_metadata().is_ok())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use proptest::prelude::*;
+    use std::fs::FileTimes;
+    use std::io::Write;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    fn folder() -> tempfile::TempDir {
+        tempfile::tempdir().unwrap()
+    }
+
+    fn open(path: &Path) -> Handle {
+        Handle::open(path, Format::JsonFile).unwrap()
+    }
+
+    /// What a read gives, as [`super::super::file`] asks for it.
+    fn read(handle: &mut Handle) -> io::Result<Option<Vec<u8>>> {
+        let mut into = vec![0; GUARD + 64];
+        Ok(match handle.read(&mut into, GUARD)? {
+            Found::Bytes(read) => Some(into[GUARD..GUARD + read].to_vec()),
+            Found::Rewritten => None,
+        })
+    }
+
+    #[test]
+    fn reading_leaves_the_access_time_alone() {
+        let folder = folder();
+        let path = folder.path().join("log");
+        std::fs::write(&path, "{}\n").unwrap();
+        let long_ago = UNIX_EPOCH + Duration::from_secs(1);
+        File::options().append(true).open(&path).unwrap().set_times(FileTimes::new().set_accessed(long_ago)).unwrap();
+        assert_eq!(read(&mut open(&path)).unwrap().unwrap(), b"{}\n");
+        assert_eq!(std::fs::metadata(&path).unwrap().accessed().unwrap(), long_ago);
+    }
+
+    #[test]
+    fn a_file_that_was_written_anew_is_told() {
+        let old = "{\"log\":\"the first record\",\"time\":1}\n{\"log\":\"the second\",\"time\":2}\n";
+        assert!(old.len() > 2 * GUARD);
+        let new = old.replace("first", "other").replace("\"time\":2", "\"time\":3");
+        let (longer, shorter) = (format!("{new}{{\"log\":\"a third\"}}\n"), &new[..GUARD]);
+        let hole = format!("{}{{\"log\":\"behind the hole\"}}\n", "\0".repeat(old.len()));
+        let appended = format!("{old}{{}}\n");
+        for (what, then, told) in [
+            ("nothing", old, Some("")),
+            ("appended", &*appended, Some("{}\n")),
+            ("as long", &*new, None),
+            ("longer", &*longer, None),
+            ("shorter", shorter, None),
+            ("empty", "", None),
+            ("behind a hole", &*hole, None),
+        ] {
+            let folder = folder();
+            let path = folder.path().join("log");
+            std::fs::write(&path, old).unwrap();
+            let mut handle = open(&path);
+            let mut first = read(&mut handle).unwrap().unwrap();
+            first.extend(read(&mut handle).unwrap().unwrap());
+            assert_eq!(first, old.as_bytes());
+            std::fs::write(&path, then).unwrap();
+            assert_eq!(read(&mut handle).unwrap().as_deref(), told.map(str::as_bytes), "{what}");
+            if told.is_none() {
+                handle.start_over().unwrap();
+                let mut again = Vec::new();
+                while let Some(bytes @ [_, ..]) = read(&mut handle).unwrap().as_deref() {
+                    again.extend_from_slice(bytes);
+                }
+                assert_eq!(again, then.as_bytes(), "{what}, from the start");
+            }
+        }
+    }
+
+    #[test]
+    fn a_handle_that_was_set_to_a_place_guards_it_too() {
+        let folder = folder();
+        let path = folder.path().join("log");
+        std::fs::write(&path, "{\"log\":\"a\"}\n{\"log\":\"b\"}\n").unwrap();
+        for (offset, place) in [(12, 12), (24, 24), (25, 24)] {
+            let mut handle = open(&path);
+            assert_eq!(handle.skip_to(offset).unwrap(), offset == place);
+            handle.guard().unwrap();
+            assert_eq!(handle.offset, place);
+            std::fs::write(&path, "{\"log\":\"A\"}\n{\"log\":\"B\"}\n").unwrap();
+            assert_eq!(read(&mut handle).unwrap(), None);
+            std::fs::write(&path, "{\"log\":\"a\"}\n{\"log\":\"b\"}\n").unwrap();
+        }
+    }
+
+    #[test]
+    fn nothing_behind_the_end_is_read() {
+        let folder = folder();
+        let path = folder.path().join("log");
+        std::fs::write(&path, "{0123456789}\n").unwrap();
+        let mut handle = open(&path);
+        handle.end = Some(5);
+        assert_eq!(read(&mut handle).unwrap().unwrap(), b"{0123");
+        assert_eq!(read(&mut handle).unwrap().unwrap(), b"");
+    }
+
+    #[test]
+    fn a_hole_is_stepped_over_to_what_was_written_behind_it() {
+        let folder = folder();
+        let path = folder.path().join("log");
+        let file = File::create(&path).unwrap();
+        file.write_all_at(b"{}\n", 1 << 20).unwrap();
+        let mut handle = open(&path);
+        assert!(handle.begins_with_a_hole());
+        handle.start_over().unwrap();
+        // The rest of the block that the record lies in are NULs as well.
+        assert!(handle.offset > (1 << 20) - (1 << 16) && handle.offset <= 1 << 20);
+        assert_eq!(read(&mut handle).unwrap().map(|bytes| bytes.len().min(3)), Some(3));
+        std::fs::write(&path, "\0{}\n").unwrap();
+        assert!(!open(&path).begins_with_a_hole());
+    }
+
+    #[test]
+    fn what_is_no_log_is_not_opened() {
+        let folder = folder();
+        let (path, link) = (folder.path().join("log"), folder.path().join("link"));
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        for (bytes, format, is_log) in [
+            (&b"{}"[..], Format::JsonFile, true),
+            (b"", Format::JsonFile, true),
+            (b"\0\0{}", Format::JsonFile, true),
+            (b"root:x:0:0", Format::JsonFile, false),
+            (b"\0\0\0\x05", Format::Local, true),
+            (b"", Format::Local, true),
+            (b"{}", Format::Local, false),
+        ] {
+            std::fs::write(&path, bytes).unwrap();
+            assert_eq!(Handle::open(&path, format).is_ok(), is_log, "{format:?} {}", bytes.escape_ascii());
+            assert!(Handle::open(&link, format).is_err());
+        }
+        assert!(Handle::open(folder.path(), Format::JsonFile).is_err());
+    }
+
+    fn compressed(log: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(log).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn a_file_and_what_was_made_of_it_have_one_fingerprint_and_others_have_others() {
+        let folder = folder();
+        let fingerprint = |name: &str, bytes: &[u8]| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            open(&path).fingerprint()
+        };
+        let line = |length: usize| [b"{", &*vec![b'x'; length], b"}\n"].concat();
+        let mut seen = Vec::new();
+        for first in [line(0), line(1), line(NEAR), line(FAR - 3), b"{\0}\n".to_vec()] {
+            let log = [&*first, b"{more}\n"].concat();
+            let plain = fingerprint("log", &log);
+            assert!(plain.is_some_and(|plain| !seen.contains(&plain)));
+            seen.extend(plain);
+            assert_eq!(fingerprint("log.1", &first), plain, "before there was more");
+            assert_eq!(fingerprint("log.2.gz", &compressed(&log)), plain, "compressed");
+        }
+        for none in [&b""[..], b"{no end", &line(FAR)] {
+            assert_eq!(fingerprint("log", none), None);
+            assert_eq!(fingerprint("log.gz", &compressed(none)), None);
+        }
+        assert_eq!(fingerprint("log.gz", b"{}\n"), None, "not compressed at all");
+    }
+
+    #[test]
+    fn a_fingerprint_comes_with_the_first_record_and_stays() {
+        let folder = folder();
+        let path = folder.path().join("log");
+        std::fs::write(&path, "{half").unwrap();
+        let handle = open(&path);
+        assert_eq!(handle.fingerprint(), None);
+        std::fs::write(&path, "{half of it}\n").unwrap();
+        let fingerprint = handle.fingerprint();
+        assert_eq!(fingerprint, open(&path).fingerprint());
+        assert!(fingerprint.is_some());
+        std::fs::write(&path, "{another}\n").unwrap();
+        assert_eq!(handle.fingerprint(), fingerprint);
+    }
+
+    /// What happens to a file while it is read.
+    #[derive(Clone, Debug)]
+    enum Act {
+        Append(usize),
+        /// Truncates it and writes so many records.
+        Rewrite(usize),
+        Read,
+    }
+
+    proptest! {
+        /// The model is the file itself: what was read since it was last written anew is what lies in it.
+        #[test]
+        fn what_is_read_is_what_lies_there_and_other_bytes_are_told(
+            acts in prop::collection::vec(
+                prop_oneof![
+                    3 => (1..4_usize).prop_map(Act::Append),
+                    1 => (0..6_usize).prop_map(Act::Rewrite),
+                    4 => Just(Act::Read),
+                ],
+                1..40,
+            ),
+        ) {
+            let folder = folder();
+            let path = folder.path().join("log");
+            let (mut log, mut count) = (Vec::new(), 0);
+            // No two of them are alike, nor are as many bytes as are guarded, wherever they begin.
+            let mut more = |log: &mut Vec<u8>, records: usize| {
+                for _ in 0..records {
+                    count += 1;
+                    log.extend(format!("{{{count:020}}}\n").bytes());
+                }
+            };
+            more(&mut log, 1);
+            std::fs::write(&path, &log).unwrap();
+            let mut handle = open(&path);
+            let (mut taken, mut is_rewritten) = (Vec::new(), false);
+            for act in acts {
+                match act {
+                    Act::Append(records) => more(&mut log, records),
+                    Act::Rewrite(records) => {
+                        log.clear();
+                        more(&mut log, records);
+                        is_rewritten |= !taken.is_empty();
+                    }
+                    Act::Read => match read(&mut handle).unwrap() {
+                        Some(bytes) => {
+                            prop_assert!(!is_rewritten);
+                            prop_assert_eq!(bytes.len(), 64.min(log.len() - taken.len()));
+                            taken.extend(bytes);
+                            prop_assert!(log.starts_with(&taken));
+                        }
+                        None => {
+                            prop_assert!(is_rewritten);
+                            handle.start_over().unwrap();
+                            (taken, is_rewritten) = (Vec::new(), false);
+                        }
+                    },
+                }
+                // In place, as the engine's rotation does not and `truncate` does.
+                std::fs::write(&path, &log).unwrap();
+            }
+        }
+    }
+}

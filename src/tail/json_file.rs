@@ -22,6 +22,8 @@ const TIME: &[u8] = b"\"time\":\"";
 const STDOUT: &[u8] = b"\",\"stream\":\"stdout\",";
 const STDERR: &[u8] = b"\",\"stream\":\"stderr\",";
 const ATTRS: &[u8] = b"\"attrs\":{";
+/// The engine writes no longer record: 16 KiB, each byte escaped to six, and attributes.
+pub(super) const LONGEST: usize = 4 * 1024 * 1024;
 /// `"time":"` and the end `"}` around a time with nine digits.
 const FULL_TIME: usize = TIME.len() + crate::time::WRITTEN + 2;
 
@@ -297,7 +299,75 @@ mod tests {
         assert!(decode(&line[at..], &mut Reader::default()).is_some());
     }
 
+    /// A message as the driver escapes it, and what it stands for then: a byte that is no UTF-8 becomes U+FFFD, each one.
+    fn as_the_driver_writes(message: &[u8]) -> (String, String) {
+        let (mut escaped, mut meant) = (String::new(), String::new());
+        for chunk in message.utf8_chunks() {
+            for character in chunk.valid().chars() {
+                match character {
+                    '"' | '\\' => escaped.extend(['\\', character]),
+                    '\n' => escaped.push_str("\\n"),
+                    '\r' => escaped.push_str("\\r"),
+                    '\0'..' ' | '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                        escaped.push_str(&format!("\\u{:04x}", u32::from(character)));
+                    }
+                    _ => escaped.push(character),
+                }
+            }
+            meant.push_str(chunk.valid());
+            escaped.push_str(&r"\ufffd".repeat(chunk.invalid().len()));
+            meant.push_str(&"\u{fffd}".repeat(chunk.invalid().len()));
+        }
+        (escaped, meant)
+    }
+
+    fn is_read_as_the_driver_means_it(message: &[u8]) {
+        let (escaped, meant) = as_the_driver_writes(message);
+        let record = format!(r#"{{"log":"{escaped}","stream":"stderr","time":"2026-11-20T23:00:53.5Z"}}"#);
+        // Without a library: what the driver writes has to be taken the short way.
+        let piece = quick(record.as_bytes(), &mut Reader::default()).unwrap();
+        let mut text = Vec::new();
+        json::unescape(&piece.text, &mut text);
+        assert_eq!(String::from_utf8(text).unwrap(), meant.strip_suffix('\n').unwrap_or(&meant));
+        assert_eq!(piece.complete, message.ends_with(b"\n"));
+        assert_eq!(piece.encoding == Encoding::Plain, !piece.text.contains(&b'\\'));
+    }
+
+    #[test]
+    fn every_byte_is_read_as_the_driver_escapes_it() {
+        for byte in 0..=u8::MAX {
+            for message in
+                [&[byte][..], &[byte, b'\n'], &[b'a', byte, b'b', b'\n'], &[b'\\', byte], &[byte, byte, b'\n']]
+            {
+                is_read_as_the_driver_means_it(message);
+            }
+        }
+        // Each place in the words that are compared at once.
+        for at in 0..70 {
+            for special in ["\"", "\\", "\u{1f}", "\u{7f}", "\u{2028}", "\u{2029}", "\u{fffd}", "😀"] {
+                is_read_as_the_driver_means_it(
+                    format!("{}{special}{}\n", "a".repeat(at), "b".repeat(70 - at)).as_bytes(),
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_character_that_takes_more_than_one_byte_is_read() {
+        for character in ('\u{80}'..=char::MAX).step_by(7).chain(['\u{d7ff}', '\u{e000}', '\u{ffff}', char::MAX]) {
+            is_read_as_the_driver_means_it(format!("{character}\n").as_bytes());
+        }
+    }
+
     proptest! {
+        #[test]
+        fn any_message_is_read_as_the_driver_means_it(message in prop::collection::vec(
+            prop_oneof![4 => any::<u8>(), 1 => Just(b'\\'), 1 => Just(b'"'), 1 => Just(b'\n'), 2 => Just(0xe2), 1 => Just(0x80)],
+            0..100,
+        )) {
+            is_read_as_the_driver_means_it(&message);
+        }
+
         /// The oracle is `serde_json`: what both take must mean the same, and what the driver can write must be taken.
         #[test]
         fn agrees_with_a_json_library(message in "(?s).{0,80}", newline: bool, attrs: bool, nanos in 0..i64::MAX) {

@@ -71,7 +71,8 @@ pub(super) fn decode(record: &[u8]) -> Option<Piece<'_>> {
             (2, Value::Number(nanos)) => time = nanos.cast_signed(),
             (3, Value::Bytes(line)) => text = line,
             (4, Value::Number(is)) => partial = is != 0,
-            (5, Value::Bytes(metadata)) => last = is_last(metadata)?,
+            // A second one is merged into the first.
+            (5, Value::Bytes(metadata)) => last = is_last(metadata, last)?,
             (1..=5, _) => return None,
             // Attributes, and what later versions may add.
             _ => {}
@@ -81,13 +82,16 @@ pub(super) fn decode(record: &[u8]) -> Option<Piece<'_>> {
     Some(Piece { time: Timestamp(time), stream: stream?, text: Cow::Borrowed(text), encoding: Encoding::Raw, complete })
 }
 
-/// Of `PartialLogEntryMetadata`, whether it is that of a line's last piece.
-fn is_last(metadata: &[u8]) -> Option<bool> {
+/// Of `PartialLogEntryMetadata`, whether it is that of a line's last piece; `last` where it does not say.
+fn is_last(metadata: &[u8], mut last: bool) -> Option<bool> {
     let mut fields = Entry { rest: metadata };
-    let mut last = false;
     while let Some(field) = fields.next()? {
-        if let (1, Value::Number(is)) = field {
-            last = is != 0;
+        match field {
+            (1, Value::Number(is)) => last = is != 0,
+            (2, Value::Bytes(id)) if std::str::from_utf8(id).is_ok() => {}
+            (3, Value::Number(_)) => {}
+            (1..=3, _) => return None,
+            _ => {}
         }
     }
     Some(last)
@@ -108,11 +112,11 @@ enum Value<'a> {
 impl<'a> Entry<'a> {
     /// `Some(None)` at the end, `None` when these bytes are no message.
     #[inline]
-    fn next(&mut self) -> Option<Option<(u64, Value<'a>)>> {
+    fn next(&mut self) -> Option<Option<(u32, Value<'a>)>> {
         if self.rest.is_empty() {
             return Some(None);
         }
-        let tag = self.varint()?;
+        let tag = u32::try_from(self.varint()?).ok()?;
         let value = match tag & 7 {
             0 => Value::Number(self.varint()?),
             1 => self.take(8).map(|_| Value::Fixed)?,
@@ -151,5 +155,148 @@ impl<'a> Entry<'a> {
         let (taken, rest) = self.rest.split_at_checked(length)?;
         self.rest = rest;
         Some(taken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fuzzing::{LogEntry, PartialLogEntryMetadata, framed, local_record};
+    use super::*;
+    use proptest::prelude::*;
+    use prost::Message;
+
+    /// `stream time complete text`, of what stands between the lengths.
+    fn read(entry: &[u8]) -> Option<String> {
+        let record = framed(entry);
+        assert_eq!(frame(&record), Frame::Whole(record.len()));
+        let piece = decode(&record)?;
+        assert_eq!(piece.encoding, Encoding::Raw);
+        let text = piece.text.escape_ascii();
+        Some(format!("{} {} {} {text}", piece.stream.name(), piece.time.0, piece.complete))
+    }
+
+    const STDOUT: &[u8] = b"\x0a\x06stdout";
+
+    #[test]
+    fn every_form_of_an_entry_is_read() {
+        for (fields, told) in [
+            (&b""[..], "stdout 0 true "),
+            (b"\x10\x07\x1a\x02hi", "stdout 7 true hi"),
+            (b"\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "stdout -1 true "),
+            (b"\x1a\x02\xff\n", "stdout 0 true \\xff\\n"),
+            (b"\x20\x01", "stdout 0 false "),
+            (b"\x20\x01\x2a\x02\x18\x01", "stdout 0 false "),
+            (b"\x20\x01\x2a\x02\x08\x01", "stdout 0 true "),
+            // The last of a field counts, and messages are merged.
+            (b"\x10\x07\x10\x08\x0a\x06stderr", "stderr 8 true "),
+            (b"\x20\x01\x2a\x02\x08\x01\x2a\x02\x18\x02", "stdout 0 true "),
+            (b"\x20\x01\x2a\x02\x08\x01\x2a\x02\x08\x00", "stdout 0 false "),
+            // Attributes, and what nobody knows yet.
+            (b"\x32\x05\x0a\x01k\x12\x01\x3d\x01\x02\x03\x04\x41\x01\x02\x03\x04\x05\x06\x07\x08", "stdout 0 true "),
+        ] {
+            let entry = [STDOUT, fields].concat();
+            assert_eq!(read(&entry).as_deref(), Some(told), "{}", entry.escape_ascii());
+            local_record(&entry);
+        }
+    }
+
+    #[test]
+    fn what_is_no_entry_is_refused() {
+        for entry in [
+            &b"\x10\x07"[..],
+            b"\x0a\x06stdin!",
+            b"\x0a\x07stdout",
+            b"\x08\x06",
+            b"\x0a\x06stdout\x12\x01a",
+            b"\x0a\x06stdout\x18\x01",
+            b"\x0a\x06stdout\x10",
+            b"\x0a\x06stdout\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02",
+            b"\x0a\x06stdout\x10\x80\x80\x80\x80\x80\x80\x80\x80\x80\x81\x00",
+            b"\x0a\x06stdout\x00\x00",
+            b"\x0a\x06stdout\x39\x01",
+            b"\x0a\x06stdout\x3b\x3c",
+            // A field whose number is too large.
+            b"\x0a\x06stdout\x80\x80\x80\x80\x10\x00",
+            // What tells of a piece, with a field of another kind, or an ID that is no text.
+            b"\x0a\x06stdout\x2a\x02\x0a\x00",
+            b"\x0a\x06stdout\x2a\x03\x12\x01\xff",
+        ] {
+            assert_eq!(read(entry), None, "{}", entry.escape_ascii());
+            local_record(entry);
+        }
+    }
+
+    #[test]
+    fn a_frame_is_told_by_its_two_lengths() {
+        let record = framed(b"entry");
+        for length in 0..record.len() {
+            assert_eq!(frame(&record[..length]), Frame::Part, "{length}");
+        }
+        let more = [&*record, b"more"].concat();
+        assert_eq!(frame(&more), Frame::Whole(record.len()));
+        for (broken, what) in [
+            (&[0, 0, 0, 0, 0, 0, 0, 0][..], "an empty entry"),
+            (&[0, 0, 0, 1, b'a', 0, 0, 0, 2], "two lengths"),
+            (&[0, 0x0f, 0x42, 0x41], "a byte too many"),
+            (b"text", "none"),
+        ] {
+            assert_eq!(frame(broken), Frame::Broken, "{what}");
+        }
+        assert_eq!(frame(&[0, 0x0f, 0x42, 0x40]), Frame::Part);
+        assert_eq!(length(&[0, 0x0f, 0x42, 0x40]), Some(LONGEST));
+    }
+
+    fn entries() -> impl Strategy<Value = LogEntry> {
+        let metadata = (any::<bool>(), "[0-9a-f]{0,64}", any::<i32>());
+        let metadata = metadata.prop_map(|(last, id, ordinal)| PartialLogEntryMetadata { last, id, ordinal });
+        let line = prop::collection::vec(any::<u8>(), 0..200);
+        (any::<bool>(), any::<i64>(), line, any::<bool>(), prop::option::of(metadata)).prop_map(
+            |(stderr, time_nano, line, partial, partial_log_metadata)| {
+                let source = if stderr { "stderr" } else { "stdout" }.to_owned();
+                LogEntry { source, time_nano, line, partial, partial_log_metadata }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_library_writes_is_read_as_it_was(entry in entries()) {
+            let record = framed(&entry.encode_to_vec());
+            let (ours, theirs) = (decode(&record).unwrap(), entry.piece());
+            prop_assert_eq!((ours.time, ours.stream, ours.complete), (theirs.time, theirs.stream, theirs.complete));
+            prop_assert_eq!(ours.text, theirs.text);
+        }
+
+        #[test]
+        fn what_is_read_a_library_reads_as_well(
+            entry in entries(),
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+            cut: prop::sample::Index,
+        ) {
+            let mut bytes = entry.encode_to_vec();
+            for (at, byte) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = byte;
+            }
+            local_record(&bytes);
+            local_record(&bytes[..cut.index(bytes.len())]);
+        }
+
+        #[test]
+        fn behind_garbage_the_next_record_is_found(
+            garbage in prop::collection::vec(1..=255_u8, 0..40),
+            entry in entries(),
+            torn: prop::sample::Index,
+        ) {
+            let record = framed(&entry.encode_to_vec());
+            let log = [&garbage[..], &record].concat();
+            prop_assert_eq!(find(&log), Some(garbage.len()));
+            prop_assert_eq!(find(&log[..log.len() - 1]), None);
+            // Half a record, as a full disk leaves it. If it lacked its second length alone, that of the next one would do.
+            let next = framed(&LogEntry { source: "stdout".to_owned(), ..LogEntry::default() }.encode_to_vec());
+            prop_assume!(record.len() != next.len());
+            let half = torn.index(record.len());
+            prop_assert_eq!(find(&[&record[..half], &next].concat()), Some(half));
+        }
     }
 }

@@ -9,6 +9,8 @@
 mod block;
 mod file;
 mod format;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod handle;
 mod json_file;
 mod local;

@@ -26,6 +26,9 @@ const PIECE: usize = 16 * 1024;
 /// A record is a piece and its time; with attributes and room to spare. More is no frame.
 const LONGEST_FRAME: usize = 4 * 1024 * 1024;
 const HEADER: usize = 8;
+/// Of a terminal's line that has no end yet, more than this is taken as far as its pieces are whole. A piece is at most
+/// three times as long as it was, when all of it is no UTF-8.
+const LONG: usize = 8 * PIECE;
 
 /// One container's log over the API.
 pub struct Frames {
@@ -35,8 +38,10 @@ pub struct Frames {
     is_tty: Option<bool>,
     joiner: Joiner,
     clock: Clock,
-    /// The start of a frame, or of a terminal's line.
+    /// The start of a frame, or of a terminal's line, ...
     rest: Vec<u8>,
+    /// ... of which some pieces were taken before.
+    is_cut: bool,
     /// Of the lines up to a position, those before this one are not wanted.
     first: Option<(Cursor, Resume)>,
     records: u64,
@@ -93,6 +98,17 @@ pub struct Wanted {
     pub tail: Option<u64>,
 }
 
+/// How the bytes of a terminal's line end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ends {
+    /// At its newline.
+    InNewline,
+    /// Where the body does.
+    Here,
+    /// More of it follows.
+    Later,
+}
+
 /// Why a body cannot be read on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -121,6 +137,7 @@ impl Frames {
             joiner: Joiner::new(max_line_size, window),
             clock: Clock::default(),
             rest: Vec::new(),
+            is_cut: false,
             first: None,
             records: 0,
             known: 0,
@@ -153,7 +170,7 @@ impl Frames {
     /// A new body follows, of a request from its [`Resume::since`] on.
     pub fn resume(&mut self, position: Resume) {
         self.rest.clear();
-        (self.is_tty, self.failed) = (None, None);
+        (self.is_cut, self.is_tty, self.failed) = (false, None, None);
         (self.newest, self.line, self.other) = (None, None, None);
         (self.seam, self.known) = (None, self.records);
         // Where nothing is left out there is nothing to be said against earlier times.
@@ -177,8 +194,11 @@ impl Frames {
         self.newest
     }
 
-    /// Takes a chunk.
-    pub fn push(&mut self, chunk: &[u8]) -> Result<Option<Item>, Error> {
+    /// Takes a chunk: what came of it, and whether the body can be read on behind that.
+    pub fn push(&mut self, chunk: &[u8]) -> (Option<Item>, Result<(), Error>) {
+        if chunk.is_empty() {
+            return (None, Ok(()));
+        }
         self.rest.extend_from_slice(chunk);
         let bytes = std::mem::take(&mut self.rest);
         // A terminal's bytes start with a year, a frame with a number below four.
@@ -187,19 +207,7 @@ impl Frames {
         let taken = if is_tty { self.lines(&bytes, &mut batch) } else { self.frames(&bytes, &mut batch) };
         self.rest.extend_from_slice(&bytes[taken..]);
         batch.bytes = bytes;
-        match (self.hand_out(batch), self.failed.take()) {
-            (None, Some(error)) => Err(error),
-            // Told by `failure`, behind the lines before it.
-            (item, error) => {
-                self.failed = error;
-                Ok(item)
-            }
-        }
-    }
-
-    /// What ended the body behind the last item.
-    pub fn failure(&mut self) -> Option<Error> {
-        self.failed.take()
+        (self.hand_out(batch), self.failed.take().map_or(Ok(()), Err))
     }
 
     /// The body has come to its end, and the line to be found again has not.
@@ -212,7 +220,7 @@ impl Frames {
         let mut batch = Batch::new(self.key, self.route, Vec::new(), Vec::new());
         let bytes = std::mem::take(&mut self.rest);
         if self.is_tty == Some(true) && bytes.len() > WRITTEN {
-            self.line(&bytes, 0, false, &mut batch);
+            self.line(&bytes, 0, Ends::Here, &mut batch);
         }
         batch.bytes = bytes;
         self.joiner.flush_all(&mut Sheet::of(&mut batch));
@@ -326,26 +334,32 @@ impl Frames {
     fn lines(&mut self, bytes: &[u8], batch: &mut Batch) -> usize {
         let mut from = 0;
         for newline in memchr::memchr_iter(b'\n', bytes) {
-            self.line(&bytes[from..newline], from, true, batch);
+            self.line(&bytes[from..newline], from, Ends::InNewline, batch);
             from = newline + 1;
         }
-        if bytes.len() - from > LONGEST_FRAME {
-            self.line(&bytes[from..], from, false, batch);
-            from = bytes.len();
+        if bytes.len() - from > LONG {
+            from = self.line(&bytes[from..], from, Ends::Later, batch);
         }
         from
     }
 
-    /// A line of a terminal. One that was cut has the time again before each further piece.
-    fn line(&mut self, line: &[u8], mut at: usize, complete: bool, batch: &mut Batch) {
-        let (mut rest, mut is_cut) = (line, false);
+    /// A line of a terminal, or as much of it as is there; returns where what was not taken begins. A line that was cut has
+    /// the time again before each further piece.
+    fn line(&mut self, line: &[u8], mut at: usize, ends: Ends, batch: &mut Batch) -> usize {
+        let (mut rest, mut is_cut) = (line, std::mem::take(&mut self.is_cut));
+        let complete = ends == Ends::InNewline;
         loop {
             let Some((time, message)) = self.split_time(rest) else {
-                return self.corrupt(rest.len(), batch);
+                self.corrupt(rest.len(), batch);
+                return at + rest.len();
             };
-            self.records += 1;
             // A piece is longer than the buffer it came from when bytes that are no UTF-8 were replaced in it.
             let again = message.get(PIECE..).and_then(|behind| memmem::find(behind, &rest[..=WRITTEN]));
+            if again.is_none() && ends == Ends::Later && rest.len() <= LONGEST_FRAME {
+                self.is_cut = is_cut;
+                return at;
+            }
+            self.records += 1;
             let (end, is_complete) = match again {
                 Some(end) => (PIECE + end, false),
                 None if is_cut => self.end_of_last(message).map_or((message.len(), complete), |end| (end, true)),
@@ -354,10 +368,10 @@ impl Frames {
             is_cut = again.is_some();
             let (text, behind) = message.split_at(end);
             self.piece(Record { time, stream: Stream::Stdout, is_complete }, text, at + WRITTEN + 1, batch);
-            if behind.is_empty() {
-                return;
-            }
             at += rest.len() - behind.len();
+            if behind.is_empty() {
+                return at;
+            }
             rest = behind;
         }
     }
@@ -514,6 +528,12 @@ mod tests {
         Frames::new(Key(1), Route::Stream, Window::default(), 1 << 20)
     }
 
+    fn pushed(log: &mut Frames, chunk: &[u8]) -> Option<Item> {
+        let (item, end) = log.push(chunk);
+        end.unwrap();
+        item
+    }
+
     #[test]
     fn frames_become_lines_whole_or_in_pieces() {
         let mut log = frames();
@@ -521,14 +541,15 @@ mod tests {
         body.extend(frame(2, &format!("{} half", at(2))));
         body.extend(frame(1, &format!("{} \n", at(3))));
         body.extend(frame(2, &format!("{} and half\n", at(2))));
-        let items = body.chunks(7).map(|chunk| log.push(chunk).unwrap()).collect::<Vec<_>>();
+        let items = body.chunks(7).map(|chunk| pushed(&mut log, chunk)).collect::<Vec<_>>();
         assert_eq!(told(items), ["1-o0 one", "3-o0 ", "2-e0 halfand half"]);
     }
 
     #[test]
     fn an_error_of_the_engine_is_not_a_line() {
-        let error = frames().push(&frame(3, "Error grabbing logs: gone\n")).unwrap_err();
-        assert_eq!(error.to_string(), "the engine failed to read the log: Error grabbing logs: gone");
+        let (item, end) = frames().push(&frame(3, "Error grabbing logs: gone\n"));
+        assert_eq!(told([item]), [""; 0]);
+        assert_eq!(end.unwrap_err().to_string(), "the engine failed to read the log: Error grabbing logs: gone");
     }
 
     #[test]
@@ -538,14 +559,13 @@ mod tests {
             (b"HTTP/1.1 500".to_vec(), "the log stream is malformed: no frame header where one should be"),
         ] {
             let mut log = frames();
-            let item = log.push(&[frame(1, &format!("{} one\n", at(1))), failure].concat()).unwrap();
+            let (item, end) = log.push(&[frame(1, &format!("{} one\n", at(1))), failure].concat());
             let Some(Item::Lines(batch)) = &item else { panic!("{item:?}") };
             let seen = Seen { time: at(1), ordinal: 0, high: at(1) };
             let resume = Resume { since: Some(before(at(1))), seen: [Some(seen), None] };
             assert_eq!(batch.position, Some(Position { route: Route::Stream, resume, place: None }));
             assert_eq!(told([item]), ["1-o0 one"]);
-            assert_eq!(log.failure().unwrap().to_string(), told_as);
-            assert!(log.failure().is_none());
+            assert_eq!(end.unwrap_err().to_string(), told_as);
         }
     }
 
@@ -554,19 +574,19 @@ mod tests {
         let mut log = frames();
         let (early, late) = (at(20_000_000_000), at(50_000_000_000));
         let body = [frame(2, &format!("{early} half")), frame(1, &format!("{late} one\n"))].concat();
-        let Some(Item::Lines(batch)) = log.push(&body).unwrap() else { panic!() };
+        let Some(Item::Lines(batch)) = pushed(&mut log, &body) else { panic!() };
         let resume = batch.position.unwrap().resume;
         assert_eq!(resume.since, Some(early));
         let mut next = frames();
         next.resume(resume);
         let more = [body, frame(2, &format!("{early} and half\n"))].concat();
-        assert_eq!(told([next.push(&more).unwrap()]), [format!("{}-e0 halfand half", early.0)]);
+        assert_eq!(told([pushed(&mut next, &more)]), [format!("{}-e0 halfand half", early.0)]);
     }
 
     #[test]
     fn what_is_no_frame_is_refused() {
         for body in [&b"HTTP/1.1 500"[..8], &[9, 0, 0, 0, 0, 0, 0, 0], &[1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]] {
-            assert!(matches!(frames().push(body), Err(Error::Malformed(_))), "{body:?}");
+            assert!(matches!(frames().push(body), (None, Err(Error::Malformed(_)))), "{body:?}");
         }
     }
 
@@ -575,9 +595,33 @@ mod tests {
         let mut log = frames();
         let long = "x".repeat(PIECE);
         let body = format!("{t} a\r\n{u} {long}{u} rest\r\n{v} end", t = at(1), u = at(2), v = at(3));
-        let mut items = body.as_bytes().chunks(1000).map(|chunk| log.push(chunk).unwrap()).collect::<Vec<_>>();
+        let mut items = body.as_bytes().chunks(1000).map(|chunk| pushed(&mut log, chunk)).collect::<Vec<_>>();
         items.push(log.flush());
         assert_eq!(told(items), ["1-o0 a\r".to_owned(), format!("2-o0 {long}rest\r"), "3-o0 end".to_owned()]);
+    }
+
+    #[test]
+    fn a_chunk_without_bytes_says_nothing() {
+        let mut log = frames();
+        let body = format!("{} a\r\n", at(1));
+        assert_eq!(told([pushed(&mut log, b""), pushed(&mut log, body.as_bytes())]), ["1-o0 a\r"]);
+    }
+
+    #[test]
+    fn a_terminals_line_may_be_longer_than_what_is_held_of_it() {
+        let (pieces, mut log) = (LONGEST_FRAME / PIECE + 3, frames());
+        let piece = format!("{} {}", at(1), "x".repeat(PIECE));
+        let body = format!("{}{} rest\r{} next\r\n", piece.repeat(pieces), at(1), at(2));
+        let mut lines = Vec::new();
+        for chunk in body.as_bytes().chunks(10_007) {
+            lines.extend(told([pushed(&mut log, chunk)]));
+            assert!(log.rest.len() <= LONG + chunk.len());
+        }
+        let last = lines.pop();
+        assert_eq!(last.as_deref(), Some("2-o0 next\r"));
+        let text: String = lines.iter().map(|line| line.split_once(' ').unwrap().1).collect();
+        assert_eq!((lines.len(), text.len()), (5, pieces * PIECE + "rest\r".len()));
+        assert!(text.ends_with("xrest\r"));
     }
 
     #[test]
@@ -590,7 +634,7 @@ mod tests {
             v = at(3)
         );
         assert_eq!(
-            told([frames().push(body.as_bytes()).unwrap()]),
+            told([pushed(&mut frames(), body.as_bytes())]),
             [
                 format!("1-o0 {long}rest\r"),
                 "2-o0 next\r".to_owned(),
@@ -655,19 +699,16 @@ mod tests {
             let body = body(log, since, tail, is_old);
             let end = end.map_or(body.len(), |end| end.index(body.len() + 1));
             for chunk in body[..end].chunks(50) {
-                let failure = match reader.push(chunk) {
-                    Ok(item) => {
-                        passed = passed.after(&reader, item.as_ref());
-                        items.push(item);
-                        reader.failure()
-                    }
-                    Err(error) => Some(error),
-                };
-                match failure {
-                    None => {}
-                    Some(Error::Apart) => return,
-                    Some(Error::Back) => return passed = passed.from_the_first(),
-                    Some(error) => panic!("{error}"),
+                let (item, end) = reader.push(chunk);
+                if item.is_some() || end.is_ok() {
+                    passed = passed.after(&reader, item.as_ref());
+                    items.push(item);
+                }
+                match end {
+                    Ok(()) => {}
+                    Err(Error::Apart) => return,
+                    Err(Error::Back) => return passed = passed.from_the_first(),
+                    Err(error) => panic!("{error}"),
                 }
             }
             // Where it has nothing of what was written last, that has a time before what was asked for.
@@ -732,19 +773,19 @@ mod tests {
             let body = |since: Option<Timestamp>| {
                 records.iter().filter(|(time, _)| since.is_none_or(|since| *time >= since)).flat_map(|(_, frame)| frame.clone()).collect::<Vec<_>>()
             };
-            let whole = told([frames().push(&body(None)).unwrap()]);
+            let whole = told([pushed(&mut frames(), &body(None))]);
             let (mut reader, mut items) = (frames(), Vec::new());
             for at in breaks {
                 let position = reader.position();
                 reader.resume(position);
                 let body = body(position.since);
                 if !body.is_empty() {
-                    items.push(reader.push(&body[..at.index(body.len())]).unwrap());
+                    items.push(pushed(&mut reader, &body[..at.index(body.len())]));
                 }
             }
             let position = reader.position();
             reader.resume(position);
-            items.push(reader.push(&body(position.since)).unwrap());
+            items.push(pushed(&mut reader, &body(position.since)));
             prop_assert_eq!(told(items), whole);
         }
     }

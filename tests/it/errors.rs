@@ -224,3 +224,40 @@ fn an_engine_that_talks_nonsense_is_refused_in_a_few_words_and_ends_us() {
         assert!(finished.stderr.lines().count() <= 4 && !finished.stderr.contains('\x1b'), "{}", finished.stderr);
     }
 }
+
+#[test]
+fn what_came_before_an_error_of_the_engine_in_a_log_is_shown() {
+    let id = "4".repeat(64);
+    let listed = format!(r#"[{{"Id":"{id}","Names":["/web"],"Image":"busybox","State":"running","Labels":{{}}}}]"#);
+    let inspected = format!(
+        r#"{{"Id":"{id}","Name":"/web","State":{{"Status":"running"}},"Config":{{"Tty":false}},"HostConfig":{{"LogConfig":{{"Type":"journald","Config":{{}}}}}}}}"#
+    );
+    let script = Script::start(move |request: &Request, answer: &mut Answer| {
+        let path = request.path.split('?').next().unwrap();
+        match path {
+            "/_ping" => answer.json(200, "OK"),
+            "/info" => answer.json(200, r#"{"ID":"x","DockerRootDir":"/nowhere"}"#),
+            "/containers/json" => answer.json(200, &listed),
+            "/events" => {
+                answer.begin("application/json");
+                answer.hold();
+            }
+            _ if path.ends_with("/json") => answer.json(200, &inspected),
+            _ if path.ends_with("/logs") => {
+                let frame =
+                    |kind: u8, text: &str| [&[kind, 0, 0, 0, 0, 0, 0, text.len() as u8], text.as_bytes()].concat();
+                let line = frame(1, "2026-11-20T23:00:53.037882171Z the last words\n");
+                answer.begin("application/vnd.docker.multiplexed-stream");
+                answer.chunk(&[line, frame(3, "Error grabbing logs: gone\n")].concat());
+            }
+            _ => answer.json(404, r#"{"message":"not in the script"}"#),
+        }
+    });
+    let finished = run(&[], &["-H", &script.host(), "watch", "--no-follow", "--format", "raw"]);
+    assert_eq!(String::from_utf8_lossy(&finished.stdout), "the last words\n", "{}", finished.stderr);
+    assert!(
+        finished.stderr.contains("the engine failed to read the log: Error grabbing logs: gone"),
+        "{}",
+        finished.stderr
+    );
+}

@@ -1,0 +1,102 @@
+//! What holds of the room's decoders whatever they are given. As [`crate::fuzzing`].
+
+use super::events::{Event, Splitter};
+use crate::fuzzing::{Script, chunks, lengths};
+use serde::de::IgnoredAny;
+use serde_json::Value;
+
+/// A body of events, cut anywhere. The first bytes say where.
+pub fn events(bytes: &[u8]) {
+    let mut script = Script::new(bytes);
+    let cuts = lengths(script.take(4));
+    let body = script.rest();
+    let whole = split([body]);
+    assert_eq!(split(chunks(&cuts, body)), whole, "cut otherwise");
+    let lines = body.split(|byte| *byte == b'\n').map(inside).filter(|line| !line.is_empty());
+    assert_eq!(lines.clone().count(), whole.len(), "one for each line");
+    for (line, event) in lines.zip(&whole) {
+        match event {
+            Ok(event) => agree(line, event),
+            // Garbage is told; what Docker writes is not refused.
+            Err(why) => assert!(!is_dockers(line), "{why}: {}", line.escape_ascii()),
+        }
+    }
+}
+
+/// Events, and errors by their words.
+fn split<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<Result<Event, String>> {
+    let mut splitter = Splitter::default();
+    let mut told = Vec::new();
+    for chunk in chunks {
+        splitter.push(chunk);
+        while let Some(event) = splitter.next() {
+            told.push(event.map_err(|error| error.to_string()));
+        }
+    }
+    told.extend(splitter.rest().map(|event| event.map_err(|error| error.to_string())));
+    told
+}
+
+/// A line without what may stand around the object.
+fn inside(line: &[u8]) -> &[u8] {
+    let line = line.trim_ascii();
+    line.strip_prefix(&[0x1e]).unwrap_or(line).trim_ascii()
+}
+
+/// An object with all that an event of Docker has since API 1.22, each of its kind.
+fn is_dockers(line: &[u8]) -> bool {
+    let Ok(value) = serde_json::from_slice::<Value>(line) else { return false };
+    let (event, actor) = (value.as_object(), value["Actor"].as_object());
+    let attributes = value["Actor"]["Attributes"].as_object();
+    event.is_some_and(|event| event.keys().eq(["Action", "Actor", "Type", "timeNano"]))
+        && actor.is_some_and(|actor| actor.keys().eq(["Attributes", "ID"]))
+        && attributes.is_some_and(|attributes| attributes.values().all(Value::is_string))
+        && [&value["Type"], &value["Action"], &value["Actor"]["ID"]].into_iter().all(Value::is_string)
+        && value["timeNano"].as_i64().is_some_and(|nanos| nanos != 0)
+        // A key that comes twice is one in a map, and an error in an event.
+        && serde_json::to_vec(&value).is_ok_and(|again| again.len() == line.len())
+}
+
+/// An event says what a library finds in its line.
+fn agree(line: &[u8], event: &Event) {
+    assert!(serde_json::from_slice::<IgnoredAny>(line).is_ok(), "no JSON: {}", line.escape_ascii());
+    // In what is passed over there may be what no text can hold.
+    let Ok(value) = serde_json::from_slice::<Value>(line) else { return };
+    let actor = &value["Actor"];
+    // The library takes an array for an object whose fields stand in the order of their declaration.
+    if value.is_array() || actor.is_array() {
+        return;
+    }
+    let text = |name: &str| value[name].as_str();
+    assert_eq!(event.kind, text("Type").unwrap_or("container"));
+    assert_eq!(event.scope, text("scope").unwrap_or("local"));
+    assert_eq!((&*event.status, &*event.from), (text("status").unwrap_or(""), text("from").unwrap_or("")));
+    assert_eq!(event.id, actor["ID"].as_str().or(text("id")).unwrap_or(""));
+    let action = text("Action").unwrap_or(&event.status);
+    let said = [action, &format!("health_status: {}", text("HealthStatus").unwrap_or(""))];
+    match event.action.as_str() {
+        "destroy" | "die" if !said.contains(&&*event.action) => {
+            assert!(matches!(action, "remove" | "died"), "{action}")
+        }
+        other => assert!(said.contains(&other), "{other} of {action}"),
+    }
+    let nanos = value["timeNano"].as_i64().filter(|nanos| *nanos != 0);
+    let seconds = || value["time"].as_i64().and_then(|seconds| seconds.checked_mul(1_000_000_000));
+    assert_eq!(Some(event.time.0), nanos.or_else(seconds));
+    if let Some(theirs) = actor["Attributes"].as_object() {
+        for (name, theirs) in theirs {
+            assert_eq!(event.attributes.get(name).map(String::as_str), theirs.as_str(), "{name}");
+        }
+    }
+    assert_eq!(event.container().is_some(), event.kind == "container");
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fuzzing::tests::try_out;
+
+    #[test]
+    fn events_are_what_a_library_finds_in_a_body_however_it_is_cut() {
+        try_out("events", super::events);
+    }
+}
