@@ -449,7 +449,14 @@ pub fn frames(bytes: &[u8]) {
     let cuts: Vec<usize> = lengths(cuts).into_iter().map(|cut| cut * step).collect();
     assert_eq!(pushed(chunks(&cuts, &body), limit), whole, "cut by {cuts:?}");
     if body.first().is_some_and(|first| !first.is_ascii_digit()) {
-        assert_eq!(whole, frames_plainly(&body, limit));
+        let plainly = frames_plainly(&body, limit);
+        match whole {
+            // It is asked for anew from there, which does not show here.
+            (told, Some(error)) if error == Error::Back.to_string() => {
+                assert!(plainly.0.items.starts_with(&told.items))
+            }
+            whole => assert_eq!(whole, plainly),
+        }
     }
 }
 
@@ -521,11 +528,11 @@ fn frames_plainly(body: &[u8], limit: usize) -> (Told, Option<String>) {
         let stream = match kind {
             _ if [a, b, c] != [0; 3] => Err(Error::Malformed("no frame header where one should be")),
             _ if size > 4 << 20 => Err(Error::Malformed("a frame longer than any record")),
+            4.. => Err(Error::Malformed("a frame of an unknown type")),
             _ if behind.len() < size => break,
             0 | 1 => Ok(Stream::Stdout),
             2 => Ok(Stream::Stderr),
             3 => Err(Error::Engine(String::from_utf8_lossy(&behind[..size]).trim_end().to_owned())),
-            _ => Err(Error::Malformed("a frame of an unknown type")),
         };
         let stream = match stream {
             Ok(stream) => stream,

@@ -276,7 +276,8 @@ impl Frames {
     }
 
     fn corrupt(&mut self, size: usize, batch: &mut Batch) {
-        if self.seam.is_none() {
+        // Behind a failure all comes again.
+        if self.seam.is_none() && self.failed.is_none() {
             self.joiner.gap(Reason::Corrupt, Some(size as u64), &mut Sheet::of(batch));
         }
     }
