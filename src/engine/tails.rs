@@ -134,24 +134,7 @@ impl Tails {
 
     /// Follows a container from now on. Held, nothing of it is read before [`Tails::admit`].
     pub(super) fn add(&mut self, container: &Arc<Container>, start: Start, position: Option<Position>, is_held: bool) {
-        let key = Key(self.next_key);
-        self.next_key += 1;
-        self.ids.insert(key, container.id.clone());
-        self.queue.push([Item::Meet(key, Arc::clone(container))]);
-        let held = is_held.then(Held::default);
-        let (met, is_up) = (Timestamp::now(), container.is_up());
-        let tail = Tail {
-            key,
-            start,
-            position,
-            met,
-            is_up,
-            is_paused: Arc::new(AtomicBool::new(is_paused(container))),
-            has_died: false,
-            by: By::Nobody,
-            held,
-        };
-        self.tails.insert(container.id.clone(), tail);
+        let (key, met) = self.meet(container, start, position, is_held);
         if self.once {
             return self.waiting.push_back(container.id.clone());
         }
@@ -172,6 +155,43 @@ impl Tails {
         if !container.is_up() && container.state != "created" {
             self.end(&container.id, Vec::new());
         }
+    }
+
+    /// Gives it a key and introduces it; when that was.
+    fn meet(
+        &mut self,
+        container: &Arc<Container>,
+        start: Start,
+        position: Option<Position>,
+        is_held: bool,
+    ) -> (Key, Timestamp) {
+        let key = Key(self.next_key);
+        self.next_key += 1;
+        self.ids.insert(key, container.id.clone());
+        self.queue.push([Item::Meet(key, Arc::clone(container))]);
+        let held = is_held.then(Held::default);
+        let (met, is_up) = (Timestamp::now(), container.is_up());
+        let tail = Tail {
+            key,
+            start,
+            position,
+            met,
+            is_up,
+            is_paused: Arc::new(AtomicBool::new(is_paused(container))),
+            has_died: false,
+            by: By::Nobody,
+            held,
+        };
+        self.tails.insert(container.id.clone(), tail);
+        (key, met)
+    }
+
+    /// Reads a container of which nothing is left but its open log.
+    pub(super) fn claim(&mut self, container: &Arc<Container>) {
+        self.meet(container, Start::All, None, false);
+        self.read_file(&container.id, false);
+        self.down(&container.id, None, None);
+        self.gone(&container.id);
     }
 
     /// Nothing is wanted of this container.
@@ -343,6 +363,8 @@ impl Tails {
                 "no descriptors are left (ulimit -n): some files wait to be opened until others are read to their end",
             ),
             Report::Refused(key, error, resume, then) => self.refused(key, &error, resume, then),
+            // Whether it is wanted is not decided here.
+            Report::Unclaimed(_) => {}
         }
     }
 

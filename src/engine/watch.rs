@@ -164,6 +164,8 @@ struct Watch {
     positions: Option<Positions>,
     /// Questions to the engine about single containers.
     questions: JoinSet<Answer>,
+    /// IDs of those that came and went while nobody told of them.
+    claimed: HashSet<String>,
     /// IDs that pass the filters which only the engine can evaluate, where there are such.
     passing: Option<HashSet<String>>,
     /// When we came: what is found later was made or started since.
@@ -216,6 +218,7 @@ impl Watch {
             tails,
             positions,
             questions: JoinSet::new(),
+            claimed: HashSet::new(),
             passing: None,
             began: Timestamp::now(),
             is_first: true,
@@ -243,7 +246,10 @@ impl Watch {
                     self.tails.finish_all();
                 }
                 Some(said) = next(&mut news) => self.apply(said),
-                Some(report) = self.reports.recv() => self.tails.hear(report),
+                Some(report) = self.reports.recv() => match report {
+                    Report::Unclaimed(container) => self.claim(*container),
+                    report => self.tails.hear(report),
+                },
                 Some(()) = self.tails.next_ended() => {}
                 Some(Ok(answer)) = self.questions.join_next() => self.hear(answer),
             }
@@ -290,6 +296,8 @@ impl Watch {
                 self.passing = passing.map(HashSet::from_iter);
                 self.discovery.listing(containers, Instant::now(), at)
             }
+            // All there was of it has been read.
+            News::Event(event) if self.claimed.contains(&event.id) => return,
             News::Event(event) => self.discovery.event(&event, Instant::now()),
             News::Lost(error) => {
                 if !std::mem::replace(&mut self.told_lost, true) {
@@ -318,6 +326,19 @@ impl Watch {
         if !doubted.is_empty() {
             self.ask_runs(doubted);
         }
+    }
+
+    /// No event and no listing has told of this container, which is gone; its log is at hand.
+    fn claim(&mut self, container: Container) {
+        let is_known = self.tails.has(&container.id) || self.discovery.container(&container.id).is_some();
+        if is_known || !self.selector.matches(&container) {
+            return self.tails.ignore(&container.id);
+        }
+        if self.passing.is_some() {
+            tracing::warn!(name = container.name, "cannot tell whether it matches; it is followed");
+        }
+        self.claimed.insert(container.id.clone());
+        self.tails.claim(&Arc::new(container));
     }
 
     fn found(&mut self, container: &Arc<Container>) {

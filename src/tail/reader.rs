@@ -11,6 +11,7 @@ use super::partial::Window;
 use super::scout::Scout;
 use super::watcher::{Happening, Watch, Watcher};
 use crate::batch::{Item, Key};
+use crate::container::Container;
 use crate::position::{Position, Resume};
 use crate::queue::Queue;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
@@ -95,6 +96,9 @@ pub enum Report {
     NoWatches,
     /// There are no descriptors left: files wait to be opened until there are.
     NoDescriptors,
+    /// This container came and went, and nobody asked for it. Its log is still open, for a [`Command::Follow`] that comes
+    /// soon.
+    Unclaimed(Box<Container>),
 }
 
 /// Wakes the reader.
@@ -595,7 +599,9 @@ impl Reader {
 
     /// Asks the file system about everything that is followed.
     fn look(&mut self) {
-        self.scout.expire(&self.watcher, Instant::now());
+        for container in self.scout.expire(&self.watcher, Instant::now()) {
+            (self.report)(Report::Unclaimed(Box::new(container)));
+        }
         let keys: Vec<Key> = self.logs.iter().filter(|(_, entry)| !entry.is_ready).map(|(key, _)| *key).collect();
         self.unwatched = self.logs.values().filter(|entry| entry.watch.is_none() && entry.log.is_open()).count();
         self.starved = 0;

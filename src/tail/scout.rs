@@ -3,19 +3,27 @@
 //! In: what inotify says of the folder that holds them all. Out: a watch and perhaps an open log file, for when the
 //! container is asked for. Called by [`super::reader`]. The engine makes the folder before it tells of the container, and
 //! on a busy machine a container of a few milliseconds may be gone by the time its event is read: an open handle is not.
+//! Where the event never comes, the engine's own file beside the log says who it was (moby `container/container.go`,
+//! `config.v2.json`).
 
 use super::format::{Spot, inner_folder, is_log_name};
 use super::handle::Handle;
 use super::watcher::{Watch, Watcher};
-use std::collections::HashMap;
+use crate::container::{Container, short};
+use serde::Deserialize;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Read;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// Whoever is not asked for by then was never wanted, or its event is lost and a listing will tell of it.
+/// Whoever is not asked for by then is not told of any more: its event is lost. What is still there a listing will tell.
 const KEPT: Duration = Duration::from_secs(60);
-/// Descriptors for such as nobody asks for.
-const MOST: usize = 256;
+/// So many are held at once.
+const MOST: usize = 1024;
+/// The engine's description of a container is shorter than this but for huge labels.
+const DESCRIPTION: u64 = 1024 * 1024;
 
 #[derive(Default)]
 pub(super) struct Scout {
@@ -30,8 +38,11 @@ pub(super) struct Found {
     pub(super) watch: Option<Watch>,
     pub(super) watched: PathBuf,
     pub(super) log: Option<(Spot, Handle)>,
+    /// What the engine has written down of it.
+    description: Option<File>,
     folder: PathBuf,
     since: Instant,
+    is_told: bool,
 }
 
 impl Scout {
@@ -59,10 +70,22 @@ impl Scout {
             return true;
         }
         let Some((_, root)) = self.root.as_ref().filter(|(of_root, _)| *of_root == watch) else { return false };
-        if let Some(id) = name.to_str().filter(|name| is_id(name) && self.found.len() < MOST) {
+        if let Some(id) = name.to_str().filter(|name| is_id(name)) {
+            if self.found.len() >= MOST {
+                tracing::warn!(id, "too many new containers that the engine has not told of");
+                return true;
+            }
             let folder = root.join(id);
             let Some(watch) = watcher.add(&folder).ok().filter(|watch| !is_taken(*watch)) else { return true };
-            let found = Found { watch: Some(watch), watched: folder.clone(), log: None, folder, since: Instant::now() };
+            let found = Found {
+                watch: Some(watch),
+                watched: folder.clone(),
+                log: None,
+                description: None,
+                folder,
+                since: Instant::now(),
+                is_told: false,
+            };
             self.watches.insert(watch, id.to_owned());
             self.found.insert(id.to_owned(), found);
             // It may have been made before the watch was.
@@ -86,6 +109,7 @@ impl Scout {
         }
         if let Some(spot) = Spot::find(&found.folder, id) {
             found.log = Handle::open(&spot.live, spot.format).ok().map(|handle| (spot, handle));
+            found.description = File::open(found.folder.join("config.v2.json")).ok();
         }
     }
 
@@ -112,13 +136,52 @@ impl Scout {
         }
     }
 
-    /// Forgets those that nobody asked for.
-    pub(super) fn expire(&mut self, watcher: &Watcher, now: Instant) {
+    /// Those that nobody asked for in time are forgotten; of those that are removed, so that no listing will tell of them
+    /// either, says who they were: the next time is the last to ask for them.
+    pub(super) fn expire(&mut self, watcher: &Watcher, now: Instant) -> Vec<Container> {
         let is_old = |found: &Found| now.duration_since(found.since) > KEPT;
         let old: Vec<String> = self.found.iter().filter(|(_, found)| is_old(found)).map(|(id, _)| id.clone()).collect();
+        let mut unclaimed = Vec::new();
         for id in old {
-            self.ignore(watcher, &id);
+            match self.found.get_mut(&id) {
+                // Of a folder in which a file is open, inotify does not tell that it is gone.
+                Some(found) if found.log.is_some() && !found.is_told && !found.folder.exists() => {
+                    (found.is_told, found.since) = (true, now);
+                    unclaimed.push(found.describe(&id));
+                }
+                _ => self.ignore(watcher, &id),
+            }
         }
+        unclaimed
+    }
+}
+
+impl Found {
+    /// The container as far as the engine has written it down.
+    fn describe(&mut self, id: &str) -> Container {
+        #[derive(Default, Deserialize)]
+        #[serde(rename_all = "PascalCase", default)]
+        struct Description {
+            name: String,
+            config: Config,
+        }
+        #[derive(Default, Deserialize)]
+        #[serde(rename_all = "PascalCase", default)]
+        struct Config {
+            image: String,
+            labels: Option<BTreeMap<String, String>>,
+        }
+        let mut text = Vec::new();
+        let read = self.description.take().map(|file| file.take(DESCRIPTION).read_to_end(&mut text));
+        tracing::debug!(?read, id, "nobody told of this container");
+        let Description { name, config } = serde_json::from_slice(&text).unwrap_or_default();
+        let name = match name.trim_start_matches('/') {
+            "" => short(id).to_owned(),
+            name => name.to_owned(),
+        };
+        let labels = config.labels.unwrap_or_default();
+        let state = "exited".to_owned();
+        Container { id: id.to_owned(), name, image: config.image, labels, state, networks: BTreeMap::new() }
     }
 }
 
@@ -165,6 +228,42 @@ mod tests {
         let mut found = scout.take(&id).unwrap();
         let (_, handle) = found.log.as_mut().unwrap();
         assert_eq!(handle.read(&mut [0; 64], 0).unwrap(), super::super::handle::Found::Bytes(14));
+        assert!(scout.found.is_empty() && scout.watches.is_empty());
+    }
+
+    #[test]
+    fn one_that_nobody_told_of_is_described_once_it_is_gone_and_then_forgotten() {
+        let root = tempfile::tempdir().unwrap();
+        let (watcher, mut scout) = (Watcher::new().unwrap(), Scout::default());
+        scout.start(&watcher, root.path().to_owned());
+        let described =
+            r#"{"ID":"…","Name":"/web","Config":{"Image":"nginx:1","Labels":{"a":"b"}},"Driver":"overlay2"}"#;
+        for (id, description) in [("ab", Some(described)), ("cd", Some("{")), ("ef", None), ("01", Some(described))] {
+            let id = id.repeat(32);
+            let folder = root.path().join(&id);
+            fs::create_dir(&folder).unwrap();
+            drain(&watcher, &mut scout);
+            if let Some(description) = description {
+                fs::write(folder.join("config.v2.json"), description).unwrap();
+            }
+            fs::write(folder.join(format!("{id}-json.log")), "{}\n").unwrap();
+            drain(&watcher, &mut scout);
+            // The last one is still there: a listing will tell of it.
+            if !id.starts_with("01") {
+                fs::remove_dir_all(folder).unwrap();
+            }
+        }
+        drain(&watcher, &mut scout);
+        assert_eq!(scout.expire(&watcher, Instant::now()), []);
+        let late = Instant::now() + KEPT * 2;
+        let mut told = scout.expire(&watcher, late);
+        told.sort_by(|one, other| one.id.cmp(&other.id));
+        let names: Vec<&str> = told.iter().map(|container| &*container.name).collect();
+        assert_eq!(names, ["web", "cdcdcdcdcdcd", "efefefefefef"]);
+        assert_eq!((&*told[0].image, &told[0].labels["a"], told[0].is_up()), ("nginx:1", &"b".to_owned(), false));
+        assert_eq!(scout.expire(&watcher, late), [], "told once");
+        assert!(scout.take(&"ab".repeat(32)).is_some_and(|found| found.log.is_some()));
+        scout.expire(&watcher, late + KEPT * 2);
         assert!(scout.found.is_empty() && scout.watches.is_empty());
     }
 

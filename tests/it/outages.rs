@@ -626,7 +626,7 @@ fn live_unseen(engine: &Engine, prefix: &str, count: usize) {
 }
 
 #[test]
-fn of_the_containers_that_came_and_went_while_no_event_came_those_that_are_left_or_remembered_are_read_whole() {
+fn containers_that_came_and_went_while_no_event_came_are_read_whole_whether_they_are_left_remembered_or_neither() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watch = Watch::ready_at(&engine, &proxy.host(), &[]);
@@ -648,7 +648,13 @@ fn of_the_containers_that_came_and_went_while_no_event_came_those_that_are_left_
             eventually(&format!("{name} is whole"), || is_whole(&name));
         }
     }
-    let numbers = Numbers::of_json(&watch.stop().lines());
+    // Of those that were removed nobody will ever tell: they are waited for, and then read all the same.
+    let all = 8 + unseen();
+    watch.wait_for(|lines| Numbers::of_json(lines).total() >= 30 * all, PATIENCE * 4);
+    watch.wait_for_ends(all);
+    let finished = watch.stop();
+    let numbers = Numbers::of_json(&finished.lines());
+    assert_eq!(numbers.containers().len(), all);
     for name in numbers.containers() {
         numbers.assert_whole(name, 1..=30);
     }
