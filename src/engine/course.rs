@@ -7,7 +7,7 @@
 use super::silence::{Silence, ahead};
 use super::stream::Stream;
 use crate::batch::Item;
-use crate::docker::{Error, LogStream, LogsQuery};
+use crate::docker::{Error, LogStream, LogsQuery, Version};
 use crate::position::Resume;
 use crate::tail::{self, Frames, Passed, Record, Trace, Wanted, Window};
 use crate::time::Timestamp;
@@ -26,6 +26,10 @@ const FARTHEST: u64 = 1 << 18;
 const IDLE: Duration = Duration::from_millis(10);
 /// For a look at the newest record.
 const LOOK: Duration = Duration::from_secs(30);
+
+/// Docker 25: older engines stop looking for rotated files at the first that a time rules out, and that is the oldest
+/// (moby `daemon/logger/loggerutils/logfile.go`, `openRotatedFiles`; seen on 20.10, no longer on 26.1).
+const HEEDS_SINCE: Version = Version { major: 1, minor: 44 };
 
 /// See the module.
 pub(super) struct Course<'a> {
@@ -176,6 +180,9 @@ impl<'a> Course<'a> {
 
     async fn request(&mut self, follow: bool) -> Result<LogStream, Error> {
         let Wanted { since, tail } = self.passed.begin(&mut self.frames, self.reach, follow);
+        // Told a time, they leave out what was rotated behind a compressed file that ends before it. Of the last records
+        // that does not matter: the line to join them to is missing then.
+        let since = since.filter(|_| tail.is_some() || self.of.docker.api_version() >= HEEDS_SINCE);
         let query = LogsQuery { follow, since, tail, ..LogsQuery::default() };
         self.of.docker.logs(&self.of.id, &query).await
     }

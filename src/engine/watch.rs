@@ -136,18 +136,23 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
         dry_run::tell(&docker, &options, &routes, listing).await?;
         return Ok(None);
     }
-    let printer = Printer::open(options.output.clone())?;
-    let kept = last.map(|last| last.keep(&printer)).transpose()?;
-    let (keeper, positions) = match kept {
-        Some((keeper, positions, told)) => {
-            notices.extend(told);
-            (Some(keeper), Some(positions))
-        }
-        None => (None, None),
-    };
-    let watch = Watch::start(docker, routes, options, Deliver { printer, keeper }, positions)?;
+    let (deliver, positions) = outlet(&options, last, &mut notices)?;
+    let watch = Watch::start(docker, routes, options, deliver, positions)?;
     notices.into_iter().for_each(|notice| watch.tails.tell(notice));
     Ok(Some((watch, feed, listing)))
+}
+
+/// What becomes of items, and where those of the last run ended.
+fn outlet(
+    options: &Options,
+    last: Option<Last>,
+    notices: &mut Vec<String>,
+) -> Result<(Deliver, Option<Positions>), Error> {
+    let printer = Printer::open(options.output.clone())?;
+    let Some(last) = last else { return Ok((Deliver { printer, keeper: None }, None)) };
+    let (keeper, positions, told) = last.keep(&printer)?;
+    notices.extend(told);
+    Ok((Deliver { printer, keeper: Some(keeper) }, Some(positions)))
 }
 
 /// A watch under way.

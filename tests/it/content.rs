@@ -54,6 +54,8 @@ fn check_identity(records: &[Value]) {
     }
 }
 
+const SOURCES: [&str; 4] = ["stream", "rotate", "poll", "file"];
+
 const KEYS: [&str; 9] =
     ["container_id", "container_name", "cursor", "image", "message", "source", "stream", "time", "type"];
 
@@ -74,10 +76,8 @@ fn every_route_shows_what_was_written_as_docker_logs_does() {
     for (name, driver, shape) in &cases {
         engine.wait(name);
         let (wrote, told) = (chatter(&words(shape)), engine.docker(&["logs", name]));
-        let over_api = ["stream", "rotate", "poll"];
-        let sources = if *driver == "local" { &over_api[..] } else { &["stream", "rotate", "poll", "file"] };
         for (stream, wrote, told) in [("stdout", wrote.stdout, told.stdout), ("stderr", wrote.stderr, told.stderr)] {
-            for source in sources {
+            for source in SOURCES {
                 let ours = Watch::read(&engine, &[name, "--source", source, "--stream", stream, "--format", "raw"]);
                 let (ours, what) = (lines(&ours.stdout), format!("{name} {stream} by {source}"));
                 // What is no UTF-8 has not survived its way into `json-file`.
@@ -97,9 +97,20 @@ fn every_route_shows_what_was_written_as_docker_logs_does() {
         check_identity(&by_stream);
         let by_stream = without_source(by_stream, "stream");
         let texts = |records: &[Value]| records.iter().map(Value::to_string).collect::<Vec<_>>();
-        for source in sources {
+        // A line whose newline was forgotten is known to be whole by the next one of its stream, which is later.
+        let apart = |mut records: Vec<Value>| {
+            if *driver == "local" && glues {
+                records.sort_by_key(|record| record["stream"] == "stderr");
+            }
+            texts(&records)
+        };
+        for source in SOURCES {
             let others = without_source(json(source), source);
-            same(&texts(&others), &texts(&by_stream), &format!("{name} as json by {source} and by stream"));
+            if source == "file" {
+                same(&apart(others), &apart(by_stream.clone()), &format!("{name} as json by file and by stream"));
+            } else {
+                same(&texts(&others), &texts(&by_stream), &format!("{name} as json by {source} and by stream"));
+            }
         }
         let messages = |stream| by_stream.iter().filter(move |record| record["stream"] == stream);
         for stream in ["stdout", "stderr"] {
@@ -135,29 +146,27 @@ fn a_terminals_container_is_read_like_any_other() {
         if driver == "json-file" || !glues {
             same(&by_stream, &told, &format!("{name} and docker logs"));
         }
-        for source in ["rotate", "poll"] {
+        for source in ["rotate", "poll", "file"] {
             same(&read(source), &by_stream, &format!("{name} by {source}"));
         }
-        if driver == "json-file" {
-            same(&read("file"), &told, &format!("{name} by file"));
-            let json = |source: &'static str| {
-                without_source(Watch::read(&engine, &[&name, "--source", source, "--format", "json"]).records(), source)
-            };
-            let by_stream = json("stream");
-            check_identity(&by_stream);
-            assert!(["file", "rotate", "poll"].map(json).iter().all(|others| *others == by_stream), "{name} as json");
-        }
+        let json = |source: &'static str| {
+            without_source(Watch::read(&engine, &[&name, "--source", source, "--format", "json"]).records(), source)
+        };
+        let by_stream = json("stream");
+        check_identity(&by_stream);
+        assert!(["file", "rotate", "poll"].map(json).iter().all(|others| *others == by_stream), "{name} as json");
     }
 }
 
 #[test]
 fn a_message_longer_than_allowed_is_cut_alike_by_every_route() {
     let engine = Engine::start();
-    for shape in ["text", "hostile"] {
-        engine.run(shape, &[], &["--shape", shape, "--count", "32", "--size", "300"]);
-        engine.wait(shape);
+    for (driver, shape) in [("json-file", "text"), ("json-file", "hostile"), ("local", "text"), ("local", "hostile")] {
+        let name = format!("{driver}-{shape}");
+        engine.run(&name, &["--log-driver", driver], &["--shape", shape, "--count", "32", "--size", "300"]);
+        engine.wait(&name);
         let read = |source: &'static str, size: &str| {
-            let words = [shape, "--source", source, "--format", "json", "--max-line-size", size];
+            let words = [&name, "--source", source, "--format", "json", "--max-line-size", size];
             without_source(Watch::read(&engine, &words).records(), source)
         };
         let whole = read("file", "1MiB");
@@ -165,7 +174,7 @@ fn a_message_longer_than_allowed_is_cut_alike_by_every_route() {
         for (size, limit) in [("100", 100), ("16KiB", 16_384), ("20k", 20_000)] {
             let cut = read("file", size);
             for source in ["stream", "rotate", "poll"] {
-                assert!(cut == read(source, size), "{shape} cut at {size} by {source}");
+                assert!(cut == read(source, size), "{name} cut at {size} by {source}");
             }
             check_identity(&cut);
             // Put together again they are what they were.
@@ -186,7 +195,7 @@ fn a_message_longer_than_allowed_is_cut_alike_by_every_route() {
                 is_open = record["partial"] == true && record["partial_last"].is_null();
             }
             let expected: Vec<&str> = whole.iter().map(|record| record["message"].as_str().unwrap()).collect();
-            assert!(joined.iter().map(|(text, _)| text.as_str()).eq(expected.iter().copied()), "{shape} at {size}");
+            assert!(joined.iter().map(|(text, _)| text.as_str()).eq(expected.iter().copied()), "{name} at {size}");
             for ((_, parts), message) in joined.iter().zip(expected) {
                 assert!((*parts > 1) == (message.len() > limit), "{parts} parts of {} bytes", message.len());
             }

@@ -8,7 +8,56 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::life::messages;
-use crate::support::{Engine, Fault, Numbers, PATIENCE, Proxy, Signal, Watch, eventually, process};
+use crate::support::{Engine, Fault, Finished, Numbers, PATIENCE, Proxy, Signal, Watch, eventually, process};
+
+/// How containers are read by the first and by the second of two watches, and what their lines say of it: each promise
+/// holds for the files and for the API.
+pub const ROUTES: [(&str, &str); 2] = [("auto", "file"), ("stream", "stream")];
+
+/// The log drivers that both of them read.
+pub const DRIVERS: [&str; 2] = ["json-file", "local"];
+
+/// Two watches of the same containers, by [`ROUTES`].
+#[track_caller]
+pub fn by_each_route(engine: &Engine, hosts: [&str; 2]) -> [Watch; 2] {
+    let words = ROUTES.map(|(source, _)| ["--source", source]);
+    Watch::ready_each(engine, [(hosts[0], &words[0]), (hosts[1], &words[1])])
+}
+
+/// The same, each through a proxy of its own.
+#[track_caller]
+pub fn by_each_route_through(engine: &Engine, proxies: &[Proxy; 2]) -> [Watch; 2] {
+    let hosts = proxies.each_ref().map(Proxy::host);
+    by_each_route(engine, [&hosts[0], &hosts[1]])
+}
+
+/// Stops both. Fails when a line did not come by the route that its watch is there for.
+#[track_caller]
+pub fn stop_each(watches: [Watch; 2]) -> [Finished; 2] {
+    let finished = watches.map(Watch::stop);
+    for (finished, (_, route)) in finished.iter().zip(ROUTES) {
+        let source = format!(r#""source":"{route}""#);
+        let other =
+            finished.lines().into_iter().find(|line| line.contains(r#""type":"log""#) && !line.contains(&source));
+        assert_eq!(other, None, "not by {route}");
+    }
+    finished
+}
+
+/// The lines of a container so far.
+pub fn count(watch: &Watch, container: &str) -> usize {
+    let name = format!("\"container_name\":\"{container}\"");
+    watch.lines().iter().filter(|line| line.contains(&name)).count()
+}
+
+/// Waits until each of these containers has said something more.
+#[track_caller]
+pub fn wait_for_more(watch: &Watch, containers: &[&str]) {
+    let before: Vec<usize> = containers.iter().map(|name| count(watch, name)).collect();
+    for (name, before) in containers.iter().zip(before) {
+        eventually(&format!("{name} said more than {before} lines"), || count(watch, name) > before);
+    }
+}
 
 #[track_caller]
 pub fn has(watch: &Watch, notice: &str) {
@@ -36,52 +85,62 @@ pub fn assert_same(ours: &[String], theirs: &[String], container: &str) {
 #[test]
 fn an_engine_killed_and_started_again_costs_no_line_of_the_containers_that_live_on() {
     let engine = Engine::with(&["--live-restore"]);
-    let watch = Watch::ready(&engine, &[]);
+    let watches = by_each_route(&engine, [&engine.host(); 2]);
     let words = ["--count", "12000", "--rate", "1500"];
-    let containers = [("file-0", "json-file"), ("file-1", "json-file"), ("api-0", "local"), ("api-1", "local")];
+    let containers = [("json-0", "json-file"), ("json-1", "json-file"), ("local-0", "local"), ("local-1", "local")];
     for (name, driver) in containers {
         engine.run(name, &["--log-driver", driver], &words);
     }
-    for (name, _) in containers {
+    for (watch, (name, _)) in watches.iter().flat_map(|watch| containers.map(|container| (watch, container))) {
         watch.wait_for(|lines| lines.iter().any(|line| line.contains(name)), PATIENCE);
     }
     engine.kill();
-    has(&watch, "trying again, log files are followed meanwhile");
+    watches.iter().for_each(|watch| has(watch, "trying again, log files are followed meanwhile"));
     engine.up();
-    has(&watch, "the engine is back");
+    watches.iter().for_each(|watch| has(watch, "the engine is back"));
     engine.run("later", &[], &["--count", "10"]);
-    watch.wait_for_ends(5);
-    let finished = watch.stop();
-    let lines = finished.lines();
-    for (name, _) in containers {
-        let count = assert_as_the_engine_has_it(&engine, &lines, name);
-        assert!(count > 11_000, "{name}: {count}");
+    watches.iter().for_each(|watch| watch.wait_for_ends(5));
+    for finished in stop_each(watches) {
+        let lines = finished.lines();
+        for (name, _) in containers {
+            let count = assert_as_the_engine_has_it(&engine, &lines, name);
+            assert!(count > 11_000, "{name}: {count}");
+        }
+        Numbers::of_json(&lines).assert_whole("later", 1..=10);
+        assert_eq!(finished.stderr.matches("trying again").count(), 1, "{}", finished.stderr);
     }
-    Numbers::of_json(&lines).assert_whole("later", 1..=10);
-    assert_eq!(finished.stderr.matches("trying again").count(), 1, "{}", finished.stderr);
 }
 
 #[test]
 fn an_engine_that_is_restarted_takes_its_containers_along_and_those_that_return_are_read_on() {
     let engine = Engine::start();
-    let watch = Watch::ready(&engine, &[]);
+    let watches = by_each_route(&engine, [&engine.host(); 2]);
     let words = ["--count", "1000", "--rate", "5000", "--resume", "--idle"];
-    engine.run("always", &["--restart", "always"], &words);
-    engine.run("always-api", &["--restart", "always", "--log-driver", "local"], &words);
-    engine.run("mortal", &[], &words);
-    watch.wait_for_count(3000);
+    for driver in DRIVERS {
+        let options = ["--log-driver", driver];
+        engine.run(&format!("always-{driver}"), &[&options[..], &["--restart", "always"]].concat(), &words);
+        engine.run(&format!("mortal-{driver}"), &options, &words);
+    }
+    watches.iter().for_each(|watch| watch.wait_for_count(4000));
     engine.restart();
-    watch.wait_for_count(5000);
-    engine.must(&["kill", "always", "always-api"]);
-    has(&watch, "- always-api");
-    eventually("both ends were told", || {
-        let ends = |name: &str| watch.notices().iter().filter(|line| line.starts_with(&format!("- {name}"))).count();
-        ends("always ") >= 2 && ends("mortal") == 1
-    });
-    let numbers = Numbers::of_json(&watch.stop().lines());
-    numbers.assert_whole("always", 1..=2000);
-    numbers.assert_whole("always-api", 1..=2000);
-    numbers.assert_whole("mortal", 1..=1000);
+    watches.iter().for_each(|watch| watch.wait_for_count(6000));
+    engine.must(&["kill", "always-json-file", "always-local"]);
+    for watch in &watches {
+        eventually("both ends were told", || {
+            let ends =
+                |name: &str| watch.notices().iter().filter(|line| line.starts_with(&format!("- {name} "))).count();
+            DRIVERS
+                .iter()
+                .all(|driver| ends(&format!("always-{driver}")) >= 2 && ends(&format!("mortal-{driver}")) == 1)
+        });
+    }
+    for finished in stop_each(watches) {
+        let numbers = Numbers::of_json(&finished.lines());
+        for driver in DRIVERS {
+            numbers.assert_whole(&format!("always-{driver}"), 1..=2000);
+            numbers.assert_whole(&format!("mortal-{driver}"), 1..=1000);
+        }
+    }
 }
 
 #[test]
@@ -141,47 +200,60 @@ fn a_log_stream_cut_off_twenty_times_gives_every_line_once() {
 #[test]
 fn an_engine_that_answers_500_for_a_while_is_asked_again_and_loses_nothing() {
     let engine = Engine::start();
-    let proxy = Proxy::start(&engine);
-    let watch = Watch::ready_at(&engine, &proxy.host(), &[]);
+    let proxies = [(); 2].map(|()| Proxy::start(&engine));
+    let watches = by_each_route_through(&engine, &proxies);
     engine.run("local", &["--log-driver", "local"], &["--count", "3000", "--rate", "1000", "--resume"]);
-    watch.wait_for_count(100);
-    proxy.on("", Fault::Status(500));
-    proxy.forget();
-    proxy.cut();
-    has(&watch, "trying again");
+    watches.iter().for_each(|watch| watch.wait_for_count(100));
+    for proxy in &proxies {
+        proxy.on("", Fault::Status(500));
+        proxy.forget();
+        proxy.cut();
+    }
+    watches.iter().for_each(|watch| has(watch, "trying again"));
     engine.run("new", &[], &["--count", "50"]);
     engine.wait("new");
-    eventually("it tried several times", || proxy.requests().len() > 4);
-    proxy.heal();
-    has(&watch, "the engine is back");
-    watch.wait_for_ends(2);
-    let finished = watch.stop();
-    let numbers = Numbers::of_json(&finished.lines());
-    numbers.assert_whole("local", 1..=3000);
-    numbers.assert_whole("new", 1..=50);
-    assert!(finished.stderr.lines().count() < 12, "a refusal is no flood of notices:\n{}", finished.stderr);
+    for proxy in &proxies {
+        eventually("it tried several times", || proxy.requests().len() > 4);
+        proxy.heal();
+    }
+    for watch in &watches {
+        has(watch, "the engine is back");
+        watch.wait_for_ends(2);
+    }
+    assert!(proxies[1].count("/logs") > 1);
+    for finished in stop_each(watches) {
+        let numbers = Numbers::of_json(&finished.lines());
+        numbers.assert_whole("local", 1..=3000);
+        numbers.assert_whole("new", 1..=50);
+        assert!(finished.stderr.lines().count() < 12, "a refusal is no flood of notices:\n{}", finished.stderr);
+    }
 }
 
 #[test]
 fn an_engine_that_stalls_for_five_seconds_stops_no_file_and_costs_no_line() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
-    let watch = Watch::ready_at(&engine, &proxy.host(), &[]);
-    engine.run("file", &[], &["--count", "8000", "--rate", "1000"]);
-    engine.run("local", &["--log-driver", "local"], &["--count", "8000", "--rate", "1000"]);
-    let of = |name: &'static str| move |lines: &[String]| Numbers::of_json(lines).count(name);
-    watch.wait_for(|lines| of("local")(lines) > 100, PATIENCE);
+    let watches = by_each_route(&engine, [&proxy.host(); 2]);
+    for driver in DRIVERS {
+        engine.run(driver, &["--log-driver", driver], &["--count", "8000", "--rate", "1000"]);
+    }
+    for watch in &watches {
+        wait_for_more(watch, &DRIVERS);
+    }
     proxy.on("", Fault::Stall);
-    let before = of("file")(&watch.lines());
-    // Five seconds' worth of lines.
-    watch.wait_for(|lines| lines.len() > before + 5000 && of("file")(lines) > before + 5000, PATIENCE);
+    let before = DRIVERS.map(|driver| count(&watches[0], driver));
+    for (driver, before) in DRIVERS.iter().zip(before) {
+        eventually("five seconds' worth of lines came", || count(&watches[0], driver) > before + 5000);
+    }
     engine.run("new", &[], &["--count", "50"]);
     proxy.heal();
-    watch.wait_for_ends(3);
-    let numbers = Numbers::of_json(&watch.stop().lines());
-    numbers.assert_whole("file", 1..=8000);
-    numbers.assert_whole("local", 1..=8000);
-    numbers.assert_whole("new", 1..=50);
+    watches.iter().for_each(|watch| watch.wait_for_ends(3));
+    for finished in stop_each(watches) {
+        let numbers = Numbers::of_json(&finished.lines());
+        numbers.assert_whole("json-file", 1..=8000);
+        numbers.assert_whole("local", 1..=8000);
+        numbers.assert_whole("new", 1..=50);
+    }
 }
 
 #[test]

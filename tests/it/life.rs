@@ -5,11 +5,18 @@ use std::thread;
 
 use serde_json::Value;
 
+use crate::faults::DRIVERS;
 use crate::support::{Engine, IMAGE, Numbers, PATIENCE, Signal, Watch, eventually, process};
 
-/// How a log is written and how it is read.
-const ROUTES: [(&str, &str); 5] =
-    [("json-file", "auto"), ("json-file", "stream"), ("local", "auto"), ("json-file", "rotate"), ("local", "poll")];
+/// How logs are read, each of them those of each of [`DRIVERS`].
+const SOURCES: [&str; 4] = ["file", "stream", "rotate", "poll"];
+
+/// A watch of the same containers for each of [`SOURCES`].
+fn by_each_source(engine: &Engine) -> [Watch; 4] {
+    let words = SOURCES.map(|source| ["--source", source]);
+    let host = engine.host();
+    Watch::ready_each(engine, words.each_ref().map(|words| (host.as_str(), &words[..])))
+}
 
 /// Keeps both processors busy while `work` is done.
 fn while_busy<T>(work: impl FnOnce() -> T) -> T {
@@ -86,20 +93,22 @@ fn containers_that_live_for_a_moment_are_read_over_the_api_as_far_as_the_engine_
 #[test]
 fn docker_restart_neither_loses_nor_repeats_a_line() {
     let engine = Engine::start();
-    for (route, (driver, source)) in ROUTES.into_iter().enumerate() {
-        let name = format!("web-{route}");
-        let options = ["--log-driver", driver];
-        let watch = Watch::start(&engine, &["--format", "json", "--source", source, &name]);
-        engine.run(&name, &options, &["--count", "500", "--rate", "5000", "--resume", "--idle"]);
-        for lives in 1..=3 {
-            watch.wait_for_count(lives * 500);
-            if lives < 3 {
-                engine.must(&["restart", &name]);
-            }
+    let watches = by_each_source(&engine);
+    for driver in DRIVERS {
+        let words = ["--count", "500", "--rate", "5000", "--resume", "--idle"];
+        engine.run(driver, &["--log-driver", driver], &words);
+    }
+    for lives in 1..=3 {
+        watches.iter().for_each(|watch| watch.wait_for_count(lives * 1000));
+        if lives < 3 {
+            engine.must(&[&["restart"], DRIVERS.as_slice()].concat());
         }
-        engine.must(&["kill", &name]);
-        watch.wait_for_ends(3);
-        Numbers::of_json(&watch.stop().lines()).assert_whole(&name, 1..=1500);
+    }
+    engine.must(&[&["kill"], DRIVERS.as_slice()].concat());
+    for (watch, source) in watches.into_iter().zip(SOURCES) {
+        watch.wait_for_ends(6);
+        let numbers = Numbers::of_json(&watch.stop().lines());
+        DRIVERS.iter().for_each(|driver| assert_eq!(numbers.flaw(driver, 1..=1500), None, "{driver} by {source}"));
     }
 }
 
@@ -161,40 +170,39 @@ fn a_container_renamed_while_it_writes_loses_nothing_and_goes_on_under_its_new_n
 #[test]
 fn a_container_that_stood_still_is_read_from_the_first_line_of_its_next_run() {
     let engine = Engine::start();
-    for (route, (driver, _)) in ROUTES.into_iter().enumerate() {
-        let name = format!("old-{route}");
+    for name in DRIVERS.iter().flat_map(|driver| [format!("old-{driver}"), format!("dead-{driver}")]) {
+        let (_, driver) = name.split_once('-').unwrap();
         engine.run(&name, &["--log-driver", driver], &["--count", "50", "--resume"]);
         engine.wait(&name);
     }
-    engine.run("beacon", &[], &["--count", "0", "--idle"]);
-    for (route, (_, source)) in ROUTES.into_iter().enumerate() {
-        let name = format!("old-{route}");
-        let watch = Watch::start(&engine, &["--format", "json", "--source", source]);
-        watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with("+ beacon")), PATIENCE);
-        engine.must(&["start", &name]);
-        watch.wait_for_ends(1);
+    // The engine tells of a death before its listing shows it, and no watch must see them alive.
+    eventually("they are listed as dead", || engine.must(&["ps", "--quiet"]).is_empty());
+    let watches = by_each_source(&engine);
+    engine.must(&["start", "old-json-file", "old-local"]);
+    for (watch, source) in watches.into_iter().zip(SOURCES) {
+        watch.wait_for_ends(2);
         let numbers = Numbers::of_json(&watch.stop().lines());
-        // The engine tells of a death before its listing shows it, and the next watch must not see it alive.
-        eventually("it is listed as dead", || {
-            engine.must(&["ps", "--quiet", "--filter", &format!("name={name}")]).is_empty()
-        });
-        numbers.assert_whole(&name, 51..=100);
-        assert_eq!(numbers.containers(), [&name]);
+        for driver in DRIVERS {
+            assert_eq!(numbers.flaw(&format!("old-{driver}"), 51..=100), None, "{driver} by {source}");
+        }
+        assert_eq!(numbers.containers(), ["old-json-file", "old-local"], "by {source}");
     }
 }
 
 #[test]
 fn a_last_line_without_a_newline_stays_apart_from_the_first_one_of_the_next_run() {
     let engine = Engine::start();
-    for (route, (driver, source)) in ROUTES.into_iter().enumerate() {
-        let name = format!("torn-{route}");
-        let watch = Watch::start(&engine, &["--format", "json", "--source", source, &name]);
-        engine.run(&name, &["--log-driver", driver], &["--count", "3", "--unfinished", "--resume"]);
-        watch.wait_for_ends(1);
-        engine.must(&["start", &name]);
-        watch.wait_for_ends(2);
-        let expected: Vec<String> = (1..=6).map(|number| format!("line {number:09}")).collect();
-        assert_eq!(messages(&watch.stop().lines(), &name), expected, "{driver} by {source}");
+    let watches = by_each_source(&engine);
+    for driver in DRIVERS {
+        engine.run(driver, &["--log-driver", driver], &["--count", "3", "--unfinished", "--resume"]);
+    }
+    watches.iter().for_each(|watch| watch.wait_for_ends(2));
+    engine.must(&[&["start"], DRIVERS.as_slice()].concat());
+    let expected: Vec<String> = (1..=6).map(|number| format!("line {number:09}")).collect();
+    for (watch, source) in watches.into_iter().zip(SOURCES) {
+        watch.wait_for_ends(4);
+        let lines = watch.stop().lines();
+        DRIVERS.iter().for_each(|driver| assert_eq!(messages(&lines, driver), expected, "{driver} by {source}"));
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::faults::{DRIVERS, ROUTES};
 use crate::support::{Engine, Finished, Numbers, PATIENCE, Signal, Watch, eventually};
 
 /// The words of a run that keeps its positions in the engine's home and appends to a file there.
@@ -46,12 +47,13 @@ fn lines(path: &Path) -> Vec<String> {
 }
 
 /// How a log is written and read: by file, its cache and rotations, and over the API.
-const WAYS: [(&str, &[&str], &str); 5] = [
+const WAYS: [(&str, &[&str], &str); 6] = [
     ("plain", &[], "auto"),
     ("rotating", &["--log-opt", "max-size=50k", "--log-opt", "max-file=50"], "auto"),
     ("compressed", &["--log-opt", "max-size=50k", "--log-opt", "max-file=50", "--log-opt", "compress=true"], "auto"),
     ("local", &["--log-driver", "local", "--log-opt", "max-size=50k", "--log-opt", "max-file=50"], "auto"),
     ("api", &[], "stream"),
+    ("api-local", &["--log-driver", "local", "--log-opt", "max-size=50k", "--log-opt", "max-file=50"], "stream"),
 ];
 
 #[test]
@@ -82,27 +84,34 @@ fn each_run_goes_on_where_the_one_before_stopped() {
 #[test]
 fn a_container_made_while_nobody_watched_is_read_from_its_first_line_and_one_that_stood_still_is_left_alone() {
     let engine = Engine::start();
-    let kept = Kept::of(&engine);
-    engine.run("old", &[], &["--count", "5", "--resume"]);
-    engine.run("old-api", &["--log-driver", "local"], &["--count", "5", "--resume"]);
-    engine.wait("old");
-    engine.wait("old-api");
-    engine.run("beacon", &[], &["--count", "0", "--idle"]);
-    let watch = kept.start(&engine, &[]);
-    watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with("+ beacon")), PATIENCE);
-    assert_eq!(watch.stop().code, Some(0));
-    assert_eq!(kept.lines(), [""; 0], "stopped containers are no business of a first run");
-    engine.run("short", &[], &["--count", "30"]);
-    engine.must(&["start", "old"]);
-    engine.must(&["start", "old-api"]);
-    for name in ["short", "old", "old-api"] {
-        engine.wait(name);
+    let kept = ROUTES.map(|(source, _)| {
+        let state = engine.home().join(source).join("state.db");
+        (Kept { state, file: engine.home().join(source).with_extension("out") }, ["--source", source])
+    });
+    for driver in DRIVERS {
+        engine.run(&format!("old-{driver}"), &["--log-driver", driver], &["--count", "5", "--resume"]);
+        engine.wait(&format!("old-{driver}"));
     }
-    kept.read(&engine, &[]);
-    let numbers = Numbers::of_json(&kept.lines());
-    numbers.assert_whole("short", 1..=30);
-    numbers.assert_whole("old", 6..=10);
-    numbers.assert_whole("old-api", 6..=10);
+    engine.run("beacon", &[], &["--count", "0", "--idle"]);
+    for (kept, source) in &kept {
+        let watch = kept.start(&engine, source);
+        watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with("+ beacon")), PATIENCE);
+        assert_eq!(watch.stop().code, Some(0));
+        assert_eq!(kept.lines(), [""; 0], "stopped containers are no business of a first run");
+    }
+    for driver in DRIVERS {
+        engine.run(&format!("short-{driver}"), &["--log-driver", driver], &["--count", "30"]);
+        engine.must(&["start", &format!("old-{driver}")]);
+        engine.must(&["wait", &format!("short-{driver}"), &format!("old-{driver}")]);
+    }
+    for (kept, source) in &kept {
+        kept.read(&engine, source);
+        let numbers = Numbers::of_json(&kept.lines());
+        for driver in DRIVERS {
+            numbers.assert_whole(&format!("short-{driver}"), 1..=30);
+            numbers.assert_whole(&format!("old-{driver}"), 6..=10);
+        }
+    }
 }
 
 #[test]

@@ -192,10 +192,11 @@ fn a_container_whose_driver_keeps_nothing_is_told_once_and_not_asked_for_again()
     let engine = Engine::start();
     for (source, way) in [STREAM, ROTATE, POLL] {
         let proxy = Proxy::start(&engine);
-        let words = [&["watch", "--format", "json"], way].concat();
+        let name = format!("{source}-mute");
+        // By name: the listing may still have the one before as running.
+        let words = [&["watch", "--format", "json", &name], way].concat();
         let watch = Watch::at(&engine, &proxy.host(), &words);
         watch.wait_until_up();
-        let name = format!("{source}-mute");
         let id = engine.run(&name, &["--log-driver", "none"], &["--count", "3", "--after", "1500", "--exit", "3"]);
         watch.wait_for_ends(1);
         let finished = watch.stop();

@@ -108,10 +108,22 @@ impl Watch {
     /// The same at another endpoint of that engine.
     #[track_caller]
     pub fn ready_at(engine: &Engine, host: &str, words: &[&str]) -> Self {
-        engine.run("beacon", &[], &["--count", "0", "--idle"]);
-        let watch = Self::at(engine, host, &[&["watch", "--format", "json"], words].concat());
-        watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with("+ beacon")), PATIENCE);
+        let [watch] = Self::ready_each(engine, [(host, words)]);
         watch
+    }
+
+    /// Several of the same containers, each at its endpoint and with its words.
+    #[track_caller]
+    pub fn ready_each<const N: usize>(engine: &Engine, each: [(&str, &[&str]); N]) -> [Self; N] {
+        engine.run("beacon", &[], &["--count", "0", "--idle"]);
+        let watches = each.map(|(host, words)| {
+            let words = [&["watch", "--format", "json"], words].concat();
+            Self::at(engine, host, &words)
+        });
+        for watch in &watches {
+            watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with("+ beacon")), PATIENCE);
+        }
+        watches
     }
 
     /// Waits until the notices tell of so many ends of containers, and all of their lines are out.
