@@ -18,8 +18,7 @@ pub(super) async fn tell(docker: &Docker, options: &Options, routes: &Routes, li
     let mut planned = Vec::new();
     for container in containers {
         let passes = passing.as_ref().is_none_or(|passing| passing.contains(&container.id));
-        let stands =
-            container.is_up() || options.all || selector.includes_stopped() || selector.names_container(&container);
+        let stands = container.is_up() || options.wants_standing(&container);
         if !(selector.matches(&container) && passes && stands) {
             continue;
         }

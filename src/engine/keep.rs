@@ -48,15 +48,20 @@ struct Committing {
 }
 
 impl Keeper {
-    /// Commits first how long the file is: what is written to it from now on counts when its positions do.
-    pub(super) fn start(held: Held, output: Option<(PathBuf, File)>) -> Result<Self, state::Error> {
+    /// Commits first what is known of some containers before anything is read, and how long the file is: what is written
+    /// to it from now on counts when its positions do.
+    pub(super) fn start(
+        held: Held,
+        output: Option<(PathBuf, File)>,
+        known: HashMap<String, Saved>,
+    ) -> Result<Self, state::Error> {
         let output = output.map(|(path, file)| Output { path, file });
         let mut keeper = Keeper {
             held,
             output,
             names: HashMap::new(),
             taken: Changes::new(),
-            written: Changes::new(),
+            written: known.into_iter().map(|(id, saved)| (id, Some(saved))).collect(),
             commit: None,
             next: Instant::now(),
         };

@@ -5,10 +5,12 @@
 
 use super::Error;
 use super::keep::Keeper;
+use crate::batch::Route;
 use crate::container::Container;
 use crate::output::Printer;
-use crate::position::Position;
+use crate::position::{self, Position};
 use crate::state::{Held, Saved, Store};
+use crate::time::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -30,7 +32,8 @@ pub struct Resume {
 pub(super) struct Last {
     held: Held,
     saved: HashMap<String, Saved>,
-    is_first: bool,
+    pub(super) is_first: bool,
+    passed_over: HashMap<String, Saved>,
 }
 
 impl Last {
@@ -38,7 +41,7 @@ impl Last {
     pub(super) fn open(resume: &Resume, engine_id: &str) -> Result<Last, Error> {
         let held = Store::open(&resume.state)?.hold(engine_id, &resume.name)?;
         let (saved, is_first) = (held.positions()?, held.is_new());
-        Ok(Last { held, saved, is_first })
+        Ok(Last { held, saved, is_first, passed_over: HashMap::new() })
     }
 
     /// Forgets containers that are gone; a sentence about those whose last lines nobody can read any more.
@@ -62,19 +65,26 @@ impl Last {
         })
     }
 
+    /// Before a first run: of these containers only what they write from now on is wanted.
+    pub(super) fn pass_over<'a>(&mut self, standing: impl Iterator<Item = &'a Container>, now: Timestamp) {
+        let position = Position { route: Route::Stream, resume: position::Resume::at(Some(now)), place: None };
+        let saved = |container: &Container| Saved { name: container.name.clone(), position, ended: true };
+        self.passed_over.extend(standing.map(|container| (container.id.clone(), saved(container))));
+    }
+
     /// What is written to a file counts from the last commit on: what stands behind it is cut off. A sentence where
     /// somebody else has changed the file.
     pub(super) fn keep(self, printer: &Printer) -> Result<(Keeper, Positions, Option<String>), Error> {
-        let Last { held, saved, is_first } = self;
+        let Last { held, saved, is_first, passed_over } = self;
         let positions = Positions { is_first, of: saved.into_iter().map(|(id, saved)| (id, saved.position)).collect() };
         let Some((path, file)) = printer.file() else {
-            return Ok((Keeper::start(held, None)?, positions, None));
+            return Ok((Keeper::start(held, None, passed_over)?, positions, None));
         };
         let failed = |source: io::Error| crate::output::Error::Write { to: path.display().to_string(), source };
         let path = path.canonicalize().map_err(failed)?;
         let file = file.try_clone().map_err(failed)?;
         let told = cut(&held, &path, &file)?;
-        Ok((Keeper::start(held, Some((path, file)))?, positions, told))
+        Ok((Keeper::start(held, Some((path, file)), passed_over)?, positions, told))
     }
 }
 

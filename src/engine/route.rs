@@ -1,9 +1,8 @@
 //! By which route a container is read.
 //!
 //! The file route is open when the engine is on this machine, keeps its containers where it says, and we may look
-//! there. A container's file then decides: only the `json-file` driver makes one of that name, and it makes it when the
-//! container is first started. IDs are random, so a folder of that name is that container's, whatever else is mounted
-//! here. Podman calls a driver of another format `json-file`, so its files are left alone.
+//! there. A container's file then decides: what stands there tells the driver, which makes it when the container is first
+//! started. IDs are random, so a folder of that name is that container's, whatever else is mounted here. Podman calls a driver of another format `json-file`, so its files are left alone.
 
 use super::watch::Source;
 use crate::batch::Route;

@@ -440,6 +440,9 @@ impl Tails {
         let resume = resume.or(tail.position.map(|position| position.resume));
         // It may have stood still until now, and said something before its start was told.
         let start = if tail.start == Start::Last(0) { Start::Since(tail.met) } else { tail.start };
+        // An earlier run left it alone, and what it had said by then.
+        let left_alone = resume.filter(Resume::is_at_start).and_then(|resume| resume.since);
+        let start = left_alone.map_or(start, Start::Since);
         let stream = Stream {
             docker: self.docker.clone(),
             queue: Arc::clone(&self.queue),

@@ -85,6 +85,13 @@ pub enum Source {
     Poll,
 }
 
+impl Options {
+    /// Whether the history of a container is wanted though it stands still.
+    pub(super) fn wants_standing(&self, container: &Container) -> bool {
+        self.all || self.selector.includes_stopped() || self.selector.names_container(container)
+    }
+}
+
 /// Follows containers until told to stop, or to the end of what there is.
 pub fn watch(endpoint: Endpoint, options: Options, stop: &CancellationToken) -> Result<(), Error> {
     allow_descriptors();
@@ -121,7 +128,7 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
     let mut last = resume.map(|resume| Last::open(resume, &engine.id)).transpose()?;
     let (feed, listing) = Feed::open(docker.clone(), options.selector.remote(), engine.time).await?;
     let mut notices = Vec::new();
-    if let News::Listing(containers, ..) = &listing {
+    if let News::Listing(containers, at, _) = &listing {
         let selector = &mut options.selector;
         selector.settle(containers.iter());
         let names: Vec<String> = selector.unmatched(containers.iter()).into_iter().map(str::to_owned).collect();
@@ -130,6 +137,13 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
         }
         if let Some(last) = &mut last {
             notices.extend(last.forget_gone(containers)?);
+            if last.is_first && options.follow {
+                let is_idle = |container: &&Container| !container.is_up() && !options.wants_standing(container);
+                last.pass_over(
+                    containers.iter().filter(is_idle).filter(|container| options.selector.matches(container)),
+                    *at,
+                );
+            }
         }
     }
     if options.dry_run {
@@ -360,11 +374,7 @@ impl Watch {
         let position = self.positions.as_mut().and_then(|positions| positions.take(&container.id));
         // One that was not there in the last run has come since, and perhaps ended.
         let is_news = self.positions.as_ref().is_some_and(|positions| !positions.is_first);
-        let wants_history = container.is_up()
-            || is_news
-            || self.options.all
-            || self.selector.includes_stopped()
-            || self.selector.names_container(container);
+        let wants_history = container.is_up() || is_news || self.options.wants_standing(container);
         match (wants_history || position.is_some(), self.options.follow) {
             (true, _) => self.tails.add(container, self.history(), position, false),
             (false, true) => self.tails.add(container, Start::Last(0), None, false),

@@ -242,6 +242,9 @@ impl Log {
         let Some(joiner) = self.blocks.as_mut().map(|blocks| &mut blocks.joiner) else { return Ok(Vec::new()) };
         let Some(place) = place else {
             joiner.rewind(resume);
+            if let (true, Some(since)) = (resume.is_at_start(), resume.since) {
+                joiner.not_before(since);
+            }
             let start = resume.since.map_or(Start::All, Start::Since);
             return seek::start(&live, newest, start);
         };

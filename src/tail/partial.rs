@@ -191,6 +191,11 @@ impl Joiner {
         });
     }
 
+    /// Lines from before this are not wanted.
+    pub(super) fn not_before(&mut self, since: Timestamp) {
+        self.window.since = self.window.since.max(since);
+    }
+
     /// The log will be read from this record on.
     pub(super) fn start(&mut self, tally: Tally, passed: [u32; 2], high: [Timestamp; 2]) {
         for (stream, half) in self.streams.iter_mut().enumerate() {

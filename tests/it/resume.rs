@@ -218,35 +218,41 @@ fn a_killed_run_over_the_api_leaves_every_line_once() {
 }
 
 #[test]
-fn moving_between_file_and_stream_from_run_to_run_neither_loses_nor_repeats_and_cursors_stay() {
+fn moving_between_file_and_api_from_run_to_run_neither_loses_nor_repeats_and_cursors_stay() {
     let engine = Engine::start();
-    let kept = Kept::of(&engine);
     let rotating = ["--log-opt", "max-size=100k", "--log-opt", "max-file=50"];
-    let words = ["--count", "12000", "--rate", "1500", "--stream", "alternating"];
-    engine.run("json", &rotating, &words);
-    engine.run("local", &[&rotating[..], &["--log-driver", "local"]].concat(), &words);
-    for (run, source) in ["file", "stream", "file", "auto", "stream"].into_iter().enumerate() {
-        let before = kept.lines().len();
-        let watch = kept.start(&engine, &["--source", source]);
-        eventually("it has read something", || kept.lines().len() > before + 500 * (run + 1));
-        watch.signal(if run % 2 == 0 { Signal::KILL } else { Signal::TERM });
-        watch.finish();
-    }
-    engine.wait("json");
-    engine.wait("local");
-    kept.read(&engine, &["--source", "file"]);
-    let lines = kept.lines();
-    let numbers = Numbers::of_json(&lines);
-    numbers.assert_whole("json", 1..=12_000);
-    numbers.assert_whole("local", 1..=12_000);
-    let ours: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
-    for name in ["json", "local"] {
-        let cursors = |records: &[Value]| {
-            let own = records.iter().filter(|record| record["container_name"] == name);
-            own.map(|record| record["cursor"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
-        };
-        let whole = Watch::read(&engine, &["--format", "json", "--source", "file", name]).records();
-        assert_eq!(cursors(&ours), cursors(&whole), "{name}");
+    // Whom they follow through a rotation, engines before 23 tell some lines twice; not so who asks for what there is.
+    for (kind, options, api) in [("rotating", &rotating[..], "poll"), ("plain", &[], "stream")] {
+        let home = engine.home().join(kind);
+        let kept = Kept { state: home.join("state.db"), file: engine.home().join(format!("{kind}.out")) };
+        let names = [format!("{kind}-json"), format!("{kind}-local")];
+        let words = ["--count", "12000", "--rate", "1500", "--stream", "alternating"];
+        engine.run(&names[0], options, &words);
+        engine.run(&names[1], &[options, &["--log-driver", "local"]].concat(), &words);
+        let names = names.each_ref().map(String::as_str);
+        for (run, source) in ["file", api, "file", "auto", api].into_iter().enumerate() {
+            let before = kept.lines().len();
+            let watch = kept.start(&engine, &[&["--source", source], &names[..]].concat());
+            eventually("it has read something", || kept.lines().len() > before + 500 * (run + 1));
+            watch.signal(if run % 2 == 0 { Signal::KILL } else { Signal::TERM });
+            watch.finish();
+        }
+        for name in names {
+            engine.wait(name);
+        }
+        kept.read(&engine, &[&["--source", "file"], &names[..]].concat());
+        let lines = kept.lines();
+        let numbers = Numbers::of_json(&lines);
+        let ours: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        for name in names {
+            numbers.assert_whole(name, 1..=12_000);
+            let cursors = |records: &[Value]| {
+                let own = records.iter().filter(|record| record["container_name"] == name);
+                own.map(|record| record["cursor"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+            };
+            let whole = Watch::read(&engine, &["--format", "json", "--source", "file", name]).records();
+            assert_eq!(cursors(&ours), cursors(&whole), "{name}");
+        }
     }
 }
 
