@@ -45,7 +45,7 @@ pub struct Place {
     pub device: u64,
     /// The file's number there, which its next owner may have tomorrow.
     pub inode: u64,
-    /// Of the file's first record; `None` when there was none yet.
+    /// Of the file's first record; when there was none yet, of when the file was made, where that can be known.
     pub fingerprint: Option<u64>,
     /// Of the record to start with, in bytes of log: of a compressed file, once unpacked.
     pub offset: u64,

@@ -8,7 +8,8 @@
 
 use super::block::{Block, Blocks, Strange};
 use super::format::Spot;
-use super::handle::{self, Found, GUARD, Handle, Identity};
+use super::handle::{self, Found, GUARD, Handle, Identity, MOST_WALKS, Rotated};
+use super::local::WORD;
 use super::partial::{Joiner, Sheet, Tally};
 use super::{Follow, Start, seek};
 use crate::batch::{Batch, Item, Key, Reason, Route};
@@ -18,19 +19,19 @@ use crate::time::Timestamp;
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// What a read takes while there is a lot to catch up with, ...
 const LARGE: usize = 256 * 1024;
 /// ... and when a file is read as it grows.
 const SMALL: usize = 16 * 1024;
-/// Rotated files older than what the engine keeps by any sane setting are not searched for.
-const MOST_FILES: u32 = 1000;
 /// Files held open that wait behind the one being read, ...
 const MOST_HELD: usize = 512;
 /// ... and bytes in them that the disk cannot have back: beyond this the oldest are given up.
 const MOST_PINNED: u64 = 1024 * 1024 * 1024;
+/// Files remembered as read when they are met again: more than the engine keeps by any sane setting.
+const MOST_PASSED: usize = 128;
 
 /// One container's log.
 pub(super) struct Log {
@@ -58,6 +59,8 @@ pub(super) struct Log {
     /// At the start of a file that was truncated, where NULs are no log.
     in_hole: bool,
     births: Births,
+    /// The last files that were left behind, by their fingerprints.
+    passed: VecDeque<u64>,
     /// A loss to be told before the next line.
     owed: Option<(Reason, Option<u64>)>,
 }
@@ -71,7 +74,7 @@ struct File {
 
 impl File {
     fn of(handle: &Handle) -> Self {
-        File { identity: handle.identity, fingerprint: handle.fingerprint() }
+        File { identity: handle.identity, fingerprint: handle.fingerprint().or(handle.birth) }
     }
 }
 
@@ -87,14 +90,18 @@ struct Stop {
 struct Known {
     file: File,
     written: SystemTime,
+    /// The number of an open file is not given out again.
+    is_open: bool,
 }
 
 impl Known {
-    /// Numbers of files are given out again; what a record says is not.
+    /// Numbers of files are given out again; what a record says is not, nor when a file was made.
     fn is(&self, handle: &Handle) -> bool {
-        match (self.file.fingerprint, handle.fingerprint()) {
-            (Some(known), Some(found)) => known == found,
-            _ => self.file.identity == handle.identity,
+        let is_same = self.file.identity == handle.identity;
+        match self.file.fingerprint {
+            _ if self.is_open && is_same => true,
+            Some(known) => handle.fingerprint() == Some(known) || handle.birth == Some(known),
+            None => is_same,
         }
     }
 }
@@ -107,6 +114,14 @@ struct Births {
     balance: i64,
     /// Until all is heard that was told before the first was opened.
     is_settled: bool,
+    /// What came before this file was not found: as many as were told of may have been opened all the same.
+    doubted: Option<Identity>,
+    /// Nothing is known of what came before this file, as it need not be: a rotation with one file looks so, and a start.
+    lone: Option<Identity>,
+    /// The newest file was opened since this was last settled with what was told, and is the last of them.
+    has_new: bool,
+    /// One that came behind the newest was missed: told before the next, or at the end.
+    owes_next: bool,
 }
 
 /// What a turn of reading gave.
@@ -147,6 +162,7 @@ impl Log {
             behind: false,
             in_hole: false,
             births: Births::default(),
+            passed: VecDeque::new(),
             owed: None,
         }
     }
@@ -188,17 +204,43 @@ impl Log {
             Some(spot) => spot.clone(),
             None => Spot::find(&self.folder, &self.id).ok_or(io::ErrorKind::NotFound)?,
         };
-        let newest = Handle::open(&spot.live, spot.format)?;
+        let newest = match Handle::open(&spot.live, spot.format) {
+            // Somebody removed it; what was read last may be among those that were rotated.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.has_place() => None,
+            newest => Some(newest?),
+        };
         self.settle_at(spot);
-        let mut handles = match self.resume {
-            Some(stop) => self.go_on(stop, newest)?,
-            None => seek::start(&self.live()?, newest, start)?,
+        let (mut handles, new) = match (self.resume, newest) {
+            (Some(stop), newest) => self.go_on(stop, newest)?,
+            (None, None) => return Err(io::ErrorKind::NotFound.into()),
+            (None, Some(newest)) => {
+                let handles = seek::start(&self.live()?, newest, start)?;
+                let are_new = matches!(start, Start::Beginning | Start::All);
+                let new = i64::try_from(handles.len()).ok().filter(|_| are_new);
+                (handles, new)
+            }
         };
         self.resume = None;
         if let (true, Some(live)) = (self.once, handles.last_mut()) {
             live.end = live.size()?;
         }
-        self.begin(handles)
+        self.begin(handles, new)
+    }
+
+    /// Whether it goes on in a file, whatever the live one is.
+    fn has_place(&self) -> bool {
+        self.resume.is_some_and(|stop| stop.position.place.is_some())
+    }
+
+    /// Whether the engine has made no file of it yet.
+    pub(super) fn is_unmade(&self) -> bool {
+        let spots = Spot::all(&self.folder, &self.id);
+        spots.iter().all(|spot| (1..=2).all(|number| handle::numbered(&spot.live, number).is_none()))
+    }
+
+    /// Its folder is watched and has no file: whatever will be made in it is told.
+    pub(super) fn is_to_come(&mut self) {
+        self.births = Births { is_settled: true, ..Births::default() };
     }
 
     /// Reads this from its beginning: it was opened before anybody asked for it. What was rotated before that goes ahead.
@@ -209,7 +251,7 @@ impl Log {
         handles.truncate(before.unwrap_or(0));
         handles.push(handle);
         self.settle_at(spot);
-        self.begin(handles)
+        self.begin(handles, None)
     }
 
     /// From now on it is this file.
@@ -221,13 +263,21 @@ impl Log {
         self.spot = Some(spot);
     }
 
-    fn begin(&mut self, mut handles: Vec<Handle>) -> io::Result<()> {
+    /// So many of these, where that is known, were made since this log was last looked at.
+    fn begin(&mut self, mut handles: Vec<Handle>, new: Option<i64>) -> io::Result<()> {
         for handle in handles.iter_mut().filter(|handle| handle.offset > 0) {
             handle.guard()?;
         }
+        self.births = match new.filter(|_| self.births.is_settled) {
+            Some(balance) => {
+                let oldest = usize::try_from(balance).ok().and_then(|new| handles.len().checked_sub(new));
+                let lone = oldest.and_then(|oldest| handles.get(oldest)).map(|oldest| oldest.identity);
+                Births { balance, is_settled: true, has_new: true, lone, ..Births::default() }
+            }
+            None => Births::default(),
+        };
         self.chain = handles.into();
         self.arrive();
-        self.births = Births::default();
         Ok(())
     }
 
@@ -235,53 +285,77 @@ impl Log {
         self.spot.as_ref().map(|spot| spot.live.clone()).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
-    /// The files from where reading stopped on, oldest first.
-    fn go_on(&mut self, stop: Stop, newest: Handle) -> io::Result<Vec<Handle>> {
+    /// The files from where reading stopped on, oldest first, and how many of them are behind it, where that is known.
+    fn go_on(&mut self, stop: Stop, newest: Option<Handle>) -> io::Result<(Vec<Handle>, Option<i64>)> {
         let Stop { position: Position { resume, place, .. }, written } = stop;
-        let live = self.live()?;
-        let Some(joiner) = self.blocks.as_mut().map(|blocks| &mut blocks.joiner) else { return Ok(Vec::new()) };
+        let spot = self.spot.clone().ok_or(io::ErrorKind::NotFound)?;
+        let Some(joiner) = self.blocks.as_mut().map(|blocks| &mut blocks.joiner) else { return Ok((Vec::new(), None)) };
         let Some(place) = place else {
-            joiner.rewind(resume);
+            joiner.rewind_in_doubt(resume);
             if let (true, Some(since)) = (resume.is_at_start(), resume.since) {
                 joiner.not_before(since);
             }
             let start = resume.since.map_or(Start::All, Start::Since);
-            return seek::start(&live, newest, start);
+            let newest = newest.ok_or(io::ErrorKind::NotFound)?;
+            return Ok((seek::start(&spot.live, newest, start)?, None));
         };
         let identity = Identity { device: place.device, inode: place.inode };
-        let known = Known { file: File { identity, fingerprint: place.fingerprint }, written };
-        let mut handles = back_to(&live, &known, newest, true)?;
-        let Some(first) = handles.first_mut() else { return Ok(handles) };
+        let known = Known { file: File { identity, fingerprint: place.fingerprint }, written, is_open: false };
+        let (mut handles, _) = back_to(&spot, &known, |_| false)?;
+        let Some(first) = handles.first_mut() else { return Err(io::ErrorKind::NotFound.into()) };
         if !known.is(first) {
             // Should anything of what is left have been read after all, it is told by its time.
             joiner.rewind(resume);
-            first.follows_gap = Some(None);
-            return Ok(handles);
+            return Ok((handles, None));
         }
-        if !first.skip_to(place.offset)? {
+        if first.skip_to(place.offset)? {
+            let high = resume.seen.map(|seen| seen.map_or(Timestamp(i64::MIN), |seen| seen.high));
+            joiner.start(Tally { last: place.before, ..Tally::default() }, place.passed, high);
+        } else {
             joiner.rewind(resume);
             self.owed = Some((Reason::Truncated, None));
             first.start_over()?;
-            return Ok(handles);
         }
-        let high = resume.seen.map(|seen| seen.map_or(Timestamp(i64::MIN), |seen| seen.high));
-        joiner.start(Tally { last: place.before, ..Tally::default() }, place.passed, high);
-        Ok(handles)
+        let new = i64::try_from(handles.len() - 1).ok();
+        Ok((handles, new))
     }
 
     /// The live name has a new file behind it, perhaps: opens it, and any that came and went in between.
     pub(super) fn follow_rotation(&mut self) -> io::Result<()> {
         let (Some(newest), Some(spot)) = (self.chain.back(), &self.spot) else { return Ok(()) };
         let identity = newest.identity;
-        if self.once || handle::identity(&spot.live)? == identity {
+        if self.once {
             return Ok(());
         }
-        let known = Known { file: File::of(newest), written: newest.last_written()? };
-        let found = back_to(&spot.live, &known, Handle::open(&spot.live, spot.format)?, false)?;
-        let fresh: Vec<Handle> = found.into_iter().filter(|handle| handle.identity != identity).collect();
-        self.births.balance += i64::try_from(fresh.len()).unwrap_or(i64::MAX);
-        if fresh.iter().any(|handle| handle.follows_gap.is_some()) {
-            self.births.is_settled = false;
+        match handle::identity(&spot.live) {
+            Ok(found) if found == identity => return Ok(()),
+            // Between two steps of a rotation, and when somebody removed it, the live name stands for nothing.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        // It may have been truncated since.
+        newest.look_again();
+        let known = Known { file: File::of(newest), written: newest.last_written()?, is_open: true };
+        let is_passed = |handle: &Handle| {
+            let is_passed = || File::of(handle).fingerprint.is_some_and(|file| self.passed.contains(&file));
+            self.chain.iter().any(|other| other.is_same(handle)) || is_passed()
+        };
+        let (mut fresh, has_live) = back_to(spot, &known, is_passed)?;
+        let births = &mut self.births;
+        births.balance += i64::try_from(fresh.len()).unwrap_or(i64::MAX);
+        if let ([only], true) = (fresh.as_mut_slice(), births.is_settled) {
+            // With `max-file=1` that is a rotation like any; had there been more, they would have been told of.
+            births.lone = only.follows_gap.take().map(|_| only.identity);
+        }
+        if let Some(doubted) = fresh.iter().find(|handle| handle.follows_gap.is_some()) {
+            births.doubted = Some(doubted.identity);
+        }
+        if let Some(oldest) = fresh.first_mut() {
+            births.has_new = has_live;
+            if std::mem::take(&mut births.owes_next) {
+                oldest.follows_gap = Some(None);
+                births.doubted = None;
+            }
         }
         for handle in fresh {
             if let Some(replaced) = self.chain.back_mut() {
@@ -296,17 +370,35 @@ impl Log {
     /// So many new files were told of. Whatever was told before this call has been taken into account by its end.
     pub(super) fn heard_of(&mut self, births: u32) {
         self.births.balance -= i64::from(births);
-        let missed = -self.births.balance;
+        let has_new = std::mem::take(&mut self.births.has_new);
+        let (doubted, lone) = (self.births.doubted.take(), self.births.lone.take());
         if !self.births.is_settled {
             // The first file may have been told of as well, before it was opened.
             self.births.balance = self.births.balance.max(0);
             self.births.is_settled = true;
-        } else if missed > 0 {
+        } else if self.births.balance == 0 {
+            self.clear_doubt(doubted);
+        } else if self.births.balance < 0 {
             self.births.balance = 0;
-            match self.chain.back_mut().filter(|newest| newest.offset == 0) {
-                Some(newest) => newest.follows_gap = Some(None),
-                None => self.owed = Some((Reason::RotatedAway, None)),
+            let first = match lone {
+                Some(lone) => self.chain.iter_mut().find(|file| file.identity == lone),
+                None => self.chain.back_mut().filter(|_| has_new),
+            };
+            match first.filter(|first| first.offset == 0) {
+                _ if doubted.is_some() => {}
+                Some(first) => first.follows_gap = Some(None),
+                None if has_new => self.owed = Some((Reason::RotatedAway, None)),
+                None => {}
             }
+            // Where none has the live name, one may have come behind the newest as well.
+            self.births.owes_next |= !has_new;
+        }
+    }
+
+    /// All that were told of were opened, so nothing came between them.
+    fn clear_doubt(&mut self, doubted: Option<Identity>) {
+        if let Some(file) = self.chain.iter_mut().find(|file| Some(file.identity) == doubted) {
+            file.follows_gap = None;
         }
     }
 
@@ -324,7 +416,7 @@ impl Log {
             let unread = oldest.plain().map(|_| oldest.pinned.saturating_sub(oldest.offset - self.carry.len() as u64));
             lost = lost.zip(unread).map(|(lost, unread)| lost + unread);
             any = true;
-            self.leave();
+            self.leave(&oldest);
         }
         if let (true, Some(first)) = (any, self.chain.front_mut()) {
             first.follows_gap = Some(lost);
@@ -348,6 +440,8 @@ impl Log {
     /// Reads one block and takes it apart.
     pub(super) fn turn(&mut self, queue: &Queue) -> io::Result<Turn> {
         if let Some((reason, lost)) = self.take_owed() {
+            // What this turn was for has not been read.
+            self.behind = true;
             return Ok(self.told(|log, sheet| log.gap(reason, lost, sheet)));
         }
         let size = if self.behind { LARGE } else { SMALL };
@@ -367,6 +461,8 @@ impl Log {
             }
             Found::Bytes(read) => {
                 let filled = held + read;
+                // It may have been truncated before anything of it was read.
+                self.in_hole |= offset == 0;
                 self.behind = filled == bytes.len();
                 let from = self.skip_hole(&bytes[..filled])?;
                 let offset = offset + (from - GUARD) as u64;
@@ -380,7 +476,9 @@ impl Log {
             }
             Found::Rewritten => {
                 queue.finish_unused(bytes, lines);
+                let rewritten = File::of(file);
                 file.start_over()?;
+                self.pass(rewritten);
                 self.carry.clear();
                 (self.behind, self.in_hole) = (true, true);
                 self.jump();
@@ -414,7 +512,8 @@ impl Log {
         if from == bytes.len() {
             file.skip_hole()?;
         }
-        self.in_hole = bytes[from..].iter().all(|byte| *byte == 0);
+        let rest = &bytes[from..];
+        self.in_hole = rest.iter().take(WORD).all(|byte| *byte == 0);
         Ok(from)
     }
 
@@ -436,6 +535,9 @@ impl Log {
                 blocks.joiner.gap(Reason::Corrupt, Some(carried), sheet);
             }
             blocks.joiner.flush_all(sheet);
+            if std::mem::take(&mut log.births.owes_next) {
+                blocks.joiner.gap(Reason::RotatedAway, None, sheet);
+            }
         });
         match told {
             Turn::Batch(batch) => Some(Item::Lines(batch)),
@@ -505,6 +607,9 @@ impl Log {
     fn next_file(&mut self) -> Turn {
         self.behind = false;
         if self.chain.len() < 2 {
+            if self.blocks.as_mut().is_some_and(|blocks| blocks.joiner.catch_up()) {
+                self.owed = Some((Reason::RotatedAway, None));
+            }
             return Turn::End;
         }
         let torn = self.carry.len() as u64;
@@ -513,16 +618,25 @@ impl Log {
             // The finished file ended inside a record.
             _ => self.told(|log, sheet| log.gap(Reason::Corrupt, Some(torn), sheet)),
         };
-        self.chain.pop_front();
-        self.leave();
+        if let Some(read) = self.chain.pop_front() {
+            self.leave(&read);
+        }
         told
     }
 
     /// The file that was read is left behind.
-    fn leave(&mut self) {
+    fn leave(&mut self, file: &Handle) {
+        self.pass(File::of(file));
         self.carry.clear();
         self.jump();
         self.arrive();
+    }
+
+    fn pass(&mut self, file: File) {
+        self.passed.extend(file.fingerprint);
+        if self.passed.len() > MOST_PASSED {
+            self.passed.pop_front();
+        }
     }
 
     fn arrive(&mut self) {
@@ -550,45 +664,65 @@ impl Log {
     }
 }
 
-/// The live file and those before it, back to the one that is known; oldest first. What the engine has removed in between
-/// is a gap before the first of them. `with_known`: also when what is left of the known one is compressed.
-fn back_to(live: &Path, known: &Known, newest: Handle, with_known: bool) -> io::Result<Vec<Handle>> {
-    let format = newest.format;
-    let mut is_found = known.is(&newest);
-    let mut handles = vec![newest];
-    for number in 1..MOST_FILES {
-        if is_found {
+/// Looks for files back to the one that is known: the one that the engine writes, and those that it has rotated. Oldest
+/// first, those left out that were passed; what the engine has removed in between is a gap before the first of them. And
+/// whether the last is the one that the engine writes.
+fn back_to(spot: &Spot, known: &Known, is_passed: impl Fn(&Handle) -> bool) -> io::Result<(Vec<Handle>, bool)> {
+    let mut found = walk_back(spot, known, &is_passed)?;
+    for _ in 1..MOST_WALKS {
+        let live = found.handles.first().filter(|_| found.has_live).map(|live| live.identity);
+        if live == handle::identity(&spot.live).ok() {
             break;
         }
-        let Some(path) = handle::numbered(live, number) else {
-            // Between two steps of a rotation the first number stands for nothing.
-            if number == 1 {
-                continue;
+        // By their numbers they are in order, but for rotations in the meantime.
+        let before = std::mem::replace(&mut found, walk_back(spot, known, &is_passed)?);
+        found.is_known |= before.is_known;
+        for handle in before.handles {
+            if !found.handles.iter().any(|other| other.is_same(&handle)) {
+                found.handles.push(handle);
             }
-            break;
-        };
-        match Handle::open(&path, format) {
-            // What was a file's number a moment ago may be the one before it by now.
-            Ok(handle) if handles.iter().any(|other| other.identity == handle.identity) => {}
-            Ok(handle) => {
-                is_found = known.is(&handle);
-                // With `max-file=1` the known file is unlinked at once, and what lies in numbered files may be older.
-                if !is_found && handle.written < known.written {
-                    break;
-                }
-                if !is_found || with_known {
-                    handles.push(handle);
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
-            Err(error) => return Err(error),
         }
     }
-    if !is_found && let [_, .., oldest] = handles.as_mut_slice() {
-        oldest.follows_gap = Some(None);
+    let Walk { mut handles, has_live, is_known } = found;
+    if !is_known {
+        // With `max-file=1` the known file is unlinked at once, and what lies in numbered files may be older.
+        let mut rotated = handles.iter().enumerate().skip(has_live.into());
+        let older = rotated.find(|(_, handle)| handle.written <= known.written).map(|(at, _)| at);
+        handles.truncate(older.unwrap_or(handles.len()));
+        if let Some(oldest) = handles.last_mut() {
+            oldest.follows_gap = Some(None);
+        }
     }
     handles.reverse();
-    Ok(handles)
+    Ok((handles, has_live))
+}
+
+/// What was found in the engine's files, newest first.
+struct Walk {
+    handles: Vec<Handle>,
+    /// The first of them is the one that the engine writes.
+    has_live: bool,
+    /// The known one is among them, or was passed.
+    is_known: bool,
+}
+
+fn walk_back(spot: &Spot, known: &Known, is_passed: impl Fn(&Handle) -> bool) -> io::Result<Walk> {
+    let mut handles = match Handle::open(&spot.live, spot.format) {
+        Ok(live) => vec![live],
+        // Between two steps of a rotation, and when somebody removed it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(error),
+    };
+    let has_live = !handles.is_empty();
+    let mut is_known = handles.first().is_some_and(|live| known.is(live));
+    let mut rotated = Rotated::new(&spot.live, spot.format);
+    while !is_known && let Some(handle) = rotated.next(&handles)? {
+        is_known = known.is(&handle);
+        if !is_passed(&handle) && !handle.is_hollow() {
+            handles.push(handle);
+        }
+    }
+    Ok(Walk { handles, has_live, is_known })
 }
 
 fn system_time(time: Timestamp) -> SystemTime {

@@ -40,17 +40,17 @@ pub(super) struct Spot {
 }
 
 impl Spot {
-    /// All that there may be.
+    /// The one that is there, if any is.
+    pub(super) fn find(folder: &Path, id: &str) -> Option<Spot> {
+        Spot::all(folder, id).into_iter().find(|spot| spot.live.symlink_metadata().is_ok())
+    }
+
+    /// All that there can be.
     pub(super) fn all(folder: &Path, id: &str) -> [Spot; 3] {
         let json_file = (folder.join(format!("{id}-json.log")), Format::JsonFile);
         let local = (folder.join(LOCAL_FOLDER).join(LOCAL), Format::Local);
         let cache = (folder.join(CACHE), Format::Local);
         [json_file, local, cache].map(|(live, format)| Spot { live, format })
-    }
-
-    /// The one that is there, if any is.
-    pub(super) fn find(folder: &Path, id: &str) -> Option<Spot> {
-        Spot::all(folder, id).into_iter().find(|spot| spot.live.symlink_metadata().is_ok())
     }
 
     /// Its folder, which is the container's own or one in it.
@@ -113,10 +113,11 @@ impl Format {
     pub(super) fn nuls(self, bytes: &[u8]) -> usize {
         match self {
             Format::JsonFile => bytes.iter().take_while(|byte| **byte == 0).count(),
-            // A record begins with one to three.
-            Format::Local if bytes.starts_with(&[0; local::WORD]) => {
-                local::find(bytes).unwrap_or(bytes.len() - (local::WORD - 1))
-            }
+            // A record begins with one to three, which only a whole one tells from those before it.
+            Format::Local if bytes.starts_with(&[0; local::WORD]) => local::find(bytes).unwrap_or_else(|| {
+                let nuls = bytes.iter().take_while(|byte| **byte == 0).count();
+                nuls - local::WORD
+            }),
             Format::Local => 0,
         }
     }

@@ -6,6 +6,7 @@
 //! is not a regular file of exactly this name, not through a link at its end, and not unless it begins like a record.
 
 use super::format::Format;
+use super::local::WORD;
 use crate::time::Timestamp;
 use flate2::read::MultiGzDecoder;
 use rustix::fs::{Mode, OFlags, SeekFrom};
@@ -27,6 +28,12 @@ pub(super) const GUARD: usize = 32;
 const NEAR: usize = 4 * 1024;
 /// ... and if it is longer, in so many.
 const FAR: usize = 256 * 1024;
+/// More rotated files than anybody keeps.
+const MOST_FILES: u32 = 10_000;
+/// How often rotated files are looked through when the engine rotates meanwhile.
+pub(super) const MOST_WALKS: u32 = 3;
+/// So many numbers in a row that stand for nothing are the end of them.
+const MOST_MISSING: u32 = 3;
 
 /// What a file is, whatever its name has become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +54,8 @@ pub(super) struct Handle {
     content: Content,
     pub(super) format: Format,
     pub(super) identity: Identity,
+    /// Of its number and when it was made, where the file system remembers that; not the same for what it is compressed to.
+    pub(super) birth: Option<u64>,
     /// When it was last written, as of its opening.
     pub(super) written: SystemTime,
     /// What came between the file before and this one is lost: so many bytes, where that is known.
@@ -62,6 +71,9 @@ pub(super) struct Handle {
     /// What stands before the offset.
     guard: [u8; GUARD],
     guarded: usize,
+    /// What it begins with, where a record has its time at its start and may end as others do.
+    head: [u8; GUARD],
+    headed: usize,
     fingerprint: Cell<Option<u64>>,
     begins_with_nul: bool,
 }
@@ -135,6 +147,7 @@ impl Handle {
             content,
             format,
             identity: Identity::of(&metadata),
+            birth: birth(&metadata),
             written: metadata.modified()?,
             follows_gap: None,
             offset: 0,
@@ -143,6 +156,8 @@ impl Handle {
             pinned: 0,
             guard: [0; GUARD],
             guarded: 0,
+            head: [0; GUARD],
+            headed: 0,
             fingerprint: Cell::new(None),
             begins_with_nul,
         })
@@ -189,15 +204,49 @@ impl Handle {
         self.fingerprint.get()
     }
 
+    /// The first record may be another one by now.
+    pub(super) fn look_again(&self) {
+        self.fingerprint.set(None);
+    }
+
     fn first_record(&self, size: usize) -> Option<u64> {
         let mut bytes = vec![0; size];
         let read = match &self.content {
-            Content::Plain(file) => file.read_at(&mut bytes, 0).ok()?,
-            Content::Compressed(file, _) => read_full(&mut unpacked(file), &mut bytes).ok()?,
+            Content::Plain(file) => {
+                let read = file.read_at(&mut bytes, 0).ok()?;
+                match bytes[..read].starts_with(&[0; WORD]) {
+                    true => file.read_at(&mut bytes, rustix::fs::seek(file, SeekFrom::Data(0)).ok()?).ok()?,
+                    false => read,
+                }
+            }
+            Content::Compressed(file, _) => self.read_behind_hole(&mut unpacked(file), &mut bytes).ok()?,
         };
-        let end = self.format.first_end(&bytes[..read])?;
-        let digest: [u8; 32] = Sha256::digest(&bytes[..end]).into();
-        digest.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
+        let bytes = &bytes[..read];
+        let bytes = &bytes[self.format.nuls(bytes)..];
+        digest(&bytes[..self.format.first_end(bytes)?])
+    }
+
+    /// A file that was truncated under its writer is compressed with the hole at its start.
+    fn read_behind_hole(&self, file: &mut impl Read, into: &mut [u8]) -> io::Result<usize> {
+        let mut read = read_full(file, into)?;
+        while read == into.len() && into.iter().all(|byte| *byte == 0) {
+            read = read_full(file, into)?;
+        }
+        let hole = self.format.nuls(&into[..read]);
+        into.copy_within(hole..read, 0);
+        Ok(read - hole + read_full(file, &mut into[read - hole..])?)
+    }
+
+    /// Whether nothing was compressed to it.
+    pub(super) fn is_hollow(&self) -> bool {
+        let Content::Compressed(file, _) = &self.content else { return false };
+        read_full(&mut unpacked(file), &mut [0]).is_ok_and(|read| read == 0)
+    }
+
+    /// Whether it is the same file, or what that was compressed to.
+    pub(super) fn is_same(&self, other: &Handle) -> bool {
+        let records = || self.fingerprint().zip(other.fingerprint());
+        self.identity == other.identity || records().is_some_and(|(this, other)| this == other)
     }
 
     /// Goes to a place in it: reads up to there, where there is no other way. Whether it has that place.
@@ -219,14 +268,17 @@ impl Handle {
     /// Remembers what stands before the offset.
     pub(super) fn guard(&mut self) -> io::Result<()> {
         let Content::Plain(file) = &self.content else { return Ok(()) };
-        let length = usize::try_from(self.offset).unwrap_or(usize::MAX).min(GUARD);
-        self.guarded = file.read_at(&mut self.guard[..length], self.offset - length as u64)?;
+        // Where it has become shorter by now, the next read finds other bytes than these.
+        self.guard = [0xff; GUARD];
+        self.guarded = usize::try_from(self.offset).unwrap_or(usize::MAX).min(GUARD);
+        file.read_at(&mut self.guard[..self.guarded], self.offset - self.guarded as u64)?;
         Ok(())
     }
 
-    /// Starts over.
+    /// Starts over: what it holds is new.
     pub(super) fn start_over(&mut self) -> io::Result<()> {
-        self.offset = 0;
+        (self.offset, self.headed) = (0, 0);
+        self.fingerprint.set(None);
         self.skip_hole()?;
         self.guard()
     }
@@ -264,7 +316,20 @@ impl Handle {
         Ok(Found::Bytes(read))
     }
 
+    /// Whether it begins with other bytes than before.
+    fn has_new_head(&mut self) -> io::Result<bool> {
+        let (Content::Plain(file), Format::Local) = (&self.content, self.format) else { return Ok(false) };
+        let mut head = [0; GUARD];
+        let read = uninterrupted(|| file.read_at(&mut head, 0))?;
+        let is_new = read < self.headed || head[..self.headed] != self.head[..self.headed];
+        (self.head, self.headed) = (head, read);
+        Ok(is_new)
+    }
+
     fn read_guarded(&mut self, into: &mut [u8], held: usize) -> io::Result<Found> {
+        if self.has_new_head()? {
+            return Ok(Found::Rewritten);
+        }
         let Content::Plain(file) = &self.content else { return Ok(Found::Bytes(0)) };
         let guarded = self.guarded.min(held);
         let expected = &self.guard[self.guarded - guarded..self.guarded];
@@ -282,6 +347,18 @@ impl Handle {
         }
         Ok(Found::Bytes(fresh))
     }
+}
+
+/// With its number: several files are made within a tick of the clock.
+fn birth(metadata: &Metadata) -> Option<u64> {
+    let since = metadata.created().ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    let [time, number] = [since.as_nanos(), metadata.ino().into()].map(u128::to_be_bytes);
+    digest(&[time, number].concat())
+}
+
+fn digest(bytes: &[u8]) -> Option<u64> {
+    let digest: [u8; 32] = Sha256::digest(bytes).into();
+    digest.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
 fn uninterrupted(mut read: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
@@ -303,6 +380,41 @@ fn read_full(from: &mut impl Read, into: &mut [u8]) -> io::Result<usize> {
         }
     }
     Ok(filled)
+}
+
+/// The files that the engine has rotated, newest first.
+pub(super) struct Rotated<'a> {
+    live: &'a Path,
+    format: Format,
+    /// Of the file that was found last.
+    pub(super) number: u32,
+}
+
+impl<'a> Rotated<'a> {
+    pub(super) fn new(live: &'a Path, format: Format) -> Self {
+        Rotated { live, format, number: 0 }
+    }
+
+    /// The next one that is none of these: what was a file's number a moment ago may be the one before it by now. A number
+    /// or two may stand for nothing: between two steps of a rotation, and where somebody removed a file.
+    pub(super) fn next(&mut self, known: &[Handle]) -> io::Result<Option<Handle>> {
+        let mut missing = 0;
+        while missing < MOST_MISSING && self.number < MOST_FILES {
+            self.number += 1;
+            match self.open() {
+                Ok(handle) if known.iter().any(|other| other.is_same(&handle)) => missing = 0,
+                Ok(handle) => return Ok(Some(handle)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => missing += 1,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Opens the one with the present number, once more.
+    pub(super) fn open(&self) -> io::Result<Handle> {
+        Handle::open(&numbered(self.live, self.number).ok_or(io::ErrorKind::NotFound)?, self.format)
+    }
 }
 
 /// What lies at a path now.

@@ -47,8 +47,11 @@ pub(super) struct Joiner {
 struct Half {
     /// Lines up to this one were passed on before and come again.
     seen: Option<Seen>,
-    /// So many of the next lines were.
+    /// The last of them does: where it is missing, so is what came behind it.
+    has_to_come: bool,
+    /// So many of the next lines were, none of them with a later time than this.
     passed: u32,
+    passed_until: Timestamp,
     /// The last line, whether it was shown or not.
     last: Option<(Timestamp, u32)>,
     /// The latest time of any.
@@ -83,7 +86,7 @@ impl Joiner {
         let half = &mut self.streams[piece.stream as usize];
         if let (Some(at), true, None) = (at, piece.complete && piece.text.len() <= self.limit, &half.pending) {
             let head = half.head(piece.time, piece.stream, piece.encoding, Part::Whole);
-            if half.is_new(&head) && !self.muted && self.window.has(piece.time) {
+            if self.is_new(&head, batch) && !self.muted && self.window.has(piece.time) {
                 self.last = Some(Cursor { time: head.time, stream: head.stream, ordinal: head.ordinal });
                 batch.lines.push(Line::read(head, at, piece.text.len()));
             }
@@ -140,15 +143,30 @@ impl Joiner {
     }
 
     fn emit(&mut self, stream: Stream, pending: &Pending, end: usize, part: Part, batch: &mut Sheet<'_>) {
-        let half = &mut self.streams[stream as usize];
-        let head = half.head(pending.time, stream, pending.encoding, part);
-        if !half.is_new(&head) || pending.muted || !self.window.has(pending.time) {
+        let head = self.streams[stream as usize].head(pending.time, stream, pending.encoding, part);
+        if !self.is_new(&head, batch) || pending.muted || !self.window.has(pending.time) {
             return;
         }
         self.last = Some(Cursor { time: head.time, stream, ordinal: head.ordinal });
         let start = batch.joined.len();
         batch.joined.extend_from_slice(&pending.text[..end]);
         batch.lines.push(Line::joined(head, start, end));
+    }
+
+    #[inline]
+    fn is_new(&mut self, head: &Head, batch: &mut Sheet<'_>) -> bool {
+        let half = &self.streams[head.stream as usize];
+        half.passed == 0 && half.seen.is_none() || self.is_new_again(head, batch)
+    }
+
+    #[cold]
+    fn is_new_again(&mut self, head: &Head, batch: &mut Sheet<'_>) -> bool {
+        let half = &mut self.streams[head.stream as usize];
+        let is_new = half.is_new_again(head);
+        if is_new && std::mem::take(&mut half.has_to_come) {
+            self.gap(Reason::RotatedAway, None, batch);
+        }
+        is_new
     }
 
     /// Tells a loss at this point. Neighbouring losses of one kind are one.
@@ -196,11 +214,35 @@ impl Joiner {
         self.window.since = self.window.since.max(since);
     }
 
+    /// As [`Joiner::rewind`], where nothing else shows whether the log is still there from that line on.
+    pub(super) fn rewind_in_doubt(&mut self, position: Resume) {
+        self.rewind(position);
+        for half in &mut self.streams {
+            half.has_to_come = half.seen.is_some_and(|seen| Some(seen.time) >= position.since);
+        }
+    }
+
+    /// All that was there when it was begun to be read again has been: what begins from now on is new. Whether a line is
+    /// missing that had to come.
+    pub(super) fn catch_up(&mut self) -> bool {
+        let mut is_missing = false;
+        for half in self.streams.iter_mut().filter(|half| half.pending.is_none()) {
+            if let Some(Seen { time, ordinal, high }) = half.seen.take() {
+                let last = half.last.filter(|(last, _)| *last == time);
+                half.last = last.max(Some((time, ordinal)));
+                half.high = half.high.max(high);
+            }
+            half.passed = 0;
+            is_missing |= std::mem::take(&mut half.has_to_come);
+        }
+        is_missing
+    }
+
     /// The log will be read from this record on.
     pub(super) fn start(&mut self, tally: Tally, passed: [u32; 2], high: [Timestamp; 2]) {
         for (stream, half) in self.streams.iter_mut().enumerate() {
             let (last, count, passed, high) = (tally.last[stream], tally.count[stream], passed[stream], high[stream]);
-            *half = Half { last, count, passed, high, ..Half::default() };
+            *half = Half { last, count, passed, passed_until: high, has_to_come: passed > 0, high, ..Half::default() };
         }
     }
 
@@ -249,24 +291,17 @@ impl Half {
         self.seen.or(last)
     }
 
-    #[inline]
-    fn is_new(&mut self, head: &Head) -> bool {
-        if self.passed == 0 && self.seen.is_none() {
-            return true;
-        }
-        self.is_new_again(head)
-    }
-
-    #[cold]
     fn is_new_again(&mut self, head: &Head) -> bool {
         if self.passed > 0 {
-            self.passed -= 1;
-            return false;
+            let is_passed = head.time <= self.passed_until;
+            self.passed = if is_passed { self.passed - 1 } else { 0 };
+            self.has_to_come = self.passed > 0 || !is_passed;
+            return !is_passed;
         }
         let Some(seen) = self.seen else { return true };
         let (this, last) = ((head.time, head.ordinal), (seen.time, seen.ordinal));
         if this == last {
-            self.seen = None;
+            (self.seen, self.has_to_come) = (None, false);
             return false;
         }
         // When the clock was set back, lines from before that have later times than the last one.

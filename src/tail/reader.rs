@@ -300,6 +300,13 @@ impl Reader {
     fn end(&mut self, key: Key, items: &mut Vec<Item>) {
         let Some(entry) = self.logs.get_mut(&key) else { return };
         let Some(ending) = entry.ending.take() else { return };
+        if ending.again && !ending.forget && entry.log.is_open() {
+            // It may have written since: what has begun can be of its new life.
+            items.extend(ending.then);
+            items.extend(entry.announcement(key));
+            self.queue.push(items.drain(..));
+            return (self.report)(Report::Finished(key));
+        }
         items.extend(entry.log.flush());
         items.extend(ending.then);
         entry.log.close();
@@ -395,6 +402,7 @@ impl Reader {
             Ok(watch) => {
                 self.watches.insert(watch, key);
                 entry.watched = folder;
+                entry.log.misheard();
                 if let Some(outer) = entry.watch.replace(watch).filter(|outer| *outer != watch) {
                     self.watches.remove(&outer);
                     self.watcher.remove(outer);
@@ -420,7 +428,13 @@ impl Reader {
             Ok(()) => self.opened(key),
             // Not made yet: the watch tells when it is.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                entry.start = Start::Beginning;
+                if entry.log.is_unmade() {
+                    // Then all there will be is new.
+                    entry.start = Start::All;
+                    if entry.watch.is_some() {
+                        entry.log.is_to_come();
+                    }
+                }
                 if entry.log.is_once() || was_starved && entry.ending.is_some() {
                     self.refuse(key, error);
                 }
@@ -453,7 +467,11 @@ impl Reader {
     }
 
     fn finish(&mut self, key: Key, then: Vec<Item>, forget: bool) {
-        let is_unseen = |entry: &Entry| !entry.log.is_open() && !entry.log.was_open() && entry.ending.is_none();
+        // Files that came and went by now are told of.
+        self.take_events();
+        // One that has ended is not watched before it is followed once more.
+        let is_new = |entry: &Entry| !entry.log.was_open() || entry.watch.is_some();
+        let is_unseen = |entry: &Entry| !entry.log.is_open() && entry.ending.is_none() && is_new(entry);
         if self.logs.get(&key).is_some_and(is_unseen) {
             // It may have written and died before its file was seen.
             self.attach(key);

@@ -6,8 +6,8 @@
 //! Times in a log are not in order: stdout and stderr are stamped by two writers, and a line cut at 16 KiB carries the
 //! time of its first piece. The search by time therefore stops short of it, as [`super::before`] does.
 
-use super::format::{Format, Record};
-use super::handle::{self, Found, Handle};
+use super::format::Record;
+use super::handle::{self, Found, Handle, MOST_WALKS, Rotated};
 use super::{Piece, Start};
 use crate::batch::Stream;
 use crate::time::{Reader, Timestamp};
@@ -19,13 +19,31 @@ use std::path::Path;
 const BLOCK: usize = 256 * 1024;
 /// How far back the beginning of a line is looked for on a stream that shows nothing of itself.
 const WARM_UP: u64 = 1024 * 1024;
-/// More rotated files than anybody keeps.
-const MOST_FILES: u32 = 10_000;
 /// Blocks without a record before a file is taken to have none.
 const MOST_STRANGE: u32 = 16;
 
 /// The files to read, oldest first, the live one last.
-pub(super) fn start(live: &Path, mut newest: Handle, start: Start) -> io::Result<Vec<Handle>> {
+pub(super) fn start(live: &Path, newest: Handle, start: Start) -> io::Result<Vec<Handle>> {
+    let mut handles = start_from(live, newest, start)?;
+    for _ in 1..MOST_WALKS {
+        // By their numbers they are in order, but for rotations in the meantime.
+        if is_live(live, handles.last())? {
+            break;
+        }
+        handles = start_from(live, Handle::open(live, handles[0].format)?, start)?;
+    }
+    Ok(handles)
+}
+
+/// Whether this is the file that the engine writes; between two steps of a rotation there is none.
+fn is_live(live: &Path, newest: Option<&Handle>) -> io::Result<bool> {
+    match handle::identity(live) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        found => Ok(newest.map(|newest| newest.identity) == Some(found?)),
+    }
+}
+
+fn start_from(live: &Path, mut newest: Handle, start: Start) -> io::Result<Vec<Handle>> {
     match start {
         Start::Beginning => {}
         Start::All => return files(live, newest, |_| Ok(false)),
@@ -48,30 +66,16 @@ pub(super) fn start(live: &Path, mut newest: Handle, start: Start) -> io::Result
 
 /// The live file and those before it, oldest first, back to the first of which `enough` holds.
 fn files(live: &Path, newest: Handle, mut enough: impl FnMut(&Handle) -> io::Result<bool>) -> io::Result<Vec<Handle>> {
+    let mut rotated = Rotated::new(live, newest.format);
     let mut handles = vec![newest];
     while !handles.last().map_or(Ok(true), &mut enough)? {
-        let format = handles[0].format;
-        match older(live, format, handles.len())? {
+        match rotated.next(&handles)? {
             Some(handle) => handles.push(handle),
             None => break,
         }
     }
     handles.reverse();
     Ok(handles)
-}
-
-/// The rotated file with this number, counted from 1 for the newest.
-fn older(live: &Path, format: Format, number: usize) -> io::Result<Option<Handle>> {
-    let number = u32::try_from(number).unwrap_or(MOST_FILES);
-    let Some(path) = (number < MOST_FILES).then(|| handle::numbered(live, number)).flatten() else {
-        return Ok(None);
-    };
-    match Handle::open(&path, format) {
-        Ok(handle) => Ok(Some(handle)),
-        // Rotated on or away since we looked: what comes behind it is gone too.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// Whether the first record of a file is before a time. A compressed file is taken to be when its last one is.
@@ -134,17 +138,17 @@ fn last_start(handle: &Handle, end: u64) -> io::Result<u64> {
 
 /// The files and places from which the last `wanted` lines come whole.
 fn last_lines(live: &Path, newest: Handle, mut wanted: u64) -> io::Result<Vec<Handle>> {
+    let mut rotated = Rotated::new(live, newest.format);
     let mut handles = Vec::new();
     let mut next = Some(newest);
     let mut behind = Behind::default();
     while let Some(mut handle) = next {
         wanted = match handle.plain() {
             Some(_) => back_to_line(&mut handle, wanted, &mut behind)?,
-            None => skip_to_line(&mut handle, live, handles.len(), wanted, &mut behind)?,
+            None => skip_to_line(&mut handle, &rotated, wanted, &mut behind)?,
         };
         handles.push(handle);
-        let format = handles[0].format;
-        next = if wanted > 0 { older(live, format, handles.len())? } else { None };
+        next = if wanted > 0 { rotated.next(&handles)? } else { None };
     }
     handles.reverse();
     Ok(handles)
@@ -195,10 +199,13 @@ fn back_to_line(handle: &mut Handle, mut wanted: u64, behind: &mut Behind) -> io
 }
 
 /// A compressed file can only be read forwards: counted first, then read up to the wanted line without being shown.
-fn skip_to_line(handle: &mut Handle, live: &Path, number: usize, wanted: u64, behind: &mut Behind) -> io::Result<u64> {
+fn skip_to_line(handle: &mut Handle, rotated: &Rotated<'_>, wanted: u64, behind: &mut Behind) -> io::Result<u64> {
     let format = handle.format;
-    let Some(mut counted) = older(live, format, number)?.filter(|again| again.identity == handle.identity) else {
-        return Ok(wanted);
+    let mut counted = match rotated.open() {
+        Ok(again) if again.identity == handle.identity => again,
+        Ok(_) => return Ok(wanted),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(wanted),
+        Err(error) => return Err(error),
     };
     let mut ends = std::collections::VecDeque::new();
     let mut end_at = |start: u64| {
