@@ -13,8 +13,11 @@ settle=3
 # Requests that dockerd has answered; it tells of each in its debug log.
 calls() { grep -c 'msg="Calling ' "$home/dockerd.log" || true; }
 
-descriptors() { find "/proc/$1/fd" -mindepth 1 2>/dev/null | wc -l; }
-tasks() { find "/proc/$1/task" -mindepth 1 -maxdepth 1 2>/dev/null | wc -l; }
+# Descriptors and tasks of a follower, if it lives: on engines before 23 a rotation can end it.
+held() {
+    kill -0 "$1" 2>/dev/null || { echo ended && return; }
+    echo "$(find "/proc/$1/fd" -mindepth 1 | wc -l) / $(find "/proc/$1/task" -mindepth 1 -maxdepth 1 | wc -l)"
+}
 
 has_ended() { ! kill -0 "$1"; }
 
@@ -40,11 +43,10 @@ measure() {
     asked=$(calls)
     engine=$(cpu_ms "$daemon")
     ours=$(cpu_ms "$follower")
-    first="$(descriptors "$follower") / $(tasks "$follower")"
+    first=$(held "$follower")
     sleep "$window"
-    last="$(descriptors "$follower") / $(tasks "$follower")"
-    # A follower that ends by itself has used what it used up to here, and no more is known of it.
-    ours=$(minus "$(cpu_ms "$follower" 2>/dev/null || echo "$ours")" "$ours")
+    last=$(held "$follower")
+    if [ "$last" = ended ]; then ours=-; else ours=$(minus "$(cpu_ms "$follower")" "$ours"); fi
     engine=$(minus "$(cpu_ms "$daemon")" "$engine")
     asked=$(($(calls) - asked))
     docker wait "$name" >/dev/null

@@ -121,14 +121,14 @@ impl<'a> Script<'a> {
     }
 }
 
-/// Bytes as lengths to cut something into.
+/// Bytes as lengths to cut something into; not all of them are 0.
 pub fn lengths(bytes: &[u8]) -> Vec<usize> {
+    let bytes = if bytes.iter().all(|length| *length == 0) { &[1] } else { bytes };
     bytes.iter().copied().map(usize::from).collect()
 }
 
 /// Cuts bytes into chunks of these lengths, over and over. Some may be empty.
 pub fn chunks<'a>(lengths: &'a [usize], bytes: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
-    let lengths = if lengths.iter().all(|length| *length == 0) { &[1] } else { lengths };
     let mut script = Script::new(bytes);
     lengths.iter().cycle().map_while(move |length| (!script.is_empty()).then(|| script.take(*length)))
 }
@@ -223,7 +223,7 @@ pub(crate) mod tests {
 
     #[test]
     fn chunks_are_as_long_as_they_were_to_be_and_add_up() {
-        let cut = |cuts: &[usize]| chunks(cuts, b"abcdefg").map(<[u8]>::to_vec).collect::<Vec<_>>();
+        let cut = |cuts: &[u8]| chunks(&lengths(cuts), b"abcdefg").map(<[u8]>::to_vec).collect::<Vec<_>>();
         assert_eq!(cut(&[3, 0, 2]), [&b"abc"[..], b"", b"de", b"fg"]);
         assert_eq!(cut(&[0]).concat(), b"abcdefg");
         assert_eq!(cut(&[]).len(), 7);

@@ -438,7 +438,8 @@ pub fn frames(bytes: &[u8]) {
     let body = match script.byte() % 4 {
         0 => script.rest().to_vec(),
         1 => {
-            limit *= 64;
+            // Long lines in few parts.
+            limit = 1024 + 64 * limit;
             terminal_body(script)
         }
         _ => frames_body(script),
@@ -466,8 +467,8 @@ fn terminal_body(mut script: Script<'_>) -> Vec<u8> {
         let (kind, length) = (script.byte(), usize::from(script.byte()));
         nanos += i64::from(kind & 1);
         let text = script.take(length % 32);
-        // One in eight is longer than the engine's buffer, up to more than is held of it, and has its time again.
-        let pieces = if kind >> 5 == 0 { 1 + length % 12 } else { 0 };
+        // Some are longer than the engine's buffer, up to more than is held of a line, and have their time again.
+        let pieces = if kind >> 5 == 0 && body.len() < 1 << 18 { 1 + length % 12 } else { 0 };
         for piece in 0..=pieces {
             Timestamp(nanos).write(&mut body);
             body.push(b' ');
