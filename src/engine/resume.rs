@@ -1,6 +1,6 @@
 //! `--resume`: where the last run of a name stopped, and the file it wrote.
 //!
-//! In: the state and the first listing. Out: a position for each container that was read before, and a [`Keeper`] for
+//! In: the state and the first listing. Out: a position for each container that was read before, and a `Keeper` for
 //! what follows. Called by [`super::watch`] before anything is read.
 
 use super::Error;
