@@ -461,8 +461,11 @@ impl Log {
             }
             Found::Bytes(read) => {
                 let filled = held + read;
-                // It may have been truncated before anything of it was read.
-                self.in_hole |= offset == 0;
+                if offset == 0 {
+                    // It may have been truncated before anything of it was read.
+                    self.in_hole = true;
+                    file.look_again();
+                }
                 self.behind = filled == bytes.len();
                 let from = self.skip_hole(&bytes[..filled])?;
                 let offset = offset + (from - GUARD) as u64;

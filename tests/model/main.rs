@@ -18,7 +18,8 @@
 //!   first of them are gone, others are taken for them. Of two lines of one nanosecond where the rest of the first is
 //!   lost, the second is taken for it; such are not written here.
 //! - After the clock was set back, what is new is not known where only times tell: readable lines may lie in a gap. No
-//!   clock is set back here on a log with files removed by hand or copied.
+//!   clock is set back here on a log with files removed by hand or copied, and none is removed by hand where files are
+//!   compressed: a compressed file is as new as its compression.
 //! - A gap that is met inside a line is told before it, and such a line is what is left of it.
 //! - While the reader runs beside the engine, a file may come and go before it is opened: a gap is enough.
 #![allow(unreachable_pub, reason = "one binary that nobody links")]

@@ -115,8 +115,8 @@ pub struct Play {
     is_open: bool,
     /// It had one in this life: where there is none of the live name, it waits for it.
     was_open: bool,
-    /// It began where somebody had removed the live file, without a place to go on from: what is made and removed before
-    /// it has one open may be as old as what lies there.
+    /// It began where somebody had removed the live file, without a place to go on from, or opens its first file while the
+    /// engine writes: what is made and removed before it has come to rest may be as old as what lies there.
     is_blind: bool,
     /// It goes on by time, and has not come to rest since.
     is_by_time: bool,
@@ -128,6 +128,9 @@ pub struct Play {
     truncated: Vec<(Id, Vec<usize>)>,
     /// Files that are gone, by the last record of each.
     removed: Vec<usize>,
+    /// The last record that was read when a file was removed by hand that may not have been opened yet: where among the
+    /// others it was cannot be known.
+    vanished: Option<usize>,
     /// Files that were removed by hand.
     unlinked: BTreeSet<Id>,
     /// Deaths that the reader was told of.
@@ -166,6 +169,7 @@ impl Play {
             touched: BTreeSet::new(),
             truncated: Vec::new(),
             removed: Vec::new(),
+            vanished: None,
             unlinked: BTreeSet::new(),
             deaths: 0,
             is_holding: false,
@@ -209,7 +213,7 @@ impl Play {
                     let stream = to.unwrap_or(STREAMS[number % 2]);
                     self.finish_line(stream)?;
                     self.tick(step);
-                    let line = self.begin(stream, size, step == 0);
+                    let line = self.begin(stream, size, step == 0 && number > 1);
                     self.open[stream as usize] = Some(line);
                     self.finish_line(stream)?;
                 }
@@ -236,11 +240,10 @@ impl Play {
             // Nobody lets both rotate: a copy counts as a file that the engine made.
             Action::CopyTruncate if !self.rotates() => self.change(Engine::copy_and_truncate),
             Action::CopyTruncate => Ok(()),
-            Action::Unlink if !self.was_set_back => {
+            Action::Unlink if !self.was_set_back && !self.setup.options.compress => {
                 self.unlinked.extend(self.engine.names.get(&Name::Live));
-                // Without a live one, whether it came before or behind those that are there is not known.
                 let read = self.model.fates.iter().rposition(|fate| fate.is_read).unwrap_or(0);
-                self.model.doubts.push((read, self.now(), "removed by hand"));
+                self.vanished.get_or_insert(read);
                 self.change(|engine| {
                     engine.remove(Name::Live);
                     None
@@ -310,10 +313,11 @@ impl Play {
         let skew = (number as i64).wrapping_mul(7_919_000_017).rem_euclid(1_500_000_000);
         let last = &mut self.last[stream as usize];
         let text = text(number, size);
-        // What has the time of a piece that got no newline, or whose rest is lost, is taken for its rest.
+        // What has the time of a piece that got no newline, or whose rest is lost, is taken for its rest; and a file is
+        // known by its first record, which may be the end of a line and no other.
         let before = self.model.lines.iter().rev().find(|line| line.stream == stream);
         let may_share = may_share && before.is_some_and(|line| line.has_end && line.pieces.len() == 1);
-        *last = match may_share && size >= 8 && last.0 > 0 && !number.is_multiple_of(4) {
+        *last = match may_share && (8..BUFFER).contains(&size) && last.0 > 0 && !number.is_multiple_of(4) {
             true => *last,
             false => Timestamp((self.now.0 + skew - 1_000_000_000).max(last.0 + 1)),
         };
@@ -447,6 +451,7 @@ impl Play {
             }
             if self.setup.is_loose {
                 // A file that is made while the first is opened may be one of those told of before.
+                self.is_blind = true;
                 self.model.doubts.push((self.now(), self.now() + 30, "rotated while it was opened"));
             }
             self.follow(None)?;
@@ -510,12 +515,7 @@ impl Play {
         self.deaths = 0;
         self.out.truncate(self.committed.as_ref().map_or(0, |committed| committed.0));
         self.latest = self.committed.map(|committed| committed.1);
-        let is_out = |out: &Vec<Out>, line: &model::Line| {
-            out.iter().any(
-                |out| matches!(out, Out::Line(cursor, _) if (cursor.stream, cursor.time) == (line.stream, line.time)),
-            )
-        };
-        let known: Vec<bool> = self.model.of.iter().map(|line| is_out(&self.out, &self.model.lines[*line])).collect();
+        let known: Vec<bool> = self.model.of.iter().map(|line| self.is_out(*line)).collect();
         self.model.fates.iter_mut().for_each(|fate| fate.is_read = false);
         self.model.lines.iter_mut().for_each(|line| line.is_flushed = false);
         let files = &self.engine.files;
@@ -533,6 +533,17 @@ impl Play {
         for from in self.removed.drain(..) {
             self.model.doubts.push((from, now, "removed"));
         }
+    }
+
+    /// Whether all of a line has come.
+    fn is_out(&self, line: usize) -> bool {
+        let line = &self.model.lines[line];
+        let parts = self.out.iter().filter_map(|out| match out {
+            Out::Line(cursor, text) if (cursor.stream, cursor.time) == (line.stream, line.time) => Some(text.len()),
+            _ => None,
+        });
+        let (count, size) = parts.fold((0, 0), |(count, size), part| (count + 1, size + part));
+        count > 0 && size >= line.pieces.last().map_or(0, |piece| piece.1)
     }
 
     fn resume(&mut self, by_time: bool) -> Played {
@@ -554,9 +565,9 @@ impl Play {
             };
         }
         self.is_by_time = position.is_some_and(|position| position.place.is_none());
-        self.is_blind = false;
+        self.is_blind = self.setup.is_loose;
         if position.is_none_or(|position| position.place.is_none()) {
-            self.is_blind = !self.engine.names.contains_key(&Name::Live);
+            self.is_blind |= !self.engine.names.contains_key(&Name::Live);
             // With no place nothing shows what was before the first line that is there, but on a stream whose last line has
             // to come again.
             let resume = position.map(|position| position.resume).unwrap_or_default();
@@ -686,6 +697,9 @@ impl Play {
         for (record, fate) in self.model.fates.iter_mut().enumerate() {
             fate.is_read |= readable.contains(&record) && !fate.is_gone;
             fate.is_gone |= !fate.is_read && !late.contains(&record);
+        }
+        if let Some(from) = self.vanished.take() {
+            self.model.doubts.push((from, self.now(), "removed by hand"));
         }
         // The engine goes on as if a file that was removed by hand had never been.
         for record in self.unlinked.difference(&self.held).flat_map(|id| &self.engine.files[*id].records) {
