@@ -92,6 +92,25 @@ impl Blocks {
         self.joiner.muted = false;
     }
 
+    /// What is left at the end of a log is no whole record; returns how many bytes of it were told of, the rest may yet
+    /// become one. A record of the `local` driver that lost its end looks as if those behind it were its own.
+    pub(super) fn take_rest(&mut self, mut rest: &[u8], sheet: &mut Sheet<'_>) -> usize {
+        let held = rest.len();
+        while self.format == Format::Local
+            && let Some(found) = rest.get(1..).and_then(local::find)
+        {
+            self.joiner.gap(Reason::Corrupt, Some(1 + found as u64), sheet);
+            rest = &rest[1 + found..];
+            while let local::Frame::Whole(length) = local::frame(rest)
+                && let Some(piece) = local::decode(&rest[..length])
+            {
+                self.joiner.push(piece, None, sheet);
+                rest = &rest[length..];
+            }
+        }
+        held - rest.len()
+    }
+
     fn take_lines(&mut self, block: Block<'_>, sheet: &mut Sheet<'_>) -> usize {
         let bytes = block.bytes;
         let mut from = if self.is_lost { self.find_line(&block, sheet) } else { block.from };

@@ -532,10 +532,11 @@ impl Log {
     /// The last piece of a line, when the container has died and its log was read to the end.
     pub(super) fn flush(&mut self) -> Option<Item> {
         let told = self.told(|log, sheet| {
-            let carried = log.carry.len() as u64;
             let Some(blocks) = &mut log.blocks else { return };
-            if carried > 0 && !log.once {
-                blocks.joiner.gap(Reason::Corrupt, Some(carried), sheet);
+            let taken = blocks.take_rest(&log.carry, sheet);
+            log.carry.drain(..taken);
+            if !log.carry.is_empty() && !log.once {
+                blocks.joiner.gap(Reason::Corrupt, Some(log.carry.len() as u64), sheet);
             }
             blocks.joiner.flush_all(sheet);
             if std::mem::take(&mut log.births.owes_next) {

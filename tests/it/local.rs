@@ -137,6 +137,35 @@ fn damage_in_a_local_log_is_told_and_stepped_over() {
 }
 
 #[test]
+fn a_record_that_lost_its_end_takes_none_of_those_behind_it_along() {
+    let engine = Engine::start();
+    engine.run("web", &["--log-driver", "local"], &["--count", "10", "--size", "2000"]);
+    engine.wait("web");
+    let path = local_log(&engine, "web");
+    let log = fs::read(&path).unwrap();
+    let length = log.len() / 10;
+    let mut longer = [&log[..length / 2], &log[9 * length..]].concat();
+    // Its length says more than is left of the file.
+    longer[..4].copy_from_slice(&100_000_u32.to_be_bytes());
+    fs::write(&path, &longer).unwrap();
+    let mut shown = Vec::new();
+    for follow in [false, true] {
+        let words = ["--format", "json", "--source", "file", "--all", "--tail", "all", "web"];
+        let records = if follow {
+            let watch = Watch::start(&engine, &words);
+            watch.wait_for(|lines| lines.len() == 2, PATIENCE);
+            watch.stop().records()
+        } else {
+            Watch::start(&engine, &[&["--no-follow"], &words[..]].concat()).finish().records()
+        };
+        shown.push(records.iter().map(|record| record["type"].as_str().unwrap().to_owned()).collect::<Vec<_>>());
+        assert_eq!(records[0]["lost_bytes"], length as u64 / 2);
+        assert!(records[1]["message"].as_str().unwrap().contains("000000010"));
+    }
+    assert_eq!(shown, [["gap", "log"]; 2]);
+}
+
+#[test]
 fn a_file_of_a_form_that_nobody_knows_is_read_through_the_engine_and_this_is_said() {
     let engine = Engine::start();
     engine.run("web", &["--log-driver", "local"], &["--count", "20"]);
