@@ -14,7 +14,7 @@
 //! - [`state`] keeps what has to outlast a run, and is the only one that speaks SQL.
 //! - [`output`] writes lines and reports, and is the only one that writes to stdout.
 //! - The shelf holds what travels and what all may use: [`batch`], [`queue`], [`position`], [`container`],
-//!   [`selector`], [`time`], [`json`], [`metrics`].
+//!   [`selector`], [`time`], [`json`], [`config`], [`metrics`].
 //!
 //! The four rooms below the engine do not know each other: it hands the bytes of one to the next. A verb has one name on
 //! two floors: `cli/watch.rs` takes the words, `engine/watch.rs` does the work.
@@ -48,6 +48,7 @@
 
 pub mod batch;
 pub mod cli;
+pub mod config;
 pub mod container;
 pub mod docker;
 pub mod engine;

@@ -12,6 +12,7 @@ pub mod stop;
 pub mod watch;
 pub mod when;
 
+use crate::config::Config;
 use crate::docker::{Endpoint, Environment, Flags};
 use crate::engine;
 use crate::output::When;
@@ -164,6 +165,11 @@ where
 }
 
 impl Common {
+    /// What is configured.
+    fn config(&self) -> Result<Config, String> {
+        Ok(Config { state: self.state.clone(), ..Config::default() })
+    }
+
     /// The state file, or why there is no place for one.
     fn state(&self) -> Result<PathBuf, String> {
         let home = || std::env::home_dir().filter(|home| home.is_absolute()).map(|home| home.join(".local/state"));

@@ -4,10 +4,11 @@ use super::explain::{self, Exit};
 use super::plugin::DockerFlags;
 use super::{Common, LogFormat, one_of, refuse, stop, usage, when};
 use crate::batch::Stream;
+use crate::config::{self, Source};
 use crate::docker::{Endpoint, Environment};
 use crate::engine;
 use crate::engine::resume::Resume;
-use crate::engine::watch::{Options, Source};
+use crate::engine::watch::Options;
 use crate::output::{Ansi, Format, Settings};
 use crate::selector::{self, Filter, Glob, Pattern, Selector};
 use crate::time::Timestamp;
@@ -166,9 +167,6 @@ Examples:
     $ docker logwatch watch 'web-*' -E web-canary --format json -o web.jsonl";
 
 const DEFAULT_TAIL: u64 = 10;
-const MAX_LINE_SIZE: usize = 1 << 20;
-const ROTATE_INTERVAL: Duration = Duration::from_secs(30);
-const POLL_INTERVAL: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tail {
@@ -216,7 +214,8 @@ impl Watch {
         {
             return Err(format!("nothing lies between: --since is {since}, --until is {until}"));
         }
-        let interval = self.interval()?;
+        let config = common.config()?;
+        let interval = self.interval(&config.watch)?;
         Ok(Options {
             all: self.all,
             since: self.since,
@@ -225,7 +224,7 @@ impl Watch {
             follow: !self.no_follow,
             source: self.source,
             interval,
-            max_line_size: self.max_line_size.unwrap_or(MAX_LINE_SIZE),
+            max_line_size: self.max_line_size.unwrap_or(config.watch.max_line_size),
             resume: self.resume(common)?,
             dry_run: self.dry_run,
             output: self.settings(common),
@@ -239,7 +238,7 @@ impl Watch {
         })
     }
 
-    fn interval(&self) -> Result<Duration, String> {
+    fn interval(&self, config: &config::Watch) -> Result<Duration, String> {
         for (flag, given, route, source) in [
             ("--rotate-interval", self.rotate_interval, "rotate", Source::Rotate),
             ("--poll-interval", self.poll_interval, "poll", Source::Poll),
@@ -249,8 +248,8 @@ impl Watch {
             }
         }
         Ok(match self.source {
-            Source::Poll => self.poll_interval.unwrap_or(POLL_INTERVAL),
-            _ => self.rotate_interval.unwrap_or(ROTATE_INTERVAL),
+            Source::Poll => self.poll_interval.unwrap_or(config.poll_interval),
+            _ => self.rotate_interval.unwrap_or(config.rotate_interval),
         })
     }
 

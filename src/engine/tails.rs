@@ -5,8 +5,9 @@
 
 use super::route::{Choice, Routes};
 use super::stream::{Signal, Stream};
-use super::watch::{Options, Source};
+use super::watch::Options;
 use crate::batch::{Batch, Gap, Item, Key, Lifecycle, Reason, Route};
+use crate::config::Source;
 use crate::container::Container;
 use crate::docker::Docker;
 use crate::position::{Position, Resume};

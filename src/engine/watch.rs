@@ -11,6 +11,7 @@ use super::route::Routes;
 use super::tails::Tails;
 use super::{Error, dry_run};
 use crate::batch::Lifecycle;
+use crate::config::Source;
 use crate::container::Container;
 use crate::docker::backoff::{self, Backoff};
 use crate::docker::{Details, Docker, Endpoint};
@@ -67,22 +68,6 @@ pub struct Options {
     pub dry_run: bool,
     /// What is shown, and how.
     pub output: Settings,
-}
-
-/// How a container's log is read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Source {
-    /// The file where it can be opened, else the stream.
-    #[default]
-    Auto,
-    /// Files only.
-    File,
-    /// One long API stream.
-    Stream,
-    /// API streams renewed at an interval.
-    Rotate,
-    /// API reads at an interval.
-    Poll,
 }
 
 impl Options {

@@ -1,6 +1,6 @@
-//! What was read and what was lost, counted by route and by cause.
+//! What was read and what was lost, by route and by cause.
 //!
-//! In: batches on their way to the output. Out: numbers. No count is kept of a single container: they come and go.
+//! In: batches on their way to the output. Out: numbers.
 
 use crate::batch::{Batch, Reason, Route};
 use std::fmt;
