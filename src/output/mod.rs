@@ -1,7 +1,8 @@
 //! Output: lines, notices and reports in the forms a user asked for.
 //!
 //! [`Printer`] takes items in order and writes them: `text` and `json` are the forms, `stamp` the times in them, `color`
-//! and `terminal` what a terminal needs, `sink` where it all goes. Only this room writes to stdout.
+//! and `terminal` what a terminal needs, `sink` where it all goes. `progress` and `status` tell on stderr how far a long work
+//! is; `plan` is a report. Only this room writes to stdout.
 
 mod color;
 mod json;
@@ -10,11 +11,11 @@ mod printer;
 mod progress;
 mod sink;
 mod stamp;
+mod status;
 mod terminal;
 mod text;
 
 pub use plan::{Planned, plan};
-pub use printer::Printer;
 pub use terminal::safe;
 
 use std::io;

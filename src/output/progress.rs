@@ -3,7 +3,8 @@
 //! Only where nothing else is drawn: stderr is a terminal and the lines go elsewhere. Caught up is where nothing has come
 //! for a moment; what comes then comes one by one.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use super::status;
+use indicatif::ProgressBar;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
@@ -71,13 +72,7 @@ impl Progress {
 
 impl Spell {
     fn show(&mut self, took: Duration) {
-        let bar = self.bar.get_or_insert_with(|| {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(5));
-            if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
-                bar.set_style(style);
-            }
-            bar
-        });
+        let bar = self.bar.get_or_insert_with(|| status::bar(None, "{spinner} {msg}"));
         let megabytes = self.bytes as f64 / 1e6;
         let speed = megabytes / took.as_secs_f64();
         bar.set_message(format!("catching up: {} lines, {megabytes:.0} MB, {speed:.0} MB/s", self.lines));

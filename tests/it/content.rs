@@ -273,6 +273,8 @@ fn a_long_history_shows_how_far_it_is_on_a_terminal_that_the_lines_do_not_go_to(
         let file = engine.home().join(name);
         let text = on_terminal(&engine, &[], &["--source", "stream", "-o", file.to_str().unwrap(), name]);
         assert_eq!(text.contains("catching up: "), is_shown, "{name}: {text:?}");
+        // A line filled up with blanks would be left standing by a `^C` behind it.
+        assert!(!text.contains("    "), "{name}: {text:?}");
         let written = std::fs::read_to_string(file).unwrap();
         assert_eq!(written.lines().count(), expected, "{name}");
         assert!(!written.contains("catching up"), "{name}");

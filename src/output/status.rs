@@ -1,0 +1,72 @@
+//! The last line of a terminal, where a status is drawn and taken away again.
+//!
+//! In: what the progress library draws. Out: the same on stderr, but for the blanks that it fills a line up with: behind
+//! them a terminal's own `^C` would land on a line of its own, and what clears the status would clear that one.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
+use rustix::termios::tcgetwinsize;
+use std::io::{self, Write};
+
+/// Redrawn so often a second at most.
+const RATE: u8 = 5;
+
+/// A status in the form of a template, with so many steps where that is known.
+pub(super) fn bar(steps: Option<u64>, template: &str) -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(steps, ProgressDrawTarget::term_like_with_hz(Box::new(LastLine), RATE));
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+#[derive(Debug)]
+struct LastLine;
+
+impl LastLine {
+    fn put(text: &str) -> io::Result<()> {
+        io::stderr().write_all(text.as_bytes())
+    }
+
+    fn move_by(n: usize, direction: char) -> io::Result<()> {
+        if n == 0 { Ok(()) } else { LastLine::put(&format!("\x1b[{n}{direction}")) }
+    }
+}
+
+impl TermLike for LastLine {
+    fn width(&self) -> u16 {
+        tcgetwinsize(io::stderr()).map(|size| size.ws_col).ok().filter(|width| *width > 0).unwrap_or(80)
+    }
+
+    fn move_cursor_up(&self, n: usize) -> io::Result<()> {
+        LastLine::move_by(n, 'A')
+    }
+
+    fn move_cursor_down(&self, n: usize) -> io::Result<()> {
+        LastLine::move_by(n, 'B')
+    }
+
+    fn move_cursor_right(&self, n: usize) -> io::Result<()> {
+        LastLine::move_by(n, 'C')
+    }
+
+    fn move_cursor_left(&self, n: usize) -> io::Result<()> {
+        LastLine::move_by(n, 'D')
+    }
+
+    fn write_line(&self, text: &str) -> io::Result<()> {
+        LastLine::put(&format!("{text}\n"))
+    }
+
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        let is_filler = !text.is_empty() && text.bytes().all(|byte| byte == b' ');
+        if is_filler { Ok(()) } else { LastLine::put(text) }
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        LastLine::put("\r\x1b[2K")
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
