@@ -1,9 +1,7 @@
 //! A container's log as the API sends it.
 //!
 //! In: chunks of the body of `GET /containers/{id}/logs?timestamps=1`, cut anywhere. Out: batches. The engine room opens
-//! the requests; this knows where the next one has to start so that no line is missed and none comes twice. A request for
-//! all since a time costs the engine a walk through the whole log, one for so many records from the end does not: with
-//! [`Passed`] the last line that was passed on has to be among them, and everything behind it is new.
+//! the requests; this knows where the next one has to start so that no line is missed and none comes twice.
 //! Without a terminal the body is frames of `[type, 0, 0, 0, length]` and a payload, one for each record; type 3 is an
 //! error of the engine. With one it is bare bytes (moby `pkg/stdcopy`, `api/server/httputils/write_log_stream.go`). Each
 //! record starts with its time in nine digits; `since` takes all nine and includes them.
