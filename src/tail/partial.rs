@@ -195,7 +195,8 @@ impl Joiner {
         let pending = self.streams.iter().filter_map(|half| half.pending.as_ref()).map(|pending| pending.time).min();
         let since = match (behind, pending) {
             (Some(behind), Some(pending)) => Some(behind.min(pending)),
-            (behind, pending) => behind.or(pending),
+            // The same holds of a stream that has said nothing yet.
+            (behind, pending) => behind.or(pending.map(super::before)),
         };
         Resume { since, seen }
     }

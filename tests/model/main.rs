@@ -218,3 +218,16 @@ fn a_file_that_was_empty_when_we_were_killed_is_not_taken_for_the_next_one_with_
     let killed = [Action::Rest, Action::Commit, Action::Crash, lines(40, None, 25)];
     check(plain(300, 2), &[&killed[..], &[Action::Resume { by_time: false }, Action::Rest]].concat());
 }
+
+#[test]
+fn a_line_stamped_before_the_one_that_had_only_begun_is_read_when_it_is_gone_on_by_time() {
+    let setup = plain(1500, 1);
+    let options = Options { driver: Driver::Cache, unlinks: true, ..setup.options };
+    let write = |lines, size| Action::Write { lines, to: None, size, step: 0 };
+    let begun = [write(5, 8), Action::Crash, write(1, 40_000)];
+    let piece = Action::Piece { to: Stream::Stdout, size: BUFFER };
+    let dies = [write(2, 0), Action::Die(Death::Whole), Action::Commit, Action::Crash];
+    let again = [Action::Resume { by_time: true }];
+    let first = [piece, Action::Resume { by_time: false }];
+    check(Setup { options, ..setup }, &[&begun[..], &first, &dies, &again].concat());
+}
