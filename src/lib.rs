@@ -35,6 +35,13 @@
 //! route, and the reader opens the file, or waits in its folder for the engine to make it; where there is none,
 //! `engine/stream.rs` reads over the API. A `die` closes nothing: the log is read to its end first.
 //!
+//! # A call
+//!
+//! Whatever is asked of the engine goes through `docker/pool`: a call waits for the rate limit and for a free client, is
+//! repeated where that helps, and ends with its time. Logs and events have connections of their own, so many at one time.
+//! Nobody hammers an engine that is gone: one ping at a time looks for it, while all others wait. A verb that lasts runs
+//! [`docker::Docker::upkeep`] beside it, which checks the clients' health.
+//!
 //! # What always holds
 //!
 //! - A container's lines keep its order, and each comes once, from whichever route: every route ends in a position that
@@ -43,7 +50,8 @@
 //! - The queue is bounded by bytes. Events are dropped when nobody takes them, and a listing makes up for it.
 //! - The trouble of one container ends no other's tail.
 //! - Container output, names, labels and errors of the engine are hostile: what reaches a terminal was made safe.
-//! - `discover`, `partial`, `backoff` and the stream decoder are given the time or need none: their tests are tables.
+//! - `discover`, `partial`, `backoff`, the stream decoder, and the pool's `roster`, `breaker`, `health` and `bucket` are given
+//!   the time or need none: their tests are tables.
 //! - What a decoder takes, a library takes for the same: the modules named `fuzzing`, which only tests and `fuzz/` build.
 
 pub mod batch;

@@ -228,6 +228,7 @@ impl Watch {
             resume: self.resume(common)?,
             dry_run: self.dry_run,
             output: self.settings(common),
+            docker: config.docker,
             selector: Selector {
                 names: self.containers,
                 exclude: self.exclude_container,
@@ -389,8 +390,9 @@ mod tests {
             dry_run,
             output,
             resume,
+            docker,
         } = options("--color never");
-        assert_eq!(resume, None);
+        assert_eq!((resume, docker), (None, config::Docker::default()));
         assert!(selector.names.is_empty() && selector.filters.is_empty() && selector.exclude.is_empty());
         assert_eq!((all, since, until, tail, follow, dry_run), (false, None, None, Some(10), true, false));
         assert_eq!((source, interval, max_line_size), (Source::Auto, Duration::from_secs(30), 1_048_576));

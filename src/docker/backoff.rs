@@ -15,11 +15,13 @@ pub struct Settings {
     pub max: Duration,
     /// From one ceiling to the next; below 1, or not a number, counts as 1.
     pub multiplier: f64,
+    /// Wait for a random part of the ceiling; if not, for all of it.
+    pub jitter: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { initial: Duration::from_millis(100), max: Duration::from_secs(30), multiplier: 2.0 }
+        Settings { initial: Duration::from_millis(100), max: Duration::from_secs(30), multiplier: 2.0, jitter: true }
     }
 }
 
@@ -39,7 +41,8 @@ impl Backoff {
 
     /// The next wait. `random` lies in 0 to 1, as `fastrand::f64()` gives it; what lies outside is brought there.
     pub fn wait(&mut self, random: f64) -> Duration {
-        let wait = self.ceiling.mul_f64(if random.is_nan() { 1.0 } else { random.clamp(0.0, 1.0) });
+        let part = if random.is_nan() || !self.settings.jitter { 1.0 } else { random.clamp(0.0, 1.0) };
+        let wait = self.ceiling.mul_f64(part);
         self.attempts = self.attempts.saturating_add(1);
         // `f64::max` takes the other side when one is not a number. The product stays finite in seconds, or is capped.
         let grown = self.ceiling.as_secs_f64() * self.settings.multiplier.max(1.0);
@@ -63,7 +66,14 @@ mod tests {
     use super::*;
 
     fn settings(initial: u64, max: u64, multiplier: f64) -> Settings {
-        Settings { initial: Duration::from_millis(initial), max: Duration::from_millis(max), multiplier }
+        Settings { initial: Duration::from_millis(initial), max: Duration::from_millis(max), multiplier, jitter: true }
+    }
+
+    #[test]
+    fn without_jitter_every_wait_is_its_ceiling() {
+        let mut backoff = Backoff::new(Settings { jitter: false, ..settings(100, 1000, 2.0) });
+        let got = [0.0, 0.5, 1.0, f64::NAN, 0.3].map(|random| backoff.wait(random).as_millis());
+        assert_eq!(got, [100, 200, 400, 800, 1000]);
     }
 
     #[test]

@@ -163,6 +163,20 @@ pub enum Error {
         /// Of HTTP or of the operating system.
         source: Cause,
     },
+    /// As many logs and events are read as may be at one time.
+    #[error("all {limit} places for logs and events are taken (docker.pool.max_concurrent_streams)")]
+    TooManyStreams {
+        /// The setting.
+        limit: usize,
+    },
+    /// The call's time ran out before its turn came: others of our own calls were before it.
+    #[error("no turn within {}s: {setting} allows no more", after.as_secs_f64())]
+    NoTurn {
+        /// How long it waited.
+        after: Duration,
+        /// Which setting bounds what goes at one time, or in one second.
+        setting: &'static str,
+    },
     /// An answer that is not what the API promises.
     #[error("the engine's answer for {what} makes no sense")]
     Protocol {
@@ -206,7 +220,13 @@ impl Error {
             | Timeout { .. }
             | Broken { .. }
             | Status { code: 401 | 403 | 407, .. } => Kind::Unreachable,
-            NotFound { .. } | Conflict { .. } | NoLogs { .. } | Status { .. } | Protocol { .. } => Kind::Failed,
+            NotFound { .. }
+            | Conflict { .. }
+            | NoLogs { .. }
+            | Status { .. }
+            | TooManyStreams { .. }
+            | NoTurn { .. }
+            | Protocol { .. } => Kind::Failed,
         }
     }
 
@@ -214,7 +234,9 @@ impl Error {
     pub fn is_passing(&self) -> bool {
         match self {
             Error::Unreachable { .. } | Error::Timeout { .. } | Error::Broken { .. } => true,
-            Error::Status { code, .. } => *code >= 500 || *code == 429,
+            Error::TooManyStreams { .. } | Error::NoTurn { .. } => true,
+            // What is not implemented will not be a little later.
+            Error::Status { code, .. } => *code >= 500 && *code != 501 || *code == 429,
             _ => false,
         }
     }

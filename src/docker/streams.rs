@@ -17,6 +17,7 @@ use crate::selector::Filters;
 use crate::time::Timestamp;
 
 use super::events::{Event, Malformed, Splitter};
+use super::pool::Place;
 use super::{Error, Wire};
 
 /// Which part of a container's logs.
@@ -114,8 +115,8 @@ pub struct LogStream {
 }
 
 impl LogStream {
-    pub(super) fn new(body: Incoming, wire: Arc<Wire>) -> Self {
-        LogStream { body: Body { body: Some(body), wire }, block: BytesMut::new(), failed: None }
+    pub(super) fn new(body: Incoming, wire: Arc<Wire>, place: Place) -> Self {
+        LogStream { body: Body { body: Some((body, place)), wire }, block: BytesMut::new(), failed: None }
     }
 
     /// The next bytes, cut anywhere; `None` at the end. A lost connection is the last item. Nothing is lost when the
@@ -154,8 +155,8 @@ pub struct EventStream {
 }
 
 impl EventStream {
-    pub(super) fn new(body: Incoming, wire: Arc<Wire>) -> Self {
-        EventStream { body: Body { body: Some(body), wire }, lines: Splitter::default() }
+    pub(super) fn new(body: Incoming, wire: Arc<Wire>, place: Place) -> Self {
+        EventStream { body: Body { body: Some((body, place)), wire }, lines: Splitter::default() }
     }
 
     /// The next event; `None` at the end. After [`Error::Protocol`] it goes on, any other error is the last item.
@@ -183,15 +184,15 @@ fn malformed(source: Malformed) -> Error {
 }
 
 struct Body {
-    /// `None` once it ended.
-    body: Option<Incoming>,
+    /// `None` once it ended, and then its place is free.
+    body: Option<(Incoming, Place)>,
     wire: Arc<Wire>,
 }
 
 impl Body {
     async fn next(&mut self) -> Option<Result<Bytes, Error>> {
         loop {
-            match self.body.as_mut()?.frame().await {
+            match self.body.as_mut()?.0.frame().await {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(bytes) => return Some(Ok(bytes)),
                     Err(_trailers) => {}

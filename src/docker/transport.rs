@@ -16,7 +16,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
@@ -35,6 +35,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
+use crate::{config, metrics};
+
 use super::Error;
 use super::address::{Address, Ssh, authority};
 use super::endpoint::{Endpoint, Proxies};
@@ -42,23 +44,19 @@ use super::error::find;
 use super::{ssh, tls};
 
 /// How long we wait for what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Timeouts {
     /// For a connection, TLS handshake included. Not for ssh, which has a limit of its own.
-    pub connect: Duration,
+    connect: Duration,
     /// For a whole answer; of a stream, for its beginning.
-    pub request: Duration,
+    pub(super) request: Duration,
     /// How long an unused connection is kept.
-    pub idle: Duration,
+    idle: Duration,
 }
 
-impl Default for Timeouts {
-    fn default() -> Self {
-        Timeouts {
-            connect: Duration::from_secs(5),
-            request: Duration::from_secs(30),
-            idle: Duration::from_secs(5 * 60),
-        }
+impl Timeouts {
+    pub(super) fn of(config: &config::Pool) -> Timeouts {
+        Timeouts { connect: config.connection_timeout, request: config.request_timeout, idle: config.idle_timeout }
     }
 }
 
@@ -72,6 +70,12 @@ const READ: usize = 64 << 10;
 /// Sends requests to one engine.
 pub(super) struct Http {
     client: Client<Connector, Empty<Bytes>>,
+    way: Arc<Way>,
+}
+
+/// What all who go to one engine share.
+struct Way {
+    route: Route,
     /// `http://localhost` and whatever goes before every path.
     base: String,
     headers: HeaderMap,
@@ -79,34 +83,50 @@ pub(super) struct Http {
     /// For messages.
     endpoint: String,
     requests: AtomicU64,
+    metrics: metrics::Pool,
 }
 
 impl Http {
-    pub(super) fn new(endpoint: &Endpoint, timeouts: Timeouts) -> Result<Http, Error> {
+    /// With as many connections as are wanted at one time.
+    pub(super) fn new(endpoint: &Endpoint, timeouts: Timeouts, metrics: metrics::Pool) -> Result<Http, Error> {
         let (route, base) = Route::to(endpoint)?;
         let mut headers = endpoint.headers.clone();
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("docker-logwatch/", env!("CARGO_PKG_VERSION"))));
         if let Route::Tcp { via: Some(Via { auth: Some(auth), .. }), tls: None, .. } = &route {
             headers.insert(PROXY_AUTHORIZATION, auth.clone());
         }
-        let connector = Connector { route: Arc::new(route), timeout: timeouts.connect };
+        let (endpoint, requests) = (endpoint.to_string(), AtomicU64::new(0));
+        Ok(Http::over(Arc::new(Way { route, base, headers, timeouts, endpoint, requests, metrics }), usize::MAX))
+    }
+
+    /// Another to the same engine, which keeps one connection.
+    pub(super) fn beside(&self) -> Http {
+        Http::over(Arc::clone(&self.way), 1)
+    }
+
+    fn over(way: Arc<Way>, kept: usize) -> Http {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(timeouts.idle)
+            .pool_idle_timeout(way.timeouts.idle)
+            .pool_max_idle_per_host(kept)
             .http1_max_buf_size(READ)
-            .build(connector);
-        let endpoint = endpoint.to_string();
-        Ok(Http { client, base, headers, timeouts, endpoint, requests: AtomicU64::new(0) })
+            .build(Connector { way: Arc::clone(&way) });
+        Http { client, way }
+    }
+
+    /// For messages.
+    pub(super) fn endpoint(&self) -> &str {
+        &self.way.endpoint
     }
 
     /// Asks for `path`, which begins with a slash and holds the query. Any status is an answer.
     pub(super) async fn send(&self, method: Method, path: &str) -> Result<Response<Incoming>, Error> {
-        let uri = Uri::try_from(format!("{}{path}", self.base)).map_err(|e| self.broken(e.into()))?;
+        let uri = Uri::try_from(format!("{}{path}", self.way.base)).map_err(|e| self.broken(e.into()))?;
         let mut request = Request::new(Empty::new());
         *request.method_mut() = method;
         *request.uri_mut() = uri;
-        *request.headers_mut() = self.headers.clone();
-        self.requests.fetch_add(1, Ordering::Relaxed);
+        *request.headers_mut() = self.way.headers.clone();
+        self.way.requests.fetch_add(1, Ordering::Relaxed);
         let answer = self.within(self.client.request(request)).await?;
         answer.map_err(|error| self.explain(error))
     }
@@ -125,8 +145,8 @@ impl Http {
 
     /// Waits no longer than for any request.
     pub(super) async fn within<T>(&self, answer: impl Future<Output = T>) -> Result<T, Error> {
-        let after = self.timeouts.request;
-        let late = |_| Error::Timeout { endpoint: self.endpoint.clone(), after };
+        let after = self.way.timeouts.request;
+        let late = |_| Error::Timeout { endpoint: self.way.endpoint.clone(), after };
         tokio::time::timeout(after, answer).await.map_err(late)
     }
 
@@ -138,16 +158,16 @@ impl Http {
 
     /// How many requests were sent, repetitions by the client on a stale connection not counted.
     pub(super) fn requests(&self) -> u64 {
-        self.requests.load(Ordering::Relaxed)
+        self.way.requests.load(Ordering::Relaxed)
     }
 
     pub(super) fn broken(&self, source: super::Cause) -> Error {
-        Error::Broken { endpoint: self.endpoint.clone(), source }
+        Error::Broken { endpoint: self.way.endpoint.clone(), source }
     }
 
     /// A failure of the transport, by what a caller can do about it.
     fn explain(&self, error: legacy::Error) -> Error {
-        let endpoint = self.endpoint.clone();
+        let endpoint = self.way.endpoint.clone();
         let of_tls = find::<rustls::Error>(&error).is_some();
         let of_ssh = find::<ssh::Failed>(&error).is_some();
         // On tcp it is a firewall that denies, which no change of the socket's group will help.
@@ -261,14 +281,15 @@ impl Route {
         }
     }
 
-    async fn open(&self, uri: Uri) -> io::Result<Link> {
+    /// The connection, and whether its other end is a proxy that wants to see the whole address.
+    async fn open(&self, uri: Uri) -> io::Result<(Box<dyn Duplex>, bool)> {
         let stream: Box<dyn Duplex> = match self {
             Route::Unix(path) => Box::new(UnixStream::connect(path).await?),
             Route::Ssh { to, path } => Box::new(ssh::open(to, path.as_deref())?),
             Route::Tcp { host, port, tls: None, via: None } => Box::new(dial(host, *port).await?),
             Route::Tcp { tls: None, via: Some(via), .. } => {
                 let io = Box::new(dial_proxy(&via.proxy).await?);
-                return Ok(Link { io, proxied: true });
+                return Ok((io, true));
             }
             Route::Tcp { host, port, tls: Some((tls, server)), via } => {
                 let stream = match via {
@@ -278,7 +299,7 @@ impl Route {
                 Box::new(tls.connect(server.clone(), stream).await?)
             }
         };
-        Ok(Link { io: stream, proxied: false })
+        Ok((stream, false))
     }
 }
 
@@ -341,8 +362,7 @@ impl Service<Uri> for Ready {
 /// Opens connections for the client's pool.
 #[derive(Clone)]
 struct Connector {
-    route: Arc<Route>,
-    timeout: Duration,
+    way: Arc<Way>,
 }
 
 impl Service<Uri> for Connector {
@@ -355,10 +375,12 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let Connector { route, timeout } = self.clone();
+        let Connector { way } = self.clone();
         Box::pin(async move {
             let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no connection in time");
-            tokio::time::timeout(timeout, route.open(uri)).await.map_err(late)?.map(TokioIo::new)
+            let (io, proxied) =
+                tokio::time::timeout(way.timeouts.connect, way.route.open(uri)).await.map_err(late)??;
+            Ok(TokioIo::new(Link { io, proxied, opened: Instant::now(), metrics: way.metrics.clone() }))
         })
     }
 }
@@ -368,6 +390,14 @@ struct Link {
     io: Box<dyn Duplex>,
     /// The other end is a proxy that wants to see the whole address.
     proxied: bool,
+    opened: Instant,
+    metrics: metrics::Pool,
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.metrics.closed(self.opened.elapsed());
+    }
 }
 
 /// What every connection can do. A trait object, as nothing above needs to tell the four kinds apart again.

@@ -18,7 +18,7 @@ use tokio::sync::mpsc::{Sender, channel};
 const QUEUE: usize = 1000;
 /// Between two attempts to get the events back.
 const BACKOFF: Settings =
-    Settings { initial: Duration::from_millis(500), max: Duration::from_secs(10), multiplier: 2.0 };
+    Settings { initial: Duration::from_millis(500), max: Duration::from_secs(10), multiplier: 2.0, jitter: true };
 /// Silence after which the engine has told what happened while we were away, ...
 const BACKLOG: Duration = Duration::from_millis(100);
 /// ... and how long that may take where it is never silent.

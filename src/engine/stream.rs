@@ -15,13 +15,13 @@ use crate::tail::{self, Frames, Start, Window};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, timeout};
 
 const BACKOFF: Settings =
-    Settings { initial: Duration::from_millis(200), max: Duration::from_secs(10), multiplier: 2.0 };
+    Settings { initial: Duration::from_millis(200), max: Duration::from_secs(10), multiplier: 2.0, jitter: true };
 /// Between the end of a request and the event that tells why.
 const GRACE: Duration = Duration::from_millis(500);
 /// Trouble that is this long past is over: the next is told again.
@@ -61,6 +61,8 @@ pub(super) struct Stream {
     pub(super) max_line_size: usize,
     /// Read what is there, and no more.
     pub(super) once: bool,
+    /// A user knows that more logs are to be read than may be at one time.
+    pub(super) told_no_places: Arc<AtomicBool>,
     /// Of the wanted lines, where only the last so many are; and how far the log went when they were counted.
     pub(super) first: Option<(Cursor, Resume)>,
 }
@@ -76,9 +78,11 @@ impl Stream {
     pub(super) async fn run(mut self, mut signals: UnboundedReceiver<Signal>) {
         let mut trouble = Trouble { backoff: Backoff::new(BACKOFF), last: None };
         while let Err(error) = self.find_first().await {
-            if self.once || !error.is_passing() || trouble.backoff.attempts() >= REFUSALS {
+            let has_place = !matches!(error, Error::TooManyStreams { .. });
+            if self.once || !error.is_passing() || has_place && trouble.backoff.attempts() >= REFUSALS {
                 return self.give_up(&error, &mut signals).await;
             }
+            self.tell(&End::Broken(error), &mut trouble).await;
             tokio::time::sleep(trouble.backoff.wait(fastrand::f64())).await;
         }
         trouble.backoff.reset();
@@ -279,6 +283,7 @@ impl Stream {
     /// Once in a spell, and nothing of an engine that is away: that is told for all containers together.
     async fn tell(&self, end: &End, trouble: &mut Trouble) {
         let is_worth_it = match end {
+            End::Broken(error @ Error::TooManyStreams { .. }) if !self.once => return self.tell_no_place(error).await,
             End::Malformed(_) => true,
             End::Broken(_) if self.once => true,
             End::Broken(Error::Status { .. } | Error::Protocol { .. }) => trouble.backoff.attempts() >= REFUSALS,
@@ -291,6 +296,14 @@ impl Stream {
         }
         if is_worth_it {
             trouble.last = Some(now);
+        }
+    }
+
+    /// Once for all: which of them wait is of no interest, and changes.
+    async fn tell_no_place(&self, error: &Error) {
+        if !self.told_no_places.swap(true, Ordering::Relaxed) {
+            let text = format!("{error}: some logs wait to be read until others end");
+            self.queue.send(Item::Notice(None, text)).await;
         }
     }
 

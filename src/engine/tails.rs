@@ -46,6 +46,8 @@ pub(super) struct Tails {
     reading: HashSet<Key>,
     told_denied: bool,
     told_no_watches: bool,
+    /// Shared with the tasks, of which any may be the first to find no place.
+    told_no_places: Arc<AtomicBool>,
 }
 
 /// A container that is followed.
@@ -114,6 +116,7 @@ impl Tails {
             reading: HashSet::new(),
             told_denied: false,
             told_no_watches: false,
+            told_no_places: Arc::default(),
         };
         if options.follow
             && let Some(folder) = tails.routes.new_files()
@@ -323,7 +326,7 @@ impl Tails {
 
     /// Begins with as many of those that wait as may be read at once; whether any is left.
     pub(super) fn is_reading(&mut self) -> bool {
-        while self.reading.len() < AT_ONCE
+        while self.reading.len() < AT_ONCE.min(self.docker.most_logs())
             && let Some(id) = self.waiting.pop_front()
         {
             self.read_once(&id);
@@ -459,6 +462,7 @@ impl Tails {
             window: window(self.window, start),
             max_line_size: self.max_line_size,
             once: self.once,
+            told_no_places: Arc::clone(&self.told_no_places),
             first: None,
         };
         self.streams.spawn(async move {

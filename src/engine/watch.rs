@@ -11,10 +11,10 @@ use super::route::Routes;
 use super::tails::Tails;
 use super::{Error, dry_run};
 use crate::batch::Lifecycle;
-use crate::config::Source;
+use crate::config::{self, Source};
 use crate::container::Container;
-use crate::docker::backoff::{self, Backoff};
 use crate::docker::{Details, Docker, Endpoint};
+use crate::metrics;
 use crate::output::{self, Printer, Settings};
 use crate::queue::Queue;
 use crate::selector::{Filters, Selector};
@@ -35,11 +35,6 @@ use tokio_util::sync::CancellationToken;
 const QUEUE: usize = 8 * 1024 * 1024;
 /// What the output is given to take what was read before we stopped.
 const DRAIN: Duration = Duration::from_secs(5);
-/// Between two questions of which the first failed, ...
-const AGAIN: backoff::Settings =
-    backoff::Settings { initial: Duration::from_millis(200), max: Duration::from_secs(5), multiplier: 2.0 };
-/// ... and so many times in all.
-const ATTEMPTS: u32 = 8;
 
 /// Everything `watch` can be told.
 #[derive(Clone, Debug)]
@@ -68,6 +63,8 @@ pub struct Options {
     pub dry_run: bool,
     /// What is shown, and how.
     pub output: Settings,
+    /// How the engine is spoken to.
+    pub docker: config::Docker,
 }
 
 impl Options {
@@ -102,7 +99,7 @@ fn allow_descriptors() {
 
 /// Up to where the first line can be read; `None` when only that was asked for.
 async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch, Feed, News)>, Error> {
-    let docker = Docker::connect(endpoint).await?;
+    let docker = Docker::connect_with(endpoint, &options.docker, metrics::Pool::default()).await?;
     let engine = docker.info().await?;
     let routes = Routes::new(&docker, &engine, options.source);
     if let (Source::File, Some(error)) = (options.source, routes.refusal()) {
@@ -166,7 +163,7 @@ struct Watch {
     tails: Tails,
     /// Where the last run stopped, if that is gone on with.
     positions: Option<Positions>,
-    /// Questions to the engine about single containers.
+    /// Questions to the engine about single containers, and the upkeep of the way to it.
     questions: JoinSet<Answer>,
     /// IDs of those that came and went while nobody told of them.
     claimed: HashSet<String>,
@@ -234,6 +231,11 @@ impl Watch {
         self.greet(&listing);
         self.apply(listing);
         self.is_first = false;
+        let upkeep = self.docker.upkeep();
+        self.questions.spawn(async {
+            upkeep.await;
+            Answer::Nothing
+        });
         let mut news = self.options.follow.then(|| feed.run());
         let until = reached(self.options.until);
         tokio::pin!(until);
@@ -444,17 +446,8 @@ impl Watch {
         let docker = self.docker.clone();
         self.questions.spawn(async move {
             let mut runs = Vec::new();
-            let mut backoff = Backoff::new(AGAIN);
             for id in ids {
-                let answer = loop {
-                    match docker.inspect(&id).await {
-                        Err(error) if error.is_passing() && backoff.attempts() < ATTEMPTS => {
-                            tokio::time::sleep(backoff.wait(fastrand::f64())).await;
-                        }
-                        answer => break answer,
-                    }
-                };
-                match answer {
+                match docker.inspect(&id).await {
                     Ok(details) => runs.extend(run(&details).map(|run| (id, run))),
                     // When the engine is back a listing comes, and doubts anew.
                     Err(error) if error.is_passing() => break,

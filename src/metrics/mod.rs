@@ -4,5 +4,7 @@
 //! or a name: they come and go, and the series stay bounded.
 
 mod logs;
+mod pool;
 
 pub use logs::Logs;
+pub use pool::Pool;

@@ -12,9 +12,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::support::{Engine, Proxy};
+use logwatch::config;
 use logwatch::docker::{
-    Docker, Endpoint, Environment, Error, EventStream, EventsQuery, Flags, Kind, LogStream, LogsQuery, Timeouts,
+    Docker, Endpoint, Environment, Error, EventStream, EventsQuery, Flags, Kind, LogStream, LogsQuery,
 };
+use logwatch::metrics;
 use logwatch::selector::Filters;
 use logwatch::time::Timestamp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -75,6 +77,11 @@ fn chain(error: &Error) -> String {
         next = cause.source();
     }
     told
+}
+
+async fn connect_with(endpoint: Endpoint, pool: config::Pool) -> Result<Docker, Error> {
+    let config = config::Docker { pool, ..config::Docker::default() };
+    Docker::connect_with(endpoint, &config, metrics::Pool::default()).await
 }
 
 async fn failure(endpoint: Endpoint) -> Error {
@@ -189,8 +196,8 @@ async fn an_ssh_that_talks_much_does_not_stand_still() {
     let serve = "while [ \"$1\" != -- ]; do shift; done\nshift 2\neval exec \"$*\"";
     let path = script(engine.home(), &format!("{more_than_a_pipe_holds}\n{serve}"));
     let endpoint = resolve(&format!("ssh://build{}", engine.socket().display()), &[("PATH", &path)]);
-    let timeouts = Timeouts { request: Duration::from_secs(10), ..Timeouts::default() };
-    Docker::connect_with(endpoint, timeouts).await.unwrap().ping().await.unwrap();
+    let pool = config::Pool { request_timeout: Duration::from_secs(10), ..config::Pool::default() };
+    connect_with(endpoint, pool).await.unwrap().ping().await.unwrap();
 }
 
 #[tokio::test]
@@ -554,7 +561,8 @@ async fn connections_are_used_again_and_streams_close_theirs() {
 #[tokio::test]
 async fn an_engine_that_went_away_is_told_and_used_again_when_it_is_back() {
     let engine = Engine::with(&[]);
-    let docker = Docker::connect(at(&engine.host())).await.unwrap();
+    let pool = config::Pool { request_timeout: Duration::from_secs(4), ..config::Pool::default() };
+    let docker = connect_with(at(&engine.host()), pool).await.unwrap();
     let mut events = docker.events(&EventsQuery::default()).await.unwrap();
     engine.stop();
     while let Some(event) = events.next().await {
@@ -750,14 +758,14 @@ async fn what_is_no_engine_is_told_in_one_line() {
 #[tokio::test]
 async fn a_silent_engine_is_given_up_in_time_and_a_silent_stream_is_not() {
     let limit = Duration::from_millis(200);
-    let timeouts = Timeouts { request: limit, ..Timeouts::default() };
+    let pool = config::Pool { request_timeout: limit, ..config::Pool::default() };
     let script = Script::play(|head| match head {
         // Headers and the beginning of a body that never ends.
         list if list.contains("/containers/json") => "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[".to_owned(),
         events if events.contains("/events") => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(),
         other => engine_of("1.41", "1.12")(other),
     });
-    let docker = Docker::connect_with(at(&script.host()), timeouts).await.unwrap();
+    let docker = connect_with(at(&script.host()), pool).await.unwrap();
     let error = docker.list(false, &Filters::new()).await.unwrap_err();
     assert!(matches!(error, Error::Timeout { after, .. } if after == limit), "{error}");
     assert_eq!(error.to_string(), format!("no answer from {} within 0.2s", script.host()));
@@ -1033,8 +1041,8 @@ async fn a_connection_that_is_not_made_in_time_is_given_up() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = format!("tcp://{}", silent.local_addr().unwrap());
     let endpoint = resolve(&host, &[("DOCKER_TLS_VERIFY", "1"), ("DOCKER_CERT_PATH", &certs)]);
-    let timeouts = Timeouts { connect: Duration::from_millis(200), ..Timeouts::default() };
-    let error = Docker::connect_with(endpoint, timeouts).await.err().unwrap();
+    let pool = config::Pool { connection_timeout: Duration::from_millis(200), ..config::Pool::default() };
+    let error = connect_with(endpoint, pool).await.err().unwrap();
     assert_eq!(chain(&error), format!("cannot reach the Docker engine at {host}\nno connection in time"));
 }
 

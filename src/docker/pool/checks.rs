@@ -1,0 +1,64 @@
+//! The three checks of a client.
+//!
+//! In: a client, and the way that streams go. Out: how each check went. Called by [`super::Pool`]; what follows from them is
+//! said in [`super::health`].
+//! They begin together and have one time limit. The ping and the listing follow each other on the client's connection,
+//! which is the one that is to be checked and carries one at a time; another to ask side by side would say nothing of it,
+//! and over ssh would cost a login.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use bollard::query_parameters::ListContainersOptions;
+use tokio::time::{Instant, timeout_at};
+
+use crate::time::Timestamp;
+
+use super::super::Error;
+use super::super::streams::EventsQuery;
+use super::super::wire::Wire;
+use super::client::Client;
+use super::health::{Check, WEIGHTS};
+
+/// In the order of [`WEIGHTS`].
+pub(super) async fn look(client: &Client, streams: &Wire, limit: Duration) -> Vec<Check> {
+    let end = Instant::now() + limit;
+    let late = || Error::Timeout { endpoint: streams.http.endpoint().to_owned(), after: limit };
+    let check = async |name, question: &mut (dyn Future<Output = Result<(), Error>> + Send + Unpin)| {
+        let begun = Instant::now();
+        let answer = timeout_at(end, question).await.unwrap_or_else(|_| Err(late()));
+        Check { name, ok: answer.is_ok(), latency: begun.elapsed(), error: answer.err().map(|error| words(&error)) }
+    };
+    let [ping, list, events] = WEIGHTS.map(|(name, _)| name);
+    let on_its_own = async {
+        let ping = check(ping, &mut Box::pin(client.wire.ping())).await;
+        (ping, check(list, &mut Box::pin(list_one(client))).await)
+    };
+    let mut read_events = Box::pin(read_no_events(streams));
+    let ((ping, list), events) = tokio::join!(on_its_own, check(events, &mut read_events));
+    vec![ping, list, events]
+}
+
+/// The newest container alone: a host may have thousands.
+async fn list_one(client: &Client) -> Result<(), Error> {
+    let options = ListContainersOptions { limit: Some(1), ..Default::default() };
+    client.ask("the container list", client.typed.list_containers(Some(options))).await.map(drop)
+}
+
+/// A stream that ends at once, whatever the engine's clock shows: of a time that is over. Podman would look through its
+/// journal for that time.
+async fn read_no_events(streams: &Wire) -> Result<(), Error> {
+    let is_podman = streams.terms().is_podman;
+    let then = Some(if is_podman { Timestamp::now() } else { Timestamp(1_000_000_000) });
+    let query = EventsQuery { since: then, until: then, ..EventsQuery::default() };
+    let answer = streams.get(&query.path(is_podman), None).await?;
+    streams.http.read(answer.into_body()).await.map(drop)
+}
+
+/// The error and its first cause.
+fn words(error: &Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}

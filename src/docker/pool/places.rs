@@ -1,0 +1,99 @@
+//! How many logs and events are read at one time.
+//!
+//! In: who wants to read. Out: a place, which is free again when it is dropped. Called by [`super::super::Docker`] for
+//! whatever answer is read piece by piece. One place of several is kept for events, without which nobody would notice what
+//! else is to be read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use super::super::Error;
+
+/// See the module.
+pub(in crate::docker) struct Places {
+    limit: usize,
+    shared: Arc<Semaphore>,
+    kept: Arc<Semaphore>,
+}
+
+/// Held while an answer is read.
+pub(in crate::docker) struct Place(#[expect(dead_code, reason = "held, never looked at")] OwnedSemaphorePermit);
+
+impl Places {
+    pub(in crate::docker) fn new(limit: usize) -> Places {
+        let limit = limit.clamp(1, Semaphore::MAX_PERMITS);
+        let kept = usize::from(limit > 1);
+        Places { limit, shared: Arc::new(Semaphore::new(limit - kept)), kept: Arc::new(Semaphore::new(kept)) }
+    }
+
+    /// So many are taken, of so many.
+    pub(in crate::docker) fn taken(&self) -> (usize, usize) {
+        (self.limit - self.shared.available_permits() - self.kept.available_permits(), self.limit)
+    }
+
+    /// What logs alone may take.
+    pub(in crate::docker) fn most_logs(&self) -> usize {
+        (self.limit - 1).max(1)
+    }
+
+    /// For events, at once or not at all.
+    pub(in crate::docker) fn for_events(&self) -> Result<Place, Error> {
+        let kept = Arc::clone(&self.kept).try_acquire_owned();
+        kept.or_else(|_| Arc::clone(&self.shared).try_acquire_owned()).map(Place).map_err(|_| self.none_left())
+    }
+
+    /// For a log that is followed: at once or not at all, since nobody knows when one of the others ends.
+    pub(in crate::docker) fn for_following(&self) -> Result<Place, Error> {
+        Arc::clone(&self.shared).try_acquire_owned().map(Place).map_err(|_| self.none_left())
+    }
+
+    /// For a log that is read to its end: in order, for others like it end soon.
+    pub(in crate::docker) async fn for_reading(&self, patience: Duration) -> Result<Place, Error> {
+        match timeout(patience, Arc::clone(&self.shared).acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(Place(permit)),
+            Ok(Err(_)) | Err(_) => Err(self.none_left()),
+        }
+    }
+
+    fn none_left(&self) -> Error {
+        Error::TooManyStreams { limit: self.limit }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn when_no_place_is_left_the_setting_is_named_and_one_is_kept_for_events() {
+        const SHORT: Duration = Duration::from_millis(20);
+        let places = Places::new(3);
+        let one = places.for_following().unwrap();
+        let two = places.for_reading(SHORT).await.unwrap();
+        let told = "all 3 places for logs and events are taken (docker.pool.max_concurrent_streams)";
+        assert_eq!(places.for_following().err().unwrap().to_string(), told);
+        assert_eq!(places.for_reading(SHORT).await.err().unwrap().to_string(), told);
+        assert_eq!(places.taken(), (2, 3));
+        let events = places.for_events().unwrap();
+        assert_eq!(places.for_events().err().unwrap().to_string(), told);
+        drop(one);
+        // A second stream of events takes any place.
+        let more = places.for_events().unwrap();
+        let (place, ()) = tokio::join!(places.for_reading(SHORT), async { drop(two) });
+        assert!(place.is_ok() && places.taken() == (3, 3));
+        drop((events, more, place));
+        assert_eq!(places.taken(), (0, 3));
+    }
+
+    #[test]
+    fn a_single_place_is_anybodys() {
+        let places = Places::new(1);
+        let place = places.for_following().unwrap();
+        assert!(places.for_events().is_err());
+        drop(place);
+        assert!(places.for_events().is_ok());
+    }
+}

@@ -1,0 +1,473 @@
+//! Which client serves the next call, and how many clients there are.
+//!
+//! In: moments, and how calls and checks went. Out: a client's number. Owned by [`super::Pool`], which holds the connections
+//! that go by these numbers. Reads no clock and opens nothing, so tests are tables.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::config;
+
+use super::breaker::{Breaker, Outcome, State};
+use super::health::{Check, Health, Verdict};
+
+/// What is known of one client.
+pub(super) struct Seat {
+    pub(super) id: u32,
+    /// Calls it was given.
+    pub(super) uses: u64,
+    /// Calls that failed on it.
+    pub(super) errors: u64,
+    pub(super) is_busy: bool,
+    pub(super) made: Instant,
+    /// Checks are no use.
+    last_used: Instant,
+    /// Since when it has a connection; `None` where the next call opens one.
+    connected: Option<Instant>,
+    pub(super) breaker: Breaker,
+    pub(super) health: Health,
+}
+
+/// Who serves a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pick {
+    /// This one; it is busy now.
+    Take(u32),
+    /// This one, over a new connection: the old one has come of age.
+    Renewed(u32),
+    /// Nobody at the moment.
+    Full,
+    /// Nobody: all breakers are open.
+    Gone,
+}
+
+/// See the module.
+pub(super) struct Roster {
+    config: config::Docker,
+    seats: Vec<Seat>,
+}
+
+impl Roster {
+    pub(super) fn new(config: config::Docker, now: Instant) -> Roster {
+        let mut roster = Roster { config, seats: Vec::new() };
+        let initial = roster.config.pool.initial_size.clamp(roster.least(), roster.most());
+        roster.grow_to(initial, now);
+        roster
+    }
+
+    pub(super) fn seats(&self) -> &[Seat] {
+        &self.seats
+    }
+
+    fn least(&self) -> usize {
+        self.config.pool.min_size.clamp(1, self.most())
+    }
+
+    fn most(&self) -> usize {
+        self.config.pool.max_size.max(1)
+    }
+
+    /// Whom the next call goes to: of those who are free and healthy the least used. Grows where there is none.
+    pub(super) fn pick(&mut self, now: Instant) -> Pick {
+        if self.is_gone(now) {
+            return Pick::Gone;
+        }
+        let free = |seat: &&mut Seat| !seat.is_busy && seat.breaker.admits(now);
+        // One that has a connection goes before one that would have to open it.
+        let rank = |seat: &&mut Seat| (!seat.health.is_healthy(), seat.connected.is_none(), seat.uses, seat.id);
+        let best = self.seats.iter_mut().filter(free).min_by_key(rank);
+        if let Some(seat) = best.filter(|seat| seat.health.is_healthy()) {
+            return seat.take(now, &self.config.pool);
+        }
+        let size = self.seats.len();
+        if size < self.most() {
+            let grown = (size as f64 * self.config.pool.growth_factor).ceil().max(0.0) as usize;
+            self.grow_to(grown.max(size + 1).min(self.most()), now);
+            return self.seats[size].take(now, &self.config.pool);
+        }
+        // With no healthy one to wait for, one that is not is better than none.
+        let has_healthy = self.seats.iter().any(|seat| seat.serves(now));
+        match self.seats.iter_mut().filter(free).min_by_key(rank) {
+            Some(seat) if !has_healthy => seat.take(now, &self.config.pool),
+            _ => Pick::Full,
+        }
+    }
+
+    /// Whether all breakers are open: not one connection has trouble, the engine has.
+    pub(super) fn is_gone(&self, now: Instant) -> bool {
+        self.seats.iter().all(|seat| seat.breaker.state(now) == State::Open)
+    }
+
+    /// When a breaker lets calls pass again by itself.
+    pub(super) fn next_half_open(&self, now: Instant) -> Option<Instant> {
+        self.seats.iter().filter_map(|seat| seat.breaker.open_until()).filter(|until| *until > now).min()
+    }
+
+    /// A call is over; whether a breaker has opened or closed by it.
+    pub(super) fn settle(&mut self, id: u32, now: Instant, outcome: Outcome) -> Option<State> {
+        let seat = self.seat(id)?;
+        let before = seat.breaker.state(now);
+        seat.is_busy = false;
+        seat.last_used = now;
+        seat.breaker.settle(now, outcome);
+        if outcome == Outcome::Failed {
+            seat.errors += 1;
+            seat.connected = None;
+        }
+        Some(seat.breaker.state(now)).filter(|after| *after != before)
+    }
+
+    /// A probe of the engine was answered.
+    pub(super) fn half_open(&mut self) {
+        self.seats.iter_mut().for_each(|seat| seat.breaker.half_open());
+    }
+
+    /// A client was checked.
+    pub(super) fn judge(&mut self, id: u32, now: Instant, checks: Vec<Check>, is_decisive: bool) -> Verdict {
+        let Roster { config, seats, .. } = self;
+        let Some(seat) = seats.iter_mut().find(|seat| seat.id == id) else { return Verdict::Same };
+        let verdict = seat.health.judge(now, checks, is_decisive, &config.pool);
+        match verdict {
+            Verdict::Renew => {
+                seat.connected = None;
+                seat.made = now;
+                seat.breaker = Breaker::new(config.circuit_breaker.clone());
+            }
+            Verdict::Recovered => seat.breaker.half_open(),
+            Verdict::Same | Verdict::Fell => {}
+        }
+        verdict
+    }
+
+    /// Who is to be checked now. One that was never used has nothing that could be unwell.
+    pub(super) fn due(&self, now: Instant) -> Vec<u32> {
+        let is_due = |seat: &&Seat| seat.uses > 0 && seat.health.due().is_some_and(|due| due <= now);
+        self.seats.iter().filter(is_due).map(|seat| seat.id).collect()
+    }
+
+    /// Takes away who was idle for long, the longest idle first, down to the least number.
+    pub(super) fn shrink(&mut self, now: Instant) -> Vec<u32> {
+        let mut gone = Vec::new();
+        while self.seats.len() > self.least() {
+            let idle = self.seats.iter().filter(|seat| !seat.is_busy && self.idles_until(seat) <= now);
+            // Of those that nobody ever used, the youngest.
+            let longest = idle.min_by_key(|seat| (seat.last_used, seat.connected.is_some(), Reverse(seat.id)));
+            let Some(id) = longest.map(|seat| seat.id) else { break };
+            self.seats.retain(|seat| seat.id != id);
+            gone.push(id);
+        }
+        gone
+    }
+
+    /// When there is next something to check or to take away.
+    pub(super) fn next_due(&self, now: Instant) -> Instant {
+        let pool = &self.config.pool;
+        let usual = Some(pool.health_check_interval).filter(|interval| !interval.is_zero());
+        let check = self.seats.iter().filter(|seat| seat.uses > 0).filter_map(|seat| seat.health.due());
+        let surplus = self.seats.len() > self.least();
+        let idle = self.seats.iter().filter(|seat| surplus && !seat.is_busy).map(|seat| self.idles_until(seat));
+        let next = check.chain(idle).min();
+        next.into_iter().chain([now + usual.unwrap_or(pool.idle_timeout)]).min().unwrap_or(now)
+    }
+
+    pub(super) fn healthy(&self, now: Instant) -> usize {
+        self.seats.iter().filter(|seat| seat.serves(now)).count()
+    }
+
+    pub(super) fn active(&self) -> usize {
+        self.seats.iter().filter(|seat| seat.is_busy).count()
+    }
+
+    fn idles_until(&self, seat: &Seat) -> Instant {
+        seat.last_used + self.config.pool.idle_timeout.max(Duration::from_millis(100))
+    }
+
+    fn seat(&mut self, id: u32) -> Option<&mut Seat> {
+        self.seats.iter_mut().find(|seat| seat.id == id)
+    }
+
+    fn grow_to(&mut self, size: usize, now: Instant) {
+        while self.seats.len() < size {
+            // The lowest that is free, so that however many come and go, the numbers stay few.
+            let id = (0..).find(|id| self.seats.iter().all(|seat| seat.id != *id)).unwrap_or_default();
+            let seat = Seat {
+                id,
+                uses: 0,
+                errors: 0,
+                is_busy: false,
+                made: now,
+                last_used: now,
+                connected: None,
+                breaker: Breaker::new(self.config.circuit_breaker.clone()),
+                health: Health::new(now, &self.config.pool),
+            };
+            self.seats.push(seat);
+        }
+    }
+}
+
+impl Seat {
+    /// Whether it is healthy and calls may pass, now or when it is free.
+    pub(super) fn serves(&self, now: Instant) -> bool {
+        self.health.is_healthy() && self.breaker.state(now) != State::Open
+    }
+
+    fn take(&mut self, now: Instant, settings: &config::Pool) -> Pick {
+        self.breaker.admit(now);
+        self.is_busy = true;
+        self.uses += 1;
+        let is_old = self.connected.is_some_and(|since| now >= since + settings.max_connection_age);
+        if is_old {
+            (self.connected, self.made) = (None, now);
+        }
+        self.connected.get_or_insert(now);
+        if is_old { Pick::Renewed(self.id) } else { Pick::Take(self.id) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{CircuitBreaker, Pool};
+
+    fn roster(pool: Pool, start: Instant) -> Roster {
+        let circuit_breaker =
+            CircuitBreaker { failure_threshold: 2, success_threshold: 1, ..CircuitBreaker::default() };
+        Roster::new(config::Docker { pool, circuit_breaker, ..config::Docker::default() }, start)
+    }
+
+    fn sizes(min_size: usize, initial_size: usize, max_size: usize) -> Pool {
+        Pool { min_size, initial_size, max_size, ..Pool::default() }
+    }
+
+    /// What happens, and the clients as they stand then: `0*` is busy, `0!` open, `0?` half open, `0-` unhealthy.
+    fn play(pool: Pool, steps: &[(u64, &str, &str)]) {
+        let start = Instant::now();
+        let mut roster = roster(pool, start);
+        for (number, (second, what, expected)) in steps.iter().enumerate() {
+            let now = start + Duration::from_secs(*second);
+            let words: Vec<&str> = what.split(' ').collect();
+            let id = || words[1].parse::<u32>().unwrap();
+            let told = match words[0] {
+                "call" => match roster.pick(now) {
+                    Pick::Take(id) => format!("{id}"),
+                    Pick::Renewed(id) => format!("{id} anew"),
+                    Pick::Full => "full".to_owned(),
+                    Pick::Gone => "gone".to_owned(),
+                },
+                "done" => format!("{:?}", roster.settle(id(), now, Outcome::Answered)),
+                "fail" => format!("{:?}", roster.settle(id(), now, Outcome::Failed)),
+                "sick" => format!("{:?}", roster.judge(id(), now, Vec::new(), true)),
+                "well" => {
+                    let ok = |name| Check { name, ok: true, latency: Duration::ZERO, error: None };
+                    format!("{:?}", roster.judge(id(), now, vec![ok("ping"), ok("container_list")], false))
+                }
+                "seen" => {
+                    roster.half_open();
+                    String::new()
+                }
+                "shrink" => format!("{:?}", roster.shrink(now)),
+                "due" => format!("{:?}", roster.due(now)),
+                "" => String::new(),
+                other => panic!("{other}"),
+            };
+            let stand = roster.seats().iter().map(|seat| {
+                let breaker = match seat.breaker.state(now) {
+                    State::Closed => "",
+                    State::Open => "!",
+                    State::HalfOpen => "?",
+                };
+                let (busy, sick) =
+                    (if seat.is_busy { "*" } else { "" }, if seat.health.is_healthy() { "" } else { "-" });
+                format!("{}{busy}{breaker}{sick}", seat.id)
+            });
+            let got = format!("{told} | {}", stand.collect::<Vec<_>>().join(" "));
+            assert_eq!(got.trim_start(), *expected, "step {number}: {what:?} at {second} s");
+        }
+    }
+
+    #[test]
+    fn the_least_used_serves_and_a_connection_is_used_before_another_is_opened() {
+        play(
+            sizes(1, 3, 3),
+            &[
+                (0, "call", "0 | 0* 1 2"),
+                (0, "done 0", "None | 0 1 2"),
+                (0, "call", "0 | 0* 1 2"),
+                (0, "call", "1 | 0* 1* 2"),
+                (0, "done 1", "None | 0* 1 2"),
+                (0, "done 0", "None | 0 1 2"),
+                (0, "call", "1 | 0 1* 2"),
+                (0, "call", "0 | 0* 1* 2"),
+                (0, "call", "2 | 0* 1* 2*"),
+                (0, "call", "full | 0* 1* 2*"),
+                (0, "done 0", "None | 0 1* 2*"),
+                (0, "done 2", "None | 0 1* 2"),
+                (0, "call", "2 | 0 1* 2*"),
+            ],
+        );
+    }
+
+    #[test]
+    fn it_grows_by_the_factor_when_all_are_busy_and_shrinks_when_they_idle() {
+        play(
+            Pool { growth_factor: 2.0, ..sizes(2, 2, 7) },
+            &[
+                (0, "call", "0 | 0* 1"),
+                (0, "call", "1 | 0* 1*"),
+                (0, "call", "2 | 0* 1* 2* 3"),
+                (0, "call", "3 | 0* 1* 2* 3*"),
+                (0, "call", "4 | 0* 1* 2* 3* 4* 5 6"),
+                (0, "call", "5 | 0* 1* 2* 3* 4* 5* 6"),
+                (0, "call", "6 | 0* 1* 2* 3* 4* 5* 6*"),
+                (0, "call", "full | 0* 1* 2* 3* 4* 5* 6*"),
+                (10, "done 0", "None | 0 1* 2* 3* 4* 5* 6*"),
+                (20, "done 3", "None | 0 1* 2* 3 4* 5* 6*"),
+                (30, "done 1", "None | 0 1 2* 3 4* 5* 6*"),
+                (309, "shrink", "[] | 0 1 2* 3 4* 5* 6*"),
+                (310, "shrink", "[0] | 1 2* 3 4* 5* 6*"),
+                (400, "shrink", "[3, 1] | 2* 4* 5* 6*"),
+                (400, "done 2", "None | 2 4* 5* 6*"),
+                (400, "done 4", "None | 2 4 5* 6*"),
+                (401, "done 5", "None | 2 4 5 6*"),
+                (900, "shrink", "[4, 2] | 5 6*"),
+                (900, "call", "5 | 5* 6*"),
+                (900, "call", "0 | 5* 6* 0* 1"),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_factor_of_one_or_none_still_grows_by_one() {
+        for growth_factor in [1.0, 0.0, -3.0, f64::NAN] {
+            play(
+                Pool { growth_factor, ..sizes(1, 1, 3) },
+                &[
+                    (0, "call", "0 | 0*"),
+                    (0, "call", "1 | 0* 1*"),
+                    (0, "call", "2 | 0* 1* 2*"),
+                    (0, "call", "full | 0* 1* 2*"),
+                ],
+            );
+        }
+    }
+
+    #[test]
+    fn the_initial_size_keeps_within_the_bounds() {
+        play(sizes(3, 1, 8), &[(0, "", "| 0 1 2")]);
+        play(sizes(1, 9, 2), &[(0, "", "| 0 1")]);
+        play(sizes(0, 0, 0), &[(0, "", "| 0")]);
+    }
+
+    #[test]
+    fn who_has_trouble_is_passed_over_and_the_rest_serve() {
+        play(
+            sizes(1, 2, 2),
+            &[
+                (0, "call", "0 | 0* 1"),
+                (0, "fail 0", "None | 0 1"),
+                (0, "call", "1 | 0 1*"),
+                (0, "done 1", "None | 0 1"),
+                (0, "call", "1 | 0 1*"),
+                (0, "call", "0 | 0* 1*"),
+                (1, "fail 0", "Some(Open) | 0! 1*"),
+                (1, "call", "full | 0! 1*"),
+                (1, "done 1", "None | 0! 1"),
+                (1, "call", "1 | 0! 1*"),
+                (61, "call", "0 | 0*? 1*"),
+                (61, "done 0", "Some(Closed) | 0 1*"),
+            ],
+        );
+    }
+
+    #[test]
+    fn when_all_breakers_are_open_nobody_serves_until_the_engine_is_seen() {
+        play(
+            Pool { growth_factor: 2.0, ..sizes(1, 2, 8) },
+            &[
+                (0, "call", "0 | 0* 1"),
+                (0, "call", "1 | 0* 1*"),
+                (0, "fail 0", "None | 0 1*"),
+                (0, "fail 1", "None | 0 1"),
+                (0, "call", "0 | 0* 1"),
+                (0, "call", "1 | 0* 1*"),
+                (0, "fail 0", "Some(Open) | 0! 1*"),
+                (0, "fail 1", "Some(Open) | 0! 1!"),
+                (1, "call", "gone | 0! 1!"),
+                (9, "call", "gone | 0! 1!"),
+                (10, "seen", "| 0? 1?"),
+                (10, "call", "0 | 0*? 1?"),
+                (10, "call", "1 | 0*? 1*?"),
+                (10, "done 0", "Some(Closed) | 0 1*?"),
+                (10, "fail 1", "Some(Open) | 0 1!"),
+            ],
+        );
+    }
+
+    #[test]
+    fn an_unhealthy_one_serves_only_where_no_other_does_and_is_made_anew_when_it_stays_so() {
+        play(
+            Pool { unhealthy_threshold: 2, ..sizes(1, 2, 2) },
+            &[
+                (0, "call", "0 | 0* 1"),
+                (0, "done 0", "None | 0 1"),
+                (0, "sick 0", "Fell | 0- 1"),
+                (0, "call", "1 | 0- 1*"),
+                (0, "call", "full | 0- 1*"),
+                (0, "sick 1", "Fell | 0- 1*-"),
+                (0, "call", "0 | 0*- 1*-"),
+                (0, "fail 0", "None | 0- 1*-"),
+                (0, "call", "0 | 0*- 1*-"),
+                (0, "fail 0", "Some(Open) | 0!- 1*-"),
+                (60, "due", "[0, 1] | 0?- 1*-"),
+                (60, "sick 0", "Same | 0?- 1*-"),
+                (60, "due", "[1] | 0?- 1*-"),
+                (120, "sick 0", "Renew | 0- 1*-"),
+                (120, "due", "[0, 1] | 0- 1*-"),
+                (120, "well 0", "Recovered | 0 1*-"),
+                (149, "due", "[1] | 0 1*-"),
+                (150, "due", "[0, 1] | 0 1*-"),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_connection_of_age_is_replaced_between_two_calls_and_not_in_one() {
+        play(
+            sizes(1, 1, 1),
+            &[
+                (5, "call", "0 | 0*"),
+                (10, "done 0", "None | 0"),
+                (3604, "call", "0 | 0*"),
+                (3700, "call", "full | 0*"),
+                (3800, "done 0", "None | 0"),
+                (3800, "call", "0 anew | 0*"),
+                (3800, "done 0", "None | 0"),
+                (3801, "call", "0 | 0*"),
+                // One that broke is young again.
+                (7000, "fail 0", "None | 0"),
+                (7399, "call", "0 | 0*"),
+                (7500, "done 0", "None | 0"),
+                (7500, "call", "0 | 0*"),
+            ],
+        );
+    }
+
+    #[test]
+    fn only_who_was_used_is_checked_and_rest_is_slept_through() {
+        let start = Instant::now();
+        let at = |second| start + Duration::from_secs(second);
+        let mut roster = roster(sizes(1, 3, 3), start);
+        assert_eq!((roster.due(at(1000)), roster.next_due(start)), (vec![], at(30)));
+        assert_eq!(roster.pick(start), Pick::Take(0));
+        roster.settle(0, start, Outcome::Answered);
+        assert_eq!((roster.due(at(29)), roster.due(at(30)), roster.next_due(at(1))), (vec![], vec![0], at(30)));
+        // Checks are no use: it idles all the same.
+        roster.judge(0, at(299), Vec::new(), false);
+        assert_eq!(roster.next_due(at(299)), at(300));
+        assert_eq!(roster.shrink(at(300)).len(), 2);
+        assert_eq!(roster.next_due(at(300)), at(329));
+    }
+}

@@ -1,0 +1,190 @@
+//! The connection pool: its clients, their checks, and the calls that go through it.
+//!
+//! In: what [`crate::docker`] does. Out: series for Prometheus. Counted nowhere unless it is made with a registry.
+
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, Result,
+};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Of an engine on this machine that answers within a millisecond, up to the longest that a call may take.
+const SECONDS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+/// Of connections, from those that break at once to those that come of age.
+const LIVES: [f64; 9] = [0.1, 1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0];
+
+/// Clones count into the same series; that of [`Pool::default`] counts nothing.
+#[derive(Clone, Default)]
+pub struct Pool(Option<Arc<Series>>);
+
+struct Series {
+    active: IntGauge,
+    total: IntGauge,
+    healthy: IntGauge,
+    utilization: Gauge,
+    connections: Histogram,
+    checks: Histogram,
+    operations: HistogramVec,
+    waits: Histogram,
+    errors: IntCounter,
+    failed_checks: IntCounter,
+    recoveries: IntCounter,
+    breakers: IntGaugeVec,
+}
+
+impl Pool {
+    /// Counts into a registry.
+    pub fn new(registry: &Registry) -> Result<Self> {
+        let buckets =
+            |name: &str, help: &str, buckets: &[f64]| HistogramOpts::from(opts(name, help)).buckets(buckets.to_vec());
+        let series = Series {
+            active: IntGauge::with_opts(opts("pool_connections_active", "Clients in use."))?,
+            total: IntGauge::with_opts(opts("pool_connections_total", "Clients there are."))?,
+            healthy: IntGauge::with_opts(opts("pool_connections_healthy", "Clients that may be used."))?,
+            utilization: Gauge::with_opts(opts("pool_utilization", "Part of the clients in use, 0 to 1."))?,
+            connections: Histogram::with_opts(buckets(
+                "connection_duration_seconds",
+                "How long connections lasted.",
+                &LIVES,
+            ))?,
+            checks: Histogram::with_opts(buckets(
+                "health_check_duration_seconds",
+                "Health checks of a client.",
+                &SECONDS,
+            ))?,
+            operations: HistogramVec::new(
+                buckets("operation_latency_seconds", "Calls with their waits and repetitions.", &SECONDS),
+                &["operation"],
+            )?,
+            waits: Histogram::with_opts(buckets(
+                "pool_wait_duration_seconds",
+                "What calls waited for a client.",
+                &SECONDS,
+            ))?,
+            errors: IntCounter::with_opts(opts("connection_errors_total", "Attempts that a connection failed."))?,
+            failed_checks: IntCounter::with_opts(opts("health_check_failures_total", "Health checks that failed."))?,
+            recoveries: IntCounter::with_opts(opts("recovery_operations_total", "Clients brought back or made anew."))?,
+            breakers: IntGaugeVec::new(opts("circuit_breaker_state", "0 closed, 1 half-open, 2 open."), &["client"])?,
+        };
+        registry.register(Box::new(series.active.clone()))?;
+        registry.register(Box::new(series.total.clone()))?;
+        registry.register(Box::new(series.healthy.clone()))?;
+        registry.register(Box::new(series.utilization.clone()))?;
+        registry.register(Box::new(series.connections.clone()))?;
+        registry.register(Box::new(series.checks.clone()))?;
+        registry.register(Box::new(series.operations.clone()))?;
+        registry.register(Box::new(series.waits.clone()))?;
+        registry.register(Box::new(series.errors.clone()))?;
+        registry.register(Box::new(series.failed_checks.clone()))?;
+        registry.register(Box::new(series.recoveries.clone()))?;
+        registry.register(Box::new(series.breakers.clone()))?;
+        Ok(Pool(Some(Arc::new(series))))
+    }
+
+    /// The clients as they stand: in use, healthy, all.
+    pub fn clients(&self, active: usize, healthy: usize, total: usize) {
+        let Some(series) = &self.0 else { return };
+        let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        series.active.set(number(active));
+        series.healthy.set(number(healthy));
+        series.total.set(number(total));
+        series.utilization.set(active as f64 / total.max(1) as f64);
+    }
+
+    /// A client's breaker: 0 closed, 1 half open, 2 open; `None` when the client is no more.
+    pub fn breaker(&self, client: u32, state: Option<i64>) {
+        let Some(series) = &self.0 else { return };
+        let client = client.to_string();
+        match state {
+            Some(state) => series.breakers.with_label_values(&[&client]).set(state),
+            // There is none where no call went through it.
+            None => drop(series.breakers.remove_label_values(&[&client])),
+        }
+    }
+
+    /// A connection is closed after so long.
+    pub fn closed(&self, lasted: Duration) {
+        self.each(|series| series.connections.observe(lasted.as_secs_f64()));
+    }
+
+    /// A client was checked.
+    pub fn checked(&self, took: Duration, passed: bool) {
+        self.each(|series| {
+            series.checks.observe(took.as_secs_f64());
+            series.failed_checks.inc_by(u64::from(!passed));
+        });
+    }
+
+    /// A call is over.
+    pub fn called(&self, operation: &str, took: Duration, waited: Duration) {
+        self.each(|series| {
+            series.operations.with_label_values(&[operation]).observe(took.as_secs_f64());
+            series.waits.observe(waited.as_secs_f64());
+        });
+    }
+
+    /// An attempt failed on its connection.
+    pub fn failed(&self) {
+        self.each(|series| series.errors.inc());
+    }
+
+    /// A client was brought back, or made anew.
+    pub fn recovered(&self) {
+        self.each(|series| series.recoveries.inc());
+    }
+
+    fn each(&self, count: impl FnOnce(&Series)) {
+        if let Some(series) = &self.0 {
+            count(series);
+        }
+    }
+}
+
+fn opts(name: &str, help: &str) -> Opts {
+    Opts::new(format!("logwatch_docker_{name}"), help)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prometheus::TextEncoder;
+
+    #[test]
+    fn every_series_has_the_name_that_was_promised_and_counts_what_it_is_told() {
+        let registry = Registry::new();
+        let pool = Pool::new(&registry).unwrap();
+        pool.clients(1, 3, 4);
+        pool.breaker(7, Some(2));
+        pool.breaker(8, Some(1));
+        pool.breaker(8, None);
+        pool.closed(Duration::from_secs(2));
+        pool.checked(Duration::from_millis(2), false);
+        pool.called("ping", Duration::from_millis(3), Duration::ZERO);
+        pool.failed();
+        pool.recovered();
+        let told = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        let samples: Vec<&str> =
+            told.lines().filter(|line| !line.starts_with('#') && !line.contains("_bucket")).collect();
+        assert_eq!(
+            samples,
+            [
+                "logwatch_docker_circuit_breaker_state{client=\"7\"} 2",
+                "logwatch_docker_connection_duration_seconds_sum 2",
+                "logwatch_docker_connection_duration_seconds_count 1",
+                "logwatch_docker_connection_errors_total 1",
+                "logwatch_docker_health_check_duration_seconds_sum 0.002",
+                "logwatch_docker_health_check_duration_seconds_count 1",
+                "logwatch_docker_health_check_failures_total 1",
+                "logwatch_docker_operation_latency_seconds_sum{operation=\"ping\"} 0.003",
+                "logwatch_docker_operation_latency_seconds_count{operation=\"ping\"} 1",
+                "logwatch_docker_pool_connections_active 1",
+                "logwatch_docker_pool_connections_healthy 3",
+                "logwatch_docker_pool_connections_total 4",
+                "logwatch_docker_pool_utilization 0.25",
+                "logwatch_docker_pool_wait_duration_seconds_sum 0",
+                "logwatch_docker_pool_wait_duration_seconds_count 1",
+                "logwatch_docker_recovery_operations_total 1",
+            ]
+        );
+    }
+}
