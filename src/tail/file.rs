@@ -311,6 +311,7 @@ impl Log {
         if first.skip_to(place.offset)? {
             let high = resume.seen.map(|seen| seen.map_or(Timestamp(i64::MIN), |seen| seen.high));
             joiner.start(Tally { last: place.before, ..Tally::default() }, place.passed, high);
+            joiner.expect(resume.seen);
         } else {
             joiner.rewind(resume);
             self.owed = Some((Reason::Truncated, None));

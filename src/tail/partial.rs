@@ -41,6 +41,8 @@ pub(super) struct Joiner {
     pub(super) muted: bool,
     streams: [Half; 2],
     last: Option<Cursor>,
+    /// Lines with times from the one up to before the other are not wanted.
+    old: Option<(Timestamp, Timestamp)>,
 }
 
 #[derive(Debug, Default)]
@@ -77,7 +79,7 @@ struct Pending {
 impl Joiner {
     /// Messages longer than `limit` bytes are cut.
     pub(super) fn new(limit: usize, window: Window) -> Self {
-        Joiner { limit, window, muted: false, streams: Default::default(), last: None }
+        Joiner { limit, window, muted: false, streams: Default::default(), last: None, old: None }
     }
 
     /// Takes a piece whose text lies at `at` of the batch's bytes, if it lies there at all.
@@ -86,13 +88,18 @@ impl Joiner {
         let half = &mut self.streams[piece.stream as usize];
         if let (Some(at), true, None) = (at, piece.complete && piece.text.len() <= self.limit, &half.pending) {
             let head = half.head(piece.time, piece.stream, piece.encoding, Part::Whole);
-            if self.is_new(&head, batch) && !self.muted && self.window.has(piece.time) {
+            if self.is_new(&head, batch) && !self.muted && self.shows(piece.time) {
                 self.last = Some(Cursor { time: head.time, stream: head.stream, ordinal: head.ordinal });
                 batch.lines.push(Line::read(head, at, piece.text.len()));
             }
             return;
         }
         self.push_slowly(piece, batch);
+    }
+
+    #[inline]
+    fn shows(&self, time: Timestamp) -> bool {
+        self.window.has(time) && self.old.is_none_or(|(from, to)| time < from || to <= time)
     }
 
     #[cold]
@@ -144,7 +151,7 @@ impl Joiner {
 
     fn emit(&mut self, stream: Stream, pending: &Pending, end: usize, part: Part, batch: &mut Sheet<'_>) {
         let head = self.streams[stream as usize].head(pending.time, stream, pending.encoding, part);
-        if !self.is_new(&head, batch) || pending.muted || !self.window.has(pending.time) {
+        if !self.is_new(&head, batch) || pending.muted || !self.shows(pending.time) {
             return;
         }
         self.last = Some(Cursor { time: head.time, stream, ordinal: head.ordinal });
@@ -210,9 +217,9 @@ impl Joiner {
         });
     }
 
-    /// Lines from before this are not wanted.
+    /// Lines from a little before this are not wanted; what is much older is new, and the clock was set back.
     pub(super) fn not_before(&mut self, since: Timestamp) {
-        self.window.since = self.window.since.max(since);
+        self.old = Some((super::before(since), since));
     }
 
     /// As [`Joiner::rewind`], where nothing else shows whether the log is still there from that line on.
@@ -252,6 +259,14 @@ impl Joiner {
         Tally {
             last: self.streams.each_ref().map(|half| half.last),
             count: self.streams.each_ref().map(|half| half.count),
+        }
+    }
+
+    /// Behind [`Joiner::start`], of the lines passed on behind that record: the last ones. Should there be more lines now
+    /// than were counted, these tell; not after the clock was set back.
+    pub(super) fn expect(&mut self, last: [Option<Seen>; 2]) {
+        for (half, last) in self.streams.iter_mut().zip(last) {
+            half.seen = last.filter(|last| half.passed > 0 && last.high == last.time);
         }
     }
 
@@ -297,6 +312,12 @@ impl Half {
             let is_passed = head.time <= self.passed_until;
             self.passed = if is_passed { self.passed - 1 } else { 0 };
             self.has_to_come = self.passed > 0 || !is_passed;
+            if self.seen.is_some_and(|seen| (seen.time, seen.ordinal) == (head.time, head.ordinal)) {
+                (self.seen, self.passed, self.has_to_come) = (None, 0, false);
+            }
+            if !is_passed {
+                self.seen = None;
+            }
             return !is_passed;
         }
         let Some(seen) = self.seen else { return true };

@@ -20,6 +20,8 @@
 //! - After the clock was set back, what is new is not known where only times tell: readable lines may lie in a gap. No
 //!   clock is set back here on a log with files removed by hand or copied, and none is removed by hand where files are
 //!   compressed: a compressed file is as new as its compression.
+//! - A gap in another place: a file that was truncated was rotated and compressed without a record. It is missed only when
+//!   the files are counted.
 //! - A gap that is met inside a line is told before it, and such a line is what is left of it.
 //! - While the reader runs beside the engine, a file may come and go before it is opened: a gap is enough.
 #![allow(unreachable_pub, reason = "one binary that nobody links")]
@@ -230,4 +232,27 @@ fn a_line_stamped_before_the_one_that_had_only_begun_is_read_when_it_is_gone_on_
     let again = [Action::Resume { by_time: true }];
     let first = [piece, Action::Resume { by_time: false }];
     check(Setup { options, ..setup }, &[&begun[..], &first, &dies, &again].concat());
+}
+
+#[test]
+fn lines_that_a_copy_brings_back_are_not_taken_for_those_that_were_passed_on() {
+    use Action::*;
+    let setup = plain(u64::MAX, 2);
+    let setup = Setup { options: Options { compress: true, ..setup.options }, ..setup };
+    let write = |lines, to, size, step| Write { lines, to, size, step };
+    let (err, piece) = (Some(Stream::Stderr), |to| Piece { to, size: 40_000 });
+    let begun = [piece(Stream::Stdout), piece(Stream::Stderr), Crash, Resume { by_time: false }];
+    let copied = [write(2, None, 34, 1826), CopyTruncate, Pack, write(10, err, 29, 0), Step, write(3, None, 20, 0)];
+    let killed = [write(2, err, 12, 7032), Commit, Pack, Pack, write(6, None, 16_384, 2277), Step, Rest, Crash];
+    check(setup, &[&begun[..], &copied, &killed, &[write(6, None, 23, 0), Rest]].concat());
+}
+
+#[test]
+fn a_clock_that_is_set_back_hides_no_line_behind_a_start_by_time() {
+    use Action::*;
+    let setup = plain(300, 2);
+    let setup = Setup { options: Options { driver: Driver::Local, ..setup.options }, ..setup };
+    let begun = [Piece { to: Stream::Stdout, size: BUFFER }, Rest, Commit, Crash, Resume { by_time: true }];
+    let again = [lines(1, None, 0), Rest, SetBack, lines(1, None, 0)];
+    check(setup, &[&begun[..], &again].concat());
 }

@@ -379,6 +379,11 @@ impl Play {
             // No engine fills a file in less than the tick of the clock that files are stamped with.
             std::thread::sleep(TICK);
         }
+        let live = self.engine.names.get(&Name::Live).map(|live| &self.engine.files[*live]);
+        if self.setup.options.compress && live.is_some_and(|live| live.records.is_empty()) {
+            // Packed, a file that was truncated and has no record is not found: it counts as lost, where the next is looked for.
+            self.model.doubts.push((self.now(), usize::MAX, "packed when it was empty"));
+        }
         for step in self.engine.rotation() {
             let before = self.names();
             self.engine.take(step);
