@@ -8,6 +8,7 @@ pub mod complete;
 pub mod explain;
 pub mod generate;
 pub mod plugin;
+pub mod pool;
 pub mod stop;
 pub mod watch;
 pub mod when;
@@ -26,6 +27,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use tokio_util::sync::CancellationToken;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
@@ -44,6 +46,7 @@ struct Cli {
 #[derive(Clone, Debug, Subcommand)]
 enum Verb {
     Watch(Box<watch::Watch>),
+    Pool(pool::Pool),
 }
 
 const EXAMPLES: &str = "\
@@ -286,8 +289,34 @@ fn run(docker: DockerFlags, as_plugin: bool, cli: Cli) -> ExitCode {
     }
     match cli.verb {
         Verb::Watch(watch) => watch::run(docker, as_plugin, *watch, &cli.common),
+        Verb::Pool(pool) => pool::run(docker, as_plugin, pool, &cli.common),
     }
 }
+
+/// The engine that is meant, or the code to leave with.
+fn endpoint(docker: &DockerFlags, format: LogFormat) -> Result<Endpoint, ExitCode> {
+    let endpoint = Endpoint::resolve(&docker.endpoint, &Environment::of_process())
+        .map_err(|error| explain::failed(&error.into(), format))?;
+    for warning in &endpoint.warnings {
+        tracing::warn!("{}", explain::escaped(warning));
+    }
+    Ok(endpoint)
+}
+
+/// Listens for the order to stop from here on; else the code to leave with.
+fn listen(as_plugin: bool, format: LogFormat) -> Result<CancellationToken, ExitCode> {
+    let stop = CancellationToken::new();
+    let socket = std::env::var_os(stop::SOCKET).filter(|_| as_plugin);
+    match stop::listen(stop.clone(), socket.as_deref()) {
+        Ok(()) => Ok(stop),
+        Err(error) => Err(explain::fail(&Deaf(error), None, Exit::Failed, format)),
+    }
+}
+
+/// Without ears for the order to stop nothing would be flushed at the end.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen for signals")]
+struct Deaf(#[source] std::io::Error);
 
 fn usage(message: String) -> clap::Error {
     clap::Error::raw(ErrorKind::ValueValidation, format!("{message}\n"))

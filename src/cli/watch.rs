@@ -2,10 +2,9 @@
 
 use super::explain::{self, Exit};
 use super::plugin::DockerFlags;
-use super::{Common, LogFormat, one_of, refuse, stop, usage, when};
+use super::{Common, endpoint, listen, one_of, refuse, usage, when};
 use crate::batch::Stream;
 use crate::config::{self, Source};
-use crate::docker::{Endpoint, Environment};
 use crate::engine;
 use crate::engine::resume::Resume;
 use crate::engine::watch::Options;
@@ -14,11 +13,9 @@ use crate::selector::{self, Filter, Glob, Pattern, Selector};
 use crate::time::Timestamp;
 use clap::ValueHint;
 use regex::bytes::Regex;
-use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
-use tokio_util::sync::CancellationToken;
 
 /// Follow the logs of every matching container, including those that start later
 ///
@@ -322,35 +319,19 @@ fn size(text: &str) -> Result<usize, String> {
     })
 }
 
-/// Reads the last of the words, starts to listen for the order to stop, and answers.
+/// Reads the last of the words, starts to listen for the order to stop, and hands over to the engine.
 pub(super) fn run(docker: DockerFlags, as_plugin: bool, watch: Watch, common: &Common) -> ExitCode {
+    let format = common.log_format;
     let options = match watch.options(common) {
         Ok(options) => options,
         Err(message) => return refuse(&usage(message)),
     };
-    let stop = CancellationToken::new();
-    let socket = std::env::var_os(stop::SOCKET).filter(|_| as_plugin);
-    match stop::listen(stop.clone(), socket.as_deref()) {
-        Ok(()) => answer(&docker, options, &stop, common.log_format),
-        Err(error) => explain::fail(&Deaf(error), None, Exit::Failed, common.log_format),
-    }
-}
-
-/// Without ears for the order to stop nothing would be flushed at the end.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen for signals")]
-struct Deaf(#[source] io::Error);
-
-/// Hands over to the engine.
-fn answer(docker: &DockerFlags, options: Options, stop: &CancellationToken, format: LogFormat) -> ExitCode {
-    let endpoint = match Endpoint::resolve(&docker.endpoint, &Environment::of_process()) {
-        Ok(endpoint) => endpoint,
-        Err(error) => return explain::failed(&error.into(), format),
+    let started = listen(as_plugin, format).and_then(|stop| Ok((stop, endpoint(&docker, format)?)));
+    let (stop, endpoint) = match started {
+        Ok(started) => started,
+        Err(exit) => return exit,
     };
-    for warning in &endpoint.warnings {
-        tracing::warn!("{}", explain::escaped(warning));
-    }
-    match engine::watch::watch(endpoint, options, stop) {
+    match engine::watch::watch(endpoint, options, &stop) {
         Ok(()) => Exit::Done.into(),
         Err(error) => explain::failed(&error, format),
     }
@@ -367,7 +348,7 @@ mod tests {
         let words = line.split_whitespace();
         let matches = command(true).no_binary_name(true).try_get_matches_from(["watch"].into_iter().chain(words));
         let cli = matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| error.to_string())?;
-        let Verb::Watch(watch) = cli.verb;
+        let Verb::Watch(watch) = cli.verb else { panic!("another verb") };
         watch.options(&cli.common)
     }
 

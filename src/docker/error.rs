@@ -230,6 +230,20 @@ impl Error {
         }
     }
 
+    /// It and its causes on one line, each said once.
+    pub fn in_full(&self) -> String {
+        let mut words = self.to_string();
+        let mut next = self.source();
+        while let Some(cause) = next {
+            let text = cause.to_string();
+            if !words.ends_with(&text) {
+                words = format!("{words}: {text}");
+            }
+            next = cause.source();
+        }
+        words
+    }
+
     /// Whether the same call may work a little later.
     pub fn is_passing(&self) -> bool {
         match self {

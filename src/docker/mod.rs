@@ -82,7 +82,7 @@ impl Docker {
         metrics: metrics::Pool,
     ) -> Result<Docker, Error> {
         let docker = Docker::new(endpoint, config, metrics)?;
-        docker.0.pool.first()?.wire.agree(docker.0.endpoint.pinned).await?;
+        docker.renegotiate().await?;
         Ok(docker)
     }
 
@@ -95,10 +95,10 @@ impl Docker {
         Ok(Docker(Arc::new(Shared { endpoint, pool, wire, places })))
     }
 
-    /// Agrees on a version anew, for when the engine may have been replaced by another: after each lost connection.
+    /// Agrees on a version anew, for when the engine may have been replaced by another: after each lost connection. Nothing
+    /// is repeated: whoever lost it tries again at a pace of its own.
     pub async fn renegotiate(&self) -> Result<(), Error> {
-        let pinned = self.0.endpoint.pinned;
-        self.0.pool.call("negotiate", move |client| async move { client.wire.agree(pinned).await }).await
+        self.0.pool.first()?.wire.agree(self.0.endpoint.pinned).await
     }
 
     /// Looks after the clients until it is dropped: checks their health, brings back who is unwell, takes away who idles.

@@ -3,6 +3,8 @@
 //! `watch` decides who is followed: `feed` keeps the event stream open, `discover` tells what follows from it. `tails` has
 //! them read: `route` says how, `stream` does it over the API, request after request (`course`, `silence`). `deliver`
 //! carries what was read to the output, `keep` remembers how far it got, and `resume` is where the next run begins.
+//!
+//! `pool` looks at the connection pool that all of them ask through.
 
 mod course;
 mod deliver;
@@ -10,6 +12,7 @@ mod discover;
 mod dry_run;
 mod feed;
 mod keep;
+pub mod pool;
 pub mod resume;
 mod route;
 mod silence;

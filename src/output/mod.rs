@@ -2,11 +2,12 @@
 //!
 //! [`Printer`] takes items in order and writes them: `text` and `json` are the forms, `stamp` the times in them, `color`
 //! and `terminal` what a terminal needs, `sink` where it all goes. `progress` and `status` tell on stderr how far a long work
-//! is; `plan` is a report. Only this room writes to stdout.
+//! is; `plan` and `pool` are reports. Only this room writes to stdout.
 
 mod color;
 mod json;
 mod plan;
+mod pool;
 mod printer;
 mod progress;
 mod sink;
@@ -16,6 +17,9 @@ mod terminal;
 mod text;
 
 pub use plan::{Planned, plan};
+pub use pool::{PoolCheck, PoolClient, PoolEngine, PoolLoad, PoolReport, PoolSize, PoolStatus, Spread, pool};
+pub use printer::Printer;
+pub use status::Steps;
 pub use terminal::safe;
 
 use std::io;

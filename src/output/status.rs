@@ -5,7 +5,7 @@
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 use rustix::termios::tcgetwinsize;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 /// Redrawn so often a second at most.
 const RATE: u8 = 5;
@@ -16,6 +16,32 @@ pub(super) fn bar(steps: Option<u64>, template: &str) -> ProgressBar {
     match ProgressStyle::with_template(template) {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
+    }
+}
+
+/// How far a work of known length is: on stderr, where that is a terminal. Taken away when dropped.
+pub struct Steps(Option<ProgressBar>);
+
+impl Steps {
+    /// Of so many; `quiet` shows nothing.
+    pub fn new(total: u64, what: &str, quiet: bool) -> Steps {
+        let is_shown = !quiet && io::stderr().is_terminal();
+        Steps(is_shown.then(|| bar(Some(total), &format!("{{bar:30}} {{pos}} of {{len}} {what}, {{eta}} left"))))
+    }
+
+    /// So many are done.
+    pub fn set(&self, done: u64) {
+        if let Some(bar) = &self.0 {
+            bar.set_position(done);
+        }
+    }
+}
+
+impl Drop for Steps {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
     }
 }
 

@@ -20,6 +20,7 @@ mod limits;
 mod load;
 mod local;
 mod outages;
+mod pool_report;
 mod resume;
 mod routes;
 mod selection;

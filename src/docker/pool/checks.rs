@@ -6,7 +6,6 @@
 //! which is the one that is to be checked and carries one at a time; another to ask side by side would say nothing of it,
 //! and over ssh would cost a login.
 
-use std::error::Error as _;
 use std::time::Duration;
 
 use bollard::query_parameters::ListContainersOptions;
@@ -27,7 +26,7 @@ pub(super) async fn look(client: &Client, streams: &Wire, limit: Duration) -> Ve
     let check = async |name, question: &mut (dyn Future<Output = Result<(), Error>> + Send + Unpin)| {
         let begun = Instant::now();
         let answer = timeout_at(end, question).await.unwrap_or_else(|_| Err(late()));
-        Check { name, ok: answer.is_ok(), latency: begun.elapsed(), error: answer.err().map(|error| words(&error)) }
+        Check { name, ok: answer.is_ok(), latency: begun.elapsed(), error: answer.err().map(|error| error.in_full()) }
     };
     let [ping, list, events] = WEIGHTS.map(|(name, _)| name);
     let on_its_own = async {
@@ -53,12 +52,4 @@ async fn read_no_events(streams: &Wire) -> Result<(), Error> {
     let query = EventsQuery { since: then, until: then, ..EventsQuery::default() };
     let answer = streams.get(&query.path(is_podman), None).await?;
     streams.http.read(answer.into_body()).await.map(drop)
-}
-
-/// The error and its first cause.
-fn words(error: &Error) -> String {
-    match error.source() {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    }
 }

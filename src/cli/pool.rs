@@ -1,0 +1,120 @@
+//! The words of `pool`, turned into [`Options`].
+
+use super::explain::{self, Exit};
+use super::plugin::DockerFlags;
+use super::{Common, endpoint, listen, one_of, refuse, usage};
+use crate::config::Config;
+use crate::docker::Kind;
+use crate::engine;
+use crate::engine::pool::{Load, Options, Outcome};
+use std::process::ExitCode;
+
+/// Check the connection pool: health, circuit breakers, latency under load
+///
+/// Opens the pool as every other command does, checks each of its clients, and tells what it found. With `--requests` a
+/// load of pings is put through it, without the configured rate limit. Exit code 3 when the engine cannot be reached or no
+/// client is healthy.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Pool {
+    /// Open so many clients [default: the configured number, 2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = POOL)]
+    size: Option<u16>,
+
+    /// Put a load of so many requests through the pool
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "check", help_heading = POOL)]
+    requests: Option<u64>,
+
+    /// So many of them at one time [default: 8]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), requires = "requests", help_heading = POOL)]
+    concurrency: Option<u16>,
+
+    /// Say nothing when it is healthy; else one line, and exit with 4
+    #[arg(long, help_heading = POOL)]
+    check: bool,
+
+    /// Form of the report
+    #[arg(long, value_name = "FORMAT", value_parser = one_of(FORMATS), default_value = "table", help_heading = POOL)]
+    format: Form,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Table,
+    Json,
+}
+
+const FORMATS: &[(&str, &str, Form)] = &[("table", "For people", Form::Table), ("json", "One object", Form::Json)];
+
+const POOL: &str = "Pool";
+
+const CONCURRENCY: u16 = 8;
+
+const EXAMPLES: &str = "\
+Examples:
+  How well is the engine, and how fast does it answer?
+    $ docker logwatch pool
+
+  Under load
+    $ docker logwatch pool --requests 10000 --concurrency 16
+
+  From cron, which mails what is said: nothing as long as all is well
+    */5 * * * * docker logwatch pool --check";
+
+impl Pool {
+    /// What was asked for.
+    fn options(self, common: &Common, mut config: Config) -> Options {
+        if let Some(size) = self.size.map(usize::from) {
+            let pool = &mut config.docker.pool;
+            pool.initial_size = size;
+            pool.min_size = pool.min_size.min(size);
+            pool.max_size = pool.max_size.max(size);
+        }
+        let load = self
+            .requests
+            .map(|requests| Load { requests, concurrency: usize::from(self.concurrency.unwrap_or(CONCURRENCY)) });
+        Options {
+            docker: config.docker,
+            load,
+            is_check: self.check,
+            is_json: self.format == Form::Json,
+            color: common.color(),
+            quiet: common.quiet,
+        }
+    }
+}
+
+/// Reads the last of the words and answers.
+pub(super) fn run(docker: DockerFlags, as_plugin: bool, pool: Pool, common: &Common) -> ExitCode {
+    let config = match common.config() {
+        Ok(config) => config,
+        Err(message) => return refuse(&usage(message)),
+    };
+    let options = pool.options(common, config);
+    let (is_check, format) = (options.is_check, common.log_format);
+    let endpoint = match endpoint(&docker, format) {
+        Ok(endpoint) => endpoint,
+        Err(exit) => return exit,
+    };
+    let stop = match listen(as_plugin, format) {
+        Ok(stop) => stop,
+        Err(exit) => return exit,
+    };
+    match engine::pool::pool(endpoint, options, &stop) {
+        Ok(Outcome::Healthy) => Exit::Done.into(),
+        Ok(Outcome::Degraded(words)) if is_check => explain::fail(&Ill("degraded", words), None, Exit::Unmet, format),
+        Ok(Outcome::Unhealthy(words)) if is_check => explain::fail(&Ill("unhealthy", words), None, Exit::Unmet, format),
+        Ok(Outcome::Unreachable(error)) if is_check && error.kind() == Kind::Unreachable => {
+            explain::fail(&Ill("unhealthy", error.in_full()), None, Exit::Unmet, format)
+        }
+        Ok(Outcome::Degraded(_)) => Exit::Done.into(),
+        Ok(Outcome::Unhealthy(words)) => explain::fail(&Ill("unhealthy", words), None, Exit::Unreachable, format),
+        Ok(Outcome::Unreachable(error)) => explain::failed(&error.into(), format),
+        Err(error) => explain::failed(&error, format),
+    }
+}
+
+/// How the pool is, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection pool is {0}: {1}")]
+struct Ill(&'static str, String);

@@ -1,0 +1,379 @@
+//! The report of `pool`: what a person reads at a glance, or one JSON object.
+//!
+//! In: a [`PoolReport`]. Out: text on stdout. Called by the engine's `pool` verb.
+
+use super::sink::Sink;
+use super::{Error, When, terminal};
+use comfy_table::{CellAlignment, Table, presets};
+use owo_colors::{OwoColorize, Style};
+use serde::Serialize;
+use std::fmt::Write as _;
+use std::io::IsTerminal;
+
+/// All that is told. Its JSON is what the contract shows.
+#[derive(Clone, Debug, Serialize)]
+pub struct PoolReport {
+    /// `unix:///var/run/docker.sock`
+    pub endpoint: String,
+    /// Of all clients together.
+    pub status: PoolStatus,
+    /// `None` where it cannot be reached.
+    pub engine: Option<PoolEngine>,
+    /// How many clients there are.
+    pub pool: PoolSize,
+    /// Each of them.
+    pub clients: Vec<PoolClient>,
+    /// What a load did, where one was put through.
+    pub load: Option<PoolLoad>,
+    /// Why it is not healthy, in words; `None` when it is.
+    pub error: Option<String>,
+}
+
+/// How well the pool is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PoolStatus {
+    /// All clients are well.
+    Healthy,
+    /// Some are.
+    Degraded,
+    /// None is.
+    Unhealthy,
+}
+
+/// What the engine says of itself.
+#[derive(Clone, Debug, Serialize)]
+pub struct PoolEngine {
+    /// Stays the same over restarts and upgrades.
+    pub id: String,
+    /// `20.10.24`
+    pub version: String,
+    /// The version spoken, `1.41`.
+    pub api_version: String,
+    /// `linux`
+    pub os: String,
+    /// Of containers that name none.
+    pub logging_driver: String,
+}
+
+/// How many clients there are.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct PoolSize {
+    /// Now.
+    pub size: usize,
+    /// Never fewer.
+    pub min: usize,
+    /// Never more.
+    pub max: usize,
+    /// That are well.
+    pub healthy: usize,
+    /// In a call.
+    pub active: usize,
+    /// Active of all, 0 to 1.
+    pub utilization: f64,
+}
+
+/// One client.
+#[derive(Clone, Debug, Serialize)]
+pub struct PoolClient {
+    /// Its number.
+    pub id: u32,
+    /// `healthy` or `unhealthy`.
+    pub status: &'static str,
+    /// 0 to 1.
+    pub score: f64,
+    /// `closed`, `open` or `half_open`.
+    pub breaker: &'static str,
+    /// Calls so far, checks not counted.
+    pub usage_count: u64,
+    /// Calls that failed.
+    pub errors: u64,
+    /// Since its connection was opened.
+    pub age_seconds: f64,
+    /// The newest of each kind.
+    pub checks: Vec<PoolCheck>,
+}
+
+/// One check of a client.
+#[derive(Clone, Debug, Serialize)]
+pub struct PoolCheck {
+    /// `ping`, `container_list` or `event_stream`.
+    pub name: &'static str,
+    /// Whether it was answered.
+    pub ok: bool,
+    /// Until it was, or was given up.
+    pub latency_ms: f64,
+    /// Why not.
+    pub error: Option<String>,
+}
+
+/// What a load did.
+#[derive(Clone, Debug, Serialize)]
+pub struct PoolLoad {
+    /// Requests that ended.
+    pub requests: u64,
+    /// That failed in the end.
+    pub errors: u64,
+    /// Attempts beyond the first, of all.
+    pub retries: u64,
+    /// In all.
+    pub seconds: f64,
+    /// In each.
+    pub requests_per_second: f64,
+    /// From asking to the answer.
+    pub latency_ms: Spread,
+    /// The part of it before a client was free.
+    pub wait_ms: Spread,
+}
+
+/// How a figure spreads, in milliseconds.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Spread {
+    /// Half are below.
+    pub p50: f64,
+    /// Of 100, 95 are below.
+    pub p95: f64,
+    /// Of 100, 99 are below.
+    pub p99: f64,
+    /// The largest.
+    pub max: f64,
+}
+
+impl PoolStatus {
+    /// As in the report.
+    pub fn name(self) -> &'static str {
+        match self {
+            PoolStatus::Healthy => "healthy",
+            PoolStatus::Degraded => "degraded",
+            PoolStatus::Unhealthy => "unhealthy",
+        }
+    }
+
+    fn colour(self) -> Style {
+        match self {
+            PoolStatus::Healthy => Style::new().green(),
+            PoolStatus::Degraded => Style::new().yellow(),
+            PoolStatus::Unhealthy => Style::new().red(),
+        }
+    }
+}
+
+/// Writes it to stdout.
+pub fn pool(report: &PoolReport, is_json: bool, color: When) -> Result<(), Error> {
+    let is_coloured = match color {
+        When::Auto => std::io::stdout().is_terminal(),
+        When::Always => true,
+        When::Never => false,
+    };
+    let text = if is_json { object(report) } else { table(report, is_coloured) };
+    match Sink::stdout()?.write(text.as_bytes()) {
+        Err(Error::Closed) => Ok(()),
+        written => written,
+    }
+}
+
+fn object(report: &PoolReport) -> String {
+    // Numbers and strings alone: there is nothing in it that JSON cannot hold.
+    serde_json::to_string(report).unwrap_or_default() + "\n"
+}
+
+fn table(report: &PoolReport, is_coloured: bool) -> String {
+    let PoolReport { endpoint, status, engine, pool, clients, load, error } = report;
+    let mut text = format!("Endpoint  {}\n", terminal::safe(endpoint));
+    if let Some(PoolEngine { version, api_version, os, logging_driver, .. }) = engine {
+        let engine = format!("Docker {version} on {os}, API {api_version}, logs to {logging_driver}");
+        push(&mut text, "Engine", &terminal::safe(&engine));
+    }
+    let word = match is_coloured {
+        true => status.name().style(status.colour()).to_string(),
+        false => status.name().to_owned(),
+    };
+    push(&mut text, "Status", &format!("{word}: {} of {} clients healthy", pool.healthy, pool.size));
+    let PoolSize { min, max, active, utilization, .. } = pool;
+    push(&mut text, "Pool", &format!("{min} to {max} clients, {active} active ({:.0} %)", utilization * 100.0));
+    if let Some(error) = error {
+        push(&mut text, "Problem", &terminal::safe(error));
+    }
+    if !clients.is_empty() {
+        text.push('\n');
+        text.push_str(&of_clients(clients));
+    }
+    for client in clients {
+        for PoolCheck { name, error, .. } in &client.checks {
+            if let Some(error) = error {
+                let _ = writeln!(text, "! client {}: {name}: {}", client.id, terminal::safe(error));
+            }
+        }
+    }
+    if let Some(load) = load {
+        text.push('\n');
+        text.push_str(&of_load(load));
+    }
+    text
+}
+
+fn push(text: &mut String, name: &str, value: &str) {
+    let _ = writeln!(text, "{name:<9} {value}");
+}
+
+fn of_clients(clients: &[PoolClient]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    let checks = clients.first().map_or(&[][..], |client| &client.checks);
+    let heads = ["CLIENT", "STATUS", "SCORE", "BREAKER", "CALLS", "ERRORS", "AGE"].map(str::to_owned);
+    table.set_header(heads.into_iter().chain(checks.iter().map(|check| check.name.to_uppercase().replace('_', " "))));
+    for client in clients {
+        let PoolClient { id, status, score, breaker, usage_count, errors, age_seconds, checks } = client;
+        let words = [
+            id.to_string(),
+            (*status).to_owned(),
+            format!("{score:.2}"),
+            breaker.replace('_', " "),
+            usage_count.to_string(),
+            errors.to_string(),
+            seconds(*age_seconds),
+        ];
+        let took = |check: &PoolCheck| if check.ok { milliseconds(check.latency_ms) } else { "failed".to_owned() };
+        table.add_row(words.into_iter().chain(checks.iter().map(took)));
+    }
+    align(&mut table, 1..=1, 3..=3);
+    lines(&table)
+}
+
+fn of_load(load: &PoolLoad) -> String {
+    let PoolLoad { requests, errors, retries, seconds, requests_per_second, latency_ms, wait_ms } = load;
+    let mut text = String::new();
+    let told = format!(
+        "{requests} requests in {seconds:.2} s, {requests_per_second:.0} a second; {errors} failed, {retries} retries"
+    );
+    push(&mut text, "Load", &told);
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["", "P50", "P95", "P99", "MAX"]);
+    for (name, Spread { p50, p95, p99, max }) in [("Latency", latency_ms), ("Wait", wait_ms)] {
+        table.add_row([name.to_owned()].into_iter().chain([p50, p95, p99, max].map(|ms| milliseconds(*ms))));
+    }
+    align(&mut table, 0..=0, 0..=0);
+    text + &lines(&table)
+}
+
+/// Numbers to the right, but for the columns of words.
+fn align(table: &mut Table, words: std::ops::RangeInclusive<usize>, more: std::ops::RangeInclusive<usize>) {
+    for (at, column) in table.column_iter_mut().enumerate() {
+        if !words.contains(&at) && !more.contains(&at) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+}
+
+fn lines(table: &Table) -> String {
+    table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned() + "\n").collect()
+}
+
+fn milliseconds(ms: f64) -> String {
+    match ms {
+        ms if ms >= 1000.0 => format!("{:.2} s", ms / 1000.0),
+        ms if ms >= 100.0 => format!("{ms:.0} ms"),
+        ms => format!("{ms:.1} ms"),
+    }
+}
+
+fn seconds(seconds: f64) -> String {
+    match seconds {
+        s if s >= 3600.0 => format!("{:.1} h", s / 3600.0),
+        s if s >= 60.0 => format!("{:.1} min", s / 60.0),
+        s => format!("{s:.1} s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(name: &'static str, ms: f64, error: Option<&str>) -> PoolCheck {
+        PoolCheck { name, ok: error.is_none(), latency_ms: ms, error: error.map(str::to_owned) }
+    }
+
+    fn report() -> PoolReport {
+        let client = |id, status, breaker, checks| PoolClient {
+            id,
+            status,
+            score: if status == "healthy" { 1.0 } else { 0.4 },
+            breaker,
+            usage_count: 12,
+            errors: 0,
+            age_seconds: 75.0,
+            checks,
+        };
+        let well =
+            vec![check("ping", 0.42, None), check("container_list", 1.1, None), check("event_stream", 0.7, None)];
+        let ill = vec![
+            check("ping", 10_000.0, Some("no answer\u{1b}[2J")),
+            check("container_list", 120.4, None),
+            check("event_stream", 0.7, None),
+        ];
+        PoolReport {
+            endpoint: "unix:///run/docker.sock".into(),
+            status: PoolStatus::Degraded,
+            engine: Some(PoolEngine {
+                id: "ABCD".into(),
+                version: "20.10.24".into(),
+                api_version: "1.41".into(),
+                os: "linux".into(),
+                logging_driver: "json-file".into(),
+            }),
+            pool: PoolSize { size: 2, min: 1, max: 8, healthy: 1, active: 0, utilization: 0.0 },
+            clients: vec![client(0, "healthy", "closed", well), client(1, "unhealthy", "half_open", ill)],
+            load: Some(PoolLoad {
+                requests: 1000,
+                errors: 0,
+                retries: 3,
+                seconds: 0.41,
+                requests_per_second: 2439.0,
+                latency_ms: Spread { p50: 1.1, p95: 2.0, p99: 3.1, max: 1005.0 },
+                wait_ms: Spread { p50: 0.0, p95: 0.1, p99: 0.4, max: 0.9 },
+            }),
+            error: None,
+        }
+    }
+
+    #[test]
+    fn the_table_tells_it_at_a_glance_and_moves_no_cursor() {
+        let expected = "\
+Endpoint  unix:///run/docker.sock
+Engine    Docker 20.10.24 on linux, API 1.41, logs to json-file
+Status    degraded: 1 of 2 clients healthy
+Pool      1 to 8 clients, 0 active (0 %)
+
+CLIENT  STATUS     SCORE  BREAKER    CALLS  ERRORS      AGE    PING  CONTAINER LIST  EVENT STREAM
+     0  healthy     1.00  closed        12       0  1.2 min  0.4 ms          1.1 ms        0.7 ms
+     1  unhealthy   0.40  half open     12       0  1.2 min  failed          120 ms        0.7 ms
+! client 1: ping: no answer^[[2J
+
+Load      1000 requests in 0.41 s, 2439 a second; 0 failed, 3 retries
+            P50     P95     P99     MAX
+Latency  1.1 ms  2.0 ms  3.1 ms  1.00 s
+Wait     0.0 ms  0.1 ms  0.4 ms  0.9 ms
+";
+        assert_eq!(table(&report(), false), expected);
+        assert!(table(&report(), true).contains("\u{1b}[33mdegraded\u{1b}[0m"));
+    }
+
+    #[test]
+    fn the_object_is_that_of_the_contract_in_its_order() {
+        let mut report = report();
+        report.clients.truncate(1);
+        report.load = None;
+        let expected = concat!(
+            r#"{"endpoint":"unix:///run/docker.sock","status":"degraded","#,
+            r#""engine":{"id":"ABCD","version":"20.10.24","api_version":"1.41","os":"linux","logging_driver":"json-file"},"#,
+            r#""pool":{"size":2,"min":1,"max":8,"healthy":1,"active":0,"utilization":0.0},"#,
+            r#""clients":[{"id":0,"status":"healthy","score":1.0,"breaker":"closed","usage_count":12,"errors":0,"#,
+            r#""age_seconds":75.0,"checks":[{"name":"ping","ok":true,"latency_ms":0.42,"error":null},"#,
+            r#"{"name":"container_list","ok":true,"latency_ms":1.1,"error":null},"#,
+            r#"{"name":"event_stream","ok":true,"latency_ms":0.7,"error":null}]}],"load":null,"error":null}"#,
+            "\n",
+        );
+        assert_eq!(object(&report), expected);
+    }
+}
