@@ -62,8 +62,11 @@ trace() {
     sleep "$window"
     kill $!
     wait $! || true
-    printf '\nOurs, in another %s s under strace: %s API requests, %s system calls.\n' "$window" \
-        "$(grep -cE '"(GET|HEAD|POST|DELETE) ' "$home/trace" || true)" \
+    # The pool's checks of its connection, every 30 s, and all else.
+    grep -E '"(GET|HEAD|POST|DELETE) ' "$home/trace" >"$home/asked" || true
+    printf '\nOurs, in another %s s under strace: %s API requests, %s of health checks, %s system calls.\n' "$window" \
+        "$(grep -cvE '/_ping |limit=1|since=1.000000000&' "$home/asked" || true)" \
+        "$(grep -cE '/_ping |limit=1|since=1.000000000&' "$home/asked" || true)" \
         "$(grep -cE '^[0-9]+ +[a-z_0-9]+\(' "$home/trace" || true)"
 }
 

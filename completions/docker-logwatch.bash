@@ -35,12 +35,27 @@ _docker__logwatch() {
 
     case "${cmd}" in
         docker__logwatch)
-            opts="-v -q -H -c -h -V --state --color --verbose --quiet --log-format --host --context --config --tls --tlsverify --tlscacert --tlscert --tlskey --help --version watch help"
+            opts="-v -q -H -c -h -V --config-file --state --color --verbose --quiet --log-format --host --context --config --tls --tlsverify --tlscacert --tlscert --tlskey --help --version watch help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
+                --config-file)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
+                    return 0
+                    ;;
                 --state)
                     local oldifs
                     if [ -n "${IFS+x}" ]; then
@@ -190,7 +205,7 @@ _docker__logwatch() {
             return 0
             ;;
         docker__logwatch__subcmd__watch)
-            opts="-f -p -E -a -n -i -e -t -o -v -q -H -c -h --filter --project --service --exclude-container --all --since --until --tail --no-follow --stream --include --exclude --source --rotate-interval --poll-interval --max-line-size --dry-run --format --timestamps --metadata --lifecycle --ansi --output --resume --state --color --verbose --quiet --log-format --host --context --config --tls --tlsverify --tlscacert --tlscert --tlskey --help"
+            opts="-f -p -E -a -n -i -e -t -o -v -q -H -c -h --filter --project --service --exclude-container --all --since --until --tail --no-follow --stream --include --exclude --source --rotate-interval --poll-interval --max-line-size --dry-run --format --timestamps --metadata --lifecycle --ansi --output --resume --listen --config-file --state --color --verbose --quiet --log-format --host --context --config --tls --tlsverify --tlscacert --tlscert --tlskey --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -316,6 +331,25 @@ _docker__logwatch() {
                     ;;
                 --resume)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config-file)
+                    local oldifs
+                    if [ -n "${IFS+x}" ]; then
+                        oldifs="$IFS"
+                    fi
+                    IFS=$'\n'
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    if [ -n "${oldifs+x}" ]; then
+                        IFS="$oldifs"
+                    fi
+                    if [[ "${BASH_VERSINFO[0]}" -ge 4 ]]; then
+                        compopt -o filenames
+                    fi
                     return 0
                     ;;
                 --state)

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_docker_logwatch_global_optspecs
-    string join \n state= color= v/verbose q/quiet log-format= H/host= c/context= config= tls= tlsverify= tlscacert= tlscert= tlskey= h/help V/version
+    string join \n config-file= state= color= v/verbose q/quiet log-format= H/host= c/context= config= tls= tlsverify= tlscacert= tlscert= tlskey= h/help V/version
 end
 
 function __fish_docker_logwatch_needs_command
@@ -24,6 +24,7 @@ function __fish_docker_logwatch_using_subcommand
     contains -- $cmd[1] $argv
 end
 
+complete -c docker-logwatch -n "__fish_docker_logwatch_needs_command" -l config-file -d 'Configuration [default: logwatch.yaml in docker\'s configuration folder]' -r -F
 complete -c docker-logwatch -n "__fish_docker_logwatch_needs_command" -l state -d 'What is kept between runs [default: ~/.local/state/docker-logwatch/state.db]' -r -F
 complete -c docker-logwatch -n "__fish_docker_logwatch_needs_command" -l color -d 'Colour names and notices' -r -f -a "auto\t'On a terminal'
 always\t'In any case'
@@ -58,7 +59,7 @@ stderr\t'Standard error alone'
 all\t'Both'"
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand watch" -s i -l include -d 'Only lines whose message matches; repeatable, one match is enough' -r
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand watch" -s e -l exclude -d 'No lines whose message matches; repeatable' -r
-complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand watch" -l source -d 'How containers are read' -r -f -a "auto\t'The log file where it can be opened, else the stream'
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand watch" -l source -d 'How containers are read [default: auto]' -r -f -a "auto\t'The log file where it can be opened, else the stream'
 file\t'Log files only'
 stream\t'One long API stream per container'
 rotate\t'API streams, each renewed after `--rotate-interval`'
@@ -74,6 +75,8 @@ keep\t'Kept as they are'
 strip\t'Removed'"
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand watch" -s o -l output -d 'Append to FILE instead of stdout' -r -F
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand watch" -l resume -d 'Go on where the last run of this name stopped [default name: default]' -r
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand watch" -l listen -d 'Serve Prometheus metrics and health at this address' -r
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand watch" -l config-file -d 'Configuration [default: logwatch.yaml in docker\'s configuration folder]' -r -F
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand watch" -l state -d 'What is kept between runs [default: ~/.local/state/docker-logwatch/state.db]' -r -F
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand watch" -l color -d 'Colour names and notices' -r -f -a "auto\t'On a terminal'
 always\t'In any case'

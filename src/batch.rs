@@ -118,6 +118,15 @@ impl Batch {
         self.lines.is_empty() && self.gaps.is_empty()
     }
 
+    /// Bytes of a log file that it stands for, but for what encloses its first and its last message.
+    pub fn extent(&self) -> usize {
+        let of_block = |line: &&Line| !line.joined;
+        let (first, last) = (self.lines.iter().find(of_block), self.lines.iter().rfind(of_block));
+        let block =
+            first.zip(last).map_or(0, |(first, last)| last.start as usize + last.len as usize - first.start as usize);
+        block + self.joined.len()
+    }
+
     /// Bytes of memory it holds.
     pub fn weight(&self) -> usize {
         self.bytes.capacity() + self.joined.capacity() + self.lines.capacity() * size_of::<Line>()
@@ -272,8 +281,8 @@ pub enum Item {
     Meet(Key, Arc<Container>),
     /// Where to go on in the container's log, though nothing of it was read yet.
     Place(Key, Position),
-    /// The container is followed by this route.
-    Begin(Key, Route),
+    /// The container is followed by this route; the engine's time of the event that told of it, where one did.
+    Begin(Key, Route, Option<Timestamp>),
     /// The container will write no more for now; the code it exited with, where known.
     End(Key, Option<i64>),
     /// The container was removed, and nothing will come of this key any more.
@@ -292,6 +301,14 @@ impl Item {
         match self {
             Item::Lines(batch) => batch.weight(),
             _ => size_of::<Item>(),
+        }
+    }
+
+    /// Bytes of a log file that it stands for, roughly.
+    pub fn of_file(&self) -> usize {
+        match self {
+            Item::Lines(batch) if batch.route == Route::File => batch.extent(),
+            _ => 0,
         }
     }
 }

@@ -3,7 +3,7 @@
 //! # The rooms
 //!
 //! ```text
-//! main -> cli -> engine -> { docker, tail, state, output } -> shelf
+//! main -> cli -> engine -> { docker, tail, state, output, serve } -> shelf
 //! ```
 //!
 //! - [`cli`] takes words and gives an exit code: docker's plugin handshake, clap, completion, advice.
@@ -13,10 +13,12 @@
 //! - [`tail`] reads logs, from files and from API streams, into lines.
 //! - [`state`] keeps what has to outlast a run, and is the only one that speaks SQL.
 //! - [`output`] writes lines and reports, and is the only one that writes to stdout.
+//! - [`serve`] tells metrics and health over HTTP, each connection in a task of its own.
 //! - The shelf holds what travels and what all may use: [`batch`], [`queue`], [`position`], [`container`],
-//!   [`selector`], [`time`], [`json`], [`config`], [`metrics`].
+//!   [`selector`], [`time`], [`json`], [`config`], [`metrics`],
+//!   [`health`].
 //!
-//! The four rooms below the engine do not know each other: it hands the bytes of one to the next. A verb has one name on
+//! The five rooms below the engine do not know each other: it hands the bytes of one to the next. A verb has one name on
 //! two floors: `cli/watch.rs` takes the words, `engine/watch.rs` does the work.
 //!
 //! # A line, from disk to terminal
@@ -62,12 +64,14 @@ pub mod docker;
 pub mod engine;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+pub mod health;
 pub mod json;
 pub mod metrics;
 pub mod output;
 pub mod position;
 pub mod queue;
 pub mod selector;
+pub mod serve;
 pub mod state;
 pub mod tail;
 pub mod time;

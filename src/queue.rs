@@ -27,6 +27,8 @@ struct State {
     items: VecDeque<Item>,
     /// Bytes in `items` and in what the consumer took and has not finished.
     held: usize,
+    /// Bytes of log files in the same.
+    unwritten: usize,
     closed: bool,
     /// The consumer is gone: what is pushed is dropped.
     deaf: bool,
@@ -71,6 +73,7 @@ impl Queue {
         }
         for item in items {
             state.held += item.weight();
+            state.unwritten += item.of_file();
             state.items.push_back(item);
         }
         drop(state);
@@ -112,10 +115,16 @@ impl Queue {
         self.lock().items.is_empty()
     }
 
+    /// Bytes of log files that were read and that the consumer has not finished with, roughly.
+    pub fn unwritten(&self) -> usize {
+        self.lock().unwritten
+    }
+
     /// The consumer has finished with an item.
     pub fn finish(&self, item: Item) {
-        let weight = item.weight();
+        let (weight, of_file) = (item.weight(), item.of_file());
         let mut state = self.lock();
+        state.unwritten = state.unwritten.saturating_sub(of_file);
         if let Item::Lines(batch) = item {
             state.spare(batch.bytes, batch.lines);
         }
@@ -162,7 +171,7 @@ impl Queue {
         let mut state = self.lock();
         state.deaf = true;
         state.items.clear();
-        state.held = 0;
+        (state.held, state.unwritten) = (0, 0);
         drop(state);
         self.room.notify_waiters();
         (self.on_room)();

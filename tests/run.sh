@@ -28,6 +28,25 @@ missing() {
     for tool in jq tmux openssl strace; do
         has "$tool" || echo "$tool"
     done
+    has systemd-analyze || echo systemd
+}
+
+# One program of a package that would start a server: unpacked beside the build, where the tests look for it.
+fetch_promtool() {
+    has promtool && return
+    local tools
+    tools=$(cargo metadata --format-version 1 --no-deps | jq -r .target_directory)/tools
+    [ -x "$tools/usr/bin/promtool" ] && return
+    has apt-get || fail "promtool is missing: install it, this machine has no apt-get to do it with"
+    say "fetching promtool"
+    mkdir -p "$tools"
+    (
+        cd "$tools"
+        # A machine that has never been told of its packages has none to download.
+        apt-get download -qq prometheus >&2 || { as_root apt-get update -qq >&2 && apt-get download -qq prometheus >&2; }
+        dpkg -x prometheus_*.deb .
+        rm prometheus_*.deb
+    ) || fail "promtool cannot be fetched: see above"
 }
 
 install_missing() {
@@ -69,6 +88,7 @@ done
 PATH=$PATH:$HOME/.cargo/bin
 has cargo || fail "cargo is missing: install Rust as https://rustup.rs tells"
 install_missing
+fetch_promtool
 [ "$(id -u)" = 0 ] || fail "the tests start Docker engines, which only root can: sudo env \"PATH=\$PATH\" $0 ${arguments[*]}"
 
 case $engines in

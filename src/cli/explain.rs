@@ -92,6 +92,14 @@ fn advice(error: &engine::Error) -> Option<&'static str> {
             state::Error::Busy { .. } => Some("end the program that holds it (`fuser` on the file tells which)"),
             _ => None,
         },
+        engine::Error::Serve(error) => match error.source.kind() {
+            io::ErrorKind::AddrInUse => {
+                Some("another program listens there (`ss -ltnp` tells which); take another port")
+            }
+            io::ErrorKind::AddrNotAvailable => Some("it is no address of this machine"),
+            io::ErrorKind::PermissionDenied => Some("ports below 1024 are for root; take another"),
+            _ => None,
+        },
         engine::Error::OutputInUse { .. } => Some("end that process, or write to another file"),
         engine::Error::Output(_) | engine::Error::Start(_) => None,
     }

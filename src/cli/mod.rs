@@ -13,8 +13,8 @@ pub mod stop;
 pub mod watch;
 pub mod when;
 
-use crate::config::Config;
-use crate::docker::{Endpoint, Environment, Flags};
+use crate::config::{Config, Layers, Surroundings};
+use crate::docker::{Endpoint, Environment, Flags, endpoint};
 use crate::engine;
 use crate::output::When;
 use crate::selector::Filters;
@@ -63,6 +63,17 @@ Examples:
 /// Flags of every verb.
 #[derive(Clone, Debug, Args)]
 pub struct Common {
+    /// Configuration [default: logwatch.yaml in docker's configuration folder]
+    ///
+    /// YAML. LOGWATCH_CONFIG_FILE names another as well, and each key has a variable of its own, such as
+    /// LOGWATCH_WATCH_SOURCE for watch.source. Flags go before variables, and these before the file.
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, hide_short_help = true)]
+    config_file: Option<PathBuf>,
+
+    /// Where else something is configured.
+    #[arg(skip)]
+    surroundings: Surroundings,
+
     /// What is kept between runs [default: ~/.local/state/docker-logwatch/state.db]
     ///
     /// Below `XDG_STATE_HOME` where that is set. An SQLite file.
@@ -168,24 +179,34 @@ where
 }
 
 impl Common {
-    /// What is configured.
-    fn config(&self) -> Result<Config, String> {
-        Ok(Config { state: self.state.clone(), ..Config::default() })
-    }
-
-    /// The state file, or why there is no place for one.
-    fn state(&self) -> Result<PathBuf, String> {
-        let home = || std::env::home_dir().filter(|home| home.is_absolute()).map(|home| home.join(".local/state"));
-        let of_user = || std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-        let in_folder = |folder: PathBuf| folder.join("docker-logwatch/state.db");
-        let state = self.state.clone().or_else(|| of_user().or_else(home).map(in_folder));
-        state.ok_or_else(|| "there is no home folder to keep the state in: name a file with --state".to_owned())
+    /// What is configured. The flags of a verb that have a key are laid over the rest; what was passed over is told.
+    fn config(&self, flags: impl FnOnce(&mut Layers)) -> Result<Config, String> {
+        let mut layers = Layers::read(&self.surroundings, self.config_file.as_deref());
+        if let Some(state) = &self.state {
+            layers.flag("state.path", "--state", |config| config.state = Some(state.clone()));
+        }
+        flags(&mut layers);
+        let refuse = |text: String| text.lines().map(explain::escaped).collect::<Vec<_>>().join("\nerror: ");
+        let (config, warnings) = layers.settle().map_err(refuse)?;
+        for warning in warnings {
+            tracing::warn!("{}", explain::escaped(&warning));
+        }
+        Ok(config)
     }
 
     /// What the flag says, or else the environment (<https://no-color.org>, <https://bixense.com/clicolors>).
     fn color(&self) -> When {
         color(self.color, |name| std::env::var_os(name))
     }
+}
+
+/// The state file, or why there is no place for one.
+fn state(config: &Config) -> Result<PathBuf, String> {
+    let home = || std::env::home_dir().filter(|home| home.is_absolute()).map(|home| home.join(".local/state"));
+    let of_user = || std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let in_folder = |folder: PathBuf| folder.join("docker-logwatch/state.db");
+    let state = config.state.clone().or_else(|| of_user().or_else(home).map(in_folder));
+    state.ok_or_else(|| "there is no home folder to keep the state in: name a file with --state".to_owned())
 }
 
 fn color(flag: When, variable: impl Fn(&str) -> Option<OsString>) -> When {
@@ -213,7 +234,11 @@ pub fn main() -> ExitCode {
     }
     let as_plugin = called.as_plugin;
     match read(command, called) {
-        Ok((docker, cli)) => run(docker, as_plugin, cli),
+        Ok((docker, mut cli)) => {
+            let folder = endpoint::config_dir(&docker.endpoint, &Environment::of_process());
+            cli.common.surroundings = Surroundings { folder: Some(folder), variables: std::env::vars_os().collect() };
+            run(docker, as_plugin, cli)
+        }
         Err(error) => refuse(&error),
     }
 }

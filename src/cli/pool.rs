@@ -86,7 +86,7 @@ impl Pool {
 
 /// Reads the last of the words and answers.
 pub(super) fn run(docker: DockerFlags, as_plugin: bool, pool: Pool, common: &Common) -> ExitCode {
-    let config = match common.config() {
+    let config = match common.config(|_| {}) {
         Ok(config) => config,
         Err(message) => return refuse(&usage(message)),
     };

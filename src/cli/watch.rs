@@ -2,9 +2,10 @@
 
 use super::explain::{self, Exit};
 use super::plugin::DockerFlags;
-use super::{Common, endpoint, listen, one_of, refuse, usage, when};
+use super::{Common, endpoint, listen, one_of, refuse, state, usage, when};
 use crate::batch::Stream;
-use crate::config::{self, Source};
+use crate::config::value::{self, PLACES, SIZES};
+use crate::config::{self, Config, Layers, Source};
 use crate::engine;
 use crate::engine::resume::Resume;
 use crate::engine::watch::Options;
@@ -83,9 +84,9 @@ pub struct Watch {
     #[arg(short = 'e', long, value_name = "REGEX", value_parser = regex, allow_hyphen_values = true, help_heading = READING)]
     exclude: Vec<Regex>,
 
-    /// How containers are read
-    #[arg(long, value_name = "ROUTE", value_parser = one_of(SOURCES), default_value = "auto", help_heading = READING)]
-    source: Source,
+    /// How containers are read [default: auto]
+    #[arg(long, value_name = "ROUTE", value_parser = one_of(SOURCES), help_heading = READING)]
+    source: Option<Source>,
 
     /// With `--source rotate`: renew each stream so often [default: 30s]
     #[arg(long, value_name = "SPAN", value_parser = when::span_of_time, help_heading = READING, hide_short_help = true)]
@@ -146,6 +147,13 @@ pub struct Watch {
         help_heading = OUTPUT
     )]
     resume: Option<String>,
+
+    /// Serve Prometheus metrics and health at this address
+    ///
+    /// `/metrics`, `/api/v1/health` and `/api/v1/health/events`, such as `--listen 127.0.0.1:9323`. An IPv6 address stands
+    /// in brackets; port 0 is any that is free, and told.
+    #[arg(long, value_name = "ADDR:PORT", value_parser = place, help_heading = OUTPUT, hide_short_help = true)]
+    listen: Option<String>,
 }
 
 const SELECTION: &str = "Selection";
@@ -161,7 +169,9 @@ Examples:
     $ docker logwatch watch -p shop --since 1h --no-follow -i '(?i)error|panic'
 
   JSON records of all web containers but one, appended to a file
-    $ docker logwatch watch 'web-*' -E web-canary --format json -o web.jsonl";
+    $ docker logwatch watch 'web-*' -E web-canary --format json -o web.jsonl
+
+What has a default can be set in logwatch.yaml, see `--config-file`.";
 
 const DEFAULT_TAIL: u64 = 10;
 
@@ -211,7 +221,7 @@ impl Watch {
         {
             return Err(format!("nothing lies between: --since is {since}, --until is {until}"));
         }
-        let config = common.config()?;
+        let config = common.config(|layers| self.lay(layers))?;
         let interval = self.interval(&config.watch)?;
         Ok(Options {
             all: self.all,
@@ -219,10 +229,12 @@ impl Watch {
             until: self.until,
             tail: self.lines_of_history(),
             follow: !self.no_follow,
-            source: self.source,
+            source: config.watch.source,
             interval,
-            max_line_size: self.max_line_size.unwrap_or(config.watch.max_line_size),
-            resume: self.resume(common)?,
+            max_line_size: config.watch.max_line_size,
+            metadata_cache_ttl: config.watch.metadata_cache_ttl,
+            resume: self.resume(&config)?,
+            listen: config.listen,
             dry_run: self.dry_run,
             output: self.settings(common),
             docker: config.docker,
@@ -236,19 +248,37 @@ impl Watch {
         })
     }
 
-    fn interval(&self, config: &config::Watch) -> Result<Duration, String> {
+    /// The flags that have a key.
+    fn lay(&self, layers: &mut Layers) {
+        if let Some(source) = self.source {
+            layers.flag("watch.source", "--source", |config| config.watch.source = source);
+        }
+        if let Some(span) = self.rotate_interval {
+            layers.flag("watch.rotate_interval", "--rotate-interval", |config| config.watch.rotate_interval = span);
+        }
+        if let Some(span) = self.poll_interval {
+            layers.flag("watch.poll_interval", "--poll-interval", |config| config.watch.poll_interval = span);
+        }
+        if let Some(size) = self.max_line_size {
+            layers.flag("watch.max_line_size", "--max-line-size", |config| config.watch.max_line_size = size);
+        }
+        if let Some(place) = &self.listen {
+            let place = Some(place.clone()).filter(|place| !place.is_empty());
+            layers.flag("metrics.listen", "--listen", |config| config.listen = place);
+        }
+    }
+
+    /// From one request to the next; a flag for a route that is not taken is a slip.
+    fn interval(&self, watch: &config::Watch) -> Result<Duration, String> {
         for (flag, given, route, source) in [
             ("--rotate-interval", self.rotate_interval, "rotate", Source::Rotate),
             ("--poll-interval", self.poll_interval, "poll", Source::Poll),
         ] {
-            if given.is_some() && self.source != source {
+            if given.is_some() && watch.source != source {
                 return Err(format!("{flag} says nothing without --source {route}"));
             }
         }
-        Ok(match self.source {
-            Source::Poll => self.poll_interval.unwrap_or(config.poll_interval),
-            _ => self.rotate_interval.unwrap_or(config.rotate_interval),
-        })
+        Ok(if watch.source == Source::Poll { watch.poll_interval } else { watch.rotate_interval })
     }
 
     fn lines_of_history(&self) -> Option<u64> {
@@ -260,9 +290,9 @@ impl Watch {
         }
     }
 
-    fn resume(&self, common: &Common) -> Result<Option<Resume>, String> {
+    fn resume(&self, config: &Config) -> Result<Option<Resume>, String> {
         let Some(name) = self.resume.clone() else { return Ok(None) };
-        let state = common.state()?;
+        let state = state(config)?;
         Ok(Some(Resume { state, name }))
     }
 
@@ -299,24 +329,14 @@ fn regex(text: &str) -> Result<Regex, String> {
     Regex::new(text).map_err(|error| selector::reason(&error))
 }
 
-/// Bytes from `1048576`, `64k`, `1MB` (powers of 1000) or `1MiB` (powers of 1024).
+/// Empty is nowhere, whatever is configured.
+fn place(text: &str) -> Result<String, String> {
+    let is_place = text.is_empty() || value::is_place(text);
+    is_place.then(|| text.to_owned()).ok_or_else(|| format!("expected {PLACES}"))
+}
+
 fn size(text: &str) -> Result<usize, String> {
-    let number = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-    let (number, unit) = text.split_at(number);
-    let scale = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => Some(1),
-        "k" | "kb" => Some(1_000),
-        "m" | "mb" => Some(1_000_000),
-        "g" | "gb" => Some(1_000_000_000),
-        "ki" | "kib" => Some(1 << 10),
-        "mi" | "mib" => Some(1 << 20),
-        "gi" | "gib" => Some(1 << 30),
-        _ => None,
-    };
-    let bytes = number.parse::<usize>().ok().zip(scale).and_then(|(number, scale)| number.checked_mul(scale));
-    bytes.filter(|&bytes| bytes > 0).ok_or_else(|| {
-        "expected bytes: `1048576`, `64k` or `1MB` (powers of 1000), `64KiB` or `1MiB` (powers of 1024)".to_owned()
-    })
+    value::size(text).ok_or_else(|| format!("expected bytes: {SIZES}"))
 }
 
 /// Reads the last of the words, starts to listen for the order to stop, and hands over to the engine.
@@ -372,8 +392,11 @@ mod tests {
             output,
             resume,
             docker,
+            metadata_cache_ttl,
+            listen,
         } = options("--color never");
-        assert_eq!((resume, docker), (None, config::Docker::default()));
+        assert_eq!((resume, listen, metadata_cache_ttl), (None, None, Duration::from_secs(300)));
+        assert_eq!(docker, config::Docker::default());
         assert!(selector.names.is_empty() && selector.filters.is_empty() && selector.exclude.is_empty());
         assert_eq!((all, since, until, tail, follow, dry_run), (false, None, None, Some(10), true, false));
         assert_eq!((source, interval, max_line_size), (Source::Auto, Duration::from_secs(30), 1_048_576));
@@ -440,6 +463,26 @@ mod tests {
     }
 
     #[test]
+    fn a_flag_goes_before_the_configuration_and_its_absence_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file.yaml");
+        let text = "watch: {source: poll, poll_interval: 7s, max_line_size: 2KiB}\nstate: {path: /f}\n";
+        std::fs::write(&file, text).unwrap();
+        let named = |line: &str| options(&format!("--config-file {} {line}", file.display()));
+        let told = |options: &Options| {
+            let state = options.resume.as_ref().map(|resume| resume.state.display().to_string());
+            (options.source, options.interval.as_secs(), options.max_line_size, state)
+        };
+        assert_eq!(told(&named("--resume")), (Source::Poll, 7, 2048, Some("/f".into())));
+        let flags = "--resume --source rotate --rotate-interval 9s --max-line-size 5 --state /g";
+        assert_eq!(told(&named(flags)), (Source::Rotate, 9, 5, Some("/g".into())));
+        assert_eq!(told(&named("--poll-interval 1s")), (Source::Poll, 1, 2048, None));
+        assert_eq!(named("").listen, None);
+        assert_eq!(named("--listen [::1]:80").listen.as_deref(), Some("[::1]:80"));
+        assert_eq!(told(&named("--source auto")), (Source::Auto, 30, 2048, None));
+    }
+
+    #[test]
     fn a_pattern_may_begin_with_a_dash() {
         let output = options("-i -x -e --y").output;
         assert_eq!((output.include[0].as_str(), output.exclude[0].as_str()), ("-x", "--y"));
@@ -479,28 +522,6 @@ mod tests {
     }
 
     #[test]
-    fn sizes_tell_decimal_from_binary_units() {
-        for (text, bytes) in [
-            ("1048576", 1_048_576),
-            ("1", 1),
-            ("16b", 16),
-            ("64k", 64_000),
-            ("64kB", 64_000),
-            ("64KiB", 65_536),
-            ("64Ki", 65_536),
-            ("1MB", 1_000_000),
-            ("1MiB", 1_048_576),
-            ("1 mib", 1_048_576),
-            ("2GiB", 2_147_483_648),
-        ] {
-            assert_eq!(size(text), Ok(bytes), "{text:?}");
-        }
-        for text in ["", "0", "k", "-1", "1.5MiB", "1TiB", "99999999999999999999", "99999999999999GiB", "one"] {
-            assert!(size(text).is_err_and(|error| error.starts_with("expected bytes")), "{text:?}");
-        }
-    }
-
-    #[test]
     fn what_cannot_be_meant_is_refused_in_one_line() {
         for (line, expected) in [
             ("-i (", "error: invalid value '(' for '--include <REGEX>': unclosed group"),
@@ -527,7 +548,10 @@ mod tests {
                 "nothing lies between: --since is 1970-01-01T00:01:40.000000000Z, --until is 1970-01-01T00:00:50.000000000Z",
             ),
             ("-q -v", "error: the argument '--quiet' cannot be used with '--verbose...'"),
-            ("--listen x", "error: unexpected argument '--listen' found"),
+            (
+                "--listen 9323",
+                "error: invalid value '9323' for '--listen <ADDR:PORT>': expected `host:port`, such as `127.0.0.1:9323` or `[::1]:9323`",
+            ),
         ] {
             let error = try_options(line).unwrap_err();
             assert_eq!(error.lines().next(), Some(expected), "{line:?}");

@@ -3,12 +3,11 @@
 //! In: the text of `--since` or `--until`, or of an interval. Out: a [`Timestamp`] or a [`Duration`], or a sentence that
 //! says what is allowed. What docker takes is taken, and days and weeks besides (moby `api/types/time/timestamp.go`: GetTimestamp).
 
+use crate::config::value::{self, SECOND, SPANS};
 use crate::time::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use std::time::Duration;
-
-const NANOS: i64 = 1_000_000_000;
 
 /// Why a text is no moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,9 +30,8 @@ pub fn parse(text: &str) -> Result<Timestamp, Error> {
 
 /// Reads a span of time longer than none, `30s` or `1m30s`.
 pub fn span_of_time(text: &str) -> Result<Duration, String> {
-    let nanos = span(text.trim()).and_then(Result::ok).and_then(|nanos| u64::try_from(nanos).ok());
-    let wrong = || "expected a span longer than none: `500ms`, `30s`, `5m`, `1h`".to_owned();
-    nanos.filter(|nanos| *nanos > 0).map(Duration::from_nanos).ok_or_else(wrong)
+    let span = value::span(text).filter(|span| !span.is_zero());
+    span.ok_or_else(|| format!("expected a span longer than none: {SPANS}"))
 }
 
 fn parse_at(text: &str, now: Timestamp, zone: &TimeZone) -> Result<Timestamp, Error> {
@@ -41,8 +39,8 @@ fn parse_at(text: &str, now: Timestamp, zone: &TimeZone) -> Result<Timestamp, Er
     if let Some(seconds) = seconds(text) {
         return seconds.map(Timestamp);
     }
-    if let Some(span) = span(text) {
-        return now.0.checked_sub(span?).map(Timestamp).ok_or(Error::Range);
+    if let Some(span) = value::nanos(text) {
+        return span.ok().and_then(|span| now.0.checked_sub(span)).map(Timestamp).ok_or(Error::Range);
     }
     date(text, zone)
 }
@@ -54,7 +52,7 @@ fn seconds(text: &str) -> Option<Result<i64, Error>> {
     if !digits(whole) || !digits(fraction) || fraction.len() > 9 {
         return None;
     }
-    let nanos = whole.parse::<i64>().ok().and_then(|whole| whole.checked_mul(NANOS)?.checked_add(scaled(fraction)?));
+    let nanos = whole.parse::<i64>().ok().and_then(|whole| whole.checked_mul(SECOND)?.checked_add(scaled(fraction)?));
     Some(nanos.ok_or(Error::Range))
 }
 
@@ -62,53 +60,6 @@ fn seconds(text: &str) -> Option<Result<i64, Error>> {
 fn scaled(fraction: &str) -> Option<i64> {
     let scale = 9_u32.checked_sub(u32::try_from(fraction.len()).ok()?)?;
     fraction.parse::<i64>().ok()?.checked_mul(10_i64.pow(scale))
-}
-
-/// Go's spans, `1h30m` or `1.5h`, and `d` and `w`, in nanoseconds; `None` when the text is no span.
-fn span(mut text: &str) -> Option<Result<i64, Error>> {
-    if text.is_empty() {
-        return None;
-    }
-    let mut sum = Some(0_i64);
-    while !text.is_empty() {
-        let number = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
-        let (number, rest) = text.split_at(number);
-        let unit = rest.len() - rest.trim_start_matches(|c: char| !c.is_ascii_digit() && c != '.').len();
-        let (unit, rest) = rest.split_at(unit);
-        let part = times(number, unit_nanos(unit)?)?;
-        sum = sum.zip(part.ok()).and_then(|(sum, part)| sum.checked_add(part));
-        text = rest;
-    }
-    Some(sum.ok_or(Error::Range))
-}
-
-fn unit_nanos(unit: &str) -> Option<i64> {
-    Some(match unit {
-        "ns" => 1,
-        "us" | "µs" | "μs" => 1_000,
-        "ms" => 1_000_000,
-        "s" => NANOS,
-        "m" => 60 * NANOS,
-        "h" => 3600 * NANOS,
-        "d" => 86_400 * NANOS,
-        "w" => 7 * 86_400 * NANOS,
-        _ => return None,
-    })
-}
-
-/// A decimal number times a unit, cut to whole nanoseconds.
-fn times(number: &str, unit: i64) -> Option<Result<i64, Error>> {
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if fraction.contains('.') || whole.len() + fraction.len() == 0 {
-        return None;
-    }
-    let whole = if whole.is_empty() { Some(0) } else { whole.parse::<i64>().ok() };
-    // Digits beyond the twelfth are below a nanosecond of any unit but a week, and there nobody writes them.
-    let kept = &fraction[..fraction.len().min(12)];
-    let scale = 10_i128.pow(u32::try_from(kept.len()).ok()?);
-    let part = if kept.is_empty() { 0 } else { kept.parse::<i128>().ok()? * i128::from(unit) / scale };
-    let nanos = whole.and_then(|whole| whole.checked_mul(unit)?.checked_add(i64::try_from(part).ok()?));
-    Some(nanos.ok_or(Error::Range))
 }
 
 /// A date, with or without a time, with or without a zone.

@@ -1,8 +1,16 @@
 //! What can be configured, and what it is where nobody said anything.
 //!
-//! Plain data on the shelf: the command line makes it, every room may read the part that concerns it.
+//! Plain data on the shelf: the command line makes it, every room may read the part that concerns it. `layers` puts it
+//! together from the file (`file`), the environment and flags; `keys` is the table of what there is, `value` reads the
+//! values.
 
-use std::net::SocketAddr;
+mod file;
+pub mod keys;
+mod layers;
+pub mod value;
+
+pub use layers::{Layers, Surroundings};
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -15,8 +23,8 @@ pub struct Config {
     pub events: Events,
     /// How logs are followed.
     pub watch: Watch,
-    /// Where metrics and health are served; `None` is nowhere.
-    pub listen: Option<SocketAddr>,
+    /// `host:port` where metrics and health are served; `None` is nowhere.
+    pub listen: Option<String>,
     /// The state file; `None` is the usual place.
     pub state: Option<PathBuf>,
 }

@@ -8,6 +8,7 @@ use crate::batch::Item;
 use crate::metrics::Logs;
 use crate::output::Printer;
 use crate::queue::Queue;
+use crate::time::Timestamp;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -18,8 +19,10 @@ use tokio::sync::oneshot;
 pub(super) struct Deliver {
     /// They are written, ...
     pub(super) printer: Printer,
-    /// ... and how far that got is kept.
+    /// ... how far that got is kept, ...
     pub(super) keeper: Option<Keeper>,
+    /// ... and they are counted.
+    pub(super) logs: Logs,
 }
 
 impl Deliver {
@@ -36,15 +39,14 @@ impl Deliver {
     }
 
     fn run(mut self, queue: &Queue) -> Result<(), Error> {
-        let mut logs = Logs::default();
-        let delivered = self.deliver(queue, &mut logs);
-        tracing::info!("passed on {logs}");
+        let delivered = self.deliver(queue);
+        tracing::info!("passed on {}", self.logs);
         // What was written before it failed is kept as well.
         let kept = self.keeper.take().map_or(Ok(()), |keeper| keeper.finish(delivered.is_ok()));
         delivered.and(kept.map_err(Error::from))
     }
 
-    fn deliver(&mut self, queue: &Queue, logs: &mut Logs) -> Result<(), Error> {
+    fn deliver(&mut self, queue: &Queue) -> Result<(), Error> {
         let mut items = VecDeque::new();
         while queue.take(&mut items, self.patience()) {
             if items.is_empty() {
@@ -52,8 +54,10 @@ impl Deliver {
             }
             while let Some(item) = items.pop_front() {
                 let taken = self.printer.take(&item);
-                if let Item::Lines(batch) = &item {
-                    logs.add(batch);
+                match &item {
+                    Item::Lines(batch) => self.logs.add(batch),
+                    Item::Begin(_, _, Some(told)) => self.logs.discovered(*told, Timestamp::now()),
+                    _ => {}
                 }
                 if let Some(keeper) = &mut self.keeper {
                     keeper.take(&item);

@@ -12,6 +12,7 @@ mod discover;
 mod dry_run;
 mod feed;
 mod keep;
+mod metadata;
 pub mod pool;
 pub mod resume;
 mod route;
@@ -21,7 +22,7 @@ mod tails;
 pub mod watch;
 
 use crate::docker::{self, Docker, Endpoint};
-use crate::{output, state};
+use crate::{output, serve, state};
 use std::io;
 use std::path::PathBuf;
 use tokio::runtime::{Builder, Runtime};
@@ -38,6 +39,9 @@ pub enum Error {
     /// What is kept between runs.
     #[error(transparent)]
     State(#[from] state::Error),
+    /// Metrics and health cannot be served.
+    #[error(transparent)]
+    Serve(#[from] serve::Error),
     /// Another program writes to the file that is to be exactly what we write.
     #[error("{} is being written to by another docker-logwatch", path.display())]
     OutputInUse {

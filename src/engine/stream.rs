@@ -12,6 +12,7 @@ use crate::docker::{Docker, Error, LogsQuery};
 use crate::position::Resume;
 use crate::queue::Queue;
 use crate::tail::{self, Frames, Start, Window};
+use crate::time::Timestamp;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -53,6 +54,8 @@ pub(super) struct Stream {
     pub(super) is_up: bool,
     /// It cannot write now, though it runs.
     pub(super) is_paused: Arc<AtomicBool>,
+    /// The engine's time of the event that told of it.
+    pub(super) told: Option<Timestamp>,
     /// A moment instead of the last no lines: those would be counted when the request is made.
     pub(super) start: Start,
     /// Another route has come this far.
@@ -97,7 +100,7 @@ impl Stream {
             self.tell(&end, &mut trouble).await;
             return course.flush().await;
         }
-        self.queue.send(Item::Begin(self.key, self.route)).await;
+        self.queue.send(Item::Begin(self.key, self.route, self.told)).await;
         // Many that are read alike are not all asked for at one moment.
         let mut span = self.interval.mul_f64(fastrand::f64());
         let mut heard = if self.is_up { None } else { Some(signals.recv().await) };
@@ -136,7 +139,7 @@ impl Stream {
                     if self.finish(&mut course, then, &mut signals).await.is_none() {
                         return;
                     }
-                    self.queue.send(Item::Begin(self.key, self.route)).await;
+                    self.queue.send(Item::Begin(self.key, self.route, None)).await;
                     course.awake();
                     trouble.backoff.reset();
                 }

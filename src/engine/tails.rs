@@ -12,7 +12,7 @@ use crate::container::Container;
 use crate::docker::Docker;
 use crate::position::{Position, Resume};
 use crate::queue::Queue;
-use crate::tail::{Command, Follow, Report, Start, Wake, Window};
+use crate::tail::{Command, Follow, Measure, Report, Start, Wake, Window};
 use crate::time::Timestamp;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
@@ -44,6 +44,8 @@ pub(super) struct Tails {
     waiting: VecDeque<String>,
     /// Being read to their last end.
     reading: HashSet<Key>,
+    /// The engine's time of the event that is dealt with.
+    heard: Option<Timestamp>,
     told_denied: bool,
     told_no_watches: bool,
     /// Shared with the tasks, of which any may be the first to find no place.
@@ -58,6 +60,8 @@ struct Tail {
     position: Option<Position>,
     /// When it was met.
     met: Timestamp,
+    /// The engine's time of the event that told of it last.
+    told: Option<Timestamp>,
     is_up: bool,
     /// Runs, and cannot write now.
     is_paused: Arc<AtomicBool>,
@@ -114,6 +118,7 @@ impl Tails {
             next_key: 0,
             waiting: VecDeque::new(),
             reading: HashSet::new(),
+            heard: None,
             told_denied: false,
             told_no_watches: false,
             told_no_places: Arc::default(),
@@ -129,6 +134,29 @@ impl Tails {
     /// Whether it is followed.
     pub(super) fn has(&self, id: &str) -> bool {
         self.tails.contains_key(id)
+    }
+
+    /// What is asked for from now on follows from an event of that time, or from none.
+    pub(super) fn follows(&mut self, event: Option<Timestamp>) {
+        self.heard = event;
+    }
+
+    /// How many containers run and are read, by [`Route`].
+    pub(super) fn by_route(&self) -> [usize; Route::ALL.len()] {
+        let mut counts = [0; Route::ALL.len()];
+        for tail in self.tails.values().filter(|tail| tail.is_up) {
+            match tail.by {
+                By::Nobody => {}
+                By::File => counts[Route::File as usize] += 1,
+                By::Stream(_) => counts[self.routes.over_api() as usize] += 1,
+            }
+        }
+        counts
+    }
+
+    /// Has it told how many bytes of log files are not written out.
+    pub(super) fn measure(&self, tell: impl FnOnce(u64) + Send + 'static) {
+        self.command(Command::Measure(Measure(Box::new(tell))));
     }
 
     /// A sentence for the user.
@@ -180,6 +208,7 @@ impl Tails {
             start,
             position,
             met,
+            told: self.heard,
             is_up,
             is_paused: Arc::new(AtomicBool::new(is_paused(container))),
             has_died: false,
@@ -216,6 +245,9 @@ impl Tails {
         let Some(tail) = self.tails.get_mut(id) else { return };
         // A listing that finds it tells that it runs as well.
         let was_up = std::mem::replace(&mut tail.is_up, true);
+        if !was_up {
+            tail.told = self.heard;
+        }
         tail.has_died = false;
         if !(self.once || tail.held.is_some() || was_up && !matches!(tail.by, By::Nobody)) {
             self.read_on(id);
@@ -431,7 +463,7 @@ impl Tails {
             max_line_size: self.max_line_size,
             once: self.once,
             is_held,
-            on_open: if self.once { Vec::new() } else { vec![Item::Begin(tail.key, Route::File)] },
+            on_open: if self.once { Vec::new() } else { vec![Item::Begin(tail.key, Route::File, tail.told)] },
         };
         self.command(Command::Follow(Box::new(follow)));
     }
@@ -457,6 +489,7 @@ impl Tails {
             folder: self.routes.visible(id),
             is_up: tail.is_up,
             is_paused: Arc::clone(&tail.is_paused),
+            told: tail.told,
             start,
             resume,
             window: window(self.window, start),

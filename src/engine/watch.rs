@@ -6,6 +6,7 @@
 use super::deliver::Deliver;
 use super::discover::{Change, Discovery, Run};
 use super::feed::{Feed, News};
+use super::metadata::Metadata;
 use super::resume::{Last, Positions, Resume};
 use super::route::Routes;
 use super::tails::Tails;
@@ -14,10 +15,12 @@ use crate::batch::Lifecycle;
 use crate::config::{self, Source};
 use crate::container::Container;
 use crate::docker::{Details, Docker, Endpoint};
-use crate::metrics;
+use crate::health::{Board, Status};
+use crate::metrics::{Logs, Metrics};
 use crate::output::{self, Printer, Settings};
 use crate::queue::Queue;
 use crate::selector::{Filters, Selector};
+use crate::serve::{Server, Source as Served};
 use crate::tail::{Reader, Report, Start, Wake};
 use crate::time::Timestamp;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -26,7 +29,7 @@ use std::io;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc::{Receiver, UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, channel, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +38,8 @@ use tokio_util::sync::CancellationToken;
 const QUEUE: usize = 8 * 1024 * 1024;
 /// What the output is given to take what was read before we stopped.
 const DRAIN: Duration = Duration::from_secs(5);
+/// Questions of what is counted that may wait.
+const ASKED: usize = 8;
 
 /// Everything `watch` can be told.
 #[derive(Clone, Debug)]
@@ -65,6 +70,10 @@ pub struct Options {
     pub output: Settings,
     /// How the engine is spoken to.
     pub docker: config::Docker,
+    /// How long what was asked about a container is believed.
+    pub metadata_cache_ttl: Duration,
+    /// Where metrics and health are served, as `host:port`.
+    pub listen: Option<String>,
 }
 
 impl Options {
@@ -99,7 +108,13 @@ fn allow_descriptors() {
 
 /// Up to where the first line can be read; `None` when only that was asked for.
 async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch, Feed, News)>, Error> {
-    let docker = Docker::connect_with(endpoint, &options.docker, metrics::Pool::default()).await?;
+    let place = options.listen.as_deref().filter(|_| !options.dry_run);
+    let server = match place {
+        Some(place) => Some(Server::bind(place).await?),
+        None => None,
+    };
+    let metrics = Metrics::new().map_err(io::Error::other)?;
+    let docker = Docker::connect_with(endpoint, &options.docker, metrics.pool.clone()).await?;
     let engine = docker.info().await?;
     let routes = Routes::new(&docker, &engine, options.source);
     if let (Source::File, Some(error)) = (options.source, routes.refusal()) {
@@ -132,8 +147,12 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
         dry_run::tell(&docker, &options, &routes, listing).await?;
         return Ok(None);
     }
-    let (deliver, positions) = outlet(&options, last, &mut notices)?;
-    let watch = Watch::start(docker, routes, options, deliver, positions)?;
+    let (deliver, positions) = outlet(&options, last, metrics.logs.clone(), &mut notices)?;
+    let mut watch = Watch::start(docker, routes, options, metrics, deliver, positions)?;
+    if let Some(server) = server {
+        notices.push(format!("serving metrics and health at http://{}", server.address()));
+        watch.serve(server);
+    }
     notices.into_iter().for_each(|notice| watch.tails.tell(notice));
     Ok(Some((watch, feed, listing)))
 }
@@ -142,13 +161,14 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
 fn outlet(
     options: &Options,
     last: Option<Last>,
+    logs: Logs,
     notices: &mut Vec<String>,
 ) -> Result<(Deliver, Option<Positions>), Error> {
     let printer = Printer::open(options.output.clone())?;
-    let Some(last) = last else { return Ok((Deliver { printer, keeper: None }, None)) };
+    let Some(last) = last else { return Ok((Deliver { printer, keeper: None, logs }, None)) };
     let (keeper, positions, told) = last.keep(&printer)?;
     notices.extend(told);
-    Ok((Deliver { printer, keeper: Some(keeper) }, Some(positions)))
+    Ok((Deliver { printer, keeper: Some(keeper), logs }, Some(positions)))
 }
 
 /// A watch under way.
@@ -165,6 +185,16 @@ struct Watch {
     positions: Option<Positions>,
     /// Questions to the engine about single containers, and the upkeep of the way to it.
     questions: JoinSet<Answer>,
+    /// What was asked.
+    metadata: Metadata,
+    metrics: Metrics,
+    /// How we are doing, for whoever asks.
+    board: Board,
+    /// Who wants to know what is counted only then.
+    counts: Receiver<oneshot::Sender<()>>,
+    /// The listener, and for it the other end of `counts`.
+    server: JoinSet<()>,
+    asks: Sender<oneshot::Sender<()>>,
     /// IDs of those that came and went while nobody told of them.
     claimed: HashSet<String>,
     /// IDs that pass the filters which only the engine can evaluate, where there are such.
@@ -192,6 +222,7 @@ impl Watch {
         docker: Docker,
         routes: Routes,
         options: Options,
+        metrics: Metrics,
         deliver: Deliver,
         positions: Option<Positions>,
     ) -> Result<Watch, Error> {
@@ -208,7 +239,21 @@ impl Watch {
         thread::Builder::new().name("reader".into()).spawn(move || reader.run())?;
         let delivered = deliver.start(Arc::clone(&queue))?;
         let tails = Tails::new(docker.clone(), routes, Arc::clone(&queue), commands, wake, &options);
+        let board = Board::default();
+        board.update(|health| {
+            if positions.is_some() {
+                health.state = Status::Healthy;
+            }
+            health.events.is_enabled = options.follow;
+        });
+        let (asks, counts) = channel(ASKED);
         Ok(Watch {
+            metadata: Metadata::new(options.metadata_cache_ttl, metrics.logs.clone()),
+            metrics,
+            board,
+            counts,
+            server: JoinSet::new(),
+            asks,
             docker,
             selector: options.selector.clone(),
             options,
@@ -225,6 +270,12 @@ impl Watch {
             is_first: true,
             told_lost: false,
         })
+    }
+
+    /// Answers whoever asks how we are doing, as long as the watch lasts.
+    fn serve(&mut self, server: Server) {
+        let Metrics { registry, .. } = self.metrics.clone();
+        self.server.spawn(server.run(Served { registry, board: self.board.clone(), counts: self.asks.clone() }));
     }
 
     async fn follow(mut self, feed: Feed, listing: News, stop: &CancellationToken) -> Result<(), Error> {
@@ -258,9 +309,22 @@ impl Watch {
                 },
                 Some(()) = self.tails.next_ended() => {}
                 Some(Ok(answer)) = self.questions.join_next() => self.hear(answer),
+                Some(asked) = self.counts.recv() => self.count(asked, news.as_ref().map_or(0, Receiver::len)),
             }
         }
         self.stop().await
+    }
+
+    /// Brings up to date what is counted only when somebody asks; the reader thread does the last of it.
+    fn count(&self, asked: oneshot::Sender<()>, queued: usize) {
+        self.board.update(|health| health.events.queued = queued as u64);
+        self.metrics.logs.monitor(self.tails.by_route());
+        let logs = self.metrics.logs.clone();
+        self.tails.measure(move |bytes| {
+            logs.lag(bytes);
+            // It may have been waited for long enough.
+            let _ = asked.send(());
+        });
     }
 
     /// Closes in the order of the flow. What was read is still written, if its reader takes it.
@@ -294,6 +358,7 @@ impl Watch {
     }
 
     fn apply(&mut self, news: News) {
+        self.note(&news);
         let changes = match news {
             News::Listing(containers, at, passing) => {
                 if std::mem::take(&mut self.told_lost) {
@@ -313,6 +378,42 @@ impl Watch {
             }
         };
         self.make(changes);
+        self.tails.follows(None);
+    }
+
+    /// What is told of our health, and what is believed of a container, changes with the news.
+    fn note(&mut self, news: &News) {
+        let now = Timestamp::now();
+        match news {
+            News::Listing(containers, ..) => {
+                if self.options.output.metadata {
+                    let at = Instant::now();
+                    containers.iter().for_each(|container| self.metadata.learn(Arc::new(container.clone()), at));
+                }
+                self.board.update(|health| {
+                    health.docker = Status::Healthy;
+                    let events = &mut health.events;
+                    if events.connected.is_none() && !self.is_first {
+                        events.reconnects += 1;
+                        events.last_reconnect = Some(now);
+                    }
+                    events.connected.get_or_insert(now);
+                });
+            }
+            News::Event(event) => {
+                self.tails.follows(Some(event.time));
+                self.metadata.forget(&event.id);
+                self.board.update(|health| {
+                    health.events.processed += 1;
+                    health.events.last_event = health.events.last_event.max(Some(event.time));
+                });
+            }
+            News::Lost(_) => self.board.update(|health| {
+                health.docker = Status::Unhealthy;
+                health.events.errors += 1;
+                health.events.connected = None;
+            }),
+        }
     }
 
     fn make(&mut self, changes: Vec<Change>) {
@@ -323,7 +424,10 @@ impl Watch {
                 Change::Altered(container) => self.altered(&container),
                 Change::Up(id) => self.up(&id),
                 Change::Down(id, code, event) => self.tails.down(&id, code, event),
-                Change::Gone(id) => self.tails.gone(&id),
+                Change::Gone(id) => {
+                    self.metadata.forget(&id);
+                    self.tails.gone(&id);
+                }
                 Change::Doubted(id) => doubted.push(id),
                 Change::Happened(id, event) => self.happened(&id, event),
             }
@@ -398,7 +502,10 @@ impl Watch {
     fn up(&mut self, id: &str) {
         self.tails.up(id);
         if self.options.output.metadata && self.tails.has(id) && !self.is_first {
-            self.ask_details(id);
+            match self.metadata.find(id, Instant::now()) {
+                Some(container) => self.tails.alter(&container),
+                None => self.ask_details(id),
+            }
         }
     }
 
@@ -414,7 +521,11 @@ impl Watch {
     fn hear(&mut self, answer: Answer) {
         match answer {
             Answer::Passing(id, is_passing) => self.tails.admit(&id, is_passing),
-            Answer::Details(container) => self.tails.alter(&Arc::new(*container)),
+            Answer::Details(container) => {
+                let container = Arc::new(*container);
+                self.tails.alter(&container);
+                self.metadata.learn(container, Instant::now());
+            }
             Answer::Runs(runs) => {
                 for (id, run) in runs {
                     let changes = self.discovery.inspected(&id, &run);

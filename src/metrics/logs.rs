@@ -1,53 +1,130 @@
 //! What was read and what was lost, by route and by cause.
 //!
-//! In: batches on their way to the output. Out: numbers.
+//! In: batches on their way to the output, once each, and what the engine and the reader know when somebody asks. Out:
+//! series for Prometheus, and the same numbers in a sentence for `-v`.
 
 use crate::batch::{Batch, Reason, Route};
+use crate::time::Timestamp;
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use std::fmt;
 
-/// Of all containers' logs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Of all containers' logs. Clones count together.
+#[derive(Clone, Debug)]
 pub struct Logs {
     /// Lines by [`Route`].
-    pub lines: [u64; Route::ALL.len()],
+    lines: [IntCounter; Route::ALL.len()],
     /// Bytes of their messages, as they lie in the log.
-    pub bytes: [u64; Route::ALL.len()],
+    bytes: [IntCounter; Route::ALL.len()],
     /// Losses by [`Reason`].
-    pub gaps: [u64; Reason::ALL.len()],
+    gaps: [IntCounter; Reason::ALL.len()],
     /// Bytes of log that were lost, where that is known.
-    pub lost_bytes: u64,
+    lost_bytes: IntCounter,
+    /// Containers that run and are read, by [`Route`].
+    monitored: [IntGauge; Route::ALL.len()],
+    /// Bytes of log files that are not written out yet.
+    lag: IntGauge,
+    discovery: Histogram,
+    /// What was asked of the engine about a container and was still known, ...
+    pub cache_hits: IntCounter,
+    /// ... and what was not.
+    pub cache_misses: IntCounter,
 }
 
+/// Seconds from an event to the first read that are told apart.
+const LATENCIES: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
+
 impl Logs {
+    /// Makes the series known to what serves them. All exist from the start, at zero.
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let counters = |name: &str, help: &str, label: &str| {
+            let counters = IntCounterVec::new(Opts::new(name, help), &[label])?;
+            registry.register(Box::new(counters.clone()))?;
+            prometheus::Result::Ok(counters)
+        };
+        let counter = |name: &str, help: &str| {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            prometheus::Result::Ok(counter)
+        };
+        let lines = counters("logwatch_log_lines_total", "Lines that were passed on.", "source")?;
+        let bytes = counters("logwatch_log_bytes_total", "Bytes of their messages.", "source")?;
+        let gaps = counters("logwatch_log_gaps_total", "Losses of log that are known of.", "reason")?;
+        let monitored =
+            Opts::new("logwatch_containers_monitored", "Containers that run and are read, by how they are read.");
+        let monitored = IntGaugeVec::new(monitored, &["source"])?;
+        let lag = IntGauge::new("logwatch_log_lag_bytes", "Bytes of log files that are not written out yet.")?;
+        let discovery = HistogramOpts::new(
+            "logwatch_discovery_latency_seconds",
+            "From the event that told of a container to its log being read.",
+        );
+        let discovery = Histogram::with_opts(discovery.buckets(LATENCIES.to_vec()))?;
+        registry.register(Box::new(monitored.clone()))?;
+        registry.register(Box::new(lag.clone()))?;
+        registry.register(Box::new(discovery.clone()))?;
+        Ok(Logs {
+            lines: Route::ALL.map(|route| lines.with_label_values(&[route.name()])),
+            bytes: Route::ALL.map(|route| bytes.with_label_values(&[route.name()])),
+            gaps: Reason::ALL.map(|reason| gaps.with_label_values(&[reason.name()])),
+            lost_bytes: counter("logwatch_log_lost_bytes_total", "Bytes of log that were lost, where that is known.")?,
+            monitored: Route::ALL.map(|route| monitored.with_label_values(&[route.name()])),
+            lag,
+            discovery,
+            cache_hits: counter(
+                "logwatch_metadata_cache_hits_total",
+                "Questions about a container that needed no call of the engine.",
+            )?,
+            cache_misses: counter(
+                "logwatch_metadata_cache_misses_total",
+                "Questions about a container that the engine was asked.",
+            )?,
+        })
+    }
+
     /// Counts what is in a batch.
-    pub fn add(&mut self, batch: &Batch) {
+    pub fn add(&self, batch: &Batch) {
         let route = batch.route as usize;
-        self.lines[route] += batch.lines.len() as u64;
-        self.bytes[route] += batch.lines.iter().map(|line| batch.text(line).len() as u64).sum::<u64>();
+        self.lines[route].inc_by(batch.lines.len() as u64);
+        self.bytes[route].inc_by(batch.lines.iter().map(|line| batch.text(line).len() as u64).sum::<u64>());
         for (_, gap) in &batch.gaps {
-            self.gaps[gap.reason as usize] += 1;
-            self.lost_bytes += gap.lost_bytes.unwrap_or(0);
+            self.gaps[gap.reason as usize].inc();
+            self.lost_bytes.inc_by(gap.lost_bytes.unwrap_or(0));
         }
+    }
+
+    /// A container's log is read now, after an event of that time. The engine's clock may be ahead of ours.
+    pub fn discovered(&self, told: Timestamp, now: Timestamp) {
+        self.discovery.observe(now.0.saturating_sub(told.0).max(0) as f64 / 1e9);
+    }
+
+    /// How many containers run and are read, by [`Route`].
+    pub fn monitor(&self, containers: [usize; Route::ALL.len()]) {
+        for (gauge, count) in self.monitored.iter().zip(containers) {
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Bytes of log files that are not written out.
+    pub fn lag(&self, bytes: u64) {
+        self.lag.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 }
 
 /// `2000 lines by file, 10 lines by stream; 1 gap (1 truncated), 0 bytes known to be lost`.
 impl fmt::Display for Logs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let by_route = Route::ALL.iter().filter(|route| self.lines[**route as usize] > 0);
+        let by_route = Route::ALL.iter().zip(&self.lines).filter(|(_, lines)| lines.get() > 0);
         let lines: Vec<String> =
-            by_route.map(|route| format!("{} lines by {}", self.lines[*route as usize], route.name())).collect();
+            by_route.map(|(route, lines)| format!("{} lines by {}", lines.get(), route.name())).collect();
         f.write_str(if lines.is_empty() { "no lines" } else { "" })?;
         f.write_str(&lines.join(", "))?;
-        let gaps: u64 = self.gaps.iter().sum();
+        let gaps: u64 = self.gaps.iter().map(IntCounter::get).sum();
         if gaps == 0 {
             return f.write_str("; no gap");
         }
-        let by_reason = Reason::ALL.iter().filter(|reason| self.gaps[**reason as usize] > 0);
-        let causes: Vec<String> =
-            by_reason.map(|reason| format!("{} {}", self.gaps[*reason as usize], reason.name())).collect();
+        let by_reason = Reason::ALL.iter().zip(&self.gaps).filter(|(_, gaps)| gaps.get() > 0);
+        let causes: Vec<String> = by_reason.map(|(reason, gaps)| format!("{} {}", gaps.get(), reason.name())).collect();
         let s = if gaps == 1 { "" } else { "s" };
-        write!(f, "; {gaps} gap{s} ({}), {} bytes known to be lost", causes.join(", "), self.lost_bytes)
+        write!(f, "; {gaps} gap{s} ({}), {} bytes known to be lost", causes.join(", "), self.lost_bytes.get())
     }
 }
 
@@ -55,11 +132,11 @@ impl fmt::Display for Logs {
 mod tests {
     use super::*;
     use crate::batch::{Encoding, Gap, Head, Key, Line, Part, Stream};
-    use crate::time::Timestamp;
 
     #[test]
     fn lines_and_losses_are_counted_by_route_and_cause() {
-        let mut logs = Logs::default();
+        let registry = Registry::new();
+        let logs = Logs::new(&registry).unwrap();
         assert_eq!(logs.to_string(), "no lines; no gap");
         let head = Head {
             time: Timestamp(1),
@@ -74,9 +151,26 @@ mod tests {
         batch.lines.push(Line::read(head, 6, 3));
         let gap = |reason, lost_bytes| (0, Gap { reason, lost_bytes, after: None });
         batch.gaps = vec![gap(Reason::Corrupt, Some(7)), gap(Reason::RotatedAway, None)];
-        logs.add(&batch);
-        assert_eq!((logs.bytes, logs.lost_bytes), ([5, 0, 0, 8], 7));
+        logs.clone().add(&batch);
         let told = "1 lines by file, 2 lines by poll; 2 gaps (1 rotated_away, 1 corrupt), 7 bytes known to be lost";
         assert_eq!(logs.to_string(), told);
+        logs.monitor([3, 0, 0, 1]);
+        logs.lag(42);
+        logs.discovered(Timestamp(5_000_000), Timestamp(9_000_000));
+        logs.discovered(Timestamp(9_000_000), Timestamp(5_000_000));
+        let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        for line in [
+            "logwatch_log_lines_total{source=\"file\"} 1",
+            "logwatch_log_lines_total{source=\"stream\"} 0",
+            "logwatch_log_bytes_total{source=\"poll\"} 8",
+            "logwatch_log_gaps_total{reason=\"corrupt\"} 1",
+            "logwatch_log_lost_bytes_total 7",
+            "logwatch_containers_monitored{source=\"file\"} 3",
+            "logwatch_log_lag_bytes 42",
+            "logwatch_discovery_latency_seconds_bucket{le=\"0.001\"} 1",
+            "logwatch_discovery_latency_seconds_bucket{le=\"0.005\"} 2",
+        ] {
+            assert!(text.lines().any(|told| told == line), "{line}\n{text}");
+        }
     }
 }

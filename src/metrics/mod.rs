@@ -8,3 +8,28 @@ mod pool;
 
 pub use logs::Logs;
 pub use pool::Pool;
+
+use prometheus::{IntGauge, Opts, Registry};
+
+/// Everything that is counted, and where it is served from. Rooms are handed a clone of the part that is theirs.
+#[derive(Clone)]
+pub struct Metrics {
+    /// All series.
+    pub registry: Registry,
+    /// Of the connection pool.
+    pub pool: Pool,
+    /// Of logs.
+    pub logs: Logs,
+}
+
+impl Metrics {
+    /// All of it, at zero.
+    pub fn new() -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let build = Opts::new("logwatch_build_info", "Always 1; the label tells which version runs.");
+        let build = IntGauge::with_opts(build.const_label("version", env!("CARGO_PKG_VERSION")))?;
+        build.set(1);
+        registry.register(Box::new(build))?;
+        Ok(Metrics { pool: Pool::new(&registry)?, logs: Logs::new(&registry)?, registry })
+    }
+}

@@ -81,7 +81,7 @@ impl Printer {
             Item::Lines(batch) => return self.lines(batch),
             Item::Meet(key, container) => self.meet(*key, container),
             Item::Place(..) => {}
-            Item::Begin(key, route) => {
+            Item::Begin(key, route, _) => {
                 self.notice(&format!("{} {} ({})", self.sign('+'), self.name(*key), route.name()))?
             }
             Item::End(key, code) => {

@@ -433,6 +433,12 @@ impl Log {
                 .is_some_and(|file| file.size().is_ok_and(|size| size.is_some_and(|size| size != file.offset)))
     }
 
+    /// Bytes of log that are there and have not been read, where that can be known without unpacking; asks the file system.
+    pub(super) fn unread(&self) -> u64 {
+        let unread = |file: &Handle| file.size().ok()?.map(|size| size.saturating_sub(file.offset));
+        self.chain.iter().filter_map(unread).sum()
+    }
+
     /// Whether the last read left something behind for certain.
     pub(super) fn has_known_rest(&self) -> bool {
         self.behind || self.chain.len() > 1

@@ -24,7 +24,7 @@ mod watcher;
 
 pub use format::has_log;
 pub use partial::Window;
-pub use reader::{Command, Follow, Reader, Report, Wake, can_read};
+pub use reader::{Command, Follow, Measure, Reader, Report, Wake, can_read};
 pub use stream::{Error, Frames, Passed, Record, Wanted};
 pub use trace::Trace;
 

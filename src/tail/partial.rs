@@ -54,6 +54,8 @@ struct Half {
     /// So many of the next lines were, none of them with a later time than this.
     passed: u32,
     passed_until: Timestamp,
+    /// The last of those, where it tells more than their number.
+    expected: Option<(Timestamp, u32)>,
     /// The last line, whether it was shown or not.
     last: Option<(Timestamp, u32)>,
     /// The latest time of any.
@@ -163,7 +165,7 @@ impl Joiner {
     #[inline]
     fn is_new(&mut self, head: &Head, batch: &mut Sheet<'_>) -> bool {
         let half = &self.streams[head.stream as usize];
-        half.passed == 0 && half.seen.is_none() || self.is_new_again(head, batch)
+        half.passed == 0 && half.seen.is_none() && half.expected.is_none() || self.is_new_again(head, batch)
     }
 
     #[cold]
@@ -240,7 +242,7 @@ impl Joiner {
                 half.last = last.max(Some((time, ordinal)));
                 half.high = half.high.max(high);
             }
-            half.passed = 0;
+            (half.passed, half.expected) = (0, None);
             is_missing |= std::mem::take(&mut half.has_to_come);
         }
         is_missing
@@ -266,7 +268,8 @@ impl Joiner {
     /// than were counted, these tell; not after the clock was set back.
     pub(super) fn expect(&mut self, last: [Option<Seen>; 2]) {
         for (half, last) in self.streams.iter_mut().zip(last) {
-            half.seen = last.filter(|last| half.passed > 0 && last.high == last.time);
+            let last = last.filter(|last| half.passed > 0 && last.high == last.time);
+            half.expected = last.map(|last| (last.time, last.ordinal));
         }
     }
 
@@ -312,13 +315,17 @@ impl Half {
             let is_passed = head.time <= self.passed_until;
             self.passed = if is_passed { self.passed - 1 } else { 0 };
             self.has_to_come = self.passed > 0 || !is_passed;
-            if self.seen.is_some_and(|seen| (seen.time, seen.ordinal) == (head.time, head.ordinal)) {
-                (self.seen, self.passed, self.has_to_come) = (None, 0, false);
-            }
-            if !is_passed {
-                self.seen = None;
+            if self.expected == Some((head.time, head.ordinal)) {
+                (self.expected, self.passed, self.has_to_come) = (None, 0, false);
+            } else if !is_passed {
+                self.expected = None;
             }
             return !is_passed;
+        }
+        if let Some(last) = self.expected {
+            let this = (head.time, head.ordinal);
+            self.expected = self.expected.filter(|_| this < last);
+            return this > last;
         }
         let Some(seen) = self.seen else { return true };
         let (this, last) = ((head.time, head.ordinal), (seen.time, seen.ordinal));

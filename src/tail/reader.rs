@@ -18,6 +18,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -82,6 +83,17 @@ pub enum Command {
     Scout(PathBuf),
     /// The new container with this ID will not be asked for.
     Ignore(String),
+    /// Tell how many bytes of log files are not written out, roughly.
+    Measure(Measure),
+}
+
+/// Who wants to know how far behind we are, and is told by being called.
+pub struct Measure(pub Box<dyn FnOnce(u64) + Send>);
+
+impl fmt::Debug for Measure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Measure")
+    }
 }
 
 /// What the reader tells the engine.
@@ -335,6 +347,10 @@ impl Reader {
                 }
                 Ok(Command::Scout(root)) => self.scout.start(&self.watcher, root),
                 Ok(Command::Ignore(id)) => self.scout.ignore(&self.watcher, &id),
+                Ok(Command::Measure(Measure(tell))) => {
+                    let unread: u64 = self.logs.values().map(|entry| entry.log.unread()).sum();
+                    tell(unread + self.queue.unwritten() as u64);
+                }
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
             }

@@ -188,7 +188,16 @@ fn at_rest_fifty_containers_cost_no_request_no_wakeup_and_few_descriptors() {
         begun.elapsed(),
         process::memory(watch.pid()) / 1024,
     );
-    assert_eq!(proxy.requests(), [""; 0]);
+    // The pool's checks of a connection, by their paths: none of them falls into a span that begins soon after the start, and
+    // three into one that does not.
+    let is_check = |line: &&String| {
+        line.contains("/_ping ")
+            || line.contains("/json?") && line.contains("limit=1")
+            || line.contains("&since=1.000000000&")
+    };
+    let requests = proxy.requests();
+    let (checks, others): (Vec<_>, Vec<_>) = requests.iter().partition(is_check);
+    assert!(others.is_empty() && checks.len() <= 3, "{requests:?}");
     assert!(awake <= 4, "{awake} wake-ups: the look at all files every 5 s is one or two");
     assert!(descriptors <= 2 * 50 + 24, "{descriptors}");
     assert!(theirs < Duration::from_millis(100), "{theirs:?}");

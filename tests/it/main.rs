@@ -10,7 +10,9 @@
 
 mod arrows;
 mod cli;
+mod config;
 mod content;
+mod contrib;
 mod endpoint;
 mod errors;
 mod faults;
@@ -20,8 +22,10 @@ mod limits;
 mod load;
 mod local;
 mod outages;
+mod pool;
 mod pool_report;
 mod resume;
 mod routes;
 mod selection;
+mod serve;
 mod support;

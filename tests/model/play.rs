@@ -290,7 +290,9 @@ impl Play {
     /// Not where only times tell: on a log that is being gone on with by time, and of a file that somebody removed or
     /// copied, whether what is left is older.
     fn may_set_back(&self) -> bool {
-        !self.setup.is_loose && !self.is_by_time && self.unlinked.is_empty() && self.rotates()
+        let mut positions = self.latest.into_iter().chain(self.committed.map(|(_, position)| position));
+        let is_by_time = self.is_by_time || positions.any(|position| position.place.is_none());
+        !self.setup.is_loose && !is_by_time && self.unlinked.is_empty() && self.rotates()
     }
 
     fn rotates(&self) -> bool {

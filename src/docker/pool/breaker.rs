@@ -43,8 +43,10 @@ impl State {
 pub(super) enum Outcome {
     /// It was answered; that may have been a refusal, such as 404.
     Answered,
-    /// It was not, or the engine says that it is unwell.
+    /// The engine says that it is unwell.
     Failed,
+    /// It was not.
+    Lost,
     /// Neither can be said: it was given up by whoever made it, or the trouble is ours.
     Unknown,
 }
@@ -54,7 +56,7 @@ impl Outcome {
     pub(super) fn of<T>(answer: &Result<T, Error>) -> Outcome {
         match answer {
             Ok(_) | Err(Error::NotFound { .. } | Error::Conflict { .. } | Error::NoLogs { .. }) => Outcome::Answered,
-            Err(Error::Unreachable { .. } | Error::Broken { .. } | Error::Timeout { .. }) => Outcome::Failed,
+            Err(Error::Unreachable { .. } | Error::Broken { .. } | Error::Timeout { .. }) => Outcome::Lost,
             Err(Error::Status { code, .. }) if *code >= 500 && *code != 501 => Outcome::Failed,
             Err(Error::Status { .. }) => Outcome::Answered,
             Err(_) => Outcome::Unknown,
@@ -125,7 +127,7 @@ impl Breaker {
             At::Closed { failures } => match outcome {
                 Outcome::Answered => *failures = 0,
                 Outcome::Unknown => {}
-                Outcome::Failed => {
+                Outcome::Failed | Outcome::Lost => {
                     *failures += 1;
                     if self.settings.enabled && *failures >= self.settings.failure_threshold.max(1) {
                         self.open(now);
@@ -142,7 +144,7 @@ impl Breaker {
                         }
                     }
                     Outcome::Unknown => {}
-                    Outcome::Failed => self.open(now),
+                    Outcome::Failed | Outcome::Lost => self.open(now),
                 }
             }
         }
@@ -302,9 +304,9 @@ mod tests {
             (status(501), Outcome::Answered),
             (status(500), Outcome::Failed),
             (status(503), Outcome::Failed),
-            (Error::Unreachable { endpoint: endpoint(), source: "refused".into() }, Outcome::Failed),
-            (Error::Broken { endpoint: endpoint(), source: "reset".into() }, Outcome::Failed),
-            (Error::Timeout { endpoint: endpoint(), after: Duration::ZERO }, Outcome::Failed),
+            (Error::Unreachable { endpoint: endpoint(), source: "refused".into() }, Outcome::Lost),
+            (Error::Broken { endpoint: endpoint(), source: "reset".into() }, Outcome::Lost),
+            (Error::Timeout { endpoint: endpoint(), after: Duration::ZERO }, Outcome::Lost),
             (Error::Protocol { what: "x", source: "no JSON".into() }, Outcome::Unknown),
             (Error::Forbidden { endpoint: endpoint(), source: "denied".into() }, Outcome::Unknown),
         ] {

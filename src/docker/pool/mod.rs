@@ -10,8 +10,9 @@
 //!
 //! A call waits for the rate limit, then for a free client, first come first served; it is asked, and asked again with
 //! [`super::backoff`] when the trouble may pass: all we do is ask, so everything may be repeated. All of that together ends
-//! with the call's own time. When all breakers are open the engine is gone. Then calls wait, and one of them at a time looks
-//! with a ping, at a growing distance of a second at most, whether it is back; when it is, all clients may serve at once.
+//! with the call's own time. When no client gets an answer the engine is gone. Then calls wait, and one of them at a time
+//! looks with a ping, at a growing distance of a second at most, whether it is back; when it is, all clients may serve at
+//! once.
 
 mod breaker;
 mod bucket;
@@ -286,9 +287,9 @@ impl Pool {
         let (size, active) = (roster.seats().len(), roster.active());
         let clients = roster.seats().iter().map(|seat| ClientReport {
             id: seat.id,
-            status: if seat.serves(now) { Status::Healthy } else { Status::Unhealthy },
+            status: if roster.serves(seat, now) { Status::Healthy } else { Status::Unhealthy },
             score: seat.health.score,
-            breaker: seat.breaker.state(now),
+            breaker: roster.breaker(seat, now),
             usage_count: seat.uses,
             errors: seat.errors,
             age: now - seat.made,
@@ -439,7 +440,7 @@ impl Core {
             Ok(()) => {
                 probe.backoff.reset();
                 state.trouble = None;
-                state.roster.half_open();
+                state.roster.seen(Instant::now());
                 self.count_breakers(&state);
                 drop(state);
                 self.turned.notify_waiters();
@@ -450,18 +451,23 @@ impl Core {
 
     fn give_back(self: &Arc<Self>, id: u32, outcome: Outcome) {
         let mut state = self.state();
-        let turned = state.roster.settle(id, Instant::now(), outcome);
+        let now = Instant::now();
+        let was_gone = state.roster.is_gone(now);
+        let turned = state.roster.settle(id, now, outcome);
+        let has_turned = turned.is_some() || was_gone != state.roster.is_gone(now);
+        if has_turned {
+            self.count_breakers(&state);
+        }
         let refused = self.serve(&mut state);
         drop(state);
-        if outcome == Outcome::Failed {
+        if has_turned {
+            self.turned.notify_waiters();
+        }
+        if outcome == Outcome::Lost {
             self.metrics.failed();
         }
-        if let Some(now) = turned {
-            self.metrics.breaker(id, Some(level(now)));
-            if now == State::Closed {
-                self.metrics.recovered();
-            }
-            self.turned.notify_waiters();
+        if turned == Some(State::Closed) {
+            self.metrics.recovered();
         }
         drop(refused);
     }
@@ -497,7 +503,7 @@ impl Core {
     fn count_breakers(&self, state: &Inner) {
         let now = Instant::now();
         for seat in state.roster.seats() {
-            self.metrics.breaker(seat.id, Some(level(seat.breaker.state(now))));
+            self.metrics.breaker(seat.id, Some(level(state.roster.breaker(seat, now))));
         }
     }
 }

@@ -39,7 +39,7 @@ pub(super) enum Pick {
     Renewed(u32),
     /// Nobody at the moment.
     Full,
-    /// Nobody: all breakers are open.
+    /// Nobody: the engine is gone.
     Gone,
 }
 
@@ -47,11 +47,13 @@ pub(super) enum Pick {
 pub(super) struct Roster {
     config: config::Docker,
     seats: Vec<Seat>,
+    /// Calls without an answer in a row, whichever clients they went to.
+    lost: u32,
 }
 
 impl Roster {
     pub(super) fn new(config: config::Docker, now: Instant) -> Roster {
-        let mut roster = Roster { config, seats: Vec::new() };
+        let mut roster = Roster { config, seats: Vec::new(), lost: 0 };
         let initial = roster.config.pool.initial_size.clamp(roster.least(), roster.most());
         roster.grow_to(initial, now);
         roster
@@ -95,9 +97,26 @@ impl Roster {
         }
     }
 
-    /// Whether all breakers are open: not one connection has trouble, the engine has.
+    /// Whether not one connection has trouble, but the engine: all breakers are open, or as many calls in a row as open one
+    /// were not answered by any client. The second is no matter of the single breakers. Five failures show it instead of five
+    /// for each client, and none has to be half open when the engine is back.
     pub(super) fn is_gone(&self, now: Instant) -> bool {
+        let breaking = &self.config.circuit_breaker;
+        breaking.enabled && self.lost >= breaking.failure_threshold.max(1) || self.all_are_open(now)
+    }
+
+    fn all_are_open(&self, now: Instant) -> bool {
         self.seats.iter().all(|seat| seat.breaker.state(now) == State::Open)
+    }
+
+    /// Where a client's breaker stands. While the engine is gone no call passes any.
+    pub(super) fn breaker(&self, seat: &Seat, now: Instant) -> State {
+        if self.is_gone(now) { State::Open } else { seat.breaker.state(now) }
+    }
+
+    /// Whether calls go to a client, now or when it is free.
+    pub(super) fn serves(&self, seat: &Seat, now: Instant) -> bool {
+        !self.is_gone(now) && seat.serves(now)
     }
 
     /// When a breaker lets calls pass again by itself.
@@ -112,16 +131,25 @@ impl Roster {
         seat.is_busy = false;
         seat.last_used = now;
         seat.breaker.settle(now, outcome);
-        if outcome == Outcome::Failed {
-            seat.errors += 1;
-            seat.connected = None;
+        let turned = Some(seat.breaker.state(now)).filter(|after| *after != before);
+        seat.errors += u64::from(matches!(outcome, Outcome::Failed | Outcome::Lost));
+        match outcome {
+            Outcome::Answered | Outcome::Failed => self.lost = 0,
+            Outcome::Lost => {
+                seat.connected = None;
+                self.lost = self.lost.saturating_add(1);
+            }
+            Outcome::Unknown => {}
         }
-        Some(seat.breaker.state(now)).filter(|after| *after != before)
+        turned
     }
 
     /// A probe of the engine was answered.
-    pub(super) fn half_open(&mut self) {
-        self.seats.iter_mut().for_each(|seat| seat.breaker.half_open());
+    pub(super) fn seen(&mut self, now: Instant) {
+        if self.all_are_open(now) {
+            self.seats.iter_mut().for_each(|seat| seat.breaker.half_open());
+        }
+        self.lost = 0;
     }
 
     /// A client was checked.
@@ -135,7 +163,10 @@ impl Roster {
                 seat.made = now;
                 seat.breaker = Breaker::new(config.circuit_breaker.clone());
             }
-            Verdict::Recovered => seat.breaker.half_open(),
+            Verdict::Recovered => {
+                seat.breaker.half_open();
+                self.lost = 0;
+            }
             Verdict::Same | Verdict::Fell => {}
         }
         verdict
@@ -173,7 +204,7 @@ impl Roster {
     }
 
     pub(super) fn healthy(&self, now: Instant) -> usize {
-        self.seats.iter().filter(|seat| seat.serves(now)).count()
+        self.seats.iter().filter(|seat| self.serves(seat, now)).count()
     }
 
     pub(super) fn active(&self) -> usize {
@@ -209,8 +240,7 @@ impl Roster {
 }
 
 impl Seat {
-    /// Whether it is healthy and calls may pass, now or when it is free.
-    pub(super) fn serves(&self, now: Instant) -> bool {
+    fn serves(&self, now: Instant) -> bool {
         self.health.is_healthy() && self.breaker.state(now) != State::Open
     }
 
@@ -259,13 +289,14 @@ mod tests {
                 },
                 "done" => format!("{:?}", roster.settle(id(), now, Outcome::Answered)),
                 "fail" => format!("{:?}", roster.settle(id(), now, Outcome::Failed)),
+                "lose" => format!("{:?}", roster.settle(id(), now, Outcome::Lost)),
                 "sick" => format!("{:?}", roster.judge(id(), now, Vec::new(), true)),
                 "well" => {
                     let ok = |name| Check { name, ok: true, latency: Duration::ZERO, error: None };
                     format!("{:?}", roster.judge(id(), now, vec![ok("ping"), ok("container_list")], false))
                 }
                 "seen" => {
-                    roster.half_open();
+                    roster.seen(now);
                     String::new()
                 }
                 "shrink" => format!("{:?}", roster.shrink(now)),
@@ -274,7 +305,7 @@ mod tests {
                 other => panic!("{other}"),
             };
             let stand = roster.seats().iter().map(|seat| {
-                let breaker = match seat.breaker.state(now) {
+                let breaker = match roster.breaker(seat, now) {
                     State::Closed => "",
                     State::Open => "!",
                     State::HalfOpen => "?",
@@ -367,12 +398,12 @@ mod tests {
             sizes(1, 2, 2),
             &[
                 (0, "call", "0 | 0* 1"),
-                (0, "fail 0", "None | 0 1"),
+                (0, "lose 0", "None | 0 1"),
                 (0, "call", "1 | 0 1*"),
                 (0, "done 1", "None | 0 1"),
                 (0, "call", "1 | 0 1*"),
                 (0, "call", "0 | 0* 1*"),
-                (1, "fail 0", "Some(Open) | 0! 1*"),
+                (1, "lose 0", "Some(Open) | 0! 1*"),
                 (1, "call", "full | 0! 1*"),
                 (1, "done 1", "None | 0! 1"),
                 (1, "call", "1 | 0! 1*"),
@@ -402,6 +433,36 @@ mod tests {
                 (10, "call", "1 | 0*? 1*?"),
                 (10, "done 0", "Some(Closed) | 0 1*?"),
                 (10, "fail 1", "Some(Open) | 0 1!"),
+            ],
+        );
+    }
+
+    #[test]
+    fn an_engine_that_answers_no_client_is_gone_before_each_breaker_has_found_out() {
+        play(
+            sizes(3, 3, 3),
+            &[
+                (0, "call", "0 | 0* 1 2"),
+                (0, "call", "1 | 0* 1* 2"),
+                (0, "lose 0", "None | 0 1* 2"),
+                (0, "done 1", "None | 0 1 2"),
+                (0, "call", "1 | 0 1* 2"),
+                (0, "call", "2 | 0 1* 2*"),
+                (0, "call", "0 | 0* 1* 2*"),
+                (1, "lose 1", "None | 0* 1 2*"),
+                (1, "lose 2", "None | 0*! 1! 2!"),
+                (1, "call", "gone | 0*! 1! 2!"),
+                (2, "seen", "| 0* 1 2"),
+                (2, "call", "2 | 0* 1 2*"),
+                // Its own breaker counts on.
+                (3, "lose 2", "Some(Open) | 0* 1 2!"),
+                (3, "call", "1 | 0* 1* 2!"),
+                (4, "lose 1", "Some(Open) | 0*! 1! 2!"),
+                (5, "seen", "| 0* 1! 2!"),
+                (6, "done 0", "None | 0 1! 2!"),
+                (6, "call", "0 | 0* 1! 2!"),
+                (6, "call", "full | 0* 1! 2!"),
+                (63, "call", "2 | 0* 1! 2*?"),
             ],
         );
     }
@@ -447,7 +508,7 @@ mod tests {
                 (3800, "done 0", "None | 0"),
                 (3801, "call", "0 | 0*"),
                 // One that broke is young again.
-                (7000, "fail 0", "None | 0"),
+                (7000, "lose 0", "None | 0"),
                 (7399, "call", "0 | 0*"),
                 (7500, "done 0", "None | 0"),
                 (7500, "call", "0 | 0*"),

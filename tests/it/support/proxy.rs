@@ -9,8 +9,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::net::{RecvFlags, recv};
 use tempfile::TempDir;
 
 use super::Engine;
@@ -52,8 +53,12 @@ struct Shared {
 #[derive(Default)]
 struct State {
     rules: Vec<(String, Fault)>,
+    /// Connections on which no answer arrives, by number.
+    stalled: Vec<usize>,
     /// Request lines in the order of arrival.
     requests: Vec<String>,
+    /// When each came.
+    arrivals: Vec<Instant>,
     accepted: usize,
     open: Vec<Connection>,
     /// The acceptor is to end.
@@ -103,8 +108,19 @@ impl Proxy {
 
     /// No rules; what stalled goes on where it stopped.
     pub fn heal(&self) {
-        self.shared.state().rules.clear();
+        let mut state = self.shared.state();
+        state.rules.clear();
+        state.stalled.clear();
+        drop(state);
         self.shared.changed.notify_all();
+    }
+
+    /// On every other connection no answer arrives any more, and neither on one that takes the place of such a one; how
+    /// many those are.
+    pub fn stall_half(&self) -> usize {
+        let mut state = self.shared.state();
+        state.stalled = state.open.iter().step_by(2).map(|connection| connection.number).collect();
+        state.stalled.len()
     }
 
     /// Cuts every connection; new ones are let in.
@@ -155,6 +171,13 @@ impl Proxy {
         self.shared.state().requests.clone()
     }
 
+    /// When the requests came whose lines contain `part`.
+    pub fn arrivals(&self, part: &str) -> Vec<Instant> {
+        let state = self.shared.state();
+        let all = state.requests.iter().zip(&state.arrivals);
+        all.filter(|(line, _)| line.contains(part)).map(|(_, came)| *came).collect()
+    }
+
     /// How many request lines contain `part`.
     pub fn count(&self, part: &str) -> usize {
         self.shared.state().requests.iter().filter(|line| line.contains(part)).count()
@@ -164,6 +187,7 @@ impl Proxy {
     pub fn forget(&self) {
         let mut state = self.shared.state();
         state.requests.clear();
+        state.arrivals.clear();
         state.accepted = 0;
     }
 
@@ -188,6 +212,15 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// A client whose connection stalls may make the next one before it has closed that.
+    fn wait_for_hangup(&self) {
+        let end = Instant::now() + Duration::from_millis(200);
+        let has_hung_up = |state: &State| state.stalled.is_empty() || state.left().is_some();
+        while !has_hung_up(&self.state()) && Instant::now() < end {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     fn fault(&self, request: &str) -> Option<Fault> {
         fault(&self.state(), request)
     }
@@ -197,8 +230,34 @@ fn fault(state: &State, request: &str) -> Option<Fault> {
     state.rules.iter().find(|(part, _)| request.contains(part)).map(|(_, fault)| *fault)
 }
 
+impl State {
+    fn is_stalled(&self, number: usize) -> bool {
+        self.stalled.contains(&number)
+    }
+
+    /// A stalled connection that its client has closed, by its place among those that are open.
+    fn left(&self) -> Option<usize> {
+        let is_closed = |connection: &Connection| {
+            let peeked = recv(&connection.ends[0], [0_u8; 1].as_mut_slice(), RecvFlags::PEEK | RecvFlags::DONTWAIT);
+            matches!(peeked, Ok((_, 0)))
+        };
+        self.open.iter().position(|connection| self.is_stalled(connection.number) && is_closed(connection))
+    }
+
+    /// Such a one leaves its trouble to the next that is made.
+    fn inherit(&mut self, number: usize) {
+        if let Some(left) = self.left() {
+            let left = self.open.remove(left);
+            left.cut();
+            self.stalled.retain(|stalled| *stalled != left.number);
+            self.stalled.push(number);
+        }
+    }
+}
+
 fn accept(shared: &Arc<Shared>, listener: &UnixListener) {
     for (number, client) in listener.incoming().enumerate() {
+        shared.wait_for_hangup();
         let mut state = shared.state();
         if state.closing {
             return;
@@ -208,8 +267,10 @@ fn accept(shared: &Arc<Shared>, listener: &UnixListener) {
         // An engine that is down looks like one that hangs up.
         let Ok(engine) = UnixStream::connect(&shared.engine) else { continue };
         let Ok(ends) = both(&client, &engine) else { continue };
+        state.inherit(number);
         state.open.push(Connection { number, request: String::new(), ends });
         drop(state);
+        shared.changed.notify_all();
         let Ok([from_engine, to_client]) = both(&engine, &client) else { continue };
         let (up, down) = (Arc::clone(shared), Arc::clone(shared));
         thread::spawn(move || {
@@ -243,6 +304,7 @@ fn carry_requests(shared: &Shared, number: usize, mut client: UnixStream, mut en
         let line = head.lines().next().unwrap_or_default().to_owned();
         let mut state = shared.state();
         state.requests.push(line.clone());
+        state.arrivals.push(Instant::now());
         if let Some(connection) = state.open.iter_mut().find(|connection| connection.number == number) {
             connection.request.clone_from(&line);
         }
@@ -327,7 +389,7 @@ fn carry_answers(shared: &Shared, number: usize, mut engine: UnixStream, mut cli
         asked = request;
         // A stalled connection may be cut, by us or by the program.
         let stalled = |state: &mut State| {
-            fault(state, &asked) == Some(Fault::Stall)
+            (fault(state, &asked) == Some(Fault::Stall) || state.is_stalled(number))
                 && state.open.iter().any(|connection| connection.number == number)
         };
         drop(shared.changed.wait_while(shared.state(), stalled));

@@ -1,0 +1,197 @@
+//! Values as a user writes them, in a file, a variable or a flag.
+//!
+//! In: text. Out: what it means; a sentence that says what is allowed belongs to whoever asked.
+
+use std::time::Duration;
+
+/// Nanoseconds in a second.
+pub const SECOND: i64 = 1_000_000_000;
+
+/// What every span is like.
+pub const SPANS: &str = "`500ms`, `30s`, `5m`, `1h`";
+
+/// More nanoseconds than 64 bits hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLong;
+
+/// A span of time, none of it being one as well.
+pub fn span(text: &str) -> Option<Duration> {
+    let nanos = nanos(text.trim())?.ok()?;
+    u64::try_from(nanos).ok().map(Duration::from_nanos)
+}
+
+/// Go's spans, `1h30m` or `1.5h`, and `d` and `w`, in nanoseconds; `None` when the text is no span.
+pub fn nanos(mut text: &str) -> Option<Result<i64, TooLong>> {
+    if text.is_empty() {
+        return None;
+    }
+    let mut sum = Some(0_i64);
+    while !text.is_empty() {
+        let number = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').len();
+        let (number, rest) = text.split_at(number);
+        let unit = rest.len() - rest.trim_start_matches(|c: char| !c.is_ascii_digit() && c != '.').len();
+        let (unit, rest) = rest.split_at(unit);
+        let part = times(number, unit_nanos(unit)?)?;
+        sum = sum.zip(part.ok()).and_then(|(sum, part)| sum.checked_add(part));
+        text = rest;
+    }
+    Some(sum.ok_or(TooLong))
+}
+
+fn unit_nanos(unit: &str) -> Option<i64> {
+    Some(match unit {
+        "ns" => 1,
+        "us" | "µs" | "μs" => 1_000,
+        "ms" => 1_000_000,
+        "s" => SECOND,
+        "m" => 60 * SECOND,
+        "h" => 3600 * SECOND,
+        "d" => 86_400 * SECOND,
+        "w" => 7 * 86_400 * SECOND,
+        _ => return None,
+    })
+}
+
+/// A decimal number times a unit, cut to whole nanoseconds.
+fn times(number: &str, unit: i64) -> Option<Result<i64, TooLong>> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if fraction.contains('.') || whole.len() + fraction.len() == 0 {
+        return None;
+    }
+    let whole = if whole.is_empty() { Some(0) } else { whole.parse::<i64>().ok() };
+    // Digits beyond the twelfth are below a nanosecond of any unit but a week, and there nobody writes them.
+    let kept = &fraction[..fraction.len().min(12)];
+    let scale = 10_i128.pow(u32::try_from(kept.len()).ok()?);
+    let part = if kept.is_empty() { 0 } else { kept.parse::<i128>().ok()? * i128::from(unit) / scale };
+    let nanos = whole.and_then(|whole| whole.checked_mul(unit)?.checked_add(i64::try_from(part).ok()?));
+    Some(nanos.ok_or(TooLong))
+}
+
+/// The shortest way to write a span in one unit.
+pub fn span_text(span: Duration) -> String {
+    let nanos = span.as_nanos();
+    let units =
+        [("h", 3_600_000_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1_000)];
+    match units.iter().find(|(_, unit)| nanos > 0 && nanos.is_multiple_of(*unit)) {
+        _ if nanos == 0 => "0".to_owned(),
+        Some((unit, length)) => format!("{}{unit}", nanos / length),
+        None => format!("{nanos}ns"),
+    }
+}
+
+/// What every size is like.
+pub const SIZES: &str = "`1048576`, `64k` or `1MB` (powers of 1000), `64KiB` or `1MiB` (powers of 1024)";
+
+/// Bytes, at least one, from `1048576`, `64k`, `1MB` (powers of 1000) or `1MiB` (powers of 1024).
+pub fn size(text: &str) -> Option<usize> {
+    let number = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(number);
+    let scale = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" => 1_000,
+        "m" | "mb" => 1_000_000,
+        "g" | "gb" => 1_000_000_000,
+        "ki" | "kib" => 1 << 10,
+        "mi" | "mib" => 1 << 20,
+        "gi" | "gib" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<usize>().ok()?.checked_mul(scale).filter(|bytes| *bytes > 0)
+}
+
+/// The shortest way to write a size in one unit.
+pub fn size_text(bytes: usize) -> String {
+    let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match units.iter().find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit)) {
+        Some((unit, length)) => format!("{}{unit}", bytes / length),
+        None => bytes.to_string(),
+    }
+}
+
+/// What every place to listen at is like.
+pub const PLACES: &str = "`host:port`, such as `127.0.0.1:9323` or `[::1]:9323`";
+
+/// Whether it is `host:port`: a name or an address, an IPv6 one in brackets. Nothing in front of the colon would be every
+/// address of the machine, which somebody has to mean: `0.0.0.0` or `[::]`.
+pub fn is_place(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let is_port = !port.is_empty() && port.bytes().all(|digit| digit.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_".contains(&byte)),
+    };
+    is_port && is_host
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(nanos in 1..i64::MAX as u64, bytes in 1..usize::MAX) {
+            let span_of = Duration::from_nanos(nanos);
+            prop_assert_eq!(span(&span_text(span_of)), Some(span_of));
+            prop_assert_eq!(size(&size_text(bytes)), Some(bytes));
+        }
+    }
+
+    #[test]
+    fn spans_and_sizes_are_written_as_people_write_them() {
+        for (millis, text) in
+            [(0, "0"), (500, "500ms"), (30_000, "30s"), (90_000, "90s"), (300_000, "5m"), (3_600_000, "1h")]
+        {
+            assert_eq!(span_text(Duration::from_millis(millis)), text);
+        }
+        for (bytes, text) in [(1, "1"), (1000, "1000"), (1024, "1KiB"), (1 << 20, "1MiB"), (3 << 30, "3GiB")] {
+            assert_eq!(size_text(bytes), text);
+        }
+    }
+
+    #[test]
+    fn sizes_tell_decimal_from_binary_units() {
+        for (text, bytes) in [
+            ("1048576", 1_048_576),
+            ("1", 1),
+            ("16b", 16),
+            ("64k", 64_000),
+            ("64kB", 64_000),
+            ("64KiB", 65_536),
+            ("64Ki", 65_536),
+            ("1MB", 1_000_000),
+            ("1MiB", 1_048_576),
+            ("1 mib", 1_048_576),
+            ("2GiB", 2_147_483_648),
+        ] {
+            assert_eq!(size(text), Some(bytes), "{text:?}");
+        }
+        for text in ["", "0", "k", "-1", "1.5MiB", "1TiB", "99999999999999999999", "99999999999999GiB", "one"] {
+            assert_eq!(size(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_place_to_listen_at_has_a_host_and_a_port() {
+        for text in ["127.0.0.1:9323", "0.0.0.0:0", "localhost:65535", "[::1]:9323", "[::]:80", "my-host.example:1"] {
+            assert!(is_place(text), "{text:?}");
+        }
+        for text in [
+            "",
+            ":",
+            ":9323",
+            "9323",
+            "127.0.0.1",
+            "127.0.0.1:",
+            "h:65536",
+            "h:+1",
+            "::1:9323",
+            "[::1]",
+            "[x]:1",
+            "a b:1",
+            "http://h:1",
+        ] {
+            assert!(!is_place(text), "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What the engine was asked about single containers, as long as that can be believed.
+//!
+//! In: answers and listings, and the events that make them wrong. Out: what is still known, so that nothing is asked twice.
+//! Called by [`super::watch`] for `--metadata`. Given the time.
+
+use crate::container::Container;
+use crate::metrics::Logs;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// See the module.
+pub(super) struct Metadata {
+    ttl: Duration,
+    logs: Logs,
+    known: HashMap<String, (Instant, Arc<Container>)>,
+}
+
+impl Metadata {
+    /// Nothing is known; answers are believed for this long, and hits and misses counted.
+    pub(super) fn new(ttl: Duration, logs: Logs) -> Self {
+        Metadata { ttl, logs, known: HashMap::new() }
+    }
+
+    /// What is known of a container.
+    pub(super) fn find(&mut self, id: &str, now: Instant) -> Option<Arc<Container>> {
+        let found = self.known.get(id).filter(|(asked, _)| now.duration_since(*asked) < self.ttl);
+        let found = found.map(|(_, container)| Arc::clone(container));
+        if found.is_some() { &self.logs.cache_hits } else { &self.logs.cache_misses }.inc();
+        found
+    }
+
+    /// The engine has said this.
+    pub(super) fn learn(&mut self, container: Arc<Container>, now: Instant) {
+        if !self.ttl.is_zero() {
+            self.known.insert(container.id.clone(), (now, container));
+        }
+    }
+
+    /// Something has happened to the container, or it is gone.
+    pub(super) fn forget(&mut self, id: &str) {
+        self.known.remove(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prometheus::Registry;
+
+    #[test]
+    fn an_answer_is_believed_until_it_is_old_or_something_happened() {
+        let logs = Logs::new(&Registry::new()).unwrap();
+        let (start, container) = (Instant::now(), Arc::new(Container { id: "a".into(), ..Container::default() }));
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut metadata = Metadata::new(Duration::from_secs(10), logs.clone());
+        let mut counted = Vec::new();
+        let mut find = |metadata: &mut Metadata, seconds| {
+            let found = metadata.find("a", at(seconds)).is_some();
+            counted.push((found, logs.cache_hits.get(), logs.cache_misses.get()));
+        };
+        find(&mut metadata, 0);
+        metadata.learn(Arc::clone(&container), at(0));
+        find(&mut metadata, 9);
+        find(&mut metadata, 10);
+        metadata.learn(Arc::clone(&container), at(10));
+        metadata.forget("b");
+        find(&mut metadata, 11);
+        metadata.forget("a");
+        find(&mut metadata, 11);
+        let mut never = Metadata::new(Duration::ZERO, logs.clone());
+        never.learn(container, at(0));
+        find(&mut never, 0);
+        let expected = [(false, 0, 1), (true, 1, 1), (false, 1, 2), (true, 2, 2), (false, 2, 3), (false, 2, 4)];
+        assert_eq!(counted, expected);
+    }
+}

@@ -1,0 +1,170 @@
+//! How we are doing: plain numbers on the shelf. The engine keeps them true, the listener tells them.
+
+use crate::time::Timestamp;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Without an event for so long, it may be that none can come.
+const QUIET: Duration = Duration::from_secs(5 * 60);
+
+/// The worst comes last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Status {
+    /// It is turned off.
+    #[default]
+    NotConfigured,
+    /// All is well.
+    Healthy,
+    /// It works, and may miss something.
+    Degraded,
+    /// It does not work.
+    Unhealthy,
+}
+
+impl Status {
+    /// As the contract words it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Status::NotConfigured => "not_configured",
+            Status::Healthy => "healthy",
+            Status::Degraded => "degraded",
+            Status::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+/// All there is to tell.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Health {
+    /// The engine.
+    pub docker: Status,
+    /// What is kept between runs.
+    pub state: Status,
+    /// The engine's events.
+    pub events: Events,
+}
+
+impl Health {
+    /// The worst of the three; with nothing that could be wrong, all is well.
+    pub fn status(&self, now: Timestamp) -> Status {
+        self.docker.max(self.state).max(self.events.status(now)).max(Status::Healthy)
+    }
+}
+
+/// The event stream, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Events {
+    /// Whether they are listened to at all.
+    pub is_enabled: bool,
+    /// Since when the stream stands; `None` while it does not.
+    pub connected: Option<Timestamp>,
+    /// Events that wait to be dealt with.
+    pub queued: u64,
+    /// Events dealt with.
+    pub processed: u64,
+    /// Streams that broke, and what came and made no sense.
+    pub errors: u64,
+    /// Events that nobody took in time.
+    pub dropped: u64,
+    /// Times that the stream came back.
+    pub reconnects: u64,
+    /// Of the newest event, by the engine's clock.
+    pub last_event: Option<Timestamp>,
+    /// When the stream last came back.
+    pub last_reconnect: Option<Timestamp>,
+    /// Reconciliations that ran.
+    pub reconciliations: Reconciliations,
+}
+
+/// Reconciliations by what they were about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reconciliations {
+    /// All of it.
+    pub full: u64,
+    /// Volumes alone.
+    pub volumes: u64,
+    /// Containers alone.
+    pub containers: u64,
+}
+
+impl Events {
+    /// Whether they come. A stream that stands and has told nothing for long is doubted.
+    pub fn status(&self, now: Timestamp) -> Status {
+        let Some(connected) = self.connected.filter(|_| self.is_enabled) else {
+            return if self.is_enabled { Status::Unhealthy } else { Status::NotConfigured };
+        };
+        let heard = self.last_event.map_or(connected, |last| last.max(connected));
+        if age(heard, now) >= QUIET { Status::Degraded } else { Status::Healthy }
+    }
+
+    /// Since the newest event.
+    pub fn last_event_age(&self, now: Timestamp) -> Option<Duration> {
+        self.last_event.map(|last| age(last, now))
+    }
+}
+
+/// The engine's clock may be ahead of ours.
+fn age(then: Timestamp, now: Timestamp) -> Duration {
+    Duration::from_nanos(u64::try_from(now.0.saturating_sub(then.0)).unwrap_or(0))
+}
+
+/// The one copy of it: kept by the engine, read by whoever is asked.
+#[derive(Clone, Debug, Default)]
+pub struct Board(Arc<Mutex<Health>>);
+
+impl Board {
+    /// Changes what is told.
+    pub fn update(&self, change: impl FnOnce(&mut Health)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// What is told now.
+    pub fn read(&self) -> Health {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_as_well_as_their_stream_and_doubted_after_five_quiet_minutes() {
+        let at = |seconds: i64| Timestamp(seconds * 1_000_000_000);
+        for (is_enabled, connected, last, now, expected) in [
+            (false, None, None, 0, Status::NotConfigured),
+            (false, Some(0), None, 0, Status::NotConfigured),
+            (true, None, None, 0, Status::Unhealthy),
+            (true, None, Some(5), 6, Status::Unhealthy),
+            (true, Some(0), None, 299, Status::Healthy),
+            (true, Some(0), None, 300, Status::Degraded),
+            (true, Some(0), Some(100), 399, Status::Healthy),
+            (true, Some(0), Some(100), 400, Status::Degraded),
+            // Just connected anew, after a long time without events.
+            (true, Some(500), Some(100), 501, Status::Healthy),
+            (true, Some(0), Some(50), 40, Status::Healthy),
+        ] {
+            let events =
+                Events { is_enabled, connected: connected.map(at), last_event: last.map(at), ..Events::default() };
+            assert_eq!(events.status(at(now)), expected, "{is_enabled} {connected:?} {last:?} {now}");
+        }
+    }
+
+    #[test]
+    fn the_whole_is_as_ill_as_its_worst_part() {
+        use Status::{Degraded, Healthy, NotConfigured, Unhealthy};
+        let now = Timestamp(1_000_000_000_000);
+        let standing = Events { is_enabled: true, connected: Some(now), ..Events::default() };
+        let quiet = Events { connected: Some(Timestamp(0)), ..standing.clone() };
+        for (docker, state, events, expected) in [
+            (Healthy, Healthy, &standing, Healthy),
+            (Healthy, NotConfigured, &Events::default(), Healthy),
+            (Healthy, NotConfigured, &quiet, Degraded),
+            (Unhealthy, Healthy, &quiet, Unhealthy),
+            (Healthy, Unhealthy, &standing, Unhealthy),
+        ] {
+            let health = Health { docker, state, events: events.clone() };
+            assert_eq!(health.status(now), expected, "{health:?}");
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! What stands in `contrib/` is accepted by the programs it is for, and names nothing that is not there.
+
+use super::serve::{get, place};
+use super::support::{Engine, PATIENCE, Watch};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+const RULES: &str = "contrib/prometheus-rules.yml";
+const UNIT: &str = "contrib/docker-logwatch.service";
+
+fn here(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn text(path: &str) -> String {
+    fs::read_to_string(here(path)).unwrap()
+}
+
+/// Prometheus's own checker: the machine's, or the one that `tests/run.sh` has unpacked. What it is given on standard
+/// input, and all it says; it must be content.
+#[track_caller]
+fn promtool(words: &[&str], input: &str) {
+    let unpacked = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("tools/usr/bin/promtool");
+    let program = if unpacked.exists() { unpacked } else { "promtool".into() };
+    let mut command = Command::new(program);
+    command.args(words).current_dir(here("")).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child =
+        command.spawn().unwrap_or_else(|error| panic!("promtool cannot be started: {error}; try tests/run.sh"));
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+    assert!(output.status.success(), "{words:?}: {said}");
+    // Of metrics it only complains, and still succeeds.
+    assert!(words[1] != "metrics" || said.is_empty(), "{said}");
+}
+
+#[test]
+fn prometheus_takes_the_rules_and_they_fire_when_they_should_and_not_else() {
+    promtool(&["check", "rules", RULES], "");
+    promtool(&["test", "rules", "contrib/prometheus-rules-test.yml"], "");
+}
+
+#[test]
+fn prometheus_takes_what_is_served() {
+    let engine = Engine::start();
+    let watch = Watch::ready(&engine, &["--listen", "127.0.0.1:0"]);
+    engine.run("talker", &[], &["--count", "3"]);
+    watch.wait_for_ends(1);
+    let (status, series) = get(&place(&watch), "/metrics");
+    assert_eq!(status, 200);
+    promtool(&["check", "metrics"], &series);
+}
+
+/// Names of metrics in a text, without what a histogram puts behind its own.
+fn names(text: &str) -> BTreeSet<String> {
+    let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let begins = text.match_indices("logwatch_").filter(|(at, _)| !text[..*at].ends_with(word));
+    let names = begins.map(|(at, _)| text[at..].split(|c| !word(c)).next().unwrap());
+    let bare = |name: &str| {
+        ["_bucket", "_count", "_sum"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name).to_owned()
+    };
+    names.map(bare).collect()
+}
+
+/// A series that needs a failure to come into being is not in what is served before there was one, so the names are held
+/// against those that the program makes.
+#[test]
+fn every_metric_that_the_dashboard_and_the_rules_name_is_made() {
+    let folder = fs::read_dir(here("src/metrics")).unwrap().map(|entry| entry.unwrap().path());
+    let made: String = folder.map(|path| fs::read_to_string(path).unwrap()).collect();
+    let made = names(&made);
+    // Each subject has a file of its own, and a word that all its names begin with.
+    let subjects = [
+        (
+            "pool",
+            &[
+                "docker_pool_",
+                "docker_connection_",
+                "docker_health_",
+                "docker_operation_",
+                "docker_recovery_",
+                "docker_circuit_",
+            ][..],
+        ),
+        ("events", &["docker_events_"]),
+        (
+            "reconciliation",
+            &["docker_reconciliation_", "docker_volumes_", "docker_containers_", "docker_mounts_", "docker_resources_"],
+        ),
+        ("logs", &["containers_", "log_", "metadata_", "discovery_", "build_"]),
+    ];
+    for file in ["contrib/grafana-dashboard.json", RULES] {
+        let named = names(&text(file));
+        assert!(named.len() > 5, "{file} names only {named:?}");
+        for name in named {
+            let of = |(_, begins): &&(&str, &[&str])| {
+                begins.iter().any(|begin| name["logwatch_".len()..].starts_with(begin))
+            };
+            let (subject, _) = subjects.iter().find(of).unwrap_or_else(|| panic!("{file}: {name} is of no subject"));
+            let is_here = here(&format!("src/metrics/{subject}.rs")).exists();
+            assert!(!is_here || made.contains(&name), "{file} names {name}, which is nowhere in src/metrics");
+        }
+    }
+}
+
+#[test]
+fn the_dashboard_is_one_that_grafana_can_read() {
+    let dashboard: serde_json::Value = serde_json::from_str(&text("contrib/grafana-dashboard.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let (mut ids, mut places) = (BTreeSet::new(), BTreeSet::new());
+    for panel in panels {
+        assert!(ids.insert(panel["id"].as_u64().unwrap()) && places.insert(panel["gridPos"].to_string()), "{panel}");
+        for target in panel["targets"].as_array().unwrap() {
+            // Every query keeps to the machines that were chosen.
+            let query = target["expr"].as_str().unwrap();
+            assert!(query.contains("{job=~\"$job\", instance=~\"$instance\"}"), "{query}");
+        }
+    }
+    assert!(panels.len() > 10);
+    // Prometheus judges the queries as it would a rule, with the variables of Grafana filled in.
+    let queries = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
+    let rules = queries.enumerate().map(|(number, target)| {
+        let query = target["expr"].as_str().unwrap().replace("$__rate_interval", "5m");
+        serde_json::json!({ "record": format!("panel:{number}"), "expr": query })
+    });
+    let groups = serde_json::json!({ "groups": [{ "name": "dashboard", "rules": rules.collect::<Vec<_>>() }] });
+    let file = tempfile::NamedTempFile::with_suffix(".yml").unwrap();
+    fs::write(file.path(), groups.to_string()).unwrap();
+    promtool(&["check", "rules", file.path().to_str().unwrap()], "");
+}
+
+/// The words that the unit starts, with its folders and its port as they are here.
+fn start(state: &Path, logs: &Path) -> Vec<String> {
+    let unit = text(UNIT);
+    let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+    let line = line.replace("${STATE_DIRECTORY}", state.to_str().unwrap());
+    let line = line.replace("${LOGS_DIRECTORY}", logs.to_str().unwrap()).replace(":9323", ":0");
+    line.split(' ').skip(1).map(str::to_owned).collect()
+}
+
+#[test]
+fn systemd_takes_the_unit_and_finds_it_well_locked_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("docker-logwatch.service");
+    // The page and the program are where they are only once installed.
+    let unit = text(UNIT).replace("/usr/local/bin/docker-logwatch", env!("CARGO_BIN_EXE_docker-logwatch"));
+    fs::write(&copy, unit.replace("Documentation=", "# ")).unwrap();
+    let analyze = |words: &[&str]| {
+        let output = Command::new("systemd-analyze").args(words).arg(&copy).output();
+        let output =
+            output.unwrap_or_else(|error| panic!("systemd-analyze cannot be started: {error}; try tests/run.sh"));
+        let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+        assert!(output.status.success(), "{words:?}: {said}");
+        said
+    };
+    assert_eq!(analyze(&["verify"]), "");
+    // In tenths: below 2.0 counts as fine; what is left is the network, the socket's group and the one right.
+    analyze(&["security", "--offline=true", "--threshold=20", "--no-pager"]);
+}
+
+#[test]
+fn the_service_reads_files_as_the_user_that_the_unit_makes() {
+    const NOBODY: u32 = 65534;
+    let engine = Engine::start();
+    engine.run("beacon", &[], &["--count", "5", "--idle"]);
+    let [state, logs] = ["state", "logs"].map(|name| engine.home().join(name));
+    for folder in [&state, &logs] {
+        fs::create_dir(folder).unwrap();
+        chown(folder, Some(NOBODY), Some(NOBODY)).unwrap();
+    }
+    let group = fs::metadata(engine.socket()).unwrap().gid();
+    let unit = text(UNIT);
+    let only = "CAP_DAC_READ_SEARCH";
+    assert!(unit.contains(&format!("AmbientCapabilities={only}\nCapabilityBoundingSet={only}\n")));
+    let mut command = Command::new("setpriv");
+    engine.furnish(&mut command);
+    let caps = "-all,+dac_read_search";
+    command.args([&format!("--reuid={NOBODY}"), &format!("--regid={NOBODY}"), &format!("--groups={group}")]);
+    command.args(["--inh-caps", caps, "--ambient-caps", caps, "--bounding-set", caps, "--no-new-privs"]);
+    let watch = Watch::spawn(command.arg(env!("CARGO_BIN_EXE_docker-logwatch")).args(start(&state, &logs)));
+    watch.wait_for_notice(|lines| lines.iter().any(|line| line == "+ beacon (file)"), PATIENCE);
+    engine.run("talker", &[], &["--count", "20"]);
+    watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with("- talker")), PATIENCE);
+    assert_eq!(get(&place(&watch), "/api/v1/health").0, 200);
+    let finished = watch.stop();
+    assert_eq!((finished.code, finished.stdout.as_slice()), (Some(0), &b""[..]), "{}", finished.stderr);
+    let records = fs::read_to_string(logs.join("containers.jsonl")).unwrap();
+    assert_eq!(records.lines().filter(|line| line.contains("\"source\":\"file\"")).count(), 25, "{records}");
+    assert!(state.join("state.db").exists());
+}
+
+#[test]
+fn the_cron_lines_run_what_there_is_as_root() {
+    let cron = text("contrib/cron.d/docker-logwatch");
+    let jobs: Vec<&str> = cron.lines().filter(|line| line.contains(" root ") && !line.starts_with('#')).collect();
+    assert_eq!(jobs.len(), 2);
+    for job in jobs {
+        let fields: Vec<&str> = job.split_whitespace().collect();
+        let is_time = |field: &&str| field.bytes().all(|byte| byte.is_ascii_digit() || b"*/,-".contains(&byte));
+        assert!(fields[..5].iter().all(|field| is_time(&field)), "{job}");
+        assert_eq!((fields[5], fields[6], fields.contains(&"--check")), ("root", "docker-logwatch", true), "{job}");
+    }
+    // A file in cron.d must end its last line, and be named without a dot.
+    assert!(cron.ends_with('\n'));
+}

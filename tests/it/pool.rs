@@ -1,0 +1,575 @@
+//! The connection pool against a private engine, through a proxy that breaks what passes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::support::{Engine, Fault, Numbers, PATIENCE, Proxy, eventually};
+use logwatch::config;
+use logwatch::docker::{
+    ClientReport, Docker, Endpoint, Environment, Error, EventsQuery, Flags, HEALTHY, LogsQuery, Snapshot, Spent, State,
+    Status,
+};
+use logwatch::engine::watch::{Options, watch};
+use logwatch::metrics;
+use logwatch::output::{Ansi, Format, Settings, When};
+use logwatch::selector::{Filters, Selector};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn at(host: &str) -> Endpoint {
+    let flags = Flags { host: Some(host.to_owned()), ..Flags::default() };
+    Endpoint::resolve(&flags, &[("HOME", "/nowhere")].into_iter().collect::<Environment>()).unwrap()
+}
+
+async fn connect(proxy: &Proxy, config: &config::Docker) -> Docker {
+    Docker::connect_with(at(&proxy.host()), config, metrics::Pool::default()).await.unwrap()
+}
+
+/// As usual but for these, and without a rate.
+fn configured(pool: config::Pool) -> config::Docker {
+    let rate_limit = config::RateLimit { enabled: false, ..config::RateLimit::default() };
+    config::Docker { pool, rate_limit, ..config::Docker::default() }
+}
+
+fn of_size(size: usize) -> config::Pool {
+    config::Pool { min_size: size, initial_size: size, max_size: size, ..config::Pool::default() }
+}
+
+/// How one call went: when it was over, what it cost, and what failed it.
+type Call = (Instant, Spent, Option<String>);
+
+/// So many callers make one call after the other while `go_on` says so of how many there were.
+async fn load(docker: &Docker, callers: usize, go_on: impl Fn(usize) -> bool + Clone + Send + 'static) -> Vec<Call> {
+    let made = Arc::new(AtomicUsize::new(0));
+    let mut tasks = JoinSet::new();
+    for _ in 0..callers {
+        let (docker, go_on, made) = (docker.clone(), go_on.clone(), made.clone());
+        tasks.spawn(async move {
+            let mut calls = Vec::new();
+            while go_on(made.fetch_add(1, Ordering::Relaxed)) {
+                let (answer, spent) = docker.ping_timed().await;
+                calls.push((Instant::now(), spent, answer.err().map(|error| error.to_string())));
+            }
+            calls
+        });
+    }
+    tasks.join_all().await.concat()
+}
+
+fn p99(mut took: Vec<Duration>) -> Duration {
+    took.sort();
+    took[took.len() * 99 / 100]
+}
+
+/// Awaits what no call tells of, and lets the pool go on meanwhile.
+async fn until(docker: &Docker, promise: &str, holds: impl Fn(&Snapshot) -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !holds(&docker.pool()) {
+        assert!(Instant::now() < end, "waited in vain until {promise}: {:?}", docker.pool());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn no_request_fails_when_all_connections_are_cut_six_times() {
+    let engine = Engine::with(&[]);
+    let proxy = Proxy::start(&engine);
+    let docker = connect(&proxy, &configured(config::Pool::default())).await;
+    let cutting = async {
+        for cut in 1..=6 {
+            while proxy.count("/_ping") < cut * 300 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            proxy.cut();
+        }
+    };
+    let (calls, ()) = tokio::join!(load(&docker, 8, |made| made < 2000), cutting);
+    let failed: Vec<_> = calls.iter().filter_map(|(.., error)| error.as_ref()).collect();
+    assert_eq!((calls.len(), failed), (2000, vec![]));
+    let snapshot = docker.pool();
+    let retries: u32 = calls.iter().map(|(_, spent, _)| spent.retries).sum();
+    assert!(retries > 0 && u64::from(retries) == snapshot.retries, "{retries} {snapshot:?}");
+    assert!((1 + 6..=9 + 6 * 9).contains(&proxy.connections()), "{}", proxy.connections());
+    assert_eq!((snapshot.size, snapshot.active, snapshot.status()), (8, 0, Status::Healthy));
+    assert!(snapshot.clients.iter().map(|client| client.usage_count).sum::<u64>() >= 2000 + snapshot.retries);
+}
+
+#[tokio::test]
+async fn the_rest_serves_while_half_of_the_connections_stall_and_those_come_back() {
+    let engine = Engine::with(&[]);
+    let proxy = Proxy::start(&engine);
+    // So that the engine's time counts, and not that of this machine.
+    proxy.on("/_ping", Fault::Delay(Duration::from_millis(10)));
+    let breaking = config::CircuitBreaker {
+        failure_threshold: 2,
+        success_threshold: 2,
+        timeout: 2 * SECOND,
+        ..config::CircuitBreaker::default()
+    };
+    let pool = config::Pool { request_timeout: SECOND, ..of_size(8) };
+    let docker = connect(&proxy, &config::Docker { circuit_breaker: breaking, ..configured(pool) }).await;
+    let normal = load(&docker, 8, |made| made < 800).await;
+    assert_eq!(proxy.open(), 8, "a connection each");
+    let normal = p99(normal.iter().map(|(_, spent, _)| spent.took).collect());
+
+    assert_eq!(proxy.stall_half(), 4);
+    let begun = Instant::now();
+    let stalled = load(&docker, 8, move |_| begun.elapsed() < 3 * SECOND).await;
+    let (late, rest): (Vec<&Call>, Vec<&Call>) = stalled.iter().partition(|(.., error)| error.is_some());
+    let rest = p99(rest.iter().map(|(_, spent, _)| spent.took).collect());
+    assert!(rest <= 3 * normal, "{rest:?}, normally {normal:?}");
+    assert!((4..=3 * 4).contains(&late.len()), "{late:?}");
+    let open = |snapshot: &Snapshot| snapshot.clients.iter().filter(|client| client.breaker == State::Open).count();
+    assert_eq!((open(&docker.pool()), docker.pool().healthy), (4, 4), "{:?}", docker.pool());
+    assert_eq!(docker.pool().status(), Status::Degraded);
+
+    proxy.heal();
+    let back = {
+        let docker = docker.clone();
+        load(&docker.clone(), 8, move |_| !docker.pool().clients.iter().all(is_closed)).await
+    };
+    assert_eq!(back.iter().filter_map(|(.., error)| error.clone()).collect::<Vec<_>>(), [""; 0]);
+    assert_eq!((open(&docker.pool()), docker.pool().status()), (0, Status::Healthy));
+}
+
+fn is_closed(client: &ClientReport) -> bool {
+    client.breaker == State::Closed
+}
+
+#[tokio::test]
+async fn an_engine_that_was_stopped_is_asked_a_bounded_number_of_times_and_served_at_once_when_it_is_back() {
+    let engine = Engine::with(&[]);
+    let proxy = Proxy::start(&engine);
+    let docker = connect(&proxy, &config::Docker::default()).await;
+    let (goes_on, caller) = (Arc::new(AtomicBool::new(true)), docker.clone());
+    let calls = tokio::spawn({
+        let goes_on = goes_on.clone();
+        async move { load(&caller, 8, move |_| goes_on.load(Ordering::Relaxed)).await }
+    });
+    until(&docker, "it has grown", |snapshot| snapshot.size == 8).await;
+    let engine = tokio::task::spawn_blocking(move || {
+        engine.stop();
+        engine
+    });
+    let engine = engine.await.unwrap();
+    let gone = Instant::now();
+    proxy.forget();
+    let is_gone = |snapshot: &Snapshot| snapshot.clients.iter().all(|client| client.breaker == State::Open);
+    until(&docker, "all breakers are open", is_gone).await;
+    tokio::time::sleep_until((gone + 10 * SECOND).into()).await;
+    let attempts = proxy.connections();
+    // Each caller's, and from then on a look every half second on average, with less between the first.
+    assert!((8..=60).contains(&attempts), "{attempts} attempts");
+    let engine = tokio::task::spawn_blocking(move || {
+        engine.up();
+        engine
+    });
+    let engine = engine.await.unwrap();
+    let back = Instant::now();
+    tokio::time::sleep(2 * SECOND).await;
+    assert_eq!((docker.pool().healthy, docker.pool().size), (8, 8), "{:?}", docker.pool());
+    tokio::time::sleep(SECOND).await;
+    goes_on.store(false, Ordering::Relaxed);
+    let calls = calls.await.unwrap();
+    let failed: Vec<_> = calls.iter().filter_map(|(.., error)| error.as_ref()).collect();
+    assert_eq!(failed, [""; 0], "all had time enough to wait");
+    let first = calls.iter().map(|(over, ..)| *over).filter(|over| *over > back).min().unwrap();
+    let served = calls.iter().filter(|(over, ..)| *over > back + 2 * SECOND).count();
+    eprintln!("{attempts} attempts in 10 s; the first answer {:?} after, {served} in the third second", first - back);
+    assert!(first - back < 2 * SECOND);
+    // All that the rate allows.
+    assert!(served >= 80, "{served}");
+    drop(engine);
+}
+
+#[tokio::test]
+async fn the_rate_is_kept_to_within_a_twentieth() {
+    let engine = Engine::with(&[]);
+    let proxy = Proxy::start(&engine);
+    let rate_limit = config::RateLimit { enabled: true, requests_per_second: 150, burst_size: 10 };
+    let docker = connect(&proxy, &config::Docker { rate_limit, ..config::Docker::default() }).await;
+    load(&docker, 8, |made| made < 10).await;
+    proxy.forget();
+    let begun = Instant::now();
+    load(&docker, 8, move |_| begun.elapsed() < 10 * SECOND).await;
+    let asked = proxy.count("/_ping");
+    let wanted = 150.0 * begun.elapsed().as_secs_f64();
+    assert!((asked as f64 - wanted).abs() <= wanted / 20.0, "{asked} of {wanted}");
+}
+
+/// Arrivals of a hundred clients that lost the engine together, after it is back: most within a tenth of the time that the
+/// second wait may take.
+async fn crowd(proxy: &Proxy, jitter: bool) -> usize {
+    let pool =
+        config::Pool { max_retries: 20, initial_retry_delay: SECOND, retry_multiplier: 1.0, jitter, ..of_size(1) };
+    let config = configured(pool);
+    let mut clients = Vec::new();
+    for _ in 0..100 {
+        clients.push(connect(proxy, &config).await);
+    }
+    proxy.refuse();
+    let mut tasks = JoinSet::new();
+    for docker in clients {
+        tasks.spawn(async move { docker.list(false, &Filters::new()).await.map(drop) });
+    }
+    tokio::time::sleep(SECOND / 4).await;
+    proxy.admit();
+    proxy.forget();
+    for answer in tasks.join_all().await {
+        answer.unwrap();
+    }
+    let came = proxy.arrivals("/containers/json");
+    assert_eq!(came.len(), 100);
+    came.iter()
+        .map(|from| came.iter().filter(|other| **other >= *from && **other < *from + SECOND / 10).count())
+        .max()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn jitter_spreads_those_who_lost_the_engine_together() {
+    let engine = Engine::with(&[]);
+    let (spread, together) = {
+        let (one, other) = (Proxy::start(&engine), Proxy::start(&engine));
+        (crowd(&one, true).await, crowd(&other, false).await)
+    };
+    eprintln!("at most {spread} of 100 within a tenth of the wait; {together} without jitter");
+    assert!(spread <= 35, "{spread}");
+    assert!(together >= 50, "{together}");
+}
+
+#[tokio::test]
+async fn callers_are_served_in_order_and_no_longer_than_their_time() {
+    let engine = Engine::with(&[]);
+    let proxy = Proxy::start(&engine);
+    let docker = connect(&proxy, &configured(config::Pool { request_timeout: SECOND, ..of_size(1) })).await;
+    proxy.on("/_ping", Fault::Delay(Duration::from_millis(20)));
+    let over = std::sync::Mutex::new(Vec::new());
+    let call = async |number: usize| {
+        docker.ping().await.unwrap();
+        over.lock().unwrap().push(number);
+    };
+    tokio::join!(call(0), call(1), call(2), call(3), call(4));
+    assert_eq!(*over.lock().unwrap(), [0, 1, 2, 3, 4]);
+
+    proxy.on("/_ping", Fault::Stall);
+    let begun = Instant::now();
+    let (one, other) = tokio::join!(docker.ping(), docker.ping_timed());
+    assert!(matches!(&one, Err(Error::Timeout { .. })), "{one:?}");
+    let (other, spent) = other;
+    assert_eq!(other.unwrap_err().to_string(), "no turn within 1s: docker.pool.max_pool_size allows no more");
+    assert!(spent.waited >= SECOND && begun.elapsed() < 2 * SECOND, "{spent:?}");
+}
+
+#[tokio::test]
+async fn only_what_may_pass_is_asked_again_and_each_call_so_often() {
+    let engine = Engine::with(&[]);
+    let proxy = Proxy::start(&engine);
+    let pool = config::Pool { max_retries: 3, initial_retry_delay: SECOND / 100, ..config::Pool::default() };
+    let docker = connect(&proxy, &configured(pool)).await;
+    for (fault, requests, told) in [
+        (Fault::Status(500), 4, "the engine answered 500: the proxy says 500"),
+        (Fault::Status(503), 4, "the engine answered 503: the proxy says 503"),
+        (Fault::Status(429), 4, "the engine answered 429: the proxy says 429"),
+        (Fault::Hangup, 4, "lost the connection to HOST"),
+        (Fault::Status(404), 1, "the proxy says 404"),
+        (Fault::Status(409), 1, "the proxy says 409"),
+        (Fault::Status(400), 1, "the engine answered 400: the proxy says 400"),
+        (Fault::Status(501), 1, "the engine answered 501: the proxy says 501"),
+        (Fault::Status(403), 1, "the engine answered 403: the proxy says 403"),
+    ] {
+        proxy.heal();
+        // So that the clients' breakers stay out of it.
+        for _ in 0..4 {
+            docker.ping().await.unwrap();
+        }
+        proxy.forget();
+        proxy.on("/_ping", fault);
+        let (answer, spent) = docker.ping_timed().await;
+        assert_eq!(answer.unwrap_err().to_string().replace(&proxy.host(), "HOST"), told);
+        assert_eq!((proxy.count("/_ping"), spent.retries), (requests, requests as u32 - 1), "{fault:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_pool_grows_when_callers_wait_and_shrinks_when_they_are_gone() {
+    let engine = Engine::with(&[]);
+    let proxy = Proxy::start(&engine);
+    let pool = config::Pool {
+        max_size: 5,
+        idle_timeout: SECOND / 2,
+        health_check_interval: Duration::ZERO,
+        ..config::Pool::default()
+    };
+    let docker = connect(&proxy, &configured(pool)).await;
+    for _ in 0..20 {
+        docker.ping().await.unwrap();
+    }
+    assert_eq!((docker.pool().size, proxy.connections()), (2, 1), "one after the other take one connection");
+    let upkeep = tokio::spawn(docker.upkeep());
+    load(&docker, 12, |made| made < 200).await;
+    assert_eq!((docker.pool().size, proxy.open()), (5, 5));
+    let spread = || {
+        let uses: Vec<u64> = docker.pool().clients.iter().map(|client| client.usage_count).collect();
+        uses.iter().max().unwrap() - uses.iter().min().unwrap()
+    };
+    for _ in 0..4 * spread() {
+        docker.ping().await.unwrap();
+    }
+    assert!(spread() <= 1, "the least used goes first: {:?}", docker.pool());
+    let begun = Instant::now();
+    until(&docker, "those who idle are gone", |snapshot| snapshot.size == 1).await;
+    assert!(begun.elapsed() >= SECOND / 3, "{:?}", begun.elapsed());
+    eventually("their connections are closed", || proxy.open() <= 1);
+    docker.ping().await.unwrap();
+    upkeep.abort();
+}
+
+#[tokio::test]
+async fn a_connection_of_age_is_replaced_and_no_call_notices() {
+    let engine = Engine::with(&[]);
+    let proxy = Proxy::start(&engine);
+    let pool = config::Pool { max_connection_age: SECOND / 5, ..of_size(2) };
+    let docker = connect(&proxy, &configured(pool)).await;
+    let begun = Instant::now();
+    let calls = load(&docker, 2, move |_| begun.elapsed() < SECOND).await;
+    assert_eq!(calls.iter().filter_map(|(.., error)| error.clone()).collect::<Vec<_>>(), [""; 0]);
+    assert_eq!(calls.iter().map(|(_, spent, _)| spent.retries).max(), Some(0));
+    assert!((6..=12).contains(&proxy.connections()), "{}", proxy.connections());
+    assert!(docker.pool().clients.iter().all(|client| client.age < SECOND / 2), "{:?}", docker.pool());
+}
+
+#[tokio::test]
+async fn checks_tell_what_works_and_one_look_is_enough_for_who_asks() {
+    let engine = Engine::with(&[]);
+    let proxy = Proxy::start(&engine);
+    let pool = config::Pool { health_check_timeout: SECOND / 2, ..of_size(2) };
+    let docker = connect(&proxy, &configured(pool)).await;
+    let all = [("/_ping", "ping"), ("/containers/json", "container_list"), ("/events", "event_stream")];
+    // What stalls on the client's own connection leaves no time for what follows on it.
+    for (broken, refused, stalled) in [
+        (&[][..], 1.0, 1.0),
+        (&["/events"], 0.7, 0.7),
+        (&["/_ping"], 0.7, 0.3),
+        (&["/containers/json"], 0.6, 0.6),
+        (&["/_ping", "/events"], 0.4, 0.0),
+        (&["/_ping", "/containers/json", "/events"], 0.0, 0.0),
+        (&[], 1.0, 1.0),
+    ] {
+        for (fault, told, score) in
+            [(Fault::Status(500), "the engine answered 500", refused), (Fault::Stall, "no answer from", stalled)]
+        {
+            proxy.heal();
+            broken.iter().for_each(|part| proxy.on(part, fault));
+            let begun = Instant::now();
+            docker.check().await;
+            assert!(begun.elapsed() < SECOND, "together no longer than one");
+            let snapshot = docker.pool();
+            let status = if score >= HEALTHY { Status::Healthy } else { Status::Unhealthy };
+            assert_eq!(snapshot.status(), status, "{broken:?} {fault:?}");
+            for client in &snapshot.clients {
+                let row = (client.score, client.status, client.usage_count);
+                assert_eq!(row, (score, status, 0), "{broken:?} {fault:?}");
+                for (path, name) in all {
+                    let check = client.checks.iter().find(|check| check.name == name).unwrap();
+                    let follows = name == "container_list" && fault == Fault::Stall && broken.contains(&"/_ping");
+                    assert_eq!(check.ok, !broken.contains(&path) && !follows, "{broken:?} {fault:?} {name}");
+                    assert!(check.error.as_deref().unwrap_or(told).starts_with(told), "{check:?}");
+                    assert_eq!(check.ok, check.error.is_none());
+                }
+            }
+        }
+    }
+    let lists: Vec<_> = proxy.requests().into_iter().filter(|line| line.contains("/containers/json")).collect();
+    assert!(lists.iter().all(|line| line.contains("limit=1")), "{lists:?}");
+}
+
+#[tokio::test]
+async fn who_stays_unhealthy_is_made_anew_and_comes_back() {
+    let engine = Engine::with(&[]);
+    let proxy = Proxy::start(&engine);
+    let registry = prometheus::Registry::new();
+    let pool = config::Pool {
+        health_check_interval: SECOND / 10,
+        recovery_check_interval: SECOND / 5,
+        unhealthy_threshold: 2,
+        ..of_size(2)
+    };
+    let metrics = metrics::Pool::new(&registry).unwrap();
+    let docker = Docker::connect_with(at(&proxy.host()), &configured(pool), metrics).await.unwrap();
+    let upkeep = tokio::spawn(docker.upkeep());
+    load(&docker, 2, |made| made < 20).await;
+    let checks = |docker: &Docker| docker.pool().clients.iter().all(|client| !client.checks.is_empty());
+    until(&docker, "both were checked", |snapshot| snapshot.clients.iter().all(|client| !client.checks.is_empty()))
+        .await;
+    assert!(checks(&docker) && docker.pool().status() == Status::Healthy);
+
+    proxy.on("/containers/json", Fault::Status(500));
+    until(&docker, "both are unhealthy", |snapshot| snapshot.healthy == 0).await;
+    docker.ping().await.unwrap();
+    let sample = |name: &str| {
+        let told = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        let line = told.lines().find(|line| line.starts_with(&format!("logwatch_docker_{name} "))).map(str::to_owned);
+        line.unwrap_or_else(|| panic!("{name} in {told}")).rsplit(' ').next().unwrap().parse::<f64>().unwrap()
+    };
+    until(&docker, "both were made anew", |_| sample("recovery_operations_total") >= 2.0).await;
+    assert_eq!(docker.pool().status(), Status::Unhealthy);
+    proxy.heal();
+    until(&docker, "both are healthy", |snapshot| snapshot.healthy == 2).await;
+    upkeep.abort();
+    assert!(sample("health_check_failures_total") >= 2.0 * 4.0);
+    assert!(sample("recovery_operations_total") >= 4.0);
+    assert_eq!((sample("pool_connections_healthy"), sample("pool_connections_total")), (2.0, 2.0));
+    assert!(sample("operation_latency_seconds_count{operation=\"ping\"}") >= 21.0);
+    assert!(sample("connection_duration_seconds_count") >= 2.0);
+}
+
+#[tokio::test]
+async fn logs_and_events_have_so_many_places_and_calls_go_on_beside_them() {
+    let engine = Engine::start();
+    let id = engine.run("web", &[], &["--count", "10", "--idle"]);
+    let proxy = Proxy::start(&engine);
+    let pool = config::Pool { max_concurrent_streams: 3, request_timeout: SECOND, ..config::Pool::default() };
+    let docker = connect(&proxy, &configured(pool)).await;
+    let follow = LogsQuery { follow: true, ..LogsQuery::default() };
+    let mut logs = docker.logs(&id, &follow).await.unwrap();
+    logs.next().await.unwrap().unwrap();
+    let other = docker.logs(&id, &follow).await.unwrap();
+    let told = "all 3 places for logs and events are taken (docker.pool.max_concurrent_streams)";
+    assert_eq!(docker.logs(&id, &follow).await.err().unwrap().to_string(), told);
+    let events = docker.events(&EventsQuery::default()).await.unwrap();
+    assert_eq!(docker.events(&EventsQuery::default()).await.err().unwrap().to_string(), told);
+    assert_eq!((docker.pool().streams, docker.pool().max_streams), (3, 3));
+    for _ in 0..10 {
+        docker.list(false, &Filters::new()).await.unwrap();
+    }
+    // One that ends soon waits for its place, in its time.
+    assert_eq!(docker.logs(&id, &LogsQuery::default()).await.err().unwrap().to_string(), told);
+    let whole = LogsQuery::default();
+    let (read, ()) = tokio::join!(docker.logs(&id, &whole), async { drop(other) });
+    let mut read = read.unwrap();
+    while let Some(bytes) = read.next().await {
+        bytes.unwrap();
+    }
+    // Read to its end, its place is free though it is still held.
+    let again = docker.logs(&id, &follow).await.unwrap();
+    drop((logs, again, events, read));
+    assert_eq!(docker.pool().streams, 0);
+}
+
+#[test]
+fn a_watch_of_more_logs_than_there_are_places_reads_what_it_can_and_the_others_when_one_ends() {
+    let engine = Engine::start();
+    let names = ["one", "two", "three", "four"];
+    for name in names {
+        engine.run(name, &[], &["--count", "20", "--idle"]);
+    }
+    let proxy = Proxy::start(&engine);
+    let file = engine.home().join("out");
+    let options = Options {
+        selector: Selector::default(),
+        all: false,
+        since: None,
+        until: None,
+        tail: None,
+        follow: true,
+        source: config::Source::Stream,
+        interval: Duration::ZERO,
+        resume: None,
+        max_line_size: 1 << 20,
+        dry_run: false,
+        output: Settings {
+            format: Format::Json,
+            timestamps: false,
+            metadata: false,
+            lifecycle: false,
+            ansi: Ansi::Auto,
+            color: When::Never,
+            stream: None,
+            include: Vec::new(),
+            exclude: Vec::new(),
+            file: Some(file.clone()),
+            quiet: true,
+        },
+        // One for events, two for logs.
+        docker: configured(config::Pool { max_concurrent_streams: 3, ..config::Pool::default() }),
+        metadata_cache_ttl: Duration::ZERO,
+        listen: None,
+    };
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    let endpoint = at(&proxy.host());
+    let watch = std::thread::spawn({
+        let stop = stop.clone();
+        move || watch(endpoint, options, &stop)
+    });
+    let lines = || std::fs::read_to_string(&file).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>();
+    let read = || names.into_iter().filter(|name| Numbers::of_json(&lines()).count(name) == 20).collect::<Vec<_>>();
+    eventually("two were read", || read().len() >= 2);
+    // Those that wait try it now and then, and ask the engine for nothing.
+    std::thread::sleep(2 * SECOND);
+    assert_eq!((read().len(), proxy.count("/logs?")), (2, 2), "{:?}", proxy.requests());
+    for ended in read() {
+        engine.must(&["kill", ended]);
+    }
+    eventually("the others were read", || read().len() == 4);
+    stop.cancel();
+    watch.join().unwrap().unwrap();
+    let numbers = Numbers::of_json(&lines());
+    names.iter().for_each(|name| numbers.assert_whole(name, 1..=20));
+}
+
+#[tokio::test]
+async fn streams_wait_for_an_engine_that_is_gone_instead_of_knocking() {
+    let engine = Engine::with(&[]);
+    let proxy = Proxy::start(&engine);
+    let pool =
+        config::Pool { max_retries: 2, initial_retry_delay: SECOND / 100, request_timeout: 3 * SECOND, ..of_size(1) };
+    let breaking = config::CircuitBreaker { failure_threshold: 3, ..config::CircuitBreaker::default() };
+    let docker = connect(&proxy, &config::Docker { circuit_breaker: breaking, ..configured(pool) }).await;
+    proxy.refuse();
+    let error = docker.ping().await.unwrap_err();
+    assert_eq!(error.to_string(), format!("cannot reach the Docker engine at {}", proxy.host()));
+    assert_eq!(docker.pool().clients[0].breaker, State::Open);
+    let begun = Instant::now();
+    let all = EventsQuery::default();
+    let (late, late_events) = tokio::join!(docker.ping(), docker.events(&all));
+    assert!(begun.elapsed() >= 3 * SECOND);
+    for error in [late.unwrap_err(), late_events.err().unwrap()] {
+        assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+    }
+    let admit = async {
+        tokio::time::sleep(SECOND / 2).await;
+        proxy.admit();
+    };
+    let (ping, events, ()) = tokio::join!(docker.ping(), docker.events(&all), admit);
+    ping.unwrap();
+    events.unwrap();
+    assert!(docker.pool().status() == Status::Healthy);
+}
+
+#[tokio::test]
+async fn an_engine_that_is_not_there_is_told_at_once_and_can_still_be_reported_on() {
+    let engine = Engine::with(&[]);
+    let proxy = Proxy::start(&engine);
+    proxy.refuse();
+    let begun = Instant::now();
+    assert!(Docker::connect(at(&proxy.host())).await.is_err());
+    let docker = Docker::new(at(&proxy.host()), &config::Docker::default(), metrics::Pool::default()).unwrap();
+    docker.check().await;
+    assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
+    let snapshot = docker.pool();
+    assert_eq!((snapshot.size, snapshot.status()), (2, Status::Unhealthy));
+    let told = format!("cannot reach the Docker engine at {}: ", proxy.host());
+    let checks = snapshot.clients.iter().flat_map(|client| &client.checks);
+    assert!(
+        checks.clone().count() == 6 && checks.clone().all(|check| check.error.as_ref().unwrap().starts_with(&told))
+    );
+    proxy.admit();
+    docker.renegotiate().await.unwrap();
+    docker.check().await;
+    assert_eq!((docker.pool().status(), docker.api_version()), (Status::Healthy, "1.41".parse().unwrap()));
+}

@@ -1,0 +1,172 @@
+//! What `--listen` serves, beside a real engine that is cut off and comes back.
+
+use super::support::{Engine, PATIENCE, Proxy, Signal, Watch, eventually};
+use serde_json::Value;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+const LISTEN: [&str; 2] = ["--listen", "127.0.0.1:0"];
+
+/// The place that the notice names.
+pub fn place(watch: &Watch) -> String {
+    const NOTICE: &str = "serving metrics and health at http://";
+    watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with(NOTICE)), PATIENCE);
+    let notices = watch.notices();
+    notices.iter().find_map(|line| line.strip_prefix(NOTICE)).unwrap().to_owned()
+}
+
+/// Status and body.
+pub fn get(place: &str, path: &str) -> (u16, String) {
+    let mut socket = TcpStream::connect(place).unwrap();
+    write!(socket, "GET {path} HTTP/1.1\r\nHost: here\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+fn health(place: &str) -> (u16, Value) {
+    let (status, body) = get(place, "/api/v1/health");
+    (status, serde_json::from_str(&body).unwrap())
+}
+
+/// The value of one series, labels included in its name; `None` where there is no such.
+fn value(place: &str, series: &str) -> Option<f64> {
+    let (status, text) = get(place, "/metrics");
+    assert_eq!(status, 200);
+    text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+}
+
+#[test]
+fn metrics_tell_what_was_read_by_which_route_and_name_no_container() {
+    let engine = Engine::start();
+    let watch = Watch::ready(&engine, &LISTEN);
+    let place = place(&watch);
+    let id = engine.run("talker", &[], &["--count", "300", "--size", "50"]);
+    watch.wait_for_ends(1);
+    for (series, expected) in [
+        ("logwatch_log_lines_total{source=\"file\"}", 300.0),
+        ("logwatch_log_lines_total{source=\"stream\"}", 0.0),
+        ("logwatch_log_bytes_total{source=\"file\"}", 300.0 * 49.0),
+        ("logwatch_log_gaps_total{reason=\"rotated_away\"}", 0.0),
+        ("logwatch_log_lost_bytes_total", 0.0),
+        ("logwatch_log_lag_bytes", 0.0),
+        // The beacon.
+        ("logwatch_containers_monitored{source=\"file\"}", 1.0),
+        ("logwatch_metadata_cache_misses_total", 0.0),
+        ("logwatch_discovery_latency_seconds_count", 1.0),
+        (concat!("logwatch_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"}"), 1.0),
+    ] {
+        assert_eq!(value(&place, series), Some(expected), "{series}");
+    }
+    let (_, text) = get(&place, "/metrics");
+    assert!(!text.contains("talker") && !text.contains(&id[..12]), "{text}");
+    engine.run("api", &[], &["--count", "0", "--idle"]);
+    eventually("the new container was counted", || {
+        value(&place, "logwatch_containers_monitored{source=\"file\"}") == Some(2.0)
+    });
+    engine.must(&["kill", "api"]);
+    eventually("the dead one was not", || value(&place, "logwatch_containers_monitored{source=\"file\"}") == Some(1.0));
+    let (_, events) = health(&place);
+    assert_eq!(
+        (&events["checks"]["events"]["errors_total"], events["checks"]["events"]["processed_total"].as_u64() > Some(5)),
+        (&0.into(), true)
+    );
+    let finished = watch.stop();
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    assert!(TcpStream::connect(&place).is_err());
+}
+
+#[test]
+fn what_nobody_takes_is_told_as_lag_until_somebody_does() {
+    let engine = Engine::start();
+    let watch = Watch::ready(&engine, &LISTEN);
+    let place = place(&watch);
+    let lag = || value(&place, "logwatch_log_lag_bytes").unwrap();
+    watch.hold();
+    engine.run("flood", &[], &["--count", "200000", "--size", "100"]);
+    engine.wait("flood");
+    // The queue and the pipe are full, and most of 26 MB lies unread.
+    assert!(lag() > 10e6, "{}", lag());
+    watch.release();
+    watch.wait_for_ends(1);
+    assert_eq!(lag(), 0.0);
+}
+
+#[test]
+fn health_follows_a_cut_within_two_seconds_and_the_return() {
+    let engine = Engine::start();
+    let proxy = Proxy::start(&engine);
+    let watch = Watch::ready_at(&engine, &proxy.host(), &LISTEN);
+    let place = place(&watch);
+    let (status, told) = health(&place);
+    assert_eq!((status, &told["status"]), (200, &"healthy".into()), "{told}");
+    assert_eq!(told["checks"]["docker"]["status"], "healthy");
+    assert_eq!(told["checks"]["state"]["status"], "not_configured");
+    let within = |limit: Duration, wanted: u16| {
+        let start = Instant::now();
+        while health(&place).0 != wanted {
+            assert!(start.elapsed() < limit, "not {wanted} within {limit:?}: {}", health(&place).1);
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    proxy.refuse();
+    within(Duration::from_secs(2), 503);
+    let (_, told) = health(&place);
+    let (checks, now) = (&told["checks"], told["timestamp"].as_u64().unwrap());
+    assert_eq!((&told["status"], &checks["docker"]["status"]), (&"unhealthy".into(), &"unhealthy".into()));
+    assert_eq!((&checks["events"]["connected"], &checks["events"]["errors_total"]), (&false.into(), &1.into()));
+    assert_eq!(get(&place, "/api/v1/health/events").0, 503);
+    // Metrics are served all the same.
+    assert_eq!(value(&place, "logwatch_log_gaps_total{reason=\"corrupt\"}"), Some(0.0));
+    proxy.admit();
+    within(PATIENCE, 200);
+    let (status, events) = get(&place, "/api/v1/health/events");
+    let events: Value = serde_json::from_str(&events).unwrap();
+    assert_eq!((status, &events["status"], &events["reconnects_total"]), (200, &"healthy".into(), &1.into()));
+    assert!(events["last_reconnect_timestamp"].as_u64() >= Some(now), "{events}");
+}
+
+#[test]
+fn state_is_told_where_there_is_one() {
+    let engine = Engine::start();
+    let state = engine.home().join("state.db");
+    let watch = Watch::ready(&engine, &[&LISTEN[..], &["--resume", "--state", state.to_str().unwrap()]].concat());
+    assert_eq!(health(&place(&watch)).1["checks"]["state"]["status"], "healthy");
+}
+
+#[test]
+fn an_address_in_use_is_named_and_ends_with_1_and_none_is_bound_unasked() {
+    let engine = Engine::start();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let finished = Watch::start(&engine, &["--listen", &address]).finish();
+    assert_eq!(finished.code, Some(1));
+    assert_eq!(
+        finished.stderr,
+        format!(
+            "error: cannot listen at {address}\n  caused by: Address already in use (os error 98)\n\
+             hint: another program listens there (`ss -ltnp` tells which); take another port\n"
+        )
+    );
+    let sockets = |pid: u32| {
+        // A listener is in state 0A; what is ours is among our descriptors.
+        let tables = ["tcp", "tcp6"].map(|table| std::fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap());
+        let ours: Vec<String> = super::support::process::open_files(pid);
+        let listens = |line: &&str| line.split_whitespace().nth(3) == Some("0A");
+        let inode = |line: &str| format!("socket:[{}]", line.split_whitespace().nth(9).unwrap());
+        let lines: Vec<String> =
+            tables.iter().flat_map(|table| table.lines().filter(listens).map(str::to_owned)).collect();
+        lines
+            .into_iter()
+            .filter(|line| ours.contains(&inode(line)))
+            .map(|line| line.split_whitespace().nth(1).unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let [silent, serving] = Watch::ready_each(&engine, [(&engine.host(), &[]), (&engine.host(), &LISTEN)]);
+    let port = place(&serving).rsplit_once(':').unwrap().1.parse::<u16>().unwrap();
+    assert_eq!((sockets(silent.pid()), sockets(serving.pid())), (Vec::new(), vec![format!("0100007F:{port:04X}")]));
+    serving.signal(Signal::TERM);
+    assert_eq!(serving.finish().code, Some(0));
+}
