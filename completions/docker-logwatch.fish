@@ -46,6 +46,7 @@ complete -c docker-logwatch -n "__fish_docker_logwatch_needs_command" -s q -l qu
 complete -c docker-logwatch -n "__fish_docker_logwatch_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c docker-logwatch -n "__fish_docker_logwatch_needs_command" -s V -l version -d 'Print version'
 complete -c docker-logwatch -n "__fish_docker_logwatch_needs_command" -f -a "watch" -d 'Follow the logs of every matching container, including those that start later'
+complete -c docker-logwatch -n "__fish_docker_logwatch_needs_command" -f -a "events" -d 'Print the engine\'s events, without gaps'
 complete -c docker-logwatch -n "__fish_docker_logwatch_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand watch" -s f -l filter -d 'Only containers that `docker ps --filter` would list' -r
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand watch" -s p -l project -d 'Only containers of this Compose project' -r
@@ -102,5 +103,33 @@ complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand watch" -
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand watch" -s v -l verbose -d 'Say more on stderr; `-vv` still more'
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand watch" -s q -l quiet -d 'No notices and no status line'
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand watch" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand help; and not __fish_seen_subcommand_from watch help" -f -a "watch" -d 'Follow the logs of every matching container, including those that start later'
-complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand help; and not __fish_seen_subcommand_from watch help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" -s f -l filter -d 'Only events that `docker events --filter` would show' -r
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" -l since -d 'Events from here on: `10m`, `1h30m`, a date or time, Unix seconds' -r
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" -l until -d 'Events up to here, written as for `--since`; then exit' -r
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" -l count -d 'Exit after so many events' -r
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" -l timeout -d 'Exit after so long; with `--count` not reached the exit code is 4' -r
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" -l format -d 'Form of a line' -r -f -a "text\t'The line that `docker events` prints'
+json\t'The object of `docker events --format \'{{json .}}\'`'"
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" -l state -d 'What is kept between runs [default: ~/.local/state/docker-logwatch/state.db]' -r -F
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" -l color -d 'Colour names and notices' -r -f -a "auto\t'On a terminal'
+always\t'In any case'
+never\t'In no case'"
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" -l log-format -d 'Form of our own diagnostics on stderr' -r -f -a "text\t'One line each'
+json\t'One object a line'"
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" -s H -l host -d 'Engine, such as `unix:///run/docker.sock` [default: as docker finds it]' -r
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" -s c -l context -d 'Docker context to use, instead of `DOCKER_HOST` and the current one' -r
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" -l config -d 'Docker\'s configuration directory [default: ~/.docker]' -r -f -a "(__fish_complete_directories)"
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" -l tls -d 'Use TLS, without verifying the engine' -r -f -a "true\t''
+false\t''"
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" -l tlsverify -d 'Use TLS and verify the engine' -r -f -a "true\t''
+false\t''"
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" -l tlscacert -d 'Trust engines certified by this CA only' -r -F
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" -l tlscert -d 'Our certificate' -r -F
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" -l tlskey -d 'Our key' -r -F
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" -l no-reconnect -d 'Exit with code 3 when the stream is lost, instead of going on when it is back'
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" -s v -l verbose -d 'Say more on stderr; `-vv` still more'
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" -s q -l quiet -d 'No notices and no status line'
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand help; and not __fish_seen_subcommand_from watch events help" -f -a "watch" -d 'Follow the logs of every matching container, including those that start later'
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand help; and not __fish_seen_subcommand_from watch events help" -f -a "events" -d 'Print the engine\'s events, without gaps'
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand help; and not __fish_seen_subcommand_from watch events help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

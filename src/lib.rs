@@ -32,8 +32,9 @@
 //!
 //! # A start, from event to new tail
 //!
-//! `engine/feed.rs` subscribes, then lists, and reads the event stream without ever waiting. `engine/discover.rs` turns
-//! listings and events into changes, whatever their order. `engine/watch.rs` asks the selector and `engine/tails.rs` the
+//! `engine/subscription.rs` keeps the event stream open for all verbs and passes each event once; they wait in
+//! `engine/inbox.rs`, so the socket is read without ever waiting. `engine/feed.rs` subscribes, then lists, and lists again
+//! when events may be missing. `engine/discover.rs` turns listings and events into changes, whatever their order. `engine/watch.rs` asks the selector and `engine/tails.rs` the
 //! route, and the reader opens the file, or waits in its folder for the engine to make it; where there is none,
 //! `engine/stream.rs` reads over the API. A `die` closes nothing: the log is read to its end first.
 //!
@@ -49,7 +50,8 @@
 //! - A container's lines keep its order, and each comes once, from whichever route: every route ends in a position that
 //!   any route can go on from.
 //! - What is known to be lost is told as a [`batch::Gap`].
-//! - The queue is bounded by bytes. Events are dropped when nobody takes them, and a listing makes up for it.
+//! - The queue is bounded by bytes. Events are dropped when nobody takes them, and a listing makes up for it; where the
+//!   events themselves are wanted, the stream is closed meanwhile and asked for again from there.
 //! - The trouble of one container ends no other's tail.
 //! - Container output, names, labels and errors of the engine are hostile: what reaches a terminal was made safe.
 //! - `discover`, `partial`, `backoff`, the stream decoder, and the pool's `roster`, `breaker`, `health` and `bucket` are given

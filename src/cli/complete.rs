@@ -10,7 +10,8 @@ use super::OwnDocker;
 use super::explain::escaped;
 use crate::container::{Container, short};
 use crate::docker::{Environment, Flags, endpoint};
-use crate::selector::KEYS;
+use crate::metrics::events::ACTIONS;
+use crate::selector::{KEYS, Key};
 use clap::{Arg, ArgAction, Command, FromArgMatches, ValueHint};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -224,6 +225,7 @@ impl<'a> Typed<'a> {
             ("PROJECT", _) => only(counted(&ask(Want::Containers).containers, Container::project)),
             ("SERVICE", _) => only(counted(&self.of_project(ask(Want::Containers)), Container::service)),
             ("CONTEXT", _) => only(contexts(flags)),
+            ("KEY=VALUE", _) if self.command.get_name() == "events" => event_filter(current, ask),
             ("KEY=VALUE", _) => filter(current, ask),
             (_, ValueHint::FilePath | ValueHint::AnyPath) => Answer::nothing(Then::Files),
             (_, ValueHint::DirPath) => Answer::nothing(Then::Directories),
@@ -252,15 +254,9 @@ fn takes_value(flag: &Arg) -> bool {
     flag.get_action().takes_values() && !flag.is_require_equals_set()
 }
 
-/// `docker ps` filters: first the key with its `=`, then what can stand behind it.
+/// `docker ps` filters.
 fn filter(current: &str, ask: Ask<'_>) -> Answer {
-    let Some((key, value)) = current.split_once('=') else {
-        let keys = KEYS.iter().map(|key| Candidate::told(&format!("{}=", key.name), key.help.to_owned()));
-        return Answer::of(keys.collect(), Then::GoOn).beginning_with(current);
-    };
-    let fixed = KEYS.iter().find(|known| known.name == key).map_or(&[][..], |known| known.values);
-    let values = match key {
-        _ if !fixed.is_empty() => fixed.iter().map(|value| Candidate::told(value, String::new())).collect(),
+    pair(current, KEYS, |key, value| match key {
         "name" => named(&ask(Want::Containers).containers, |container| container.name.as_str()),
         "id" => named(&ask(Want::Containers).containers, |container| short(&container.id)),
         "label" => labels(&ask(Want::Containers).containers, value),
@@ -268,6 +264,37 @@ fn filter(current: &str, ask: Ask<'_>) -> Answer {
         "network" => plain(ask(Want::Networks).networks),
         "volume" => plain(ask(Want::Volumes).volumes),
         _ => Vec::new(),
+    })
+}
+
+/// `docker events` filters.
+fn event_filter(current: &str, ask: Ask<'_>) -> Answer {
+    pair(current, super::events::KEYS, |key, value| match key {
+        "event" => happenings().map(|word| Candidate::told(word, String::new())).collect(),
+        "container" => named(&ask(Want::Containers).containers, |container| container.name.as_str()),
+        "image" => counted(&ask(Want::Containers).containers, |container| Some(&container.image)),
+        "label" => labels(&ask(Want::Containers).containers, value),
+        "network" => plain(ask(Want::Networks).networks),
+        "volume" => plain(ask(Want::Volumes).volumes),
+        _ => Vec::new(),
+    })
+}
+
+/// What can happen, and the two outcomes of a health check, which one waits for.
+fn happenings() -> impl Iterator<Item = &'static str> {
+    ACTIONS.into_iter().chain(["health_status: healthy", "health_status: unhealthy"])
+}
+
+/// First the key with its `=`, then what can stand behind it.
+fn pair(current: &str, keys: &[Key], values: impl FnOnce(&str, &str) -> Vec<Candidate>) -> Answer {
+    let Some((key, value)) = current.split_once('=') else {
+        let keys = keys.iter().map(|key| Candidate::told(&format!("{}=", key.name), key.help.to_owned()));
+        return Answer::of(keys.collect(), Then::GoOn).beginning_with(current);
+    };
+    let fixed = keys.iter().find(|known| known.name == key).map_or(&[][..], |known| known.values);
+    let values = match fixed {
+        [] => values(key, value),
+        fixed => fixed.iter().map(|value| Candidate::told(value, String::new())).collect(),
     };
     let words = values.into_iter().map(|value| Candidate { word: format!("{key}={}", value.word), ..value });
     Answer::of(words.collect(), Then::Only).beginning_with(current)
@@ -448,6 +475,17 @@ mod tests {
             ("watch -f status=r", "status=running\nstatus=restarting\nstatus=removing\n:4\n".into()),
             ("watch --filter health=un", "health=unhealthy\n:4\n".into()),
             ("watch -f nonsense=", ":4\n".into()),
+            ("ev", "events\tPrint the engine's events, without gaps\n:4\n".into()),
+            ("events -f ty", "type=\tType of object\n:6\n".into()),
+            ("events -f type=v", "type=volume\n:4\n".into()),
+            ("events -f scope=", "scope=local\nscope=swarm\n:4\n".into()),
+            ("events -f event=oo", "event=oom\n:4\n".into()),
+            (
+                "events -f event=health",
+                "event=health_status\nevent=health_status: healthy\nevent=health_status: unhealthy\n:4\n".into(),
+            ),
+            ("events -f status=", ":4\n".into()),
+            ("events ", ":4\n".into()),
         ] {
             assert_eq!(as_plugin(line, unasked), expected, "{line:?}");
         }
@@ -471,6 +509,11 @@ mod tests {
             ("watch -f label=tier=", "label=tier=front\n:4\n"),
             ("watch -f network=", "network=bridge\nnetwork=shop_default\n:4\n"),
             ("watch --filter=volume=d", "volume=data\n:4\n"),
+            ("events -f container=w", "container=web-1\tnginx:1\ncontainer=web-2\tnginx:1, exited\n:4\n"),
+            ("events -f image=", "image=nginx:1\t3 containers\n:4\n"),
+            ("events -f label=tier=", "label=tier=front\n:4\n"),
+            ("events -f network=s", "network=shop_default\n:4\n"),
+            ("events -f volume=", "volume=data\n:4\n"),
         ] {
             check(line, expected);
         }

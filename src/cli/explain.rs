@@ -40,6 +40,8 @@ pub(super) fn failed(error: &engine::Error, format: LogFormat) -> ExitCode {
             Kind::Failed => Exit::Failed,
         },
         engine::Error::State(state::Error::BadName { .. }) => Exit::Usage,
+        engine::Error::Away { .. } => Exit::Unreachable,
+        engine::Error::TooFew { .. } => Exit::Unmet,
         _ => Exit::Failed,
     };
     fail(error, advice(error), exit, format)
@@ -101,7 +103,8 @@ fn advice(error: &engine::Error) -> Option<&'static str> {
             _ => None,
         },
         engine::Error::OutputInUse { .. } => Some("end that process, or write to another file"),
-        engine::Error::Output(_) | engine::Error::Start(_) => None,
+        engine::Error::Away { .. } => Some("is the engine running? `docker info` tells"),
+        engine::Error::Output(_) | engine::Error::Start(_) | engine::Error::TooFew { .. } => None,
     }
 }
 

@@ -5,6 +5,7 @@
 //! come from it.
 
 pub mod complete;
+pub mod events;
 pub mod explain;
 pub mod generate;
 pub mod plugin;
@@ -46,6 +47,7 @@ struct Cli {
 #[derive(Clone, Debug, Subcommand)]
 enum Verb {
     Watch(Box<watch::Watch>),
+    Events(events::Events),
     Pool(pool::Pool),
 }
 
@@ -313,28 +315,35 @@ fn run(docker: DockerFlags, as_plugin: bool, cli: Cli) -> ExitCode {
         Err(message) => return refuse(&usage(message)),
     }
     match cli.verb {
-        Verb::Watch(watch) => watch::run(docker, as_plugin, *watch, &cli.common),
-        Verb::Pool(pool) => pool::run(docker, as_plugin, pool, &cli.common),
+        Verb::Watch(watch) => watch::run(&docker, as_plugin, *watch, &cli.common),
+        Verb::Events(events) => events::run(&docker, as_plugin, events, &cli.common),
+        Verb::Pool(pool) => pool::run(&docker, as_plugin, pool, &cli.common),
     }
 }
 
-/// The engine that is meant, or the code to leave with.
-fn endpoint(docker: &DockerFlags, format: LogFormat) -> Result<Endpoint, ExitCode> {
-    let endpoint = Endpoint::resolve(&docker.endpoint, &Environment::of_process())
-        .map_err(|error| explain::failed(&error.into(), format))?;
+/// Starts to listen for the order to stop, finds the engine and has the verb do its work.
+fn carry_out(
+    docker: &DockerFlags,
+    as_plugin: bool,
+    common: &Common,
+    work: impl FnOnce(Endpoint, &CancellationToken) -> Result<ExitCode, engine::Error>,
+) -> ExitCode {
+    let format = common.log_format;
+    let stop = CancellationToken::new();
+    let socket = std::env::var_os(stop::SOCKET).filter(|_| as_plugin);
+    if let Err(error) = stop::listen(stop.clone(), socket.as_deref()) {
+        return explain::fail(&Deaf(error), None, Exit::Failed, format);
+    }
+    let endpoint = match Endpoint::resolve(&docker.endpoint, &Environment::of_process()) {
+        Ok(endpoint) => endpoint,
+        Err(error) => return explain::failed(&error.into(), format),
+    };
     for warning in &endpoint.warnings {
         tracing::warn!("{}", explain::escaped(warning));
     }
-    Ok(endpoint)
-}
-
-/// Listens for the order to stop from here on; else the code to leave with.
-fn listen(as_plugin: bool, format: LogFormat) -> Result<CancellationToken, ExitCode> {
-    let stop = CancellationToken::new();
-    let socket = std::env::var_os(stop::SOCKET).filter(|_| as_plugin);
-    match stop::listen(stop.clone(), socket.as_deref()) {
-        Ok(()) => Ok(stop),
-        Err(error) => Err(explain::fail(&Deaf(error), None, Exit::Failed, format)),
+    match work(endpoint, &stop) {
+        Ok(exit) => exit,
+        Err(error) => explain::failed(&error, format),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::explain::{self, Exit};
 use super::plugin::DockerFlags;
-use super::{Common, endpoint, listen, one_of, refuse, usage};
+use super::{Common, LogFormat, carry_out, one_of, refuse, usage};
 use crate::config::Config;
 use crate::docker::Kind;
 use crate::engine;
@@ -84,33 +84,35 @@ impl Pool {
     }
 }
 
-/// Reads the last of the words and answers.
-pub(super) fn run(docker: DockerFlags, as_plugin: bool, pool: Pool, common: &Common) -> ExitCode {
+/// Reads the last of the words and hands over to the engine.
+pub(super) fn run(docker: &DockerFlags, as_plugin: bool, pool: Pool, common: &Common) -> ExitCode {
     let config = match common.config(|_| {}) {
         Ok(config) => config,
         Err(message) => return refuse(&usage(message)),
     };
     let options = pool.options(common, config);
-    let (is_check, format) = (options.is_check, common.log_format);
-    let endpoint = match endpoint(&docker, format) {
-        Ok(endpoint) => endpoint,
-        Err(exit) => return exit,
+    let is_check = options.is_check;
+    carry_out(docker, as_plugin, common, |endpoint, stop| {
+        Ok(told(engine::pool::pool(endpoint, options, stop)?, is_check, common.log_format))
+    })
+}
+
+/// What the outcome is worth in words and as a code.
+fn told(outcome: Outcome, is_check: bool, format: LogFormat) -> ExitCode {
+    let ill = |how, words| {
+        let exit = if is_check { Exit::Unmet } else { Exit::Unreachable };
+        explain::fail(&Ill(how, words), None, exit, format)
     };
-    let stop = match listen(as_plugin, format) {
-        Ok(stop) => stop,
-        Err(exit) => return exit,
-    };
-    match engine::pool::pool(endpoint, options, &stop) {
-        Ok(Outcome::Healthy) => Exit::Done.into(),
-        Ok(Outcome::Degraded(words)) if is_check => explain::fail(&Ill("degraded", words), None, Exit::Unmet, format),
-        Ok(Outcome::Unhealthy(words)) if is_check => explain::fail(&Ill("unhealthy", words), None, Exit::Unmet, format),
-        Ok(Outcome::Unreachable(error)) if is_check && error.kind() == Kind::Unreachable => {
-            explain::fail(&Ill("unhealthy", error.in_full()), None, Exit::Unmet, format)
+    match outcome {
+        Outcome::Healthy => Exit::Done.into(),
+        Outcome::Degraded(words) if is_check => ill("degraded", words),
+        // The report says it.
+        Outcome::Degraded(_) => Exit::Done.into(),
+        Outcome::Unhealthy(words) => ill("unhealthy", words),
+        Outcome::Unreachable(error) if is_check && error.kind() == Kind::Unreachable => {
+            ill("unhealthy", error.in_full())
         }
-        Ok(Outcome::Degraded(_)) => Exit::Done.into(),
-        Ok(Outcome::Unhealthy(words)) => explain::fail(&Ill("unhealthy", words), None, Exit::Unreachable, format),
-        Ok(Outcome::Unreachable(error)) => explain::failed(&error.into(), format),
-        Err(error) => explain::failed(&error, format),
+        Outcome::Unreachable(error) => explain::failed(&error.into(), format),
     }
 }
 

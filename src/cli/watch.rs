@@ -1,14 +1,15 @@
 //! The words of `watch`, turned into [`Options`].
 
-use super::explain::{self, Exit};
+use super::explain::Exit;
 use super::plugin::DockerFlags;
-use super::{Common, endpoint, listen, one_of, refuse, state, usage, when};
+use super::{Common, carry_out, one_of, refuse, state, usage, when};
 use crate::batch::Stream;
 use crate::config::value::{self, PLACES, SIZES};
 use crate::config::{self, Config, Layers, Source};
 use crate::engine;
 use crate::engine::resume::Resume;
 use crate::engine::watch::Options;
+use crate::metrics::Metrics;
 use crate::output::{Ansi, Format, Settings};
 use crate::selector::{self, Filter, Glob, Pattern, Selector};
 use crate::time::Timestamp;
@@ -234,10 +235,12 @@ impl Watch {
             max_line_size: config.watch.max_line_size,
             metadata_cache_ttl: config.watch.metadata_cache_ttl,
             resume: self.resume(&config)?,
+            metrics: Metrics::new().map_err(|error| error.to_string())?,
             listen: config.listen,
             dry_run: self.dry_run,
             output: self.settings(common),
             docker: config.docker,
+            events: config.events,
             selector: Selector {
                 names: self.containers,
                 exclude: self.exclude_container,
@@ -339,21 +342,13 @@ fn size(text: &str) -> Result<usize, String> {
     value::size(text).ok_or_else(|| format!("expected bytes: {SIZES}"))
 }
 
-/// Reads the last of the words, starts to listen for the order to stop, and hands over to the engine.
-pub(super) fn run(docker: DockerFlags, as_plugin: bool, watch: Watch, common: &Common) -> ExitCode {
-    let format = common.log_format;
-    let options = match watch.options(common) {
-        Ok(options) => options,
-        Err(message) => return refuse(&usage(message)),
-    };
-    let started = listen(as_plugin, format).and_then(|stop| Ok((stop, endpoint(&docker, format)?)));
-    let (stop, endpoint) = match started {
-        Ok(started) => started,
-        Err(exit) => return exit,
-    };
-    match engine::watch::watch(endpoint, options, &stop) {
-        Ok(()) => Exit::Done.into(),
-        Err(error) => explain::failed(&error, format),
+/// Reads the last of the words and hands over to the engine.
+pub(super) fn run(docker: &DockerFlags, as_plugin: bool, watch: Watch, common: &Common) -> ExitCode {
+    match watch.options(common) {
+        Ok(options) => carry_out(docker, as_plugin, common, |endpoint, stop| {
+            engine::watch::watch(endpoint, options, stop).map(|()| Exit::Done.into())
+        }),
+        Err(message) => refuse(&usage(message)),
     }
 }
 
@@ -393,10 +388,12 @@ mod tests {
             resume,
             docker,
             metadata_cache_ttl,
+            metrics: _,
             listen,
+            events,
         } = options("--color never");
         assert_eq!((resume, listen, metadata_cache_ttl), (None, None, Duration::from_secs(300)));
-        assert_eq!(docker, config::Docker::default());
+        assert_eq!((docker, events), (config::Docker::default(), config::Events::default()));
         assert!(selector.names.is_empty() && selector.filters.is_empty() && selector.exclude.is_empty());
         assert_eq!((all, since, until, tail, follow, dry_run), (false, None, None, Some(10), true, false));
         assert_eq!((source, interval, max_line_size), (Source::Auto, Duration::from_secs(30), 1_048_576));
@@ -466,7 +463,7 @@ mod tests {
     fn a_flag_goes_before_the_configuration_and_its_absence_does_not() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file.yaml");
-        let text = "watch: {source: poll, poll_interval: 7s, max_line_size: 2KiB}\nstate: {path: /f}\n";
+        let text = "watch: {source: poll, poll_interval: 7s, max_line_size: 2KiB}\nstate: {path: /f}\nmetrics: {listen: 'h:1'}\n";
         std::fs::write(&file, text).unwrap();
         let named = |line: &str| options(&format!("--config-file {} {line}", file.display()));
         let told = |options: &Options| {
@@ -477,8 +474,11 @@ mod tests {
         let flags = "--resume --source rotate --rotate-interval 9s --max-line-size 5 --state /g";
         assert_eq!(told(&named(flags)), (Source::Rotate, 9, 5, Some("/g".into())));
         assert_eq!(told(&named("--poll-interval 1s")), (Source::Poll, 1, 2048, None));
-        assert_eq!(named("").listen, None);
-        assert_eq!(named("--listen [::1]:80").listen.as_deref(), Some("[::1]:80"));
+        let listen = |line: &str| named(line).listen;
+        assert_eq!(
+            [listen(""), listen("--listen=[::1]:80"), listen("--listen=")],
+            [Some("h:1".into()), Some("[::1]:80".into()), None]
+        );
         assert_eq!(told(&named("--source auto")), (Source::Auto, 30, 2048, None));
     }
 

@@ -159,6 +159,11 @@ impl EventStream {
         EventStream { body: Body { body: Some((body, place)), wire }, lines: Splitter::default() }
     }
 
+    /// Ends it, and gives its place to whoever comes next.
+    pub fn close(&mut self) {
+        self.body.body = None;
+    }
+
     /// The next event; `None` at the end. After [`Error::Protocol`] it goes on, any other error is the last item.
     /// Nothing is lost when the future is dropped.
     pub async fn next(&mut self) -> Option<Result<Event, Error>> {

@@ -1,20 +1,16 @@
 //! Which containers there are: listings and events in, changes out.
 //!
-//! A state machine without clock or socket. Events may come twice (once from the engine's history, once live), late, or
-//! not at all while the connection was down; a listing corrects whatever is left. So every step asks what the container
-//! is now and tells only what differs from what was known.
+//! A state machine without clock or socket. Events come once each (`subscription` sees to that), but late, or not at all
+//! while the connection was down; a listing corrects whatever is left. So every step asks what the container is now and
+//! tells only what differs from what was known.
 
 use crate::batch::Lifecycle;
 use crate::container::Container;
 use crate::docker::Event;
-use crate::docker::events::Key as EventKey;
 use crate::time::Timestamp;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-/// Events remembered to tell a repeat: the engine's own history has 256.
-const REMEMBERED: usize = 1024;
 
 /// The engine tells of a death before its listings do (moby `daemon/monitor.go`: the event, then clearing up, then the
 /// snapshot that listings are made from). Within this time of a death, that a container runs is told by its start alone.
@@ -47,8 +43,6 @@ pub(super) struct Discovery {
     has_listed: bool,
     /// Of those that do not run.
     deaths: HashMap<String, Death>,
-    seen: HashSet<EventKey>,
-    order: VecDeque<EventKey>,
 }
 
 /// The last end of a run that is known of.
@@ -126,13 +120,10 @@ impl Discovery {
         changes
     }
 
-    /// Applies an event that came just now. A repeat changes nothing.
+    /// Applies an event that came just now.
     pub(super) fn event(&mut self, event: &Event, now: Instant) -> Vec<Change> {
         let mut changes = Vec::new();
         let Some(mut container) = event.container() else { return changes };
-        if !self.is_first(event.key()) {
-            return changes;
-        }
         if let Some(known) = self.known.get(&event.id) {
             // Only these two change in a container's life as far as events tell.
             let Container { name, state, .. } = container;
@@ -201,19 +192,6 @@ impl Discovery {
             }
             changes.push(Change::Gone(id.to_owned()));
         }
-    }
-
-    fn is_first(&mut self, key: EventKey) -> bool {
-        if !self.seen.insert(key.clone()) {
-            return false;
-        }
-        self.order.push_back(key);
-        if self.order.len() > REMEMBERED
-            && let Some(oldest) = self.order.pop_front()
-        {
-            self.seen.remove(&oldest);
-        }
-        true
     }
 }
 
@@ -310,20 +288,6 @@ mod tests {
                 (9, "start", &[], "altered web running, up a, (start)"),
                 (10, "die", &[("exitCode", "1")], "altered web exited, down a Some(1) true"),
                 (11, "restart", &[], "(restart)"),
-            ],
-        );
-    }
-
-    #[test]
-    fn an_event_that_comes_twice_changes_nothing_the_second_time() {
-        check(
-            &mut Discovery::default(),
-            &[
-                (1, "create", &[], "found web created, (create)"),
-                (1, "create", &[], ""),
-                (2, "start", &[], "altered web running, up a, (start)"),
-                (1, "create", &[], ""),
-                (2, "start", &[], ""),
             ],
         );
     }

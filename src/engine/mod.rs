@@ -1,6 +1,7 @@
 //! The engine: connects the rooms and answers the verbs. The only room that spawns tasks and threads.
 //!
-//! `watch` decides who is followed: `feed` keeps the event stream open, `discover` tells what follows from it. `tails` has
+//! `subscription` keeps the event stream open and passes each event once, `inbox` is where they wait. `events` prints them.
+//! `watch` decides who is followed: `feed` adds listings to events, `discover` tells what follows from both. `tails` has
 //! them read: `route` says how, `stream` does it over the API, request after request (`course`, `silence`). `deliver`
 //! carries what was read to the output, `keep` remembers how far it got, and `resume` is where the next run begins.
 //!
@@ -10,7 +11,9 @@ mod course;
 mod deliver;
 mod discover;
 mod dry_run;
+pub mod events;
 mod feed;
+mod inbox;
 mod keep;
 mod metadata;
 pub mod pool;
@@ -18,13 +21,16 @@ pub mod resume;
 mod route;
 mod silence;
 mod stream;
+mod subscription;
 mod tails;
 pub mod watch;
 
 use crate::docker::{self, Docker, Endpoint};
+use crate::time::Timestamp;
 use crate::{output, serve, state};
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
 /// Why a verb failed.
@@ -48,6 +54,22 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// Fewer events came than were waited for.
+    #[error("{came} of {wanted} events came{}", within(*.span))]
+    TooFew {
+        /// So many were written.
+        came: u64,
+        /// So many were to come.
+        wanted: u64,
+        /// How long they were waited for, if that was limited.
+        span: Option<Duration>,
+    },
+    /// The event stream was lost and not there again when the time came up to which events were wanted.
+    #[error("the event stream was not back by {until}: events may be missing")]
+    Away {
+        /// That time.
+        until: Timestamp,
+    },
     /// The operating system refused what the program itself needs: a thread, a descriptor.
     #[error("cannot start")]
     Start(#[from] io::Error),
@@ -65,6 +87,10 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+}
+
+fn within(span: Option<Duration>) -> String {
+    span.map(|span| format!(" within {span:?}")).unwrap_or_default()
 }
 
 /// Runs a verb on a runtime of one thread: what takes time has threads of its own.

@@ -5,7 +5,7 @@
 
 use super::deliver::Deliver;
 use super::discover::{Change, Discovery, Run};
-use super::feed::{Feed, News};
+use super::feed::{Feed, News, Terms};
 use super::metadata::Metadata;
 use super::resume::{Last, Positions, Resume};
 use super::route::Routes;
@@ -70,9 +70,13 @@ pub struct Options {
     pub output: Settings,
     /// How the engine is spoken to.
     pub docker: config::Docker,
+    /// How the engine's events are listened to, or that they are not.
+    pub events: config::Events,
     /// How long what was asked about a container is believed.
     pub metadata_cache_ttl: Duration,
-    /// Where metrics and health are served, as `host:port`.
+    /// What is counted, ...
+    pub metrics: Metrics,
+    /// ... and where that and our health are served, as `host:port`.
     pub listen: Option<String>,
 }
 
@@ -113,7 +117,7 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
         Some(place) => Some(Server::bind(place).await?),
         None => None,
     };
-    let metrics = Metrics::new().map_err(io::Error::other)?;
+    let metrics = options.metrics.clone();
     let docker = Docker::connect_with(endpoint, &options.docker, metrics.pool.clone()).await?;
     let engine = docker.info().await?;
     let routes = Routes::new(&docker, &engine, options.source);
@@ -123,7 +127,13 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
     }
     let resume = options.resume.as_ref().filter(|_| !options.dry_run);
     let mut last = resume.map(|resume| Last::open(resume, &engine.id)).transpose()?;
-    let (feed, listing) = Feed::open(docker.clone(), options.selector.remote(), engine.time).await?;
+    let terms = Terms {
+        remote: options.selector.remote(),
+        config: options.events.clone(),
+        count: metrics.events.clone(),
+        is_each_wanted: options.output.lifecycle,
+    };
+    let (feed, listing) = Feed::open(docker.clone(), terms, engine.time).await?;
     let mut notices = Vec::new();
     if let News::Listing(containers, at, _) = &listing {
         let selector = &mut options.selector;
@@ -309,15 +319,20 @@ impl Watch {
                 },
                 Some(()) = self.tails.next_ended() => {}
                 Some(Ok(answer)) = self.questions.join_next() => self.hear(answer),
-                Some(asked) = self.counts.recv() => self.count(asked, news.as_ref().map_or(0, Receiver::len)),
+                Some(asked) = self.counts.recv() => self.count(asked),
             }
         }
         self.stop().await
     }
 
     /// Brings up to date what is counted only when somebody asks; the reader thread does the last of it.
-    fn count(&self, asked: oneshot::Sender<()>, queued: usize) {
-        self.board.update(|health| health.events.queued = queued as u64);
+    fn count(&self, asked: oneshot::Sender<()>) {
+        let told = self.metrics.events.health();
+        self.board.update(|health| {
+            let events = &mut health.events;
+            (events.queued, events.processed, events.errors) = (told.queued, told.processed, told.errors);
+            (events.dropped, events.reconnects) = (told.dropped, told.reconnects);
+        });
         self.metrics.logs.monitor(self.tails.by_route());
         let logs = self.metrics.logs.clone();
         self.tails.measure(move |bytes| {
@@ -376,14 +391,22 @@ impl Watch {
                 }
                 return;
             }
+            News::Back(continuity) => return self.tails.tell(format!("{continuity}; the containers are listed anew")),
+            // What a line may have told a listing tells.
+            News::Nonsense(_) | News::Forgotten(_) => return,
         };
         self.make(changes);
+        // Answers and reports have their own course.
         self.tails.follows(None);
     }
 
     /// What is told of our health, and what is believed of a container, changes with the news.
     fn note(&mut self, news: &News) {
         let now = Timestamp::now();
+        self.tails.follows(match news {
+            News::Event(event) => Some(event.time),
+            _ => None,
+        });
         match news {
             News::Listing(containers, ..) => {
                 if self.options.output.metadata {
@@ -394,25 +417,22 @@ impl Watch {
                     health.docker = Status::Healthy;
                     let events = &mut health.events;
                     if events.connected.is_none() && !self.is_first {
-                        events.reconnects += 1;
                         events.last_reconnect = Some(now);
                     }
                     events.connected.get_or_insert(now);
                 });
             }
             News::Event(event) => {
-                self.tails.follows(Some(event.time));
                 self.metadata.forget(&event.id);
                 self.board.update(|health| {
-                    health.events.processed += 1;
                     health.events.last_event = health.events.last_event.max(Some(event.time));
                 });
             }
             News::Lost(_) => self.board.update(|health| {
                 health.docker = Status::Unhealthy;
-                health.events.errors += 1;
                 health.events.connected = None;
             }),
+            News::Back(_) | News::Nonsense(_) | News::Forgotten(_) => {}
         }
     }
 

@@ -3,21 +3,25 @@
 //! In: what the rooms count as they work. Out: numbers. No count is kept of a single container, and no label carries an ID
 //! or a name: they come and go, and the series stay bounded.
 
+pub mod events;
 mod logs;
 mod pool;
 
+pub use events::Events;
 pub use logs::Logs;
 pub use pool::Pool;
 
 use prometheus::{IntGauge, Opts, Registry};
 
 /// Everything that is counted, and where it is served from. Rooms are handed a clone of the part that is theirs.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Metrics {
     /// All series.
     pub registry: Registry,
     /// Of the connection pool.
     pub pool: Pool,
+    /// Of the engine's events.
+    pub events: Events,
     /// Of logs.
     pub logs: Logs,
 }
@@ -30,6 +34,11 @@ impl Metrics {
         let build = IntGauge::with_opts(build.const_label("version", env!("CARGO_PKG_VERSION")))?;
         build.set(1);
         registry.register(Box::new(build))?;
-        Ok(Metrics { pool: Pool::new(&registry)?, logs: Logs::new(&registry)?, registry })
+        Ok(Metrics {
+            pool: Pool::new(&registry)?,
+            events: Events::new(&registry)?,
+            logs: Logs::new(&registry)?,
+            registry,
+        })
     }
 }

@@ -14,9 +14,10 @@ const SECONDS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 const LIVES: [f64; 9] = [0.1, 1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0];
 
 /// Clones count into the same series; that of [`Pool::default`] counts nothing.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Pool(Option<Arc<Series>>);
 
+#[derive(Debug)]
 struct Series {
     active: IntGauge,
     total: IntGauge,

@@ -1,10 +1,11 @@
 //! Output: lines, notices and reports in the forms a user asked for.
 //!
 //! [`Printer`] takes items in order and writes them: `text` and `json` are the forms, `stamp` the times in them, `color`
-//! and `terminal` what a terminal needs, `sink` where it all goes. `progress` and `status` tell on stderr how far a long work
-//! is; `plan` and `pool` are reports. Only this room writes to stdout.
+//! and `terminal` what a terminal needs, `sink` where it all goes. [`Events`] does the same for events. `progress` and
+//! `status` tell on stderr how far a long work is; `plan` and `pool` are reports. Only this room writes to stdout.
 
 mod color;
+mod event;
 mod json;
 mod plan;
 mod pool;
@@ -16,6 +17,7 @@ mod status;
 mod terminal;
 mod text;
 
+pub use event::{Events, Happened};
 pub use plan::{Planned, plan};
 pub use pool::{PoolCheck, PoolClient, PoolEngine, PoolLoad, PoolReport, PoolSize, PoolStatus, Spread, pool};
 pub use printer::Printer;

@@ -337,6 +337,16 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_never_ends_its_request_is_cut_off() {
+        let asked = async |address: SocketAddr| {
+            let begun = std::time::Instant::now();
+            let answer = exchange(address, "GET /metrics HTTP/1.1\r\nA: ").await;
+            (answer.starts_with("HTTP/1.1 200"), begun.elapsed() < WHOLE)
+        };
+        assert_eq!(in_runtime(serving(Board::default(), asked)), (false, true));
+    }
+
+    #[test]
     fn a_count_that_does_not_come_keeps_no_answer_back() {
         let asked = async {
             let (counts, _kept) = mpsc::channel(1);

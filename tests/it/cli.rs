@@ -64,6 +64,8 @@ fn help_reads_as_it_was_last_approved() {
         ("watch --help", "watch-help.txt"),
         ("logwatch -h", "plugin-h.txt"),
         ("logwatch watch -h", "plugin-watch-h.txt"),
+        ("events -h", "events-h.txt"),
+        ("events --help", "events-help.txt"),
     ] {
         let output = run(line);
         assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]), "{line}");
@@ -73,12 +75,16 @@ fn help_reads_as_it_was_last_approved() {
 
 #[test]
 fn short_help_fits_a_screen_and_long_help_ends_with_three_examples() {
-    for line in ["-h", "watch -h", "logwatch -h", "logwatch watch -h"] {
+    for line in ["-h", "watch -h", "logwatch -h", "logwatch watch -h", "events -h"] {
         let help = String::from_utf8(run(line).stdout).unwrap();
         let widest = help.lines().map(|line| line.chars().count()).max().unwrap();
         assert!(help.lines().count() <= 48 && widest <= 100, "{line}: {} x {widest}", help.lines().count());
     }
-    for (line, prompt) in [("--help", "$ docker-logwatch "), ("logwatch watch --help", "$ docker logwatch watch")] {
+    for (line, prompt) in [
+        ("--help", "$ docker-logwatch "),
+        ("logwatch watch --help", "$ docker logwatch watch"),
+        ("logwatch events --help", "$ docker logwatch events"),
+    ] {
         let help = String::from_utf8(run(line).stdout).unwrap();
         let (_, examples) = help.split_once("\nExamples:\n").unwrap();
         assert_eq!(examples.lines().filter(|line| line.trim().starts_with(prompt)).count(), 3, "{line}");
@@ -87,11 +93,12 @@ fn short_help_fits_a_screen_and_long_help_ends_with_three_examples() {
 
 #[test]
 fn every_example_of_the_help_is_understood() {
-    for line in ["logwatch --help", "logwatch watch --help"] {
+    for line in ["logwatch --help", "logwatch watch --help", "logwatch events --help"] {
         let help = String::from_utf8(run(line).stdout).unwrap();
-        for example in help.lines().filter_map(|line| line.trim().strip_prefix("$ docker logwatch watch")) {
+        for example in help.lines().filter_map(|line| line.trim().strip_prefix("$ docker logwatch ")) {
             // `--help` behind it keeps the engine out; a flag not understood before it would be exit 2.
-            let line = format!("{BINARY} logwatch watch {example} --help");
+            let example = example.trim_end_matches(" |").split(" | ").next().unwrap();
+            let line = format!("{BINARY} logwatch {example} --help");
             let output = quiet("sh").args(["-c", &line]).output().unwrap();
             assert_eq!(output.status.code(), Some(0), "{line}");
         }

@@ -201,7 +201,7 @@ fn the_cron_lines_run_what_there_is_as_root() {
     for job in jobs {
         let fields: Vec<&str> = job.split_whitespace().collect();
         let is_time = |field: &&str| field.bytes().all(|byte| byte.is_ascii_digit() || b"*/,-".contains(&byte));
-        assert!(fields[..5].iter().all(|field| is_time(&field)), "{job}");
+        assert!(fields[..5].iter().all(is_time), "{job}");
         assert_eq!((fields[5], fields[6], fields.contains(&"--check")), ("root", "docker-logwatch", true), "{job}");
     }
     // A file in cron.d must end its last line, and be named without a dot.

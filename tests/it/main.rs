@@ -15,6 +15,7 @@ mod content;
 mod contrib;
 mod endpoint;
 mod errors;
+mod events;
 mod faults;
 mod history;
 mod life;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use crate::support::{Engine, Fault, Numbers, PATIENCE, Proxy, eventually};
 use logwatch::config;
 use logwatch::docker::{
-    ClientReport, Docker, Endpoint, Environment, Error, EventsQuery, Flags, HEALTHY, LogsQuery, Snapshot, Spent, State,
-    Status,
+    BreakerState, ClientReport, Docker, Endpoint, Environment, Error, EventsQuery, Flags, HEALTHY, LogsQuery, Snapshot,
+    Spent, Status,
 };
 use logwatch::engine::watch::{Options, watch};
 use logwatch::metrics;
@@ -122,8 +122,11 @@ async fn the_rest_serves_while_half_of_the_connections_stall_and_those_come_back
     let rest = p99(rest.iter().map(|(_, spent, _)| spent.took).collect());
     assert!(rest <= 3 * normal, "{rest:?}, normally {normal:?}");
     assert!((4..=3 * 4).contains(&late.len()), "{late:?}");
-    let open = |snapshot: &Snapshot| snapshot.clients.iter().filter(|client| client.breaker == State::Open).count();
-    assert_eq!((open(&docker.pool()), docker.pool().healthy), (4, 4), "{:?}", docker.pool());
+    let open =
+        |snapshot: &Snapshot| snapshot.clients.iter().filter(|client| client.breaker == BreakerState::Open).count();
+    // One may have made its next connection before it closed the one that stalls, and so have got away.
+    let opened = open(&docker.pool());
+    assert!((3..=4).contains(&opened) && docker.pool().healthy == 8 - opened, "{:?}", docker.pool());
     assert_eq!(docker.pool().status(), Status::Degraded);
 
     proxy.heal();
@@ -136,7 +139,7 @@ async fn the_rest_serves_while_half_of_the_connections_stall_and_those_come_back
 }
 
 fn is_closed(client: &ClientReport) -> bool {
-    client.breaker == State::Closed
+    client.breaker == BreakerState::Closed
 }
 
 #[tokio::test]
@@ -157,8 +160,9 @@ async fn an_engine_that_was_stopped_is_asked_a_bounded_number_of_times_and_serve
     let engine = engine.await.unwrap();
     let gone = Instant::now();
     proxy.forget();
-    let is_gone = |snapshot: &Snapshot| snapshot.clients.iter().all(|client| client.breaker == State::Open);
+    let is_gone = |snapshot: &Snapshot| snapshot.clients.iter().all(|client| client.breaker == BreakerState::Open);
     until(&docker, "all breakers are open", is_gone).await;
+    assert_eq!(docker.pool().status(), Status::Unhealthy);
     tokio::time::sleep_until((gone + 10 * SECOND).into()).await;
     let attempts = proxy.connections();
     // Each caller's, and from then on a look every half second on average, with less between the first.
@@ -422,6 +426,10 @@ async fn who_stays_unhealthy_is_made_anew_and_comes_back() {
     upkeep.abort();
     assert!(sample("health_check_failures_total") >= 2.0 * 4.0);
     assert!(sample("recovery_operations_total") >= 4.0);
+    assert_eq!(
+        (sample("circuit_breaker_state{client=\"0\"}"), sample("circuit_breaker_state{client=\"1\"}")),
+        (0.0, 0.0)
+    );
     assert_eq!((sample("pool_connections_healthy"), sample("pool_connections_total")), (2.0, 2.0));
     assert!(sample("operation_latency_seconds_count{operation=\"ping\"}") >= 21.0);
     assert!(sample("connection_duration_seconds_count") >= 2.0);
@@ -496,7 +504,9 @@ fn a_watch_of_more_logs_than_there_are_places_reads_what_it_can_and_the_others_w
         },
         // One for events, two for logs.
         docker: configured(config::Pool { max_concurrent_streams: 3, ..config::Pool::default() }),
+        events: config::Events::default(),
         metadata_cache_ttl: Duration::ZERO,
+        metrics: logwatch::metrics::Metrics::new().unwrap(),
         listen: None,
     };
     let stop = CancellationToken::new();
@@ -533,7 +543,7 @@ async fn streams_wait_for_an_engine_that_is_gone_instead_of_knocking() {
     proxy.refuse();
     let error = docker.ping().await.unwrap_err();
     assert_eq!(error.to_string(), format!("cannot reach the Docker engine at {}", proxy.host()));
-    assert_eq!(docker.pool().clients[0].breaker, State::Open);
+    assert_eq!(docker.pool().clients[0].breaker, BreakerState::Open);
     let begun = Instant::now();
     let all = EventsQuery::default();
     let (late, late_events) = tokio::join!(docker.ping(), docker.events(&all));
@@ -548,7 +558,14 @@ async fn streams_wait_for_an_engine_that_is_gone_instead_of_knocking() {
     let (ping, events, ()) = tokio::join!(docker.ping(), docker.events(&all), admit);
     ping.unwrap();
     events.unwrap();
-    assert!(docker.pool().status() == Status::Healthy);
+    assert_eq!(docker.pool().status(), Status::Healthy);
+
+    proxy.refuse();
+    docker.ping().await.unwrap_err();
+    assert_eq!(docker.pool().status(), Status::Unhealthy);
+    proxy.admit();
+    docker.check().await;
+    assert_eq!(docker.pool().status(), Status::Healthy, "a check that passes shows it as well");
 }
 
 #[tokio::test]

@@ -37,12 +37,12 @@ use crate::{config, metrics};
 use super::backoff::{Backoff, Settings};
 use super::wire::Wire;
 use super::{Cause, Error};
-use breaker::Outcome;
+use breaker::{Outcome, State};
 use bucket::Limiter;
 use health::Verdict;
 use roster::{Pick, Roster};
 
-pub use breaker::State;
+pub use breaker::State as BreakerState;
 pub use health::{Check, HEALTHY};
 pub use report::{ClientReport, Snapshot, Spent, Status};
 
@@ -77,6 +77,8 @@ struct Inner {
     /// In order, each with its ticket.
     waiting: VecDeque<(u64, oneshot::Sender<Lease>)>,
     tickets: u64,
+    /// Clients whose breakers are among the metrics.
+    counted: usize,
     /// What the last look for an engine that is gone met with.
     trouble: Option<Error>,
 }
@@ -134,6 +136,7 @@ impl Pool {
             clients: HashMap::new(),
             waiting: VecDeque::new(),
             tickets: 0,
+            counted: 0,
             trouble: None,
         };
         let core = Core {
@@ -146,7 +149,7 @@ impl Pool {
             metrics,
             config,
         };
-        core.count(&core.state());
+        core.count(&mut core.state());
         Ok(Pool(Arc::new(core)))
     }
 
@@ -253,7 +256,7 @@ impl Pool {
                     state.clients.remove(&id);
                     self.0.metrics.breaker(id, None);
                 }
-                self.0.count(&state);
+                self.0.count(&mut state);
                 (state.roster.due(now), state.roster.next_due(now))
             };
             match due.is_empty() {
@@ -322,7 +325,10 @@ impl Core {
     }
 
     fn late(&self) -> Error {
-        let after = self.config.pool.request_timeout;
+        self.late_after(self.config.pool.request_timeout)
+    }
+
+    fn late_after(&self, after: Duration) -> Error {
         Error::Timeout { endpoint: self.way.http.endpoint().to_owned(), after }
     }
 
@@ -381,7 +387,7 @@ impl Core {
             if state.waiting.is_empty()
                 && let Some(lease) = self.lend(&mut state)
             {
-                self.count(&state);
+                self.count(&mut state);
                 return lease;
             }
             let ticket = state.tickets;
@@ -433,8 +439,8 @@ impl Core {
         // Before the ping: whoever makes it may stop waiting, and the next then keeps the distance all the same.
         probe.due = Instant::now() + probe.backoff.wait(fastrand::f64());
         let way = self.way.beside();
-        let answer =
-            timeout(self.config.pool.health_check_timeout, way.ping()).await.unwrap_or_else(|_| Err(self.late()));
+        let limit = self.config.pool.health_check_timeout;
+        let answer = timeout(limit, way.ping()).await.unwrap_or_else(|_| Err(self.late_after(limit)));
         let mut state = self.state();
         match answer {
             Ok(()) => {
@@ -480,12 +486,12 @@ impl Core {
             state.clients.remove(&id);
         }
         match verdict {
-            Verdict::Same => return,
+            Verdict::Same => {}
             Verdict::Fell => tracing::info!(id, "a client of the pool is unhealthy"),
             Verdict::Recovered => tracing::info!(id, "a client of the pool is healthy again"),
             Verdict::Renew => tracing::info!(id, "a client of the pool stays unhealthy and is made anew"),
         }
-        if verdict != Verdict::Fell {
+        if matches!(verdict, Verdict::Recovered | Verdict::Renew) {
             self.metrics.recovered();
         }
         self.count_breakers(&state);
@@ -495,9 +501,14 @@ impl Core {
         drop(refused);
     }
 
-    fn count(&self, state: &Inner) {
+    fn count(&self, state: &mut Inner) {
         let roster = &state.roster;
-        self.metrics.clients(roster.active(), roster.healthy(Instant::now()), roster.seats().len());
+        let size = roster.seats().len();
+        self.metrics.clients(roster.active(), roster.healthy(Instant::now()), size);
+        if state.counted != size {
+            state.counted = size;
+            self.count_breakers(state);
+        }
     }
 
     fn count_breakers(&self, state: &Inner) {

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::config;
 
 use super::breaker::{Breaker, Outcome, State};
-use super::health::{Check, Health, Verdict};
+use super::health::{Check, HEALTHY, Health, Verdict};
 
 /// What is known of one client.
 pub(super) struct Seat {
@@ -163,11 +163,11 @@ impl Roster {
                 seat.made = now;
                 seat.breaker = Breaker::new(config.circuit_breaker.clone());
             }
-            Verdict::Recovered => {
-                seat.breaker.half_open();
-                self.lost = 0;
-            }
-            Verdict::Same | Verdict::Fell => {}
+            Verdict::Same | Verdict::Fell | Verdict::Recovered => {}
+        }
+        if seat.health.score >= HEALTHY {
+            seat.breaker.half_open();
+            self.lost = 0;
         }
         verdict
     }
@@ -463,6 +463,8 @@ mod tests {
                 (6, "call", "0 | 0* 1! 2!"),
                 (6, "call", "full | 0* 1! 2!"),
                 (63, "call", "2 | 0* 1! 2*?"),
+                // A check that passes shows it as well.
+                (63, "well 1", "Same | 0* 1? 2*?"),
             ],
         );
     }

@@ -1,0 +1,270 @@
+//! Events as docker prints them, one a line.
+//!
+//! In: events. Out: the line of `docker events`, or the object of `docker events --format '{{json .}}'`, byte for byte
+//! (docker/cli `cli/command/system/events.go`, Go's `encoding/json` as docker's `json` template uses it: keys sorted, what
+//! is empty left out, U+2028 and U+2029 escaped, `<`, `>` and `&` not). Called by the engine's thread that writes.
+//! Labels, image names and the command lines of `exec` are whatever somebody wrote into them: a terminal is shown their
+//! control characters, anything else gets the bytes.
+
+use super::sink::Sink;
+use super::terminal;
+use super::{Error, Format};
+use crate::json;
+use jiff::tz::TimeZone;
+use std::io::Write;
+
+/// What is printed of an event, in docker's words.
+#[derive(Clone, Copy, Debug)]
+pub struct Happened<'a> {
+    /// `container`, `volume`, ...
+    pub kind: &'a str,
+    /// `die`, `exec_create: sh -c …`
+    pub action: &'a str,
+    /// Of the object.
+    pub id: &'a str,
+    /// By name.
+    pub attributes: &'a std::collections::BTreeMap<String, String>,
+    /// `local` or `swarm`.
+    pub scope: &'a str,
+    /// When.
+    pub time: crate::time::Timestamp,
+    /// Of the older form, or empty.
+    pub status: &'a str,
+    /// Of the older form, or empty.
+    pub from: &'a str,
+}
+
+/// See the module.
+pub struct Events {
+    sink: Sink,
+    is_json: bool,
+    is_quiet: bool,
+    zone: TimeZone,
+    out: Vec<u8>,
+}
+
+/// What is gathered before it is written though more waits.
+const GATHER: usize = 64 * 1024;
+
+impl Events {
+    /// To stdout. With [`Format::Json`] as objects, else as text.
+    pub fn open(format: Format, is_quiet: bool) -> Result<Self, Error> {
+        let sink = Sink::stdout()?;
+        Ok(Events { sink, is_json: format == Format::Json, is_quiet, zone: TimeZone::system(), out: Vec::new() })
+    }
+
+    /// Writes an event, or gathers it.
+    pub fn take(&mut self, event: &Happened<'_>) -> Result<(), Error> {
+        let is_terminal = self.sink.is_terminal;
+        match self.is_json {
+            true => object(event, is_terminal, &mut self.out),
+            false => line(event, &self.zone, is_terminal, &mut self.out),
+        }
+        if self.out.len() >= GATHER { self.flush() } else { Ok(()) }
+    }
+
+    /// Everything is out when it returns.
+    pub fn flush(&mut self) -> Result<(), Error> {
+        let written = self.sink.write(&self.out);
+        self.out.clear();
+        written
+    }
+
+    /// Says something on stderr, behind the events that came before it.
+    pub fn notice(&mut self, text: &str) -> Result<(), Error> {
+        if self.is_quiet { Ok(()) } else { self.warn(text) }
+    }
+
+    /// The same, though no notices are wanted: a loss is never silent.
+    pub fn warn(&mut self, text: &str) -> Result<(), Error> {
+        self.flush()?;
+        // Nobody may be listening there, which is no reason to stop.
+        let _ = writeln!(std::io::stderr(), "{}", terminal::safe(text));
+        Ok(())
+    }
+}
+
+/// `2026-11-20T23:00:53.037882171+01:00 container die 9f3c… (exitCode=1, image=nginx:1, name=web-1)`
+fn line(event: &Happened<'_>, zone: &TimeZone, is_terminal: bool, out: &mut Vec<u8>) {
+    stamp(event.time, zone, out);
+    let put = |text: &str, out: &mut Vec<u8>| match is_terminal {
+        true => out.extend_from_slice(terminal::safe(text).as_bytes()),
+        false => out.extend_from_slice(text.as_bytes()),
+    };
+    for word in [event.kind, event.action, event.id] {
+        out.push(b' ');
+        put(word, out);
+    }
+    for (number, (name, value)) in event.attributes.iter().enumerate() {
+        out.extend_from_slice(if number == 0 { b" (" } else { b", " });
+        put(name, out);
+        out.push(b'=');
+        put(value, out);
+    }
+    out.extend_from_slice(if event.attributes.is_empty() { b"\n" } else { b")\n" });
+}
+
+/// Local time with all nine digits, as Go's `2006-01-02T15:04:05.000000000Z07:00` writes it: no offset is `Z`.
+fn stamp(time: crate::time::Timestamp, zone: &TimeZone, out: &mut Vec<u8>) {
+    let moment = jiff::Timestamp::from_nanosecond(i128::from(time.0)).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    let offset = zone.to_offset(moment).seconds();
+    let local = crate::time::Timestamp(time.0.saturating_add(i64::from(offset) * 1_000_000_000));
+    let written = local.written();
+    out.extend_from_slice(&written[..written.len() - 1]);
+    if offset == 0 {
+        return out.push(b'Z');
+    }
+    let (sign, minutes) = (if offset < 0 { '-' } else { '+' }, offset.abs() / 60);
+    out.extend_from_slice(format!("{sign}{:02}:{:02}", minutes / 60, minutes % 60).as_bytes());
+}
+
+fn object(event: &Happened<'_>, is_terminal: bool, out: &mut Vec<u8>) {
+    let member = |key: &str, value: &str, out: &mut Vec<u8>| {
+        out.extend_from_slice(key.as_bytes());
+        string(value, is_terminal, out);
+    };
+    out.push(b'{');
+    if !event.status.is_empty() {
+        member("\"status\":", event.status, out);
+        out.push(b',');
+        for (key, value) in [("\"id\":", event.id), ("\"from\":", event.from)] {
+            if !value.is_empty() {
+                member(key, value, out);
+                out.push(b',');
+            }
+        }
+    }
+    member("\"Type\":", event.kind, out);
+    member(",\"Action\":", event.action, out);
+    member(",\"Actor\":{\"ID\":", event.id, out);
+    out.extend_from_slice(b",\"Attributes\":{");
+    for (number, (name, value)) in event.attributes.iter().enumerate() {
+        if number > 0 {
+            out.push(b',');
+        }
+        string(name, is_terminal, out);
+        member(":", value, out);
+    }
+    out.extend_from_slice(b"}}");
+    if !event.scope.is_empty() {
+        member(",\"scope\":", event.scope, out);
+    }
+    let (seconds, nanos) = (event.time.0.div_euclid(1_000_000_000), event.time.0);
+    out.extend_from_slice(format!(",\"time\":{seconds},\"timeNano\":{nanos}}}\n").as_bytes());
+}
+
+/// As Go writes it from 1.22 on; before, backspace and form feed had no letters.
+fn string(text: &str, is_terminal: bool, out: &mut Vec<u8>) {
+    out.push(b'"');
+    let mut rest = text;
+    while let Some(at) = rest.find(|c| is_special(c, is_terminal)) {
+        json::escape(&rest.as_bytes()[..at], out);
+        let mut behind = rest[at..].chars();
+        match behind.next() {
+            Some('\u{8}') => out.extend_from_slice(b"\\b"),
+            Some('\u{c}') => out.extend_from_slice(b"\\f"),
+            special => out.extend(special.into_iter().flat_map(|c| format!("\\u{:04x}", u32::from(c)).into_bytes())),
+        }
+        rest = behind.as_str();
+    }
+    json::escape(rest.as_bytes(), out);
+    out.push(b'"');
+}
+
+/// What `json::escape` writes in another way, or not for a terminal.
+fn is_special(c: char, is_terminal: bool) -> bool {
+    matches!(c, '\u{8}' | '\u{c}' | '\u{2028}' | '\u{2029}') || (is_terminal && terminal::is_unsafe(c))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Timestamp;
+    use std::collections::BTreeMap;
+
+    const NIGHT: Timestamp = Timestamp(1_795_215_653_037_882_171);
+
+    fn attributes(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn die(attributes: &BTreeMap<String, String>) -> Happened<'_> {
+        let (kind, action, id, scope) = ("container", "die", "9f3c", "local");
+        Happened { kind, action, id, attributes, scope, time: NIGHT, status: "die", from: "nginx:1" }
+    }
+
+    fn as_line(event: &Happened<'_>, zone: &TimeZone, is_terminal: bool) -> String {
+        let mut out = Vec::new();
+        line(event, zone, is_terminal, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    fn as_object(event: &Happened<'_>, is_terminal: bool) -> String {
+        let mut out = Vec::new();
+        object(event, is_terminal, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_line_has_local_time_and_sorted_attributes_or_none() {
+        let some = attributes(&[("name", "web"), ("exitCode", "1")]);
+        let none = attributes(&[]);
+        for (seconds, attributes, expected) in [
+            (0, &some, "2026-11-20T23:00:53.037882171Z container die 9f3c (exitCode=1, name=web)\n"),
+            (0, &none, "2026-11-20T23:00:53.037882171Z container die 9f3c\n"),
+            (3600, &none, "2026-11-21T00:00:53.037882171+01:00 container die 9f3c\n"),
+            (-12_600, &none, "2026-11-20T19:30:53.037882171-03:30 container die 9f3c\n"),
+        ] {
+            let zone = TimeZone::fixed(jiff::tz::Offset::from_seconds(seconds).unwrap());
+            assert_eq!(as_line(&die(attributes), &zone, false), expected);
+        }
+    }
+
+    #[test]
+    fn an_object_has_the_older_keys_where_the_engine_sent_them() {
+        let (some, none) = (attributes(&[("name", "web"), ("image", "nginx:1")]), attributes(&[]));
+        let end = r#""scope":"local","time":1795215653,"timeNano":1795215653037882171}"#;
+        let new = Happened { status: "", from: "", ..die(&some) };
+        let prune = Happened { id: "", action: "prune", status: "prune", from: "", ..die(&none) };
+        for (event, expected) in [
+            (
+                die(&some),
+                r#"{"status":"die","id":"9f3c","from":"nginx:1","Type":"container","Action":"die","Actor":{"ID":"9f3c","Attributes":{"image":"nginx:1","name":"web"}},"#,
+            ),
+            (
+                new,
+                r#"{"Type":"container","Action":"die","Actor":{"ID":"9f3c","Attributes":{"image":"nginx:1","name":"web"}},"#,
+            ),
+            (prune, r#"{"status":"prune","Type":"container","Action":"prune","Actor":{"ID":"","Attributes":{}},"#),
+        ] {
+            assert_eq!(as_object(&event, false), format!("{expected}{end}\n"));
+        }
+    }
+
+    #[test]
+    fn strings_are_written_as_go_writes_them_and_shown_to_a_terminal() {
+        for (text, piped, shown) in [
+            ("a<b>&'c", "a<b>&'c", "a<b>&'c"),
+            ("\"\\", "\\\"\\\\", "\\\"\\\\"),
+            ("\n\r\t\u{8}\u{c}\u{1}\u{1b}", "\\n\\r\\t\\b\\f\\u0001\\u001b", "\\n\\r\\t\\b\\f\\u0001\\u001b"),
+            ("\u{2028}x\u{2029}", "\\u2028x\\u2029", "\\u2028x\\u2029"),
+            ("\u{7f}\u{9b}\u{202e}ü😀\u{fffd}", "\u{7f}\u{9b}\u{202e}ü😀\u{fffd}", "\\u007f\\u009b\\u202eü😀\u{fffd}"),
+        ] {
+            for (is_terminal, expected) in [(false, piped), (true, shown)] {
+                let mut out = Vec::new();
+                string(text, is_terminal, &mut out);
+                assert_eq!(String::from_utf8(out).unwrap(), format!("\"{expected}\""));
+            }
+        }
+    }
+
+    #[test]
+    fn a_terminal_is_shown_what_it_would_obey_and_a_pipe_gets_it() {
+        let hostile = attributes(&[("la\x1b]0;x\x07bel", "a\nb\u{9b}2J\x1b[31m")]);
+        let event = Happened { action: "exec_create: \x1b[2J", status: "", ..die(&hostile) };
+        let head = "2026-11-20T23:00:53.037882171Z container exec_create: ";
+        let piped = format!("{head}\x1b[2J 9f3c (la\x1b]0;x\x07bel=a\nb\u{9b}2J\x1b[31m)\n");
+        let shown = format!("{head}^[[2J 9f3c (la^[]0;x^Gbel=a^Jb\\u009b2J^[[31m)\n");
+        assert_eq!([false, true].map(|is_terminal| as_line(&event, &TimeZone::UTC, is_terminal)), [piped, shown]);
+    }
+}
