@@ -14,9 +14,8 @@
 //! - [`state`] keeps what has to outlast a run, and is the only one that speaks SQL.
 //! - [`output`] writes lines and reports, and is the only one that writes to stdout.
 //! - [`serve`] tells metrics and health over HTTP, each connection in a task of its own.
-//! - The shelf holds what travels and what all may use: [`batch`], [`queue`], [`position`], [`container`],
-//!   [`selector`], [`time`], [`json`], [`config`], [`metrics`],
-//!   [`health`].
+//! - The shelf holds what travels and what all may use: [`batch`], [`queue`], [`position`], [`container`], [`inventory`],
+//!   [`plan`], [`selector`], [`time`], [`json`], [`config`], [`metrics`], [`health`].
 //!
 //! The five rooms below the engine do not know each other: it hands the bytes of one to the next. A verb has one name on
 //! two floors: `cli/watch.rs` takes the words, `engine/watch.rs` does the work.
@@ -44,6 +43,12 @@
 //! repeated where that helps, and ends with its time. Logs and events have connections of their own, so many at one time.
 //! Nobody hammers an engine that is gone: one ping at a time looks for it, while all others wait. A verb that lasts runs
 //! [`docker::Docker::upkeep`] beside it, which checks the clients' health.
+//! # An event, from the engine to a row
+//!
+//! What `watch` hears `engine/inventory.rs` hears too: an event becomes an [`inventory::Told`], and the state merges it with
+//! the row by the time it tells of. `engine/agenda.rs` plans a look at what events do not tell; `engine/observe.rs` asks
+//! the engine, [`plan`] compares within the transaction of the state, and what differs is written. `engine/reconcile.rs`
+//! does the same once.
 //!
 //! # What always holds
 //!
@@ -56,6 +61,7 @@
 //! - Container output, names, labels and errors of the engine are hostile: what reaches a terminal was made safe.
 //! - `discover`, `partial`, `backoff`, the stream decoder, and the pool's `roster`, `breaker`, `health` and `bucket` are given
 //!   the time or need none: their tests are tables.
+//! - The inventory is never in the way: what it does not take or cannot write, a comparison makes up for.
 //! - What a decoder takes, a library takes for the same: the modules named `fuzzing`, which only tests and `fuzz/` build.
 
 pub mod batch;
@@ -67,9 +73,11 @@ pub mod engine;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod health;
+pub mod inventory;
 pub mod json;
 pub mod metrics;
 pub mod output;
+pub mod plan;
 pub mod position;
 pub mod queue;
 pub mod selector;

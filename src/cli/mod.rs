@@ -10,6 +10,7 @@ pub mod explain;
 pub mod generate;
 pub mod plugin;
 pub mod pool;
+pub mod reconcile;
 pub mod stop;
 pub mod watch;
 pub mod when;
@@ -49,6 +50,7 @@ enum Verb {
     Watch(Box<watch::Watch>),
     Events(events::Events),
     Pool(pool::Pool),
+    Reconcile(reconcile::Reconcile),
 }
 
 const EXAMPLES: &str = "\
@@ -78,7 +80,8 @@ pub struct Common {
 
     /// What is kept between runs [default: ~/.local/state/docker-logwatch/state.db]
     ///
-    /// Below `XDG_STATE_HOME` where that is set. An SQLite file.
+    /// Below `XDG_STATE_HOME` where that is set. An SQLite file. With it, or with `--resume`, `watch` keeps the inventory of
+    /// `reconcile` fresh.
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, hide_short_help = true)]
     state: Option<PathBuf>,
 
@@ -318,7 +321,17 @@ fn run(docker: DockerFlags, as_plugin: bool, cli: Cli) -> ExitCode {
         Verb::Watch(watch) => watch::run(&docker, as_plugin, *watch, &cli.common),
         Verb::Events(events) => events::run(&docker, as_plugin, events, &cli.common),
         Verb::Pool(pool) => pool::run(&docker, as_plugin, pool, &cli.common),
+        Verb::Reconcile(reconcile) => reconcile::run(&docker, &reconcile, &cli.common),
     }
+}
+
+/// The engine that is meant.
+fn endpoint(docker: &DockerFlags) -> Result<Endpoint, engine::Error> {
+    let endpoint = Endpoint::resolve(&docker.endpoint, &Environment::of_process())?;
+    for warning in &endpoint.warnings {
+        tracing::warn!("{}", explain::escaped(warning));
+    }
+    Ok(endpoint)
 }
 
 /// Starts to listen for the order to stop, finds the engine and has the verb do its work.
@@ -334,14 +347,7 @@ fn carry_out(
     if let Err(error) = stop::listen(stop.clone(), socket.as_deref()) {
         return explain::fail(&Deaf(error), None, Exit::Failed, format);
     }
-    let endpoint = match Endpoint::resolve(&docker.endpoint, &Environment::of_process()) {
-        Ok(endpoint) => endpoint,
-        Err(error) => return explain::failed(&error.into(), format),
-    };
-    for warning in &endpoint.warnings {
-        tracing::warn!("{}", explain::escaped(warning));
-    }
-    match work(endpoint, &stop) {
+    match endpoint(docker).and_then(|endpoint| work(endpoint, &stop)) {
         Ok(exit) => exit,
         Err(error) => explain::failed(&error, format),
     }

@@ -235,6 +235,7 @@ impl Watch {
             max_line_size: config.watch.max_line_size,
             metadata_cache_ttl: config.watch.metadata_cache_ttl,
             resume: self.resume(&config)?,
+            inventory: self.inventory(&config)?,
             metrics: Metrics::new().map_err(|error| error.to_string())?,
             listen: config.listen,
             dry_run: self.dry_run,
@@ -297,6 +298,12 @@ impl Watch {
         let Some(name) = self.resume.clone() else { return Ok(None) };
         let state = state(config)?;
         Ok(Some(Resume { state, name }))
+    }
+
+    /// Kept where a state was asked for, by name or to resume from.
+    fn inventory(&self, config: &Config) -> Result<Option<PathBuf>, String> {
+        let is_wanted = self.resume.is_some() || config.state.is_some();
+        is_wanted.then(|| state(config)).transpose()
     }
 
     fn settings(&self, common: &Common) -> Settings {
@@ -391,9 +398,11 @@ mod tests {
             metrics: _,
             listen,
             events,
+            inventory,
         } = options("--color never");
         assert_eq!((resume, listen, metadata_cache_ttl), (None, None, Duration::from_secs(300)));
         assert_eq!((docker, events), (config::Docker::default(), config::Events::default()));
+        assert_eq!(inventory, None);
         assert!(selector.names.is_empty() && selector.filters.is_empty() && selector.exclude.is_empty());
         assert_eq!((all, since, until, tail, follow, dry_run), (false, None, None, Some(10), true, false));
         assert_eq!((source, interval, max_line_size), (Source::Auto, Duration::from_secs(30), 1_048_576));
@@ -450,7 +459,8 @@ mod tests {
             ("--resume=web --state s", "web", None),
             ("--resume=web --state s -n 5", "web", Some(5)),
         ] {
-            let Options { resume, tail: lines, .. } = options(line);
+            let Options { resume, tail: lines, inventory, .. } = options(line);
+            assert_eq!(inventory, Some("s".into()), "{line}");
             assert_eq!((resume, lines), (Some(Resume { state: "s".into(), name: name.into() }), tail), "{line}");
         }
         assert_eq!(

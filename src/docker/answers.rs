@@ -140,7 +140,7 @@ fn path(said: Option<String>) -> Option<PathBuf> {
 }
 
 /// `0001-01-01T00:00:00Z` is never, and lies outside what [`Timestamp`] can hold. Podman writes local offsets.
-fn time(said: &str) -> Option<Timestamp> {
+pub(super) fn time(said: &str) -> Option<Timestamp> {
     let with_offset = || Some(Timestamp(i64::try_from(said.parse::<jiff::Timestamp>().ok()?.as_nanosecond()).ok()?));
     Timestamp::parse(said.as_bytes()).or_else(with_offset)
 }

@@ -6,7 +6,8 @@
 //! - [`endpoint`]: which engine, as docker's CLI finds it; `address` reads the forms of a host
 //! - `transport`: HTTP over a unix socket, tcp, TLS (`tls`) or ssh (`ssh`)
 //! - [`version`]: which version of the API to speak
-//! - `answers`: what the engine tells of itself and of containers; `streams`: logs and events as they come
+//! - `answers`: what the engine tells of itself and of containers; `inventory`: containers with their mounts, and volumes;
+//!   `streams`: logs and events as they come
 //! - `pool`: through which every call goes, and `wire`, what each of its clients has
 //! - [`events`]: one event
 //! - [`backoff`]: how long to wait before trying again
@@ -23,6 +24,7 @@ mod error;
 pub mod events;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod inventory;
 mod pool;
 mod ssh;
 mod streams;

@@ -45,6 +45,18 @@ const ACTIONS: [&str; 15] = [
     "detach",
 ];
 
+/// The same with what can change which volumes there are and who uses them.
+const ACTIONS_WITH_VOLUMES: [&str; 17] = {
+    let mut actions = ["mount"; 17];
+    let mut at = 0;
+    while at < ACTIONS.len() {
+        actions[at] = ACTIONS[at];
+        at += 1;
+    }
+    actions[16] = "unmount";
+    actions
+};
+
 /// What is new.
 #[derive(Debug)]
 pub(super) enum News {
@@ -70,6 +82,8 @@ pub(super) struct Terms {
     pub(super) config: config::Events,
     /// What is counted.
     pub(super) count: metrics::Events,
+    /// Events of volumes too.
+    pub(super) with_volumes: bool,
     /// Each event is wanted, not only what a container is now.
     pub(super) is_each_wanted: bool,
 }
@@ -100,7 +114,10 @@ impl Feed {
     pub(super) async fn open(docker: Docker, terms: Terms, now: Option<Timestamp>) -> Result<(Feed, News), Error> {
         let config = &terms.config;
         let subscription = match config.enabled {
-            true => Some(Subscription::open(docker.clone(), wanted(), now, config, terms.count.clone()).await?),
+            true => Some(
+                Subscription::open(docker.clone(), wanted(terms.with_volumes), now, config, terms.count.clone())
+                    .await?,
+            ),
             false => None,
         };
         let waits =
@@ -264,8 +281,10 @@ async fn until(due: Option<Instant>) {
     }
 }
 
-fn wanted() -> Wanted {
+fn wanted(with_volumes: bool) -> Wanted {
     let values = |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect();
-    let filters = Filters::from([("type".to_owned(), values(&["container"])), ("event".to_owned(), values(&ACTIONS))]);
+    let (kinds, actions): (&[&str], &[&str]) =
+        if with_volumes { (&["container", "volume"], &ACTIONS_WITH_VOLUMES) } else { (&["container"], &ACTIONS) };
+    let filters = Filters::from([("type".to_owned(), values(kinds)), ("event".to_owned(), values(actions))]);
     Wanted { filters, since: None, until: None }
 }

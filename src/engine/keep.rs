@@ -38,8 +38,18 @@ struct Output {
     file: File,
 }
 
-/// `None` for a container that was removed.
-type Changes = HashMap<String, Option<Saved>>;
+type Changes = HashMap<String, Change>;
+
+/// What became of a container.
+#[expect(clippy::large_enum_variant, reason = "nearly all are of the large one")]
+enum Change {
+    /// It was read so far.
+    Saved(Saved),
+    /// It has stopped and was read to its end, which is where it was when that was committed.
+    Ended,
+    /// It was removed.
+    Removed,
+}
 
 /// A commit under way: how it ends, and what to say again if it fails.
 struct Committing {
@@ -61,7 +71,7 @@ impl Keeper {
             output,
             names: HashMap::new(),
             taken: Changes::new(),
-            written: known.into_iter().map(|(id, saved)| (id, Some(saved))).collect(),
+            written: known.into_iter().map(|(id, saved)| (id, Change::Saved(saved))).collect(),
             commit: None,
             next: Instant::now(),
         };
@@ -85,7 +95,7 @@ impl Keeper {
             Item::End(key, _) => self.ended(*key),
             Item::Gone(key) => {
                 if let Some((id, _)) = self.names.remove(key) {
-                    self.taken.insert(id, None);
+                    self.taken.insert(id, Change::Removed);
                 }
             }
             Item::Forget(key) => drop(self.names.remove(key)),
@@ -96,8 +106,11 @@ impl Keeper {
     fn reached(&mut self, key: Key, position: Position) {
         let Some((id, name)) = self.names.get(&key) else { return };
         match self.taken.get_mut(id) {
-            Some(Some(saved)) => (saved.position, saved.ended) = (position, false),
-            _ => drop(self.taken.insert(id.clone(), Some(Saved { name: name.clone(), position, ended: false }))),
+            Some(Change::Saved(saved)) => (saved.position, saved.ended) = (position, false),
+            _ => {
+                let saved = Saved { name: name.clone(), position, ended: false };
+                self.taken.insert(id.clone(), Change::Saved(saved));
+            }
         }
     }
 
@@ -105,10 +118,12 @@ impl Keeper {
         let Some((id, _)) = self.names.get(&key) else { return };
         let under_way = self.commit.as_ref().and_then(|commit| commit.changes.get(id));
         let last = self.taken.get(id).or_else(|| self.written.get(id)).or(under_way);
-        if let Some(Some(saved)) = last {
-            let saved = Saved { ended: true, ..saved.clone() };
-            self.taken.insert(id.clone(), Some(saved));
-        }
+        let change = match last {
+            Some(Change::Saved(saved)) => Change::Saved(Saved { ended: true, ..saved.clone() }),
+            Some(Change::Removed) => return,
+            Some(Change::Ended) | None => Change::Ended,
+        };
+        self.taken.insert(id.clone(), change);
     }
 
     /// All that was taken is written.
@@ -147,8 +162,17 @@ impl Keeper {
     fn hear(&mut self, changes: Changes, result: Result<(), state::Error>) -> Result<(), state::Error> {
         let Err(error) = result else { return Ok(()) };
         // What was written since is newer.
-        for (id, saved) in changes {
-            self.written.entry(id).or_insert(saved);
+        for (id, change) in changes {
+            match self.written.get_mut(&id) {
+                // But that is all that it says.
+                Some(newer @ Change::Ended) => {
+                    if let Change::Saved(saved) = change {
+                        *newer = Change::Saved(Saved { ended: true, ..saved });
+                    }
+                }
+                Some(_) => {}
+                None => drop(self.written.insert(id, change)),
+            }
         }
         if !error.is_passing() {
             return Err(error);
@@ -160,10 +184,11 @@ impl Keeper {
     fn commit(&mut self) -> Result<(), state::Error> {
         let changes = std::mem::take(&mut self.written);
         let mut commit = Commit::default();
-        for (id, saved) in &changes {
-            match saved {
-                Some(saved) => commit.positions.push((id.clone(), saved.clone())),
-                None => commit.removed.push(id.clone()),
+        for (id, change) in &changes {
+            match change {
+                Change::Saved(saved) => commit.positions.push((id.clone(), saved.clone())),
+                Change::Ended => commit.ended.push(id.clone()),
+                Change::Removed => commit.removed.push(id.clone()),
             }
         }
         commit.output = self.output.as_ref().map(Output::as_it_is).transpose()?;

@@ -6,7 +6,10 @@
 //! carries what was read to the output, `keep` remembers how far it got, and `resume` is where the next run begins.
 //!
 //! `pool` looks at the connection pool that all of them ask through.
+//! `reconcile` brings the state in line with what the engine has, which `observe` asks it; `inventory` keeps it so while
+//! `watch` runs, by the plan of `agenda`.
 
+mod agenda;
 mod course;
 mod deliver;
 mod discover;
@@ -14,9 +17,12 @@ mod dry_run;
 pub mod events;
 mod feed;
 mod inbox;
+mod inventory;
 mod keep;
 mod metadata;
+mod observe;
 pub mod pool;
+pub mod reconcile;
 pub mod resume;
 mod route;
 mod silence;
@@ -96,6 +102,18 @@ fn within(span: Option<Duration>) -> String {
 /// Runs a verb on a runtime of one thread: what takes time has threads of its own.
 pub(crate) fn runtime() -> Result<Runtime, Error> {
     Ok(Builder::new_current_thread().enable_all().build()?)
+}
+
+/// A sentence about containers whose last lines nobody can read any more, by their names.
+pub(crate) fn lost(names: &[String]) -> Option<String> {
+    match names {
+        [] => None,
+        [name] => Some(format!("{name} was removed while nobody watched: what it wrote since then cannot be read")),
+        [first, rest @ ..] => Some(format!(
+            "{first} and {} more were removed while nobody watched: what they wrote since then cannot be read",
+            rest.len()
+        )),
+    }
 }
 
 /// Asks the engine one question, for the shell that completes a name.

@@ -38,8 +38,8 @@ pub(super) struct Last {
 
 impl Last {
     /// Takes the name, or tells who has it.
-    pub(super) fn open(resume: &Resume, engine_id: &str) -> Result<Last, Error> {
-        let held = Store::open(&resume.state)?.hold(engine_id, &resume.name)?;
+    pub(super) fn open(store: &Store, resume: &Resume, engine_id: &str) -> Result<Last, Error> {
+        let held = store.hold(engine_id, &resume.name)?;
         let (saved, is_first) = (held.positions()?, held.is_new());
         Ok(Last { held, saved, is_first, passed_over: HashMap::new() })
     }
@@ -55,14 +55,7 @@ impl Last {
             }
         }
         lost.sort_unstable();
-        Ok(match &lost[..] {
-            [] => None,
-            [name] => Some(format!("{name} was removed while nobody watched: what it wrote since then cannot be read")),
-            [first, ..] => Some(format!(
-                "{first} and {} more were removed while nobody watched: what they wrote since then cannot be read",
-                lost.len() - 1
-            )),
-        })
+        Ok(super::lost(&lost))
     }
 
     /// Before a first run: of these containers only what they write from now on is wanted.

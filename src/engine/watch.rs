@@ -6,6 +6,7 @@
 use super::deliver::Deliver;
 use super::discover::{Change, Discovery, Run};
 use super::feed::{Feed, News, Terms};
+use super::inventory::{Inventory, Keeping};
 use super::metadata::Metadata;
 use super::resume::{Last, Positions, Resume};
 use super::route::Routes;
@@ -21,11 +22,13 @@ use crate::output::{self, Printer, Settings};
 use crate::queue::Queue;
 use crate::selector::{Filters, Selector};
 use crate::serve::{Server, Source as Served};
+use crate::state::Store;
 use crate::tail::{Reader, Report, Start, Wake};
 use crate::time::Timestamp;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::HashSet;
 use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -62,6 +65,8 @@ pub struct Options {
     pub interval: Duration,
     /// Go on where the last run stopped, and keep where this one does.
     pub resume: Option<Resume>,
+    /// The state file that is told what the engine has, while following; the same as that of `resume`.
+    pub inventory: Option<PathBuf>,
     /// Bytes of a message beyond which it is cut.
     pub max_line_size: usize,
     /// Tell what would be done, and by which route, then stop.
@@ -126,11 +131,28 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
         return Err(Error::NoFiles { folder: routes.folder.display().to_string(), source });
     }
     let resume = options.resume.as_ref().filter(|_| !options.dry_run);
-    let mut last = resume.map(|resume| Last::open(resume, &engine.id)).transpose()?;
+    let inventory = options.inventory.as_ref().filter(|_| options.follow && !options.dry_run);
+    let store = resume.map(|resume| &resume.state).or(inventory).map(|path| Store::open(path)).transpose()?;
+    let mut last = match (&store, resume) {
+        (Some(store), Some(resume)) => Some(Last::open(store, resume, &engine.id)?),
+        _ => None,
+    };
+    let keeping = match store.filter(|_| inventory.is_some()) {
+        None => None,
+        Some(store) => Some(Keeping {
+            docker: docker.clone(),
+            routes: Routes::new(&docker, &engine, options.source),
+            store,
+            engine_id: engine.id.clone(),
+            interval: options.events.reconcile_interval,
+            metrics: metrics.reconciliation.clone(),
+        }),
+    };
     let terms = Terms {
         remote: options.selector.remote(),
         config: options.events.clone(),
         count: metrics.events.clone(),
+        with_volumes: keeping.is_some(),
         is_each_wanted: options.output.lifecycle,
     };
     let (feed, listing) = Feed::open(docker.clone(), terms, engine.time).await?;
@@ -159,6 +181,7 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
     }
     let (deliver, positions) = outlet(&options, last, metrics.logs.clone(), &mut notices)?;
     let mut watch = Watch::start(docker, routes, options, metrics, deliver, positions)?;
+    watch.inventory = keeping.map(Inventory::start);
     if let Some(server) = server {
         notices.push(format!("serving metrics and health at http://{}", server.address()));
         watch.serve(server);
@@ -191,6 +214,8 @@ struct Watch {
     delivered: oneshot::Receiver<Result<(), Error>>,
     discovery: Discovery,
     tails: Tails,
+    /// Of all the engine has, if that is kept.
+    inventory: Option<Inventory>,
     /// Where the last run stopped, if that is gone on with.
     positions: Option<Positions>,
     /// Questions to the engine about single containers, and the upkeep of the way to it.
@@ -272,6 +297,7 @@ impl Watch {
             delivered,
             discovery: Discovery::default(),
             tails,
+            inventory: None,
             positions,
             questions: JoinSet::new(),
             claimed: HashSet::new(),
@@ -344,14 +370,18 @@ impl Watch {
 
     /// Closes in the order of the flow. What was read is still written, if its reader takes it.
     async fn stop(self) -> Result<(), Error> {
-        let Watch { queue, tails, delivered, .. } = self;
+        let Watch { queue, tails, inventory, delivered, .. } = self;
         tails.stop().await;
         queue.close();
-        match tokio::time::timeout(DRAIN, delivered).await {
+        let done = match tokio::time::timeout(DRAIN, delivered).await {
             Ok(done) => ended(done),
             // Whoever reads our output has not for all this time; what it has not taken is still in the logs.
             Err(_) => Ok(()),
+        };
+        if let Some(inventory) = inventory {
+            inventory.stop().await;
         }
+        done
     }
 
     /// What a user should know before the first line.
@@ -374,6 +404,9 @@ impl Watch {
 
     fn apply(&mut self, news: News) {
         self.note(&news);
+        if let Some(inventory) = &self.inventory {
+            inventory.hear(&news);
+        }
         let changes = match news {
             News::Listing(containers, at, passing) => {
                 if std::mem::take(&mut self.told_lost) {

@@ -6,10 +6,12 @@
 pub mod events;
 mod logs;
 mod pool;
+mod reconciliation;
 
 pub use events::Events;
 pub use logs::Logs;
 pub use pool::Pool;
+pub use reconciliation::{Extent, Origin, Reconciliation};
 
 use prometheus::{IntGauge, Opts, Registry};
 
@@ -22,6 +24,8 @@ pub struct Metrics {
     pub pool: Pool,
     /// Of the engine's events.
     pub events: Events,
+    /// Of the inventory.
+    pub reconciliation: Reconciliation,
     /// Of logs.
     pub logs: Logs,
 }
@@ -37,6 +41,7 @@ impl Metrics {
         Ok(Metrics {
             pool: Pool::new(&registry)?,
             events: Events::new(&registry)?,
+            reconciliation: Reconciliation::new(&registry)?,
             logs: Logs::new(&registry)?,
             registry,
         })

@@ -7,10 +7,12 @@
 mod color;
 mod event;
 mod json;
+mod meter;
 mod plan;
 mod pool;
 mod printer;
 mod progress;
+mod reconcile;
 mod sink;
 mod stamp;
 mod status;
@@ -18,9 +20,11 @@ mod terminal;
 mod text;
 
 pub use event::{Events, Happened};
+pub use meter::Meter;
 pub use plan::{Planned, plan};
 pub use pool::{PoolCheck, PoolClient, PoolEngine, PoolLoad, PoolReport, PoolSize, PoolStatus, Spread, pool};
 pub use printer::Printer;
+pub use reconcile::{Reconciled, ReportFormat};
 pub use status::Steps;
 pub use terminal::safe;
 

@@ -14,6 +14,13 @@ use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+/// Between two attempts at a lock that somebody has who may only look whether it is free, ...
+const AGAIN: Duration = Duration::from_millis(5);
+/// ... and so many times in all.
+const ATTEMPTS: u32 = 10;
 
 /// Longer than any record of a holder.
 const RECORD: u64 = 64;
@@ -31,10 +38,15 @@ impl Lock {
         let path = path(state, engine_id, name);
         let failed = |source| Error::Lock { path: path.clone(), source };
         let file = open(&path).map_err(failed)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => return Err(Error::Held { name: name.to_owned(), holder: read(file) }),
-            Err(errno) => return Err(failed(errno.into())),
+        let mut attempts = 1;
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => break,
+                Err(Errno::WOULDBLOCK) if attempts < ATTEMPTS => thread::sleep(AGAIN),
+                Err(Errno::WOULDBLOCK) => return Err(Error::Held { name: name.to_owned(), holder: read(file) }),
+                Err(errno) => return Err(failed(errno.into())),
+            }
+            attempts += 1;
         }
         write(&file).map_err(failed)?;
         Ok(Lock(file))
@@ -45,6 +57,18 @@ impl Drop for Lock {
     fn drop(&mut self) {
         // Before the descriptor goes, since a child that is just being started may have a copy of it for a moment.
         let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
+/// Whether a run holds a NAME, this process among them. It is looked at for a moment only, which who takes it waits out.
+pub(super) fn is_held(state: &Path, engine_id: &str, name: &str) -> bool {
+    let Ok(file) = File::open(path(state, engine_id, name)) else { return false };
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+        Ok(()) => {
+            let _ = rustix::fs::flock(&file, FlockOperation::Unlock);
+            false
+        }
+        Err(errno) => errno == Errno::WOULDBLOCK,
     }
 }
 
@@ -97,6 +121,23 @@ mod tests {
         for name in ["", "a b", "a/b", "ä", "a\0", "a\n", "*", &too_long] {
             assert!(!is_name(name), "{name:?}");
         }
+    }
+
+    #[test]
+    fn whether_a_name_is_held_can_be_looked_at_and_hinders_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state.db");
+        assert!(!is_held(&state, "engine", "default"), "nobody ever took it");
+        let lock = Lock::take(&state, "engine", "default").unwrap();
+        assert!(is_held(&state, "engine", "default") && !is_held(&state, "other engine", "default"));
+        drop(lock);
+        assert!(!is_held(&state, "engine", "default"));
+        let looking = open(&path(&state, "engine", "default")).unwrap();
+        rustix::fs::flock(&looking, FlockOperation::LockShared).unwrap();
+        assert!(!is_held(&state, "engine", "default"), "two may look");
+        let taking = std::thread::spawn(move || Lock::take(&state, "engine", "default"));
+        drop(looking);
+        taking.join().unwrap().unwrap();
     }
 
     #[test]

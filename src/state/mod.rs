@@ -1,19 +1,24 @@
 //! The state: what is kept between runs, in one SQLite file. The only room that speaks SQL.
 //!
 //! [`Store`] hands work to the one thread that owns the connection. [`Held`] is a resume NAME, which one run holds at a
-//! time (`lock`): its positions and the length of its output (`positions`) are committed together. `schema` opens a file
-//! and brings it to our schema (`migrations/`). Called by the engine room; knows the shelf alone.
+//! time (`lock`): its positions and the length of its output (`positions`) are committed together. What each engine has
+//! is beside them (`inventory`). `schema` opens a file and brings it to our schema (`migrations/`). Called by the engine
+//! room; knows the shelf alone.
 //!
 //! A commit is on the disk when it is reported, so that a power cut takes nothing of it: the output is synced first, then
 //! SQLite syncs its write-ahead log (`synchronous=FULL`, <https://sqlite.org/pragma.html#pragma_synchronous>).
 
 mod error;
+mod inventory;
 mod lock;
 mod positions;
 mod schema;
 
 pub use error::{Cause, Error, Holder};
+pub use inventory::Occasion;
 
+use crate::inventory::{Tally, Told};
+use crate::plan::{Observed, Plan};
 use crate::position::Position;
 use lock::Lock;
 use positions::Owner;
@@ -85,6 +90,8 @@ pub struct Output {
 pub struct Commit {
     /// Container IDs and how far each is.
     pub positions: Vec<(String, Saved)>,
+    /// IDs of containers that have stopped and were read to the end, as far as they were committed before.
+    pub ended: Vec<String>,
     /// IDs of containers that are gone, forgotten even if they are among `positions`.
     pub removed: Vec<String>,
     /// What the positions were written to, where that is a file.
@@ -118,10 +125,52 @@ impl Store {
         let path = std::path::absolute(path)
             .map_err(|source| Error::Unopened { path: path.to_owned(), source: source.into() })?;
         let connection = schema::open(&path, patience)?;
+        Store::start(path, connection)
+    }
+
+    fn start(path: PathBuf, connection: Connection) -> Result<Self, Error> {
         let (works, queue) = mpsc::sync_channel(QUEUE);
         let serve = move || serve(connection, &queue);
         let thread = thread::Builder::new().name("state".into()).spawn(serve).map_err(Error::Thread)?;
         Ok(Store { owned: Arc::new(Owned { path, works: Some(works), thread: Some(thread) }) })
+    }
+
+    /// Opens a state file to look at it: it is neither made nor brought to our schema. `None` where there is none. What is
+    /// refused is what [`Store::open`] refuses.
+    pub fn look(path: &Path) -> Result<Option<Self>, Error> {
+        let path = std::path::absolute(path)
+            .map_err(|source| Error::Unopened { path: path.to_owned(), source: source.into() })?;
+        let Some(connection) = schema::look(&path, PATIENCE)? else { return Ok(None) };
+        Store::start(path, connection).map(Some)
+    }
+
+    /// Compares what is known of an engine with what was observed, in one transaction that leaves it in line unless the
+    /// occasion is only to tell. `done` is called on the thread of the state, as by [`Held::commit`].
+    pub fn reconcile(
+        &self,
+        engine_id: &str,
+        observed: Observed,
+        occasion: Occasion,
+        done: impl FnOnce(Result<Plan, Error>) + Send + 'static,
+    ) {
+        let (engine_id, path) = (engine_id.to_owned(), self.owned.path.clone());
+        self.give(Box::new(move |connection| {
+            let is_held = |name: &str| lock::is_held(&path, &engine_id, name);
+            done(connection.and_then(|connection| {
+                let plan = inventory::reconcile(connection, &engine_id, &observed, occasion, is_held);
+                plan.map_err(|error| Error::of(&path, error))
+            }));
+        }));
+    }
+
+    /// Takes what events told of an engine, in one transaction, and tells what that changed; `done` as above.
+    pub fn hear(&self, engine_id: &str, told: Vec<Told>, done: impl FnOnce(Result<Tally, Error>) + Send + 'static) {
+        let (engine_id, path) = (engine_id.to_owned(), self.owned.path.clone());
+        self.give(Box::new(move |connection| {
+            done(connection.and_then(|connection| {
+                inventory::hear(connection, &engine_id, &told).map_err(|error| Error::of(&path, error))
+            }));
+        }));
     }
 
     /// Takes a resume NAME for an engine. [`Error::Held`] when another run has it, [`Error::BadName`] when it is none.
@@ -328,7 +377,7 @@ mod tests {
             let output = written(output, File::create(output).unwrap(), length);
             let positions =
                 vec![("a".into(), saved("web", 812)), ("b".into(), Saved { ended: true, ..saved("db", 0) })];
-            commit(&held, Commit { positions, removed: Vec::new(), output: Some(output) }).unwrap();
+            commit(&held, Commit { positions, output: Some(output), ..Commit::default() }).unwrap();
         }
         drop((held, store));
         let held = Store::open(&path).unwrap().hold(ENGINE, "default").unwrap();
@@ -342,8 +391,13 @@ mod tests {
         }
         assert_eq!(held.output(&dir.path().join("other.log")).unwrap(), None);
         let removed = vec!["b".into(), "never there".into()];
-        commit(&held, Commit { positions: vec![("a".into(), saved("web-1", 900))], removed, output: None }).unwrap();
+        commit(&held, Commit { positions: vec![("a".into(), saved("web-1", 900))], removed, ..Commit::default() })
+            .unwrap();
         assert_eq!(held.positions().unwrap(), HashMap::from([("a".into(), saved("web-1", 900))]));
+        let ended = vec!["a".into(), "never there".into()];
+        commit(&held, Commit { ended, ..Commit::default() }).unwrap();
+        let expected = Saved { ended: true, ..saved("web-1", 900) };
+        assert_eq!(held.positions().unwrap(), HashMap::from([("a".into(), expected)]));
         commit(&held, Commit { removed: vec!["a".into()], ..one("a", 901) }).unwrap();
         assert_eq!(held.positions().unwrap(), HashMap::new());
         drop(held);
@@ -692,7 +746,7 @@ mod tests {
         disk.fill();
         let many = || {
             let positions = (0..100).map(|number| (format!("{number:064}"), saved("web", 2))).collect();
-            Commit { positions, removed: vec!["a".into()], output: None }
+            Commit { positions, removed: vec!["a".into()], ..Commit::default() }
         };
         for _ in 0..3 {
             let error = commit(&held, many()).unwrap_err();

@@ -58,6 +58,9 @@ pub(super) fn commit(connection: &mut Connection, owner: &Owner, commit: &Commit
     for (container_id, saved) in &commit.positions {
         save(&transaction, owner, container_id, saved, now)?;
     }
+    for container_id in &commit.ended {
+        transaction.prepare_cached(END)?.execute(params![owner.engine_id, owner.name, container_id, now])?;
+    }
     for container_id in &commit.removed {
         forget(&transaction, owner, container_id)?;
     }
@@ -138,6 +141,9 @@ fn save(connection: &Connection, owner: &Owner, container_id: &str, saved: &Save
     ];
     connection.prepare_cached(SAVE)?.execute(values).map(drop)
 }
+
+const END: &str = "\
+UPDATE positions SET ended = 1, updated_at = ?4 WHERE engine_id = ?1 AND name = ?2 AND container_id = ?3";
 
 const FORGET: &str = "DELETE FROM positions WHERE engine_id = ?1 AND name = ?2 AND container_id = ?3";
 

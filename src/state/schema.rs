@@ -18,7 +18,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Each brings a file from the schema before it to its own, which is its number.
-const MIGRATIONS: &[&str] = &[include_str!("migrations/0001_positions.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("migrations/0001_positions.sql"), include_str!("migrations/0002_inventory.sql")];
 
 /// The newest schema.
 const SCHEMA: i64 = MIGRATIONS.len() as i64;
@@ -37,6 +38,29 @@ const AGAIN: Duration = Duration::from_millis(10);
 pub(super) fn open(path: &Path, patience: Duration) -> Result<Connection, Error> {
     make(path)?;
     let failed = |source| Error::of(path, source);
+    let mut connection = connect(path, patience)?;
+    configure(&connection, patience).map_err(failed)?;
+    migrate(&mut connection, MIGRATIONS).map_err(failed)?;
+    Ok(connection)
+}
+
+/// Opens the file as it is; `None` where there is none, or an empty one that is nobody's yet.
+pub(super) fn look(path: &Path, patience: Duration) -> Result<Option<Connection>, Error> {
+    match fs::metadata(path) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(source) => return Err(Error::Unopened { path: path.to_owned(), source: source.into() }),
+        Ok(_) => {}
+    }
+    let mut connection = connect(path, patience)?;
+    let (schema, ..) = read_header(&mut connection).map_err(|source| Error::of(path, source))?;
+    Ok((schema > 0).then_some(connection))
+}
+
+/// A connection to a file that is there, which has proved to be ours.
+fn connect(path: &Path, patience: Duration) -> Result<Connection, Error> {
+    let failed = |source| Error::of(path, source);
     // Never made by SQLite, whose mode for new files is 0644.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
@@ -45,8 +69,6 @@ pub(super) fn open(path: &Path, patience: Duration) -> Result<Connection, Error>
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(failed)?;
     check(&mut connection, path)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).map_err(failed)?;
-    configure(&connection, patience).map_err(failed)?;
-    migrate(&mut connection, MIGRATIONS).map_err(failed)?;
     Ok(connection)
 }
 
@@ -169,6 +191,9 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(5);
 
+    const TABLES: [&str; 8] =
+        ["containers", "mounts", "outputs", "positions", "reconciliations", "removals", "resumes", "volumes"];
+
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o7777
     }
@@ -221,22 +246,64 @@ mod tests {
         Connection::open(&path).unwrap().execute_batch("VACUUM").unwrap();
         let connection = open(&path, PATIENCE).unwrap();
         assert_eq!((number(&connection, "user_version"), number(&connection, "application_id")), (SCHEMA, APPLICATION));
-        assert_eq!(tables(&connection), ["outputs", "positions", "resumes"]);
+        assert_eq!(tables(&connection), TABLES);
         connection.close().unwrap();
         let before = fs::read(&path).unwrap();
         open(&path, PATIENCE).unwrap().close().unwrap();
         assert_eq!(fs::read(&path).unwrap(), before);
     }
 
+    /// As the program of schema 1 left it after two runs on a real engine: two containers, two names, one output.
+    const VERSION_1: &[u8] = include_bytes!("fixtures/version-1.db");
+
+    #[test]
+    fn a_file_of_version_1_is_migrated_with_all_that_is_in_it_and_only_looked_at_it_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.db");
+        fs::write(&path, VERSION_1).unwrap();
+        let content = |connection: &Connection| -> Vec<String> {
+            let sql = "SELECT name || ' ' || container_name || ' ' || route || ' ' || offset || ' ' || stdout_time
+                FROM positions UNION ALL SELECT name || ' ' || length FROM outputs ORDER BY 1";
+            let mut statement = connection.prepare(sql).unwrap();
+            statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+        };
+        let looked = look(&path, PATIENCE).unwrap().unwrap();
+        let before = content(&looked);
+        assert_eq!((before.len(), number(&looked, "user_version")), (4, 1));
+        looked.close().unwrap();
+        assert!(fs::read(&path).unwrap() == VERSION_1);
+        let connection = open(&path, PATIENCE).unwrap();
+        assert_eq!((number(&connection, "user_version"), tables(&connection)), (2, TABLES.map(str::to_owned).to_vec()));
+        assert_eq!(content(&connection), before);
+        connection.execute_batch("INSERT INTO removals VALUES ('e', 'container', 'a', '2026-11-20')").unwrap();
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_made_by_looking() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("folder/state.db");
+        assert!(look(&path, PATIENCE).unwrap().is_none());
+        assert!(!path.parent().unwrap().exists());
+        let empty = dir.path().join("empty.db");
+        fs::write(&empty, "").unwrap();
+        assert!(look(&empty, PATIENCE).unwrap().is_none());
+        assert!(fs::read(&empty).unwrap().is_empty());
+    }
+
     #[test]
     fn each_migration_is_done_whole_or_not_at_all() {
         let dir = tempfile::tempdir().unwrap();
         let mut connection = open(&dir.path().join("state.db"), PATIENCE).unwrap();
-        let more = [MIGRATIONS[0], "CREATE TABLE second (a);", "CREATE TABLE third (a); CREATE TABLE second (a);"];
+        let more = [
+            MIGRATIONS[0],
+            MIGRATIONS[1],
+            "CREATE TABLE third (a);",
+            "CREATE TABLE fourth (a); CREATE TABLE third (a);",
+        ];
         migrate(&mut connection, &more).unwrap_err();
-        assert_eq!(number(&connection, "user_version"), 2);
-        assert_eq!(tables(&connection), ["outputs", "positions", "resumes", "second"]);
-        migrate(&mut connection, &more[..2]).unwrap();
+        assert_eq!(number(&connection, "user_version"), 3);
+        assert_eq!(tables(&connection), [&TABLES[..7], &["third", "volumes"]].concat());
+        migrate(&mut connection, &more[..3]).unwrap();
     }
 
     #[test]
@@ -279,7 +346,7 @@ mod tests {
                 alter(path, "CREATE TABLE bookmarks (url)");
             }),
             ("FILE is the database of another program", |path| alter(path, "PRAGMA application_id = 7")),
-            ("the state in FILE was written by a newer docker-logwatch (schema 7, this one knows 1)", |path| {
+            ("the state in FILE was written by a newer docker-logwatch (schema 7, this one knows 2)", |path| {
                 alter(path, "PRAGMA user_version = 7")
             }),
         ];

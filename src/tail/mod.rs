@@ -4,9 +4,10 @@
 //! them, `handle` one file, `seek` where to start in it, `watcher` how it is told that they grow, `scout` who is new.
 //! `format` knows the two forms of files, `block` takes a block of one apart, `json_file` and `local` one record, and
 //! `partial` puts lines together. `stream` does the same for what comes over the API ([`Frames`]), and `trace` tells
-//! whether there is more. Both routes end in batches on the one queue.
+//! whether there is more. `description` is what the engine has written down of a container. Both routes end in batches on the one queue.
 
 mod block;
+mod description;
 mod file;
 mod format;
 #[cfg(any(test, fuzzing))]
@@ -22,6 +23,7 @@ mod stream;
 mod trace;
 mod watcher;
 
+pub use description::{Description, describe};
 pub use format::has_log;
 pub use partial::Window;
 pub use reader::{Command, Follow, Measure, Reader, Report, Wake, can_read};

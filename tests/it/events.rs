@@ -636,6 +636,7 @@ fn options(events: config::Events, file: &std::path::Path) -> Options {
         source: config::Source::Auto,
         interval: Duration::from_secs(30),
         resume: None,
+        inventory: None,
         max_line_size: 1 << 20,
         dry_run: false,
         output: Settings {

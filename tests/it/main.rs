@@ -25,6 +25,7 @@ mod local;
 mod outages;
 mod pool;
 mod pool_report;
+mod reconcile;
 mod resume;
 mod routes;
 mod selection;

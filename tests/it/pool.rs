@@ -487,6 +487,7 @@ fn a_watch_of_more_logs_than_there_are_places_reads_what_it_can_and_the_others_w
         source: config::Source::Stream,
         interval: Duration::ZERO,
         resume: None,
+        inventory: None,
         max_line_size: 1 << 20,
         dry_run: false,
         output: Settings {

@@ -1,0 +1,85 @@
+//! The words of `reconcile`, turned into [`Options`].
+
+use super::explain::{self, Exit};
+use super::plugin::DockerFlags;
+use super::{Common, endpoint, one_of, refuse, state, usage};
+use crate::engine;
+use crate::engine::reconcile::Options;
+use crate::output::{Reconciled, ReportFormat};
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Bring the inventory of containers, volumes, mounts and positions in line with the engine
+///
+/// All of it in one transaction of the state file; a second run finds nothing to do. `watch --resume` keeps the inventory
+/// fresh while it runs. Positions of removed containers go too, but for those under a name that a run holds.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
+pub struct Reconcile {
+    /// Tell what differs, write nothing
+    #[arg(long)]
+    dry_run: bool,
+
+    /// As `--dry-run`; exit code 4 when anything differs
+    ///
+    /// The table is then shown only when it does.
+    #[arg(long)]
+    check: bool,
+
+    /// Tell each change
+    #[arg(long)]
+    details: bool,
+
+    /// Form of the report
+    #[arg(long, value_name = "FORMAT", value_parser = one_of(FORMATS), default_value = "table")]
+    format: ReportFormat,
+}
+
+const FORMATS: &[(&str, &str, ReportFormat)] =
+    &[("table", "For people", ReportFormat::Table), ("json", "One object", ReportFormat::Json)];
+
+const EXAMPLES: &str = "\
+Examples:
+  Take stock of everything the engine has
+    $ docker logwatch reconcile
+
+  What would change, one by one
+    $ docker logwatch reconcile --dry-run --details
+
+  In a crontab: silent while the inventory is true
+    $ docker logwatch reconcile --check || docker logwatch reconcile";
+
+/// Reads the last of the words, and answers.
+pub(super) fn run(docker: &DockerFlags, reconcile: &Reconcile, common: &Common) -> ExitCode {
+    let config = match common.config(|_| {}) {
+        Ok(config) => config,
+        Err(message) => return refuse(&usage(message)),
+    };
+    let state = match state(&config) {
+        Ok(state) => state,
+        Err(message) => return refuse(&usage(message)),
+    };
+    let is_dry_run = reconcile.dry_run || reconcile.check;
+    let options = Options { state, dry_run: is_dry_run, docker: config.docker, quiet: common.quiet };
+    let reconciled = endpoint(docker).and_then(|endpoint| engine::reconcile::reconcile(endpoint, &options));
+    match reconciled {
+        Ok(reconciled) => report(&reconciled, reconcile, common),
+        Err(error) => explain::failed(&error, common.log_format),
+    }
+}
+
+fn report(reconciled: &Reconciled, asked: &Reconcile, common: &Common) -> ExitCode {
+    let is_unmet = asked.check && !reconciled.is_in_sync();
+    let is_silent = asked.check && !is_unmet && asked.format == ReportFormat::Table;
+    let lost = engine::lost(&reconciled.plan.lost()).filter(|_| !common.quiet && !reconciled.is_dry_run);
+    if let Some(lost) = lost {
+        // With stderr gone there is nobody to tell.
+        let _ = writeln!(std::io::stderr(), "{}", explain::escaped(&lost));
+    }
+    let written = if is_silent { Ok(()) } else { reconciled.write(asked.format, asked.details) };
+    match written {
+        Ok(()) if is_unmet => Exit::Unmet.into(),
+        Ok(()) => Exit::Done.into(),
+        Err(error) => explain::failed(&error.into(), common.log_format),
+    }
+}

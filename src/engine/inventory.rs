@@ -1,0 +1,385 @@
+//! Keeps the inventory fresh while `watch` runs.
+//!
+//! In: the news that [`super::watch`] gets. Out: rows in the state. One task, fed by a bounded channel: following never
+//! waits for it, and what it could not take, or the state could not keep, the next reconciliation makes up for.
+//!
+//! An event says that something is there, how it is called and what became of it, at once and also of what lives for
+//! milliseconds only. The rest (mounts, labels and mountpoint of volumes, the log driver) is looked up a moment later, for
+//! all that events told of meanwhile, in one or two calls: none at rest, and no more than two a second. After the first
+//! listing, each reconnect, and now and then, everything is compared.
+
+use super::Error;
+use super::agenda::{Agenda, Errand, LOOK};
+use super::feed::News;
+use super::observe::Observer;
+use super::route::Routes;
+use crate::docker::{Docker, Event};
+use crate::inventory::{Beyond, Container, Mount, Seen, Told, Volume};
+use crate::metrics::{Extent, Origin, Reconciliation};
+use crate::plan::{Observed, Plan};
+use crate::state::{self, Occasion, Store};
+use crate::time::Timestamp;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// Events that wait to be taken.
+const QUEUE: usize = 1000;
+/// What events tell is gathered for so long and written in one transaction.
+const GATHER: Duration = Duration::from_millis(100);
+/// After a failure everything is compared so much later at first, ...
+const AGAIN: Duration = Duration::from_secs(2);
+/// ... and at last.
+const LATEST_AGAIN: Duration = Duration::from_secs(300);
+/// What the task is given to write what it has when we stop.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// The inventory of a watch.
+pub(super) struct Inventory {
+    orders: Sender<Order>,
+    /// Something was not taken.
+    has_missed: Arc<AtomicBool>,
+    task: JoinHandle<()>,
+}
+
+/// What the task is told.
+enum Order {
+    /// An event told this, ...
+    Heard(Vec<Told>),
+    /// Compare everything.
+    All,
+}
+
+/// What keeps it, and where.
+pub(super) struct Keeping {
+    pub(super) docker: Docker,
+    pub(super) routes: Routes,
+    pub(super) store: Store,
+    pub(super) engine_id: String,
+    /// Between two comparisons of everything; zero is never.
+    pub(super) interval: Duration,
+    pub(super) metrics: Reconciliation,
+}
+
+impl Inventory {
+    /// Starts the task.
+    pub(super) fn start(keeping: Keeping) -> Self {
+        let (orders, received) = channel(QUEUE);
+        let has_missed = Arc::new(AtomicBool::new(false));
+        let Keeping { docker, routes, store, engine_id, interval, metrics } = keeping;
+        let observer = Observer { docker, routes: Arc::new(routes) };
+        let task = Task {
+            observer,
+            store,
+            engine_id,
+            interval,
+            metrics,
+            has_missed: Arc::clone(&has_missed),
+            told: Vec::new(),
+            flush: None,
+            agenda: Agenda::default(),
+            again: AGAIN,
+            has_told_trouble: false,
+        };
+        Inventory { orders, has_missed, task: tokio::spawn(task.run(received)) }
+    }
+
+    /// Takes what is new. Never waits.
+    pub(super) fn hear(&self, news: &News) {
+        let order = match news {
+            News::Event(event) => match told(event) {
+                told if told.is_empty() => return,
+                told => Order::Heard(told),
+            },
+            News::Listing(..) => Order::All,
+            News::Lost(_) | News::Back(_) | News::Nonsense(_) | News::Forgotten(_) => return,
+        };
+        if self.orders.try_send(order).is_err() {
+            self.has_missed.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Writes what was heard, if that can be done soon.
+    pub(super) async fn stop(self) {
+        let Inventory { orders, mut task, .. } = self;
+        drop(orders);
+        if tokio::time::timeout(DRAIN, &mut task).await.is_err() {
+            task.abort();
+        }
+    }
+}
+
+/// What an event tells; nothing where it is of no concern here.
+fn told(event: &Event) -> Vec<Told> {
+    let attribute = |name: &str| event.attributes.get(name).cloned().unwrap_or_default();
+    let at = event.time;
+    // A prune tells of nothing in particular.
+    if event.id.is_empty() {
+        return Vec::new();
+    }
+    match (&*event.kind, event.verb()) {
+        ("container", "destroy") => vec![Told::ContainerGone(event.id.clone(), at)],
+        ("container", "create" | "start" | "die" | "rename" | "update" | "pause" | "unpause") => {
+            event.container().map(|container| Told::Container(Box::new(row(event, container)))).into_iter().collect()
+        }
+        ("volume", "create" | "unmount") => {
+            vec![Told::Volume(Volume {
+                name: event.id.clone(),
+                driver: attribute("driver"),
+                seen: Seen::at(at),
+                ..Volume::default()
+            })]
+        }
+        ("volume", "destroy") => vec![Told::VolumeGone(event.id.clone(), at)],
+        ("volume", "mount") => {
+            let mount = Mount {
+                container_id: attribute("container"),
+                destination: attribute("destination"),
+                kind: "volume".to_owned(),
+                volume: Some(event.id.clone()),
+                driver: Some(attribute("driver")).filter(|driver| !driver.is_empty()),
+                is_writable: attribute("read/write") != "false",
+                propagation: attribute("propagation"),
+                ..Mount::default()
+            };
+            vec![Told::Mount(mount, at)]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn row(event: &Event, container: crate::container::Container) -> Container {
+    let at = event.time;
+    let crate::container::Container { id, name, image, labels, state, .. } = container;
+    let beyond = match event.verb() {
+        "start" => Beyond { started: Some(at), ..Beyond::default() },
+        "die" => Beyond { finished: Some(at), exit_code: event.exit_code(), ..Beyond::default() },
+        _ => Beyond::default(),
+    };
+    let state_seen = Some(at).filter(|_| !state.is_empty());
+    Container { id, name, image, labels, state, created: None, beyond, seen: Seen::at(at), state_seen }
+}
+
+struct Task {
+    observer: Observer,
+    store: Store,
+    engine_id: String,
+    interval: Duration,
+    metrics: Reconciliation,
+    has_missed: Arc<AtomicBool>,
+    /// What events told and the state does not know, and when it shall.
+    told: Vec<Told>,
+    flush: Option<Instant>,
+    agenda: Agenda,
+    /// From the next failure on.
+    again: Duration,
+    has_told_trouble: bool,
+}
+
+impl Task {
+    async fn run(mut self, mut orders: Receiver<Order>) {
+        loop {
+            let due = self.due();
+            tokio::select! {
+                order = orders.recv() => match order {
+                    Some(order) => self.take(order, Instant::now()),
+                    None => break,
+                },
+                () = until(due) => self.work(Instant::now()).await,
+            }
+            if self.has_missed.swap(false, Ordering::Relaxed) {
+                self.agenda.plan_everything_by(Instant::now() + LOOK);
+            }
+        }
+        self.keep_told().await;
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.flush.into_iter().chain(self.agenda.due()).min()
+    }
+
+    fn take(&mut self, order: Order, now: Instant) {
+        match order {
+            Order::All => self.agenda.plan_everything(Some(now)),
+            Order::Heard(told) => {
+                told.iter().for_each(|told| self.agenda.note(told, now));
+                self.told.extend(told);
+                self.flush.get_or_insert(now + GATHER);
+            }
+        }
+    }
+
+    /// Does what is due.
+    async fn work(&mut self, now: Instant) {
+        self.keep_told().await;
+        let (extent, done) = match self.agenda.take(now) {
+            None => return,
+            Some(Errand::Everything) => (Extent::Full, self.compare_everything().await),
+            Some(Errand::Some { ids, with_volumes, at }) => {
+                let extent = if ids.is_empty() { Extent::Volumes } else { Extent::Containers };
+                (extent, self.compare_some(ids, with_volumes, at, extent).await)
+            }
+        };
+        self.settle(extent, done);
+    }
+
+    /// Gives the state what events told.
+    async fn keep_told(&mut self) {
+        self.flush = None;
+        let told = std::mem::take(&mut self.told);
+        if told.is_empty() {
+            return;
+        }
+        let (done, answer) = oneshot::channel();
+        self.store.hear(&self.engine_id, told, move |tally| drop(done.send(tally)));
+        match answer.await.unwrap_or(Err(state::Error::Closed)) {
+            Ok(tally) => self.metrics.changed(&tally, Origin::Event),
+            Err(error) => self.trouble(&error.into()),
+        }
+    }
+
+    async fn compare_everything(&mut self) -> Result<Plan, Error> {
+        let (started, begun) = (Timestamp::now(), Instant::now());
+        let engine = self.observer.docker.info().await?;
+        let at = engine.time.unwrap_or(self.agenda.latest());
+        // Another one may have come up at the same place.
+        self.engine_id = engine.id;
+        let observed = self.observer.everything(at, |_| {}).await?;
+        self.compare(observed, (started, begun), Extent::Full, Origin::Reconcile).await
+    }
+
+    async fn compare_some(
+        &mut self,
+        ids: Vec<String>,
+        with_volumes: bool,
+        at: Timestamp,
+        extent: Extent,
+    ) -> Result<Plan, Error> {
+        let since = (Timestamp::now(), Instant::now());
+        let observed = self.observer.some(ids, with_volumes, at).await?;
+        self.compare(observed, since, extent, Origin::Event).await
+    }
+
+    async fn compare(
+        &self,
+        observed: Observed,
+        (started, begun): (Timestamp, Instant),
+        extent: Extent,
+        origin: Origin,
+    ) -> Result<Plan, Error> {
+        let occasion = Occasion { source: "watch", started, begun, is_to_write: true, must_be_sure: false };
+        let (done, answer) = oneshot::channel();
+        self.store.reconcile(&self.engine_id, observed, occasion, move |plan| drop(done.send(plan)));
+        let plan = answer.await.unwrap_or(Err(state::Error::Closed))?;
+        self.metrics.changed(&plan.tally(), origin);
+        self.metrics.ran(extent, begun.elapsed());
+        Ok(plan)
+    }
+
+    fn settle(&mut self, extent: Extent, done: Result<Plan, Error>) {
+        let now = Instant::now();
+        match done {
+            Ok(plan) => {
+                self.again = AGAIN;
+                self.has_told_trouble = false;
+                if extent == Extent::Full {
+                    self.agenda.plan_everything((!self.interval.is_zero()).then(|| now + self.interval));
+                }
+                let latest = self.agenda.latest();
+                plan.doubted.iter().for_each(|id| self.agenda.doubt(id, latest, now));
+            }
+            Err(error) => {
+                let kind = match &error {
+                    Error::Docker(_) => "docker",
+                    Error::State(_) => "state",
+                    _ => "other",
+                };
+                self.metrics.failed(extent, kind);
+                self.trouble(&error);
+            }
+        }
+    }
+
+    /// What was to be written is not; everything is compared later. Told once, until it works again.
+    fn trouble(&mut self, error: &Error) {
+        if matches!(error, Error::State(_)) && !std::mem::replace(&mut self.has_told_trouble, true) {
+            tracing::warn!(%error, "the inventory is brought in line later");
+        } else {
+            tracing::debug!(%error, "the inventory is brought in line later");
+        }
+        let due = Instant::now() + self.again;
+        self.again = (self.again * 2).min(LATEST_AGAIN);
+        self.agenda.plan_everything(Some(due));
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(kind: &str, action: &str, id: &str, second: i64, attributes: &[(&str, &str)]) -> Event {
+        Event {
+            kind: kind.into(),
+            action: action.into(),
+            id: id.into(),
+            attributes: attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            time: Timestamp(second * 1_000_000_000),
+            ..Event::default()
+        }
+    }
+
+    fn words(told: &[Told]) -> String {
+        let words = told.iter().map(|told| match told {
+            Told::Container(row) => {
+                let Beyond { started, finished, exit_code, .. } = &row.beyond;
+                let times = [*started, *finished].map(|time| time.map_or(0, |time| time.0 / 1_000_000_000));
+                format!("{} {:?} {:?} {times:?} {exit_code:?}", row.name, row.state, row.labels)
+            }
+            Told::ContainerGone(id, _) => format!("no container {id}"),
+            Told::Volume(volume) => format!("volume {} {}", volume.name, volume.driver),
+            Told::VolumeGone(name, _) => format!("no volume {name}"),
+            Told::Mount(mount, _) => {
+                let Mount { container_id, destination, volume, is_writable, .. } = mount;
+                format!("mount {container_id} {destination} {volume:?} {is_writable}")
+            }
+        });
+        words.collect::<Vec<_>>().join(", ")
+    }
+
+    #[test]
+    fn what_an_event_tells_is_taken_and_no_more() {
+        let of = [("name", "web"), ("image", "img"), ("a", "b")];
+        let with = |more: &[(&'static str, &'static str)]| [&of[..], more].concat();
+        let mounted = [("container", "c"), ("destination", "/d"), ("driver", "local"), ("read/write", "false")];
+        for (kind, action, attributes, expected) in [
+            ("container", "create", with(&[]), r#"web "created" {"a": "b"} [0, 0] None"#),
+            ("container", "start", with(&[]), r#"web "running" {"a": "b"} [7, 0] None"#),
+            ("container", "die", with(&[("exitCode", "3")]), r#"web "exited" {"a": "b"} [0, 7] Some(3)"#),
+            ("container", "pause", with(&[]), r#"web "paused" {"a": "b"} [0, 0] None"#),
+            ("container", "rename", with(&[("oldName", "/x")]), r#"web "" {"a": "b"} [0, 0] None"#),
+            ("container", "destroy", with(&[]), "no container id"),
+            ("container", "kill", with(&[("signal", "10")]), ""),
+            ("container", "exec_create: sh", with(&[]), ""),
+            ("volume", "create", vec![("driver", "local")], "volume id local"),
+            ("volume", "mount", mounted.to_vec(), r#"mount c /d Some("id") false"#),
+            ("volume", "unmount", vec![("container", "c"), ("driver", "local")], "volume id local"),
+            ("volume", "destroy", vec![("driver", "local")], "no volume id"),
+            ("network", "create", vec![], ""),
+        ] {
+            let told = told(&event(kind, action, "id", 7, &attributes));
+            assert_eq!(words(&told), expected, "{kind} {action}");
+        }
+        assert_eq!(told(&event("volume", "prune", "", 7, &[("reclaimed", "0")])), []);
+        assert_eq!(told(&event("container", "destroy", "", 7, &[])), []);
+    }
+}

@@ -1,0 +1,102 @@
+//! What an engine has, asked for in a handful of calls.
+//!
+//! In: the engine. Out: [`Observed`], for the state to compare. Called by [`super::reconcile`] and [`super::inventory`].
+//! What no listing tells is read from the containers' folders where that is allowed, on a thread that may block; else it
+//! stays unknown, since asking for it would be a call for each container.
+
+use super::Error;
+use super::route::{Choice, Routes};
+use crate::container;
+use crate::docker::Docker;
+use crate::inventory::{Beyond, Container, Mount};
+use crate::plan::Observed;
+use crate::tail::{self, Description};
+use crate::time::Timestamp;
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+
+/// Asks one engine.
+#[derive(Clone)]
+pub(super) struct Observer {
+    pub(super) docker: Docker,
+    pub(super) routes: Arc<Routes>,
+}
+
+impl Observer {
+    /// All there is. `at` is a moment of the engine's clock that has passed; `read` is called for each container once it
+    /// is told how many there are.
+    pub(super) async fn everything(
+        &self,
+        at: Timestamp,
+        read: impl Fn(usize) + Send + 'static,
+    ) -> Result<Observed, Error> {
+        let containers = self.docker.containers_and_mounts(None, at).await?;
+        let volumes = self.docker.volumes_in_full(at).await?;
+        let observed = Observed { at, containers, asked: None, volumes: Some(volumes), with_positions: false };
+        self.beyond(observed, read).await
+    }
+
+    /// These containers, and all volumes if they are wanted.
+    pub(super) async fn some(&self, ids: Vec<String>, with_volumes: bool, at: Timestamp) -> Result<Observed, Error> {
+        let mut observed = Observed { at, ..Observed::default() };
+        // No IDs would be no filter.
+        if !ids.is_empty() {
+            observed.containers = self.docker.containers_and_mounts(Some(&ids), at).await?;
+        }
+        observed.asked = Some(ids);
+        let lacks_source = observed.containers.iter().flat_map(|(_, mounts)| mounts).any(lacks_source);
+        if with_volumes || lacks_source {
+            observed.volumes = Some(self.docker.volumes_in_full(at).await?);
+        }
+        self.beyond(observed, |_| {}).await
+    }
+
+    /// Adds what no listing tells.
+    async fn beyond(&self, mut observed: Observed, read: impl Fn(usize) + Send + 'static) -> Result<Observed, Error> {
+        add_sources(&mut observed);
+        let routes = Arc::clone(&self.routes);
+        let reading = tokio::task::spawn_blocking(move || {
+            let count = observed.containers.len();
+            for (container, _) in &mut observed.containers {
+                container.beyond = beyond(&routes, container);
+                read(count);
+            }
+            observed
+        });
+        reading.await.map_err(|error| Error::Start(io::Error::other(error)))
+    }
+}
+
+/// Listings do not tell where a volume lies before its container is started.
+fn lacks_source(mount: &Mount) -> bool {
+    mount.volume.is_some() && mount.source.as_ref().is_none_or(String::is_empty)
+}
+
+fn add_sources(observed: &mut Observed) {
+    let volumes = observed.volumes.iter().flatten();
+    let places: HashMap<&str, &str> = volumes.map(|volume| (&*volume.name, &*volume.mountpoint)).collect();
+    let mounts = observed.containers.iter_mut().flat_map(|(_, mounts)| mounts);
+    for mount in mounts.filter(|mount| lacks_source(mount)) {
+        let place = mount.volume.as_deref().and_then(|volume| places.get(volume));
+        mount.source = place.map(|place| (*place).to_owned());
+    }
+}
+
+fn beyond(routes: &Routes, container: &Container) -> Beyond {
+    let folder = routes.visible(&container.id);
+    let Description { log_driver, started, finished, exit_code } =
+        folder.map(|folder| tail::describe(&folder)).unwrap_or_default();
+    let listed = container::Container {
+        id: container.id.clone(),
+        state: container.state.clone(),
+        ..container::Container::default()
+    };
+    let log_route = match routes.of(&listed) {
+        _ if log_driver.as_deref() == Some("none") => None,
+        Choice::File(_) => Some(crate::batch::Route::File),
+        Choice::Stream => Some(routes.over_api()),
+        Choice::Nothing => None,
+    };
+    Beyond { log_driver, log_route, started, finished, exit_code }
+}

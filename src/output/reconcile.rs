@@ -1,0 +1,238 @@
+//! The report of `reconcile`.
+
+use super::sink::Sink;
+use super::{Error, terminal};
+use crate::container::short;
+use crate::inventory::{Changes, Field, Resource, Tally};
+use crate::plan::{Plan, Step};
+use crate::time::Timestamp;
+use comfy_table::{CellAlignment, Table, presets};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// What was compared, and what came of it.
+#[derive(Debug)]
+pub struct Reconciled {
+    /// Whose containers.
+    pub engine_id: String,
+    /// Nothing was written.
+    pub is_dry_run: bool,
+    /// By our clock.
+    pub started: Timestamp,
+    /// From the first question to the last write.
+    pub took: Duration,
+    /// What differed.
+    pub plan: Plan,
+}
+
+/// How a report is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReportFormat {
+    /// For people.
+    Table,
+    /// One object.
+    Json,
+}
+
+impl Reconciled {
+    /// Whether the state was as the engine is.
+    pub fn is_in_sync(&self) -> bool {
+        self.plan.tally().is_none()
+    }
+
+    /// Writes it to stdout, with each change where `details` are wanted.
+    pub fn write(&self, format: ReportFormat, details: bool) -> Result<(), Error> {
+        let text = match format {
+            ReportFormat::Table => self.table(details),
+            ReportFormat::Json => format!("{}\n", self.object(details)),
+        };
+        match Sink::stdout()?.write(text.as_bytes()) {
+            Err(Error::Closed) => Ok(()),
+            written => written,
+        }
+    }
+
+    fn object(&self, details: bool) -> Value {
+        let mut changes = serde_json::Map::new();
+        let Tally(tally) = self.plan.tally();
+        for (resource, counts) in Resource::ALL.into_iter().zip(tally) {
+            let Changes { created, updated, removed, unchanged } = counts;
+            let counts = json!({"created": created, "updated": updated, "removed": removed, "unchanged": unchanged});
+            changes.insert(format!("{}s", resource.name()), counts);
+        }
+        let steps = if details { self.plan.steps() } else { Vec::new() };
+        json!({
+            "engine_id": self.engine_id,
+            "type": "full",
+            "dry_run": self.is_dry_run,
+            "in_sync": self.is_in_sync(),
+            "started": self.started.to_string(),
+            "duration_seconds": self.took.as_secs_f64(),
+            "changes": changes,
+            "details": steps.iter().map(step_object).collect::<Vec<_>>(),
+            "lost": self.plan.lost(),
+        })
+    }
+
+    fn table(&self, details: bool) -> String {
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING);
+        table.set_header(["RESOURCE", "CREATED", "UPDATED", "REMOVED", "UNCHANGED"]);
+        let Tally(tally) = self.plan.tally();
+        for (resource, Changes { created, updated, removed, unchanged }) in Resource::ALL.into_iter().zip(tally) {
+            let name = format!("{}s", resource.name());
+            table.add_row([name, shown(created), shown(updated), shown(removed), unchanged.to_string()]);
+        }
+        for column in table.column_iter_mut().skip(1) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        let mut text = lines(&table);
+        let steps = self.plan.steps();
+        if details && !steps.is_empty() {
+            text += "\n";
+            text += &lines(&step_table(&steps));
+        }
+        let verdict = match (self.is_in_sync(), self.is_dry_run) {
+            (true, _) => "in sync",
+            (false, true) => "they differ; nothing was written",
+            (false, false) => "brought in line",
+        };
+        text + &format!("\n{verdict} ({:.0} ms)\n", self.took.as_secs_f64() * 1e3)
+    }
+}
+
+/// A change that did not happen is nothing to look at.
+fn shown(count: u64) -> String {
+    if count == 0 { "-".to_owned() } else { count.to_string() }
+}
+
+fn lines(table: &Table) -> String {
+    let lines: Vec<String> =
+        table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned()).collect();
+    lines.join("\n") + "\n"
+}
+
+fn step_table(steps: &[Step]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(["OPERATION", "RESOURCE", "ID", "NAME", "WHAT"]);
+    for Step { resource, id, name, operation, fields } in steps {
+        let what: Vec<String> = fields.iter().map(Field::to_string).collect();
+        let id = if *resource == Resource::Volume { "-" } else { short(id) };
+        table.add_row([
+            operation.name().to_owned(),
+            resource.name().to_owned(),
+            terminal::safe(id),
+            terminal::safe(name),
+            terminal::safe(&what.join(", ")),
+        ]);
+    }
+    table
+}
+
+fn step_object(step: &Step) -> Value {
+    let fields = step.fields.iter().map(|field| {
+        let Field { name, before, after } = field;
+        json!({"name": name, "before": before, "after": after})
+    });
+    json!({
+        "resource": step.resource.name(),
+        "id": step.id,
+        "name": step.name,
+        "operation": step.operation.name(),
+        "fields": fields.collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inventory::{Container, Mount, Position, Volume};
+
+    fn reconciled() -> Reconciled {
+        let container = |name: &str, state: &str| Container {
+            id: "ab".repeat(32),
+            name: name.into(),
+            state: state.into(),
+            ..Container::default()
+        };
+        let mut plan = Plan::default();
+        plan.containers.created.push(container("web\x1b[2J", "running"));
+        plan.containers.updated.push((container("db", "running"), container("db", "exited")));
+        plan.containers.kept = 7;
+        plan.volumes.removed.push(Volume { name: "shop".into(), ..Volume::default() });
+        let mount = Mount { container_id: "cd".repeat(32), destination: "/data".into(), ..Mount::default() };
+        plan.mounts.created.push(mount);
+        let position = Position {
+            resume: "default".into(),
+            container_id: "ef".repeat(32),
+            container_name: "old".into(),
+            ..Position::default()
+        };
+        plan.positions.removed.push(position);
+        Reconciled {
+            engine_id: "ABCD".into(),
+            is_dry_run: true,
+            started: Timestamp(1_795_215_653_037_882_171),
+            took: Duration::from_millis(31),
+            plan,
+        }
+    }
+
+    #[test]
+    fn the_object_has_the_keys_of_the_contract() {
+        let counts = |created, updated, removed, unchanged| json!({"created": created, "updated": updated, "removed": removed, "unchanged": unchanged});
+        let expected = json!({
+            "engine_id": "ABCD",
+            "type": "full",
+            "dry_run": true,
+            "in_sync": false,
+            "started": "2026-11-20T23:00:53.037882171Z",
+            "duration_seconds": 0.031,
+            "changes": {
+                "containers": counts(1, 1, 0, 7),
+                "volumes": counts(0, 0, 1, 0),
+                "mounts": counts(1, 0, 0, 0),
+                "positions": counts(0, 0, 1, 0),
+            },
+            "details": [],
+            "lost": ["old"],
+        });
+        assert_eq!(reconciled().object(false), expected);
+        let details = &reconciled().object(true)["details"];
+        assert_eq!(details.as_array().unwrap().len(), 5);
+        let updated = json!({
+            "resource": "container",
+            "id": "ab".repeat(32),
+            "name": "db",
+            "operation": "updated",
+            "fields": [{"name": "state", "before": "running", "after": "exited"}],
+        });
+        assert_eq!(details[1], updated);
+    }
+
+    #[test]
+    fn the_table_is_read_at_a_glance_and_obeys_no_name() {
+        let expected = "\
+RESOURCE    CREATED  UPDATED  REMOVED  UNCHANGED
+containers        1        1        -          7
+volumes           -        -        1          0
+mounts            1        -        -          0
+positions         -        -        1          0
+
+OPERATION  RESOURCE   ID            NAME           WHAT
+created    container  abababababab  web^[[2J
+updated    container  abababababab  db             state: running -> exited
+removed    volume     -             shop
+created    mount      cdcdcdcdcdcd  /data
+removed    position   efefefefefef  old (default)
+
+they differ; nothing was written (31 ms)
+";
+        assert_eq!(reconciled().table(true), expected);
+        let applied = Reconciled { is_dry_run: false, ..reconciled() };
+        assert!(applied.table(false).ends_with("0\n\nbrought in line (31 ms)\n"));
+        let same = Reconciled { plan: Plan::default(), ..reconciled() };
+        assert!(same.is_in_sync() && same.table(true).ends_with("0\n\nin sync (31 ms)\n"));
+    }
+}

@@ -1,0 +1,832 @@
+//! What each engine has: containers, volumes and mounts, and how often they were compared with it.
+//!
+//! In: what was observed, or what events told. Out: what had to be changed. Called by [`super::Store`], on the thread of
+//! the connection. Each function is one transaction, within which rows are read, compared by the rules of
+//! [`crate::inventory`] and [`crate::plan`], and written: two processes that tell of the same engine do not undo each other.
+
+use crate::inventory::{
+    Beyond, Changes, Container, Mount, Position, Resource, Row as _, Seen, Tally, Told, Volume, object,
+};
+use crate::plan::{Known, Observed, Part, Plan, plan};
+use crate::time::Timestamp;
+use rusqlite::types::{FromSqlError, Type};
+use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, TransactionBehavior, params};
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// So many reconciliations of an engine are remembered.
+const REMEMBERED: i64 = 1000;
+
+/// How long a removal is remembered, by the engine's clock, in nanoseconds. What was told before it comes within seconds.
+const REMOVED: i64 = 600 * 1_000_000_000;
+
+/// Who compares, since when, and to what end.
+#[derive(Clone, Copy, Debug)]
+pub struct Occasion {
+    /// `reconcile` or `watch`.
+    pub source: &'static str,
+    /// By our clock, ...
+    pub started: Timestamp,
+    /// ... and by one that nobody sets.
+    pub begun: Instant,
+    /// Apply what follows, and not only tell it, ...
+    pub is_to_write: bool,
+    /// ... but nothing while there is a doubt ([`Plan::doubted`]).
+    pub must_be_sure: bool,
+}
+
+/// Compares, and applies what follows from it unless it is only to be told. `is_held` tells whether a run holds a resume
+/// NAME.
+pub(super) fn reconcile(
+    connection: &mut Connection,
+    engine_id: &str,
+    observed: &Observed,
+    occasion: Occasion,
+    is_held: impl Fn(&str) -> bool,
+) -> Result<Plan> {
+    let behavior = if occasion.is_to_write { TransactionBehavior::Immediate } else { TransactionBehavior::Deferred };
+    let transaction = connection.transaction_with_behavior(behavior)?;
+    let known = read(&transaction, engine_id, observed, is_held)?;
+    let plan = plan(&known, observed);
+    let is_sure_enough = plan.doubted.is_empty() || !occasion.must_be_sure;
+    if occasion.is_to_write && is_sure_enough {
+        apply(&transaction, engine_id, &plan)?;
+        forget_removals(&transaction, engine_id, observed.at)?;
+        if observed.asked.is_none() {
+            note(&transaction, engine_id, &plan, occasion)?;
+        }
+        transaction.commit()?;
+    }
+    Ok(plan)
+}
+
+/// Takes what events told, and returns what that changed.
+pub(super) fn hear(connection: &mut Connection, engine_id: &str, told: &[Told]) -> Result<Tally> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut tally = Tally::default();
+    for told in told {
+        match told {
+            Told::Container(container) => hear_container(&transaction, engine_id, container, &mut tally)?,
+            Told::ContainerGone(id, at) => {
+                let mounts = transaction.prepare_cached(REMOVE_MOUNTS)?.execute(params![engine_id, id])?;
+                tally.of(Resource::Mount).removed += mounts as u64;
+                let rows = transaction.prepare_cached(REMOVE_CONTAINER)?.execute(params![engine_id, id])?;
+                tally.of(Resource::Container).removed += rows as u64;
+                remember_removal(&transaction, engine_id, Resource::Container, id, *at)?;
+                forget_removals(&transaction, engine_id, *at)?;
+            }
+            Told::Volume(volume) => hear_volume(&transaction, engine_id, volume, &mut tally)?,
+            Told::VolumeGone(name, at) => {
+                let rows = transaction.prepare_cached(REMOVE_OLD_VOLUME)?.execute(params![engine_id, name, at])?;
+                tally.of(Resource::Volume).removed += rows as u64;
+                remember_removal(&transaction, engine_id, Resource::Volume, name, *at)?;
+            }
+            Told::Mount(mount, at) => hear_mount(&transaction, engine_id, mount, *at, &mut tally)?,
+        }
+    }
+    transaction.commit()?;
+    Ok(tally)
+}
+
+fn hear_container(transaction: &Transaction<'_>, engine_id: &str, told: &Container, tally: &mut Tally) -> Result<()> {
+    let changes = tally.of(Resource::Container);
+    if removed_at(transaction, engine_id, Resource::Container, &told.id)?.is_some() {
+        return Ok(());
+    }
+    let known = transaction
+        .prepare_cached(&one(CONTAINERS, "container_id"))?
+        .query_row(params![engine_id, told.id], container)
+        .optional()?;
+    let Some(row) = Container::heard(known.as_ref(), told) else { return Ok(()) };
+    save_container(transaction, engine_id, &row)?;
+    count(changes, known.as_ref().map(|known| known.differences(&row).is_empty()));
+    Ok(())
+}
+
+fn hear_volume(transaction: &Transaction<'_>, engine_id: &str, told: &Volume, tally: &mut Tally) -> Result<()> {
+    let removed = removed_at(transaction, engine_id, Resource::Volume, &told.name)?;
+    if removed.is_some_and(|removed| removed >= told.seen.last) {
+        return Ok(());
+    }
+    let known = transaction
+        .prepare_cached(&one(VOLUMES, "name"))?
+        .query_row(params![engine_id, told.name], volume)
+        .optional()?;
+    let Some(row) = Volume::heard(known.as_ref(), told) else { return Ok(()) };
+    save_volume(transaction, engine_id, &row)?;
+    count(tally.of(Resource::Volume), known.as_ref().map(|known| known.differences(&row).is_empty()));
+    Ok(())
+}
+
+const ADD_MOUNT: &str = "\
+INSERT OR IGNORE INTO mounts (
+    engine_id, container_id, destination, type, volume, source, driver, mode, read_only, propagation
+) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+
+/// A mount never changes, and a listing knows more of it: the first one told stays.
+fn hear_mount(
+    transaction: &Transaction<'_>,
+    engine_id: &str,
+    mount: &Mount,
+    at: Timestamp,
+    tally: &mut Tally,
+) -> Result<()> {
+    let volume = Volume {
+        name: mount.volume.clone().unwrap_or_default(),
+        driver: mount.driver.clone().unwrap_or_default(),
+        seen: Seen::at(at),
+        ..Volume::default()
+    };
+    hear_volume(transaction, engine_id, &volume, tally)?;
+    if removed_at(transaction, engine_id, Resource::Container, &mount.container_id)?.is_none() {
+        let added = write_mount(transaction, ADD_MOUNT, engine_id, mount)?;
+        tally.of(Resource::Mount).created += added as u64;
+    }
+    Ok(())
+}
+
+/// `None`: the row was not there; else whether it is as it was.
+fn count(changes: &mut Changes, is_same: Option<bool>) {
+    match is_same {
+        None => changes.created += 1,
+        Some(false) => changes.updated += 1,
+        Some(true) => changes.unchanged += 1,
+    }
+}
+
+const CONTAINERS: &str = "SELECT * FROM containers WHERE engine_id = ?1";
+const VOLUMES: &str = "SELECT * FROM volumes WHERE engine_id = ?1";
+const MOUNTS: &str = "SELECT * FROM mounts WHERE engine_id = ?1";
+const POSITIONS: &str =
+    "SELECT name, container_id, container_name, ended FROM positions WHERE engine_id = ?1 ORDER BY name, container_id";
+const REMOVALS: &str = "SELECT id, removed_at FROM removals WHERE engine_id = ?1 AND resource = ?2";
+
+/// Those of one key.
+fn one(select: &str, column: &str) -> String {
+    format!("{select} AND {column} = ?2")
+}
+
+fn read(
+    transaction: &Transaction<'_>,
+    engine_id: &str,
+    observed: &Observed,
+    is_held: impl Fn(&str) -> bool,
+) -> Result<Known> {
+    let mut known = Known::default();
+    if observed.with_positions {
+        known.positions = read_positions(transaction, engine_id, is_held)?;
+    }
+    let schema: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    // Of a file that is only looked at and has no inventory yet.
+    if schema < 2 {
+        return Ok(known);
+    }
+    let mut keep_container = |found: Container| drop(known.containers.insert(found.id.clone(), found));
+    let mut keep_mount = |found: Mount| {
+        let key = (found.container_id.clone(), found.destination.clone());
+        known.mounts.insert(key, found);
+    };
+    let removal = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    match &observed.asked {
+        None => {
+            each(transaction, CONTAINERS, params![engine_id], container, &mut keep_container)?;
+            each(transaction, MOUNTS, params![engine_id], mount, &mut keep_mount)?;
+            let of = params![engine_id, Resource::Container.name()];
+            each(transaction, REMOVALS, of, removal, |(id, _): (String, Timestamp)| {
+                known.removed_containers.insert(id);
+            })?;
+        }
+        Some(ids) => {
+            let (containers, mounts) = (one(CONTAINERS, "container_id"), one(MOUNTS, "container_id"));
+            for id in ids {
+                each(transaction, &containers, params![engine_id, id], container, &mut keep_container)?;
+                each(transaction, &mounts, params![engine_id, id], mount, &mut keep_mount)?;
+                if removed_at(transaction, engine_id, Resource::Container, id)?.is_some() {
+                    known.removed_containers.insert(id.clone());
+                }
+            }
+        }
+    }
+    if observed.volumes.is_some() {
+        let keep = |found: Volume| drop(known.volumes.insert(found.name.clone(), found));
+        each(transaction, VOLUMES, params![engine_id], volume, keep)?;
+        let of = params![engine_id, Resource::Volume.name()];
+        each(transaction, REMOVALS, of, removal, |(name, at)| {
+            known.removed_volumes.insert(name, at);
+        })?;
+    }
+    Ok(known)
+}
+
+fn read_positions(
+    transaction: &Transaction<'_>,
+    engine_id: &str,
+    is_held: impl Fn(&str) -> bool,
+) -> Result<Vec<Position>> {
+    let mut held: BTreeMap<String, bool> = BTreeMap::new();
+    let mut positions = Vec::new();
+    let position = |row: &Row<'_>| {
+        Ok(Position {
+            resume: row.get(0)?,
+            container_id: row.get(1)?,
+            container_name: row.get(2)?,
+            has_ended: row.get(3)?,
+            is_held: false,
+        })
+    };
+    each(transaction, POSITIONS, params![engine_id], position, |mut position| {
+        position.is_held = *held.entry(position.resume.clone()).or_insert_with_key(|name| is_held(name));
+        positions.push(position);
+    })?;
+    Ok(positions)
+}
+
+fn each<T>(
+    connection: &Connection,
+    sql: &str,
+    of: impl rusqlite::Params,
+    row: impl FnMut(&Row<'_>) -> Result<T>,
+    mut take: impl FnMut(T),
+) -> Result<()> {
+    let mut statement = connection.prepare_cached(sql)?;
+    for found in statement.query_map(of, row)? {
+        take(found?);
+    }
+    Ok(())
+}
+
+fn apply(transaction: &Transaction<'_>, engine_id: &str, plan: &Plan) -> Result<()> {
+    for row in written(&plan.containers) {
+        save_container(transaction, engine_id, row)?;
+    }
+    for row in &plan.containers.removed {
+        transaction.prepare_cached(REMOVE_CONTAINER)?.execute(params![engine_id, row.id])?;
+    }
+    for row in written(&plan.volumes) {
+        save_volume(transaction, engine_id, row)?;
+    }
+    for row in &plan.volumes.removed {
+        transaction.prepare_cached(REMOVE_VOLUME)?.execute(params![engine_id, row.name])?;
+    }
+    for row in written(&plan.mounts) {
+        write_mount(transaction, SAVE_MOUNT, engine_id, row)?;
+    }
+    for row in &plan.mounts.removed {
+        let key = params![engine_id, row.container_id, row.destination];
+        transaction.prepare_cached(REMOVE_MOUNT)?.execute(key)?;
+    }
+    for row in &plan.positions.removed {
+        let key = params![engine_id, row.resume, row.container_id];
+        transaction.prepare_cached(REMOVE_POSITION)?.execute(key)?;
+    }
+    Ok(())
+}
+
+fn written<T>(part: &Part<T>) -> impl Iterator<Item = &T> {
+    part.created.iter().chain(part.updated.iter().map(|(_, row)| row)).chain(&part.refreshed)
+}
+
+const SAVE_CONTAINER: &str = "\
+INSERT OR REPLACE INTO containers (
+    engine_id, container_id, name, image, labels, state, created_at, started_at, finished_at, exit_code,
+    log_driver, log_route, first_seen_at, last_seen_at, state_seen_at
+) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
+
+fn save_container(transaction: &Transaction<'_>, engine_id: &str, row: &Container) -> Result<()> {
+    let Beyond { log_driver, log_route, started, finished, exit_code } = &row.beyond;
+    let values = params![
+        engine_id,
+        row.id,
+        row.name,
+        row.image,
+        object(&row.labels),
+        row.state,
+        row.created,
+        started,
+        finished,
+        exit_code,
+        log_driver,
+        log_route,
+        row.seen.first,
+        row.seen.last,
+        row.state_seen,
+    ];
+    transaction.prepare_cached(SAVE_CONTAINER)?.execute(values).map(drop)
+}
+
+const SAVE_VOLUME: &str = "\
+INSERT OR REPLACE INTO volumes (
+    engine_id, name, driver, scope, mountpoint, labels, created_at, first_seen_at, last_seen_at
+) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+
+fn save_volume(transaction: &Transaction<'_>, engine_id: &str, row: &Volume) -> Result<()> {
+    let labels = object(&row.labels);
+    let values = params![
+        engine_id,
+        row.name,
+        row.driver,
+        row.scope,
+        row.mountpoint,
+        labels,
+        row.created,
+        row.seen.first,
+        row.seen.last
+    ];
+    transaction.prepare_cached(SAVE_VOLUME)?.execute(values).map(drop)
+}
+
+const SAVE_MOUNT: &str = "\
+INSERT OR REPLACE INTO mounts (
+    engine_id, container_id, destination, type, volume, source, driver, mode, read_only, propagation
+) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
+
+fn write_mount(transaction: &Transaction<'_>, sql: &str, engine_id: &str, row: &Mount) -> Result<usize> {
+    let values = params![
+        engine_id,
+        row.container_id,
+        row.destination,
+        row.kind,
+        row.volume,
+        row.source,
+        row.driver,
+        row.mode,
+        !row.is_writable,
+        row.propagation
+    ];
+    transaction.prepare_cached(sql)?.execute(values)
+}
+
+const REMOVE_CONTAINER: &str = "DELETE FROM containers WHERE engine_id = ?1 AND container_id = ?2";
+const REMOVE_VOLUME: &str = "DELETE FROM volumes WHERE engine_id = ?1 AND name = ?2";
+/// Not one that was made anew since.
+const REMOVE_OLD_VOLUME: &str = "DELETE FROM volumes WHERE engine_id = ?1 AND name = ?2 AND last_seen_at <= ?3";
+const REMOVE_MOUNT: &str = "DELETE FROM mounts WHERE engine_id = ?1 AND container_id = ?2 AND destination = ?3";
+const REMOVE_MOUNTS: &str = "DELETE FROM mounts WHERE engine_id = ?1 AND container_id = ?2";
+const REMOVE_POSITION: &str = "DELETE FROM positions WHERE engine_id = ?1 AND name = ?2 AND container_id = ?3";
+
+const REMOVED_AT: &str = "SELECT removed_at FROM removals WHERE engine_id = ?1 AND resource = ?2 AND id = ?3";
+
+fn removed_at(
+    transaction: &Transaction<'_>,
+    engine_id: &str,
+    resource: Resource,
+    id: &str,
+) -> Result<Option<Timestamp>> {
+    let key = params![engine_id, resource.name(), id];
+    transaction.prepare_cached(REMOVED_AT)?.query_row(key, |row| row.get(0)).optional()
+}
+
+const REMEMBER_REMOVAL: &str = "\
+INSERT INTO removals (engine_id, resource, id, removed_at) VALUES (?1, ?2, ?3, ?4)
+ON CONFLICT (engine_id, resource, id) DO UPDATE SET removed_at = max(removed_at, excluded.removed_at)";
+
+fn remember_removal(
+    transaction: &Transaction<'_>,
+    engine_id: &str,
+    resource: Resource,
+    id: &str,
+    at: Timestamp,
+) -> Result<()> {
+    let values = params![engine_id, resource.name(), id, at];
+    transaction.prepare_cached(REMEMBER_REMOVAL)?.execute(values).map(drop)
+}
+
+const FORGET_REMOVALS: &str = "DELETE FROM removals WHERE engine_id = ?1 AND removed_at < ?2";
+
+fn forget_removals(transaction: &Transaction<'_>, engine_id: &str, now: Timestamp) -> Result<()> {
+    let before = Timestamp(now.0.saturating_sub(REMOVED));
+    transaction.prepare_cached(FORGET_REMOVALS)?.execute(params![engine_id, before]).map(drop)
+}
+
+const NOTE: &str = "\
+INSERT INTO reconciliations (
+    engine_id, started_at, duration_seconds, source,
+    containers_created, containers_updated, containers_removed, containers_unchanged,
+    volumes_created, volumes_updated, volumes_removed, volumes_unchanged,
+    mounts_created, mounts_updated, mounts_removed, mounts_unchanged,
+    positions_removed, positions_unchanged
+) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
+
+const FORGET_NOTES: &str = "\
+DELETE FROM reconciliations WHERE engine_id = ?1 AND id <= (
+    SELECT id FROM reconciliations WHERE engine_id = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2
+)";
+
+/// Leaves a row about this one, and takes away those of long ago.
+fn note(transaction: &Transaction<'_>, engine_id: &str, plan: &Plan, occasion: Occasion) -> Result<()> {
+    let Tally([containers, volumes, mounts, positions]) = plan.tally();
+    let number = |count: u64| count.cast_signed();
+    let values = params![
+        engine_id,
+        occasion.started,
+        occasion.begun.elapsed().as_secs_f64(),
+        occasion.source,
+        number(containers.created),
+        number(containers.updated),
+        number(containers.removed),
+        number(containers.unchanged),
+        number(volumes.created),
+        number(volumes.updated),
+        number(volumes.removed),
+        number(volumes.unchanged),
+        number(mounts.created),
+        number(mounts.updated),
+        number(mounts.removed),
+        number(mounts.unchanged),
+        number(positions.removed),
+        number(positions.unchanged),
+    ];
+    transaction.prepare_cached(NOTE)?.execute(values)?;
+    transaction.prepare_cached(FORGET_NOTES)?.execute(params![engine_id, REMEMBERED]).map(drop)
+}
+
+fn container(row: &Row<'_>) -> Result<Container> {
+    Ok(Container {
+        id: row.get("container_id")?,
+        name: row.get("name")?,
+        image: row.get("image")?,
+        labels: labels(row)?,
+        state: row.get("state")?,
+        created: row.get("created_at")?,
+        beyond: Beyond {
+            log_driver: row.get("log_driver")?,
+            log_route: row.get("log_route")?,
+            started: row.get("started_at")?,
+            finished: row.get("finished_at")?,
+            exit_code: row.get("exit_code")?,
+        },
+        seen: seen(row)?,
+        state_seen: row.get("state_seen_at")?,
+    })
+}
+
+fn volume(row: &Row<'_>) -> Result<Volume> {
+    Ok(Volume {
+        name: row.get("name")?,
+        driver: row.get("driver")?,
+        scope: row.get("scope")?,
+        mountpoint: row.get("mountpoint")?,
+        labels: labels(row)?,
+        created: row.get("created_at")?,
+        seen: seen(row)?,
+    })
+}
+
+fn mount(row: &Row<'_>) -> Result<Mount> {
+    Ok(Mount {
+        container_id: row.get("container_id")?,
+        destination: row.get("destination")?,
+        kind: row.get("type")?,
+        volume: row.get("volume")?,
+        source: row.get("source")?,
+        driver: row.get("driver")?,
+        mode: row.get("mode")?,
+        is_writable: !row.get::<_, bool>("read_only")?,
+        propagation: row.get("propagation")?,
+    })
+}
+
+fn seen(row: &Row<'_>) -> Result<Seen> {
+    Ok(Seen { first: row.get("first_seen_at")?, last: row.get("last_seen_at")? })
+}
+
+fn labels(row: &Row<'_>) -> Result<BTreeMap<String, String>> {
+    let text: String = row.get("labels")?;
+    serde_json::from_str(&text).map_err(|error| {
+        let column = row.as_ref().column_index("labels").unwrap_or_default();
+        let error = FromSqlError::Other(error.into());
+        rusqlite::Error::FromSqlConversionFailure(column, Type::Text, error.into())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::schema;
+    use super::*;
+    use proptest::prelude::*;
+    use std::cell::{Cell, RefCell};
+    use std::time::Duration;
+
+    const ENGINE: &str = "ABCD:EFGH";
+
+    const SECOND: i64 = 1_000_000_000;
+
+    fn open() -> (tempfile::TempDir, Connection) {
+        let dir = tempfile::tempdir().unwrap();
+        let connection = schema::open(&dir.path().join("state.db"), Duration::ZERO).unwrap();
+        connection.pragma_update(None, "synchronous", "OFF").unwrap();
+        (dir, connection)
+    }
+
+    fn occasion() -> Occasion {
+        let (started, begun) = (Timestamp::now(), Instant::now());
+        Occasion { source: "reconcile", started, begun, is_to_write: true, must_be_sure: false }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp(1_795_215_653_000_000_000 + second * SECOND + 7)
+    }
+
+    fn container(id: &str, name: &str, state: &str, second: i64) -> Container {
+        let labels = BTreeMap::from([("of".to_owned(), id.to_owned())]);
+        let state_seen = Some(at(second)).filter(|_| !state.is_empty());
+        let (id, name, image, state) = (id.to_owned(), name.to_owned(), "img".to_owned(), state.to_owned());
+        Container { id, name, image, labels, state, seen: Seen::at(at(second)), state_seen, ..Container::default() }
+    }
+
+    fn volume(name: &str, second: i64) -> Volume {
+        Volume { name: name.into(), driver: "local".into(), seen: Seen::at(at(second)), ..Volume::default() }
+    }
+
+    fn mount(id: &str, volume: &str) -> Mount {
+        Mount {
+            container_id: id.into(),
+            destination: format!("/{volume}"),
+            kind: "volume".into(),
+            volume: Some(volume.into()),
+            driver: Some("local".into()),
+            is_writable: true,
+            ..Mount::default()
+        }
+    }
+
+    /// What a user can query of an engine, without when it was seen.
+    fn dump(connection: &Connection, engine_id: &str) -> Vec<String> {
+        let sql = "
+            SELECT 'container ' || container_id || ' ' || name || ' ' || state || ' ' || labels
+                FROM containers WHERE engine_id = ?1
+            UNION ALL SELECT 'volume ' || name || ' ' || driver FROM volumes WHERE engine_id = ?1
+            UNION ALL SELECT 'mount ' || container_id || ' ' || destination || ' ' || volume FROM mounts WHERE engine_id = ?1
+            ORDER BY 1";
+        let mut statement = connection.prepare(sql).unwrap();
+        statement.query_map([engine_id], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    }
+
+    /// One thing that happens in an engine.
+    #[derive(Clone, Copy, Debug)]
+    enum Act {
+        Create(usize),
+        Start(usize),
+        Die(usize),
+        Pause(usize),
+        Rename(usize),
+        Destroy(usize),
+        MakeVolume(usize),
+        RemoveVolume(usize),
+        Mount(usize, usize),
+    }
+
+    fn acts() -> impl Strategy<Value = Vec<Act>> {
+        let one = prop_oneof![
+            (0..4_usize).prop_map(Act::Create),
+            (0..4_usize).prop_map(Act::Start),
+            (0..4_usize).prop_map(Act::Die),
+            (0..4_usize).prop_map(Act::Pause),
+            (0..4_usize).prop_map(Act::Rename),
+            (0..4_usize).prop_map(Act::Destroy),
+            (0..3_usize).prop_map(Act::MakeVolume),
+            (0..3_usize).prop_map(Act::RemoveVolume),
+            (0..4_usize, 0..3_usize).prop_map(|(container, volume)| Act::Mount(container, volume)),
+        ];
+        prop::collection::vec(one, 1..40)
+    }
+
+    /// An engine that does what can be done, tells of it, and lists what it has.
+    #[derive(Default)]
+    struct Engine {
+        slots: [Option<(String, String, &'static str)>; 4],
+        volumes: [bool; 3],
+        mounts: Vec<(String, String)>,
+        made: usize,
+        now: i64,
+        told: Vec<Told>,
+    }
+
+    impl Engine {
+        fn act(&mut self, act: Act) {
+            self.now += 1;
+            let now = self.now;
+            let volume_name = |volume: usize| format!("v{volume}");
+            match act {
+                Act::Create(slot) if self.slots[slot].is_none() => {
+                    // An ID is never used again.
+                    let id = format!("c{}", self.made);
+                    self.made += 1;
+                    self.slots[slot] = Some((id, format!("name{slot}"), "created"));
+                    self.tell(slot, "created");
+                }
+                Act::Start(slot) => self.change(slot, &["created", "exited"], "running"),
+                Act::Die(slot) => self.change(slot, &["running"], "exited"),
+                Act::Pause(slot) => self.change(slot, &["running"], "paused"),
+                Act::Rename(slot) => {
+                    if let Some((_, name, _)) = &mut self.slots[slot] {
+                        *name = format!("name{slot}-{now}");
+                        self.tell(slot, "");
+                    }
+                }
+                Act::Destroy(slot) => {
+                    if let Some((id, ..)) = self.slots[slot].take() {
+                        self.mounts.retain(|(of, _)| *of != id);
+                        self.told.push(Told::ContainerGone(id, at(now)));
+                    }
+                }
+                Act::MakeVolume(slot) => {
+                    self.volumes[slot] = true;
+                    self.told.push(Told::Volume(volume(&volume_name(slot), now)));
+                }
+                Act::RemoveVolume(slot) => {
+                    let is_used = self.mounts.iter().any(|(_, volume)| *volume == volume_name(slot));
+                    if self.volumes[slot] && !is_used {
+                        self.volumes[slot] = false;
+                        self.told.push(Told::VolumeGone(volume_name(slot), at(now)));
+                    }
+                }
+                Act::Mount(slot, of) => {
+                    if let Some((id, ..)) = self.slots[slot].as_ref().filter(|_| self.volumes[of]) {
+                        let used = (id.clone(), volume_name(of));
+                        self.told.push(Told::Mount(mount(id, &volume_name(of)), at(now)));
+                        if !self.mounts.contains(&used) {
+                            self.mounts.push(used);
+                        }
+                    }
+                }
+                Act::Create(_) => {}
+            }
+        }
+
+        fn change(&mut self, slot: usize, from: &[&str], to: &'static str) {
+            if let Some((_, _, state)) = self.slots[slot].as_mut().filter(|(_, _, state)| from.contains(state)) {
+                *state = to;
+                self.tell(slot, to);
+            }
+        }
+
+        fn tell(&mut self, slot: usize, state: &str) {
+            let Some((id, name, _)) = &self.slots[slot] else { return };
+            let mut told = container(id, name, state, self.now);
+            told.beyond.finished = told.state_seen.filter(|_| state == "exited");
+            self.told.push(Told::Container(Box::new(told)));
+        }
+
+        /// A while later.
+        fn list(&self) -> Observed {
+            let now = self.now + 10;
+            let there = self.slots.iter().flatten();
+            let containers = there.map(|(id, name, state)| {
+                let mounts = self.mounts.iter().filter(|(of, _)| of == id);
+                (container(id, name, state, now), mounts.map(|(id, volume)| mount(id, volume)).collect())
+            });
+            let volumes = self.volumes.iter().enumerate().filter(|(_, is_there)| **is_there);
+            let volumes = volumes.map(|(slot, _)| volume(&format!("v{slot}"), now)).collect();
+            Observed { at: at(now), containers: containers.collect(), volumes: Some(volumes), ..Observed::default() }
+        }
+    }
+
+    #[test]
+    fn a_history_in_any_order_and_however_often_told_ends_as_the_listing() {
+        let (_dir, connection) = open();
+        let (connection, cases) = (RefCell::new(connection), Cell::new(0));
+        let order = prop::collection::vec(any::<u32>(), 80);
+        let repeats = prop::collection::vec(any::<prop::sample::Index>(), 0..20);
+        proptest!(|(acts in acts(), order in order, repeats in repeats, batch in 1..20_usize)| {
+            let mut connection = connection.borrow_mut();
+            // Each case has engines of its own.
+            let number = cases.replace(cases.get() + 1);
+            let (by_events, by_listing) = (format!("events {number}"), format!("listing {number}"));
+            let mut engine = Engine::default();
+            acts.iter().for_each(|act| engine.act(*act));
+            let mut told: Vec<Told> = engine.told.clone();
+            if !told.is_empty() {
+                told.extend(repeats.iter().map(|index| index.get(&engine.told).clone()));
+            }
+            let mut shuffled: Vec<(u32, Told)> = order.iter().copied().cycle().zip(told).collect();
+            shuffled.sort_by_key(|(key, _)| *key);
+            let shuffled: Vec<Told> = shuffled.into_iter().map(|(_, told)| told).collect();
+            for batch in shuffled.chunks(batch) {
+                hear(&mut connection, &by_events, batch).unwrap();
+            }
+            reconcile(&mut connection, &by_listing, &engine.list(), occasion(), |_| false).unwrap();
+            prop_assert_eq!(dump(&connection, &by_events), dump(&connection, &by_listing));
+            // A listing finds nothing to do, and after it what is told once more changes nothing.
+            let plan = reconcile(&mut connection, &by_events, &engine.list(), occasion(), |_| false).unwrap();
+            prop_assert_eq!(plan.to_string(), "");
+            hear(&mut connection, &by_events, &shuffled).unwrap();
+            prop_assert_eq!(dump(&connection, &by_events), dump(&connection, &by_listing));
+        });
+    }
+
+    #[test]
+    fn every_column_is_read_as_it_was_written_and_engines_are_apart() {
+        let (_dir, mut connection) = open();
+        let row = Container {
+            labels: BTreeMap::from([("a \"b\"".into(), "\u{1b}\0ü".into()), (String::new(), String::new())]),
+            created: Some(at(1)),
+            beyond: Beyond {
+                log_driver: Some("local".into()),
+                log_route: Some(crate::batch::Route::File),
+                started: Some(at(2)),
+                finished: Some(at(3)),
+                exit_code: Some(-1),
+            },
+            ..container("a", "web\n", "exited", 4)
+        };
+        let disk = Volume { mountpoint: "/x".into(), scope: "local".into(), created: Some(at(1)), ..volume("v", 4) };
+        let bind =
+            Mount { source: Some("/etc".into()), mode: Some("ro".into()), is_writable: false, ..mount("a", "v") };
+        let observed = Observed {
+            at: at(4),
+            containers: vec![(row.clone(), vec![bind.clone()])],
+            volumes: Some(vec![disk.clone()]),
+            ..Observed::default()
+        };
+        for engine in [ENGINE, "other"] {
+            let plan = reconcile(&mut connection, engine, &observed, occasion(), |_| false).unwrap();
+            assert_eq!(plan.steps().len(), 3, "{plan}");
+            let again = reconcile(&mut connection, engine, &observed, occasion(), |_| false).unwrap();
+            assert_eq!((again.to_string(), again.containers.kept), (String::new(), 1));
+        }
+        let transaction = connection.transaction().unwrap();
+        let known = read(&transaction, ENGINE, &observed, |_| false).unwrap();
+        assert_eq!((&known.containers["a"], &known.volumes["v"]), (&row, &disk));
+        assert_eq!(known.mounts.values().collect::<Vec<_>>(), [&bind]);
+        drop(transaction);
+        let nothing = Observed { at: at(5), volumes: Some(Vec::new()), ..Observed::default() };
+        let plan = reconcile(&mut connection, "other", &nothing, occasion(), |_| false).unwrap();
+        assert_eq!(plan.tally().0.map(|changes| changes.removed), [1, 1, 1, 0]);
+        assert_eq!(dump(&connection, ENGINE).len(), 3);
+        let runs: Vec<(String, i64)> = connection
+            .prepare("SELECT engine_id, containers_created FROM reconciliations ORDER BY id")
+            .unwrap()
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        let runs: Vec<(&str, i64)> = runs.iter().map(|(engine, created)| (&**engine, *created)).collect();
+        assert_eq!(runs, [(ENGINE, 1), (ENGINE, 0), ("other", 1), ("other", 0), ("other", 0)]);
+    }
+
+    #[test]
+    fn what_is_only_to_be_told_and_what_is_in_doubt_is_not_written() {
+        let (_dir, mut connection) = open();
+        let died = Container {
+            beyond: Beyond { finished: Some(at(3)), ..Beyond::default() },
+            ..container("a", "web", "exited", 3)
+        };
+        hear(&mut connection, ENGINE, &[Told::Container(Box::new(died))]).unwrap();
+        let before = dump(&connection, ENGINE);
+        let containers =
+            vec![(container("a", "web", "running", 4), vec![]), (container("b", "db", "running", 4), vec![])];
+        let observed = Observed { at: at(4), containers, ..Observed::default() };
+        for (is_to_write, must_be_sure, rows) in
+            [(false, false, 1), (false, true, 1), (true, true, 1), (true, false, 2)]
+        {
+            let occasion = Occasion { is_to_write, must_be_sure, ..occasion() };
+            let plan = reconcile(&mut connection, ENGINE, &observed, occasion, |_| false).unwrap();
+            assert_eq!(
+                (plan.to_string().as_str(), &plan.doubted),
+                ("created container b \"db\"\n", &vec!["a".to_owned()])
+            );
+            assert_eq!(dump(&connection, ENGINE).len(), rows);
+        }
+        assert!(dump(&connection, ENGINE).starts_with(&before), "its death stands");
+    }
+
+    #[test]
+    fn removals_and_reconciliations_are_remembered_only_so_long() {
+        let (_dir, mut connection) = open();
+        let count = |connection: &Connection, table: &str| -> i64 {
+            connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+        };
+        for second in 0..700 {
+            hear(&mut connection, ENGINE, &[Told::ContainerGone(format!("c{second}"), at(second))]).unwrap();
+        }
+        assert_eq!(count(&connection, "removals"), 601);
+        for _ in 0..REMEMBERED + 5 {
+            let observed = Observed { at: at(5000), ..Observed::default() };
+            reconcile(&mut connection, ENGINE, &observed, occasion(), |_| false).unwrap();
+        }
+        assert_eq!((count(&connection, "removals"), count(&connection, "reconciliations")), (0, REMEMBERED));
+    }
+
+    #[test]
+    fn what_no_version_writes_is_damage() {
+        let (dir, mut connection) = open();
+        let told =
+            [Told::Container(Box::new(container("a", "web", "running", 1))), Told::Mount(mount("a", "v"), at(1))];
+        for change in [
+            "UPDATE containers SET labels = '['",
+            "UPDATE containers SET labels = 5",
+            "UPDATE containers SET last_seen_at = 'yesterday'",
+            "UPDATE containers SET log_route = 'pigeon'",
+            "UPDATE mounts SET read_only = 'no'",
+        ] {
+            connection.execute_batch("DELETE FROM containers; DELETE FROM volumes; DELETE FROM mounts").unwrap();
+            hear(&mut connection, ENGINE, &told).unwrap();
+            connection.execute_batch(change).unwrap();
+            let observed = Observed { at: at(2), volumes: Some(Vec::new()), ..Observed::default() };
+            let error = reconcile(&mut connection, ENGINE, &observed, occasion(), |_| false).unwrap_err();
+            let error = super::super::Error::of(&dir.path().join("state.db"), error);
+            assert!(error.to_string().ends_with("is damaged"), "{change}: {error}");
+        }
+    }
+}

@@ -1,0 +1,537 @@
+//! The inventory is what the engine has: brought in line by `reconcile`, kept so by `watch`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OpenFlags};
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Engine, Finished, PATIENCE, Request, Script, Signal, Watch, eventually, process};
+
+fn state_of(engine: &Engine) -> PathBuf {
+    engine.home().join("state/state.db")
+}
+
+fn reconcile(engine: &Engine, state: &Path, words: &[&str]) -> Finished {
+    Watch::verb(engine, "reconcile", &[&["--state", state.to_str().unwrap()], words].concat()).finish()
+}
+
+/// The report, of a run that must end well.
+#[track_caller]
+fn report(engine: &Engine, state: &Path, words: &[&str]) -> Value {
+    let finished = reconcile(engine, state, &[&["--format", "json"], words].concat());
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    finished.records().pop().unwrap()
+}
+
+/// Created, updated, removed and unchanged rows of one kind.
+fn counts(report: &Value, resource: &str) -> [u64; 4] {
+    ["created", "updated", "removed", "unchanged"].map(|kind| report["changes"][resource][kind].as_u64().unwrap())
+}
+
+#[track_caller]
+fn assert_nothing_to_do(engine: &Engine, state: &Path) {
+    let again = report(engine, state, &["--details"]);
+    assert_eq!((&again["in_sync"], &again["details"]), (&json!(true), &json!([])), "{again}");
+    let checked = reconcile(engine, state, &["--check"]);
+    assert_eq!((checked.code, checked.stdout.len(), checked.stderr.as_str()), (Some(0), 0, ""));
+}
+
+fn rows(state: &Path, sql: &str) -> Vec<String> {
+    let connection = Connection::open_with_flags(state, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let mut statement = connection.prepare(sql).unwrap();
+    statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+}
+
+/// What docker says of all containers and volumes, by its own words.
+fn as_docker_tells(engine: &Engine) -> Vec<String> {
+    let ids = engine.must(&["ps", "-aq", "--no-trunc"]);
+    let mut told = Vec::new();
+    for id in ids.lines() {
+        let object: Value = serde_json::from_str::<Vec<Value>>(&engine.must(&["inspect", id])).unwrap().remove(0);
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let labels: BTreeMap<String, String> =
+            serde_json::from_value(object["Config"]["Labels"].clone()).unwrap_or_default();
+        told.push(format!(
+            "container {id} {} {} {} {} {}",
+            text(&object["Name"]).trim_start_matches('/'),
+            text(&object["Config"]["Image"]),
+            text(&object["State"]["Status"]),
+            text(&object["HostConfig"]["LogConfig"]["Type"]),
+            serde_json::to_string(&labels).unwrap(),
+        ));
+        for mount in object["Mounts"].as_array().unwrap() {
+            let access = if mount["RW"] == json!(true) { 0 } else { 1 };
+            let name = mount["Name"].as_str().unwrap_or("-");
+            told.push(format!(
+                "mount {id} {} {} {name} {} {access}",
+                text(&mount["Destination"]),
+                text(&mount["Type"]),
+                text(&mount["Source"])
+            ));
+        }
+    }
+    for name in engine.must(&["volume", "ls", "-q"]).lines() {
+        let object: Value =
+            serde_json::from_str::<Vec<Value>>(&engine.must(&["volume", "inspect", name])).unwrap().remove(0);
+        let labels: BTreeMap<String, String> = serde_json::from_value(object["Labels"].clone()).unwrap_or_default();
+        told.push(format!(
+            "volume {name} {} {} {}",
+            object["Driver"].as_str().unwrap(),
+            object["Mountpoint"].as_str().unwrap(),
+            serde_json::to_string(&labels).unwrap()
+        ));
+    }
+    told.sort();
+    told
+}
+
+/// Both tell the same.
+#[track_caller]
+fn assert_true(engine: &Engine, state: &Path, when: &str) {
+    let (told, kept) = (as_docker_tells(engine), as_kept(state));
+    let missing: Vec<&String> = told.iter().filter(|row| !kept.contains(row)).collect();
+    let wrong: Vec<&String> = kept.iter().filter(|row| !told.contains(row)).collect();
+    assert!(told == kept, "{when}: docker tells {missing:#?}, kept is {wrong:#?}");
+}
+
+/// The same as the inventory has it.
+fn as_kept(state: &Path) -> Vec<String> {
+    let mut kept = rows(
+        state,
+        "SELECT 'container ' || container_id || ' ' || name || ' ' || image || ' ' || state || ' ' || log_driver || ' ' ||
+            labels FROM containers
+        UNION ALL SELECT 'mount ' || container_id || ' ' || destination || ' ' || type || ' ' || coalesce(volume, '-') ||
+            ' ' || source || ' ' || read_only FROM mounts
+        UNION ALL SELECT 'volume ' || name || ' ' || driver || ' ' || mountpoint || ' ' || labels FROM volumes",
+    );
+    kept.sort();
+    kept
+}
+
+#[test]
+fn one_run_takes_stock_and_the_next_finds_nothing_to_do() {
+    let engine = Engine::start();
+    let state = state_of(&engine);
+    let source = engine.home().join("source");
+    fs::create_dir(&source).unwrap();
+    let bind = format!("{}:/etc/app:ro", source.display());
+    engine.must(&["volume", "create", "--label", "of=shop", "shop"]);
+    engine.run("web", &["-v", "shop:/data", "-v", &bind, "-v", "/anonymous", "--label", "tier=front"], &["--idle"]);
+    engine.create("spare", &["--log-driver", "local", "-v", "shop:/data:ro"], &[]);
+    engine.run("job", &["--log-driver", "none"], &["--count", "1"]);
+    engine.wait("job");
+    let dry = reconcile(&engine, &state, &["--dry-run"]);
+    assert_eq!(dry.code, Some(0), "{}", dry.stderr);
+    let table = String::from_utf8(dry.stdout).unwrap();
+    let told: Vec<&str> = table.lines().collect();
+    assert_eq!(told[1].split_whitespace().collect::<Vec<_>>(), ["containers", "3", "-", "-", "0"], "{table}");
+    assert!(told[6].starts_with("they differ; nothing was written ("), "{table}");
+    assert!(!state.exists() && !state.parent().unwrap().exists(), "nothing was written");
+    let check = reconcile(&engine, &state, &["--check", "--format", "json"]);
+    assert_eq!((check.code, &check.records()[0]["in_sync"]), (Some(4), &json!(false)));
+    let first = report(&engine, &state, &["--details"]);
+    assert_eq!(counts(&first, "containers"), [3, 0, 0, 0]);
+    assert_eq!(counts(&first, "volumes"), [2, 0, 0, 0]);
+    assert_eq!(counts(&first, "mounts"), [4, 0, 0, 0]);
+    assert_eq!((&first["type"], &first["dry_run"], &first["in_sync"]), (&json!("full"), &json!(false), &json!(false)));
+    assert_eq!(first["engine_id"], json!(engine.must(&["info", "--format", "{{.ID}}"])));
+    assert_true(&engine, &state, "in the end");
+    let times =
+        "SELECT name || ' ' || coalesce(exit_code, '-') || ' ' || (started_at IS NOT NULL) || (finished_at IS NOT NULL)
+        || ' ' || coalesce(log_route, '-') || ' ' || (created_at <= first_seen_at) FROM containers ORDER BY name";
+    assert_eq!(rows(&state, times), ["job 0 11 - 1", "spare - 00 file 1", "web - 10 file 1"]);
+    assert_nothing_to_do(&engine, &state);
+    engine.must(&["rename", "spare", "other"]);
+    engine.must(&["rm", "-f", "-v", "web"]);
+    let next = report(&engine, &state, &["--details"]);
+    assert_eq!(counts(&next, "containers"), [0, 1, 1, 1]);
+    assert_eq!(counts(&next, "volumes"), [0, 0, 1, 1]);
+    assert_eq!(counts(&next, "mounts"), [0, 0, 3, 1]);
+    let renamed = json!([{"name": "name", "before": "spare", "after": "other"}]);
+    assert_eq!(next["details"][0]["fields"], renamed);
+    assert_true(&engine, &state, "in the end");
+    assert_nothing_to_do(&engine, &state);
+}
+
+#[test]
+fn the_queries_of_the_readme_answer() {
+    let engine = Engine::start();
+    let state = state_of(&engine);
+    engine.must(&["volume", "create", "unused"]);
+    engine.create("writer", &["-v", "used:/data", "--label", "com.docker.compose.project=shop"], &[]);
+    engine.create("reader", &["-v", "used:/data:ro", "--log-driver", "none"], &[]);
+    report(&engine, &state, &[]);
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let connection = Connection::open_with_flags(&state, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    let answers = readme.split("sqlite3 \"$db\" \"").skip(1).map(|query| {
+        // As a shell takes what is between double quotes.
+        let query = query.split("\"\n").next().unwrap().replace("\\$", "$").replace("\\\"", "\"");
+        let mut statement = connection.prepare(&query).unwrap_or_else(|error| panic!("{error}: {query}"));
+        let mut rows = statement.query([]).unwrap();
+        let mut firsts = Vec::new();
+        while let Some(row) = rows.next().unwrap() {
+            firsts.push(row.get::<_, Option<String>>(0).unwrap().unwrap_or("-".into()));
+        }
+        firsts
+    });
+    let answers: Vec<Vec<String>> = answers.collect();
+    let (last, others) = answers.split_last().unwrap();
+    assert_eq!(others, [vec!["used"], vec!["unused"], vec!["-", "shop"], vec!["reader"]]);
+    assert_eq!(last.len(), 1, "{last:?}");
+}
+
+/// One random thing to do with containers and volumes of a few names.
+fn change(engine: &Engine, random: &mut fastrand::Rng, number: usize) {
+    let containers = engine.must(&["ps", "-a", "--format", "{{.Names}}"]);
+    let containers: Vec<&str> = containers.lines().filter(|name| *name != "beacon").collect();
+    let any = |random: &mut fastrand::Rng| containers.get(random.usize(..containers.len().max(1))).copied();
+    let volume = format!("volume{}", random.usize(..5));
+    let mount = format!("{volume}:/data{}", if random.bool() { ":ro" } else { "" });
+    // Not everything can be done with everybody; what fails changes nothing.
+    let words: Vec<&str> = match (random.usize(..12), any(random)) {
+        (0..=2, _) | (_, None) => {
+            let name = format!("c{number}");
+            let idle = if random.bool() { "--idle" } else { "--count" };
+            let words = if idle == "--idle" { vec![idle] } else { vec![idle, "1"] };
+            engine.run(&name, &["-v", &mount, "--label", &format!("number={number}")], &words);
+            return;
+        }
+        (3, _) => {
+            engine.create(&format!("c{number}"), &["-v", "/anonymous", "-v", &mount], &["--idle"]);
+            return;
+        }
+        (4, Some(name)) => {
+            engine.docker(&["rename", name, &format!("renamed{number}")]);
+            return;
+        }
+        (5, Some(name)) => vec!["start", name],
+        (6, Some(name)) => vec!["stop", "-t", "0", name],
+        (7, Some(name)) => vec!["kill", name],
+        (8, Some(name)) => vec![if random.bool() { "pause" } else { "unpause" }, name],
+        (9, Some(name)) => vec!["rm", "-f", "-v", name],
+        (10, _) => vec!["volume", "rm", &volume],
+        _ => vec!["volume", "create", "--label", "a=b", &volume],
+    };
+    engine.docker(&words);
+}
+
+#[test]
+fn whatever_happens_while_a_watch_runs_stands_still_or_is_killed_the_inventory_ends_as_the_engine() {
+    let engine = Engine::start();
+    let state = state_of(&engine);
+    let seed = u64::from(std::process::id()) ^ 0x10_6a7c;
+    eprintln!("seed {seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let file = engine.home().join("out");
+    let words = ["--state", state.to_str().unwrap(), "--resume", "-o", file.to_str().unwrap()];
+    let mut number = 0..;
+    let mut changes =
+        |count: usize| number.by_ref().take(count).for_each(|number| change(&engine, &mut random, number));
+    let is_in_sync = || reconcile(&engine, &state, &["--check"]).code == Some(0);
+    changes(10);
+    let watch = Watch::start(&engine, &words);
+    watch.wait_until_up();
+    changes(40);
+    eventually("the watch has brought the inventory in line by itself", is_in_sync);
+    assert_true(&engine, &state, "in the end");
+    assert_eq!(watch.stop().code, Some(0));
+    changes(20);
+    report(&engine, &state, &[]);
+    assert_true(&engine, &state, "changed while nobody watched");
+    assert_nothing_to_do(&engine, &state);
+    for _ in 0..3 {
+        let watch = Watch::start(&engine, &words);
+        watch.wait_until_up();
+        changes(10);
+        watch.signal(Signal::KILL);
+        watch.finish();
+        report(&engine, &state, &[]);
+        assert_true(&engine, &state, "killed half-way");
+        assert_nothing_to_do(&engine, &state);
+    }
+    let by_watch = rows(&state, "SELECT source FROM reconciliations WHERE source = 'watch'");
+    assert!(!by_watch.is_empty());
+}
+
+#[test]
+fn an_engine_that_comes_back_is_compared_anew() {
+    let engine = Engine::start();
+    let state = state_of(&engine);
+    engine.run("web", &["-v", "shop:/data"], &["--idle"]);
+    engine.run("db", &["--restart", "always"], &["--idle"]);
+    let watch = Watch::start(&engine, &["--state", state.to_str().unwrap()]);
+    watch.wait_until_up();
+    let is_in_sync = || reconcile(&engine, &state, &["--check"]).code == Some(0);
+    eventually("the first listing is kept", is_in_sync);
+    engine.restart();
+    engine.must(&["rm", "web"]);
+    engine.must(&["volume", "rm", "shop"]);
+    eventually("the inventory is in line again", is_in_sync);
+    assert_true(&engine, &state, "in the end");
+    // Events alone may have done it.
+    let runs = || rows(&state, "SELECT source FROM reconciliations");
+    eventually("everything was compared again", || runs().len() >= 2);
+    assert!(runs().iter().all(|source| source == "watch"));
+    watch.stop();
+}
+
+#[test]
+fn positions_of_the_removed_go_with_a_word_about_what_is_lost_but_for_a_name_that_is_held() {
+    let engine = Engine::start();
+    let (state, file) = (state_of(&engine), engine.home().join("out"));
+    let resume = |name: &str, more: &[&str]| {
+        let name = format!("--resume={name}");
+        let file = file.with_extension(&name);
+        let words = ["--state", state.to_str().unwrap(), &name, "-o", file.to_str().unwrap()];
+        Watch::start(&engine, &[&words, more].concat())
+    };
+    engine.run("cut", &[], &["--count", "5", "--idle"]);
+    engine.run("done", &[], &["--count", "5", "--idle"]);
+    let positions = || rows(&state, "SELECT name || ' ' || container_name FROM positions ORDER BY 1");
+    let first = resume("first", &["cut", "done"]);
+    first.wait_until_up();
+    eventually("both are read", || positions().len() == 2);
+    engine.must(&["kill", "done"]);
+    let ended = || rows(&state, "SELECT container_name FROM positions WHERE ended");
+    eventually("one is read to its end", || ended() == ["done"]);
+    assert_eq!(first.stop().code, Some(0));
+    let held = resume("held", &["cut", "done"]);
+    let all = ["first cut", "first done", "held cut", "held done"];
+    eventually("both are kept", || positions() == all);
+    // The one that holds the name does not hear of it.
+    held.signal(Signal::STOP);
+    engine.must(&["rm", "-f", "cut", "done"]);
+    let dry = reconcile(&engine, &state, &["--check", "--format", "json"]);
+    assert_eq!((dry.code, counts(&dry.records()[0], "positions")), (Some(4), [0, 0, 2, 2]));
+    let finished = reconcile(&engine, &state, &["--format", "json", "--details"]);
+    let told = "cut was removed while nobody watched: what it wrote since then cannot be read\n";
+    assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), told));
+    let report = finished.records().pop().unwrap();
+    assert_eq!((counts(&report, "positions"), &report["lost"]), ([0, 0, 2, 2], &json!(["cut"])));
+    assert_eq!(positions(), ["held cut", "held done"]);
+    assert_nothing_to_do(&engine, &state);
+    held.signal(Signal::CONT);
+    eventually("it forgets them itself", || positions().is_empty());
+    assert_eq!(resume("first", &["--no-follow"]).finish().stderr, "", "told once");
+    held.stop();
+}
+
+#[test]
+fn two_watches_and_reconciliations_on_one_state_are_all_right() {
+    let engine = Engine::start();
+    let state = state_of(&engine);
+    let watch = |name: &str| {
+        let (name, file) = (format!("--resume={name}"), engine.home().join(name));
+        Watch::start(&engine, &["--state", state.to_str().unwrap(), &name, "-o", file.to_str().unwrap()])
+    };
+    let watches = [watch("one"), watch("two")];
+    watches.iter().for_each(Watch::wait_until_up);
+    let mut random = fastrand::Rng::with_seed(7);
+    for number in 0..20 {
+        change(&engine, &mut random, number);
+        if number % 5 == 0 {
+            let begun = Instant::now();
+            report(&engine, &state, &[]);
+            // The busy time-out, and what the rest takes on a machine with other work to do.
+            assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        }
+    }
+    eventually("they agree", || reconcile(&engine, &state, &["--check"]).code == Some(0));
+    assert_true(&engine, &state, "in the end");
+    for watch in watches {
+        let finished = watch.stop();
+        assert_eq!((finished.code, finished.stderr.contains("locked")), (Some(0), false), "{}", finished.stderr);
+    }
+}
+
+#[test]
+fn a_locked_state_does_not_stop_following_is_told_once_and_made_up_for() {
+    let engine = Engine::start();
+    let state = state_of(&engine);
+    engine.run("web", &[], &["--forever", "--rate", "50"]);
+    let watch = Watch::start(&engine, &["--state", state.to_str().unwrap(), "web"]);
+    let is_in_sync = || reconcile(&engine, &state, &["--check"]).code == Some(0);
+    eventually("the first listing is kept", || state.exists() && is_in_sync());
+    let other = Connection::open(&state).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    engine.create("first", &[], &[]);
+    let locked = |lines: &[String]| lines.iter().filter(|line| line.contains("is locked by another program")).count();
+    watch.wait_for_notice(|lines| locked(lines) == 1, PATIENCE);
+    engine.create("second", &[], &[]);
+    let seen = watch.lines().len();
+    watch.wait_for(|lines| lines.len() > seen + 100, PATIENCE);
+    other.execute_batch("ROLLBACK").unwrap();
+    eventually("the next reconciliation makes up for it", is_in_sync);
+    let finished = watch.stop();
+    assert_eq!(locked(&finished.stderr.lines().map(str::to_owned).collect::<Vec<_>>()), 1, "{}", finished.stderr);
+}
+
+#[test]
+fn what_cannot_be_asked_or_written_is_told_in_words_and_left_as_it_is() {
+    let engine = Engine::start();
+    let state = state_of(&engine);
+    report(&engine, &state, &[]);
+    let good = fs::read(&state).unwrap();
+    let folder = engine.home().join("bad");
+    fs::create_dir(&folder).unwrap();
+    let damaged: Vec<u8> = good.iter().enumerate().map(|(at, byte)| if at < 4096 { *byte } else { 0xa5 }).collect();
+    let mut newer = good.clone();
+    // `user_version` lies at 60 of the header (https://sqlite.org/fileformat2.html).
+    newer[60..64].copy_from_slice(&99_u32.to_be_bytes());
+    for (name, content, told) in [
+        ("damaged", damaged, "is damaged"),
+        ("newer", newer, "was written by a newer docker-logwatch (schema 99, this one knows 2)"),
+    ] {
+        let path = folder.join(name);
+        fs::write(&path, &content).unwrap();
+        for words in [&[][..], &["--dry-run"], &["--check"]] {
+            let finished = reconcile(&engine, &path, words);
+            let expected = format!("error: the state in {} {told}\n", path.display());
+            assert!(
+                finished.stderr.starts_with(&expected) && finished.stderr.contains("\nhint: "),
+                "{}",
+                finished.stderr
+            );
+            assert_eq!((finished.code, finished.stdout.len()), (Some(1), 0));
+            assert!(fs::read(&path).unwrap() == content, "{name} was written to");
+        }
+    }
+    let disk = engine.home().join("disk");
+    fs::create_dir(&disk).unwrap();
+    let mount = |options: &str| {
+        let mut command = Command::new("mount");
+        command.args(["-o", options, "-t", "tmpfs", "tmpfs"]).arg(&disk);
+        assert!(command.status().unwrap().success());
+    };
+    mount("size=256k");
+    let path = disk.join("state.db");
+    report(&engine, &path, &[]);
+    engine.create("web", &[], &[]);
+    let ballast = disk.join("ballast");
+    // What is left of the disk goes, whatever that is.
+    let _ = fs::write(&ballast, vec![1; 1 << 20]);
+    let full = reconcile(&engine, &path, &[]);
+    let told = format!("error: no room is left for the state in {}\n", path.display());
+    assert!(full.code == Some(1) && full.stderr.starts_with(&told), "{}", full.stderr);
+    fs::remove_file(&ballast).unwrap();
+    mount("remount,ro");
+    let read_only = reconcile(&engine, &path, &[]);
+    let told = format!("error: the state in {} cannot be written: it is read-only\n", path.display());
+    assert!(read_only.code == Some(1) && read_only.stderr.starts_with(&told), "{}", read_only.stderr);
+    mount("remount,rw");
+    assert_eq!(counts(&report(&engine, &path, &[]), "containers"), [1, 0, 0, 0]);
+    engine.kill();
+    let dead = reconcile(&engine, &state, &["--check"]);
+    assert!(dead.code == Some(3) && dead.stderr.starts_with("error: "), "{:?} {}", dead.code, dead.stderr);
+}
+
+/// An engine with so many containers, each with two mounts, and a volume for ten of them.
+fn crowd(count: usize) -> Script {
+    let containers: Vec<Value> = (0..count)
+        .map(|number| {
+            let volume = format!("v{}", number / 10);
+            json!({
+                "Id": format!("{number:064x}"),
+                "Names": [format!("/name-{number}")],
+                "Image": "img:1",
+                "ImageID": format!("sha256:{:064x}", 7),
+                "Command": "/chatter",
+                "Created": 1_795_215_653,
+                "Ports": [],
+                "Labels": {"com.docker.compose.project": "shop", "number": number.to_string()},
+                "State": if number % 3 == 0 { "exited" } else { "running" },
+                "Status": "Up 2 minutes",
+                "HostConfig": {"NetworkMode": "none"},
+                "NetworkSettings": {"Networks": {}},
+                "Mounts": [
+                    {"Type": "volume", "Name": volume, "Source": format!("/d/{volume}/_data"), "Destination": "/data",
+                        "Driver": "local", "Mode": "z", "RW": true, "Propagation": ""},
+                    {"Type": "bind", "Source": "/etc/app", "Destination": "/etc/app", "Mode": "ro", "RW": false,
+                        "Propagation": "rprivate"},
+                ],
+            })
+        })
+        .collect();
+    let volumes: Vec<Value> = (0..count / 10)
+        .map(|number| {
+            json!({"Name": format!("v{number}"), "Driver": "local", "Mountpoint": format!("/d/v{number}/_data"),
+                "Scope": "local", "CreatedAt": "2026-11-20T23:00:53Z", "Labels": null, "Options": null})
+        })
+        .collect();
+    let containers = Value::from(containers).to_string();
+    let volumes = json!({"Volumes": volumes, "Warnings": null}).to_string();
+    let info = json!({"ID": "CROWD", "ServerVersion": "20.10.24", "OSType": "linux", "DockerRootDir": "/nowhere",
+        "LoggingDriver": "json-file"})
+    .to_string();
+    Script::start(move |request: &Request, answer: &mut Answer| match request.path.split('?').next().unwrap() {
+        "/_ping" => answer.json(200, "OK"),
+        "/info" => answer.json(200, &info),
+        "/containers/json" => answer.json(200, &containers),
+        "/volumes" => answer.json(200, &volumes),
+        "/events" => {
+            answer.begin("application/json");
+            answer.hold();
+        }
+        _ => answer.json(404, r#"{"message":"page not found"}"#),
+    })
+}
+
+#[test]
+fn at_rest_the_inventory_asks_the_engine_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state.db");
+    let engine = crowd(0);
+    let mut command = Watch::command();
+    command.env("HOME", dir.path()).env_remove("DOCKER_HOST").args(["-H", &engine.host(), "watch"]);
+    let watch = Watch::spawn(command.args(["--state", state.to_str().unwrap()]));
+    watch.wait_until_up();
+    eventually("everything was compared", || rows(&state, "SELECT source FROM reconciliations").len() == 1);
+    let asked = engine.requests();
+    let volumes = asked.iter().filter(|request| request.ends_with("/volumes")).count();
+    assert_eq!(volumes, 1, "{asked:?}");
+    let events = asked.iter().find(|request| request.contains("/events")).unwrap();
+    assert!(events.contains("volume") && events.contains("unmount"), "{events}");
+    // Not a wait for anything: what is not to come comes within two of its looks, or not at all.
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(engine.requests(), asked);
+    assert_eq!(watch.stop().code, Some(0));
+}
+
+#[test]
+fn two_thousand_containers_take_a_handful_of_calls_and_little_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state.db");
+    let engine = crowd(2000);
+    let run = |words: &[&str]| {
+        let mut command = Watch::command();
+        command.env("HOME", dir.path()).env_remove("DOCKER_HOST").args(["-H", &engine.host(), "reconcile"]);
+        command.args(["--state", state.to_str().unwrap(), "--format", "json"]).args(words);
+        let before = engine.requests().len();
+        let begun = Instant::now();
+        let watch = Watch::spawn(&mut command);
+        let mut peak = 0;
+        eventually("it ended", || {
+            peak = peak.max(process::peak_memory(watch.pid()));
+            !process::lives(watch.pid())
+        });
+        let took = begun.elapsed();
+        let finished = watch.finish();
+        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+        let calls = engine.requests()[before..].to_vec();
+        eprintln!("{took:?}, {} KiB, {} calls", peak / 1024, calls.len());
+        assert!(calls.len() <= 5, "{calls:?}");
+        assert!(peak < 64 << 20, "{peak}");
+        finished.records().pop().unwrap()
+    };
+    let first = run(&[]);
+    assert_eq!(counts(&first, "containers"), [2000, 0, 0, 0]);
+    assert_eq!(counts(&first, "volumes"), [200, 0, 0, 0]);
+    assert_eq!(counts(&first, "mounts"), [4000, 0, 0, 0]);
+    let second = run(&[]);
+    assert_eq!((&second["in_sync"], counts(&second, "mounts")), (&json!(true), [0, 0, 0, 4000]));
+    assert_eq!(run(&["--check"])["in_sync"], json!(true));
+}
