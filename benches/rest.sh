@@ -58,7 +58,8 @@ at_rest() {
 # What our process asks of the kernel, and of the engine, in another such while.
 trace() {
     local pid=$1
-    strace -f -qq -o "$home/trace" -p "$pid" &
+    # Whole paths: the checks are told by what stands far behind in them.
+    strace -f -qq -s 300 -o "$home/trace" -p "$pid" &
     sleep "$window"
     kill $!
     wait $! || true

@@ -47,6 +47,8 @@ complete -c docker-logwatch -n "__fish_docker_logwatch_needs_command" -s h -l he
 complete -c docker-logwatch -n "__fish_docker_logwatch_needs_command" -s V -l version -d 'Print version'
 complete -c docker-logwatch -n "__fish_docker_logwatch_needs_command" -f -a "watch" -d 'Follow the logs of every matching container, including those that start later'
 complete -c docker-logwatch -n "__fish_docker_logwatch_needs_command" -f -a "events" -d 'Print the engine\'s events, without gaps'
+complete -c docker-logwatch -n "__fish_docker_logwatch_needs_command" -f -a "pool" -d 'Check the connection pool: health, circuit breakers, latency under load'
+complete -c docker-logwatch -n "__fish_docker_logwatch_needs_command" -f -a "reconcile" -d 'Bring the inventory of containers, volumes, mounts and positions in line with the engine'
 complete -c docker-logwatch -n "__fish_docker_logwatch_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand watch" -s f -l filter -d 'Only containers that `docker ps --filter` would list' -r
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand watch" -s p -l project -d 'Only containers of this Compose project' -r
@@ -110,6 +112,7 @@ complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" 
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" -l timeout -d 'Exit after so long; with `--count` not reached the exit code is 4' -r
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" -l format -d 'Form of a line' -r -f -a "text\t'The line that `docker events` prints'
 json\t'The object of `docker events --format \'{{json .}}\'`'"
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" -l config-file -d 'Configuration [default: logwatch.yaml in docker\'s configuration folder]' -r -F
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" -l state -d 'What is kept between runs [default: ~/.local/state/docker-logwatch/state.db]' -r -F
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" -l color -d 'Colour names and notices' -r -f -a "auto\t'On a terminal'
 always\t'In any case'
@@ -130,6 +133,59 @@ complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" 
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" -s v -l verbose -d 'Say more on stderr; `-vv` still more'
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" -s q -l quiet -d 'No notices and no status line'
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand help; and not __fish_seen_subcommand_from watch events help" -f -a "watch" -d 'Follow the logs of every matching container, including those that start later'
-complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand help; and not __fish_seen_subcommand_from watch events help" -f -a "events" -d 'Print the engine\'s events, without gaps'
-complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand help; and not __fish_seen_subcommand_from watch events help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand pool" -l size -d 'Open so many clients [default: the configured number, 2]' -r
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand pool" -l requests -d 'Put a load of so many requests through the pool' -r
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand pool" -l concurrency -d 'So many of them at one time [default: 8]' -r
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand pool" -l format -d 'Form of the report' -r -f -a "table\t'For people'
+json\t'One object'"
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand pool" -l config-file -d 'Configuration [default: logwatch.yaml in docker\'s configuration folder]' -r -F
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand pool" -l state -d 'What is kept between runs [default: ~/.local/state/docker-logwatch/state.db]' -r -F
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand pool" -l color -d 'Colour names and notices' -r -f -a "auto\t'On a terminal'
+always\t'In any case'
+never\t'In no case'"
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand pool" -l log-format -d 'Form of our own diagnostics on stderr' -r -f -a "text\t'One line each'
+json\t'One object a line'"
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand pool" -s H -l host -d 'Engine, such as `unix:///run/docker.sock` [default: as docker finds it]' -r
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand pool" -s c -l context -d 'Docker context to use, instead of `DOCKER_HOST` and the current one' -r
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand pool" -l config -d 'Docker\'s configuration directory [default: ~/.docker]' -r -f -a "(__fish_complete_directories)"
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand pool" -l tls -d 'Use TLS, without verifying the engine' -r -f -a "true\t''
+false\t''"
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand pool" -l tlsverify -d 'Use TLS and verify the engine' -r -f -a "true\t''
+false\t''"
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand pool" -l tlscacert -d 'Trust engines certified by this CA only' -r -F
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand pool" -l tlscert -d 'Our certificate' -r -F
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand pool" -l tlskey -d 'Our key' -r -F
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand pool" -l check -d 'Say nothing when it is healthy; else one line, and exit with 4'
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand pool" -s v -l verbose -d 'Say more on stderr; `-vv` still more'
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand pool" -s q -l quiet -d 'No notices and no status line'
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand pool" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand reconcile" -l format -d 'Form of the report' -r -f -a "table\t'For people'
+json\t'One object'"
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand reconcile" -l config-file -d 'Configuration [default: logwatch.yaml in docker\'s configuration folder]' -r -F
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand reconcile" -l state -d 'What is kept between runs [default: ~/.local/state/docker-logwatch/state.db]' -r -F
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand reconcile" -l color -d 'Colour names and notices' -r -f -a "auto\t'On a terminal'
+always\t'In any case'
+never\t'In no case'"
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand reconcile" -l log-format -d 'Form of our own diagnostics on stderr' -r -f -a "text\t'One line each'
+json\t'One object a line'"
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand reconcile" -s H -l host -d 'Engine, such as `unix:///run/docker.sock` [default: as docker finds it]' -r
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand reconcile" -s c -l context -d 'Docker context to use, instead of `DOCKER_HOST` and the current one' -r
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand reconcile" -l config -d 'Docker\'s configuration directory [default: ~/.docker]' -r -f -a "(__fish_complete_directories)"
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand reconcile" -l tls -d 'Use TLS, without verifying the engine' -r -f -a "true\t''
+false\t''"
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand reconcile" -l tlsverify -d 'Use TLS and verify the engine' -r -f -a "true\t''
+false\t''"
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand reconcile" -l tlscacert -d 'Trust engines certified by this CA only' -r -F
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand reconcile" -l tlscert -d 'Our certificate' -r -F
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand reconcile" -l tlskey -d 'Our key' -r -F
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand reconcile" -l dry-run -d 'Tell what differs, write nothing'
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand reconcile" -l check -d 'As `--dry-run`; exit code 4 when anything differs'
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand reconcile" -l details -d 'Tell each change'
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand reconcile" -s v -l verbose -d 'Say more on stderr; `-vv` still more'
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand reconcile" -s q -l quiet -d 'No notices and no status line'
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand reconcile" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand help; and not __fish_seen_subcommand_from watch events pool reconcile help" -f -a "watch" -d 'Follow the logs of every matching container, including those that start later'
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand help; and not __fish_seen_subcommand_from watch events pool reconcile help" -f -a "events" -d 'Print the engine\'s events, without gaps'
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand help; and not __fish_seen_subcommand_from watch events pool reconcile help" -f -a "pool" -d 'Check the connection pool: health, circuit breakers, latency under load'
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand help; and not __fish_seen_subcommand_from watch events pool reconcile help" -f -a "reconcile" -d 'Bring the inventory of containers, volumes, mounts and positions in line with the engine'
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand help; and not __fish_seen_subcommand_from watch events pool reconcile help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

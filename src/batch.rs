@@ -120,11 +120,11 @@ impl Batch {
 
     /// Bytes of a log file that it stands for, but for what encloses its first and its last message.
     pub fn extent(&self) -> usize {
-        let of_block = |line: &&Line| !line.joined;
+        // Where an empty message lies says nothing.
+        let of_block = |line: &&Line| !line.joined && line.len > 0;
         let (first, last) = (self.lines.iter().find(of_block), self.lines.iter().rfind(of_block));
-        let block =
-            first.zip(last).map_or(0, |(first, last)| last.start as usize + last.len as usize - first.start as usize);
-        block + self.joined.len()
+        let block = first.zip(last).map_or(0, |(first, last)| (last.start + last.len).saturating_sub(first.start));
+        block as usize + self.joined.len()
     }
 
     /// Bytes of memory it holds.

@@ -14,8 +14,8 @@
 //! - [`state`] keeps what has to outlast a run, and is the only one that speaks SQL.
 //! - [`output`] writes lines and reports, and is the only one that writes to stdout.
 //! - [`serve`] tells metrics and health over HTTP, each connection in a task of its own.
-//! - The shelf holds what travels and what all may use: [`batch`], [`queue`], [`position`], [`container`], [`inventory`],
-//!   [`plan`], [`selector`], [`time`], [`json`], [`config`], [`metrics`], [`health`].
+//! - The shelf holds what travels and what all may use: [`batch`], [`queue`], [`position`], [`container`], [`inventory`]
+//!   and [`plan`], [`selector`], [`time`], [`json`], [`config`], [`metrics`], [`health`].
 //!
 //! The five rooms below the engine do not know each other: it hands the bytes of one to the next. A verb has one name on
 //! two floors: `cli/watch.rs` takes the words, `engine/watch.rs` does the work.
@@ -33,9 +33,10 @@
 //!
 //! `engine/subscription.rs` keeps the event stream open for all verbs and passes each event once; they wait in
 //! `engine/inbox.rs`, so the socket is read without ever waiting. `engine/feed.rs` subscribes, then lists, and lists again
-//! when events may be missing. `engine/discover.rs` turns listings and events into changes, whatever their order. `engine/watch.rs` asks the selector and `engine/tails.rs` the
-//! route, and the reader opens the file, or waits in its folder for the engine to make it; where there is none,
-//! `engine/stream.rs` reads over the API. A `die` closes nothing: the log is read to its end first.
+//! when events may be missing. `engine/discover.rs` turns listings and events into changes, whatever their order.
+//! `engine/watch.rs` asks the selector and `engine/tails.rs` the route, and the reader opens the file, or waits in its
+//! folder for the engine to make it; where there is none, `engine/stream.rs` reads over the API. A `die` closes nothing: the
+//! log is read to its end first.
 //!
 //! # A call
 //!
@@ -43,6 +44,7 @@
 //! repeated where that helps, and ends with its time. Logs and events have connections of their own, so many at one time.
 //! Nobody hammers an engine that is gone: one ping at a time looks for it, while all others wait. A verb that lasts runs
 //! [`docker::Docker::upkeep`] beside it, which checks the clients' health.
+//!
 //! # An event, from the engine to a row
 //!
 //! What `watch` hears `engine/inventory.rs` hears too: an event becomes an [`inventory::Told`], and the state merges it with

@@ -44,6 +44,11 @@ pub(super) fn failed(error: &engine::Error, format: LogFormat) -> ExitCode {
         engine::Error::TooFew { .. } => Exit::Unmet,
         _ => Exit::Failed,
     };
+    failed_as(error, exit, format)
+}
+
+/// Reports what an engine call failed with, where it is said already how that counts.
+pub(super) fn failed_as(error: &engine::Error, exit: Exit, format: LogFormat) -> ExitCode {
     fail(error, advice(error), exit, format)
 }
 

@@ -109,10 +109,9 @@ fn told(outcome: Outcome, is_check: bool, format: LogFormat) -> ExitCode {
         // The report says it.
         Outcome::Degraded(_) => Exit::Done.into(),
         Outcome::Unhealthy(words) => ill("unhealthy", words),
-        Outcome::Unreachable(error) if is_check && error.kind() == Kind::Unreachable => {
-            ill("unhealthy", error.in_full())
-        }
-        Outcome::Unreachable(error) => explain::failed(&error.into(), format),
+        Outcome::Unreachable(error) if error.kind() == Kind::Usage => explain::failed(&error.into(), format),
+        Outcome::Unreachable(error) if is_check => ill("unhealthy", error.in_full()),
+        Outcome::Unreachable(error) => explain::failed_as(&error.into(), Exit::Unreachable, format),
     }
 }
 

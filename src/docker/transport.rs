@@ -380,6 +380,7 @@ impl Service<Uri> for Connector {
             let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no connection in time");
             let (io, proxied) =
                 tokio::time::timeout(way.timeouts.connect, way.route.open(uri)).await.map_err(late)??;
+            way.metrics.opened();
             Ok(TokioIo::new(Link { io, proxied, opened: Instant::now(), metrics: way.metrics.clone() }))
         })
     }

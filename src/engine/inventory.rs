@@ -59,8 +59,6 @@ pub(super) struct Keeping {
     pub(super) routes: Routes,
     pub(super) store: Store,
     pub(super) engine_id: String,
-    /// Between two comparisons of everything; zero is never.
-    pub(super) interval: Duration,
     pub(super) metrics: Reconciliation,
 }
 
@@ -69,13 +67,12 @@ impl Inventory {
     pub(super) fn start(keeping: Keeping) -> Self {
         let (orders, received) = channel(QUEUE);
         let has_missed = Arc::new(AtomicBool::new(false));
-        let Keeping { docker, routes, store, engine_id, interval, metrics } = keeping;
+        let Keeping { docker, routes, store, engine_id, metrics } = keeping;
         let observer = Observer { docker, routes: Arc::new(routes) };
         let task = Task {
             observer,
             store,
             engine_id,
-            interval,
             metrics,
             has_missed: Arc::clone(&has_missed),
             told: Vec::new(),
@@ -167,7 +164,6 @@ struct Task {
     observer: Observer,
     store: Store,
     engine_id: String,
-    interval: Duration,
     metrics: Reconciliation,
     has_missed: Arc<AtomicBool>,
     /// What events told and the state does not know, and when it shall.
@@ -286,7 +282,8 @@ impl Task {
                 self.again = AGAIN;
                 self.has_told_trouble = false;
                 if extent == Extent::Full {
-                    self.agenda.plan_everything((!self.interval.is_zero()).then(|| now + self.interval));
+                    // The next listing of the feed brings the next.
+                    self.agenda.plan_everything(None);
                 }
                 let latest = self.agenda.latest();
                 plan.doubted.iter().for_each(|id| self.agenda.doubt(id, latest, now));

@@ -7,14 +7,19 @@
 use super::Error;
 use super::route::{Choice, Routes};
 use crate::container;
-use crate::docker::Docker;
-use crate::inventory::{Beyond, Container, Mount};
+use crate::docker::{Docker, EventsQuery};
+use crate::inventory::{Beyond, Container, LISTINGS_LAG, Mount};
 use crate::plan::Observed;
+use crate::selector::Filters;
 use crate::tail::{self, Description};
 use crate::time::Timestamp;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// For what the engine remembers in its memory.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Asks one engine.
 #[derive(Clone)]
@@ -35,6 +40,33 @@ impl Observer {
         let volumes = self.docker.volumes_in_full(at).await?;
         let observed = Observed { at, containers, asked: None, volumes: Some(volumes), with_positions: false };
         self.beyond(observed, read).await
+    }
+
+    /// Who died so shortly before `at` that a listing may not know it, and was not started since, as far as the engine
+    /// remembers.
+    pub(super) async fn died_lately(&self, at: Timestamp) -> Result<HashSet<String>, Error> {
+        let told = tokio::time::timeout(PATIENCE, self.deaths(at)).await;
+        // Podman looks through its journal for it. A listing is believed then.
+        told.unwrap_or_else(|_| Ok(HashSet::new()))
+    }
+
+    async fn deaths(&self, at: Timestamp) -> Result<HashSet<String>, Error> {
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        let filters =
+            Filters::from([("type".into(), words(&["container"])), ("event".into(), words(&["die", "start"]))]);
+        let since = Timestamp(at.0.saturating_sub(LISTINGS_LAG));
+        let mut events = self.docker.events(&EventsQuery { since: Some(since), until: Some(at), filters }).await?;
+        let mut died = HashSet::new();
+        while let Some(event) = events.next().await {
+            // What makes no sense tells of nobody.
+            match event {
+                Ok(event) if event.verb() == "die" => drop(died.insert(event.id)),
+                Ok(event) => drop(died.remove(&event.id)),
+                Err(error) if error.is_passing() => return Err(error.into()),
+                Err(_) => {}
+            }
+        }
+        Ok(died)
     }
 
     /// These containers, and all volumes if they are wanted.

@@ -6,7 +6,7 @@
 use super::Error;
 use crate::docker::{self, Docker, Endpoint, Snapshot, Spent, Status};
 use crate::output::{
-    PoolCheck, PoolClient, PoolEngine, PoolLoad, PoolReport, PoolSize, PoolStatus, Spread, Steps, When, pool as tell,
+    Meter, PoolCheck, PoolClient, PoolEngine, PoolLoad, PoolReport, PoolSize, PoolStatus, Spread, When, pool as tell,
 };
 use crate::{config, metrics};
 use hdrhistogram::Histogram;
@@ -245,7 +245,7 @@ async fn put(docker: &Docker, load: Load, options: &Options, stop: &Cancellation
         });
     }
     let mut all = Met::new(&empty);
-    let steps = Steps::new(load.requests, "requests", options.quiet);
+    let meter = Meter::new(!options.quiet);
     loop {
         tokio::select! {
             ended = asking.join_next() => match ended {
@@ -253,9 +253,10 @@ async fn put(docker: &Docker, load: Load, options: &Options, stop: &Cancellation
                 Some(Err(_)) => {}
                 None => break,
             },
-            () = tokio::time::sleep(LOOK) => steps.set(done.load(Ordering::Relaxed)),
+            () = tokio::time::sleep(LOOK) => meter.reach(done.load(Ordering::Relaxed), load.requests, "requests"),
         }
     }
+    meter.clear();
     let seconds = begun.elapsed().as_secs_f64();
     Ok(PoolLoad {
         requests: all.requests,

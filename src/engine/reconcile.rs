@@ -14,6 +14,7 @@ use crate::output::{Meter, Reconciled};
 use crate::plan::{Known, Observed, Plan, plan};
 use crate::state::{self, Occasion, Store};
 use crate::time::Timestamp;
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -51,16 +52,25 @@ async fn run(endpoint: Endpoint, options: &Options) -> Result<Reconciled, Error>
         let observer = Observer { docker: docker.clone(), routes };
         let reading = meter.clone();
         let at = engine.time.unwrap_or(started);
+        let died = if is_patient { observer.died_lately(at).await? } else { HashSet::new() };
         let observed = observer.everything(at, move |count| reading.count(count, "reading containers")).await?;
+        let is_behind = observed
+            .containers
+            .iter()
+            .any(|(container, _)| container.state == "running" && died.contains(&container.id));
         let observed = Observed { with_positions: true, ..observed };
         meter.say("comparing");
         let occasion =
             Occasion { source: "reconcile", started, begun, is_to_write: !options.dry_run, must_be_sure: is_patient };
+        if is_behind {
+            is_patient = false;
+            wait_for_listings(&meter).await;
+            continue;
+        }
         let plan = compare(store.as_ref(), &engine.id, observed, occasion).await?;
         if is_patient && !plan.doubted.is_empty() {
-            meter.say("waiting until the engine's listings show who died");
             is_patient = false;
-            tokio::time::sleep(Duration::from_nanos(LISTINGS_LAG.unsigned_abs())).await;
+            wait_for_listings(&meter).await;
             continue;
         }
         return Ok(Reconciled {
@@ -71,6 +81,12 @@ async fn run(endpoint: Endpoint, options: &Options) -> Result<Reconciled, Error>
             plan,
         });
     }
+}
+
+/// Until what the listings show now of who lives has become true.
+async fn wait_for_listings(meter: &Meter) {
+    meter.say("waiting until the engine's listings show who died");
+    tokio::time::sleep(Duration::from_nanos(LISTINGS_LAG.unsigned_abs())).await;
 }
 
 /// Has the state compare; where there is none, nothing is known.

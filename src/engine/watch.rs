@@ -16,8 +16,8 @@ use crate::batch::Lifecycle;
 use crate::config::{self, Source};
 use crate::container::Container;
 use crate::docker::{Details, Docker, Endpoint};
-use crate::health::{Board, Status};
-use crate::metrics::{Logs, Metrics};
+use crate::health::{Board, Reconciliations, Status};
+use crate::metrics::{Extent, Logs, Metrics};
 use crate::output::{self, Printer, Settings};
 use crate::queue::Queue;
 use crate::selector::{Filters, Selector};
@@ -144,7 +144,6 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
             routes: Routes::new(&docker, &engine, options.source),
             store,
             engine_id: engine.id.clone(),
-            interval: options.events.reconcile_interval,
             metrics: metrics.reconciliation.clone(),
         }),
     };
@@ -276,10 +275,10 @@ impl Watch {
         let tails = Tails::new(docker.clone(), routes, Arc::clone(&queue), commands, wake, &options);
         let board = Board::default();
         board.update(|health| {
-            if positions.is_some() {
+            if positions.is_some() || options.inventory.is_some() {
                 health.state = Status::Healthy;
             }
-            health.events.is_enabled = options.follow;
+            health.events.is_enabled = options.follow && options.events.enabled;
         });
         let (asks, counts) = channel(ASKED);
         Ok(Watch {
@@ -358,6 +357,12 @@ impl Watch {
             let events = &mut health.events;
             (events.queued, events.processed, events.errors) = (told.queued, told.processed, told.errors);
             (events.dropped, events.reconnects) = (told.dropped, told.reconnects);
+            let runs = |extent| self.metrics.reconciliation.runs(extent);
+            events.reconciliations = Reconciliations {
+                full: runs(Extent::Full),
+                volumes: runs(Extent::Volumes),
+                containers: runs(Extent::Containers),
+            };
         });
         self.metrics.logs.monitor(self.tails.by_route());
         let logs = self.metrics.logs.clone();

@@ -20,7 +20,8 @@ pub struct Pool(Option<Arc<Series>>);
 #[derive(Debug)]
 struct Series {
     active: IntGauge,
-    total: IntGauge,
+    opened: IntCounter,
+    size: IntGauge,
     healthy: IntGauge,
     utilization: Gauge,
     connections: Histogram,
@@ -40,7 +41,11 @@ impl Pool {
             |name: &str, help: &str, buckets: &[f64]| HistogramOpts::from(opts(name, help)).buckets(buckets.to_vec());
         let series = Series {
             active: IntGauge::with_opts(opts("pool_connections_active", "Clients in use."))?,
-            total: IntGauge::with_opts(opts("pool_connections_total", "Clients there are."))?,
+            opened: IntCounter::with_opts(opts(
+                "pool_connections_total",
+                "Connections opened, streams' own included.",
+            ))?,
+            size: IntGauge::with_opts(opts("pool_size", "Clients there are."))?,
             healthy: IntGauge::with_opts(opts("pool_connections_healthy", "Clients that may be used."))?,
             utilization: Gauge::with_opts(opts("pool_utilization", "Part of the clients in use, 0 to 1."))?,
             connections: Histogram::with_opts(buckets(
@@ -68,7 +73,8 @@ impl Pool {
             breakers: IntGaugeVec::new(opts("circuit_breaker_state", "0 closed, 1 half-open, 2 open."), &["client"])?,
         };
         registry.register(Box::new(series.active.clone()))?;
-        registry.register(Box::new(series.total.clone()))?;
+        registry.register(Box::new(series.opened.clone()))?;
+        registry.register(Box::new(series.size.clone()))?;
         registry.register(Box::new(series.healthy.clone()))?;
         registry.register(Box::new(series.utilization.clone()))?;
         registry.register(Box::new(series.connections.clone()))?;
@@ -88,7 +94,7 @@ impl Pool {
         let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
         series.active.set(number(active));
         series.healthy.set(number(healthy));
-        series.total.set(number(total));
+        series.size.set(number(total));
         series.utilization.set(active as f64 / total.max(1) as f64);
     }
 
@@ -101,6 +107,11 @@ impl Pool {
             // There is none where no call went through it.
             None => drop(series.breakers.remove_label_values(&[&client])),
         }
+    }
+
+    /// A connection is opened.
+    pub fn opened(&self) {
+        self.each(|series| series.opened.inc());
     }
 
     /// A connection is closed after so long.
@@ -158,6 +169,8 @@ mod tests {
         pool.breaker(7, Some(2));
         pool.breaker(8, Some(1));
         pool.breaker(8, None);
+        pool.opened();
+        pool.opened();
         pool.closed(Duration::from_secs(2));
         pool.checked(Duration::from_millis(2), false);
         pool.called("ping", Duration::from_millis(3), Duration::ZERO);
@@ -180,7 +193,8 @@ mod tests {
                 "logwatch_docker_operation_latency_seconds_count{operation=\"ping\"} 1",
                 "logwatch_docker_pool_connections_active 1",
                 "logwatch_docker_pool_connections_healthy 3",
-                "logwatch_docker_pool_connections_total 4",
+                "logwatch_docker_pool_connections_total 2",
+                "logwatch_docker_pool_size 4",
                 "logwatch_docker_pool_utilization 0.25",
                 "logwatch_docker_pool_wait_duration_seconds_sum 0",
                 "logwatch_docker_pool_wait_duration_seconds_count 1",

@@ -2,7 +2,8 @@
 //!
 //! Only where stderr is a terminal, and only of what takes longer than a blink.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use super::status::{self, PLAIN};
+use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 
 /// See the module. Clones are the same line; it goes with the last of them.
@@ -24,9 +25,8 @@ impl Meter {
         let is_shown = is_wanted && std::io::stderr().is_terminal();
         let style = |template| ProgressStyle::with_template(template).ok();
         let line = is_shown.then(|| {
-            let (plain, counting) = (style("{spinner} {msg}")?, style("{bar:30} {pos}/{len} {msg}")?);
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(10));
-            Some(Line { bar, plain, counting })
+            let (plain, counting) = (style(PLAIN)?, style("{bar:30} {pos} of {len} {msg}, {eta} left")?);
+            Some(Line { bar: status::bar(), plain, counting })
         });
         Meter { line: line.flatten() }
     }
@@ -40,16 +40,23 @@ impl Meter {
         }
     }
 
-    /// One of so many is done.
+    /// One of so many more is done.
     pub fn count(&self, all: usize, what: &'static str) {
+        if let Some(Line { bar, .. }) = &self.line {
+            let done = if bar.length() == Some(all as u64) { bar.position() } else { 0 };
+            self.reach(done + 1, all as u64, what);
+        }
+    }
+
+    /// So many of so many are done.
+    pub fn reach(&self, done: u64, all: u64, what: &'static str) {
         if let Some(Line { bar, counting, .. }) = &self.line {
-            if bar.length() != Some(all as u64) {
+            if bar.length() != Some(all) {
                 bar.set_style(counting.clone());
-                bar.set_length(all as u64);
-                bar.set_position(0);
+                bar.set_length(all);
                 bar.set_message(what);
             }
-            bar.inc(1);
+            bar.set_position(done);
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! [`Printer`] takes items in order and writes them: `text` and `json` are the forms, `stamp` the times in them, `color`
 //! and `terminal` what a terminal needs, `sink` where it all goes. [`Events`] does the same for events. `progress` and
-//! `status` tell on stderr how far a long work is; `plan` and `pool` are reports. Only this room writes to stdout.
+//! `meter` tell on stderr how far a long work is, on the line of `status`; `plan`, `pool` and `reconcile` are reports. Only
+//! this room writes to stdout.
 
 mod color;
 mod event;
@@ -25,7 +26,6 @@ pub use plan::{Planned, plan};
 pub use pool::{PoolCheck, PoolClient, PoolEngine, PoolLoad, PoolReport, PoolSize, PoolStatus, Spread, pool};
 pub use printer::Printer;
 pub use reconcile::{Reconciled, ReportFormat};
-pub use status::Steps;
 pub use terminal::safe;
 
 use std::io;

@@ -72,7 +72,7 @@ impl Progress {
 
 impl Spell {
     fn show(&mut self, took: Duration) {
-        let bar = self.bar.get_or_insert_with(|| status::bar(None, "{spinner} {msg}"));
+        let bar = self.bar.get_or_insert_with(status::bar);
         let megabytes = self.bytes as f64 / 1e6;
         let speed = megabytes / took.as_secs_f64();
         bar.set_message(format!("catching up: {} lines, {megabytes:.0} MB, {speed:.0} MB/s", self.lines));

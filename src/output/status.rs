@@ -5,43 +5,20 @@
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 use rustix::termios::tcgetwinsize;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
 /// Redrawn so often a second at most.
 const RATE: u8 = 5;
 
-/// A status in the form of a template, with so many steps where that is known.
-pub(super) fn bar(steps: Option<u64>, template: &str) -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(steps, ProgressDrawTarget::term_like_with_hz(Box::new(LastLine), RATE));
-    match ProgressStyle::with_template(template) {
+/// What is being done, in words.
+pub(super) const PLAIN: &str = "{spinner} {msg}";
+
+/// A status in words.
+pub(super) fn bar() -> ProgressBar {
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::term_like_with_hz(Box::new(LastLine), RATE));
+    match ProgressStyle::with_template(PLAIN) {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
-    }
-}
-
-/// How far a work of known length is: on stderr, where that is a terminal. Taken away when dropped.
-pub struct Steps(Option<ProgressBar>);
-
-impl Steps {
-    /// Of so many; `quiet` shows nothing.
-    pub fn new(total: u64, what: &str, quiet: bool) -> Steps {
-        let is_shown = !quiet && io::stderr().is_terminal();
-        Steps(is_shown.then(|| bar(Some(total), &format!("{{bar:30}} {{pos}} of {{len}} {what}, {{eta}} left"))))
-    }
-
-    /// So many are done.
-    pub fn set(&self, done: u64) {
-        if let Some(bar) = &self.0 {
-            bar.set_position(done);
-        }
-    }
-}
-
-impl Drop for Steps {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.0 {
-            bar.finish_and_clear();
-        }
     }
 }
 

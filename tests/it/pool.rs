@@ -430,7 +430,7 @@ async fn who_stays_unhealthy_is_made_anew_and_comes_back() {
         (sample("circuit_breaker_state{client=\"0\"}"), sample("circuit_breaker_state{client=\"1\"}")),
         (0.0, 0.0)
     );
-    assert_eq!((sample("pool_connections_healthy"), sample("pool_connections_total")), (2.0, 2.0));
+    assert_eq!((sample("pool_connections_healthy"), sample("pool_size")), (2.0, 2.0));
     assert!(sample("operation_latency_seconds_count{operation=\"ping\"}") >= 21.0);
     assert!(sample("connection_duration_seconds_count") >= 2.0);
 }
