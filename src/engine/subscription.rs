@@ -434,8 +434,9 @@ fn continuity(history: &[Key], last: Option<&Key>, broke: Timestamp, now: Timest
     match last {
         Some(last) if history.contains(last) => Continuity::Whole,
         _ if now < broke => Continuity::ClockSet,
-        // It has been pushed out by events that were not wanted and were made before the break, ...
-        _ if is_full && reaches_back => Continuity::Whole,
+        // It has been pushed out by events that were not wanted and were made before the break, or never was as it
+        // reached us, ...
+        _ if reaches_back => Continuity::Whole,
         // ... or by others.
         _ if is_full => Continuity::Overrun,
         Some(_) => Continuity::Restarted,
@@ -533,6 +534,7 @@ mod tests {
             (history_of(13..=268), None, 12, 300, Overrun, "without any event before it too"),
             (history_of(12..=267), None, 12, 300, Whole, "reaches back"),
             (history_of(13..=100), None, 12, 300, Whole, "so little happened, and nothing was there before"),
+            (history_of(11..=100), Some(10), 12, 300, Whole, "the last one was garbled on its way"),
             (history_of(13..=100), Some(10), 12, 300, Restarted, "a history that has begun anew"),
             (Vec::new(), Some(10), 12, 300, Restarted, "nothing happened since the engine was started"),
             (Vec::new(), None, 12, 300, Whole, "nothing ever happened"),
