@@ -8,16 +8,23 @@ window=${SECONDS_EACH:-30}
 containers=8
 rate=5000
 scrapes=1000
+at_once=4
 # The watch starts at the end of the logs and is given this long to come up.
 settle=3
 
-# The page, as often as asked, spread over the window: one program with one connection at a time.
+# The page, as often as asked, spread over the window, by a few programs; sets `scrapers`.
 scrape() {
     local place=$1 n
-    for ((n = 0; n < scrapes; n++)); do
+    for ((n = 0; n < scrapes / at_once; n++)); do
         printf 'url = "%s/metrics"\noutput = "/dev/null"\n' "$place"
     done >"$home/urls"
-    curl --silent --fail --rate "$((scrapes * 3600 / window))/h" --write-out '%{http_code}\n' --config "$home/urls" >"$home/codes"
+    scrapers=()
+    for ((n = 0; n < at_once; n++)); do
+        # By lines, so that what was answered by the end of the window is there to be counted.
+        stdbuf -oL curl --silent --fail --rate "$((scrapes * 3600 / window / at_once))/h" --write-out '%{http_code}\n' \
+            --config "$home/urls" >"$home/codes-$n" &
+        scrapers+=($!)
+    done
 }
 
 # One window: HOW, CPU of the watch in ms, scrapes that were answered, lines and how late they were.
@@ -33,10 +40,10 @@ watch_window() {
     place=$(grep -o 'http://[0-9.:]*' "$home/notices") || fail "nothing is served: $(cat "$home/notices")"
     cpu=$(cpu_ms "$watch")
     if [ "$how" = scraped ]; then
-        scrape "$place" &
+        scrape "$place"
         sleep "$window"
-        kill %scrape 2>/dev/null || true
-        scraped=$(grep -c '^200$' "$home/codes" || true)
+        kill "${scrapers[@]}" 2>/dev/null || true
+        scraped=$(cat "$home"/codes-* | grep -c '^200$' || true)
     else
         sleep "$window"
     fi
