@@ -9,7 +9,6 @@ use crate::config::{self, Config, Layers, Source};
 use crate::engine;
 use crate::engine::resume::Resume;
 use crate::engine::watch::Options;
-use crate::metrics::Metrics;
 use crate::output::{Ansi, Format, Settings};
 use crate::selector::{self, Filter, Glob, Pattern, Selector};
 use crate::time::Timestamp;
@@ -236,7 +235,6 @@ impl Watch {
             metadata_cache_ttl: config.watch.metadata_cache_ttl,
             resume: self.resume(&config)?,
             inventory: self.inventory(&config)?,
-            metrics: Metrics::new().map_err(|error| error.to_string())?,
             listen: config.listen,
             dry_run: self.dry_run,
             output: self.settings(common),
@@ -395,7 +393,6 @@ mod tests {
             resume,
             docker,
             metadata_cache_ttl,
-            metrics: _,
             listen,
             events,
             inventory,

@@ -7,14 +7,14 @@
 use crate::batch::Lifecycle;
 use crate::container::Container;
 use crate::docker::Event;
+use crate::inventory;
 use crate::time::Timestamp;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// The engine tells of a death before its listings do (moby `daemon/monitor.go`: the event, then clearing up, then the
-/// snapshot that listings are made from). Within this time of a death, that a container runs is told by its start alone.
-const LISTINGS_LAG: Duration = Duration::from_secs(5);
+/// Within this time of a death, that a container runs is told by its start alone.
+const LISTINGS_LAG: Duration = Duration::from_nanos(inventory::LISTINGS_LAG.unsigned_abs());
 
 /// What follows from an event or a listing.
 #[derive(Debug, PartialEq, Eq)]

@@ -7,10 +7,10 @@
 
 use super::Error;
 use super::inbox::Inbox;
-use super::subscription::{Continuity, Happening, Subscription, Wanted};
+use super::subscription::{Continuity, Happening, Subscription, Wanted, between};
 use crate::config;
 use crate::container::Container;
-use crate::docker::backoff::{self, Backoff};
+use crate::docker::backoff::Backoff;
 use crate::docker::{Docker, Event};
 use crate::metrics;
 use crate::selector::Filters;
@@ -120,8 +120,7 @@ impl Feed {
             ),
             false => None,
         };
-        let waits =
-            backoff::Settings { initial: config.backoff_min, max: config.backoff_max, multiplier: 2.0, jitter: true };
+        let waits = between(config);
         let mut feed = Feed {
             inbox: Inbox::new(config.queue_size, !terms.is_each_wanted),
             docker,

@@ -56,7 +56,7 @@ enum Order {
 /// What keeps it, and where.
 pub(super) struct Keeping {
     pub(super) docker: Docker,
-    pub(super) routes: Routes,
+    pub(super) routes: Arc<Routes>,
     pub(super) store: Store,
     pub(super) engine_id: String,
     pub(super) metrics: Reconciliation,
@@ -68,7 +68,7 @@ impl Inventory {
         let (orders, received) = channel(QUEUE);
         let has_missed = Arc::new(AtomicBool::new(false));
         let Keeping { docker, routes, store, engine_id, metrics } = keeping;
-        let observer = Observer { docker, routes: Arc::new(routes) };
+        let observer = Observer { docker, routes };
         let task = Task {
             observer,
             store,

@@ -445,7 +445,7 @@ fn continuity(history: &[Key], last: Option<&Key>, broke: Timestamp, now: Timest
 }
 
 /// "Between the two bounds": the first wait is drawn below the lower one, none above the upper one.
-fn between(config: &config::Events) -> backoff::Settings {
+pub(super) fn between(config: &config::Events) -> backoff::Settings {
     backoff::Settings { initial: config.backoff_min, max: config.backoff_max, multiplier: 2.0, jitter: true }
 }
 

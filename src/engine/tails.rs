@@ -28,7 +28,7 @@ const AT_ONCE: usize = 32;
 /// See the module.
 pub(super) struct Tails {
     docker: Docker,
-    pub(super) routes: Routes,
+    pub(super) routes: Arc<Routes>,
     queue: Arc<Queue>,
     commands: mpsc::Sender<Command>,
     wake: Wake,
@@ -93,7 +93,7 @@ enum By {
 impl Tails {
     pub(super) fn new(
         docker: Docker,
-        routes: Routes,
+        routes: Arc<Routes>,
         queue: Arc<Queue>,
         commands: mpsc::Sender<Command>,
         wake: Wake,

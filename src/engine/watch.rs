@@ -79,9 +79,7 @@ pub struct Options {
     pub events: config::Events,
     /// How long what was asked about a container is believed.
     pub metadata_cache_ttl: Duration,
-    /// What is counted, ...
-    pub metrics: Metrics,
-    /// ... and where that and our health are served, as `host:port`.
+    /// Where metrics and health are served, as `host:port`.
     pub listen: Option<String>,
 }
 
@@ -122,10 +120,10 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
         Some(place) => Some(Server::bind(place).await?),
         None => None,
     };
-    let metrics = options.metrics.clone();
+    let metrics = Metrics::new().map_err(io::Error::other)?;
     let docker = Docker::connect_with(endpoint, &options.docker, metrics.pool.clone()).await?;
     let engine = docker.info().await?;
-    let routes = Routes::new(&docker, &engine, options.source);
+    let routes = Arc::new(Routes::new(&docker, &engine, options.source));
     if let (Source::File, Some(error)) = (options.source, routes.refusal()) {
         let source = io::Error::new(error.kind(), error.to_string());
         return Err(Error::NoFiles { folder: routes.folder.display().to_string(), source });
@@ -141,7 +139,7 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
         None => None,
         Some(store) => Some(Keeping {
             docker: docker.clone(),
-            routes: Routes::new(&docker, &engine, options.source),
+            routes: Arc::clone(&routes),
             store,
             engine_id: engine.id.clone(),
             metrics: metrics.reconciliation.clone(),
@@ -254,7 +252,7 @@ enum Answer {
 impl Watch {
     fn start(
         docker: Docker,
-        routes: Routes,
+        routes: Arc<Routes>,
         options: Options,
         metrics: Metrics,
         deliver: Deliver,

@@ -10,13 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use logwatch::config;
-use logwatch::docker::{Endpoint, Environment, Flags};
-use logwatch::engine::watch::{self, Options};
-use logwatch::output::{Ansi, Format, Settings, When};
-use logwatch::selector::Selector;
-use tokio_util::sync::CancellationToken;
+use serde_json::Value;
 
+use crate::serve;
 use crate::support::{
     Answer, Engine, Fault, IMAGE, PATIENCE, Proxy, Request, Script, Signal, Watch, eventually, long, process,
 };
@@ -624,55 +620,11 @@ fn neither_the_order_of_the_history_nor_a_clock_that_was_set_hides_an_event_or_b
     assert_eq!(finished.stderr.matches("may be missing").count(), 1, "{}", finished.stderr);
 }
 
-/// A watch run by its options, for what no flag says.
-fn options(events: config::Events, file: &std::path::Path) -> Options {
-    Options {
-        selector: Selector::default(),
-        all: false,
-        since: None,
-        until: None,
-        tail: None,
-        follow: true,
-        source: config::Source::Auto,
-        interval: Duration::from_secs(30),
-        resume: None,
-        inventory: None,
-        max_line_size: 1 << 20,
-        dry_run: false,
-        output: Settings {
-            format: Format::Text,
-            timestamps: false,
-            metadata: false,
-            lifecycle: false,
-            ansi: Ansi::Auto,
-            color: When::Never,
-            stream: None,
-            include: Vec::new(),
-            exclude: Vec::new(),
-            file: Some(file.to_owned()),
-            quiet: true,
-        },
-        events,
-        docker: config::Docker::default(),
-        metadata_cache_ttl: Duration::ZERO,
-        metrics: logwatch::metrics::Metrics::new().unwrap(),
-        listen: None,
-    }
-}
-
-/// Watches with these options until `work` is done.
-fn watching<T>(options: Options, host: String, work: impl FnOnce() -> T) -> T {
-    let flags = Flags { host: Some(host), ..Flags::default() };
-    let endpoint = Endpoint::resolve(&flags, &Environment::of_process()).unwrap();
-    let stop = CancellationToken::new();
-    thread::scope(|scope| {
-        let watching = scope.spawn(|| watch::watch(endpoint, options, &stop));
-        // A work that fails must not leave it running.
-        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-        stop.cancel();
-        watching.join().unwrap().unwrap();
-        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
+/// A watch at this host, configured by variables.
+fn configured(host: &str, variables: &[(&str, &str)], words: &[&str]) -> Watch {
+    let mut command = Watch::command();
+    command.env_remove("DOCKER_HOST").env("DOCKER_CONFIG", "/nonexistent").envs(variables.iter().copied());
+    Watch::spawn(command.args(["-H", host, "watch"]).args(words))
 }
 
 /// More at once than may wait, none of which can be left out; then a listing shows one container.
@@ -709,47 +661,47 @@ fn events_that_find_no_room_are_counted_and_a_listing_makes_up_for_them() {
         }
         _ => answer.json(404, r#"{"message":"not in the script"}"#),
     });
-    let file = tempfile::NamedTempFile::new().unwrap();
-    let options = options(config::Events { queue_size: 5, ..config::Events::default() }, file.path());
-    let count = options.metrics.events.clone();
-    watching(options, script.host(), || {
-        eventually("it has listed again", || listings.load(Ordering::SeqCst) > 1);
-        eventually("it asks for the log of what is listed", || {
-            script.requests().iter().any(|line| line.contains(&format!("{:064}/logs", ALL + 1)))
-        });
+    let watch = configured(&script.host(), &[("LOGWATCH_EVENTS_QUEUE_SIZE", "5")], &["--listen", "127.0.0.1:0"]);
+    eventually("it has listed again", || listings.load(Ordering::SeqCst) > 1);
+    eventually("it asks for the log of what is listed", || {
+        script.requests().iter().any(|line| line.contains(&format!("{:064}/logs", ALL + 1)))
     });
-    let health = count.health();
-    assert_eq!(health.processed, ALL);
-    assert!((1..ALL).contains(&health.dropped), "{health:?}");
+    let (status, health) = serve::get(&serve::place(&watch), "/api/v1/health/events");
+    let health: Value = serde_json::from_str(&health).unwrap();
+    assert_eq!((status, &health["processed_total"]), (200, &ALL.into()), "{health}");
+    assert!((1..ALL).contains(&health["dropped_total"].as_u64().unwrap()), "{health}");
 }
 
 #[test]
 fn without_events_containers_are_found_by_listings_and_nobody_subscribes() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
-    let events = config::Events {
-        enabled: false,
-        reconcile_interval: Duration::from_millis(300),
-        backoff_min: Duration::from_millis(100),
-        backoff_max: Duration::from_secs(1),
-        ..config::Events::default()
-    };
-    let file = engine.home().join("out.txt");
-    let told = || std::fs::read_to_string(&file).unwrap_or_default();
-    watching(options(events, &file), proxy.host(), || {
-        eventually("it has listed", || proxy.count("/containers/json") > 0);
-        engine.run("later", &[], &["--count", "3", "--idle"]);
-        eventually("it was found", || told().lines().filter(|line| line.starts_with("later")).count() == 3);
-        proxy.on("/containers/json", Fault::Status(500));
-        engine.run("while-away", &[], &["--count", "2"]);
-        proxy.forget();
-        eventually("it was asked again", || proxy.count("/containers/json") > 1);
-        proxy.heal();
-        eventually("it was found", || told().lines().filter(|line| line.starts_with("while-away")).count() == 2);
-    });
+    let variables = [
+        ("LOGWATCH_EVENTS_ENABLED", "false"),
+        ("LOGWATCH_EVENTS_RECONCILE_INTERVAL", "300ms"),
+        ("LOGWATCH_EVENTS_BACKOFF_MIN_DURATION", "100ms"),
+        ("LOGWATCH_EVENTS_BACKOFF_MAX_DURATION", "1s"),
+        // Its checks would ask for events.
+        ("LOGWATCH_DOCKER_POOL_HEALTH_CHECK_INTERVAL", "0"),
+    ];
+    let watch = configured(&proxy.host(), &variables, &["--listen", "127.0.0.1:0"]);
+    let come = |name: &str| watch.lines().iter().filter(|line| line.starts_with(name)).count();
+    eventually("it has listed", || proxy.count("/containers/json") > 0);
+    let (status, health) = serve::get(&serve::place(&watch), "/api/v1/health/events");
+    let health: Value = serde_json::from_str(&health).unwrap();
+    assert_eq!((status, &health["status"]), (200, &"not_configured".into()), "{health}");
+    engine.run("later", &[], &["--count", "3", "--idle"]);
+    eventually("it was found", || come("later") == 3);
+    proxy.on("/containers/json", Fault::Status(500));
+    engine.run("while-away", &[], &["--count", "2"]);
+    proxy.forget();
+    eventually("it was asked again", || proxy.count("/containers/json") > 1);
+    proxy.heal();
+    eventually("it was found", || come("while-away") == 2);
+    let told = watch.stop().lines();
     assert_eq!(proxy.count("/events"), 0);
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    told().lines().for_each(|line| *counts.entry(line.to_owned()).or_default() += 1);
+    told.into_iter().for_each(|line| *counts.entry(line).or_default() += 1);
     assert!(counts.values().all(|count| *count == 1), "{counts:?}");
 }
 

@@ -4,18 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::{Engine, Fault, Numbers, PATIENCE, Proxy, eventually};
+use crate::support::{Engine, Fault, Numbers, PATIENCE, Proxy, Watch, eventually};
 use logwatch::config;
 use logwatch::docker::{
     BreakerState, ClientReport, Docker, Endpoint, Environment, Error, EventsQuery, Flags, HEALTHY, LogsQuery, Snapshot,
     Spent, Status,
 };
-use logwatch::engine::watch::{Options, watch};
 use logwatch::metrics;
-use logwatch::output::{Ansi, Format, Settings, When};
-use logwatch::selector::{Filters, Selector};
+use logwatch::selector::Filters;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -476,49 +473,14 @@ fn a_watch_of_more_logs_than_there_are_places_reads_what_it_can_and_the_others_w
         engine.run(name, &[], &["--count", "20", "--idle"]);
     }
     let proxy = Proxy::start(&engine);
-    let file = engine.home().join("out");
-    let options = Options {
-        selector: Selector::default(),
-        all: false,
-        since: None,
-        until: None,
-        tail: None,
-        follow: true,
-        source: config::Source::Stream,
-        interval: Duration::ZERO,
-        resume: None,
-        inventory: None,
-        max_line_size: 1 << 20,
-        dry_run: false,
-        output: Settings {
-            format: Format::Json,
-            timestamps: false,
-            metadata: false,
-            lifecycle: false,
-            ansi: Ansi::Auto,
-            color: When::Never,
-            stream: None,
-            include: Vec::new(),
-            exclude: Vec::new(),
-            file: Some(file.clone()),
-            quiet: true,
-        },
-        // One for events, two for logs.
-        docker: configured(config::Pool { max_concurrent_streams: 3, ..config::Pool::default() }),
-        events: config::Events::default(),
-        metadata_cache_ttl: Duration::ZERO,
-        metrics: logwatch::metrics::Metrics::new().unwrap(),
-        listen: None,
-    };
-    let stop = CancellationToken::new();
-    let _stop = stop.clone().drop_guard();
-    let endpoint = at(&proxy.host());
-    let watch = std::thread::spawn({
-        let stop = stop.clone();
-        move || watch(endpoint, options, &stop)
-    });
-    let lines = || std::fs::read_to_string(&file).unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>();
-    let read = || names.into_iter().filter(|name| Numbers::of_json(&lines()).count(name) == 20).collect::<Vec<_>>();
+    let mut command = Watch::command();
+    engine.furnish(&mut command);
+    // One for events, two for logs.
+    command.env_remove("DOCKER_HOST").env("LOGWATCH_DOCKER_POOL_MAX_CONCURRENT_STREAMS", "3");
+    command.args(["-H", &proxy.host(), "watch", "--source", "stream", "-n", "all", "--format", "json"]);
+    let watch = Watch::spawn(&mut command);
+    let read =
+        || names.into_iter().filter(|name| Numbers::of_json(&watch.lines()).count(name) == 20).collect::<Vec<_>>();
     eventually("two were read", || read().len() >= 2);
     // Those that wait try it now and then, and ask the engine for nothing.
     std::thread::sleep(2 * SECOND);
@@ -527,10 +489,10 @@ fn a_watch_of_more_logs_than_there_are_places_reads_what_it_can_and_the_others_w
         engine.must(&["kill", ended]);
     }
     eventually("the others were read", || read().len() == 4);
-    stop.cancel();
-    watch.join().unwrap().unwrap();
-    let numbers = Numbers::of_json(&lines());
+    let finished = watch.stop();
+    let numbers = Numbers::of_json(&finished.lines());
     names.iter().for_each(|name| numbers.assert_whole(name, 1..=20));
+    assert_eq!(finished.stderr.matches("max_concurrent_streams").count(), 1, "{}", finished.stderr);
 }
 
 #[tokio::test]

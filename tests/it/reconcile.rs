@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
@@ -552,4 +553,37 @@ fn two_thousand_containers_take_a_handful_of_calls_and_little_memory() {
     let second = run(&[]);
     assert_eq!((&second["in_sync"], counts(&second, "mounts")), (&json!(true), [0, 0, 0, 4000]));
     assert_eq!(run(&["--check"])["in_sync"], json!(true));
+}
+
+#[test]
+fn a_death_that_listings_do_not_show_yet_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state.db");
+    let id = format!("{:064x}", 7);
+    let (listings, container) = (AtomicUsize::new(0), id.clone());
+    let engine =
+        Script::start(move |request: &Request, answer: &mut Answer| match request.path.split('?').next().unwrap() {
+            "/_ping" => answer.json(200, "OK"),
+            "/info" => answer.json(200, r#"{"ID":"SLOW","ServerVersion":"20.10.24","DockerRootDir":"/nowhere"}"#),
+            "/containers/json" => {
+                let is_first = listings.fetch_add(1, Ordering::SeqCst) == 0;
+                let state = if is_first { "running" } else { "exited" };
+                let listed =
+                    json!([{"Id": container, "Names": ["/web"], "Image": "img", "State": state, "Labels": {}}]);
+                answer.json(200, &listed.to_string());
+            }
+            "/volumes" => answer.json(200, r#"{"Volumes":[]}"#),
+            "/events" => {
+                let then = logwatch::time::Timestamp::now().0 - 100_000_000;
+                let died = json!({"Type": "container", "Action": "die", "Actor": {"ID": container}, "timeNano": then});
+                answer.begin("application/json");
+                answer.chunk(format!("{died}\n").as_bytes());
+            }
+            _ => answer.json(404, r#"{"message":"page not found"}"#),
+        });
+    let mut command = Watch::command();
+    command.env("HOME", dir.path()).env_remove("DOCKER_HOST").args(["-H", &engine.host(), "reconcile"]);
+    let finished = Watch::spawn(command.args(["--state", state.to_str().unwrap()])).finish();
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    assert_eq!(rows(&state, "SELECT container_id || ' ' || state FROM containers"), [format!("{id} exited")]);
 }
