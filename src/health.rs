@@ -1,6 +1,7 @@
 //! How we are doing: plain numbers on the shelf. The engine keeps them true, the listener tells them.
 
 use crate::time::Timestamp;
+use serde::Serialize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use std::time::Duration;
 const QUIET: Duration = Duration::from_secs(5 * 60);
 
 /// The worst comes last.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Status {
     /// It is turned off.
     #[default]

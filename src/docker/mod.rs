@@ -49,7 +49,7 @@ pub use answers::{Details, Engine};
 pub use endpoint::{Endpoint, Environment, Flags};
 pub use error::{Cause, Error, Kind};
 pub use events::Event;
-pub use pool::{BreakerState, Check, ClientReport, HEALTHY, Snapshot, Spent, Status};
+pub use pool::{BreakerState, Check, ClientReport, HEALTHY, Snapshot, Spent};
 pub use streams::{EventStream, EventsQuery, LogStream, LogsQuery};
 pub use version::Version;
 

@@ -4,9 +4,10 @@
 //! engine that cannot be reached is a report as well.
 
 use super::Error;
-use crate::docker::{self, Docker, Endpoint, Snapshot, Spent, Status};
+use crate::docker::{self, Docker, Endpoint, Snapshot, Spent};
+use crate::health::Status;
 use crate::output::{
-    Meter, PoolCheck, PoolClient, PoolEngine, PoolLoad, PoolReport, PoolSize, PoolStatus, Spread, When, pool as tell,
+    Meter, PoolCheck, PoolClient, PoolEngine, PoolLoad, PoolReport, PoolSize, Spread, When, pool as tell,
 };
 use crate::{config, metrics};
 use hdrhistogram::Histogram;
@@ -95,9 +96,9 @@ pub fn pool(endpoint: Endpoint, options: Options, stop: &CancellationToken) -> R
         let report = PoolReport { engine: Some(engine), load, ..report(&docker, &snapshot, words.clone()) };
         write(&report, &options)?;
         Ok(match report.status {
-            PoolStatus::Healthy => Outcome::Healthy,
-            PoolStatus::Degraded => Outcome::Degraded(words.unwrap_or_default()),
-            PoolStatus::Unhealthy => Outcome::Unhealthy(words.unwrap_or_default()),
+            Status::Unhealthy => Outcome::Unhealthy(words.unwrap_or_default()),
+            Status::Degraded => Outcome::Degraded(words.unwrap_or_default()),
+            Status::Healthy | Status::NotConfigured => Outcome::Healthy,
         })
     })
 }
@@ -123,7 +124,7 @@ async fn greet(docker: &Docker, config: &config::Pool) -> Result<PoolEngine, doc
 
 fn unreachable(docker: &Docker, options: &Options, error: docker::Error) -> Result<Outcome, Error> {
     let words = error.in_full();
-    let report = PoolReport { status: PoolStatus::Unhealthy, ..report(docker, &docker.pool(), Some(words)) };
+    let report = PoolReport { status: Status::Unhealthy, ..report(docker, &docker.pool(), Some(words)) };
     let ill = |client| PoolClient { status: Status::Unhealthy.name(), score: 0.0, ..client };
     let clients = report.clients.into_iter().map(ill);
     let pool = PoolSize { healthy: 0, ..report.pool };
@@ -149,11 +150,7 @@ fn report(docker: &Docker, snapshot: &Snapshot, error: Option<String>) -> PoolRe
     });
     PoolReport {
         endpoint: docker.endpoint().to_string(),
-        status: match snapshot.status() {
-            Status::Healthy => PoolStatus::Healthy,
-            Status::Degraded => PoolStatus::Degraded,
-            Status::Unhealthy => PoolStatus::Unhealthy,
-        },
+        status: snapshot.status(),
         engine: None,
         pool: PoolSize { size, min, max, healthy, active, utilization },
         clients: clients.collect(),

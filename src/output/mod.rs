@@ -23,7 +23,7 @@ mod text;
 pub use event::{Events, Happened};
 pub use meter::Meter;
 pub use plan::{Planned, plan};
-pub use pool::{PoolCheck, PoolClient, PoolEngine, PoolLoad, PoolReport, PoolSize, PoolStatus, Spread, pool};
+pub use pool::{PoolCheck, PoolClient, PoolEngine, PoolLoad, PoolReport, PoolSize, Spread, pool};
 pub use printer::Printer;
 pub use reconcile::{Reconciled, ReportFormat};
 pub use terminal::safe;

@@ -4,6 +4,7 @@
 
 use super::sink::Sink;
 use super::{Error, When, terminal};
+use crate::health::Status;
 use comfy_table::{CellAlignment, Table, presets};
 use owo_colors::{OwoColorize, Style};
 use serde::Serialize;
@@ -16,7 +17,7 @@ pub struct PoolReport {
     /// `unix:///var/run/docker.sock`
     pub endpoint: String,
     /// Of all clients together.
-    pub status: PoolStatus,
+    pub status: Status,
     /// `None` where it cannot be reached.
     pub engine: Option<PoolEngine>,
     /// How many clients there are.
@@ -27,18 +28,6 @@ pub struct PoolReport {
     pub load: Option<PoolLoad>,
     /// Why it is not healthy, in words; `None` when it is.
     pub error: Option<String>,
-}
-
-/// How well the pool is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PoolStatus {
-    /// All clients are well.
-    Healthy,
-    /// Some are.
-    Degraded,
-    /// None is.
-    Unhealthy,
 }
 
 /// What the engine says of itself.
@@ -139,22 +128,11 @@ pub struct Spread {
     pub max: f64,
 }
 
-impl PoolStatus {
-    /// As in the report.
-    pub fn name(self) -> &'static str {
-        match self {
-            PoolStatus::Healthy => "healthy",
-            PoolStatus::Degraded => "degraded",
-            PoolStatus::Unhealthy => "unhealthy",
-        }
-    }
-
-    fn colour(self) -> Style {
-        match self {
-            PoolStatus::Healthy => Style::new().green(),
-            PoolStatus::Degraded => Style::new().yellow(),
-            PoolStatus::Unhealthy => Style::new().red(),
-        }
+fn colour(status: Status) -> Style {
+    match status {
+        Status::Healthy | Status::NotConfigured => Style::new().green(),
+        Status::Degraded => Style::new().yellow(),
+        Status::Unhealthy => Style::new().red(),
     }
 }
 
@@ -185,7 +163,7 @@ fn table(report: &PoolReport, is_coloured: bool) -> String {
         push(&mut text, "Engine", &terminal::safe(&engine));
     }
     let word = match is_coloured {
-        true => status.name().style(status.colour()).to_string(),
+        true => status.name().style(colour(*status)).to_string(),
         false => status.name().to_owned(),
     };
     push(&mut text, "Status", &format!("{word}: {} of {} clients healthy", pool.healthy, pool.size));
@@ -314,7 +292,7 @@ mod tests {
         ];
         PoolReport {
             endpoint: "unix:///run/docker.sock".into(),
-            status: PoolStatus::Degraded,
+            status: Status::Degraded,
             engine: Some(PoolEngine {
                 id: "ABCD".into(),
                 version: "20.10.24".into(),

@@ -8,8 +8,9 @@ use crate::support::{Engine, Fault, Numbers, PATIENCE, Proxy, Watch, eventually}
 use logwatch::config;
 use logwatch::docker::{
     BreakerState, ClientReport, Docker, Endpoint, Environment, Error, EventsQuery, Flags, HEALTHY, LogsQuery, Snapshot,
-    Spent, Status,
+    Spent,
 };
+use logwatch::health::Status;
 use logwatch::metrics;
 use logwatch::selector::Filters;
 use tokio::task::JoinSet;

@@ -32,6 +32,7 @@ use futures_util::future::join_all;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
+use crate::health::Status;
 use crate::{config, metrics};
 
 use super::backoff::{Backoff, Settings};
@@ -44,7 +45,7 @@ use roster::{Pick, Roster};
 
 pub use breaker::State as BreakerState;
 pub use health::{Check, HEALTHY};
-pub use report::{ClientReport, Snapshot, Spent, Status};
+pub use report::{ClientReport, Snapshot, Spent};
 
 pub(super) use client::Client;
 pub(super) use places::{Place, Places};

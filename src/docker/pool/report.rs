@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::breaker::State;
 use super::health::Check;
+use crate::health::Status;
 
 /// All clients at one moment.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,30 +52,8 @@ pub struct ClientReport {
     pub checks: Vec<Check>,
 }
 
-/// How well a client or all of them are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Status {
-    /// It is; all are.
-    Healthy,
-    /// Some are.
-    Degraded,
-    /// It is not; none is.
-    Unhealthy,
-}
-
-impl Status {
-    /// As reports write it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Status::Healthy => "healthy",
-            Status::Degraded => "degraded",
-            Status::Unhealthy => "unhealthy",
-        }
-    }
-}
-
 impl Snapshot {
-    /// How well they are, taken together.
+    /// How well they are, taken together: degraded where calls go to some of them only.
     pub fn status(&self) -> Status {
         match self.healthy {
             0 => Status::Unhealthy,
