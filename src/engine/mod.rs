@@ -4,7 +4,8 @@
 //! `watch` decides who is followed: `feed` adds listings to events, `discover` tells what follows from both. `tails` has
 //! them read: `route` says how, `stream` does it over the API, request after request (`course`, `silence`). `deliver`
 //! carries what was read to the output, `keep` remembers how far it got, and `resume` is where the next run begins.
-//! `metadata` is what was asked about containers and is still believed.
+//! `questions` asks about single containers, `metadata` is what of that is still believed. `listener` keeps what is served
+//! to whoever asks how `watch` is doing.
 //!
 //! `reconcile` brings the state in line with what the engine has, which `observe` asks it; `inventory` keeps it so while
 //! `watch` runs, by the plan of `agenda`. `pool` looks at the connection pool that all of them ask through.
@@ -19,9 +20,11 @@ mod feed;
 mod inbox;
 mod inventory;
 mod keep;
+mod listener;
 mod metadata;
 mod observe;
 pub mod pool;
+mod questions;
 pub mod reconcile;
 pub mod resume;
 mod route;

@@ -4,10 +4,12 @@
 //! the time asked for, and being told to stop. It never waits for the engine inside a step.
 
 use super::deliver::Deliver;
-use super::discover::{Change, Discovery, Run};
+use super::discover::{Change, Discovery};
 use super::feed::{Feed, News, Terms};
 use super::inventory::{Inventory, Keeping};
+use super::listener::Listener;
 use super::metadata::Metadata;
+use super::questions::{Answer, Questions};
 use super::resume::{Last, Positions, Resume};
 use super::route::Routes;
 use super::tails::Tails;
@@ -15,13 +17,12 @@ use super::{Error, dry_run};
 use crate::batch::Lifecycle;
 use crate::config::{self, Source};
 use crate::container::Container;
-use crate::docker::{Details, Docker, Endpoint};
-use crate::health::{Board, Reconciliations, Status};
-use crate::metrics::{Extent, Logs, Metrics};
+use crate::docker::{Docker, Endpoint};
+use crate::metrics::{Logs, Metrics};
 use crate::output::{self, Printer, Settings};
 use crate::queue::Queue;
-use crate::selector::{Filters, Selector};
-use crate::serve::{Server, Source as Served};
+use crate::selector::Selector;
+use crate::serve::Server;
 use crate::state::Store;
 use crate::tail::{Reader, Report, Start, Wake};
 use crate::time::Timestamp;
@@ -32,7 +33,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc::{Receiver, Sender, UnboundedReceiver, channel, unbounded_channel};
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -41,8 +42,6 @@ use tokio_util::sync::CancellationToken;
 const QUEUE: usize = 8 * 1024 * 1024;
 /// What the output is given to take what was read before we stopped.
 const DRAIN: Duration = Duration::from_secs(5);
-/// Questions of what is counted that may wait.
-const ASKED: usize = 8;
 
 /// Everything `watch` can be told.
 #[derive(Clone, Debug)]
@@ -181,7 +180,7 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
     watch.inventory = keeping.map(Inventory::start);
     if let Some(server) = server {
         notices.push(format!("serving metrics and health at http://{}", server.address()));
-        watch.serve(server);
+        watch.listener.serve(server, &watch.metrics);
     }
     notices.into_iter().for_each(|notice| watch.tails.tell(notice));
     Ok(Some((watch, feed, listing)))
@@ -215,18 +214,12 @@ struct Watch {
     inventory: Option<Inventory>,
     /// Where the last run stopped, if that is gone on with.
     positions: Option<Positions>,
-    /// Questions to the engine about single containers, and the upkeep of the way to it.
-    questions: JoinSet<Answer>,
+    /// To the engine, about single containers.
+    questions: Questions,
     /// What was asked.
     metadata: Metadata,
     metrics: Metrics,
-    /// How we are doing, for whoever asks.
-    board: Board,
-    /// Who wants to know what is counted only then.
-    counts: Receiver<oneshot::Sender<()>>,
-    /// The listener, and for it the other end of `counts`.
-    server: JoinSet<()>,
-    asks: Sender<oneshot::Sender<()>>,
+    listener: Listener,
     /// IDs of those that came and went while nobody told of them.
     claimed: HashSet<String>,
     /// IDs that pass the filters which only the engine can evaluate, where there are such.
@@ -235,18 +228,6 @@ struct Watch {
     began: Timestamp,
     is_first: bool,
     told_lost: bool,
-}
-
-/// What the engine said of one container.
-enum Answer {
-    /// Whether it passes the filters.
-    Passing(String, bool),
-    /// What it is now, networks included.
-    Details(Box<Container>),
-    /// The newest runs of those that were started at all.
-    Runs(Vec<(String, Run)>),
-    /// It could not be asked; the next listing will tell.
-    Nothing,
 }
 
 impl Watch {
@@ -271,21 +252,13 @@ impl Watch {
         thread::Builder::new().name("reader".into()).spawn(move || reader.run())?;
         let delivered = deliver.start(Arc::clone(&queue))?;
         let tails = Tails::new(docker.clone(), routes, Arc::clone(&queue), commands, wake, &options);
-        let board = Board::default();
-        board.update(|health| {
-            if positions.is_some() || options.inventory.is_some() {
-                health.state = Status::Healthy;
-            }
-            health.events.is_enabled = options.follow && options.events.enabled;
-        });
-        let (asks, counts) = channel(ASKED);
+        let has_state = positions.is_some() || options.inventory.is_some();
+        let has_events = options.follow && options.events.enabled;
         Ok(Watch {
             metadata: Metadata::new(options.metadata_cache_ttl, metrics.logs.clone()),
             metrics,
-            board,
-            counts,
-            server: JoinSet::new(),
-            asks,
+            listener: Listener::new(has_state, has_events),
+            questions: Questions::new(docker.clone()),
             docker,
             selector: options.selector.clone(),
             options,
@@ -296,7 +269,6 @@ impl Watch {
             tails,
             inventory: None,
             positions,
-            questions: JoinSet::new(),
             claimed: HashSet::new(),
             passing: None,
             began: Timestamp::now(),
@@ -305,21 +277,12 @@ impl Watch {
         })
     }
 
-    /// Answers whoever asks how we are doing, as long as the watch lasts.
-    fn serve(&mut self, server: Server) {
-        let Metrics { registry, .. } = self.metrics.clone();
-        self.server.spawn(server.run(Served { registry, board: self.board.clone(), counts: self.asks.clone() }));
-    }
-
     async fn follow(mut self, feed: Feed, listing: News, stop: &CancellationToken) -> Result<(), Error> {
         self.greet(&listing);
         self.apply(listing);
         self.is_first = false;
-        let upkeep = self.docker.upkeep();
-        self.questions.spawn(async {
-            upkeep.await;
-            Answer::Nothing
-        });
+        let mut upkeep = JoinSet::new();
+        upkeep.spawn(self.docker.upkeep());
         let mut news = self.options.follow.then(|| feed.run());
         let until = reached(self.options.until);
         tokio::pin!(until);
@@ -341,8 +304,8 @@ impl Watch {
                     report => self.tails.hear(report),
                 },
                 Some(()) = self.tails.next_ended() => {}
-                Some(Ok(answer)) = self.questions.join_next() => self.hear(answer),
-                Some(asked) = self.counts.recv() => self.count(asked),
+                Some(answer) = self.questions.answer() => self.hear(answer),
+                Some(asked) = self.listener.asked() => self.count(asked),
             }
         }
         self.stop().await
@@ -350,18 +313,7 @@ impl Watch {
 
     /// Brings up to date what is counted only when somebody asks; the reader thread does the last of it.
     fn count(&self, asked: oneshot::Sender<()>) {
-        let told = self.metrics.events.health();
-        self.board.update(|health| {
-            let events = &mut health.events;
-            (events.queued, events.processed, events.errors) = (told.queued, told.processed, told.errors);
-            (events.dropped, events.reconnects) = (told.dropped, told.reconnects);
-            let runs = |extent| self.metrics.reconciliation.runs(extent);
-            events.reconciliations = Reconciliations {
-                full: runs(Extent::Full),
-                volumes: runs(Extent::Volumes),
-                containers: runs(Extent::Containers),
-            };
-        });
+        self.listener.count(&self.metrics);
         self.metrics.logs.monitor(self.tails.by_route());
         let logs = self.metrics.logs.clone();
         self.tails.measure(move |bytes| {
@@ -438,37 +390,18 @@ impl Watch {
 
     /// What is told of our health, and what is believed of a container, changes with the news.
     fn note(&mut self, news: &News) {
-        let now = Timestamp::now();
+        self.listener.note(news, self.is_first);
         self.tails.follows(match news {
             News::Event(event) => Some(event.time),
             _ => None,
         });
         match news {
-            News::Listing(containers, ..) => {
-                if self.options.output.metadata {
-                    let at = Instant::now();
-                    containers.iter().for_each(|container| self.metadata.learn(Arc::new(container.clone()), at));
-                }
-                self.board.update(|health| {
-                    health.docker = Status::Healthy;
-                    let events = &mut health.events;
-                    if events.connected.is_none() && !self.is_first {
-                        events.last_reconnect = Some(now);
-                    }
-                    events.connected.get_or_insert(now);
-                });
+            News::Listing(containers, ..) if self.options.output.metadata => {
+                let at = Instant::now();
+                containers.iter().for_each(|container| self.metadata.learn(Arc::new(container.clone()), at));
             }
-            News::Event(event) => {
-                self.metadata.forget(&event.id);
-                self.board.update(|health| {
-                    health.events.last_event = health.events.last_event.max(Some(event.time));
-                });
-            }
-            News::Lost(_) => self.board.update(|health| {
-                health.docker = Status::Unhealthy;
-                health.events.connected = None;
-            }),
-            News::Back(_) | News::Nonsense(_) | News::Forgotten(_) => {}
+            News::Event(event) => self.metadata.forget(&event.id),
+            _ => {}
         }
     }
 
@@ -490,7 +423,7 @@ impl Watch {
         }
         doubted.retain(|id| self.tails.has(id));
         if !doubted.is_empty() {
-            self.ask_runs(doubted);
+            self.questions.runs(doubted);
         }
     }
 
@@ -543,7 +476,7 @@ impl Watch {
         let must_ask = self.passing.is_some();
         self.tails.add(container, start, None, must_ask);
         if must_ask {
-            self.ask_passing(&container.id);
+            self.questions.is_passing(&container.id, self.selector.remote());
         }
     }
 
@@ -560,7 +493,7 @@ impl Watch {
         if self.options.output.metadata && self.tails.has(id) && !self.is_first {
             match self.metadata.find(id, Instant::now()) {
                 Some(container) => self.tails.alter(&container),
-                None => self.ask_details(id),
+                None => self.questions.details(id),
             }
         }
     }
@@ -591,52 +524,6 @@ impl Watch {
             Answer::Nothing => {}
         }
     }
-
-    fn ask_passing(&mut self, id: &str) {
-        let (docker, id) = (self.docker.clone(), id.to_owned());
-        let mut filters = self.selector.remote();
-        filters.insert("id".into(), vec![id.clone()]);
-        self.questions.spawn(async move {
-            match docker.list(true, &filters).await {
-                Ok(found) => Answer::Passing(id, !found.is_empty()),
-                Err(error) => {
-                    tracing::warn!(%error, id, "cannot tell whether it matches; it is followed");
-                    Answer::Passing(id, true)
-                }
-            }
-        });
-    }
-
-    /// One after the other, as there may be many. An inspection waits until the engine has cleared up behind a death, which
-    /// no listing does.
-    fn ask_runs(&mut self, ids: Vec<String>) {
-        let docker = self.docker.clone();
-        self.questions.spawn(async move {
-            let mut runs = Vec::new();
-            for id in ids {
-                match docker.inspect(&id).await {
-                    Ok(details) => runs.extend(run(&details).map(|run| (id, run))),
-                    // When the engine is back a listing comes, and doubts anew.
-                    Err(error) if error.is_passing() => break,
-                    Err(error) => tracing::debug!(%error, id, "cannot be inspected"),
-                }
-            }
-            Answer::Runs(runs)
-        });
-    }
-
-    fn ask_details(&mut self, id: &str) {
-        let (docker, filters) = (self.docker.clone(), Filters::from([("id".to_owned(), vec![id.to_owned()])]));
-        self.questions.spawn(async move {
-            let found = docker.list(true, &filters).await.ok().and_then(|found| found.into_iter().next());
-            found.map_or(Answer::Nothing, |container| Answer::Details(Box::new(container)))
-        });
-    }
-}
-
-fn run(details: &Details) -> Option<Run> {
-    let Details { container, started_at, finished_at, exit_code, .. } = details;
-    Some(Run { is_up: container.is_up(), started: (*started_at)?, finished: *finished_at, code: *exit_code })
 }
 
 async fn next(news: &mut Option<Receiver<News>>) -> Option<News> {

@@ -1,0 +1,89 @@
+//! What `watch` tells whoever asks over HTTP how it is doing.
+//!
+//! In: the news that `watch` hears, and what is counted. Out: the board that [`crate::serve`] reads. What costs something
+//! to know is looked up when somebody asks, so that a watch nobody scrapes does not pay for it.
+
+use super::feed::News;
+use crate::health::{Board, Reconciliations, Status};
+use crate::metrics::{Extent, Metrics};
+use crate::serve::{Server, Source};
+use crate::time::Timestamp;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+/// Questions of what is counted that may wait.
+const ASKED: usize = 8;
+
+/// See the module.
+pub(super) struct Listener {
+    board: Board,
+    server: JoinSet<()>,
+    asks: Sender<oneshot::Sender<()>>,
+    counts: Receiver<oneshot::Sender<()>>,
+}
+
+impl Listener {
+    /// Nobody is answered yet; whether there is a state, and events are listened to.
+    pub(super) fn new(has_state: bool, has_events: bool) -> Self {
+        let board = Board::default();
+        board.update(|health| {
+            if has_state {
+                health.state = Status::Healthy;
+            }
+            health.events.is_enabled = has_events;
+        });
+        let (asks, counts) = channel(ASKED);
+        Listener { board, server: JoinSet::new(), asks, counts }
+    }
+
+    /// Answers as long as the watch lasts.
+    pub(super) fn serve(&mut self, server: Server, metrics: &Metrics) {
+        let registry = metrics.registry.clone();
+        self.server.spawn(server.run(Source { registry, board: self.board.clone(), counts: self.asks.clone() }));
+    }
+
+    /// Somebody wants to know what is counted only then.
+    pub(super) async fn asked(&mut self) -> Option<oneshot::Sender<()>> {
+        self.counts.recv().await
+    }
+
+    /// Brings up to date what the metrics of events and reconciliations know.
+    pub(super) fn count(&self, metrics: &Metrics) {
+        let told = metrics.events.health();
+        self.board.update(|health| {
+            let events = &mut health.events;
+            (events.queued, events.processed, events.errors) = (told.queued, told.processed, told.errors);
+            (events.dropped, events.reconnects) = (told.dropped, told.reconnects);
+            let runs = |extent| metrics.reconciliation.runs(extent);
+            events.reconciliations = Reconciliations {
+                full: runs(Extent::Full),
+                volumes: runs(Extent::Volumes),
+                containers: runs(Extent::Containers),
+            };
+        });
+    }
+
+    /// The engine and its events are as well as this says; the first listing is no reconnect.
+    pub(super) fn note(&self, news: &News, is_first: bool) {
+        let now = Timestamp::now();
+        self.board.update(|health| {
+            let events = &mut health.events;
+            match news {
+                News::Listing(..) => {
+                    health.docker = Status::Healthy;
+                    if events.connected.is_none() && !is_first {
+                        events.last_reconnect = Some(now);
+                    }
+                    events.connected.get_or_insert(now);
+                }
+                News::Event(event) => events.last_event = events.last_event.max(Some(event.time)),
+                News::Lost(_) => {
+                    health.docker = Status::Unhealthy;
+                    events.connected = None;
+                }
+                News::Back(_) | News::Nonsense(_) | News::Forgotten(_) => {}
+            }
+        });
+    }
+}

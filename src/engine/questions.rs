@@ -1,0 +1,88 @@
+//! What `watch` asks the engine about single containers, while it goes on with everything else.
+//!
+//! In: IDs. Out: answers, each when it is there. Nothing that fails here ends a watch: what could not be asked the next
+//! listing tells.
+
+use super::discover::Run;
+use crate::container::Container;
+use crate::docker::{Details, Docker};
+use crate::selector::Filters;
+use tokio::task::JoinSet;
+
+/// What the engine said of one container.
+pub(super) enum Answer {
+    /// Whether it passes the filters.
+    Passing(String, bool),
+    /// What it is now, networks included.
+    Details(Box<Container>),
+    /// The newest runs of those that were started at all.
+    Runs(Vec<(String, Run)>),
+    /// It could not be asked.
+    Nothing,
+}
+
+/// Those that are on their way.
+pub(super) struct Questions {
+    docker: Docker,
+    asked: JoinSet<Answer>,
+}
+
+impl Questions {
+    /// Nothing is asked yet.
+    pub(super) fn new(docker: Docker) -> Self {
+        Questions { docker, asked: JoinSet::new() }
+    }
+
+    /// The next answer; `None` when none is waited for.
+    pub(super) async fn answer(&mut self) -> Option<Answer> {
+        // One that was ended early was asked for nothing.
+        Some(self.asked.join_next().await?.unwrap_or(Answer::Nothing))
+    }
+
+    /// Whether it passes the filters that only the engine can evaluate, with all others.
+    pub(super) fn is_passing(&mut self, id: &str, mut filters: Filters) {
+        let (docker, id) = (self.docker.clone(), id.to_owned());
+        filters.insert("id".into(), vec![id.clone()]);
+        self.asked.spawn(async move {
+            match docker.list(true, &filters).await {
+                Ok(found) => Answer::Passing(id, !found.is_empty()),
+                Err(error) => {
+                    tracing::warn!(%error, id, "cannot tell whether it matches; it is followed");
+                    Answer::Passing(id, true)
+                }
+            }
+        });
+    }
+
+    /// One after the other, as there may be many. An inspection waits until the engine has cleared up behind a death, which
+    /// no listing does.
+    pub(super) fn runs(&mut self, ids: Vec<String>) {
+        let docker = self.docker.clone();
+        self.asked.spawn(async move {
+            let mut runs = Vec::new();
+            for id in ids {
+                match docker.inspect(&id).await {
+                    Ok(details) => runs.extend(run(&details).map(|run| (id, run))),
+                    // When the engine is back a listing comes, and doubts anew.
+                    Err(error) if error.is_passing() => break,
+                    Err(error) => tracing::debug!(%error, id, "cannot be inspected"),
+                }
+            }
+            Answer::Runs(runs)
+        });
+    }
+
+    /// What it is now.
+    pub(super) fn details(&mut self, id: &str) {
+        let (docker, filters) = (self.docker.clone(), Filters::from([("id".to_owned(), vec![id.to_owned()])]));
+        self.asked.spawn(async move {
+            let found = docker.list(true, &filters).await.ok().and_then(|found| found.into_iter().next());
+            found.map_or(Answer::Nothing, |container| Answer::Details(Box::new(container)))
+        });
+    }
+}
+
+fn run(details: &Details) -> Option<Run> {
+    let Details { container, started_at, finished_at, exit_code, .. } = details;
+    Some(Run { is_up: container.is_up(), started: (*started_at)?, finished: *finished_at, code: *exit_code })
+}
