@@ -30,6 +30,8 @@ const LOOK: Duration = Duration::from_secs(30);
 /// Docker 25: older engines stop looking for rotated files at the first that a time rules out, and that is the oldest
 /// (moby `daemon/logger/loggerutils/logfile.go`, `openRotatedFiles`; seen on 20.10, no longer on 26.1).
 const HEEDS_SINCE: Version = Version { major: 1, minor: 44 };
+/// Docker 23: older engines send the last line again when they go on following behind a rotation.
+const SENDS_ONCE: Version = Version { major: 1, minor: 42 };
 
 /// See the module.
 pub(super) struct Course<'a> {
@@ -38,6 +40,8 @@ pub(super) struct Course<'a> {
     passed: Passed,
     /// Records from the end that the next request is for, if it can be joined to what was passed on.
     reach: Option<u64>,
+    /// A followed body may have begun to repeat itself.
+    is_doubted: bool,
     silence: Silence,
     /// What the log was like when all of it had come.
     level: Option<Trace>,
@@ -75,6 +79,7 @@ impl<'a> Course<'a> {
             frames: of.frames(position),
             passed: Passed::to(position),
             reach: Some(REACH),
+            is_doubted: false,
             silence,
             level: None,
         }
@@ -92,6 +97,12 @@ impl<'a> Course<'a> {
 
     /// One request, from the position to its end. With `due` it ends then, or as soon after as all there was has come.
     pub(super) async fn follow(&mut self, due: Option<Instant>) -> End {
+        if self.is_doubted {
+            match self.read_once().await {
+                End::Whole => self.is_doubted = false,
+                end => return end,
+            }
+        }
         let begun = Timestamp::now();
         let mut body = match self.request(true).await {
             Ok(body) => body,
@@ -183,6 +194,7 @@ impl<'a> Course<'a> {
         // Told a time, they leave out what was rotated behind a compressed file that ends before it. Of the last records
         // that does not matter: the line to join them to is missing then.
         let since = since.filter(|_| tail.is_some() || self.of.docker.api_version() >= HEEDS_SINCE);
+        self.frames.suspect(follow && self.of.docker.api_version() < SENDS_ONCE);
         let query = LogsQuery { follow, since, tail, ..LogsQuery::default() };
         self.of.docker.logs(&self.of.id, &query).await
     }
@@ -200,6 +212,10 @@ impl<'a> Course<'a> {
             tail::Error::Apart => self.reach_farther(),
             tail::Error::Back => {
                 self.passed = self.passed.from_the_first();
+                End::Apart
+            }
+            tail::Error::Again => {
+                self.is_doubted = true;
                 End::Apart
             }
             error => End::Malformed(error),

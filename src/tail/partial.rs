@@ -286,6 +286,11 @@ impl Joiner {
         self.streams.iter().any(|half| half.pending.is_some())
     }
 
+    /// Whether one of this stream has.
+    pub(super) fn has_begun(&self, stream: Stream) -> bool {
+        self.streams[stream as usize].pending.is_some()
+    }
+
     /// Whether the last line of this stream that was passed on is still to come again.
     pub(super) fn is_behind(&self, stream: Stream) -> bool {
         self.streams[stream as usize].seen.is_some()

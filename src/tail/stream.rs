@@ -53,6 +53,8 @@ pub struct Frames {
     other: Option<Timestamp>,
     /// What has to come again before anything is new.
     seam: Option<Seam>,
+    /// The engine may send again what it has sent.
+    may_repeat: bool,
     /// The time behind which the next line of each stream has to lie.
     latest: [Option<Timestamp>; 2],
     /// What came behind the lines that were handed out.
@@ -117,6 +119,10 @@ pub enum Error {
     /// up to 20.10 do after a rotation. The next body tells.
     #[error("the times of the log went back")]
     Back,
+    /// A line has the time of the one before it: it may be that line, which those up to 20.10 send again when they go on
+    /// behind a rotation. A body that is not followed tells, for nothing is sent again in it.
+    #[error("a line may have been sent again")]
+    Again,
     /// The engine says so in the stream.
     #[error("the engine failed to read the log: {0}")]
     Engine(String),
@@ -143,6 +149,7 @@ impl Frames {
             line: None,
             other: None,
             seam: None,
+            may_repeat: false,
             latest: [None; 2],
             failed: None,
         }
@@ -151,6 +158,11 @@ impl Frames {
     /// Of the lines up to a position, shows none before this one.
     pub fn start_at(&mut self, first: Cursor, known: Resume) {
         self.first = Some((first, known));
+    }
+
+    /// Whether the engine may send again, in this body, what it has sent.
+    pub fn suspect(&mut self, may_repeat: bool) {
+        self.may_repeat = may_repeat;
     }
 
     /// How far it has come.
@@ -292,9 +304,12 @@ impl Frames {
         let Record { time, stream, is_complete: complete } = record;
         let lines = batch.lines.len();
         let piece = Piece { time, stream, text: Cow::Borrowed(message), encoding: Encoding::Raw, complete };
-        if self.latest[stream as usize].is_some_and(|latest| time < latest) && !self.joiner.is_behind(stream) {
-            self.failed = Some(Error::Back);
-            return;
+        if let Some(latest) = self.latest[stream as usize].filter(|_| !self.joiner.is_behind(stream)) {
+            let is_again = time == latest && self.may_repeat && !self.joiner.has_begun(stream);
+            self.failed = (time < latest).then_some(Error::Back).or(is_again.then_some(Error::Again));
+            if self.failed.is_some() {
+                return;
+            }
         }
         self.joiner.push(piece, Some(at), &mut Sheet::of(batch));
         for line in &batch.lines[lines..] {
@@ -664,7 +679,7 @@ mod tests {
         })
     }
 
-    /// What the engine sends of a log, up to 23 or from 24 on.
+    /// What the engine has of a log, up to 23 or from 24 on.
     fn body(log: &[Written], since: Option<Timestamp>, tail: Option<u64>, is_old: bool) -> Vec<u8> {
         let tail = usize::try_from(tail.unwrap_or(u64::MAX)).unwrap().min(log.len());
         let log = &log[log.len() - tail..];
@@ -690,12 +705,20 @@ mod tests {
     /// How the log has grown before a request, where its answer is broken off, for how many records it is.
     type Request = (usize, prop::sample::Index, Option<u64>);
 
-    /// As the engine room does it: request after request, and at last all there is.
+    /// As the engine room does it: request after request, and at last all there is. An old engine that is followed sends
+    /// the last line again.
     fn over_api(log: &[Written], from: Resume, requests: &[Request], is_old: bool, is_followed: bool) -> Vec<String> {
         let (mut reader, mut passed, mut items) = (frames(), Passed::to(from), Vec::new());
+        let mut is_doubted = false;
         let mut ask = |log: &[Written], end: Option<prop::sample::Index>, reach: Option<u64>| {
+            let is_followed = is_followed && !is_doubted;
             let Wanted { since, tail } = passed.begin(&mut reader, reach, is_followed);
-            let body = body(log, since, tail, is_old);
+            reader.suspect(is_followed && is_old);
+            let mut body = body(log, since, tail, is_old);
+            let last = log.last().filter(|(time, _, text)| text.ends_with('\n') && Some(at(*time)) >= since);
+            if let (true, Some((time, stream, text))) = (is_followed && is_old, last) {
+                body.extend(frame(1 + *stream as u8, &format!("{} {text}", at(*time))));
+            }
             let end = end.map_or(body.len(), |end| end.index(body.len() + 1));
             for chunk in body[..end].chunks(50) {
                 let (item, end) = reader.push(chunk);
@@ -706,10 +729,12 @@ mod tests {
                 match end {
                     Ok(()) => {}
                     Err(Error::Apart) => return,
+                    Err(Error::Again) => return is_doubted = true,
                     Err(Error::Back) => return passed = passed.from_the_first(),
                     Err(error) => panic!("{error}"),
                 }
             }
+            is_doubted &= end < body.len() || reader.is_apart();
             // Where it has nothing of what was written last, that has a time before what was asked for.
             let newest = log.last().map(|(time, ..)| at(*time));
             if end == body.len() && reader.newest().map(|newest| newest.time) != newest && newest < since {
