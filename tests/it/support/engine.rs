@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use logwatch::docker::Version;
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::geteuid;
 
@@ -141,6 +142,12 @@ impl Engine {
         let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "docker {words:?}: {}\n{stdout}{stderr}", output.status);
         stdout.trim().to_owned()
+    }
+
+    /// The version of the API to speak with it: its own, if that is not newer than what we know.
+    pub fn spoken(&self) -> Version {
+        let newest: Version = self.must(&["version", "--format", "{{.Server.APIVersion}}"]).parse().unwrap();
+        newest.min(Version { major: 1, minor: 44 })
     }
 
     /// Starts a container that runs `/chatter` with `words`; its id.
