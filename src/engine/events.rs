@@ -22,8 +22,6 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-/// What the output is given to take what was read before we stopped.
-const DRAIN: Duration = Duration::from_secs(5);
 /// Events on their way to the thread that writes.
 const HANDED_ON: usize = 16;
 
@@ -71,7 +69,18 @@ pub fn events(endpoint: Endpoint, options: Options, stop: &CancellationToken) ->
             () = &mut timeout => Ok(End::Time),
         };
         // What came is still written, whatever ended it.
-        let came = watcher.finish().await?;
+        let late = async {
+            match end {
+                // Then it ends, whoever reads our output.
+                Ok(End::Time) => tokio::time::sleep(super::DRAIN).await,
+                _ => super::drained(stop).await,
+            }
+        };
+        let came = tokio::select! {
+            came = watcher.finish() => came?,
+            // Whoever reads our output has not for all this time.
+            () = late => Some(0),
+        };
         match end? {
             End::Time => enough(came, wanted, span),
             End::Until => enough(came, wanted, None),
@@ -213,17 +222,13 @@ impl Watcher {
         if let Some(outcome) = outcome {
             return outcome;
         }
-        let drained = async {
-            while let Some(first) = inbox.pop() {
-                if written.send(first).await.is_err() {
-                    break;
-                }
+        while let Some(first) = inbox.pop() {
+            if written.send(first).await.is_err() {
+                break;
             }
-            drop(written);
-            ended(done.await)
-        };
-        // Whoever reads our output has not for all this time.
-        tokio::time::timeout(DRAIN, drained).await.unwrap_or(Ok(Some(0)))
+        }
+        drop(written);
+        ended(done.await)
     }
 }
 

@@ -75,7 +75,7 @@ impl Keeper {
             commit: None,
             next: Instant::now(),
         };
-        keeper.commit()?;
+        keeper.commit(false)?;
         keeper.settle()?;
         Ok(keeper)
     }
@@ -156,7 +156,7 @@ impl Keeper {
                 Ok(result) => self.hear(commit.changes, result)?,
             }
         }
-        if self.written.is_empty() { Ok(()) } else { self.commit() }
+        if self.written.is_empty() { Ok(()) } else { self.commit(false) }
     }
 
     fn hear(&mut self, changes: Changes, result: Result<(), state::Error>) -> Result<(), state::Error> {
@@ -181,7 +181,7 @@ impl Keeper {
         Ok(())
     }
 
-    fn commit(&mut self) -> Result<(), state::Error> {
+    fn commit(&mut self, is_last: bool) -> Result<(), state::Error> {
         let changes = std::mem::take(&mut self.written);
         let mut commit = Commit::default();
         for (id, change) in &changes {
@@ -191,7 +191,7 @@ impl Keeper {
                 Change::Removed => commit.removed.push(id.clone()),
             }
         }
-        commit.output = self.output.as_ref().map(Output::as_it_is).transpose()?;
+        commit.output = self.output.as_ref().map(|output| output.as_it_is(is_last)).transpose()?;
         let (done, ended) = channel();
         // Nobody hears it when we have left meanwhile.
         self.held.commit(commit, move |result| drop(done.send(result)));
@@ -203,15 +203,19 @@ impl Keeper {
     /// position tells of, which a file's length would.
     pub(super) fn finish(mut self, is_whole: bool) -> Result<(), state::Error> {
         self.settle()?;
+        let has_file = self.output.is_some();
+        if has_file && !is_whole || !has_file && self.written.is_empty() {
+            return Ok(());
+        }
         // Once more, for what was only passing.
         for _ in 0..2 {
-            if self.written.is_empty() || (self.output.is_some() && !is_whole) {
+            self.commit(true)?;
+            self.settle()?;
+            if self.written.is_empty() {
                 return Ok(());
             }
-            self.commit()?;
-            self.settle()?;
         }
-        if self.written.is_empty() { Ok(()) } else { Err(state::Error::Closed) }
+        Err(state::Error::Closed)
     }
 
     /// Waits for the commit under way.
@@ -223,11 +227,11 @@ impl Keeper {
 }
 
 impl Output {
-    fn as_it_is(&self) -> Result<Written, state::Error> {
+    fn as_it_is(&self, is_last: bool) -> Result<Written, state::Error> {
         let failed = |source: io::Error| state::Error::Output { path: self.path.clone(), source };
         let metadata = self.file.metadata().map_err(failed)?;
         let (device, inode, length) = (metadata.dev(), metadata.ino(), metadata.len());
         let file = self.file.try_clone().map_err(failed)?;
-        Ok(Written { path: self.path.clone(), file, device, inode, length })
+        Ok(Written { path: self.path.clone(), file, device, inode, length, is_last })
     }
 }

@@ -41,6 +41,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
+use tokio_util::sync::CancellationToken;
 
 /// Why a verb failed.
 #[derive(Debug, thiserror::Error)]
@@ -105,6 +106,15 @@ fn within(span: Option<Duration>) -> String {
 /// Runs a verb on a runtime of one thread: what takes time has threads of its own.
 pub(crate) fn runtime() -> Result<Runtime, Error> {
     Ok(Builder::new_current_thread().enable_all().build()?)
+}
+
+/// What the output is given to take what was read before we were told to stop.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Returns when the output has had its time; it has all it wants unless we are told to stop.
+pub(crate) async fn drained(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(DRAIN).await;
 }
 
 /// A sentence about containers whose last lines nobody can read any more, by their names.

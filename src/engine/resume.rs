@@ -65,8 +65,8 @@ impl Last {
         self.passed_over.extend(standing.map(|container| (container.id.clone(), saved(container))));
     }
 
-    /// What is written to a file counts from the last commit on: what stands behind it is cut off. A sentence where
-    /// somebody else has changed the file.
+    /// What is written to a file counts from the last commit on: what a run that did not end well wrote behind it is cut
+    /// off. A sentence where that was so, or where somebody else has changed the file.
     pub(super) fn keep(self, printer: &Printer) -> Result<(Keeper, Positions, Option<String>), Error> {
         let Last { held, saved, is_first, passed_over } = self;
         let positions = Positions { is_first, of: saved.into_iter().map(|(id, saved)| (id, saved.position)).collect() };
@@ -76,17 +76,27 @@ impl Last {
         let failed = |source: io::Error| crate::output::Error::Write { to: path.display().to_string(), source };
         let path = path.canonicalize().map_err(failed)?;
         let file = file.try_clone().map_err(failed)?;
+        lock(&path, &file, FlockOperation::NonBlockingLockExclusive)?;
         let told = cut(&held, &path, &file)?;
         Ok((Keeper::start(held, Some((path, file)), passed_over)?, positions, told))
     }
 }
 
-fn cut(held: &Held, path: &Path, file: &File) -> Result<Option<String>, Error> {
-    let failed = |source: io::Error| crate::output::Error::Write { to: path.display().to_string(), source };
+/// What is written to the file may stand among what others write; not where a run has it for itself.
+pub(super) fn share(printer: &Printer) -> Result<(), Error> {
+    printer.file().map_or(Ok(()), |(path, file)| lock(path, file, FlockOperation::NonBlockingLockShared))
+}
+
+fn lock(path: &Path, file: &File, operation: FlockOperation) -> Result<(), Error> {
     // Not every file system has locks, so other errors are none.
-    if flock(file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
+    if flock(file, operation) == Err(Errno::WOULDBLOCK) {
         return Err(Error::OutputInUse { path: path.to_owned() });
     }
+    Ok(())
+}
+
+fn cut(held: &Held, path: &Path, file: &File) -> Result<Option<String>, Error> {
+    let failed = |source: io::Error| crate::output::Error::Write { to: path.display().to_string(), source };
     let metadata = file.metadata().map_err(failed)?;
     let known = held.output(path)?.filter(|known| (known.device, known.inode) == (metadata.dev(), metadata.ino()));
     let Some(known) = known else {
@@ -98,9 +108,15 @@ fn cut(held: &Held, path: &Path, file: &File) -> Result<Option<String>, Error> {
     if metadata.len() < known.length {
         return Ok(Some(format!("{} is shorter than it was: its end is gone on from", path.display())));
     }
-    if metadata.len() > known.length {
-        tracing::info!(path = %path.display(), bytes = metadata.len() - known.length, "cut off what was not committed");
+    let behind = metadata.len() - known.length;
+    if behind > 0 && known.is_closed {
+        let told = "bytes were added that are not ours: they are left";
+        return Ok(Some(format!("{}: {behind} {told}", path.display())));
+    }
+    if behind > 0 {
         file.set_len(known.length).map_err(failed)?;
+        let told = "bytes behind the last commit are cut off: the run that wrote them was ended, they are read again";
+        return Ok(Some(format!("{}: {behind} {told}", path.display())));
     }
     Ok(None)
 }

@@ -10,7 +10,7 @@ use super::inventory::{Inventory, Keeping};
 use super::listener::Listener;
 use super::metadata::Metadata;
 use super::questions::{Answer, Questions};
-use super::resume::{Last, Positions, Resume};
+use super::resume::{self, Last, Positions, Resume};
 use super::route::Routes;
 use super::tails::Tails;
 use super::{Error, dry_run};
@@ -40,8 +40,6 @@ use tokio_util::sync::CancellationToken;
 
 /// Bytes that wait for the output before reading pauses.
 const QUEUE: usize = 8 * 1024 * 1024;
-/// What the output is given to take what was read before we stopped.
-const DRAIN: Duration = Duration::from_secs(5);
 
 /// Everything `watch` can be told.
 #[derive(Clone, Debug)]
@@ -175,7 +173,8 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
         dry_run::tell(&docker, &options, &routes, listing).await?;
         return Ok(None);
     }
-    let (deliver, positions) = outlet(&options, last, metrics.logs.clone(), &mut notices)?;
+    let printer = open(options.output.clone()).await?;
+    let (deliver, positions) = outlet(printer, last, metrics.logs.clone(), &mut notices)?;
     let mut watch = Watch::start(docker, routes, options, metrics, deliver, positions)?;
     watch.inventory = keeping.map(Inventory::start);
     if let Some(server) = server {
@@ -186,15 +185,27 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
     Ok(Some((watch, feed, listing)))
 }
 
+/// Opens the output on a thread of its own: a pipe is open when somebody reads it, and until then we can be told to stop.
+async fn open(settings: Settings) -> Result<Printer, Error> {
+    let (opened, printer) = oneshot::channel();
+    thread::Builder::new().name("open".into()).spawn(move || {
+        // Whoever stopped waiting has left already.
+        let _ = opened.send(Printer::open(settings));
+    })?;
+    Ok(printer.await.map_err(io::Error::other)??)
+}
+
 /// What becomes of items, and where those of the last run ended.
 fn outlet(
-    options: &Options,
+    printer: Printer,
     last: Option<Last>,
     logs: Logs,
     notices: &mut Vec<String>,
 ) -> Result<(Deliver, Option<Positions>), Error> {
-    let printer = Printer::open(options.output.clone())?;
-    let Some(last) = last else { return Ok((Deliver { printer, keeper: None, logs }, None)) };
+    let Some(last) = last else {
+        resume::share(&printer)?;
+        return Ok((Deliver { printer, keeper: None, logs }, None));
+    };
     let (keeper, positions, told) = last.keep(&printer)?;
     notices.extend(told);
     Ok((Deliver { printer, keeper: Some(keeper), logs }, Some(positions)))
@@ -308,7 +319,7 @@ impl Watch {
                 Some(asked) = self.listener.asked() => self.count(asked),
             }
         }
-        self.stop().await
+        self.stop(stop).await
     }
 
     /// Brings up to date what is counted only when somebody asks; the reader thread does the last of it.
@@ -324,14 +335,14 @@ impl Watch {
     }
 
     /// Closes in the order of the flow. What was read is still written, if its reader takes it.
-    async fn stop(self) -> Result<(), Error> {
+    async fn stop(self, stop: &CancellationToken) -> Result<(), Error> {
         let Watch { queue, tails, inventory, delivered, .. } = self;
         tails.stop().await;
         queue.close();
-        let done = match tokio::time::timeout(DRAIN, delivered).await {
-            Ok(done) => ended(done),
+        let done = tokio::select! {
+            done = delivered => ended(done),
             // Whoever reads our output has not for all this time; what it has not taken is still in the logs.
-            Err(_) => Ok(()),
+            () = super::drained(stop) => Ok(()),
         };
         if let Some(inventory) = inventory {
             inventory.stop().await;
@@ -350,10 +361,23 @@ impl Watch {
                 tracing::info!(%error, "logs are read through the engine");
             }
         }
-        let News::Listing(containers, ..) = listing else { return };
-        for name in self.selector.unmatched(containers.iter()) {
+        let News::Listing(containers, _, passing) = listing else { return };
+        let unmatched = self.selector.unmatched(containers.iter());
+        for name in &unmatched {
             let advice = "waiting for it to be started (`docker ps -a` lists what there is)";
             self.tails.tell(format!("no container is called {name}: {advice}"));
+        }
+        let is_passing = |id: &String| passing.as_ref().is_none_or(|passing| passing.contains(id));
+        let mut read = containers
+            .iter()
+            .filter(|container| self.wants_history(container))
+            .filter(|container| is_passing(&container.id));
+        if unmatched.is_empty() && !read.any(|container| self.selector.matches(container)) {
+            // An empty screen could be quiet containers as well as a slip.
+            self.tails.tell(match self.options.follow {
+                true => "no running container matches: waiting for one to start",
+                false => "no container matches",
+            });
         }
     }
 
@@ -452,14 +476,18 @@ impl Watch {
             return;
         }
         let position = self.positions.as_mut().and_then(|positions| positions.take(&container.id));
-        // One that was not there in the last run has come since, and perhaps ended.
-        let is_news = self.positions.as_ref().is_some_and(|positions| !positions.is_first);
-        let wants_history = container.is_up() || is_news || self.options.wants_standing(container);
-        match (wants_history || position.is_some(), self.options.follow) {
+        match (self.wants_history(container) || position.is_some(), self.options.follow) {
             (true, _) => self.tails.add(container, self.history(), position, false),
             (false, true) => self.tails.add(container, Start::Last(0), None, false),
             (false, false) => {}
         }
+    }
+
+    /// Whether what it wrote before we came is wanted.
+    fn wants_history(&self, container: &Container) -> bool {
+        // One that was not there in the last run has come since, and perhaps ended.
+        let is_news = self.positions.as_ref().is_some_and(|positions| !positions.is_first);
+        container.is_up() || is_news || self.options.wants_standing(container)
     }
 
     fn history(&self) -> Start {
@@ -474,7 +502,10 @@ impl Watch {
     /// it is wanted: it may be gone by then.
     fn add_new(&mut self, container: &Arc<Container>, start: Start) {
         let must_ask = self.passing.is_some();
-        self.tails.add(container, start, None, must_ask);
+        // It need not be new to us.
+        let position = self.positions.as_mut().and_then(|positions| positions.take(&container.id));
+        let start = if position.is_some() { Start::All } else { start };
+        self.tails.add(container, start, position, must_ask);
         if must_ask {
             self.questions.is_passing(&container.id, self.selector.remote());
         }

@@ -83,6 +83,8 @@ pub struct Output {
     pub inode: u64,
     /// Its bytes up to which the positions tell.
     pub length: u64,
+    /// The run that wrote it has ended, and nothing of it stands behind them.
+    pub is_closed: bool,
 }
 
 /// What to keep, all of it or nothing.
@@ -111,6 +113,8 @@ pub struct Written {
     pub inode: u64,
     /// Bytes in it once all that the positions tell of is written.
     pub length: u64,
+    /// Nothing more will be written to it.
+    pub is_last: bool,
 }
 
 impl Store {
@@ -361,7 +365,14 @@ mod tests {
     /// An output of so many bytes, known by a path of its own.
     fn written(path: &Path, file: File, length: u64) -> Written {
         let metadata = file.metadata().unwrap();
-        Written { path: path.to_owned(), file, device: metadata.dev(), inode: metadata.ino(), length }
+        Written {
+            path: path.to_owned(),
+            file,
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            length,
+            is_last: length > 812,
+        }
     }
 
     #[test]
@@ -386,7 +397,8 @@ mod tests {
         assert_eq!(held.positions().unwrap(), HashMap::from(expected));
         for (output, length) in outputs.iter().zip([812, u64::MAX]) {
             let metadata = fs::metadata(output).unwrap();
-            let expected = Output { device: metadata.dev(), inode: metadata.ino(), length };
+            let is_closed = length > 812;
+            let expected = Output { device: metadata.dev(), inode: metadata.ino(), length, is_closed };
             assert_eq!(held.output(output).unwrap(), Some(expected));
         }
         assert_eq!(held.output(&dir.path().join("other.log")).unwrap(), None);

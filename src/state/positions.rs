@@ -38,14 +38,16 @@ pub(super) fn read(connection: &Connection, owner: &Owner) -> Result<HashMap<Str
     rows.collect()
 }
 
-const READ_OUTPUT: &str = "SELECT device, inode, length FROM outputs WHERE engine_id = ?1 AND name = ?2 AND path = ?3";
+const READ_OUTPUT: &str =
+    "SELECT device, inode, length, is_closed FROM outputs WHERE engine_id = ?1 AND name = ?2 AND path = ?3";
 
 /// What is known of an output.
 pub(super) fn read_output(connection: &Connection, owner: &Owner, path: &Path) -> Result<Option<Output>> {
     let mut statement = connection.prepare_cached(READ_OUTPUT)?;
     let output = |row: &Row<'_>| {
         let number = |column| row.get(column).map(i64::cast_unsigned);
-        Ok(Output { device: number("device")?, inode: number("inode")?, length: number("length")? })
+        let (device, inode, length) = (number("device")?, number("inode")?, number("length")?);
+        Ok(Output { device, inode, length, is_closed: row.get("is_closed")? })
     };
     statement.query_row(params![owner.engine_id, owner.name, Name(path)], output).optional()
 }
@@ -152,12 +154,12 @@ fn forget(connection: &Connection, owner: &Owner, container_id: &str) -> Result<
 }
 
 const SAVE_OUTPUT: &str = "\
-INSERT OR REPLACE INTO outputs (engine_id, name, path, device, inode, length, updated_at)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+INSERT OR REPLACE INTO outputs (engine_id, name, path, device, inode, length, is_closed, updated_at)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
 
 fn save_output(connection: &Connection, owner: &Owner, output: &Written, now: Timestamp) -> Result<()> {
     let [device, inode, length] = [output.device, output.inode, output.length].map(u64::cast_signed);
-    let values = params![owner.engine_id, owner.name, Name(&output.path), device, inode, length, now];
+    let values = params![owner.engine_id, owner.name, Name(&output.path), device, inode, length, output.is_last, now];
     connection.prepare_cached(SAVE_OUTPUT)?.execute(values).map(drop)
 }
 

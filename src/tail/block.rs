@@ -21,8 +21,10 @@ pub(super) struct Blocks {
     clock: Clock,
     /// In a stretch that is no record, looking for the next one.
     is_lost: bool,
-    /// The oldest line that is not whole.
+    /// The oldest line that is not whole, or is not wanted yet.
     begun: Option<Begun>,
+    /// It is one that is not wanted yet.
+    is_held: bool,
     /// Behind a line with a later time nothing is wanted.
     last: Timestamp,
     is_past: bool,
@@ -62,7 +64,16 @@ pub(super) struct Strange;
 
 impl Blocks {
     pub(super) fn new(format: Format, joiner: Joiner, last: Timestamp) -> Self {
-        Blocks { format, joiner, clock: Clock::default(), is_lost: false, begun: None, last, is_past: false }
+        Blocks {
+            format,
+            joiner,
+            clock: Clock::default(),
+            is_lost: false,
+            begun: None,
+            is_held: false,
+            last,
+            is_past: false,
+        }
     }
 
     /// Hands every whole record to the joiner; returns where the rest begins.
@@ -78,9 +89,9 @@ impl Blocks {
         self.is_past
     }
 
-    /// The oldest line that is not whole, if any.
+    /// The oldest line that is not whole or not wanted yet, if any.
     pub(super) fn begun(&mut self) -> Option<&mut Begun> {
-        if !self.joiner.is_open() {
+        if !self.joiner.is_open() && !self.is_held {
             self.begun = None;
         }
         self.begun.as_mut()
@@ -169,7 +180,7 @@ impl Blocks {
     #[inline]
     fn push(&mut self, block: &Block<'_>, piece: Piece<'_>, at: usize, text_at: Option<usize>, sheet: &mut Sheet<'_>) {
         self.is_past |= piece.time > self.last;
-        if piece.complete && self.begun.is_none() {
+        if piece.complete && self.begun.is_none() && !self.joiner.is_late(piece.time) {
             return self.joiner.push(piece, text_at, sheet);
         }
         self.push_part(block, piece, at, text_at, sheet);
@@ -185,9 +196,10 @@ impl Blocks {
         sheet: &mut Sheet<'_>,
     ) {
         let before = self.begun.is_none().then(|| self.joiner.tally());
+        self.is_held |= self.joiner.is_late(piece.time);
         self.joiner.push(piece, text_at, sheet);
         match before {
-            _ if !self.joiner.is_open() => self.begun = None,
+            _ if !self.joiner.is_open() && !self.is_held => self.begun = None,
             Some(tally) => self.begun = Some(Begun { offset: block.offset_of(at), tally, is_new: true }),
             None => {}
         }

@@ -10,7 +10,8 @@ use crate::batch::{Batch, Cursor, Encoding, Gap, Head, Line, Part, Reason, Strea
 use crate::position::{Resume, Seen};
 use crate::time::Timestamp;
 
-/// Which lines are wanted at all; the rest is dropped as it is decoded.
+/// Which lines are wanted at all; the rest is dropped as it is decoded. What lies before counts as passed on, what lies
+/// behind does not.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
     /// Not before.
@@ -22,13 +23,6 @@ pub struct Window {
 impl Default for Window {
     fn default() -> Self {
         Window { since: Timestamp(i64::MIN), until: Timestamp(i64::MAX) }
-    }
-}
-
-impl Window {
-    #[inline]
-    fn has(&self, time: Timestamp) -> bool {
-        self.since <= time && time <= self.until
     }
 }
 
@@ -87,6 +81,9 @@ impl Joiner {
     /// Takes a piece whose text lies at `at` of the batch's bytes, if it lies there at all.
     #[inline]
     pub(super) fn push(&mut self, piece: Piece<'_>, at: Option<usize>, batch: &mut Sheet<'_>) {
+        if self.is_late(piece.time) {
+            return;
+        }
         let half = &mut self.streams[piece.stream as usize];
         if let (Some(at), true, None) = (at, piece.complete && piece.text.len() <= self.limit, &half.pending) {
             let head = half.head(piece.time, piece.stream, piece.encoding, Part::Whole);
@@ -99,9 +96,15 @@ impl Joiner {
         self.push_slowly(piece, batch);
     }
 
+    /// Whether it is behind the window. What is was not passed on, and is what the next run begins with.
+    #[inline]
+    pub(super) fn is_late(&self, time: Timestamp) -> bool {
+        time > self.window.until
+    }
+
     #[inline]
     fn shows(&self, time: Timestamp) -> bool {
-        self.window.has(time) && self.old.is_none_or(|(from, to)| time < from || to <= time)
+        self.window.since <= time && self.old.is_none_or(|(from, to)| time < from || to <= time)
     }
 
     #[cold]

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::process::Command;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
@@ -52,6 +52,26 @@ fn with_histories() -> Engine {
     }
     assert!(files("rotated", ".1") + files("rotated", ".2") + files("rotated", ".3") == 3);
     engine
+}
+
+#[test]
+fn a_slow_reader_gets_all_there_is() {
+    let engine = Engine::start();
+    engine.run("web", &[], &["--count", "200000", "--size", "100"]);
+    engine.wait("web");
+    for source in ["file", "stream"] {
+        let watch = Watch::start(&engine, &["--no-follow", "--source", source, "--format", "raw", "web"]);
+        watch.wait_for_count(1);
+        watch.hold();
+        // Longer than what was read before an order to stop is waited for.
+        std::thread::sleep(Duration::from_secs(7));
+        let finished = watch.finish();
+        assert_eq!(
+            (finished.code, finished.lines().len(), finished.stderr.as_str()),
+            (Some(0), 200_000, ""),
+            "{source}"
+        );
+    }
 }
 
 #[test]

@@ -106,7 +106,7 @@ fn a_state_that_cannot_be_used_is_refused_in_words_and_left_as_it_is() {
         ("text.db", "is damaged", "move it away to begin anew"),
         (
             "newer.db",
-            "was written by a newer docker-logwatch (schema 99, this one knows 2)",
+            "was written by a newer docker-logwatch (schema 99, this one knows 3)",
             "use the newer docker-logwatch",
         ),
     ] {

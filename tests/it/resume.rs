@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
@@ -254,6 +254,117 @@ fn moving_between_file_and_api_from_run_to_run_neither_loses_nor_repeats_and_cur
             assert_eq!(cursors(&ours), cursors(&whole), "{name}");
         }
     }
+}
+
+#[test]
+fn what_lies_behind_until_is_what_the_next_run_begins_with() {
+    let engine = Engine::start();
+    for (name, options, _) in &WAYS[..4] {
+        engine.run(name, options, &["--count", "3000", "--rate", "3000", "--stream", "alternating"]);
+        engine.wait(name);
+        let whole = Watch::read(&engine, &["--format", "json", name]).records();
+        for (source, _) in ROUTES {
+            let home = engine.home().join(name).join(source);
+            let kept = Kept { state: home.join("state.db"), file: home.join("out") };
+            for end in [1, 700, 701, 1500, 2999] {
+                let until = whole[end - 1]["time"].as_str().unwrap();
+                kept.read(&engine, &["--source", source, "--until", until, name]);
+                let came = kept.lines().len();
+                assert_eq!(
+                    came,
+                    whole.iter().filter(|line| line["time"].as_str() <= Some(until)).count(),
+                    "{name} {source}"
+                );
+            }
+            kept.read(&engine, &["--source", source, name]);
+            Numbers::of_json(&kept.lines()).assert_whole(name, 1..=3000);
+        }
+    }
+    let name = "followed";
+    let kept = Kept::of(&engine);
+    engine.run(name, &[], &["--count", "2000", "--rate", "500", "--stream", "alternating"]);
+    let end = SystemTime::now() + Duration::from_secs(2);
+    let until = end.duration_since(UNIX_EPOCH).unwrap().as_secs_f64().to_string();
+    let watch = kept.start(&engine, &["--until", &until, name]);
+    assert_eq!(watch.finish().code, Some(0));
+    let before = kept.lines().len();
+    assert!((100..2000).contains(&before), "{before} before the time");
+    engine.wait(name);
+    kept.read(&engine, &[name]);
+    Numbers::of_json(&kept.lines()).assert_whole(name, 1..=2000);
+}
+
+#[test]
+fn what_somebody_else_adds_to_the_output_is_left_and_only_what_a_killed_run_left_is_cut_off() {
+    let engine = Engine::start();
+    let kept = Kept::of(&engine);
+    engine.run("web", &[], &["--count", "100"]);
+    engine.wait("web");
+    let add = |text: &str| {
+        let mut file = fs::File::options().append(true).open(&kept.file).unwrap();
+        std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
+    };
+    kept.read(&engine, &["web"]);
+    add("a note\n");
+    let told = format!("{}: 7 bytes were added that are not ours: they are left\n", kept.file.display());
+    assert_eq!(kept.read(&engine, &["web"]).stderr.lines().next(), Some(told.trim_end()));
+    assert_eq!(kept.read(&engine, &["web"]).stderr, "");
+    assert_eq!((kept.lines().len(), kept.lines()[100].as_str()), (101, "a note"));
+    engine.run("idle", &[], &["--count", "1", "--idle"]);
+    let watch = kept.start(&engine, &["web", "idle"]);
+    eventually("it has read", || kept.lines().len() == 102);
+    // The length is committed with the position, and both behind the line.
+    eventually("it has committed", || {
+        let state = rusqlite::Connection::open(&kept.state).unwrap();
+        let length = state.query_row("SELECT length FROM outputs", [], |row| row.get::<_, i64>(0)).unwrap();
+        length.cast_unsigned() == fs::metadata(&kept.file).unwrap().len()
+    });
+    watch.signal(Signal::KILL);
+    watch.finish();
+    add("half a li");
+    let told = kept.read(&engine, &["web", "idle"]).stderr;
+    assert!(told.contains(": 9 bytes behind the last commit are cut off"), "{told}");
+    assert_eq!(kept.lines().len(), 102);
+}
+
+#[test]
+fn no_run_writes_into_a_file_that_another_has_for_itself() {
+    let engine = Engine::start();
+    let kept = Kept::of(&engine);
+    engine.run("web", &[], &["--count", "10", "--idle"]);
+    let file = kept.file.to_str().unwrap();
+    let plain = ["--no-follow", "-o", file, "web"];
+    let holder = kept.start(&engine, &["web"]);
+    eventually("it has read", || kept.lines().len() == 10);
+    let refused = Watch::start(&engine, &plain).finish();
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("is being written to by another docker-logwatch"), "{}", refused.stderr);
+    assert_eq!((holder.stop().code, kept.lines().len()), (Some(0), 10));
+    // Without --resume they may share it.
+    let shared = Watch::start(&engine, &["-o", file, "web"]);
+    eventually("it has read", || kept.lines().len() == 20);
+    assert_eq!((Watch::start(&engine, &plain).finish().code, kept.lines().len()), (Some(0), 30));
+    let refused = kept.start(&engine, &["web"]).finish();
+    assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+    shared.stop();
+}
+
+#[test]
+fn a_container_that_is_wanted_again_goes_on_where_an_earlier_run_left_it() {
+    let engine = Engine::start();
+    let kept = Kept::of(&engine);
+    engine.run("web-1", &[], &["--count", "100000", "--rate", "200"]);
+    let watch = kept.start(&engine, &["web-*"]);
+    eventually("it has read", || kept.lines().len() > 50);
+    assert_eq!(watch.stop().code, Some(0));
+    engine.must(&["rename", "web-1", "other"]);
+    let watch = kept.start(&engine, &["web-*"]);
+    watch.wait_until_up();
+    engine.must(&["rename", "other", "web-1"]);
+    eventually("it has read on", || kept.lines().len() > 300);
+    assert_eq!(watch.stop().code, Some(0));
+    let count = kept.lines().len() as u64;
+    Numbers::of_json(&kept.lines()).assert_whole("web-1", 1..=count);
 }
 
 #[test]

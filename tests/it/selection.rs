@@ -156,6 +156,29 @@ fn names_globs_and_compose_labels_select_and_exclusions_take_away() {
 }
 
 #[test]
+fn where_nothing_matches_that_is_said() {
+    let engine = Engine::start();
+    engine.run("web", &[], &["--count", "1", "--idle"]);
+    engine.run("done", &[], &["--count", "1"]);
+    engine.wait("done");
+    for words in
+        [&["db*"][..], &["-p", "nope"], &["-f", "label=nope"], &["-f", "network=nope"], &["done*", "-E", "done"]]
+    {
+        let finished = Watch::start(&engine, &[words, &["--no-follow"]].concat()).finish();
+        assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), "no container matches\n"), "{words:?}");
+        let watch = Watch::start(&engine, words);
+        let told = "no running container matches: waiting for one to start";
+        watch.wait_for_notice(|lines| lines.contains(&told.to_owned()), PATIENCE);
+        assert_eq!(watch.stop().stderr.lines().count(), 1, "{words:?}");
+    }
+    for words in [&[][..], &["we*"], &["--no-follow", "done"]] {
+        let watch = Watch::start(&engine, words);
+        watch.wait_for_count(1);
+        assert!(!watch.stop().stderr.contains("match"), "{words:?}");
+    }
+}
+
+#[test]
 fn a_container_that_starts_later_is_followed_if_it_matches_and_only_then() {
     let engine = Engine::start();
     let labels = ["-l", "tier=front", "-l", "com.docker.compose.project=shop"];
