@@ -1,12 +1,12 @@
-//! Completions and man pages, written from the clap tree.
+//! Man pages, written from the clap tree, and completions.
 //!
 //! In: a directory. Out: `completions/` and `man/` in it, as they are committed; a test compares them with what is
-//! generated now. Static completions are for the program that runs on its own: docker asks [`super::complete`] instead.
+//! generated now. The completions hold no flag and no name: they ask [`super::complete`], as docker does, so that both
+//! ways offer the same, live names included, and no shell knows anything that can become stale.
 
 use super::explain::{self, Exit};
 use super::{LogFormat, command, refuse};
 use clap::{Command, Parser, ValueHint};
-use clap_complete::Shell;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -49,20 +49,16 @@ struct Error {
     source: io::Error,
 }
 
-/// Every generated file: its path below the directory, and its text.
+const COMPLETIONS: [(&str, &str); 3] = [
+    ("docker-logwatch.bash", include_str!("../../completions/docker-logwatch.bash")),
+    ("docker-logwatch.fish", include_str!("../../completions/docker-logwatch.fish")),
+    ("_docker-logwatch", include_str!("../../completions/_docker-logwatch")),
+];
+
+/// Every file: its path below the directory, and its text.
 fn files() -> Vec<(PathBuf, Vec<u8>)> {
-    let mut files = Vec::new();
-    for (shell, name) in
-        [(Shell::Bash, "docker-logwatch.bash"), (Shell::Fish, "docker-logwatch.fish"), (Shell::Zsh, "_docker-logwatch")]
-    {
-        let mut text = Vec::new();
-        clap_complete::generate(shell, &mut command(false), "docker-logwatch", &mut text);
-        // clap_complete 4.6.11 writes the dash of our name in two ways, so that the script would not find its own cases.
-        if shell == Shell::Bash {
-            text = String::from_utf8_lossy(&text).replace("docker__subcmd__logwatch", "docker__logwatch").into_bytes();
-        }
-        files.push((Path::new("completions").join(name), text));
-    }
+    let completion = |(name, text): (&str, &str)| (Path::new("completions").join(name), text.as_bytes().to_vec());
+    let mut files: Vec<_> = COMPLETIONS.map(completion).into();
     let mut tree = command(false).disable_help_subcommand(true);
     tree.build();
     files.push(page(&tree));

@@ -6,7 +6,11 @@ use std::path::Path;
 use std::process::{Command, Output};
 use tempfile::TempDir;
 
+use crate::support::{Answer, Request, Script};
+
 const BINARY: &str = env!("CARGO_BIN_EXE_docker-logwatch");
+
+const WATCH: &str = "Follow the logs of every matching container, including those that start later";
 
 /// A command whose output depends on nothing around the test.
 fn quiet(program: &str) -> Command {
@@ -256,15 +260,105 @@ fn a_file_that_cannot_be_written_is_named_and_ends_with_1() {
     );
 }
 
+/// What a shell offers for a line, by the committed script: candidates in the form of that shell, then how it goes on.
+fn offered(shell: &str, typed: &str, host: &str) -> String {
+    let (file, options, driver) = match shell {
+        "bash" => (
+            "docker-logwatch.bash",
+            &["--norc", "--noprofile"][..],
+            r#"
+            compopt() { echo "compopt $*"; }
+            source "$1"
+            # As readline cuts it.
+            COMP_LINE=$2 COMP_POINT=${#2} COMP_WORDS=($(sed 's/[=:]/ & /g' <<<"$2"))
+            [[ $2 == *' ' ]] && COMP_WORDS+=('')
+            COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+            _docker_logwatch
+            printf '%s\n' "${COMPREPLY[@]}""#,
+        ),
+        "zsh" => (
+            "_docker-logwatch",
+            &["-f"][..],
+            r#"
+            compdef() {}
+            compset() { IPREFIX=${PREFIX%%\=*}= PREFIX=${PREFIX#*=}; print -r -- "behind $IPREFIX" }
+            _describe() { print -rl -- "${(@P)3}" "${@[4]}" }
+            _files() { print -r -- files "$@" }
+            source "$1"
+            words=("${(@s: :)2}") CURRENT=${#words} PREFIX=${words[-1]}
+            _docker-logwatch"#,
+        ),
+        _ => ("docker-logwatch.fish", &["--no-config"][..], "source $argv[1]; complete -C $argv[2]"),
+    };
+    let programs = Path::new(BINARY).parent().unwrap().display();
+    let path = format!("{programs}:{}", std::env::var("PATH").unwrap());
+    let mut command = quiet(shell);
+    command.args(options).args(["-c", driver]);
+    // Where bash and zsh have the name of the script, fish has its first argument.
+    command.args(Some("driver").filter(|_| shell != "fish"));
+    command.arg(here("completions").join(file)).arg(typed).current_dir("/").env("PATH", path).env("DOCKER_HOST", host);
+    let output = command.output().unwrap_or_else(|error| panic!("{shell} must be installed for these tests: {error}"));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{shell}: {typed}");
+    let lines = String::from_utf8(output.stdout).unwrap();
+    lines.lines().filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" | ")
+}
+
 #[test]
-fn the_generated_bash_completion_is_sound() {
-    let file = here("completions/docker-logwatch.bash");
-    let script = format!(
-        "source {}; COMP_WORDS=(docker-logwatch watch --form); COMP_CWORD=2; _docker__logwatch docker-logwatch --form watch; echo ${{COMPREPLY[*]}}",
-        file.display()
-    );
-    let output = quiet("bash").args(["--norc", "-c", &script]).output().unwrap();
-    assert_eq!(told(&output), "exit 0\n--- stdout\n--format\n--- stderr\n");
+fn each_shell_offers_what_docker_would() {
+    let script = Script::start(|request: &Request, answer: &mut Answer| {
+        let listed = |letter: &str, name: &str| {
+            format!(
+                r#"{{"Id":"{}","Names":["/{name}"],"Image":"img","State":"running","Labels":{{"a":"b"}}}}"#,
+                letter.repeat(64)
+            )
+        };
+        match request.path.split('?').next().unwrap() {
+            "/_ping" => answer.json(200, "OK"),
+            "/containers/json" => answer.json(200, &format!("[{},{}]", listed("a", "web-1"), listed("b", "web-2"))),
+            _ => answer.json(404, r#"{"message":"not in the script"}"#),
+        }
+    });
+    let never = "never\tIn no case";
+    for (typed, bash, zsh, fish) in [
+        ("docker-logwatch wa", "watch", format!("watch:{WATCH}"), format!("watch\t{WATCH}")),
+        ("docker-logwatch watch ", "web-1 | web-2", "web-1:img | web-2:img".into(), "web-1\timg | web-2\timg".into()),
+        (
+            "docker-logwatch watch -q -f name=w",
+            "web-1 | web-2",
+            "name=web-1:img | name=web-2:img".into(),
+            "name=web-1\timg | name=web-2\timg".into(),
+        ),
+        (
+            "docker-logwatch watch --filter=na",
+            "compopt -o nospace | name=",
+            "behind --filter= | name=:Name, as a regular expression | -S".into(),
+            "--filter=name=\tName, as a regular expression".into(),
+        ),
+        (
+            "docker-logwatch watch --filter=label=a=",
+            "b",
+            "behind --filter= | label=a=b".into(),
+            "--filter=label=a=b".into(),
+        ),
+        (
+            "docker-logwatch watch --color=n",
+            "never",
+            "behind --color= | never:In no case".into(),
+            format!("--color={never}"),
+        ),
+        ("docker-logwatch watch -o etc/hostn", "compopt -o default", "files".into(), "etc/hostname".into()),
+        (
+            "docker-logwatch watch --output=etc/hostn",
+            "compopt -o default",
+            "behind --output= | files".into(),
+            "--output=etc/hostname".into(),
+        ),
+        ("docker-logwatch --config et", "compopt -o dirnames", "files -/".into(), "etc/\tDirectory".into()),
+        ("docker-logwatch watch --since ", "", String::new(), String::new()),
+    ] {
+        let told = ["bash", "zsh", "fish"].map(|shell| offered(shell, typed, &script.host()));
+        assert_eq!(told, [bash.to_owned(), zsh, fish], "{typed}");
+    }
 }
 
 /// A docker configuration with us as a plugin.
