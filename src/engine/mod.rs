@@ -82,11 +82,16 @@ pub enum Error {
     /// The operating system refused what the program itself needs: a thread, a descriptor.
     #[error("cannot start")]
     Start(#[from] io::Error),
+    /// The lines of a watch, which are still in the engine's logs.
+    #[error(transparent)]
+    Lines(output::Error),
     /// Nothing has this name or ID, and nothing was to be waited for.
     #[error("no such container: {}", names.join(", "))]
     NoSuchContainer {
         /// As they were given.
         names: Vec<String>,
+        /// Who follows would wait for it.
+        is_read_once: bool,
     },
     /// `--source file`, and no file of any container can be read.
     #[error("no log file can be read in {folder}")]

@@ -158,7 +158,7 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
         selector.settle(containers.iter());
         let names: Vec<String> = selector.unmatched(containers.iter()).into_iter().map(str::to_owned).collect();
         if !names.is_empty() && (!options.follow || options.dry_run) {
-            return Err(Error::NoSuchContainer { names });
+            return Err(Error::NoSuchContainer { names, is_read_once: !options.dry_run });
         }
         if let Some(last) = &mut last {
             notices.extend(last.forget_gone(containers)?);
@@ -542,6 +542,7 @@ async fn reached(until: Option<Timestamp>) {
 fn ended(done: Result<Result<(), Error>, oneshot::error::RecvError>) -> Result<(), Error> {
     match done {
         Ok(Err(Error::Output(output::Error::Closed))) => Ok(()),
+        Ok(Err(Error::Output(error))) => Err(Error::Lines(error)),
         Ok(result) => result,
         Err(_) => Err(Error::Start(io::Error::other("the output thread is gone"))),
     }

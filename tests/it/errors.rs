@@ -136,6 +136,10 @@ fn a_container_that_is_not_there_is_an_error_once_read_and_is_waited_for_when_fo
     let told = "error: no such container: web\n\
                 hint: `docker ps -a` lists those there are; without --no-follow it is waited for\n";
     assert_told(&Watch::start(&engine, &["--no-follow", "web"]).finish(), 1, told);
+    for words in [&["--dry-run", "web"][..], &["--dry-run", "--no-follow", "web"]] {
+        let told = "error: no such container: web\nhint: `docker ps -a` lists those there are\n";
+        assert_told(&Watch::start(&engine, words).finish(), 1, told);
+    }
     let watch = Watch::start(&engine, &["--format", "json", "web"]);
     let notice = "no container is called web: waiting for it to be started (`docker ps -a` lists what there is)";
     watch.wait_for_notice(|lines| lines == [notice], PATIENCE);
