@@ -64,8 +64,9 @@ Examples:
   Keep a Compose project's records in a file
     $ docker logwatch watch -p shop --format json -o shop.jsonl";
 
-/// Flags of every verb.
+/// Flags of every verb, below its own.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = GLOBAL, disable_help_flag = true)]
 pub struct Common {
     /// Configuration [default: logwatch.yaml in docker's configuration folder]
     ///
@@ -105,7 +106,13 @@ pub struct Common {
         hide_short_help = true
     )]
     log_format: LogFormat,
+
+    /// Print help, with `-h` in short
+    #[arg(short, long, global = true, action = ArgAction::Help)]
+    help: Option<bool>,
 }
+
+const GLOBAL: &str = "Global options";
 
 // Docker's flags, for the program that runs on its own; a plugin has them taken off by `plugin::split`. No doc comment:
 // it would become the program's.

@@ -17,23 +17,26 @@ use std::process::ExitCode;
 #[command(after_long_help = EXAMPLES)]
 pub struct Reconcile {
     /// Tell what differs, write nothing
-    #[arg(long)]
+    #[arg(long, help_heading = INVENTORY)]
     dry_run: bool,
 
     /// As `--dry-run`; exit code 4 when anything differs
     ///
     /// The table is then shown only when it does.
-    #[arg(long)]
+    #[arg(long, help_heading = INVENTORY)]
     check: bool,
 
     /// Tell each change
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     details: bool,
 
     /// Form of the report
-    #[arg(long, value_name = "FORMAT", value_parser = one_of(FORMATS), default_value = "table")]
+    #[arg(long, value_name = "FORMAT", value_parser = one_of(FORMATS), default_value = "table", help_heading = OUTPUT)]
     format: ReportFormat,
 }
+
+const INVENTORY: &str = "Inventory";
+const OUTPUT: &str = "Output";
 
 const FORMATS: &[(&str, &str, ReportFormat)] =
     &[("table", "For people", ReportFormat::Table), ("json", "One object", ReportFormat::Json)];
