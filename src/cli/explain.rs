@@ -2,8 +2,8 @@
 //!
 //! In: an error of any room. Out: lines on stderr. The errors themselves carry no advice; it is given here.
 
-use super::LogFormat;
 use crate::docker::Kind;
+use crate::output::{Diagnostic, Level, LogFormat};
 use crate::{engine, output, state};
 use std::error::Error;
 use std::fmt::Write as _;
@@ -152,16 +152,8 @@ pub fn report(error: &(dyn Error + 'static), hint: Option<&str>) -> String {
 /// The same as one JSON object, in the shape of the other diagnostics.
 fn report_json(error: &(dyn Error + 'static), hint: Option<&str>) -> String {
     let texts = chain(error);
-    let mut object = serde_json::json!({
-        "timestamp": crate::time::Timestamp::now().to_string(),
-        "level": "ERROR",
-        "message": texts.first(),
-        "causes": texts.get(1..),
-    });
-    if let Some(hint) = hint {
-        object["hint"] = hint.into();
-    }
-    format!("{object}\n")
+    let message = texts.first().map_or("", String::as_str);
+    Diagnostic { causes: texts.get(1..), hint, ..Diagnostic::new(Level::Error, message) }.object()
 }
 
 /// The texts of an error and its causes. Some libraries repeat the cause in their own text; it is then said once.

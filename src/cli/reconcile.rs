@@ -2,11 +2,10 @@
 
 use super::explain::{self, Exit};
 use super::plugin::DockerFlags;
-use super::{Common, endpoint, one_of, refuse, state, usage};
+use super::{Common, endpoint, misused, one_of, state};
 use crate::engine;
 use crate::engine::reconcile::Options;
-use crate::output::{Reconciled, ReportFormat};
-use std::io::Write;
+use crate::output::{self, Diagnostic, Level, Reconciled, ReportFormat};
 use std::process::ExitCode;
 
 /// Bring the inventory of containers, volumes, mounts and positions in line with the engine
@@ -56,14 +55,14 @@ Examples:
 pub(super) fn run(docker: &DockerFlags, reconcile: &Reconcile, common: &Common) -> ExitCode {
     let config = match common.config(|_| {}) {
         Ok(config) => config,
-        Err(message) => return refuse(&usage(message)),
+        Err(message) => return misused(&message, common.log_format),
     };
     let state = match state(&config) {
         Ok(state) => state,
-        Err(message) => return refuse(&usage(message)),
+        Err(message) => return misused(&message, common.log_format),
     };
     let is_dry_run = reconcile.dry_run || reconcile.check;
-    let options = Options { state, dry_run: is_dry_run, docker: config.docker, quiet: common.quiet };
+    let options = Options { state, dry_run: is_dry_run, docker: config.docker, quiet: common.hides_status() };
     let reconciled = endpoint(docker).and_then(|endpoint| engine::reconcile::reconcile(endpoint, &options));
     match reconciled {
         Ok(reconciled) => report(&reconciled, reconcile, common),
@@ -76,8 +75,8 @@ fn report(reconciled: &Reconciled, asked: &Reconcile, common: &Common) -> ExitCo
     let is_silent = asked.check && !is_unmet && asked.format == ReportFormat::Table;
     let lost = engine::lost(&reconciled.plan.lost()).filter(|_| !common.quiet && !reconciled.is_dry_run);
     if let Some(lost) = lost {
-        // With stderr gone there is nobody to tell.
-        let _ = writeln!(std::io::stderr(), "{}", explain::escaped(&lost));
+        let lost = explain::escaped(&lost);
+        output::notice(common.log_format, &lost, Diagnostic::new(Level::Warn, &lost));
     }
     let written = if is_silent { Ok(()) } else { reconciled.write(asked.format, asked.details) };
     match written {

@@ -46,6 +46,8 @@ pub struct Options {
     pub format: Format,
     /// No notices.
     pub quiet: bool,
+    /// The form of notices.
+    pub log_format: LogFormat,
     /// How the engine is spoken to.
     pub docker: config::Docker,
     /// How the stream is kept.
@@ -137,7 +139,7 @@ impl Watcher {
         let wanted = Wanted { filters, since, until };
         let subscription = Subscription::open(docker, wanted, engine.time, &config, metrics).await?;
         let (written, news) = channel(HANDED_ON);
-        let printer = Events::open(options.format, options.quiet)?;
+        let printer = Events::open(options.format, options.quiet, options.log_format)?;
         let done = Writer { printer, news, wanted: options.count, came: 0, is_away: false }.start()?;
         Ok(Watcher { subscription, inbox, options, is_over: false, is_paused: false, written, done, outcome: None })
     }

@@ -7,7 +7,8 @@ use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::support::{Answer, Engine, Finished, Numbers, PATIENCE, Request, Script, Watch};
+use crate::support::{Answer, Engine, Finished, Numbers, PATIENCE, Request, Script, Watch, records};
+use serde_json::Value;
 
 /// Nobody, in no group.
 const NOBODY: [&str; 3] = ["--reuid=65534", "--regid=65534", "--clear-groups"];
@@ -84,6 +85,54 @@ fn as_nobody(engine: &Engine, words: &[&str]) -> Watch {
     engine.furnish(&mut command);
     command.args(NOBODY).arg(engine.home().join("docker-logwatch")).args(words);
     Watch::spawn(&mut command)
+}
+
+#[test]
+fn as_objects_diagnostics_notices_and_refusals_are_all_alike() {
+    let engine = Engine::start();
+    let words = ["-v", "--log-format", "json", "gone", "web", "--listen", "127.0.0.1:0"];
+    let watch = Watch::start(&engine, &words);
+    watch.wait_until_up();
+    engine.run("web", &[], &["--count", "3"]);
+    watch.wait_for_notice(|lines| lines.iter().any(|line| line.contains("has ended")), PATIENCE);
+    let said = records(watch.stop().stderr.lines());
+    let told = |name: Option<&str>| -> Vec<String> {
+        let of = said.iter().filter(|said| said.get("container_name").and_then(Value::as_str) == name);
+        of.map(|said| format!("{} {}", said["level"].as_str().unwrap(), said["message"].as_str().unwrap())).collect()
+    };
+    assert_eq!(told(Some("web")), ["INFO is followed by file", "INFO has ended (exit 0)"]);
+    let general = told(None);
+    for part in
+        ["INFO serving metrics and health at http://", "INFO no container is called gone", "INFO passed on 3 lines"]
+    {
+        assert!(general.iter().any(|line| line.starts_with(part)), "{part}: {general:?}");
+    }
+    assert!(said.iter().all(|said| said["timestamp"].as_str().is_some_and(|time| time.ends_with('Z'))), "{said:?}");
+
+    for (words, told) in [
+        (&["watch", "--metadata"][..], &["--metadata says nothing without --format json"][..]),
+        (
+            &["pool"],
+            &[
+                "LOGWATCH_EVENTS_ENABLED is `7`: expected `true` or `false`",
+                "LOGWATCH_WATCH_SOURCE is `x`: expected one of auto, file, stream, rotate, poll",
+            ],
+        ),
+        (&["watch", "--since", "now"], &["invalid value 'now' for '--since <TIME>': expected a span back from now"]),
+        (&["watch", "--tial"], &["unexpected argument '--tial' found"]),
+        (&["-H", "ftp://x", "events"], &["invalid host \"ftp://x\""]),
+    ] {
+        let variables: &[(&str, &str)] =
+            if words == ["pool"] { &[("LOGWATCH_WATCH_SOURCE", "x"), ("LOGWATCH_EVENTS_ENABLED", "7")] } else { &[] };
+        let finished = run(variables, &[words, &["--log-format", "json"]].concat());
+        assert_eq!((finished.code, finished.stdout.len()), (Some(2), 0), "{words:?}");
+        let said = records(finished.stderr.lines());
+        assert_eq!(said.len(), told.len(), "{said:?}");
+        for (said, told) in said.iter().zip(told) {
+            assert_eq!(said["level"], "ERROR");
+            assert!(said["message"].as_str().unwrap().starts_with(told), "{said}");
+        }
+    }
 }
 
 #[test]
