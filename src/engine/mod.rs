@@ -35,6 +35,7 @@ mod tails;
 pub mod watch;
 
 use crate::docker::{self, Docker, Endpoint};
+use crate::output::Meter;
 use crate::time::Timestamp;
 use crate::{output, serve, state};
 use std::io;
@@ -110,6 +111,21 @@ fn within(span: Option<Duration>) -> String {
 /// Runs a verb on a runtime of one thread: what takes time has threads of its own.
 pub(crate) fn runtime() -> Result<Runtime, Error> {
     Ok(Builder::new_current_thread().enable_all().build()?)
+}
+
+/// As long as an answer may take before it is said whose is waited for.
+const SOON: Duration = Duration::from_secs(2);
+
+/// An answer of the engine, which may be long in coming: then the terminal shows what is waited for.
+async fn awaited<T>(answer: impl Future<Output = T>, endpoint: &str, meter: &Meter) -> T {
+    tokio::pin!(answer);
+    match tokio::time::timeout(SOON, &mut answer).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            meter.say(format!("waiting for the engine at {}", output::safe(endpoint)));
+            answer.await
+        }
+    }
 }
 
 /// A sentence about containers whose last lines nobody can read any more, by their names.

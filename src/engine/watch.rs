@@ -13,13 +13,13 @@ use super::questions::{Answer, Questions};
 use super::resume::{Last, Positions, Resume};
 use super::route::Routes;
 use super::tails::Tails;
-use super::{Error, dry_run};
+use super::{Error, awaited, dry_run};
 use crate::batch::Lifecycle;
 use crate::config::{self, Source};
 use crate::container::Container;
 use crate::docker::{Docker, Endpoint};
 use crate::metrics::{Logs, Metrics};
-use crate::output::{self, Printer, Settings};
+use crate::output::{self, Meter, Printer, Settings};
 use crate::queue::Queue;
 use crate::selector::Selector;
 use crate::serve::Server;
@@ -120,8 +120,13 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
         None => None,
     };
     let metrics = Metrics::new().map_err(io::Error::other)?;
-    let docker = Docker::connect_with(endpoint, &options.docker, metrics.pool.clone()).await?;
-    let engine = docker.info().await?;
+    let address = endpoint.to_string();
+    let greeting = async {
+        let docker = Docker::connect_with(endpoint, &options.docker, metrics.pool.clone()).await?;
+        let engine = docker.info().await?;
+        Ok::<_, Error>((docker, engine))
+    };
+    let (docker, engine) = awaited(greeting, &address, &Meter::new(options.output.wants_status())).await?;
     let routes = Arc::new(Routes::new(&docker, &engine, options.source));
     if let (Source::File, Some(error)) = (options.source, routes.refusal()) {
         let source = io::Error::new(error.kind(), error.to_string());
@@ -175,11 +180,18 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
         dry_run::tell(&docker, &options, &routes, listing).await?;
         return Ok(None);
     }
-    let (deliver, positions) = outlet(&options, last, metrics.logs.clone(), &mut notices)?;
+    let (mut deliver, positions) = outlet(&options, last, metrics.logs.clone(), &mut notices)?;
+    if let Some(server) = &server {
+        let serving = format!("serving metrics and health at http://{}", server.address());
+        // Which port was free nobody else can tell.
+        match server.has_chosen_port() {
+            true => deliver.printer.announce(&serving)?,
+            false => notices.push(serving),
+        }
+    }
     let mut watch = Watch::start(docker, routes, options, metrics, deliver, positions)?;
     watch.inventory = keeping.map(Inventory::start);
     if let Some(server) = server {
-        notices.push(format!("serving metrics and health at http://{}", server.address()));
         watch.listener.serve(server, &watch.metrics);
     }
     notices.into_iter().for_each(|notice| watch.tails.tell(notice));

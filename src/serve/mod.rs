@@ -64,6 +64,7 @@ pub struct Source {
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
+    has_chosen_port: bool,
 }
 
 impl Server {
@@ -72,7 +73,13 @@ impl Server {
         let failed = |source| Error { place: place.to_owned(), source };
         let listener = TcpListener::bind(place).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Server { listener, address })
+        let has_chosen_port = place.rsplit_once(':').is_some_and(|(_, port)| port.parse() == Ok(0));
+        Ok(Server { listener, address, has_chosen_port })
+    }
+
+    /// Whether any free port was asked for.
+    pub fn has_chosen_port(&self) -> bool {
+        self.has_chosen_port
     }
 
     /// Where it listens, with the port that was chosen for port 0.

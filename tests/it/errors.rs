@@ -6,6 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
 use crate::support::{Answer, Engine, Finished, Numbers, PATIENCE, Request, Script, Watch, records};
 use serde_json::Value;
@@ -202,7 +204,15 @@ fn a_container_that_is_not_there_is_an_error_once_read_and_is_waited_for_when_fo
 
 /// An engine without containers that speaks from `oldest` to `newest`, in minor numbers.
 fn speaking(oldest: u32, newest: u32) -> Script {
+    speaking_after(oldest, newest, Duration::ZERO)
+}
+
+/// The same, which takes so long to answer the first question.
+fn speaking_after(oldest: u32, newest: u32, pause: Duration) -> Script {
     Script::start(move |request: &Request, answer: &mut Answer| {
+        if request.version.is_none() {
+            thread::sleep(pause);
+        }
         let minor = request.version.as_deref().map(|version| version.trim_start_matches("1.").parse::<u32>().unwrap());
         let refusal = match minor {
             Some(minor) if minor > newest => {
@@ -253,6 +263,48 @@ fn every_engine_is_spoken_to_in_its_own_version_or_refused_in_one_line() {
         assert_eq!((finished.code, finished.stdout.as_slice()), (Some(3), &b""[..]));
         assert_eq!(finished.stderr.lines().next(), Some(format!("error: {told}").as_str()));
         assert!(finished.stderr.lines().skip(1).all(|line| line.starts_with("hint: ")), "{}", finished.stderr);
+    }
+}
+
+#[test]
+fn a_report_that_finds_no_room_promises_nothing() {
+    let engine = Engine::start();
+    engine.run("web", &[], &["--count", "1"]);
+    let program = env!("CARGO_BIN_EXE_docker-logwatch");
+    let verbs =
+        ["watch --dry-run", "pool", "pool --format json", "reconcile --dry-run", "events --since 1h --until 0s"];
+    for verb in verbs {
+        let mut command = Command::new("sh");
+        engine.furnish(&mut command);
+        command.env("XDG_STATE_HOME", engine.home()).args(["-c", &format!("{program} {verb} > /dev/full")]);
+        let told = "error: cannot write to stdout\n  caused by: No space left on device (os error 28)\nhint: make room there\n";
+        assert_told(&Watch::spawn(&mut command).finish(), 1, told);
+    }
+}
+
+#[test]
+fn who_waits_for_a_slow_engine_is_told_on_a_terminal_until_it_answers() {
+    let script = speaking_after(12, 41, Duration::from_secs(3));
+    let program = env!("CARGO_BIN_EXE_docker-logwatch");
+    let runs = [
+        ("watch --no-follow", true),
+        ("events --timeout 4s", true),
+        ("watch --no-follow -q", false),
+        ("watch --no-follow --log-format json", false),
+    ]
+    .map(|(verb, is_told)| {
+        let line = format!("{program} -H {} {verb}", script.host());
+        let mut command = Command::new("script");
+        command.env("TERM", "xterm").args(["-qec", &line, "/dev/null"]);
+        (verb, is_told, Watch::spawn(&mut command))
+    });
+    for (verb, is_told, run) in runs {
+        let finished = run.finish();
+        let text = String::from_utf8(finished.stdout).unwrap();
+        assert_eq!(finished.code, Some(0), "{verb}: {text:?}");
+        let status = format!("waiting for the engine at {}", script.host());
+        assert_eq!((text.contains(&status), text.is_empty()), (is_told, !is_told), "{verb}: {text:?}");
+        assert!(!is_told || text.ends_with("\r\x1b[2K"), "{verb}: {text:?}");
     }
 }
 

@@ -129,6 +129,16 @@ fn health_follows_a_cut_within_two_seconds_and_the_return() {
 }
 
 #[test]
+fn a_port_that_nobody_could_know_is_told_though_no_notices_are_wanted() {
+    let engine = Engine::start();
+    let watch = Watch::start(&engine, &[&LISTEN[..], &["-q"]].concat());
+    let place = place(&watch);
+    assert_eq!(get(&place, "/metrics").0, 200);
+    let finished = watch.stop();
+    assert_eq!(finished.stderr, format!("serving metrics and health at http://{place}\n"));
+}
+
+#[test]
 fn state_is_told_where_there_is_one() {
     let engine = Engine::start();
     let state = engine.home().join("state.db");
