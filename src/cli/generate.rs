@@ -5,7 +5,7 @@
 //! ways offer the same, live names included, and no shell knows anything that can become stale.
 
 use super::explain::{self, Exit};
-use super::{LogFormat, command, refuse};
+use super::{LogFormat, command, manual, refuse};
 use clap::{Command, Parser, ValueHint};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -66,33 +66,16 @@ fn files() -> Vec<(PathBuf, Vec<u8>)> {
     files
 }
 
-const EXIT_STATUS: &str = r#".SH "EXIT STATUS"
-.TP
-0
-Done; or stopped by SIGINT or SIGTERM, or by the reader of stdout going away.
-.TP
-1
-It failed at run time.
-.TP
-2
-Usage: an unknown flag or a bad value.
-.TP
-3
-The Docker engine cannot be reached or refuses us.
-.TP
-4
-The check that was asked for failed.
-"#;
-
 fn page(command: &Command) -> (PathBuf, Vec<u8>) {
     // A flag that `-h` leaves out for want of room would stand here without its help.
     let command = command.clone().mut_args(|flag| flag.hide_short_help(false));
+    let end = manual::end_of(command.get_name());
     let name = command.get_display_name().unwrap_or(command.get_name()).to_owned();
     let page = clap_mangen::Man::new(command).title(&name).manual("User Commands");
     let page = page.source(concat!("docker-logwatch ", env!("CARGO_PKG_VERSION")));
     let mut text = Vec::new();
     // Writing to memory cannot fail.
     let _ = page.render(&mut text);
-    let text = String::from_utf8_lossy(&text).replace(".SH EXTRA\nExamples:\n", ".SH EXAMPLES\n") + EXIT_STATUS;
+    let text = String::from_utf8_lossy(&text).replace(".SH EXTRA\nExamples:\n", ".SH EXAMPLES\n") + &end;
     (Path::new("man").join(format!("{name}.1")), text.into_bytes())
 }

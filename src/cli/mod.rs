@@ -8,6 +8,7 @@ pub mod complete;
 pub mod events;
 pub mod explain;
 pub mod generate;
+mod manual;
 pub mod plugin;
 pub mod pool;
 pub mod reconcile;

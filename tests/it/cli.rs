@@ -1,12 +1,15 @@
 //! The command line as a user and the docker CLI meet it: whole runs of the built program.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output};
 use tempfile::TempDir;
 
-use crate::support::{Answer, Request, Script};
+use serde_json::Value;
+
+use crate::support::{Answer, Engine, Request, Script, Watch, keys, readme};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_docker-logwatch");
 
@@ -70,6 +73,8 @@ fn help_reads_as_it_was_last_approved() {
         ("logwatch watch -h", "plugin-watch-h.txt"),
         ("events -h", "events-h.txt"),
         ("events --help", "events-help.txt"),
+        ("pool --help", "pool-help.txt"),
+        ("reconcile --help", "reconcile-help.txt"),
     ] {
         let output = run(line);
         assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]), "{line}");
@@ -79,7 +84,7 @@ fn help_reads_as_it_was_last_approved() {
 
 #[test]
 fn short_help_fits_a_screen_and_long_help_ends_with_three_examples() {
-    for line in ["-h", "watch -h", "logwatch -h", "logwatch watch -h", "events -h"] {
+    for line in ["-h", "watch -h", "logwatch -h", "logwatch watch -h", "events -h", "pool -h", "reconcile -h"] {
         let help = String::from_utf8(run(line).stdout).unwrap();
         let widest = help.lines().map(|line| line.chars().count()).max().unwrap();
         assert!(help.lines().count() <= 48 && widest <= 100, "{line}: {} x {widest}", help.lines().count());
@@ -241,6 +246,72 @@ fn the_committed_completions_and_man_pages_are_those_generated_now() {
         names.len(),
         "a file is committed that is no longer generated; now there are {names:?}"
     );
+}
+
+/// The keys that a section of a man page explains: what is listed in it.
+fn explained(page: &str, section: &str) -> BTreeSet<String> {
+    let text = fs::read_to_string(here("man").join(page)).unwrap().replace("\\-", "-");
+    let (_, behind) = text.split_once(&format!("{section}\n")).unwrap_or_else(|| panic!("{page} has no {section}"));
+    let end = [".SH", ".SS"].iter().filter_map(|mark| behind.find(mark)).min().unwrap_or(behind.len());
+    let terms = behind[..end].split(".TP\n\\fB").skip(1).filter_map(|entry| entry.split_once("\\fR\n"));
+    terms.flat_map(|(terms, _)| terms.split(", ").map(str::to_owned)).collect()
+}
+
+/// Every key in it, at whatever depth.
+fn all_keys(value: &Value) -> BTreeSet<String> {
+    match value {
+        Value::Object(members) => {
+            members.iter().flat_map(|(key, value)| all_keys(value).into_iter().chain([key.clone()])).collect()
+        }
+        Value::Array(values) => values.iter().flat_map(all_keys).collect(),
+        _ => BTreeSet::new(),
+    }
+}
+
+#[test]
+fn the_manual_and_the_readme_explain_every_key_that_is_written_and_no_other() {
+    let engine = Engine::start();
+    let compose = ["--label", "com.docker.compose.project=shop", "--label", "com.docker.compose.service=web"];
+    let watch = Watch::ready(&engine, &["--metadata", "--lifecycle", "--max-line-size", "8"]);
+    let id = engine.run("web", &compose, &["--count", "3"]);
+    watch.wait_for_ends(1);
+    let mut records = watch.stop().records();
+    let log = engine.data().join(format!("containers/{id}/{id}-json.log"));
+    let text = fs::read_to_string(&log).unwrap();
+    fs::write(&log, text.replacen('\n', "\nno record\n", 1)).unwrap();
+    records.extend(Watch::start(&engine, &["--format", "json", "--no-follow", "web"]).finish().records());
+    records.extend(Watch::start(&engine, &["--format", "json", "--dry-run"]).finish().records());
+    let whole = Watch::start(&engine, &["--format", "json", "--no-follow", "-n", "1", "web"]).finish().lines();
+    assert_eq!(keys(&whole[0]), keys(readme("{\"type\":\"log\"")));
+    for kind in ["log", "gap", "lifecycle", "plan"] {
+        let of_kind = records.iter().filter(|record| record["type"] == kind).filter_map(Value::as_object);
+        let written: BTreeSet<String> = of_kind.flat_map(|record| record.keys().cloned()).collect();
+        let mut told = explained("docker-logwatch-watch.1", &format!(".SS {kind}"));
+        told.insert("type".into());
+        assert_eq!(told, written, "{kind}");
+        let words =
+            readme(&format!("| `{kind}` | ")).split('`').skip(3).step_by(2).filter(|word| !word.starts_with('-'));
+        let mut told: BTreeSet<String> = words.map(str::to_owned).collect();
+        told.insert("type".into());
+        assert_eq!(told, written, "{kind} in README.md");
+    }
+    let state = engine.home().join("state.db");
+    for (verb, words) in
+        [("pool", &["--requests", "10"][..]), ("reconcile", &["--details", "--state", state.to_str().unwrap()])]
+    {
+        let words = [words, &["--format", "json"]].concat();
+        let report = Watch::verb(&engine, verb, &words).finish().records().remove(0);
+        let page = format!("docker-logwatch-{verb}.1");
+        let written: BTreeSet<String> = report.as_object().unwrap().keys().cloned().collect();
+        let intro = fs::read_to_string(here("man").join(&page)).unwrap();
+        let (_, intro) = intro.split_once(".SH \"REPORT\"\n").unwrap();
+        let heading = format!(".SH \"REPORT\"\n{}", intro.lines().next().unwrap().replace("\\-", "-"));
+        assert_eq!(explained(&page, &heading), written, "{verb}");
+        let deeper = all_keys(&report);
+        let unnamed: Vec<_> =
+            deeper.iter().filter(|key| !written.contains(*key) && !intro.contains(&format!("`{key}`"))).collect();
+        assert_eq!(unnamed, Vec::<&String>::new(), "{verb}");
+    }
 }
 
 #[test]

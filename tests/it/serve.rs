@@ -1,6 +1,6 @@
 //! What `--listen` serves, beside a real engine that is cut off and comes back.
 
-use super::support::{Engine, PATIENCE, Proxy, Signal, Watch, eventually};
+use super::support::{Engine, PATIENCE, Proxy, Signal, Watch, eventually, keys, readme};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -143,7 +143,9 @@ fn state_is_told_where_there_is_one() {
     let engine = Engine::start();
     let state = engine.home().join("state.db");
     let watch = Watch::ready(&engine, &[&LISTEN[..], &["--resume", "--state", state.to_str().unwrap()]].concat());
-    assert_eq!(health(&place(&watch)).1["checks"]["state"]["status"], "healthy");
+    let place = place(&watch);
+    assert_eq!(health(&place).1["checks"]["state"]["status"], "healthy");
+    assert_eq!(keys(&get(&place, "/api/v1/health").1), keys(readme("{\"status\":\"healthy\",\"timestamp\"")));
 }
 
 #[test]
