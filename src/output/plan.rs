@@ -21,7 +21,7 @@ pub struct Planned {
 /// Writes it to stdout: a table, or one object a line.
 pub fn plan(planned: &[Planned], is_json: bool) -> Result<(), Error> {
     let mut sink = Sink::stdout()?;
-    let text = if is_json { planned.iter().map(object).collect() } else { table(planned, sink.is_terminal) };
+    let text = if is_json { planned.iter().map(object).collect() } else { table(planned, sink.columns()) };
     match sink.write(text.as_bytes()) {
         Err(Error::Closed) => Ok(()),
         written => written,
@@ -57,32 +57,50 @@ fn object(planned: &Planned) -> String {
     serde_json::to_string(&record).unwrap_or_default() + "\n"
 }
 
-/// On a terminal one long name would break every row.
-const WIDEST_NAME: usize = 28;
+/// Between two columns.
+const APART: usize = 2;
+const HEADS: [&str; 6] = ["CONTAINER", "NAME", "STATE", "DRIVER", "SOURCE", "MAY LOSE LINES"];
 
-fn table(planned: &[Planned], is_terminal: bool) -> String {
+/// In so many columns, if they are limited, no name breaks its row.
+fn table(planned: &[Planned], columns: Option<usize>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(["CONTAINER", "NAME", "STATE", "DRIVER", "SOURCE", "MAY LOSE LINES"]);
-    for Planned { container, driver, source, risk } in planned {
-        let name = terminal::safe(&container.name);
-        table.add_row([
-            short(&container.id).to_owned(),
-            if is_terminal { cut(&name) } else { name },
-            container.state.clone(),
-            terminal::safe(driver),
-            source.unwrap_or("-").to_owned(),
-            risk.clone().unwrap_or_default(),
-        ]);
+    table.set_header(HEADS);
+    let mut rows: Vec<[String; 6]> = planned.iter().map(row).collect();
+    if let Some(columns) = columns {
+        let room = room(&rows, columns);
+        rows.iter_mut().for_each(|[_, name, ..]| *name = cut(name, room));
     }
+    table.add_rows(rows);
     let lines: Vec<String> = table.lines().map(|line| line.trim().to_owned()).collect();
     lines.join("\n") + "\n"
 }
 
-fn cut(name: &str) -> String {
-    match name.char_indices().nth(WIDEST_NAME) {
+fn row(Planned { container, driver, source, risk }: &Planned) -> [String; 6] {
+    [
+        short(&container.id).to_owned(),
+        terminal::safe(&container.name),
+        container.state.clone(),
+        terminal::safe(driver),
+        source.unwrap_or("-").to_owned(),
+        risk.clone().unwrap_or_default(),
+    ]
+}
+
+/// What all else leaves to the names. A risk is a sentence, and goes on where it has to.
+fn room(rows: &[[String; 6]], columns: usize) -> usize {
+    let width = |at: usize| {
+        let words = rows.iter().map(|row| row[at].chars().count()).filter(|_| at != 5);
+        words.chain([HEADS[at].len()]).max().unwrap_or_default()
+    };
+    let others: usize = [0, 2, 3, 4, 5].map(|at| width(at) + APART).iter().sum();
+    columns.saturating_sub(others).max(HEADS[0].len())
+}
+
+fn cut(name: &str, room: usize) -> String {
+    match name.char_indices().nth(room) {
         None => name.to_owned(),
-        Some(_) => name.chars().take(WIDEST_NAME - 1).chain(['\u{2026}']).collect(),
+        Some(_) => name.chars().take(room - 1).chain(['\u{2026}']).collect(),
     }
 }
 
@@ -107,14 +125,18 @@ mod tests {
     }
 
     #[test]
-    fn a_long_name_widens_the_table_on_no_terminal() {
+    fn a_long_name_breaks_no_row_of_a_terminal() {
         let expected = "\
-CONTAINER     NAME                          STATE    DRIVER     SOURCE  MAY LOSE LINES
-abababababab  long-long-long-long-long-lo…  running  json-file  file
-abababababab  web                           running  json-file  -       the driver keeps nothing
+CONTAINER     NAME                    STATE    DRIVER     SOURCE  MAY LOSE LINES
+abababababab  long-long-long-long-l…  running  json-file  file
+abababababab  web                     running  json-file  -       the driver keeps nothing
 ";
-        assert_eq!(table(&planned(), true), expected);
-        assert!(table(&planned(), false).contains(&"long-".repeat(13)));
+        assert_eq!(table(&planned(), Some(80)), expected);
+        for (columns, is_whole) in [(None, true), (Some(200), true), (Some(100), false), (Some(10), false)] {
+            let told = table(&planned(), columns);
+            assert_eq!(told.contains(&"long-".repeat(13)), is_whole, "{told}");
+            assert!(told.contains("  web  "), "{told}");
+        }
     }
 
     #[test]

@@ -145,10 +145,8 @@ impl Printer {
     }
 
     fn meet(&mut self, key: Key, container: &Arc<Container>) -> Result<(), Error> {
-        let before = self.known.get(&key).filter(|known| known.is_told);
+        let before = self.known.get(&key).filter(|known| known.is_told).map(|known| Arc::clone(&known.container));
         let is_told = before.is_some();
-        let renamed = before.map(|known| terminal::safe(&known.container.name));
-        let now = terminal::safe(&container.name);
         let is_json = self.settings.format == Format::Json;
         let template = is_json.then(|| Template::new(container, self.settings.metadata));
         let prefix = self.prefix(container);
@@ -165,8 +163,9 @@ impl Printer {
                 }
             }
         }
-        match renamed.filter(|before| *before != now) {
+        match before.filter(|before| before.name != container.name) {
             Some(before) => {
+                let (before, now) = (terminal::safe(&before.name), terminal::safe(&container.name));
                 let message = format!("is now called {now}");
                 self.notice(&format!("{before} {message}"), about(&before, Level::Info, &message))
             }
