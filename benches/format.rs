@@ -5,7 +5,7 @@
 use criterion::{BenchmarkId, Criterion, Throughput};
 use logwatch::batch::{Batch, Encoding, Head, Item, Key, Line, Part, Route, Stream};
 use logwatch::container::Container;
-use logwatch::output::{Ansi, Format, Printer, Settings, When};
+use logwatch::output::{Ansi, Format, LogFormat, Printer, Settings, When};
 use logwatch::time::Timestamp;
 use std::error::Error;
 use std::sync::Arc;
@@ -53,6 +53,7 @@ fn printer(format: Format, timestamps: bool) -> Result<Printer, Box<dyn Error>> 
         exclude: Vec::new(),
         file: Some("/dev/null".into()),
         quiet: true,
+        log_format: LogFormat::Text,
     })?;
     let container = Container { id: "0123456789abcdef".repeat(4), name: "web-1".into(), ..Container::default() };
     printer.take(&Item::Meet(Key(0), Arc::new(container)))?;

@@ -79,7 +79,7 @@ pub struct Events {
 }
 
 /// Reconciliations by what they were about.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Reconciliations {
     /// All of it.
     pub full: u64,

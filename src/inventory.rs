@@ -6,6 +6,7 @@
 
 use crate::batch::Route;
 use crate::time::Timestamp;
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -158,7 +159,8 @@ pub enum Told {
 }
 
 /// What is counted and reported apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Resource {
     /// A [`Container`].
     Container,
@@ -186,7 +188,7 @@ impl Resource {
 }
 
 /// How many rows changed, and how.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Changes {
     /// Were not there.
     pub created: u64,
@@ -222,7 +224,7 @@ impl Tally {
 }
 
 /// What differs between two rows, or between a row and none.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Field {
     /// As the column is called.
     pub name: &'static str,

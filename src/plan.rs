@@ -6,6 +6,7 @@
 
 use crate::inventory::{Changes, Container, Field, Mount, Position, Resource, Row, Tally, Volume, is_newer};
 use crate::time::Timestamp;
+use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
@@ -78,7 +79,7 @@ impl<T> Default for Part<T> {
 }
 
 /// One step of a plan.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Step {
     /// Of what kind the row is.
     pub resource: Resource,
@@ -93,7 +94,8 @@ pub struct Step {
 }
 
 /// What becomes of a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Operation {
     /// It is made.
     Created,

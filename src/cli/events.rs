@@ -2,7 +2,7 @@
 
 use super::explain::Exit;
 use super::plugin::DockerFlags;
-use super::{Common, carry_out, one_of, refuse, usage, when};
+use super::{Common, at_least_one, carry_out, misused, one_of, when};
 use crate::engine;
 use crate::engine::events::Options;
 use crate::metrics;
@@ -40,7 +40,7 @@ pub struct Events {
     until: Option<Timestamp>,
 
     /// Exit after so many events
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = EVENTS)]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<u64>, allow_negative_numbers = true, help_heading = EVENTS)]
     count: Option<u64>,
 
     /// Exit after so long; with `--count` not reached the exit code is 4
@@ -105,7 +105,8 @@ impl FromStr for Filter {
     type Err = String;
 
     /// Blanks and capitals in the key are forgiven as docker forgives them (docker/cli `opts/opts.go`: FilterOpt). The
-    /// engine passes over a key that it does not know, and would show everything.
+    /// engine passes over a key that it does not know, and would show everything; with a value that it does not know, it
+    /// would show nothing for ever.
     fn from_str(text: &str) -> Result<Self, String> {
         let keys = || KEYS.iter().map(|key| key.name).collect::<Vec<_>>().join(", ");
         let pair = text.split_once('=').map(|(key, value)| (key.trim().to_lowercase(), value.trim()));
@@ -113,6 +114,9 @@ impl FromStr for Filter {
             return Err(format!("expected KEY=VALUE, KEY being one of {}", keys()));
         };
         match KEYS.iter().find(|known| known.name == key) {
+            Some(known) if !known.values.is_empty() && !known.values.contains(&value) => {
+                Err(format!("`{key}` cannot be `{value}`, only {}", known.values.join(", ")))
+            }
             Some(known) => Ok(Filter { key: known.name, value: value.to_owned() }),
             None => Err(format!("no filter is called `{key}`; there are {}", keys())),
         }
@@ -141,6 +145,7 @@ impl Events {
             reconnect: !self.no_reconnect,
             format: self.format,
             quiet: common.quiet,
+            log_format: common.log_format,
             docker: config.docker,
             config: config.events,
             metrics: metrics::Events::new(&Registry::new()).map_err(|error| error.to_string())?,
@@ -154,7 +159,7 @@ pub(super) fn run(docker: &DockerFlags, as_plugin: bool, events: Events, common:
         Ok(options) => carry_out(docker, as_plugin, common, |endpoint, stop| {
             engine::events::events(endpoint, options, stop).map(|()| Exit::Done.into())
         }),
-        Err(message) => refuse(&usage(message)),
+        Err(message) => misused(&message, common.log_format),
     }
 }
 
@@ -201,12 +206,29 @@ mod tests {
         let filter = |value: &str, reason: &str| {
             format!("error: invalid value '{value}' for '--filter <KEY=VALUE>': {reason} {keys}")
         };
+        let count = |value: &str| {
+            format!("error: invalid value '{value}' for '--count <N>': expected a whole number, at least 1")
+        };
         for (words, expected) in [
             (&["-f", "name=web"][..], filter("name=web", "no filter is called `name`; there are")),
             (&["-f", "web"], filter("web", "expected KEY=VALUE, KEY being one of")),
             (&["-f", "type="], filter("type=", "expected KEY=VALUE, KEY being one of")),
             (&["-f", "=x"], filter("=x", "expected KEY=VALUE, KEY being one of")),
-            (&["--count", "0"], "error: invalid value '0' for '--count <N>': 0 is not in 1..18446744073709551615".into()),
+            (
+                &["-f", "type=containers"],
+                "error: invalid value 'type=containers' for '--filter <KEY=VALUE>': `type` cannot be `containers`, only \
+                 builder, config, container, daemon, image, network, node, plugin, secret, service, volume"
+                    .into(),
+            ),
+            (
+                &["-f", "scope=global"],
+                "error: invalid value 'scope=global' for '--filter <KEY=VALUE>': `scope` cannot be `global`, only local, swarm"
+                    .into(),
+            ),
+            (&["--count", "0"], count("0")),
+            (&["--count", "-1"], count("-1")),
+            (&["--count", "18446744073709551616"], count("18446744073709551616")),
+            (&["--count", "few"], count("few")),
             (
                 &["--timeout", "5"],
                 "error: invalid value '5' for '--timeout <SPAN>': expected a span longer than none: `500ms`, `30s`, `5m`, `1h`"

@@ -2,8 +2,8 @@
 //!
 //! In: an error of any room. Out: lines on stderr. The errors themselves carry no advice; it is given here.
 
-use super::LogFormat;
 use crate::docker::Kind;
+use crate::output::{Diagnostic, Level, LogFormat};
 use crate::{engine, output, state};
 use std::error::Error;
 use std::fmt::Write as _;
@@ -76,12 +76,16 @@ fn advice(error: &engine::Error) -> Option<&'static str> {
             Docker::Tls { .. } => Some("check --tlscacert, --tlscert and --tlskey, or the files of the context"),
             _ => None,
         },
-        engine::Error::Output(output::Error::Write { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
+        engine::Error::Lines(output::Error::Write { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
             Some("make room there; what was not written is still in the engine's logs")
         }
-        engine::Error::NoSuchContainer { .. } => {
+        engine::Error::Output(output::Error::Write { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
+            Some("make room there")
+        }
+        engine::Error::NoSuchContainer { is_read_once: true, .. } => {
             Some("`docker ps -a` lists those there are; without --no-follow it is waited for")
         }
+        engine::Error::NoSuchContainer { .. } => Some("`docker ps -a` lists those there are"),
         engine::Error::NoFiles { .. } => Some("read through the engine instead: `--source stream`, or run it as root"),
         engine::Error::State(error) => match error {
             state::Error::Held { .. } => Some("end that process, or use a name of its own: `--resume=NAME`"),
@@ -91,7 +95,7 @@ fn advice(error: &engine::Error) -> Option<&'static str> {
             state::Error::Newer { .. } => {
                 Some("use the newer docker-logwatch, or name another state file with --state")
             }
-            state::Error::Foreign { .. } => Some("name another file with --state"),
+            state::Error::NoState { .. } | state::Error::Foreign { .. } => Some("name another file with --state"),
             state::Error::Full { .. } => Some("make room there; the next run goes on from what was kept"),
             state::Error::ReadOnly { .. } | state::Error::Folder { .. } | state::Error::Unopened { .. } => {
                 Some("name a file that can be written with --state")
@@ -109,7 +113,9 @@ fn advice(error: &engine::Error) -> Option<&'static str> {
         },
         engine::Error::OutputInUse { .. } => Some("end that process, or write to another file"),
         engine::Error::Away { .. } => Some("is the engine running? `docker info` tells"),
-        engine::Error::Output(_) | engine::Error::Start(_) | engine::Error::TooFew { .. } => None,
+        engine::Error::Output(_) | engine::Error::Lines(_) | engine::Error::Start(_) | engine::Error::TooFew { .. } => {
+            None
+        }
     }
 }
 
@@ -146,16 +152,8 @@ pub fn report(error: &(dyn Error + 'static), hint: Option<&str>) -> String {
 /// The same as one JSON object, in the shape of the other diagnostics.
 fn report_json(error: &(dyn Error + 'static), hint: Option<&str>) -> String {
     let texts = chain(error);
-    let mut object = serde_json::json!({
-        "timestamp": crate::time::Timestamp::now().to_string(),
-        "level": "ERROR",
-        "message": texts.first(),
-        "causes": texts.get(1..),
-    });
-    if let Some(hint) = hint {
-        object["hint"] = hint.into();
-    }
-    format!("{object}\n")
+    let message = texts.first().map_or("", String::as_str);
+    Diagnostic { causes: texts.get(1..), hint, ..Diagnostic::new(Level::Error, message) }.object()
 }
 
 /// The texts of an error and its causes. Some libraries repeat the cause in their own text; it is then said once.

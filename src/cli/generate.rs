@@ -1,12 +1,12 @@
-//! Completions and man pages, written from the clap tree.
+//! Man pages, written from the clap tree, and completions.
 //!
 //! In: a directory. Out: `completions/` and `man/` in it, as they are committed; a test compares them with what is
-//! generated now. Static completions are for the program that runs on its own: docker asks [`super::complete`] instead.
+//! generated now. The completions hold no flag and no name: they ask [`super::complete`], as docker does, so that both
+//! ways offer the same, live names included, and no shell knows anything that can become stale.
 
 use super::explain::{self, Exit};
-use super::{LogFormat, command, refuse};
+use super::{LogFormat, command, manual, refuse};
 use clap::{Command, Parser, ValueHint};
-use clap_complete::Shell;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -49,20 +49,16 @@ struct Error {
     source: io::Error,
 }
 
-/// Every generated file: its path below the directory, and its text.
+const COMPLETIONS: [(&str, &str); 3] = [
+    ("docker-logwatch.bash", include_str!("../../completions/docker-logwatch.bash")),
+    ("docker-logwatch.fish", include_str!("../../completions/docker-logwatch.fish")),
+    ("_docker-logwatch", include_str!("../../completions/_docker-logwatch")),
+];
+
+/// Every file: its path below the directory, and its text.
 fn files() -> Vec<(PathBuf, Vec<u8>)> {
-    let mut files = Vec::new();
-    for (shell, name) in
-        [(Shell::Bash, "docker-logwatch.bash"), (Shell::Fish, "docker-logwatch.fish"), (Shell::Zsh, "_docker-logwatch")]
-    {
-        let mut text = Vec::new();
-        clap_complete::generate(shell, &mut command(false), "docker-logwatch", &mut text);
-        // clap_complete 4.6.11 writes the dash of our name in two ways, so that the script would not find its own cases.
-        if shell == Shell::Bash {
-            text = String::from_utf8_lossy(&text).replace("docker__subcmd__logwatch", "docker__logwatch").into_bytes();
-        }
-        files.push((Path::new("completions").join(name), text));
-    }
+    let completion = |(name, text): (&str, &str)| (Path::new("completions").join(name), text.as_bytes().to_vec());
+    let mut files: Vec<_> = COMPLETIONS.map(completion).into();
     let mut tree = command(false).disable_help_subcommand(true);
     tree.build();
     files.push(page(&tree));
@@ -70,33 +66,16 @@ fn files() -> Vec<(PathBuf, Vec<u8>)> {
     files
 }
 
-const EXIT_STATUS: &str = r#".SH "EXIT STATUS"
-.TP
-0
-Done; or stopped by SIGINT or SIGTERM, or by the reader of stdout going away.
-.TP
-1
-It failed at run time.
-.TP
-2
-Usage: an unknown flag or a bad value.
-.TP
-3
-The Docker engine cannot be reached or refuses us.
-.TP
-4
-The check that was asked for failed.
-"#;
-
 fn page(command: &Command) -> (PathBuf, Vec<u8>) {
     // A flag that `-h` leaves out for want of room would stand here without its help.
     let command = command.clone().mut_args(|flag| flag.hide_short_help(false));
+    let end = manual::end_of(command.get_name());
     let name = command.get_display_name().unwrap_or(command.get_name()).to_owned();
     let page = clap_mangen::Man::new(command).title(&name).manual("User Commands");
     let page = page.source(concat!("docker-logwatch ", env!("CARGO_PKG_VERSION")));
     let mut text = Vec::new();
     // Writing to memory cannot fail.
     let _ = page.render(&mut text);
-    let text = String::from_utf8_lossy(&text).replace(".SH EXTRA\nExamples:\n", ".SH EXAMPLES\n") + EXIT_STATUS;
+    let text = String::from_utf8_lossy(&text).replace(".SH EXTRA\nExamples:\n", ".SH EXAMPLES\n") + &end;
     (Path::new("man").join(format!("{name}.1")), text.into_bytes())
 }

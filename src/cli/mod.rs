@@ -8,6 +8,7 @@ pub mod complete;
 pub mod events;
 pub mod explain;
 pub mod generate;
+mod manual;
 pub mod plugin;
 pub mod pool;
 pub mod reconcile;
@@ -17,9 +18,9 @@ pub mod when;
 
 use crate::config::{Config, Layers, Surroundings};
 use crate::docker::{Endpoint, Environment, Flags, endpoint};
-use crate::engine;
-use crate::output::When;
+use crate::output::{Diagnostic, Level, LogFormat, When};
 use crate::selector::Filters;
+use crate::{engine, output};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
@@ -64,8 +65,9 @@ Examples:
   Keep a Compose project's records in a file
     $ docker logwatch watch -p shop --format json -o shop.jsonl";
 
-/// Flags of every verb.
+/// Flags of every verb, below its own.
 #[derive(Clone, Debug, Args)]
+#[command(next_help_heading = GLOBAL, disable_help_flag = true)]
 pub struct Common {
     /// Configuration [default: logwatch.yaml in docker's configuration folder]
     ///
@@ -99,13 +101,19 @@ pub struct Common {
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
 
-    /// Form of our own diagnostics on stderr
+    /// Form of notices and diagnostics on stderr
     #[arg(
         long, global = true, value_name = "FORMAT", value_parser = one_of(LOG_FORMATS), default_value = "text",
         hide_short_help = true
     )]
     log_format: LogFormat,
+
+    /// Print help, with `-h` in short
+    #[arg(short, long, global = true, action = ArgAction::Help)]
+    help: Option<bool>,
 }
+
+const GLOBAL: &str = "Global options";
 
 // Docker's flags, for the program that runs on its own; a plugin has them taken off by `plugin::split`. No doc comment:
 // it would become the program's.
@@ -155,13 +163,6 @@ impl From<OwnDocker> for DockerFlags {
     }
 }
 
-/// Form of our own diagnostics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LogFormat {
-    Text,
-    Json,
-}
-
 const WHEN: &[(&str, &str, When)] = &[
     ("auto", "On a terminal", When::Auto),
     ("always", "In any case", When::Always),
@@ -183,20 +184,37 @@ where
     })
 }
 
+/// A number of what there has to be some of.
+fn at_least_one<T: TryFrom<u64>>(text: &str) -> Result<T, &'static str> {
+    let number: u64 = text.parse().ok().filter(|number| *number > 0).ok_or("expected a whole number, at least 1")?;
+    number.try_into().map_err(|_| "that is too many")
+}
+
+/// A name that selects. An empty one is an unset variable in a script, most likely.
+fn name(text: &str) -> Result<String, String> {
+    if text.is_empty() { Err("a name cannot be empty".to_owned()) } else { Ok(text.to_owned()) }
+}
+
 impl Common {
-    /// What is configured. The flags of a verb that have a key are laid over the rest; what was passed over is told.
+    /// What is configured, or all that is wrong with it, a line each. The flags of a verb that have a key are laid over the
+    /// rest; what was passed over is told.
     fn config(&self, flags: impl FnOnce(&mut Layers)) -> Result<Config, String> {
         let mut layers = Layers::read(&self.surroundings, self.config_file.as_deref());
         if let Some(state) = &self.state {
             layers.flag("state.path", "--state", |config| config.state = Some(state.clone()));
         }
         flags(&mut layers);
-        let refuse = |text: String| text.lines().map(explain::escaped).collect::<Vec<_>>().join("\nerror: ");
-        let (config, warnings) = layers.settle().map_err(refuse)?;
+        let safe = |text: String| text.lines().map(explain::escaped).collect::<Vec<_>>().join("\n");
+        let (config, warnings) = layers.settle().map_err(safe)?;
         for warning in warnings {
             tracing::warn!("{}", explain::escaped(&warning));
         }
         Ok(config)
+    }
+
+    /// Whether what takes long shall not be told of on the terminal.
+    fn hides_status(&self) -> bool {
+        self.quiet || self.log_format == LogFormat::Json
     }
 
     /// What the flag says, or else the environment (<https://no-color.org>, <https://bixense.com/clicolors>).
@@ -237,15 +255,25 @@ pub fn main() -> ExitCode {
     if called.rest.first().is_some_and(|word| word == generate::WORD) {
         return generate::run(&called.rest[1..]);
     }
-    let as_plugin = called.as_plugin;
+    let (as_plugin, format) = (called.as_plugin, log_format(&called.rest));
     match read(command, called) {
         Ok((docker, mut cli)) => {
             let folder = endpoint::config_dir(&docker.endpoint, &Environment::of_process());
             cli.common.surroundings = Surroundings { folder: Some(folder), variables: std::env::vars_os().collect() };
             run(docker, as_plugin, cli)
         }
-        Err(error) => refuse(&error),
+        Err(error) => refuse_in(&error, format),
     }
+}
+
+/// The form of diagnostics that is asked for in words that cannot be read.
+fn log_format(words: &[OsString]) -> LogFormat {
+    let word = |at: usize| words.get(at).map(|word| word.to_string_lossy());
+    let is_json = |at| match word(at) {
+        Some(flag) if flag == "--log-format" => word(at + 1).is_some_and(|value| value == "json"),
+        flag => flag.is_some_and(|flag| flag == "--log-format=json"),
+    };
+    if (0..words.len()).any(is_json) { LogFormat::Json } else { LogFormat::Text }
 }
 
 /// The clap tree as help, completion and parsing see it.
@@ -295,6 +323,20 @@ fn put_before(mut error: clap::Error) -> clap::Error {
     error
 }
 
+/// As [`refuse`], in the form of all diagnostics: what it is, and the tip that goes with it.
+fn refuse_in(error: &clap::Error, format: LogFormat) -> ExitCode {
+    if format == LogFormat::Text || !error.use_stderr() {
+        return refuse(error);
+    }
+    let text = error.to_string();
+    let mut parts = text.trim_end().split("\n\n").map(str::trim);
+    let said = parts.next().unwrap_or_default();
+    let message = said.strip_prefix("error: ").unwrap_or(said).split_whitespace().collect::<Vec<_>>().join(" ");
+    let hint = parts.find_map(|part| part.strip_prefix("tip: "));
+    output::notice(format, said, Diagnostic { hint, ..Diagnostic::new(Level::Error, &message) });
+    Exit::Usage.into()
+}
+
 /// Help and version are answers, all else is a usage error; clap knows which stream and code is whose.
 fn refuse(error: &clap::Error) -> ExitCode {
     // Whoever closed the stream does not want to know.
@@ -315,7 +357,7 @@ fn say(answer: &str) -> ExitCode {
 fn run(docker: DockerFlags, as_plugin: bool, cli: Cli) -> ExitCode {
     match level(&docker, &cli.common) {
         Ok(level) => diagnose(level, cli.common.log_format),
-        Err(message) => return refuse(&usage(message)),
+        Err(message) => return misused(&message, cli.common.log_format),
     }
     match cli.verb {
         Verb::Watch(watch) => watch::run(&docker, as_plugin, *watch, &cli.common),
@@ -358,8 +400,20 @@ fn carry_out(
 #[error("cannot listen for signals")]
 struct Deaf(#[source] std::io::Error);
 
-fn usage(message: String) -> clap::Error {
-    clap::Error::raw(ErrorKind::ValueValidation, format!("{message}\n"))
+/// What cannot be meant, a line for each, in the form of all diagnostics.
+fn misused(message: &str, format: LogFormat) -> ExitCode {
+    match format {
+        LogFormat::Text => {
+            let text = message.replace('\n', "\nerror: ") + "\n";
+            refuse(&clap::Error::raw(ErrorKind::ValueValidation, text))
+        }
+        LogFormat::Json => {
+            for line in message.lines() {
+                output::notice(format, line, Diagnostic::new(Level::Error, line));
+            }
+            Exit::Usage.into()
+        }
+    }
 }
 
 /// What is worth a diagnostic: our own flags first, then docker's `-D` and `-l`.

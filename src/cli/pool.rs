@@ -2,7 +2,7 @@
 
 use super::explain::{self, Exit};
 use super::plugin::DockerFlags;
-use super::{Common, LogFormat, carry_out, one_of, refuse, usage};
+use super::{Common, LogFormat, at_least_one, carry_out, misused, one_of};
 use crate::config::Config;
 use crate::docker::Kind;
 use crate::engine;
@@ -18,18 +18,20 @@ use std::process::ExitCode;
 #[command(after_long_help = EXAMPLES)]
 pub struct Pool {
     /// Open so many clients [default: the configured number, 2]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = POOL)]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<u16>, allow_negative_numbers = true, help_heading = POOL)]
     size: Option<u16>,
 
     /// Put a load of so many requests through the pool
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "check", help_heading = POOL)]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<u64>, allow_negative_numbers = true, conflicts_with = "check", help_heading = POOL)]
     requests: Option<u64>,
 
     /// So many of them at one time [default: 8]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), requires = "requests", help_heading = POOL)]
+    #[arg(long, value_name = "N", value_parser = at_least_one::<u16>, allow_negative_numbers = true, requires = "requests", help_heading = POOL)]
     concurrency: Option<u16>,
 
     /// Say nothing when it is healthy; else one line, and exit with 4
+    ///
+    /// With `--format json` the report is written as well.
     #[arg(long, help_heading = POOL)]
     check: bool,
 
@@ -79,7 +81,7 @@ impl Pool {
             is_check: self.check,
             is_json: self.format == Form::Json,
             color: common.color(),
-            quiet: common.quiet,
+            quiet: common.hides_status(),
         }
     }
 }
@@ -88,7 +90,7 @@ impl Pool {
 pub(super) fn run(docker: &DockerFlags, as_plugin: bool, pool: Pool, common: &Common) -> ExitCode {
     let config = match common.config(|_| {}) {
         Ok(config) => config,
-        Err(message) => return refuse(&usage(message)),
+        Err(message) => return misused(&message, common.log_format),
     };
     let options = pool.options(common, config);
     let is_check = options.is_check;

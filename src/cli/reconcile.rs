@@ -2,11 +2,10 @@
 
 use super::explain::{self, Exit};
 use super::plugin::DockerFlags;
-use super::{Common, endpoint, one_of, refuse, state, usage};
+use super::{Common, endpoint, misused, one_of, state};
 use crate::engine;
 use crate::engine::reconcile::Options;
-use crate::output::{Reconciled, ReportFormat};
-use std::io::Write;
+use crate::output::{self, Diagnostic, Level, Reconciled, ReportFormat};
 use std::process::ExitCode;
 
 /// Bring the inventory of containers, volumes, mounts and positions in line with the engine
@@ -17,23 +16,26 @@ use std::process::ExitCode;
 #[command(after_long_help = EXAMPLES)]
 pub struct Reconcile {
     /// Tell what differs, write nothing
-    #[arg(long)]
+    #[arg(long, help_heading = INVENTORY)]
     dry_run: bool,
 
     /// As `--dry-run`; exit code 4 when anything differs
     ///
     /// The table is then shown only when it does.
-    #[arg(long)]
+    #[arg(long, help_heading = INVENTORY)]
     check: bool,
 
     /// Tell each change
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     details: bool,
 
     /// Form of the report
-    #[arg(long, value_name = "FORMAT", value_parser = one_of(FORMATS), default_value = "table")]
+    #[arg(long, value_name = "FORMAT", value_parser = one_of(FORMATS), default_value = "table", help_heading = OUTPUT)]
     format: ReportFormat,
 }
+
+const INVENTORY: &str = "Inventory";
+const OUTPUT: &str = "Output";
 
 const FORMATS: &[(&str, &str, ReportFormat)] =
     &[("table", "For people", ReportFormat::Table), ("json", "One object", ReportFormat::Json)];
@@ -53,14 +55,14 @@ Examples:
 pub(super) fn run(docker: &DockerFlags, reconcile: &Reconcile, common: &Common) -> ExitCode {
     let config = match common.config(|_| {}) {
         Ok(config) => config,
-        Err(message) => return refuse(&usage(message)),
+        Err(message) => return misused(&message, common.log_format),
     };
     let state = match state(&config) {
         Ok(state) => state,
-        Err(message) => return refuse(&usage(message)),
+        Err(message) => return misused(&message, common.log_format),
     };
     let is_dry_run = reconcile.dry_run || reconcile.check;
-    let options = Options { state, dry_run: is_dry_run, docker: config.docker, quiet: common.quiet };
+    let options = Options { state, dry_run: is_dry_run, docker: config.docker, quiet: common.hides_status() };
     let reconciled = endpoint(docker).and_then(|endpoint| engine::reconcile::reconcile(endpoint, &options));
     match reconciled {
         Ok(reconciled) => report(&reconciled, reconcile, common),
@@ -73,8 +75,8 @@ fn report(reconciled: &Reconciled, asked: &Reconcile, common: &Common) -> ExitCo
     let is_silent = asked.check && !is_unmet && asked.format == ReportFormat::Table;
     let lost = engine::lost(&reconciled.plan.lost()).filter(|_| !common.quiet && !reconciled.is_dry_run);
     if let Some(lost) = lost {
-        // With stderr gone there is nobody to tell.
-        let _ = writeln!(std::io::stderr(), "{}", explain::escaped(&lost));
+        let lost = explain::escaped(&lost);
+        output::notice(common.log_format, &lost, Diagnostic::new(Level::Warn, &lost));
     }
     let written = if is_silent { Ok(()) } else { reconciled.write(asked.format, asked.details) };
     match written {

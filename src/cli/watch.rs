@@ -2,7 +2,7 @@
 
 use super::explain::Exit;
 use super::plugin::DockerFlags;
-use super::{Common, carry_out, one_of, refuse, state, usage, when};
+use super::{Common, carry_out, misused, name, one_of, state, when};
 use crate::batch::Stream;
 use crate::config::value::{self, PLACES, SIZES};
 use crate::config::{self, Config, Layers, Source};
@@ -37,11 +37,11 @@ pub struct Watch {
     filter: Vec<Filter>,
 
     /// Only containers of this Compose project
-    #[arg(short, long, value_name = "PROJECT", help_heading = SELECTION)]
+    #[arg(short, long, value_name = "PROJECT", value_parser = name, help_heading = SELECTION)]
     project: Vec<String>,
 
     /// Only instances of this Compose service
-    #[arg(long, value_name = "SERVICE", help_heading = SELECTION)]
+    #[arg(long, value_name = "SERVICE", value_parser = name, help_heading = SELECTION)]
     service: Vec<String>,
 
     /// Leave out containers whose name matches
@@ -151,7 +151,7 @@ pub struct Watch {
     /// Serve Prometheus metrics and health at this address
     ///
     /// `/metrics`, `/api/v1/health` and `/api/v1/health/events`, such as `--listen 127.0.0.1:9323`. An IPv6 address stands
-    /// in brackets; port 0 is any that is free, and told.
+    /// in brackets; port 0 is any that is free, and told with `-q` as well.
     #[arg(long, value_name = "ADDR:PORT", value_parser = place, help_heading = OUTPUT, hide_short_help = true)]
     listen: Option<String>,
 }
@@ -221,6 +221,7 @@ impl Watch {
         {
             return Err(format!("nothing lies between: --since is {since}, --until is {until}"));
         }
+        self.check_format()?;
         let config = common.config(|layers| self.lay(layers))?;
         let interval = self.interval(&config.watch)?;
         Ok(Options {
@@ -248,6 +249,21 @@ impl Watch {
                 filters: self.filter,
             },
         })
+    }
+
+    /// A flag for a form of lines that is not written is a slip.
+    fn check_format(&self) -> Result<(), String> {
+        let is_json = self.format == Format::Json;
+        if let Some(flag) = [("--metadata", self.metadata), ("--lifecycle", self.lifecycle)]
+            .into_iter()
+            .find_map(|(flag, is_given)| (is_given && !is_json).then_some(flag))
+        {
+            return Err(format!("{flag} says nothing without --format json"));
+        }
+        if self.timestamps && is_json {
+            return Err("--timestamps says nothing with --format json, whose records have a time".to_owned());
+        }
+        Ok(())
     }
 
     /// The flags that have a key.
@@ -320,6 +336,7 @@ impl Watch {
             exclude: self.exclude.clone(),
             file: self.output.clone().filter(|path| path.as_os_str() != "-"),
             quiet: common.quiet,
+            log_format: common.log_format,
         }
     }
 }
@@ -353,7 +370,7 @@ pub(super) fn run(docker: &DockerFlags, as_plugin: bool, watch: Watch, common: &
         Ok(options) => carry_out(docker, as_plugin, common, |endpoint, stop| {
             engine::watch::watch(endpoint, options, stop).map(|()| Exit::Done.into())
         }),
-        Err(message) => refuse(&usage(message)),
+        Err(message) => misused(&message, common.log_format),
     }
 }
 
@@ -432,7 +449,7 @@ mod tests {
     fn every_flag_reaches_its_option() {
         let asked = options(
             "web-* db -f status=running -f label=a=b -p shop -p blog --service web -E x -E y -a --since 100.5 --until 200 \
-             --no-follow --stream stderr -i a -i b -e c --source file --max-line-size 64KiB --dry-run --format json -t \
+             --no-follow --stream stderr -i a -i b -e c --source file --max-line-size 64KiB --dry-run --format json \
              --metadata --lifecycle --ansi strip -o out.log --color always -q",
         );
         let Selector { names, exclude, projects, services, filters } = asked.selector;
@@ -443,7 +460,8 @@ mod tests {
         assert_eq!((asked.source, asked.max_line_size), (Source::File, 65_536));
         let output = asked.output;
         assert_eq!((output.format, output.ansi, output.stream), (Format::Json, Ansi::Strip, Some(Stream::Stderr)));
-        assert_eq!((output.timestamps, output.metadata, output.lifecycle, output.quiet), (true, true, true, true));
+        assert_eq!((output.timestamps, output.metadata, output.lifecycle, output.quiet), (false, true, true, true));
+        assert!(options("-t --format raw").output.timestamps);
         assert_eq!((output.color, output.file), (When::Always, Some("out.log".into())));
         let patterns = |regexes: &[Regex]| regexes.iter().map(Regex::to_string).collect::<Vec<_>>().join(" ");
         assert_eq!((patterns(&output.include), patterns(&output.exclude)), ("a b".into(), "c".into()));
@@ -554,6 +572,11 @@ mod tests {
                 "--since 100 --until 50",
                 "nothing lies between: --since is 1970-01-01T00:01:40.000000000Z, --until is 1970-01-01T00:00:50.000000000Z",
             ),
+            ("--metadata", "--metadata says nothing without --format json"),
+            ("--lifecycle --format raw", "--lifecycle says nothing without --format json"),
+            ("-t --format json", "--timestamps says nothing with --format json, whose records have a time"),
+            ("--project=", "error: invalid value '' for '--project <PROJECT>': a name cannot be empty"),
+            ("--service=", "error: invalid value '' for '--service <SERVICE>': a name cannot be empty"),
             ("-q -v", "error: the argument '--quiet' cannot be used with '--verbose...'"),
             (
                 "--listen 9323",

@@ -157,8 +157,10 @@ impl<'a> Walk<'a> {
             Event::Scalar(text, style, ..) if is_nothing(&text, style) => Ok(()),
             event => {
                 let expected = format!("{group} is no value but has keys of its own: {}", list(keys::members(group)));
+                // What is no YAML from here on says nothing of what was meant here.
+                self.skip((event, line))?;
                 self.faults.push(fault(line, expected));
-                self.skip((event, line))
+                Ok(())
             }
         }
     }
@@ -173,8 +175,9 @@ impl<'a> Walk<'a> {
             event => {
                 let what = if matches!(event, Event::SequenceStart(..)) { "a list" } else { "a group of keys" };
                 let text = format!("{} is {what}: expected {}", key.path, key.allowed());
+                self.skip((event, line))?;
                 self.faults.push(fault(line, text));
-                self.skip((event, line))
+                Ok(())
             }
         }
     }
@@ -319,6 +322,10 @@ mod tests {
         check("watch: &w\n  source: poll\nevents: *w\n", &format!("1: {no_meaning}"));
         check("events:\n  queue_size: !!int 5\n", &format!("2: {no_meaning}"));
         check("? [a, b]\n: c\n", "1: a key is a single word");
+        for text in ["watch: [\n", "watch:\n  source: [a\n"] {
+            let told = told(text.as_bytes());
+            assert!(told.contains(": this is no YAML: ") && told.lines().count() == 1, "{told}");
+        }
         assert!(
             told(b"watch:\n\tsource: poll\n").starts_with("2: this is no YAML: "),
             "{}",

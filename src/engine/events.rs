@@ -4,14 +4,14 @@
 //! nobody reads our output, the stream is closed until they are written, and then asked for again from there: what the
 //! engine still remembers comes then, and where that is not all it is said.
 
-use super::Error;
 use super::feed::News;
 use super::inbox::Inbox;
 use super::subscription::{self, Continuity, Happening, Subscription, Wanted};
+use super::{Error, awaited};
 use crate::config;
 use crate::docker::{Docker, Endpoint, Event};
 use crate::metrics;
-use crate::output::{self, Events, Format, Happened};
+use crate::output::{self, Events, Format, Happened, LogFormat, Meter};
 use crate::selector::Filters;
 use crate::time::Timestamp;
 use std::io;
@@ -44,6 +44,8 @@ pub struct Options {
     pub format: Format,
     /// No notices.
     pub quiet: bool,
+    /// The form of notices.
+    pub log_format: LogFormat,
     /// How the engine is spoken to.
     pub docker: config::Docker,
     /// How the stream is kept.
@@ -133,9 +135,15 @@ struct Watcher {
 
 impl Watcher {
     async fn begin(endpoint: Endpoint, options: Options) -> Result<Watcher, Error> {
-        let docker = Docker::connect_with(endpoint, &options.docker, metrics::Pool::default()).await?;
-        // There are proxies that let nobody ask this; then our own clock has to do.
-        let engine = docker.info().await.inspect_err(|error| tracing::debug!(%error, "no clock")).unwrap_or_default();
+        let address = endpoint.to_string();
+        let greeting = async {
+            let docker = Docker::connect_with(endpoint, &options.docker, metrics::Pool::default()).await?;
+            // There are proxies that let nobody ask this; then our own clock has to do.
+            let engine = docker.info().await.inspect_err(|error| tracing::debug!(%error, "no clock"));
+            Ok::<_, Error>((docker, engine.unwrap_or_default()))
+        };
+        let is_shown = !options.quiet && options.log_format == LogFormat::Text;
+        let (docker, engine) = awaited(greeting, &address, &Meter::new(is_shown)).await?;
         let Options { filters, since, until, config, metrics, .. } = options.clone();
         let mut inbox = Inbox::new(config.queue_size, false);
         if let (Some(since), Some(now), false) = (since, engine.time, engine.is_podman)
@@ -146,7 +154,7 @@ impl Watcher {
         let wanted = Wanted { filters, since, until };
         let subscription = Subscription::open(docker, wanted, engine.time, &config, metrics).await?;
         let (written, news) = channel(HANDED_ON);
-        let printer = Events::open(options.format, options.quiet)?;
+        let printer = Events::open(options.format, options.quiet, options.log_format)?;
         let done = Writer { printer, news, wanted: options.count, came: 0, is_away: false }.start()?;
         Ok(Watcher { subscription, inbox, options, is_over: false, is_paused: false, written, done, outcome: None })
     }

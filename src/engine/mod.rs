@@ -35,6 +35,7 @@ mod tails;
 pub mod watch;
 
 use crate::docker::{self, Docker, Endpoint};
+use crate::output::Meter;
 use crate::time::Timestamp;
 use crate::{output, serve, state};
 use std::io;
@@ -83,11 +84,16 @@ pub enum Error {
     /// The operating system refused what the program itself needs: a thread, a descriptor.
     #[error("cannot start")]
     Start(#[from] io::Error),
+    /// The lines of a watch, which are still in the engine's logs.
+    #[error(transparent)]
+    Lines(output::Error),
     /// Nothing has this name or ID, and nothing was to be waited for.
     #[error("no such container: {}", names.join(", "))]
     NoSuchContainer {
         /// As they were given.
         names: Vec<String>,
+        /// Who follows would wait for it.
+        is_read_once: bool,
     },
     /// `--source file`, and no file of any container can be read.
     #[error("no log file can be read in {folder}")]
@@ -115,6 +121,21 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub(crate) async fn drained(stop: &CancellationToken) {
     stop.cancelled().await;
     tokio::time::sleep(DRAIN).await;
+}
+
+/// As long as an answer may take before it is said whose is waited for.
+const SOON: Duration = Duration::from_secs(2);
+
+/// An answer of the engine, which may be long in coming: then the terminal shows what is waited for.
+async fn awaited<T>(answer: impl Future<Output = T>, endpoint: &str, meter: &Meter) -> T {
+    tokio::pin!(answer);
+    match tokio::time::timeout(SOON, &mut answer).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            meter.say(format!("waiting for the engine at {}", output::safe(endpoint)));
+            answer.await
+        }
+    }
 }
 
 /// A sentence about containers whose last lines nobody can read any more, by their names.

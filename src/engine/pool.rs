@@ -31,7 +31,7 @@ pub struct Options {
     pub docker: config::Docker,
     /// What to put through it.
     pub load: Option<Load>,
-    /// Write no report.
+    /// Write no table.
     pub is_check: bool,
     /// The report as an object.
     pub is_json: bool,
@@ -133,7 +133,8 @@ fn unreachable(docker: &Docker, options: &Options, error: docker::Error) -> Resu
 }
 
 fn write(report: &PoolReport, options: &Options) -> Result<(), Error> {
-    if options.is_check { Ok(()) } else { Ok(tell(report, options.is_json, options.color)?) }
+    let is_silent = options.is_check && !options.is_json;
+    if is_silent { Ok(()) } else { Ok(tell(report, options.is_json, options.color)?) }
 }
 
 fn report(docker: &Docker, snapshot: &Snapshot, error: Option<String>) -> PoolReport {

@@ -3,9 +3,9 @@
 //! In: an engine and a state file. Out: what was, or would be, changed. The engine is asked a handful of questions however
 //! many containers there are; the state compares and applies in one transaction.
 
-use super::Error;
 use super::observe::Observer;
 use super::route::Routes;
+use super::{Error, awaited};
 use crate::config::{self, Source};
 use crate::docker::{Docker, Endpoint};
 use crate::inventory::LISTINGS_LAG;
@@ -19,6 +19,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
+
+/// The first that the terminal shows.
+const ASKING: &str = "asking the engine";
 
 /// What to do.
 #[derive(Clone, Debug)]
@@ -41,8 +44,11 @@ pub fn reconcile(endpoint: Endpoint, options: &Options) -> Result<Reconciled, Er
 async fn run(endpoint: Endpoint, options: &Options) -> Result<Reconciled, Error> {
     let (started, begun) = (Timestamp::now(), Instant::now());
     let meter = Meter::new(!options.quiet);
-    meter.say("asking the engine");
-    let docker = Docker::connect_with(endpoint, &options.docker, metrics::Pool::default()).await?;
+    meter.say(ASKING);
+    let address = endpoint.to_string();
+    let greeting = Docker::connect_with(endpoint, &options.docker, metrics::Pool::default());
+    let docker = awaited(greeting, &address, &meter).await?;
+    meter.say(ASKING);
     // A state that cannot be used is told before anything is asked that takes time.
     let store = if options.dry_run { Store::look(&options.state)? } else { Some(Store::open(&options.state)?) };
     let mut is_patient = true;

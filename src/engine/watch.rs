@@ -13,13 +13,13 @@ use super::questions::{Answer, Questions};
 use super::resume::{self, Last, Positions, Resume};
 use super::route::Routes;
 use super::tails::Tails;
-use super::{Error, dry_run};
+use super::{Error, awaited, dry_run};
 use crate::batch::Lifecycle;
 use crate::config::{self, Source};
 use crate::container::Container;
 use crate::docker::{Docker, Endpoint};
 use crate::metrics::{Logs, Metrics};
-use crate::output::{self, Printer, Settings};
+use crate::output::{self, Meter, Printer, Settings};
 use crate::queue::Queue;
 use crate::selector::Selector;
 use crate::serve::Server;
@@ -118,8 +118,13 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
         None => None,
     };
     let metrics = Metrics::new().map_err(io::Error::other)?;
-    let docker = Docker::connect_with(endpoint, &options.docker, metrics.pool.clone()).await?;
-    let engine = docker.info().await?;
+    let address = endpoint.to_string();
+    let greeting = async {
+        let docker = Docker::connect_with(endpoint, &options.docker, metrics.pool.clone()).await?;
+        let engine = docker.info().await?;
+        Ok::<_, Error>((docker, engine))
+    };
+    let (docker, engine) = awaited(greeting, &address, &Meter::new(options.output.wants_status())).await?;
     let routes = Arc::new(Routes::new(&docker, &engine, options.source));
     if let (Source::File, Some(error)) = (options.source, routes.refusal()) {
         let source = io::Error::new(error.kind(), error.to_string());
@@ -156,7 +161,7 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
         selector.settle(containers.iter());
         let names: Vec<String> = selector.unmatched(containers.iter()).into_iter().map(str::to_owned).collect();
         if !names.is_empty() && (!options.follow || options.dry_run) {
-            return Err(Error::NoSuchContainer { names });
+            return Err(Error::NoSuchContainer { names, is_read_once: !options.dry_run });
         }
         if let Some(last) = &mut last {
             notices.extend(last.forget_gone(containers)?);
@@ -174,11 +179,18 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
         return Ok(None);
     }
     let printer = open(options.output.clone()).await?;
-    let (deliver, positions) = outlet(printer, last, metrics.logs.clone(), &mut notices)?;
+    let (mut deliver, positions) = outlet(printer, last, metrics.logs.clone(), &mut notices)?;
+    if let Some(server) = &server {
+        let serving = format!("serving metrics and health at http://{}", server.address());
+        // Which port was free nobody else can tell.
+        match server.has_chosen_port() {
+            true => deliver.printer.announce(&serving)?,
+            false => notices.push(serving),
+        }
+    }
     let mut watch = Watch::start(docker, routes, options, metrics, deliver, positions)?;
     watch.inventory = keeping.map(Inventory::start);
     if let Some(server) = server {
-        notices.push(format!("serving metrics and health at http://{}", server.address()));
         watch.listener.serve(server, &watch.metrics);
     }
     notices.into_iter().for_each(|notice| watch.tails.tell(notice));
@@ -573,6 +585,7 @@ async fn reached(until: Option<Timestamp>) {
 fn ended(done: Result<Result<(), Error>, oneshot::error::RecvError>) -> Result<(), Error> {
     match done {
         Ok(Err(Error::Output(output::Error::Closed))) => Ok(()),
+        Ok(Err(Error::Output(error))) => Err(Error::Lines(error)),
         Ok(result) => result,
         Err(_) => Err(Error::Start(io::Error::other("the output thread is gone"))),
     }

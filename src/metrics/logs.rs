@@ -113,8 +113,11 @@ impl Logs {
 impl fmt::Display for Logs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let by_route = Route::ALL.iter().zip(&self.lines).filter(|(_, lines)| lines.get() > 0);
-        let lines: Vec<String> =
-            by_route.map(|(route, lines)| format!("{} lines by {}", lines.get(), route.name())).collect();
+        let words = |(route, lines): (&Route, &IntCounter)| {
+            let s = if lines.get() == 1 { "" } else { "s" };
+            format!("{} line{s} by {}", lines.get(), route.name())
+        };
+        let lines: Vec<String> = by_route.map(words).collect();
         f.write_str(if lines.is_empty() { "no lines" } else { "" })?;
         f.write_str(&lines.join(", "))?;
         let gaps: u64 = self.gaps.iter().map(IntCounter::get).sum();
@@ -152,7 +155,7 @@ mod tests {
         let gap = |reason, lost_bytes| (0, Gap { reason, lost_bytes, after: None });
         batch.gaps = vec![gap(Reason::Corrupt, Some(7)), gap(Reason::RotatedAway, None)];
         logs.clone().add(&batch);
-        let told = "1 lines by file, 2 lines by poll; 2 gaps (1 rotated_away, 1 corrupt), 7 bytes known to be lost";
+        let told = "1 line by file, 2 lines by poll; 2 gaps (1 rotated_away, 1 corrupt), 7 bytes known to be lost";
         assert_eq!(logs.to_string(), told);
         logs.monitor([3, 0, 0, 1]);
         logs.lag(42);

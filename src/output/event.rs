@@ -6,12 +6,12 @@
 //! Labels, image names and the command lines of `exec` are whatever somebody wrote into them: a terminal is shown their
 //! control characters, anything else gets the bytes.
 
+use super::diagnostic::{self, Diagnostic, Level, LogFormat};
 use super::sink::Sink;
 use super::terminal;
 use super::{Error, Format};
 use crate::json;
 use jiff::tz::TimeZone;
-use std::io::Write;
 
 /// What is printed of an event, in docker's words.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +39,7 @@ pub struct Events {
     sink: Sink,
     is_json: bool,
     is_quiet: bool,
+    log_format: LogFormat,
     zone: TimeZone,
     out: Vec<u8>,
 }
@@ -48,9 +49,16 @@ const GATHER: usize = 64 * 1024;
 
 impl Events {
     /// To stdout. With [`Format::Json`] as objects, else as text.
-    pub fn open(format: Format, is_quiet: bool) -> Result<Self, Error> {
+    pub fn open(format: Format, is_quiet: bool, log_format: LogFormat) -> Result<Self, Error> {
         let sink = Sink::stdout()?;
-        Ok(Events { sink, is_json: format == Format::Json, is_quiet, zone: TimeZone::system(), out: Vec::new() })
+        Ok(Events {
+            sink,
+            is_json: format == Format::Json,
+            is_quiet,
+            log_format,
+            zone: TimeZone::system(),
+            out: Vec::new(),
+        })
     }
 
     /// Writes an event, or gathers it.
@@ -72,14 +80,18 @@ impl Events {
 
     /// Says something on stderr, behind the events that came before it.
     pub fn notice(&mut self, text: &str) -> Result<(), Error> {
-        if self.is_quiet { Ok(()) } else { self.warn(text) }
+        if self.is_quiet { Ok(()) } else { self.say(Level::Info, text) }
     }
 
     /// The same, though no notices are wanted: a loss is never silent.
     pub fn warn(&mut self, text: &str) -> Result<(), Error> {
+        self.say(Level::Warn, text)
+    }
+
+    fn say(&mut self, level: Level, text: &str) -> Result<(), Error> {
         self.flush()?;
-        // Nobody may be listening there, which is no reason to stop.
-        let _ = writeln!(std::io::stderr(), "{}", terminal::safe(text));
+        let text = terminal::safe(text);
+        diagnostic::notice(self.log_format, &text, Diagnostic::new(level, &text));
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 
 use super::status::{self, PLAIN};
 use indicatif::{ProgressBar, ProgressStyle};
+use std::borrow::Cow;
 use std::io::IsTerminal;
 
 /// See the module. Clones are the same line; it goes with the last of them.
@@ -32,7 +33,7 @@ impl Meter {
     }
 
     /// Something begins of which nobody knows how long it takes.
-    pub fn say(&self, what: &'static str) {
+    pub fn say(&self, what: impl Into<Cow<'static, str>>) {
         if let Some(Line { bar, plain, .. }) = &self.line {
             bar.set_style(plain.clone());
             bar.set_message(what);

@@ -2,10 +2,11 @@
 //!
 //! [`Printer`] takes items in order and writes them: `text` and `json` are the forms, `stamp` the times in them, `color`
 //! and `terminal` what a terminal needs, `sink` where it all goes. [`Events`] does the same for events. `progress` and
-//! `meter` tell on stderr how far a long work is, on the line of `status`; `plan`, `pool` and `reconcile` are reports. Only
-//! this room writes to stdout.
+//! `meter` tell on stderr how far a long work is, on the line of `status`, and `diagnostic` says everything else there;
+//! `plan`, `pool` and `reconcile` are reports. Only this room writes to stdout.
 
 mod color;
+mod diagnostic;
 mod event;
 mod json;
 mod meter;
@@ -20,6 +21,7 @@ mod status;
 mod terminal;
 mod text;
 
+pub use diagnostic::{Diagnostic, Level, LogFormat, notice};
 pub use event::{Events, Happened};
 pub use meter::Meter;
 pub use plan::{Planned, plan};
@@ -80,6 +82,15 @@ pub struct Settings {
     pub file: Option<PathBuf>,
     /// No notices and no status line.
     pub quiet: bool,
+    /// The form of notices. Only text has room for a status line.
+    pub log_format: LogFormat,
+}
+
+impl Settings {
+    /// Whether what takes long is told of on the terminal.
+    pub fn wants_status(&self) -> bool {
+        !self.quiet && self.log_format == LogFormat::Text
+    }
 }
 
 /// The form of a record.

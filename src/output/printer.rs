@@ -3,6 +3,7 @@
 //! Called by the engine's deliver thread for each item, and for a flush when none waits. Gathers what it writes, so that
 //! a flood leaves in large writes and a single line leaves at once.
 
+use super::diagnostic::{self, Diagnostic, Level};
 use super::json::{self, Template};
 use super::progress::Progress;
 use super::sink::Sink;
@@ -17,7 +18,7 @@ use owo_colors::OwoColorize;
 use regex::bytes::Regex;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,6 +46,8 @@ struct Known {
     container: Arc<Container>,
     prefix: Prefix,
     template: Option<Template>,
+    /// That it is followed was said, by this name.
+    is_told: bool,
 }
 
 impl Printer {
@@ -64,7 +67,7 @@ impl Printer {
                 When::Always => true,
                 When::Never => false,
             },
-            progress: Progress::new(!is_terminal && !settings.quiet),
+            progress: Progress::new(!is_terminal && settings.wants_status()),
             settings,
             sink,
             out: Vec::with_capacity(GATHER / 4),
@@ -79,14 +82,21 @@ impl Printer {
     pub fn take(&mut self, item: &Item) -> Result<(), Error> {
         match item {
             Item::Lines(batch) => return self.lines(batch),
-            Item::Meet(key, container) => self.meet(*key, container),
+            Item::Meet(key, container) => return self.meet(*key, container),
             Item::Place(..) => {}
             Item::Begin(key, route, _) => {
-                self.notice(&format!("{} {} ({})", self.sign('+'), self.name(*key), route.name()))?
+                if let Some(known) = self.known.get_mut(key) {
+                    known.is_told = true;
+                }
+                let (name, route) = (self.name(*key), route.name());
+                let line = format!("{} {name} ({route})", self.sign('+'));
+                self.notice(&line, about(&name, Level::Info, &format!("is followed by {route}")))?;
             }
             Item::End(key, code) => {
+                let name = self.name(*key);
                 let code = code.map_or_else(String::new, |code| format!(" (exit {code})"));
-                self.notice(&format!("{} {}{code}", self.sign('-'), self.name(*key)))?;
+                let line = format!("{} {name}{code}", self.sign('-'));
+                self.notice(&line, about(&name, Level::Info, &format!("has ended{code}")))?;
             }
             Item::Gone(key) | Item::Forget(key) => drop(self.known.remove(key)),
             Item::Lifecycle(key, happening) => {
@@ -96,9 +106,13 @@ impl Printer {
                 }
             }
             Item::Notice(Some(key), text) => {
-                self.notice(&format!("! {}: {}", self.name(*key), terminal::safe(text)))?
+                let (name, text) = (self.name(*key), terminal::safe(text));
+                self.notice(&format!("! {name}: {text}"), about(&name, Level::Warn, &text))?;
             }
-            Item::Notice(None, text) => self.notice(&terminal::safe(text))?,
+            Item::Notice(None, text) => {
+                let text = terminal::safe(text);
+                self.notice(&text, Diagnostic::new(Level::Info, &text))?;
+            }
         }
         Ok(())
     }
@@ -108,6 +122,11 @@ impl Printer {
         let written = self.sink.write(&self.out);
         self.out.clear();
         written
+    }
+
+    /// Says what nobody could know otherwise, though no notices are wanted.
+    pub fn announce(&mut self, text: &str) -> Result<(), Error> {
+        self.notice_always(text, Diagnostic::new(Level::Info, text))
     }
 
     /// The file that is written to and its path, if it is one that can be cut back and synced.
@@ -125,11 +144,13 @@ impl Printer {
         self.progress.rest_when_due();
     }
 
-    fn meet(&mut self, key: Key, container: &Arc<Container>) {
+    fn meet(&mut self, key: Key, container: &Arc<Container>) -> Result<(), Error> {
+        let before = self.known.get(&key).filter(|known| known.is_told).map(|known| Arc::clone(&known.container));
+        let is_told = before.is_some();
         let is_json = self.settings.format == Format::Json;
         let template = is_json.then(|| Template::new(container, self.settings.metadata));
         let prefix = self.prefix(container);
-        self.known.insert(key, Known { container: Arc::clone(container), prefix, template });
+        self.known.insert(key, Known { container: Arc::clone(container), prefix, template, is_told });
         let width = container.name.chars().count().min(WIDEST_NAME);
         if self.sink.is_terminal && width > self.width {
             self.width = width;
@@ -141,6 +162,14 @@ impl Printer {
                     known.prefix = prefix;
                 }
             }
+        }
+        match before.filter(|before| before.name != container.name) {
+            Some(before) => {
+                let (before, now) = (terminal::safe(&before.name), terminal::safe(&container.name));
+                let message = format!("is now called {now}");
+                self.notice(&format!("{before} {message}"), about(&before, Level::Info, &message))
+            }
+            None => Ok(()),
         }
     }
 
@@ -202,8 +231,8 @@ impl Printer {
         match &known.template {
             Some(template) => json::gap(gap, &message, template, Timestamp::now(), &mut self.out),
             None => {
-                let text = format!("! {}: {message}", terminal::safe(&known.container.name));
-                self.notice_always(&text)?;
+                let name = terminal::safe(&known.container.name);
+                self.notice_always(&format!("! {name}: {message}"), about(&name, Level::Warn, &message))?;
             }
         }
         Ok(())
@@ -222,18 +251,21 @@ impl Printer {
         if sign == '+' { sign.green().to_string() } else { sign.red().to_string() }
     }
 
-    fn notice(&mut self, text: &str) -> Result<(), Error> {
-        if self.settings.quiet { Ok(()) } else { self.notice_always(text) }
+    fn notice(&mut self, line: &str, said: Diagnostic<'_>) -> Result<(), Error> {
+        if self.settings.quiet { Ok(()) } else { self.notice_always(line, said) }
     }
 
     /// On stderr, behind the lines that came before it.
-    fn notice_always(&mut self, text: &str) -> Result<(), Error> {
+    fn notice_always(&mut self, line: &str, said: Diagnostic<'_>) -> Result<(), Error> {
         self.flush()?;
         self.progress.rest();
-        // Nobody may be listening there, which is no reason to stop.
-        let _ = writeln!(std::io::stderr(), "{text}");
+        diagnostic::notice(self.settings.log_format, line, said);
         Ok(())
     }
+}
+
+fn about<'a>(name: &'a str, level: Level, message: &'a str) -> Diagnostic<'a> {
+    Diagnostic { container_name: Some(name), ..Diagnostic::new(level, message) }
 }
 
 /// Which lines are shown.

@@ -7,7 +7,7 @@ use crate::inventory::{Changes, Field, Resource, Tally};
 use crate::plan::{Plan, Step};
 use crate::time::Timestamp;
 use comfy_table::{CellAlignment, Table, presets};
-use serde_json::{Value, json};
+use serde::Serialize;
 use std::time::Duration;
 
 /// What was compared, and what came of it.
@@ -23,6 +23,29 @@ pub struct Reconciled {
     pub took: Duration,
     /// What differed.
     pub plan: Plan,
+}
+
+/// The report for programs, in the order of the contract.
+#[derive(Serialize)]
+struct Object<'a> {
+    engine_id: &'a str,
+    r#type: &'static str,
+    dry_run: bool,
+    in_sync: bool,
+    started: String,
+    duration_seconds: f64,
+    changes: Counted,
+    details: Vec<Step>,
+    /// Names of containers whose last lines nobody can read any more.
+    lost: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Counted {
+    containers: Changes,
+    volumes: Changes,
+    mounts: Changes,
+    positions: Changes,
 }
 
 /// How a report is written.
@@ -44,7 +67,8 @@ impl Reconciled {
     pub fn write(&self, format: ReportFormat, details: bool) -> Result<(), Error> {
         let text = match format {
             ReportFormat::Table => self.table(details),
-            ReportFormat::Json => format!("{}\n", self.object(details)),
+            // Numbers and strings alone: there is nothing in it that JSON cannot hold.
+            ReportFormat::Json => serde_json::to_string(&self.object(details)).unwrap_or_default() + "\n",
         };
         match Sink::stdout()?.write(text.as_bytes()) {
             Err(Error::Closed) => Ok(()),
@@ -52,26 +76,19 @@ impl Reconciled {
         }
     }
 
-    fn object(&self, details: bool) -> Value {
-        let mut changes = serde_json::Map::new();
-        let Tally(tally) = self.plan.tally();
-        for (resource, counts) in Resource::ALL.into_iter().zip(tally) {
-            let Changes { created, updated, removed, unchanged } = counts;
-            let counts = json!({"created": created, "updated": updated, "removed": removed, "unchanged": unchanged});
-            changes.insert(format!("{}s", resource.name()), counts);
+    fn object(&self, details: bool) -> Object<'_> {
+        let Tally([containers, volumes, mounts, positions]) = self.plan.tally();
+        Object {
+            engine_id: &self.engine_id,
+            r#type: "full",
+            dry_run: self.is_dry_run,
+            in_sync: self.is_in_sync(),
+            started: self.started.to_string(),
+            duration_seconds: self.took.as_secs_f64(),
+            changes: Counted { containers, volumes, mounts, positions },
+            details: if details { self.plan.steps() } else { Vec::new() },
+            lost: self.plan.lost(),
         }
-        let steps = if details { self.plan.steps() } else { Vec::new() };
-        json!({
-            "engine_id": self.engine_id,
-            "type": "full",
-            "dry_run": self.is_dry_run,
-            "in_sync": self.is_in_sync(),
-            "started": self.started.to_string(),
-            "duration_seconds": self.took.as_secs_f64(),
-            "changes": changes,
-            "details": steps.iter().map(step_object).collect::<Vec<_>>(),
-            "lost": self.plan.lost(),
-        })
     }
 
     fn table(&self, details: bool) -> String {
@@ -130,20 +147,6 @@ fn step_table(steps: &[Step]) -> Table {
     table
 }
 
-fn step_object(step: &Step) -> Value {
-    let fields = step.fields.iter().map(|field| {
-        let Field { name, before, after } = field;
-        json!({"name": name, "before": before, "after": after})
-    });
-    json!({
-        "resource": step.resource.name(),
-        "id": step.id,
-        "name": step.name,
-        "operation": step.operation.name(),
-        "fields": fields.collect::<Vec<_>>(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,35 +183,25 @@ mod tests {
     }
 
     #[test]
-    fn the_object_has_the_keys_of_the_contract() {
-        let counts = |created, updated, removed, unchanged| json!({"created": created, "updated": updated, "removed": removed, "unchanged": unchanged});
-        let expected = json!({
-            "engine_id": "ABCD",
-            "type": "full",
-            "dry_run": true,
-            "in_sync": false,
-            "started": "2026-11-20T23:00:53.037882171Z",
-            "duration_seconds": 0.031,
-            "changes": {
-                "containers": counts(1, 1, 0, 7),
-                "volumes": counts(0, 0, 1, 0),
-                "mounts": counts(1, 0, 0, 0),
-                "positions": counts(0, 0, 1, 0),
-            },
-            "details": [],
-            "lost": ["old"],
-        });
-        assert_eq!(reconciled().object(false), expected);
-        let details = &reconciled().object(true)["details"];
-        assert_eq!(details.as_array().unwrap().len(), 5);
-        let updated = json!({
-            "resource": "container",
-            "id": "ab".repeat(32),
-            "name": "db",
-            "operation": "updated",
-            "fields": [{"name": "state", "before": "running", "after": "exited"}],
-        });
-        assert_eq!(details[1], updated);
+    fn the_object_is_that_of_the_contract_in_its_order() {
+        let object = |details| serde_json::to_string(&reconciled().object(details)).unwrap();
+        let head = concat!(
+            r#"{"engine_id":"ABCD","type":"full","dry_run":true,"in_sync":false,"#,
+            r#""started":"2026-11-20T23:00:53.037882171Z","duration_seconds":0.031,"#,
+            r#""changes":{"containers":{"created":1,"updated":1,"removed":0,"unchanged":7},"#,
+            r#""volumes":{"created":0,"updated":0,"removed":1,"unchanged":0},"#,
+            r#""mounts":{"created":1,"updated":0,"removed":0,"unchanged":0},"#,
+            r#""positions":{"created":0,"updated":0,"removed":1,"unchanged":0}},"#,
+        );
+        assert_eq!(object(false), format!(r#"{head}"details":[],"lost":["old"]}}"#));
+        let told = object(true);
+        let updated = format!(
+            r#"{{"resource":"container","id":"{}","name":"db","operation":"updated","fields":[{{"name":"state","before":"running","after":"exited"}}]}}"#,
+            "ab".repeat(32)
+        );
+        assert!(told.starts_with(&format!(r#"{head}"details":[{{"resource":"container","#)), "{told}");
+        assert!(told.contains(&format!(",{updated},")), "{told}");
+        assert_eq!(told.matches(r#"{"resource":"#).count(), 5, "{told}");
     }
 
     #[test]

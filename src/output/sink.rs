@@ -2,7 +2,7 @@
 //!
 //! Unbuffered on purpose: the printer gathers, and what it hands over here has left the process when the call returns.
 
-use super::Error;
+use super::{Error, status};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::AsFd;
 use std::fs::File;
@@ -37,6 +37,11 @@ impl Sink {
     pub(super) fn regular_file(&self) -> Option<(&Path, &File)> {
         let is_regular = self.file.metadata().is_ok_and(|metadata| metadata.is_file());
         self.path.as_deref().filter(|_| is_regular).map(|path| (path, &self.file))
+    }
+
+    /// How wide it is, if it is a terminal.
+    pub(super) fn columns(&self) -> Option<usize> {
+        self.is_terminal.then(|| usize::from(status::columns(&self.file)))
     }
 
     /// Returns when the kernel has taken all of it.

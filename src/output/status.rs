@@ -4,6 +4,7 @@
 //! them a terminal's own `^C` would land on a line of its own, and what clears the status would clear that one.
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
+use rustix::fd::AsFd;
 use rustix::termios::tcgetwinsize;
 use std::io::{self, Write};
 
@@ -22,6 +23,11 @@ pub(super) fn bar() -> ProgressBar {
     }
 }
 
+/// How wide a terminal is.
+pub(super) fn columns(terminal: impl AsFd) -> u16 {
+    tcgetwinsize(terminal).map(|size| size.ws_col).ok().filter(|width| *width > 0).unwrap_or(80)
+}
+
 #[derive(Debug)]
 struct LastLine;
 
@@ -37,7 +43,7 @@ impl LastLine {
 
 impl TermLike for LastLine {
     fn width(&self) -> u16 {
-        tcgetwinsize(io::stderr()).map(|size| size.ws_col).ok().filter(|width| *width > 0).unwrap_or(80)
+        columns(io::stderr())
     }
 
     fn move_cursor_up(&self, n: usize) -> io::Result<()> {

@@ -63,7 +63,15 @@ pub enum Error {
         /// Of SQLite.
         source: Cause,
     },
-    /// It is no database, or a broken one. It was left as it is.
+    /// It does not begin as a database does. It was left as it is.
+    #[error("{} is no state file", path.display())]
+    NoState {
+        /// The file.
+        path: PathBuf,
+        /// Of SQLite.
+        source: Cause,
+    },
+    /// It is a broken database. It was left as it is.
     #[error("the state in {} is damaged", path.display())]
     Damaged {
         /// The state file.
@@ -177,7 +185,8 @@ impl Error {
             Some(ErrorCode::DiskFull) => Error::Full { path, source },
             Some(ErrorCode::SystemIoFailure) if no_room => Error::Full { path, source },
             Some(ErrorCode::SystemIoFailure) => Error::Disk { path, source },
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Error::Damaged { path, source },
+            Some(ErrorCode::DatabaseCorrupt) => Error::Damaged { path, source },
+            Some(ErrorCode::NotADatabase) => Error::NoState { path, source },
             Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => Error::Unopened { path, source },
             None if is_misread => Error::Damaged { path, source },
             _ => Error::Failed { path, source },
@@ -203,7 +212,7 @@ mod tests {
             (ffi::SQLITE_IOERR_FSYNC, "reading or writing the state in /s.db failed", false),
             (ffi::SQLITE_CORRUPT, "the state in /s.db is damaged", false),
             (ffi::SQLITE_CORRUPT_INDEX, "the state in /s.db is damaged", false),
-            (ffi::SQLITE_NOTADB, "the state in /s.db is damaged", false),
+            (ffi::SQLITE_NOTADB, "/s.db is no state file", false),
             (ffi::SQLITE_CANTOPEN, "cannot open the state in /s.db", false),
             (ffi::SQLITE_PERM, "cannot open the state in /s.db", false),
             (ffi::SQLITE_NOMEM, "cannot use the state in /s.db", false),

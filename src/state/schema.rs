@@ -331,13 +331,13 @@ mod tests {
     fn what_is_not_ours_to_write_to_is_refused_and_left_as_it_is() {
         type Harm = fn(&Path);
         let harms: [(&str, Harm); 9] = [
-            ("the state in FILE is damaged", |path| fs::write(path, "x\n").unwrap()),
-            ("the state in FILE is damaged", |path| fs::write(path, "not a database\n".repeat(1000)).unwrap()),
+            ("FILE is no state file", |path| fs::write(path, "x\n").unwrap()),
+            ("FILE is no state file", |path| fs::write(path, "not a database\n".repeat(1000)).unwrap()),
             ("the state in FILE is damaged", |path| {
                 let file = File::options().write(true).open(path).unwrap();
                 file.set_len(file.metadata().unwrap().len() - 4096).unwrap();
             }),
-            ("the state in FILE is damaged", |path| scribble(path, 0)),
+            ("FILE is no state file", |path| scribble(path, 0)),
             ("the state in FILE is damaged", |path| scribble(path, 100)),
             ("the state in FILE is damaged", |path| {
                 let length = fs::metadata(path).unwrap().len();

@@ -1,12 +1,19 @@
 //! The command line as a user and the docker CLI meet it: whole runs of the built program.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output};
 use tempfile::TempDir;
 
+use serde_json::Value;
+
+use crate::support::{Answer, Engine, Request, Script, Watch, keys, readme};
+
 const BINARY: &str = env!("CARGO_BIN_EXE_docker-logwatch");
+
+const WATCH: &str = "Follow the logs of every matching container, including those that start later";
 
 /// A command whose output depends on nothing around the test.
 fn quiet(program: &str) -> Command {
@@ -66,6 +73,8 @@ fn help_reads_as_it_was_last_approved() {
         ("logwatch watch -h", "plugin-watch-h.txt"),
         ("events -h", "events-h.txt"),
         ("events --help", "events-help.txt"),
+        ("pool --help", "pool-help.txt"),
+        ("reconcile --help", "reconcile-help.txt"),
     ] {
         let output = run(line);
         assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]), "{line}");
@@ -75,7 +84,7 @@ fn help_reads_as_it_was_last_approved() {
 
 #[test]
 fn short_help_fits_a_screen_and_long_help_ends_with_three_examples() {
-    for line in ["-h", "watch -h", "logwatch -h", "logwatch watch -h", "events -h"] {
+    for line in ["-h", "watch -h", "logwatch -h", "logwatch watch -h", "events -h", "pool -h", "reconcile -h"] {
         let help = String::from_utf8(run(line).stdout).unwrap();
         let widest = help.lines().map(|line| line.chars().count()).max().unwrap();
         assert!(help.lines().count() <= 48 && widest <= 100, "{line}: {} x {widest}", help.lines().count());
@@ -239,6 +248,72 @@ fn the_committed_completions_and_man_pages_are_those_generated_now() {
     );
 }
 
+/// The keys that a section of a man page explains: what is listed in it.
+fn explained(page: &str, section: &str) -> BTreeSet<String> {
+    let text = fs::read_to_string(here("man").join(page)).unwrap().replace("\\-", "-");
+    let (_, behind) = text.split_once(&format!("{section}\n")).unwrap_or_else(|| panic!("{page} has no {section}"));
+    let end = [".SH", ".SS"].iter().filter_map(|mark| behind.find(mark)).min().unwrap_or(behind.len());
+    let terms = behind[..end].split(".TP\n\\fB").skip(1).filter_map(|entry| entry.split_once("\\fR\n"));
+    terms.flat_map(|(terms, _)| terms.split(", ").map(str::to_owned)).collect()
+}
+
+/// Every key in it, at whatever depth.
+fn all_keys(value: &Value) -> BTreeSet<String> {
+    match value {
+        Value::Object(members) => {
+            members.iter().flat_map(|(key, value)| all_keys(value).into_iter().chain([key.clone()])).collect()
+        }
+        Value::Array(values) => values.iter().flat_map(all_keys).collect(),
+        _ => BTreeSet::new(),
+    }
+}
+
+#[test]
+fn the_manual_and_the_readme_explain_every_key_that_is_written_and_no_other() {
+    let engine = Engine::start();
+    let compose = ["--label", "com.docker.compose.project=shop", "--label", "com.docker.compose.service=web"];
+    let watch = Watch::ready(&engine, &["--metadata", "--lifecycle", "--max-line-size", "8"]);
+    let id = engine.run("web", &compose, &["--count", "3"]);
+    watch.wait_for_ends(1);
+    let mut records = watch.stop().records();
+    let log = engine.data().join(format!("containers/{id}/{id}-json.log"));
+    let text = fs::read_to_string(&log).unwrap();
+    fs::write(&log, text.replacen('\n', "\nno record\n", 1)).unwrap();
+    records.extend(Watch::start(&engine, &["--format", "json", "--no-follow", "web"]).finish().records());
+    records.extend(Watch::start(&engine, &["--format", "json", "--dry-run"]).finish().records());
+    let whole = Watch::start(&engine, &["--format", "json", "--no-follow", "-n", "1", "web"]).finish().lines();
+    assert_eq!(keys(&whole[0]), keys(readme("{\"type\":\"log\"")));
+    for kind in ["log", "gap", "lifecycle", "plan"] {
+        let of_kind = records.iter().filter(|record| record["type"] == kind).filter_map(Value::as_object);
+        let written: BTreeSet<String> = of_kind.flat_map(|record| record.keys().cloned()).collect();
+        let mut told = explained("docker-logwatch-watch.1", &format!(".SS {kind}"));
+        told.insert("type".into());
+        assert_eq!(told, written, "{kind}");
+        let words =
+            readme(&format!("| `{kind}` | ")).split('`').skip(3).step_by(2).filter(|word| !word.starts_with('-'));
+        let mut told: BTreeSet<String> = words.map(str::to_owned).collect();
+        told.insert("type".into());
+        assert_eq!(told, written, "{kind} in README.md");
+    }
+    let state = engine.home().join("state.db");
+    for (verb, words) in
+        [("pool", &["--requests", "10"][..]), ("reconcile", &["--details", "--state", state.to_str().unwrap()])]
+    {
+        let words = [words, &["--format", "json"]].concat();
+        let report = Watch::verb(&engine, verb, &words).finish().records().remove(0);
+        let page = format!("docker-logwatch-{verb}.1");
+        let written: BTreeSet<String> = report.as_object().unwrap().keys().cloned().collect();
+        let intro = fs::read_to_string(here("man").join(&page)).unwrap();
+        let (_, intro) = intro.split_once(".SH \"REPORT\"\n").unwrap();
+        let heading = format!(".SH \"REPORT\"\n{}", intro.lines().next().unwrap().replace("\\-", "-"));
+        assert_eq!(explained(&page, &heading), written, "{verb}");
+        let deeper = all_keys(&report);
+        let unnamed: Vec<_> =
+            deeper.iter().filter(|key| !written.contains(*key) && !intro.contains(&format!("`{key}`"))).collect();
+        assert_eq!(unnamed, Vec::<&String>::new(), "{verb}");
+    }
+}
+
 #[test]
 fn a_file_that_cannot_be_written_is_named_and_ends_with_1() {
     check(
@@ -256,15 +331,105 @@ fn a_file_that_cannot_be_written_is_named_and_ends_with_1() {
     );
 }
 
+/// What a shell offers for a line, by the committed script: candidates in the form of that shell, then how it goes on.
+fn offered(shell: &str, typed: &str, host: &str) -> String {
+    let (file, options, driver) = match shell {
+        "bash" => (
+            "docker-logwatch.bash",
+            &["--norc", "--noprofile"][..],
+            r#"
+            compopt() { echo "compopt $*"; }
+            source "$1"
+            # As readline cuts it.
+            COMP_LINE=$2 COMP_POINT=${#2} COMP_WORDS=($(sed 's/[=:]/ & /g' <<<"$2"))
+            [[ $2 == *' ' ]] && COMP_WORDS+=('')
+            COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+            _docker_logwatch
+            printf '%s\n' "${COMPREPLY[@]}""#,
+        ),
+        "zsh" => (
+            "_docker-logwatch",
+            &["-f"][..],
+            r#"
+            compdef() {}
+            compset() { IPREFIX=${PREFIX%%\=*}= PREFIX=${PREFIX#*=}; print -r -- "behind $IPREFIX" }
+            _describe() { print -rl -- "${(@P)3}" "${@[4]}" }
+            _files() { print -r -- files "$@" }
+            source "$1"
+            words=("${(@s: :)2}") CURRENT=${#words} PREFIX=${words[-1]}
+            _docker-logwatch"#,
+        ),
+        _ => ("docker-logwatch.fish", &["--no-config"][..], "source $argv[1]; complete -C $argv[2]"),
+    };
+    let programs = Path::new(BINARY).parent().unwrap().display();
+    let path = format!("{programs}:{}", std::env::var("PATH").unwrap());
+    let mut command = quiet(shell);
+    command.args(options).args(["-c", driver]);
+    // Where bash and zsh have the name of the script, fish has its first argument.
+    command.args(Some("driver").filter(|_| shell != "fish"));
+    command.arg(here("completions").join(file)).arg(typed).current_dir("/").env("PATH", path).env("DOCKER_HOST", host);
+    let output = command.output().unwrap_or_else(|error| panic!("{shell} must be installed for these tests: {error}"));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{shell}: {typed}");
+    let lines = String::from_utf8(output.stdout).unwrap();
+    lines.lines().filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" | ")
+}
+
 #[test]
-fn the_generated_bash_completion_is_sound() {
-    let file = here("completions/docker-logwatch.bash");
-    let script = format!(
-        "source {}; COMP_WORDS=(docker-logwatch watch --form); COMP_CWORD=2; _docker__logwatch docker-logwatch --form watch; echo ${{COMPREPLY[*]}}",
-        file.display()
-    );
-    let output = quiet("bash").args(["--norc", "-c", &script]).output().unwrap();
-    assert_eq!(told(&output), "exit 0\n--- stdout\n--format\n--- stderr\n");
+fn each_shell_offers_what_docker_would() {
+    let script = Script::start(|request: &Request, answer: &mut Answer| {
+        let listed = |letter: &str, name: &str| {
+            format!(
+                r#"{{"Id":"{}","Names":["/{name}"],"Image":"img","State":"running","Labels":{{"a":"b"}}}}"#,
+                letter.repeat(64)
+            )
+        };
+        match request.path.split('?').next().unwrap() {
+            "/_ping" => answer.json(200, "OK"),
+            "/containers/json" => answer.json(200, &format!("[{},{}]", listed("a", "web-1"), listed("b", "web-2"))),
+            _ => answer.json(404, r#"{"message":"not in the script"}"#),
+        }
+    });
+    let never = "never\tIn no case";
+    for (typed, bash, zsh, fish) in [
+        ("docker-logwatch wa", "watch", format!("watch:{WATCH}"), format!("watch\t{WATCH}")),
+        ("docker-logwatch watch ", "web-1 | web-2", "web-1:img | web-2:img".into(), "web-1\timg | web-2\timg".into()),
+        (
+            "docker-logwatch watch -q -f name=w",
+            "web-1 | web-2",
+            "name=web-1:img | name=web-2:img".into(),
+            "name=web-1\timg | name=web-2\timg".into(),
+        ),
+        (
+            "docker-logwatch watch --filter=na",
+            "compopt -o nospace | name=",
+            "behind --filter= | name=:Name, as a regular expression | -S".into(),
+            "--filter=name=\tName, as a regular expression".into(),
+        ),
+        (
+            "docker-logwatch watch --filter=label=a=",
+            "b",
+            "behind --filter= | label=a=b".into(),
+            "--filter=label=a=b".into(),
+        ),
+        (
+            "docker-logwatch watch --color=n",
+            "never",
+            "behind --color= | never:In no case".into(),
+            format!("--color={never}"),
+        ),
+        ("docker-logwatch watch -o etc/hostn", "compopt -o default", "files".into(), "etc/hostname".into()),
+        (
+            "docker-logwatch watch --output=etc/hostn",
+            "compopt -o default",
+            "behind --output= | files".into(),
+            "--output=etc/hostname".into(),
+        ),
+        ("docker-logwatch --config et", "compopt -o dirnames", "files -/".into(), "etc/\tDirectory".into()),
+        ("docker-logwatch watch --since ", "", String::new(), String::new()),
+    ] {
+        let told = ["bash", "zsh", "fish"].map(|shell| offered(shell, typed, &script.host()));
+        assert_eq!(told, [bash.to_owned(), zsh, fish], "{typed}");
+    }
 }
 
 /// A docker configuration with us as a plugin.

@@ -6,8 +6,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
-use crate::support::{Answer, Engine, Finished, Numbers, PATIENCE, Request, Script, Watch};
+use crate::support::{Answer, Engine, Finished, Numbers, PATIENCE, Request, Script, Watch, records};
+use serde_json::Value;
 
 /// Nobody, in no group.
 const NOBODY: [&str; 3] = ["--reuid=65534", "--regid=65534", "--clear-groups"];
@@ -87,6 +90,54 @@ fn as_nobody(engine: &Engine, words: &[&str]) -> Watch {
 }
 
 #[test]
+fn as_objects_diagnostics_notices_and_refusals_are_all_alike() {
+    let engine = Engine::start();
+    let words = ["-v", "--log-format", "json", "gone", "web", "--listen", "127.0.0.1:0"];
+    let watch = Watch::start(&engine, &words);
+    watch.wait_until_up();
+    engine.run("web", &[], &["--count", "3"]);
+    watch.wait_for_notice(|lines| lines.iter().any(|line| line.contains("has ended")), PATIENCE);
+    let said = records(watch.stop().stderr.lines());
+    let told = |name: Option<&str>| -> Vec<String> {
+        let of = said.iter().filter(|said| said.get("container_name").and_then(Value::as_str) == name);
+        of.map(|said| format!("{} {}", said["level"].as_str().unwrap(), said["message"].as_str().unwrap())).collect()
+    };
+    assert_eq!(told(Some("web")), ["INFO is followed by file", "INFO has ended (exit 0)"]);
+    let general = told(None);
+    for part in
+        ["INFO serving metrics and health at http://", "INFO no container is called gone", "INFO passed on 3 lines"]
+    {
+        assert!(general.iter().any(|line| line.starts_with(part)), "{part}: {general:?}");
+    }
+    assert!(said.iter().all(|said| said["timestamp"].as_str().is_some_and(|time| time.ends_with('Z'))), "{said:?}");
+
+    for (words, told) in [
+        (&["watch", "--metadata"][..], &["--metadata says nothing without --format json"][..]),
+        (
+            &["pool"],
+            &[
+                "LOGWATCH_EVENTS_ENABLED is `7`: expected `true` or `false`",
+                "LOGWATCH_WATCH_SOURCE is `x`: expected one of auto, file, stream, rotate, poll",
+            ],
+        ),
+        (&["watch", "--since", "now"], &["invalid value 'now' for '--since <TIME>': expected a span back from now"]),
+        (&["watch", "--tial"], &["unexpected argument '--tial' found"]),
+        (&["-H", "ftp://x", "events"], &["invalid host \"ftp://x\""]),
+    ] {
+        let variables: &[(&str, &str)] =
+            if words == ["pool"] { &[("LOGWATCH_WATCH_SOURCE", "x"), ("LOGWATCH_EVENTS_ENABLED", "7")] } else { &[] };
+        let finished = run(variables, &[words, &["--log-format", "json"]].concat());
+        assert_eq!((finished.code, finished.stdout.len()), (Some(2), 0), "{words:?}");
+        let said = records(finished.stderr.lines());
+        assert_eq!(said.len(), told.len(), "{said:?}");
+        for (said, told) in said.iter().zip(told) {
+            assert_eq!(said["level"], "ERROR");
+            assert!(said["message"].as_str().unwrap().starts_with(told), "{said}");
+        }
+    }
+}
+
+#[test]
 fn without_rights_on_the_socket_it_says_how_to_get_them_and_ends_with_3() {
     let engine = Engine::start();
     public_binary(&engine);
@@ -136,6 +187,10 @@ fn a_container_that_is_not_there_is_an_error_once_read_and_is_waited_for_when_fo
     let told = "error: no such container: web\n\
                 hint: `docker ps -a` lists those there are; without --no-follow it is waited for\n";
     assert_told(&Watch::start(&engine, &["--no-follow", "web"]).finish(), 1, told);
+    for words in [&["--dry-run", "web"][..], &["--dry-run", "--no-follow", "web"]] {
+        let told = "error: no such container: web\nhint: `docker ps -a` lists those there are\n";
+        assert_told(&Watch::start(&engine, words).finish(), 1, told);
+    }
     let watch = Watch::start(&engine, &["--format", "json", "web"]);
     let notice = "no container is called web: waiting for it to be started (`docker ps -a` lists what there is)";
     watch.wait_for_notice(|lines| lines == [notice], PATIENCE);
@@ -149,7 +204,15 @@ fn a_container_that_is_not_there_is_an_error_once_read_and_is_waited_for_when_fo
 
 /// An engine without containers that speaks from `oldest` to `newest`, in minor numbers.
 fn speaking(oldest: u32, newest: u32) -> Script {
+    speaking_after(oldest, newest, Duration::ZERO)
+}
+
+/// The same, which takes so long to answer the first question.
+fn speaking_after(oldest: u32, newest: u32, pause: Duration) -> Script {
     Script::start(move |request: &Request, answer: &mut Answer| {
+        if request.version.is_none() {
+            thread::sleep(pause);
+        }
         let minor = request.version.as_deref().map(|version| version.trim_start_matches("1.").parse::<u32>().unwrap());
         let refusal = match minor {
             Some(minor) if minor > newest => {
@@ -200,6 +263,48 @@ fn every_engine_is_spoken_to_in_its_own_version_or_refused_in_one_line() {
         assert_eq!((finished.code, finished.stdout.as_slice()), (Some(3), &b""[..]));
         assert_eq!(finished.stderr.lines().next(), Some(format!("error: {told}").as_str()));
         assert!(finished.stderr.lines().skip(1).all(|line| line.starts_with("hint: ")), "{}", finished.stderr);
+    }
+}
+
+#[test]
+fn a_report_that_finds_no_room_promises_nothing() {
+    let engine = Engine::start();
+    engine.run("web", &[], &["--count", "1"]);
+    let program = env!("CARGO_BIN_EXE_docker-logwatch");
+    let verbs =
+        ["watch --dry-run", "pool", "pool --format json", "reconcile --dry-run", "events --since 1h --until 0s"];
+    for verb in verbs {
+        let mut command = Command::new("sh");
+        engine.furnish(&mut command);
+        command.env("XDG_STATE_HOME", engine.home()).args(["-c", &format!("{program} {verb} > /dev/full")]);
+        let told = "error: cannot write to stdout\n  caused by: No space left on device (os error 28)\nhint: make room there\n";
+        assert_told(&Watch::spawn(&mut command).finish(), 1, told);
+    }
+}
+
+#[test]
+fn who_waits_for_a_slow_engine_is_told_on_a_terminal_until_it_answers() {
+    let script = speaking_after(12, 41, Duration::from_secs(3));
+    let program = env!("CARGO_BIN_EXE_docker-logwatch");
+    let runs = [
+        ("watch --no-follow", true),
+        ("events --timeout 4s", true),
+        ("watch --no-follow -q", false),
+        ("watch --no-follow --log-format json", false),
+    ]
+    .map(|(verb, is_told)| {
+        let line = format!("{program} -H {} {verb}", script.host());
+        let mut command = Command::new("script");
+        command.env("TERM", "xterm").args(["-qec", &line, "/dev/null"]);
+        (verb, is_told, Watch::spawn(&mut command))
+    });
+    for (verb, is_told, run) in runs {
+        let finished = run.finish();
+        let text = String::from_utf8(finished.stdout).unwrap();
+        assert_eq!(finished.code, Some(0), "{verb}: {text:?}");
+        let status = format!("waiting for the engine at {}", script.host());
+        assert_eq!((text.contains(&status), text.is_empty()), (is_told, !is_told), "{verb}: {text:?}");
+        assert!(!is_told || text.ends_with("\r\x1b[2K"), "{verb}: {text:?}");
     }
 }
 

@@ -61,6 +61,20 @@ pub fn messages(lines: &[String], container: &str) -> Vec<String> {
 }
 
 #[test]
+fn a_new_name_is_told_and_used_from_then_on() {
+    let engine = Engine::start();
+    let watch = Watch::ready(&engine, &[]);
+    engine.run("svc", &[], &["--count", "0", "--idle"]);
+    watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with("+ svc ")), PATIENCE);
+    engine.must(&["rename", "svc", "svc2"]);
+    engine.must(&["kill", "svc2"]);
+    watch.wait_for_ends(1);
+    let notices = watch.stop().stderr;
+    let told: Vec<&str> = notices.lines().filter(|line| line.contains("svc")).collect();
+    assert_eq!(told, ["+ svc (file)", "svc is now called svc2", "- svc2 (exit 137)"]);
+}
+
+#[test]
 fn a_hundred_containers_that_live_for_a_moment_on_a_busy_machine_are_read_whole() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &["--source", "file"]);

@@ -102,18 +102,18 @@ fn a_state_that_cannot_be_used_is_refused_in_words_and_left_as_it_is() {
     newer[60..64].copy_from_slice(&99_u32.to_be_bytes());
     fs::write(path("newer.db"), &newer).unwrap();
     for (name, told, hint) in [
-        ("damaged.db", "is damaged", "move it away to begin anew"),
-        ("text.db", "is damaged", "move it away to begin anew"),
+        ("damaged.db", "the state in FILE is damaged", "move it away to begin anew"),
+        ("text.db", "FILE is no state file", "name another file with --state\n"),
         (
             "newer.db",
-            "was written by a newer docker-logwatch (schema 99, this one knows 3)",
+            "the state in FILE was written by a newer docker-logwatch (schema 99, this one knows 3)",
             "use the newer docker-logwatch",
         ),
     ] {
         let before = fs::read(path(name)).unwrap();
         let finished = resumed(&engine, &path(name), &file, &["web"]);
         assert_eq!(finished.code, Some(1), "{name}: {}", finished.stderr);
-        let first = format!("error: the state in {} {told}\n", path(name).display());
+        let first = format!("error: {}\n", told.replace("FILE", path(name).to_str().unwrap()));
         assert!(finished.stderr.starts_with(&first), "{name}: {}", finished.stderr);
         assert!(finished.stderr.contains(&format!("hint: {hint}")), "{name}: {}", finished.stderr);
         assert!(fs::read(path(name)).unwrap() == before, "{name} was written to");

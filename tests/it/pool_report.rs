@@ -44,6 +44,8 @@ fn a_healthy_engine_is_reported_in_full_and_a_check_of_it_is_silent() {
     }
     let check = pool(&engine, &engine.host(), &["--check"]);
     assert_eq!((check.code, check.stderr.as_str(), check.stdout.len()), (Some(0), "", 0));
+    let check = pool(&engine, &engine.host(), &["--check", "--format", "json"]);
+    assert_eq!((check.code, check.stderr.as_str(), &check.records()[0]["status"]), (Some(0), "", &"healthy".into()));
     let table = pool(&engine, &engine.host(), &["--size", "3"]);
     let lines = table.lines();
     assert!(lines.contains(&"Status    healthy: 3 of 3 clients healthy".to_owned()), "{lines:?}");
@@ -96,6 +98,8 @@ fn an_engine_that_is_dead_or_forbidden_or_of_another_age_is_told_apart_in_words(
     let check = |host: &str, words: &str| {
         assert_check(&pool(&engine, host, &["--check"]), &format!("unhealthy: {words}"));
         assert_report(&pool(&engine, host, &["--format", "json"]), words);
+        let both = pool(&engine, host, &["--check", "--format", "json"]);
+        assert_eq!((both.code, &report(&both)["error"]), (Some(4), &words.into()));
     };
     check(
         "unix:///nowhere.sock",

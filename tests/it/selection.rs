@@ -265,7 +265,10 @@ fn what_a_container_becomes_later_can_make_it_match() {
     renamed.wait_for_count(2);
     let finished = renamed.stop();
     assert_eq!(finished.lines(), ["other | line 000000001", "another | line 000000001"]);
-    assert_eq!(finished.stderr, "+ other (file)\n- another (exit 137)\n+ another (file)\n");
+    assert_eq!(
+        finished.stderr,
+        "+ other (file)\nother is now called another\n- another (exit 137)\n+ another (file)\n"
+    );
 }
 
 /// What only the engine can tell is asked of it when a container appears, and until it has answered nothing is told.

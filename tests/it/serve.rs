@@ -1,6 +1,6 @@
 //! What `--listen` serves, beside a real engine that is cut off and comes back.
 
-use super::support::{Engine, PATIENCE, Proxy, Signal, Watch, eventually};
+use super::support::{Engine, PATIENCE, Proxy, Signal, Watch, eventually, keys, readme};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -129,11 +129,23 @@ fn health_follows_a_cut_within_two_seconds_and_the_return() {
 }
 
 #[test]
+fn a_port_that_nobody_could_know_is_told_though_no_notices_are_wanted() {
+    let engine = Engine::start();
+    let watch = Watch::start(&engine, &[&LISTEN[..], &["-q"]].concat());
+    let place = place(&watch);
+    assert_eq!(get(&place, "/metrics").0, 200);
+    let finished = watch.stop();
+    assert_eq!(finished.stderr, format!("serving metrics and health at http://{place}\n"));
+}
+
+#[test]
 fn state_is_told_where_there_is_one() {
     let engine = Engine::start();
     let state = engine.home().join("state.db");
     let watch = Watch::ready(&engine, &[&LISTEN[..], &["--resume", "--state", state.to_str().unwrap()]].concat());
-    assert_eq!(health(&place(&watch)).1["checks"]["state"]["status"], "healthy");
+    let place = place(&watch);
+    assert_eq!(health(&place).1["checks"]["state"]["status"], "healthy");
+    assert_eq!(keys(&get(&place, "/api/v1/health").1), keys(readme("{\"status\":\"healthy\",\"timestamp\"")));
 }
 
 #[test]

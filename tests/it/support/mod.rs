@@ -30,6 +30,19 @@ pub fn long() -> bool {
     std::env::var_os("LOGWATCH_LONG").is_some_and(|value| value == "1")
 }
 
+/// The keys of a JSON text in their order, those of objects within it included.
+pub fn keys(json: &str) -> Vec<&str> {
+    let parts: Vec<&str> = json.split('"').collect();
+    parts.windows(2).filter(|pair| pair[1].starts_with(':')).map(|pair| pair[0]).collect()
+}
+
+/// The line of README.md that begins so.
+#[track_caller]
+pub fn readme(begin: &str) -> &'static str {
+    let line = include_str!("../../../README.md").lines().find(|line| line.starts_with(begin));
+    line.unwrap_or_else(|| panic!("no line of README.md begins with {begin}"))
+}
+
 /// Asks until `condition` holds, for what tells nobody when it happens (a process, a file, a socket of others).
 pub fn eventually(promise: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
