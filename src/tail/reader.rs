@@ -636,7 +636,7 @@ impl Reader {
         for container in self.scout.expire(&self.watcher, Instant::now()) {
             (self.report)(Report::Unclaimed(Box::new(container)));
         }
-        let keys: Vec<Key> = self.logs.iter().filter(|(_, entry)| !entry.is_ready).map(|(key, _)| *key).collect();
+        let keys: Vec<Key> = self.logs.keys().copied().collect();
         self.unwatched = self.logs.values().filter(|entry| entry.watch.is_none() && entry.log.is_open()).count();
         self.starved = 0;
         for key in keys {
@@ -648,8 +648,9 @@ impl Reader {
             if !entry.log.is_open() {
                 continue;
             }
+            // Also while its turn waits for room: reading stops then, opening does not.
             let followed = entry.log.follow_rotation();
-            if entry.log.has_more() {
+            if !entry.is_ready && entry.log.has_more() {
                 self.make_ready(key);
             }
             match followed {
@@ -670,4 +671,101 @@ fn is_starvation(error: &io::Error) -> bool {
 /// the `docker` group.
 pub fn can_read(containers: &std::path::Path) -> io::Result<()> {
     std::fs::read_dir(containers).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::FileExt;
+    use std::path::Path;
+
+    const KEY: Key = Key(0);
+
+    /// A reader that is called by hand, on a queue of so many bytes.
+    fn reader(limit: usize) -> Reader {
+        let (_, commands) = mpsc::channel();
+        Reader::new(Arc::new(Queue::new(limit, || ())), Wake::new().unwrap(), commands, drop).unwrap()
+    }
+
+    fn follow(folder: &Path) -> Follow {
+        Follow {
+            key: KEY,
+            id: "web".to_owned(),
+            folder: folder.to_owned(),
+            start: Start::All,
+            position: None,
+            window: Window::default(),
+            max_line_size: 1024,
+            once: false,
+            is_held: false,
+            on_open: Vec::new(),
+        }
+    }
+
+    fn line(number: u32) -> String {
+        format!("{{\"log\":\"{number}\\n\",\"stream\":\"stdout\",\"time\":\"2026-01-01T00:00:00.{number:09}Z\"}}\n")
+    }
+
+    /// What came: the lines, and a word for each loss.
+    fn take(queue: &Queue) -> Vec<String> {
+        let (mut items, mut told) = (VecDeque::new(), Vec::new());
+        queue.take(&mut items, Some(Duration::ZERO));
+        for item in items {
+            if let Item::Lines(batch) = &item {
+                told.extend(batch.gaps.iter().map(|(_, gap)| gap.reason.name().to_owned()));
+                told.extend(batch.lines.iter().map(|line| String::from_utf8_lossy(batch.text(line)).into_owned()));
+            }
+            queue.finish(item);
+        }
+        told
+    }
+
+    /// Has inotify drop what comes next: two files in turn, since equal neighbours are one event.
+    fn overflow(folder: &Path) {
+        let limit: u32 = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap().trim().parse().unwrap();
+        let files = ["a", "b"].map(|name| fs::File::create(folder.join(name)).unwrap());
+        for _ in 0..=limit / 2 {
+            files.iter().for_each(|file| file.write_all_at(b"x", 0).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_rotation_that_inotify_does_not_tell_of_is_seen_while_the_output_takes_nothing() {
+        for has_watch in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let live = folder.path().join("web-json.log");
+            fs::write(&live, line(0)).unwrap();
+            let mut reader = reader(1);
+            reader.follow(follow(folder.path()));
+            if !has_watch {
+                reader.unwatch(KEY);
+            }
+            reader.round();
+            assert!(!reader.queue.has_room());
+            // Its next turn cannot come.
+            reader.make_ready(KEY);
+            // As with `max-file=2`: each is gone with the next but one.
+            for number in 1..4 {
+                if has_watch {
+                    overflow(folder.path());
+                }
+                fs::rename(&live, folder.path().join("web-json.log.1")).unwrap();
+                fs::write(&live, line(number)).unwrap();
+                // An overflow is a look of its own.
+                if has_watch {
+                    reader.take_events()
+                } else {
+                    reader.look()
+                }
+                reader.round();
+            }
+            let mut told = take(&reader.queue);
+            while !reader.ready.is_empty() {
+                reader.round();
+                told.extend(take(&reader.queue));
+            }
+            assert_eq!(told, ["0", "1", "2", "3"], "watched: {has_watch}");
+        }
+    }
 }
