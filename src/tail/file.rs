@@ -309,6 +309,8 @@ impl Log {
             return Ok((handles, None));
         }
         if first.skip_to(place.offset)? {
+            first.told = place.offset;
+            seek::back_to_start(first)?;
             let high = resume.seen.map(|seen| seen.map_or(Timestamp(i64::MIN), |seen| seen.high));
             joiner.start(Tally { last: place.before, ..Tally::default() }, place.passed, high);
             joiner.expect(resume.seen);
@@ -460,7 +462,7 @@ impl Log {
             return Ok(Turn::End);
         };
         let offset = file.offset - self.carry.len() as u64;
-        let shown_from = file.shown_from;
+        let (shown_from, told) = (file.shown_from, file.told);
         match file.read(&mut bytes, held)? {
             Found::Bytes(0) => {
                 queue.finish_unused(bytes, lines);
@@ -476,7 +478,7 @@ impl Log {
                 self.behind = filled == bytes.len();
                 let from = self.skip_hole(&bytes[..filled])?;
                 let offset = offset + (from - GUARD) as u64;
-                let block = Block { bytes: &bytes[..filled], from, offset, shown_from };
+                let block = Block { bytes: &bytes[..filled], from, offset, shown_from, told };
                 let mut batch = Batch::new(self.key, Route::File, Vec::new(), lines);
                 let taken = self.take_apart(block, &mut batch)?;
                 self.carry.clear();
@@ -542,8 +544,11 @@ impl Log {
             let Some(blocks) = &mut log.blocks else { return };
             let taken = blocks.take_rest(&log.carry, sheet);
             log.carry.drain(..taken);
-            if !log.carry.is_empty() && !log.once {
-                blocks.joiner.gap(Reason::Corrupt, Some(log.carry.len() as u64), sheet);
+            if let (Some(file), false) = (log.chain.front_mut(), log.once) {
+                if let Some(torn) = torn(file, &log.carry) {
+                    blocks.joiner.gap(Reason::Corrupt, Some(torn), sheet);
+                }
+                file.told = file.offset;
             }
             blocks.joiner.flush_all(sheet);
             if std::mem::take(&mut log.births.owes_next) {
@@ -569,7 +574,7 @@ impl Log {
     pub(super) fn position(&mut self) -> Option<Position> {
         let Some(file) = self.chain.front() else { return self.resume.map(|stop| stop.position) };
         let blocks = self.blocks.as_mut()?;
-        let offset = file.offset - self.carry.len() as u64;
+        let offset = (file.offset - self.carry.len() as u64).max(file.told);
         if offset < file.shown_from {
             return None;
         }
@@ -623,11 +628,10 @@ impl Log {
             }
             return Turn::End;
         }
-        let torn = self.carry.len() as u64;
-        let told = match torn {
-            0 => Turn::Nothing,
+        let told = match self.chain.front().and_then(|file| torn(file, &self.carry)) {
+            None => Turn::Nothing,
             // The finished file ended inside a record.
-            _ => self.told(|log, sheet| log.gap(Reason::Corrupt, Some(torn), sheet)),
+            torn => self.told(|log, sheet| log.gap(Reason::Corrupt, torn, sheet)),
         };
         if let Some(read) = self.chain.pop_front() {
             self.leave(&read);
@@ -734,6 +738,12 @@ fn walk_back(spot: &Spot, known: &Known, is_passed: impl Fn(&Handle) -> bool) ->
         }
     }
     Ok(Walk { handles, has_live, is_known })
+}
+
+/// Bytes at the end of a file that are the beginning of a record, those left out that were told of; `None` for none.
+fn torn(file: &Handle, carry: &[u8]) -> Option<u64> {
+    let from = (file.offset - carry.len() as u64).max(file.told);
+    file.offset.checked_sub(from).filter(|torn| *torn > 0)
 }
 
 fn system_time(time: Timestamp) -> SystemTime {

@@ -66,6 +66,8 @@ pub(super) struct Handle {
     pub(super) end: Option<u64>,
     /// Lines that end before this offset are read but not shown.
     pub(super) shown_from: u64,
+    /// What is damaged before this offset was told to be.
+    pub(super) told: u64,
     /// Bytes in it when another took its place.
     pub(super) pinned: u64,
     /// What stands before the offset.
@@ -153,6 +155,7 @@ impl Handle {
             offset: 0,
             end: None,
             shown_from: 0,
+            told: 0,
             pinned: 0,
             guard: [0; GUARD],
             guarded: 0,
@@ -278,6 +281,7 @@ impl Handle {
     /// Starts over: what it holds is new.
     pub(super) fn start_over(&mut self) -> io::Result<()> {
         (self.offset, self.headed) = (0, 0);
+        self.told = 0;
         self.fingerprint.set(None);
         self.skip_hole()?;
         self.guard()

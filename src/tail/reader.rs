@@ -677,6 +677,7 @@ pub fn can_read(containers: &std::path::Path) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::fs;
+    use std::io::Write;
     use std::os::unix::fs::FileExt;
     use std::path::Path;
 
@@ -688,13 +689,13 @@ mod tests {
         Reader::new(Arc::new(Queue::new(limit, || ())), Wake::new().unwrap(), commands, drop).unwrap()
     }
 
-    fn follow(folder: &Path) -> Follow {
+    fn follow(folder: &Path, start: Start, position: Option<Position>) -> Follow {
         Follow {
             key: KEY,
             id: "web".to_owned(),
             folder: folder.to_owned(),
-            start: Start::All,
-            position: None,
+            start,
+            position,
             window: Window::default(),
             max_line_size: 1024,
             once: false,
@@ -707,18 +708,39 @@ mod tests {
         format!("{{\"log\":\"{number}\\n\",\"stream\":\"stdout\",\"time\":\"2026-01-01T00:00:00.{number:09}Z\"}}\n")
     }
 
-    /// What came: the lines, and a word for each loss.
-    fn take(queue: &Queue) -> Vec<String> {
-        let (mut items, mut told) = (VecDeque::new(), Vec::new());
+    /// What came: the lines, and a word for each loss; and where to go on.
+    fn take(queue: &Queue) -> (Vec<String>, Option<Position>) {
+        let (mut items, mut told, mut position) = (VecDeque::new(), Vec::new(), None);
         queue.take(&mut items, Some(Duration::ZERO));
         for item in items {
-            if let Item::Lines(batch) = &item {
-                told.extend(batch.gaps.iter().map(|(_, gap)| gap.reason.name().to_owned()));
-                told.extend(batch.lines.iter().map(|line| String::from_utf8_lossy(batch.text(line)).into_owned()));
+            match &item {
+                Item::Lines(batch) => {
+                    for at in 0..=batch.lines.len() {
+                        let gaps = batch.gaps.iter().filter(|(before, _)| *before == at);
+                        told.extend(gaps.map(|(_, gap)| gap.reason.name().to_owned()));
+                        let line = batch.lines.get(at).map(|line| batch.text(line));
+                        told.extend(line.map(|text| String::from_utf8_lossy(text).into_owned()));
+                    }
+                    position = batch.position.or(position);
+                }
+                Item::Place(_, place) => position = Some(*place),
+                _ => {}
             }
             queue.finish(item);
         }
-        told
+        (told, position)
+    }
+
+    /// Reads all there is.
+    fn read(reader: &mut Reader) -> (Vec<String>, Option<Position>) {
+        let (mut told, mut position) = take(&reader.queue);
+        while !reader.ready.is_empty() {
+            reader.round();
+            let (more, place) = take(&reader.queue);
+            told.extend(more);
+            position = place.or(position);
+        }
+        (told, position)
     }
 
     /// Has inotify drop what comes next: two files in turn, since equal neighbours are one event.
@@ -737,7 +759,7 @@ mod tests {
             let live = folder.path().join("web-json.log");
             fs::write(&live, line(0)).unwrap();
             let mut reader = reader(1);
-            reader.follow(follow(folder.path()));
+            reader.follow(follow(folder.path(), Start::All, None));
             if !has_watch {
                 reader.unwatch(KEY);
             }
@@ -760,12 +782,48 @@ mod tests {
                 }
                 reader.round();
             }
-            let mut told = take(&reader.queue);
-            while !reader.ready.is_empty() {
-                reader.round();
-                told.extend(take(&reader.queue));
+            assert_eq!(read(&mut reader).0, ["0", "1", "2", "3"], "watched: {has_watch}");
+        }
+    }
+    #[test]
+    fn half_a_record_left_at_a_death_is_told_once() {
+        let torn = line(1).into_bytes();
+        let (half, rest) = torn.split_at(9);
+        let next = line(2).into_bytes();
+        let cases = [
+            (vec![next.clone()], vec!["2"]),
+            (vec![[&next[..], &next].concat()], vec!["2", "2"]),
+            // The engine was only late.
+            (vec![rest.to_vec()], vec!["1"]),
+            (vec![rest[..9].to_vec(), [&rest[9..], &next].concat()], vec!["corrupt", "1", "2"]),
+            // It goes on behind it as behind any other damage.
+            (vec![b"{\"log".to_vec(), next.clone()], vec!["corrupt", "2"]),
+            (vec![Vec::new()], vec![]),
+        ];
+        for ((written, expected), is_same_run) in cases.iter().flat_map(|case| [(case, true), (case, false)]) {
+            let folder = tempfile::tempdir().unwrap();
+            let live = folder.path().join("web-json.log");
+            fs::write(&live, [line(0).as_bytes(), half].concat()).unwrap();
+            let mut reader = self::reader(1024 * 1024);
+            reader.follow(follow(folder.path(), Start::All, None));
+            reader.finish(KEY, Vec::new(), false);
+            let (told, mut position) = read(&mut reader);
+            assert_eq!(told, ["0", "corrupt"]);
+            let mut told = Vec::new();
+            // Each time the place is known again without the one before.
+            for more in [Vec::new()].iter().chain(written) {
+                if !is_same_run {
+                    reader = self::reader(1024 * 1024);
+                }
+                reader.follow(follow(folder.path(), Start::All, position));
+                let mut file = fs::File::options().append(true).open(&live).unwrap();
+                file.write_all(more).unwrap();
+                reader.finish(KEY, Vec::new(), false);
+                let (more, place) = read(&mut reader);
+                told.extend(more);
+                position = place.or(position);
             }
-            assert_eq!(told, ["0", "1", "2", "3"], "watched: {has_watch}");
+            assert_eq!(told, *expected, "{written:?}, same run: {is_same_run}");
         }
     }
 }

@@ -6,7 +6,7 @@
 //! Times in a log are not in order: stdout and stderr are stamped by two writers, and a line cut at 16 KiB carries the
 //! time of its first piece. The search by time therefore stops short of it, as [`super::before`] does.
 
-use super::format::Record;
+use super::format::{Format, Record};
 use super::handle::{self, Found, Handle, MOST_WALKS, Rotated};
 use super::{Piece, Start};
 use crate::batch::Stream;
@@ -134,6 +134,29 @@ fn last_start(handle: &Handle, end: u64) -> io::Result<u64> {
         ControlFlow::Break(())
     })?;
     Ok(at)
+}
+
+/// Sets a handle that is inside a line back to where that begins, as far as a record is long: what was half a record
+/// when the container died may be whole by now.
+pub(super) fn back_to_start(handle: &mut Handle) -> io::Result<()> {
+    let (Some(file), Format::JsonFile) = (handle.plain(), handle.format) else { return Ok(()) };
+    let mut before = [b'\n'];
+    if handle.offset > 0 {
+        file.read_at(&mut before, handle.offset - 1)?;
+    }
+    // Behind a hole everything is new.
+    if matches!(before, [b'\n' | 0]) {
+        return Ok(());
+    }
+    let from = handle.offset.saturating_sub(BLOCK as u64);
+    let mut line = vec![0; usize::try_from(handle.offset - from).unwrap_or(0)];
+    file.read_exact_at(&mut line, from)?;
+    match memchr::memrchr(b'\n', &line) {
+        Some(newline) => handle.offset = from + newline as u64 + 1,
+        None if from == 0 => handle.offset = 0,
+        None => {}
+    }
+    Ok(())
 }
 
 /// The files and places from which the last `wanted` lines come whole.
