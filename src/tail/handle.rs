@@ -281,7 +281,7 @@ impl Handle {
     /// Starts over: what it holds is new.
     pub(super) fn start_over(&mut self) -> io::Result<()> {
         (self.offset, self.headed) = (0, 0);
-        self.told = 0;
+        (self.shown_from, self.told) = (0, 0);
         self.fingerprint.set(None);
         self.skip_hole()?;
         self.guard()

@@ -826,4 +826,17 @@ mod tests {
             assert_eq!(told, *expected, "{written:?}, same run: {is_same_run}");
         }
     }
+
+    #[test]
+    fn what_is_written_to_a_file_that_was_truncated_is_shown_whatever_was_hidden_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let live = folder.path().join("web-json.log");
+        fs::write(&live, (0..9).map(line).collect::<String>()).unwrap();
+        let mut reader = reader(1024 * 1024);
+        reader.follow(follow(folder.path(), Start::Last(1), None));
+        assert_eq!(read(&mut reader).0, ["8"]);
+        fs::write(&live, line(9)).unwrap();
+        reader.take_events();
+        assert_eq!(read(&mut reader).0, ["truncated", "9"]);
+    }
 }
