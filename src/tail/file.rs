@@ -309,7 +309,6 @@ impl Log {
             return Ok((handles, None));
         }
         if first.skip_to(place.offset)? {
-            first.told = place.offset;
             seek::back_to_start(first)?;
             let high = resume.seen.map(|seen| seen.map_or(Timestamp(i64::MIN), |seen| seen.high));
             joiner.start(Tally { last: place.before, ..Tally::default() }, place.passed, high);
@@ -461,6 +460,13 @@ impl Log {
             queue.finish_unused(bytes, lines);
             return Ok(Turn::End);
         };
+        if file.has_to_skip() {
+            let has_more = file.skip(&mut bytes)?;
+            queue.finish_unused(bytes, lines);
+            self.behind = true;
+            self.owed = (!has_more).then_some((Reason::Truncated, None));
+            return Ok(Turn::Nothing);
+        }
         let offset = file.offset - self.carry.len() as u64;
         let (shown_from, told) = (file.shown_from, file.told);
         match file.read(&mut bytes, held)? {

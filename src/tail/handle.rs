@@ -66,7 +66,7 @@ pub(super) struct Handle {
     pub(super) end: Option<u64>,
     /// Lines that end before this offset are read but not shown.
     pub(super) shown_from: u64,
-    /// What is damaged before this offset was told to be.
+    /// Up to here all was told: neither its damage, nor what is compressed, is told once more.
     pub(super) told: u64,
     /// Bytes in it when another took its place.
     pub(super) pinned: u64,
@@ -252,20 +252,28 @@ impl Handle {
         self.identity == other.identity || records().is_some_and(|(this, other)| this == other)
     }
 
-    /// Goes to a place in it: reads up to there, where there is no other way. Whether it has that place.
+    /// Goes to a place in it, up to which all was told. Whether it has that place, as far as can be seen: what is
+    /// compressed has to be read up to there, with [`Handle::skip`].
     pub(super) fn skip_to(&mut self, offset: u64) -> io::Result<bool> {
-        if let Some(size) = self.size()? {
-            self.offset = offset.min(size);
-            return Ok(size >= offset);
+        self.told = offset;
+        let Some(size) = self.size()? else { return Ok(true) };
+        self.offset = offset.min(size);
+        Ok(size >= offset)
+    }
+
+    /// Whether it has to be read up to the place where it goes on.
+    pub(super) fn has_to_skip(&self) -> bool {
+        self.offset < self.told && self.plain().is_none()
+    }
+
+    /// Goes on to that place by as many bytes as fit. Where it turns out not to have it, it goes on where it ends.
+    pub(super) fn skip(&mut self, into: &mut [u8]) -> io::Result<bool> {
+        let left = usize::try_from(self.told - self.offset).unwrap_or(usize::MAX).min(into.len());
+        let has_more = self.read(&mut into[..left], 0)? != Found::Bytes(0);
+        if !has_more {
+            self.told = self.offset;
         }
-        let mut block = vec![0; FAR];
-        while self.offset < offset {
-            let left = usize::try_from(offset - self.offset).unwrap_or(usize::MAX).min(block.len());
-            if self.read(&mut block[..left], 0)? == Found::Bytes(0) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        Ok(has_more)
     }
 
     /// Remembers what stands before the offset.

@@ -676,8 +676,11 @@ pub fn can_read(containers: &std::path::Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
     use std::fs;
     use std::io::Write;
+    use std::ops::Range;
     use std::os::unix::fs::FileExt;
     use std::path::Path;
 
@@ -838,5 +841,34 @@ mod tests {
         fs::write(&live, line(9)).unwrap();
         reader.take_events();
         assert_eq!(read(&mut reader).0, ["truncated", "9"]);
+    }
+    #[test]
+    fn a_compressed_file_is_gone_through_to_where_reading_stopped_while_others_are_read() {
+        let lines = |numbers: Range<u32>| numbers.map(line).collect::<String>();
+        let numbers = |numbers: Range<u32>| numbers.map(|number| number.to_string()).collect::<Vec<_>>();
+        let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let live = folder.path().join("web-json.log");
+        fs::write(&live, lines(0..20_000)).unwrap();
+        fs::write(other.path().join("web-json.log"), line(7)).unwrap();
+        let mut first = reader(1024 * 1024);
+        first.follow(follow(folder.path(), Start::All, None));
+        let (told, position) = read(&mut first);
+        assert_eq!(told.len(), 20_000);
+        fs::write(&live, line(20_010)).unwrap();
+        let lost = ["truncated".to_owned()];
+        for (kept, rest) in [(20_010, &numbers(20_000..20_010)[..]), (20_000, &[]), (10, &lost)] {
+            let packed = fs::File::create(folder.path().join("web-json.log.1.gz")).unwrap();
+            let mut packed = GzEncoder::new(packed, Compression::fast());
+            packed.write_all(lines(0..kept).as_bytes()).unwrap();
+            packed.finish().unwrap();
+            let mut reader = self::reader(1024 * 1024);
+            reader.follow(follow(folder.path(), Start::All, position));
+            let offset = |position: Option<Position>| position.unwrap().place.unwrap().offset;
+            assert_eq!(offset(take(&reader.queue).1), offset(position), "it is where it was");
+            reader.follow(Follow { key: Key(1), ..follow(other.path(), Start::All, None) });
+            reader.round();
+            assert_eq!(take(&reader.queue).0, ["7"]);
+            assert_eq!(read(&mut reader).0, [rest, &numbers(20_010..20_011)].concat());
+        }
     }
 }
