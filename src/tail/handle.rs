@@ -1,7 +1,8 @@
 //! One log file, opened.
 //!
 //! In: a path that the engine's data root and a container's ID make. Out: its bytes, from some offset on. Called by
-//! [`super::file`] and [`super::seek`]. A handle goes on reading the same file after a rename or an unlink.
+//! [`super::file`], [`super::chain`] and [`super::seek`]. A handle goes on reading the same file after a rename or an
+//! unlink.
 //! The engine that we are connected to names the paths; it may be hostile and we may be root. So nothing is opened that
 //! is not a regular file of exactly this name, not through a link at its end, and not unless it begins like a record.
 

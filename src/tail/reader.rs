@@ -348,7 +348,7 @@ impl Reader {
                 Ok(Command::Scout(root)) => self.scout.start(&self.watcher, root),
                 Ok(Command::Ignore(id)) => self.scout.ignore(&self.watcher, &id),
                 Ok(Command::Measure(Measure(tell))) => {
-                    let unread: u64 = self.logs.values().map(|entry| entry.log.unread()).sum();
+                    let unread: u64 = self.logs.values().map(|entry| entry.log.chain.unread()).sum();
                     tell(unread + self.queue.unwritten() as u64);
                 }
                 Err(TryRecvError::Empty) => return true,
@@ -418,7 +418,7 @@ impl Reader {
             Ok(watch) => {
                 self.watches.insert(watch, key);
                 entry.watched = folder;
-                entry.log.misheard();
+                entry.log.chain.misheard();
                 if let Some(outer) = entry.watch.replace(watch).filter(|outer| *outer != watch) {
                     self.watches.remove(&outer);
                     self.watcher.remove(outer);
@@ -448,7 +448,7 @@ impl Reader {
                     // Then all there will be is new.
                     entry.start = Start::All;
                     if entry.watch.is_some() {
-                        entry.log.is_to_come();
+                        entry.log.chain.is_to_come();
                     }
                 }
                 if entry.log.is_once() || was_starved && entry.ending.is_some() {
@@ -584,12 +584,12 @@ impl Reader {
         for (key, count) in appeared {
             self.appeared(key);
             if let Some(entry) = self.logs.get_mut(&key) {
-                entry.log.heard_of(count);
+                entry.log.chain.heard_of(count);
             }
         }
         for key in std::mem::take(&mut self.new) {
             if let Some(entry) = self.logs.get_mut(&key) {
-                entry.log.heard_of(0);
+                entry.log.chain.heard_of(0);
             }
         }
         for key in grown {
@@ -602,7 +602,7 @@ impl Reader {
             }
         }
         if overflow {
-            self.logs.values_mut().for_each(|entry| entry.log.misheard());
+            self.logs.values_mut().for_each(|entry| entry.log.chain.misheard());
             self.look();
         }
     }
@@ -650,7 +650,7 @@ impl Reader {
             }
             // Also while its turn waits for room: reading stops then, opening does not.
             let followed = entry.log.follow_rotation();
-            if !entry.is_ready && entry.log.has_more() {
+            if !entry.is_ready && entry.log.chain.has_more() {
                 self.make_ready(key);
             }
             match followed {

@@ -1,8 +1,8 @@
 //! Where to start in what is already written.
 //!
 //! In: a container's log files as they lie. Out: handles, oldest first, set to where reading starts. Called by
-//! [`super::file`] when a container is first followed. Costs a search from the end for a number of lines, and a binary
-//! search for a time; the whole is read only when the whole is wanted, or through a compressed file.
+//! [`super::file`] when a container is first followed, or again. Costs a search from the end for a number of lines, and a
+//! binary search for a time; the whole is read only when the whole is wanted, or through a compressed file.
 //! Times in a log are not in order: stdout and stderr are stamped by two writers, and a line cut at 16 KiB carries the
 //! time of its first piece. The search by time therefore stops short of it, as [`super::before`] does.
 
