@@ -676,8 +676,10 @@ pub fn can_read(containers: &std::path::Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tail::fuzzing::{LogEntry, framed};
     use flate2::Compression;
     use flate2::write::GzEncoder;
+    use prost::Message;
     use std::fs;
     use std::io::Write;
     use std::ops::Range;
@@ -788,45 +790,66 @@ mod tests {
             assert_eq!(read(&mut reader).0, ["0", "1", "2", "3"], "watched: {has_watch}");
         }
     }
+    /// A line of the `local` driver.
+    fn local_line(number: u32) -> Vec<u8> {
+        let (source, line) = ("stdout".to_owned(), number.to_string().into_bytes());
+        framed(&LogEntry { source, time_nano: number.into(), line, ..LogEntry::default() }.encode_to_vec())
+    }
+
+    /// Reads a log that begins so to its end as of a death, and to each further end: with the same reader, or each time
+    /// with another. Between them is written, behind a rotation for `true`.
+    fn lives(live: &Path, begun: &[u8], written: &[(bool, &[u8])], is_same_run: bool) -> Vec<String> {
+        let (folder, mut told, mut position) = (tempfile::tempdir().unwrap(), Vec::new(), None);
+        let live = folder.path().join(live);
+        fs::create_dir_all(live.parent().unwrap()).unwrap();
+        let mut reader = self::reader(1024 * 1024);
+        // Each place is one to go on from, also before anything is read behind it.
+        for (is_rotated, bytes) in [(false, begun), (false, b"")].iter().chain(written) {
+            if *is_rotated {
+                fs::rename(&live, format!("{}.1", live.display())).unwrap();
+            }
+            fs::File::options().create(true).append(true).open(&live).unwrap().write_all(bytes).unwrap();
+            if !is_same_run {
+                reader = self::reader(1024 * 1024);
+            }
+            reader.follow(follow(folder.path(), Start::All, position));
+            reader.finish(KEY, Vec::new(), false);
+            let (more, place) = read(&mut reader);
+            told.extend(more);
+            position = place.or(position);
+        }
+        told
+    }
+
     #[test]
     fn half_a_record_left_at_a_death_is_told_once() {
-        let torn = line(1).into_bytes();
-        let (half, rest) = torn.split_at(9);
-        let next = line(2).into_bytes();
-        let cases = [
-            (vec![next.clone()], vec!["2"]),
-            (vec![[&next[..], &next].concat()], vec!["2", "2"]),
-            // The engine was only late.
-            (vec![rest.to_vec()], vec!["1"]),
-            (vec![rest[..9].to_vec(), [&rest[9..], &next].concat()], vec!["corrupt", "1", "2"]),
-            // It goes on behind it as behind any other damage.
-            (vec![b"{\"log".to_vec(), next.clone()], vec!["corrupt", "2"]),
-            (vec![Vec::new()], vec![]),
-        ];
-        for ((written, expected), is_same_run) in cases.iter().flat_map(|case| [(case, true), (case, false)]) {
-            let folder = tempfile::tempdir().unwrap();
-            let live = folder.path().join("web-json.log");
-            fs::write(&live, [line(0).as_bytes(), half].concat()).unwrap();
-            let mut reader = self::reader(1024 * 1024);
-            reader.follow(follow(folder.path(), Start::All, None));
-            reader.finish(KEY, Vec::new(), false);
-            let (told, mut position) = read(&mut reader);
-            assert_eq!(told, ["0", "corrupt"]);
-            let mut told = Vec::new();
-            // Each time the place is known again without the one before.
-            for more in [Vec::new()].iter().chain(written) {
-                if !is_same_run {
-                    reader = self::reader(1024 * 1024);
-                }
-                reader.follow(follow(folder.path(), Start::All, position));
-                let mut file = fs::File::options().append(true).open(&live).unwrap();
-                file.write_all(more).unwrap();
-                reader.finish(KEY, Vec::new(), false);
-                let (more, place) = read(&mut reader);
-                told.extend(more);
-                position = place.or(position);
+        let (json_file, local) = (Path::new("web-json.log"), Path::new("local-logs/container.log"));
+        let [lines, records] = [[0, 1, 2].map(|number| line(number).into_bytes()), [0, 1, 2].map(local_line)];
+        for (live, [first, torn, next]) in [(json_file, &lines), (local, &records)] {
+            let (half, rest) = torn.split_at(9);
+            let rest_and_next = [&rest[9..], next].concat();
+            let cases: [(&[_], &[_]); _] = [
+                (&[], &[]),
+                (&[(false, &next[..])], &["2"]),
+                (&[(false, next), (false, next)], &["2", "2"]),
+                (&[(true, next)], &["2"]),
+                // It is not told with what comes behind it.
+                (&[(false, &half[..5]), (false, next)], &["corrupt", "2"]),
+                // The engine was only late.
+                (&[(false, rest)], if live == json_file { &["1"] } else { &["corrupt"] }),
+                (
+                    &[(false, &rest[..9]), (false, &rest_and_next)],
+                    match live == json_file {
+                        true => &["corrupt", "1", "2"],
+                        false => &["corrupt", "corrupt", "2"],
+                    },
+                ),
+            ];
+            for ((written, expected), is_same_run) in cases.iter().flat_map(|case| [(case, true), (case, false)]) {
+                let told = lives(live, &[&first[..], half].concat(), written, is_same_run);
+                let expected = [&["0", "corrupt"], *expected].concat();
+                assert_eq!(told, expected, "{}: {written:?}, same run: {is_same_run}", live.display());
             }
-            assert_eq!(told, *expected, "{written:?}, same run: {is_same_run}");
         }
     }
 
@@ -842,6 +865,7 @@ mod tests {
         reader.take_events();
         assert_eq!(read(&mut reader).0, ["truncated", "9"]);
     }
+
     #[test]
     fn a_compressed_file_is_gone_through_to_where_reading_stopped_while_others_are_read() {
         let lines = |numbers: Range<u32>| numbers.map(line).collect::<String>();
