@@ -48,8 +48,6 @@ pub(super) struct Block<'a> {
     pub(super) offset: u64,
     /// Lines before this place in the file are not shown.
     pub(super) shown_from: u64,
-    /// Damage before this place in the file is not told once more.
-    pub(super) told: u64,
 }
 
 impl Block<'_> {
@@ -199,11 +197,6 @@ impl Blocks {
     #[cold]
     fn salvage(&mut self, block: &Block<'_>, range: Range<usize>, sheet: &mut Sheet<'_>) {
         let line = &block.bytes[range.clone()];
-        let told = block.told.saturating_sub(block.offset_of(range.start));
-        let mut tell = |joiner: &mut Joiner, damaged: usize| match (damaged as u64).saturating_sub(told) {
-            0 => {}
-            more => joiner.gap(Reason::Corrupt, Some(more), sheet),
-        };
         let mut from = 0;
         while let Some(next) = json_file::resync(&line[from..]) {
             from += next;
@@ -211,11 +204,11 @@ impl Blocks {
             if std::str::from_utf8(record).is_ok()
                 && let Some(piece) = json_file::decode(record, &mut self.clock)
             {
-                tell(&mut self.joiner, from);
+                self.joiner.gap(Reason::Corrupt, Some(from as u64), sheet);
                 return self.line(block, piece, range.start + from, sheet);
             }
         }
-        tell(&mut self.joiner, line.len() + 1);
+        self.joiner.gap(Reason::Corrupt, Some(line.len() as u64 + 1), sheet);
     }
 
     fn take_records(&mut self, block: Block<'_>, sheet: &mut Sheet<'_>) -> Result<usize, Strange> {

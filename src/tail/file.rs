@@ -218,7 +218,7 @@ impl Log {
             return Ok((handles, None));
         }
         if first.skip_to(place.offset)? {
-            seek::back_to_start(first)?;
+            seek::back_to_whole(first)?;
             let high = resume.seen.map(|seen| seen.map_or(Timestamp(i64::MIN), |seen| seen.high));
             joiner.start(Tally { last: place.before, ..Tally::default() }, place.passed, high);
             joiner.expect(resume.seen);
@@ -269,7 +269,7 @@ impl Log {
             return Ok(Turn::Nothing);
         }
         let offset = file.offset - self.carry.len() as u64;
-        let (shown_from, told) = (file.shown_from, file.told);
+        let shown_from = file.shown_from;
         match file.read(&mut bytes, held)? {
             Found::Bytes(0) => {
                 queue.finish_unused(bytes, lines);
@@ -285,7 +285,7 @@ impl Log {
                 self.behind = filled == bytes.len();
                 let from = self.skip_hole(&bytes[..filled])?;
                 let offset = offset + (from - GUARD) as u64;
-                let block = Block { bytes: &bytes[..filled], from, offset, shown_from, told };
+                let block = Block { bytes: &bytes[..filled], from, offset, shown_from };
                 let mut batch = Batch::new(self.key, Route::File, Vec::new(), lines);
                 let taken = self.take_apart(block, &mut batch)?;
                 self.carry.clear();
@@ -344,11 +344,10 @@ impl Log {
             let Some(blocks) = &mut log.blocks else { return };
             let taken = blocks.take_rest(&log.carry, sheet);
             log.carry.drain(..taken);
-            if let (Some(file), false) = (log.chain.front_mut(), log.once) {
-                if let Some(torn) = torn(file, &log.carry) {
-                    blocks.joiner.gap(Reason::Corrupt, Some(torn), sheet);
-                }
-                file.told = file.offset;
+            if !log.carry.is_empty() && !log.once {
+                blocks.joiner.gap(Reason::Corrupt, Some(log.carry.len() as u64), sheet);
+                // So that it is told once.
+                log.carry.clear();
             }
             blocks.joiner.flush_all(sheet);
             if log.chain.owes_at_end() {
@@ -374,7 +373,7 @@ impl Log {
     pub(super) fn position(&mut self) -> Option<Position> {
         let Some(file) = self.chain.front() else { return self.resume.map(|stop| stop.position) };
         let blocks = self.blocks.as_mut()?;
-        let offset = (file.offset - self.carry.len() as u64).max(file.told);
+        let offset = (file.offset - self.carry.len() as u64).max(file.goes_on_at);
         if offset < file.shown_from {
             return None;
         }
@@ -428,10 +427,11 @@ impl Log {
             }
             return Turn::End;
         }
-        let told = match self.chain.front().and_then(|file| torn(file, &self.carry)) {
-            None => Turn::Nothing,
+        let torn = self.carry.len() as u64;
+        let told = match torn {
+            0 => Turn::Nothing,
             // The finished file ended inside a record.
-            torn => self.told(|log, sheet| log.gap(Reason::Corrupt, torn, sheet)),
+            _ => self.told(|log, sheet| log.gap(Reason::Corrupt, Some(torn), sheet)),
         };
         self.chain.advance();
         self.arrive();
@@ -464,12 +464,6 @@ impl Log {
             file.end = Some(file.offset);
         }
     }
-}
-
-/// Bytes at the end of a file that are the beginning of a record, those left out that were told of; `None` for none.
-fn torn(file: &Handle, carry: &[u8]) -> Option<u64> {
-    let from = (file.offset - carry.len() as u64).max(file.told);
-    file.offset.checked_sub(from).filter(|torn| *torn > 0)
 }
 
 fn system_time(time: Timestamp) -> SystemTime {

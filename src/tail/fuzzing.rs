@@ -347,7 +347,7 @@ fn in_blocks<'a>(
     for chunk in chunks {
         carry.extend_from_slice(chunk);
         let mut batch = batch();
-        let block = Block { bytes: &carry, from: 0, offset: offset as u64, shown_from: shown_from as u64, told: 0 };
+        let block = Block { bytes: &carry, from: 0, offset: offset as u64, shown_from: shown_from as u64 };
         let taken = blocks.take(block, &mut Sheet::of(&mut batch)).ok()?;
         let rest = carry.split_off(taken);
         batch.bytes = std::mem::replace(&mut carry, rest);

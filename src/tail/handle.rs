@@ -67,8 +67,8 @@ pub(super) struct Handle {
     pub(super) end: Option<u64>,
     /// Lines that end before this offset are read but not shown.
     pub(super) shown_from: u64,
-    /// Up to here all was told: neither its damage, nor what is compressed, is told once more.
-    pub(super) told: u64,
+    /// Compressed, it has to be read up to here to go on.
+    pub(super) goes_on_at: u64,
     /// Bytes in it when another took its place.
     pub(super) pinned: u64,
     /// What stands before the offset.
@@ -156,7 +156,7 @@ impl Handle {
             offset: 0,
             end: None,
             shown_from: 0,
-            told: 0,
+            goes_on_at: 0,
             pinned: 0,
             guard: [0; GUARD],
             guarded: 0,
@@ -253,26 +253,28 @@ impl Handle {
         self.identity == other.identity || records().is_some_and(|(this, other)| this == other)
     }
 
-    /// Goes to a place in it, up to which all was told. Whether it has that place, as far as can be seen: what is
-    /// compressed has to be read up to there, with [`Handle::skip`].
+    /// Goes to a place in it. Whether it has that place, as far as can be seen: what is compressed has to be read up to
+    /// there, with [`Handle::skip`].
     pub(super) fn skip_to(&mut self, offset: u64) -> io::Result<bool> {
-        self.told = offset;
-        let Some(size) = self.size()? else { return Ok(true) };
+        let Some(size) = self.size()? else {
+            self.goes_on_at = offset;
+            return Ok(true);
+        };
         self.offset = offset.min(size);
         Ok(size >= offset)
     }
 
     /// Whether it has to be read up to the place where it goes on.
     pub(super) fn has_to_skip(&self) -> bool {
-        self.offset < self.told && self.plain().is_none()
+        self.offset < self.goes_on_at
     }
 
     /// Goes on to that place by as many bytes as fit. Where it turns out not to have it, it goes on where it ends.
     pub(super) fn skip(&mut self, into: &mut [u8]) -> io::Result<bool> {
-        let left = usize::try_from(self.told - self.offset).unwrap_or(usize::MAX).min(into.len());
+        let left = usize::try_from(self.goes_on_at - self.offset).unwrap_or(usize::MAX).min(into.len());
         let has_more = self.read(&mut into[..left], 0)? != Found::Bytes(0);
         if !has_more {
-            self.told = self.offset;
+            self.goes_on_at = self.offset;
         }
         Ok(has_more)
     }
@@ -289,8 +291,7 @@ impl Handle {
 
     /// Starts over: what it holds is new.
     pub(super) fn start_over(&mut self) -> io::Result<()> {
-        (self.offset, self.headed) = (0, 0);
-        (self.shown_from, self.told) = (0, 0);
+        (self.offset, self.shown_from, self.headed) = (0, 0, 0);
         self.fingerprint.set(None);
         self.skip_hole()?;
         self.guard()

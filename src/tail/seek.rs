@@ -6,7 +6,7 @@
 //! Times in a log are not in order: stdout and stderr are stamped by two writers, and a line cut at 16 KiB carries the
 //! time of its first piece. The search by time therefore stops short of it, as [`super::before`] does.
 
-use super::format::{Format, Record};
+use super::format::Record;
 use super::handle::{self, Found, Handle, MOST_WALKS, Rotated};
 use super::{Piece, Start};
 use crate::batch::Stream;
@@ -136,25 +136,19 @@ fn last_start(handle: &Handle, end: u64) -> io::Result<u64> {
     Ok(at)
 }
 
-/// Sets a handle that is inside a line back to where that begins, as far as a record is long: what was half a record
-/// when the container died may be whole by now.
-pub(super) fn back_to_start(handle: &mut Handle) -> io::Result<()> {
-    let (Some(file), Format::JsonFile) = (handle.plain(), handle.format) else { return Ok(()) };
-    let mut before = [b'\n'];
-    if handle.offset > 0 {
-        file.read_at(&mut before, handle.offset - 1)?;
-    }
-    // Behind a hole everything is new.
-    if matches!(before, [b'\n' | 0]) {
+/// What was half a record where reading stopped, and told to be none, may be whole by now: then it is read from its start.
+pub(super) fn back_to_whole(handle: &mut Handle) -> io::Result<()> {
+    let Some(file) = handle.plain() else { return Ok(()) };
+    if handle.format.ends_at(file, handle.offset)? {
         return Ok(());
     }
-    let from = handle.offset.saturating_sub(BLOCK as u64);
-    let mut line = vec![0; usize::try_from(handle.offset - from).unwrap_or(0)];
-    file.read_exact_at(&mut line, from)?;
-    match memchr::memrchr(b'\n', &line) {
-        Some(newline) => handle.offset = from + newline as u64 + 1,
-        None if from == 0 => handle.offset = 0,
-        None => {}
+    let start = last_start(handle, handle.offset)?;
+    let mut bytes = vec![0; BLOCK];
+    let read = file.read_at(&mut bytes, start)?;
+    let end = handle.format.first_end(&bytes[..read]).filter(|end| start + *end as u64 > handle.offset);
+    let record = end.and_then(|end| handle.format.decode(&bytes[..end], &mut Reader::default()));
+    if record.is_some() {
+        handle.offset = start;
     }
     Ok(())
 }
