@@ -179,6 +179,29 @@ impl Format {
         }
     }
 
+    /// Whether a record ends at a place in a file, or nothing is before it.
+    pub(super) fn ends_at(self, file: &File, end: u64) -> io::Result<bool> {
+        match self {
+            Format::JsonFile => {
+                let mut last = [0];
+                if end > 0 {
+                    file.read_exact_at(&mut last, end - 1)?;
+                }
+                // Behind a hole it is as at the start.
+                Ok(matches!(last, [b'\n' | 0]))
+            }
+            Format::Local => {
+                let mut words = [[0; local::WORD]; 2];
+                let Some(at) = end.checked_sub(local::WORD as u64) else { return Ok(end == 0) };
+                file.read_exact_at(&mut words[1], at)?;
+                let length = local::length(&words[1]).and_then(|length| end.checked_sub(length as u64));
+                let Some(start) = length else { return Ok(false) };
+                file.read_exact_at(&mut words[0], start)?;
+                Ok(words[0] == words[1])
+            }
+        }
+    }
+
     /// Hands the records of a file up to `size` to `each`, last first, until it says no: where each starts, and its
     /// bytes, framing included. What begins behind the last whole record comes first, where something does.
     pub(super) fn backwards(

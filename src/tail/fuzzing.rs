@@ -615,7 +615,14 @@ fn unpack(packed: &[u8], format: Format, step: usize, skip: usize) -> (Vec<u8>, 
     expected.truncate(length);
     let mut read = Vec::new();
     let mut block = vec![0; GUARD + step];
-    let mut ended = match handle.skip_to(skip as u64) {
+    let mut go_to = |place| {
+        let mut is_there = handle.skip_to(place)?;
+        while handle.has_to_skip() {
+            is_there = handle.skip(&mut block)?;
+        }
+        Ok::<_, io::Error>(is_there)
+    };
+    let mut ended = match go_to(skip as u64) {
         Ok(is_there) => {
             assert_eq!(is_there, skip <= length);
             handle.offset < skip as u64

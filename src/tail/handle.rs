@@ -1,7 +1,8 @@
 //! One log file, opened.
 //!
 //! In: a path that the engine's data root and a container's ID make. Out: its bytes, from some offset on. Called by
-//! [`super::file`] and [`super::seek`]. A handle goes on reading the same file after a rename or an unlink.
+//! [`super::file`], [`super::chain`] and [`super::seek`]. A handle goes on reading the same file after a rename or an
+//! unlink.
 //! The engine that we are connected to names the paths; it may be hostile and we may be root. So nothing is opened that
 //! is not a regular file of exactly this name, not through a link at its end, and not unless it begins like a record.
 
@@ -66,6 +67,8 @@ pub(super) struct Handle {
     pub(super) end: Option<u64>,
     /// Lines that end before this offset are read but not shown.
     pub(super) shown_from: u64,
+    /// Compressed, it has to be read up to here to go on.
+    pub(super) goes_on_at: u64,
     /// Bytes in it when another took its place.
     pub(super) pinned: u64,
     /// What stands before the offset.
@@ -153,6 +156,7 @@ impl Handle {
             offset: 0,
             end: None,
             shown_from: 0,
+            goes_on_at: 0,
             pinned: 0,
             guard: [0; GUARD],
             guarded: 0,
@@ -249,20 +253,30 @@ impl Handle {
         self.identity == other.identity || records().is_some_and(|(this, other)| this == other)
     }
 
-    /// Goes to a place in it: reads up to there, where there is no other way. Whether it has that place.
+    /// Goes to a place in it. Whether it has that place, as far as can be seen: what is compressed has to be read up to
+    /// there, with [`Handle::skip`].
     pub(super) fn skip_to(&mut self, offset: u64) -> io::Result<bool> {
-        if let Some(size) = self.size()? {
-            self.offset = offset.min(size);
-            return Ok(size >= offset);
+        let Some(size) = self.size()? else {
+            self.goes_on_at = offset;
+            return Ok(true);
+        };
+        self.offset = offset.min(size);
+        Ok(size >= offset)
+    }
+
+    /// Whether it has to be read up to the place where it goes on.
+    pub(super) fn has_to_skip(&self) -> bool {
+        self.offset < self.goes_on_at
+    }
+
+    /// Goes on to that place by as many bytes as fit. Where it turns out not to have it, it goes on where it ends.
+    pub(super) fn skip(&mut self, into: &mut [u8]) -> io::Result<bool> {
+        let left = usize::try_from(self.goes_on_at - self.offset).unwrap_or(usize::MAX).min(into.len());
+        let has_more = self.read(&mut into[..left], 0)? != Found::Bytes(0);
+        if !has_more {
+            self.goes_on_at = self.offset;
         }
-        let mut block = vec![0; FAR];
-        while self.offset < offset {
-            let left = usize::try_from(offset - self.offset).unwrap_or(usize::MAX).min(block.len());
-            if self.read(&mut block[..left], 0)? == Found::Bytes(0) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
+        Ok(has_more)
     }
 
     /// Remembers what stands before the offset.
@@ -277,7 +291,7 @@ impl Handle {
 
     /// Starts over: what it holds is new.
     pub(super) fn start_over(&mut self) -> io::Result<()> {
-        (self.offset, self.headed) = (0, 0);
+        (self.offset, self.shown_from, self.headed) = (0, 0, 0);
         self.fingerprint.set(None);
         self.skip_hole()?;
         self.guard()

@@ -1,12 +1,14 @@
 //! Tails: from what the engine writes to lines.
 //!
-//! `reader` is one thread that follows the files of all containers ([`Reader`]); `file` is one container's chain of
-//! them, `handle` one file, `seek` where to start in it, `watcher` how it is told that they grow, `scout` who is new.
-//! `format` knows the two forms of files, `block` takes a block of one apart, `json_file` and `local` one record, and
-//! `partial` puts lines together. `stream` does the same for what comes over the API ([`Frames`]), and `trace` tells
-//! whether there is more. `description` is what the engine has written down of a container. Both routes end in batches on the one queue.
+//! `reader` is one thread that follows the files of all containers ([`Reader`]); `file` reads those of one container,
+//! `chain` knows which there are and what is missing between them, `handle` is one file, `seek` where to start in it,
+//! `watcher` how it is told that they grow, `scout` who is new. `format` knows the two forms of files, `block` takes a
+//! block of one apart, `json_file` and `local` one record, and `partial` puts lines together. `stream` does the same for
+//! what comes over the API ([`Frames`]), and `trace` tells whether there is more. `description` is what the engine has
+//! written down of a container. Both routes end in batches on the one queue.
 
 mod block;
+mod chain;
 mod description;
 mod file;
 mod format;

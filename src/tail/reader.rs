@@ -348,7 +348,7 @@ impl Reader {
                 Ok(Command::Scout(root)) => self.scout.start(&self.watcher, root),
                 Ok(Command::Ignore(id)) => self.scout.ignore(&self.watcher, &id),
                 Ok(Command::Measure(Measure(tell))) => {
-                    let unread: u64 = self.logs.values().map(|entry| entry.log.unread()).sum();
+                    let unread: u64 = self.logs.values().map(|entry| entry.log.chain.unread()).sum();
                     tell(unread + self.queue.unwritten() as u64);
                 }
                 Err(TryRecvError::Empty) => return true,
@@ -418,7 +418,7 @@ impl Reader {
             Ok(watch) => {
                 self.watches.insert(watch, key);
                 entry.watched = folder;
-                entry.log.misheard();
+                entry.log.chain.misheard();
                 if let Some(outer) = entry.watch.replace(watch).filter(|outer| *outer != watch) {
                     self.watches.remove(&outer);
                     self.watcher.remove(outer);
@@ -448,7 +448,7 @@ impl Reader {
                     // Then all there will be is new.
                     entry.start = Start::All;
                     if entry.watch.is_some() {
-                        entry.log.is_to_come();
+                        entry.log.chain.is_to_come();
                     }
                 }
                 if entry.log.is_once() || was_starved && entry.ending.is_some() {
@@ -584,12 +584,12 @@ impl Reader {
         for (key, count) in appeared {
             self.appeared(key);
             if let Some(entry) = self.logs.get_mut(&key) {
-                entry.log.heard_of(count);
+                entry.log.chain.heard_of(count);
             }
         }
         for key in std::mem::take(&mut self.new) {
             if let Some(entry) = self.logs.get_mut(&key) {
-                entry.log.heard_of(0);
+                entry.log.chain.heard_of(0);
             }
         }
         for key in grown {
@@ -602,7 +602,7 @@ impl Reader {
             }
         }
         if overflow {
-            self.logs.values_mut().for_each(|entry| entry.log.misheard());
+            self.logs.values_mut().for_each(|entry| entry.log.chain.misheard());
             self.look();
         }
     }
@@ -636,7 +636,7 @@ impl Reader {
         for container in self.scout.expire(&self.watcher, Instant::now()) {
             (self.report)(Report::Unclaimed(Box::new(container)));
         }
-        let keys: Vec<Key> = self.logs.iter().filter(|(_, entry)| !entry.is_ready).map(|(key, _)| *key).collect();
+        let keys: Vec<Key> = self.logs.keys().copied().collect();
         self.unwatched = self.logs.values().filter(|entry| entry.watch.is_none() && entry.log.is_open()).count();
         self.starved = 0;
         for key in keys {
@@ -648,8 +648,9 @@ impl Reader {
             if !entry.log.is_open() {
                 continue;
             }
+            // Also while its turn waits for room: reading stops then, opening does not.
             let followed = entry.log.follow_rotation();
-            if entry.log.has_more() {
+            if !entry.is_ready && entry.log.chain.has_more() {
                 self.make_ready(key);
             }
             match followed {
@@ -670,4 +671,222 @@ fn is_starvation(error: &io::Error) -> bool {
 /// the `docker` group.
 pub fn can_read(containers: &std::path::Path) -> io::Result<()> {
     std::fs::read_dir(containers).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tail::fuzzing::{LogEntry, framed};
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use prost::Message;
+    use std::fs;
+    use std::io::Write;
+    use std::ops::Range;
+    use std::os::unix::fs::FileExt;
+    use std::path::Path;
+
+    const KEY: Key = Key(0);
+
+    /// A reader that is called by hand, on a queue of so many bytes.
+    fn reader(limit: usize) -> Reader {
+        let (_, commands) = mpsc::channel();
+        Reader::new(Arc::new(Queue::new(limit, || ())), Wake::new().unwrap(), commands, drop).unwrap()
+    }
+
+    fn follow(folder: &Path, start: Start, position: Option<Position>) -> Follow {
+        Follow {
+            key: KEY,
+            id: "web".to_owned(),
+            folder: folder.to_owned(),
+            start,
+            position,
+            window: Window::default(),
+            max_line_size: 1024,
+            once: false,
+            is_held: false,
+            on_open: Vec::new(),
+        }
+    }
+
+    fn line(number: u32) -> String {
+        format!("{{\"log\":\"{number}\\n\",\"stream\":\"stdout\",\"time\":\"2026-01-01T00:00:00.{number:09}Z\"}}\n")
+    }
+
+    /// What came: the lines, and a word for each loss; and where to go on.
+    fn take(queue: &Queue) -> (Vec<String>, Option<Position>) {
+        let (mut items, mut told, mut position) = (VecDeque::new(), Vec::new(), None);
+        queue.take(&mut items, Some(Duration::ZERO));
+        for item in items {
+            match &item {
+                Item::Lines(batch) => {
+                    for at in 0..=batch.lines.len() {
+                        let gaps = batch.gaps.iter().filter(|(before, _)| *before == at);
+                        told.extend(gaps.map(|(_, gap)| gap.reason.name().to_owned()));
+                        let line = batch.lines.get(at).map(|line| batch.text(line));
+                        told.extend(line.map(|text| String::from_utf8_lossy(text).into_owned()));
+                    }
+                    position = batch.position.or(position);
+                }
+                Item::Place(_, place) => position = Some(*place),
+                _ => {}
+            }
+            queue.finish(item);
+        }
+        (told, position)
+    }
+
+    /// Reads all there is.
+    fn read(reader: &mut Reader) -> (Vec<String>, Option<Position>) {
+        let (mut told, mut position) = take(&reader.queue);
+        while !reader.ready.is_empty() {
+            reader.round();
+            let (more, place) = take(&reader.queue);
+            told.extend(more);
+            position = place.or(position);
+        }
+        (told, position)
+    }
+
+    /// Has inotify drop what comes next: two files in turn, since equal neighbours are one event.
+    fn overflow(folder: &Path) {
+        let limit: u32 = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap().trim().parse().unwrap();
+        let files = ["a", "b"].map(|name| fs::File::create(folder.join(name)).unwrap());
+        for _ in 0..=limit / 2 {
+            files.iter().for_each(|file| file.write_all_at(b"x", 0).unwrap());
+        }
+    }
+
+    #[test]
+    fn a_rotation_that_inotify_does_not_tell_of_is_seen_while_the_output_takes_nothing() {
+        for has_watch in [false, true] {
+            let folder = tempfile::tempdir().unwrap();
+            let live = folder.path().join("web-json.log");
+            fs::write(&live, line(0)).unwrap();
+            let mut reader = reader(1);
+            reader.follow(follow(folder.path(), Start::All, None));
+            if !has_watch {
+                reader.unwatch(KEY);
+            }
+            reader.round();
+            assert!(!reader.queue.has_room());
+            // Its next turn cannot come.
+            reader.make_ready(KEY);
+            // As with `max-file=2`: each is gone with the next but one.
+            for number in 1..4 {
+                if has_watch {
+                    overflow(folder.path());
+                }
+                fs::rename(&live, folder.path().join("web-json.log.1")).unwrap();
+                fs::write(&live, line(number)).unwrap();
+                // An overflow is a look of its own.
+                if has_watch {
+                    reader.take_events()
+                } else {
+                    reader.look()
+                }
+                reader.round();
+            }
+            assert_eq!(read(&mut reader).0, ["0", "1", "2", "3"], "watched: {has_watch}");
+        }
+    }
+    /// A line of the `local` driver.
+    fn local_line(number: u32) -> Vec<u8> {
+        let (source, line) = ("stdout".to_owned(), number.to_string().into_bytes());
+        framed(&LogEntry { source, time_nano: number.into(), line, ..LogEntry::default() }.encode_to_vec())
+    }
+
+    /// Reads a log that begins so to its end as of a death, and to each further end: with the same reader, or each time
+    /// with another. Between them is written, behind a rotation for `true`.
+    fn lives(live: &Path, begun: &[u8], written: &[(bool, &[u8])], is_same_run: bool) -> Vec<String> {
+        let (folder, mut told, mut position) = (tempfile::tempdir().unwrap(), Vec::new(), None);
+        let live = folder.path().join(live);
+        fs::create_dir_all(live.parent().unwrap()).unwrap();
+        let mut reader = self::reader(1024 * 1024);
+        // Each place is one to go on from, also before anything is read behind it.
+        for (is_rotated, bytes) in [(false, begun), (false, b"")].iter().chain(written) {
+            if *is_rotated {
+                fs::rename(&live, format!("{}.1", live.display())).unwrap();
+            }
+            fs::File::options().create(true).append(true).open(&live).unwrap().write_all(bytes).unwrap();
+            if !is_same_run {
+                reader = self::reader(1024 * 1024);
+            }
+            reader.follow(follow(folder.path(), Start::All, position));
+            reader.finish(KEY, Vec::new(), false);
+            let (more, place) = read(&mut reader);
+            told.extend(more);
+            position = place.or(position);
+        }
+        told
+    }
+
+    #[test]
+    fn half_a_record_left_at_a_death_is_told_once() {
+        let (json_file, local) = (Path::new("web-json.log"), Path::new("local-logs/container.log"));
+        let [lines, records] = [[0, 1, 2].map(|number| line(number).into_bytes()), [0, 1, 2].map(local_line)];
+        for (live, [first, torn, next]) in [(json_file, &lines), (local, &records)] {
+            let (half, rest) = torn.split_at(9);
+            let rest_and_next = [rest, next].concat();
+            let cases: [(&[_], &[_]); _] = [
+                (&[], &[]),
+                (&[(false, &next[..])], &["2"]),
+                (&[(false, next), (false, next)], &["2", "2"]),
+                (&[(true, next)], &["2"]),
+                // It is not told with what comes behind it.
+                (&[(false, &half[..5]), (false, next)], &["corrupt", "2"]),
+                // The engine was only late.
+                (&[(false, rest)], &["1"]),
+                (&[(false, &rest_and_next)], &["1", "2"]),
+            ];
+            for ((written, expected), is_same_run) in cases.iter().flat_map(|case| [(case, true), (case, false)]) {
+                let told = lives(live, &[&first[..], half].concat(), written, is_same_run);
+                let expected = [&["0", "corrupt"], *expected].concat();
+                assert_eq!(told, expected, "{}: {written:?}, same run: {is_same_run}", live.display());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_written_to_a_file_that_was_truncated_is_shown_whatever_was_hidden_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let live = folder.path().join("web-json.log");
+        fs::write(&live, (0..9).map(line).collect::<String>()).unwrap();
+        let mut reader = reader(1024 * 1024);
+        reader.follow(follow(folder.path(), Start::Last(1), None));
+        assert_eq!(read(&mut reader).0, ["8"]);
+        fs::write(&live, line(9)).unwrap();
+        reader.take_events();
+        assert_eq!(read(&mut reader).0, ["truncated", "9"]);
+    }
+
+    #[test]
+    fn a_compressed_file_is_gone_through_to_where_reading_stopped_while_others_are_read() {
+        let lines = |numbers: Range<u32>| numbers.map(line).collect::<String>();
+        let numbers = |numbers: Range<u32>| numbers.map(|number| number.to_string()).collect::<Vec<_>>();
+        let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let live = folder.path().join("web-json.log");
+        fs::write(&live, lines(0..20_000)).unwrap();
+        fs::write(other.path().join("web-json.log"), line(7)).unwrap();
+        let mut first = reader(1024 * 1024);
+        first.follow(follow(folder.path(), Start::All, None));
+        let (told, position) = read(&mut first);
+        assert_eq!(told.len(), 20_000);
+        fs::write(&live, line(20_010)).unwrap();
+        let lost = ["truncated".to_owned()];
+        for (kept, rest) in [(20_010, &numbers(20_000..20_010)[..]), (20_000, &[]), (10, &lost)] {
+            let packed = fs::File::create(folder.path().join("web-json.log.1.gz")).unwrap();
+            let mut packed = GzEncoder::new(packed, Compression::fast());
+            packed.write_all(lines(0..kept).as_bytes()).unwrap();
+            packed.finish().unwrap();
+            let mut reader = self::reader(1024 * 1024);
+            reader.follow(follow(folder.path(), Start::All, position));
+            let offset = |position: Option<Position>| position.unwrap().place.unwrap().offset;
+            assert_eq!(offset(take(&reader.queue).1), offset(position), "it is where it was");
+            reader.follow(Follow { key: Key(1), ..follow(other.path(), Start::All, None) });
+            reader.round();
+            assert_eq!(take(&reader.queue).0, ["7"]);
+            assert_eq!(read(&mut reader).0, [rest, &numbers(20_010..20_011)].concat());
+        }
+    }
 }

@@ -1,8 +1,8 @@
 //! Where to start in what is already written.
 //!
 //! In: a container's log files as they lie. Out: handles, oldest first, set to where reading starts. Called by
-//! [`super::file`] when a container is first followed. Costs a search from the end for a number of lines, and a binary
-//! search for a time; the whole is read only when the whole is wanted, or through a compressed file.
+//! [`super::file`] when a container is first followed, or again. Costs a search from the end for a number of lines, and a
+//! binary search for a time; the whole is read only when the whole is wanted, or through a compressed file.
 //! Times in a log are not in order: stdout and stderr are stamped by two writers, and a line cut at 16 KiB carries the
 //! time of its first piece. The search by time therefore stops short of it, as [`super::before`] does.
 
@@ -134,6 +134,31 @@ fn last_start(handle: &Handle, end: u64) -> io::Result<u64> {
         ControlFlow::Break(())
     })?;
     Ok(at)
+}
+
+/// What was half a record where reading stopped, and told to be none, may be whole by now: then it is read from its start.
+pub(super) fn back_to_whole(handle: &mut Handle) -> io::Result<()> {
+    match start_of_whole(handle) {
+        Ok(start) => handle.offset = start.unwrap_or(handle.offset),
+        // It was truncated meanwhile, which the next read finds.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+/// Where the record starts that a handle is inside of, if it is one.
+fn start_of_whole(handle: &Handle) -> io::Result<Option<u64>> {
+    let Some(file) = handle.plain() else { return Ok(None) };
+    if handle.format.ends_at(file, handle.offset)? {
+        return Ok(None);
+    }
+    let start = last_start(handle, handle.offset)?;
+    let mut bytes = vec![0; BLOCK];
+    let read = file.read_at(&mut bytes, start)?;
+    let end = handle.format.first_end(&bytes[..read]).filter(|end| start + *end as u64 > handle.offset);
+    let record = end.and_then(|end| handle.format.decode(&bytes[..end], &mut Reader::default()));
+    Ok(record.map(|_| start))
 }
 
 /// The files and places from which the last `wanted` lines come whole.
