@@ -49,6 +49,8 @@ pub(super) struct Inventory {
 enum Order {
     /// An event told this, ...
     Heard(Vec<Told>),
+    /// Volumes were removed by then, and nothing tells which.
+    Pruned(Timestamp),
     /// Compare everything.
     All,
 }
@@ -87,6 +89,7 @@ impl Inventory {
     /// Takes what is new. Never waits.
     pub(super) fn hear(&self, news: &News) {
         let order = match news {
+            News::Event(event) if event.kind == "volume" && event.verb() == "prune" => Order::Pruned(event.time),
             News::Event(event) => match told(event) {
                 told if told.is_empty() => return,
                 told => Order::Heard(told),
@@ -200,6 +203,7 @@ impl Task {
     fn take(&mut self, order: Order, now: Instant) {
         match order {
             Order::All => self.agenda.plan_everything(Some(now)),
+            Order::Pruned(at) => self.agenda.note_volume(at, now),
             Order::Heard(told) => {
                 told.iter().for_each(|told| self.agenda.note(told, now));
                 self.told.extend(told);

@@ -193,7 +193,7 @@ fn change(engine: &Engine, random: &mut fastrand::Rng, number: usize) {
     let volume = format!("volume{}", random.usize(..5));
     let mount = format!("{volume}:/data{}", if random.bool() { ":ro" } else { "" });
     // Not everything can be done with everybody; what fails changes nothing.
-    let words: Vec<&str> = match (random.usize(..12), any(random)) {
+    let words: Vec<&str> = match (random.usize(..14), any(random)) {
         (0..=2, _) | (_, None) => {
             let name = format!("c{number}");
             let idle = if random.bool() { "--idle" } else { "--count" };
@@ -216,6 +216,8 @@ fn change(engine: &Engine, random: &mut fastrand::Rng, number: usize) {
         (8, Some(name)) => vec![if random.bool() { "pause" } else { "unpause" }, name],
         (9, Some(name)) => vec!["rm", "-f", "-v", name],
         (10, _) => vec!["volume", "rm", &volume],
+        (11, _) => vec!["volume", "prune", "--force"],
+        (12, _) if random.bool() => vec!["container", "prune", "--force"],
         _ => vec!["volume", "create", "--label", "a=b", &volume],
     };
     engine.docker(&words);
@@ -271,6 +273,29 @@ fn whatever_happens_while_a_watch_runs_stands_still_or_is_killed_the_inventory_e
     }
     let by_watch = rows(&state, "SELECT source FROM reconciliations WHERE source = 'watch'");
     assert!(!by_watch.is_empty());
+}
+
+/// The engine says what it has pruned of containers, and of volumes only that it did.
+#[test]
+fn what_is_pruned_is_gone_from_the_inventory_at_once() {
+    let engine = Engine::start();
+    let state = state_of(&engine);
+    engine.create("spare", &["-v", "/anonymous"], &[]);
+    engine.run("web", &["-v", "shop:/data"], &["--idle"]);
+    // Without a name: newer engines prune no other by default.
+    engine.must(&["volume", "create"]);
+    let watch = Watch::start(&engine, &["--state", state.to_str().unwrap()]);
+    watch.wait_until_up();
+    let names = || rows(&state, "SELECT name FROM containers ORDER BY name");
+    let volumes = || rows(&state, "SELECT name FROM volumes").len();
+    eventually("all is known", || state.exists() && names() == ["spare", "web"] && volumes() == 3);
+    engine.must(&["volume", "prune", "--force"]);
+    eventually("the unused volume is gone", || volumes() == 2);
+    engine.must(&["system", "prune", "--force", "--volumes"]);
+    eventually("the stopped container and its volume are gone", || names() == ["web"] && volumes() == 1);
+    assert_true(&engine, &state, "in the end");
+    assert_eq!(rows(&state, "SELECT source FROM reconciliations").len(), 1, "by what events told");
+    assert_eq!(watch.stop().code, Some(0));
 }
 
 #[test]
