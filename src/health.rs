@@ -41,7 +41,7 @@ pub struct Health {
     /// The engine.
     pub docker: Status,
     /// What is kept between runs.
-    pub state: Status,
+    pub state: State,
     /// The engine's events.
     pub events: Events,
 }
@@ -49,7 +49,24 @@ pub struct Health {
 impl Health {
     /// The worst of the three; with nothing that could be wrong, all is well.
     pub fn status(&self, now: Timestamp) -> Status {
-        self.docker.max(self.state).max(self.events.status(now)).max(Status::Healthy)
+        self.docker.max(self.state.status()).max(self.events.status(now)).max(Status::Healthy)
+    }
+}
+
+/// What is kept between runs, by what it is: each is as well as the last try to keep it. One that will be made up for is
+/// degraded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// How far each log was read.
+    pub positions: Status,
+    /// What the engine has.
+    pub inventory: Status,
+}
+
+impl State {
+    /// The worse of the two.
+    pub fn status(self) -> Status {
+        self.positions.max(self.inventory)
     }
 }
 
@@ -158,14 +175,16 @@ mod tests {
         let now = Timestamp(1_000_000_000_000);
         let standing = Events { is_enabled: true, connected: Some(now), ..Events::default() };
         let quiet = Events { connected: Some(Timestamp(0)), ..standing.clone() };
-        for (docker, state, events, expected) in [
-            (Healthy, Healthy, &standing, Healthy),
-            (Healthy, NotConfigured, &Events::default(), Healthy),
-            (Healthy, NotConfigured, &quiet, Degraded),
-            (Unhealthy, Healthy, &quiet, Unhealthy),
-            (Healthy, Unhealthy, &standing, Unhealthy),
+        for (docker, [positions, inventory], events, expected) in [
+            (Healthy, [Healthy, Healthy], &standing, Healthy),
+            (Healthy, [NotConfigured, NotConfigured], &Events::default(), Healthy),
+            (Healthy, [NotConfigured, NotConfigured], &quiet, Degraded),
+            (Unhealthy, [Healthy, Healthy], &quiet, Unhealthy),
+            (Healthy, [Healthy, Unhealthy], &standing, Unhealthy),
+            (Healthy, [Degraded, Healthy], &standing, Degraded),
+            (Healthy, [NotConfigured, Degraded], &standing, Degraded),
         ] {
-            let health = Health { docker, state, events: events.clone() };
+            let health = Health { docker, state: State { positions, inventory }, events: events.clone() };
             assert_eq!(health.status(now), expected, "{health:?}");
         }
     }

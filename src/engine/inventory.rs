@@ -14,6 +14,7 @@ use super::feed::News;
 use super::observe::Observer;
 use super::route::Routes;
 use crate::docker::{Docker, Event};
+use crate::health::{Board, Status};
 use crate::inventory::{Beyond, Container, Mount, Seen, Told, Volume};
 use crate::metrics::{Extent, Origin, Reconciliation};
 use crate::plan::{Observed, Plan};
@@ -65,8 +66,8 @@ pub(super) struct Keeping {
 }
 
 impl Inventory {
-    /// Starts the task.
-    pub(super) fn start(keeping: Keeping) -> Self {
+    /// Starts the task, which tells there how it is doing.
+    pub(super) fn start(keeping: Keeping, health: Board) -> Self {
         let (orders, received) = channel(QUEUE);
         let has_missed = Arc::new(AtomicBool::new(false));
         let Keeping { docker, routes, store, engine_id, metrics } = keeping;
@@ -76,6 +77,7 @@ impl Inventory {
             store,
             engine_id,
             metrics,
+            health,
             has_missed: Arc::clone(&has_missed),
             told: Vec::new(),
             flush: None,
@@ -83,6 +85,7 @@ impl Inventory {
             again: AGAIN,
             has_told_trouble: false,
         };
+        task.told_of(Status::Healthy);
         Inventory { orders, has_missed, task: tokio::spawn(task.run(received)) }
     }
 
@@ -168,6 +171,7 @@ struct Task {
     store: Store,
     engine_id: String,
     metrics: Reconciliation,
+    health: Board,
     has_missed: Arc<AtomicBool>,
     /// What events told and the state does not know, and when it shall.
     told: Vec<Told>,
@@ -176,6 +180,15 @@ struct Task {
     /// From the next failure on.
     again: Duration,
     has_told_trouble: bool,
+}
+
+/// What failed, as the metrics call it.
+fn kind(error: &Error) -> &'static str {
+    match error {
+        Error::Docker(_) => "docker",
+        Error::State(_) => "state",
+        _ => "other",
+    }
 }
 
 impl Task {
@@ -233,11 +246,13 @@ impl Task {
         if told.is_empty() {
             return;
         }
+        let is_volume = |told: &Told| matches!(told, Told::Volume(_) | Told::VolumeGone(..));
+        let extent = if told.iter().all(is_volume) { Extent::Volumes } else { Extent::Containers };
         let (done, answer) = oneshot::channel();
         self.store.hear(&self.engine_id, told, move |tally| drop(done.send(tally)));
         match answer.await.unwrap_or(Err(state::Error::Closed)) {
             Ok(tally) => self.metrics.changed(&tally, Origin::Event),
-            Err(error) => self.trouble(&error.into()),
+            Err(error) => self.failed(extent, &error.into()),
         }
     }
 
@@ -286,26 +301,28 @@ impl Task {
                 self.again = AGAIN;
                 self.has_told_trouble = false;
                 if extent == Extent::Full {
+                    self.told_of(Status::Healthy);
                     // The next listing of the feed brings the next.
                     self.agenda.plan_everything(None);
                 }
                 let latest = self.agenda.latest();
                 plan.doubted.iter().for_each(|id| self.agenda.doubt(id, latest, now));
             }
-            Err(error) => {
-                let kind = match &error {
-                    Error::Docker(_) => "docker",
-                    Error::State(_) => "state",
-                    _ => "other",
-                };
-                self.metrics.failed(extent, kind);
-                self.trouble(&error);
-            }
+            Err(error) => self.failed(extent, &error),
         }
     }
 
+    fn told_of(&self, status: Status) {
+        self.health.update(|health| health.state.inventory = status);
+    }
+
     /// What was to be written is not; everything is compared later. Told once, until it works again.
-    fn trouble(&mut self, error: &Error) {
+    fn failed(&mut self, extent: Extent, error: &Error) {
+        self.metrics.failed(extent, kind(error));
+        self.told_of(match error {
+            Error::State(error) if !error.is_passing() => Status::Unhealthy,
+            _ => Status::Degraded,
+        });
         if matches!(error, Error::State(_)) && !std::mem::replace(&mut self.has_told_trouble, true) {
             tracing::warn!(%error, "the inventory is brought in line later");
         } else {

@@ -24,17 +24,17 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// Nobody is answered yet; whether there is a state, and events are listened to.
-    pub(super) fn new(has_state: bool, has_events: bool) -> Self {
+    /// Nobody is answered yet; whether events are listened to.
+    pub(super) fn new(has_events: bool) -> Self {
         let board = Board::default();
-        board.update(|health| {
-            if has_state {
-                health.state = Status::Healthy;
-            }
-            health.events.is_enabled = has_events;
-        });
+        board.update(|health| health.events.is_enabled = has_events);
         let (asks, counts) = channel(ASKED);
         Listener { board, server: JoinSet::new(), asks, counts }
+    }
+
+    /// Where others tell how they are doing.
+    pub(super) fn board(&self) -> Board {
+        self.board.clone()
     }
 
     /// Answers as long as the watch lasts.

@@ -177,7 +177,7 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
     }
     let (deliver, positions) = outlet(&options, last, metrics.logs.clone(), &mut notices)?;
     let mut watch = Watch::start(docker, routes, options, metrics, deliver, positions)?;
-    watch.inventory = keeping.map(Inventory::start);
+    watch.inventory = keeping.map(|keeping| Inventory::start(keeping, watch.listener.board()));
     if let Some(server) = server {
         notices.push(format!("serving metrics and health at http://{}", server.address()));
         watch.listener.serve(server, &watch.metrics);
@@ -236,9 +236,13 @@ impl Watch {
         routes: Arc<Routes>,
         options: Options,
         metrics: Metrics,
-        deliver: Deliver,
+        mut deliver: Deliver,
         positions: Option<Positions>,
     ) -> Result<Watch, Error> {
+        let listener = Listener::new(options.follow && options.events.enabled);
+        if let Some(keeper) = &mut deliver.keeper {
+            keeper.tell(listener.board());
+        }
         let wake = Wake::new()?;
         let on_room = wake.clone();
         let queue = Arc::new(Queue::new(QUEUE, move || on_room.wake()));
@@ -252,12 +256,10 @@ impl Watch {
         thread::Builder::new().name("reader".into()).spawn(move || reader.run())?;
         let delivered = deliver.start(Arc::clone(&queue))?;
         let tails = Tails::new(docker.clone(), routes, Arc::clone(&queue), commands, wake, &options);
-        let has_state = positions.is_some() || options.inventory.is_some();
-        let has_events = options.follow && options.events.enabled;
         Ok(Watch {
             metadata: Metadata::new(options.metadata_cache_ttl, metrics.logs.clone()),
             metrics,
-            listener: Listener::new(has_state, has_events),
+            listener,
             questions: Questions::new(docker.clone()),
             docker,
             selector: options.selector.clone(),

@@ -82,7 +82,7 @@ impl Reconciliation {
             duration,
             failures: counter(
                 "reconciliation_failures_total",
-                "Comparisons that failed, by what failed them",
+                "Comparisons, and changes told by events, that could not be done, by what failed them",
                 &["reconciliation_type", "error_type"],
             )?,
             containers: counter(
@@ -106,7 +106,7 @@ impl Reconciliation {
         self.duration.with_label_values(&[extent.name()]).observe(took.as_secs_f64());
     }
 
-    /// A comparison could not be done; `error_type` is one of few words.
+    /// A comparison could not be done, or what events told not be kept; `error_type` is one of few words.
     pub fn failed(&self, extent: Extent, error_type: &'static str) {
         self.failures.with_label_values(&[extent.name(), error_type]).inc();
     }

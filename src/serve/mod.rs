@@ -182,7 +182,7 @@ fn whole(health: &Health, now: Timestamp) -> Value {
         "timestamp": seconds(now),
         "checks": {
             "docker": { "status": health.docker.name() },
-            "state": { "status": health.state.name() },
+            "state": { "status": health.state.status().name() },
             "events": stream(&health.events, now),
         },
     })
@@ -214,7 +214,7 @@ fn seconds(time: Timestamp) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::health::Reconciliations;
+    use crate::health::{Reconciliations, State};
     use prometheus::IntGauge;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -285,7 +285,7 @@ mod tests {
         let last = Timestamp(now.0 - 2_250_000_000);
         let mut health = Health {
             docker: Status::Healthy,
-            state: Status::NotConfigured,
+            state: State::default(),
             events: Events {
                 is_enabled: true,
                 connected: Some(last),

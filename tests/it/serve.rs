@@ -136,6 +136,37 @@ fn state_is_told_where_there_is_one() {
     assert_eq!(health(&place(&watch)).1["checks"]["state"]["status"], "healthy");
 }
 
+/// Another program holds the lock of the state file for longer than is waited for. What keeps positions meets it by itself,
+/// since nothing happens to any container, and what keeps the inventory where nothing else is kept.
+#[test]
+fn a_state_that_cannot_be_kept_is_degraded_until_it_is_kept_again() {
+    const FAILURES: &str =
+        "logwatch_docker_reconciliation_failures_total{error_type=\"state\",reconciliation_type=\"containers\"}";
+    const RUNS: &str = "logwatch_docker_reconciliation_runs_total{reconciliation_type=\"full\"}";
+    let engine = Engine::start();
+    engine.run("talker", &[], &["--forever", "--rate", "20"]);
+    for (name, resume) in [("positions", &["--resume"][..]), ("inventory", &[])] {
+        let state = engine.home().join(name);
+        let watch = Watch::start(&engine, &[&LISTEN[..], resume, &["--state", state.to_str().unwrap()]].concat());
+        let place = place(&watch);
+        let is = |expected: &str| {
+            let (code, told) = health(&place);
+            (code, &told["status"], &told["checks"]["state"]["status"]) == (200, &expected.into(), &expected.into())
+        };
+        eventually("all is well", || value(&place, RUNS) == Some(1.0) && is("healthy"));
+        let other = rusqlite::Connection::open(&state).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        if resume.is_empty() {
+            engine.create("made", &[], &[]);
+        }
+        eventually("it is told", || is("degraded"));
+        assert_eq!(value(&place, FAILURES).unwrap_or(0.0) > 0.0, resume.is_empty(), "{name}");
+        other.execute_batch("ROLLBACK").unwrap();
+        eventually("it is made up for", || is("healthy"));
+        assert_eq!(watch.stop().code, Some(0));
+    }
+}
+
 #[test]
 fn an_address_in_use_is_named_and_ends_with_1_and_none_is_bound_unasked() {
     let engine = Engine::start();
