@@ -116,7 +116,7 @@ impl Inventory {
 }
 
 /// What an event tells; nothing where it is of no concern here.
-fn told(event: &Event) -> Vec<Told> {
+pub(super) fn told(event: &Event) -> Vec<Told> {
     let attribute = |name: &str| event.attributes.get(name).cloned().unwrap_or_default();
     let at = event.time;
     // A prune tells of nothing in particular.
@@ -125,7 +125,8 @@ fn told(event: &Event) -> Vec<Told> {
     }
     match (&*event.kind, event.verb()) {
         ("container", "destroy") => vec![Told::ContainerGone(event.id.clone(), at)],
-        ("container", "create" | "start" | "die" | "rename" | "update" | "pause" | "unpause") => {
+        // Each tells at least the name: the rename that gave it may have been left out for a newer event.
+        ("container", _) => {
             event.container().map(|container| Told::Container(Box::new(row(event, container)))).into_iter().collect()
         }
         ("volume", "create" | "unmount") => {
@@ -386,8 +387,8 @@ mod tests {
             ("container", "pause", with(&[]), r#"web "paused" {"a": "b"} [0, 0] None"#),
             ("container", "rename", with(&[("oldName", "/x")]), r#"web "" {"a": "b"} [0, 0] None"#),
             ("container", "destroy", with(&[]), "no container id"),
-            ("container", "kill", with(&[("signal", "10")]), ""),
-            ("container", "exec_create: sh", with(&[]), ""),
+            ("container", "kill", with(&[("signal", "10")]), r#"web "" {"a": "b"} [0, 0] None"#),
+            ("container", "health_status: healthy", with(&[]), r#"web "" {"a": "b"} [0, 0] None"#),
             ("volume", "create", vec![("driver", "local")], "volume id local"),
             ("volume", "mount", mounted.to_vec(), r#"mount c /d Some("id") false"#),
             ("volume", "unmount", vec![("container", "c"), ("driver", "local")], "volume id local"),
