@@ -358,6 +358,91 @@ fn a_lost_stream_ends_it_where_it_is_not_to_come_back() {
     assert!(finished.stderr.contains("error: the event stream was not back by "), "{}", finished.stderr);
 }
 
+/// Events that were made a second before the end that was asked for, and a stream that ends before it has told them.
+#[test]
+fn a_stream_that_ends_a_little_before_its_time_is_asked_once_more() {
+    let machine = Engine::start();
+    let until = logwatch::time::Timestamp(logwatch::time::Timestamp::now().0 + 1_800_000_000);
+    let streams = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&streams);
+    let script = Script::start(move |request, answer| match request.path.split('?').next().unwrap() {
+        "/_ping" => answer.json(200, "OK"),
+        "/info" => answer.json(200, r#"{"ID":"e","ServerVersion":"20.10.24","DockerRootDir":"/nowhere"}"#),
+        "/events" => {
+            answer.begin("application/json");
+            let is_ours = request.path.contains(&format!("until={}", until.api()));
+            let stream = counted.fetch_add(u64::from(is_ours), Ordering::SeqCst);
+            let all = ["early", "late"];
+            for (number, id) in all.iter().enumerate().take(if is_ours && stream == 0 { 1 } else { 2 }) {
+                let time = until.0 - 1_000_000_000 + i64::try_from(number).unwrap();
+                let event = format!(
+                    r#"{{"Type":"volume","Action":"create","Actor":{{"ID":"{id}","Attributes":{{}}}},"timeNano":{time}}}"#
+                );
+                answer.chunk(format!("{event}\n").as_bytes());
+            }
+            if is_ours && stream > 0 {
+                let left = until.0 - logwatch::time::Timestamp::now().0;
+                thread::sleep(Duration::from_nanos(u64::try_from(left).unwrap_or(0)));
+            }
+        }
+        _ => answer.json(404, r#"{"message":"not in the script"}"#),
+    });
+    let since = logwatch::time::Timestamp(until.0 - 10_000_000_000).api();
+    let words = ["events", "--since", &since, "--until", &until.api()];
+    let finished = Watch::at(&machine, &script.host(), &words).finish();
+    let ids: Vec<String> = finished.lines().iter().map(|line| line.rsplit(' ').next().unwrap().to_owned()).collect();
+    assert_eq!((finished.code, ids, finished.stderr.as_str()), (Some(0), vec!["early".into(), "late".into()], ""));
+    assert!(logwatch::time::Timestamp::now() >= until, "it ends at that time");
+    assert!(streams.load(Ordering::SeqCst) > 1);
+}
+
+/// The events that were waited for come at the very end of a stream.
+#[test]
+fn events_that_came_in_the_number_asked_for_are_enough_whatever_ends_it() {
+    let machine = Engine::start();
+    let script = Script::start(|request, answer| match request.path.split('?').next().unwrap() {
+        "/_ping" => answer.json(200, "OK"),
+        "/info" => answer.json(200, r#"{"ID":"e","ServerVersion":"20.10.24","DockerRootDir":"/nowhere"}"#),
+        "/events" => {
+            answer.begin("application/json");
+            let time = logwatch::time::Timestamp::now().0;
+            let event = |id: i64| {
+                format!(r#"{{"Type":"volume","Action":"create","Actor":{{"ID":"v{id}"}},"timeNano":{}}}"#, time + id)
+            };
+            answer.chunk((0..3).map(|id| event(id) + "\n").collect::<String>().as_bytes());
+        }
+        _ => answer.json(404, r#"{"message":"not in the script"}"#),
+    });
+    for (count, code) in [("3", 0), ("4", 3)] {
+        let words = ["events", "--no-reconnect", "--count", count];
+        let finished = Watch::at(&machine, &script.host(), &words).finish();
+        assert_eq!((finished.code, finished.lines().len()), (Some(code), 3), "{count}: {}", finished.stderr);
+    }
+}
+
+#[test]
+fn a_time_out_while_the_engine_is_not_there_is_no_quiet_time() {
+    let engine = Engine::start();
+    let silent = Script::start(|_, answer| answer.hold());
+    for words in [&["events", "--timeout", "300ms"][..], &["events", "--timeout", "300ms", "--count", "1"]] {
+        let finished = Watch::at(&engine, &silent.host(), words).finish();
+        assert_eq!((finished.code, finished.lines().len()), (Some(3), 0), "{}", finished.stderr);
+        let told = format!("error: no answer from {} within 0.3s\n", silent.host());
+        assert!(finished.stderr.starts_with(&told), "{}", finished.stderr);
+    }
+    let proxy = Proxy::start(&engine);
+    for count in [&["--count", "100"][..], &[]] {
+        let words = [&["events", "--timeout", "6s"], count].concat();
+        let watch = Watch::at(&engine, &proxy.host(), &words);
+        wait_until_told(&engine, &[&watch], "begin");
+        proxy.refuse();
+        let finished = watch.finish();
+        assert_eq!(finished.code, Some(3), "{count:?} {}", finished.stderr);
+        assert!(finished.stderr.contains("error: the event stream was not back by "), "{}", finished.stderr);
+        proxy.admit();
+    }
+}
+
 #[test]
 fn a_reader_that_left_ends_it_well() {
     let engine = Engine::start();
@@ -590,7 +675,7 @@ fn neither_the_order_of_the_history_nor_a_clock_that_was_set_hides_an_event_or_b
     make("before", 0);
     let watch = Watch::at(&machine, &script.host(), &["events"]);
     eventually("it has subscribed", || streams() == 1);
-    make("one", 0);
+    make("one", 10_000);
     make("three", 0);
     watch.wait_for_count(2);
     // In the history behind the third, and a little older.
