@@ -175,9 +175,11 @@ impl Feed {
         self.heard = Instant::now();
         match happening {
             Happening::Event(event) => {
+                let (kind, verb) = (event.kind.clone(), event.verb().to_owned());
                 let has_room = self.inbox.push_event(event).is_ok();
-                if !has_room {
-                    self.terms.count.dropped();
+                match has_room {
+                    true => self.terms.count.processed(&kind, &verb),
+                    false => self.terms.count.dropped(),
                 }
                 if !has_room || self.is_late() {
                     self.miss();

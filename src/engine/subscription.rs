@@ -148,7 +148,7 @@ impl Subscription {
         let start = wanted.since.unwrap_or(opened.0);
         let query = EventsQuery { since: wanted.since, until: wanted.until, filters: wanted.filters.clone() };
         let stream = docker.events(&query).await?;
-        count.connected();
+        count.connected(opened.1);
         Ok(Subscription {
             docker,
             wanted,
@@ -277,7 +277,7 @@ impl Subscription {
         if !self.is_late() {
             self.last = Some(key);
         }
-        self.count.processed(&event.kind, event.verb(), event.time);
+        self.count.arrived(event.time, Instant::now());
         Some(Happening::Event(Box::new(event)))
     }
 
@@ -354,7 +354,7 @@ impl Subscription {
                 self.state = State::Open(Box::new(stream));
                 self.opened = (at, Instant::now());
                 self.is_told = false;
-                self.count.reconnected(Timestamp::now());
+                self.count.reconnected(self.opened.1, Timestamp::now());
                 match continuity {
                     Continuity::Whole => {}
                     Continuity::Overrun | Continuity::ClockSet => self.count.failed(Failure::Overrun),

@@ -392,7 +392,7 @@ impl Watch {
 
     /// What is told of our health, and what is believed of a container, changes with the news.
     fn note(&mut self, news: &News) {
-        self.listener.note(news, self.is_first);
+        self.listener.note(news);
         self.tails.follows(match news {
             News::Event(event) => Some(event.time),
             _ => None,

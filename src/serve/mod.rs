@@ -20,7 +20,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
@@ -127,12 +127,12 @@ async fn answer<B>(request: &Request<B>, source: &Source) -> Response<Full<Bytes
         "/metrics" => metrics(source).await,
         "/api/v1/health" => {
             count(source).await;
-            let (health, now) = (source.board.read(), Timestamp::now());
-            told(health.status(now), &whole(&health, now))
+            let (health, now) = (source.board.read(), Instant::now());
+            told(health.status(now), &whole(&health, now, Timestamp::now()))
         }
         "/api/v1/health/events" => {
             count(source).await;
-            let (events, now) = (source.board.read().events, Timestamp::now());
+            let (events, now) = (source.board.read().events, Instant::now());
             told(events.status(now), &stream(&events, now))
         }
         _ => text(
@@ -176,10 +176,10 @@ fn text(code: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Respons
 }
 
 /// The body of `/api/v1/health`.
-fn whole(health: &Health, now: Timestamp) -> Value {
+fn whole(health: &Health, now: Instant, time: Timestamp) -> Value {
     json!({
         "status": health.status(now).name(),
-        "timestamp": seconds(now),
+        "timestamp": seconds(time),
         "checks": {
             "docker": { "status": health.docker.name() },
             "state": { "status": health.state.status().name() },
@@ -189,7 +189,7 @@ fn whole(health: &Health, now: Timestamp) -> Value {
 }
 
 /// The body of `/api/v1/health/events`.
-fn stream(events: &Events, now: Timestamp) -> Value {
+fn stream(events: &Events, now: Instant) -> Value {
     let runs = events.reconciliations;
     json!({
         "status": events.status(now).name(),
@@ -281,33 +281,36 @@ mod tests {
 
     #[test]
     fn health_is_told_as_the_contract_has_it() {
-        let now = Timestamp(1_795_215_653_500_000_000);
-        let last = Timestamp(now.0 - 2_250_000_000);
+        let heard = Instant::now();
+        let (now, time) = (heard + Duration::from_millis(2250), Timestamp(1_795_215_653_500_000_000));
+        // The engine's clock is ahead.
+        let last = Timestamp(time.0 + 7_000_000_000);
         let mut health = Health {
             docker: Status::Healthy,
             state: State::default(),
             events: Events {
                 is_enabled: true,
-                connected: Some(last),
+                connected: Some(heard),
                 queued: 1,
                 processed: 2,
                 errors: 3,
                 dropped: 4,
                 reconnects: 5,
+                heard: Some(heard),
                 last_event: Some(last),
                 last_reconnect: None,
                 reconciliations: Reconciliations { full: 6, volumes: 7, containers: 8 },
             },
         };
         let events = r#"{"status":"healthy","connected":true,"queue_size":1,"processed_total":2,"errors_total":3,
-            "dropped_total":4,"reconnects_total":5,"last_event_timestamp":1795215651,"last_event_age_seconds":2.25,
+            "dropped_total":4,"reconnects_total":5,"last_event_timestamp":1795215660,"last_event_age_seconds":2.25,
             "last_reconnect_timestamp":null,"reconciliation_runs":{"full":6,"volumes":7,"containers":8}}"#;
         let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap();
         let expected = format!(
             r#"{{"status":"healthy","timestamp":1795215653,
             "checks":{{"docker":{{"status":"healthy"}},"state":{{"status":"not_configured"}},"events":{events}}}}}"#
         );
-        assert_eq!(whole(&health, now), parse(&expected));
+        assert_eq!(whole(&health, now, time), parse(&expected));
         health.events.connected = None;
         let ill = stream(&health.events, now);
         assert_eq!((&ill["status"], &ill["connected"]), (&json!("unhealthy"), &json!(false)));

@@ -753,8 +753,35 @@ fn events_that_find_no_room_are_counted_and_a_listing_makes_up_for_them() {
     });
     let (status, health) = serve::get(&serve::place(&watch), "/api/v1/health/events");
     let health: Value = serde_json::from_str(&health).unwrap();
-    assert_eq!((status, &health["processed_total"]), (200, &ALL.into()), "{health}");
-    assert!((1..ALL).contains(&health["dropped_total"].as_u64().unwrap()), "{health}");
+    let [processed, dropped] = ["processed_total", "dropped_total"].map(|name| health[name].as_u64().unwrap());
+    assert_eq!((status, processed + dropped), (200, ALL), "{health}");
+    assert!((1..ALL).contains(&dropped), "{health}");
+}
+
+#[test]
+fn a_listing_that_fails_is_the_engines_fault_and_no_loss_of_events() {
+    let engine = Engine::start();
+    let proxy = Proxy::start(&engine);
+    let variables = [("LOGWATCH_EVENTS_RECONCILE_INTERVAL", "300ms"), ("LOGWATCH_EVENTS_BACKOFF_MAX_DURATION", "1s")];
+    let watch = configured(&proxy.host(), &variables, &["--listen", "127.0.0.1:0"]);
+    let place = serve::place(&watch);
+    let checks = || {
+        let told: Value = serde_json::from_str(&serve::get(&place, "/api/v1/health").1).unwrap();
+        let checks = &told["checks"];
+        let events =
+            ["connected", "reconnects_total", "last_reconnect_timestamp"].map(|name| checks["events"][name].clone());
+        (checks["docker"]["status"].as_str().unwrap().to_owned(), events)
+    };
+    let stands = [Value::Bool(true), 0.into(), Value::Null];
+    for (fault, status) in [(None, "healthy"), (Some(Fault::Status(500)), "unhealthy"), (None, "healthy")] {
+        match fault {
+            Some(fault) => proxy.on("/containers/json", fault),
+            None => proxy.heal(),
+        }
+        eventually(status, || checks().0 == status);
+        assert_eq!(checks(), (status.to_owned(), stands.clone()));
+    }
+    assert_eq!(watch.stop().code, Some(0));
 }
 
 #[test]
