@@ -16,7 +16,7 @@ use super::route::Routes;
 use crate::docker::{Docker, Event};
 use crate::health::{Board, Status};
 use crate::inventory::{Beyond, Container, Mount, Seen, Told, Volume};
-use crate::metrics::{Extent, Origin, Reconciliation};
+use crate::metrics::{Culprit, Extent, Origin, Reconciliation};
 use crate::plan::{Observed, Plan};
 use crate::state::{self, Occasion, Store};
 use crate::time::Timestamp;
@@ -183,12 +183,11 @@ struct Task {
     has_told_trouble: bool,
 }
 
-/// What failed, as the metrics call it.
-fn kind(error: &Error) -> &'static str {
+fn culprit(error: &Error) -> Culprit {
     match error {
-        Error::Docker(_) => "docker",
-        Error::State(_) => "state",
-        _ => "other",
+        Error::Docker(_) => Culprit::Docker,
+        Error::State(_) => Culprit::State,
+        _ => Culprit::Other,
     }
 }
 
@@ -319,7 +318,7 @@ impl Task {
 
     /// What was to be written is not; everything is compared later. Told once, until it works again.
     fn failed(&mut self, extent: Extent, error: &Error) {
-        self.metrics.failed(extent, kind(error));
+        self.metrics.failed(extent, culprit(error));
         self.told_of(match error {
             Error::State(error) if !error.is_passing() => Status::Unhealthy,
             _ => Status::Degraded,

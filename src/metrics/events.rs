@@ -84,6 +84,9 @@ pub enum Failure {
 }
 
 impl Failure {
+    const ALL: [Failure; 5] =
+        [Failure::Malformed, Failure::Lost, Failure::Refused, Failure::Overrun, Failure::Restarted];
+
     fn word(self) -> &'static str {
         match self {
             Failure::Malformed => "malformed",
@@ -168,6 +171,8 @@ impl Events {
         for collector in series {
             registry.register(collector)?;
         }
+        // A series that begins with its first failure never increases, as Prometheus sees it.
+        Failure::ALL.into_iter().for_each(|failure| drop(events.failures(failure)));
         Ok(events)
     }
 
@@ -184,7 +189,11 @@ impl Events {
 
     /// Something failed that no single event can be blamed for.
     pub fn failed(&self, failure: Failure) {
-        self.failed.with_label_values(&[failure.word(), "all"]).inc();
+        self.failures(failure).inc();
+    }
+
+    fn failures(&self, failure: Failure) -> IntCounter {
+        self.failed.with_label_values(&[failure.word(), "all"])
     }
 
     /// An event was left out.
@@ -313,9 +322,16 @@ mod tests {
     }
 
     #[test]
-    fn before_anything_happened_there_is_no_time_of_it() {
-        let events = Events::new(&Registry::new()).unwrap();
+    fn before_anything_happened_there_is_no_time_of_it_and_failures_stand_at_none() {
+        let registry = Registry::new();
+        let events = Events::new(&registry).unwrap();
         assert_eq!(events.health(), health::Events::default());
+        let text = rendered(&registry);
+        let failures: Vec<&str> =
+            text.lines().filter_map(|line| line.strip_prefix("logwatch_docker_events_failed_total")).collect();
+        let expected = ["history_gone", "history_overrun", "lost", "malformed", "refused"];
+        let expected = expected.map(|failure| format!("{{error_type=\"{failure}\",event_type=\"all\"}} 0"));
+        assert_eq!(failures, expected);
     }
 
     #[test]
