@@ -150,7 +150,7 @@ pub struct Watch {
 
     /// Serve Prometheus metrics and health at this address
     ///
-    /// `/metrics`, `/api/v1/health` and `/api/v1/health/events`, such as `--listen 127.0.0.1:9323`. An IPv6 address stands
+    /// `/metrics`, `/api/v1/health` and `/api/v1/health/events`, such as `--listen 127.0.0.1:8519`. An IPv6 address stands
     /// in brackets; port 0 is any that is free, and told.
     #[arg(long, value_name = "ADDR:PORT", value_parser = place, help_heading = OUTPUT, hide_short_help = true)]
     listen: Option<String>,
@@ -556,8 +556,8 @@ mod tests {
             ),
             ("-q -v", "error: the argument '--quiet' cannot be used with '--verbose...'"),
             (
-                "--listen 9323",
-                "error: invalid value '9323' for '--listen <ADDR:PORT>': expected `host:port`, such as `127.0.0.1:9323` or `[::1]:9323`",
+                "--listen 8519",
+                "error: invalid value '8519' for '--listen <ADDR:PORT>': expected `host:port`, such as `127.0.0.1:8519` or `[::1]:8519`",
             ),
         ] {
             let error = try_options(line).unwrap_err();
