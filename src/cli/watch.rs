@@ -55,11 +55,11 @@ pub struct Watch {
     /// Lines from here on: `10m`, `1h30m`, a date or time, Unix seconds
     ///
     /// A span counts back from now. A date or time without a zone is local. Unix seconds may have a fraction.
-    #[arg(long, value_name = "TIME", value_parser = when::parse, help_heading = READING)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = when::parse, help_heading = READING)]
     since: Option<Timestamp>,
 
     /// Lines up to here, written as for `--since`
-    #[arg(long, value_name = "TIME", value_parser = when::parse, help_heading = READING)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = when::parse, help_heading = READING)]
     until: Option<Timestamp>,
 
     /// Lines of history, or `all` [default: 10; all with `--since`, `--no-follow`]
