@@ -515,7 +515,10 @@ impl Watch {
             Answer::Details(container) => {
                 let container = Arc::new(*container);
                 self.tails.alter(&container);
-                self.metadata.learn(container, Instant::now());
+                // Nothing would make us forget one that has gone meanwhile.
+                if self.tails.has(&container.id) {
+                    self.metadata.learn(container, Instant::now());
+                }
             }
             Answer::Runs(runs) => {
                 for (id, run) in runs {
