@@ -31,6 +31,8 @@ use tokio::task::JoinHandle;
 const QUEUE: usize = 1000;
 /// What events tell is gathered for so long and written in one transaction.
 const GATHER: Duration = Duration::from_millis(100);
+/// What events told and is not written.
+const MOST: usize = 10_000;
 /// After a failure everything is compared so much later at first, ...
 const AGAIN: Duration = Duration::from_secs(2);
 /// ... and at last.
@@ -52,6 +54,8 @@ enum Order {
     Heard(Vec<Told>),
     /// Volumes were removed by then, and nothing tells which.
     Pruned(Timestamp),
+    /// The engine is gone, and another one may come up at the same place.
+    Lost,
     /// Compare everything.
     All,
 }
@@ -79,6 +83,7 @@ impl Inventory {
             metrics,
             health,
             has_missed: Arc::clone(&has_missed),
+            is_doubtful: false,
             told: Vec::new(),
             flush: None,
             agenda: Agenda::default(),
@@ -98,7 +103,8 @@ impl Inventory {
                 told => Order::Heard(told),
             },
             News::Listing(..) => Order::All,
-            News::Lost(_) | News::Back(_) | News::Nonsense(_) | News::Forgotten(_) => return,
+            News::Lost(_) | News::Back(_) => Order::Lost,
+            News::Nonsense(_) | News::Forgotten(_) => return,
         };
         if self.orders.try_send(order).is_err() {
             self.has_missed.store(true, Ordering::Relaxed);
@@ -174,6 +180,8 @@ struct Task {
     metrics: Reconciliation,
     health: Board,
     has_missed: Arc<AtomicBool>,
+    /// Another engine may be at the place of the one that we know.
+    is_doubtful: bool,
     /// What events told and the state does not know, and when it shall.
     told: Vec<Told>,
     flush: Option<Instant>,
@@ -197,7 +205,7 @@ impl Task {
             let due = self.due();
             tokio::select! {
                 order = orders.recv() => match order {
-                    Some(order) => self.take(order, Instant::now()),
+                    Some(order) => self.take(order, Instant::now()).await,
                     None => break,
                 },
                 () = until(due) => self.work(Instant::now()).await,
@@ -213,13 +221,22 @@ impl Task {
         self.flush.into_iter().chain(self.agenda.due()).min()
     }
 
-    fn take(&mut self, order: Order, now: Instant) {
+    async fn take(&mut self, order: Order, now: Instant) {
         match order {
             Order::All => self.agenda.plan_everything(Some(now)),
+            Order::Lost => {
+                // These are still of the engine that was there.
+                self.keep_told().await;
+                self.is_doubtful = true;
+            }
             Order::Pruned(at) => self.agenda.note_volume(at, now),
             Order::Heard(told) => {
                 told.iter().for_each(|told| self.agenda.note(told, now));
                 self.told.extend(told);
+                if self.told.len() > MOST {
+                    // Only in doubt can it be so much, and then everything is compared.
+                    self.told.clear();
+                }
                 self.flush.get_or_insert(now + GATHER);
             }
         }
@@ -231,6 +248,8 @@ impl Task {
         let (extent, done) = match self.agenda.take(now) {
             None => return,
             Some(Errand::Everything) => (Extent::Full, self.compare_everything().await),
+            // Whose they are has to be asked first.
+            Some(Errand::Some { .. }) if self.is_doubtful => (Extent::Full, self.compare_everything().await),
             Some(Errand::Some { ids, with_volumes, at }) => {
                 let extent = if ids.is_empty() { Extent::Volumes } else { Extent::Containers };
                 (extent, self.compare_some(ids, with_volumes, at, extent).await)
@@ -239,9 +258,12 @@ impl Task {
         self.settle(extent, done);
     }
 
-    /// Gives the state what events told.
+    /// Gives the state what events told, once it is known whose events they are.
     async fn keep_told(&mut self) {
         self.flush = None;
+        if self.is_doubtful {
+            return;
+        }
         let told = std::mem::take(&mut self.told);
         if told.is_empty() {
             return;
@@ -260,8 +282,10 @@ impl Task {
         let (started, begun) = (Timestamp::now(), Instant::now());
         let engine = self.observer.docker.info().await?;
         let at = engine.time.unwrap_or(self.agenda.latest());
-        // Another one may have come up at the same place.
         self.engine_id = engine.id;
+        if std::mem::take(&mut self.is_doubtful) {
+            self.keep_told().await;
+        }
         let observed = self.observer.everything(at, |_| {}).await?;
         self.compare(observed, (started, begun), Extent::Full, Origin::Reconcile).await
     }
