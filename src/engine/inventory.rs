@@ -31,7 +31,7 @@ use tokio::task::JoinHandle;
 const QUEUE: usize = 1000;
 /// What events tell is gathered for so long and written in one transaction.
 const GATHER: Duration = Duration::from_millis(100);
-/// What events told and is not written.
+/// What events told and is not written, while it is not known whose events they are; beyond it everything is compared.
 const MOST: usize = 10_000;
 /// After a failure everything is compared so much later at first, ...
 const AGAIN: Duration = Duration::from_secs(2);
@@ -234,8 +234,8 @@ impl Task {
                 told.iter().for_each(|told| self.agenda.note(told, now));
                 self.told.extend(told);
                 if self.told.len() > MOST {
-                    // Only in doubt can it be so much, and then everything is compared.
                     self.told.clear();
+                    self.agenda.plan_everything_by(now + LOOK);
                 }
                 self.flush.get_or_insert(now + GATHER);
             }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -308,13 +308,8 @@ fn it_exits_as_the_contract_says() {
         (&["--count", "7", "--timeout", "3s"], 4, 6, "error: 6 of 7 events came within 3s\n"),
         (&["--count", "9", "--until", "0s"], 4, 6, "error: 6 of 9 events came\n"),
         (&["--timeout", "3s"], 0, 6, ""),
-        (&["--filter", "event=oom", "--timeout", "300ms"], 0, 0, ""),
-        (
-            &["--filter", "event=oom", "--count", "1", "--timeout", "300ms"],
-            4,
-            0,
-            "error: 0 of 1 events came within 300ms\n",
-        ),
+        (&["--filter", "event=oom", "--timeout", "2s"], 0, 0, ""),
+        (&["--filter", "event=oom", "--count", "1", "--timeout", "2s"], 4, 0, "error: 0 of 1 events came within 2s\n"),
     ] {
         let finished = ours(&engine, &[&since, words].concat()).finish();
         assert_eq!((finished.code, finished.lines().len()), (Some(code), lines), "{words:?} {}", finished.stderr);
@@ -396,26 +391,39 @@ fn a_stream_that_ends_a_little_before_its_time_is_asked_once_more() {
     assert!(streams.load(Ordering::SeqCst) > 1);
 }
 
-/// The events that were waited for come at the very end of a stream.
+/// The events that were waited for come at the very end of a stream, and nobody reads them before that has come.
 #[test]
 fn events_that_came_in_the_number_asked_for_are_enough_whatever_ends_it() {
     let machine = Engine::start();
-    let script = Script::start(|request, answer| match request.path.split('?').next().unwrap() {
-        "/_ping" => answer.json(200, "OK"),
-        "/info" => answer.json(200, r#"{"ID":"e","ServerVersion":"20.10.24","DockerRootDir":"/nowhere"}"#),
-        "/events" => {
-            answer.begin("application/json");
-            let time = logwatch::time::Timestamp::now().0;
-            let event = |id: i64| {
-                format!(r#"{{"Type":"volume","Action":"create","Actor":{{"ID":"v{id}"}},"timeNano":{}}}"#, time + id)
-            };
-            answer.chunk((0..3).map(|id| event(id) + "\n").collect::<String>().as_bytes());
-        }
-        _ => answer.json(404, r#"{"message":"not in the script"}"#),
-    });
     for (count, code) in [("3", 0), ("4", 3)] {
-        let words = ["events", "--no-reconnect", "--count", count];
-        let finished = Watch::at(&machine, &script.host(), &words).finish();
+        let (is_held, has_ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (held, ended) = (Arc::clone(&is_held), Arc::clone(&has_ended));
+        let script = Script::start(move |request, answer| match request.path.split('?').next().unwrap() {
+            "/_ping" => answer.json(200, "OK"),
+            "/info" => answer.json(200, r#"{"ID":"e","ServerVersion":"20.10.24","DockerRootDir":"/nowhere"}"#),
+            "/events" => {
+                eventually("nobody reads", || held.load(Ordering::SeqCst));
+                answer.begin("application/json");
+                // More than a pipe holds.
+                let (time, large) = (logwatch::time::Timestamp::now().0, "x".repeat(200_000));
+                for number in 0..3 {
+                    let actor = format!(r#"{{"ID":"v{number}","Attributes":{{"large":"{large}"}}}}"#);
+                    let time = time + number;
+                    let event = format!(r#"{{"Type":"volume","Action":"create","Actor":{actor},"timeNano":{time}}}"#);
+                    answer.chunk(format!("{event}\n").as_bytes());
+                }
+                ended.store(true, Ordering::SeqCst);
+            }
+            _ => answer.json(404, r#"{"message":"not in the script"}"#),
+        });
+        let watch = Watch::at(&machine, &script.host(), &["events", "--no-reconnect", "--count", count]);
+        watch.hold();
+        is_held.store(true, Ordering::SeqCst);
+        eventually("the stream has ended", || has_ended.load(Ordering::SeqCst));
+        // It says nothing of having read up to there.
+        thread::sleep(Duration::from_millis(300));
+        watch.release();
+        let finished = watch.finish();
         assert_eq!((finished.code, finished.lines().len()), (Some(code), 3), "{count}: {}", finished.stderr);
     }
 }
