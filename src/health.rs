@@ -3,7 +3,7 @@
 use crate::time::Timestamp;
 use serde::Serialize;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Without an event for so long, it may be that none can come.
 const QUIET: Duration = Duration::from_secs(5 * 60);
@@ -41,15 +41,32 @@ pub struct Health {
     /// The engine.
     pub docker: Status,
     /// What is kept between runs.
-    pub state: Status,
+    pub state: State,
     /// The engine's events.
     pub events: Events,
 }
 
 impl Health {
     /// The worst of the three; with nothing that could be wrong, all is well.
-    pub fn status(&self, now: Timestamp) -> Status {
-        self.docker.max(self.state).max(self.events.status(now)).max(Status::Healthy)
+    pub fn status(&self, now: Instant) -> Status {
+        self.docker.max(self.state.status()).max(self.events.status(now)).max(Status::Healthy)
+    }
+}
+
+/// What is kept between runs, by what it is: each is as well as the last try to keep it. One that will be made up for is
+/// degraded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// How far each log was read.
+    pub positions: Status,
+    /// What the engine has.
+    pub inventory: Status,
+}
+
+impl State {
+    /// The worse of the two.
+    pub fn status(self) -> Status {
+        self.positions.max(self.inventory)
     }
 }
 
@@ -59,7 +76,7 @@ pub struct Events {
     /// Whether they are listened to at all.
     pub is_enabled: bool,
     /// Since when the stream stands; `None` while it does not.
-    pub connected: Option<Timestamp>,
+    pub connected: Option<Instant>,
     /// Events that wait to be dealt with.
     pub queued: u64,
     /// Events dealt with.
@@ -70,7 +87,9 @@ pub struct Events {
     pub dropped: u64,
     /// Times that the stream came back.
     pub reconnects: u64,
-    /// Of the newest event, by the engine's clock.
+    /// When the newest event came.
+    pub heard: Option<Instant>,
+    /// When it happened, by the engine's clock.
     pub last_event: Option<Timestamp>,
     /// When the stream last came back.
     pub last_reconnect: Option<Timestamp>,
@@ -91,23 +110,18 @@ pub struct Reconciliations {
 
 impl Events {
     /// Whether they come. A stream that stands and has told nothing for long is doubted.
-    pub fn status(&self, now: Timestamp) -> Status {
+    pub fn status(&self, now: Instant) -> Status {
         let Some(connected) = self.connected.filter(|_| self.is_enabled) else {
             return if self.is_enabled { Status::Unhealthy } else { Status::NotConfigured };
         };
-        let heard = self.last_event.map_or(connected, |last| last.max(connected));
-        if age(heard, now) >= QUIET { Status::Degraded } else { Status::Healthy }
+        let heard = self.heard.map_or(connected, |heard| heard.max(connected));
+        if now.saturating_duration_since(heard) >= QUIET { Status::Degraded } else { Status::Healthy }
     }
 
-    /// Since the newest event.
-    pub fn last_event_age(&self, now: Timestamp) -> Option<Duration> {
-        self.last_event.map(|last| age(last, now))
+    /// Since the newest event came.
+    pub fn last_event_age(&self, now: Instant) -> Option<Duration> {
+        self.heard.map(|heard| now.saturating_duration_since(heard))
     }
-}
-
-/// The engine's clock may be ahead of ours.
-fn age(then: Timestamp, now: Timestamp) -> Duration {
-    Duration::from_nanos(u64::try_from(now.0.saturating_sub(then.0)).unwrap_or(0))
 }
 
 /// The one copy of it: kept by the engine, read by whoever is asked.
@@ -132,8 +146,9 @@ mod tests {
 
     #[test]
     fn events_are_as_well_as_their_stream_and_doubted_after_five_quiet_minutes() {
-        let at = |seconds: i64| Timestamp(seconds * 1_000_000_000);
-        for (is_enabled, connected, last, now, expected) in [
+        let begun = Instant::now();
+        let at = |seconds: u64| begun + Duration::from_secs(seconds);
+        for (is_enabled, connected, heard, now, expected) in [
             (false, None, None, 0, Status::NotConfigured),
             (false, Some(0), None, 0, Status::NotConfigured),
             (true, None, None, 0, Status::Unhealthy),
@@ -144,28 +159,29 @@ mod tests {
             (true, Some(0), Some(100), 400, Status::Degraded),
             // Just connected anew, after a long time without events.
             (true, Some(500), Some(100), 501, Status::Healthy),
-            (true, Some(0), Some(50), 40, Status::Healthy),
         ] {
-            let events =
-                Events { is_enabled, connected: connected.map(at), last_event: last.map(at), ..Events::default() };
-            assert_eq!(events.status(at(now)), expected, "{is_enabled} {connected:?} {last:?} {now}");
+            let events = Events { is_enabled, connected: connected.map(at), heard: heard.map(at), ..Events::default() };
+            assert_eq!(events.status(at(now)), expected, "{is_enabled} {connected:?} {heard:?} {now}");
         }
     }
 
     #[test]
     fn the_whole_is_as_ill_as_its_worst_part() {
         use Status::{Degraded, Healthy, NotConfigured, Unhealthy};
-        let now = Timestamp(1_000_000_000_000);
+        let begun = Instant::now();
+        let now = begun + Duration::from_secs(1000);
         let standing = Events { is_enabled: true, connected: Some(now), ..Events::default() };
-        let quiet = Events { connected: Some(Timestamp(0)), ..standing.clone() };
-        for (docker, state, events, expected) in [
-            (Healthy, Healthy, &standing, Healthy),
-            (Healthy, NotConfigured, &Events::default(), Healthy),
-            (Healthy, NotConfigured, &quiet, Degraded),
-            (Unhealthy, Healthy, &quiet, Unhealthy),
-            (Healthy, Unhealthy, &standing, Unhealthy),
+        let quiet = Events { connected: Some(begun), ..standing.clone() };
+        for (docker, [positions, inventory], events, expected) in [
+            (Healthy, [Healthy, Healthy], &standing, Healthy),
+            (Healthy, [NotConfigured, NotConfigured], &Events::default(), Healthy),
+            (Healthy, [NotConfigured, NotConfigured], &quiet, Degraded),
+            (Unhealthy, [Healthy, Healthy], &quiet, Unhealthy),
+            (Healthy, [Healthy, Unhealthy], &standing, Unhealthy),
+            (Healthy, [Degraded, Healthy], &standing, Degraded),
+            (Healthy, [NotConfigured, Degraded], &standing, Degraded),
         ] {
-            let health = Health { docker, state, events: events.clone() };
+            let health = Health { docker, state: State { positions, inventory }, events: events.clone() };
             assert_eq!(health.status(now), expected, "{health:?}");
         }
     }

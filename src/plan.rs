@@ -146,6 +146,19 @@ impl<T: Row> Part<T> {
         }
     }
 
+    /// Leaves out what is otherwise than in the plan before.
+    fn last(&mut self, before: &Part<T>) {
+        let keys = |rows: &[T]| rows.iter().map(key).collect::<HashSet<_>>();
+        let (created, removed) = (keys(&before.created), keys(&before.removed));
+        let updated = before.updated.iter().map(|(from, row)| (key(row), from.differences(row)));
+        let updated: HashMap<_, _> = updated.collect();
+        let count = self.updated.len() + self.removed.len();
+        self.created.retain(|row| created.contains(&key(row)));
+        self.updated.retain(|(from, row)| updated.get(&key(row)) == Some(&from.differences(row)));
+        self.removed.retain(|row| removed.contains(&key(row)));
+        self.kept += (count - self.updated.len() - self.removed.len()) as u64;
+    }
+
     /// How many rows change.
     pub fn changes(&self) -> Changes {
         Changes {
@@ -171,7 +184,21 @@ impl<T: Row> Part<T> {
     }
 }
 
+/// What tells a row from others of its kind.
+fn key<T: Row>(row: &T) -> (String, String) {
+    (row.id().to_owned(), row.name())
+}
+
 impl Plan {
+    /// What of it stood in a plan of a moment before as well. The rest has just happened.
+    pub fn lasting(mut self, before: &Plan) -> Plan {
+        self.containers.last(&before.containers);
+        self.volumes.last(&before.volumes);
+        self.mounts.last(&before.mounts);
+        self.positions.last(&before.positions);
+        self
+    }
+
     /// How many rows change.
     pub fn tally(&self) -> Tally {
         Tally([self.containers.changes(), self.volumes.changes(), self.mounts.changes(), self.positions.changes()])
@@ -343,6 +370,27 @@ removed container c \"old\"
         let Tally([containers, ..]) = plan(&before, &now).tally();
         assert_eq!(containers, Changes { created: 1, updated: 1, removed: 1, unchanged: 1 });
         check(&Known::default(), &Observed::default(), "");
+    }
+
+    #[test]
+    fn what_is_otherwise_than_a_moment_before_has_just_happened_and_does_not_last() {
+        let before = known(&[("a web running", 1), ("b db running", 1), ("c old exited", 1), ("e job running", 1)]);
+        let first = plan(&before, &observed(8, &["a web exited", "b db-1 running", "d new created"]));
+        // Meanwhile a watch has kept the new one, and `a` has gone on.
+        let mut kept = known(&[("a web running", 1), ("b db running", 1), ("c old exited", 1), ("d new created", 8)]);
+        kept.containers.insert("e".into(), container("e job exited", 9));
+        let second =
+            plan(&kept, &observed(10, &["a web paused", "b db-1 running", "d new created", "f newer created"]));
+        assert_eq!(second.steps().len(), 5, "{second}");
+        let lasting = second.lasting(&first);
+        let expected = "\
+updated container b \"db-1\": name: db -> db-1
+removed container c \"old\"
+removed container e \"job\"
+";
+        assert_eq!(lasting.to_string(), expected);
+        let Tally([containers, ..]) = lasting.tally();
+        assert_eq!(containers, Changes { created: 0, updated: 1, removed: 2, unchanged: 2 });
     }
 
     #[test]

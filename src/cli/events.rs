@@ -32,11 +32,11 @@ pub struct Events {
     ///
     /// A span counts back from now. A date or time without a zone is local. Unix seconds may have a fraction. The engine
     /// remembers its last 256 events.
-    #[arg(long, value_name = "TIME", value_parser = when::parse, help_heading = EVENTS)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = when::parse, help_heading = EVENTS)]
     since: Option<Timestamp>,
 
     /// Events up to here, written as for `--since`; then exit
-    #[arg(long, value_name = "TIME", value_parser = when::parse, help_heading = EVENTS)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = when::parse, help_heading = EVENTS)]
     until: Option<Timestamp>,
 
     /// Exit after so many events
@@ -186,6 +186,8 @@ mod tests {
 
     #[test]
     fn every_flag_reaches_its_option() {
+        let ahead = try_options(&["--since", "0s", "--until", "-1m"]).unwrap();
+        assert!(ahead.since < ahead.until);
         let line = "-f type=container --filter TYPE=volume -f label=a=b -f label=c --since 100.5 --until 200 --count 3 \
                     --timeout 1m30s --no-reconnect --format json -q";
         let mut words: Vec<&str> = line.split_whitespace().collect();

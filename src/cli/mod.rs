@@ -363,7 +363,7 @@ fn run(docker: DockerFlags, as_plugin: bool, cli: Cli) -> ExitCode {
         Verb::Watch(watch) => watch::run(&docker, as_plugin, *watch, &cli.common),
         Verb::Events(events) => events::run(&docker, as_plugin, events, &cli.common),
         Verb::Pool(pool) => pool::run(&docker, as_plugin, pool, &cli.common),
-        Verb::Reconcile(reconcile) => reconcile::run(&docker, &reconcile, &cli.common),
+        Verb::Reconcile(reconcile) => reconcile::run(&docker, as_plugin, &reconcile, &cli.common),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::explain::{self, Exit};
 use super::plugin::DockerFlags;
-use super::{Common, endpoint, misused, one_of, state};
+use super::{Common, carry_out, misused, one_of, state};
 use crate::engine;
 use crate::engine::reconcile::Options;
 use crate::output::{self, Diagnostic, Level, Reconciled, ReportFormat};
@@ -21,7 +21,8 @@ pub struct Reconcile {
 
     /// As `--dry-run`; exit code 4 when anything differs
     ///
-    /// The table is then shown only when it does.
+    /// The table is then shown only when it does. What differs is looked at twice, two seconds apart: a `watch` that keeps
+    /// the state is a moment behind the engine.
     #[arg(long, help_heading = INVENTORY)]
     check: bool,
 
@@ -52,7 +53,7 @@ Examples:
     $ docker logwatch reconcile --check || docker logwatch reconcile";
 
 /// Reads the last of the words, and answers.
-pub(super) fn run(docker: &DockerFlags, reconcile: &Reconcile, common: &Common) -> ExitCode {
+pub(super) fn run(docker: &DockerFlags, as_plugin: bool, reconcile: &Reconcile, common: &Common) -> ExitCode {
     let config = match common.config(|_| {}) {
         Ok(config) => config,
         Err(message) => return misused(&message, common.log_format),
@@ -62,12 +63,12 @@ pub(super) fn run(docker: &DockerFlags, reconcile: &Reconcile, common: &Common) 
         Err(message) => return misused(&message, common.log_format),
     };
     let is_dry_run = reconcile.dry_run || reconcile.check;
-    let options = Options { state, dry_run: is_dry_run, docker: config.docker, quiet: common.hides_status() };
-    let reconciled = endpoint(docker).and_then(|endpoint| engine::reconcile::reconcile(endpoint, &options));
-    match reconciled {
-        Ok(reconciled) => report(&reconciled, reconcile, common),
-        Err(error) => explain::failed(&error, common.log_format),
-    }
+    let (docker_config, quiet) = (config.docker, common.hides_status());
+    let options = Options { state, dry_run: is_dry_run, must_last: reconcile.check, docker: docker_config, quiet };
+    carry_out(docker, as_plugin, common, |endpoint, stop| {
+        let reconciled = engine::reconcile::reconcile(endpoint, &options, stop)?;
+        Ok(reconciled.map_or(Exit::Done.into(), |reconciled| report(&reconciled, reconcile, common)))
+    })
 }
 
 fn report(reconciled: &Reconciled, asked: &Reconcile, common: &Common) -> ExitCode {

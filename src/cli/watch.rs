@@ -55,11 +55,11 @@ pub struct Watch {
     /// Lines from here on: `10m`, `1h30m`, a date or time, Unix seconds
     ///
     /// A span counts back from now. A date or time without a zone is local. Unix seconds may have a fraction.
-    #[arg(long, value_name = "TIME", value_parser = when::parse, help_heading = READING)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = when::parse, help_heading = READING)]
     since: Option<Timestamp>,
 
     /// Lines up to here, written as for `--since`
-    #[arg(long, value_name = "TIME", value_parser = when::parse, help_heading = READING)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = when::parse, help_heading = READING)]
     until: Option<Timestamp>,
 
     /// Lines of history, or `all` [default: 10; all with `--since`, `--no-follow`]
@@ -150,7 +150,7 @@ pub struct Watch {
 
     /// Serve Prometheus metrics and health at this address
     ///
-    /// `/metrics`, `/api/v1/health` and `/api/v1/health/events`, such as `--listen 127.0.0.1:9323`. An IPv6 address stands
+    /// `/metrics`, `/api/v1/health` and `/api/v1/health/events`, such as `--listen 127.0.0.1:8519`. An IPv6 address stands
     /// in brackets; port 0 is any that is free, and told with `-q` as well.
     #[arg(long, value_name = "ADDR:PORT", value_parser = place, help_heading = OUTPUT, hide_short_help = true)]
     listen: Option<String>,
@@ -579,8 +579,8 @@ mod tests {
             ("--service=", "error: invalid value '' for '--service <SERVICE>': a name cannot be empty"),
             ("-q -v", "error: the argument '--quiet' cannot be used with '--verbose...'"),
             (
-                "--listen 9323",
-                "error: invalid value '9323' for '--listen <ADDR:PORT>': expected `host:port`, such as `127.0.0.1:9323` or `[::1]:9323`",
+                "--listen 8519",
+                "error: invalid value '8519' for '--listen <ADDR:PORT>': expected `host:port`, such as `127.0.0.1:8519` or `[::1]:8519`",
             ),
         ] {
             let error = try_options(line).unwrap_err();

@@ -7,7 +7,11 @@ use crate::config::value::{self, SECOND, SPANS};
 use crate::time::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
+use std::borrow::Cow;
 use std::time::Duration;
+
+/// Bytes of `2026-11-20`.
+const DAY: usize = 10;
 
 /// Why a text is no moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,8 +43,13 @@ fn parse_at(text: &str, now: Timestamp, zone: &TimeZone) -> Result<Timestamp, Er
     if let Some(seconds) = seconds(text) {
         return seconds.map(Timestamp);
     }
-    if let Some(span) = value::nanos(text) {
-        return span.ok().and_then(|span| now.0.checked_sub(span)).map(Timestamp).ok_or(Error::Range);
+    let (is_ahead, bare) = match text.strip_prefix('-') {
+        Some(bare) => (true, bare),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    if let Some(span) = value::nanos(bare) {
+        let moment = |span| if is_ahead { now.0.checked_add(span) } else { now.0.checked_sub(span) };
+        return span.ok().and_then(moment).map(Timestamp).ok_or(Error::Range);
     }
     date(text, zone)
 }
@@ -68,10 +77,15 @@ fn date(text: &str, zone: &TimeZone) -> Result<Timestamp, Error> {
     if text.contains('[') {
         return Err(Error::Form);
     }
-    let moment = match text.parse::<jiff::Timestamp>() {
+    // Nor does it know of a day in a zone.
+    let whole = match text.split_at_checked(DAY) {
+        Some((day, zone)) if zone.starts_with(['Z', 'z', '+', '-']) => Cow::from(format!("{day}T00:00{zone}")),
+        _ => Cow::from(text),
+    };
+    let moment = match whole.parse::<jiff::Timestamp>() {
         Ok(moment) => moment,
         Err(_) => {
-            let local: DateTime = text.parse().map_err(|_| Error::Form)?;
+            let local: DateTime = whole.parse().map_err(|_| Error::Form)?;
             local.to_zoned(zone.clone()).map_err(|_| Error::Range)?.timestamp()
         }
     };
@@ -128,7 +142,12 @@ mod tests {
             ("2026-11-20T23:00+01:00", "2026-11-20T22:00:00.000000000Z"),
             ("2026-11-20T23", "2026-11-20T21:00:00.000000000Z"),
             ("2026-11-20T23:00", "2026-11-20T21:00:00.000000000Z"),
+            ("2026-11-20T23Z", "2026-11-20T23:00:00.000000000Z"),
+            ("2026-11-20T23-01:00", "2026-11-21T00:00:00.000000000Z"),
             ("2026-11-20", "2026-11-19T22:00:00.000000000Z"),
+            ("2026-11-20Z", "2026-11-20T00:00:00.000000000Z"),
+            ("2026-11-20+01:00", "2026-11-19T23:00:00.000000000Z"),
+            ("2026-11-20-08:00", "2026-11-20T08:00:00.000000000Z"),
             (" 2026-11-20 ", "2026-11-19T22:00:00.000000000Z"),
         ] {
             check(text, expected);
@@ -136,9 +155,12 @@ mod tests {
     }
 
     #[test]
-    fn a_span_counts_back_from_now() {
+    fn a_span_counts_back_from_now_and_one_with_a_minus_ahead() {
         for (text, expected) in [
             ("0s", NOW),
+            ("-1s", "2026-11-20T23:00:54.037882171Z"),
+            ("-1h30m", "2026-11-21T00:30:53.037882171Z"),
+            ("+10m", "2026-11-20T22:50:53.037882171Z"),
             ("10m", "2026-11-20T22:50:53.037882171Z"),
             ("1h30m", "2026-11-20T21:30:53.037882171Z"),
             ("1.5h", "2026-11-20T21:30:53.037882171Z"),
@@ -189,7 +211,9 @@ mod tests {
             "",
             "now",
             "yesterday",
-            "-10m",
+            "--10m",
+            "-",
+            "-5",
             "10x",
             "m",
             "h30",
@@ -199,8 +223,8 @@ mod tests {
             "2026-13-01",
             "2026-02-30",
             "20/11/2026",
-            "2026-11-20+01:00",
-            "2026-11-20Z",
+            "2026-11-20ZZ",
+            "2026-11-2001:00",
             "2026-11-20T23:00[Europe/Berlin]",
             "2026-11-20T23:00:00[UTC]",
             "1795215653.",
@@ -211,7 +235,7 @@ mod tests {
         ] {
             check(text, "form");
         }
-        for text in ["99999999999", "300000d", "99999999999999999999", "3000-01-01", "0001-01-01"] {
+        for text in ["99999999999", "300000d", "-300000d", "99999999999999999999", "3000-01-01", "0001-01-01"] {
             check(text, "range");
         }
     }

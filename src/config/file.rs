@@ -239,13 +239,13 @@ mod tests {
 
     #[test]
     fn values_come_with_their_path_and_line_in_every_form_of_yaml() {
-        let expected = "watch.source=poll@2\nwatch.poll_interval=5s@3\nmetrics.listen=[::1]:9323@5";
-        check("watch:\n  source: poll\n  poll_interval: 5s\nmetrics:\n  listen: \"[::1]:9323\"\n", expected);
+        let expected = "watch.source=poll@2\nwatch.poll_interval=5s@3\nmetrics.listen=[::1]:8519@5";
+        check("watch:\n  source: poll\n  poll_interval: 5s\nmetrics:\n  listen: \"[::1]:8519\"\n", expected);
         check(
-            "---\nwatch: {source: 'poll',\n  poll_interval: 5s} # why\n\nmetrics: {listen: '[::1]:9323'}\n...\n",
+            "---\nwatch: {source: 'poll',\n  poll_interval: 5s} # why\n\nmetrics: {listen: '[::1]:8519'}\n...\n",
             expected,
         );
-        check("watch:\r\n  source: poll\r\n  poll_interval: 5s\r\nmetrics:\r\n  listen: '[::1]:9323'\r\n", expected);
+        check("watch:\r\n  source: poll\r\n  poll_interval: 5s\r\nmetrics:\r\n  listen: '[::1]:8519'\r\n", expected);
         check("\u{feff}watch:\n  source: poll", "watch.source=poll@2");
         check("{\"watch\": {\"source\": \"poll\"}}", "watch.source=poll@1");
         check("events:\n  queue_size: 5\n  enabled: false", "events.queue_size=5@2\nevents.enabled=false@3");

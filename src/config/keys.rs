@@ -299,7 +299,7 @@ mod tests {
             ("events.reconcile_interval", &["0", "0s", "30m"], &["30", "off", "-1s"]),
             ("watch.source", &["auto", "rotate"], &["Auto", "files"]),
             ("watch.max_line_size", &["1MiB", "64k", "5"], &["0", "1.5MiB", "1 kilo"]),
-            ("metrics.listen", &["", "0.0.0.0:1", "[::1]:0"], &[":9323", "9323", "h", "h:99999", "http://h:1"]),
+            ("metrics.listen", &["", "0.0.0.0:1", "[::1]:0"], &[":8519", "8519", "h", "h:99999", "http://h:1"]),
             ("state.path", &["", "~/x", "a b", "/x"], &[]),
         ] {
             let key = find(path).unwrap();

@@ -109,7 +109,7 @@ pub fn size_text(bytes: usize) -> String {
 }
 
 /// What every place to listen at is like.
-pub const PLACES: &str = "`host:port`, such as `127.0.0.1:9323` or `[::1]:9323`";
+pub const PLACES: &str = "`host:port`, such as `127.0.0.1:8519` or `[::1]:8519`";
 
 /// Whether it is `host:port`: a name or an address, an IPv6 one in brackets. Nothing in front of the colon would be every
 /// address of the machine, which somebody has to mean: `0.0.0.0` or `[::]`.
@@ -173,19 +173,19 @@ mod tests {
 
     #[test]
     fn a_place_to_listen_at_has_a_host_and_a_port() {
-        for text in ["127.0.0.1:9323", "0.0.0.0:0", "localhost:65535", "[::1]:9323", "[::]:80", "my-host.example:1"] {
+        for text in ["127.0.0.1:8519", "0.0.0.0:0", "localhost:65535", "[::1]:8519", "[::]:80", "my-host.example:1"] {
             assert!(is_place(text), "{text:?}");
         }
         for text in [
             "",
             ":",
-            ":9323",
-            "9323",
+            ":8519",
+            "8519",
             "127.0.0.1",
             "127.0.0.1:",
             "h:65536",
             "h:+1",
-            "::1:9323",
+            "::1:8519",
             "[::1]",
             "[x]:1",
             "a b:1",

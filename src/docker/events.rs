@@ -16,6 +16,8 @@
 //! | its restart policy | die, a pause, start; no restart |
 //! | `rm -f` while it runs | kill, die, destroy; no stop |
 //! | `rename` | rename, under the new name, with the old one beside it |
+//! | `container prune` | destroy of each, then one prune without an ID |
+//! | `volume prune` | (volume prune) without an ID, and no destroy |
 //! | `pause`, `unpause`, `update` | one of that name |
 //! | out of memory | oom, die; oom alone when only a child was killed |
 //! | it cannot be started | create, with `--rm` destroy; neither start nor die |
@@ -78,15 +80,15 @@ impl Event {
         self.action.split(':').next().unwrap_or_default()
     }
 
-    /// What the event knows of its container; `None` for events of other types. Networks are not in it, and its state
-    /// only where the action implies one.
+    /// What the event knows of its container; `None` for events of other types and for a prune, which names none. Networks
+    /// are not in it, and its state only where the action implies one.
     pub fn container(&self) -> Option<Container> {
         let attribute = |name: &str| self.attributes.get(name).cloned().unwrap_or_default();
         let labels = || {
             let of_action = |name: &str| matches!(name, "name" | "image") || self.own_attributes().contains(&name);
             self.attributes.iter().filter(move |(name, _)| !of_action(name))
         };
-        (self.kind == "container").then(|| Container {
+        (self.kind == "container" && !self.id.is_empty()).then(|| Container {
             id: self.id.clone(),
             name: attribute("name").trim_start_matches('/').to_owned(),
             image: attribute("image"),
@@ -431,7 +433,9 @@ mod tests {
             assert_eq!(event.exit_code(), (action == "die").then_some(7), "{action}");
             assert_eq!(event.old_name(), (action == "rename").then_some("web-0"), "{action}");
         }
-        assert_eq!(Event { kind: "volume".to_owned(), ..Event::default() }.container(), None);
+        for (kind, id) in [("volume", "v"), ("container", "")] {
+            assert_eq!(Event { kind: kind.into(), id: id.into(), ..Event::default() }.container(), None, "{kind}");
+        }
     }
 
     proptest! {

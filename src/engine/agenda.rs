@@ -89,7 +89,8 @@ impl Agenda {
         self.look(id, now + LOOK_AFTER_DEATH, Timestamp(at.0.saturating_add(LISTINGS_LAG)));
     }
 
-    fn note_volume(&mut self, at: Timestamp, now: Instant) {
+    /// Which volumes there are has changed by then.
+    pub(super) fn note_volume(&mut self, at: Timestamp, now: Instant) {
         self.latest = self.latest.max(at);
         self.volumes.get_or_insert(now + LOOK);
     }

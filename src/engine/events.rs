@@ -9,7 +9,7 @@ use super::inbox::Inbox;
 use super::subscription::{self, Continuity, Happening, Subscription, Wanted};
 use super::{Error, awaited};
 use crate::config;
-use crate::docker::{Docker, Endpoint, Event};
+use crate::docker::{self, Docker, Endpoint, Event};
 use crate::metrics;
 use crate::output::{self, Events, Format, Happened, LogFormat, Meter};
 use crate::selector::Filters;
@@ -57,18 +57,21 @@ pub struct Options {
 /// Prints events until told to stop, or to the end of what was asked for.
 pub fn events(endpoint: Endpoint, options: Options, stop: &CancellationToken) -> Result<(), Error> {
     super::runtime()?.block_on(async {
-        let (wanted, span) = (options.count, options.timeout);
+        let (wanted, span, place) = (options.count, options.timeout, endpoint.to_string());
         let timeout = passed(span);
         tokio::pin!(timeout);
         let mut watcher = tokio::select! {
             begun = Watcher::begin(endpoint, options) => begun?,
             () = stop.cancelled() => return Ok(()),
-            () = &mut timeout => return enough(Some(0), wanted, span),
+            () = &mut timeout => {
+                let after = span.unwrap_or_default();
+                return Err(docker::Error::Timeout { endpoint: place, after }.into());
+            }
         };
         let end = tokio::select! {
             end = watcher.run() => end,
             () = stop.cancelled() => Ok(End::Order),
-            () = &mut timeout => Ok(End::Time),
+            () = &mut timeout => watcher.timed_out(),
         };
         // What came is still written, whatever ended it.
         let late = async {
@@ -83,6 +86,9 @@ pub fn events(endpoint: Endpoint, options: Options, stop: &CancellationToken) ->
             // Whoever reads our output has not for all this time.
             () = late => Some(0),
         };
+        if wanted.is_some() && enough(came, wanted, None).is_ok() {
+            return Ok(());
+        }
         match end? {
             End::Time => enough(came, wanted, span),
             End::Until => enough(came, wanted, None),
@@ -181,6 +187,14 @@ impl Watcher {
                 }
                 until = come(overdue) => return Err(Error::Away { until }),
             }
+        }
+    }
+
+    /// The time that was given is over, which is no good end where the stream is not there.
+    fn timed_out(&self) -> Result<End, Error> {
+        match self.subscription.is_lost() {
+            true => Err(Error::Away { until: self.subscription.engine_time() }),
+            false => Ok(End::Time),
         }
     }
 

@@ -45,17 +45,8 @@ const ACTIONS: [&str; 15] = [
     "detach",
 ];
 
-/// The same with what can change which volumes there are and who uses them.
-const ACTIONS_WITH_VOLUMES: [&str; 17] = {
-    let mut actions = ["mount"; 17];
-    let mut at = 0;
-    while at < ACTIONS.len() {
-        actions[at] = ACTIONS[at];
-        at += 1;
-    }
-    actions[16] = "unmount";
-    actions
-};
+/// What else can change which volumes there are and who uses them. What a prune of volumes removes is told by nothing else.
+const ACTIONS_OF_VOLUMES: [&str; 3] = ["mount", "unmount", "prune"];
 
 /// What is new.
 #[derive(Debug)]
@@ -184,9 +175,11 @@ impl Feed {
         self.heard = Instant::now();
         match happening {
             Happening::Event(event) => {
+                let (kind, verb) = (event.kind.clone(), event.verb().to_owned());
                 let has_room = self.inbox.push_event(event).is_ok();
-                if !has_room {
-                    self.terms.count.dropped();
+                match has_room {
+                    true => self.terms.count.processed(&kind, &verb),
+                    false => self.terms.count.dropped(),
                 }
                 if !has_room || self.is_late() {
                     self.miss();
@@ -281,9 +274,12 @@ async fn until(due: Option<Instant>) {
 }
 
 fn wanted(with_volumes: bool) -> Wanted {
-    let values = |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect();
-    let (kinds, actions): (&[&str], &[&str]) =
-        if with_volumes { (&["container", "volume"], &ACTIONS_WITH_VOLUMES) } else { (&["container"], &ACTIONS) };
+    let (mut kinds, mut actions) = (vec!["container"], ACTIONS.to_vec());
+    if with_volumes {
+        kinds.push("volume");
+        actions.extend(ACTIONS_OF_VOLUMES);
+    }
+    let values = |values: Vec<&str>| values.into_iter().map(str::to_owned).collect();
     let filters = Filters::from([("type".to_owned(), values(kinds)), ("event".to_owned(), values(actions))]);
     Wanted { filters, since: None, until: None }
 }

@@ -136,7 +136,7 @@ fn is_passing(event: &Event) -> bool {
 }
 
 /// Whether the newer of two events of one container tells all that the older does to whoever wants only to know what the
-/// container is now. Every event tells its name.
+/// container is now. Every event tells its name, and whoever wants to know it takes it from any.
 fn supersedes(newer: &str, older: &str) -> bool {
     match older {
         "attach" | "detach" | "kill" | "oom" | "rename" | "restart" | "stop" | "update" => true,
@@ -154,7 +154,10 @@ fn weight(event: &Event) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::inventory;
     use super::*;
+    use crate::inventory::{Container, Told};
+    use crate::time::Timestamp;
     use proptest::prelude::*;
 
     fn event(text: &str) -> Box<Event> {
@@ -176,7 +179,7 @@ mod tests {
     }
 
     fn listing() -> News {
-        News::Listing(Vec::new(), crate::time::Timestamp(0), None)
+        News::Listing(Vec::new(), Timestamp(0), None)
     }
 
     fn folded(came: &str) -> String {
@@ -265,8 +268,22 @@ mod tests {
         assert_eq!(rest(&mut inbox), ["c create"]);
     }
 
+    /// What the inventory has of each container, but for when it was first told of.
+    fn keep(rows: &mut BTreeMap<String, Container>, told: Told) {
+        match told {
+            Told::Container(row) => {
+                if let Some(mut row) = Container::heard(rows.get(&row.id), &row) {
+                    row.seen.first = Timestamp(0);
+                    rows.insert(row.id.clone(), row);
+                }
+            }
+            Told::ContainerGone(id, _) => drop(rows.remove(&id)),
+            other => panic!("of no container: {other:?}"),
+        }
+    }
+
     proptest! {
-        /// Whatever comes, folding leaves each container in the state in which it would be without it.
+        /// Whatever comes, folding leaves each container in the state in which it would be without it, and its row in the inventory.
         #[test]
         fn folding_changes_no_outcome(came in proptest::collection::vec((0..3_u8, 0..14_usize), 0..60)) {
             const VERBS: [&str; 14] = [
@@ -278,12 +295,13 @@ mod tests {
                 for inbox in &mut inboxes {
                     let mut event = event(&format!("{id} {}", VERBS[*verb]));
                     event.attributes.insert("name".into(), number.to_string());
+                    event.time = Timestamp(i64::try_from(number).unwrap());
                     inbox.push_event(event).unwrap();
                 }
             }
             let outcomes = inboxes.map(|mut inbox| {
                 let mut last: BTreeMap<String, BTreeMap<&str, String>> = BTreeMap::new();
-                let mut kept = Vec::new();
+                let (mut kept, mut rows) = (Vec::new(), BTreeMap::new());
                 while let Some(News::Event(event)) = inbox.pop() {
                     let known = last.entry(event.id.clone()).or_default();
                     known.insert("name", event.attributes["name"].clone());
@@ -296,8 +314,9 @@ mod tests {
                     if matches!(event.verb(), "create" | "start" | "die" | "destroy") {
                         kept.push((event.id.clone(), event.action.clone(), event.attributes["name"].clone()));
                     }
+                    inventory::told(&event).into_iter().for_each(|told| keep(&mut rows, told));
                 }
-                (last, kept)
+                (last, kept, rows)
             });
             prop_assert_eq!(&outcomes[0], &outcomes[1]);
         }

@@ -14,8 +14,9 @@ use super::feed::News;
 use super::observe::Observer;
 use super::route::Routes;
 use crate::docker::{Docker, Event};
+use crate::health::{Board, Status};
 use crate::inventory::{Beyond, Container, Mount, Seen, Told, Volume};
-use crate::metrics::{Extent, Origin, Reconciliation};
+use crate::metrics::{Culprit, Extent, Origin, Reconciliation};
 use crate::plan::{Observed, Plan};
 use crate::state::{self, Occasion, Store};
 use crate::time::Timestamp;
@@ -30,6 +31,8 @@ use tokio::task::JoinHandle;
 const QUEUE: usize = 1000;
 /// What events tell is gathered for so long and written in one transaction.
 const GATHER: Duration = Duration::from_millis(100);
+/// What events told and is not written, while it is not known whose events they are; beyond it everything is compared.
+const MOST: usize = 10_000;
 /// After a failure everything is compared so much later at first, ...
 const AGAIN: Duration = Duration::from_secs(2);
 /// ... and at last.
@@ -49,6 +52,10 @@ pub(super) struct Inventory {
 enum Order {
     /// An event told this, ...
     Heard(Vec<Told>),
+    /// Volumes were removed by then, and nothing tells which.
+    Pruned(Timestamp),
+    /// The engine is gone, and another one may come up at the same place.
+    Lost,
     /// Compare everything.
     All,
 }
@@ -63,8 +70,8 @@ pub(super) struct Keeping {
 }
 
 impl Inventory {
-    /// Starts the task.
-    pub(super) fn start(keeping: Keeping) -> Self {
+    /// Starts the task, which tells there how it is doing.
+    pub(super) fn start(keeping: Keeping, health: Board) -> Self {
         let (orders, received) = channel(QUEUE);
         let has_missed = Arc::new(AtomicBool::new(false));
         let Keeping { docker, routes, store, engine_id, metrics } = keeping;
@@ -74,25 +81,30 @@ impl Inventory {
             store,
             engine_id,
             metrics,
+            health,
             has_missed: Arc::clone(&has_missed),
+            is_doubtful: false,
             told: Vec::new(),
             flush: None,
             agenda: Agenda::default(),
             again: AGAIN,
             has_told_trouble: false,
         };
+        task.told_of(Status::Healthy);
         Inventory { orders, has_missed, task: tokio::spawn(task.run(received)) }
     }
 
     /// Takes what is new. Never waits.
     pub(super) fn hear(&self, news: &News) {
         let order = match news {
+            News::Event(event) if event.kind == "volume" && event.verb() == "prune" => Order::Pruned(event.time),
             News::Event(event) => match told(event) {
                 told if told.is_empty() => return,
                 told => Order::Heard(told),
             },
             News::Listing(..) => Order::All,
-            News::Lost(_) | News::Back(_) | News::Nonsense(_) | News::Forgotten(_) => return,
+            News::Lost(_) | News::Back(_) => Order::Lost,
+            News::Nonsense(_) | News::Forgotten(_) => return,
         };
         if self.orders.try_send(order).is_err() {
             self.has_missed.store(true, Ordering::Relaxed);
@@ -110,7 +122,7 @@ impl Inventory {
 }
 
 /// What an event tells; nothing where it is of no concern here.
-fn told(event: &Event) -> Vec<Told> {
+pub(super) fn told(event: &Event) -> Vec<Told> {
     let attribute = |name: &str| event.attributes.get(name).cloned().unwrap_or_default();
     let at = event.time;
     // A prune tells of nothing in particular.
@@ -119,7 +131,8 @@ fn told(event: &Event) -> Vec<Told> {
     }
     match (&*event.kind, event.verb()) {
         ("container", "destroy") => vec![Told::ContainerGone(event.id.clone(), at)],
-        ("container", "create" | "start" | "die" | "rename" | "update" | "pause" | "unpause") => {
+        // Each tells at least the name: the rename that gave it may have been left out for a newer event.
+        ("container", _) => {
             event.container().map(|container| Told::Container(Box::new(row(event, container)))).into_iter().collect()
         }
         ("volume", "create" | "unmount") => {
@@ -165,7 +178,10 @@ struct Task {
     store: Store,
     engine_id: String,
     metrics: Reconciliation,
+    health: Board,
     has_missed: Arc<AtomicBool>,
+    /// Another engine may be at the place of the one that we know.
+    is_doubtful: bool,
     /// What events told and the state does not know, and when it shall.
     told: Vec<Told>,
     flush: Option<Instant>,
@@ -175,13 +191,21 @@ struct Task {
     has_told_trouble: bool,
 }
 
+fn culprit(error: &Error) -> Culprit {
+    match error {
+        Error::Docker(_) => Culprit::Docker,
+        Error::State(_) => Culprit::State,
+        _ => Culprit::Other,
+    }
+}
+
 impl Task {
     async fn run(mut self, mut orders: Receiver<Order>) {
         loop {
             let due = self.due();
             tokio::select! {
                 order = orders.recv() => match order {
-                    Some(order) => self.take(order, Instant::now()),
+                    Some(order) => self.take(order, Instant::now()).await,
                     None => break,
                 },
                 () = until(due) => self.work(Instant::now()).await,
@@ -197,12 +221,22 @@ impl Task {
         self.flush.into_iter().chain(self.agenda.due()).min()
     }
 
-    fn take(&mut self, order: Order, now: Instant) {
+    async fn take(&mut self, order: Order, now: Instant) {
         match order {
             Order::All => self.agenda.plan_everything(Some(now)),
+            Order::Lost => {
+                // These are still of the engine that was there.
+                self.keep_told().await;
+                self.is_doubtful = true;
+            }
+            Order::Pruned(at) => self.agenda.note_volume(at, now),
             Order::Heard(told) => {
                 told.iter().for_each(|told| self.agenda.note(told, now));
                 self.told.extend(told);
+                if self.told.len() > MOST {
+                    self.told.clear();
+                    self.agenda.plan_everything_by(now + LOOK);
+                }
                 self.flush.get_or_insert(now + GATHER);
             }
         }
@@ -214,6 +248,8 @@ impl Task {
         let (extent, done) = match self.agenda.take(now) {
             None => return,
             Some(Errand::Everything) => (Extent::Full, self.compare_everything().await),
+            // Whose they are has to be asked first.
+            Some(Errand::Some { .. }) if self.is_doubtful => (Extent::Full, self.compare_everything().await),
             Some(Errand::Some { ids, with_volumes, at }) => {
                 let extent = if ids.is_empty() { Extent::Volumes } else { Extent::Containers };
                 (extent, self.compare_some(ids, with_volumes, at, extent).await)
@@ -222,18 +258,23 @@ impl Task {
         self.settle(extent, done);
     }
 
-    /// Gives the state what events told.
+    /// Gives the state what events told, once it is known whose events they are.
     async fn keep_told(&mut self) {
         self.flush = None;
+        if self.is_doubtful {
+            return;
+        }
         let told = std::mem::take(&mut self.told);
         if told.is_empty() {
             return;
         }
+        let is_volume = |told: &Told| matches!(told, Told::Volume(_) | Told::VolumeGone(..));
+        let extent = if told.iter().all(is_volume) { Extent::Volumes } else { Extent::Containers };
         let (done, answer) = oneshot::channel();
         self.store.hear(&self.engine_id, told, move |tally| drop(done.send(tally)));
         match answer.await.unwrap_or(Err(state::Error::Closed)) {
             Ok(tally) => self.metrics.changed(&tally, Origin::Event),
-            Err(error) => self.trouble(&error.into()),
+            Err(error) => self.failed(extent, &error.into()),
         }
     }
 
@@ -241,8 +282,10 @@ impl Task {
         let (started, begun) = (Timestamp::now(), Instant::now());
         let engine = self.observer.docker.info().await?;
         let at = engine.time.unwrap_or(self.agenda.latest());
-        // Another one may have come up at the same place.
         self.engine_id = engine.id;
+        if std::mem::take(&mut self.is_doubtful) {
+            self.keep_told().await;
+        }
         let observed = self.observer.everything(at, |_| {}).await?;
         self.compare(observed, (started, begun), Extent::Full, Origin::Reconcile).await
     }
@@ -282,26 +325,28 @@ impl Task {
                 self.again = AGAIN;
                 self.has_told_trouble = false;
                 if extent == Extent::Full {
+                    self.told_of(Status::Healthy);
                     // The next listing of the feed brings the next.
                     self.agenda.plan_everything(None);
                 }
                 let latest = self.agenda.latest();
                 plan.doubted.iter().for_each(|id| self.agenda.doubt(id, latest, now));
             }
-            Err(error) => {
-                let kind = match &error {
-                    Error::Docker(_) => "docker",
-                    Error::State(_) => "state",
-                    _ => "other",
-                };
-                self.metrics.failed(extent, kind);
-                self.trouble(&error);
-            }
+            Err(error) => self.failed(extent, &error),
         }
     }
 
+    fn told_of(&self, status: Status) {
+        self.health.update(|health| health.state.inventory = status);
+    }
+
     /// What was to be written is not; everything is compared later. Told once, until it works again.
-    fn trouble(&mut self, error: &Error) {
+    fn failed(&mut self, extent: Extent, error: &Error) {
+        self.metrics.failed(extent, culprit(error));
+        self.told_of(match error {
+            Error::State(error) if !error.is_passing() => Status::Unhealthy,
+            _ => Status::Degraded,
+        });
         if matches!(error, Error::State(_)) && !std::mem::replace(&mut self.has_told_trouble, true) {
             tracing::warn!(%error, "the inventory is brought in line later");
         } else {
@@ -365,8 +410,8 @@ mod tests {
             ("container", "pause", with(&[]), r#"web "paused" {"a": "b"} [0, 0] None"#),
             ("container", "rename", with(&[("oldName", "/x")]), r#"web "" {"a": "b"} [0, 0] None"#),
             ("container", "destroy", with(&[]), "no container id"),
-            ("container", "kill", with(&[("signal", "10")]), ""),
-            ("container", "exec_create: sh", with(&[]), ""),
+            ("container", "kill", with(&[("signal", "10")]), r#"web "" {"a": "b"} [0, 0] None"#),
+            ("container", "health_status: healthy", with(&[]), r#"web "" {"a": "b"} [0, 0] None"#),
             ("volume", "create", vec![("driver", "local")], "volume id local"),
             ("volume", "mount", mounted.to_vec(), r#"mount c /d Some("id") false"#),
             ("volume", "unmount", vec![("container", "c"), ("driver", "local")], "volume id local"),

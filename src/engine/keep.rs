@@ -6,6 +6,7 @@
 //! cut off by the next run, so there not even a crash repeats one.
 
 use crate::batch::{Item, Key};
+use crate::health::{Board, Status};
 use crate::position::Position;
 use crate::state::{self, Commit, Held, Saved, Written};
 use std::collections::HashMap;
@@ -30,6 +31,8 @@ pub(super) struct Keeper {
     written: Changes,
     commit: Option<Committing>,
     next: Instant,
+    /// Where it is told whether commits succeed.
+    health: Board,
 }
 
 /// The file that is written to.
@@ -74,10 +77,21 @@ impl Keeper {
             written: known.into_iter().map(|(id, saved)| (id, Change::Saved(saved))).collect(),
             commit: None,
             next: Instant::now(),
+            health: Board::default(),
         };
         keeper.commit(false)?;
         keeper.settle()?;
         Ok(keeper)
+    }
+
+    /// Tells there from now on whether commits succeed; those up to here did.
+    pub(super) fn tell(&mut self, health: Board) {
+        self.health = health;
+        self.told(Status::Healthy);
+    }
+
+    fn told(&self, status: Status) {
+        self.health.update(|health| health.state.positions = status);
     }
 
     /// The output has taken an item.
@@ -160,7 +174,11 @@ impl Keeper {
     }
 
     fn hear(&mut self, changes: Changes, result: Result<(), state::Error>) -> Result<(), state::Error> {
-        let Err(error) = result else { return Ok(()) };
+        let Err(error) = result else {
+            self.told(Status::Healthy);
+            return Ok(());
+        };
+        self.told(if error.is_passing() { Status::Degraded } else { Status::Unhealthy });
         // What was written since is newer.
         for (id, change) in changes {
             match self.written.get_mut(&id) {

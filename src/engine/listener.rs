@@ -4,10 +4,9 @@
 //! to know is looked up when somebody asks, so that a watch nobody scrapes does not pay for it.
 
 use super::feed::News;
-use crate::health::{Board, Reconciliations, Status};
+use crate::health::{Board, Events, Reconciliations, Status};
 use crate::metrics::{Extent, Metrics};
 use crate::serve::{Server, Source};
-use crate::time::Timestamp;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -24,17 +23,17 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// Nobody is answered yet; whether there is a state, and events are listened to.
-    pub(super) fn new(has_state: bool, has_events: bool) -> Self {
+    /// Nobody is answered yet; whether events are listened to.
+    pub(super) fn new(has_events: bool) -> Self {
         let board = Board::default();
-        board.update(|health| {
-            if has_state {
-                health.state = Status::Healthy;
-            }
-            health.events.is_enabled = has_events;
-        });
+        board.update(|health| health.events.is_enabled = has_events);
         let (asks, counts) = channel(ASKED);
         Listener { board, server: JoinSet::new(), asks, counts }
+    }
+
+    /// Where others tell how they are doing.
+    pub(super) fn board(&self) -> Board {
+        self.board.clone()
     }
 
     /// Answers as long as the watch lasts.
@@ -50,40 +49,25 @@ impl Listener {
 
     /// Brings up to date what the metrics of events and reconciliations know.
     pub(super) fn count(&self, metrics: &Metrics) {
+        let runs = |extent| metrics.reconciliation.runs(extent);
+        let reconciliations = Reconciliations {
+            full: runs(Extent::Full),
+            volumes: runs(Extent::Volumes),
+            containers: runs(Extent::Containers),
+        };
         let told = metrics.events.health();
         self.board.update(|health| {
-            let events = &mut health.events;
-            (events.queued, events.processed, events.errors) = (told.queued, told.processed, told.errors);
-            (events.dropped, events.reconnects) = (told.dropped, told.reconnects);
-            let runs = |extent| metrics.reconciliation.runs(extent);
-            events.reconciliations = Reconciliations {
-                full: runs(Extent::Full),
-                volumes: runs(Extent::Volumes),
-                containers: runs(Extent::Containers),
-            };
+            health.events = Events { is_enabled: health.events.is_enabled, reconciliations, ..told };
         });
     }
 
-    /// The engine and its events are as well as this says; the first listing is no reconnect.
-    pub(super) fn note(&self, news: &News, is_first: bool) {
-        let now = Timestamp::now();
-        self.board.update(|health| {
-            let events = &mut health.events;
-            match news {
-                News::Listing(..) => {
-                    health.docker = Status::Healthy;
-                    if events.connected.is_none() && !is_first {
-                        events.last_reconnect = Some(now);
-                    }
-                    events.connected.get_or_insert(now);
-                }
-                News::Event(event) => events.last_event = events.last_event.max(Some(event.time)),
-                News::Lost(_) => {
-                    health.docker = Status::Unhealthy;
-                    events.connected = None;
-                }
-                News::Back(_) | News::Nonsense(_) | News::Forgotten(_) => {}
-            }
-        });
+    /// The engine is as well as this says.
+    pub(super) fn note(&self, news: &News) {
+        let docker = match news {
+            News::Listing(..) => Status::Healthy,
+            News::Lost(_) => Status::Unhealthy,
+            News::Event(_) | News::Back(_) | News::Nonsense(_) | News::Forgotten(_) => return,
+        };
+        self.board.update(|health| health.docker = docker);
     }
 }

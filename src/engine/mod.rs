@@ -75,7 +75,7 @@ pub enum Error {
         /// How long they were waited for, if that was limited.
         span: Option<Duration>,
     },
-    /// The event stream was lost and not there again when the time came up to which events were wanted.
+    /// The event stream was lost and not there again when the time came up to which events were wanted, or to stop.
     #[error("the event stream was not back by {until}: events may be missing")]
     Away {
         /// That time.

@@ -3,6 +3,7 @@
 //! In: an engine and a state file. Out: what was, or would be, changed. The engine is asked a handful of questions however
 //! many containers there are; the state compares and applies in one transaction.
 
+use super::agenda::LOOK;
 use super::observe::Observer;
 use super::route::Routes;
 use super::{Error, awaited};
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 /// The first that the terminal shows.
 const ASKING: &str = "asking the engine";
@@ -32,67 +34,97 @@ pub struct Options {
     pub docker: config::Docker,
     /// Tell, and write nothing.
     pub dry_run: bool,
+    /// What differs is looked at twice: a watch that keeps the state is a moment behind, and that is no fault.
+    pub must_last: bool,
     /// No progress on the terminal.
     pub quiet: bool,
 }
 
-/// Brings the state in line with the engine, or tells what that would take.
-pub fn reconcile(endpoint: Endpoint, options: &Options) -> Result<Reconciled, Error> {
-    super::runtime()?.block_on(run(endpoint, options))
+/// Brings the state in line with the engine, or tells what that would take. `None` when we were told to stop before
+/// anything was written.
+pub fn reconcile(endpoint: Endpoint, options: &Options, stop: &CancellationToken) -> Result<Option<Reconciled>, Error> {
+    super::runtime()?.block_on(run(endpoint, options, stop))
 }
 
-async fn run(endpoint: Endpoint, options: &Options) -> Result<Reconciled, Error> {
+async fn run(endpoint: Endpoint, options: &Options, stop: &CancellationToken) -> Result<Option<Reconciled>, Error> {
     let (started, begun) = (Timestamp::now(), Instant::now());
     let meter = Meter::new(!options.quiet);
     meter.say(ASKING);
     let address = endpoint.to_string();
     let greeting = Docker::connect_with(endpoint, &options.docker, metrics::Pool::default());
-    let docker = awaited(greeting, &address, &meter).await?;
+    let greeting = awaited(greeting, &address, &meter);
+    let Some(docker) = stop.run_until_cancelled(greeting).await else { return Ok(None) };
     meter.say(ASKING);
     // A state that cannot be used is told before anything is asked that takes time.
     let store = if options.dry_run { Store::look(&options.state)? } else { Some(Store::open(&options.state)?) };
-    let mut is_patient = true;
+    let mut glance = Glance { docker: docker?, meter, started, is_patient: true, pause: Duration::ZERO };
+    let mut before = None;
     loop {
-        let engine = docker.info().await?;
-        let routes = Arc::new(Routes::new(&docker, &engine, Source::Auto));
-        let observer = Observer { docker: docker.clone(), routes };
-        let reading = meter.clone();
-        let at = engine.time.unwrap_or(started);
-        let died = if is_patient { observer.died_lately(at).await? } else { HashSet::new() };
-        let observed = observer.everything(at, move |count| reading.count(count, "reading containers")).await?;
-        let is_behind = observed
-            .containers
-            .iter()
-            .any(|(container, _)| container.state == "running" && died.contains(&container.id));
-        let observed = Observed { with_positions: true, ..observed };
-        meter.say("comparing");
-        let occasion =
-            Occasion { source: "reconcile", started, begun, is_to_write: !options.dry_run, must_be_sure: is_patient };
-        if is_behind {
-            is_patient = false;
-            wait_for_listings(&meter).await;
+        let Some(looked) = stop.run_until_cancelled(glance.look()).await else { return Ok(None) };
+        let (engine_id, observed) = looked?;
+        glance.meter.say("comparing");
+        let (is_to_write, must_be_sure) = (!options.dry_run, glance.is_patient);
+        let occasion = Occasion { source: "reconcile", started, begun, is_to_write, must_be_sure };
+        let plan = compare(store.as_ref(), &engine_id, observed, occasion).await?;
+        if glance.is_patient && !plan.doubted.is_empty() {
+            glance.wait_for_listings();
             continue;
         }
-        let plan = compare(store.as_ref(), &engine.id, observed, occasion).await?;
-        if is_patient && !plan.doubted.is_empty() {
-            is_patient = false;
-            wait_for_listings(&meter).await;
+        if options.must_last && before.is_none() && store.is_some() && !plan.tally().is_none() {
+            glance.wait_for_watch();
+            before = Some(plan);
             continue;
         }
-        return Ok(Reconciled {
-            engine_id: engine.id,
-            is_dry_run: options.dry_run,
-            started,
-            took: begun.elapsed(),
-            plan,
-        });
+        let plan = before.iter().fold(plan, |plan, before| plan.lasting(before));
+        let took = begun.elapsed();
+        return Ok(Some(Reconciled { engine_id, is_dry_run: options.dry_run, started, took, plan }));
     }
 }
 
-/// Until what the listings show now of who lives has become true.
-async fn wait_for_listings(meter: &Meter) {
-    meter.say("waiting until the engine's listings show who died");
-    tokio::time::sleep(Duration::from_nanos(LISTINGS_LAG.unsigned_abs())).await;
+/// A look at the engine, perhaps not the first.
+struct Glance {
+    docker: Docker,
+    meter: Meter,
+    started: Timestamp,
+    /// What its listings may be behind is waited for.
+    is_patient: bool,
+    /// Before the next.
+    pause: Duration,
+}
+
+impl Glance {
+    /// Whose it is, and what it shows.
+    async fn look(&mut self) -> Result<(String, Observed), Error> {
+        loop {
+            tokio::time::sleep(std::mem::take(&mut self.pause)).await;
+            let engine = self.docker.info().await?;
+            let routes = Arc::new(Routes::new(&self.docker, &engine, Source::Auto));
+            let observer = Observer { docker: self.docker.clone(), routes };
+            let reading = self.meter.clone();
+            let at = engine.time.unwrap_or(self.started);
+            let died = if self.is_patient { observer.died_lately(at).await? } else { HashSet::new() };
+            let observed = observer.everything(at, move |count| reading.count(count, "reading containers")).await?;
+            let mut containers = observed.containers.iter().map(|(container, _)| container);
+            if containers.any(|container| container.state == "running" && died.contains(&container.id)) {
+                self.wait_for_listings();
+                continue;
+            }
+            return Ok((engine.id, Observed { with_positions: true, ..observed }));
+        }
+    }
+
+    /// Until what the listings show now of who lives has become true.
+    fn wait_for_listings(&mut self) {
+        self.meter.say("waiting until the engine's listings show who died");
+        self.is_patient = false;
+        self.pause = Duration::from_nanos(LISTINGS_LAG.unsigned_abs());
+    }
+
+    /// Until a watch has kept what had just happened.
+    fn wait_for_watch(&mut self) {
+        self.meter.say("waiting to see whether a watch brings them in line");
+        self.pause = LOOK * 2;
+    }
 }
 
 /// Has the state compare; where there is none, nothing is known.

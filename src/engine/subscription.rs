@@ -36,6 +36,10 @@ const LATE: i64 = 1_000_000_000;
 const UNREAD: Duration = Duration::from_secs(1);
 /// ... and over a network, where the other side may be gone for as long as the probes take.
 const UNHEARD: Duration = Duration::from_secs(60);
+/// A stream that ends so long before it should may have ended by itself: the engine's clock is not known better.
+const ABOUT: Duration = Duration::from_secs(2);
+/// Before it is asked again then.
+const ONCE_MORE: Duration = Duration::from_millis(50);
 /// For the engine to tell its history, which ends at once.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -108,6 +112,7 @@ pub(super) struct Subscription {
     broke: (Timestamp, Instant),
     /// When the stream that stands was opened, by both clocks: what is older comes from the engine's history.
     opened: (Timestamp, Instant),
+    /// That it is lost was told.
     is_told: bool,
 }
 
@@ -143,7 +148,7 @@ impl Subscription {
         let start = wanted.since.unwrap_or(opened.0);
         let query = EventsQuery { since: wanted.since, until: wanted.until, filters: wanted.filters.clone() };
         let stream = docker.events(&query).await?;
-        count.connected();
+        count.connected(opened.1);
         Ok(Subscription {
             docker,
             wanted,
@@ -200,6 +205,11 @@ impl Subscription {
         matches!(self.state, State::Open(_))
     }
 
+    /// Whether it is told to be lost, and not back.
+    pub(super) fn is_lost(&self) -> bool {
+        self.is_told
+    }
+
     /// What the engine's clock shows now, as far as its events tell.
     pub(super) fn engine_time(&self) -> Timestamp {
         self.clock.theirs(Timestamp::now())
@@ -237,10 +247,16 @@ impl Subscription {
                 Some(Happening::Nonsense(error))
             }
             Some(Err(error)) => Some(self.lost(error)),
-            None if self.is_over() => {
+            None if self.is_over(Duration::ZERO) => {
                 self.count.disconnected(self.opened.1.elapsed());
                 self.state = State::Ended;
                 Some(Happening::Ended)
+            }
+            None if self.is_over(ABOUT) => {
+                // The engine ends it by a clock that we do not know better, or somebody else did, and some is missing.
+                self.broken();
+                self.state = State::Waiting(Box::pin(tokio::time::sleep(ONCE_MORE)));
+                None
             }
             None => {
                 let endpoint = self.docker.endpoint().to_string();
@@ -261,7 +277,7 @@ impl Subscription {
         if !self.is_late() {
             self.last = Some(key);
         }
-        self.count.processed(&event.kind, event.verb(), event.time);
+        self.count.arrived(event.time, Instant::now());
         Some(Happening::Event(Box::new(event)))
     }
 
@@ -273,11 +289,14 @@ impl Subscription {
         time < self.start && time.0 > now
     }
 
-    /// Whether the engine ended the stream because all that is wanted has been told.
-    fn is_over(&self) -> bool {
-        /// Its clock is not known better.
-        const ABOUT: i64 = 2_000_000_000;
-        self.wanted.until.is_some_and(|until| until.0 <= self.engine_time().0.saturating_add(ABOUT))
+    /// Whether the time has come, or will by then, up to which events are wanted. By either measure the engine's clock
+    /// shows no less.
+    fn is_over(&self, then: Duration) -> bool {
+        let after = |time: Timestamp, span: Duration| {
+            Timestamp(time.0.saturating_add(i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)))
+        };
+        let now = self.engine_time().max(after(self.opened.0, self.opened.1.elapsed()));
+        self.wanted.until.is_some_and(|until| until <= after(now, then))
     }
 
     fn lost(&mut self, error: Error) -> Happening {
@@ -335,7 +354,7 @@ impl Subscription {
                 self.state = State::Open(Box::new(stream));
                 self.opened = (at, Instant::now());
                 self.is_told = false;
-                self.count.reconnected(Timestamp::now());
+                self.count.reconnected(self.opened.1, Timestamp::now());
                 match continuity {
                     Continuity::Whole => {}
                     Continuity::Overrun | Continuity::ClockSet => self.count.failed(Failure::Overrun),

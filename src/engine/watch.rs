@@ -189,7 +189,7 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
         }
     }
     let mut watch = Watch::start(docker, routes, options, metrics, deliver, positions)?;
-    watch.inventory = keeping.map(Inventory::start);
+    watch.inventory = keeping.map(|keeping| Inventory::start(keeping, watch.listener.board()));
     if let Some(server) = server {
         watch.listener.serve(server, &watch.metrics);
     }
@@ -259,9 +259,13 @@ impl Watch {
         routes: Arc<Routes>,
         options: Options,
         metrics: Metrics,
-        deliver: Deliver,
+        mut deliver: Deliver,
         positions: Option<Positions>,
     ) -> Result<Watch, Error> {
+        let listener = Listener::new(options.follow && options.events.enabled);
+        if let Some(keeper) = &mut deliver.keeper {
+            keeper.tell(listener.board());
+        }
         let wake = Wake::new()?;
         let on_room = wake.clone();
         let queue = Arc::new(Queue::new(QUEUE, move || on_room.wake()));
@@ -275,12 +279,10 @@ impl Watch {
         thread::Builder::new().name("reader".into()).spawn(move || reader.run())?;
         let delivered = deliver.start(Arc::clone(&queue))?;
         let tails = Tails::new(docker.clone(), routes, Arc::clone(&queue), commands, wake, &options);
-        let has_state = positions.is_some() || options.inventory.is_some();
-        let has_events = options.follow && options.events.enabled;
         Ok(Watch {
             metadata: Metadata::new(options.metadata_cache_ttl, metrics.logs.clone()),
             metrics,
-            listener: Listener::new(has_state, has_events),
+            listener,
             questions: Questions::new(docker.clone()),
             docker,
             selector: options.selector.clone(),
@@ -426,7 +428,7 @@ impl Watch {
 
     /// What is told of our health, and what is believed of a container, changes with the news.
     fn note(&mut self, news: &News) {
-        self.listener.note(news, self.is_first);
+        self.listener.note(news);
         self.tails.follows(match news {
             News::Event(event) => Some(event.time),
             _ => None,
@@ -556,7 +558,10 @@ impl Watch {
             Answer::Details(container) => {
                 let container = Arc::new(*container);
                 self.tails.alter(&container);
-                self.metadata.learn(container, Instant::now());
+                // Nothing would make us forget one that has gone meanwhile.
+                if self.tails.has(&container.id) {
+                    self.metadata.learn(container, Instant::now());
+                }
             }
             Answer::Runs(runs) => {
                 for (id, run) in runs {

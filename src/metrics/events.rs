@@ -1,14 +1,16 @@
 //! The engine's events: how many came, what became of them, and whether the stream stands.
 //!
-//! In: the event client's calls as it works. Out: series for Prometheus, and the same numbers as a [`Health`] report has
+//! In: the event client's calls as it works. Out: series for Prometheus, and the same numbers as [`health::Events`] has
 //! them. Types and actions are words of the engine, and some carry text (`exec_create: sh -c …`): only those it is known
 //! to use become labels, all else is `other`.
 
+use crate::health;
 use crate::time::Timestamp;
 use prometheus::{
     Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector,
 };
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// The types of what events are about.
 pub const TYPES: [&str; 11] =
@@ -82,6 +84,9 @@ pub enum Failure {
 }
 
 impl Failure {
+    const ALL: [Failure; 5] =
+        [Failure::Malformed, Failure::Lost, Failure::Refused, Failure::Overrun, Failure::Restarted];
+
     fn word(self) -> &'static str {
         match self {
             Failure::Malformed => "malformed",
@@ -104,29 +109,16 @@ pub struct Events {
     reconnects: IntCounter,
     stream: Histogram,
     last_event: Gauge,
-    /// Not served by name: a part of the health report.
-    last_reconnect: Gauge,
+    moments: Arc<Mutex<Moments>>,
 }
 
-/// What `GET /api/v1/health/events` tells of the stream.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Health {
-    /// The stream stands.
-    pub is_connected: bool,
-    /// Events that wait to be dealt with.
-    pub queued: u64,
-    /// Events passed on.
-    pub processed: u64,
-    /// Failures of any kind.
-    pub errors: u64,
-    /// Events left out because too many waited.
-    pub dropped: u64,
-    /// Times that the stream came back.
-    pub reconnects: u64,
-    /// Unix seconds, by the engine's clock; `None` before the first.
-    pub last_event: Option<f64>,
-    /// Unix seconds; `None` when it never broke.
-    pub last_reconnect: Option<f64>,
+/// What no series tells, or not as exactly as a health report.
+#[derive(Clone, Copy, Debug, Default)]
+struct Moments {
+    connected: Option<Instant>,
+    heard: Option<Instant>,
+    last_event: Option<Timestamp>,
+    last_reconnect: Option<Timestamp>,
 }
 
 impl Events {
@@ -139,7 +131,7 @@ impl Events {
         );
         let events = Events {
             processed: IntCounterVec::new(
-                Opts::new("logwatch_docker_events_processed_total", "Events passed on."),
+                Opts::new("logwatch_docker_events_processed_total", "Events dealt with."),
                 &["event_type", "action"],
             )?,
             failed: IntCounterVec::new(
@@ -164,7 +156,7 @@ impl Events {
                 "logwatch_docker_events_last_event_timestamp",
                 "Unix time of the last event, in seconds, by the engine's clock.",
             )?,
-            last_reconnect: Gauge::new("last_reconnect", "Unix time in seconds.")?,
+            moments: Arc::default(),
         };
         let series: [Box<dyn Collector>; 8] = [
             Box::new(events.processed.clone()),
@@ -179,18 +171,29 @@ impl Events {
         for collector in series {
             registry.register(collector)?;
         }
+        // A series that begins with its first failure never increases, as Prometheus sees it.
+        Failure::ALL.into_iter().for_each(|failure| drop(events.failures(failure)));
         Ok(events)
     }
 
-    /// An event was passed on.
-    pub fn processed(&self, kind: &str, verb: &str, time: Timestamp) {
+    /// An event has come.
+    pub fn arrived(&self, written: Timestamp, now: Instant) {
+        self.last_event.set(seconds(written));
+        self.note(|moments| (moments.heard, moments.last_event) = (Some(now), Some(written)));
+    }
+
+    /// It was taken by whoever it is for.
+    pub fn processed(&self, kind: &str, verb: &str) {
         self.processed.with_label_values(&[known(kind, &TYPES), known(verb, &ACTIONS)]).inc();
-        self.last_event.set(seconds(time));
     }
 
     /// Something failed that no single event can be blamed for.
     pub fn failed(&self, failure: Failure) {
-        self.failed.with_label_values(&[failure.word(), "all"]).inc();
+        self.failures(failure).inc();
+    }
+
+    fn failures(&self, failure: Failure) -> IntCounter {
+        self.failed.with_label_values(&[failure.word(), "all"])
     }
 
     /// An event was left out.
@@ -204,41 +207,50 @@ impl Events {
     }
 
     /// The stream stands.
-    pub fn connected(&self) {
+    pub fn connected(&self, now: Instant) {
         self.connected.set(1);
+        self.note(|moments| moments.connected = Some(now));
     }
 
-    /// It stands again.
-    pub fn reconnected(&self, now: Timestamp) {
-        self.connected();
+    /// It stands again; now, by both clocks.
+    pub fn reconnected(&self, now: Instant, time: Timestamp) {
+        self.connected(now);
         self.reconnects.inc();
-        self.last_reconnect.set(seconds(now));
+        self.note(|moments| moments.last_reconnect = Some(time));
     }
 
     /// It has ended after so long.
     pub fn disconnected(&self, stood: Duration) {
         self.connected.set(0);
         self.stream.observe(stood.as_secs_f64());
+        self.note(|moments| moments.connected = None);
     }
 
-    /// All of it at this moment.
-    pub fn health(&self) -> Health {
+    fn note(&self, change: impl FnOnce(&mut Moments)) {
+        change(&mut self.moments.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// All of it at this moment, as far as it is known here.
+    pub fn health(&self) -> health::Events {
         let sum = |family: &IntCounterVec| {
             let series = family.collect();
             let values = series.iter().flat_map(|family| family.get_metric());
             // Whole numbers, and below 2^53.
             values.map(|metric| metric.get_counter().get_value()).sum::<f64>() as u64
         };
-        let moment = |gauge: &Gauge| Some(gauge.get()).filter(|seconds| *seconds > 0.0);
-        Health {
-            is_connected: self.connected.get() == 1,
+        let Moments { connected, heard, last_event, last_reconnect } =
+            *self.moments.lock().unwrap_or_else(PoisonError::into_inner);
+        health::Events {
+            connected,
             queued: u64::try_from(self.queued.get()).unwrap_or(0),
             processed: sum(&self.processed),
             errors: sum(&self.failed),
             dropped: self.dropped.get(),
             reconnects: self.reconnects.get(),
-            last_event: moment(&self.last_event),
-            last_reconnect: moment(&self.last_reconnect),
+            heard,
+            last_event,
+            last_reconnect,
+            ..health::Events::default()
         }
     }
 }
@@ -265,14 +277,20 @@ mod tests {
     fn every_series_of_events_is_served_under_its_name() {
         let registry = Registry::new();
         let events = Events::new(&registry).unwrap();
-        events.connected();
-        events.processed("container", "die", Timestamp(1_795_215_653_500_000_000));
-        events.processed("container", "die", Timestamp(1_795_215_654_500_000_000));
+        let now = Instant::now();
+        let [later, last] = [1, 2].map(|seconds| now + Duration::from_secs(seconds));
+        events.connected(now);
+        let times = [1_795_215_655_500_000_000, 1_795_215_654_500_000_000].map(Timestamp);
+        for (time, at) in times.into_iter().zip([now, later]) {
+            events.arrived(time, at);
+            events.processed("container", "die");
+        }
         events.failed(Failure::Overrun);
         events.dropped();
         events.queued(7);
         events.disconnected(Duration::from_secs(5));
-        events.reconnected(Timestamp(1_795_215_660_000_000_000));
+        assert_eq!(events.health().connected, None);
+        events.reconnected(last, Timestamp(1_795_215_660_000_000_000));
         let text = rendered(&registry);
         for line in [
             "logwatch_docker_events_processed_total{action=\"die\",event_type=\"container\"} 2",
@@ -287,23 +305,33 @@ mod tests {
             assert!(text.lines().any(|served| served == line), "{line} is not in\n{text}");
         }
         assert_eq!(text.matches("# HELP").count(), 8, "{text}");
-        let expected = Health {
-            is_connected: true,
+        // The newest event is the one that came last: the engine's clock may have been set back.
+        let expected = health::Events {
+            connected: Some(last),
             queued: 7,
             processed: 2,
             errors: 1,
             dropped: 1,
             reconnects: 1,
-            last_event: Some(1_795_215_654.5),
-            last_reconnect: Some(1_795_215_660.0),
+            heard: Some(later),
+            last_event: Some(times[1]),
+            last_reconnect: Some(Timestamp(1_795_215_660_000_000_000)),
+            ..health::Events::default()
         };
         assert_eq!(events.health(), expected);
     }
 
     #[test]
-    fn before_anything_happened_there_is_no_time_of_it() {
-        let events = Events::new(&Registry::new()).unwrap();
-        assert_eq!(events.health(), Health::default());
+    fn before_anything_happened_there_is_no_time_of_it_and_failures_stand_at_none() {
+        let registry = Registry::new();
+        let events = Events::new(&registry).unwrap();
+        assert_eq!(events.health(), health::Events::default());
+        let text = rendered(&registry);
+        let failures: Vec<&str> =
+            text.lines().filter_map(|line| line.strip_prefix("logwatch_docker_events_failed_total")).collect();
+        let expected = ["history_gone", "history_overrun", "lost", "malformed", "refused"];
+        let expected = expected.map(|failure| format!("{{error_type=\"{failure}\",event_type=\"all\"}} 0"));
+        assert_eq!(failures, expected);
     }
 
     #[test]
@@ -311,10 +339,10 @@ mod tests {
         let registry = Registry::new();
         let events = Events::new(&registry).unwrap();
         for number in 0..1000 {
-            events.processed(&format!("type{number}"), &format!("verb {number}"), Timestamp(1));
+            events.processed(&format!("type{number}"), &format!("verb {number}"));
         }
-        events.processed("pod", "die", Timestamp(1));
-        events.processed("container", "exec_create", Timestamp(1));
+        events.processed("pod", "die");
+        events.processed("container", "exec_create");
         let text = rendered(&registry);
         let series: Vec<&str> = text.lines().filter(|line| line.starts_with("logwatch_docker_events_proc")).collect();
         let expected = [

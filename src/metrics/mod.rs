@@ -11,7 +11,7 @@ mod reconciliation;
 pub use events::Events;
 pub use logs::Logs;
 pub use pool::Pool;
-pub use reconciliation::{Extent, Origin, Reconciliation};
+pub use reconciliation::{Culprit, Extent, Origin, Reconciliation};
 
 use prometheus::{IntGauge, Opts, Registry};
 

@@ -4,7 +4,7 @@
 //! then told the rest; as a reconciliation's where a reconciliation found what no event had told.
 
 use crate::inventory::{Changes, Resource, Tally};
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 use std::time::Duration;
 
 /// What was compared.
@@ -19,12 +19,37 @@ pub enum Extent {
 }
 
 impl Extent {
+    const ALL: [Extent; 3] = [Extent::Full, Extent::Containers, Extent::Volumes];
+
     /// `full`, `containers` or `volumes`.
     pub fn name(self) -> &'static str {
         match self {
             Extent::Full => "full",
             Extent::Containers => "containers",
             Extent::Volumes => "volumes",
+        }
+    }
+}
+
+/// What makes a comparison fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Culprit {
+    /// The engine, or the way to it.
+    Docker,
+    /// The state file.
+    State,
+    /// We ourselves.
+    Other,
+}
+
+impl Culprit {
+    const ALL: [Culprit; 3] = [Culprit::Docker, Culprit::State, Culprit::Other];
+
+    fn name(self) -> &'static str {
+        match self {
+            Culprit::Docker => "docker",
+            Culprit::State => "state",
+            Culprit::Other => "other",
         }
     }
 }
@@ -77,12 +102,12 @@ impl Reconciliation {
             &by_type,
         )?;
         registry.register(Box::new(duration.clone()))?;
-        Ok(Reconciliation {
+        let metrics = Reconciliation {
             runs: counter("reconciliation_runs_total", "Comparisons of the inventory with the engine", &by_type)?,
             duration,
             failures: counter(
                 "reconciliation_failures_total",
-                "Comparisons that failed, by what failed them",
+                "Comparisons, and changes told by events, that could not be done, by what failed them",
                 &["reconciliation_type", "error_type"],
             )?,
             containers: counter(
@@ -97,7 +122,13 @@ impl Reconciliation {
                 "Rows removed from the inventory",
                 &["resource_type", "source"],
             )?,
-        })
+        };
+        // A series that begins with its first failure never increases, as Prometheus sees it.
+        for extent in Extent::ALL {
+            metrics.runs(extent);
+            Culprit::ALL.into_iter().for_each(|culprit| drop(metrics.failures(extent, culprit)));
+        }
+        Ok(metrics)
     }
 
     /// A comparison is done.
@@ -106,9 +137,13 @@ impl Reconciliation {
         self.duration.with_label_values(&[extent.name()]).observe(took.as_secs_f64());
     }
 
-    /// A comparison could not be done; `error_type` is one of few words.
-    pub fn failed(&self, extent: Extent, error_type: &'static str) {
-        self.failures.with_label_values(&[extent.name(), error_type]).inc();
+    /// A comparison could not be done, or what events told not be kept.
+    pub fn failed(&self, extent: Extent, culprit: Culprit) {
+        self.failures(extent, culprit).inc();
+    }
+
+    fn failures(&self, extent: Extent, culprit: Culprit) -> IntCounter {
+        self.failures.with_label_values(&[extent.name(), culprit.name()])
     }
 
     /// How many comparisons were done.
@@ -153,7 +188,9 @@ mod tests {
         metrics.changed(&tally, Origin::Event);
         metrics.changed(&Tally([changes(1, 0, 0); 4]), Origin::Reconcile);
         metrics.ran(Extent::Full, Duration::from_millis(31));
-        metrics.failed(Extent::Volumes, "docker");
+        metrics.failed(Extent::Volumes, Culprit::Docker);
+        let served = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        assert_eq!(served.matches("_failures_total{").count(), 9, "those that did not happen are served as well");
         assert_eq!((metrics.runs(Extent::Full), metrics.runs(Extent::Containers)), (1, 0));
         let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
         let counted: Vec<&str> =

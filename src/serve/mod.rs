@@ -20,7 +20,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
@@ -134,12 +134,12 @@ async fn answer<B>(request: &Request<B>, source: &Source) -> Response<Full<Bytes
         "/metrics" => metrics(source).await,
         "/api/v1/health" => {
             count(source).await;
-            let (health, now) = (source.board.read(), Timestamp::now());
-            told(health.status(now), &whole(&health, now))
+            let (health, now) = (source.board.read(), Instant::now());
+            told(health.status(now), &whole(&health, now, Timestamp::now()))
         }
         "/api/v1/health/events" => {
             count(source).await;
-            let (events, now) = (source.board.read().events, Timestamp::now());
+            let (events, now) = (source.board.read().events, Instant::now());
             told(events.status(now), &stream(&events, now))
         }
         _ => text(
@@ -219,13 +219,14 @@ struct Stream {
     reconciliation_runs: Reconciliations,
 }
 
-fn whole(health: &Health, now: Timestamp) -> Whole {
+fn whole(health: &Health, now: Instant, time: Timestamp) -> Whole {
     let one = |status| One { status };
-    let checks = Checks { docker: one(health.docker), state: one(health.state), events: stream(&health.events, now) };
-    Whole { status: health.status(now), timestamp: seconds(now), checks }
+    let checks =
+        Checks { docker: one(health.docker), state: one(health.state.status()), events: stream(&health.events, now) };
+    Whole { status: health.status(now), timestamp: seconds(time), checks }
 }
 
-fn stream(events: &Events, now: Timestamp) -> Stream {
+fn stream(events: &Events, now: Instant) -> Stream {
     Stream {
         status: events.status(now),
         connected: events.connected.is_some(),
@@ -249,6 +250,7 @@ fn seconds(time: Timestamp) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::health::{Reconciliations, State};
     use prometheus::IntGauge;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -315,19 +317,22 @@ mod tests {
 
     #[test]
     fn health_is_told_as_the_contract_has_it_in_its_order() {
-        let now = Timestamp(1_795_215_653_500_000_000);
-        let last = Timestamp(now.0 - 2_250_000_000);
+        let heard = Instant::now();
+        let (now, time) = (heard + Duration::from_millis(2250), Timestamp(1_795_215_653_500_000_000));
+        // The engine's clock is ahead.
+        let last = Timestamp(time.0 + 7_000_000_000);
         let mut health = Health {
             docker: Status::Healthy,
-            state: Status::NotConfigured,
+            state: State::default(),
             events: Events {
                 is_enabled: true,
-                connected: Some(last),
+                connected: Some(heard),
                 queued: 1,
                 processed: 2,
                 errors: 3,
                 dropped: 4,
                 reconnects: 5,
+                heard: Some(heard),
                 last_event: Some(last),
                 last_reconnect: None,
                 reconciliations: Reconciliations { full: 6, volumes: 7, containers: 8 },
@@ -335,13 +340,13 @@ mod tests {
         };
         let events = concat!(
             r#"{"status":"healthy","connected":true,"queue_size":1,"processed_total":2,"errors_total":3,"#,
-            r#""dropped_total":4,"reconnects_total":5,"last_event_timestamp":1795215651,"last_event_age_seconds":2.25,"#,
+            r#""dropped_total":4,"reconnects_total":5,"last_event_timestamp":1795215660,"last_event_age_seconds":2.25,"#,
             r#""last_reconnect_timestamp":null,"reconciliation_runs":{"full":6,"volumes":7,"containers":8}}"#,
         );
         let expected = format!(
             r#"{{"status":"healthy","timestamp":1795215653,"checks":{{"docker":{{"status":"healthy"}},"state":{{"status":"not_configured"}},"events":{events}}}}}"#
         );
-        assert_eq!(serde_json::to_string(&whole(&health, now)).unwrap(), expected);
+        assert_eq!(serde_json::to_string(&whole(&health, now, time)).unwrap(), expected);
         health.events.connected = None;
         let ill = stream(&health.events, now);
         assert_eq!((ill.status, ill.connected), (Status::Unhealthy, false));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -308,13 +308,8 @@ fn it_exits_as_the_contract_says() {
         (&["--count", "7", "--timeout", "3s"], 4, 6, "error: 6 of 7 events came within 3s\n"),
         (&["--count", "9", "--until", "0s"], 4, 6, "error: 6 of 9 events came\n"),
         (&["--timeout", "3s"], 0, 6, ""),
-        (&["--filter", "event=oom", "--timeout", "300ms"], 0, 0, ""),
-        (
-            &["--filter", "event=oom", "--count", "1", "--timeout", "300ms"],
-            4,
-            0,
-            "error: 0 of 1 events came within 300ms\n",
-        ),
+        (&["--filter", "event=oom", "--timeout", "2s"], 0, 0, ""),
+        (&["--filter", "event=oom", "--count", "1", "--timeout", "2s"], 4, 0, "error: 0 of 1 events came within 2s\n"),
     ] {
         let finished = ours(&engine, &[&since, words].concat()).finish();
         assert_eq!((finished.code, finished.lines().len()), (Some(code), lines), "{words:?} {}", finished.stderr);
@@ -356,6 +351,104 @@ fn a_lost_stream_ends_it_where_it_is_not_to_come_back() {
     let finished = watch.finish();
     assert_eq!(finished.code, Some(3));
     assert!(finished.stderr.contains("error: the event stream was not back by "), "{}", finished.stderr);
+}
+
+/// Events that were made a second before the end that was asked for, and a stream that ends before it has told them.
+#[test]
+fn a_stream_that_ends_a_little_before_its_time_is_asked_once_more() {
+    let machine = Engine::start();
+    let until = logwatch::time::Timestamp(logwatch::time::Timestamp::now().0 + 1_800_000_000);
+    let streams = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&streams);
+    let script = Script::start(move |request, answer| match request.path.split('?').next().unwrap() {
+        "/_ping" => answer.json(200, "OK"),
+        "/info" => answer.json(200, r#"{"ID":"e","ServerVersion":"20.10.24","DockerRootDir":"/nowhere"}"#),
+        "/events" => {
+            answer.begin("application/json");
+            let is_ours = request.path.contains(&format!("until={}", until.api()));
+            let stream = counted.fetch_add(u64::from(is_ours), Ordering::SeqCst);
+            let all = ["early", "late"];
+            for (number, id) in all.iter().enumerate().take(if is_ours && stream == 0 { 1 } else { 2 }) {
+                let time = until.0 - 1_000_000_000 + i64::try_from(number).unwrap();
+                let event = format!(
+                    r#"{{"Type":"volume","Action":"create","Actor":{{"ID":"{id}","Attributes":{{}}}},"timeNano":{time}}}"#
+                );
+                answer.chunk(format!("{event}\n").as_bytes());
+            }
+            if is_ours && stream > 0 {
+                let left = until.0 - logwatch::time::Timestamp::now().0;
+                thread::sleep(Duration::from_nanos(u64::try_from(left).unwrap_or(0)));
+            }
+        }
+        _ => answer.json(404, r#"{"message":"not in the script"}"#),
+    });
+    let since = logwatch::time::Timestamp(until.0 - 10_000_000_000).api();
+    let words = ["events", "--since", &since, "--until", &until.api()];
+    let finished = Watch::at(&machine, &script.host(), &words).finish();
+    let ids: Vec<String> = finished.lines().iter().map(|line| line.rsplit(' ').next().unwrap().to_owned()).collect();
+    assert_eq!((finished.code, ids, finished.stderr.as_str()), (Some(0), vec!["early".into(), "late".into()], ""));
+    assert!(logwatch::time::Timestamp::now() >= until, "it ends at that time");
+    assert!(streams.load(Ordering::SeqCst) > 1);
+}
+
+/// The events that were waited for come at the very end of a stream, and nobody reads them before that has come.
+#[test]
+fn events_that_came_in_the_number_asked_for_are_enough_whatever_ends_it() {
+    let machine = Engine::start();
+    for (count, code) in [("3", 0), ("4", 3)] {
+        let (is_held, has_ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (held, ended) = (Arc::clone(&is_held), Arc::clone(&has_ended));
+        let script = Script::start(move |request, answer| match request.path.split('?').next().unwrap() {
+            "/_ping" => answer.json(200, "OK"),
+            "/info" => answer.json(200, r#"{"ID":"e","ServerVersion":"20.10.24","DockerRootDir":"/nowhere"}"#),
+            "/events" => {
+                eventually("nobody reads", || held.load(Ordering::SeqCst));
+                answer.begin("application/json");
+                // More than a pipe holds.
+                let (time, large) = (logwatch::time::Timestamp::now().0, "x".repeat(200_000));
+                for number in 0..3 {
+                    let actor = format!(r#"{{"ID":"v{number}","Attributes":{{"large":"{large}"}}}}"#);
+                    let time = time + number;
+                    let event = format!(r#"{{"Type":"volume","Action":"create","Actor":{actor},"timeNano":{time}}}"#);
+                    answer.chunk(format!("{event}\n").as_bytes());
+                }
+                ended.store(true, Ordering::SeqCst);
+            }
+            _ => answer.json(404, r#"{"message":"not in the script"}"#),
+        });
+        let watch = Watch::at(&machine, &script.host(), &["events", "--no-reconnect", "--count", count]);
+        watch.hold();
+        is_held.store(true, Ordering::SeqCst);
+        eventually("the stream has ended", || has_ended.load(Ordering::SeqCst));
+        // It says nothing of having read up to there.
+        thread::sleep(Duration::from_millis(300));
+        watch.release();
+        let finished = watch.finish();
+        assert_eq!((finished.code, finished.lines().len()), (Some(code), 3), "{count}: {}", finished.stderr);
+    }
+}
+
+#[test]
+fn a_time_out_while_the_engine_is_not_there_is_no_quiet_time() {
+    let engine = Engine::start();
+    let silent = Script::start(|_, answer| answer.hold());
+    for words in [&["events", "--timeout", "300ms"][..], &["events", "--timeout", "300ms", "--count", "1"]] {
+        let finished = Watch::at(&engine, &silent.host(), words).finish();
+        assert_eq!((finished.code, finished.lines().len()), (Some(3), 0), "{}", finished.stderr);
+        let told = format!("error: no answer from {} within 0.3s\n", silent.host());
+        assert!(finished.stderr.starts_with(&told), "{}", finished.stderr);
+    }
+    let proxy = Proxy::start(&engine);
+    for count in [&["--count", "100"][..], &[]] {
+        let words = [&["events", "--timeout", "6s"], count].concat();
+        let watch = Watch::at(&engine, &proxy.host(), &words);
+        wait_until_told(&engine, &[&watch], "begin");
+        proxy.refuse();
+        let finished = watch.finish();
+        assert_eq!(finished.code, Some(3), "{count:?} {}", finished.stderr);
+        assert!(finished.stderr.contains("error: the event stream was not back by "), "{}", finished.stderr);
+        proxy.admit();
+    }
 }
 
 #[test]
@@ -590,7 +683,7 @@ fn neither_the_order_of_the_history_nor_a_clock_that_was_set_hides_an_event_or_b
     make("before", 0);
     let watch = Watch::at(&machine, &script.host(), &["events"]);
     eventually("it has subscribed", || streams() == 1);
-    make("one", 0);
+    make("one", 10_000);
     make("three", 0);
     watch.wait_for_count(2);
     // In the history behind the third, and a little older.
@@ -668,8 +761,35 @@ fn events_that_find_no_room_are_counted_and_a_listing_makes_up_for_them() {
     });
     let (status, health) = serve::get(&serve::place(&watch), "/api/v1/health/events");
     let health: Value = serde_json::from_str(&health).unwrap();
-    assert_eq!((status, &health["processed_total"]), (200, &ALL.into()), "{health}");
-    assert!((1..ALL).contains(&health["dropped_total"].as_u64().unwrap()), "{health}");
+    let [processed, dropped] = ["processed_total", "dropped_total"].map(|name| health[name].as_u64().unwrap());
+    assert_eq!((status, processed + dropped), (200, ALL), "{health}");
+    assert!((1..ALL).contains(&dropped), "{health}");
+}
+
+#[test]
+fn a_listing_that_fails_is_the_engines_fault_and_no_loss_of_events() {
+    let engine = Engine::start();
+    let proxy = Proxy::start(&engine);
+    let variables = [("LOGWATCH_EVENTS_RECONCILE_INTERVAL", "300ms"), ("LOGWATCH_EVENTS_BACKOFF_MAX_DURATION", "1s")];
+    let watch = configured(&proxy.host(), &variables, &["--listen", "127.0.0.1:0"]);
+    let place = serve::place(&watch);
+    let checks = || {
+        let told: Value = serde_json::from_str(&serve::get(&place, "/api/v1/health").1).unwrap();
+        let checks = &told["checks"];
+        let events =
+            ["connected", "reconnects_total", "last_reconnect_timestamp"].map(|name| checks["events"][name].clone());
+        (checks["docker"]["status"].as_str().unwrap().to_owned(), events)
+    };
+    let stands = [Value::Bool(true), 0.into(), Value::Null];
+    for (fault, status) in [(None, "healthy"), (Some(Fault::Status(500)), "unhealthy"), (None, "healthy")] {
+        match fault {
+            Some(fault) => proxy.on("/containers/json", fault),
+            None => proxy.heal(),
+        }
+        eventually(status, || checks().0 == status);
+        assert_eq!(checks(), (status.to_owned(), stands.clone()));
+    }
+    assert_eq!(watch.stop().code, Some(0));
 }
 
 #[test]

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Engine, Finished, PATIENCE, Request, Script, Signal, Watch, eventually, process};
+use crate::support::{Answer, Engine, Finished, PATIENCE, Proxy, Request, Script, Signal, Watch, eventually, process};
 
 fn state_of(engine: &Engine) -> PathBuf {
     engine.home().join("state/state.db")
@@ -193,7 +194,7 @@ fn change(engine: &Engine, random: &mut fastrand::Rng, number: usize) {
     let volume = format!("volume{}", random.usize(..5));
     let mount = format!("{volume}:/data{}", if random.bool() { ":ro" } else { "" });
     // Not everything can be done with everybody; what fails changes nothing.
-    let words: Vec<&str> = match (random.usize(..12), any(random)) {
+    let words: Vec<&str> = match (random.usize(..14), any(random)) {
         (0..=2, _) | (_, None) => {
             let name = format!("c{number}");
             let idle = if random.bool() { "--idle" } else { "--count" };
@@ -216,6 +217,8 @@ fn change(engine: &Engine, random: &mut fastrand::Rng, number: usize) {
         (8, Some(name)) => vec![if random.bool() { "pause" } else { "unpause" }, name],
         (9, Some(name)) => vec!["rm", "-f", "-v", name],
         (10, _) => vec!["volume", "rm", &volume],
+        (11, _) => vec!["volume", "prune", "--force"],
+        (12, _) if random.bool() => vec!["container", "prune", "--force"],
         _ => vec!["volume", "create", "--label", "a=b", &volume],
     };
     engine.docker(&words);
@@ -271,6 +274,170 @@ fn whatever_happens_while_a_watch_runs_stands_still_or_is_killed_the_inventory_e
     }
     let by_watch = rows(&state, "SELECT source FROM reconciliations WHERE source = 'watch'");
     assert!(!by_watch.is_empty());
+}
+
+/// The watch stands still while its connection is cut and more happens than the engine remembers.
+#[test]
+fn what_happened_while_the_history_was_overrun_is_in_the_inventory_right_afterwards() {
+    let engine = Engine::start();
+    let proxy = Proxy::start(&engine);
+    let state = state_of(&engine);
+    engine.run("web", &["-v", "shop:/data"], &["--idle"]);
+    let id = engine.create("busy", &["-v", "old:/data"], &[]);
+    let watch = Watch::at(&engine, &proxy.host(), &["watch", "--state", state.to_str().unwrap()]);
+    watch.wait_until_up();
+    let is_in_sync = || reconcile(&engine, &state, &["--check"]).code == Some(0);
+    eventually("the first listing is kept", is_in_sync);
+    watch.signal(Signal::STOP);
+    proxy.cut();
+    engine.must(&["rm", "-f", "web"]);
+    engine.must(&["volume", "rm", "shop"]);
+    engine.run("new", &["-v", "fresh:/data"], &["--idle"]);
+    for number in 0..300 {
+        engine.post(&format!("/containers/{id}/rename?name=busy{number}")).unwrap();
+    }
+    watch.signal(Signal::CONT);
+    let names = || rows(&state, "SELECT name FROM containers ORDER BY name");
+    let begun = Instant::now();
+    eventually("the inventory knows of it", || names() == ["busy299", "new"]);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    eventually("and is in line again", is_in_sync);
+    assert_true(&engine, &state, "in the end");
+    assert_eq!(watch.stop().code, Some(0));
+}
+
+/// Another engine comes up at the same place, and tells of a container before it is asked who it is.
+#[test]
+fn what_another_engine_at_the_same_place_tells_is_not_taken_for_the_first_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state.db");
+    let (is_other, streams) = (Arc::new(AtomicBool::new(false)), AtomicUsize::new(0));
+    let other = Arc::clone(&is_other);
+    let id = format!("{:064x}", 7);
+    let listed = json!([{"Id": id, "Names": ["/new"], "Image": "img", "State": "created", "Labels": {}}]).to_string();
+    let engine = Script::start(move |request: &Request, answer: &mut Answer| {
+        let is_other = other.load(Ordering::SeqCst);
+        match request.path.split('?').next().unwrap() {
+            "/_ping" => answer.json(200, "OK"),
+            "/info" => {
+                let id = if is_other { "SECOND" } else { "FIRST" };
+                answer.json(
+                    200,
+                    &json!({"ID": id, "ServerVersion": "20.10.24", "DockerRootDir": "/nowhere"}).to_string(),
+                );
+            }
+            "/containers/json" if is_other => {
+                // Long after what was heard is written.
+                std::thread::sleep(Duration::from_secs(1));
+                answer.json(200, &listed);
+            }
+            "/containers/json" => answer.json(200, "[]"),
+            "/volumes" => answer.json(200, r#"{"Volumes":[]}"#),
+            "/events" => {
+                answer.begin("application/json");
+                if request.path.contains("until=") {
+                    return;
+                }
+                if streams.fetch_add(1, Ordering::SeqCst) > 0 {
+                    let now = logwatch::time::Timestamp::now().0;
+                    let made = json!({"Type": "container", "Action": "create", "timeNano": now,
+                        "Actor": {"ID": id, "Attributes": {"name": "new", "image": "img"}}});
+                    answer.chunk(format!("{made}\n").as_bytes());
+                    answer.hold();
+                }
+                eventually("another one comes", || other.load(Ordering::SeqCst));
+            }
+            _ => answer.json(404, r#"{"message":"page not found"}"#),
+        }
+    });
+    let mut command = Watch::command();
+    command.env("HOME", dir.path()).env_remove("DOCKER_HOST").args(["-H", &engine.host(), "watch"]);
+    let watch = Watch::spawn(command.args(["--state", state.to_str().unwrap()]));
+    watch.wait_until_up();
+    eventually("the first was compared", || rows(&state, "SELECT engine_id FROM reconciliations") == ["FIRST"]);
+    is_other.store(true, Ordering::SeqCst);
+    eventually("the second was", || rows(&state, "SELECT engine_id FROM reconciliations").len() == 2);
+    assert_eq!(rows(&state, "SELECT engine_id || ' ' || name FROM containers"), ["SECOND new"]);
+    assert_eq!(watch.stop().code, Some(0));
+}
+
+/// The engine says what it has pruned of containers, and of volumes only that it did.
+#[test]
+fn what_is_pruned_is_gone_from_the_inventory_at_once() {
+    let engine = Engine::start();
+    let state = state_of(&engine);
+    engine.create("spare", &["-v", "/anonymous"], &[]);
+    engine.run("web", &["-v", "shop:/data"], &["--idle"]);
+    // Without a name: newer engines prune no other by default.
+    engine.must(&["volume", "create"]);
+    let watch = Watch::start(&engine, &["--state", state.to_str().unwrap()]);
+    watch.wait_until_up();
+    let names = || rows(&state, "SELECT name FROM containers ORDER BY name");
+    let volumes = || rows(&state, "SELECT name FROM volumes").len();
+    eventually("all is known", || names() == ["spare", "web"] && volumes() == 3);
+    engine.must(&["volume", "prune", "--force"]);
+    eventually("the unused volume is gone", || volumes() == 2);
+    engine.must(&["system", "prune", "--force", "--volumes"]);
+    eventually("the stopped container and its volume are gone", || names() == ["web"] && volumes() == 1);
+    assert_true(&engine, &state, "in the end");
+    assert_eq!(rows(&state, "SELECT source FROM reconciliations").len(), 1, "by what events told");
+    assert_eq!(watch.stop().code, Some(0));
+}
+
+/// As cron asks, on a host where something happens all the time: what a watch will have kept in a moment is no difference,
+/// and what nobody keeps is one.
+#[test]
+fn a_busy_host_whose_state_a_watch_keeps_passes_the_check() {
+    let engine = Engine::start();
+    let state = state_of(&engine);
+    engine.run("web", &[], &["--idle"]);
+    let watch = Watch::start(&engine, &["--state", state.to_str().unwrap()]);
+    watch.wait_until_up();
+    eventually("everything was compared", || rows(&state, "SELECT source FROM reconciliations").len() == 1);
+    let is_over = AtomicBool::new(false);
+    let codes: Vec<Option<i32>> = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in (0..).take_while(|_| !is_over.load(Ordering::SeqCst)) {
+                engine.create(&format!("c{number}"), &["-v", &format!("v{number}:/data")], &[]);
+                if number % 3 == 2 {
+                    engine.must(&["rm", &format!("c{number}")]);
+                }
+            }
+        });
+        let codes = (0..4).map(|_| reconcile(&engine, &state, &["--check"]).code).collect();
+        is_over.store(true, Ordering::SeqCst);
+        codes
+    });
+    assert_eq!(codes, [Some(0); 4]);
+    watch.signal(Signal::STOP);
+    engine.create("unkept", &[], &[]);
+    let checked = reconcile(&engine, &state, &["--check", "--details"]);
+    let told = String::from_utf8(checked.stdout).unwrap();
+    assert!(checked.code == Some(4) && told.contains("unkept"), "{told}");
+    watch.signal(Signal::CONT);
+    assert_eq!(watch.stop().code, Some(0));
+}
+
+#[test]
+fn told_to_stop_before_anything_is_written_it_ends_well_and_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state.db");
+    let engine = Script::start(|request: &Request, answer: &mut Answer| match request.path.as_str() {
+        path if path.ends_with("/_ping") => answer.json(200, "OK"),
+        path if path.ends_with("/info") => answer.json(200, r#"{"ID":"SLOW","ServerVersion":"20.10.24"}"#),
+        _ => answer.hold(),
+    });
+    for signal in [Signal::INT, Signal::TERM] {
+        let before = engine.requests().len();
+        let mut command = Watch::command();
+        command.env("HOME", dir.path()).env_remove("DOCKER_HOST").args(["-H", &engine.host(), "reconcile"]);
+        let reconcile = Watch::spawn(command.args(["--state", state.to_str().unwrap()]));
+        eventually("it has asked", || engine.requests()[before..].iter().any(|request| request.contains("/events")));
+        reconcile.signal(signal);
+        let finished = reconcile.finish();
+        assert_eq!((finished.code, finished.stdout.len(), finished.stderr.as_str()), (Some(0), 0, ""), "{signal:?}");
+    }
+    assert_eq!(rows(&state, "SELECT source FROM reconciliations"), Vec::<String>::new());
 }
 
 #[test]
@@ -544,6 +711,7 @@ fn two_thousand_containers_take_a_handful_of_calls_and_little_memory() {
         eprintln!("{took:?}, {} KiB, {} calls", peak / 1024, calls.len());
         assert!(calls.len() <= 5, "{calls:?}");
         assert!(peak < 64 << 20, "{peak}");
+        assert!(took < Duration::from_secs(2), "{took:?}");
         finished.records().pop().unwrap()
     };
     let first = run(&[]);
