@@ -434,6 +434,28 @@ async fn who_stays_unhealthy_is_made_anew_and_comes_back() {
 }
 
 #[tokio::test]
+async fn however_often_checks_are_due_upkeep_rests_between_them() {
+    let engine = Engine::with(&[]);
+    let proxy = Proxy::start(&engine);
+    let pool = config::Pool {
+        health_check_interval: SECOND / 1000,
+        recovery_check_interval: SECOND / 1000,
+        unhealthy_threshold: 1,
+        ..of_size(1)
+    };
+    let docker = connect(&proxy, &configured(pool)).await;
+    docker.ping().await.unwrap();
+    proxy.on("/containers/json", Fault::Status(500));
+    let upkeep = tokio::spawn(docker.upkeep());
+    until(&docker, "it is unhealthy", |snapshot| snapshot.healthy == 0).await;
+    proxy.forget();
+    tokio::time::sleep(SECOND).await;
+    let checks = proxy.count("/containers/json");
+    assert!((2..=11).contains(&checks), "{checks} checks in a second");
+    upkeep.abort();
+}
+
+#[tokio::test]
 async fn logs_and_events_have_so_many_places_and_calls_go_on_beside_them() {
     let engine = Engine::start();
     let id = engine.run("web", &[], &["--count", "10", "--idle"]);

@@ -50,6 +50,8 @@ pub use report::{ClientReport, Snapshot, Spent};
 pub(super) use client::Client;
 pub(super) use places::{Place, Places};
 
+/// Between two turns of upkeep at least, whatever is due: all else goes on beside it.
+const REST: Duration = Duration::from_millis(100);
 /// Between two looks whether the engine is back, at most.
 const PROBES: Duration = Duration::from_secs(1);
 
@@ -250,7 +252,7 @@ impl Pool {
     /// Checks who is due, brings back who is unwell and takes away who idles, for ever.
     pub(super) async fn upkeep(&self, streams: &Wire) {
         loop {
-            let (due, next) = {
+            let due = {
                 let mut state = self.0.state();
                 let now = Instant::now();
                 for id in state.roster.shrink(now) {
@@ -258,12 +260,12 @@ impl Pool {
                     self.0.metrics.breaker(id, None);
                 }
                 self.0.count(&mut state);
-                (state.roster.due(now), state.roster.next_due(now))
+                state.roster.due(now)
             };
-            match due.is_empty() {
-                true => sleep_until(next).await,
-                false => self.check(due, streams, false).await,
-            }
+            self.check(due, streams, false).await;
+            let now = Instant::now();
+            let next = self.0.state().roster.next_due(now);
+            sleep_until(next.max(now + REST)).await;
         }
     }
 
