@@ -518,6 +518,29 @@ fn a_watch_of_more_logs_than_there_are_places_reads_what_it_can_and_the_others_w
     assert_eq!(finished.stderr.matches("max_concurrent_streams").count(), 1, "{}", finished.stderr);
 }
 
+#[test]
+fn events_come_back_after_a_break_though_logs_have_all_other_places() {
+    for (places, source) in [("2", "stream"), ("1", "auto")] {
+        let engine = Engine::start();
+        let proxy = Proxy::start(&engine);
+        engine.run("beacon", &[], &["--count", "20", "--idle"]);
+        let mut command = Watch::command();
+        engine.furnish(&mut command);
+        command.env_remove("DOCKER_HOST").env("LOGWATCH_DOCKER_POOL_MAX_CONCURRENT_STREAMS", places);
+        let words = ["watch", "--source", source, "-n", "all", "--format", "json", "--lifecycle"];
+        let watch = Watch::spawn(command.args(["-H", &proxy.host()]).args(words));
+        let read = |name: &str| Numbers::of_json(&watch.lines()).count(name) == 20;
+        eventually("the first was read", || read("beacon"));
+        assert!(proxy.cut_where("/events") > 0, "{:?}", proxy.requests());
+        engine.run("late", &[], &["--count", "20", "--idle"]);
+        let is_start = |line: &String| line.contains("\"lifecycle\"") && line.contains("\"action\":\"start\"");
+        eventually("the start was told", || watch.lines().iter().any(|line| is_start(line) && line.contains("late")));
+        engine.must(&["kill", "beacon"]);
+        eventually("the second was read", || read("late"));
+        watch.stop();
+    }
+}
+
 #[tokio::test]
 async fn streams_wait_for_an_engine_that_is_gone_instead_of_knocking() {
     let engine = Engine::with(&[]);

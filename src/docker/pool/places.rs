@@ -39,10 +39,20 @@ impl Places {
         (self.limit - 1).max(1)
     }
 
-    /// For events, at once or not at all.
+    /// For events, at once or not at all. Where there is but one place, it is kept for them from the first time on: they
+    /// come back after a break, and no log is to have taken it meanwhile.
     pub(in crate::docker) fn for_events(&self) -> Result<Place, Error> {
-        let kept = Arc::clone(&self.kept).try_acquire_owned();
-        kept.or_else(|_| Arc::clone(&self.shared).try_acquire_owned()).map(Place).map_err(|_| self.none_left())
+        let kept = || Arc::clone(&self.kept).try_acquire_owned();
+        let shared = || Arc::clone(&self.shared).try_acquire_owned();
+        let permit = match kept().or_else(|_| shared()) {
+            Ok(permit) if self.limit == 1 && Arc::ptr_eq(permit.semaphore(), &self.shared) => {
+                permit.forget();
+                self.kept.add_permits(1);
+                kept()
+            }
+            permit => permit,
+        };
+        permit.map(Place).map_err(|_| self.none_left())
     }
 
     /// For a log that is followed: at once or not at all, since nobody knows when one of the others ends.
@@ -89,11 +99,17 @@ mod tests {
     }
 
     #[test]
-    fn a_single_place_is_anybodys() {
+    fn a_single_place_is_anybodys_until_it_was_wanted_for_events() {
         let places = Places::new(1);
         let place = places.for_following().unwrap();
         assert!(places.for_events().is_err());
         drop(place);
+        let events = places.for_events().unwrap();
+        assert_eq!(places.taken(), (1, 1));
+        assert!(places.for_events().is_err() && places.for_following().is_err());
+        drop(events);
+        assert_eq!(places.taken(), (0, 1));
+        assert!(places.for_following().is_err());
         assert!(places.for_events().is_ok());
     }
 }
