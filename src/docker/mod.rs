@@ -92,7 +92,7 @@ impl Docker {
     pub fn new(endpoint: Endpoint, config: &config::Docker, metrics: metrics::Pool) -> Result<Docker, Error> {
         let http = Http::new(&endpoint, Timeouts::of(&config.pool), metrics.clone())?;
         let wire = Arc::new(Wire::new(http, Terms::of_nobody(endpoint.pinned)));
-        let pool = Pool::new(wire.beside(), config.clone(), metrics)?;
+        let pool = Pool::new(wire.beside(), config.clone(), metrics);
         let places = Places::new(config.pool.max_concurrent_streams);
         Ok(Docker(Arc::new(Shared { endpoint, pool, wire, places })))
     }

@@ -10,9 +10,10 @@
 //!
 //! A call waits for the rate limit, then for a free client, first come first served; it is asked, and asked again with
 //! [`super::backoff`] when the trouble may pass: all we do is ask, so everything may be repeated. All of that together ends
-//! with the call's own time. When no client gets an answer the engine is gone. Then calls wait, and one of them at a time
-//! looks with a ping, at a growing distance of a second at most, whether it is back; when it is, all clients may serve at
-//! once.
+//! with the call's own time, of which one attempt gets a part, so that another client may still answer. Whoever waited so
+//! long that there is no time left for an answer is passed over: cut off in the middle, it would cost a connection that
+//! serves others. When no client gets an answer the engine is gone. Then calls wait, and one of them at a time looks with a
+//! ping, at a growing distance of a second at most, whether it is back; when it is, all clients may serve at once.
 
 mod breaker;
 mod bucket;
@@ -55,6 +56,10 @@ const REST: Duration = Duration::from_millis(100);
 /// Between two looks whether the engine is back, at most.
 const PROBES: Duration = Duration::from_secs(1);
 
+/// The settings by which a call may have to wait.
+const RATE: &str = "docker.rate_limit.requests_per_second";
+const CLIENTS: &str = "docker.pool.max_pool_size";
+
 /// See the module.
 pub(super) struct Pool(Arc<Core>);
 
@@ -77,13 +82,23 @@ struct Inner {
     roster: Roster,
     /// Of the roster's numbers; made when first used.
     clients: HashMap<u32, Arc<Client>>,
-    /// In order, each with its ticket.
-    waiting: VecDeque<(u64, oneshot::Sender<Lease>)>,
+    /// In order.
+    waiting: VecDeque<Waiter>,
     tickets: u64,
+    /// How long an answer takes, on an average of the last ones.
+    typical: Duration,
     /// Clients whose breakers are among the metrics.
     counted: usize,
     /// What the last look for an engine that is gone met with.
     trouble: Option<Error>,
+}
+
+/// Somebody in the line before the clients.
+struct Waiter {
+    ticket: u64,
+    /// Of its time.
+    end: Instant,
+    turn: oneshot::Sender<Result<Lease, Error>>,
 }
 
 /// The pace of looking for an engine that is gone.
@@ -97,6 +112,7 @@ struct Lease {
     core: Arc<Core>,
     id: u32,
     client: Arc<Client>,
+    since: Instant,
     outcome: Outcome,
 }
 
@@ -109,7 +125,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.core.give_back(self.id, self.outcome);
+        self.core.give_back(self.id, self.since, self.outcome);
     }
 }
 
@@ -117,20 +133,20 @@ impl Drop for Lease {
 struct Turn {
     core: Arc<Core>,
     ticket: u64,
-    lease: oneshot::Receiver<Lease>,
+    lease: oneshot::Receiver<Result<Lease, Error>>,
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
         let mut state = self.core.state();
-        if let Some(at) = state.waiting.iter().position(|(ticket, _)| *ticket == self.ticket) {
+        if let Some(at) = state.waiting.iter().position(|waiter| waiter.ticket == self.ticket) {
             state.waiting.remove(at);
         }
     }
 }
 
 impl Pool {
-    pub(super) fn new(way: Wire, config: config::Docker, metrics: metrics::Pool) -> Result<Pool, Error> {
+    pub(super) fn new(way: Wire, config: config::Docker, metrics: metrics::Pool) -> Pool {
         let now = Instant::now();
         let pool = &config.pool;
         let probes = Settings { max: PROBES.min(pool.max_retry_delay), ..pace(pool) };
@@ -139,6 +155,7 @@ impl Pool {
             clients: HashMap::new(),
             waiting: VecDeque::new(),
             tickets: 0,
+            typical: Duration::ZERO,
             counted: 0,
             trouble: None,
         };
@@ -153,7 +170,7 @@ impl Pool {
             config,
         };
         core.count(&mut core.state());
-        Ok(Pool(Arc::new(core)))
+        Pool(Arc::new(core))
     }
 
     /// The client that is used first.
@@ -202,17 +219,24 @@ impl Pool {
         let mut last = None;
         loop {
             let begun = Instant::now();
-            let lease = self.turn(end).await;
+            let turn = self.turn(end).await;
             spent.waited += begun.elapsed();
             // What it met with says more than that it then ran out of time.
-            let lease = match lease {
-                Ok(lease) => lease,
+            let (lease, narrow) = match turn {
+                Ok(turn) => turn,
                 Err(error) => return Err(last.unwrap_or(error)),
             };
-            let answer = timeout_at(end, ask(lease.client.clone())).await.unwrap_or_else(|_| Err(self.0.late()));
+            let may_repeat = spent.retries < settings.max_retries;
+            let limit = self.0.share(end, may_repeat);
+            let answer = match timeout(limit, ask(lease.client.clone())).await {
+                Ok(answer) => answer,
+                // Others had its time, which says nothing of this connection.
+                Err(_) if limit < self.0.fair() => return Err(last.unwrap_or_else(|| self.0.no_turn(narrow))),
+                Err(_) => Err(self.0.late()),
+            };
             lease.settle(Outcome::of(&answer));
             let error = match answer {
-                Err(error) if error.is_passing() && spent.retries < settings.max_retries => error,
+                Err(error) if error.is_passing() && may_repeat => error,
                 answer => return answer,
             };
             let wait = backoff.wait(fastrand::f64());
@@ -227,15 +251,18 @@ impl Pool {
         }
     }
 
-    /// Waits for the rate limit and for a client.
-    async fn turn(&self, end: Instant) -> Result<Lease, Error> {
-        let no_turn = |setting| Error::NoTurn { after: self.patience(), setting };
-        if timeout_at(end, self.0.limiter.pass()).await.is_err() {
-            return Err(no_turn("docker.rate_limit.requests_per_second"));
+    /// Waits for the rate limit and for a client; also, which setting made it wait longest.
+    async fn turn(&self, end: Instant) -> Result<(Lease, &'static str), Error> {
+        let begun = Instant::now();
+        // Later there would be no use for it.
+        let latest = end.checked_sub(self.0.least(&self.0.state())).unwrap_or(end);
+        if timeout_at(latest, self.0.limiter.pass()).await.is_err() {
+            return Err(self.0.no_turn(RATE));
         }
-        match timeout_at(end, self.0.checkout()).await {
-            Ok(lease) => lease,
-            Err(_) => Err(self.0.trouble().unwrap_or_else(|| no_turn("docker.pool.max_pool_size"))),
+        let passed = Instant::now();
+        match timeout_at(end, self.0.checkout(end)).await {
+            Ok(lease) => Ok((lease?, if passed - begun > passed.elapsed() { RATE } else { CLIENTS })),
+            Err(_) => Err(self.0.trouble().unwrap_or_else(|| self.0.no_turn(CLIENTS))),
         }
     }
 
@@ -327,6 +354,28 @@ impl Core {
         self.state().roster.is_gone(Instant::now())
     }
 
+    fn no_turn(&self, setting: &'static str) -> Error {
+        Error::NoTurn { after: self.config.pool.request_timeout, setting }
+    }
+
+    /// What an attempt has to be given before it says anything of its connection that it was not answered.
+    fn fair(&self) -> Duration {
+        self.config.pool.request_timeout / 4
+    }
+
+    /// With less than this left no attempt is begun while others wait.
+    fn least(&self, state: &Inner) -> Duration {
+        (2 * state.typical).min(self.fair())
+    }
+
+    /// How long an attempt may take of the time that is left: about half, so that another client may answer, but no less
+    /// than an answer needs; all of it where it is the last attempt.
+    fn share(&self, end: Instant, may_repeat: bool) -> Duration {
+        let left = end.saturating_duration_since(Instant::now());
+        let typical = self.state().typical;
+        if may_repeat { (left / 2).max(self.fair()).max(2 * typical).min(left) } else { left }
+    }
+
     fn late(&self) -> Error {
         self.late_after(self.config.pool.request_timeout)
     }
@@ -367,27 +416,33 @@ impl Core {
                 return Some(Err(error));
             }
         };
-        Some(Ok(Lease { core: self.clone(), id, client, outcome: Outcome::Unknown }))
+        Some(Ok(Lease { core: self.clone(), id, client, since: Instant::now(), outcome: Outcome::Unknown }))
+    }
+
+    /// The place in the line of the first who has time for an answer.
+    fn next(&self, state: &Inner) -> Option<usize> {
+        let latest = Instant::now() + self.least(state);
+        state.waiting.iter().position(|waiter| waiter.end >= latest)
     }
 
     /// Gives clients to those who wait, in order, as far as there are any. What comes back is to be dropped without the lock.
-    fn serve(self: &Arc<Self>, state: &mut Inner) -> Vec<Lease> {
+    fn serve(self: &Arc<Self>, state: &mut Inner) -> Vec<Result<Lease, Error>> {
         let mut refused = Vec::new();
-        while !state.waiting.is_empty()
-            && let Some(Ok(lease)) = self.lend(state)
-            && let Some((_, next)) = state.waiting.pop_front()
+        while let Some(at) = self.next(state)
+            && let Some(lease) = self.lend(state)
+            && let Some(next) = state.waiting.remove(at)
         {
             // It stopped waiting at this very moment.
-            refused.extend(next.send(lease).err());
+            refused.extend(next.turn.send(lease).err());
         }
         self.count(state);
         refused
     }
 
-    async fn checkout(self: &Arc<Self>) -> Result<Lease, Error> {
+    async fn checkout(self: &Arc<Self>, end: Instant) -> Result<Lease, Error> {
         let mut turn = {
             let mut state = self.state();
-            if state.waiting.is_empty()
+            if self.next(&state).is_none()
                 && let Some(lease) = self.lend(&mut state)
             {
                 self.count(&mut state);
@@ -395,15 +450,16 @@ impl Core {
             }
             let ticket = state.tickets;
             state.tickets += 1;
-            let (sender, lease) = oneshot::channel();
-            state.waiting.push_back((ticket, sender));
+            let (turn, lease) = oneshot::channel();
+            state.waiting.push_back(Waiter { ticket, end, turn });
             Turn { core: self.clone(), ticket, lease }
         };
         loop {
             tokio::select! {
                 biased;
                 lease = &mut turn.lease => {
-                    return lease.map_err(|_| Error::Protocol { what: "a client", source: "the pool is gone".into() });
+                    let gone = |_| Err(Error::Protocol { what: "a client", source: "the pool is gone".into() });
+                    return lease.unwrap_or_else(gone);
                 }
                 () = self.stir() => {}
             }
@@ -458,9 +514,12 @@ impl Core {
         }
     }
 
-    fn give_back(self: &Arc<Self>, id: u32, outcome: Outcome) {
+    fn give_back(self: &Arc<Self>, id: u32, since: Instant, outcome: Outcome) {
         let mut state = self.state();
         let now = Instant::now();
+        if outcome == Outcome::Answered {
+            state.typical = mean(state.typical, now - since);
+        }
         let was_gone = state.roster.is_gone(now);
         let turned = state.roster.settle(id, now, outcome);
         let has_turned = turned.is_some() || was_gone != state.roster.is_gone(now);
@@ -529,6 +588,11 @@ fn pace(settings: &config::Pool) -> Settings {
         multiplier: settings.retry_multiplier,
         jitter: settings.jitter,
     }
+}
+
+/// An average with one more; the newer weigh more.
+fn mean(before: Duration, one: Duration) -> Duration {
+    if before.is_zero() { one } else { (before * 7 + one) / 8 }
 }
 
 /// As the metric has it.
