@@ -35,6 +35,7 @@ mod wire;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bollard::query_parameters::{
     InspectContainerOptions, ListContainersOptions, ListNetworksOptions, ListVolumesOptions,
@@ -112,7 +113,12 @@ impl Docker {
 
     /// Checks all clients now. One check decides: who fails it is unhealthy.
     pub async fn check(&self) {
-        self.0.pool.check_all(&self.0.wire).await;
+        self.check_within(self.0.pool.checks_patience()).await;
+    }
+
+    /// As [`Docker::check`], with less time than is configured.
+    pub async fn check_within(&self, limit: Duration) {
+        self.0.pool.check_all(&self.0.wire, limit).await;
     }
 
     /// The clients as they stand.

@@ -70,8 +70,10 @@ pub fn pool(endpoint: Endpoint, options: Options, stop: &CancellationToken) -> R
         // A load under a limit would measure the limit.
         config.rate_limit.enabled &= options.load.is_none();
         let docker = Docker::new(endpoint, &config, metrics::Pool::default())?;
+        // An engine that takes connections and says nothing is told within the time of a check: what is left is for telling.
+        let (begun, patience) = (Instant::now(), config.pool.health_check_timeout.mul_f64(0.9));
         let greeted = tokio::select! {
-            greeted = greet(&docker, &options.docker.pool) => greeted,
+            greeted = greet(&docker, patience) => greeted,
             () = stop.cancelled() => return Ok(Outcome::Healthy),
         };
         let engine = match greeted {
@@ -79,7 +81,7 @@ pub fn pool(endpoint: Endpoint, options: Options, stop: &CancellationToken) -> R
             Err(error) => return unreachable(&docker, &options, error),
         };
         tokio::select! {
-            () = docker.check() => {}
+            () = docker.check_within(in_tenths(patience.saturating_sub(begun.elapsed()))) => {}
             () = stop.cancelled() => return Ok(Outcome::Healthy),
         }
         let mut load = None;
@@ -103,10 +105,8 @@ pub fn pool(endpoint: Endpoint, options: Options, stop: &CancellationToken) -> R
     })
 }
 
-/// Agrees on a version and asks who it is. An engine that takes connections and says nothing is told within the time of a
-/// check, the rest of which is for telling it.
-async fn greet(docker: &Docker, config: &config::Pool) -> Result<PoolEngine, docker::Error> {
-    let patience = config.health_check_timeout.min(config.request_timeout).mul_f64(0.9);
+/// Agrees on a version and asks who it is.
+async fn greet(docker: &Docker, patience: Duration) -> Result<PoolEngine, docker::Error> {
     let greeting = async {
         docker.renegotiate().await?;
         docker.info().await
@@ -161,6 +161,12 @@ fn report(docker: &Docker, snapshot: &Snapshot, error: Option<String>) -> PoolRe
 
 fn check(check: &docker::Check) -> PoolCheck {
     PoolCheck { name: check.name, ok: check.ok, latency_ms: milliseconds(check.latency), error: check.error.clone() }
+}
+
+/// Rounded down, as a message need not say it more exactly; never none.
+fn in_tenths(span: Duration) -> Duration {
+    let tenth = Duration::from_millis(100);
+    tenth * u32::try_from(span.as_millis() / tenth.as_millis()).unwrap_or(u32::MAX).max(1)
 }
 
 fn milliseconds(span: Duration) -> f64 {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -154,6 +155,31 @@ fn an_engine_that_takes_connections_and_says_nothing_is_told_within_ten_seconds(
     let finished = pool(&engine, &proxy.host(), &["--check"]);
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     assert_check(&finished, &format!("unhealthy: no answer from {} within 9s", proxy.host()));
+}
+
+#[test]
+fn an_engine_whose_listing_hangs_is_told_within_ten_seconds_however_long_it_took_to_say_who_it_is() {
+    for seconds in [0, 5] {
+        let script = Script::start(move |request: &Request, answer: &mut Answer| {
+            match request.path.split('?').next().unwrap() {
+                "/_ping" => answer.json(200, "OK"),
+                "/info" => {
+                    thread::sleep(Duration::from_secs(seconds));
+                    answer.json(200, r#"{"ID":"slow","ServerVersion":"20.10.24","OSType":"linux"}"#);
+                }
+                "/containers/json" => answer.hold(),
+                _ => answer.json(200, ""),
+            }
+        });
+        let begun = Instant::now();
+        let mut command = Watch::command();
+        command.env_remove("DOCKER_HOST").env("DOCKER_CONFIG", "/nonexistent");
+        let finished = Watch::spawn(command.args(["-H", &script.host(), "pool", "--check"])).finish();
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        assert_eq!((finished.code, finished.stderr.lines().count()), (Some(4), 1), "{finished:?}");
+        let told = "error: the connection pool is unhealthy: 0 of 2 clients healthy, client 0: container_list: no answer from ";
+        assert!(finished.stderr.starts_with(told), "{}", finished.stderr);
+    }
 }
 
 #[test]

@@ -185,6 +185,11 @@ impl Pool {
         self.0.config.pool.request_timeout
     }
 
+    /// How long the checks of a client may take.
+    pub(super) fn checks_patience(&self) -> Duration {
+        self.0.config.pool.health_check_timeout
+    }
+
     /// A call that is answered at once.
     pub(super) async fn call<T, A>(&self, operation: &str, ask: impl Fn(Arc<Client>) -> A) -> Result<T, Error>
     where
@@ -289,7 +294,7 @@ impl Pool {
                 self.0.count(&mut state);
                 state.roster.due(now)
             };
-            self.check(due, streams, false).await;
+            self.check(due, streams, self.checks_patience(), false).await;
             let now = Instant::now();
             let next = self.0.state().roster.next_due(now);
             sleep_until(next.max(now + REST)).await;
@@ -297,17 +302,17 @@ impl Pool {
     }
 
     /// Checks all clients now; one check decides.
-    pub(super) async fn check_all(&self, streams: &Wire) {
+    pub(super) async fn check_all(&self, streams: &Wire, limit: Duration) {
         let all = self.0.state().roster.seats().iter().map(|seat| seat.id).collect();
-        self.check(all, streams, true).await;
+        self.check(all, streams, limit, true).await;
     }
 
-    async fn check(&self, ids: Vec<u32>, streams: &Wire, is_decisive: bool) {
+    async fn check(&self, ids: Vec<u32>, streams: &Wire, limit: Duration, is_decisive: bool) {
         let check = async |id| {
             let begun = Instant::now();
             let client = self.0.client(&mut self.0.state(), id);
             let Ok(client) = client else { return };
-            let checks = checks::look(&client, streams, self.0.config.pool.health_check_timeout).await;
+            let checks = checks::look(&client, streams, limit).await;
             self.0.judge(id, begun.elapsed(), checks, is_decisive);
         };
         join_all(ids.into_iter().map(check)).await;
