@@ -54,7 +54,7 @@ pub use pool::{BreakerState, Check, ClientReport, HEALTHY, Snapshot, Spent};
 pub use streams::{EventStream, EventsQuery, LogStream, LogsQuery};
 pub use version::Version;
 
-use pool::{Client, Places, Pool};
+use pool::{Client, Place, Places, Pool};
 use transport::{Http, Timeouts};
 use wire::{Terms, Wire};
 
@@ -101,7 +101,8 @@ impl Docker {
     /// Agrees on a version anew, for when the engine may have been replaced by another: after each lost connection. Nothing
     /// is repeated: whoever lost it tries again at a pace of its own.
     pub async fn renegotiate(&self) -> Result<(), Error> {
-        self.0.pool.first()?.wire.agree(self.0.endpoint.pinned).await
+        let Shared { pool, endpoint, .. } = &*self.0;
+        pool.by(pool.end(), pool.first()?.wire.agree(endpoint.pinned)).await
     }
 
     /// Looks after the clients until it is dropped: checks their health, brings back who is unwell, takes away who idles.
@@ -212,32 +213,35 @@ impl Docker {
     pub async fn logs(&self, id: &str, query: &LogsQuery) -> Result<LogStream, Error> {
         is_reference(id)?;
         let Shared { pool, wire, places, .. } = &*self.0;
+        let end = pool.end();
         let place = match query.follow {
             true => places.for_following()?,
-            false => places.for_reading(pool.patience()).await?,
+            false => places.for_reading(end).await?,
         };
-        pool.engine_is_there().await?;
-        let answer = wire.get(&query.path(id), Some(id)).await?;
+        pool.engine_is_there(end).await?;
+        let answer = pool.by(end, wire.get(&query.path(id), Some(id))).await?;
         Ok(LogStream::new(answer.into_body(), wire.clone(), place))
     }
 
     /// The engine's events. To be read without delay: a full queue of ours makes the engine slow for everybody, and
     /// then it drops what we did not take (moby `daemon/events/events.go`).
     pub async fn events(&self, query: &EventsQuery) -> Result<EventStream, Error> {
-        let Shared { pool, wire, places, .. } = &*self.0;
-        let place = places.for_events()?;
-        pool.engine_is_there().await?;
-        let answer = wire.get(&query.path(wire.terms().is_podman), None).await?;
-        Ok(EventStream::new(answer.into_body(), wire.clone(), Some(place)))
+        let place = self.0.places.for_events()?;
+        self.open_events(query, Some(place)).await
     }
 
     /// As [`Docker::events`] up to a time that is over by the engine's clock: they end at once, and take no place, so that
     /// they can be asked for beside a stream that has the last one.
     pub async fn past_events(&self, query: &EventsQuery) -> Result<EventStream, Error> {
+        self.open_events(query, None).await
+    }
+
+    async fn open_events(&self, query: &EventsQuery, place: Option<Place>) -> Result<EventStream, Error> {
         let Shared { pool, wire, .. } = &*self.0;
-        pool.engine_is_there().await?;
-        let answer = wire.get(&query.path(wire.terms().is_podman), None).await?;
-        Ok(EventStream::new(answer.into_body(), wire.clone(), None))
+        let end = pool.end();
+        pool.engine_is_there(end).await?;
+        let answer = pool.by(end, wire.get(&query.path(wire.terms().is_podman), None)).await?;
+        Ok(EventStream::new(answer.into_body(), wire.clone(), place))
     }
 }
 

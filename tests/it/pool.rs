@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::{Engine, Fault, Numbers, PATIENCE, Proxy, Watch, eventually};
+use crate::support::{Answer, Engine, Fault, Numbers, PATIENCE, Proxy, Request, Script, Watch, eventually};
 use logwatch::config;
 use logwatch::docker::{
     BreakerState, ClientReport, Docker, Endpoint, Environment, Error, EventsQuery, Flags, HEALTHY, LogsQuery, Snapshot,
@@ -411,6 +411,168 @@ async fn checks_tell_what_works_and_one_look_is_enough_for_who_asks() {
     assert!(lists.iter().all(|line| line.contains("limit=1")), "{lists:?}");
 }
 
+/// The value of a series without its `logwatch_docker_`.
+#[track_caller]
+fn sample(registry: &prometheus::Registry, name: &str) -> f64 {
+    let told = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+    let line = told.lines().find(|line| line.starts_with(&format!("logwatch_docker_{name} "))).map(str::to_owned);
+    line.unwrap_or_else(|| panic!("{name} in {told}")).rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_check_and_a_call_never_have_the_same_connection() {
+    let engine = Engine::with(&[]);
+    let proxy = Proxy::start(&engine);
+    let docker = connect(&proxy, &configured(config::Pool { health_check_interval: SECOND / 10, ..of_size(1) })).await;
+    proxy.on("/_ping", Fault::Delay(Duration::from_millis(30)));
+    proxy.on("/containers/json", Fault::Delay(Duration::from_millis(30)));
+    let upkeep = tokio::spawn(docker.upkeep());
+    let end = Instant::now() + PATIENCE;
+    while proxy.count("/containers/json") < 8 {
+        assert!(Instant::now() < end, "{:?}", docker.pool());
+        docker.ping().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    upkeep.abort();
+    // The client's, and that on which the checks ask for events.
+    assert_eq!(proxy.connections(), 2);
+    let client = &docker.pool().clients[0];
+    assert_eq!((client.errors, client.score), (0, 1.0));
+}
+
+#[tokio::test]
+async fn a_pool_whose_clients_are_all_stuck_in_calls_finds_out() {
+    let engine = Engine::with(&[]);
+    let proxy = Proxy::start(&engine);
+    let pool = config::Pool { request_timeout: 2 * SECOND, health_check_interval: SECOND / 10, ..of_size(2) };
+    let breaking = config::CircuitBreaker { failure_threshold: 2, ..config::CircuitBreaker::default() };
+    let docker = connect(&proxy, &config::Docker { circuit_breaker: breaking, ..configured(pool) }).await;
+    let upkeep = tokio::spawn(docker.upkeep());
+    proxy.on("", Fault::Stall);
+    let (one, other, ()) = tokio::join!(docker.ping(), docker.ping(), async {
+        until(&docker, "none serves", |snapshot| snapshot.healthy == 0).await;
+        proxy.heal();
+    });
+    assert!(one.is_ok() && other.is_ok(), "{one:?} {other:?}");
+    until(&docker, "both serve", |snapshot| snapshot.healthy == 2).await;
+    upkeep.abort();
+}
+
+#[tokio::test]
+async fn whatever_fails_on_the_way_to_the_engine_is_counted() {
+    let engine = Engine::with(&[]);
+    let proxy = Proxy::start(&engine);
+    let registry = prometheus::Registry::new();
+    let pool = config::Pool { max_retries: 0, request_timeout: SECOND, ..of_size(1) };
+    let breaking = config::CircuitBreaker { failure_threshold: 1, ..config::CircuitBreaker::default() };
+    let config = config::Docker { circuit_breaker: breaking, ..configured(pool) };
+    let metrics = metrics::Pool::new(&registry).unwrap();
+    let docker = Docker::connect_with(at(&proxy.host()), &config, metrics).await.unwrap();
+    let errors = || sample(&registry, "connection_errors_total");
+    assert_eq!(errors(), 0.0);
+    let mut events = docker.events(&EventsQuery::default()).await.unwrap();
+    proxy.cut();
+    events.next().await.unwrap().unwrap_err();
+    assert_eq!(errors(), 1.0, "a stream");
+    proxy.refuse();
+    docker.renegotiate().await.unwrap_err();
+    assert_eq!(errors(), 2.0, "an agreement on the version");
+    docker.events(&EventsQuery::default()).await.err().unwrap();
+    assert_eq!(errors(), 3.0, "a stream's beginning");
+    docker.check().await;
+    assert_eq!(errors(), 6.0, "three checks");
+    docker.ping().await.unwrap_err();
+    assert_eq!(errors(), 7.0, "a call");
+    docker.ping().await.unwrap_err();
+    assert!(errors() > 7.0, "looks whether it is back");
+    proxy.admit();
+    docker.ping().await.unwrap();
+    let before = errors();
+    proxy.on("/_ping", Fault::Stall);
+    docker.ping().await.unwrap_err();
+    assert_eq!(errors(), before + 1.0, "an answer that is late");
+}
+
+#[tokio::test]
+async fn a_breaker_whose_time_is_over_is_told_as_half_open_though_nobody_calls() {
+    let engine = Engine::with(&[]);
+    let proxy = Proxy::start(&engine);
+    let registry = prometheus::Registry::new();
+    let breaking =
+        config::CircuitBreaker { failure_threshold: 2, timeout: SECOND, ..config::CircuitBreaker::default() };
+    let config = configured(config::Pool { max_retries: 1, ..of_size(1) });
+    let config = config::Docker { circuit_breaker: breaking, ..config };
+    let metrics = metrics::Pool::new(&registry).unwrap();
+    let docker = Docker::connect_with(at(&proxy.host()), &config, metrics).await.unwrap();
+    let upkeep = tokio::spawn(docker.upkeep());
+    let breaker = || sample(&registry, "circuit_breaker_state{client=\"0\"}");
+    docker.ping().await.unwrap();
+    assert_eq!(breaker(), 0.0);
+    proxy.on("/_ping", Fault::Status(500));
+    docker.ping().await.unwrap_err();
+    assert_eq!(breaker(), 2.0);
+    let begun = Instant::now();
+    until(&docker, "it is half open", |_| breaker() == 1.0).await;
+    assert!(begun.elapsed() >= SECOND / 2, "{:?}", begun.elapsed());
+    upkeep.abort();
+}
+
+#[tokio::test]
+async fn an_engine_that_answers_pings_and_fails_calls_is_left_alone_for_the_breakers_time() {
+    let engine = Engine::with(&[]);
+    let proxy = Proxy::start(&engine);
+    let pool = config::Pool { max_retries: 0, request_timeout: 2 * SECOND, ..of_size(2) };
+    let breaking = config::CircuitBreaker {
+        failure_threshold: 2,
+        success_threshold: 1,
+        timeout: 3 * SECOND,
+        ..config::CircuitBreaker::default()
+    };
+    let docker = connect(&proxy, &config::Docker { circuit_breaker: breaking, ..configured(pool) }).await;
+    proxy.on("/containers/json", Fault::Status(500));
+    for _ in 0..4 {
+        docker.list(false, &Filters::new()).await.unwrap_err();
+    }
+    let opened = Instant::now();
+    proxy.heal();
+    proxy.forget();
+    assert_eq!(docker.ping().await.unwrap_err().to_string(), "the engine answered 500: the proxy says 500");
+    docker.ping().await.unwrap();
+    let after = opened.elapsed();
+    assert!((2 * SECOND..4 * SECOND).contains(&after), "{after:?}");
+    assert_eq!(proxy.requests().len(), 1, "nobody looked for it: {:?}", proxy.requests());
+}
+
+#[tokio::test]
+async fn all_that_a_stream_or_an_agreement_waits_for_has_one_time() {
+    let engine = Engine::start();
+    let id = engine.run("web", &[], &["--count", "10", "--idle"]);
+    let proxy = Proxy::start(&engine);
+    let pool = config::Pool { max_concurrent_streams: 1, request_timeout: SECOND, ..config::Pool::default() };
+    let docker = connect(&proxy, &configured(pool)).await;
+    let first = docker.logs(&id, &LogsQuery { follow: true, ..LogsQuery::default() }).await.unwrap();
+    proxy.on("/logs", Fault::Stall);
+    let begun = Instant::now();
+    let (whole, leave) = (LogsQuery::default(), async {
+        tokio::time::sleep(SECOND * 7 / 10).await;
+        drop(first);
+    });
+    let (late, ()) = tokio::join!(docker.logs(&id, &whole), leave);
+    assert!(matches!(late.err().unwrap(), Error::Timeout { .. }));
+    assert!((SECOND..SECOND * 3 / 2).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+
+    let slow = Script::start(|_: &Request, answer: &mut Answer| {
+        std::thread::sleep(SECOND * 7 / 10);
+        answer.raw(b"HTTP/1.1 200 OK\r\nApi-Version: 1.99\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+    });
+    let config = configured(config::Pool { request_timeout: SECOND, ..config::Pool::default() });
+    let docker = Docker::new(at(&slow.host()), &config, metrics::Pool::default()).unwrap();
+    let begun = Instant::now();
+    let late = docker.renegotiate().await.unwrap_err();
+    assert!(matches!(late, Error::Timeout { .. }), "{late:?}");
+    assert!(begun.elapsed() < SECOND * 13 / 10, "{:?}", begun.elapsed());
+}
+
 #[tokio::test]
 async fn who_stays_unhealthy_is_made_anew_and_comes_back() {
     let engine = Engine::with(&[]);
@@ -434,11 +596,7 @@ async fn who_stays_unhealthy_is_made_anew_and_comes_back() {
     proxy.on("/containers/json", Fault::Status(500));
     until(&docker, "both are unhealthy", |snapshot| snapshot.healthy == 0).await;
     docker.ping().await.unwrap();
-    let sample = |name: &str| {
-        let told = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
-        let line = told.lines().find(|line| line.starts_with(&format!("logwatch_docker_{name} "))).map(str::to_owned);
-        line.unwrap_or_else(|| panic!("{name} in {told}")).rsplit(' ').next().unwrap().parse::<f64>().unwrap()
-    };
+    let sample = |name: &str| sample(&registry, name);
     until(&docker, "both were made anew", |_| sample("recovery_operations_total") >= 2.0).await;
     assert_eq!(docker.pool().status(), Status::Unhealthy);
     proxy.heal();

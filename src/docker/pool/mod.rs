@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::health::Status;
 use crate::{config, metrics};
@@ -123,6 +123,23 @@ impl Lease {
     }
 }
 
+/// A client whose connection a check has; dropped, it is free again.
+struct Held {
+    core: Arc<Core>,
+    id: u32,
+    client: Arc<Client>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut state = self.core.state();
+        state.roster.end_check(self.id);
+        let refused = self.core.serve(&mut state);
+        drop(state);
+        drop(refused);
+    }
+}
+
 impl Drop for Lease {
     fn drop(&mut self) {
         self.core.give_back(self.id, self.since, self.outcome);
@@ -180,8 +197,13 @@ impl Pool {
         self.0.client(&mut state, first)
     }
 
+    /// Of the time of a call that begins now.
+    pub(super) fn end(&self) -> Instant {
+        Instant::now() + self.patience()
+    }
+
     /// How long a call may take.
-    pub(super) fn patience(&self) -> Duration {
+    fn patience(&self) -> Duration {
         self.0.config.pool.request_timeout
     }
 
@@ -239,6 +261,7 @@ impl Pool {
                 Err(_) if limit < self.0.fair() => return Err(last.unwrap_or_else(|| self.0.no_turn(narrow))),
                 Err(_) => Err(self.0.late()),
             };
+            self.0.met_with(&answer);
             lease.settle(Outcome::of(&answer));
             let error = match answer {
                 Err(error) if error.is_passing() && may_repeat => error,
@@ -271,14 +294,19 @@ impl Pool {
         }
     }
 
-    /// Returns when an engine that was gone is back, or when its time is over: for what does not go through a client.
-    pub(super) async fn engine_is_there(&self) -> Result<(), Error> {
+    /// Returns when an engine that was gone is back, or at the end: for what does not go through a client.
+    pub(super) async fn engine_is_there(&self, end: Instant) -> Result<(), Error> {
         let back = async {
-            while self.0.is_gone() {
+            while self.0.is_out_of_reach() {
                 self.0.look_for_it().await;
             }
         };
-        timeout(self.patience(), back).await.map_err(|_| self.0.trouble().unwrap_or_else(|| self.0.late()))
+        timeout_at(end, back).await.map_err(|_| self.0.trouble().unwrap_or_else(|| self.0.late()))
+    }
+
+    /// What does not go through a client, and is to be answered by then.
+    pub(super) async fn by<T>(&self, end: Instant, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        timeout_at(end, answer).await.unwrap_or_else(|_| Err(self.0.late()))
     }
 
     /// Checks who is due, brings back who is unwell and takes away who idles, for ever.
@@ -295,13 +323,23 @@ impl Pool {
                 state.roster.due(now)
             };
             self.check(due, streams, self.checks_patience(), false).await;
-            let now = Instant::now();
-            let next = self.0.state().roster.next_due(now);
-            sleep_until(next.max(now + REST)).await;
+            let turned = self.0.turned.notified();
+            tokio::pin!(turned);
+            turned.as_mut().enable();
+            let next = {
+                let state = self.0.state();
+                // Time alone makes a breaker half open.
+                self.0.count_breakers(&state);
+                let now = Instant::now();
+                let (due, half_open) = (state.roster.next_due(now), state.roster.next_half_open(now));
+                half_open.map_or(due, |then| due.min(then))
+            };
+            sleep(REST).await;
+            let _ = timeout_at(next, turned).await;
         }
     }
 
-    /// Checks all clients now; one check decides.
+    /// Checks all clients now that no call has; one check decides.
     pub(super) async fn check_all(&self, streams: &Wire, limit: Duration) {
         let all = self.0.state().roster.seats().iter().map(|seat| seat.id).collect();
         self.check(all, streams, limit, true).await;
@@ -310,9 +348,8 @@ impl Pool {
     async fn check(&self, ids: Vec<u32>, streams: &Wire, limit: Duration, is_decisive: bool) {
         let check = async |id| {
             let begun = Instant::now();
-            let client = self.0.client(&mut self.0.state(), id);
-            let Ok(client) = client else { return };
-            let checks = checks::look(&client, streams, limit).await;
+            let Some(held) = self.0.hold(id) else { return };
+            let checks = checks::look(&held.client, streams, limit).await;
             self.0.judge(id, begun.elapsed(), checks, is_decisive);
         };
         join_all(ids.into_iter().map(check)).await;
@@ -323,11 +360,12 @@ impl Pool {
         let state = self.0.state();
         let (roster, pool) = (&state.roster, &self.0.config.pool);
         let (size, active) = (roster.seats().len(), roster.active());
-        let clients = roster.seats().iter().map(|seat| ClientReport {
+        let is_gone = roster.is_gone(now);
+        let clients = roster.seats().iter().zip(roster.breakers(now)).map(|(seat, breaker)| ClientReport {
             id: seat.id,
-            status: if roster.serves(seat, now) { Status::Healthy } else { Status::Unhealthy },
+            status: if seat.serves(now) && !is_gone { Status::Healthy } else { Status::Unhealthy },
             score: seat.health.score,
-            breaker: roster.breaker(seat, now),
+            breaker,
             usage_count: seat.uses,
             errors: seat.errors,
             age: now - seat.made,
@@ -355,8 +393,8 @@ impl Core {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_gone(&self) -> bool {
-        self.state().roster.is_gone(Instant::now())
+    fn is_out_of_reach(&self) -> bool {
+        self.state().roster.is_out_of_reach(Instant::now())
     }
 
     fn no_turn(&self, setting: &'static str) -> Error {
@@ -382,17 +420,27 @@ impl Core {
     }
 
     fn late(&self) -> Error {
-        self.late_after(self.config.pool.request_timeout)
-    }
-
-    fn late_after(&self, after: Duration) -> Error {
-        Error::Timeout { endpoint: self.way.http.endpoint().to_owned(), after }
+        self.way.http.late(self.config.pool.request_timeout)
     }
 
     /// What an engine that is gone met us with.
     fn trouble(&self) -> Option<Error> {
         let state = self.state();
         state.trouble.as_ref().filter(|_| state.roster.is_gone(Instant::now())).map(retold)
+    }
+
+    /// Notes what the engine answers that is unwell, for those who wait until it is well.
+    fn met_with<T>(&self, answer: &Result<T, Error>) {
+        if let (Err(error), Outcome::Failed | Outcome::Lost) = (answer, Outcome::of(answer)) {
+            self.state().trouble = Some(retold(error));
+        }
+    }
+
+    /// Takes a client for a check, unless it has something else to do.
+    fn hold(self: &Arc<Self>, id: u32) -> Option<Held> {
+        let mut state = self.state();
+        let client = self.client(&mut state, id).ok()?;
+        state.roster.begin_check(id).then(|| Held { core: self.clone(), id, client })
     }
 
     fn client(&self, state: &mut Inner, id: u32) -> Result<Arc<Client>, Error> {
@@ -477,11 +525,11 @@ impl Core {
         tokio::pin!(turned);
         turned.as_mut().enable();
         let now = Instant::now();
-        let (is_gone, half_open) = {
+        let (is_out_of_reach, half_open) = {
             let state = self.state();
-            (state.roster.is_gone(now), state.roster.next_half_open(now))
+            (state.roster.is_out_of_reach(now), state.roster.next_half_open(now))
         };
-        match (is_gone, half_open) {
+        match (is_out_of_reach, half_open) {
             (true, _) => self.look_for_it().await,
             (false, None) => turned.await,
             (false, Some(then)) => {
@@ -497,14 +545,14 @@ impl Core {
         let mut probe = self.probe.lock().await;
         let half_open = self.state().roster.next_half_open(Instant::now());
         let due = half_open.map_or(probe.due, |then| probe.due.min(then));
-        if !self.is_gone() || timeout_at(due, self.turned.notified()).await.is_ok() || !self.is_gone() {
+        if !self.is_out_of_reach() || timeout_at(due, self.turned.notified()).await.is_ok() || !self.is_out_of_reach() {
             return;
         }
         // Before the ping: whoever makes it may stop waiting, and the next then keeps the distance all the same.
         probe.due = Instant::now() + probe.backoff.wait(fastrand::f64());
         let way = self.way.beside();
         let limit = self.config.pool.health_check_timeout;
-        let answer = timeout(limit, way.ping()).await.unwrap_or_else(|_| Err(self.late_after(limit)));
+        let answer = timeout(limit, way.ping()).await.unwrap_or_else(|_| Err(way.http.late(limit)));
         let mut state = self.state();
         match answer {
             Ok(()) => {
@@ -536,9 +584,6 @@ impl Core {
         if has_turned {
             self.turned.notify_waiters();
         }
-        if outcome == Outcome::Lost {
-            self.metrics.failed();
-        }
         if turned == Some(State::Closed) {
             self.metrics.recovered();
         }
@@ -562,10 +607,8 @@ impl Core {
             self.metrics.recovered();
         }
         self.count_breakers(&state);
-        let refused = self.serve(&mut state);
         drop(state);
         self.turned.notify_waiters();
-        drop(refused);
     }
 
     fn count(&self, state: &mut Inner) {
@@ -579,9 +622,8 @@ impl Core {
     }
 
     fn count_breakers(&self, state: &Inner) {
-        let now = Instant::now();
-        for seat in state.roster.seats() {
-            self.metrics.breaker(seat.id, Some(level(state.roster.breaker(seat, now))));
+        for (seat, breaker) in state.roster.seats().iter().zip(state.roster.breakers(Instant::now())) {
+            self.metrics.breaker(seat.id, Some(level(breaker)));
         }
     }
 }

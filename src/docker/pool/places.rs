@@ -5,10 +5,9 @@
 //! else is to be read.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::super::Error;
 
@@ -61,8 +60,8 @@ impl Places {
     }
 
     /// For a log that is read to its end: in order, for others like it end soon.
-    pub(in crate::docker) async fn for_reading(&self, patience: Duration) -> Result<Place, Error> {
-        match timeout(patience, Arc::clone(&self.shared).acquire_owned()).await {
+    pub(in crate::docker) async fn for_reading(&self, end: Instant) -> Result<Place, Error> {
+        match timeout_at(end, Arc::clone(&self.shared).acquire_owned()).await {
             Ok(Ok(permit)) => Ok(Place(permit)),
             Ok(Err(_)) | Err(_) => Err(self.none_left()),
         }
@@ -76,23 +75,24 @@ impl Places {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[tokio::test]
     async fn when_no_place_is_left_the_setting_is_named_and_one_is_kept_for_events() {
-        const SHORT: Duration = Duration::from_millis(20);
+        let soon = || Instant::now() + Duration::from_millis(20);
         let places = Places::new(3);
         let one = places.for_following().unwrap();
-        let two = places.for_reading(SHORT).await.unwrap();
+        let two = places.for_reading(soon()).await.unwrap();
         let told = "all 3 places for logs and events are taken (docker.pool.max_concurrent_streams)";
         assert_eq!(places.for_following().err().unwrap().to_string(), told);
-        assert_eq!(places.for_reading(SHORT).await.err().unwrap().to_string(), told);
+        assert_eq!(places.for_reading(soon()).await.err().unwrap().to_string(), told);
         assert_eq!(places.taken(), (2, 3));
         let events = places.for_events().unwrap();
         assert_eq!(places.for_events().err().unwrap().to_string(), told);
         drop(one);
         // A second stream of events takes any place.
         let more = places.for_events().unwrap();
-        let (place, ()) = tokio::join!(places.for_reading(SHORT), async { drop(two) });
+        let (place, ()) = tokio::join!(places.for_reading(soon()), async { drop(two) });
         assert!(place.is_ok() && places.taken() == (3, 3));
         drop((events, more, place));
         assert_eq!(places.taken(), (0, 3));
