@@ -37,6 +37,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bollard::models;
 use bollard::query_parameters::{
     InspectContainerOptions, ListContainersOptions, ListNetworksOptions, ListVolumesOptions,
 };
@@ -170,12 +171,15 @@ impl Docker {
     pub async fn list(&self, all: bool, filters: &Filters) -> Result<Vec<Container>, Error> {
         let filters: HashMap<_, _> = filters.clone().into_iter().collect();
         let options = ListContainersOptions { all, filters: Some(filters), ..Default::default() };
+        self.listed(options).await?.into_iter().map(answers::listed).collect()
+    }
+
+    async fn listed(&self, options: ListContainersOptions) -> Result<Vec<models::ContainerSummary>, Error> {
         let ask = |client: Arc<Client>| {
             let options = options.clone();
             async move { client.ask("the container list", client.typed.list_containers(Some(options))).await }
         };
-        let found = self.0.pool.call("container_list", ask).await?;
-        found.into_iter().map(answers::listed).collect()
+        self.0.pool.call("container_list", ask).await
     }
 
     /// The names of all networks.
@@ -189,11 +193,15 @@ impl Docker {
 
     /// The names of all volumes.
     pub async fn volumes(&self) -> Result<Vec<String>, Error> {
+        Ok(self.listed_volumes().await?.into_iter().map(|volume| volume.name).collect())
+    }
+
+    async fn listed_volumes(&self) -> Result<Vec<models::Volume>, Error> {
         let ask = |client: Arc<Client>| async move {
             client.ask("the volume list", client.typed.list_volumes(None::<ListVolumesOptions>)).await
         };
         let found = self.0.pool.call("volume_list", ask).await?;
-        Ok(found.volumes.unwrap_or_default().into_iter().map(|volume| volume.name).collect())
+        Ok(found.volumes.unwrap_or_default())
     }
 
     /// All that is known of one container, by ID, prefix or name. Waits while the engine starts or stops it.
