@@ -133,7 +133,7 @@ complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" 
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" -s v -l verbose -d 'Say more on stderr; `-vv` still more'
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" -s q -l quiet -d 'No notices and no status line'
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand events" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand pool" -l size -d 'Open so many clients [default: the configured number, 2]' -r
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand pool" -l size -d 'Open so many clients, 1000 at most [default: the configured number, 2]' -r
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand pool" -l requests -d 'Put a load of so many requests through the pool' -r
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand pool" -l concurrency -d 'So many of them at one time [default: 8]' -r
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand pool" -l format -d 'Form of the report' -r -f -a "table\t'For people'
@@ -155,7 +155,7 @@ false\t''"
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand pool" -l tlscacert -d 'Trust engines certified by this CA only' -r -F
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand pool" -l tlscert -d 'Our certificate' -r -F
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand pool" -l tlskey -d 'Our key' -r -F
-complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand pool" -l check -d 'Say nothing when it is healthy; else one line, and exit with 4'
+complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand pool" -l check -d 'Say nothing when all is well; else one line, and exit with 4 where clients are unhealthy'
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand pool" -s v -l verbose -d 'Say more on stderr; `-vv` still more'
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand pool" -s q -l quiet -d 'No notices and no status line'
 complete -c docker-logwatch -n "__fish_docker_logwatch_using_subcommand pool" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -53,8 +53,8 @@ pub struct Load {
 /// How well it is.
 #[derive(Debug)]
 pub enum Outcome {
-    /// All of it is, or we were told to stop before we knew.
-    Healthy,
+    /// All of it is, or we were told to stop before we knew; with a check that failed all the same, if one did.
+    Healthy(Option<String>),
     /// Some clients are not: which, and why.
     Degraded(String),
     /// No client is: why.
@@ -74,7 +74,7 @@ pub fn pool(endpoint: Endpoint, options: Options, stop: &CancellationToken) -> R
         let (begun, patience) = (Instant::now(), config.pool.health_check_timeout.mul_f64(0.9));
         let greeted = tokio::select! {
             greeted = greet(&docker, patience) => greeted,
-            () = stop.cancelled() => return Ok(Outcome::Healthy),
+            () = stop.cancelled() => return Ok(Outcome::Healthy(None)),
         };
         let engine = match greeted {
             Ok(engine) => engine,
@@ -82,7 +82,7 @@ pub fn pool(endpoint: Endpoint, options: Options, stop: &CancellationToken) -> R
         };
         tokio::select! {
             () = docker.check_within(in_tenths(patience.saturating_sub(begun.elapsed()))) => {}
-            () = stop.cancelled() => return Ok(Outcome::Healthy),
+            () = stop.cancelled() => return Ok(Outcome::Healthy(None)),
         }
         let mut load = None;
         if let Some(asked) = options.load {
@@ -100,7 +100,7 @@ pub fn pool(endpoint: Endpoint, options: Options, stop: &CancellationToken) -> R
         Ok(match report.status {
             Status::Unhealthy => Outcome::Unhealthy(words.unwrap_or_default()),
             Status::Degraded => Outcome::Degraded(words.unwrap_or_default()),
-            Status::Healthy | Status::NotConfigured => Outcome::Healthy,
+            Status::Healthy | Status::NotConfigured => Outcome::Healthy(failed(&snapshot)),
         })
     })
 }
@@ -180,16 +180,22 @@ fn trouble(snapshot: &Snapshot) -> Option<String> {
         return None;
     }
     let of_client = |client: &docker::ClientReport| {
-        let failed = client.checks.iter().find(|check| !check.ok);
-        let why = match failed {
-            Some(check) => format!("{}: {}", check.name, check.error.as_deref().unwrap_or("failed")),
-            None => format!("its breaker is {}", client.breaker.name()),
-        };
+        let why = failed_check(client).unwrap_or_else(|| format!("its breaker is {}", client.breaker.name()));
         format!("client {}: {why}", client.id)
     };
     let ill = snapshot.clients.iter().find(|client| client.status != Status::Healthy).map(of_client);
     let why = ill.map_or_else(String::new, |why| format!(", {why}"));
     Some(format!("{} of {} clients healthy{why}", snapshot.healthy, snapshot.size))
+}
+
+/// The first check that failed though its client counts as healthy.
+fn failed(snapshot: &Snapshot) -> Option<String> {
+    snapshot.clients.iter().find_map(|client| Some(format!("client {}: {}", client.id, failed_check(client)?)))
+}
+
+fn failed_check(client: &docker::ClientReport) -> Option<String> {
+    let check = client.checks.iter().find(|check| !check.ok)?;
+    Some(format!("{}: {}", check.name, check.error.as_deref().unwrap_or("failed")))
 }
 
 /// What one of those that ask at the same time met with.
