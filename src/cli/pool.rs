@@ -4,6 +4,7 @@ use super::explain::{self, Exit};
 use super::plugin::DockerFlags;
 use super::{Common, LogFormat, at_least_one, carry_out, misused, one_of};
 use crate::config::Config;
+use crate::config::keys::MOST_CLIENTS;
 use crate::docker::Kind;
 use crate::engine;
 use crate::engine::pool::{Load, Options, Outcome};
@@ -17,8 +18,8 @@ use std::process::ExitCode;
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Pool {
-    /// Open so many clients [default: the configured number, 2]
-    #[arg(long, value_name = "N", value_parser = at_least_one::<u16>, allow_negative_numbers = true, help_heading = POOL)]
+    /// Open so many clients, 1000 at most [default: the configured number, 2]
+    #[arg(long, value_name = "N", value_parser = clients, allow_negative_numbers = true, help_heading = POOL)]
     size: Option<u16>,
 
     /// Put a load of so many requests through the pool
@@ -29,7 +30,7 @@ pub struct Pool {
     #[arg(long, value_name = "N", value_parser = at_least_one::<u16>, allow_negative_numbers = true, requires = "requests", help_heading = POOL)]
     concurrency: Option<u16>,
 
-    /// Say nothing when it is healthy; else one line, and exit with 4
+    /// Say nothing when all is well; else one line, and exit with 4 where clients are unhealthy
     ///
     /// With `--format json` the report is written as well.
     #[arg(long, help_heading = POOL)]
@@ -86,6 +87,12 @@ impl Pool {
     }
 }
 
+/// A number of clients.
+fn clients(text: &str) -> Result<u16, String> {
+    let number = at_least_one(text)?;
+    if number > MOST_CLIENTS { Err(format!("at most {MOST_CLIENTS}")) } else { Ok(number) }
+}
+
 /// Reads the last of the words and hands over to the engine.
 pub(super) fn run(docker: &DockerFlags, as_plugin: bool, pool: Pool, common: &Common) -> ExitCode {
     let config = match common.config(|_| {}) {
@@ -106,7 +113,13 @@ fn told(outcome: Outcome, is_check: bool, format: LogFormat) -> ExitCode {
         explain::fail(&Ill(how, words), None, exit, format)
     };
     match outcome {
-        Outcome::Healthy => Exit::Done.into(),
+        Outcome::Healthy(failed) => {
+            // A report says it.
+            if let Some(failed) = failed.filter(|_| is_check) {
+                tracing::warn!("the connection pool is healthy, and yet a check failed: {}", explain::escaped(&failed));
+            }
+            Exit::Done.into()
+        }
         Outcome::Degraded(words) if is_check => ill("degraded", words),
         // The report says it.
         Outcome::Degraded(_) => Exit::Done.into(),

@@ -24,12 +24,6 @@ pub(super) struct Leaf {
     pub(super) line: usize,
 }
 
-impl std::fmt::Debug for Key {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.path)
-    }
-}
-
 /// What is wrong in a line.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Fault {
@@ -134,10 +128,16 @@ impl<'a> Walk<'a> {
                 (Event::Scalar(word, ..), line) => (word.into_owned(), line),
                 (_, line) => return Err(fault(line, "a key is a single word")),
             };
+            let (is_path, shown) = (word.is_empty() || word.contains('.'), word.clone());
             let path = if group.is_empty() { word.clone() } else { format!("{group}.{word}") };
             let value = self.next()?;
             if let Some(first) = seen.insert(word, line) {
                 self.faults.push(fault(line, format!("{path} stands here a second time, after line {first}")));
+                self.skip(value)?;
+            } else if is_path {
+                // Its parts may stand elsewhere once more, and nobody would be told.
+                let text = format!("a key is a single word, which `{shown}` is not: write it as nested keys");
+                self.faults.push(fault(line, text));
                 self.skip(value)?;
             } else if let Some(key) = keys::find(&path) {
                 self.value(key, value)?;
@@ -291,6 +291,19 @@ mod tests {
              3: watch.source stands here a second time, after line 2\n\
              4: watch stands here a second time, after line 1",
         );
+    }
+
+    #[test]
+    fn a_path_is_no_key_and_neither_is_nothing() {
+        let told = "is not: write it as nested keys";
+        check(
+            "watch.source: poll\nwatch:\n  source: file\n\"\":\n  watch: {source: auto}\n",
+            &format!(
+                "watch.source=file@3\n1: a key is a single word, which `watch.source` {told}\n\
+                 4: a key is a single word, which `` {told}"
+            ),
+        );
+        check("docker:\n  pool.jitter: true\n", &format!("2: a key is a single word, which `pool.jitter` {told}"));
     }
 
     #[test]

@@ -19,6 +19,8 @@ enum Slot {
     Switch(fn(&mut Config) -> &mut bool),
     /// From one on.
     Count(fn(&mut Config) -> &mut usize),
+    /// From one on, each with a connection.
+    Clients(fn(&mut Config) -> &mut usize),
     /// From one on.
     Number(fn(&mut Config) -> &mut u32),
     /// None is a number as well.
@@ -37,6 +39,8 @@ enum Slot {
 
 /// No machine has use for more of anything that is counted.
 const MOST: usize = 1_000_000;
+/// Connections that are used at one time: no engine serves more any faster.
+pub const MOST_CLIENTS: u16 = 1000;
 /// What grows by more from one time to the next has no use for a factor.
 const STEEPEST: f64 = 100.0;
 
@@ -49,6 +53,12 @@ const SOURCES: [(&str, Source); 5] = [
     ("poll", Source::Poll),
 ];
 
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.path)
+    }
+}
+
 impl Key {
     /// The environment variable of the same meaning.
     pub fn variable(&self) -> String {
@@ -60,6 +70,7 @@ impl Key {
         match self.slot {
             Slot::Switch(at) => *at(config) = switch(text)?,
             Slot::Count(at) => *at(config) = count(text)?,
+            Slot::Clients(at) => *at(config) = count(text).filter(|count| *count <= MOST_CLIENTS.into())?,
             Slot::Number(at) => *at(config) = u32::try_from(count(text)?).ok()?,
             Slot::Repeats(at) if text == "0" => *at(config) = 0,
             Slot::Repeats(at) => *at(config) = u32::try_from(count(text)?).ok()?,
@@ -81,6 +92,7 @@ impl Key {
         match self.slot {
             Slot::Switch(_) => "`true` or `false`".to_owned(),
             Slot::Count(_) | Slot::Number(_) => format!("a whole number from 1 to {MOST}"),
+            Slot::Clients(_) => format!("a whole number from 1 to {MOST_CLIENTS}"),
             Slot::Repeats(_) => format!("a whole number from 0 to {MOST}"),
             Slot::Factor(_) => format!("a number from 1 to {STEEPEST}, such as `1.5`"),
             Slot::Span(_) => format!("a span longer than none: {SPANS}"),
@@ -97,7 +109,7 @@ impl Key {
         let config = &mut config.clone();
         match self.slot {
             Slot::Switch(at) => at(config).to_string(),
-            Slot::Count(at) => at(config).to_string(),
+            Slot::Count(at) | Slot::Clients(at) => at(config).to_string(),
             Slot::Number(at) | Slot::Repeats(at) => at(config).to_string(),
             Slot::Factor(at) => format!("{:?}", at(config)),
             Slot::Span(at) | Slot::Interval(at) => value::span_text(*at(config)),
@@ -175,9 +187,9 @@ const fn key(path: &'static str, slot: Slot) -> Key {
 
 /// In the order in which they are written.
 pub const KEYS: &[Key] = &[
-    key("docker.pool.min_pool_size", Slot::Count(|c| &mut c.docker.pool.min_size)),
-    key("docker.pool.max_pool_size", Slot::Count(|c| &mut c.docker.pool.max_size)),
-    key("docker.pool.initial_pool_size", Slot::Count(|c| &mut c.docker.pool.initial_size)),
+    key("docker.pool.min_pool_size", Slot::Clients(|c| &mut c.docker.pool.min_size)),
+    key("docker.pool.max_pool_size", Slot::Clients(|c| &mut c.docker.pool.max_size)),
+    key("docker.pool.initial_pool_size", Slot::Clients(|c| &mut c.docker.pool.initial_size)),
     key("docker.pool.pool_growth_factor", Slot::Factor(|c| &mut c.docker.pool.growth_factor)),
     key("docker.pool.max_concurrent_streams", Slot::Count(|c| &mut c.docker.pool.max_concurrent_streams)),
     key("docker.pool.connection_timeout", Slot::Span(|c| &mut c.docker.pool.connection_timeout)),
@@ -292,7 +304,8 @@ mod tests {
     fn what_is_allowed_is_taken_and_nothing_else() {
         for (path, taken, refused) in [
             ("docker.pool.jitter", &["true", "False"][..], &["yes", "1", "on", "tRUE"][..]),
-            ("docker.pool.max_pool_size", &["1", "1000000"], &["0", "-1", "+1", "1.0", "1000001", "0x8", "1e3", "8 "]),
+            ("docker.pool.max_pool_size", &["1", "1000"], &["0", "1001"]),
+            ("events.queue_size", &["1", "1000000"], &["0", "-1", "+1", "1.0", "1000001", "0x8", "1e3", "8 "]),
             ("docker.pool.max_retries", &["0", "5"], &["-1", "00"]),
             ("docker.pool.retry_multiplier", &["1", "1.0", "100"], &["0.99", "nan", "inf", "-2", "101"]),
             ("docker.pool.idle_timeout", &["1ms", "1h30m", "1.5h", "2d"], &["0", "0s", "300", "-5s", "5 minutes"]),

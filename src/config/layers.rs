@@ -6,7 +6,7 @@
 use super::Config;
 use super::file;
 use super::keys::{self, KEYS, Key, ORDERS, Order};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
@@ -55,6 +55,8 @@ impl fmt::Display for Origin {
 pub struct Layers {
     config: Config,
     origins: HashMap<&'static str, Origin>,
+    /// Paths of which a value was refused: what stands there instead says nothing.
+    refused: HashSet<&'static str>,
     problems: Vec<String>,
     warnings: Vec<String>,
 }
@@ -163,12 +165,16 @@ impl Layers {
             Origin::Variable(_) => String::new(),
             Origin::Line(..) | Origin::Flag(_) => format!(": {}", key.path),
         };
+        self.refused.insert(key.path);
         let said = if text.is_empty() { "has no value".to_owned() } else { format!("is `{}`", cut(text)) };
         Some(format!("{origin}{what} {said}: expected {}", key.allowed()))
     }
 
     /// Two values that cannot both be; nothing where one of them was refused already.
     fn disorder(&self, Order { lesser, greater, .. }: &Order) -> Option<String> {
+        if [lesser, greater].into_iter().any(|path| self.refused.contains(path)) {
+            return None;
+        }
         let place = |path| self.origins.get(path);
         let value = |path| keys::find(path).map(|key| key.text(&self.config));
         let (first, relation, second) = match place(lesser) {
@@ -280,7 +286,7 @@ mod tests {
         refused(
             "docker:\n  pool:\n    max_pool_size: many\n    jitter:\n  rate_limt: {}\nevents:\n  queue_size: 0\n",
             &[("LOGWATCH_WATCH_SOURCE", "files"), ("LOGWATCH_EVENTS_ENABLED", "1")],
-            "logwatch.yaml:3: docker.pool.max_pool_size is `many`: expected a whole number from 1 to 1000000\n\
+            "logwatch.yaml:3: docker.pool.max_pool_size is `many`: expected a whole number from 1 to 1000\n\
              logwatch.yaml:4: docker.pool.jitter has no value: expected `true` or `false`\n\
              logwatch.yaml:5: there is no key docker.rate_limt; did you mean docker.rate_limit?\n\
              logwatch.yaml:7: events.queue_size is `0`: expected a whole number from 1 to 1000000\n\
@@ -336,6 +342,14 @@ mod tests {
             ),
         ] {
             refused(&format!("{pool}{file}"), variables, expected);
+        }
+        // Of which one was refused: what it would have been nobody knows.
+        for (sizes, told) in [
+            ("min_pool_size: 10, max_pool_size: twenty", "max_pool_size is `twenty`"),
+            ("min_pool_size: 2000", "min_pool_size is `2000`"),
+        ] {
+            let expected = format!("logwatch.yaml:1: docker.pool.{told}: expected a whole number from 1 to 1000");
+            refused(&format!("docker: {{pool: {{{sizes}}}}}"), &[], &expected);
         }
         let tell = |layers: &mut Layers| {
             layers.flag("docker.pool.max_pool_size", "--size", |config| config.docker.pool.max_size = 1)

@@ -55,7 +55,7 @@ pub struct Pool {
     pub max_concurrent_streams: usize,
     /// For a connection, TLS handshake included.
     pub connection_timeout: Duration,
-    /// For a whole answer, and in all for a call with its repetitions.
+    /// For a whole answer, and in all for a call with its repetitions, of which an attempt that may be repeated gets half.
     pub request_timeout: Duration,
     /// How long an unused client is kept beyond the least number.
     pub idle_timeout: Duration,
@@ -115,9 +115,9 @@ pub struct CircuitBreaker {
     pub failure_threshold: u32,
     /// Successes in a row that close it from half open.
     pub success_threshold: u32,
-    /// How long it stays open before it is half open.
+    /// How long it stays open before it is half open; where the engine did not answer at all, until a ping is answered.
     pub timeout: Duration,
-    /// Calls let through at one time while it is half open.
+    /// Calls let through at one time by all breakers that are half open.
     pub half_open_max_calls: u32,
 }
 

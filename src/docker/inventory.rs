@@ -3,14 +3,12 @@
 //! In: the client library's types. Out: rows of [`crate::inventory`]. Two calls however many there are: a listing tells all
 //! but what is in [`crate::inventory::Beyond`]. [`Docker::list`] takes less from the same answer.
 
-use super::pool::Client;
 use super::{Docker, Error, answers};
 use crate::inventory::{Container, Mount, Seen, Volume};
 use crate::time::Timestamp;
 use bollard::models;
-use bollard::query_parameters::{ListContainersOptions, ListVolumesOptions};
+use bollard::query_parameters::ListContainersOptions;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 
 impl Docker {
     /// All containers, or those of these IDs, each with its mounts; `at` is when that is told, by the engine's clock.
@@ -21,11 +19,7 @@ impl Docker {
     ) -> Result<Vec<(Container, Vec<Mount>)>, Error> {
         let filters = ids.map(|ids| HashMap::from([("id".to_owned(), ids.to_vec())]));
         let options = ListContainersOptions { all: true, filters, ..Default::default() };
-        let ask = |client: Arc<Client>| {
-            let options = options.clone();
-            async move { client.ask("the container list", client.typed.list_containers(Some(options))).await }
-        };
-        let found = self.0.pool.call("container_list", ask).await?;
+        let found = self.listed(options).await?;
         let rows: Result<BTreeMap<String, _>, Error> =
             found.into_iter().map(|said| container(said, at).map(|row| (row.0.id.clone(), row))).collect();
         Ok(rows?.into_values().collect())
@@ -33,12 +27,9 @@ impl Docker {
 
     /// All volumes with what is to be known of them; `at` as above.
     pub async fn volumes_in_full(&self, at: Timestamp) -> Result<Vec<Volume>, Error> {
-        let ask = |client: Arc<Client>| async move {
-            client.ask("the volume list", client.typed.list_volumes(None::<ListVolumesOptions>)).await
-        };
-        let found = self.0.pool.call("volume_list", ask).await?;
+        let found = self.listed_volumes().await?;
         let rows: BTreeMap<String, Volume> =
-            found.volumes.unwrap_or_default().into_iter().map(|said| (said.name.clone(), volume(said, at))).collect();
+            found.into_iter().map(|said| (said.name.clone(), volume(said, at))).collect();
         Ok(rows.into_values().collect())
     }
 }

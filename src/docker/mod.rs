@@ -35,7 +35,9 @@ mod wire;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use bollard::models;
 use bollard::query_parameters::{
     InspectContainerOptions, ListContainersOptions, ListNetworksOptions, ListVolumesOptions,
 };
@@ -53,7 +55,7 @@ pub use pool::{BreakerState, Check, ClientReport, HEALTHY, Snapshot, Spent};
 pub use streams::{EventStream, EventsQuery, LogStream, LogsQuery};
 pub use version::Version;
 
-use pool::{Client, Places, Pool};
+use pool::{Client, Place, Places, Pool};
 use transport::{Http, Timeouts};
 use wire::{Terms, Wire};
 
@@ -92,7 +94,7 @@ impl Docker {
     pub fn new(endpoint: Endpoint, config: &config::Docker, metrics: metrics::Pool) -> Result<Docker, Error> {
         let http = Http::new(&endpoint, Timeouts::of(&config.pool), metrics.clone())?;
         let wire = Arc::new(Wire::new(http, Terms::of_nobody(endpoint.pinned)));
-        let pool = Pool::new(wire.beside(), config.clone(), metrics)?;
+        let pool = Pool::new(wire.beside(), config.clone(), metrics);
         let places = Places::new(config.pool.max_concurrent_streams);
         Ok(Docker(Arc::new(Shared { endpoint, pool, wire, places })))
     }
@@ -100,7 +102,8 @@ impl Docker {
     /// Agrees on a version anew, for when the engine may have been replaced by another: after each lost connection. Nothing
     /// is repeated: whoever lost it tries again at a pace of its own.
     pub async fn renegotiate(&self) -> Result<(), Error> {
-        self.0.pool.first()?.wire.agree(self.0.endpoint.pinned).await
+        let Shared { pool, endpoint, .. } = &*self.0;
+        pool.by(pool.end(), pool.first()?.wire.agree(endpoint.pinned)).await
     }
 
     /// Looks after the clients until it is dropped: checks their health, brings back who is unwell, takes away who idles.
@@ -112,7 +115,12 @@ impl Docker {
 
     /// Checks all clients now. One check decides: who fails it is unhealthy.
     pub async fn check(&self) {
-        self.0.pool.check_all(&self.0.wire).await;
+        self.check_within(self.0.pool.checks_patience()).await;
+    }
+
+    /// As [`Docker::check`], with less time than is configured.
+    pub async fn check_within(&self, limit: Duration) {
+        self.0.pool.check_all(&self.0.wire, limit).await;
     }
 
     /// The clients as they stand.
@@ -163,12 +171,15 @@ impl Docker {
     pub async fn list(&self, all: bool, filters: &Filters) -> Result<Vec<Container>, Error> {
         let filters: HashMap<_, _> = filters.clone().into_iter().collect();
         let options = ListContainersOptions { all, filters: Some(filters), ..Default::default() };
+        self.listed(options).await?.into_iter().map(answers::listed).collect()
+    }
+
+    async fn listed(&self, options: ListContainersOptions) -> Result<Vec<models::ContainerSummary>, Error> {
         let ask = |client: Arc<Client>| {
             let options = options.clone();
             async move { client.ask("the container list", client.typed.list_containers(Some(options))).await }
         };
-        let found = self.0.pool.call("container_list", ask).await?;
-        found.into_iter().map(answers::listed).collect()
+        self.0.pool.call("container_list", ask).await
     }
 
     /// The names of all networks.
@@ -182,11 +193,15 @@ impl Docker {
 
     /// The names of all volumes.
     pub async fn volumes(&self) -> Result<Vec<String>, Error> {
+        Ok(self.listed_volumes().await?.into_iter().map(|volume| volume.name).collect())
+    }
+
+    async fn listed_volumes(&self) -> Result<Vec<models::Volume>, Error> {
         let ask = |client: Arc<Client>| async move {
             client.ask("the volume list", client.typed.list_volumes(None::<ListVolumesOptions>)).await
         };
         let found = self.0.pool.call("volume_list", ask).await?;
-        Ok(found.volumes.unwrap_or_default().into_iter().map(|volume| volume.name).collect())
+        Ok(found.volumes.unwrap_or_default())
     }
 
     /// All that is known of one container, by ID, prefix or name. Waits while the engine starts or stops it.
@@ -206,22 +221,34 @@ impl Docker {
     pub async fn logs(&self, id: &str, query: &LogsQuery) -> Result<LogStream, Error> {
         is_reference(id)?;
         let Shared { pool, wire, places, .. } = &*self.0;
+        let end = pool.end();
         let place = match query.follow {
             true => places.for_following()?,
-            false => places.for_reading(pool.patience()).await?,
+            false => places.for_reading(end).await?,
         };
-        pool.engine_is_there().await?;
-        let answer = wire.get(&query.path(id), Some(id)).await?;
+        pool.engine_is_there(end).await?;
+        let answer = pool.by(end, wire.get(&query.path(id), Some(id))).await?;
         Ok(LogStream::new(answer.into_body(), wire.clone(), place))
     }
 
     /// The engine's events. To be read without delay: a full queue of ours makes the engine slow for everybody, and
     /// then it drops what we did not take (moby `daemon/events/events.go`).
     pub async fn events(&self, query: &EventsQuery) -> Result<EventStream, Error> {
-        let Shared { pool, wire, places, .. } = &*self.0;
-        let place = places.for_events()?;
-        pool.engine_is_there().await?;
-        let answer = wire.get(&query.path(wire.terms().is_podman), None).await?;
+        let place = self.0.places.for_events()?;
+        self.open_events(query, Some(place)).await
+    }
+
+    /// As [`Docker::events`] up to a time that is over by the engine's clock: they end at once, and take no place, so that
+    /// they can be asked for beside a stream that has the last one.
+    pub async fn past_events(&self, query: &EventsQuery) -> Result<EventStream, Error> {
+        self.open_events(query, None).await
+    }
+
+    async fn open_events(&self, query: &EventsQuery, place: Option<Place>) -> Result<EventStream, Error> {
+        let Shared { pool, wire, .. } = &*self.0;
+        let end = pool.end();
+        pool.engine_is_there(end).await?;
+        let answer = pool.by(end, wire.get(&query.path(wire.terms().is_podman), None)).await?;
         Ok(EventStream::new(answer.into_body(), wire.clone(), place))
     }
 }

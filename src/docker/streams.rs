@@ -116,7 +116,7 @@ pub struct LogStream {
 
 impl LogStream {
     pub(super) fn new(body: Incoming, wire: Arc<Wire>, place: Place) -> Self {
-        LogStream { body: Body { body: Some((body, place)), wire }, block: BytesMut::new(), failed: None }
+        LogStream { body: Body { body: Some((body, Some(place))), wire }, block: BytesMut::new(), failed: None }
     }
 
     /// The next bytes, cut anywhere; `None` at the end. A lost connection is the last item. Nothing is lost when the
@@ -155,7 +155,7 @@ pub struct EventStream {
 }
 
 impl EventStream {
-    pub(super) fn new(body: Incoming, wire: Arc<Wire>, place: Place) -> Self {
+    pub(super) fn new(body: Incoming, wire: Arc<Wire>, place: Option<Place>) -> Self {
         EventStream { body: Body { body: Some((body, place)), wire }, lines: Splitter::default() }
     }
 
@@ -190,7 +190,7 @@ fn malformed(source: Malformed) -> Error {
 
 struct Body {
     /// `None` once it ended, and then its place is free.
-    body: Option<(Incoming, Place)>,
+    body: Option<(Incoming, Option<Place>)>,
     wire: Arc<Wire>,
 }
 

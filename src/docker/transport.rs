@@ -114,9 +114,10 @@ impl Http {
         Http { client, way }
     }
 
-    /// For messages.
-    pub(super) fn endpoint(&self) -> &str {
-        &self.way.endpoint
+    /// An answer did not come in time.
+    pub(super) fn late(&self, after: Duration) -> Error {
+        self.way.metrics.failed();
+        Error::Timeout { endpoint: self.way.endpoint.clone(), after }
     }
 
     /// Asks for `path`, which begins with a slash and holds the query. Any status is an answer.
@@ -128,7 +129,10 @@ impl Http {
         *request.headers_mut() = self.way.headers.clone();
         self.way.requests.fetch_add(1, Ordering::Relaxed);
         let answer = self.within(self.client.request(request)).await?;
-        answer.map_err(|error| self.explain(error))
+        answer.map_err(|error| {
+            self.way.metrics.failed();
+            self.explain(error)
+        })
     }
 
     /// Asks for `path`; whatever is not a success is an error. `id` is whose logs, if it is about logs.
@@ -146,8 +150,7 @@ impl Http {
     /// Waits no longer than for any request.
     pub(super) async fn within<T>(&self, answer: impl Future<Output = T>) -> Result<T, Error> {
         let after = self.way.timeouts.request;
-        let late = |_| Error::Timeout { endpoint: self.way.endpoint.clone(), after };
-        tokio::time::timeout(after, answer).await.map_err(late)
+        tokio::time::timeout(after, answer).await.map_err(|_| self.late(after))
     }
 
     /// The whole of an answer that is known to be short.
@@ -161,7 +164,9 @@ impl Http {
         self.way.requests.load(Ordering::Relaxed)
     }
 
+    /// A connection was lost.
     pub(super) fn broken(&self, source: super::Cause) -> Error {
+        self.way.metrics.failed();
         Error::Broken { endpoint: self.way.endpoint.clone(), source }
     }
 

@@ -55,7 +55,8 @@ impl Observer {
         let filters =
             Filters::from([("type".into(), words(&["container"])), ("event".into(), words(&["die", "start"]))]);
         let since = Timestamp(at.0.saturating_sub(LISTINGS_LAG));
-        let mut events = self.docker.events(&EventsQuery { since: Some(since), until: Some(at), filters }).await?;
+        let query = EventsQuery { since: Some(since), until: Some(at), filters };
+        let mut events = self.docker.past_events(&query).await?;
         let mut died = HashSet::new();
         while let Some(event) = events.next().await {
             // What makes no sense tells of nobody.

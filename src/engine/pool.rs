@@ -53,8 +53,8 @@ pub struct Load {
 /// How well it is.
 #[derive(Debug)]
 pub enum Outcome {
-    /// All of it is, or we were told to stop before we knew.
-    Healthy,
+    /// All of it is, or we were told to stop before we knew; with a check that failed all the same, if one did.
+    Healthy(Option<String>),
     /// Some clients are not: which, and why.
     Degraded(String),
     /// No client is: why.
@@ -70,17 +70,19 @@ pub fn pool(endpoint: Endpoint, options: Options, stop: &CancellationToken) -> R
         // A load under a limit would measure the limit.
         config.rate_limit.enabled &= options.load.is_none();
         let docker = Docker::new(endpoint, &config, metrics::Pool::default())?;
+        // An engine that takes connections and says nothing is told within the time of a check: what is left is for telling.
+        let (begun, patience) = (Instant::now(), config.pool.health_check_timeout.mul_f64(0.9));
         let greeted = tokio::select! {
-            greeted = greet(&docker, &options.docker.pool) => greeted,
-            () = stop.cancelled() => return Ok(Outcome::Healthy),
+            greeted = greet(&docker, patience) => greeted,
+            () = stop.cancelled() => return Ok(Outcome::Healthy(None)),
         };
         let engine = match greeted {
             Ok(engine) => engine,
             Err(error) => return unreachable(&docker, &options, error),
         };
         tokio::select! {
-            () = docker.check() => {}
-            () = stop.cancelled() => return Ok(Outcome::Healthy),
+            () = docker.check_within(in_tenths(patience.saturating_sub(begun.elapsed()))) => {}
+            () = stop.cancelled() => return Ok(Outcome::Healthy(None)),
         }
         let mut load = None;
         if let Some(asked) = options.load {
@@ -98,15 +100,13 @@ pub fn pool(endpoint: Endpoint, options: Options, stop: &CancellationToken) -> R
         Ok(match report.status {
             Status::Unhealthy => Outcome::Unhealthy(words.unwrap_or_default()),
             Status::Degraded => Outcome::Degraded(words.unwrap_or_default()),
-            Status::Healthy | Status::NotConfigured => Outcome::Healthy,
+            Status::Healthy | Status::NotConfigured => Outcome::Healthy(failed(&snapshot)),
         })
     })
 }
 
-/// Agrees on a version and asks who it is. An engine that takes connections and says nothing is told within the time of a
-/// check, the rest of which is for telling it.
-async fn greet(docker: &Docker, config: &config::Pool) -> Result<PoolEngine, docker::Error> {
-    let patience = config.health_check_timeout.min(config.request_timeout).mul_f64(0.9);
+/// Agrees on a version and asks who it is.
+async fn greet(docker: &Docker, patience: Duration) -> Result<PoolEngine, docker::Error> {
     let greeting = async {
         docker.renegotiate().await?;
         docker.info().await
@@ -164,6 +164,12 @@ fn check(check: &docker::Check) -> PoolCheck {
     PoolCheck { name: check.name, ok: check.ok, latency_ms: milliseconds(check.latency), error: check.error.clone() }
 }
 
+/// Rounded down, as a message need not say it more exactly; never none.
+fn in_tenths(span: Duration) -> Duration {
+    let tenth = Duration::from_millis(100);
+    tenth * u32::try_from(span.as_millis() / tenth.as_millis()).unwrap_or(u32::MAX).max(1)
+}
+
 fn milliseconds(span: Duration) -> f64 {
     // Nanoseconds behind the point are noise.
     (span.as_secs_f64() * 1e6).round() / 1e3
@@ -175,16 +181,22 @@ fn trouble(snapshot: &Snapshot) -> Option<String> {
         return None;
     }
     let of_client = |client: &docker::ClientReport| {
-        let failed = client.checks.iter().find(|check| !check.ok);
-        let why = match failed {
-            Some(check) => format!("{}: {}", check.name, check.error.as_deref().unwrap_or("failed")),
-            None => format!("its breaker is {}", client.breaker.name()),
-        };
+        let why = failed_check(client).unwrap_or_else(|| format!("its breaker is {}", client.breaker.name()));
         format!("client {}: {why}", client.id)
     };
     let ill = snapshot.clients.iter().find(|client| client.status != Status::Healthy).map(of_client);
     let why = ill.map_or_else(String::new, |why| format!(", {why}"));
     Some(format!("{} of {} clients healthy{why}", snapshot.healthy, snapshot.size))
+}
+
+/// The first check that failed though its client counts as healthy.
+fn failed(snapshot: &Snapshot) -> Option<String> {
+    snapshot.clients.iter().find_map(|client| Some(format!("client {}: {}", client.id, failed_check(client)?)))
+}
+
+fn failed_check(client: &docker::ClientReport) -> Option<String> {
+    let check = client.checks.iter().find(|check| !check.ok)?;
+    Some(format!("{}: {}", check.name, check.error.as_deref().unwrap_or("failed")))
 }
 
 /// What one of those that ask at the same time met with.

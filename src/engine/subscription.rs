@@ -408,7 +408,7 @@ impl Attempt {
 async fn history(docker: &Docker, until: Timestamp) -> Result<Vec<Key>, Error> {
     let query = EventsQuery { since: Some(Timestamp(0)), until: Some(until), filters: Filters::new() };
     let told = async {
-        let mut stream = docker.events(&query).await?;
+        let mut stream = docker.past_events(&query).await?;
         let (mut keys, mut nonsense) = (Vec::new(), None);
         while let Some(event) = stream.next().await {
             match event {

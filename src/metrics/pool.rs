@@ -67,7 +67,7 @@ impl Pool {
                 "What calls waited for a client.",
                 &SECONDS,
             ))?,
-            errors: IntCounter::with_opts(opts("connection_errors_total", "Attempts that a connection failed."))?,
+            errors: IntCounter::with_opts(opts("connection_errors_total", "Connections and requests that failed."))?,
             failed_checks: IntCounter::with_opts(opts("health_check_failures_total", "Health checks that failed."))?,
             recoveries: IntCounter::with_opts(opts("recovery_operations_total", "Clients brought back or made anew."))?,
             breakers: IntGaugeVec::new(opts("circuit_breaker_state", "0 closed, 1 half-open, 2 open."), &["client"])?,
@@ -135,7 +135,7 @@ impl Pool {
         });
     }
 
-    /// An attempt failed on its connection.
+    /// A connection failed, or a request on it: of a call, a check, a stream or a look whether the engine is back.
     pub fn failed(&self) {
         self.each(|series| series.errors.inc());
     }

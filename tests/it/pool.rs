@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::support::{Engine, Fault, Numbers, PATIENCE, Proxy, Watch, eventually};
+use crate::support::{Answer, Engine, Fault, Numbers, PATIENCE, Proxy, Request, Script, Watch, eventually};
 use logwatch::config;
 use logwatch::docker::{
     BreakerState, ClientReport, Docker, Endpoint, Environment, Error, EventsQuery, Flags, HEALTHY, LogsQuery, Snapshot,
@@ -104,10 +104,10 @@ async fn the_rest_serves_while_half_of_the_connections_stall_and_those_come_back
     let breaking = config::CircuitBreaker {
         failure_threshold: 2,
         success_threshold: 2,
-        timeout: 2 * SECOND,
+        timeout: 4 * SECOND,
         ..config::CircuitBreaker::default()
     };
-    let pool = config::Pool { request_timeout: SECOND, ..of_size(8) };
+    let pool = config::Pool { request_timeout: 2 * SECOND, ..of_size(8) };
     let docker = connect(&proxy, &config::Docker { circuit_breaker: breaking, ..configured(pool) }).await;
     let normal = load(&docker, 8, |made| made < 800).await;
     assert_eq!(proxy.open(), 8, "a connection each");
@@ -115,11 +115,14 @@ async fn the_rest_serves_while_half_of_the_connections_stall_and_those_come_back
 
     assert_eq!(proxy.stall_half(), 4);
     let begun = Instant::now();
-    let stalled = load(&docker, 8, move |_| begun.elapsed() < 3 * SECOND).await;
-    let (late, rest): (Vec<&Call>, Vec<&Call>) = stalled.iter().partition(|(.., error)| error.is_some());
+    let stalled = load(&docker, 8, move |_| begun.elapsed() < 4 * SECOND).await;
+    let (late, rest): (Vec<&Call>, Vec<&Call>) = stalled.iter().partition(|(_, spent, _)| spent.retries > 0);
     let rest = p99(rest.iter().map(|(_, spent, _)| spent.took).collect());
     assert!(rest <= 3 * normal, "{rest:?}, normally {normal:?}");
     assert!((4..=3 * 4).contains(&late.len()), "{late:?}");
+    let failed: Vec<_> = late.iter().filter_map(|(.., error)| error.as_ref()).collect();
+    assert_eq!(failed, [""; 0], "another client serves them in their time");
+    assert!(late.iter().all(|(_, spent, _)| spent.took < 2 * SECOND), "{late:?}");
     let open =
         |snapshot: &Snapshot| snapshot.clients.iter().filter(|client| client.breaker == BreakerState::Open).count();
     // One may have made its next connection before it closed the one that stalls, and so have got away.
@@ -191,15 +194,17 @@ async fn an_engine_that_was_stopped_is_asked_a_bounded_number_of_times_and_serve
 async fn the_rate_is_kept_to_within_a_twentieth() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
-    let rate_limit = config::RateLimit { enabled: true, requests_per_second: 150, burst_size: 10 };
-    let docker = connect(&proxy, &config::Docker { rate_limit, ..config::Docker::default() }).await;
-    load(&docker, 8, |made| made < 10).await;
-    proxy.forget();
-    let begun = Instant::now();
-    load(&docker, 8, move |_| begun.elapsed() < 10 * SECOND).await;
-    let asked = proxy.count("/_ping");
-    let wanted = 150.0 * begun.elapsed().as_secs_f64();
-    assert!((asked as f64 - wanted).abs() <= wanted / 20.0, "{asked} of {wanted}");
+    for (rate, burst_size, seconds) in [(150, 10, 10), (100, 1, 5)] {
+        let rate_limit = config::RateLimit { enabled: true, requests_per_second: rate, burst_size };
+        let docker = connect(&proxy, &config::Docker { rate_limit, ..config::Docker::default() }).await;
+        load(&docker, 8, |made| made < 10).await;
+        proxy.forget();
+        let begun = Instant::now();
+        load(&docker, 8, move |_| begun.elapsed() < seconds * SECOND).await;
+        let asked = proxy.count("/_ping");
+        let wanted = f64::from(rate) * begun.elapsed().as_secs_f64();
+        assert!((asked as f64 - wanted).abs() <= wanted / 20.0, "{asked} of {wanted}");
+    }
 }
 
 /// Arrivals of a hundred clients that lost the engine together, after it is back: most within a tenth of the time that the
@@ -247,7 +252,8 @@ async fn jitter_spreads_those_who_lost_the_engine_together() {
 async fn callers_are_served_in_order_and_no_longer_than_their_time() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
-    let docker = connect(&proxy, &configured(config::Pool { request_timeout: SECOND, ..of_size(1) })).await;
+    let pool = config::Pool { request_timeout: SECOND, max_retries: 0, ..of_size(1) };
+    let docker = connect(&proxy, &configured(pool)).await;
     proxy.on("/_ping", Fault::Delay(Duration::from_millis(20)));
     let over = std::sync::Mutex::new(Vec::new());
     let call = async |number: usize| {
@@ -264,6 +270,24 @@ async fn callers_are_served_in_order_and_no_longer_than_their_time() {
     let (other, spent) = other;
     assert_eq!(other.unwrap_err().to_string(), "no turn within 1s: docker.pool.max_pool_size allows no more");
     assert!(spent.waited >= SECOND && begun.elapsed() < 2 * SECOND, "{spent:?}");
+}
+
+#[tokio::test]
+async fn more_callers_than_can_be_served_cost_no_connection_and_as_many_are_served_as_can_be() {
+    let engine = Engine::with(&[]);
+    let proxy = Proxy::start(&engine);
+    let pool = config::Pool { request_timeout: 2 * SECOND, ..of_size(1) };
+    let docker = connect(&proxy, &configured(pool)).await;
+    proxy.on("/_ping", Fault::Delay(Duration::from_millis(400)));
+    let begun = Instant::now();
+    let calls = load(&docker, 20, move |_| begun.elapsed() < 6 * SECOND).await;
+    let told: Vec<_> = calls.iter().filter_map(|(.., error)| error.as_deref()).collect();
+    assert!(told.iter().all(|told| *told == "no turn within 2s: docker.pool.max_pool_size allows no more"), "{told:?}");
+    let served = calls.iter().filter(|(over, _, error)| error.is_none() && *over <= begun + 6 * SECOND).count();
+    // One each 0.4 s.
+    assert!((12..=15).contains(&served), "{served}");
+    assert_eq!((docker.pool().clients[0].errors, proxy.connections()), (0, 1));
+    assert_eq!(docker.pool().status(), Status::Healthy);
 }
 
 #[tokio::test]
@@ -389,6 +413,168 @@ async fn checks_tell_what_works_and_one_look_is_enough_for_who_asks() {
     assert!(lists.iter().all(|line| line.contains("limit=1")), "{lists:?}");
 }
 
+/// The value of a series without its `logwatch_docker_`.
+#[track_caller]
+fn sample(registry: &prometheus::Registry, name: &str) -> f64 {
+    let told = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+    let line = told.lines().find(|line| line.starts_with(&format!("logwatch_docker_{name} "))).map(str::to_owned);
+    line.unwrap_or_else(|| panic!("{name} in {told}")).rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_check_and_a_call_never_have_the_same_connection() {
+    let engine = Engine::with(&[]);
+    let proxy = Proxy::start(&engine);
+    let docker = connect(&proxy, &configured(config::Pool { health_check_interval: SECOND / 10, ..of_size(1) })).await;
+    proxy.on("/_ping", Fault::Delay(Duration::from_millis(30)));
+    proxy.on("/containers/json", Fault::Delay(Duration::from_millis(30)));
+    let upkeep = tokio::spawn(docker.upkeep());
+    let end = Instant::now() + PATIENCE;
+    while proxy.count("/containers/json") < 8 {
+        assert!(Instant::now() < end, "{:?}", docker.pool());
+        docker.ping().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    upkeep.abort();
+    // The client's, and that on which the checks ask for events.
+    assert_eq!(proxy.connections(), 2);
+    let client = &docker.pool().clients[0];
+    assert_eq!((client.errors, client.score), (0, 1.0));
+}
+
+#[tokio::test]
+async fn a_pool_whose_clients_are_all_stuck_in_calls_finds_out() {
+    let engine = Engine::with(&[]);
+    let proxy = Proxy::start(&engine);
+    let pool = config::Pool { request_timeout: 2 * SECOND, health_check_interval: SECOND / 10, ..of_size(2) };
+    let breaking = config::CircuitBreaker { failure_threshold: 2, ..config::CircuitBreaker::default() };
+    let docker = connect(&proxy, &config::Docker { circuit_breaker: breaking, ..configured(pool) }).await;
+    let upkeep = tokio::spawn(docker.upkeep());
+    proxy.on("", Fault::Stall);
+    let (one, other, ()) = tokio::join!(docker.ping(), docker.ping(), async {
+        until(&docker, "none serves", |snapshot| snapshot.healthy == 0).await;
+        proxy.heal();
+    });
+    assert!(one.is_ok() && other.is_ok(), "{one:?} {other:?}");
+    until(&docker, "both serve", |snapshot| snapshot.healthy == 2).await;
+    upkeep.abort();
+}
+
+#[tokio::test]
+async fn whatever_fails_on_the_way_to_the_engine_is_counted() {
+    let engine = Engine::with(&[]);
+    let proxy = Proxy::start(&engine);
+    let registry = prometheus::Registry::new();
+    let pool = config::Pool { max_retries: 0, request_timeout: SECOND, ..of_size(1) };
+    let breaking = config::CircuitBreaker { failure_threshold: 1, ..config::CircuitBreaker::default() };
+    let config = config::Docker { circuit_breaker: breaking, ..configured(pool) };
+    let metrics = metrics::Pool::new(&registry).unwrap();
+    let docker = Docker::connect_with(at(&proxy.host()), &config, metrics).await.unwrap();
+    let errors = || sample(&registry, "connection_errors_total");
+    assert_eq!(errors(), 0.0);
+    let mut events = docker.events(&EventsQuery::default()).await.unwrap();
+    proxy.cut();
+    events.next().await.unwrap().unwrap_err();
+    assert_eq!(errors(), 1.0, "a stream");
+    proxy.refuse();
+    docker.renegotiate().await.unwrap_err();
+    assert_eq!(errors(), 2.0, "an agreement on the version");
+    docker.events(&EventsQuery::default()).await.err().unwrap();
+    assert_eq!(errors(), 3.0, "a stream's beginning");
+    docker.check().await;
+    assert_eq!(errors(), 6.0, "three checks");
+    docker.ping().await.unwrap_err();
+    assert_eq!(errors(), 7.0, "a call");
+    docker.ping().await.unwrap_err();
+    assert!(errors() > 7.0, "looks whether it is back");
+    proxy.admit();
+    docker.ping().await.unwrap();
+    let before = errors();
+    proxy.on("/_ping", Fault::Stall);
+    docker.ping().await.unwrap_err();
+    assert_eq!(errors(), before + 1.0, "an answer that is late");
+}
+
+#[tokio::test]
+async fn a_breaker_whose_time_is_over_is_told_as_half_open_though_nobody_calls() {
+    let engine = Engine::with(&[]);
+    let proxy = Proxy::start(&engine);
+    let registry = prometheus::Registry::new();
+    let breaking =
+        config::CircuitBreaker { failure_threshold: 2, timeout: SECOND, ..config::CircuitBreaker::default() };
+    let config = configured(config::Pool { max_retries: 1, ..of_size(1) });
+    let config = config::Docker { circuit_breaker: breaking, ..config };
+    let metrics = metrics::Pool::new(&registry).unwrap();
+    let docker = Docker::connect_with(at(&proxy.host()), &config, metrics).await.unwrap();
+    let upkeep = tokio::spawn(docker.upkeep());
+    let breaker = || sample(&registry, "circuit_breaker_state{client=\"0\"}");
+    docker.ping().await.unwrap();
+    assert_eq!(breaker(), 0.0);
+    proxy.on("/_ping", Fault::Status(500));
+    docker.ping().await.unwrap_err();
+    assert_eq!(breaker(), 2.0);
+    let begun = Instant::now();
+    until(&docker, "it is half open", |_| breaker() == 1.0).await;
+    assert!(begun.elapsed() >= SECOND / 2, "{:?}", begun.elapsed());
+    upkeep.abort();
+}
+
+#[tokio::test]
+async fn an_engine_that_answers_pings_and_fails_calls_is_left_alone_for_the_breakers_time() {
+    let engine = Engine::with(&[]);
+    let proxy = Proxy::start(&engine);
+    let pool = config::Pool { max_retries: 0, request_timeout: 2 * SECOND, ..of_size(2) };
+    let breaking = config::CircuitBreaker {
+        failure_threshold: 2,
+        success_threshold: 1,
+        timeout: 3 * SECOND,
+        ..config::CircuitBreaker::default()
+    };
+    let docker = connect(&proxy, &config::Docker { circuit_breaker: breaking, ..configured(pool) }).await;
+    proxy.on("/containers/json", Fault::Status(500));
+    for _ in 0..4 {
+        docker.list(false, &Filters::new()).await.unwrap_err();
+    }
+    let opened = Instant::now();
+    proxy.heal();
+    proxy.forget();
+    assert_eq!(docker.ping().await.unwrap_err().to_string(), "the engine answered 500: the proxy says 500");
+    docker.ping().await.unwrap();
+    let after = opened.elapsed();
+    assert!((2 * SECOND..4 * SECOND).contains(&after), "{after:?}");
+    assert_eq!(proxy.requests().len(), 1, "nobody looked for it: {:?}", proxy.requests());
+}
+
+#[tokio::test]
+async fn all_that_a_stream_or_an_agreement_waits_for_has_one_time() {
+    let engine = Engine::start();
+    let id = engine.run("web", &[], &["--count", "10", "--idle"]);
+    let proxy = Proxy::start(&engine);
+    let pool = config::Pool { max_concurrent_streams: 1, request_timeout: SECOND, ..config::Pool::default() };
+    let docker = connect(&proxy, &configured(pool)).await;
+    let first = docker.logs(&id, &LogsQuery { follow: true, ..LogsQuery::default() }).await.unwrap();
+    proxy.on("/logs", Fault::Stall);
+    let begun = Instant::now();
+    let (whole, leave) = (LogsQuery::default(), async {
+        tokio::time::sleep(SECOND * 7 / 10).await;
+        drop(first);
+    });
+    let (late, ()) = tokio::join!(docker.logs(&id, &whole), leave);
+    assert!(matches!(late.err().unwrap(), Error::Timeout { .. }));
+    assert!((SECOND..SECOND * 3 / 2).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+
+    let slow = Script::start(|_: &Request, answer: &mut Answer| {
+        std::thread::sleep(SECOND * 7 / 10);
+        answer.raw(b"HTTP/1.1 200 OK\r\nApi-Version: 1.99\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
+    });
+    let config = configured(config::Pool { request_timeout: SECOND, ..config::Pool::default() });
+    let docker = Docker::new(at(&slow.host()), &config, metrics::Pool::default()).unwrap();
+    let begun = Instant::now();
+    let late = docker.renegotiate().await.unwrap_err();
+    assert!(matches!(late, Error::Timeout { .. }), "{late:?}");
+    assert!(begun.elapsed() < SECOND * 13 / 10, "{:?}", begun.elapsed());
+}
+
 #[tokio::test]
 async fn who_stays_unhealthy_is_made_anew_and_comes_back() {
     let engine = Engine::with(&[]);
@@ -412,11 +598,7 @@ async fn who_stays_unhealthy_is_made_anew_and_comes_back() {
     proxy.on("/containers/json", Fault::Status(500));
     until(&docker, "both are unhealthy", |snapshot| snapshot.healthy == 0).await;
     docker.ping().await.unwrap();
-    let sample = |name: &str| {
-        let told = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
-        let line = told.lines().find(|line| line.starts_with(&format!("logwatch_docker_{name} "))).map(str::to_owned);
-        line.unwrap_or_else(|| panic!("{name} in {told}")).rsplit(' ').next().unwrap().parse::<f64>().unwrap()
-    };
+    let sample = |name: &str| sample(&registry, name);
     until(&docker, "both were made anew", |_| sample("recovery_operations_total") >= 2.0).await;
     assert_eq!(docker.pool().status(), Status::Unhealthy);
     proxy.heal();
@@ -431,6 +613,28 @@ async fn who_stays_unhealthy_is_made_anew_and_comes_back() {
     assert_eq!((sample("pool_connections_healthy"), sample("pool_size")), (2.0, 2.0));
     assert!(sample("operation_latency_seconds_count{operation=\"ping\"}") >= 21.0);
     assert!(sample("connection_duration_seconds_count") >= 2.0);
+}
+
+#[tokio::test]
+async fn however_often_checks_are_due_upkeep_rests_between_them() {
+    let engine = Engine::with(&[]);
+    let proxy = Proxy::start(&engine);
+    let pool = config::Pool {
+        health_check_interval: SECOND / 1000,
+        recovery_check_interval: SECOND / 1000,
+        unhealthy_threshold: 1,
+        ..of_size(1)
+    };
+    let docker = connect(&proxy, &configured(pool)).await;
+    docker.ping().await.unwrap();
+    proxy.on("/containers/json", Fault::Status(500));
+    let upkeep = tokio::spawn(docker.upkeep());
+    until(&docker, "it is unhealthy", |snapshot| snapshot.healthy == 0).await;
+    proxy.forget();
+    tokio::time::sleep(SECOND).await;
+    let checks = proxy.count("/containers/json");
+    assert!((2..=11).contains(&checks), "{checks} checks in a second");
+    upkeep.abort();
 }
 
 #[tokio::test]
@@ -494,6 +698,29 @@ fn a_watch_of_more_logs_than_there_are_places_reads_what_it_can_and_the_others_w
     let numbers = Numbers::of_json(&finished.lines());
     names.iter().for_each(|name| numbers.assert_whole(name, 1..=20));
     assert_eq!(finished.stderr.matches("max_concurrent_streams").count(), 1, "{}", finished.stderr);
+}
+
+#[test]
+fn events_come_back_after_a_break_though_logs_have_all_other_places() {
+    for (places, source) in [("2", "stream"), ("1", "auto")] {
+        let engine = Engine::start();
+        let proxy = Proxy::start(&engine);
+        engine.run("beacon", &[], &["--count", "20", "--idle"]);
+        let mut command = Watch::command();
+        engine.furnish(&mut command);
+        command.env_remove("DOCKER_HOST").env("LOGWATCH_DOCKER_POOL_MAX_CONCURRENT_STREAMS", places);
+        let words = ["watch", "--source", source, "-n", "all", "--format", "json", "--lifecycle"];
+        let watch = Watch::spawn(command.args(["-H", &proxy.host()]).args(words));
+        let read = |name: &str| Numbers::of_json(&watch.lines()).count(name) == 20;
+        eventually("the first was read", || read("beacon"));
+        assert!(proxy.cut_where("/events") > 0, "{:?}", proxy.requests());
+        engine.run("late", &[], &["--count", "20", "--idle"]);
+        let is_start = |line: &String| line.contains("\"lifecycle\"") && line.contains("\"action\":\"start\"");
+        eventually("the start was told", || watch.lines().iter().any(|line| is_start(line) && line.contains("late")));
+        engine.must(&["kill", "beacon"]);
+        eventually("the second was read", || read("late"));
+        watch.stop();
+    }
 }
 
 #[tokio::test]

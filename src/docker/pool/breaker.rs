@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! closed     => open       so many failures in a row
-//! open       => half open  after its time, or when a probe of the engine was answered
+//! open       => half open  after its time; where no answer opened it, also when a probe of the engine was answered
 //! half open  => closed     so many successes in a row
 //! half open  => open       one failure
 //! ```
@@ -23,7 +23,7 @@ pub enum State {
     Closed,
     /// None passes.
     Open,
-    /// A few pass, to see.
+    /// A few pass, to see: how many, [`super::roster`] knows.
     HalfOpen,
 }
 
@@ -73,12 +73,20 @@ pub(super) struct Breaker {
 
 #[derive(Clone, Copy, Debug)]
 enum At {
-    Closed { failures: u32 },
-    Open { until: Instant },
-    HalfOpen { under_way: u32, successes: u32 },
+    Closed {
+        failures: u32,
+    },
+    /// `is_lost`: calls were not answered at all.
+    Open {
+        until: Instant,
+        is_lost: bool,
+    },
+    HalfOpen {
+        successes: u32,
+    },
 }
 
-const HALF_OPEN: At = At::HalfOpen { under_way: 0, successes: 0 };
+const HALF_OPEN: At = At::HalfOpen { successes: 0 };
 
 impl Breaker {
     pub(super) fn new(settings: CircuitBreaker) -> Breaker {
@@ -88,7 +96,7 @@ impl Breaker {
     pub(super) fn state(&self, now: Instant) -> State {
         match self.at {
             At::Closed { .. } => State::Closed,
-            At::Open { until } if now < until => State::Open,
+            At::Open { until, .. } if now < until => State::Open,
             At::Open { .. } | At::HalfOpen { .. } => State::HalfOpen,
         }
     }
@@ -96,27 +104,25 @@ impl Breaker {
     /// When it lets calls pass again by itself, while it lets none pass.
     pub(super) fn open_until(&self) -> Option<Instant> {
         match self.at {
-            At::Open { until } => Some(until),
+            At::Open { until, .. } => Some(until),
             At::Closed { .. } | At::HalfOpen { .. } => None,
         }
     }
 
+    /// Whether it opened because calls were not answered; the opposite is an engine that answers and is unwell.
+    pub(super) fn is_lost(&self) -> bool {
+        matches!(self.at, At::Open { is_lost: true, .. })
+    }
+
     /// Whether a call may pass.
     pub(super) fn admits(&self, now: Instant) -> bool {
-        match self.at {
-            At::Closed { .. } => true,
-            At::Open { until } => until <= now,
-            At::HalfOpen { under_way, .. } => under_way < self.settings.half_open_max_calls.max(1),
-        }
+        self.state(now) != State::Open
     }
 
     /// A call passes that [`Breaker::admits`] lets.
     pub(super) fn admit(&mut self, now: Instant) {
         if self.open_until().is_some_and(|until| until <= now) {
             self.at = HALF_OPEN;
-        }
-        if let At::HalfOpen { under_way, .. } = &mut self.at {
-            *under_way += 1;
         }
     }
 
@@ -130,35 +136,39 @@ impl Breaker {
                 Outcome::Failed | Outcome::Lost => {
                     *failures += 1;
                     if self.settings.enabled && *failures >= self.settings.failure_threshold.max(1) {
-                        self.open(now);
+                        self.open(now, outcome);
                     }
                 }
             },
-            At::HalfOpen { under_way, successes } => {
-                *under_way = under_way.saturating_sub(1);
-                match outcome {
-                    Outcome::Answered => {
-                        *successes += 1;
-                        if *successes >= self.settings.success_threshold {
-                            self.at = At::Closed { failures: 0 };
-                        }
+            At::HalfOpen { successes } => match outcome {
+                Outcome::Answered => {
+                    *successes += 1;
+                    if *successes >= self.settings.success_threshold {
+                        self.at = At::Closed { failures: 0 };
                     }
-                    Outcome::Unknown => {}
-                    Outcome::Failed | Outcome::Lost => self.open(now),
                 }
-            }
+                Outcome::Unknown => {}
+                Outcome::Failed | Outcome::Lost => self.open(now, outcome),
+            },
         }
     }
 
-    /// Something else than a call showed that the engine is there.
+    /// The engine was seen to answer a ping. Where it had answered before and was unwell, that shows nothing new.
+    pub(super) fn seen(&mut self) {
+        if self.is_lost() {
+            self.at = HALF_OPEN;
+        }
+    }
+
+    /// The engine was seen to do its work.
     pub(super) fn half_open(&mut self) {
         if self.open_until().is_some() {
             self.at = HALF_OPEN;
         }
     }
 
-    fn open(&mut self, now: Instant) {
-        self.at = At::Open { until: now + self.settings.timeout };
+    fn open(&mut self, now: Instant, outcome: Outcome) {
+        self.at = At::Open { until: now + self.settings.timeout, is_lost: outcome == Outcome::Lost };
     }
 }
 
@@ -167,7 +177,8 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    /// What happens: a call asks to pass, is answered, fails or is given up; the engine is seen; time goes by.
+    /// What happens: a call asks to pass, is answered, fails, is lost or is given up; the engine is seen to be there or to do
+    /// its work; time goes by.
     type Step = (u64, &'static str, &'static str);
 
     fn play(settings: &CircuitBreaker, steps: &[Step]) {
@@ -184,7 +195,9 @@ mod tests {
                 "answered" => breaker.settle(now, Outcome::Answered),
                 "failed" => breaker.settle(now, Outcome::Failed),
                 "given up" => breaker.settle(now, Outcome::Unknown),
-                "seen" => breaker.half_open(),
+                "lost" => breaker.settle(now, Outcome::Lost),
+                "seen" => breaker.seen(),
+                "works" => breaker.half_open(),
                 "wait" => {}
                 other => panic!("{other}"),
             }
@@ -193,7 +206,7 @@ mod tests {
     }
 
     fn settings() -> CircuitBreaker {
-        CircuitBreaker { failure_threshold: 3, success_threshold: 2, half_open_max_calls: 2, ..Default::default() }
+        CircuitBreaker { failure_threshold: 3, success_threshold: 2, ..Default::default() }
     }
 
     #[test]
@@ -247,19 +260,22 @@ mod tests {
     }
 
     #[test]
-    fn half_open_lets_only_so_many_calls_pass_at_one_time() {
+    fn an_engine_that_is_unwell_and_answers_pings_all_the_same_is_left_alone_for_the_whole_time() {
         play(
             &settings(),
             &[
-                (0, "failed", "closed"),
-                (0, "failed", "closed"),
+                (0, "lost", "closed"),
+                (0, "lost", "closed"),
                 (0, "failed", "open"),
+                (1, "seen", "open"),
+                (59, "refused", "open"),
                 (60, "pass", "half_open"),
-                (60, "pass", "half_open"),
-                (60, "refused", "half_open"),
-                (61, "given up", "half_open"),
-                (61, "pass", "half_open"),
-                (61, "refused", "half_open"),
+                (60, "failed", "open"),
+                (61, "seen", "open"),
+                (62, "works", "half_open"),
+                (62, "pass", "half_open"),
+                (62, "lost", "open"),
+                (63, "seen", "half_open"),
             ],
         );
     }
@@ -272,7 +288,7 @@ mod tests {
                 (0, "seen", "closed"),
                 (0, "failed", "closed"),
                 (0, "failed", "closed"),
-                (0, "failed", "open"),
+                (0, "lost", "open"),
                 (0, "failed", "open"),
                 (0, "answered", "open"),
                 (1, "seen", "half_open"),

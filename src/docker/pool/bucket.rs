@@ -12,6 +12,9 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::config::RateLimit;
 
+/// By so much a timer may be late without the rate suffering: tokio's counts in milliseconds, rounded up.
+const GRAIN: Duration = Duration::from_millis(2);
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Bucket {
@@ -32,7 +35,7 @@ impl Bucket {
 
     /// Takes a token, or tells when there will be one.
     pub(super) fn take(&mut self, now: Instant) -> Result<(), Instant> {
-        let due = self.due.map_or(now, |due| due.max(now));
+        let due = self.due.map_or(now, |due| now.checked_sub(GRAIN).map_or(due, |then| due.max(then)));
         if due > now + self.ahead {
             return Err(due - self.ahead);
         }
@@ -89,7 +92,7 @@ mod tests {
             (10_000, Ok(())),
             (10_000, Ok(())),
             (10_000, Ok(())),
-            (10_000, Err(10_100)),
+            (10_000, Err(10_098)),
         ] {
             assert_eq!(bucket.take(at(millis)), expected.map_err(at), "{millis} ms");
         }
@@ -110,6 +113,21 @@ mod tests {
             let most = 10 * rate + burst;
             // A span of whole nanoseconds may be a little short.
             assert!(calls.abs_diff(most) <= 1 + most / 10_000, "{calls} calls at {rate}/s and {burst} at once");
+        }
+    }
+
+    #[test]
+    fn a_timer_that_is_late_within_its_grain_costs_nothing_of_the_rate() {
+        for (rate, burst) in [(1, 1), (50, 1), (150, 1), (300, 2)] {
+            let start = Instant::now();
+            let (mut now, mut bucket, mut calls) = (start, bucket(rate, burst), 0_u32);
+            while now < start + Duration::from_secs(10) {
+                match bucket.take(now) {
+                    Ok(()) => calls += 1,
+                    Err(then) => now = then + Duration::from_micros(1900),
+                }
+            }
+            assert!(calls.abs_diff(10 * rate + burst) <= 1, "{calls} calls at {rate}/s and {burst} at once");
         }
     }
 

@@ -22,10 +22,9 @@ use super::health::{Check, WEIGHTS};
 /// In the order of [`WEIGHTS`].
 pub(super) async fn look(client: &Client, streams: &Wire, limit: Duration) -> Vec<Check> {
     let end = Instant::now() + limit;
-    let late = || Error::Timeout { endpoint: streams.http.endpoint().to_owned(), after: limit };
     let check = async |name, question: &mut (dyn Future<Output = Result<(), Error>> + Send + Unpin)| {
         let begun = Instant::now();
-        let answer = timeout_at(end, question).await.unwrap_or_else(|_| Err(late()));
+        let answer = timeout_at(end, question).await.unwrap_or_else(|_| Err(streams.http.late(limit)));
         Check { name, ok: answer.is_ok(), latency: begun.elapsed(), error: answer.err().map(|error| error.in_full()) }
     };
     let [ping, list, events] = WEIGHTS.map(|(name, _)| name);

@@ -55,6 +55,8 @@ pub(super) struct Health {
     is_healthy: bool,
     /// Failed checks in a row.
     failed: u32,
+    /// It was made anew and not looked at since.
+    is_fresh: bool,
     /// Of the last check; 1.0 before the first.
     pub(super) score: f64,
     /// The last ones.
@@ -68,6 +70,7 @@ impl Health {
         Health {
             is_healthy: true,
             failed: 0,
+            is_fresh: false,
             score: 1.0,
             checks: Vec::new(),
             due: after(now, settings.health_check_interval),
@@ -94,6 +97,7 @@ impl Health {
         let threshold = settings.unhealthy_threshold.max(1);
         (self.score, self.checks) = (score(&checks), checks);
         let was_healthy = self.is_healthy;
+        let was_fresh = std::mem::take(&mut self.is_fresh);
         let verdict = if self.score >= HEALTHY {
             self.failed = 0;
             self.is_healthy = true;
@@ -106,11 +110,12 @@ impl Health {
                     (self.is_healthy, self.failed) = (false, 0);
                     Verdict::Fell
                 }
-                (false, false) => Verdict::Same,
-                (false, true) => {
-                    self.failed = 0;
+                // With a connection that is new already, another would be no help.
+                (false, true) if !was_fresh => {
+                    (self.failed, self.is_fresh) = (0, true);
                     Verdict::Renew
                 }
+                (false, _) => Verdict::Same,
             }
         };
         let interval = settings.health_check_interval;
@@ -183,6 +188,29 @@ mod tests {
         ] {
             assert_eq!(health.judge(at(second), checks(passed), false, &settings), verdict, "{second} s");
             assert_eq!((health.is_healthy(), health.due()), (is_healthy, Some(at(due))), "{second} s");
+        }
+    }
+
+    #[test]
+    fn one_that_is_made_anew_after_each_failed_check_is_looked_at_at_once_only_once_each_time() {
+        use Verdict::{Fell, Recovered, Renew, Same};
+        let settings = config::Pool { unhealthy_threshold: 1, ..config::Pool::default() };
+        let start = Instant::now();
+        let at = |second| start + Duration::from_secs(second);
+        let mut health = Health::new(start, &settings);
+        for (second, passed, verdict, due) in [
+            (30, "p", Fell, 90),
+            (90, "p", Renew, 90),
+            (90, "p", Same, 150),
+            (150, "p", Renew, 150),
+            (150, "", Same, 210),
+            (210, "p", Renew, 210),
+            (210, "pl", Recovered, 240),
+            (240, "p", Fell, 300),
+            (300, "p", Renew, 300),
+        ] {
+            assert_eq!(health.judge(at(second), checks(passed), false, &settings), verdict, "{second} s");
+            assert_eq!(health.due(), Some(at(due)), "{second} s");
         }
     }
 

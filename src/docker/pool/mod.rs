@@ -10,9 +10,10 @@
 //!
 //! A call waits for the rate limit, then for a free client, first come first served; it is asked, and asked again with
 //! [`super::backoff`] when the trouble may pass: all we do is ask, so everything may be repeated. All of that together ends
-//! with the call's own time. When no client gets an answer the engine is gone. Then calls wait, and one of them at a time
-//! looks with a ping, at a growing distance of a second at most, whether it is back; when it is, all clients may serve at
-//! once.
+//! with the call's own time, of which one attempt gets a part, so that another client may still answer. Whoever waited so
+//! long that there is no time left for an answer is passed over: cut off in the middle, it would cost a connection that
+//! serves others. When no client gets an answer the engine is gone. Then calls wait, and one of them at a time looks with a
+//! ping, at a growing distance of a second at most, whether it is back; when it is, all clients may serve at once.
 
 mod breaker;
 mod bucket;
@@ -30,7 +31,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::health::Status;
 use crate::{config, metrics};
@@ -50,8 +51,14 @@ pub use report::{ClientReport, Snapshot, Spent};
 pub(super) use client::Client;
 pub(super) use places::{Place, Places};
 
+/// Between two turns of upkeep at least, whatever is due: all else goes on beside it.
+const REST: Duration = Duration::from_millis(100);
 /// Between two looks whether the engine is back, at most.
 const PROBES: Duration = Duration::from_secs(1);
+
+/// The settings by which a call may have to wait.
+const RATE: &str = "docker.rate_limit.requests_per_second";
+const CLIENTS: &str = "docker.pool.max_pool_size";
 
 /// See the module.
 pub(super) struct Pool(Arc<Core>);
@@ -75,13 +82,23 @@ struct Inner {
     roster: Roster,
     /// Of the roster's numbers; made when first used.
     clients: HashMap<u32, Arc<Client>>,
-    /// In order, each with its ticket.
-    waiting: VecDeque<(u64, oneshot::Sender<Lease>)>,
+    /// In order.
+    waiting: VecDeque<Waiter>,
     tickets: u64,
+    /// How long an answer takes, on an average of the last ones.
+    typical: Duration,
     /// Clients whose breakers are among the metrics.
     counted: usize,
     /// What the last look for an engine that is gone met with.
     trouble: Option<Error>,
+}
+
+/// Somebody in the line before the clients.
+struct Waiter {
+    ticket: u64,
+    /// Of its time.
+    end: Instant,
+    turn: oneshot::Sender<Result<Lease, Error>>,
 }
 
 /// The pace of looking for an engine that is gone.
@@ -95,6 +112,7 @@ struct Lease {
     core: Arc<Core>,
     id: u32,
     client: Arc<Client>,
+    since: Instant,
     outcome: Outcome,
 }
 
@@ -105,9 +123,26 @@ impl Lease {
     }
 }
 
+/// A client whose connection a check has; dropped, it is free again.
+struct Held {
+    core: Arc<Core>,
+    id: u32,
+    client: Arc<Client>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut state = self.core.state();
+        state.roster.end_check(self.id);
+        let refused = self.core.serve(&mut state);
+        drop(state);
+        drop(refused);
+    }
+}
+
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.core.give_back(self.id, self.outcome);
+        self.core.give_back(self.id, self.since, self.outcome);
     }
 }
 
@@ -115,20 +150,20 @@ impl Drop for Lease {
 struct Turn {
     core: Arc<Core>,
     ticket: u64,
-    lease: oneshot::Receiver<Lease>,
+    lease: oneshot::Receiver<Result<Lease, Error>>,
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
         let mut state = self.core.state();
-        if let Some(at) = state.waiting.iter().position(|(ticket, _)| *ticket == self.ticket) {
+        if let Some(at) = state.waiting.iter().position(|waiter| waiter.ticket == self.ticket) {
             state.waiting.remove(at);
         }
     }
 }
 
 impl Pool {
-    pub(super) fn new(way: Wire, config: config::Docker, metrics: metrics::Pool) -> Result<Pool, Error> {
+    pub(super) fn new(way: Wire, config: config::Docker, metrics: metrics::Pool) -> Pool {
         let now = Instant::now();
         let pool = &config.pool;
         let probes = Settings { max: PROBES.min(pool.max_retry_delay), ..pace(pool) };
@@ -137,6 +172,7 @@ impl Pool {
             clients: HashMap::new(),
             waiting: VecDeque::new(),
             tickets: 0,
+            typical: Duration::ZERO,
             counted: 0,
             trouble: None,
         };
@@ -151,7 +187,7 @@ impl Pool {
             config,
         };
         core.count(&mut core.state());
-        Ok(Pool(Arc::new(core)))
+        Pool(Arc::new(core))
     }
 
     /// The client that is used first.
@@ -161,9 +197,19 @@ impl Pool {
         self.0.client(&mut state, first)
     }
 
+    /// Of the time of a call that begins now.
+    pub(super) fn end(&self) -> Instant {
+        Instant::now() + self.patience()
+    }
+
     /// How long a call may take.
-    pub(super) fn patience(&self) -> Duration {
+    fn patience(&self) -> Duration {
         self.0.config.pool.request_timeout
+    }
+
+    /// How long the checks of a client may take.
+    pub(super) fn checks_patience(&self) -> Duration {
+        self.0.config.pool.health_check_timeout
     }
 
     /// A call that is answered at once.
@@ -200,17 +246,25 @@ impl Pool {
         let mut last = None;
         loop {
             let begun = Instant::now();
-            let lease = self.turn(end).await;
+            let turn = self.turn(end).await;
             spent.waited += begun.elapsed();
             // What it met with says more than that it then ran out of time.
-            let lease = match lease {
-                Ok(lease) => lease,
+            let (lease, narrow) = match turn {
+                Ok(turn) => turn,
                 Err(error) => return Err(last.unwrap_or(error)),
             };
-            let answer = timeout_at(end, ask(lease.client.clone())).await.unwrap_or_else(|_| Err(self.0.late()));
+            let may_repeat = spent.retries < settings.max_retries;
+            let limit = self.0.share(end, may_repeat);
+            let answer = match timeout(limit, ask(lease.client.clone())).await {
+                Ok(answer) => answer,
+                // Others had its time, which says nothing of this connection.
+                Err(_) if limit < self.0.fair() => return Err(last.unwrap_or_else(|| self.0.no_turn(narrow))),
+                Err(_) => Err(self.0.late()),
+            };
+            self.0.met_with(&answer);
             lease.settle(Outcome::of(&answer));
             let error = match answer {
-                Err(error) if error.is_passing() && spent.retries < settings.max_retries => error,
+                Err(error) if error.is_passing() && may_repeat => error,
                 answer => return answer,
             };
             let wait = backoff.wait(fastrand::f64());
@@ -225,32 +279,40 @@ impl Pool {
         }
     }
 
-    /// Waits for the rate limit and for a client.
-    async fn turn(&self, end: Instant) -> Result<Lease, Error> {
-        let no_turn = |setting| Error::NoTurn { after: self.patience(), setting };
-        if timeout_at(end, self.0.limiter.pass()).await.is_err() {
-            return Err(no_turn("docker.rate_limit.requests_per_second"));
+    /// Waits for the rate limit and for a client; also, which setting made it wait longest.
+    async fn turn(&self, end: Instant) -> Result<(Lease, &'static str), Error> {
+        let begun = Instant::now();
+        // Later there would be no use for it.
+        let latest = end.checked_sub(self.0.least(&self.0.state())).unwrap_or(end);
+        if timeout_at(latest, self.0.limiter.pass()).await.is_err() {
+            return Err(self.0.no_turn(RATE));
         }
-        match timeout_at(end, self.0.checkout()).await {
-            Ok(lease) => lease,
-            Err(_) => Err(self.0.trouble().unwrap_or_else(|| no_turn("docker.pool.max_pool_size"))),
+        let passed = Instant::now();
+        match timeout_at(end, self.0.checkout(end)).await {
+            Ok(lease) => Ok((lease?, if passed - begun > passed.elapsed() { RATE } else { CLIENTS })),
+            Err(_) => Err(self.0.trouble().unwrap_or_else(|| self.0.no_turn(CLIENTS))),
         }
     }
 
-    /// Returns when an engine that was gone is back, or when its time is over: for what does not go through a client.
-    pub(super) async fn engine_is_there(&self) -> Result<(), Error> {
+    /// Returns when an engine that was gone is back, or at the end: for what does not go through a client.
+    pub(super) async fn engine_is_there(&self, end: Instant) -> Result<(), Error> {
         let back = async {
-            while self.0.is_gone() {
+            while self.0.is_out_of_reach() {
                 self.0.look_for_it().await;
             }
         };
-        timeout(self.patience(), back).await.map_err(|_| self.0.trouble().unwrap_or_else(|| self.0.late()))
+        timeout_at(end, back).await.map_err(|_| self.0.trouble().unwrap_or_else(|| self.0.late()))
+    }
+
+    /// What does not go through a client, and is to be answered by then.
+    pub(super) async fn by<T>(&self, end: Instant, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        timeout_at(end, answer).await.unwrap_or_else(|_| Err(self.0.late()))
     }
 
     /// Checks who is due, brings back who is unwell and takes away who idles, for ever.
     pub(super) async fn upkeep(&self, streams: &Wire) {
         loop {
-            let (due, next) = {
+            let due = {
                 let mut state = self.0.state();
                 let now = Instant::now();
                 for id in state.roster.shrink(now) {
@@ -258,27 +320,36 @@ impl Pool {
                     self.0.metrics.breaker(id, None);
                 }
                 self.0.count(&mut state);
-                (state.roster.due(now), state.roster.next_due(now))
+                state.roster.due(now)
             };
-            match due.is_empty() {
-                true => sleep_until(next).await,
-                false => self.check(due, streams, false).await,
-            }
+            self.check(due, streams, self.checks_patience(), false).await;
+            let turned = self.0.turned.notified();
+            tokio::pin!(turned);
+            turned.as_mut().enable();
+            let next = {
+                let state = self.0.state();
+                // Time alone makes a breaker half open.
+                self.0.count_breakers(&state);
+                let now = Instant::now();
+                let (due, half_open) = (state.roster.next_due(now), state.roster.next_half_open(now));
+                half_open.map_or(due, |then| due.min(then))
+            };
+            sleep(REST).await;
+            let _ = timeout_at(next, turned).await;
         }
     }
 
-    /// Checks all clients now; one check decides.
-    pub(super) async fn check_all(&self, streams: &Wire) {
+    /// Checks all clients now that no call has; one check decides.
+    pub(super) async fn check_all(&self, streams: &Wire, limit: Duration) {
         let all = self.0.state().roster.seats().iter().map(|seat| seat.id).collect();
-        self.check(all, streams, true).await;
+        self.check(all, streams, limit, true).await;
     }
 
-    async fn check(&self, ids: Vec<u32>, streams: &Wire, is_decisive: bool) {
+    async fn check(&self, ids: Vec<u32>, streams: &Wire, limit: Duration, is_decisive: bool) {
         let check = async |id| {
             let begun = Instant::now();
-            let client = self.0.client(&mut self.0.state(), id);
-            let Ok(client) = client else { return };
-            let checks = checks::look(&client, streams, self.0.config.pool.health_check_timeout).await;
+            let Some(held) = self.0.hold(id) else { return };
+            let checks = checks::look(&held.client, streams, limit).await;
             self.0.judge(id, begun.elapsed(), checks, is_decisive);
         };
         join_all(ids.into_iter().map(check)).await;
@@ -289,11 +360,12 @@ impl Pool {
         let state = self.0.state();
         let (roster, pool) = (&state.roster, &self.0.config.pool);
         let (size, active) = (roster.seats().len(), roster.active());
-        let clients = roster.seats().iter().map(|seat| ClientReport {
+        let is_gone = roster.is_gone(now);
+        let clients = roster.seats().iter().zip(roster.breakers(now)).map(|(seat, breaker)| ClientReport {
             id: seat.id,
-            status: if roster.serves(seat, now) { Status::Healthy } else { Status::Unhealthy },
+            status: if seat.serves(now) && !is_gone { Status::Healthy } else { Status::Unhealthy },
             score: seat.health.score,
-            breaker: roster.breaker(seat, now),
+            breaker,
             usage_count: seat.uses,
             errors: seat.errors,
             age: now - seat.made,
@@ -321,22 +393,54 @@ impl Core {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_gone(&self) -> bool {
-        self.state().roster.is_gone(Instant::now())
+    fn is_out_of_reach(&self) -> bool {
+        self.state().roster.is_out_of_reach(Instant::now())
+    }
+
+    fn no_turn(&self, setting: &'static str) -> Error {
+        Error::NoTurn { after: self.config.pool.request_timeout, setting }
+    }
+
+    /// What an attempt has to be given before it says anything of its connection that it was not answered.
+    fn fair(&self) -> Duration {
+        self.config.pool.request_timeout / 4
+    }
+
+    /// With less than this left no attempt is begun while others wait.
+    fn least(&self, state: &Inner) -> Duration {
+        (2 * state.typical).min(self.fair())
+    }
+
+    /// How long an attempt may take of the time that is left: about half, so that another client may answer, but no less
+    /// than an answer needs; all of it where it is the last attempt.
+    fn share(&self, end: Instant, may_repeat: bool) -> Duration {
+        let left = end.saturating_duration_since(Instant::now());
+        let typical = self.state().typical;
+        if may_repeat { (left / 2).max(self.fair()).max(2 * typical).min(left) } else { left }
     }
 
     fn late(&self) -> Error {
-        self.late_after(self.config.pool.request_timeout)
-    }
-
-    fn late_after(&self, after: Duration) -> Error {
-        Error::Timeout { endpoint: self.way.http.endpoint().to_owned(), after }
+        self.way.http.late(self.config.pool.request_timeout)
     }
 
     /// What an engine that is gone met us with.
     fn trouble(&self) -> Option<Error> {
         let state = self.state();
         state.trouble.as_ref().filter(|_| state.roster.is_gone(Instant::now())).map(retold)
+    }
+
+    /// Notes what the engine answers that is unwell, for those who wait until it is well.
+    fn met_with<T>(&self, answer: &Result<T, Error>) {
+        if let (Err(error), Outcome::Failed | Outcome::Lost) = (answer, Outcome::of(answer)) {
+            self.state().trouble = Some(retold(error));
+        }
+    }
+
+    /// Takes a client for a check, unless it has something else to do.
+    fn hold(self: &Arc<Self>, id: u32) -> Option<Held> {
+        let mut state = self.state();
+        let client = self.client(&mut state, id).ok()?;
+        state.roster.begin_check(id).then(|| Held { core: self.clone(), id, client })
     }
 
     fn client(&self, state: &mut Inner, id: u32) -> Result<Arc<Client>, Error> {
@@ -365,27 +469,33 @@ impl Core {
                 return Some(Err(error));
             }
         };
-        Some(Ok(Lease { core: self.clone(), id, client, outcome: Outcome::Unknown }))
+        Some(Ok(Lease { core: self.clone(), id, client, since: Instant::now(), outcome: Outcome::Unknown }))
+    }
+
+    /// The place in the line of the first who has time for an answer.
+    fn next(&self, state: &Inner) -> Option<usize> {
+        let latest = Instant::now() + self.least(state);
+        state.waiting.iter().position(|waiter| waiter.end >= latest)
     }
 
     /// Gives clients to those who wait, in order, as far as there are any. What comes back is to be dropped without the lock.
-    fn serve(self: &Arc<Self>, state: &mut Inner) -> Vec<Lease> {
+    fn serve(self: &Arc<Self>, state: &mut Inner) -> Vec<Result<Lease, Error>> {
         let mut refused = Vec::new();
-        while !state.waiting.is_empty()
-            && let Some(Ok(lease)) = self.lend(state)
-            && let Some((_, next)) = state.waiting.pop_front()
+        while let Some(at) = self.next(state)
+            && let Some(lease) = self.lend(state)
+            && let Some(next) = state.waiting.remove(at)
         {
             // It stopped waiting at this very moment.
-            refused.extend(next.send(lease).err());
+            refused.extend(next.turn.send(lease).err());
         }
         self.count(state);
         refused
     }
 
-    async fn checkout(self: &Arc<Self>) -> Result<Lease, Error> {
+    async fn checkout(self: &Arc<Self>, end: Instant) -> Result<Lease, Error> {
         let mut turn = {
             let mut state = self.state();
-            if state.waiting.is_empty()
+            if self.next(&state).is_none()
                 && let Some(lease) = self.lend(&mut state)
             {
                 self.count(&mut state);
@@ -393,15 +503,16 @@ impl Core {
             }
             let ticket = state.tickets;
             state.tickets += 1;
-            let (sender, lease) = oneshot::channel();
-            state.waiting.push_back((ticket, sender));
+            let (turn, lease) = oneshot::channel();
+            state.waiting.push_back(Waiter { ticket, end, turn });
             Turn { core: self.clone(), ticket, lease }
         };
         loop {
             tokio::select! {
                 biased;
                 lease = &mut turn.lease => {
-                    return lease.map_err(|_| Error::Protocol { what: "a client", source: "the pool is gone".into() });
+                    let gone = |_| Err(Error::Protocol { what: "a client", source: "the pool is gone".into() });
+                    return lease.unwrap_or_else(gone);
                 }
                 () = self.stir() => {}
             }
@@ -414,11 +525,11 @@ impl Core {
         tokio::pin!(turned);
         turned.as_mut().enable();
         let now = Instant::now();
-        let (is_gone, half_open) = {
+        let (is_out_of_reach, half_open) = {
             let state = self.state();
-            (state.roster.is_gone(now), state.roster.next_half_open(now))
+            (state.roster.is_out_of_reach(now), state.roster.next_half_open(now))
         };
-        match (is_gone, half_open) {
+        match (is_out_of_reach, half_open) {
             (true, _) => self.look_for_it().await,
             (false, None) => turned.await,
             (false, Some(then)) => {
@@ -434,14 +545,14 @@ impl Core {
         let mut probe = self.probe.lock().await;
         let half_open = self.state().roster.next_half_open(Instant::now());
         let due = half_open.map_or(probe.due, |then| probe.due.min(then));
-        if !self.is_gone() || timeout_at(due, self.turned.notified()).await.is_ok() || !self.is_gone() {
+        if !self.is_out_of_reach() || timeout_at(due, self.turned.notified()).await.is_ok() || !self.is_out_of_reach() {
             return;
         }
         // Before the ping: whoever makes it may stop waiting, and the next then keeps the distance all the same.
         probe.due = Instant::now() + probe.backoff.wait(fastrand::f64());
         let way = self.way.beside();
         let limit = self.config.pool.health_check_timeout;
-        let answer = timeout(limit, way.ping()).await.unwrap_or_else(|_| Err(self.late_after(limit)));
+        let answer = timeout(limit, way.ping()).await.unwrap_or_else(|_| Err(way.http.late(limit)));
         let mut state = self.state();
         match answer {
             Ok(()) => {
@@ -456,9 +567,12 @@ impl Core {
         }
     }
 
-    fn give_back(self: &Arc<Self>, id: u32, outcome: Outcome) {
+    fn give_back(self: &Arc<Self>, id: u32, since: Instant, outcome: Outcome) {
         let mut state = self.state();
         let now = Instant::now();
+        if outcome == Outcome::Answered {
+            state.typical = mean(state.typical, now - since);
+        }
         let was_gone = state.roster.is_gone(now);
         let turned = state.roster.settle(id, now, outcome);
         let has_turned = turned.is_some() || was_gone != state.roster.is_gone(now);
@@ -469,9 +583,6 @@ impl Core {
         drop(state);
         if has_turned {
             self.turned.notify_waiters();
-        }
-        if outcome == Outcome::Lost {
-            self.metrics.failed();
         }
         if turned == Some(State::Closed) {
             self.metrics.recovered();
@@ -496,10 +607,8 @@ impl Core {
             self.metrics.recovered();
         }
         self.count_breakers(&state);
-        let refused = self.serve(&mut state);
         drop(state);
         self.turned.notify_waiters();
-        drop(refused);
     }
 
     fn count(&self, state: &mut Inner) {
@@ -513,9 +622,8 @@ impl Core {
     }
 
     fn count_breakers(&self, state: &Inner) {
-        let now = Instant::now();
-        for seat in state.roster.seats() {
-            self.metrics.breaker(seat.id, Some(level(state.roster.breaker(seat, now))));
+        for (seat, breaker) in state.roster.seats().iter().zip(state.roster.breakers(Instant::now())) {
+            self.metrics.breaker(seat.id, Some(level(breaker)));
         }
     }
 }
@@ -527,6 +635,11 @@ fn pace(settings: &config::Pool) -> Settings {
         multiplier: settings.retry_multiplier,
         jitter: settings.jitter,
     }
+}
+
+/// An average with one more; the newer weigh more.
+fn mean(before: Duration, one: Duration) -> Duration {
+    if before.is_zero() { one } else { (before * 7 + one) / 8 }
 }
 
 /// As the metric has it.

@@ -5,10 +5,9 @@
 //! else is to be read.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::super::Error;
 
@@ -39,10 +38,20 @@ impl Places {
         (self.limit - 1).max(1)
     }
 
-    /// For events, at once or not at all.
+    /// For events, at once or not at all. Where there is but one place, it is kept for them from the first time on: they
+    /// come back after a break, and no log is to have taken it meanwhile.
     pub(in crate::docker) fn for_events(&self) -> Result<Place, Error> {
-        let kept = Arc::clone(&self.kept).try_acquire_owned();
-        kept.or_else(|_| Arc::clone(&self.shared).try_acquire_owned()).map(Place).map_err(|_| self.none_left())
+        let kept = || Arc::clone(&self.kept).try_acquire_owned();
+        let shared = || Arc::clone(&self.shared).try_acquire_owned();
+        let permit = match kept().or_else(|_| shared()) {
+            Ok(permit) if self.limit == 1 && Arc::ptr_eq(permit.semaphore(), &self.shared) => {
+                permit.forget();
+                self.kept.add_permits(1);
+                kept()
+            }
+            permit => permit,
+        };
+        permit.map(Place).map_err(|_| self.none_left())
     }
 
     /// For a log that is followed: at once or not at all, since nobody knows when one of the others ends.
@@ -51,8 +60,8 @@ impl Places {
     }
 
     /// For a log that is read to its end: in order, for others like it end soon.
-    pub(in crate::docker) async fn for_reading(&self, patience: Duration) -> Result<Place, Error> {
-        match timeout(patience, Arc::clone(&self.shared).acquire_owned()).await {
+    pub(in crate::docker) async fn for_reading(&self, end: Instant) -> Result<Place, Error> {
+        match timeout_at(end, Arc::clone(&self.shared).acquire_owned()).await {
             Ok(Ok(permit)) => Ok(Place(permit)),
             Ok(Err(_)) | Err(_) => Err(self.none_left()),
         }
@@ -66,34 +75,41 @@ impl Places {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[tokio::test]
     async fn when_no_place_is_left_the_setting_is_named_and_one_is_kept_for_events() {
-        const SHORT: Duration = Duration::from_millis(20);
+        let soon = || Instant::now() + Duration::from_millis(20);
         let places = Places::new(3);
         let one = places.for_following().unwrap();
-        let two = places.for_reading(SHORT).await.unwrap();
+        let two = places.for_reading(soon()).await.unwrap();
         let told = "all 3 places for logs and events are taken (docker.pool.max_concurrent_streams)";
         assert_eq!(places.for_following().err().unwrap().to_string(), told);
-        assert_eq!(places.for_reading(SHORT).await.err().unwrap().to_string(), told);
+        assert_eq!(places.for_reading(soon()).await.err().unwrap().to_string(), told);
         assert_eq!(places.taken(), (2, 3));
         let events = places.for_events().unwrap();
         assert_eq!(places.for_events().err().unwrap().to_string(), told);
         drop(one);
         // A second stream of events takes any place.
         let more = places.for_events().unwrap();
-        let (place, ()) = tokio::join!(places.for_reading(SHORT), async { drop(two) });
+        let (place, ()) = tokio::join!(places.for_reading(soon()), async { drop(two) });
         assert!(place.is_ok() && places.taken() == (3, 3));
         drop((events, more, place));
         assert_eq!(places.taken(), (0, 3));
     }
 
     #[test]
-    fn a_single_place_is_anybodys() {
+    fn a_single_place_is_anybodys_until_it_was_wanted_for_events() {
         let places = Places::new(1);
         let place = places.for_following().unwrap();
         assert!(places.for_events().is_err());
         drop(place);
+        let events = places.for_events().unwrap();
+        assert_eq!(places.taken(), (1, 1));
+        assert!(places.for_events().is_err() && places.for_following().is_err());
+        drop(events);
+        assert_eq!(places.taken(), (0, 1));
+        assert!(places.for_following().is_err());
         assert!(places.for_events().is_ok());
     }
 }

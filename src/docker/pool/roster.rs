@@ -4,6 +4,7 @@
 //! that go by these numbers. Reads no clock and opens nothing, so tests are tables.
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -21,6 +22,8 @@ pub(super) struct Seat {
     /// Calls that failed on it.
     pub(super) errors: u64,
     pub(super) is_busy: bool,
+    /// Its connection is taken by a check.
+    is_checked: bool,
     pub(super) made: Instant,
     /// Checks are no use.
     last_used: Instant,
@@ -76,12 +79,19 @@ impl Roster {
         if self.is_gone(now) {
             return Pick::Gone;
         }
-        let free = |seat: &&mut Seat| !seat.is_busy && seat.breaker.admits(now);
+        // At one time so many over all of them, for each carries but one call.
+        let may_probe = self.probes(now) < self.config.circuit_breaker.half_open_max_calls.max(1) as usize;
+        let is_held_back = |seat: &Seat| !may_probe && seat.breaker.state(now) == State::HalfOpen;
+        let free = |seat: &&mut Seat| seat.is_free() && seat.breaker.admits(now) && !is_held_back(seat);
         // One that has a connection goes before one that would have to open it.
         let rank = |seat: &&mut Seat| (!seat.health.is_healthy(), seat.connected.is_none(), seat.uses, seat.id);
         let best = self.seats.iter_mut().filter(free).min_by_key(rank);
         if let Some(seat) = best.filter(|seat| seat.health.is_healthy()) {
             return seat.take(now, &self.config.pool);
+        }
+        // A client more would be no help to find out, and one fewer to wait for.
+        if self.seats.iter().any(|seat| seat.is_free() && seat.health.is_healthy() && is_held_back(seat)) {
+            return Pick::Full;
         }
         let size = self.seats.len();
         if size < self.most() {
@@ -109,14 +119,20 @@ impl Roster {
         self.seats.iter().all(|seat| seat.breaker.state(now) == State::Open)
     }
 
-    /// Where a client's breaker stands. While the engine is gone no call passes any.
-    pub(super) fn breaker(&self, seat: &Seat, now: Instant) -> State {
-        if self.is_gone(now) { State::Open } else { seat.breaker.state(now) }
+    /// Whether a ping may show that an engine that is gone is back: where it answers and is unwell, only time does.
+    pub(super) fn is_out_of_reach(&self, now: Instant) -> bool {
+        self.is_gone(now) && (!self.all_are_open(now) || self.seats.iter().any(|seat| seat.breaker.is_lost()))
     }
 
-    /// Whether calls go to a client, now or when it is free.
-    pub(super) fn serves(&self, seat: &Seat, now: Instant) -> bool {
-        !self.is_gone(now) && seat.serves(now)
+    /// Calls that are under way to find out whether a client is well again.
+    fn probes(&self, now: Instant) -> usize {
+        self.seats.iter().filter(|seat| seat.is_busy && seat.breaker.state(now) == State::HalfOpen).count()
+    }
+
+    /// Where the clients' breakers stand. While the engine is gone no call passes any.
+    pub(super) fn breakers(&self, now: Instant) -> impl Iterator<Item = State> {
+        let is_gone = self.is_gone(now);
+        self.seats.iter().map(move |seat| if is_gone { State::Open } else { seat.breaker.state(now) })
     }
 
     /// When a breaker lets calls pass again by itself.
@@ -147,9 +163,21 @@ impl Roster {
     /// A probe of the engine was answered.
     pub(super) fn seen(&mut self, now: Instant) {
         if self.all_are_open(now) {
-            self.seats.iter_mut().for_each(|seat| seat.breaker.half_open());
+            self.seats.iter_mut().for_each(|seat| seat.breaker.seen());
         }
         self.lost = 0;
+    }
+
+    /// A check takes the client's connection, unless a call has it: that tells as much.
+    pub(super) fn begin_check(&mut self, id: u32) -> bool {
+        self.seat(id).filter(|seat| seat.is_free()).map(|seat| seat.is_checked = true).is_some()
+    }
+
+    /// And gives it back.
+    pub(super) fn end_check(&mut self, id: u32) {
+        if let Some(seat) = self.seat(id) {
+            seat.is_checked = false;
+        }
     }
 
     /// A client was checked.
@@ -172,17 +200,22 @@ impl Roster {
         verdict
     }
 
-    /// Who is to be checked now. One that was never used has nothing that could be unwell.
+    /// Who is to be checked now.
     pub(super) fn due(&self, now: Instant) -> Vec<u32> {
-        let is_due = |seat: &&Seat| seat.uses > 0 && seat.health.due().is_some_and(|due| due <= now);
-        self.seats.iter().filter(is_due).map(|seat| seat.id).collect()
+        self.checks().filter(|(_, due)| *due <= now).map(|(id, _)| id).collect()
+    }
+
+    /// Whom to check, and when. One that was never used has nothing that could be unwell.
+    fn checks(&self) -> impl Iterator<Item = (u32, Instant)> {
+        let free = self.seats.iter().filter(|seat| seat.uses > 0 && seat.is_free());
+        free.filter_map(|seat| seat.health.due().map(|due| (seat.id, due)))
     }
 
     /// Takes away who was idle for long, the longest idle first, down to the least number.
     pub(super) fn shrink(&mut self, now: Instant) -> Vec<u32> {
         let mut gone = Vec::new();
         while self.seats.len() > self.least() {
-            let idle = self.seats.iter().filter(|seat| !seat.is_busy && self.idles_until(seat) <= now);
+            let idle = self.seats.iter().filter(|seat| seat.is_free() && self.idles_until(seat) <= now);
             // Of those that nobody ever used, the youngest.
             let longest = idle.min_by_key(|seat| (seat.last_used, seat.connected.is_some(), Reverse(seat.id)));
             let Some(id) = longest.map(|seat| seat.id) else { break };
@@ -196,15 +229,15 @@ impl Roster {
     pub(super) fn next_due(&self, now: Instant) -> Instant {
         let pool = &self.config.pool;
         let usual = Some(pool.health_check_interval).filter(|interval| !interval.is_zero());
-        let check = self.seats.iter().filter(|seat| seat.uses > 0).filter_map(|seat| seat.health.due());
+        let check = self.checks().map(|(_, due)| due);
         let surplus = self.seats.len() > self.least();
-        let idle = self.seats.iter().filter(|seat| surplus && !seat.is_busy).map(|seat| self.idles_until(seat));
+        let idle = self.seats.iter().filter(|seat| surplus && seat.is_free()).map(|seat| self.idles_until(seat));
         let next = check.chain(idle).min();
         next.into_iter().chain([now + usual.unwrap_or(pool.idle_timeout)]).min().unwrap_or(now)
     }
 
     pub(super) fn healthy(&self, now: Instant) -> usize {
-        self.seats.iter().filter(|seat| self.serves(seat, now)).count()
+        if self.is_gone(now) { 0 } else { self.seats.iter().filter(|seat| seat.serves(now)).count() }
     }
 
     pub(super) fn active(&self) -> usize {
@@ -220,28 +253,33 @@ impl Roster {
     }
 
     fn grow_to(&mut self, size: usize, now: Instant) {
-        while self.seats.len() < size {
-            // The lowest that is free, so that however many come and go, the numbers stay few.
-            let id = (0..).find(|id| self.seats.iter().all(|seat| seat.id != *id)).unwrap_or_default();
-            let seat = Seat {
-                id,
-                uses: 0,
-                errors: 0,
-                is_busy: false,
-                made: now,
-                last_used: now,
-                connected: None,
-                breaker: Breaker::new(self.config.circuit_breaker.clone()),
-                health: Health::new(now, &self.config.pool),
-            };
-            self.seats.push(seat);
-        }
+        let taken: HashSet<u32> = self.seats.iter().map(|seat| seat.id).collect();
+        // The lowest that are free, so that however many come and go, the numbers stay few.
+        let free = (0..).filter(|id| !taken.contains(id)).take(size.saturating_sub(self.seats.len()));
+        let seats = free.map(|id| Seat {
+            id,
+            uses: 0,
+            errors: 0,
+            is_busy: false,
+            is_checked: false,
+            made: now,
+            last_used: now,
+            connected: None,
+            breaker: Breaker::new(self.config.circuit_breaker.clone()),
+            health: Health::new(now, &self.config.pool),
+        });
+        self.seats.extend(seats);
     }
 }
 
 impl Seat {
-    fn serves(&self, now: Instant) -> bool {
+    /// Whether calls go to it, now or when it is free, unless the engine is gone.
+    pub(super) fn serves(&self, now: Instant) -> bool {
         self.health.is_healthy() && self.breaker.state(now) != State::Open
+    }
+
+    fn is_free(&self) -> bool {
+        !self.is_busy && !self.is_checked
     }
 
     fn take(&mut self, now: Instant, settings: &config::Pool) -> Pick {
@@ -264,7 +302,7 @@ mod tests {
 
     fn roster(pool: Pool, start: Instant) -> Roster {
         let circuit_breaker =
-            CircuitBreaker { failure_threshold: 2, success_threshold: 1, ..CircuitBreaker::default() };
+            CircuitBreaker { failure_threshold: 2, success_threshold: 1, half_open_max_calls: 2, ..Default::default() };
         Roster::new(config::Docker { pool, circuit_breaker, ..config::Docker::default() }, start)
     }
 
@@ -272,7 +310,8 @@ mod tests {
         Pool { min_size, initial_size, max_size, ..Pool::default() }
     }
 
-    /// What happens, and the clients as they stand then: `0*` is busy, `0!` open, `0?` half open, `0-` unhealthy.
+    /// What happens, and the clients as they stand then: `0*` is busy, `0+` checked, `0!` open, `0?` half open, `0-`
+    /// unhealthy.
     fn play(pool: Pool, steps: &[(u64, &str, &str)]) {
         let start = Instant::now();
         let mut roster = roster(pool, start);
@@ -299,19 +338,30 @@ mod tests {
                     roster.seen(now);
                     String::new()
                 }
+                "check" => roster.begin_check(id()).to_string(),
+                "checked" => {
+                    roster.end_check(id());
+                    String::new()
+                }
+                "look" => roster.is_out_of_reach(now).to_string(),
                 "shrink" => format!("{:?}", roster.shrink(now)),
                 "due" => format!("{:?}", roster.due(now)),
                 "" => String::new(),
                 other => panic!("{other}"),
             };
-            let stand = roster.seats().iter().map(|seat| {
-                let breaker = match roster.breaker(seat, now) {
+            let stand = roster.seats().iter().zip(roster.breakers(now)).map(|(seat, breaker)| {
+                let breaker = match breaker {
                     State::Closed => "",
                     State::Open => "!",
                     State::HalfOpen => "?",
                 };
-                let (busy, sick) =
-                    (if seat.is_busy { "*" } else { "" }, if seat.health.is_healthy() { "" } else { "-" });
+                let busy = match (seat.is_busy, seat.is_checked) {
+                    (true, true) => "*+",
+                    (true, false) => "*",
+                    (false, true) => "+",
+                    (false, false) => "",
+                };
+                let sick = if seat.health.is_healthy() { "" } else { "-" };
                 format!("{}{busy}{breaker}{sick}", seat.id)
             });
             let got = format!("{told} | {}", stand.collect::<Vec<_>>().join(" "));
@@ -420,14 +470,15 @@ mod tests {
             &[
                 (0, "call", "0 | 0* 1"),
                 (0, "call", "1 | 0* 1*"),
-                (0, "fail 0", "None | 0 1*"),
+                (0, "lose 0", "None | 0 1*"),
                 (0, "fail 1", "None | 0 1"),
-                (0, "call", "0 | 0* 1"),
-                (0, "call", "1 | 0* 1*"),
-                (0, "fail 0", "Some(Open) | 0! 1*"),
-                (0, "fail 1", "Some(Open) | 0! 1!"),
+                (0, "call", "1 | 0 1*"),
+                (0, "call", "0 | 0* 1*"),
+                (0, "lose 0", "Some(Open) | 0! 1*"),
+                (0, "lose 1", "Some(Open) | 0! 1!"),
                 (1, "call", "gone | 0! 1!"),
                 (9, "call", "gone | 0! 1!"),
+                (9, "look", "true | 0! 1!"),
                 (10, "seen", "| 0? 1?"),
                 (10, "call", "0 | 0*? 1?"),
                 (10, "call", "1 | 0*? 1*?"),
@@ -435,6 +486,108 @@ mod tests {
                 (10, "fail 1", "Some(Open) | 0 1!"),
             ],
         );
+    }
+
+    #[test]
+    fn an_engine_that_answers_and_is_unwell_is_not_looked_for_but_left_alone_for_the_breakers_time() {
+        play(
+            sizes(1, 2, 8),
+            &[
+                (0, "call", "0 | 0* 1"),
+                (0, "call", "1 | 0* 1*"),
+                (0, "fail 0", "None | 0 1*"),
+                (0, "fail 1", "None | 0 1"),
+                (0, "call", "0 | 0* 1"),
+                (0, "call", "1 | 0* 1*"),
+                (0, "fail 0", "Some(Open) | 0! 1*"),
+                (0, "look", "false | 0! 1*"),
+                (1, "fail 1", "Some(Open) | 0! 1!"),
+                (1, "look", "false | 0! 1!"),
+                (1, "seen", "| 0! 1!"),
+                (59, "call", "gone | 0! 1!"),
+                (60, "call", "0 | 0*? 1!"),
+                (60, "lose 0", "Some(Open) | 0! 1!"),
+                // One of them may come back earlier.
+                (60, "look", "true | 0! 1!"),
+                (60, "seen", "| 0? 1!"),
+                (60, "call", "0 | 0*? 1!"),
+            ],
+        );
+    }
+
+    #[test]
+    fn so_many_calls_find_out_at_one_time_whether_clients_are_well_again() {
+        play(
+            sizes(4, 4, 8),
+            &[
+                (0, "call", "0 | 0* 1 2 3"),
+                (0, "call", "1 | 0* 1* 2 3"),
+                (0, "call", "2 | 0* 1* 2* 3"),
+                (0, "call", "3 | 0* 1* 2* 3*"),
+                (0, "lose 0", "None | 0 1* 2* 3*"),
+                (0, "lose 1", "None | 0! 1! 2*! 3*!"),
+                (1, "seen", "| 0 1 2* 3*"),
+                (1, "lose 2", "None | 0 1 2 3*"),
+                (1, "call", "0 | 0* 1 2 3*"),
+                (1, "lose 3", "None | 0*! 1! 2! 3!"),
+                (2, "seen", "| 0* 1 2 3"),
+                (2, "lose 0", "Some(Open) | 0! 1 2 3"),
+                (2, "call", "1 | 0! 1* 2 3"),
+                (2, "call", "2 | 0! 1* 2* 3"),
+                (2, "lose 1", "Some(Open) | 0! 1! 2*! 3!"),
+                (3, "seen", "| 0! 1! 2* 3"),
+                (3, "lose 2", "Some(Open) | 0! 1! 2! 3"),
+                (3, "call", "3 | 0! 1! 2! 3*"),
+                (3, "lose 3", "Some(Open) | 0! 1! 2! 3!"),
+                (4, "seen", "| 0? 1? 2? 3?"),
+                (4, "call", "0 | 0*? 1? 2? 3?"),
+                (4, "call", "1 | 0*? 1*? 2? 3?"),
+                // Two at one time, and no client more instead.
+                (4, "call", "full | 0*? 1*? 2? 3?"),
+                (5, "done 0", "Some(Closed) | 0 1*? 2? 3?"),
+                (5, "call", "0 | 0* 1*? 2? 3?"),
+                (5, "call", "2 | 0* 1*? 2*? 3?"),
+                (5, "call", "full | 0* 1*? 2*? 3?"),
+                (6, "done 1", "Some(Closed) | 0* 1 2*? 3?"),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_check_takes_the_connection_as_a_call_does_and_counts_as_none() {
+        play(
+            sizes(1, 2, 3),
+            &[
+                (0, "call", "0 | 0* 1"),
+                (30, "due", "[] | 0* 1"),
+                (30, "check 0", "false | 0* 1"),
+                (31, "done 0", "None | 0 1"),
+                (31, "due", "[0] | 0 1"),
+                (31, "check 0", "true | 0+ 1"),
+                (31, "check 0", "false | 0+ 1"),
+                (31, "due", "[] | 0+ 1"),
+                (31, "call", "1 | 0+ 1*"),
+                (31, "well 0", "Same | 0+ 1*"),
+                (31, "checked 0", "| 0 1*"),
+                (31, "done 1", "None | 0 1"),
+                (60, "due", "[1] | 0 1"),
+                (61, "due", "[0, 1] | 0 1"),
+                (331, "check 0", "true | 0+ 1"),
+                (331, "shrink", "[1] | 0+"),
+                (331, "checked 0", "| 0"),
+            ],
+        );
+    }
+
+    #[test]
+    fn numbers_are_given_again_from_the_lowest_on() {
+        let start = Instant::now();
+        let mut roster = roster(sizes(1000, 1000, 1000), start);
+        let numbers = |roster: &Roster| roster.seats().iter().map(|seat| seat.id).collect::<Vec<_>>();
+        assert_eq!(numbers(&roster), (0..1000).collect::<Vec<_>>());
+        roster.seats.retain(|seat| ![3, 700].contains(&seat.id));
+        roster.grow_to(1000, start);
+        assert_eq!(numbers(&roster)[998..], [3, 700]);
     }
 
     #[test]
@@ -484,14 +637,14 @@ mod tests {
                 (0, "fail 0", "None | 0- 1*-"),
                 (0, "call", "0 | 0*- 1*-"),
                 (0, "fail 0", "Some(Open) | 0!- 1*-"),
-                (60, "due", "[0, 1] | 0?- 1*-"),
+                (60, "due", "[0] | 0?- 1*-"),
                 (60, "sick 0", "Same | 0?- 1*-"),
-                (60, "due", "[1] | 0?- 1*-"),
+                (60, "due", "[] | 0?- 1*-"),
                 (120, "sick 0", "Renew | 0- 1*-"),
-                (120, "due", "[0, 1] | 0- 1*-"),
+                (120, "due", "[0] | 0- 1*-"),
                 (120, "well 0", "Recovered | 0 1*-"),
-                (149, "due", "[1] | 0 1*-"),
-                (150, "due", "[0, 1] | 0 1*-"),
+                (149, "due", "[] | 0 1*-"),
+                (150, "due", "[0] | 0 1*-"),
             ],
         );
     }
