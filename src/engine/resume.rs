@@ -115,7 +115,7 @@ fn cut(held: &Held, path: &Path, file: &File) -> Result<Option<String>, Error> {
     }
     if behind > 0 {
         file.set_len(known.length).map_err(failed)?;
-        let told = "bytes behind the last commit are cut off: the run that wrote them was ended, they are read again";
+        let told = "bytes behind the last commit are cut off and read again: the run that wrote them did not end well";
         return Ok(Some(format!("{}: {behind} {told}", path.display())));
     }
     Ok(None)

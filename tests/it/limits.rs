@@ -36,7 +36,7 @@ fn a_full_disk_under_the_file_ends_it_and_once_there_is_room_the_file_becomes_wh
     engine.run("web", &["--log-opt", "max-size=200k", "--log-opt", "max-file=50"], &["--count", "10000"]);
     engine.wait("web");
     let ballast = disk.join("ballast");
-    for size in [400, 300, 200] {
+    for (run, size) in [400, 300, 200].into_iter().enumerate() {
         fs::write(&ballast, vec![1; size * 1024]).unwrap();
         let finished = resumed(&engine, &state, &file, &["web"]);
         let told = format!(
@@ -44,7 +44,13 @@ fn a_full_disk_under_the_file_ends_it_and_once_there_is_room_the_file_becomes_wh
              hint: make room there; what was not written is still in the engine's logs\n",
             file.display()
         );
-        assert_eq!((finished.code, finished.stderr), (Some(1), told));
+        let before = finished.stderr.strip_suffix(&told);
+        // From the second run on there is something behind the last commit.
+        assert_eq!(
+            (finished.code, before.map(|before| before.lines().count())),
+            (Some(1), Some(run.min(1))),
+            "{finished:?}"
+        );
     }
     fs::remove_file(&ballast).unwrap();
     assert!(Command::new("mount").args(["-o", "remount,size=16m"]).arg(&disk).status().unwrap().success());

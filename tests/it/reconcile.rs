@@ -499,7 +499,7 @@ fn positions_of_the_removed_go_with_a_word_about_what_is_lost_but_for_a_name_tha
     assert_nothing_to_do(&engine, &state);
     held.signal(Signal::CONT);
     eventually("it forgets them itself", || positions().is_empty());
-    assert_eq!(resume("first", &["--no-follow"]).finish().stderr, "", "told once");
+    assert_eq!(resume("first", &["--no-follow"]).finish().stderr, "no container matches\n", "told once");
     held.stop();
 }
 
