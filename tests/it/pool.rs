@@ -194,7 +194,7 @@ async fn an_engine_that_was_stopped_is_asked_a_bounded_number_of_times_and_serve
 async fn the_rate_is_kept_to_within_a_twentieth() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
-    for (rate, burst_size, seconds) in [(150, 10, 10), (100, 1, 5)] {
+    for (rate, burst_size, seconds) in [(150, 10, 10), (20, 1, 5)] {
         let rate_limit = config::RateLimit { enabled: true, requests_per_second: rate, burst_size };
         let docker = connect(&proxy, &config::Docker { rate_limit, ..config::Docker::default() }).await;
         load(&docker, 8, |made| made < 10).await;
@@ -515,7 +515,7 @@ async fn a_breaker_whose_time_is_over_is_told_as_half_open_though_nobody_calls()
     assert_eq!(breaker(), 2.0);
     let begun = Instant::now();
     until(&docker, "it is half open", |_| breaker() == 1.0).await;
-    assert!(begun.elapsed() >= SECOND / 2, "{:?}", begun.elapsed());
+    assert!((SECOND / 2..5 * SECOND).contains(&begun.elapsed()), "{:?}", begun.elapsed());
     upkeep.abort();
 }
 
