@@ -35,6 +35,7 @@ mod wire;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bollard::query_parameters::{
     InspectContainerOptions, ListContainersOptions, ListNetworksOptions, ListVolumesOptions,
@@ -204,13 +205,19 @@ impl Docker {
     /// A container's logs with the time before each line, framed unless it has a terminal. Opened once: whoever reads knows
     /// better where to go on.
     pub async fn logs(&self, id: &str, query: &LogsQuery) -> Result<LogStream, Error> {
+        self.logs_within(self.0.pool.patience(), id, query).await
+    }
+
+    /// The same for who waits no longer than that for a place, or for an engine that is gone to come back.
+    pub async fn logs_within(&self, patience: Duration, id: &str, query: &LogsQuery) -> Result<LogStream, Error> {
         is_reference(id)?;
         let Shared { pool, wire, places, .. } = &*self.0;
+        let patience = patience.min(pool.patience());
         let place = match query.follow {
             true => places.for_following()?,
-            false => places.for_reading(pool.patience()).await?,
+            false => places.for_reading(patience).await?,
         };
-        pool.engine_is_there().await?;
+        pool.engine_is_there(patience).await?;
         let answer = wire.get(&query.path(id), Some(id)).await?;
         Ok(LogStream::new(answer.into_body(), wire.clone(), place))
     }
@@ -220,7 +227,7 @@ impl Docker {
     pub async fn events(&self, query: &EventsQuery) -> Result<EventStream, Error> {
         let Shared { pool, wire, places, .. } = &*self.0;
         let place = places.for_events()?;
-        pool.engine_is_there().await?;
+        pool.engine_is_there(pool.patience()).await?;
         let answer = wire.get(&query.path(wire.terms().is_podman), None).await?;
         Ok(EventStream::new(answer.into_body(), wire.clone(), place))
     }

@@ -237,14 +237,14 @@ impl Pool {
         }
     }
 
-    /// Returns when an engine that was gone is back, or when its time is over: for what does not go through a client.
-    pub(super) async fn engine_is_there(&self) -> Result<(), Error> {
+    /// Returns when an engine that was gone is back, or when this time is over: for what does not go through a client.
+    pub(super) async fn engine_is_there(&self, patience: Duration) -> Result<(), Error> {
         let back = async {
             while self.0.is_gone() {
                 self.0.look_for_it().await;
             }
         };
-        timeout(self.patience(), back).await.map_err(|_| self.0.trouble().unwrap_or_else(|| self.0.late()))
+        timeout(patience, back).await.map_err(|_| self.0.trouble().unwrap_or_else(|| self.0.late_after(patience)))
     }
 
     /// Checks who is due, brings back who is unwell and takes away who idles, for ever.
