@@ -55,8 +55,10 @@ pub struct Frames {
     seam: Option<Seam>,
     /// The engine may send again what it has sent.
     may_repeat: bool,
-    /// The time behind which the next line of each stream has to lie.
-    latest: [Option<Timestamp>; 2],
+    /// Of what was passed on something has still to come in this body.
+    is_in_doubt: bool,
+    /// The time of each stream's last line, and whether the next has to lie behind it.
+    latest: [Option<(Timestamp, bool)>; 2],
     /// What came behind the lines that were handed out.
     failed: Option<Error>,
 }
@@ -150,6 +152,7 @@ impl Frames {
             other: None,
             seam: None,
             may_repeat: false,
+            is_in_doubt: false,
             latest: [None; 2],
             failed: None,
         }
@@ -177,16 +180,18 @@ impl Frames {
         position
     }
 
-    /// A new body follows, of a request from its [`Resume::since`] on.
+    /// A new body follows, of a request from its [`Resume::since`] on. Where it begins with something new the lines that
+    /// were passed on last are gone, and perhaps more.
     pub fn resume(&mut self, position: Resume) {
         self.rest.clear();
         (self.is_cut, self.is_tty, self.failed) = (false, None, None);
         (self.newest, self.line, self.other) = (None, None, None);
         (self.seam, self.known) = (None, self.records);
         // Where nothing is left out there is nothing to be said against earlier times.
-        let is_whole = position.since.is_none();
-        self.latest = position.seen.map(|seen| seen.filter(|_| !is_whole).map(|seen| seen.time));
-        self.joiner.rewind(position);
+        let is_cut = position.since.is_some();
+        self.latest = position.seen.map(|seen| seen.map(|seen| (seen.time, is_cut)));
+        self.joiner.rewind_in_doubt(position);
+        self.is_in_doubt = self.joiner.is_in_doubt();
     }
 
     /// Records seen so far, which is what the request's `tail` counts.
@@ -233,7 +238,9 @@ impl Frames {
             self.line(&bytes, 0, Ends::Here, &mut batch);
         }
         batch.bytes = bytes;
+        let (lines, last) = (batch.lines.len(), self.joiner.last());
         self.joiner.flush_all(&mut Sheet::of(&mut batch));
+        self.miss(lines, last, &mut batch);
         self.hand_out(batch)
     }
 
@@ -304,19 +311,32 @@ impl Frames {
         let Record { time, stream, is_complete: complete } = record;
         let lines = batch.lines.len();
         let piece = Piece { time, stream, text: Cow::Borrowed(message), encoding: Encoding::Raw, complete };
-        if let Some(latest) = self.latest[stream as usize].filter(|_| !self.joiner.is_behind(stream)) {
+        if let Some((latest, must_rise)) = self.latest[stream as usize].filter(|_| !self.joiner.is_behind(stream)) {
             let is_again = time == latest && self.may_repeat && !self.joiner.has_begun(stream);
-            self.failed = (time < latest).then_some(Error::Back).or(is_again.then_some(Error::Again));
+            let is_back = time < latest && must_rise;
+            self.failed = is_back.then_some(Error::Back).or(is_again.then_some(Error::Again));
             if self.failed.is_some() {
                 return;
             }
         }
+        let last = self.joiner.last();
         self.joiner.push(piece, Some(at), &mut Sheet::of(batch));
+        self.miss(lines, last, batch);
         for line in &batch.lines[lines..] {
-            self.latest[line.stream as usize] = Some(line.time);
+            self.latest[line.stream as usize] = Some((line.time, true));
         }
         if let (true, Some((time, ordinal))) = (complete, self.joiner.tally().last[stream as usize]) {
             self.line = Some(Cursor { time, stream, ordinal });
+        }
+    }
+
+    /// Behind so many lines of the batch new ones may have come.
+    fn miss(&mut self, lines: usize, last: Option<Cursor>, batch: &mut Batch) {
+        if self.is_in_doubt {
+            if batch.lines.len() > lines {
+                self.joiner.miss(lines, last, &mut Sheet::of(batch));
+            }
+            self.is_in_doubt = self.joiner.is_in_doubt();
         }
     }
 
@@ -334,7 +354,7 @@ impl Frames {
             let tally = Tally { last: seen.map(|seen| Some((seen?.time, seen?.ordinal))), ..Tally::default() };
             let high = seen.map(|seen| seen.map_or(Timestamp(i64::MIN), |seen| seen.high));
             self.joiner.start(tally, [0; 2], high);
-            (self.seam, self.known) = (None, self.records);
+            (self.seam, self.known, self.is_in_doubt) = (None, self.records, false);
             return;
         }
         // It would have come before this one, if it comes at all.
@@ -512,6 +532,7 @@ mod tests {
     use super::*;
     use crate::position::Seen;
     use proptest::prelude::*;
+    use std::ops::Range;
 
     fn frame(kind: u8, text: &str) -> Vec<u8> {
         let mut frame = vec![kind, 0, 0, 0];
@@ -528,12 +549,14 @@ mod tests {
         let mut told = Vec::new();
         for item in items.into_iter().flatten() {
             let Item::Lines(batch) = item else { panic!("{item:?}") };
-            told.extend(
-                batch
-                    .lines
-                    .iter()
-                    .map(|line| format!("{} {}", line.cursor(), String::from_utf8_lossy(batch.text(line)))),
-            );
+            for at in 0..=batch.lines.len() {
+                let gaps = batch.gaps.iter().filter(|(before, _)| *before == at);
+                told.extend(gaps.map(|(_, gap)| gap.reason.name().to_owned()));
+                let line = batch.lines.get(at);
+                told.extend(
+                    line.map(|line| format!("{} {}", line.cursor(), String::from_utf8_lossy(batch.text(line)))),
+                );
+            }
         }
         told
     }
@@ -661,12 +684,12 @@ mod tests {
     type Written = (i64, Stream, String);
 
     /// Lines in pieces or whole, on two streams; the times of each stream rise but where the clock is set back.
-    fn logs() -> impl Strategy<Value = Vec<Written>> {
-        let line = (0..4_i64, any::<bool>(), 1..4_usize, prop::option::weighted(0.05, Just(3_600_000_000_000)));
-        prop::collection::vec(line, 1..40).prop_map(|lines| {
+    fn logs(is_set_back: bool) -> impl Strategy<Value = Vec<Written>> {
+        let line = (0..4_i64, any::<bool>(), 1..4_usize, 0..20_u8);
+        prop::collection::vec(line, 1..40).prop_map(move |lines| {
             let (mut log, mut time) = (Vec::new(), 100_000_000_000_000);
-            for (number, (step, is_stderr, pieces, set_back)) in lines.into_iter().enumerate() {
-                time += step * 1_000_000_000 - set_back.unwrap_or(0);
+            for (number, (step, is_stderr, pieces, chance)) in lines.into_iter().enumerate() {
+                time += step * 1_000_000_000 - if is_set_back && chance == 0 { 3_600_000_000_000 } else { 0 };
                 let stream = if is_stderr { Stream::Stderr } else { Stream::Stdout };
                 for piece in 1..=pieces {
                     let end = if piece == pieces { "\n" } else { "" };
@@ -702,8 +725,9 @@ mod tests {
         (told([Some(Item::Lines(batch))]), joiner.position())
     }
 
-    /// How the log has grown before a request, where its answer is broken off, for how many records it is.
-    type Request = (usize, prop::sample::Index, Option<u64>);
+    /// How much of the log is gone before a request and how it has grown, where its answer is broken off, for how many
+    /// records it is.
+    type Request = (Range<usize>, prop::sample::Index, Option<u64>);
 
     /// As the engine room does it: request after request, and at last all there is. An old engine that is followed sends
     /// the last line again.
@@ -741,9 +765,10 @@ mod tests {
                 passed = passed.from_the_first();
             }
         };
-        for (grown, end, reach) in requests {
-            ask(&log[..*grown], Some(*end), *reach);
+        for (there, end, reach) in requests {
+            ask(&log[there.clone()], Some(*end), *reach);
         }
+        let log = &log[requests.last().map_or(0, |(there, ..)| there.start)..];
         for step in 0..60 {
             ask(log, None, Some(2).filter(|_| step % 2 == 0));
         }
@@ -753,26 +778,71 @@ mod tests {
     proptest! {
         #[test]
         fn a_log_read_in_any_parts_is_whole_and_has_nothing_twice(
-            log in logs(),
+            log in logs(true),
             requests in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0..12_u64), 0..8),
             (is_old, is_followed) in any::<(bool, bool)>(),
         ) {
             let reach = |reach: u64| Some(reach).filter(|reach| *reach > 0);
-            let sized = requests.iter().map(|(grown, end, records)| (grown.index(log.len() + 1), *end, reach(*records)));
+            let sized = requests.iter().map(|(grown, end, records)| (0..grown.index(log.len() + 1), *end, reach(*records)));
             let mut requests: Vec<Request> = sized.collect();
-            requests.sort_by_key(|(grown, ..)| *grown);
+            requests.sort_by_key(|(there, ..)| there.end);
             prop_assert_eq!(over_api(&log, Resume::default(), &requests, is_old, is_followed), by_file(&log).0);
         }
 
         #[test]
         fn what_a_file_was_read_for_is_gone_on_with_over_the_api(
-            log in logs(),
+            log in logs(true),
             read: prop::sample::Index,
             (is_old, is_followed) in any::<(bool, bool)>(),
         ) {
             let (mut lines, position) = by_file(&log[..read.index(log.len() + 1)]);
             lines.extend(over_api(&log, position, &[], is_old, is_followed));
             prop_assert_eq!(lines, by_file(&log).0);
+        }
+
+        #[test]
+        fn a_log_whose_beginning_goes_is_whole_or_the_loss_is_told_and_nothing_comes_twice(
+            log in logs(false),
+            read in prop::option::of(any::<prop::sample::Index>()),
+            requests in prop::collection::vec(
+                (any::<[prop::sample::Index; 2]>(), any::<prop::sample::Index>(), 0..12_u64),
+                1..8,
+            ),
+            (is_old, is_followed) in any::<(bool, bool)>(),
+        ) {
+            // What goes are whole files; one ends where a line does, and not between lines of one time.
+            let is_first = |at: &usize| *at == 0 || log[*at - 1].0 != log[*at].0 && log[*at - 1].2.ends_with('\n');
+            let starts: Vec<usize> = (0..log.len()).filter(is_first).collect();
+            let mut grown: Vec<usize> = requests.iter().map(|([grown, _], ..)| grown.index(log.len() + 1)).collect();
+            let mut gone: Vec<usize> = requests.iter().map(|([_, gone], ..)| starts[gone.index(starts.len())]).collect();
+            grown.sort_unstable();
+            gone.sort_unstable();
+            let read = read.map_or(0, |read| read.index(log.len() + 1));
+            let there = gone.iter().zip(grown).map(|(gone, grown)| *gone..grown.max(*gone).max(read));
+            let requests: Vec<Request> = requests
+                .iter()
+                .zip(there)
+                .map(|((_, end, reach), there)| (there, *end, Some(*reach).filter(|reach| *reach > 0)))
+                .collect();
+            let (mut told, position) = by_file(&log[..read]);
+            told.extend(over_api(&log, position, &requests, is_old, is_followed));
+            let whole = by_file(&log).0;
+            // Records that were gone in the end, by lines.
+            let gone = by_file(&log[..gone.last().copied().unwrap_or(0)]).0.len();
+            let (mut next, mut is_told) = (0, false);
+            for line in &told {
+                if line == "rotated_away" {
+                    is_told = true;
+                    continue;
+                }
+                let at = whole.iter().position(|other| other == line);
+                prop_assert!(at.is_some_and(|at| at >= next), "{} again or never written: {:?}", line, told);
+                let at = at.unwrap_or(next);
+                prop_assert!(at == next || is_told || next == 0, "nothing told before {}: {:?}", line, told);
+                prop_assert!(!is_told || next > 0 && gone >= next, "told before {} without need: {:?}", line, told);
+                (next, is_told) = (at + 1, false);
+            }
+            prop_assert_eq!((next, is_told), (whole.len(), false));
         }
     }
 

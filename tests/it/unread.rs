@@ -204,3 +204,74 @@ fn a_run_that_is_killed_before_it_knows_whether_a_container_is_wanted_leaves_its
     let finished = Watch::at(&engine, &proxy.host(), &[&words[..], &["--no-follow"]].concat()).finish();
     Numbers::of_json(&finished.lines()).assert_whole("web", 1..=30);
 }
+
+/// Fails unless every number is there once and in order, or a gap stands where some are missing; how many gaps there are.
+#[track_caller]
+fn assert_whole_or_told(lines: &[String], name: &str, last: u64) -> usize {
+    let (mut next, mut is_told, mut gaps) = (1, false, 0);
+    for record in records(lines).into_iter().filter(|record| record["container_name"] == name) {
+        if record["type"] == "gap" {
+            assert_eq!(record["reason"], "rotated_away", "{record}");
+            (is_told, gaps) = (true, gaps + 1);
+        } else if record["type"] == "log" {
+            let message = record["message"].as_str().unwrap();
+            let number: u64 = message.split(' ').nth(1).unwrap().parse().unwrap();
+            assert!(number == next || is_told && number > next, "{name}: {number} for {next}, told: {is_told}");
+            (next, is_told) = (number + 1, false);
+        }
+    }
+    assert_eq!(next, last + 1, "{name}: the end");
+    gaps
+}
+
+#[test]
+fn what_the_engine_rotated_away_while_nobody_watched_is_told_by_every_route_over_the_api() {
+    let engine = Engine::start();
+    let options = ["--log-opt", "max-size=20k", "--log-opt", "max-file=3"];
+    for (source, driver) in [("stream", "json-file"), ("rotate", "json-file"), ("poll", "json-file"), ("poll", "local")]
+    {
+        let name = format!("{source}-{driver}");
+        let options = [&["--log-driver", driver], &options[..]].concat();
+        let state = engine.home().join(&name).with_extension("db");
+        let words = ["--state", state.to_str().unwrap(), "--resume", "--format", "json", "--source", source, &name];
+        let mut lines = Vec::new();
+        engine.run(&name, &options, &["--count", "1000", "--size", "100", "--resume"]);
+        // The first run finds what is left of the log; the second nothing new; and the third is too late for some of it.
+        for (run, gone) in [(1, false), (2, false), (3, true)] {
+            if run == 3 {
+                engine.must(&["start", &name]);
+            }
+            engine.wait(&name);
+            let finished = Watch::start(&engine, &[&["--no-follow"], &words[..]].concat()).finish();
+            assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+            let more = finished.lines();
+            let told = more.iter().filter(|line| line.contains(r#""type":"gap""#)).count();
+            assert_eq!(told, usize::from(gone), "{name}, run {run}: {}", finished.stderr);
+            lines.extend(more);
+        }
+        let gap = lines.iter().position(|line| line.contains(r#""type":"gap""#)).unwrap();
+        let numbers = |lines: &[String]| Numbers::of_json(lines).count(&name) as u64;
+        let (before, behind) = (numbers(&lines[..gap]), numbers(&lines[gap..]));
+        Numbers::of_json(&lines[..gap]).assert_whole(&name, 1001 - before..=1000);
+        Numbers::of_json(&lines[gap..]).assert_whole(&name, 2001 - behind..=2000);
+        assert!(behind < 1000, "{behind}");
+    }
+}
+
+#[test]
+fn polled_too_seldom_for_its_rotation_a_log_comes_whole_but_for_what_is_told() {
+    let engine = Engine::start();
+    for (name, options, interval) in
+        [("fast", ["max-size=10k", "max-file=3"], "200ms"), ("slow", ["max-size=20k", "max-file=2"], "2s")]
+    {
+        let words = ["watch", "--format", "json", "--source", "poll", "--poll-interval", interval, "--tail", "all"];
+        let watch = Watch::ready(&engine, &words[3..]);
+        let options = options.map(|option| ["--log-opt", option]).concat();
+        engine.run(name, &options, &["--count", "4000", "--rate", "500"]);
+        watch.wait_for_ends(1);
+        let finished = watch.stop();
+        let gaps = assert_whole_or_told(&finished.lines(), name, 4000);
+        assert!(gaps > 0 || name == "fast", "{name}: {gaps}");
+        engine.must(&["rm", "--force", "beacon"]);
+    }
+}
