@@ -1,45 +1,30 @@
-//! A container's log as the API sends it.
+//! A container's log as the API sends it, from one body to the next.
 //!
-//! In: chunks of the body of `GET /containers/{id}/logs?timestamps=1`, cut anywhere. Out: batches. The engine room opens
-//! the requests; this knows where the next one has to start so that no line is missed and none comes twice.
-//! Without a terminal the body is frames of `[type, 0, 0, 0, length]` and a payload, one for each record; type 3 is an
-//! error of the engine. With one it is bare bytes (moby `pkg/stdcopy`, `api/server/httputils/write_log_stream.go`). Each
-//! record starts with its time in nine digits; `since` takes all nine and includes them.
+//! In: chunks of the body of `GET /containers/{id}/logs?timestamps=1`, which [`super::body`] takes apart. Out: batches. The
+//! engine room opens the requests; this knows where the next one has to start so that no line is missed and none comes twice.
+//! `since` takes all nine digits of a time and includes it.
 //!
 //! A request for all since a time costs the engine a walk through the whole log. One for so many records from the end does
 //! not: the last line that was passed on has to be among them ([`Passed`]), and everything behind it is new. The time has to
 //! be there all the same, or the engine unpacks every compressed file; but up to 23 it leaves out for it what was written
-//! after the clock was set back, wherever that stands.
+//! after the clock was set back, wherever that stands. Where the last line is not in all there is since its time, the engine
+//! has rotated it away.
 
+use super::body::{self, Body, Part, Record};
 use super::partial::{Joiner, Sheet, Tally};
 use super::{Piece, SLACK, Window, before};
-use crate::batch::{Batch, Cursor, Encoding, Item, Key, Reason, Route, Stream};
+use crate::batch::{Batch, Cursor, Encoding, Item, Key, Reason, Route};
 use crate::position::{Position, Resume};
-use crate::time::{Reader as Clock, Timestamp, WRITTEN};
-use memchr::memmem;
+use crate::time::Timestamp;
 use std::borrow::Cow;
-
-/// The engine's buffer: a longer line comes in pieces of this size.
-const PIECE: usize = 16 * 1024;
-/// A record is a piece and its time; with attributes and room to spare. More is no frame.
-const LONGEST_FRAME: usize = 4 * 1024 * 1024;
-const HEADER: usize = 8;
-/// Of a terminal's line that has no end yet, more than this is taken as far as its pieces are whole. A piece is at most
-/// three times as long as it was, when all of it is no UTF-8.
-const LONG: usize = 8 * PIECE;
+use std::ops::ControlFlow;
 
 /// One container's log over the API.
 pub struct Frames {
     key: Key,
     route: Route,
-    /// Whether there is a terminal and so no frames; not known before the first byte.
-    is_tty: Option<bool>,
+    body: Body,
     joiner: Joiner,
-    clock: Clock,
-    /// The start of a frame, or of a terminal's line, ...
-    rest: Vec<u8>,
-    /// ... of which some pieces were taken before.
-    is_cut: bool,
     /// Of the lines up to a position, those before this one are not wanted.
     first: Option<(Cursor, Resume)>,
     records: u64,
@@ -72,17 +57,6 @@ struct Seam {
     reach: u64,
 }
 
-/// One record of a log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// The engine's time.
-    pub time: Timestamp,
-    /// Where it was written to.
-    pub stream: Stream,
-    /// With a newline, so that no piece follows it.
-    pub is_complete: bool,
-}
-
 /// How far lines were passed on, over many bodies.
 #[derive(Clone, Copy, Debug)]
 pub struct Passed {
@@ -100,17 +74,6 @@ pub struct Wanted {
     pub tail: Option<u64>,
 }
 
-/// How the bytes of a terminal's line end.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Ends {
-    /// At its newline.
-    InNewline,
-    /// Where the body does.
-    Here,
-    /// More of it follows.
-    Later,
-}
-
 /// Why a body cannot be read on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -125,12 +88,9 @@ pub enum Error {
     /// behind a rotation. A body that is not followed tells, for nothing is sent again in it.
     #[error("a line may have been sent again")]
     Again,
-    /// The engine says so in the stream.
-    #[error("the engine failed to read the log: {0}")]
-    Engine(String),
-    /// Something between us and the engine changed the bytes, or it is no engine.
-    #[error("the log stream is malformed: {0}")]
-    Malformed(&'static str),
+    /// It does not say what comes next.
+    #[error(transparent)]
+    Body(#[from] body::Error),
 }
 
 impl Frames {
@@ -139,11 +99,8 @@ impl Frames {
         Frames {
             key,
             route,
-            is_tty: None,
+            body: Body::default(),
             joiner: Joiner::new(max_line_size, window),
-            clock: Clock::default(),
-            rest: Vec::new(),
-            is_cut: false,
             first: None,
             records: 0,
             known: 0,
@@ -183,8 +140,8 @@ impl Frames {
     /// A new body follows, of a request from its [`Resume::since`] on. Where it begins with something new the lines that
     /// were passed on last are gone, and perhaps more.
     pub fn resume(&mut self, position: Resume) {
-        self.rest.clear();
-        (self.is_cut, self.is_tty, self.failed) = (false, None, None);
+        self.body.restart();
+        self.failed = None;
         (self.newest, self.line, self.other) = (None, None, None);
         (self.seam, self.known) = (None, self.records);
         // Where nothing is left out there is nothing to be said against earlier times.
@@ -214,15 +171,14 @@ impl Frames {
         if chunk.is_empty() {
             return (None, Ok(()));
         }
-        self.rest.extend_from_slice(chunk);
-        let bytes = std::mem::take(&mut self.rest);
-        // A terminal's bytes start with a year, a frame with a number below four.
-        let is_tty = *self.is_tty.get_or_insert(bytes.first().is_some_and(u8::is_ascii_digit));
         let mut batch = Batch::new(self.key, self.route, Vec::new(), Vec::new());
-        let taken = if is_tty { self.lines(&bytes, &mut batch) } else { self.frames(&bytes, &mut batch) };
-        self.rest.extend_from_slice(&bytes[taken..]);
-        batch.bytes = bytes;
-        (self.hand_out(batch), self.failed.take().map_or(Ok(()), Err))
+        // Out of here while its records come back in.
+        let mut body = std::mem::take(&mut self.body);
+        let bytes = body.gather(chunk);
+        let end = body.each(&bytes, |part| self.take(part, &mut batch));
+        (self.body, batch.bytes) = (body, bytes);
+        let end = self.failed.take().map_or(end.map_err(Error::from), Err);
+        (self.hand_out(batch), end)
     }
 
     /// The body has come to its end, and the line to be found again has not.
@@ -233,11 +189,10 @@ impl Frames {
     /// The container has died and its log was read to the end.
     pub fn flush(&mut self) -> Option<Item> {
         let mut batch = Batch::new(self.key, self.route, Vec::new(), Vec::new());
-        let bytes = std::mem::take(&mut self.rest);
-        if self.is_tty == Some(true) && bytes.len() > WRITTEN {
-            self.line(&bytes, 0, Ends::Here, &mut batch);
-        }
-        batch.bytes = bytes;
+        let mut body = std::mem::take(&mut self.body);
+        let bytes = body.gather(&[]);
+        body.last(&bytes, |part| self.take(part, &mut batch));
+        (self.body, batch.bytes) = (body, bytes);
         let (lines, last) = (batch.lines.len(), self.joiner.last());
         self.joiner.flush_all(&mut Sheet::of(&mut batch));
         self.miss(lines, last, &mut batch);
@@ -253,56 +208,21 @@ impl Frames {
         Some(Item::Lines(batch))
     }
 
-    fn frames(&mut self, bytes: &[u8], batch: &mut Batch) -> usize {
-        let mut at = 0;
-        while let Some((header, behind)) = bytes[at..].split_first_chunk::<HEADER>() {
-            let (kind, size) = match split_header(*header) {
-                Ok(header) => header,
-                Err(error) => {
-                    self.failed = Some(error);
-                    break;
-                }
-            };
-            let Some(payload) = behind.get(..size) else { break };
-            match kind {
-                Kind::Record(stream) => self.record(payload, at + HEADER, stream, batch),
-                Kind::Failure => {
-                    let words = String::from_utf8_lossy(payload).trim_end().to_owned();
-                    self.failed = Some(Error::Engine(words));
-                }
-            }
-            if self.failed.is_some() {
-                break;
-            }
-            at += HEADER + size;
-        }
-        at
-    }
-
-    fn record(&mut self, payload: &[u8], at: usize, stream: Stream, batch: &mut Batch) {
+    /// Takes what a body is made of, and whether to go on: behind a failure all comes again.
+    #[inline]
+    fn take(&mut self, part: Part<'_>, batch: &mut Batch) -> ControlFlow<()> {
         self.records += 1;
-        let (text, is_complete) = match payload.strip_suffix(b"\n") {
-            Some(text) => (text, true),
-            None => (payload, false),
-        };
-        let Some((time, message)) = self.split_time(text) else {
-            return self.corrupt(payload.len(), batch);
-        };
-        let at = at + text.len() - message.len();
-        self.piece(Record { time, stream, is_complete }, message, at, batch);
-    }
-
-    fn corrupt(&mut self, size: usize, batch: &mut Batch) {
-        // Behind a failure all comes again.
-        if self.seam.is_none() && self.failed.is_none() {
-            self.joiner.gap(Reason::Corrupt, Some(size as u64), &mut Sheet::of(batch));
+        match part {
+            Part::Record(record, message, at) => self.piece(record, message, at, batch),
+            Part::Corrupt(size) if self.seam.is_none() => {
+                self.joiner.gap(Reason::Corrupt, Some(size as u64), &mut Sheet::of(batch));
+            }
+            Part::Corrupt(_) => {}
         }
+        if self.failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     fn piece(&mut self, record: Record, message: &[u8], at: usize, batch: &mut Batch) {
-        if self.failed.is_some() {
-            return;
-        }
         let before = self.newest.replace(record).map(|before| before.time);
         self.other = before.filter(|before| *before != record.time).or(self.other);
         if self.seam.is_some() {
@@ -363,63 +283,6 @@ impl Frames {
         if is_behind || self.records - self.known >= seam.reach {
             self.failed = Some(Error::Apart);
         }
-    }
-
-    fn lines(&mut self, bytes: &[u8], batch: &mut Batch) -> usize {
-        let mut from = 0;
-        for newline in memchr::memchr_iter(b'\n', bytes) {
-            self.line(&bytes[from..newline], from, Ends::InNewline, batch);
-            from = newline + 1;
-        }
-        if bytes.len() - from > LONG {
-            from = self.line(&bytes[from..], from, Ends::Later, batch);
-        }
-        from
-    }
-
-    /// A line of a terminal, or as much of it as is there; returns where what was not taken begins. A line that was cut has
-    /// the time again before each further piece.
-    fn line(&mut self, line: &[u8], mut at: usize, ends: Ends, batch: &mut Batch) -> usize {
-        let (mut rest, mut is_cut) = (line, std::mem::take(&mut self.is_cut));
-        let complete = ends == Ends::InNewline;
-        loop {
-            let Some((time, message)) = self.split_time(rest) else {
-                self.corrupt(rest.len(), batch);
-                return at + rest.len();
-            };
-            // A piece is longer than the buffer it came from when bytes that are no UTF-8 were replaced in it.
-            let again = message.get(PIECE..).and_then(|behind| memmem::find(behind, &rest[..=WRITTEN]));
-            if again.is_none() && ends == Ends::Later && rest.len() <= LONGEST_FRAME {
-                self.is_cut = is_cut;
-                return at;
-            }
-            self.records += 1;
-            let (end, is_complete) = match again {
-                Some(end) => (PIECE + end, false),
-                None if is_cut => self.end_of_last(message).map_or((message.len(), complete), |end| (end, true)),
-                None => (message.len(), complete),
-            };
-            is_cut = again.is_some();
-            let (text, behind) = message.split_at(end);
-            self.piece(Record { time, stream: Stream::Stdout, is_complete }, text, at + WRITTEN + 1, batch);
-            at += rest.len() - behind.len();
-            if behind.is_empty() {
-                return at;
-            }
-            rest = behind;
-        }
-    }
-
-    /// Where the last piece of a line ends before another line. Engines before 23 forget the newline between the two when
-    /// they read it from a `local` log; the terminal's carriage return is there, or was the end of the piece before.
-    fn end_of_last(&mut self, message: &[u8]) -> Option<usize> {
-        let returns = memchr::memchr_iter(b'\r', message).map(|at| at + 1);
-        [0].into_iter().chain(returns).find(|&end| self.split_time(&message[end..]).is_some())
-    }
-
-    fn split_time<'a>(&mut self, record: &'a [u8]) -> Option<(Timestamp, &'a [u8])> {
-        let (time, rest) = record.split_at_checked(WRITTEN)?;
-        Some((self.clock.parse(time)?, rest.strip_prefix(b" ")?))
     }
 
     fn skip_to_first(&mut self, batch: &mut Batch) {
@@ -503,43 +366,14 @@ fn with_last_lines(mut position: Resume) -> Resume {
     position
 }
 
-/// What a frame holds.
-enum Kind {
-    Record(Stream),
-    /// Words of the engine.
-    Failure,
-}
-
-fn split_header(header: [u8; HEADER]) -> Result<(Kind, usize), Error> {
-    let [kind, 0, 0, 0, size @ ..] = header else {
-        return Err(Error::Malformed("no frame header where one should be"));
-    };
-    let size = u32::from_be_bytes(size) as usize;
-    if size > LONGEST_FRAME {
-        return Err(Error::Malformed("a frame longer than any record"));
-    }
-    let kind = match kind {
-        0 | 1 => Kind::Record(Stream::Stdout),
-        2 => Kind::Record(Stream::Stderr),
-        3 => Kind::Failure,
-        _ => return Err(Error::Malformed("a frame of an unknown type")),
-    };
-    Ok((kind, size))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::body::tests::frame;
     use super::*;
+    use crate::batch::Stream;
     use crate::position::Seen;
     use proptest::prelude::*;
     use std::ops::Range;
-
-    fn frame(kind: u8, text: &str) -> Vec<u8> {
-        let mut frame = vec![kind, 0, 0, 0];
-        frame.extend_from_slice(&u32::try_from(text.len()).unwrap().to_be_bytes());
-        frame.extend_from_slice(text.as_bytes());
-        frame
-    }
 
     fn at(nanos: i64) -> Timestamp {
         Timestamp(nanos)
@@ -569,24 +403,6 @@ mod tests {
         let (item, end) = log.push(chunk);
         end.unwrap();
         item
-    }
-
-    #[test]
-    fn frames_become_lines_whole_or_in_pieces() {
-        let mut log = frames();
-        let mut body = frame(1, &format!("{} one\n", at(1)));
-        body.extend(frame(2, &format!("{} half", at(2))));
-        body.extend(frame(1, &format!("{} \n", at(3))));
-        body.extend(frame(2, &format!("{} and half\n", at(2))));
-        let items = body.chunks(7).map(|chunk| pushed(&mut log, chunk)).collect::<Vec<_>>();
-        assert_eq!(told(items), ["1-o0 one", "3-o0 ", "2-e0 halfand half"]);
-    }
-
-    #[test]
-    fn an_error_of_the_engine_is_not_a_line() {
-        let (item, end) = frames().push(&frame(3, "Error grabbing logs: gone\n"));
-        assert_eq!(told([item]), [""; 0]);
-        assert_eq!(end.unwrap_err().to_string(), "the engine failed to read the log: Error grabbing logs: gone");
     }
 
     #[test]
@@ -621,63 +437,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_frame_is_refused() {
-        for body in [&b"HTTP/1.1 500"[..8], &[9, 0, 0, 0, 0, 0, 0, 0], &[1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]] {
-            assert!(matches!(frames().push(body), (None, Err(Error::Malformed(_)))), "{body:?}");
-        }
-    }
-
-    #[test]
-    fn a_terminal_has_no_frames() {
-        let mut log = frames();
-        let long = "x".repeat(PIECE);
-        let body = format!("{t} a\r\n{u} {long}{u} rest\r\n{v} end", t = at(1), u = at(2), v = at(3));
-        let mut items = body.as_bytes().chunks(1000).map(|chunk| pushed(&mut log, chunk)).collect::<Vec<_>>();
-        items.push(log.flush());
-        assert_eq!(told(items), ["1-o0 a\r".to_owned(), format!("2-o0 {long}rest\r"), "3-o0 end".to_owned()]);
-    }
-
-    #[test]
     fn a_chunk_without_bytes_says_nothing() {
         let mut log = frames();
         let body = format!("{} a\r\n", at(1));
         assert_eq!(told([pushed(&mut log, b""), pushed(&mut log, body.as_bytes())]), ["1-o0 a\r"]);
-    }
-
-    #[test]
-    fn a_terminals_line_may_be_longer_than_what_is_held_of_it() {
-        let (pieces, mut log) = (LONGEST_FRAME / PIECE + 3, frames());
-        let piece = format!("{} {}", at(1), "x".repeat(PIECE));
-        let body = format!("{}{} rest\r{} next\r\n", piece.repeat(pieces), at(1), at(2));
-        let mut lines = Vec::new();
-        for chunk in body.as_bytes().chunks(10_007) {
-            lines.extend(told([pushed(&mut log, chunk)]));
-            assert!(log.rest.len() <= LONG + chunk.len());
-        }
-        let last = lines.pop();
-        assert_eq!(last.as_deref(), Some("2-o0 next\r"));
-        let text: String = lines.iter().map(|line| line.split_once(' ').unwrap().1).collect();
-        assert_eq!((lines.len(), text.len()), (5, pieces * PIECE + "rest\r".len()));
-        assert!(text.ends_with("xrest\r"));
-    }
-
-    #[test]
-    fn a_terminals_long_line_ends_where_the_next_begins() {
-        let long = "\u{fffd}".repeat(PIECE / 2);
-        let body = format!(
-            "{t} {long}{t} rest\r{u} next\r\n{v} \r2026-11-21T00:00:00.000000000Z no time\r\n",
-            t = at(1),
-            u = at(2),
-            v = at(3)
-        );
-        assert_eq!(
-            told([pushed(&mut frames(), body.as_bytes())]),
-            [
-                format!("1-o0 {long}rest\r"),
-                "2-o0 next\r".to_owned(),
-                "3-o0 \r2026-11-21T00:00:00.000000000Z no time\r".to_owned()
-            ]
-        );
     }
 
     /// A record of a log: time, stream, text with or without its newline.
