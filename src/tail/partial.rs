@@ -190,8 +190,11 @@ impl Joiner {
     /// A line that is new stands at `at` of the batch, `after` the last one: what had to come again of the other stream
     /// comes before all that is new, so where it has not it is gone, and so may be what came behind it.
     pub(super) fn miss(&mut self, at: usize, after: Option<Cursor>, batch: &mut Sheet<'_>) {
+        let Some(time) = batch.lines.get(at).map(|line| line.time) else { return };
+        // A stream of which nothing was passed on may have older lines.
+        let is_before = |half: &&mut Half| half.pending.is_none() && half.seen.is_some_and(|seen| seen.time < time);
         let mut is_missing = false;
-        for half in self.streams.iter_mut().filter(|half| half.pending.is_none()) {
+        for half in self.streams.iter_mut().filter(is_before) {
             is_missing |= std::mem::take(&mut half.has_to_come);
         }
         let is_told = batch.gaps.last().is_some_and(|(before, gap)| (*before, gap.reason) == (at, Reason::RotatedAway));

@@ -36,6 +36,8 @@ pub struct Frames {
     line: Option<Cursor>,
     /// The time of the last record before it, or before those of its time.
     other: Option<Timestamp>,
+    /// Up to the first record of at least this time nothing is wanted, whether or not the engine was told so.
+    since: Option<Timestamp>,
     /// What has to come again before anything is new.
     seam: Option<Seam>,
     /// The engine may send again what it has sent.
@@ -107,6 +109,7 @@ impl Frames {
             newest: None,
             line: None,
             other: None,
+            since: None,
             seam: None,
             may_repeat: false,
             is_in_doubt: false,
@@ -143,7 +146,7 @@ impl Frames {
         self.body.restart();
         self.failed = None;
         (self.newest, self.line, self.other) = (None, None, None);
-        (self.seam, self.known) = (None, self.records);
+        (self.since, self.seam, self.known) = (position.since, None, self.records);
         // Where nothing is left out there is nothing to be said against earlier times.
         let is_cut = position.since.is_some();
         self.latest = position.seen.map(|seen| seen.map(|seen| (seen.time, is_cut)));
@@ -228,6 +231,10 @@ impl Frames {
         if self.seam.is_some() {
             return self.join(record);
         }
+        if self.since.is_some_and(|since| record.time < since) {
+            return;
+        }
+        self.since = None;
         let Record { time, stream, is_complete: complete } = record;
         let lines = batch.lines.len();
         let piece = Piece { time, stream, text: Cow::Borrowed(message), encoding: Encoding::Raw, complete };
@@ -273,6 +280,7 @@ impl Frames {
             let seen = seam.position.seen;
             let tally = Tally { last: seen.map(|seen| Some((seen?.time, seen?.ordinal))), ..Tally::default() };
             let high = seen.map(|seen| seen.map_or(Timestamp(i64::MIN), |seen| seen.high));
+            self.since = None;
             self.joiner.start(tally, [0; 2], high);
             (self.seam, self.known, self.is_in_doubt) = (None, self.records, false);
             return;
@@ -434,6 +442,27 @@ mod tests {
         next.resume(resume);
         let more = [body, frame(2, &format!("{early} and half\n"))].concat();
         assert_eq!(told([pushed(&mut next, &more)]), [format!("{}-e0 halfand half", early.0)]);
+    }
+
+    #[test]
+    fn from_an_engine_that_is_told_no_time_nothing_old_is_new_and_nothing_is_missed() {
+        let second = |number: i64| at(number * 1_000_000_000);
+        let seen = Seen { time: second(100), ordinal: 0, high: second(100) };
+        let position = Resume { since: Some(before(second(100))), seen: [Some(seen), None] };
+        let written = [(1, 2), (2, 3), (2, 95), (1, 100), (2, 99), (1, 101), (2, 102)];
+        let body = |from: usize| -> Vec<u8> {
+            let written = written[from..].iter();
+            written.flat_map(|(stream, time)| frame(*stream, &format!("{} {time}\n", second(*time)))).collect()
+        };
+        for (from, expected) in [
+            (0, &["95000000000-e0 95", "99000000000-e0 99", "101000000000-o0 101", "102000000000-e0 102"][..]),
+            (4, &["99000000000-e0 99", "rotated_away", "101000000000-o0 101", "102000000000-e0 102"]),
+            (6, &["rotated_away", "102000000000-e0 102"]),
+        ] {
+            let mut log = frames();
+            log.resume(position);
+            assert_eq!(told([pushed(&mut log, &body(from))]), expected, "{from}");
+        }
     }
 
     #[test]
