@@ -4,7 +4,7 @@
 //! tail of that container starts from it. [`Resume`] is by time and serves every route; [`Place`] is by file and offset
 //! and is exact whatever the clock did, as long as the file or what the engine has made of it is still there.
 
-use crate::batch::{Cursor, Route};
+use crate::batch::{Cursor, Route, Stream};
 use crate::time::Timestamp;
 
 /// How far a container's log was passed on.
@@ -70,6 +70,16 @@ impl Resume {
     #[must_use]
     pub fn or(self, other: Resume) -> Resume {
         if self.is_at_start() && self.since.is_none() { other } else { self }
+    }
+
+    /// The last line of either stream.
+    pub fn last(&self) -> Option<Cursor> {
+        let streams = [Stream::Stdout, Stream::Stderr].into_iter().zip(self.seen);
+        let last = streams.filter_map(|(stream, seen)| {
+            let Seen { time, ordinal, .. } = seen?;
+            Some(Cursor { time, stream, ordinal })
+        });
+        last.max_by_key(|line| line.time)
     }
 
     /// Whether this line lies before it; by its time alone when no line of its stream was passed on.

@@ -41,6 +41,7 @@ use bollard::models;
 use bollard::query_parameters::{
     InspectContainerOptions, ListContainersOptions, ListNetworksOptions, ListVolumesOptions,
 };
+use tokio::time::Instant;
 
 use crate::config;
 use crate::container::Container;
@@ -219,14 +220,20 @@ impl Docker {
     /// A container's logs with the time before each line, framed unless it has a terminal. Opened once: whoever reads knows
     /// better where to go on.
     pub async fn logs(&self, id: &str, query: &LogsQuery) -> Result<LogStream, Error> {
+        self.logs_within(Duration::MAX, id, query).await
+    }
+
+    /// The same for who waits no longer than that for a place, or for an engine that is gone to come back.
+    pub async fn logs_within(&self, patience: Duration, id: &str, query: &LogsQuery) -> Result<LogStream, Error> {
         is_reference(id)?;
         let Shared { pool, wire, places, .. } = &*self.0;
         let end = pool.end();
+        let soon = Instant::now().checked_add(patience).map_or(end, |soon| soon.min(end));
         let place = match query.follow {
             true => places.for_following()?,
-            false => places.for_reading(end).await?,
+            false => places.for_reading(soon).await?,
         };
-        pool.engine_is_there(end).await?;
+        pool.engine_is_there(soon).await?;
         let answer = pool.by(end, wire.get(&query.path(id), Some(id))).await?;
         Ok(LogStream::new(answer.into_body(), wire.clone(), place))
     }

@@ -42,6 +42,8 @@ pub(super) struct Course<'a> {
     reach: Option<u64>,
     /// A followed body may have begun to repeat itself.
     is_doubted: bool,
+    /// How long an engine that is gone is waited for, where that is not to be as long as for any call.
+    patience: Duration,
     silence: Silence,
     /// What the log was like when all of it had come.
     level: Option<Trace>,
@@ -59,6 +61,13 @@ pub(super) enum End {
     Apart,
     Broken(Error),
     Malformed(tail::Error),
+}
+
+impl End {
+    /// The container's driver keeps nothing that could be read, so nothing is lost.
+    pub(super) fn keeps_nothing(&self) -> bool {
+        matches!(self, End::Broken(Error::NoLogs { .. }))
+    }
 }
 
 /// What a look at the log's end found.
@@ -80,6 +89,7 @@ impl<'a> Course<'a> {
             passed: Passed::to(position),
             reach: Some(REACH),
             is_doubted: false,
+            patience: Duration::MAX,
             silence,
             level: None,
         }
@@ -134,8 +144,16 @@ impl<'a> Course<'a> {
         if self.heed(look) { End::Stuck } else { end }
     }
 
-    /// The container has died: what a followed stream may have left out is read again, to the end.
-    pub(super) async fn finish(&mut self) -> Result<(), End> {
+    /// The container has died, or no more is wanted: what a followed stream may have left out is read again, to the end. An
+    /// engine that is gone is waited for no longer than that.
+    pub(super) async fn finish(&mut self, patience: Duration) -> Result<(), End> {
+        self.patience = patience;
+        let end = self.read_rest().await;
+        self.patience = Duration::MAX;
+        end
+    }
+
+    async fn read_rest(&mut self) -> Result<(), End> {
         let position = self.position();
         let begun = std::mem::replace(&mut self.frames, self.of.frames(position));
         let end = loop {
@@ -148,15 +166,16 @@ impl<'a> Course<'a> {
             self.frames = begun;
         }
         match end {
+            End::Whole => self.flush().await,
             // Removed meanwhile: what has begun of a last line is all that there will be of it.
-            End::Whole | End::Broken(Error::NotFound { .. } | Error::Conflict { .. }) => self.flush().await,
+            End::Broken(Error::NotFound { .. } | Error::Conflict { .. }) if !self.of.once => self.flush().await,
             end => return Err(end),
         }
         Ok(())
     }
 
     /// What has begun of a line is a line.
-    pub(super) async fn flush(&mut self) {
+    async fn flush(&mut self) {
         let item = self.frames.flush();
         self.send(item).await;
         self.passed = self.passed.without_seam();
@@ -196,7 +215,7 @@ impl<'a> Course<'a> {
         let since = since.filter(|_| tail.is_some() || self.of.docker.api_version() >= HEEDS_SINCE);
         self.frames.suspect(follow && self.of.docker.api_version() < SENDS_ONCE);
         let query = LogsQuery { follow, since, tail, ..LogsQuery::default() };
-        self.of.docker.logs(&self.of.id, &query).await
+        self.of.docker.logs_within(self.patience, &self.of.id, &query).await
     }
 
     async fn take(&mut self, chunk: Result<Bytes, Error>) -> Result<(), End> {

@@ -2,10 +2,10 @@
 //!
 //! `subscription` keeps the event stream open and passes each event once, `inbox` is where they wait. `events` prints them.
 //! `watch` decides who is followed: `feed` adds listings to events, `discover` tells what follows from both. `tails` has
-//! them read: `route` says how, `stream` does it over the API, request after request (`course`, `silence`). `deliver`
-//! carries what was read to the output, `keep` remembers how far it got, and `resume` is where the next run begins.
-//! `questions` asks about single containers, `metadata` is what of that is still believed. `listener` keeps what is served
-//! to whoever asks how `watch` is doing.
+//! them read: `route` says how, `stream` does it over the API, request after request (`course`, `silence`, `patience`).
+//! `deliver` carries what was read to the output, `keep` remembers how far it got, and `resume` is where the next run
+//! begins. `questions` asks about single containers, `metadata` is what of that is still believed. `listener` keeps what is
+//! served to whoever asks how `watch` is doing.
 //!
 //! `reconcile` brings the state in line with what the engine has, which `observe` asks it; `inventory` keeps it so while
 //! `watch` runs, by the plan of `agenda`. `pool` looks at the connection pool that all of them ask through.
@@ -23,6 +23,7 @@ mod keep;
 mod listener;
 mod metadata;
 mod observe;
+mod patience;
 pub mod pool;
 mod questions;
 pub mod reconcile;

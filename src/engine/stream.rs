@@ -6,8 +6,8 @@
 //! read. The three routes differ in when a request ends and the next begins.
 
 use super::course::{Course, End};
-use crate::batch::{Batch, Cursor, Item, Key, Route};
-use crate::docker::backoff::{Backoff, Settings};
+use super::patience::{Patience, REFUSALS};
+use crate::batch::{Batch, Cursor, Gap, Item, Key, Reason, Route};
 use crate::docker::{Docker, Error, LogsQuery};
 use crate::position::Resume;
 use crate::queue::Queue;
@@ -19,16 +19,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
-const BACKOFF: Settings =
-    Settings { initial: Duration::from_millis(200), max: Duration::from_secs(10), multiplier: 2.0, jitter: true };
 /// Between the end of a request and the event that tells why.
 const GRACE: Duration = Duration::from_millis(500);
 /// Trouble that is this long past is over: the next is told again.
 const SPELL: Duration = Duration::from_secs(60);
-/// So often an engine may refuse before that is told: one that starts or stops does for a moment.
-const REFUSALS: u32 = 4;
 
 /// What happens to the container.
 pub(super) enum Signal {
@@ -66,39 +62,38 @@ pub(super) struct Stream {
     pub(super) once: bool,
     /// A user knows that more logs are to be read than may be at one time.
     pub(super) told_no_places: Arc<AtomicBool>,
+    /// It was waited in vain for the engine to come back, for another that was to be read to its end.
+    pub(super) has_given_up: Arc<AtomicBool>,
     /// Of the wanted lines, where only the last so many are; and how far the log went when they were counted.
     pub(super) first: Option<(Cursor, Resume)>,
 }
 
 /// What goes wrong, and whether it was told.
 struct Trouble {
-    backoff: Backoff,
+    patience: Patience,
     last: Option<Instant>,
 }
 
+/// How it ended: not with all that was there, for what the engine or the way to it met us with.
+pub(super) type Outcome = Result<(), Option<Error>>;
+
 impl Stream {
     /// Until nothing more can come of it.
-    pub(super) async fn run(mut self, mut signals: UnboundedReceiver<Signal>) {
-        let mut trouble = Trouble { backoff: Backoff::new(BACKOFF), last: None };
-        while let Err(error) = self.find_first().await {
-            let has_place = !matches!(error, Error::TooManyStreams { .. });
-            if self.once || !error.is_passing() || has_place && trouble.backoff.attempts() >= REFUSALS {
-                return self.give_up(&error, &mut signals).await;
-            }
+    pub(super) async fn run(mut self, mut signals: UnboundedReceiver<Signal>) -> Outcome {
+        let mut trouble = Trouble { patience: self.patience(), last: None };
+        while let Err(error) = self.find_first(trouble.patience.left(Instant::now())).await {
+            let wait = match error.is_passing() {
+                true => trouble.patience.again(true, self.is_last(&signals), Instant::now(), fastrand::f64()),
+                false => None,
+            };
+            let Some(wait) = wait else { return self.give_up(error, &mut signals).await };
             self.tell(&End::Broken(error), &mut trouble).await;
-            tokio::time::sleep(trouble.backoff.wait(fastrand::f64())).await;
+            sleep(wait).await;
         }
-        trouble.backoff.reset();
+        trouble.patience.reset();
         let mut course = Course::new(&self, self.resume.unwrap_or_else(|| self.first_position()));
         if self.once {
-            let end = loop {
-                match course.read().await {
-                    End::Apart | End::Stuck => {}
-                    end => break end,
-                }
-            };
-            self.tell(&end, &mut trouble).await;
-            return course.flush().await;
+            return self.read_to_end(&mut course, &mut Vec::new(), &mut signals).await.map(drop);
         }
         self.queue.send(Item::Begin(self.key, self.route, self.told)).await;
         // Many that are read alike are not all asked for at one moment.
@@ -116,15 +111,15 @@ impl Stream {
                         None
                     }
                 };
-                if let Some(End::Broken(error @ Error::NoLogs { .. })) = &end {
+                if let Some(End::Broken(error @ Error::NoLogs { .. })) = end {
                     return self.give_up(error, &mut signals).await;
                 }
                 if course.position() != before {
-                    trouble.backoff.reset();
+                    trouble.patience.reset();
                 }
                 if let Some(end) = end {
                     self.tell(&end, &mut trouble).await;
-                    let wait = self.pause(&end, &mut trouble.backoff, begun + span);
+                    let wait = self.pause(&end, &mut trouble.patience, begun + span);
                     if !matches!(end, End::Apart | End::Stuck) {
                         span = self.interval;
                     }
@@ -133,23 +128,32 @@ impl Stream {
             }
             match heard.take() {
                 None => {}
-                Some(None) => return,
+                Some(None) => return Ok(()),
                 Some(Some(Signal::Up)) => course.awake(),
                 Some(Some(Signal::Finish(then))) => {
-                    if self.finish(&mut course, then, &mut signals).await.is_none() {
-                        return;
+                    if let Err(outcome) = self.finish(&mut course, then, &mut signals).await {
+                        return outcome;
                     }
                     self.queue.send(Item::Begin(self.key, self.route, None)).await;
                     course.awake();
-                    trouble.backoff.reset();
+                    trouble.patience.reset();
                 }
             }
         }
     }
 
-    async fn find_first(&mut self) -> Result<(), Error> {
+    fn patience(&self) -> Patience {
+        Patience::new(self.once && self.has_given_up.load(Ordering::Relaxed))
+    }
+
+    /// Whether nothing more will be heard of it.
+    fn is_last(&self, signals: &UnboundedReceiver<Signal>) -> bool {
+        self.once || signals.is_closed()
+    }
+
+    async fn find_first(&mut self, patience: Duration) -> Result<(), Error> {
         if let (Start::Last(lines @ 1..), None) = (self.start, self.resume) {
-            self.first = self.last_lines(lines).await?;
+            self.first = self.last_lines(lines, patience).await?;
         }
         Ok(())
     }
@@ -175,7 +179,7 @@ impl Stream {
 
     /// The first of the last so many lines. The request counts records, of which a long line has several, so it is asked
     /// for more until one line more than wanted has come whole.
-    async fn last_lines(&self, wanted: u64) -> Result<Option<(Cursor, Resume)>, Error> {
+    async fn last_lines(&self, wanted: u64, patience: Duration) -> Result<Option<(Cursor, Resume)>, Error> {
         let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
         let mut records = wanted as u64 + 16;
         loop {
@@ -191,7 +195,7 @@ impl Stream {
                 }
             };
             let query = LogsQuery { tail: Some(records), ..LogsQuery::default() };
-            let mut body = self.docker.logs(&self.id, &query).await?;
+            let mut body = self.docker.logs_within(patience, &self.id, &query).await?;
             while let Some(chunk) = body.next().await {
                 keep(frames.push(&chunk?).0);
             }
@@ -213,7 +217,7 @@ impl Stream {
     }
 
     /// Before the next request.
-    fn pause(&self, end: &End, backoff: &mut Backoff, due: Instant) -> Duration {
+    fn pause(&self, end: &End, patience: &mut Patience, due: Instant) -> Duration {
         let until_due = match self.route {
             Route::Poll => due.saturating_duration_since(Instant::now()),
             _ => Duration::ZERO,
@@ -223,43 +227,70 @@ impl Stream {
             End::Stuck => until_due,
             End::Whole if self.route == Route::Poll => until_due,
             // A request that ended well says nothing about the container; the event that does comes at about this time.
-            End::Whole | End::Broken(_) | End::Malformed(_) => backoff.wait(fastrand::f64()).max(GRACE).max(until_due),
+            End::Whole | End::Broken(_) | End::Malformed(_) => patience.wait(fastrand::f64()).max(GRACE).max(until_due),
         }
     }
 
-    /// The container has died: its log is read to the end, then the end is told and it is waited until it runs again.
-    /// `None` when it never will.
+    /// The container has died: its log is read to the end, then the end is told and it is waited until it runs again. An
+    /// error when it never will.
     async fn finish(
         &self,
         course: &mut Course<'_>,
         mut then: Vec<Item>,
         signals: &mut UnboundedReceiver<Signal>,
-    ) -> Option<()> {
-        let mut backoff = Backoff::new(BACKOFF);
-        while let Err(end) = course.finish().await {
-            // An engine that is away comes back, and still has the rest.
-            let is_away = matches!(&end, End::Broken(error) if error.is_passing());
-            let wait = backoff.wait(fastrand::f64());
-            let signal = match is_away || backoff.attempts() < REFUSALS {
-                true => timeout(wait, signals.recv()).await.ok(),
-                false => Some(None),
+    ) -> Result<(), Outcome> {
+        let read = self.read_to_end(course, &mut then, signals).await;
+        self.send_all(then).await;
+        if matches!(read, Ok(false)) || self.rest(signals).await.is_some() {
+            return Ok(());
+        }
+        Err(read.map(drop))
+    }
+
+    /// Reads what there is, trying again as long as that may help. `false` when the container runs again before that.
+    async fn read_to_end(
+        &self,
+        course: &mut Course<'_>,
+        then: &mut Vec<Item>,
+        signals: &mut UnboundedReceiver<Signal>,
+    ) -> Result<bool, Option<Error>> {
+        let mut patience = self.patience();
+        loop {
+            let before = course.position();
+            let Err(end) = course.finish(patience.left(Instant::now())).await else {
+                self.has_given_up.store(false, Ordering::Relaxed);
+                return Ok(true);
             };
-            match signal {
-                None => {}
-                Some(Some(Signal::Finish(more))) => then.extend(more),
-                Some(Some(Signal::Up)) => {
-                    self.send_all(then).await;
-                    return Some(());
-                }
-                Some(None) => {
-                    self.notice(words(&end)).await;
-                    course.flush().await;
-                    break;
-                }
+            if course.position() != before {
+                patience.reset();
+            }
+            // An engine that is away comes back, and still has the rest.
+            let is_passing = matches!(&end, End::Broken(error) if error.is_passing());
+            let is_last = self.is_last(signals);
+            let wait = patience.again(is_passing, is_last, Instant::now(), fastrand::f64());
+            let Some(wait) = wait.filter(|_| !end.keeps_nothing()) else {
+                self.has_given_up.fetch_or(is_passing, Ordering::Relaxed);
+                return Err(self.lose(end, course.position()).await);
+            };
+            match timeout(wait, signals.recv()).await {
+                Err(_) => {}
+                Ok(None) => sleep(wait).await,
+                Ok(Some(Signal::Finish(more))) => then.extend(more),
+                Ok(Some(Signal::Up)) => return Ok(false),
             }
         }
-        self.send_all(then).await;
-        self.rest(signals).await
+    }
+
+    /// The rest is not read, and why. What has begun of a line is none: nobody knows how it ends.
+    async fn lose(&self, end: End, position: Resume) -> Option<Error> {
+        if !end.keeps_nothing() {
+            self.queue.send(self.unreadable(position.last())).await;
+        }
+        self.notice(words(&end)).await;
+        match end {
+            End::Broken(error) => Some(error),
+            _ => None,
+        }
     }
 
     /// Waits until it runs again; `None` when it never will.
@@ -272,24 +303,39 @@ impl Stream {
         }
     }
 
+    fn unreadable(&self, after: Option<Cursor>) -> Item {
+        let mut batch = Batch::new(self.key, self.route, Vec::new(), Vec::new());
+        batch.gaps.push((0, Gap { reason: Reason::Unreadable, lost_bytes: None, after }));
+        Item::Lines(batch)
+    }
+
     async fn send_all(&self, items: Vec<Item>) {
         for item in items {
             self.queue.send(item).await;
         }
     }
 
-    async fn give_up(&self, error: &Error, signals: &mut UnboundedReceiver<Signal>) {
-        self.notice(format!("cannot be followed: {error}")).await;
+    async fn give_up(&self, error: Error, signals: &mut UnboundedReceiver<Signal>) -> Outcome {
+        let error = match self.is_last(signals) {
+            true => {
+                self.has_given_up.fetch_or(error.is_passing(), Ordering::Relaxed);
+                self.lose(End::Broken(error), self.resume.unwrap_or_default()).await
+            }
+            false => {
+                self.notice(format!("cannot be followed: {error}")).await;
+                Some(error)
+            }
+        };
         while !self.once && self.rest(signals).await.is_some() {}
+        Err(error)
     }
 
     /// Once in a spell, and nothing of an engine that is away: that is told for all containers together.
     async fn tell(&self, end: &End, trouble: &mut Trouble) {
         let is_worth_it = match end {
-            End::Broken(error @ Error::TooManyStreams { .. }) if !self.once => return self.tell_no_place(error).await,
+            End::Broken(error @ Error::TooManyStreams { .. }) => return self.tell_no_place(error).await,
             End::Malformed(_) => true,
-            End::Broken(_) if self.once => true,
-            End::Broken(Error::Status { .. } | Error::Protocol { .. }) => trouble.backoff.attempts() >= REFUSALS,
+            End::Broken(Error::Status { .. } | Error::Protocol { .. }) => trouble.patience.attempts() >= REFUSALS,
             _ => return,
         };
         let now = Instant::now();

@@ -4,12 +4,12 @@
 //! tasks that read over the API, and items on the queue. Called by [`super::watch`], which decides who is wanted.
 
 use super::route::{Choice, Routes};
-use super::stream::{Signal, Stream};
+use super::stream::{Outcome, Signal, Stream};
 use super::watch::Options;
 use crate::batch::{Batch, Gap, Item, Key, Lifecycle, Reason, Route};
 use crate::config::Source;
 use crate::container::Container;
-use crate::docker::Docker;
+use crate::docker::{Docker, Error};
 use crate::position::{Position, Resume};
 use crate::queue::Queue;
 use crate::tail::{Command, Follow, Measure, Report, Start, Wake, Window};
@@ -25,6 +25,9 @@ use tokio::task::JoinSet;
 /// Containers read at once when each is read only once.
 const AT_ONCE: usize = 32;
 
+/// Containers that could not be read to their end, by ID; with what the engine, or the way to it, failed.
+pub(super) type Unread = Vec<(String, Option<Error>)>;
+
 /// See the module.
 pub(super) struct Tails {
     docker: Docker,
@@ -38,18 +41,24 @@ pub(super) struct Tails {
     once: bool,
     tails: HashMap<String, Tail>,
     ids: HashMap<Key, String>,
-    streams: JoinSet<Key>,
+    streams: JoinSet<(Key, String, Outcome)>,
     next_key: u32,
     /// Still to be read, when each is read only once.
     waiting: VecDeque<String>,
     /// Being read to their last end.
     reading: HashSet<Key>,
+    /// All are to be read to where they end now, also those that are admitted later.
+    is_finishing: bool,
+    /// Those that were to be read to an end and could not be, by ID, and what the engine had to say.
+    unread: Unread,
     /// The engine's time of the event that is dealt with.
     heard: Option<Timestamp>,
     told_denied: bool,
     told_no_watches: bool,
-    /// Shared with the tasks, of which any may be the first to find no place.
+    /// Shared with the tasks, of which any may be the first to find no place, ...
     told_no_places: Arc<AtomicBool>,
+    /// ... or the last that waited in vain for the engine to come back.
+    has_given_up: Arc<AtomicBool>,
 }
 
 /// A container that is followed.
@@ -86,8 +95,18 @@ enum By {
     Nobody,
     /// The reader thread.
     File,
-    /// A task, which is told what happens.
-    Stream(UnboundedSender<Signal>),
+    /// A task, which is told what happens, as long as it is to go on.
+    Stream(Option<UnboundedSender<Signal>>),
+}
+
+impl By {
+    /// Tells the task that reads it, if one does.
+    fn tell(&self, signal: Signal) {
+        if let By::Stream(Some(signals)) = self {
+            // One that has given up hears nothing.
+            let _ = signals.send(signal);
+        }
+    }
 }
 
 impl Tails {
@@ -118,10 +137,13 @@ impl Tails {
             next_key: 0,
             waiting: VecDeque::new(),
             reading: HashSet::new(),
+            is_finishing: false,
+            unread: Unread::new(),
             heard: None,
             told_denied: false,
             told_no_watches: false,
             told_no_places: Arc::default(),
+            has_given_up: Arc::default(),
         };
         if options.follow
             && let Some(folder) = tails.routes.new_files()
@@ -177,10 +199,12 @@ impl Tails {
                 self.read_stream(&container.id, None);
             }
             // In a later run what it says from now on is new.
-            Choice::Stream => {
+            Choice::Stream if start == Start::Last(0) => {
                 let resume = Resume::at(Some(met));
                 self.queue.push([Item::Place(key, Position { route: Route::Stream, resume, place: None })]);
             }
+            // It is not known whether it is wanted.
+            Choice::Stream => {}
             Choice::Nothing => self.tell_no_file(key),
         }
         // One that stands still is read up to its end now, so that its next run is read from its first line.
@@ -223,6 +247,9 @@ impl Tails {
     pub(super) fn claim(&mut self, container: &Arc<Container>) {
         self.meet(container, Start::All, None, false);
         self.read_file(&container.id, false);
+        if self.is_finishing {
+            self.finish(&container.id, Vec::new());
+        }
         self.down(&container.id, None, None);
         self.gone(&container.id);
     }
@@ -249,7 +276,8 @@ impl Tails {
             tail.told = self.heard;
         }
         tail.has_died = false;
-        if !(self.once || tail.held.is_some() || was_up && !matches!(tail.by, By::Nobody)) {
+        let is_read = was_up && !matches!(tail.by, By::Nobody);
+        if !(self.once || self.is_finishing || tail.held.is_some() || is_read) {
             self.read_on(id);
         }
     }
@@ -263,7 +291,8 @@ impl Tails {
                 self.read_file(id, false);
                 self.command(Command::Expect(key));
             }
-            By::Stream(signals) => drop(signals.send(Signal::Up)),
+            By::Stream(_) => tail.by.tell(Signal::Up),
+            By::Nobody if self.routes.source == Source::File => {}
             By::Nobody => self.read_stream(id, None),
         }
     }
@@ -283,7 +312,7 @@ impl Tails {
         let key = tail.key;
         match (&tail.by, &mut tail.held) {
             (By::File, _) => self.command(Command::Finish(key, then)),
-            (By::Stream(signals), _) => drop(signals.send(Signal::Finish(then))),
+            (By::Stream(_), _) => tail.by.tell(Signal::Finish(then)),
             (By::Nobody, Some(held)) if !then.is_empty() => held.ended.get_or_insert_default().extend(then),
             (By::Nobody, Some(_)) => {}
             (By::Nobody, None) => self.queue.push(then),
@@ -298,8 +327,11 @@ impl Tails {
         match tail.by {
             By::File => self.command(Command::Forget(tail.key, then)),
             // With its sender gone the task ends when it has read to the end.
-            By::Stream(signals) => drop(signals.send(Signal::Finish(then))),
-            By::Nobody => self.queue.push(then),
+            By::Stream(_) => tail.by.tell(Signal::Finish(then)),
+            By::Nobody => {
+                self.reading.remove(&tail.key);
+                self.queue.push(then);
+            }
         }
     }
 
@@ -324,6 +356,7 @@ impl Tails {
         if !is_wanted {
             self.tails.remove(id);
             self.ids.remove(&key);
+            self.reading.remove(&key);
             if is_file {
                 self.command(Command::Drop(key));
             }
@@ -333,7 +366,12 @@ impl Tails {
         if is_file {
             self.command(Command::Admit(key));
         }
-        if is_up {
+        if self.is_finishing {
+            if !is_file {
+                self.read_on(id);
+                self.finish(id, ended.unwrap_or_default());
+            }
+        } else if is_up {
             self.queue.push(ended.into_iter().flatten());
             self.read_on(id);
         } else if let Some(then) = ended {
@@ -342,16 +380,24 @@ impl Tails {
         }
     }
 
-    /// Reads all to where they end now, and no further.
+    /// Reads all to where they end now, and no further. Those that are held are waited for.
     pub(super) fn finish_all(&mut self) {
+        self.is_finishing = true;
         let ids: Vec<String> = self.tails.keys().cloned().collect();
         for id in ids {
-            self.end(&id, Vec::new());
-            if let Some(tail) = self.tails.get_mut(&id) {
-                match std::mem::replace(&mut tail.by, By::Nobody) {
-                    By::Nobody => {}
-                    By::File | By::Stream(_) => drop(self.reading.insert(tail.key)),
-                }
+            self.finish(&id, Vec::new());
+        }
+    }
+
+    fn finish(&mut self, id: &str, then: Vec<Item>) {
+        self.end(id, then);
+        let Some(tail) = self.tails.get_mut(id) else { return };
+        match &mut tail.by {
+            By::Nobody if tail.held.is_none() => drop(self.reading.remove(&tail.key)),
+            By::Nobody | By::File => drop(self.reading.insert(tail.key)),
+            By::Stream(signals) => {
+                *signals = None;
+                self.reading.insert(tail.key);
             }
         }
     }
@@ -387,6 +433,8 @@ impl Tails {
     /// The reader thread says something.
     pub(super) fn hear(&mut self, report: Report) {
         match report {
+            // Who reads on over the API says so when that has ended.
+            Report::Finished(key) if self.is_streamed(key) => {}
             Report::Finished(key) => drop(self.reading.remove(&key)),
             Report::NoWatches if !self.told_no_watches => {
                 self.told_no_watches = true;
@@ -404,50 +452,74 @@ impl Tails {
         }
     }
 
+    fn is_streamed(&self, key: Key) -> bool {
+        let tail = self.ids.get(&key).and_then(|id| self.tails.get(id));
+        tail.is_some_and(|tail| matches!(tail.by, By::Stream(_)))
+    }
+
     fn refused(&mut self, key: Key, error: &io::Error, resume: Resume, then: Option<Vec<Item>>) {
         let Some(id) = self.ids.get(&key).cloned() else {
             // It was removed meanwhile, and nothing of it is left to read.
+            self.reading.remove(&key);
             self.queue.push([unreadable(key)]);
             return self.queue.push(then.unwrap_or_default());
         };
         tracing::debug!(%error, id, "not read from its file");
+        let may_stream = self.routes.source != Source::File;
+        let mut told = Vec::new();
         match error.kind() {
             io::ErrorKind::PermissionDenied if !std::mem::replace(&mut self.told_denied, true) => {
                 self.tell("no permission to read log files: reading through the engine instead");
             }
             io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound => {}
-            _ if self.routes.source == Source::File => {
-                self.queue.push([unreadable(key), Item::Notice(Some(key), error.to_string())]);
-            }
+            _ if !may_stream => told.extend([unreadable(key), Item::Notice(Some(key), error.to_string())]),
             _ => {
                 let text = format!("{error}: reading through the engine instead");
-                self.queue.push([Item::Notice(Some(key), text)]);
+                told.push(Item::Notice(Some(key), text));
             }
         }
-        if self.routes.source == Source::File {
+        let Some(tail) = self.tails.get_mut(&id) else { return };
+        let must_end = then.is_some() || !tail.is_up;
+        if let Some(held) = &mut tail.held {
+            tail.by = By::Nobody;
+            held.happened.extend(told);
+            if must_end {
+                held.ended.get_or_insert_default().extend(then.unwrap_or_default());
+            }
+            return;
+        }
+        self.queue.push(told);
+        if !may_stream {
+            tail.by = By::Nobody;
             self.reading.remove(&key);
             self.queue.push(then.unwrap_or_default());
             return self.tell_no_file(key);
         }
         self.read_stream(&id, Some(resume).filter(|resume| *resume != Resume::default()));
-        if !self.once && (then.is_some() || self.tails.get(&id).is_some_and(|tail| !tail.is_up)) {
+        if self.is_finishing {
+            self.finish(&id, then.unwrap_or_default());
+        } else if !self.once && must_end {
             self.end(&id, then.unwrap_or_default());
         }
     }
 
-    /// A task has read its container to the last end.
+    /// A task has read its container to the last end, or has given that up.
     pub(super) async fn next_ended(&mut self) -> Option<()> {
-        let key = self.streams.join_next().await?.ok()?;
+        let (key, id, result) = self.streams.join_next().await?.ok()?;
         self.reading.remove(&key);
+        if let (Err(error), true) = (result, self.once || self.is_finishing) {
+            self.unread.push((id, error));
+        }
         Some(())
     }
 
-    /// Ends everything; what was read is on the queue.
-    pub(super) async fn stop(self) {
-        let Tails { commands, wake, mut streams, .. } = self;
+    /// Ends everything; what was read is on the queue. Returns who was to be read to an end and was not.
+    pub(super) async fn stop(self) -> Unread {
+        let Tails { commands, wake, mut streams, unread, .. } = self;
         drop(commands);
         wake.wake();
         streams.shutdown().await;
+        unread
     }
 
     fn read_file(&mut self, id: &str, is_held: bool) {
@@ -471,7 +543,7 @@ impl Tails {
     fn read_stream(&mut self, id: &str, resume: Option<Resume>) {
         let Some(tail) = self.tails.get_mut(id) else { return };
         let (signals, heard) = unbounded_channel();
-        tail.by = By::Stream(signals);
+        tail.by = By::Stream(Some(signals));
         let key = tail.key;
         let resume = resume.or(tail.position.map(|position| position.resume));
         // It may have stood still until now, and said something before its start was told.
@@ -496,15 +568,19 @@ impl Tails {
             max_line_size: self.max_line_size,
             once: self.once,
             told_no_places: Arc::clone(&self.told_no_places),
+            has_given_up: Arc::clone(&self.has_given_up),
             first: None,
         };
         self.streams.spawn(async move {
-            stream.run(heard).await;
-            key
+            let id = stream.id.clone();
+            (key, id, stream.run(heard).await)
         });
     }
 
-    fn tell_no_file(&self, key: Key) {
+    fn tell_no_file(&mut self, key: Key) {
+        if self.once || self.is_finishing {
+            self.unread.extend(self.ids.get(&key).map(|id| (id.clone(), None)));
+        }
         let text = "has no log file that can be read, and `--source file` allows nothing else";
         self.queue.push([Item::Notice(Some(key), text.into())]);
     }

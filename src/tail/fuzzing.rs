@@ -5,10 +5,11 @@
 //! anywhere must make no difference.
 
 use super::block::{Block, Blocks};
+use super::body::Error;
 use super::format::{Format, Record};
 use super::handle::{Found, GUARD, Handle};
 use super::partial::{Joiner, Sheet, Window};
-use super::{Error, Frames, Piece, json_file, local};
+use super::{Frames, Piece, json_file, local};
 use crate::batch::{Batch, Cursor, Encoding, Item, Key, Part, Reason, Route, Stream};
 use crate::fuzzing::{Script, chunks, lengths};
 use crate::json;
@@ -463,7 +464,7 @@ pub fn frames(bytes: &[u8]) {
         let plainly = frames_plainly(&body, limit);
         match whole {
             // It is asked for anew from there, which does not show here.
-            (told, Some(error)) if error == Error::Back.to_string() => {
+            (told, Some(error)) if error == super::Error::Back.to_string() => {
                 assert!(told.is_start_of(&plainly.0), "{told:?} of {plainly:?}");
             }
             whole => assert_eq!(whole, plainly),

@@ -3,11 +3,12 @@
 //! `reader` is one thread that follows the files of all containers ([`Reader`]); `file` reads those of one container,
 //! `chain` knows which there are and what is missing between them, `handle` is one file, `seek` where to start in it,
 //! `watcher` how it is told that they grow, `scout` who is new. `format` knows the two forms of files, `block` takes a
-//! block of one apart, `json_file` and `local` one record, and `partial` puts lines together. `stream` does the same for
-//! what comes over the API ([`Frames`]), and `trace` tells whether there is more. `description` is what the engine has
-//! written down of a container. Both routes end in batches on the one queue.
+//! block of one apart, `json_file` and `local` one record, and `partial` puts lines together. Over the API `body` takes the
+//! bytes of an answer apart, `stream` goes on from one answer to the next ([`Frames`]), and `trace` tells whether there is
+//! more. `description` is what the engine has written down of a container. Both routes end in batches on the one queue.
 
 mod block;
+mod body;
 mod chain;
 mod description;
 mod file;
@@ -25,11 +26,12 @@ mod stream;
 mod trace;
 mod watcher;
 
+pub use body::Record;
 pub use description::{Description, describe};
 pub use format::has_log;
 pub use partial::Window;
 pub use reader::{Command, Follow, Measure, Reader, Report, Wake, can_read};
-pub use stream::{Error, Frames, Passed, Record, Wanted};
+pub use stream::{Error, Frames, Passed, Wanted};
 pub use trace::Trace;
 
 use crate::batch::{Encoding, Stream};

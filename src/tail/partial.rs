@@ -174,11 +174,46 @@ impl Joiner {
     #[cold]
     fn is_new_again(&mut self, head: &Head, batch: &mut Sheet<'_>) -> bool {
         let half = &mut self.streams[head.stream as usize];
+        // What lies between these two is lost, and wanted unless all of it is earlier or later than that.
+        let seen = half.seen;
+        let is_later = seen.is_some_and(|seen| seen.time > self.window.until);
+        let is_unwanted = is_later || head.time < self.window.since;
         let is_new = half.is_new_again(head);
-        if is_new && std::mem::take(&mut half.has_to_come) {
+        if !is_new && seen.is_some() && half.seen.is_none() {
+            // Behind this one all is there, and what is gone before it was passed on.
+            self.streams.iter_mut().filter(|half| half.seen.is_some()).for_each(|half| half.has_to_come = false);
+            return false;
+        }
+        if is_new && std::mem::take(&mut half.has_to_come) && !is_unwanted {
             self.gap(Reason::RotatedAway, None, batch);
         }
         is_new
+    }
+
+    /// A line that is new stands at `at` of the batch, `after` the last one: what had to come again of the other stream
+    /// comes before all that is new, so where it has not it is gone, and so may be what came behind it.
+    pub(super) fn miss(&mut self, at: usize, after: Option<Cursor>, batch: &mut Sheet<'_>) {
+        let Some(time) = batch.lines.get(at).map(|line| line.time) else { return };
+        // A stream of which nothing was passed on may have older lines.
+        let is_before = |half: &&mut Half| half.pending.is_none() && half.seen.is_some_and(|seen| seen.time < time);
+        let mut is_missing = false;
+        for half in self.streams.iter_mut().filter(is_before) {
+            is_missing |= std::mem::take(&mut half.has_to_come);
+        }
+        let is_told = batch.gaps.last().is_some_and(|(before, gap)| (*before, gap.reason) == (at, Reason::RotatedAway));
+        if is_missing && !is_told {
+            batch.gaps.push((at, Gap { reason: Reason::RotatedAway, lost_bytes: None, after }));
+        }
+    }
+
+    /// Whether something that was passed on has to come again.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.streams.iter().any(|half| half.has_to_come)
+    }
+
+    /// The last line that was shown.
+    pub(super) fn last(&self) -> Option<Cursor> {
+        self.last
     }
 
     /// Tells a loss at this point. Neighbouring losses of one kind are one.
@@ -216,6 +251,7 @@ impl Joiner {
     /// The log will be read again from some line before this: what has begun is forgotten, what was passed on comes no
     /// second time.
     pub(super) fn rewind(&mut self, position: Resume) {
+        self.last = self.last.or(position.last());
         self.streams = position.seen.map(|seen| {
             let high = seen.map_or(Timestamp(i64::MIN), |seen| seen.high);
             Half { seen, high, ..Half::default() }

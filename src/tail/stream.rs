@@ -1,45 +1,30 @@
-//! A container's log as the API sends it.
+//! A container's log as the API sends it, from one body to the next.
 //!
-//! In: chunks of the body of `GET /containers/{id}/logs?timestamps=1`, cut anywhere. Out: batches. The engine room opens
-//! the requests; this knows where the next one has to start so that no line is missed and none comes twice.
-//! Without a terminal the body is frames of `[type, 0, 0, 0, length]` and a payload, one for each record; type 3 is an
-//! error of the engine. With one it is bare bytes (moby `pkg/stdcopy`, `api/server/httputils/write_log_stream.go`). Each
-//! record starts with its time in nine digits; `since` takes all nine and includes them.
+//! In: chunks of the body of `GET /containers/{id}/logs?timestamps=1`, which [`super::body`] takes apart. Out: batches. The
+//! engine room opens the requests; this knows where the next one has to start so that no line is missed and none comes twice.
+//! `since` takes all nine digits of a time and includes it.
 //!
 //! A request for all since a time costs the engine a walk through the whole log. One for so many records from the end does
 //! not: the last line that was passed on has to be among them ([`Passed`]), and everything behind it is new. The time has to
 //! be there all the same, or the engine unpacks every compressed file; but up to 23 it leaves out for it what was written
-//! after the clock was set back, wherever that stands.
+//! after the clock was set back, wherever that stands. Where the last line is not in all there is since its time, the engine
+//! has rotated it away.
 
+use super::body::{self, Body, Part, Record};
 use super::partial::{Joiner, Sheet, Tally};
 use super::{Piece, SLACK, Window, before};
-use crate::batch::{Batch, Cursor, Encoding, Item, Key, Reason, Route, Stream};
+use crate::batch::{Batch, Cursor, Encoding, Item, Key, Reason, Route};
 use crate::position::{Position, Resume};
-use crate::time::{Reader as Clock, Timestamp, WRITTEN};
-use memchr::memmem;
+use crate::time::Timestamp;
 use std::borrow::Cow;
-
-/// The engine's buffer: a longer line comes in pieces of this size.
-const PIECE: usize = 16 * 1024;
-/// A record is a piece and its time; with attributes and room to spare. More is no frame.
-const LONGEST_FRAME: usize = 4 * 1024 * 1024;
-const HEADER: usize = 8;
-/// Of a terminal's line that has no end yet, more than this is taken as far as its pieces are whole. A piece is at most
-/// three times as long as it was, when all of it is no UTF-8.
-const LONG: usize = 8 * PIECE;
+use std::ops::ControlFlow;
 
 /// One container's log over the API.
 pub struct Frames {
     key: Key,
     route: Route,
-    /// Whether there is a terminal and so no frames; not known before the first byte.
-    is_tty: Option<bool>,
+    body: Body,
     joiner: Joiner,
-    clock: Clock,
-    /// The start of a frame, or of a terminal's line, ...
-    rest: Vec<u8>,
-    /// ... of which some pieces were taken before.
-    is_cut: bool,
     /// Of the lines up to a position, those before this one are not wanted.
     first: Option<(Cursor, Resume)>,
     records: u64,
@@ -51,12 +36,16 @@ pub struct Frames {
     line: Option<Cursor>,
     /// The time of the last record before it, or before those of its time.
     other: Option<Timestamp>,
+    /// Up to the first record of at least this time nothing is wanted, whether or not the engine was told so.
+    since: Option<Timestamp>,
     /// What has to come again before anything is new.
     seam: Option<Seam>,
     /// The engine may send again what it has sent.
     may_repeat: bool,
-    /// The time behind which the next line of each stream has to lie.
-    latest: [Option<Timestamp>; 2],
+    /// Of what was passed on something has still to come in this body.
+    is_in_doubt: bool,
+    /// The time of each stream's last line, and whether the next has to lie behind it.
+    latest: [Option<(Timestamp, bool)>; 2],
     /// What came behind the lines that were handed out.
     failed: Option<Error>,
 }
@@ -68,17 +57,6 @@ struct Seam {
     /// Nothing, where nothing was passed on: then nothing is to come.
     last: Option<Cursor>,
     reach: u64,
-}
-
-/// One record of a log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// The engine's time.
-    pub time: Timestamp,
-    /// Where it was written to.
-    pub stream: Stream,
-    /// With a newline, so that no piece follows it.
-    pub is_complete: bool,
 }
 
 /// How far lines were passed on, over many bodies.
@@ -98,17 +76,6 @@ pub struct Wanted {
     pub tail: Option<u64>,
 }
 
-/// How the bytes of a terminal's line end.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Ends {
-    /// At its newline.
-    InNewline,
-    /// Where the body does.
-    Here,
-    /// More of it follows.
-    Later,
-}
-
 /// Why a body cannot be read on.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -123,12 +90,9 @@ pub enum Error {
     /// behind a rotation. A body that is not followed tells, for nothing is sent again in it.
     #[error("a line may have been sent again")]
     Again,
-    /// The engine says so in the stream.
-    #[error("the engine failed to read the log: {0}")]
-    Engine(String),
-    /// Something between us and the engine changed the bytes, or it is no engine.
-    #[error("the log stream is malformed: {0}")]
-    Malformed(&'static str),
+    /// It does not say what comes next.
+    #[error(transparent)]
+    Body(#[from] body::Error),
 }
 
 impl Frames {
@@ -137,19 +101,18 @@ impl Frames {
         Frames {
             key,
             route,
-            is_tty: None,
+            body: Body::default(),
             joiner: Joiner::new(max_line_size, window),
-            clock: Clock::default(),
-            rest: Vec::new(),
-            is_cut: false,
             first: None,
             records: 0,
             known: 0,
             newest: None,
             line: None,
             other: None,
+            since: None,
             seam: None,
             may_repeat: false,
+            is_in_doubt: false,
             latest: [None; 2],
             failed: None,
         }
@@ -177,16 +140,18 @@ impl Frames {
         position
     }
 
-    /// A new body follows, of a request from its [`Resume::since`] on.
+    /// A new body follows, of a request from its [`Resume::since`] on. Where it begins with something new the lines that
+    /// were passed on last are gone, and perhaps more.
     pub fn resume(&mut self, position: Resume) {
-        self.rest.clear();
-        (self.is_cut, self.is_tty, self.failed) = (false, None, None);
+        self.body.restart();
+        self.failed = None;
         (self.newest, self.line, self.other) = (None, None, None);
-        (self.seam, self.known) = (None, self.records);
+        (self.since, self.seam, self.known) = (position.since, None, self.records);
         // Where nothing is left out there is nothing to be said against earlier times.
-        let is_whole = position.since.is_none();
-        self.latest = position.seen.map(|seen| seen.filter(|_| !is_whole).map(|seen| seen.time));
-        self.joiner.rewind(position);
+        let is_cut = position.since.is_some();
+        self.latest = position.seen.map(|seen| seen.map(|seen| (seen.time, is_cut)));
+        self.joiner.rewind_in_doubt(position);
+        self.is_in_doubt = self.joiner.is_in_doubt();
     }
 
     /// Records seen so far, which is what the request's `tail` counts.
@@ -209,15 +174,14 @@ impl Frames {
         if chunk.is_empty() {
             return (None, Ok(()));
         }
-        self.rest.extend_from_slice(chunk);
-        let bytes = std::mem::take(&mut self.rest);
-        // A terminal's bytes start with a year, a frame with a number below four.
-        let is_tty = *self.is_tty.get_or_insert(bytes.first().is_some_and(u8::is_ascii_digit));
         let mut batch = Batch::new(self.key, self.route, Vec::new(), Vec::new());
-        let taken = if is_tty { self.lines(&bytes, &mut batch) } else { self.frames(&bytes, &mut batch) };
-        self.rest.extend_from_slice(&bytes[taken..]);
-        batch.bytes = bytes;
-        (self.hand_out(batch), self.failed.take().map_or(Ok(()), Err))
+        // Out of here while its records come back in.
+        let mut body = std::mem::take(&mut self.body);
+        let bytes = body.gather(chunk);
+        let end = body.each(&bytes, |part| self.take(part, &mut batch));
+        (self.body, batch.bytes) = (body, bytes);
+        let end = self.failed.take().map_or(end.map_err(Error::from), Err);
+        (self.hand_out(batch), end)
     }
 
     /// The body has come to its end, and the line to be found again has not.
@@ -228,12 +192,13 @@ impl Frames {
     /// The container has died and its log was read to the end.
     pub fn flush(&mut self) -> Option<Item> {
         let mut batch = Batch::new(self.key, self.route, Vec::new(), Vec::new());
-        let bytes = std::mem::take(&mut self.rest);
-        if self.is_tty == Some(true) && bytes.len() > WRITTEN {
-            self.line(&bytes, 0, Ends::Here, &mut batch);
-        }
-        batch.bytes = bytes;
+        let mut body = std::mem::take(&mut self.body);
+        let bytes = body.gather(&[]);
+        body.last(&bytes, |part| self.take(part, &mut batch));
+        (self.body, batch.bytes) = (body, bytes);
+        let (lines, last) = (batch.lines.len(), self.joiner.last());
         self.joiner.flush_all(&mut Sheet::of(&mut batch));
+        self.miss(lines, last, &mut batch);
         self.hand_out(batch)
     }
 
@@ -246,77 +211,63 @@ impl Frames {
         Some(Item::Lines(batch))
     }
 
-    fn frames(&mut self, bytes: &[u8], batch: &mut Batch) -> usize {
-        let mut at = 0;
-        while let Some((header, behind)) = bytes[at..].split_first_chunk::<HEADER>() {
-            let (kind, size) = match split_header(*header) {
-                Ok(header) => header,
-                Err(error) => {
-                    self.failed = Some(error);
-                    break;
-                }
-            };
-            let Some(payload) = behind.get(..size) else { break };
-            match kind {
-                Kind::Record(stream) => self.record(payload, at + HEADER, stream, batch),
-                Kind::Failure => {
-                    let words = String::from_utf8_lossy(payload).trim_end().to_owned();
-                    self.failed = Some(Error::Engine(words));
-                }
-            }
-            if self.failed.is_some() {
-                break;
-            }
-            at += HEADER + size;
-        }
-        at
-    }
-
-    fn record(&mut self, payload: &[u8], at: usize, stream: Stream, batch: &mut Batch) {
+    /// Takes what a body is made of, and whether to go on: behind a failure all comes again.
+    #[inline]
+    fn take(&mut self, part: Part<'_>, batch: &mut Batch) -> ControlFlow<()> {
         self.records += 1;
-        let (text, is_complete) = match payload.strip_suffix(b"\n") {
-            Some(text) => (text, true),
-            None => (payload, false),
-        };
-        let Some((time, message)) = self.split_time(text) else {
-            return self.corrupt(payload.len(), batch);
-        };
-        let at = at + text.len() - message.len();
-        self.piece(Record { time, stream, is_complete }, message, at, batch);
-    }
-
-    fn corrupt(&mut self, size: usize, batch: &mut Batch) {
-        // Behind a failure all comes again.
-        if self.seam.is_none() && self.failed.is_none() {
-            self.joiner.gap(Reason::Corrupt, Some(size as u64), &mut Sheet::of(batch));
+        match part {
+            Part::Record(record, message, at) => self.piece(record, message, at, batch),
+            Part::Corrupt(size) if self.seam.is_none() => {
+                self.joiner.gap(Reason::Corrupt, Some(size as u64), &mut Sheet::of(batch));
+            }
+            Part::Corrupt(_) => {}
         }
+        if self.failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     fn piece(&mut self, record: Record, message: &[u8], at: usize, batch: &mut Batch) {
-        if self.failed.is_some() {
-            return;
-        }
         let before = self.newest.replace(record).map(|before| before.time);
         self.other = before.filter(|before| *before != record.time).or(self.other);
         if self.seam.is_some() {
             return self.join(record);
         }
+        if self.since.is_some_and(|since| record.time < since) {
+            return;
+        }
+        self.since = None;
         let Record { time, stream, is_complete: complete } = record;
+        // A later body has to be joined to what was passed on.
+        if self.joiner.is_late(time) {
+            return;
+        }
         let lines = batch.lines.len();
         let piece = Piece { time, stream, text: Cow::Borrowed(message), encoding: Encoding::Raw, complete };
-        if let Some(latest) = self.latest[stream as usize].filter(|_| !self.joiner.is_behind(stream)) {
+        if let Some((latest, must_rise)) = self.latest[stream as usize].filter(|_| !self.joiner.is_behind(stream)) {
             let is_again = time == latest && self.may_repeat && !self.joiner.has_begun(stream);
-            self.failed = (time < latest).then_some(Error::Back).or(is_again.then_some(Error::Again));
+            let is_back = time < latest && must_rise;
+            self.failed = is_back.then_some(Error::Back).or(is_again.then_some(Error::Again));
             if self.failed.is_some() {
                 return;
             }
         }
+        let last = self.joiner.last();
         self.joiner.push(piece, Some(at), &mut Sheet::of(batch));
+        self.miss(lines, last, batch);
         for line in &batch.lines[lines..] {
-            self.latest[line.stream as usize] = Some(line.time);
+            self.latest[line.stream as usize] = Some((line.time, true));
         }
         if let (true, Some((time, ordinal))) = (complete, self.joiner.tally().last[stream as usize]) {
             self.line = Some(Cursor { time, stream, ordinal });
+        }
+    }
+
+    /// Behind so many lines of the batch new ones may have come.
+    fn miss(&mut self, lines: usize, last: Option<Cursor>, batch: &mut Batch) {
+        if self.is_in_doubt {
+            if batch.lines.len() > lines {
+                self.joiner.miss(lines, last, &mut Sheet::of(batch));
+            }
+            self.is_in_doubt = self.joiner.is_in_doubt();
         }
     }
 
@@ -333,8 +284,9 @@ impl Frames {
             let seen = seam.position.seen;
             let tally = Tally { last: seen.map(|seen| Some((seen?.time, seen?.ordinal))), ..Tally::default() };
             let high = seen.map(|seen| seen.map_or(Timestamp(i64::MIN), |seen| seen.high));
+            self.since = None;
             self.joiner.start(tally, [0; 2], high);
-            (self.seam, self.known) = (None, self.records);
+            (self.seam, self.known, self.is_in_doubt) = (None, self.records, false);
             return;
         }
         // It would have come before this one, if it comes at all.
@@ -343,63 +295,6 @@ impl Frames {
         if is_behind || self.records - self.known >= seam.reach {
             self.failed = Some(Error::Apart);
         }
-    }
-
-    fn lines(&mut self, bytes: &[u8], batch: &mut Batch) -> usize {
-        let mut from = 0;
-        for newline in memchr::memchr_iter(b'\n', bytes) {
-            self.line(&bytes[from..newline], from, Ends::InNewline, batch);
-            from = newline + 1;
-        }
-        if bytes.len() - from > LONG {
-            from = self.line(&bytes[from..], from, Ends::Later, batch);
-        }
-        from
-    }
-
-    /// A line of a terminal, or as much of it as is there; returns where what was not taken begins. A line that was cut has
-    /// the time again before each further piece.
-    fn line(&mut self, line: &[u8], mut at: usize, ends: Ends, batch: &mut Batch) -> usize {
-        let (mut rest, mut is_cut) = (line, std::mem::take(&mut self.is_cut));
-        let complete = ends == Ends::InNewline;
-        loop {
-            let Some((time, message)) = self.split_time(rest) else {
-                self.corrupt(rest.len(), batch);
-                return at + rest.len();
-            };
-            // A piece is longer than the buffer it came from when bytes that are no UTF-8 were replaced in it.
-            let again = message.get(PIECE..).and_then(|behind| memmem::find(behind, &rest[..=WRITTEN]));
-            if again.is_none() && ends == Ends::Later && rest.len() <= LONGEST_FRAME {
-                self.is_cut = is_cut;
-                return at;
-            }
-            self.records += 1;
-            let (end, is_complete) = match again {
-                Some(end) => (PIECE + end, false),
-                None if is_cut => self.end_of_last(message).map_or((message.len(), complete), |end| (end, true)),
-                None => (message.len(), complete),
-            };
-            is_cut = again.is_some();
-            let (text, behind) = message.split_at(end);
-            self.piece(Record { time, stream: Stream::Stdout, is_complete }, text, at + WRITTEN + 1, batch);
-            at += rest.len() - behind.len();
-            if behind.is_empty() {
-                return at;
-            }
-            rest = behind;
-        }
-    }
-
-    /// Where the last piece of a line ends before another line. Engines before 23 forget the newline between the two when
-    /// they read it from a `local` log; the terminal's carriage return is there, or was the end of the piece before.
-    fn end_of_last(&mut self, message: &[u8]) -> Option<usize> {
-        let returns = memchr::memchr_iter(b'\r', message).map(|at| at + 1);
-        [0].into_iter().chain(returns).find(|&end| self.split_time(&message[end..]).is_some())
-    }
-
-    fn split_time<'a>(&mut self, record: &'a [u8]) -> Option<(Timestamp, &'a [u8])> {
-        let (time, rest) = record.split_at_checked(WRITTEN)?;
-        Some((self.clock.parse(time)?, rest.strip_prefix(b" ")?))
     }
 
     fn skip_to_first(&mut self, batch: &mut Batch) {
@@ -483,42 +378,14 @@ fn with_last_lines(mut position: Resume) -> Resume {
     position
 }
 
-/// What a frame holds.
-enum Kind {
-    Record(Stream),
-    /// Words of the engine.
-    Failure,
-}
-
-fn split_header(header: [u8; HEADER]) -> Result<(Kind, usize), Error> {
-    let [kind, 0, 0, 0, size @ ..] = header else {
-        return Err(Error::Malformed("no frame header where one should be"));
-    };
-    let size = u32::from_be_bytes(size) as usize;
-    if size > LONGEST_FRAME {
-        return Err(Error::Malformed("a frame longer than any record"));
-    }
-    let kind = match kind {
-        0 | 1 => Kind::Record(Stream::Stdout),
-        2 => Kind::Record(Stream::Stderr),
-        3 => Kind::Failure,
-        _ => return Err(Error::Malformed("a frame of an unknown type")),
-    };
-    Ok((kind, size))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::body::tests::frame;
     use super::*;
+    use crate::batch::Stream;
     use crate::position::Seen;
     use proptest::prelude::*;
-
-    fn frame(kind: u8, text: &str) -> Vec<u8> {
-        let mut frame = vec![kind, 0, 0, 0];
-        frame.extend_from_slice(&u32::try_from(text.len()).unwrap().to_be_bytes());
-        frame.extend_from_slice(text.as_bytes());
-        frame
-    }
+    use std::ops::Range;
 
     fn at(nanos: i64) -> Timestamp {
         Timestamp(nanos)
@@ -528,12 +395,14 @@ mod tests {
         let mut told = Vec::new();
         for item in items.into_iter().flatten() {
             let Item::Lines(batch) = item else { panic!("{item:?}") };
-            told.extend(
-                batch
-                    .lines
-                    .iter()
-                    .map(|line| format!("{} {}", line.cursor(), String::from_utf8_lossy(batch.text(line)))),
-            );
+            for at in 0..=batch.lines.len() {
+                let gaps = batch.gaps.iter().filter(|(before, _)| *before == at);
+                told.extend(gaps.map(|(_, gap)| gap.reason.name().to_owned()));
+                let line = batch.lines.get(at);
+                told.extend(
+                    line.map(|line| format!("{} {}", line.cursor(), String::from_utf8_lossy(batch.text(line)))),
+                );
+            }
         }
         told
     }
@@ -546,24 +415,6 @@ mod tests {
         let (item, end) = log.push(chunk);
         end.unwrap();
         item
-    }
-
-    #[test]
-    fn frames_become_lines_whole_or_in_pieces() {
-        let mut log = frames();
-        let mut body = frame(1, &format!("{} one\n", at(1)));
-        body.extend(frame(2, &format!("{} half", at(2))));
-        body.extend(frame(1, &format!("{} \n", at(3))));
-        body.extend(frame(2, &format!("{} and half\n", at(2))));
-        let items = body.chunks(7).map(|chunk| pushed(&mut log, chunk)).collect::<Vec<_>>();
-        assert_eq!(told(items), ["1-o0 one", "3-o0 ", "2-e0 halfand half"]);
-    }
-
-    #[test]
-    fn an_error_of_the_engine_is_not_a_line() {
-        let (item, end) = frames().push(&frame(3, "Error grabbing logs: gone\n"));
-        assert_eq!(told([item]), [""; 0]);
-        assert_eq!(end.unwrap_err().to_string(), "the engine failed to read the log: Error grabbing logs: gone");
     }
 
     #[test]
@@ -598,20 +449,24 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_frame_is_refused() {
-        for body in [&b"HTTP/1.1 500"[..8], &[9, 0, 0, 0, 0, 0, 0, 0], &[1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]] {
-            assert!(matches!(frames().push(body), (None, Err(Error::Malformed(_)))), "{body:?}");
+    fn from_an_engine_that_is_told_no_time_nothing_old_is_new_and_nothing_is_missed() {
+        let second = |number: i64| at(number * 1_000_000_000);
+        let seen = Seen { time: second(100), ordinal: 0, high: second(100) };
+        let position = Resume { since: Some(before(second(100))), seen: [Some(seen), None] };
+        let written = [(1, 2), (2, 3), (2, 95), (1, 100), (2, 99), (1, 101), (2, 102)];
+        let body = |from: usize| -> Vec<u8> {
+            let written = written[from..].iter();
+            written.flat_map(|(stream, time)| frame(*stream, &format!("{} {time}\n", second(*time)))).collect()
+        };
+        for (from, expected) in [
+            (0, &["95000000000-e0 95", "99000000000-e0 99", "101000000000-o0 101", "102000000000-e0 102"][..]),
+            (4, &["99000000000-e0 99", "rotated_away", "101000000000-o0 101", "102000000000-e0 102"]),
+            (6, &["rotated_away", "102000000000-e0 102"]),
+        ] {
+            let mut log = frames();
+            log.resume(position);
+            assert_eq!(told([pushed(&mut log, &body(from))]), expected, "{from}");
         }
-    }
-
-    #[test]
-    fn a_terminal_has_no_frames() {
-        let mut log = frames();
-        let long = "x".repeat(PIECE);
-        let body = format!("{t} a\r\n{u} {long}{u} rest\r\n{v} end", t = at(1), u = at(2), v = at(3));
-        let mut items = body.as_bytes().chunks(1000).map(|chunk| pushed(&mut log, chunk)).collect::<Vec<_>>();
-        items.push(log.flush());
-        assert_eq!(told(items), ["1-o0 a\r".to_owned(), format!("2-o0 {long}rest\r"), "3-o0 end".to_owned()]);
     }
 
     #[test]
@@ -621,52 +476,16 @@ mod tests {
         assert_eq!(told([pushed(&mut log, b""), pushed(&mut log, body.as_bytes())]), ["1-o0 a\r"]);
     }
 
-    #[test]
-    fn a_terminals_line_may_be_longer_than_what_is_held_of_it() {
-        let (pieces, mut log) = (LONGEST_FRAME / PIECE + 3, frames());
-        let piece = format!("{} {}", at(1), "x".repeat(PIECE));
-        let body = format!("{}{} rest\r{} next\r\n", piece.repeat(pieces), at(1), at(2));
-        let mut lines = Vec::new();
-        for chunk in body.as_bytes().chunks(10_007) {
-            lines.extend(told([pushed(&mut log, chunk)]));
-            assert!(log.rest.len() <= LONG + chunk.len());
-        }
-        let last = lines.pop();
-        assert_eq!(last.as_deref(), Some("2-o0 next\r"));
-        let text: String = lines.iter().map(|line| line.split_once(' ').unwrap().1).collect();
-        assert_eq!((lines.len(), text.len()), (5, pieces * PIECE + "rest\r".len()));
-        assert!(text.ends_with("xrest\r"));
-    }
-
-    #[test]
-    fn a_terminals_long_line_ends_where_the_next_begins() {
-        let long = "\u{fffd}".repeat(PIECE / 2);
-        let body = format!(
-            "{t} {long}{t} rest\r{u} next\r\n{v} \r2026-11-21T00:00:00.000000000Z no time\r\n",
-            t = at(1),
-            u = at(2),
-            v = at(3)
-        );
-        assert_eq!(
-            told([pushed(&mut frames(), body.as_bytes())]),
-            [
-                format!("1-o0 {long}rest\r"),
-                "2-o0 next\r".to_owned(),
-                "3-o0 \r2026-11-21T00:00:00.000000000Z no time\r".to_owned()
-            ]
-        );
-    }
-
     /// A record of a log: time, stream, text with or without its newline.
     type Written = (i64, Stream, String);
 
     /// Lines in pieces or whole, on two streams; the times of each stream rise but where the clock is set back.
-    fn logs() -> impl Strategy<Value = Vec<Written>> {
-        let line = (0..4_i64, any::<bool>(), 1..4_usize, prop::option::weighted(0.05, Just(3_600_000_000_000)));
-        prop::collection::vec(line, 1..40).prop_map(|lines| {
+    fn logs(is_set_back: bool) -> impl Strategy<Value = Vec<Written>> {
+        let line = (0..4_i64, any::<bool>(), 1..4_usize, 0..20_u8);
+        prop::collection::vec(line, 1..40).prop_map(move |lines| {
             let (mut log, mut time) = (Vec::new(), 100_000_000_000_000);
-            for (number, (step, is_stderr, pieces, set_back)) in lines.into_iter().enumerate() {
-                time += step * 1_000_000_000 - set_back.unwrap_or(0);
+            for (number, (step, is_stderr, pieces, chance)) in lines.into_iter().enumerate() {
+                time += step * 1_000_000_000 - if is_set_back && chance == 0 { 3_600_000_000_000 } else { 0 };
                 let stream = if is_stderr { Stream::Stderr } else { Stream::Stdout };
                 for piece in 1..=pieces {
                     let end = if piece == pieces { "\n" } else { "" };
@@ -702,8 +521,9 @@ mod tests {
         (told([Some(Item::Lines(batch))]), joiner.position())
     }
 
-    /// How the log has grown before a request, where its answer is broken off, for how many records it is.
-    type Request = (usize, prop::sample::Index, Option<u64>);
+    /// How much of the log is gone before a request and how it has grown, where its answer is broken off, for how many
+    /// records it is.
+    type Request = (Range<usize>, prop::sample::Index, Option<u64>);
 
     /// As the engine room does it: request after request, and at last all there is. An old engine that is followed sends
     /// the last line again.
@@ -741,9 +561,10 @@ mod tests {
                 passed = passed.from_the_first();
             }
         };
-        for (grown, end, reach) in requests {
-            ask(&log[..*grown], Some(*end), *reach);
+        for (there, end, reach) in requests {
+            ask(&log[there.clone()], Some(*end), *reach);
         }
+        let log = &log[requests.last().map_or(0, |(there, ..)| there.start)..];
         for step in 0..60 {
             ask(log, None, Some(2).filter(|_| step % 2 == 0));
         }
@@ -753,26 +574,71 @@ mod tests {
     proptest! {
         #[test]
         fn a_log_read_in_any_parts_is_whole_and_has_nothing_twice(
-            log in logs(),
+            log in logs(true),
             requests in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), 0..12_u64), 0..8),
             (is_old, is_followed) in any::<(bool, bool)>(),
         ) {
             let reach = |reach: u64| Some(reach).filter(|reach| *reach > 0);
-            let sized = requests.iter().map(|(grown, end, records)| (grown.index(log.len() + 1), *end, reach(*records)));
+            let sized = requests.iter().map(|(grown, end, records)| (0..grown.index(log.len() + 1), *end, reach(*records)));
             let mut requests: Vec<Request> = sized.collect();
-            requests.sort_by_key(|(grown, ..)| *grown);
+            requests.sort_by_key(|(there, ..)| there.end);
             prop_assert_eq!(over_api(&log, Resume::default(), &requests, is_old, is_followed), by_file(&log).0);
         }
 
         #[test]
         fn what_a_file_was_read_for_is_gone_on_with_over_the_api(
-            log in logs(),
+            log in logs(true),
             read: prop::sample::Index,
             (is_old, is_followed) in any::<(bool, bool)>(),
         ) {
             let (mut lines, position) = by_file(&log[..read.index(log.len() + 1)]);
             lines.extend(over_api(&log, position, &[], is_old, is_followed));
             prop_assert_eq!(lines, by_file(&log).0);
+        }
+
+        #[test]
+        fn a_log_whose_beginning_goes_is_whole_or_the_loss_is_told_and_nothing_comes_twice(
+            log in logs(false),
+            read in prop::option::of(any::<prop::sample::Index>()),
+            requests in prop::collection::vec(
+                (any::<[prop::sample::Index; 2]>(), any::<prop::sample::Index>(), 0..12_u64),
+                1..8,
+            ),
+            (is_old, is_followed) in any::<(bool, bool)>(),
+        ) {
+            // What goes are whole files; one ends where a line does, and not between lines of one time.
+            let is_first = |at: &usize| *at == 0 || log[*at - 1].0 != log[*at].0 && log[*at - 1].2.ends_with('\n');
+            let starts: Vec<usize> = (0..log.len()).filter(is_first).collect();
+            let mut grown: Vec<usize> = requests.iter().map(|([grown, _], ..)| grown.index(log.len() + 1)).collect();
+            let mut gone: Vec<usize> = requests.iter().map(|([_, gone], ..)| starts[gone.index(starts.len())]).collect();
+            grown.sort_unstable();
+            gone.sort_unstable();
+            let read = read.map_or(0, |read| read.index(log.len() + 1));
+            let there = gone.iter().zip(grown).map(|(gone, grown)| *gone..grown.max(*gone).max(read));
+            let requests: Vec<Request> = requests
+                .iter()
+                .zip(there)
+                .map(|((_, end, reach), there)| (there, *end, Some(*reach).filter(|reach| *reach > 0)))
+                .collect();
+            let (mut told, position) = by_file(&log[..read]);
+            told.extend(over_api(&log, position, &requests, is_old, is_followed));
+            let whole = by_file(&log).0;
+            // Records that were gone in the end, by lines.
+            let gone = by_file(&log[..gone.last().copied().unwrap_or(0)]).0.len();
+            let (mut next, mut is_told) = (0, false);
+            for line in &told {
+                if line == "rotated_away" {
+                    is_told = true;
+                    continue;
+                }
+                let at = whole.iter().position(|other| other == line);
+                prop_assert!(at.is_some_and(|at| at >= next), "{} again or never written: {:?}", line, told);
+                let at = at.unwrap_or(next);
+                prop_assert!(at == next || is_told || next == 0, "nothing told before {}: {:?}", line, told);
+                prop_assert!(!is_told || next > 0 && gone >= next, "told before {} without need: {:?}", line, told);
+                (next, is_told) = (at + 1, false);
+            }
+            prop_assert_eq!((next, is_told), (whole.len(), false));
         }
     }
 

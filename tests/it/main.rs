@@ -31,3 +31,4 @@ mod routes;
 mod selection;
 mod serve;
 mod support;
+mod unread;

@@ -31,6 +31,8 @@ pub enum Fault {
     Blot,
     /// Half of the first piece of the engine's answer, then the end.
     Half,
+    /// So many bytes of the engine's answer, then the end.
+    Cut(usize),
     /// The request never reaches the engine: a page in HTML with this status, as from a gateway before it.
     Page(u16),
     /// The request never reaches the engine: the connection ends.
@@ -374,7 +376,7 @@ fn read_more(client: &mut UnixStream, pending: &mut Vec<u8>) -> io::Result<usize
 fn carry_answers(shared: &Shared, number: usize, mut engine: UnixStream, mut client: UnixStream) -> io::Result<()> {
     let mut block = vec![0; 64 * 1024];
     let mut asked = String::new();
-    let mut first = true;
+    let (mut first, mut carried) = (true, 0);
     loop {
         let length = engine.read(&mut block)?;
         if length == 0 {
@@ -385,8 +387,9 @@ fn carry_answers(shared: &Shared, number: usize, mut engine: UnixStream, mut cli
             connection.map(|connection| connection.request.clone()).unwrap_or_default()
         };
         let request = request(&shared.state());
-        first |= request != asked;
-        asked = request;
+        if request != asked {
+            (first, carried, asked) = (true, 0, request);
+        }
         // A stalled connection may be cut, by us or by the program.
         let stalled = |state: &mut State| {
             (fault(state, &asked) == Some(Fault::Stall) || state.is_stalled(number))
@@ -400,8 +403,12 @@ fn carry_answers(shared: &Shared, number: usize, mut engine: UnixStream, mut cli
                 block[..length].iter_mut().filter(|byte| **byte == b'{').take(1).for_each(|brace| *brace = b'?')
             }
             Some(Fault::Half) => return client.write_all(&block[..length / 2]),
+            Some(Fault::Cut(most)) if carried + length >= most => {
+                return client.write_all(&block[..most.saturating_sub(carried)]);
+            }
             _ => {}
         }
+        carried += length;
         client.write_all(&block[..length])?;
         first = false;
     }
