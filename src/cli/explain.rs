@@ -2,7 +2,7 @@
 //!
 //! In: an error of any room. Out: lines on stderr. The errors themselves carry no advice; it is given here.
 
-use crate::docker::Kind;
+use crate::docker::{self, Kind};
 use crate::output::{Diagnostic, Level, LogFormat};
 use crate::{engine, output, state};
 use std::error::Error;
@@ -41,6 +41,7 @@ pub(super) fn failed(error: &engine::Error, format: LogFormat) -> ExitCode {
         },
         engine::Error::State(state::Error::BadName { .. }) => Exit::Usage,
         engine::Error::Away { .. } => Exit::Unreachable,
+        engine::Error::Unread { source: Some(error), .. } if error.kind() == Kind::Unreachable => Exit::Unreachable,
         engine::Error::TooFew { .. } => Exit::Unmet,
         _ => Exit::Failed,
     };
@@ -54,28 +55,8 @@ pub(super) fn failed_as(error: &engine::Error, exit: Exit, format: LogFormat) ->
 
 /// What to do about it, where the error's own words do not say it all.
 fn advice(error: &engine::Error) -> Option<&'static str> {
-    use crate::docker::Error as Docker;
     match error {
-        engine::Error::Docker(error) => match error {
-            Docker::UnknownContext { .. } => Some("`docker context ls` lists those there are"),
-            Docker::BadHost { .. } => Some("a host is `unix:///path`, `tcp://host:port` or `ssh://user@host`"),
-            Docker::BadVersion { .. } => {
-                Some("DOCKER_API_VERSION is of the form `1.41`; unset, the version is agreed on")
-            }
-            Docker::Forbidden { .. } => {
-                Some("run it as root, or as a member of the group that owns the socket (`docker`)")
-            }
-            Docker::Unreachable { .. } => {
-                Some("is the engine running? `docker info` tells, `-H` and `-c` name another")
-            }
-            Docker::Timeout { .. } => Some("the engine takes connections but does not answer; look at its own log"),
-            Docker::TooOld { .. } => Some("engines from 20.10 on are served; upgrade it, or unset DOCKER_API_VERSION"),
-            Docker::TooNew { .. } => Some("unset DOCKER_API_VERSION, or look for a newer docker-logwatch"),
-            Docker::TooManyStreams { .. } => Some("raise the setting, or select fewer containers"),
-            Docker::NoTurn { .. } => Some("raise the setting, or docker.pool.request_timeout"),
-            Docker::Tls { .. } => Some("check --tlscacert, --tlscert and --tlskey, or the files of the context"),
-            _ => None,
-        },
+        engine::Error::Docker(error) => advice_of_docker(error),
         engine::Error::Lines(output::Error::Write { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
             Some("make room there; what was not written is still in the engine's logs")
         }
@@ -113,9 +94,28 @@ fn advice(error: &engine::Error) -> Option<&'static str> {
         },
         engine::Error::OutputInUse { .. } => Some("end that process, or write to another file"),
         engine::Error::Away { .. } => Some("is the engine running? `docker info` tells"),
+        engine::Error::Unread { source, .. } => source.as_ref().and_then(advice_of_docker),
         engine::Error::Output(_) | engine::Error::Lines(_) | engine::Error::Start(_) | engine::Error::TooFew { .. } => {
             None
         }
+    }
+}
+
+fn advice_of_docker(error: &docker::Error) -> Option<&'static str> {
+    use docker::Error as Docker;
+    match error {
+        Docker::UnknownContext { .. } => Some("`docker context ls` lists those there are"),
+        Docker::BadHost { .. } => Some("a host is `unix:///path`, `tcp://host:port` or `ssh://user@host`"),
+        Docker::BadVersion { .. } => Some("DOCKER_API_VERSION is of the form `1.41`; unset, the version is agreed on"),
+        Docker::Forbidden { .. } => Some("run it as root, or as a member of the group that owns the socket (`docker`)"),
+        Docker::Unreachable { .. } => Some("is the engine running? `docker info` tells, `-H` and `-c` name another"),
+        Docker::Timeout { .. } => Some("the engine takes connections but does not answer; look at its own log"),
+        Docker::TooOld { .. } => Some("engines from 20.10 on are served; upgrade it, or unset DOCKER_API_VERSION"),
+        Docker::TooNew { .. } => Some("unset DOCKER_API_VERSION, or look for a newer docker-logwatch"),
+        Docker::TooManyStreams { .. } => Some("raise the setting, or select fewer containers"),
+        Docker::NoTurn { .. } => Some("raise the setting, or docker.pool.request_timeout"),
+        Docker::Tls { .. } => Some("check --tlscacert, --tlscert and --tlskey, or the files of the context"),
+        _ => None,
     }
 }
 

@@ -44,6 +44,8 @@ pub(super) struct Course<'a> {
     is_doubted: bool,
     /// How long an engine that is gone is waited for, where that is not to be as long as for any call.
     patience: Duration,
+    /// To be told once the engine lets us read: that it is read, and since which event.
+    greeting: Option<Option<Timestamp>>,
     silence: Silence,
     /// What the log was like when all of it had come.
     level: Option<Trace>,
@@ -90,6 +92,7 @@ impl<'a> Course<'a> {
             reach: Some(REACH),
             is_doubted: false,
             patience: Duration::MAX,
+            greeting: None,
             silence,
             level: None,
         }
@@ -98,6 +101,11 @@ impl<'a> Course<'a> {
     /// How far it has come.
     pub(super) fn position(&self) -> Resume {
         self.passed.position()
+    }
+
+    /// That it is read is told with the next request that the engine answers; the time of the event that told of it.
+    pub(super) fn greet(&mut self, told: Option<Timestamp>) {
+        self.greeting = Some(told);
     }
 
     /// The container runs: from now on something may come.
@@ -215,7 +223,12 @@ impl<'a> Course<'a> {
         let since = since.filter(|_| tail.is_some() || self.of.docker.api_version() >= HEEDS_SINCE);
         self.frames.suspect(follow && self.of.docker.api_version() < SENDS_ONCE);
         let query = LogsQuery { follow, since, tail, ..LogsQuery::default() };
-        self.of.docker.logs_within(self.patience, &self.of.id, &query).await
+        let body = self.of.docker.logs_within(self.patience, &self.of.id, &query).await?;
+        self.of.is_read.store(true, Ordering::Relaxed);
+        if let Some(told) = self.greeting.take() {
+            self.of.queue.send(Item::Begin(self.of.key, self.of.route, told)).await;
+        }
+        Ok(body)
     }
 
     async fn take(&mut self, chunk: Result<Bytes, Error>) -> Result<(), End> {

@@ -88,6 +88,14 @@ pub enum Error {
     /// The lines of a watch, which are still in the engine's logs.
     #[error(transparent)]
     Lines(output::Error),
+    /// A log was not read to the end that was asked for.
+    #[error("not read to the end: {}", few(names))]
+    Unread {
+        /// Of the containers.
+        names: Vec<String>,
+        /// What the engine, or the way to it, met us with.
+        source: Option<docker::Error>,
+    },
     /// Nothing has this name or ID, and nothing was to be waited for.
     #[error("no such container: {}", names.join(", "))]
     NoSuchContainer {
@@ -104,6 +112,13 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
+}
+
+fn few(names: &[String]) -> String {
+    const FEW: usize = 3;
+    let more = names.len().saturating_sub(FEW);
+    let named = names.iter().take(FEW).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if more == 0 { named } else { format!("{named} and {more} more") }
 }
 
 fn within(span: Option<Duration>) -> String {

@@ -50,6 +50,8 @@ pub(super) struct Stream {
     pub(super) is_up: bool,
     /// It cannot write now, though it runs.
     pub(super) is_paused: Arc<AtomicBool>,
+    /// The engine has let us read it.
+    pub(super) is_read: Arc<AtomicBool>,
     /// The engine's time of the event that told of it.
     pub(super) told: Option<Timestamp>,
     /// A moment instead of the last no lines: those would be counted when the request is made.
@@ -95,7 +97,7 @@ impl Stream {
         if self.once {
             return self.read_to_end(&mut course, &mut Vec::new(), &mut signals).await.map(drop);
         }
-        self.queue.send(Item::Begin(self.key, self.route, self.told)).await;
+        course.greet(self.told);
         // Many that are read alike are not all asked for at one moment.
         let mut span = self.interval.mul_f64(fastrand::f64());
         let mut heard = if self.is_up { None } else { Some(signals.recv().await) };
@@ -134,7 +136,7 @@ impl Stream {
                     if let Err(outcome) = self.finish(&mut course, then, &mut signals).await {
                         return outcome;
                     }
-                    self.queue.send(Item::Begin(self.key, self.route, None)).await;
+                    course.greet(None);
                     course.awake();
                     trouble.patience.reset();
                 }
@@ -322,7 +324,8 @@ impl Stream {
                 self.lose(End::Broken(error), self.resume.unwrap_or_default()).await
             }
             false => {
-                self.notice(format!("cannot be followed: {error}")).await;
+                self.is_read.store(false, Ordering::Relaxed);
+                self.notice(format!("cannot be followed: {}", reason(&error))).await;
                 Some(error)
             }
         };
@@ -363,8 +366,17 @@ impl Stream {
 
 fn words(end: &End) -> String {
     match end {
+        End::Broken(error @ Error::NoLogs { .. }) => format!("cannot be read: {}", reason(error)),
         End::Broken(error) => error.to_string(),
         End::Malformed(error) => error.to_string(),
         End::Whole | End::Due | End::Stuck | End::Apart => String::new(),
+    }
+}
+
+/// Where it is told whose log it is.
+fn reason(error: &Error) -> String {
+    match error {
+        Error::NoLogs { message, .. } => message.clone(),
+        error => error.to_string(),
     }
 }

@@ -74,6 +74,8 @@ struct Tail {
     is_up: bool,
     /// Runs, and cannot write now.
     is_paused: Arc<AtomicBool>,
+    /// The engine lets us read it; of those that are read over the API.
+    is_read: Arc<AtomicBool>,
     /// Ran, and does not run now.
     has_died: bool,
     by: By,
@@ -170,7 +172,10 @@ impl Tails {
             match tail.by {
                 By::Nobody => {}
                 By::File => counts[Route::File as usize] += 1,
-                By::Stream(_) => counts[self.routes.over_api() as usize] += 1,
+                By::Stream(_) if tail.is_read.load(Ordering::Relaxed) => {
+                    counts[self.routes.over_api() as usize] += 1;
+                }
+                By::Stream(_) => {}
             }
         }
         counts
@@ -235,6 +240,7 @@ impl Tails {
             told: self.heard,
             is_up,
             is_paused: Arc::new(AtomicBool::new(is_paused(container))),
+            is_read: Arc::default(),
             has_died: false,
             by: By::Nobody,
             held,
@@ -561,6 +567,7 @@ impl Tails {
             folder: self.routes.visible(id),
             is_up: tail.is_up,
             is_paused: Arc::clone(&tail.is_paused),
+            is_read: Arc::clone(&tail.is_read),
             told: tail.told,
             start,
             resume,

@@ -12,12 +12,12 @@ use super::metadata::Metadata;
 use super::questions::{Answer, Questions};
 use super::resume::{self, Last, Positions, Resume};
 use super::route::Routes;
-use super::tails::Tails;
+use super::tails::{Tails, Unread};
 use super::{Error, awaited, dry_run};
 use crate::batch::Lifecycle;
 use crate::config::{self, Source};
 use crate::container::Container;
-use crate::docker::{Docker, Endpoint};
+use crate::docker::{self, Docker, Endpoint};
 use crate::metrics::{Logs, Metrics};
 use crate::output::{self, Meter, Printer, Settings};
 use crate::queue::Queue;
@@ -350,8 +350,8 @@ impl Watch {
 
     /// Closes in the order of the flow. What was read is still written, if its reader takes it.
     async fn stop(self, stop: &CancellationToken) -> Result<(), Error> {
-        let Watch { queue, tails, inventory, delivered, .. } = self;
-        tails.stop().await;
+        let Watch { queue, tails, inventory, delivered, selector, discovery, .. } = self;
+        let unread = tails.stop().await;
         queue.close();
         let done = tokio::select! {
             done = delivered => ended(done),
@@ -361,7 +361,8 @@ impl Watch {
         if let Some(inventory) = inventory {
             inventory.stop().await;
         }
-        done
+        done?;
+        if stop.is_cancelled() { Ok(()) } else { complete(unread, &selector, &discovery) }
     }
 
     /// What a user should know before the first line.
@@ -572,6 +573,20 @@ impl Watch {
             Answer::Nothing => {}
         }
     }
+}
+
+/// Whether all were read to the end that was asked for. That one has no log is told, and is a failure where it was named.
+fn complete(unread: Unread, selector: &Selector, discovery: &Discovery) -> Result<(), Error> {
+    let (mut names, mut source) = (Vec::new(), None);
+    for (id, error) in unread {
+        let container = discovery.container(&id);
+        let is_meant = container.is_none_or(|container| selector.names_container(container));
+        if is_meant || !matches!(error, Some(docker::Error::NoLogs { .. })) {
+            names.push(container.map_or(id, |container| container.name.clone()));
+            source = source.or(error);
+        }
+    }
+    if names.is_empty() { Ok(()) } else { Err(Error::Unread { names, source }) }
 }
 
 async fn next(news: &mut Option<Receiver<News>>) -> Option<News> {

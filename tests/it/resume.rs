@@ -158,7 +158,9 @@ fn one_name_has_one_holder_and_the_second_is_told_who_it_is() {
     assert_eq!((other.code, other.lines().len()), (Some(0), 3));
     watch.signal(Signal::KILL);
     watch.finish();
-    assert_eq!(kept.read(&engine, &[]).stderr, "", "a dead holder holds nothing");
+    // Unless it had committed its lines already, they are cut off and read again.
+    let told = kept.read(&engine, &[]).stderr;
+    assert!(told.is_empty() || told.contains("behind the last commit"), "a dead holder holds nothing: {told}");
     assert_eq!(kept.lines().len(), 3);
 }
 

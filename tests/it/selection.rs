@@ -143,7 +143,10 @@ fn names_globs_and_compose_labels_select_and_exclusions_take_away() {
         let expected = sorted(expected.iter().copied());
         assert_eq!(planned(&engine, words), expected, "{words:?}");
         // What is planned is read; a container that never ran has no line.
-        let read = Watch::read(&engine, &[&["--format", "json"], words].concat()).records();
+        let finished = Watch::start(&engine, &[&["--no-follow", "--format", "json"], words].concat()).finish();
+        let told = if expected.is_empty() { "no container matches\n" } else { "" };
+        assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), told), "{words:?}");
+        let read = finished.records();
         let read = sorted(read.iter().map(|record| record["container_name"].as_str().unwrap()));
         let spoken: Vec<String> = expected.into_iter().filter(|name| name != "made").collect();
         assert_eq!(read, spoken, "{words:?}");

@@ -85,6 +85,38 @@ fn an_engine_that_goes_for_good_while_logs_are_read_once_ends_that_soon_and_the_
     for name in ["terminal", "framed", "web-39"] {
         assert!(finished.stderr.contains(&format!("! {name}: ")), "{}", finished.stderr);
     }
+    let told = finished.stderr.lines().find(|line| line.starts_with("error: not read to the end: "));
+    assert!(told.is_some_and(|told| told.ends_with(" and 39 more")), "{}", finished.stderr);
+    assert_eq!(finished.code, Some(3), "{}", finished.stderr);
+}
+
+#[test]
+fn a_container_without_a_log_is_a_failure_where_it_was_named() {
+    let engine = Engine::start();
+    engine.run("mute", &["--log-driver", "none"], &["--count", "3"]);
+    engine.run("web", &[], &["--count", "3"]);
+    engine.wait("mute");
+    engine.wait("web");
+    let why = "configured logging driver does not support reading";
+    for (words, lines, code, told) in [
+        (&["--all"][..], 3, 0, format!("! mute: cannot be read: {why}\n")),
+        (&["-q", "--all"], 3, 0, String::new()),
+        (
+            &["-q", "mute", "web"],
+            3,
+            1,
+            format!(
+                "error: not read to the end: mute\n  caused by: the engine cannot read the logs of {}: {why}\n",
+                engine.id("mute")
+            ),
+        ),
+    ] {
+        let finished = Watch::start(&engine, &[&["--no-follow"], words].concat()).finish();
+        assert_eq!((finished.lines().len(), finished.code, finished.stderr), (lines, Some(code), told), "{words:?}");
+    }
+    let file = Watch::start(&engine, &["--no-follow", "--source", "file", "mute"]).finish();
+    assert_eq!(file.code, Some(1), "{}", file.stderr);
+    assert!(file.stderr.ends_with("error: not read to the end: mute\n"), "{}", file.stderr);
 }
 
 #[test]
