@@ -23,7 +23,7 @@ pub enum State {
     Closed,
     /// None passes.
     Open,
-    /// A few pass, to see: how many, [`super::roster`] knows.
+    /// A few pass, to see: how many, the roster knows.
     HalfOpen,
 }
 
