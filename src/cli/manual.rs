@@ -74,7 +74,7 @@ const FILES: &[Entry] = &[
 
 const EXIT_STATUS: &[Entry] = &[
     ("0", "Done; or stopped by SIGINT or SIGTERM, or by the reader of stdout going away."),
-    ("1", "It failed at run time."),
+    ("1", "It failed at run time, or a log was not read to the end that was asked for."),
     ("2", "Usage: an unknown flag, a bad value, or a configuration file or variable that is refused."),
     ("3", "The Docker engine cannot be reached or refuses us."),
     ("4", "The check that was asked for failed."),

@@ -140,8 +140,8 @@ pub struct Watch {
     ///
     /// A container that is new to the name is read from its first line, one that stopped meanwhile to its end. Where it
     /// stopped is kept once the lines are written. With `-o FILE` every line is in FILE exactly once, whatever happens:
-    /// what stands behind the last commit is cut off at the start and read again. On stdout the last lines may come
-    /// again after a crash.
+    /// what a run that did not end well left behind the last commit is cut off at the start and read again. On stdout
+    /// the last lines may come again after a crash.
     #[arg(
         long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "default",
         help_heading = OUTPUT
