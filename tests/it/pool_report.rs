@@ -109,7 +109,7 @@ fn an_engine_that_is_dead_or_forbidden_or_of_another_age_is_told_apart_in_words(
         "cannot reach the Docker engine at unix:///nowhere.sock: No such file or directory (os error 2)",
     );
     let old = Script::start(|request: &Request, answer: &mut Answer| match &request.version {
-        None => answer.raw(b"HTTP/1.1 200 OK\r\nApi-Version: 1.30\r\nContent-Length: 0\r\n\r\n"),
+        None => answer.raw(b"HTTP/1.1 200 OK\r\nApi-Version: 1.30\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"),
         Some(_) => {
             answer.json(400, r#"{"message":"client version 1.41 is too new. Maximum supported API version is 1.30"}"#)
         }
@@ -117,7 +117,7 @@ fn an_engine_that_is_dead_or_forbidden_or_of_another_age_is_told_apart_in_words(
     check(&old.host(), "the engine speaks API 1.30 at most and 1.41 is needed: it is too old");
     let new = Script::start(|request: &Request, answer: &mut Answer| {
         match &request.version {
-        None => answer.raw(b"HTTP/1.1 200 OK\r\nApi-Version: 1.99\r\nContent-Length: 0\r\n\r\n"),
+        None => answer.raw(b"HTTP/1.1 200 OK\r\nApi-Version: 1.99\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"),
         Some(_) => answer.json(
             400,
             r#"{"message":"client version 1.41 is too old. Minimum supported API version is 1.90, please upgrade your client to a newer version"}"#,
