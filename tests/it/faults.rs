@@ -165,12 +165,17 @@ fn events_cut_off_twenty_times_miss_no_container_and_bring_none_twice() {
         }
         cutter.join().unwrap();
     });
-    watch.wait_for_count(120);
     watch.wait_for_ends(40);
+    // A busy engine may lose what a container writes that is gone at once (seen on 26.1 and 28.5).
+    let is_heard = |number: &u64| engine.must(&["logs", &format!("web-{number}")]).lines().count() == 3;
+    let heard: Vec<u64> = (0..40).filter(is_heard).collect();
+    assert!(heard.len() >= 38, "the engine itself heard {} of 40", heard.len());
     let finished = watch.stop();
     let numbers = Numbers::of_json(&finished.lines());
-    for number in 0..40 {
+    for number in &heard {
         numbers.assert_whole(&format!("web-{number}"), 1..=3);
+    }
+    for number in 0..40 {
         let end = format!("- web-{number}");
         let ends = finished.stderr.lines().filter(|line| line.split(" (").next() == Some(&end)).count();
         assert_eq!(ends, 1, "{end}:\n{}", finished.stderr);
