@@ -28,6 +28,8 @@ use tokio::time::Sleep;
 
 /// Events that the engine remembers.
 const HISTORY: usize = 256;
+/// So many are all of them: what happens while they are asked for pushes others out, and is not told.
+const FULL: usize = HISTORY * 3 / 4;
 /// Events remembered here to tell a repeat. What the engine repeats is among as many as it remembers, or nearly.
 const REMEMBERED: usize = 2 * HISTORY;
 /// An event that took so much longer to reach us has waited for us, and others behind it may have been left out.
@@ -432,7 +434,7 @@ async fn history(docker: &Docker, until: Timestamp) -> Result<Vec<Key>, Error> {
 /// Whether the engine no longer remembers all that happened since then; if so, the oldest that it does.
 pub(super) async fn forgotten(docker: &Docker, since: Timestamp, now: Timestamp) -> Result<Option<Timestamp>, Error> {
     let history = history(docker, now).await?;
-    let oldest = history.first().filter(|_| history.len() >= HISTORY).map(|oldest| oldest.time);
+    let oldest = history.first().filter(|_| history.len() >= FULL).map(|oldest| oldest.time);
     Ok(oldest.filter(|oldest| *oldest > since))
 }
 
@@ -448,7 +450,7 @@ fn resume_at(first: Timestamp, broke: Timestamp, now: Timestamp, away: Duration)
 
 /// Whether the history reaches back to the break. `last` is the last event that was seen before it, if any was.
 fn continuity(history: &[Key], last: Option<&Key>, broke: Timestamp, now: Timestamp) -> Continuity {
-    let is_full = history.len() >= HISTORY;
+    let is_full = history.len() >= FULL;
     let reaches_back = history.first().is_some_and(|oldest| oldest.time <= broke);
     match last {
         Some(last) if history.contains(last) => Continuity::Whole,
@@ -551,6 +553,7 @@ mod tests {
             (history_of(11..=266), Some(10), 12, 300, Whole, "gone, but what was at the break is there"),
             (history_of(13..=268), Some(10), 12, 300, Overrun, "the break itself is gone"),
             (history_of(13..=268), None, 12, 300, Overrun, "without any event before it too"),
+            (history_of(13..=230), Some(10), 12, 300, Overrun, "some have come since it was asked for"),
             (history_of(12..=267), None, 12, 300, Whole, "reaches back"),
             (history_of(13..=100), None, 12, 300, Whole, "so little happened, and nothing was there before"),
             (history_of(11..=100), Some(10), 12, 300, Whole, "the last one was garbled on its way"),

@@ -212,15 +212,27 @@ fn whatever_is_filtered_the_lines_and_objects_are_those_of_docker() {
 #[test]
 fn beside_docker_through_a_socket_that_is_cut_again_and_again_none_is_missing_and_none_comes_twice() {
     let (cuts, lives, volumes) = if long() { (50, 500, 200) } else { (8, 40, 16) };
-    let engine = Engine::start();
-    let proxy = Proxy::start(&engine);
-    let cut = Watch::at(&engine, &proxy.host(), &["events", "--format", "json"]);
-    let theirs = theirs(&engine, &["--format", "{{json .}}"]);
-    wait_until_told(&engine, &[&cut, &theirs], "begin");
-    make_volume(&engine, "first");
+    let engine = &Engine::start();
+    let proxy = Proxy::start(engine);
+    let cut = Watch::at(engine, &proxy.host(), &["events", "--format", "json"]);
+    let theirs = theirs(engine, &["--format", "{{json .}}"]);
+    wait_until_told(engine, &[&cut, &theirs], "begin");
+    make_volume(engine, "first");
     thread::scope(|scope| {
-        scope.spawn(|| (0..lives).for_each(|number| live(&engine, &format!("life-{number}"))));
-        scope.spawn(|| make_volumes(&engine, "volume-", volumes));
+        // Not more of them in an outage than the engine remembers.
+        let pace = |millis| thread::sleep(Duration::from_millis(millis));
+        scope.spawn(move || {
+            for number in 0..lives {
+                live(engine, &format!("life-{number}"));
+                pace(100);
+            }
+        });
+        scope.spawn(move || {
+            for number in 0..volumes {
+                make_volumes(engine, &format!("volume-{number}-"), 1);
+                pace(250);
+            }
+        });
         for cuts in 1..=cuts {
             proxy.cut();
             let back = |lines: &[String]| lines.iter().filter(|line| line.contains("is back")).count() == cuts;
@@ -228,8 +240,8 @@ fn beside_docker_through_a_socket_that_is_cut_again_and_again_none_is_missing_an
         }
     });
     // What happens in the last outage is told, too.
-    live(&engine, "last");
-    wait_for_end(&engine, &[&cut, &theirs], "the-end");
+    live(engine, "last");
+    wait_for_end(engine, &[&cut, &theirs], "the-end");
     assert_eq!(sorted_from(&cut.lines(), r#""first""#), sorted_from(&theirs.lines(), r#""first""#));
     let finished = cut.stop();
     assert_eq!(finished.code, Some(0));
@@ -575,7 +587,11 @@ fn five_hundred_events_a_second_neither_slow_the_engine_nor_grow_our_memory() {
     let engine = Engine::start();
     let span = Duration::from_secs(if long() { 60 } else { 6 });
     let busy = Busy::start(500, span);
-    let watch = Watch::at(&engine, &busy.script.host(), &["watch"]);
+    // The checks of the connections ask for the same, every 30 s.
+    let mut command = Watch::command();
+    engine.furnish(&mut command);
+    command.env_remove("DOCKER_HOST").env("LOGWATCH_DOCKER_POOL_HEALTH_CHECK_INTERVAL", "0");
+    let watch = Watch::spawn(command.args(["-H", &busy.script.host(), "watch"]));
     let sent = || busy.sent.load(Ordering::SeqCst);
     eventually("a second of them was sent", || sent() > 500);
     let before = process::memory(watch.pid());
