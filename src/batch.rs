@@ -296,6 +296,13 @@ pub enum Item {
 }
 
 impl Item {
+    /// What is left of a container's log behind its last line, which no route can read.
+    pub fn unreadable(key: Key, route: Route, after: Option<Cursor>) -> Item {
+        let mut batch = Batch::new(key, route, Vec::new(), Vec::new());
+        batch.gaps.push((0, Gap { reason: Reason::Unreadable, lost_bytes: None, after }));
+        Item::Lines(batch)
+    }
+
     /// Bytes of memory it holds, roughly.
     pub fn weight(&self) -> usize {
         match self {

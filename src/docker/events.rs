@@ -103,12 +103,6 @@ impl Event {
         self.attributes.get("exitCode").filter(|_| self.action == "die")?.parse().ok()
     }
 
-    /// Of `rename`.
-    pub fn old_name(&self) -> Option<&str> {
-        let name = self.attributes.get("oldName").filter(|_| self.action == "rename")?;
-        Some(name.trim_start_matches('/'))
-    }
-
     /// Equal for two copies of one event.
     pub fn key(&self) -> Key {
         Key { time: self.time, kind: self.kind.clone(), action: self.action.clone(), id: self.id.clone() }
@@ -431,7 +425,6 @@ mod tests {
             assert_eq!((container.state.as_str(), got.as_str()), (state, labels), "{action}");
             assert_eq!((container.name.as_str(), container.image.as_str()), ("web-1", "busybox:1"));
             assert_eq!(event.exit_code(), (action == "die").then_some(7), "{action}");
-            assert_eq!(event.old_name(), (action == "rename").then_some("web-0"), "{action}");
         }
         for (kind, id) in [("volume", "v"), ("container", "")] {
             assert_eq!(Event { kind: kind.into(), id: id.into(), ..Event::default() }.container(), None, "{kind}");

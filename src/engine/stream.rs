@@ -7,7 +7,7 @@
 
 use super::course::{Course, End};
 use super::patience::{Patience, REFUSALS};
-use crate::batch::{Batch, Cursor, Gap, Item, Key, Reason, Route};
+use crate::batch::{Batch, Cursor, Item, Key, Route};
 use crate::docker::{Docker, Error, LogsQuery};
 use crate::position::Resume;
 use crate::queue::Queue;
@@ -286,7 +286,7 @@ impl Stream {
     /// The rest is not read, and why. What has begun of a line is none: nobody knows how it ends.
     async fn lose(&self, end: End, position: Resume) -> Option<Error> {
         if !end.keeps_nothing() {
-            self.queue.send(self.unreadable(position.last())).await;
+            self.queue.send(Item::unreadable(self.key, self.route, position.last())).await;
         }
         self.notice(words(&end)).await;
         match end {
@@ -303,12 +303,6 @@ impl Stream {
                 Signal::Finish(then) => self.send_all(then).await,
             }
         }
-    }
-
-    fn unreadable(&self, after: Option<Cursor>) -> Item {
-        let mut batch = Batch::new(self.key, self.route, Vec::new(), Vec::new());
-        batch.gaps.push((0, Gap { reason: Reason::Unreadable, lost_bytes: None, after }));
-        Item::Lines(batch)
     }
 
     async fn send_all(&self, items: Vec<Item>) {

@@ -6,7 +6,7 @@
 use super::route::{Choice, Routes};
 use super::stream::{Outcome, Signal, Stream};
 use super::watch::Options;
-use crate::batch::{Batch, Gap, Item, Key, Lifecycle, Reason, Route};
+use crate::batch::{Item, Key, Lifecycle, Route};
 use crate::config::Source;
 use crate::container::Container;
 use crate::docker::{Docker, Error};
@@ -170,12 +170,11 @@ impl Tails {
         let mut counts = [0; Route::ALL.len()];
         for tail in self.tails.values().filter(|tail| tail.is_up) {
             match tail.by {
-                By::Nobody => {}
                 By::File => counts[Route::File as usize] += 1,
                 By::Stream(_) if tail.is_read.load(Ordering::Relaxed) => {
                     counts[self.routes.over_api() as usize] += 1;
                 }
-                By::Stream(_) => {}
+                By::Stream(_) | By::Nobody => {}
             }
         }
         counts
@@ -467,7 +466,7 @@ impl Tails {
         let Some(id) = self.ids.get(&key).cloned() else {
             // It was removed meanwhile, and nothing of it is left to read.
             self.reading.remove(&key);
-            self.queue.push([unreadable(key)]);
+            self.queue.push([Item::unreadable(key, Route::File, None)]);
             return self.queue.push(then.unwrap_or_default());
         };
         tracing::debug!(%error, id, "not read from its file");
@@ -478,7 +477,9 @@ impl Tails {
                 self.tell("no permission to read log files: reading through the engine instead");
             }
             io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound => {}
-            _ if !may_stream => told.extend([unreadable(key), Item::Notice(Some(key), error.to_string())]),
+            _ if !may_stream => {
+                told.extend([Item::unreadable(key, Route::File, None), Item::Notice(Some(key), error.to_string())])
+            }
             _ => {
                 let text = format!("{error}: reading through the engine instead");
                 told.push(Item::Notice(Some(key), text));
@@ -597,13 +598,6 @@ impl Tails {
         let _ = self.commands.send(command);
         self.wake.wake();
     }
-}
-
-/// A loss that no other route can make up for.
-fn unreadable(key: Key) -> Item {
-    let mut batch = Batch::new(key, Route::File, Vec::new(), Vec::new());
-    batch.gaps.push((0, Gap { reason: Reason::Unreadable, lost_bytes: None, after: None }));
-    Item::Lines(batch)
 }
 
 fn is_paused(container: &Container) -> bool {

@@ -154,6 +154,11 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
         with_volumes: keeping.is_some(),
         is_each_wanted: options.output.lifecycle,
     };
+    // That may take as long as nobody reads the pipe it is, while nobody would read the engine's events.
+    let printer = match options.dry_run {
+        true => None,
+        false => Some(open(options.output.clone()).await?),
+    };
     let (feed, listing) = Feed::open(docker.clone(), terms, engine.time).await?;
     let mut notices = Vec::new();
     if let News::Listing(containers, at, _) = &listing {
@@ -174,11 +179,10 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
             }
         }
     }
-    if options.dry_run {
+    let Some(printer) = printer else {
         dry_run::tell(&docker, &options, &routes, listing).await?;
         return Ok(None);
-    }
-    let printer = open(options.output.clone()).await?;
+    };
     let (mut deliver, positions) = outlet(printer, last, metrics.logs.clone(), &mut notices)?;
     if let Some(server) = &server {
         let serving = format!("serving metrics and health at http://{}", server.address());
@@ -226,7 +230,6 @@ fn outlet(
 /// A watch under way.
 struct Watch {
     docker: Docker,
-    selector: Selector,
     options: Options,
     queue: Arc<Queue>,
     reports: UnboundedReceiver<Report>,
@@ -285,7 +288,6 @@ impl Watch {
             listener,
             questions: Questions::new(docker.clone()),
             docker,
-            selector: options.selector.clone(),
             options,
             queue,
             reports,
@@ -350,7 +352,7 @@ impl Watch {
 
     /// Closes in the order of the flow. What was read is still written, if its reader takes it.
     async fn stop(self, stop: &CancellationToken) -> Result<(), Error> {
-        let Watch { queue, tails, inventory, delivered, selector, discovery, .. } = self;
+        let Watch { queue, tails, inventory, delivered, options, discovery, .. } = self;
         let unread = tails.stop().await;
         queue.close();
         let done = tokio::select! {
@@ -362,7 +364,7 @@ impl Watch {
             inventory.stop().await;
         }
         done?;
-        if stop.is_cancelled() { Ok(()) } else { complete(unread, &selector, &discovery) }
+        if stop.is_cancelled() { Ok(()) } else { complete(unread, &options.selector, &discovery) }
     }
 
     /// What a user should know before the first line.
@@ -377,7 +379,7 @@ impl Watch {
             }
         }
         let News::Listing(containers, _, passing) = listing else { return };
-        let unmatched = self.selector.unmatched(containers.iter());
+        let unmatched = self.options.selector.unmatched(containers.iter());
         for name in &unmatched {
             let advice = "waiting for it to be started (`docker ps -a` lists what there is)";
             self.tails.tell(format!("no container is called {name}: {advice}"));
@@ -387,7 +389,7 @@ impl Watch {
             .iter()
             .filter(|container| self.wants_history(container))
             .filter(|container| is_passing(&container.id));
-        if unmatched.is_empty() && !read.any(|container| self.selector.matches(container)) {
+        if unmatched.is_empty() && !read.any(|container| self.options.selector.matches(container)) {
             // An empty screen could be quiet containers as well as a slip.
             self.tails.tell(match self.options.follow {
                 true => "no running container matches: waiting for one to start",
@@ -469,7 +471,7 @@ impl Watch {
     /// No event and no listing has told of this container, which is gone; its log is at hand.
     fn claim(&mut self, container: Container) {
         let is_known = self.tails.has(&container.id) || self.discovery.container(&container.id).is_some();
-        if is_known || !self.selector.matches(&container) {
+        if is_known || !self.options.selector.matches(&container) {
             return self.tails.ignore(&container.id);
         }
         if self.passing.is_some() {
@@ -480,7 +482,7 @@ impl Watch {
     }
 
     fn found(&mut self, container: &Arc<Container>) {
-        if !self.selector.matches(container) {
+        if !self.options.selector.matches(container) {
             return self.tails.ignore(&container.id);
         }
         if !self.is_first {
@@ -522,14 +524,14 @@ impl Watch {
         let start = if position.is_some() { Start::All } else { start };
         self.tails.add(container, start, position, must_ask);
         if must_ask {
-            self.questions.is_passing(&container.id, self.selector.remote());
+            self.questions.is_passing(&container.id, self.options.selector.remote());
         }
     }
 
     fn altered(&mut self, container: &Arc<Container>) {
         if self.tails.has(&container.id) {
             self.tails.alter(container);
-        } else if !self.is_first && self.options.follow && self.selector.matches(container) {
+        } else if !self.is_first && self.options.follow && self.options.selector.matches(container) {
             self.add_new(container, Start::Since(self.began));
         }
     }

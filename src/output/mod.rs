@@ -128,3 +128,14 @@ pub enum When {
     /// In no case.
     Never,
 }
+
+impl When {
+    /// Whether it is so on what is a terminal, or is none.
+    pub(crate) fn holds(self, is_terminal: bool) -> bool {
+        match self {
+            When::Auto => is_terminal,
+            When::Always => true,
+            When::Never => false,
+        }
+    }
+}

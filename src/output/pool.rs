@@ -138,11 +138,7 @@ fn colour(status: Status) -> Style {
 
 /// Writes it to stdout.
 pub fn pool(report: &PoolReport, is_json: bool, color: When) -> Result<(), Error> {
-    let is_coloured = match color {
-        When::Auto => std::io::stdout().is_terminal(),
-        When::Always => true,
-        When::Never => false,
-    };
+    let is_coloured = color.holds(std::io::stdout().is_terminal());
     let text = if is_json { object(report) } else { table(report, is_coloured) };
     match Sink::stdout()?.write(text.as_bytes()) {
         Err(Error::Closed) => Ok(()),

@@ -10,7 +10,7 @@ use super::sink::Sink;
 use super::stamp::Stamp;
 use super::terminal::{self, Controls};
 use super::text::{self, Prefix};
-use super::{Ansi, Error, Format, Settings, When};
+use super::{Ansi, Error, Format, Settings};
 use crate::batch::{Batch, Encoding, Gap, Item, Key, Line};
 use crate::container::Container;
 use crate::time::Timestamp;
@@ -62,11 +62,7 @@ impl Printer {
         };
         Ok(Printer {
             style: text::Style { timestamps: settings.timestamps, controls },
-            is_coloured: match settings.color {
-                When::Auto => is_terminal,
-                When::Always => true,
-                When::Never => false,
-            },
+            is_coloured: settings.color.holds(is_terminal),
             progress: Progress::new(!is_terminal && settings.wants_status()),
             settings,
             sink,
@@ -243,9 +239,7 @@ impl Printer {
     }
 
     fn sign(&self, sign: char) -> String {
-        if self.settings.color == When::Never
-            || !(std::io::stderr().is_terminal() || self.settings.color == When::Always)
-        {
+        if !self.settings.color.holds(std::io::stderr().is_terminal()) {
             return sign.to_string();
         }
         if sign == '+' { sign.green().to_string() } else { sign.red().to_string() }

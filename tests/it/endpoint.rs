@@ -481,7 +481,7 @@ async fn events_tell_the_life_of_a_container() {
         assert_eq!(container.labels.len(), 1, "{}", event.action);
         assert_eq!((&*event.kind, &*event.scope), ("container", "local"));
     }
-    assert_eq!(seen[1].old_name(), Some("web"));
+    assert_eq!(seen[1].attributes["oldName"], "/web");
     assert_eq!(seen[3].exit_code(), Some(7));
 
     // What docker prints of the same time is the same, key for key.

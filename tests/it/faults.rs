@@ -281,13 +281,15 @@ fn told_to_stop_before_anybody_reads_the_pipe_it_is_to_write_to_it_ends_with_0()
     engine.run("web", &[], &["--count", "10", "--idle"]);
     let pipe = engine.home().join("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    let words = ["-o", pipe.to_str().unwrap(), "--format", "raw"];
-    let watch = Watch::start(&engine, &words);
+    let proxy = Proxy::start(&engine);
+    let words = ["watch", "-o", pipe.to_str().unwrap(), "--format", "raw"];
+    let watch = Watch::at(&engine, &proxy.host(), &words);
     let tasks = || fs::read_dir(format!("/proc/{}/task", watch.pid())).unwrap().map(|task| task.unwrap().path());
     let is_opening = || tasks().any(|task| fs::read_to_string(task.join("comm")).is_ok_and(|name| name == "open\n"));
     eventually("it opens the pipe", is_opening);
+    assert_eq!(proxy.count("/events"), 0, "nobody would read them");
     assert_eq!(watch.stop().code, Some(0));
-    let watch = Watch::start(&engine, &words);
+    let watch = Watch::at(&engine, &proxy.host(), &words);
     let mut reader = std::io::BufReader::new(fs::File::open(&pipe).unwrap());
     let mut line = String::new();
     std::io::BufRead::read_line(&mut reader, &mut line).unwrap();
