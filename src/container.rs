@@ -15,6 +15,8 @@ pub struct Container {
     pub labels: BTreeMap<String, String>,
     /// `created`, `running`, `paused`, `restarting`, `removing`, `exited` or `dead`.
     pub state: String,
+    /// What its newest run ended with; `None` while it is up, before it ever was, and where nobody told.
+    pub exit_code: Option<i64>,
     /// Network name to the address in it; empty when the container has none now.
     pub networks: BTreeMap<String, String>,
 }

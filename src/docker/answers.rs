@@ -59,8 +59,6 @@ pub struct Details {
     pub started_at: Option<Timestamp>,
     /// Of the newest run that ended.
     pub finished_at: Option<Timestamp>,
-    /// Of the newest run that ended; `None` while its process exists and before it ever did.
-    pub exit_code: Option<i64>,
     /// Removed by the engine when it exits (`--rm`).
     pub auto_remove: bool,
 }
@@ -89,12 +87,14 @@ impl Details {
         let config = said.config.unwrap_or_default();
         let host = said.host_config.unwrap_or_default();
         let log = host.log_config.unwrap_or_default();
+        let now = state.status.map(|status| status.to_string()).unwrap_or_default();
         let container = Container {
             id: said.id.ok_or_else(|| missing("a container", "Id"))?,
             name: said.name.unwrap_or_default().trim_start_matches('/').to_owned(),
             image: config.image.or(said.image).unwrap_or_default(),
             labels: config.labels.unwrap_or_default().into_iter().collect(),
-            state: state.status.map(|status| status.to_string()).unwrap_or_default(),
+            exit_code: state.exit_code.filter(|code| has_exited(&now, *code)),
+            state: now,
             networks: networks(said.network_settings.and_then(|settings| settings.networks)),
         };
         Ok(Details {
@@ -105,7 +105,6 @@ impl Details {
             hosts_path: path(said.hosts_path),
             started_at: state.started_at.as_deref().and_then(time),
             finished_at: state.finished_at.as_deref().and_then(time),
-            exit_code: state.exit_code.filter(|code| has_exited(&container.state, *code)),
             auto_remove: host.auto_remove.unwrap_or(false),
             container,
         })
@@ -120,8 +119,14 @@ pub(super) fn listed(said: models::ContainerSummary) -> Result<Container, Error>
         image: said.image.unwrap_or_default(),
         labels: said.labels.unwrap_or_default().into_iter().collect(),
         state: said.state.map(|state| state.to_string()).unwrap_or_default(),
+        exit_code: said.status.as_deref().and_then(exit_code),
         networks: networks(said.network_settings.and_then(|settings| settings.networks)),
     })
+}
+
+/// A listing tells it in no other place than `Exited (137) 2 seconds ago`.
+fn exit_code(status: &str) -> Option<i64> {
+    status.strip_prefix("Exited (")?.split_once(')')?.0.parse().ok()
 }
 
 /// A container that others link to is listed under `/other/alias` as well.
@@ -186,6 +191,25 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(time(said).map(|time| time.0), nanos, "{said}");
+        }
+    }
+
+    #[test]
+    fn what_a_listing_says_of_an_end_tells_the_exit_code() {
+        for (status, code) in [
+            ("Exited (137) 2 seconds ago", Some(137)),
+            ("Exited (0) Less than a second ago", Some(0)),
+            ("Exited (-1) 3 months ago", Some(-1)),
+            ("Up 2 hours (healthy)", None),
+            // Of the run before: it is up again in a moment.
+            ("Restarting (1) 5 seconds ago", None),
+            ("Created", None),
+            ("Dead", None),
+            ("Exited (", None),
+            ("Exited () 1 second ago", None),
+            ("", None),
+        ] {
+            assert_eq!(exit_code(status), code, "{status}");
         }
     }
 

@@ -94,6 +94,7 @@ impl Event {
             image: attribute("image"),
             labels: labels().map(|(name, value)| (name.clone(), value.clone())).collect(),
             state: self.state().to_owned(),
+            exit_code: self.exit_code(),
             networks: BTreeMap::new(),
         })
     }

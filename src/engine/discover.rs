@@ -90,6 +90,7 @@ impl Discovery {
                 }
                 if is_new {
                     container.state.clone_from(&known.state);
+                    container.exit_code = known.exit_code;
                 }
             }
             let (is_up, is_made) = (container.is_up(), container.state == "created");
@@ -110,11 +111,13 @@ impl Discovery {
         let Some(known) = self.known.get(id).filter(|known| !known.is_up()) else { return changes };
         let Some(death) = self.deaths.get_mut(id).filter(|death| death.at < run.started) else { return changes };
         if run.is_up {
-            let container = Container { state: "running".into(), ..(**known).clone() };
+            let container = Container { state: "running".into(), exit_code: None, ..(**known).clone() };
             self.deaths.remove(id);
             self.learn(container, &mut changes);
         } else {
             *death = Death { at: run.finished.unwrap_or(run.started), told: None };
+            let container = Container { exit_code: run.code, ..(**known).clone() };
+            self.known.insert(id.to_owned(), Arc::new(container));
             changes.extend([Change::Up(id.to_owned()), Change::Down(id.to_owned(), run.code, None)]);
         }
         changes
@@ -125,13 +128,13 @@ impl Discovery {
         let mut changes = Vec::new();
         let Some(mut container) = event.container() else { return changes };
         if let Some(known) = self.known.get(&event.id) {
-            // Only these two change in a container's life as far as events tell.
-            let Container { name, state, .. } = container;
+            // Nothing else changes in a container's life as far as events tell.
+            let Container { name, state, exit_code, .. } = container;
             container = (**known).clone();
             container.name = name;
             // A listing may have known it, and more, before we were told of its making.
             if !state.is_empty() && event.verb() != "create" {
-                container.state = state;
+                (container.state, container.exit_code) = (state, exit_code);
             }
         }
         let happened = lifecycle(event);
@@ -144,11 +147,11 @@ impl Discovery {
                 self.deaths.insert(event.id.clone(), Death { at: event.time, told: Some(now) });
                 self.learn(container, &mut changes);
                 let told = changes.iter_mut().find_map(|change| match change {
-                    Change::Down(_, code, told) => Some((code, told)),
+                    Change::Down(_, _, told) => Some(told),
                     _ => None,
                 });
                 match told {
-                    Some((code, told)) => (*code, *told) = (event.exit_code(), Some(happened)),
+                    Some(told) => *told = Some(happened),
                     None => changes.push(Change::Happened(event.id.clone(), happened)),
                 }
             }
@@ -164,7 +167,7 @@ impl Discovery {
     }
 
     fn learn(&mut self, container: Container, changes: &mut Vec<Change>) {
-        let id = container.id.clone();
+        let (id, code) = (container.id.clone(), container.exit_code);
         let container = Arc::new(container);
         let before = self.known.insert(id.clone(), Arc::clone(&container));
         let was_up = before.as_ref().is_some_and(|before| before.is_up());
@@ -178,8 +181,8 @@ impl Discovery {
         }
         match (was_up, container.is_up()) {
             (false, true) => changes.push(Change::Up(id)),
-            (true, false) => changes.push(Change::Down(id, None, None)),
-            (false, false) if has_lived => changes.extend([Change::Up(id.clone()), Change::Down(id, None, None)]),
+            (true, false) => changes.push(Change::Down(id, code, None)),
+            (false, false) if has_lived => changes.extend([Change::Up(id.clone()), Change::Down(id, code, None)]),
             _ => {}
         }
     }
@@ -203,8 +206,10 @@ fn lifecycle(event: &Event) -> Lifecycle {
 mod tests {
     use super::*;
 
+    /// `state` is `running` or, with the code that a run ended with, `exited 137`.
     fn listed(id: &str, name: &str, state: &str) -> Container {
-        Container { id: id.into(), name: name.into(), state: state.into(), ..Container::default() }
+        let (state, code) = state.split_once(' ').map_or((state, None), |(state, code)| (state, code.parse().ok()));
+        Container { id: id.into(), name: name.into(), state: state.into(), exit_code: code, ..Container::default() }
     }
 
     fn event(time: i64, id: &str, action: &str, more: &[(&str, &str)]) -> Event {
@@ -302,10 +307,10 @@ mod tests {
         let mut discovery = Discovery::default();
         let first = [("a", "web", "running"), ("b", "db", "exited"), ("c", "job", "running")];
         assert_eq!(list(&mut discovery, &first), "found web running, up a, found db exited, found job running, up c");
-        let second = [("a", "www", "exited"), ("b", "db", "running"), ("d", "new", "created")];
+        let second = [("a", "www", "exited 137"), ("b", "db", "running"), ("d", "new", "created")];
         assert_eq!(
             list(&mut discovery, &second),
-            "down c None false, gone c, altered www exited, down a None false, altered db running, up b, found new created",
+            "down c None false, gone c, altered www exited, down a Some(137) false, altered db running, up b, found new created",
         );
         assert_eq!(list(&mut discovery, &second), "doubted a");
     }
@@ -314,8 +319,8 @@ mod tests {
     fn a_container_that_lived_while_nobody_looked_is_up_and_down() {
         let mut discovery = Discovery::default();
         list(&mut discovery, &[("a", "web", "created")]);
-        let expected = "altered web exited, up a, down a None false";
-        assert_eq!(list(&mut discovery, &[("a", "web", "exited")]), expected);
+        let expected = "altered web exited, up a, down a Some(0) false";
+        assert_eq!(list(&mut discovery, &[("a", "web", "exited 0")]), expected);
     }
 
     #[test]

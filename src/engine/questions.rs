@@ -83,6 +83,6 @@ impl Questions {
 }
 
 fn run(details: &Details) -> Option<Run> {
-    let Details { container, started_at, finished_at, exit_code, .. } = details;
-    Some(Run { is_up: container.is_up(), started: (*started_at)?, finished: *finished_at, code: *exit_code })
+    let Details { container, started_at, finished_at, .. } = details;
+    Some(Run { is_up: container.is_up(), started: (*started_at)?, finished: *finished_at, code: container.exit_code })
 }

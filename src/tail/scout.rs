@@ -181,7 +181,7 @@ impl Found {
         };
         let labels = config.labels.unwrap_or_default();
         let state = "exited".to_owned();
-        Container { id: id.to_owned(), name, image: config.image, labels, state, networks: BTreeMap::new() }
+        Container { id: id.to_owned(), name, image: config.image, labels, state, ..Container::default() }
     }
 }
 

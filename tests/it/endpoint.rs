@@ -385,7 +385,7 @@ async fn an_engine_and_its_containers_are_told_as_docker_tells_them() {
         };
         same_time(details.started_at);
         same_time(details.finished_at);
-        assert_eq!(details.exit_code, exit_code, "{reference}");
+        assert_eq!(details.container.exit_code, exit_code, "{reference}");
         assert_eq!((&*details.log_driver, details.tty, details.auto_remove), (log_driver, tty, auto_remove));
     }
     assert_eq!(docker.inspect("web-1").await.unwrap().container, *container, "both tell the same");

@@ -1,12 +1,11 @@
 //! Containers come, go, come back, change their names and rotate their logs: each of their lines comes out once.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use serde_json::Value;
 
 use crate::faults::DRIVERS;
-use crate::support::{Engine, IMAGE, Numbers, PATIENCE, Signal, Watch, eventually, process};
+use crate::support::{Engine, IMAGE, Numbers, PATIENCE, Signal, Watch, beside, eventually, process};
 
 /// How logs are read, each of them those of each of [`DRIVERS`].
 const SOURCES: [&str; 4] = ["file", "stream", "rotate", "poll"];
@@ -20,19 +19,7 @@ fn by_each_source(engine: &Engine) -> [Watch; 4] {
 
 /// Keeps both processors busy while `work` is done.
 fn while_busy<T>(work: impl FnOnce() -> T) -> T {
-    let done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                while !done.load(Ordering::Relaxed) {
-                    std::hint::spin_loop();
-                }
-            });
-        }
-        let result = work();
-        done.store(true, Ordering::Relaxed);
-        result
-    })
+    beside(std::hint::spin_loop, || beside(std::hint::spin_loop, work))
 }
 
 /// `docker run --rm` so many times, a few at a time, each of three lines. Returns the numbers of those that the engine heard

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Engine, Finished, PATIENCE, Proxy, Request, Script, Signal, Watch, eventually, process};
+use crate::support::{
+    Answer, Engine, Finished, PATIENCE, Proxy, Request, Script, Signal, Watch, beside, eventually, process,
+};
 
 fn state_of(engine: &Engine) -> PathBuf {
     engine.home().join("state/state.db")
@@ -394,20 +396,15 @@ fn a_busy_host_whose_state_a_watch_keeps_passes_the_check() {
     let watch = Watch::start(&engine, &["--state", state.to_str().unwrap()]);
     watch.wait_until_up();
     eventually("everything was compared", || rows(&state, "SELECT source FROM reconciliations").len() == 1);
-    let is_over = AtomicBool::new(false);
-    let codes: Vec<Option<i32>> = std::thread::scope(|scope| {
-        scope.spawn(|| {
-            for number in (0..).take_while(|_| !is_over.load(Ordering::SeqCst)) {
-                engine.create(&format!("c{number}"), &["-v", &format!("v{number}:/data")], &[]);
-                if number % 3 == 2 {
-                    engine.must(&["rm", &format!("c{number}")]);
-                }
-            }
-        });
-        let codes = (0..4).map(|_| reconcile(&engine, &state, &["--check"]).code).collect();
-        is_over.store(true, Ordering::SeqCst);
-        codes
-    });
+    let mut numbers = 0..;
+    let make = || {
+        let number: usize = numbers.next().unwrap();
+        engine.create(&format!("c{number}"), &["-v", &format!("v{number}:/data")], &[]);
+        if number % 3 == 2 {
+            engine.must(&["rm", &format!("c{number}")]);
+        }
+    };
+    let codes = beside(make, || [(); 4].map(|()| reconcile(&engine, &state, &["--check"]).code));
     assert_eq!(codes, [Some(0); 4]);
     watch.signal(Signal::STOP);
     engine.create("unkept", &[], &[]);

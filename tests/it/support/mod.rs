@@ -13,6 +13,9 @@ mod script;
 mod tests;
 mod watch;
 
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 pub use self::engine::{Engine, IMAGE, chatter};
@@ -43,11 +46,27 @@ pub fn readme(begin: &str) -> &'static str {
     line.unwrap_or_else(|| panic!("no line of README.md begins with {begin}"))
 }
 
+/// Does `again` over and over on a thread of its own until `work` is done or has failed.
+pub fn beside<T>(mut again: impl FnMut() + Send, work: impl FnOnce() -> T) -> T {
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                again();
+            }
+        });
+        // The scope waits for the thread, so a failure would never be told if it did not end that, too.
+        let result = panic::catch_unwind(AssertUnwindSafe(work));
+        is_over.store(true, Ordering::Relaxed);
+        result.unwrap_or_else(|failure| panic::resume_unwind(failure))
+    })
+}
+
 /// Asks until `condition` holds, for what tells nobody when it happens (a process, a file, a socket of others).
 pub fn eventually(promise: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain until {promise}");
-        std::thread::sleep(Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(5));
     }
 }
