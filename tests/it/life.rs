@@ -1,5 +1,6 @@
 //! Containers come, go, come back, change their names and rotate their logs: each of their lines comes out once.
 
+use std::io::BufRead;
 use std::thread;
 
 use serde_json::Value;
@@ -24,13 +25,17 @@ fn while_busy<T>(work: impl FnOnce() -> T) -> T {
 
 /// `docker run --rm` so many times, a few at a time, each of three lines. Returns the numbers of those that the engine heard
 /// all of: an engine that is short of time now and then hands on nothing of a container's output, neither to its log nor
-/// to `docker run` (seen on 26.1).
-fn short_lives(engine: &Engine, count: usize) -> Vec<usize> {
+/// to `docker run` (seen on 26.1). Where it is asked for the log of one that has just ended, it opens that anew, which may
+/// make its own removal of the folder fail (moby `daemon/logs.go`: getLogger).
+fn short_lives(engine: &Engine, count: usize, is_asked: bool) -> Vec<usize> {
     let heard = |lane: usize| {
         let heard = (lane..count).step_by(4).filter(|number| {
             let name = format!("short-{number}");
-            let said = engine.must(&["run", "--rm", "--network", "none", "--name", &name, IMAGE, "--count", "3"]);
-            said.lines().count() == 3
+            let run = engine.docker(&["run", "--rm", "--network", "none", "--name", &name, IMAGE, "--count", "3"]);
+            let told = String::from_utf8(run.stderr).unwrap();
+            let is_removed = run.status.success() || is_asked && told.contains("unable to remove filesystem");
+            assert!(is_removed, "{name}: {}: {told}", run.status);
+            run.stdout.lines().count() == 3
         });
         heard.collect::<Vec<_>>()
     };
@@ -65,7 +70,7 @@ fn a_new_name_is_told_and_used_from_then_on() {
 fn a_hundred_containers_that_live_for_a_moment_on_a_busy_machine_are_read_whole() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &["--source", "file"]);
-    let heard = while_busy(|| short_lives(&engine, 100));
+    let heard = while_busy(|| short_lives(&engine, 100, false));
     watch.wait_for_ends(100);
     let numbers = Numbers::of_json(&watch.stop().lines());
     for number in &heard {
@@ -79,7 +84,7 @@ fn a_hundred_containers_that_live_for_a_moment_on_a_busy_machine_are_read_whole(
 fn containers_that_live_for_a_moment_are_read_over_the_api_as_far_as_the_engine_still_has_them() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &["--source", "stream"]);
-    short_lives(&engine, 40);
+    short_lives(&engine, 40, true);
     watch.wait_for_ends(40);
     let numbers = Numbers::of_json(&watch.stop().lines());
     let whole = (0..40).filter(|number| numbers.flaw(&format!("short-{number}"), 1..=3).is_none()).count();
