@@ -24,10 +24,11 @@
 //!
 //! `tail/reader.rs`, one thread for all files, is told by inotify (`watcher`) that a file grew and reads a block of it
 //! through an open handle (`file`, `handle`); new files wait behind it (`chain`). `json_file` finds the message of each
-//! record in the block, `partial` joins what the engine cut, and a [`batch::Batch`] with the block and references into it goes on the one bounded
-//! [`queue::Queue`]. `engine/deliver.rs`, another thread, hands it to [`output::Printer`], which formats (`text`, `json`)
-//! and writes when its buffer is full or nothing waits. No line is allocated, locked or sent alone. A reader of our output
-//! that is slow fills the queue; then reading stops, and opening does not.
+//! record in the block, `partial` joins what the engine cut, and a [`batch::Batch`] with the block and references into
+//! it goes on the one bounded [`queue::Queue`]. `engine/deliver.rs`, another thread, hands it to [`output::Printer`],
+//! which formats (`text`, `json`) and writes when its buffer is full or nothing waits; `engine/appended.rs` replaces a
+//! file that was moved away. No line is allocated, locked or sent alone. A reader of our output that is slow fills the
+//! queue; then reading stops, and opening does not.
 //!
 //! # A start, from event to new tail
 //!

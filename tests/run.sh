@@ -25,7 +25,7 @@ missing() {
     # The containers' only program is linked statically.
     { has gcc && [ -e "$(gcc -print-file-name=libc.a)" ]; } || echo libc6-dev
     local tool
-    for tool in jq tmux openssl strace zsh fish; do
+    for tool in jq tmux openssl strace logrotate zsh fish; do
         has "$tool" || echo "$tool"
     done
     has systemd-analyze || echo systemd

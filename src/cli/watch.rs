@@ -133,6 +133,9 @@ pub struct Watch {
     ansi: Ansi,
 
     /// Append to FILE instead of stdout
+    ///
+    /// When FILE is moved away, as logrotate does, or removed, a new one with the same permissions is written instead, and no
+    /// line to both.
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = OUTPUT)]
     output: Option<PathBuf>,
 

@@ -3,6 +3,7 @@
 //! It takes all that waits, and flushes when nothing waits any more: one line leaves at once, a flood in large writes.
 
 use super::Error;
+use super::appended::Rollover;
 use super::keep::Keeper;
 use crate::batch::Item;
 use crate::metrics::Logs;
@@ -19,6 +20,8 @@ use tokio::sync::oneshot;
 pub(super) struct Deliver {
     /// They are written, ...
     pub(super) printer: Printer,
+    /// ... to the file that is under its name, ...
+    pub(super) rollover: Rollover,
     /// ... how far that got is kept, ...
     pub(super) keeper: Option<Keeper>,
     /// ... and they are counted.
@@ -53,6 +56,7 @@ impl Deliver {
                 self.printer.rest();
             }
             while let Some(item) = items.pop_front() {
+                self.rollover.look(&mut self.printer, self.keeper.as_mut())?;
                 let taken = self.printer.take(&item);
                 match &item {
                     Item::Lines(batch) => self.logs.add(batch),

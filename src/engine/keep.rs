@@ -167,16 +167,16 @@ impl Keeper {
                     return Ok(());
                 }
                 Err(TryRecvError::Disconnected) => return Err(state::Error::Closed),
-                Ok(result) => self.hear(commit.changes, result)?,
+                Ok(result) => drop(self.hear(commit.changes, result)?),
             }
         }
         if self.written.is_empty() { Ok(()) } else { self.commit(false) }
     }
 
-    fn hear(&mut self, changes: Changes, result: Result<(), state::Error>) -> Result<(), state::Error> {
+    fn hear(&mut self, changes: Changes, result: Result<(), state::Error>) -> Result<bool, state::Error> {
         let Err(error) = result else {
             self.told(Status::Healthy);
-            return Ok(());
+            return Ok(true);
         };
         self.told(if error.is_passing() { Status::Degraded } else { Status::Unhealthy });
         // What was written since is newer.
@@ -196,7 +196,7 @@ impl Keeper {
             return Err(error);
         }
         tracing::warn!(%error, "how far each log was read is kept later");
-        Ok(())
+        Ok(false)
     }
 
     fn commit(&mut self, is_last: bool) -> Result<(), state::Error> {
@@ -215,6 +215,22 @@ impl Keeper {
         self.held.commit(commit, move |result| drop(done.send(result)));
         self.commit = Some(Committing { ended, changes });
         Ok(())
+    }
+
+    /// From now on that file is written to instead, and counts, with what was written to the one before, once that is on
+    /// disk. Not if the state is busy: false, and nothing has changed.
+    pub(super) fn replace(&mut self, path: PathBuf, file: File) -> Result<bool, state::Error> {
+        self.settle()?;
+        if let Some(Output { path, file }) = &self.output {
+            file.sync_data().map_err(|source| state::Error::Output { path: path.clone(), source })?;
+        }
+        let before = self.output.replace(Output { path, file });
+        self.commit(false)?;
+        let is_done = self.settle()?;
+        if !is_done {
+            self.output = before;
+        }
+        Ok(is_done)
     }
 
     /// Commits what was written and waits until that is done. Not `is_whole`: something was written behind it that no
@@ -236,9 +252,9 @@ impl Keeper {
         Err(state::Error::Closed)
     }
 
-    /// Waits for the commit under way.
-    fn settle(&mut self) -> Result<(), state::Error> {
-        let Some(Committing { ended, changes }) = self.commit.take() else { return Ok(()) };
+    /// Waits for the commit under way; false if it was hindered for now.
+    fn settle(&mut self) -> Result<bool, state::Error> {
+        let Some(Committing { ended, changes }) = self.commit.take() else { return Ok(true) };
         let result = ended.recv().unwrap_or(Err(state::Error::Closed));
         self.hear(changes, result)
     }

@@ -11,6 +11,7 @@
 //! `watch` runs, by the plan of `agenda`. `pool` looks at the connection pool that all of them ask through.
 
 mod agenda;
+mod appended;
 mod course;
 mod deliver;
 mod discover;

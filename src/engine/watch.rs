@@ -3,6 +3,7 @@
 //! One loop over a closed set of happenings: news of containers, reports of the tails, the end of the output, the end of
 //! the time asked for, and being told to stop. It never waits for the engine inside a step.
 
+use super::appended::{self, Rollover};
 use super::deliver::Deliver;
 use super::discover::{Change, Discovery};
 use super::feed::{Feed, News, Terms};
@@ -10,7 +11,7 @@ use super::inventory::{Inventory, Keeping};
 use super::listener::Listener;
 use super::metadata::Metadata;
 use super::questions::{Answer, Questions};
-use super::resume::{self, Last, Positions, Resume};
+use super::resume::{Last, Positions, Resume};
 use super::route::Routes;
 use super::tails::{Tails, Unread};
 use super::{Error, awaited, dry_run};
@@ -219,12 +220,12 @@ fn outlet(
     notices: &mut Vec<String>,
 ) -> Result<(Deliver, Option<Positions>), Error> {
     let Some(last) = last else {
-        resume::share(&printer)?;
-        return Ok((Deliver { printer, keeper: None, logs }, None));
+        printer.file().map_or(Ok(()), |(path, file)| appended::share(path, file))?;
+        return Ok((Deliver { printer, rollover: Rollover::new(), keeper: None, logs }, None));
     };
     let (keeper, positions, told) = last.keep(&printer)?;
     notices.extend(told);
-    Ok((Deliver { printer, keeper: Some(keeper), logs }, Some(positions)))
+    Ok((Deliver { printer, rollover: Rollover::new(), keeper: Some(keeper), logs }, Some(positions)))
 }
 
 /// A watch under way.

@@ -57,6 +57,15 @@ pub enum Error {
     },
 }
 
+/// What became of a file that is written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Displaced {
+    /// It has another name now.
+    Moved,
+    /// It has none, and what is written to it nobody can read.
+    Removed,
+}
+
 /// What is shown of a watch, and how.
 #[derive(Clone, Debug)]
 pub struct Settings {

@@ -10,7 +10,7 @@ use super::sink::Sink;
 use super::stamp::Stamp;
 use super::terminal::{self, Controls};
 use super::text::{self, Prefix};
-use super::{Ansi, Error, Format, Settings};
+use super::{Ansi, Displaced, Error, Format, Settings};
 use crate::batch::{Batch, Encoding, Gap, Item, Key, Line};
 use crate::container::Container;
 use crate::time::Timestamp;
@@ -40,6 +40,21 @@ pub struct Printer {
     is_coloured: bool,
     width: usize,
     scratch: Vec<u8>,
+}
+
+/// A file that takes the place of the one that is written to.
+pub struct Successor(Sink);
+
+impl Successor {
+    /// The file and its path.
+    pub fn file(&self) -> Option<(&Path, &File)> {
+        self.0.regular_file()
+    }
+
+    /// Whether another one is under its path already.
+    pub fn is_displaced(&self) -> bool {
+        self.0.displaced().is_some()
+    }
 }
 
 struct Known {
@@ -128,6 +143,21 @@ impl Printer {
     /// The file that is written to and its path, if it is one that can be cut back and synced.
     pub fn file(&self) -> Option<(&Path, &File)> {
         self.sink.regular_file()
+    }
+
+    /// What has become of that file, if it is no longer the one under its path.
+    pub fn displaced(&self) -> Option<Displaced> {
+        self.sink.displaced()
+    }
+
+    /// Opens the file that is under the path now, which is made where there is none, for [`Printer::replace`].
+    pub fn successor(&self) -> Result<Successor, Error> {
+        self.sink.anew().map(Successor)
+    }
+
+    /// What comes from now on, and what is gathered, goes there.
+    pub fn replace(&mut self, by: Successor) {
+        self.sink = by.0;
     }
 
     /// How long nothing may come before [`Printer::rest`] is due, if ever.

@@ -1,17 +1,20 @@
 //! Where records go: stdout, or a file they are appended to.
 //!
 //! Unbuffered on purpose: the printer gathers, and what it hands over here has left the process when the call returns.
+//! A file is known by its name, as to who looks for it there: when it is moved away or removed, another takes its place.
 
-use super::{Error, status};
+use super::{Displaced, Error, status};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::AsFd;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// The one place that data leaves by.
 pub(super) struct Sink {
     file: File,
+    /// Of a file, without links in it.
     path: Option<PathBuf>,
     pub(super) is_terminal: bool,
 }
@@ -27,10 +30,37 @@ impl Sink {
 
     /// Appends to a file, which is made when it is not there.
     pub(super) fn file(path: &Path) -> Result<Self, Error> {
-        let opened = File::options().append(true).create(true).open(path);
+        Sink::open(path, 0o666)
+    }
+
+    fn open(path: &Path, mode: u32) -> Result<Self, Error> {
+        let opened = File::options().append(true).create(true).mode(mode).open(path);
         let file = opened.map_err(|source| Error::Open { path: path.to_owned(), source })?;
         let is_terminal = file.is_terminal();
-        Ok(Sink { file, path: Some(path.to_owned()), is_terminal })
+        Ok(Sink { file, path: Some(path.canonicalize().unwrap_or_else(|_| path.to_owned())), is_terminal })
+    }
+
+    /// What has become of the file, if it is no longer the one under its name.
+    pub(super) fn displaced(&self) -> Option<Displaced> {
+        let (path, file) = self.regular_file()?;
+        let ours = file.metadata().ok()?;
+        match std::fs::metadata(path) {
+            Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => None,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => None,
+            _ if ours.nlink() == 0 => Some(Displaced::Removed),
+            _ => Some(Displaced::Moved),
+        }
+    }
+
+    /// Opens the file that is under the name now, or makes it with the permissions of the one before.
+    pub(super) fn anew(&self) -> Result<Self, Error> {
+        let path = self.path.as_deref().unwrap_or(Path::new(""));
+        let failed = |source| Error::Open { path: path.to_owned(), source };
+        // A pipe would be waited for.
+        if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+            return Err(failed(io::Error::other("it is no regular file any more")));
+        }
+        Sink::open(path, self.file.metadata().map_err(failed)?.permissions().mode() & 0o777)
     }
 
     /// The file behind a path, if it is no device and no pipe.

@@ -20,6 +20,7 @@ pub use inventory::Occasion;
 use crate::inventory::{Tally, Told};
 use crate::plan::{Observed, Plan};
 use crate::position::Position;
+use crate::time::Timestamp;
 use lock::Lock;
 use positions::Owner;
 use rusqlite::Connection;
@@ -85,6 +86,8 @@ pub struct Output {
     pub length: u64,
     /// The run that wrote it has ended, and nothing of it stands behind them.
     pub is_closed: bool,
+    /// When that was committed, by the clock of this machine: the file was there then.
+    pub at: Timestamp,
 }
 
 /// What to keep, all of it or nothing.
@@ -315,7 +318,6 @@ mod tests {
     use super::*;
     use crate::batch::Route;
     use crate::position::{Place, Resume, Seen};
-    use crate::time::Timestamp;
     use rustix::process::{Pid, Signal, kill_process};
     use std::ffi::OsStr;
     use std::fs;
@@ -381,6 +383,7 @@ mod tests {
         let path = dir.path().join("state.db");
         // Linux file names are bytes.
         let outputs = [dir.path().join("out.log"), dir.path().join(OsStr::from_bytes(b"out\xff.log"))];
+        let before = Timestamp::now();
         let store = Store::open(&path).unwrap();
         let held = store.hold(ENGINE, "default").unwrap();
         assert!(held.is_new());
@@ -398,8 +401,10 @@ mod tests {
         for (output, length) in outputs.iter().zip([812, u64::MAX]) {
             let metadata = fs::metadata(output).unwrap();
             let is_closed = length > 812;
-            let expected = Output { device: metadata.dev(), inode: metadata.ino(), length, is_closed };
-            assert_eq!(held.output(output).unwrap(), Some(expected));
+            let known = held.output(output).unwrap().unwrap();
+            assert!(known.at >= before && known.at <= Timestamp::now());
+            let (device, inode, at) = (metadata.dev(), metadata.ino(), known.at);
+            assert_eq!(known, Output { device, inode, length, is_closed, at });
         }
         assert_eq!(held.output(&dir.path().join("other.log")).unwrap(), None);
         let removed = vec!["b".into(), "never there".into()];

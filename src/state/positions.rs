@@ -39,7 +39,7 @@ pub(super) fn read(connection: &Connection, owner: &Owner) -> Result<HashMap<Str
 }
 
 const READ_OUTPUT: &str =
-    "SELECT device, inode, length, is_closed FROM outputs WHERE engine_id = ?1 AND name = ?2 AND path = ?3";
+    "SELECT device, inode, length, is_closed, updated_at FROM outputs WHERE engine_id = ?1 AND name = ?2 AND path = ?3";
 
 /// What is known of an output.
 pub(super) fn read_output(connection: &Connection, owner: &Owner, path: &Path) -> Result<Option<Output>> {
@@ -47,7 +47,7 @@ pub(super) fn read_output(connection: &Connection, owner: &Owner, path: &Path) -
     let output = |row: &Row<'_>| {
         let number = |column| row.get(column).map(i64::cast_unsigned);
         let (device, inode, length) = (number("device")?, number("inode")?, number("length")?);
-        Ok(Output { device, inode, length, is_closed: row.get("is_closed")? })
+        Ok(Output { device, inode, length, is_closed: row.get("is_closed")?, at: row.get("updated_at")? })
     };
     statement.query_row(params![owner.engine_id, owner.name, Name(path)], output).optional()
 }

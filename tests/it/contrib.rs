@@ -1,10 +1,10 @@
 //! What stands in `contrib/` is accepted by the programs it is for, and names nothing that is not there.
 
 use super::serve::{get, place};
-use super::support::{Engine, PATIENCE, Watch};
+use super::support::{Engine, Numbers, PATIENCE, Watch, eventually};
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -193,6 +193,45 @@ fn the_service_reads_files_as_the_user_that_the_unit_makes() {
     let records = fs::read_to_string(logs.join("containers.jsonl")).unwrap();
     assert_eq!(records.lines().filter(|line| line.contains("\"source\":\"file\"")).count(), 25, "{records}");
     assert!(state.join("state.db").exists());
+}
+
+#[test]
+fn logrotate_rotates_what_the_service_writes_and_no_line_is_lost_or_doubled() {
+    let engine = Engine::start();
+    let [state, logs] = ["state", "logs"].map(|name| engine.home().join(name));
+    fs::create_dir(&logs).unwrap();
+    let folder = "/var/log/docker-logwatch/";
+    let rules = text("contrib/logrotate.d/docker-logwatch");
+    assert!(rules.contains(&format!("\n{folder}*.jsonl {{\n")), "{rules}");
+    let copy = engine.home().join("logrotate.conf");
+    fs::write(&copy, rules.replace(folder, &format!("{}/", logs.display()))).unwrap();
+    let file = logs.join("containers.jsonl");
+    let mut command = Watch::command();
+    engine.furnish(&mut command);
+    let watch = Watch::spawn(command.args(start(&state, &logs)));
+    engine.run("talker", &[], &["--count", "4000", "--rate", "1000"]);
+    let written = || fs::metadata(&file).map_or(0, |metadata| metadata.len());
+    for turn in 1..=3 {
+        eventually("it is written to", || written() > 10_000);
+        let memory = engine.home().join("logrotate.state");
+        let output = Command::new("logrotate").args(["--force", "--state"]).args([&memory, &copy]).output();
+        let output = output.unwrap_or_else(|error| panic!("logrotate cannot be started: {error}; try tests/run.sh"));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let told = |lines: &[String]| lines.iter().filter(|line| line.contains("was moved away")).count() == turn;
+        watch.wait_for_notice(told, PATIENCE);
+    }
+    watch.wait_for_ends(1);
+    assert_eq!(watch.stop().code, Some(0));
+    let mut lines = Vec::new();
+    for name in ["containers.jsonl.3.gz", "containers.jsonl.2.gz", "containers.jsonl.1", "containers.jsonl"] {
+        let mut bytes = fs::read(logs.join(name)).unwrap();
+        if name.ends_with(".gz") {
+            let packed = std::mem::take(&mut bytes);
+            flate2::read::MultiGzDecoder::new(packed.as_slice()).read_to_end(&mut bytes).unwrap();
+        }
+        lines.extend(String::from_utf8(bytes).unwrap().lines().map(str::to_owned));
+    }
+    Numbers::of_json(&lines).assert_whole("talker", 1..=4000);
 }
 
 #[test]

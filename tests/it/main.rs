@@ -27,6 +27,7 @@ mod pool;
 mod pool_report;
 mod reconcile;
 mod resume;
+mod rollover;
 mod routes;
 mod selection;
 mod serve;

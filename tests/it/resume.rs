@@ -14,34 +14,34 @@ fn words<'a>(state: &'a str, file: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     [&["--state", state, "--resume", "--format", "json", "-o", file], more].concat()
 }
 
-struct Kept {
-    state: PathBuf,
-    file: PathBuf,
+pub struct Kept {
+    pub state: PathBuf,
+    pub file: PathBuf,
 }
 
 impl Kept {
-    fn of(engine: &Engine) -> Self {
+    pub fn of(engine: &Engine) -> Self {
         Kept { state: engine.home().join("state/state.db"), file: engine.home().join("out.jsonl") }
     }
 
-    fn start(&self, engine: &Engine, more: &[&str]) -> Watch {
+    pub fn start(&self, engine: &Engine, more: &[&str]) -> Watch {
         Watch::start(engine, &words(self.state.to_str().unwrap(), self.file.to_str().unwrap(), more))
     }
 
     /// Reads what there is, and no more.
     #[track_caller]
-    fn read(&self, engine: &Engine, more: &[&str]) -> Finished {
+    pub fn read(&self, engine: &Engine, more: &[&str]) -> Finished {
         let finished = self.start(engine, &[&["--no-follow"], more].concat()).finish();
         assert_eq!(finished.code, Some(0), "{}", finished.stderr);
         finished
     }
 
-    fn lines(&self) -> Vec<String> {
+    pub fn lines(&self) -> Vec<String> {
         lines(&self.file)
     }
 }
 
-fn lines(path: &Path) -> Vec<String> {
+pub fn lines(path: &Path) -> Vec<String> {
     let text = fs::read_to_string(path).unwrap_or_default();
     text.lines().map(str::to_owned).collect()
 }

@@ -1,0 +1,244 @@
+//! The file that lines are appended to is moved away, as logrotate does, or removed: another one takes its place, and all
+//! of them together hold each line once.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use crate::life::messages;
+use crate::resume::{Kept, lines};
+use crate::support::{Engine, Finished, Numbers, PATIENCE, Signal, Watch, eventually};
+
+const ROTATING: [&str; 4] = ["--log-opt", "max-size=200k", "--log-opt", "max-file=50"];
+
+/// The name that the file gets when it is moved away for that time.
+fn moved(file: &Path, turn: usize) -> PathBuf {
+    file.with_extension(format!("jsonl.{turn}"))
+}
+
+/// What all of them hold, the oldest first.
+fn all(file: &Path, turns: usize) -> Vec<String> {
+    (1..=turns).map(|turn| lines(&moved(file, turn))).chain([lines(file)]).flatten().collect()
+}
+
+/// The numbers of the container's lines.
+fn numbers(lines: &[String]) -> Vec<u64> {
+    messages(lines, "web").iter().map(|message| message.trim_start_matches("line ").parse().unwrap()).collect()
+}
+
+/// In one step, or something could come between the two.
+fn exchange(one: &Path, other: &Path) {
+    renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).unwrap();
+}
+
+/// A run without positions.
+fn plain(engine: &Engine, file: &Path) -> Watch {
+    Watch::start(engine, &["--format", "json", "-o", file.to_str().unwrap()])
+}
+
+fn told(watch: &Watch, text: &str) {
+    watch.wait_for_notice(|lines| lines.iter().any(|line| line.contains(text)), PATIENCE);
+}
+
+#[test]
+fn moved_away_again_and_again_and_killed_before_it_is_noticed_all_files_together_hold_every_line_once_and_in_order() {
+    let engine = Engine::start();
+    let kept = Kept::of(&engine);
+    let words = ["--count", "24000", "--rate", "1500", "--stream", "alternating"];
+    engine.run("json", &ROTATING, &words);
+    engine.run("local", &[&ROTATING[..], &["--log-driver", "local"]].concat(), &words);
+    let (mut watch, mut turns) = (kept.start(&engine, &[]), 0);
+    while all(&kept.file, turns).len() < 40_000 {
+        eventually("the new file is written to", || lines(&kept.file).len() > 100);
+        turns += 1;
+        fs::rename(&kept.file, moved(&kept.file, turns)).unwrap();
+        if turns % 2 == 0 {
+            watch.signal(Signal::KILL);
+            watch.finish();
+            watch = kept.start(&engine, &[]);
+        }
+    }
+    eventually("all came", || all(&kept.file, turns).len() >= 48_000);
+    assert_eq!(watch.stop().code, Some(0));
+    assert!(turns > 10, "{turns} turns");
+    let lines = all(&kept.file, turns);
+    let numbers = Numbers::of_json(&lines);
+    for name in ["json", "local"] {
+        numbers.assert_whole(name, 1..=24_000);
+    }
+    assert!(lines.iter().all(|line| line.contains(r#""type":"log""#)), "no gap");
+}
+
+#[test]
+fn what_a_killed_run_wrote_behind_its_last_commit_is_cut_off_where_it_was_moved_to_and_nowhere_else() {
+    let engine = Engine::start();
+    let kept = Kept::of(&engine);
+    engine.run("web", &[], &["--count", "50", "--idle"]);
+    let watch = kept.start(&engine, &[]);
+    eventually("all came", || kept.lines().len() == 50);
+    assert_eq!(watch.stop().code, Some(0));
+    let whole = fs::read(&kept.file).unwrap();
+    // A commit that is not the last of its run, and something behind it.
+    let watch = kept.start(&engine, &[]);
+    told(&watch, "+ web");
+    watch.signal(Signal::KILL);
+    watch.finish();
+    fs::write(&kept.file, [&whole[..], b"half a li"].concat()).unwrap();
+    let away = moved(&kept.file, 1);
+    fs::rename(&kept.file, &away).unwrap();
+    let told = kept.read(&engine, &[]).stderr;
+    let name = away.canonicalize().unwrap();
+    assert!(told.starts_with(&format!("{}: 9 bytes behind the last commit are cut off", name.display())), "{told}");
+    assert_eq!(fs::read(&away).unwrap(), whole);
+    assert_eq!(kept.lines(), [""; 0]);
+    // Moved after a run that ended well it is nobody's business any more.
+    fs::rename(&kept.file, moved(&kept.file, 2)).unwrap();
+    fs::write(moved(&kept.file, 2), "theirs\n").unwrap();
+    assert_eq!(kept.read(&engine, &[]).stderr, "");
+    assert_eq!(fs::read(moved(&kept.file, 2)).unwrap(), b"theirs\n");
+    // And one that is far away is not looked for.
+    let watch = kept.start(&engine, &[]);
+    eventually("it has begun", || watch.notices().iter().any(|line| line.starts_with("+ web")));
+    watch.signal(Signal::KILL);
+    watch.finish();
+    let folder = engine.home().join("far");
+    fs::create_dir(&folder).unwrap();
+    fs::rename(&kept.file, folder.join("away")).unwrap();
+    let told = kept.read(&engine, &[]).stderr;
+    assert!(told.contains("is another file than the last run wrote, which did not end well"), "{told}");
+}
+
+#[test]
+fn a_run_without_positions_follows_the_name_too_and_the_new_file_has_the_rights_of_the_old_one() {
+    let engine = Engine::start();
+    let file = engine.home().join("out.jsonl");
+    fs::write(&file, "").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    let watch = plain(&engine, &file);
+    engine.run("web", &[], &["--count", "4000", "--rate", "1000"]);
+    for turn in 1..=3 {
+        eventually("it is written to", || lines(&file).len() > 100);
+        fs::rename(&file, moved(&file, turn)).unwrap();
+        told(&watch, "was moved away: a new one is written");
+    }
+    watch.wait_for_ends(1);
+    let name = file.canonicalize().unwrap();
+    let finished = watch.stop();
+    let notice = format!("{} was moved away: a new one is written\n", name.display());
+    assert_eq!(finished.stderr.matches(&notice).count(), 3, "{}", finished.stderr);
+    Numbers::of_json(&all(&file, 3)).assert_whole("web", 1..=4000);
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+/// Of each run, with positions and without: what it wrote, and how it ended.
+fn each(engine: &Engine, play: impl Fn(&Path, Watch) -> Finished) -> [(PathBuf, Finished); 2] {
+    let kept = Kept { state: engine.home().join("state/state.db"), file: engine.home().join("kept.jsonl") };
+    let file = engine.home().join("plain.jsonl");
+    let runs = [(kept.file.clone(), kept.start(engine, &[])), (file.clone(), plain(engine, &file))];
+    runs.map(|(file, watch)| {
+        told(&watch, "+ web");
+        let finished = play(&file, watch);
+        (file, finished)
+    })
+}
+
+#[test]
+fn removed_it_is_made_anew_and_what_was_just_written_is_told_to_be_gone() {
+    let engine = Engine::start();
+    engine.run("web", &[], &["--forever", "--rate", "100"]);
+    let runs = each(&engine, |file, watch| {
+        eventually("it is written to", || lines(file).len() > 50);
+        fs::remove_file(file).unwrap();
+        told(&watch, "was removed");
+        eventually("a new one is written to", || lines(file).len() > 50);
+        watch.stop()
+    });
+    for (file, finished) in runs {
+        assert_eq!(finished.code, Some(0));
+        let name = file.canonicalize().unwrap();
+        let told = finished.stderr.lines().find(|line| line.contains("was removed")).unwrap();
+        let rest = told.strip_prefix(&format!("{} was removed", name.display())).unwrap();
+        assert!(rest.ends_with(": a new one is written"), "{told}");
+        if rest != ": a new one is written" {
+            let lost: u64 = rest.strip_prefix(", and up to ").unwrap().split(' ').next().unwrap().parse().unwrap();
+            assert!((1..20_000).contains(&lost), "{told}");
+        }
+        let numbers = numbers(&lines(&file));
+        assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "whole from where it begins");
+    }
+}
+
+#[test]
+fn where_no_new_one_can_be_opened_the_moved_one_is_gone_on_with_and_a_removed_one_ends_the_run() {
+    let engine = Engine::start();
+    engine.run("web", &[], &["--forever", "--rate", "100"]);
+    let runs = each(&engine, |file, watch| {
+        eventually("it is written to", || lines(file).len() > 50);
+        let away = moved(file, 1);
+        fs::create_dir(&away).unwrap();
+        exchange(&away, file);
+        told(&watch, "so it is written to where it is now: it is no regular file any more");
+        let before = lines(&away).len();
+        eventually("it is gone on with", || lines(&away).len() > before + 100);
+        fs::remove_dir(file).unwrap();
+        told(&watch, "was moved away: a new one is written");
+        eventually("the new one is written to", || lines(file).len() > 50);
+        // The last line may be half there.
+        let (first, second) = (numbers(&lines(&away)), numbers(&lines(file)[..50]));
+        assert_eq!(second[0], first.last().unwrap() + 1);
+        let spare = engine.home().join(format!("{}.spare", watch.pid()));
+        fs::create_dir(&spare).unwrap();
+        exchange(&spare, file);
+        fs::remove_file(&spare).unwrap();
+        watch.finish()
+    });
+    for (file, finished) in runs {
+        let name = file.canonicalize().unwrap();
+        let error = format!("error: cannot open {}\n  caused by: it is no regular file any more\n", name.display());
+        assert!(finished.code == Some(1) && finished.stderr.contains(&error), "{}", finished.stderr);
+        assert_eq!(finished.stderr.matches("where it is now").count(), 1, "{}", finished.stderr);
+    }
+}
+
+#[test]
+fn the_new_file_is_as_much_its_own_as_the_old_one_was() {
+    let engine = Engine::start();
+    let kept = Kept::of(&engine);
+    engine.run("web", &[], &["--forever", "--rate", "100"]);
+    let watch = kept.start(&engine, &[]);
+    eventually("it is written to", || kept.lines().len() > 50);
+    fs::rename(&kept.file, moved(&kept.file, 1)).unwrap();
+    told(&watch, "was moved away: a new one is written");
+    let second = plain(&engine, &kept.file).finish();
+    assert_eq!(second.code, Some(1));
+    assert!(second.stderr.contains("is being written to by another docker-logwatch"), "{}", second.stderr);
+    // The old one is free.
+    let third = plain(&engine, &moved(&kept.file, 1));
+    told(&third, "+ web");
+    assert_eq!(third.stop().code, Some(0));
+    assert_eq!(watch.stop().code, Some(0));
+}
+
+#[test]
+fn while_the_state_is_locked_the_moved_one_is_gone_on_with_until_the_new_one_counts() {
+    let engine = Engine::start();
+    let kept = Kept::of(&engine);
+    engine.run("web", &[], &["--count", "4500", "--rate", "500"]);
+    let watch = kept.start(&engine, &[]);
+    eventually("it is written to", || lines(&kept.file).len() > 100);
+    let other = rusqlite::Connection::open(&kept.state).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    fs::rename(&kept.file, moved(&kept.file, 1)).unwrap();
+    told(&watch, "is locked by another program");
+    assert_eq!(kept.lines(), [""; 0], "nothing that no position tells of");
+    other.execute_batch("ROLLBACK").unwrap();
+    told(&watch, "was moved away: a new one is written");
+    eventually("it is written to", || lines(&kept.file).len() > 100);
+    watch.signal(Signal::KILL);
+    watch.finish();
+    engine.wait("web");
+    kept.read(&engine, &[]);
+    Numbers::of_json(&all(&kept.file, 1)).assert_whole("web", 1..=4500);
+}
