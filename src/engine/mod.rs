@@ -31,6 +31,7 @@ pub mod reconcile;
 pub mod resume;
 mod route;
 mod silence;
+mod standstill;
 mod stream;
 mod subscription;
 mod tails;

@@ -11,6 +11,7 @@
 //! last event seen is still in the whole of the history shows that nothing is missing; where it is not, the history may
 //! reach back far enough all the same.
 
+use super::standstill::Standstill;
 use crate::config;
 use crate::docker::backoff::{self, Backoff};
 use crate::docker::events::Key;
@@ -104,6 +105,7 @@ pub(super) struct Subscription {
     state: State,
     seen: Seen,
     clock: Clock,
+    standstill: Standstill,
     backoff: Backoff,
     count: metrics::Events,
     /// When it was opened first, by the engine's clock, or from when on events are wanted.
@@ -157,6 +159,7 @@ impl Subscription {
             state: State::Open(Box::new(stream)),
             seen: Seen::default(),
             clock,
+            standstill: Standstill::new(),
             backoff: Backoff::new(between(config)),
             count,
             start,
@@ -278,6 +281,8 @@ impl Subscription {
         }
         if !self.is_late() {
             self.last = Some(key);
+            // Nothing waited for us then.
+            self.standstill.take();
         }
         self.count.arrived(event.time, Instant::now());
         Some(Happening::Event(Box::new(event)))
@@ -317,8 +322,12 @@ impl Subscription {
         }
         self.count.disconnected(stood);
         let last = self.last.as_ref().map(|last| last.time);
+        let stood_still = self.standstill.take();
         let (margin, sure) = if self.is_late() {
             (Duration::ZERO, last.unwrap_or(self.opened.0))
+        } else if stood_still {
+            // It may have broken at any time since.
+            (Duration::ZERO, last.map_or(self.opened.0, |last| last.max(self.opened.0)))
         } else {
             let margin = if self.docker.endpoint().is_local() { UNREAD } else { UNHEARD };
             let unread = i64::try_from(margin.as_nanos()).unwrap_or(i64::MAX);

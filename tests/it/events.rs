@@ -307,6 +307,33 @@ fn what_the_engine_no_longer_remembers_is_said_and_what_it_does_is_told() {
     assert!(late.stderr.starts_with("the engine remembers no event before 2"), "{}", late.stderr);
 }
 
+/// Nobody can say then when the way was cut, only that it was noticed just now.
+#[test]
+fn one_that_stood_still_while_much_happened_does_not_claim_to_have_missed_nothing() {
+    let engine = Engine::start();
+    let proxy = Proxy::start(&engine);
+    let watch = Watch::at(&engine, &proxy.host(), &["events"]);
+    wait_until_told(&engine, &[&watch], "begin");
+    let mut backs = 0;
+    for (count, told) in [
+        (10, "no event is missing"),
+        (HISTORY / 2 + 20, "events may be missing: more happened meanwhile than the engine remembers"),
+        (10, "no event is missing"),
+    ] {
+        watch.signal(Signal::STOP);
+        proxy.cut();
+        make_volumes(&engine, "volume-", count);
+        // Longer than what may be on its way when a connection breaks.
+        thread::sleep(Duration::from_millis(1500));
+        watch.signal(Signal::CONT);
+        backs += 1;
+        watch.wait_for_notice(|lines| lines.len() == 2 * backs, PATIENCE);
+        let notices = watch.notices();
+        assert!(notices.last().unwrap().contains(told), "{count}: {notices:?}");
+        wait_for_end(&engine, &[&watch], &format!("after-{backs}"));
+    }
+}
+
 #[test]
 fn it_exits_as_the_contract_says() {
     let engine = Engine::start();
