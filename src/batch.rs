@@ -113,6 +113,11 @@ impl Batch {
         &bytes[line.start as usize..(line.start + line.len) as usize]
     }
 
+    /// Bytes of all messages as they lie.
+    pub fn message_bytes(&self) -> u64 {
+        self.lines.iter().map(|line| u64::from(line.len)).sum()
+    }
+
     /// Whether there is nothing to tell.
     pub fn is_empty(&self) -> bool {
         self.lines.is_empty() && self.gaps.is_empty()

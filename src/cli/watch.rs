@@ -134,8 +134,8 @@ pub struct Watch {
 
     /// Append to FILE instead of stdout
     ///
-    /// When FILE is moved away, as logrotate does, or removed, a new one with the same permissions is written instead, and no
-    /// line to both.
+    /// When FILE is moved away, as logrotate does, or removed, a new one with the same owner and permissions takes its place
+    /// with the next line, and no line is in both.
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = OUTPUT)]
     output: Option<PathBuf>,
 

@@ -5,18 +5,17 @@
 //! takes its place, and no line is written to both.
 
 use super::Error;
-use super::keep::Keeper;
+use super::keep::{Keeper, born};
 use crate::batch::Item;
 use crate::output::{self, Displaced, Printer};
 use crate::state::{Held, Output};
-use crate::time::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// Between two looks at what is under the file's name, while something is written.
 const LOOK: Duration = Duration::from_millis(200);
@@ -47,9 +46,7 @@ pub(super) fn cut(held: &Held, path: &Path, file: &File) -> Result<Option<String
     match held.output(path)? {
         Some(known) if is(&metadata, &known) => cut_back(path, file, metadata.len(), &known),
         known => {
-            // A file that was just made is there after a power cut once its folder is on disk.
-            let folder = path.parent().map(File::open).transpose();
-            folder.and_then(|folder| folder.map_or(Ok(()), |folder| folder.sync_all())).map_err(failed)?;
+            sync_folder(path)?;
             known.filter(|known| !known.is_closed).map_or(Ok(None), |known| cut_moved(path, &known))
         }
     }
@@ -59,8 +56,17 @@ fn failed(path: &Path, source: io::Error) -> Error {
     output::Error::Write { to: path.display().to_string(), source }.into()
 }
 
+/// A file that was just made is there after a power cut once its folder is on disk.
+fn sync_folder(path: &Path) -> Result<(), Error> {
+    let folder = path.parent().map(File::open).transpose();
+    let synced = folder.and_then(|folder| folder.map_or(Ok(()), |folder| folder.sync_all()));
+    synced.map_err(|source| failed(path, source))
+}
+
+/// Numbers of removed files are given to new ones, which are others' and not to be cut.
 fn is(metadata: &Metadata, known: &Output) -> bool {
-    (metadata.dev(), metadata.ino()) == (known.device, known.inode)
+    let is_born_then = known.born.is_none() || born(metadata) == known.born;
+    (metadata.dev(), metadata.ino()) == (known.device, known.inode) && is_born_then
 }
 
 fn cut_back(path: &Path, file: &File, length: u64, known: &Output) -> Result<Option<String>, Error> {
@@ -87,19 +93,14 @@ fn cut_moved(path: &Path, known: &Output) -> Result<Option<String>, Error> {
         let moved = entry.path();
         let Ok(file) = File::options().write(true).open(&moved) else { continue };
         let metadata = file.metadata().map_err(|source| failed(&moved, source))?;
-        if is(&metadata, known) && was_there(&metadata, known.at) {
+        // Where that cannot be proven, or another run writes to it now, it is left as it is.
+        if is(&metadata, known) && known.born.is_some() && own(&moved, &file).is_ok() {
             return cut_back(&moved, &file, metadata.len(), known);
         }
     }
     let told =
         "is another file than the last run wrote, which did not end well: the last lines of that one may come again";
     Ok(Some(format!("{} {told}", path.display())))
-}
-
-/// Numbers of removed files are given to new ones, which must not be cut.
-fn was_there(metadata: &Metadata, at: Timestamp) -> bool {
-    let made = metadata.created().ok().and_then(|made| made.duration_since(UNIX_EPOCH).ok());
-    made.is_some_and(|made| made.as_nanos() <= u128::try_from(at.0).unwrap_or(0))
 }
 
 /// Sees to it that what is under the file's name is what is written to.
@@ -125,6 +126,11 @@ impl Rollover {
             return Ok(());
         }
         self.next = now + LOOK;
+        self.look_at_once(printer, keeper)
+    }
+
+    /// The same, however short the last look was ago.
+    pub(super) fn look_at_once(&mut self, printer: &mut Printer, keeper: Option<&mut Keeper>) -> Result<(), Error> {
         let Some((path, length)) = place(printer) else { return Ok(()) };
         let Some(displaced) = printer.displaced() else {
             (self.length, self.is_told) = (length, false);
@@ -135,14 +141,14 @@ impl Rollover {
             Displaced::Removed => "was removed",
         };
         let path = path.display();
-        match replace(printer, keeper) {
+        match replace(printer, keeper, displaced) {
             Ok(true) if displaced == Displaced::Removed && length > self.length => {
                 let lost = length - self.length;
                 let text = format!(
-                    "{path} {replaced}, and up to {lost} bytes with it that were just written: a new one is written"
+                    "{path} {replaced}, and with it up to {lost} bytes that were written since it was last seen: a new one is written"
                 );
                 self.length = 0;
-                Ok(printer.announce(&text)?)
+                Ok(printer.warn(&text)?)
             }
             Ok(true) => {
                 self.length = 0;
@@ -150,19 +156,20 @@ impl Rollover {
             }
             // The state is busy.
             Ok(false) => Ok(()),
-            Err(error @ (Error::Output(_) | Error::OutputInUse { .. })) if displaced == Displaced::Moved => {
-                // Where it is now it can still be read.
+            // Where it is now it can still be read.
+            Err(error) if displaced == Displaced::Moved => {
+                let cause = match error {
+                    Error::Output(output::Error::Open { source, .. }) => source.to_string(),
+                    Error::OutputInUse { .. } => error.to_string(),
+                    error => return Err(error),
+                };
                 if std::mem::replace(&mut self.is_told, true) {
                     return Ok(());
                 }
-                let cause = match error {
-                    Error::Output(output::Error::Open { source, .. }) => source.to_string(),
-                    error => error.to_string(),
-                };
                 let text = format!(
                     "{path} {replaced} and cannot be opened anew, so it is written to where it is now: {cause}"
                 );
-                Ok(printer.announce(&text)?)
+                Ok(printer.warn(&text)?)
             }
             Err(error) => Err(error),
         }
@@ -175,14 +182,21 @@ fn place(printer: &Printer) -> Option<(PathBuf, u64)> {
 }
 
 /// False where that has to wait.
-fn replace(printer: &mut Printer, keeper: Option<&mut Keeper>) -> Result<bool, Error> {
+fn replace(printer: &mut Printer, keeper: Option<&mut Keeper>, displaced: Displaced) -> Result<bool, Error> {
     let successor = printer.successor()?;
     // Moved away again meanwhile; or a file system that numbers files anew each time tells nothing by its numbers.
     let Some((path, file)) = successor.file().filter(|_| !successor.is_displaced()) else { return Ok(false) };
     let is_done = match keeper {
         Some(keeper) => {
             own(path, file)?;
+            sync_folder(path)?;
             let copy = file.try_clone().map_err(|source| failed(path, source))?;
+            // A part of what was taken may be in the moved one already: all of it goes there, and counts. Of what is gone
+            // nothing counts that is not kept yet.
+            if displaced == Displaced::Moved {
+                printer.flush()?;
+                keeper.flushed();
+            }
             keeper.replace(path.to_owned(), copy)?
         }
         None => share(path, file).map(|()| true)?,
@@ -191,20 +205,4 @@ fn replace(printer: &mut Printer, keeper: Option<&mut Keeper>) -> Result<bool, E
         printer.replace(successor);
     }
     Ok(is_done)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_file_that_was_made_behind_the_commit_is_not_the_one_that_it_tells_of() {
-        let before = Timestamp::now();
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let metadata = file.as_file().metadata().unwrap();
-        assert!(metadata.created().is_ok(), "this file system tells when a file was made");
-        // The kernel's clock for files is a tick behind.
-        let earlier = Timestamp(before.0 - 1_000_000_000);
-        assert_eq!([earlier, Timestamp::now()].map(|at| was_there(&metadata, at)), [false, true]);
-    }
 }

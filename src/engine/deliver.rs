@@ -75,6 +75,8 @@ impl Deliver {
                 self.keep()?;
             }
         }
+        // Nothing that was just written may be gone unseen.
+        self.rollover.look_at_once(&mut self.printer, self.keeper.as_mut())?;
         self.flush()
     }
 

@@ -9,13 +9,14 @@ use crate::batch::{Item, Key};
 use crate::health::{Board, Status};
 use crate::position::Position;
 use crate::state::{self, Commit, Held, Saved, Written};
+use crate::time::Timestamp;
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 /// Between two commits.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -260,12 +261,18 @@ impl Keeper {
     }
 }
 
+/// When a file was made, where its file system tells.
+pub(super) fn born(metadata: &Metadata) -> Option<Timestamp> {
+    let born = metadata.created().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some(Timestamp(i64::try_from(born.as_nanos()).ok()?))
+}
+
 impl Output {
     fn as_it_is(&self, is_last: bool) -> Result<Written, state::Error> {
         let failed = |source: io::Error| state::Error::Output { path: self.path.clone(), source };
         let metadata = self.file.metadata().map_err(failed)?;
         let (device, inode, length) = (metadata.dev(), metadata.ino(), metadata.len());
         let file = self.file.try_clone().map_err(failed)?;
-        Ok(Written { path: self.path.clone(), file, device, inode, length, is_last })
+        Ok(Written { path: self.path.clone(), file, device, inode, born: born(&metadata), length, is_last })
     }
 }

@@ -1,7 +1,8 @@
 //! Whether this process stood still: stopped by a signal, or asleep with its machine.
 //!
 //! Called by [`super::subscription`]. What a connection had to tell meanwhile nobody has read, and when it broke is not known
-//! by when that was noticed. Nothing wakes up for this: the kernel is asked when it matters.
+//! by when that was noticed. Nothing wakes up for this: the kernel is asked when it matters. It does not tell of processes
+//! that were frozen with their control group.
 
 use futures_util::FutureExt;
 use rustix::time::{ClockId, clock_gettime};

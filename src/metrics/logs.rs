@@ -84,7 +84,7 @@ impl Logs {
     pub fn add(&self, batch: &Batch) {
         let route = batch.route as usize;
         self.lines[route].inc_by(batch.lines.len() as u64);
-        self.bytes[route].inc_by(batch.lines.iter().map(|line| batch.text(line).len() as u64).sum::<u64>());
+        self.bytes[route].inc_by(batch.message_bytes());
         for (_, gap) in &batch.gaps {
             self.gaps[gap.reason as usize].inc();
             self.lost_bytes.inc_by(gap.lost_bytes.unwrap_or(0));

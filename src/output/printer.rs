@@ -140,6 +140,11 @@ impl Printer {
         self.notice_always(text, Diagnostic::new(Level::Info, text))
     }
 
+    /// Says what was lost or does not work, though no notices are wanted.
+    pub fn warn(&mut self, text: &str) -> Result<(), Error> {
+        self.notice_always(text, Diagnostic::new(Level::Warn, text))
+    }
+
     /// The file that is written to and its path, if it is one that can be cut back and synced.
     pub fn file(&self) -> Option<(&Path, &File)> {
         self.sink.regular_file()
@@ -214,7 +219,7 @@ impl Printer {
             self.gap(batch.key, gap)?;
         }
         self.write(batch, lines)?;
-        self.progress.add(batch.lines.len(), batch.bytes.len());
+        self.progress.add(batch);
         Ok(())
     }
 

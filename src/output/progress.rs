@@ -4,6 +4,7 @@
 //! for a moment; what comes then comes one by one.
 
 use super::status;
+use crate::batch::Batch;
 use indicatif::ProgressBar;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -32,8 +33,8 @@ impl Progress {
         Progress { is_wanted: is_wanted && std::io::stderr().is_terminal(), spell: None }
     }
 
-    /// So many lines more were written, of so many bytes of log.
-    pub(super) fn add(&mut self, lines: usize, bytes: usize) {
+    /// These lines were written.
+    pub(super) fn add(&mut self, batch: &Batch) {
         if !self.is_wanted {
             return;
         }
@@ -43,8 +44,8 @@ impl Progress {
         }
         let spell = self.spell.get_or_insert(Spell { started: now, last: now, lines: 0, bytes: 0, bar: None });
         spell.last = now;
-        spell.lines += lines as u64;
-        spell.bytes += bytes as u64;
+        spell.lines += batch.lines.len() as u64;
+        spell.bytes += batch.message_bytes();
         if now - spell.started > SHORT {
             spell.show(now - spell.started);
         }

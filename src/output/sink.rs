@@ -8,7 +8,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::fd::AsFd;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 /// The one place that data leaves by.
@@ -30,11 +30,7 @@ impl Sink {
 
     /// Appends to a file, which is made when it is not there.
     pub(super) fn file(path: &Path) -> Result<Self, Error> {
-        Sink::open(path, 0o666)
-    }
-
-    fn open(path: &Path, mode: u32) -> Result<Self, Error> {
-        let opened = File::options().append(true).create(true).mode(mode).open(path);
+        let opened = File::options().append(true).create(true).open(path);
         let file = opened.map_err(|source| Error::Open { path: path.to_owned(), source })?;
         let is_terminal = file.is_terminal();
         Ok(Sink { file, path: Some(path.canonicalize().unwrap_or_else(|_| path.to_owned())), is_terminal })
@@ -46,13 +42,18 @@ impl Sink {
         let ours = file.metadata().ok()?;
         match std::fs::metadata(path) {
             Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => None,
-            Err(error) if error.kind() != io::ErrorKind::NotFound => None,
             _ if ours.nlink() == 0 => Some(Displaced::Removed),
-            _ => Some(Displaced::Moved),
+            Ok(_) => Some(Displaced::Moved),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Some(Displaced::Moved)
+            }
+            // What is there cannot be seen.
+            Err(_) => None,
         }
     }
 
-    /// Opens the file that is under the name now, or makes it with the permissions of the one before.
+    /// Opens the file that is under the name now, or makes it with the permissions of the one before, its owner and group
+    /// as far as we may give it away.
     pub(super) fn anew(&self) -> Result<Self, Error> {
         let path = self.path.as_deref().unwrap_or(Path::new(""));
         let failed = |source| Error::Open { path: path.to_owned(), source };
@@ -60,7 +61,20 @@ impl Sink {
         if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
             return Err(failed(io::Error::other("it is no regular file any more")));
         }
-        Sink::open(path, self.file.metadata().map_err(failed)?.permissions().mode() & 0o777)
+        let ours = self.file.metadata().map_err(failed)?;
+        // Nobody else may read it before it is theirs.
+        match File::options().append(true).create_new(true).mode(0o600).open(path) {
+            Ok(made) => {
+                if fchown(&made, Some(ours.uid()), Some(ours.gid())).is_err() {
+                    let _ = fchown(&made, None, Some(ours.gid()));
+                }
+                let mode = PermissionsExt::from_mode(ours.permissions().mode() & 0o777);
+                made.set_permissions(mode).map_err(failed)?;
+                Ok(Sink { file: made, path: self.path.clone(), is_terminal: false })
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Sink::file(path),
+            Err(error) => Err(failed(error)),
+        }
     }
 
     /// The file behind a path, if it is no device and no pipe.

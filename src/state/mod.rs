@@ -86,8 +86,8 @@ pub struct Output {
     pub length: u64,
     /// The run that wrote it has ended, and nothing of it stands behind them.
     pub is_closed: bool,
-    /// When that was committed, by the clock of this machine: the file was there then.
-    pub at: Timestamp,
+    /// When it was made, where its file system tells: its number may be another's by now.
+    pub born: Option<Timestamp>,
 }
 
 /// What to keep, all of it or nothing.
@@ -114,6 +114,8 @@ pub struct Written {
     pub device: u64,
     /// Its number there.
     pub inode: u64,
+    /// When it was made, where its file system tells.
+    pub born: Option<Timestamp>,
     /// Bytes in it once all that the positions tell of is written.
     pub length: u64,
     /// Nothing more will be written to it.
@@ -365,6 +367,8 @@ mod tests {
     }
 
     /// An output of so many bytes, known by a path of its own.
+    const BORN: Timestamp = Timestamp(1_795_215_653_037_882_171);
+
     fn written(path: &Path, file: File, length: u64) -> Written {
         let metadata = file.metadata().unwrap();
         Written {
@@ -372,6 +376,7 @@ mod tests {
             file,
             device: metadata.dev(),
             inode: metadata.ino(),
+            born: (length > 812).then_some(BORN),
             length,
             is_last: length > 812,
         }
@@ -383,7 +388,6 @@ mod tests {
         let path = dir.path().join("state.db");
         // Linux file names are bytes.
         let outputs = [dir.path().join("out.log"), dir.path().join(OsStr::from_bytes(b"out\xff.log"))];
-        let before = Timestamp::now();
         let store = Store::open(&path).unwrap();
         let held = store.hold(ENGINE, "default").unwrap();
         assert!(held.is_new());
@@ -401,10 +405,9 @@ mod tests {
         for (output, length) in outputs.iter().zip([812, u64::MAX]) {
             let metadata = fs::metadata(output).unwrap();
             let is_closed = length > 812;
-            let known = held.output(output).unwrap().unwrap();
-            assert!(known.at >= before && known.at <= Timestamp::now());
-            let (device, inode, at) = (metadata.dev(), metadata.ino(), known.at);
-            assert_eq!(known, Output { device, inode, length, is_closed, at });
+            let (device, inode, born) = (metadata.dev(), metadata.ino(), is_closed.then_some(BORN));
+            let expected = Output { device, inode, born, length, is_closed };
+            assert_eq!(held.output(output).unwrap(), Some(expected));
         }
         assert_eq!(held.output(&dir.path().join("other.log")).unwrap(), None);
         let removed = vec!["b".into(), "never there".into()];

@@ -39,7 +39,7 @@ pub(super) fn read(connection: &Connection, owner: &Owner) -> Result<HashMap<Str
 }
 
 const READ_OUTPUT: &str =
-    "SELECT device, inode, length, is_closed, updated_at FROM outputs WHERE engine_id = ?1 AND name = ?2 AND path = ?3";
+    "SELECT device, inode, length, is_closed, born FROM outputs WHERE engine_id = ?1 AND name = ?2 AND path = ?3";
 
 /// What is known of an output.
 pub(super) fn read_output(connection: &Connection, owner: &Owner, path: &Path) -> Result<Option<Output>> {
@@ -47,7 +47,7 @@ pub(super) fn read_output(connection: &Connection, owner: &Owner, path: &Path) -
     let output = |row: &Row<'_>| {
         let number = |column| row.get(column).map(i64::cast_unsigned);
         let (device, inode, length) = (number("device")?, number("inode")?, number("length")?);
-        Ok(Output { device, inode, length, is_closed: row.get("is_closed")?, at: row.get("updated_at")? })
+        Ok(Output { device, inode, length, is_closed: row.get("is_closed")?, born: row.get("born")? })
     };
     statement.query_row(params![owner.engine_id, owner.name, Name(path)], output).optional()
 }
@@ -154,12 +154,13 @@ fn forget(connection: &Connection, owner: &Owner, container_id: &str) -> Result<
 }
 
 const SAVE_OUTPUT: &str = "\
-INSERT OR REPLACE INTO outputs (engine_id, name, path, device, inode, length, is_closed, updated_at)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+INSERT OR REPLACE INTO outputs (engine_id, name, path, device, inode, length, is_closed, born, updated_at)
+VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
 
 fn save_output(connection: &Connection, owner: &Owner, output: &Written, now: Timestamp) -> Result<()> {
     let [device, inode, length] = [output.device, output.inode, output.length].map(u64::cast_signed);
-    let values = params![owner.engine_id, owner.name, Name(&output.path), device, inode, length, output.is_last, now];
+    let (path, born) = (Name(&output.path), output.born);
+    let values = params![owner.engine_id, owner.name, path, device, inode, length, output.is_last, born, now];
     connection.prepare_cached(SAVE_OUTPUT)?.execute(values).map(drop)
 }
 

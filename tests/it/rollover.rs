@@ -2,8 +2,9 @@
 //! of them together hold each line once.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
@@ -111,11 +112,12 @@ fn what_a_killed_run_wrote_behind_its_last_commit_is_cut_off_where_it_was_moved_
 }
 
 #[test]
-fn a_run_without_positions_follows_the_name_too_and_the_new_file_has_the_rights_of_the_old_one() {
+fn a_run_without_positions_follows_the_name_too_and_the_new_file_has_the_rights_and_the_owner_of_the_old_one() {
     let engine = Engine::start();
     let file = engine.home().join("out.jsonl");
     fs::write(&file, "").unwrap();
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o662)).unwrap();
+    chown(&file, Some(1), Some(2)).unwrap();
     let watch = plain(&engine, &file);
     engine.run("web", &[], &["--count", "4000", "--rate", "1000"]);
     for turn in 1..=3 {
@@ -129,7 +131,8 @@ fn a_run_without_positions_follows_the_name_too_and_the_new_file_has_the_rights_
     let notice = format!("{} was moved away: a new one is written\n", name.display());
     assert_eq!(finished.stderr.matches(&notice).count(), 3, "{}", finished.stderr);
     Numbers::of_json(&all(&file, 3)).assert_whole("web", 1..=4000);
-    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let metadata = fs::metadata(&file).unwrap();
+    assert_eq!((metadata.permissions().mode() & 0o777, metadata.uid(), metadata.gid()), (0o662, 1, 2));
 }
 
 /// Of each run, with positions and without: what it wrote, and how it ended.
@@ -162,7 +165,8 @@ fn removed_it_is_made_anew_and_what_was_just_written_is_told_to_be_gone() {
         let rest = told.strip_prefix(&format!("{} was removed", name.display())).unwrap();
         assert!(rest.ends_with(": a new one is written"), "{told}");
         if rest != ": a new one is written" {
-            let lost: u64 = rest.strip_prefix(", and up to ").unwrap().split(' ').next().unwrap().parse().unwrap();
+            let lost: u64 =
+                rest.strip_prefix(", and with it up to ").unwrap().split(' ').next().unwrap().parse().unwrap();
             assert!((1..20_000).contains(&lost), "{told}");
         }
         let numbers = numbers(&lines(&file));
@@ -241,4 +245,106 @@ fn while_the_state_is_locked_the_moved_one_is_gone_on_with_until_the_new_one_cou
     engine.wait("web");
     kept.read(&engine, &[]);
     Numbers::of_json(&all(&kept.file, 1)).assert_whole("web", 1..=4500);
+}
+
+/// A flood leaves in large writes, so that a part of what was taken is in the moved file while the rest still waits.
+#[test]
+fn killed_in_a_flood_just_after_it_was_moved_away_no_line_is_in_both_files() {
+    let engine = Engine::start();
+    engine.run("web", &[], &["--count", "100000"]);
+    engine.wait("web");
+    for turn in 0..3 {
+        let home = engine.home().join(format!("{turn}"));
+        fs::create_dir(&home).unwrap();
+        let kept = Kept { state: home.join("state/state.db"), file: home.join("out.jsonl") };
+        // A disk that takes its time, so that the move comes in the middle and no commit before the end.
+        let mut command = Command::new("strace");
+        engine.furnish(&mut command);
+        command.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync,write"]);
+        command.args(["-e", "inject=fdatasync:delay_enter=300000", "-e", "inject=write:delay_enter=20000"]);
+        command.arg(Watch::command().get_program());
+        let (state, file) = (kept.state.to_str().unwrap(), kept.file.to_str().unwrap());
+        let watch =
+            Watch::spawn(command.args(["watch", "web", "--state", state, "--resume", "--format", "json", "-o", file]));
+        let size = |path: &Path| fs::metadata(path).map_or(0, |metadata| metadata.len());
+        eventually("it is written to", || size(&kept.file) > 3_000_000);
+        fs::rename(&kept.file, moved(&kept.file, 1)).unwrap();
+        eventually("the new file is written to", || size(&kept.file) > 0);
+        watch.signal(Signal::KILL);
+        watch.finish();
+        kept.read(&engine, &["web"]);
+        let all = all(&kept.file, 1);
+        Numbers::of_json(&all).assert_whole("web", 1..=100_000);
+    }
+}
+
+#[test]
+fn what_cannot_be_proven_to_be_the_file_of_the_last_run_is_left_as_it_is() {
+    let engine = Engine::start();
+    let kept = Kept::of(&engine);
+    engine.run("web", &[], &["--count", "50", "--idle"]);
+    let killed = || {
+        let watch = kept.start(&engine, &[]);
+        told(&watch, "+ web");
+        watch.signal(Signal::KILL);
+        watch.finish();
+    };
+    let other = "is another file than the last run wrote, which did not end well";
+    let watch = kept.start(&engine, &[]);
+    eventually("all came", || kept.lines().len() == 50);
+    watch.stop();
+    // Its number is that of the old one, and it was made at another time.
+    killed();
+    let text = [fs::read(&kept.file).unwrap(), b"theirs\n".to_vec()].concat();
+    fs::write(&kept.file, &text).unwrap();
+    let state = rusqlite::Connection::open(&kept.state).unwrap();
+    state.execute("UPDATE outputs SET born = '2020-01-01T00:00:00.000000000Z'", []).unwrap();
+    let said = kept.read(&engine, &[]).stderr;
+    assert!(said.contains(other), "{said}");
+    assert_eq!(fs::read(&kept.file).unwrap(), text);
+    // Moved away, and another run writes to it.
+    killed();
+    let text = [text, b"theirs\n".to_vec()].concat();
+    fs::write(&kept.file, &text).unwrap();
+    let away = moved(&kept.file, 1);
+    fs::rename(&kept.file, &away).unwrap();
+    let holder = fs::File::open(&away).unwrap();
+    rustix::fs::flock(&holder, rustix::fs::FlockOperation::LockShared).unwrap();
+    let said = kept.read(&engine, &[]).stderr;
+    assert!(said.contains(other), "{said}");
+    assert_eq!(fs::read(&away).unwrap(), text);
+}
+
+#[test]
+fn removed_just_before_the_end_it_is_told_what_went_with_it() {
+    let engine = Engine::start();
+    engine.run("web", &[], &["--count", "50", "--idle"]);
+    let runs = each(&engine, |file, watch| {
+        eventually("it is written to", || lines(file).len() >= 10);
+        fs::remove_file(file).unwrap();
+        watch.stop()
+    });
+    for (file, finished) in runs {
+        assert_eq!(finished.code, Some(0));
+        let told = finished.stderr.lines().find(|line| line.contains("was removed, and with it up to ")).unwrap();
+        assert!(told.starts_with(&file.canonicalize().unwrap().display().to_string()), "{told}");
+        assert_eq!(lines(&file), [""; 0]);
+    }
+}
+
+#[test]
+fn a_folder_that_is_moved_away_and_is_no_folder_any_more_is_told_and_its_file_gone_on_with() {
+    let engine = Engine::start();
+    engine.run("web", &[], &["--forever", "--rate", "100"]);
+    let (folder, away) = (engine.home().join("logs"), engine.home().join("logs.old"));
+    fs::create_dir(&folder).unwrap();
+    let watch = plain(&engine, &folder.join("out.jsonl"));
+    let written = |folder: &Path| lines(&folder.join("out.jsonl")).len();
+    eventually("it is written to", || written(&folder) > 50);
+    fs::write(&away, "").unwrap();
+    exchange(&folder, &away);
+    told(&watch, "so it is written to where it is now: Not a directory");
+    let before = written(&away);
+    eventually("it is gone on with", || written(&away) > before + 50);
+    assert_eq!(watch.stop().code, Some(0));
 }
