@@ -5,6 +5,7 @@
 //! therefore not be compared as text; this type can.
 
 use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Nanoseconds since the Unix epoch, UTC. Covers the years 1678 to 2262, as Go's `UnixNano` does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,8 +19,13 @@ pub const WRITTEN: usize = 30;
 impl Timestamp {
     /// The system clock's reading.
     pub fn now() -> Self {
-        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        Timestamp(since.map_or(0, |d| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX)))
+        Timestamp::of(SystemTime::now()).unwrap_or(Timestamp(0))
+    }
+
+    /// A time of the operating system's; `None` before 1970 and after 2262.
+    pub fn of(time: SystemTime) -> Option<Self> {
+        let since = time.duration_since(UNIX_EPOCH).ok()?;
+        Some(Timestamp(i64::try_from(since.as_nanos()).ok()?))
     }
 
     /// Reads the form the engine writes: UTC with `Z`, no or one to nine digits behind the dot. Anything else, offsets

@@ -38,6 +38,11 @@ fn lock(path: &Path, file: &File, operation: FlockOperation) -> Result<(), Error
     Ok(())
 }
 
+/// Another descriptor of it, for who keeps how long it is.
+pub(super) fn copy(path: &Path, file: &File) -> Result<File, Error> {
+    file.try_clone().map_err(|source| failed(path, source))
+}
+
 /// What is written to the file counts from the last commit on: what a run that did not end well wrote behind it is cut
 /// off. A sentence where that was so, or where somebody else has changed the file.
 pub(super) fn cut(held: &Held, path: &Path, file: &File) -> Result<Option<String>, Error> {
@@ -190,7 +195,7 @@ fn replace(printer: &mut Printer, keeper: Option<&mut Keeper>, displaced: Displa
         Some(keeper) => {
             own(path, file)?;
             sync_folder(path)?;
-            let copy = file.try_clone().map_err(|source| failed(path, source))?;
+            let copy = copy(path, file)?;
             // A part of what was taken may be in the moved one already: all of it goes there, and counts. Of what is gone
             // nothing counts that is not kept yet.
             if displaced == Displaced::Moved {

@@ -16,7 +16,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 /// Between two commits.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -263,8 +263,7 @@ impl Keeper {
 
 /// When a file was made, where its file system tells.
 pub(super) fn born(metadata: &Metadata) -> Option<Timestamp> {
-    let born = metadata.created().ok()?.duration_since(UNIX_EPOCH).ok()?;
-    Some(Timestamp(i64::try_from(born.as_nanos()).ok()?))
+    metadata.created().ok().and_then(Timestamp::of)
 }
 
 impl Output {

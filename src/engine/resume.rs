@@ -12,7 +12,6 @@ use crate::position::{self, Position};
 use crate::state::{Held, Saved, Store};
 use crate::time::Timestamp;
 use std::collections::HashMap;
-use std::io;
 use std::path::PathBuf;
 
 /// What is to be gone on with.
@@ -69,11 +68,10 @@ impl Last {
         let Some((path, file)) = printer.file() else {
             return Ok((Keeper::start(held, None, passed_over)?, positions, None));
         };
-        let failed = |source: io::Error| crate::output::Error::Write { to: path.display().to_string(), source };
-        let copy = file.try_clone().map_err(failed)?;
         appended::own(path, file)?;
         let told = appended::cut(&held, path, file)?;
-        Ok((Keeper::start(held, Some((path.to_owned(), copy)), passed_over)?, positions, told))
+        let output = (path.to_owned(), appended::copy(path, file)?);
+        Ok((Keeper::start(held, Some(output), passed_over)?, positions, told))
     }
 }
 

@@ -366,9 +366,9 @@ mod tests {
         held.positions().unwrap().get(container_id)?.position.place.map(|place| place.offset)
     }
 
-    /// An output of so many bytes, known by a path of its own.
     const BORN: Timestamp = Timestamp(1_795_215_653_037_882_171);
 
+    /// An output of so many bytes, known by a path of its own.
     fn written(path: &Path, file: File, length: u64) -> Written {
         let metadata = file.metadata().unwrap();
         Written {

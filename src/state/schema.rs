@@ -22,6 +22,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0001_positions.sql"),
     include_str!("migrations/0002_inventory.sql"),
     include_str!("migrations/0003_closed_outputs.sql"),
+    include_str!("migrations/0004_births_of_outputs.sql"),
 ];
 
 /// The newest schema.
@@ -190,6 +191,8 @@ fn due<'a>(connection: &Connection, migrations: &[&'a str]) -> rusqlite::Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::Output;
+    use crate::state::positions::{self, Owner};
     use std::os::unix::fs::{FileExt, PermissionsExt};
 
     const PATIENCE: Duration = Duration::from_secs(5);
@@ -284,6 +287,26 @@ mod tests {
         connection.execute_batch("INSERT INTO removals VALUES ('e', 'container', 'a', '2026-11-20')").unwrap();
     }
 
+    /// Each landed with programs that people may have run.
+    #[test]
+    fn an_output_that_a_program_of_any_schema_wrote_is_still_known() {
+        for schema in 1..=MIGRATIONS.len() {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("state.db");
+            let mut old = Connection::open(&path).unwrap();
+            migrate(&mut old, &MIGRATIONS[..schema]).unwrap();
+            let insert = "INSERT INTO outputs (engine_id, name, path, device, inode, length, updated_at)
+                VALUES ('e', 'default', '/out', 7, 8, 9, '2026-11-20T00:00:00.000000000Z')";
+            old.execute(insert, []).unwrap();
+            old.close().unwrap();
+            let connection = open(&path, PATIENCE).unwrap();
+            let owner = Owner { engine_id: "e".into(), name: "default".into() };
+            let output = positions::read_output(&connection, &owner, Path::new("/out")).unwrap();
+            let expected = Output { device: 7, inode: 8, length: 9, is_closed: false, born: None };
+            assert_eq!(output, Some(expected), "schema {schema}");
+        }
+    }
+
     #[test]
     fn what_is_not_there_is_not_made_by_looking() {
         let dir = tempfile::tempdir().unwrap();
@@ -348,7 +371,7 @@ mod tests {
                 alter(path, "CREATE TABLE bookmarks (url)");
             }),
             ("FILE is the database of another program", |path| alter(path, "PRAGMA application_id = 7")),
-            ("the state in FILE was written by a newer docker-logwatch (schema 7, this one knows 3)", |path| {
+            ("the state in FILE was written by a newer docker-logwatch (schema 7, this one knows 4)", |path| {
                 alter(path, "PRAGMA user_version = 7")
             }),
         ];
