@@ -6,6 +6,7 @@
 use crate::container::Container;
 use crate::position::Position;
 use crate::time::Timestamp;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -183,6 +184,19 @@ pub struct Cursor {
     pub ordinal: u32,
 }
 
+impl Cursor {
+    /// Reads the written form.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (time, line) = text.rsplit_once('-')?;
+        let (stream, ordinal) = match line.split_at_checked(1)? {
+            ("o", ordinal) => (Stream::Stdout, ordinal),
+            ("e", ordinal) => (Stream::Stderr, ordinal),
+            _ => return None,
+        };
+        Some(Cursor { time: Timestamp(time.parse().ok()?), stream, ordinal: ordinal.parse().ok()? })
+    }
+}
+
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-{}{}", self.time.0, self.stream.letter(), self.ordinal)
@@ -190,7 +204,7 @@ impl fmt::Display for Cursor {
 }
 
 /// The route by which a line was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Route {
     /// The log file.
     File,

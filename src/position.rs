@@ -6,9 +6,10 @@
 
 use crate::batch::{Cursor, Route, Stream};
 use crate::time::Timestamp;
+use serde::{Deserialize, Serialize};
 
 /// How far a container's log was passed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     /// By which route it came this far.
     pub route: Route,
@@ -19,7 +20,7 @@ pub struct Position {
 }
 
 /// How far, by time: the last line of each stream.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resume {
     /// Where the log has to be read again from; `None` is the beginning.
     pub since: Option<Timestamp>,
@@ -28,7 +29,7 @@ pub struct Resume {
 }
 
 /// The last line of a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Seen {
     /// Its time.
     pub time: Timestamp,
@@ -39,7 +40,7 @@ pub struct Seen {
 }
 
 /// How far, in a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     /// The number of the device the file lies on.
     pub device: u64,
@@ -59,6 +60,13 @@ impl Resume {
     /// Nothing passed on yet, and nothing wanted from before this.
     pub fn at(since: Option<Timestamp>) -> Self {
         Resume { since, seen: [None; 2] }
+    }
+
+    /// This line is the last of its stream now; what is read again may begin where it did.
+    pub fn advance(&mut self, line: Cursor) {
+        let seen = &mut self.seen[line.stream as usize];
+        let high = seen.map_or(line.time, |seen| seen.high.max(line.time));
+        *seen = Some(Seen { time: line.time, ordinal: line.ordinal, high });
     }
 
     /// Whether no line was passed on.

@@ -4,11 +4,12 @@
 //! all nine (moby `daemon/logger/jsonfilelog/jsonlog/time_marshalling.go`, `pkg/jsonmessage`). Written times can
 //! therefore not be compared as text; this type can.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Nanoseconds since the Unix epoch, UTC. Covers the years 1678 to 2262, as Go's `UnixNano` does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Timestamp(pub i64);
 
 const NANOS: i64 = 1_000_000_000;

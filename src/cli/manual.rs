@@ -68,7 +68,8 @@ const FILES: &[Entry] = &[
     (
         "~/.local/state/docker-logwatch/state.db",
         "The state (`--state`, `state.path`): an SQLite file with the positions of `watch --resume` and the inventory of \
-         `reconcile`. SQLite keeps files beside it, and so do the locks of resume names.",
+         `reconcile`. SQLite keeps files beside it. So do the locks of resume names and of outputs, and the logs of \
+         what is written to an output.",
     ),
 ];
 

@@ -134,17 +134,18 @@ pub struct Watch {
 
     /// Append to FILE instead of stdout
     ///
-    /// When FILE is moved away, as logrotate does, or removed, a new one with the same owner and permissions takes its place
-    /// with the next line, and no line is in both.
+    /// A new FILE is readable by its owner alone. When FILE is moved away, as logrotate does, or removed, a new one with
+    /// the same owner and permissions takes its place with the next line, and no line is in both.
     #[arg(short, long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = OUTPUT)]
     output: Option<PathBuf>,
 
     /// Go on where the last run of this name stopped [default name: default]
     ///
     /// A container that is new to the name is read from its first line, one that stopped meanwhile to its end. Where it
-    /// stopped is kept once the lines are written. With `-o FILE` every line is in FILE exactly once, whatever happens:
-    /// what a run that did not end well left behind the last commit is cut off at the start and read again. On stdout
-    /// the last lines may come again after a crash.
+    /// stopped is kept once the lines are written. With `-o FILE` every line is in FILE exactly once, whatever happens,
+    /// and no complete line is ever taken out of it: the next run completes what a killed one left. After a power
+    /// failure, half a record at the end is moved to FILE.damaged. On stdout the last lines may come again after a
+    /// crash.
     #[arg(
         long, value_name = "NAME", num_args = 0..=1, require_equals = true, default_missing_value = "default",
         help_heading = OUTPUT
@@ -235,6 +236,7 @@ impl Watch {
             follow: !self.no_follow,
             source: config.watch.source,
             interval,
+            lock_beside: state(&config).ok(),
             max_line_size: config.watch.max_line_size,
             metadata_cache_ttl: config.watch.metadata_cache_ttl,
             resume: self.resume(&config)?,
@@ -416,10 +418,12 @@ mod tests {
             listen,
             events,
             inventory,
+            lock_beside,
         } = options("--color never");
         assert_eq!((resume, listen, metadata_cache_ttl), (None, None, Duration::from_secs(300)));
         assert_eq!((docker, events), (config::Docker::default(), config::Events::default()));
         assert_eq!(inventory, None);
+        assert!(lock_beside.is_none_or(|state| state.ends_with("docker-logwatch/state.db")));
         assert!(selector.names.is_empty() && selector.filters.is_empty() && selector.exclude.is_empty());
         assert_eq!((all, since, until, tail, follow, dry_run), (false, None, None, Some(10), true, false));
         assert_eq!((source, interval, max_line_size), (Source::Auto, Duration::from_secs(30), 1_048_576));

@@ -9,6 +9,7 @@ use crate::batch::Item;
 use crate::metrics::Logs;
 use crate::output::Printer;
 use crate::queue::Queue;
+use crate::state::OutputLock;
 use crate::time::Timestamp;
 use std::collections::VecDeque;
 use std::io;
@@ -24,6 +25,8 @@ pub(super) struct Deliver {
     pub(super) rollover: Rollover,
     /// ... how far that got is kept, ...
     pub(super) keeper: Option<Keeper>,
+    /// Held as long as anything is written to the file.
+    pub(super) _lock: Option<OutputLock>,
     /// ... and they are counted.
     pub(super) logs: Logs,
 }
@@ -57,17 +60,17 @@ impl Deliver {
             }
             while let Some(item) = items.pop_front() {
                 self.rollover.look(&mut self.printer, self.keeper.as_mut())?;
-                let taken = self.printer.take(&item);
+                let taken = self.take(&item);
                 match &item {
                     Item::Lines(batch) => self.logs.add(batch),
                     Item::Begin(_, _, Some(told)) => self.logs.discovered(*told, Timestamp::now()),
                     _ => {}
                 }
-                if let Some(keeper) = &mut self.keeper {
-                    keeper.take(&item);
-                }
                 queue.finish(item);
                 taken?;
+                if self.printer.is_full() {
+                    self.flush()?;
+                }
                 self.keep()?;
             }
             if queue.is_empty() {
@@ -85,12 +88,31 @@ impl Deliver {
         self.printer.patience().into_iter().chain(keeping).min()
     }
 
-    fn flush(&mut self) -> Result<(), Error> {
-        self.printer.flush()?;
+    fn take(&mut self, item: &Item) -> Result<(), Error> {
+        match item {
+            Item::Lines(batch) => {
+                let mut from = 0;
+                while let Some(next) = self.printer.lines(batch, from)? {
+                    if let Some(keeper) = &mut self.keeper {
+                        keeper.take_part(batch, next);
+                    }
+                    self.flush()?;
+                    from = next;
+                }
+            }
+            item => self.printer.take(item)?,
+        }
         if let Some(keeper) = &mut self.keeper {
-            keeper.flushed();
+            keeper.take(item);
         }
         Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        match &mut self.keeper {
+            Some(keeper) => keeper.flush(&mut self.printer),
+            None => Ok(self.printer.flush()?),
+        }
     }
 
     /// In a flood nothing is flushed because nothing waits, so it is when a commit is due.

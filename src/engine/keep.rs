@@ -2,11 +2,14 @@
 //!
 //! In: items as the output takes them, and word of when it is out. Out: commits to the state, at most one at a time and a
 //! few a second. Called by [`super::deliver`]. A position is kept only once all that comes before it was written, so a
-//! crash can repeat lines and never skip any; of a file the length is kept with it, and what the file holds beyond is
-//! cut off by the next run, so there not even a crash repeats one.
+//! crash can repeat lines and never skip any. What goes to a file goes to its write-ahead log first ([`super::wal`]),
+//! so there not even a crash repeats one.
 
-use crate::batch::{Item, Key};
+use super::recovery;
+use super::wal::{self, Change, Wal};
+use crate::batch::{Batch, Item, Key, Line};
 use crate::health::{Board, Status};
+use crate::output::Printer;
 use crate::position::Position;
 use crate::state::{self, Commit, Held, Saved, Written};
 use crate::time::Timestamp;
@@ -25,7 +28,15 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub(super) struct Keeper {
     held: Held,
     output: Option<Output>,
+    /// Of the output, once the first commit has succeeded.
+    wal: Option<Wal>,
     names: HashMap<Key, (String, String)>,
+    /// How far each container was read, by all that was written.
+    reached: HashMap<String, Saved>,
+    /// The last entry of the log whose bytes the output has written.
+    sequence: u64,
+    /// The last write failed, and nothing of it is left in the output.
+    is_cut: bool,
     /// Of what the output has taken and perhaps not written.
     taken: Changes,
     /// Of what it has written.
@@ -37,52 +48,85 @@ pub(super) struct Keeper {
 }
 
 /// The file that is written to.
-struct Output {
-    path: PathBuf,
-    file: File,
+pub(super) struct Output {
+    pub(super) path: PathBuf,
+    pub(super) file: File,
+    /// What goes there goes to this log first.
+    pub(super) log: Log,
+    /// What is behind it does not count as committed, as long as lines of it are expected to come again.
+    pub(super) unproven_from: Option<u64>,
+}
+
+/// The write-ahead log of an output.
+pub(super) struct Log {
+    /// The state file that it lies beside.
+    pub(super) state: PathBuf,
+    /// Its path without the number of a segment.
+    pub(super) base: PathBuf,
+    /// The last entry of the run before.
+    pub(super) sequence: u64,
 }
 
 type Changes = HashMap<String, Change>;
-
-/// What became of a container.
-#[expect(clippy::large_enum_variant, reason = "nearly all are of the large one")]
-enum Change {
-    /// It was read so far.
-    Saved(Saved),
-    /// It has stopped and was read to its end, which is where it was when that was committed.
-    Ended,
-    /// It was removed.
-    Removed,
-}
 
 /// A commit under way: how it ends, and what to say again if it fails.
 struct Committing {
     ended: Receiver<Result<(), state::Error>>,
     changes: Changes,
+    /// The last entry of the log that it includes.
+    sequence: u64,
+}
+
+impl Log {
+    fn failed(&self, source: io::Error) -> state::Error {
+        match source.kind() {
+            io::ErrorKind::StorageFull => state::Error::Full { path: self.state.clone(), source: source.into() },
+            _ => state::Error::OutputLog { path: self.base.clone(), source },
+        }
+    }
 }
 
 impl Keeper {
-    /// Commits first what is known of some containers before anything is read, and how long the file is: what is written
-    /// to it from now on counts when its positions do.
+    /// Commits first how far each container is known to have been read, and how long the file is; then begins its log.
     pub(super) fn start(
         held: Held,
-        output: Option<(PathBuf, File)>,
+        output: Option<Output>,
         known: HashMap<String, Saved>,
     ) -> Result<Self, state::Error> {
-        let output = output.map(|(path, file)| Output { path, file });
+        let sequence = output.as_ref().map_or(0, |output| output.log.sequence);
         let mut keeper = Keeper {
             held,
             output,
+            wal: None,
+            sequence,
+            is_cut: false,
             names: HashMap::new(),
             taken: Changes::new(),
-            written: known.into_iter().map(|(id, saved)| (id, Change::Saved(saved))).collect(),
+            written: known.iter().map(|(id, saved)| (id.clone(), Change::Saved(saved.clone()))).collect(),
+            reached: known,
             commit: None,
             next: Instant::now(),
             health: Board::default(),
         };
         keeper.commit(false)?;
-        keeper.settle()?;
+        if keeper.settle()? {
+            keeper.begin_log()?;
+        }
         Ok(keeper)
+    }
+
+    /// Begins the log once the run before has no need of its own any more.
+    fn begin_log(&mut self) -> Result<(), state::Error> {
+        let Some(output) = &self.output else { return Ok(()) };
+        let begin = || {
+            let end = output.unproven_from.map_or_else(|| Ok(output.file.metadata()?.len()), Ok::<_, io::Error>)?;
+            let written = (recovery::file_ref(&output.file)?, end);
+            Wal::start(&output.log.base, output.log.sequence, self.reached.clone(), written)
+        };
+        let wal = begin().map_err(|error| output.log.failed(error))?;
+        self.sequence = wal.sequence();
+        self.wal = Some(wal);
+        Ok(())
     }
 
     /// Tells there from now on whether commits succeed; those up to here did.
@@ -141,9 +185,57 @@ impl Keeper {
         self.taken.insert(id.clone(), change);
     }
 
-    /// All that was taken is written.
-    pub(super) fn flushed(&mut self) {
+    /// The output has taken the lines of a batch up to one in its middle.
+    pub(super) fn take_part(&mut self, batch: &Batch, end: usize) {
+        let Some((id, name)) = self.names.get(&batch.key) else { return };
+        let last = match self.taken.get(id) {
+            Some(Change::Saved(saved)) => Some(saved),
+            _ => self.reached.get(id),
+        };
+        let change = recovery::part(last, name, batch.route, batch.lines[..end].iter().map(Line::cursor));
+        self.taken.insert(id.clone(), change);
+    }
+
+    /// Writes what the printer has gathered, to the log first.
+    pub(super) fn flush(&mut self, printer: &mut Printer) -> Result<(), super::Error> {
+        self.log(printer.gathered())?;
+        if let Err(error) = printer.flush() {
+            if let Some(wal) = &mut self.wal {
+                self.is_cut = printer.written() == 0;
+                // Without it the next run looks into the file.
+                let _ = wal.fail(printer.written() as u64);
+            }
+            return Err(error.into());
+        }
+        self.sequence = self.wal.as_ref().map_or(self.sequence, Wal::sequence);
+        if let Some(output) = self.output.as_mut().filter(|_| !printer.is_expecting()) {
+            output.unproven_from = None;
+        }
+        for (id, change) in &self.taken {
+            wal::apply(&mut self.reached, id, change);
+        }
         self.written.extend(self.taken.drain());
+        Ok(())
+    }
+
+    fn log(&mut self, bytes: &[u8]) -> Result<(), state::Error> {
+        if bytes.is_empty() && self.taken.is_empty() || self.output.is_none() {
+            return Ok(());
+        }
+        // Also when the state was busy at the start: nothing is written that is not logged.
+        while self.wal.as_ref().is_none_or(Wal::is_full) {
+            self.settle()?;
+            self.commit(false)?;
+            if self.settle()? && self.wal.is_none() {
+                self.begin_log()?;
+            }
+        }
+        let (Some(wal), Some(output)) = (&mut self.wal, &self.output) else { return Ok(()) };
+        let mut append = || {
+            let (file, end) = (recovery::file_ref(&output.file)?, output.file.metadata()?.len());
+            wal.append(file, end, &self.taken, bytes)
+        };
+        append().map_err(|error| output.log.failed(error))
     }
 
     /// How long until a commit is due, if one will be.
@@ -168,15 +260,23 @@ impl Keeper {
                     return Ok(());
                 }
                 Err(TryRecvError::Disconnected) => return Err(state::Error::Closed),
-                Ok(result) => drop(self.hear(commit.changes, result)?),
+                Ok(result) => drop(self.hear(commit.changes, commit.sequence, result)?),
             }
         }
         if self.written.is_empty() { Ok(()) } else { self.commit(false) }
     }
 
-    fn hear(&mut self, changes: Changes, result: Result<(), state::Error>) -> Result<bool, state::Error> {
+    fn hear(
+        &mut self,
+        changes: Changes,
+        sequence: u64,
+        result: Result<(), state::Error>,
+    ) -> Result<bool, state::Error> {
         let Err(error) = result else {
             self.told(Status::Healthy);
+            if let (Some(wal), Some(output)) = (&mut self.wal, &self.output) {
+                wal.commit(sequence).map_err(|error| output.log.failed(error))?;
+            }
             return Ok(true);
         };
         self.told(if error.is_passing() { Status::Degraded } else { Status::Unhealthy });
@@ -210,11 +310,12 @@ impl Keeper {
                 Change::Removed => commit.removed.push(id.clone()),
             }
         }
-        commit.output = self.output.as_ref().map(|output| output.as_it_is(is_last)).transpose()?;
+        let sequence = self.sequence;
+        commit.output = self.output.as_ref().map(|output| output.as_it_is(is_last, sequence)).transpose()?;
         let (done, ended) = channel();
         // Nobody hears it when we have left meanwhile.
         self.held.commit(commit, move |result| drop(done.send(result)));
-        self.commit = Some(Committing { ended, changes });
+        self.commit = Some(Committing { ended, changes, sequence });
         Ok(())
     }
 
@@ -222,24 +323,31 @@ impl Keeper {
     /// disk. Not if the state is busy: false, and nothing has changed.
     pub(super) fn replace(&mut self, path: PathBuf, file: File) -> Result<bool, state::Error> {
         self.settle()?;
-        if let Some(Output { path, file }) = &self.output {
-            file.sync_data().map_err(|source| state::Error::Output { path: path.clone(), source })?;
-        }
-        let before = self.output.replace(Output { path, file });
+        let Some(output) = &mut self.output else { return Ok(false) };
+        output.file.sync_data().map_err(|source| state::Error::Output { path: output.path.clone(), source })?;
+        output.unproven_from = None;
+        let (path, file) = (std::mem::replace(&mut output.path, path), std::mem::replace(&mut output.file, file));
         self.commit(false)?;
         let is_done = self.settle()?;
-        if !is_done {
-            self.output = before;
+        if let (false, Some(output)) = (is_done, &mut self.output) {
+            (output.path, output.file) = (path, file);
         }
         Ok(is_done)
     }
 
-    /// Commits what was written and waits until that is done. Not `is_whole`: something was written behind it that no
-    /// position tells of, which a file's length would.
+    /// Commits what was written and waits until that is done. Not `is_whole`: the last write failed.
     pub(super) fn finish(mut self, is_whole: bool) -> Result<(), state::Error> {
         self.settle()?;
         let has_file = self.output.is_some();
-        if has_file && !is_whole || !has_file && self.written.is_empty() {
+        if has_file && !is_whole {
+            // What is behind the commit would be taken for written twice by who has the state alone.
+            if self.is_cut {
+                self.commit(false)?;
+                self.settle()?;
+            }
+            return Ok(());
+        }
+        if !has_file && self.written.is_empty() {
             return Ok(());
         }
         // Once more, for what was only passing.
@@ -255,23 +363,24 @@ impl Keeper {
 
     /// Waits for the commit under way; false if it was hindered for now.
     fn settle(&mut self) -> Result<bool, state::Error> {
-        let Some(Committing { ended, changes }) = self.commit.take() else { return Ok(true) };
+        let Some(Committing { ended, changes, sequence }) = self.commit.take() else { return Ok(true) };
         let result = ended.recv().unwrap_or(Err(state::Error::Closed));
-        self.hear(changes, result)
+        self.hear(changes, sequence, result)
     }
 }
 
 /// When a file was made, where its file system tells.
-pub(super) fn born(metadata: &Metadata) -> Option<Timestamp> {
+fn born(metadata: &Metadata) -> Option<Timestamp> {
     metadata.created().ok().and_then(Timestamp::of)
 }
 
 impl Output {
-    fn as_it_is(&self, is_last: bool) -> Result<Written, state::Error> {
+    fn as_it_is(&self, is_last: bool, sequence: u64) -> Result<Written, state::Error> {
         let failed = |source: io::Error| state::Error::Output { path: self.path.clone(), source };
         let metadata = self.file.metadata().map_err(failed)?;
-        let (device, inode, length) = (metadata.dev(), metadata.ino(), metadata.len());
+        let (device, inode) = (metadata.dev(), metadata.ino());
+        let (length, is_last) = (self.unproven_from.unwrap_or(metadata.len()), is_last && self.unproven_from.is_none());
         let file = self.file.try_clone().map_err(failed)?;
-        Ok(Written { path: self.path.clone(), file, device, inode, born: born(&metadata), length, is_last })
+        Ok(Written { path: self.path.clone(), file, device, inode, born: born(&metadata), length, is_last, sequence })
     }
 }

@@ -3,8 +3,8 @@
 //! `subscription` keeps the event stream open and passes each event once, `inbox` is where they wait. `events` prints them.
 //! `watch` decides who is followed: `feed` adds listings to events, `discover` tells what follows from both. `tails` has
 //! them read: `route` says how, `stream` does it over the API, request after request (`course`, `silence`, `patience`).
-//! `deliver` carries what was read to the output, `keep` remembers how far it got, and `resume` is where the next run
-//! begins. `questions` asks about single containers, `metadata` is what of that is still believed. `listener` keeps what is
+//! `deliver` carries what was read to the output, `keep` remembers how far it got, with the help of a write-ahead log
+//! (`wal`) where the output is a file, and `resume` is where the next run begins, once `recovery` has completed that file. `questions` asks about single containers, `metadata` is what of that is still believed. `listener` keeps what is
 //! served to whoever asks how `watch` is doing.
 //!
 //! `reconcile` brings the state in line with what the engine has, which `observe` asks it; `inventory` keeps it so while
@@ -28,6 +28,7 @@ mod patience;
 pub mod pool;
 mod questions;
 pub mod reconcile;
+mod recovery;
 pub mod resume;
 mod route;
 mod silence;
@@ -35,6 +36,7 @@ mod standstill;
 mod stream;
 mod subscription;
 mod tails;
+mod wal;
 pub mod watch;
 
 use crate::docker::{self, Docker, Endpoint};

@@ -1,18 +1,19 @@
 //! `--resume`: where the last run of a name stopped, and the file it wrote.
 //!
-//! In: the state and the first listing. Out: a position for each container that was read before, and a `Keeper` for
-//! what follows. Called by [`super::watch`] before anything is read.
+//! In: the state, the file and the first listing. Out: a position for each container that was read before, and a
+//! `Keeper` for what follows. Called by [`super::watch`] before anything is read.
 
-use super::keep::Keeper;
-use super::{Error, appended};
-use crate::batch::Route;
+use super::keep::{Keeper, Log, Output};
+use super::recovery::Recovery;
+use super::{Error, appended, wal};
+use crate::batch::{Cursor, Route};
 use crate::container::Container;
-use crate::output::Printer;
+use crate::output::{self, Printer};
 use crate::position::{self, Position};
 use crate::state::{Held, Saved, Store};
 use crate::time::Timestamp;
-use std::collections::HashMap;
-use std::path::PathBuf;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
 /// What is to be gone on with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,9 +27,23 @@ pub struct Resume {
 /// The last run of a name.
 pub(super) struct Last {
     held: Held,
+    state: PathBuf,
     saved: HashMap<String, Saved>,
     pub(super) is_first: bool,
     passed_over: HashMap<String, Saved>,
+    /// The last entry of the log of the output.
+    sequence: u64,
+    /// Where lines of the output begin that will be read again.
+    unproven_from: Option<u64>,
+}
+
+/// A container that was removed before all of its log was read.
+pub(super) struct Lost {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) route: Route,
+    /// The last line that was read.
+    pub(super) after: Option<Cursor>,
 }
 
 impl Last {
@@ -36,21 +51,47 @@ impl Last {
     pub(super) fn open(store: &Store, resume: &Resume, engine_id: &str) -> Result<Last, Error> {
         let held = store.hold(engine_id, &resume.name)?;
         let (saved, is_first) = (held.positions()?, held.is_new());
-        Ok(Last { held, saved, is_first, passed_over: HashMap::new() })
+        let state = resume.state.clone();
+        Ok(Last { held, state, saved, is_first, passed_over: HashMap::new(), sequence: 0, unproven_from: None })
     }
 
-    /// Forgets containers that are gone; a sentence about those whose last lines nobody can read any more.
-    pub(super) fn forget_gone(&mut self, listing: &[Container]) -> Result<Option<String>, Error> {
-        let gone = self.held.forget_all_but(listing.iter().map(|container| container.id.as_str()))?;
-        let mut lost: Vec<String> = Vec::new();
-        for (id, saved) in gone {
-            self.saved.remove(&id);
-            if !saved.ended {
-                lost.push(saved.name);
-            }
+    /// Brings positions and output together, whatever the last run left; sentences about what that took.
+    pub(super) fn recover(&mut self, printer: &mut Printer) -> Result<Vec<String>, Error> {
+        let format = printer.format();
+        let Some((path, file)) = printer.file() else { return Ok(Vec::new()) };
+        appended::sync_folder(path)?;
+        let (known, found) = (self.held.output(path)?, wal::read(&self.log_path(path)));
+        let recovery = Recovery { path, file, known, found, format };
+        let recovered = recovery
+            .run(&mut self.saved)
+            .map_err(|source| Error::Lines(output::Error::Write { to: path.display().to_string(), source }))?;
+        (self.sequence, self.unproven_from) = (recovered.sequence, recovered.unproven_from);
+        self.is_first &= !recovered.has_found_positions;
+        if let Some(repeats) = recovered.repeats {
+            printer.expect(repeats);
         }
-        lost.sort_unstable();
-        Ok(super::lost(&lost))
+        Ok(recovered.notices)
+    }
+
+    fn log_path(&self, output: &Path) -> PathBuf {
+        wal::base(&self.state, self.held.engine_id(), self.held.name(), output)
+    }
+
+    /// Forgets containers that are gone; returns those whose last lines nobody can read any more.
+    pub(super) fn forget_gone(&mut self, listing: &[Container]) -> Result<Vec<Lost>, Error> {
+        let there: HashSet<&str> = listing.iter().map(|container| container.id.as_str()).collect();
+        self.held.forget_all_but(there.iter().copied())?;
+        let mut lost = Vec::new();
+        self.saved.retain(|id, saved| {
+            let is_there = there.contains(id.as_str());
+            if !is_there && !saved.ended {
+                let (route, after) = (saved.position.route, saved.position.resume.last());
+                lost.push(Lost { id: id.clone(), name: saved.name.clone(), route, after });
+            }
+            is_there
+        });
+        lost.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        Ok(lost)
     }
 
     /// Before a first run: of these containers only what they write from now on is wanted.
@@ -60,18 +101,24 @@ impl Last {
         self.passed_over.extend(standing.map(|container| (container.id.clone(), saved(container))));
     }
 
-    /// The keeper of what follows, and where each container was. A sentence where the file that is written to was cut back,
-    /// or somebody else has changed it.
-    pub(super) fn keep(self, printer: &Printer) -> Result<(Keeper, Positions, Option<String>), Error> {
-        let Last { held, saved, is_first, passed_over } = self;
-        let positions = Positions { is_first, of: saved.into_iter().map(|(id, saved)| (id, saved.position)).collect() };
-        let Some((path, file)) = printer.file() else {
-            return Ok((Keeper::start(held, None, passed_over)?, positions, None));
+    /// The keeper of what follows, and where each container was.
+    pub(super) fn keep(self, printer: &Printer) -> Result<(Keeper, Positions), Error> {
+        let output = match printer.file() {
+            Some((path, file)) => {
+                let log = Log { state: self.state.clone(), base: self.log_path(path), sequence: self.sequence };
+                Some(Output {
+                    path: path.to_owned(),
+                    file: appended::copy(path, file)?,
+                    log,
+                    unproven_from: self.unproven_from,
+                })
+            }
+            None => None,
         };
-        appended::own(path, file)?;
-        let told = appended::cut(&held, path, file)?;
-        let output = (path.to_owned(), appended::copy(path, file)?);
-        Ok((Keeper::start(held, Some(output), passed_over)?, positions, told))
+        let Last { held, saved, is_first, passed_over, .. } = self;
+        let of = saved.iter().map(|(id, saved)| (id.clone(), saved.position)).collect();
+        let known = if output.is_some() { saved.into_iter().chain(passed_over).collect() } else { passed_over };
+        Ok((Keeper::start(held, output, known)?, Positions { is_first, of }))
     }
 }
 

@@ -6,7 +6,7 @@
 use super::route::{Choice, Routes};
 use super::stream::{Outcome, Signal, Stream};
 use super::watch::Options;
-use crate::batch::{Item, Key, Lifecycle, Route};
+use crate::batch::{Cursor, Item, Key, Lifecycle, Route};
 use crate::config::Source;
 use crate::container::Container;
 use crate::docker::{Docker, Error};
@@ -112,6 +112,14 @@ impl By {
 }
 
 impl Tails {
+    /// Reports that the rest of a container's log, which nothing will be read of any more, is lost.
+    pub(super) fn report_lost(&mut self, container: Container, route: Route, after: Option<Cursor>) {
+        let key = Key(self.next_key);
+        self.next_key += 1;
+        let met = Item::Meet(key, Arc::new(container));
+        self.queue.push([met, Item::unreadable(key, route, after), Item::Forget(key)]);
+    }
+
     pub(super) fn new(
         docker: Docker,
         routes: Arc<Routes>,

@@ -11,7 +11,7 @@ use super::inventory::{Inventory, Keeping};
 use super::listener::Listener;
 use super::metadata::Metadata;
 use super::questions::{Answer, Questions};
-use super::resume::{Last, Positions, Resume};
+use super::resume::{Last, Lost, Positions, Resume};
 use super::route::Routes;
 use super::tails::{Tails, Unread};
 use super::{Error, awaited, dry_run};
@@ -24,7 +24,7 @@ use crate::output::{self, Meter, Printer, Settings};
 use crate::queue::Queue;
 use crate::selector::Selector;
 use crate::serve::Server;
-use crate::state::Store;
+use crate::state::{OutputLock, Store};
 use crate::tail::{Reader, Report, Start, Wake};
 use crate::time::Timestamp;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -65,6 +65,8 @@ pub struct Options {
     pub resume: Option<Resume>,
     /// The state file that is told what the engine has, while following; the same as that of `resume`.
     pub inventory: Option<PathBuf>,
+    /// The state file, whether or not anything is kept in it: the lock of the output lies beside it.
+    pub lock_beside: Option<PathBuf>,
     /// Bytes of a message beyond which it is cut.
     pub max_line_size: usize,
     /// Tell what would be done, and by which route, then stop.
@@ -160,8 +162,15 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
         true => None,
         false => Some(open(options.output.clone()).await?),
     };
+    let (mut printer, mut notices, mut lost) = (printer, Vec::new(), Vec::new());
+    let lock = match (&printer, &options.lock_beside) {
+        (Some(printer), Some(state)) => appended::lock(state, printer, last.is_none())?,
+        _ => None,
+    };
+    if let (Some(last), Some(printer)) = (&mut last, &mut printer) {
+        notices.extend(last.recover(printer)?);
+    }
     let (feed, listing) = Feed::open(docker.clone(), terms, engine.time).await?;
-    let mut notices = Vec::new();
     if let News::Listing(containers, at, _) = &listing {
         let selector = &mut options.selector;
         selector.settle(containers.iter());
@@ -170,7 +179,8 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
             return Err(Error::NoSuchContainer { names, is_read_once: !options.dry_run });
         }
         if let Some(last) = &mut last {
-            notices.extend(last.forget_gone(containers)?);
+            lost = last.forget_gone(containers)?;
+            notices.extend(super::lost(&lost.iter().map(|lost| lost.name.clone()).collect::<Vec<_>>()));
             if last.is_first && options.follow {
                 let is_idle = |container: &&Container| !container.is_up() && !options.wants_standing(container);
                 last.pass_over(
@@ -184,7 +194,7 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
         dry_run::tell(&docker, &options, &routes, listing).await?;
         return Ok(None);
     };
-    let (mut deliver, positions) = outlet(printer, last, metrics.logs.clone(), &mut notices)?;
+    let (mut deliver, positions) = outlet(printer, last, lock, metrics.logs.clone())?;
     if let Some(server) = &server {
         let serving = format!("serving metrics and health at http://{}", server.address());
         // Which port was free nobody else can tell.
@@ -199,6 +209,9 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
         watch.listener.serve(server, &watch.metrics);
     }
     notices.into_iter().for_each(|notice| watch.tails.tell(notice));
+    for Lost { id, name, route, after } in lost {
+        watch.tails.report_lost(Container { id, name, ..Container::default() }, route, after);
+    }
     Ok(Some((watch, feed, listing)))
 }
 
@@ -216,16 +229,11 @@ async fn open(settings: Settings) -> Result<Printer, Error> {
 fn outlet(
     printer: Printer,
     last: Option<Last>,
+    lock: Option<OutputLock>,
     logs: Logs,
-    notices: &mut Vec<String>,
 ) -> Result<(Deliver, Option<Positions>), Error> {
-    let Some(last) = last else {
-        printer.file().map_or(Ok(()), |(path, file)| appended::share(path, file))?;
-        return Ok((Deliver { printer, rollover: Rollover::new(), keeper: None, logs }, None));
-    };
-    let (keeper, positions, told) = last.keep(&printer)?;
-    notices.extend(told);
-    Ok((Deliver { printer, rollover: Rollover::new(), keeper: Some(keeper), logs }, Some(positions)))
+    let (keeper, positions) = last.map(|last| last.keep(&printer)).transpose()?.unzip();
+    Ok((Deliver { printer, rollover: Rollover::new(), keeper, _lock: lock, logs }, positions))
 }
 
 /// A watch under way.

@@ -15,6 +15,7 @@ mod pool;
 mod printer;
 mod progress;
 mod reconcile;
+mod repeats;
 mod sink;
 mod stamp;
 mod status;
@@ -28,6 +29,7 @@ pub use plan::{Planned, plan};
 pub use pool::{PoolCheck, PoolClient, PoolEngine, PoolLoad, PoolReport, PoolSize, Spread, pool};
 pub use printer::Printer;
 pub use reconcile::{Reconciled, ReportFormat};
+pub use repeats::Repeats;
 pub use terminal::safe;
 
 use std::io;

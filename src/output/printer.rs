@@ -6,6 +6,7 @@
 use super::diagnostic::{self, Diagnostic, Level};
 use super::json::{self, Template};
 use super::progress::Progress;
+use super::repeats::Repeats;
 use super::sink::Sink;
 use super::stamp::Stamp;
 use super::terminal::{self, Controls};
@@ -25,6 +26,8 @@ use std::time::Duration;
 
 /// What is gathered before it is written though more waits.
 const GATHER: usize = 256 * 1024;
+/// What is gathered of one batch before a part of it is written.
+const LARGEST_PART: usize = 4 * 1024 * 1024;
 /// Longer names stand out of the column.
 const WIDEST_NAME: usize = 32;
 
@@ -40,6 +43,9 @@ pub struct Printer {
     is_coloured: bool,
     width: usize,
     scratch: Vec<u8>,
+    repeats: Option<Repeats>,
+    /// Of the last write, which failed: how much of it is in the output.
+    written: usize,
 }
 
 /// A file that takes the place of the one that is written to.
@@ -86,13 +92,21 @@ impl Printer {
             known: HashMap::new(),
             width: 0,
             scratch: Vec::new(),
+            repeats: None,
+            written: 0,
         })
     }
 
-    /// Writes an item, or gathers it.
+    /// Gathers an item, all of it.
     pub fn take(&mut self, item: &Item) -> Result<(), Error> {
         match item {
-            Item::Lines(batch) => return self.lines(batch),
+            Item::Lines(batch) => {
+                let mut from = 0;
+                while let Some(next) = self.lines(batch, from)? {
+                    self.flush()?;
+                    from = next;
+                }
+            }
             Item::Meet(key, container) => return self.meet(*key, container),
             Item::Place(..) => {}
             Item::Begin(key, route, _) => {
@@ -130,9 +144,43 @@ impl Printer {
 
     /// Everything is out when it returns.
     pub fn flush(&mut self) -> Result<(), Error> {
-        let written = self.sink.write(&self.out);
+        let result = self.sink.append(&self.out);
         self.out.clear();
-        written
+        self.out.shrink_to(GATHER * 4);
+        result.map_err(|(written, error)| {
+            self.written = written;
+            error
+        })
+    }
+
+    /// What is gathered, whole lines.
+    pub fn gathered(&self) -> &[u8] {
+        &self.out
+    }
+
+    /// Whether so much is gathered that it is better written now.
+    pub fn is_full(&self) -> bool {
+        self.out.len() >= GATHER
+    }
+
+    /// Once a flush has failed: how many bytes of what was gathered are in the output all the same.
+    pub fn written(&self) -> usize {
+        self.written
+    }
+
+    /// The output holds these lines already, and they will come again.
+    pub fn expect(&mut self, repeats: Repeats) {
+        self.repeats = Some(repeats);
+    }
+
+    /// Whether some of those lines have not come yet.
+    pub fn is_expecting(&self) -> bool {
+        self.repeats.as_ref().is_some_and(|repeats| !repeats.is_over())
+    }
+
+    /// The form of a record.
+    pub fn format(&self) -> Format {
+        self.settings.format
     }
 
     /// Says what nobody could know otherwise, though no notices are wanted.
@@ -211,35 +259,50 @@ impl Printer {
         }
     }
 
-    fn lines(&mut self, batch: &Batch) -> Result<(), Error> {
-        let (mut from, mut lines) = (0, batch.lines.as_slice());
-        for (at, gap) in &batch.gaps {
-            self.write(batch, &lines[..at - from])?;
-            (from, lines) = (*at, &lines[at - from..]);
+    /// Gathers lines and gaps of a batch from a line on. When that becomes too much at once: the line to go on with
+    /// after a flush.
+    pub fn lines(&mut self, batch: &Batch, from: usize) -> Result<Option<usize>, Error> {
+        let mut at = from;
+        for (before, gap) in batch.gaps.iter().filter(|(before, _)| *before >= from) {
+            if let Some(next) = self.gather(batch, at, *before) {
+                return Ok(Some(next));
+            }
+            at = *before;
             self.gap(batch.key, gap)?;
         }
-        self.write(batch, lines)?;
-        self.progress.add(batch);
-        Ok(())
-    }
-
-    fn write(&mut self, batch: &Batch, lines: &[Line]) -> Result<(), Error> {
-        // In steps, so that a batch of short lines with long prefixes is gathered no further than others.
-        for lines in lines.chunks(1024) {
-            self.format(batch, lines);
-            if self.out.len() >= GATHER {
-                self.sink.write(&self.out)?;
-                self.out.clear();
-                self.out.shrink_to(GATHER * 4);
-            }
+        if let Some(next) = self.gather(batch, at, batch.lines.len()) {
+            return Ok(Some(next));
         }
-        Ok(())
+        self.progress.add(batch);
+        Ok(None)
     }
 
-    fn format(&mut self, batch: &Batch, lines: &[Line]) {
+    fn gather(&mut self, batch: &Batch, from: usize, to: usize) -> Option<usize> {
+        // In steps, since short lines may have long prefixes.
+        for start in (from..to).step_by(256) {
+            if self.out.len() >= LARGEST_PART {
+                return Some(start);
+            }
+            self.write_lines(batch, &batch.lines[start..to.min(start + 256)]);
+        }
+        None
+    }
+
+    fn write_lines(&mut self, batch: &Batch, lines: &[Line]) {
         // Whoever sends lines has introduced their container.
         let Some(known) = self.known.get(&batch.key) else { return };
         let filter = Filter { settings: &self.settings };
+        if let Some(repeats) = &mut self.repeats {
+            for line in lines.iter().filter(|line| filter.shows(batch, line, &mut self.scratch)) {
+                let start = self.out.len();
+                text::line(batch, line, &known.prefix, self.style, &mut self.stamp, &mut self.out);
+                if repeats.take(&self.out[start..self.out.len() - 1], line.time) {
+                    self.out.truncate(start);
+                }
+            }
+            self.repeats.take_if(|repeats| repeats.is_over());
+            return;
+        }
         let shown = lines.iter().filter(|line| filter.shows(batch, line, &mut self.scratch));
         match &known.template {
             Some(template) => {
@@ -284,9 +347,11 @@ impl Printer {
         if self.settings.quiet { Ok(()) } else { self.notice_always(line, said) }
     }
 
-    /// On stderr, behind the lines that came before it.
+    /// On stderr, behind the lines that came before it, where a terminal or a pipe may show both.
     fn notice_always(&mut self, line: &str, said: Diagnostic<'_>) -> Result<(), Error> {
-        self.flush()?;
+        if self.settings.file.is_none() {
+            self.flush()?;
+        }
         self.progress.rest();
         diagnostic::notice(self.settings.log_format, line, said);
         Ok(())

@@ -6,10 +6,70 @@
 use super::{Displaced, Error, status};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::AsFd;
-use std::fs::File;
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fcntl_setfl};
+use rustix::io::Errno;
+use std::fs::{File, Metadata};
 use std::io::{self, IsTerminal, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
+
+/// A new file holds what only root may read in the engine's logs.
+const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
+
+const NOT_REGULAR: &str = "it is no regular file any more";
+
+const NO_LINK: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC);
+
+/// The path of a file that does not exist, without links in it. It may be a link to where the file is to be made.
+fn resolve(path: &Path) -> io::Result<PathBuf> {
+    let mut path = path.to_owned();
+    // As many links as the kernel follows (path_resolution(7)).
+    for _ in 0..40 {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let folder = folder.canonicalize()?;
+        let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
+        let named = folder.join(name);
+        match std::fs::read_link(&named) {
+            Ok(target) => path = folder.join(target),
+            Err(_) => return Ok(named),
+        }
+    }
+    Err(Errno::LOOP.into())
+}
+
+/// Opens a path that has no links in it; one that has become a link since, or lies behind one, is an error. What it
+/// makes is readable by us alone.
+fn open(path: &Path, flags: OFlags) -> io::Result<File> {
+    let mode = if flags.contains(OFlags::CREATE) { PRIVATE } else { Mode::empty() };
+    let flags = OFlags::WRONLY | OFlags::APPEND | NO_LINK | flags;
+    let opened = rustix::fs::openat2(CWD, path, flags, mode, ResolveFlags::NO_SYMLINKS);
+    let opened = match opened {
+        // Linux before 5.6, and sandboxes that do not know the call.
+        Err(Errno::NOSYS | Errno::PERM | Errno::INVAL) => rustix::fs::open(path, flags, mode),
+        opened => opened,
+    };
+    match opened {
+        Ok(file) => Ok(file.into()),
+        Err(Errno::LOOP) => {
+            Err(io::Error::other("it is, or lies behind, a symbolic link that was not there at the start"))
+        }
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Refuses to go on in a file that somebody put there who may not read what is written, or through which another file is
+/// written to.
+fn trust(there: &File, ours: &Metadata) -> io::Result<()> {
+    let metadata = there.metadata()?;
+    let is_of_known_owner = [ours.uid(), rustix::process::geteuid().as_raw()].contains(&metadata.uid());
+    let refusal = match () {
+        () if !metadata.is_file() => NOT_REGULAR,
+        () if !is_of_known_owner => "somebody else owns what is there now",
+        () if metadata.nlink() > 1 => "what is there now has another name, too",
+        () => return Ok(()),
+    };
+    Err(io::Error::other(refusal))
+}
 
 /// The one place that data leaves by.
 pub(super) struct Sink {
@@ -28,19 +88,29 @@ impl Sink {
         Ok(Sink { file: File::from(file), path: None, is_terminal: stdout.is_terminal() })
     }
 
-    /// Appends to a file, which is made when it is not there.
+    /// Appends to a file, which is made when it is not there. Links in its path are followed now and never again.
     pub(super) fn file(path: &Path) -> Result<Self, Error> {
-        let opened = File::options().append(true).create(true).open(path);
-        let file = opened.map_err(|source| Error::Open { path: path.to_owned(), source })?;
+        let opened = match (path.canonicalize(), std::fs::metadata(path)) {
+            (Ok(resolved), Ok(there)) if there.is_file() => {
+                open(&resolved, OFlags::empty()).map(|file| (file, resolved))
+            }
+            // A pipe or a device; or /dev/stdout, which leads to a file that may have no path.
+            (resolved, Ok(_)) => {
+                let file = File::options().append(true).open(path);
+                file.map(|file| (file, resolved.unwrap_or_else(|_| path.to_owned())))
+            }
+            _ => resolve(path).and_then(|resolved| Ok((open(&resolved, OFlags::CREATE)?, resolved))),
+        };
+        let (file, path) = opened.map_err(|source| Error::Open { path: path.to_owned(), source })?;
         let is_terminal = file.is_terminal();
-        Ok(Sink { file, path: Some(path.canonicalize().unwrap_or_else(|_| path.to_owned())), is_terminal })
+        Ok(Sink { file, path: Some(path), is_terminal })
     }
 
     /// What has become of the file, if it is no longer the one under its name.
     pub(super) fn displaced(&self) -> Option<Displaced> {
         let (path, file) = self.regular_file()?;
         let ours = file.metadata().ok()?;
-        match std::fs::metadata(path) {
+        match std::fs::symlink_metadata(path) {
             Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => None,
             _ if ours.nlink() == 0 => Some(Displaced::Removed),
             Ok(_) => Some(Displaced::Moved),
@@ -57,13 +127,9 @@ impl Sink {
     pub(super) fn anew(&self) -> Result<Self, Error> {
         let path = self.path.as_deref().unwrap_or(Path::new(""));
         let failed = |source| Error::Open { path: path.to_owned(), source };
-        // A pipe would be waited for.
-        if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
-            return Err(failed(io::Error::other("it is no regular file any more")));
-        }
         let ours = self.file.metadata().map_err(failed)?;
         // Nobody else may read it before it is theirs.
-        match File::options().append(true).create_new(true).mode(0o600).open(path) {
+        match open(path, OFlags::CREATE | OFlags::EXCL) {
             Ok(made) => {
                 if fchown(&made, Some(ours.uid()), Some(ours.gid())).is_err() {
                     let _ = fchown(&made, None, Some(ours.gid()));
@@ -72,7 +138,19 @@ impl Sink {
                 made.set_permissions(mode).map_err(failed)?;
                 Ok(Sink { file: made, path: self.path.clone(), is_terminal: false })
             }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Sink::file(path),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                // A pipe would be waited for.
+                let there = open(path, OFlags::NONBLOCK).map_err(|error| {
+                    match error.raw_os_error().map(Errno::from_raw_os_error) {
+                        // A folder, or a pipe that nobody reads.
+                        Some(Errno::ISDIR | Errno::NXIO) => failed(io::Error::other(NOT_REGULAR)),
+                        _ => failed(error),
+                    }
+                })?;
+                trust(&there, &ours).map_err(failed)?;
+                fcntl_setfl(&there, OFlags::APPEND).map_err(|errno| failed(errno.into()))?;
+                Ok(Sink { file: there, path: self.path.clone(), is_terminal: false })
+            }
             Err(error) => Err(failed(error)),
         }
     }
@@ -89,18 +167,49 @@ impl Sink {
     }
 
     /// Returns when the kernel has taken all of it.
-    pub(super) fn write(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
-        while !bytes.is_empty() {
-            match self.file.write(bytes) {
-                Ok(0) => return Err(self.failed(io::ErrorKind::WriteZero.into())),
-                Ok(written) => bytes = &bytes[written..],
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.append(bytes).map_err(|(_, error)| error)
+    }
+
+    /// As `write`. On an error: how much of it is written all the same. To a file that is nothing, unless somebody else
+    /// has appended to it meanwhile.
+    pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), (usize, Error)> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let error = match self.file.write(rest) {
+                Ok(0) => io::ErrorKind::WriteZero.into(),
+                Ok(written) => {
+                    rest = &rest[written..];
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 // Another holder of the same terminal or pipe made it non-blocking.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(),
-                Err(error) => return Err(self.failed(error)),
-            }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.wait();
+                    continue;
+                }
+                Err(error) => error,
+            };
+            let written = &bytes[..bytes.len() - rest.len()];
+            let is_cut = self.cut_off(written).unwrap_or(false);
+            return Err((if is_cut { 0 } else { written.len() }, self.failed(error)));
         }
         Ok(())
+    }
+
+    /// Cuts off the file what was just written at its end, if that is still there.
+    fn cut_off(&self, written: &[u8]) -> io::Result<bool> {
+        let Some((path, file)) = self.regular_file() else { return Ok(false) };
+        let reader = File::from(rustix::fs::open(path, OFlags::RDONLY | NO_LINK, Mode::empty())?);
+        let (ours, there) = (file.metadata()?, reader.metadata()?);
+        let Some(start) = ours.len().checked_sub(written.len() as u64) else { return Ok(false) };
+        let mut end = vec![0; written.len()];
+        reader.read_exact_at(&mut end, start)?;
+        if (ours.dev(), ours.ino()) != (there.dev(), there.ino()) || end != written {
+            return Ok(false);
+        }
+        file.set_len(start)?;
+        Ok(true)
     }
 
     fn wait(&self) {

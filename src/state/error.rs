@@ -128,6 +128,14 @@ pub enum Error {
         /// Of the file system.
         source: io::Error,
     },
+    /// What goes to the output cannot be logged first, so it is not written.
+    #[error("cannot write the log of the output in {}", path.display())]
+    OutputLog {
+        /// The log.
+        path: PathBuf,
+        /// Of the file system.
+        source: io::Error,
+    },
     /// The operating system gives us no thread.
     #[error("cannot start the thread of the state")]
     Thread(#[source] io::Error),

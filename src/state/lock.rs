@@ -53,6 +53,34 @@ impl Lock {
     }
 }
 
+/// The right to write to an output, against other runs with the same state file. It lies beside the state and not in the
+/// output itself, which others may open and lock.
+#[derive(Debug)]
+pub struct OutputLock {
+    _file: File,
+}
+
+impl OutputLock {
+    /// Takes the right to write to an output, given by its path without links. Runs that only append may share it; one that
+    /// keeps positions has it alone. `None` when another run has it.
+    pub fn take(state: &Path, output: &Path, is_shared: bool) -> Result<Option<Self>, Error> {
+        let mut path = state.as_os_str().to_owned();
+        path.push(format!(".output-{}.lock", short_hash(output.as_os_str().as_encoded_bytes())));
+        let path = PathBuf::from(path);
+        let failed = |source| Error::Lock { path: path.clone(), source };
+        let file = open(&path).map_err(failed)?;
+        let operation = match is_shared {
+            true => FlockOperation::NonBlockingLockShared,
+            false => FlockOperation::NonBlockingLockExclusive,
+        };
+        match rustix::fs::flock(&file, operation) {
+            Err(Errno::WOULDBLOCK) => Ok(None),
+            // Not every file system has locks.
+            _ => Ok(Some(OutputLock { _file: file })),
+        }
+    }
+}
+
 impl Drop for Lock {
     fn drop(&mut self) {
         // Before the descriptor goes, since a child that is just being started may have a copy of it for a moment.
@@ -80,11 +108,13 @@ fn is_name(name: &str) -> bool {
 
 /// `state.db.resume-NAME-1f2e3d4c5b6a7988.lock`. Engine IDs are of any form, so it is a hash of it that stands there.
 fn path(state: &Path, engine_id: &str, name: &str) -> PathBuf {
-    let hash = Sha256::digest(engine_id);
-    let engine: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     let mut path = state.as_os_str().to_owned();
-    path.push(format!(".resume-{name}-{engine}.lock"));
+    path.push(format!(".resume-{name}-{}.lock", short_hash(engine_id.as_bytes())));
     PathBuf::from(path)
+}
+
+fn short_hash(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn open(path: &Path) -> io::Result<File> {

@@ -22,8 +22,10 @@ use crate::plan::{Observed, Plan};
 use crate::position::Position;
 use crate::time::Timestamp;
 use lock::Lock;
+pub use lock::OutputLock;
 use positions::Owner;
 use rusqlite::Connection;
+use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -65,7 +67,7 @@ pub struct Held {
 }
 
 /// What is known of a container from the last commit.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Saved {
     /// Its name then.
     pub name: String,
@@ -88,6 +90,8 @@ pub struct Output {
     pub is_closed: bool,
     /// When it was made, where its file system tells: its number may be another's by now.
     pub born: Option<Timestamp>,
+    /// The last entry of the write-ahead log that the positions include.
+    pub sequence: u64,
 }
 
 /// What to keep, all of it or nothing.
@@ -120,6 +124,8 @@ pub struct Written {
     pub length: u64,
     /// Nothing more will be written to it.
     pub is_last: bool,
+    /// The last entry of the write-ahead log that the positions include.
+    pub sequence: u64,
 }
 
 impl Store {
@@ -252,6 +258,16 @@ fn serve(mut connection: Connection, queue: &Receiver<Work>) {
 }
 
 impl Held {
+    /// Of which engine it is.
+    pub fn engine_id(&self) -> &str {
+        &self.owner.engine_id
+    }
+
+    /// The NAME.
+    pub fn name(&self) -> &str {
+        &self.owner.name
+    }
+
     /// Whether nothing was ever committed under this NAME for this engine before it was taken.
     pub fn is_new(&self) -> bool {
         self.is_new
@@ -379,6 +395,7 @@ mod tests {
             born: (length > 812).then_some(BORN),
             length,
             is_last: length > 812,
+            sequence: length,
         }
     }
 
@@ -406,7 +423,7 @@ mod tests {
             let metadata = fs::metadata(output).unwrap();
             let is_closed = length > 812;
             let (device, inode, born) = (metadata.dev(), metadata.ino(), is_closed.then_some(BORN));
-            let expected = Output { device, inode, born, length, is_closed };
+            let expected = Output { device, inode, born, length, is_closed, sequence: length };
             assert_eq!(held.output(output).unwrap(), Some(expected));
         }
         assert_eq!(held.output(&dir.path().join("other.log")).unwrap(), None);
@@ -727,7 +744,7 @@ mod tests {
         fn mount() -> Disk {
             let dir = tempfile::tempdir().unwrap();
             let disk = Disk(dir);
-            disk.run("mount", &["-t", "tmpfs", "-o", "size=256k", "tmpfs"]);
+            disk.run("mount", &["-t", "tmpfs", "-o", "size=384k", "tmpfs"]);
             disk
         }
 

@@ -38,8 +38,7 @@ pub(super) fn read(connection: &Connection, owner: &Owner) -> Result<HashMap<Str
     rows.collect()
 }
 
-const READ_OUTPUT: &str =
-    "SELECT device, inode, length, is_closed, born FROM outputs WHERE engine_id = ?1 AND name = ?2 AND path = ?3";
+const READ_OUTPUT: &str = "SELECT device, inode, length, is_closed, born, sequence FROM outputs WHERE engine_id = ?1 AND name = ?2 AND path = ?3";
 
 /// What is known of an output.
 pub(super) fn read_output(connection: &Connection, owner: &Owner, path: &Path) -> Result<Option<Output>> {
@@ -47,7 +46,8 @@ pub(super) fn read_output(connection: &Connection, owner: &Owner, path: &Path) -
     let output = |row: &Row<'_>| {
         let number = |column| row.get(column).map(i64::cast_unsigned);
         let (device, inode, length) = (number("device")?, number("inode")?, number("length")?);
-        Ok(Output { device, inode, length, is_closed: row.get("is_closed")?, born: row.get("born")? })
+        let (is_closed, born, sequence) = (row.get("is_closed")?, row.get("born")?, number("sequence")?);
+        Ok(Output { device, inode, length, is_closed, born, sequence })
     };
     statement.query_row(params![owner.engine_id, owner.name, Name(path)], output).optional()
 }
@@ -154,13 +154,15 @@ fn forget(connection: &Connection, owner: &Owner, container_id: &str) -> Result<
 }
 
 const SAVE_OUTPUT: &str = "\
-INSERT OR REPLACE INTO outputs (engine_id, name, path, device, inode, length, is_closed, born, updated_at)
-VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+INSERT OR REPLACE INTO outputs (
+    engine_id, name, path, device, inode, length, is_closed, born, sequence, updated_at
+) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
 
 fn save_output(connection: &Connection, owner: &Owner, output: &Written, now: Timestamp) -> Result<()> {
-    let [device, inode, length] = [output.device, output.inode, output.length].map(u64::cast_signed);
+    let [device, inode, length, sequence] =
+        [output.device, output.inode, output.length, output.sequence].map(u64::cast_signed);
     let (path, born) = (Name(&output.path), output.born);
-    let values = params![owner.engine_id, owner.name, path, device, inode, length, output.is_last, born, now];
+    let values = params![owner.engine_id, owner.name, path, device, inode, length, output.is_last, born, sequence, now];
     connection.prepare_cached(SAVE_OUTPUT)?.execute(values).map(drop)
 }
 

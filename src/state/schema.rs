@@ -23,6 +23,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0002_inventory.sql"),
     include_str!("migrations/0003_closed_outputs.sql"),
     include_str!("migrations/0004_births_of_outputs.sql"),
+    include_str!("migrations/0005_output_sequences.sql"),
 ];
 
 /// The newest schema.
@@ -302,7 +303,7 @@ mod tests {
             let connection = open(&path, PATIENCE).unwrap();
             let owner = Owner { engine_id: "e".into(), name: "default".into() };
             let output = positions::read_output(&connection, &owner, Path::new("/out")).unwrap();
-            let expected = Output { device: 7, inode: 8, length: 9, is_closed: false, born: None };
+            let expected = Output { device: 7, inode: 8, length: 9, is_closed: false, born: None, sequence: 0 };
             assert_eq!(output, Some(expected), "schema {schema}");
         }
     }
@@ -371,7 +372,7 @@ mod tests {
                 alter(path, "CREATE TABLE bookmarks (url)");
             }),
             ("FILE is the database of another program", |path| alter(path, "PRAGMA application_id = 7")),
-            ("the state in FILE was written by a newer docker-logwatch (schema 7, this one knows 4)", |path| {
+            ("the state in FILE was written by a newer docker-logwatch (schema 7, this one knows 5)", |path| {
                 alter(path, "PRAGMA user_version = 7")
             }),
         ];

@@ -16,6 +16,7 @@ mod contrib;
 mod endpoint;
 mod errors;
 mod events;
+mod exactly_once;
 mod faults;
 mod history;
 mod life;

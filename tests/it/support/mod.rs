@@ -5,6 +5,7 @@
 //! where a real one cannot be made to do what is needed.
 #![allow(dead_code, unused_imports, reason = "what stands here waits for the tests of every room")]
 
+mod disk;
 mod engine;
 mod numbers;
 pub mod process;
@@ -18,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub use self::disk::Disk;
 pub use self::engine::{Engine, IMAGE, chatter};
 pub use self::numbers::Numbers;
 pub use self::proxy::{Fault, Proxy};
