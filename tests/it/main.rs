@@ -18,6 +18,7 @@ mod errors;
 mod events;
 mod faults;
 mod history;
+mod install;
 mod life;
 mod limits;
 mod load;
