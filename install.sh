@@ -1,8 +1,12 @@
 #!/usr/bin/env bash
 # Builds docker-logwatch and puts it where the docker CLI, the shells and man look. See `./install.sh --help`.
 set -euo pipefail
+# Whatever the caller's mask: a folder that others can write to would let them choose what root runs and removes.
+umask 022
 caller=$PWD
 cd "$(dirname "$0")"
+# shellcheck source=scripts/common.sh
+. scripts/common.sh
 
 usage() {
     cat <<'END'
@@ -13,17 +17,16 @@ Usage: ./install.sh [OPTIONS]
   --system        For every user, below /usr/local [default for root]
   --user          For this user, in ${DOCKER_CONFIG:-~/.docker} and ~/.local [default for others]
   --prefix DIR    Below DIR, laid out as below /usr/local
-  --deps          Install what is missing: C compiler, docker CLI (Debian and Ubuntu)
-  --binary FILE   Install FILE instead of building
-  --uninstall     Remove what was installed, and nothing else
-  --demo          Install, then watch a few containers of a Docker engine that lives for that long only
+  --deps          Install with apt-get what the build lacks: a C compiler, and the docker CLI where that
+                  comes without the engine (Debian and Ubuntu)
+  --binary FILE   Take FILE instead of building
+  --uninstall     Remove the plugin, its link, completions and man pages; say what else is left
+  --demo          Install nothing: build, then watch a few containers of a Docker engine that is unpacked
+                  in target/ and lives for that long only; needs root or sudo
+  -y, --yes       Do not ask, and install with apt-get what the build lacks
   -h, --help      This text
 END
 }
-
-say() { printf '%s\n' "$*" >&2; }
-fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
-has() { command -v "$1" >/dev/null 2>&1; }
 
 absolute() {
     case $1 in
@@ -32,12 +35,10 @@ absolute() {
     esac
 }
 
-as_root() {
-    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
-}
+# --- where everything goes
 
-# Where everything goes. The docker CLI looks for plugins below /usr/local and in its configuration, nowhere in PATH;
-# the link in bin/ is for `docker-logwatch` on its own.
+# The docker CLI looks for plugins below /usr/local and in its configuration, nowhere in PATH; the link in bin/ is for
+# `docker-logwatch` on its own.
 lay_out() {
     if [ -n "$prefix" ]; then
         plugins=$prefix/lib/docker/cli-plugins
@@ -45,6 +46,8 @@ lay_out() {
         share=$prefix/share
         zsh=$share/zsh/site-functions
         fish=$share/fish/vendor_completions.d
+        # fish finds the above only with XDG_DATA_DIRS, which ssh sessions and services lack.
+        [ "$prefix" != /usr/local ] || fish=/etc/fish/completions
     else
         [ -n "${HOME:-}" ] || fail "HOME is not set: use --system or --prefix DIR"
         plugins=${DOCKER_CONFIG:-$HOME/.docker}/cli-plugins
@@ -53,56 +56,200 @@ lay_out() {
         zsh=$share/zsh/site-functions
         fish=${XDG_CONFIG_HOME:-$HOME/.config}/fish/completions
     fi
-    # What we put where, so that all of it can be taken away again.
+    case $plugins$share$fish in
+        *[[:cntrl:]]*) fail "a folder to install to has a control character in its name" ;;
+    esac
+    # What was put where, so that all of it can be removed again.
     manifest=$share/docker-logwatch/installed
+    folders=("$plugins" "$bin" "$share/bash-completion/completions" "$zsh" "$fish" "$share/fish/vendor_completions.d"
+        "$share/man/man1" "${manifest%/*}")
 }
+
+# Whether this script, or an earlier one, installs a file there.
+could_install() {
+    case $1 in
+        "$plugins/docker-logwatch" | "$bin/docker-logwatch" | "$zsh/_docker-logwatch") ;;
+        "$share/bash-completion/completions/docker-logwatch" | "$fish/docker-logwatch.fish") ;;
+        "$share/fish/vendor_completions.d/docker-logwatch.fish") ;;
+        "$share/man/man1/docker-logwatch"*.1) [ "${1%/*}" = "$share/man/man1" ] ;;
+        *) false ;;
+    esac
+}
+
+# Whether a folder is one of those that files go to, or above one.
+could_make() {
+    local folder
+    for folder in "${folders[@]}"; do
+        case $folder/ in
+            "$1"/*) return 0 ;;
+        esac
+    done
+    return 1
+}
+
+# What the manifest names is deleted, perhaps by root: nobody else may have had a hand in it.
+trust_manifest() {
+    local path owner mode
+    for path in "${manifest%/*}" "$manifest"; do
+        [ -e "$path" ] || [ -L "$path" ] || continue
+        read -r owner mode < <(stat -c '%u %a' "$path")
+        if [ -L "$path" ] || { [ "$owner" != 0 ] && [ "$owner" != "$(id -u)" ]; } || [ $((0$mode & 022)) != 0 ]; then
+            fail "$path is not trusted to say what to remove, for others can write to it: check what it says, then run" \
+                "\`chmod go-w\` and \`chown\` on it"
+        fi
+    done
+    [ ! -e "$manifest" ] || [ -f "$manifest" ] || fail "$manifest is no regular file"
+}
+
+# The first folder that files have to go to and cannot.
+unwritable() {
+    local folder
+    for folder in "${folders[@]}"; do
+        while [ ! -e "$folder" ]; do folder=$(dirname "$folder"); done
+        if [ ! -w "$folder" ]; then
+            echo "$folder"
+            return
+        fi
+    done
+}
+
+# Sets `helper` to what files have to be put in place with, if it takes more rights than we have.
+find_helper() {
+    local folder
+    helper=()
+    folder=$(unwritable)
+    [ -n "$folder" ] || return 0
+    [ "$(id -u)" != 0 ] || fail "$folder cannot be written to"
+    [ -n "$prefix" ] || fail "$folder cannot be written to by $(id -un)"
+    has sudo || fail "only root can write to $folder, and there is no sudo: run this as root, or use --user"
+    helper=(sudo)
+}
+
+# --- what has to be there
 
 # `cargo` may lie where rustup puts it, which the PATH of root or of a script often lacks.
 find_tools() {
     PATH=$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:/usr/local/sbin:/usr/sbin:/sbin
 }
 
-# The packages that are missing, one a line.
+# The packages that the build and the demo's containers need and this machine lacks, one a line.
 missing() {
-    has cc || echo gcc
-    [ -e /usr/include/stdio.h ] || [ "$(uname)" != Linux ] || echo libc6-dev
-    # Up to Debian 12 the client comes with docker.io.
-    has docker || { apt-cache show docker-cli >/dev/null 2>&1 && echo docker-cli || echo docker.io; }
+    if [ -z "$binary" ] || [ "$demo" = yes ]; then
+        has cc || echo gcc
+        [ -e /usr/include/stdio.h ] || [ "$(uname)" != Linux ] || echo libc6-dev
+    fi
+    [ "$demo" = yes ] || [ "$deps" = no ] || has docker || echo docker-client-alone
     if [ "$demo" = yes ]; then
-        has dockerd || echo docker.io
         { has gcc && [ -e "$(gcc -print-file-name=libc.a)" ]; } || echo libc6-dev
     fi
 }
 
-check_deps() {
-    local packages minimum found
-    packages=$(missing | sort -u | tr '\n' ' ')
-    if [ -n "$packages" ] && [ "$deps" = yes ]; then
-        has apt-get || fail "missing: $packages(names as in Debian); this machine has no apt-get to install them with"
-        [ "$(id -u)" = 0 ] || has sudo || fail "missing: $packages; installing them needs root or sudo"
-        say "installing $packages"
-        as_root apt-get update -qq >&2 || fail "apt-get update failed, so these cannot be installed: $packages"
-        # shellcheck disable=SC2086 # The packages are words.
-        as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $packages >&2 ||
-            fail "apt-get could not install $packages"
-    fi
-    has docker || say "note: there is no docker CLI here: docker-logwatch will work on its own, not as \`docker logwatch\`"
+check_rust() {
+    local minimum found
     [ -z "$binary" ] || [ "$demo" = yes ] || return 0
     minimum=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
     { has cargo && has rustc; } || fail "Rust is missing (cargo and rustc $minimum or later): install it as https://rustup.rs tells"
     found=$(rustc --version | cut -d ' ' -f 2) || fail "rustc is there but does not run: see above"
     [ "$(printf '%s\n' "$minimum" "$found" | sort -V | head -n 1)" = "$minimum" ] ||
         fail "rustc is $found, but $minimum or later is needed: run \`rustup update\`, or install it as https://rustup.rs tells"
-    has cc || fail "a C compiler is missing: run this again with --deps, or install gcc and libc6-dev"
+}
+
+# Everything that would make a later step fail, before minutes go into the first.
+check() {
+    mapfile -t packages < <(missing | sort -u)
+    check_rust
+    if [ "${#packages[@]}" != 0 ]; then
+        has apt-get || fail "missing: ${packages[*]} (names as in Debian); this machine has no apt-get to install them with"
+        [ "$(id -u)" = 0 ] || has sudo || fail "missing: ${packages[*]}; installing them needs root or sudo"
+    fi
+    if [ "$demo" = no ]; then
+        trust_manifest
+        find_helper
+        return
+    fi
+    [ "$(uname)" = Linux ] || fail "the demo starts a Docker engine, which needs Linux"
+    [ "$(id -u)" = 0 ] || has sudo || fail "the demo starts a Docker engine, which needs root or sudo"
+    has dockerd && has docker || has apt-get ||
+        fail "the demo needs dockerd and docker, and this machine has no apt-get to fetch them with"
+}
+
+# --- what is going to happen
+
+# Minutes that a first build takes: most of it runs on all processors, the library's last steps and the link do not.
+minutes() {
+    local processors
+    processors=$(nproc 2>/dev/null || echo 2)
+    echo $(((serial_seconds + parallel_seconds / processors + 59) / 60))
+}
+
+announce() {
+    say "This is going to"
+    [ "${#packages[@]}" = 0 ] || say "  - install ${packages[*]} with apt-get, as root"
+    if [ "$demo" = yes ] && [ -n "$(engine_missing)" ] && [ ! -d "$target/demo" ]; then
+        say "  - fetch a Docker engine (about 100 MB) and unpack it in $target/demo; it does not get installed"
+    fi
+    if [ -n "$binary" ]; then
+        :
+    elif [ -e "$target/release/docker-logwatch" ]; then
+        say "  - build docker-logwatch in $target, as far as that has changed since the last time"
+    else
+        say "  - build docker-logwatch in $target (1 GB): about $(minutes) minutes on this machine while it is not busy"
+    fi
+    if [ "$demo" = no ]; then
+        say "  - put plugin, link, completions and man pages into ${prefix:-$bin, $plugins and $share}${helper:+, with sudo}"
+    elif [ -t 1 ]; then
+        say "  - start a private Docker engine as root with a few containers, watch them until you press Ctrl-C, and remove both again"
+    else
+        say "  - start a private Docker engine as root with a few containers, watch them for ten seconds, and remove both again"
+    fi
+}
+
+confirm() {
+    local answer
+    [ "$yes" = no ] || return 0
+    if [ -t 0 ] && [ -t 2 ]; then
+        printf 'Go on? [Y/n] ' >&2
+        read -r answer || answer=n
+        case $answer in
+            '' | [Yy]*) ;;
+            *) say "nothing was done" && exit 1 ;;
+        esac
+    elif [ "${#packages[@]}" != 0 ] && [ "$deps" = no ]; then
+        fail "missing: ${packages[*]}; run this again with --deps or --yes to have them installed, or install them yourself"
+    fi
+}
+
+# Asks for sudo's password now rather than after the build.
+authenticate() {
+    [ "$(id -u)" != 0 ] || return 0
+    [ "$demo" = yes ] || [ "${#packages[@]}" != 0 ] || [ "${#helper[@]}" != 0 ] || return 0
+    sudo -v || fail "this needs root, and sudo does not give it"
+}
+
+# --- building
+
+# Cargo is silent for minutes near the end.
+tell_time() {
+    local seconds=0
+    while sleep 30 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
+        seconds=$((seconds + 30))
+        say "  building for $((seconds / 60)) min $((seconds % 60)) s; about $(minutes) min where the machine is not busy"
+    done
 }
 
 build() {
+    local ticker status=0
     [ -z "$binary" ] || return 0
-    local target=${CARGO_TARGET_DIR:-$PWD/target}
-    say "building (the first time takes some minutes)"
-    CARGO_TARGET_DIR=$target cargo build --release --locked --bin docker-logwatch >&2 || fail "the build failed: see above"
+    say "building"
+    tell_time &
+    ticker=$!
+    CARGO_TARGET_DIR=$target cargo build --release --locked --bin docker-logwatch >&2 || status=$?
+    kill "$ticker" 2>/dev/null || true
+    [ "$status" = 0 ] || fail "the build failed: see above"
     binary=$target/release/docker-logwatch
 }
+
+# --- installing
 
 # Makes a folder and notes each level that was not there before.
 make_dir() {
@@ -132,9 +279,9 @@ put() {
 }
 
 install_all() {
-    remove_all
+    remove_all >/dev/null
     pending=
-    make_dir "$(dirname "$manifest")"
+    make_dir "${manifest%/*}"
     : >"$manifest" || fail "cannot write $manifest"
     say "installed:"
     put 755 "$binary" "$plugins/docker-logwatch"
@@ -157,25 +304,62 @@ install_all() {
     done
 }
 
-# Files first, then those folders that we made and that nobody else uses by now.
+# --- removing
+
+# Files first, then those folders that we made and that nobody else uses by now. Prints what it removed; a line of the
+# manifest that this script cannot have written is not followed, and stays.
 remove_all() {
+    local kind path at dirs=() strange=()
     [ -f "$manifest" ] || return 0
-    local kind path dirs=()
+    trust_manifest
     while read -r kind path; do
-        case $kind in
-            file) rm -f "$path" ;;
-            dir) dirs+=("$path") ;;
-        esac
+        if [ "$kind" = file ] && could_install "$path"; then
+            [ ! -e "$path" ] && [ ! -L "$path" ] || echo "$path"
+            rm -f "$path" || fail "cannot remove $path"
+        elif [ "$kind" = dir ] && could_make "$path"; then
+            dirs+=("$path")
+        else
+            strange+=("$kind $path")
+        fi
     done <"$manifest"
-    rm -f "$manifest"
-    local at
+    rm -f "$manifest" || fail "cannot remove $manifest"
     for ((at = ${#dirs[@]} - 1; at >= 0; at--)); do
         rmdir "${dirs[at]}" 2>/dev/null || true
     done
+    for path in "${strange[@]}"; do
+        say "left alone: \"$path\", which $manifest named and this would not have installed"
+    done
+}
+
+# Tells of what is ours in a wider sense and stays.
+tell_left() {
+    local path left=()
+    for path in "${XDG_STATE_HOME:-${HOME:-/root}/.local/state}/docker-logwatch" /var/lib/docker-logwatch \
+        "${DOCKER_CONFIG:-${HOME:-/root}/.docker}/logwatch.yaml" /etc/docker-logwatch \
+        /etc/systemd/system/docker-logwatch.service /etc/cron.d/docker-logwatch /etc/logrotate.d/docker-logwatch \
+        /var/log/docker-logwatch "$target"; do
+        [ ! -e "$path" ] || left+=("$path")
+    done
+    if [ "${#left[@]}" != 0 ]; then
+        say "left, for they hold your data, your settings or the build:"
+        for path in "${left[@]}"; do say "  $path"; done
+    fi
+    say "packages that were installed for the build stay too: gcc, libc6-dev and docker-cli, where they were missing"
+}
+
+uninstall() {
+    local path removed
+    trust_manifest
+    [ -f "$manifest" ] || fail "nothing to remove: $manifest does not exist; was it installed with --user, --system or --prefix?"
+    removed=$(remove_all)
+    say "removed:"
+    while read -r path; do say "  $path"; done <<<"$removed"
+    tell_left
 }
 
 tell_next() {
     if ! has docker; then
+        say "note: there is no docker CLI here: docker-logwatch works on its own, not as \`docker logwatch\`"
         say "next: $bin/docker-logwatch watch"
         return
     fi
@@ -191,34 +375,61 @@ tell_next() {
 # --- the demo
 
 engine=
+has_keeper=no
 brief=
 watch=
 
-demo_docker() { docker -H "unix://$engine/docker.sock" "$@"; }
+# What the demo needs of Docker and this machine lacks, as packages.
+engine_missing() {
+    has dockerd || echo docker.io
+    has docker || echo docker-client
+}
+
+# Makes Docker's programs available, those of the machine first.
+find_engine() {
+    local missing folder libraries=
+    mapfile -t missing < <(engine_missing)
+    [ "${#missing[@]}" != 0 ] || return 0
+    if [ ! -d "$target/demo" ]; then
+        say "fetching a Docker engine"
+        mkdir -p "$target"
+        unpack_packages "$target/demo" "${missing[@]}"
+    fi
+    for folder in usr/sbin usr/bin sbin bin; do
+        PATH=$PATH:$target/demo/$folder
+    done
+    for folder in "$target"/demo/usr/lib/*-linux-* "$target"/demo/lib/*-linux-*; do
+        [ ! -d "$folder" ] || libraries=$libraries:$folder
+    done
+    export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}$libraries
+    [ -z "$(engine_missing)" ] ||
+        fail "$target/demo does not hold what the demo needs of Docker: remove it and run this again"
+}
+
+demo_docker() { docker -H "unix://$engine/docker.sock" "$@" 9>&-; }
 
 demo_up() {
+    local tries=0
     engine=$(mktemp -d /tmp/lwd-XXXXXX)
-    mkdir "$engine/config" "$engine/image"
+    mkdir -p "$engine/config" "$engine/image" "$engine/plugins"
     export DOCKER_CONFIG=$engine/config
     unset DOCKER_HOST DOCKER_CONTEXT DOCKER_TLS_VERIFY DOCKER_CERT_PATH
-    printf '{"cliPluginsExtraDirs":["%s"]}\n' "$plugins" >"$engine/config/config.json"
-    echo '{}' >"$engine/daemon.json"
+    printf '{"cliPluginsExtraDirs":["%s"]}\n' "$engine/plugins" >"$engine/config/config.json"
+    ln -s "$binary" "$engine/plugins/docker-logwatch"
     rustc --edition 2024 -O -C target-feature=+crt-static -C strip=symbols -C panic=abort \
         tests/chatter/main.rs -o "$engine/image/chatter" || fail "the demo's containers could not be built"
-    as_root true
-    # Ctrl-C is for the watch: what it must not reach has a process group of its own.
-    set -m
-    as_root env TMPDIR="$engine" dockerd --config-file "$engine/daemon.json" --data-root "$engine/data" --exec-root "$engine/exec" \
-        --pidfile "$engine/pid" -H "unix://$engine/docker.sock" --group "$(id -g)" \
-        --bridge=none --iptables=false --ip-forward=false \
-        --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent "/${engine##*/}" >"$engine/log" 2>&1 &
-    set +m
-    local dockerd=$! tries=0
-    # Killed in the end, it would be reported as a job.
-    disown
+    mkfifo "$engine/alive"
+    # Its end, by whatever way ours comes, has the keeper clean up: no other process may hold it.
+    exec 9<>"$engine/alive"
+    as_root env -i "PATH=$PATH" "LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}" setsid --fork "$PWD/scripts/demo-engine.sh" \
+        "$engine" "$(id -g)" </dev/null >"$engine/log" 2>&1 9>&- || {
+        cat "$engine/log" >&2
+        fail "the demo's Docker engine does not start"
+    }
+    has_keeper=yes
     until demo_docker version >/dev/null 2>&1; do
         tries=$((tries + 1))
-        if [ "$tries" = 300 ] || [ ! -d "/proc/$dockerd" ]; then
+        if [ "$tries" = 300 ] || [ -e "$engine/ended" ]; then
             tail -n 5 "$engine/log" >&2
             fail "the demo's Docker engine does not start"
         fi
@@ -240,30 +451,33 @@ demo_containers() {
     demo_run phoenix -d --restart always chatter --count 6 --rate 4 --resume --exit 1 --prefix "restarted-by-policy"
     # Lives for half a second, again and again: what a poller misses.
     set -m
-    (while demo_run "brief-$RANDOM" --rm chatter --count 5 --rate 10 --prefix "gone-in-half-a-second" 2>/dev/null; do sleep 1; done) &
+    (while demo_run "brief-$RANDOM" --rm chatter --count 5 --rate 10 --prefix "gone-in-half-a-second"; do sleep 1; done) \
+        >/dev/null 2>&1 9>&- &
     brief=$!
     set +m
     disown
 }
 
 demo_watch() {
-    local host=unix://$engine/docker.sock
+    local host=unix://$engine/docker.sock tenths=0
     say ""
     say "\$ docker -H $host logwatch watch"
     if [ -t 1 ]; then
         say "(Ctrl-C ends it)"
-        # Ctrl-C reaches the docker CLI and the plugin by the terminal; we go on to clear up.
+        # In the background, for then a signal of ours interrupts the wait; Ctrl-C reaches it by the terminal.
+        docker -H "$host" logwatch watch 9>&- &
+        watch=$!
         trap : INT
-        docker -H "$host" logwatch watch || true
+        while kill -0 "$watch" 2>/dev/null; do wait "$watch" || true; done
         trap 'exit 130' INT
+        watch=
         return
     fi
     # A process group of its own, so that it can be interrupted as a terminal would.
     set -m
-    docker -H "$host" logwatch watch &
+    docker -H "$host" logwatch watch 9>&- &
     watch=$!
     set +m
-    local tenths=0
     while [ "$tenths" -lt 100 ]; do
         kill -0 "$watch" 2>/dev/null || { wait "$watch" || fail "watch ended with exit code $?"; fail "watch ended by itself"; }
         sleep 0.1
@@ -274,79 +488,58 @@ demo_watch() {
     watch=
 }
 
-# The engine's own programs name its folder on their command line; a container is the child of its shim.
-demo_processes() {
-    local dir pid command
-    for dir in /proc/[0-9]*; do
-        pid=${dir#/proc/}
-        command=$({ tr '\0' ' ' <"$dir/cmdline"; } 2>/dev/null) || continue
-        case ${command%% *} in
-            dockerd | */dockerd | containerd* | */containerd*) ;;
-            *) continue ;;
-        esac
-        case $command in
-            *"$engine/"*) echo "$pid" && cat "$dir"/task/*/children 2>/dev/null | tr ' ' '\n' ;;
-        esac
-    done | sort -u
-}
-
 demo_down() {
+    local tries=0
+    # Every step is tried, whatever became of the one before and of the terminal.
+    set +e
+    trap '' HUP INT TERM QUIT PIPE
     [ -n "$engine" ] || return 0
-    trap '' INT TERM HUP
-    [ -z "$watch" ] || kill -KILL -- "-$watch" 2>/dev/null || true
-    [ -z "$brief" ] || kill -- "-$brief" 2>/dev/null || true
     say "clearing up"
-    local pids tries=0
-    # Killed rather than stopped: that serves an engine that hangs as well.
-    while pids=$(demo_processes | grep .) && [ "$tries" -lt 100 ]; do
-        # shellcheck disable=SC2086 # Process ids are words.
-        as_root kill -KILL $pids 2>/dev/null || true
+    [ -z "$watch" ] || kill -KILL "$watch" 2>/dev/null
+    [ -z "$brief" ] || kill -- "-$brief" 2>/dev/null
+    exec 9>&-
+    [ "$has_keeper" = yes ] || rm -rf "$engine"
+    while [ -e "$engine" ] && [ "$tries" -lt 300 ]; do
         sleep 0.1
         tries=$((tries + 1))
     done
-    wait 2>/dev/null || true
-    local mounts
-    mounts=$(cut -d ' ' -f 5 /proc/self/mountinfo | grep "^$engine/" | sort -r) || true
-    # shellcheck disable=SC2086 # Paths below our own folder have no blanks.
-    [ -z "$mounts" ] || as_root umount --lazy $mounts || true
-    # A killed shim leaves its socket in a folder that all engines share.
-    as_root find "$engine/exec" \( -name address -o -name bootstrap.json \) \
-        -exec grep -oh '/run/containerd/s/[0-9a-f]*' {} + 2>/dev/null | while read -r socket; do
-        as_root rm -f "$socket"
-    done
-    find /sys/fs/cgroup -mindepth 1 -maxdepth 2 -type d -name "${engine##*/}" 2>/dev/null | while read -r group; do
-        as_root find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || true
-    done
-    as_root rm -rf "$engine"
+    [ ! -e "$engine" ] || say "warning: not all of the demo's engine is gone: see $engine"
     engine=
 }
 
 demo() {
-    [ "$(uname)" = Linux ] || fail "the demo starts a Docker engine, which needs Linux"
-    [ "$(id -u)" = 0 ] || has sudo || fail "the demo starts a Docker engine, which needs root or sudo"
     trap demo_down EXIT
+    trap 'exit 129' HUP
     trap 'exit 130' INT
-    trap 'exit 143' TERM HUP
+    trap 'exit 131' QUIT
+    trap 'exit 143' TERM
+    # A pipe that nobody reads any more is an error of a write, not a reason to skip the rest.
+    trap '' PIPE
     say "starting a Docker engine of its own, with a few containers"
     demo_up
     demo_containers
     demo_watch
     demo_down
+    say "removed engine and containers; nothing was installed${packages[*]:+ but ${packages[*]}}; $target is left"
+    say "next: ./install.sh"
 }
 
 deps=no
 demo=no
+yes=no
 binary=
 prefix=
+where=
+helper=()
 [ "$(id -u)" != 0 ] || prefix=/usr/local
 what=install
 while [ $# -gt 0 ]; do
     case $1 in
-        --system) prefix=/usr/local ;;
-        --user) prefix= ;;
+        --system) prefix=/usr/local where=$1 ;;
+        --user) prefix='' where=$1 ;;
         --prefix)
             [ -n "${2:-}" ] || fail "--prefix needs a folder"
-            prefix=$(absolute "$2")
+            prefix=$(absolute "$2") where=$1
             shift
             ;;
         --binary)
@@ -355,26 +548,46 @@ while [ $# -gt 0 ]; do
             shift
             ;;
         --deps) deps=yes ;;
+        -y | --yes) yes=yes ;;
         --uninstall) what=uninstall ;;
-        --demo) demo=yes deps=yes ;;
+        --demo) demo=yes ;;
         -h | --help) usage && exit ;;
         *) usage >&2 && exit 2 ;;
     esac
     shift
 done
+if [ "$demo" = yes ] && [ -n "$where" ]; then
+    fail "--demo installs nothing, so $where means nothing with it"
+fi
 
+# Processor time of a first build, as measured: of the library's own optimisation and of the link, which run one after the
+# other on one processor, and of all the rest.
+serial_seconds=245
+parallel_seconds=320
+target=${CARGO_TARGET_DIR:-$PWD/target}
 lay_out
 if [ "$what" = uninstall ]; then
-    [ -f "$manifest" ] || fail "nothing to remove: $manifest does not exist; was it installed with --user, --system or --prefix?"
-    remove_all
-    say "removed"
+    trust_manifest
+    if [ -f "$manifest" ]; then find_helper; fi
+    [ "${#helper[@]}" = 0 ] || exec sudo "$PWD/install.sh" --uninstall --prefix "$prefix"
+    uninstall
     exit
 fi
 find_tools
-check_deps
-build
-install_all
+check
+announce
+confirm
+authenticate
+[ "${#packages[@]}" = 0 ] || install_packages "${packages[@]}"
 if [ "$demo" = yes ]; then
+    find_engine
+    build
     demo
+    exit
 fi
+build
+if [ "${#helper[@]}" != 0 ]; then
+    exec sudo "$PWD/install.sh" --yes --prefix "$prefix" --binary "$binary"
+fi
+install_all
 tell_next

@@ -1,23 +1,36 @@
 #!/usr/bin/env bash
-# Unpacks dockerd and containerd of a Debian suite, without touching the machine's own, and prints the folders that
-# belong in front of PATH to run them:
+# Unpacks Docker programs of a Debian suite, without touching the machine's own, and prints the folders that belong in
+# front of PATH to run them: dockerd and containerd, or the docker CLI alone:
 #
-#   tests/engines.sh trixie|unstable FOLDER
+#   tests/engines.sh [--client] bookworm|trixie|unstable FOLDER
 #
 # What is in FOLDER already is not fetched again.
 set -euo pipefail
 
-fail() { printf 'tests/engines.sh: %s\n' "$*" >&2; exit 1; }
+# shellcheck source=scripts/common.sh
+. "$(dirname "$0")/../scripts/common.sh"
+# shellcheck disable=SC2034 # Read by common.sh.
+speaker='tests/engines.sh: '
 
+packages=(docker.io containerd)
+programs=(usr/sbin/dockerd usr/bin/containerd)
+suffix=
+if [ "${1:-}" = --client ]; then
+    shift
+    # Up to Debian 12 it comes with the engine.
+    packages=(docker-cli)
+    [ "${1:-}" != bookworm ] || packages=(docker.io)
+    programs=(client/docker)
+    suffix=-client
+fi
 [ $# = 2 ] || fail "it takes a Debian suite and a folder"
-suite=$1 into=$2/$1
+suite=$1 into=$2/$1$suffix
 
 unpack() {
     local apt=$into.apt mirror deb
-    # shellcheck disable=SC2016 # $(REPO_URI) is apt's.
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Identifier: Packages' 'Origin: Debian' | grep -v security | head -n 1)
-    [ -n "$mirror" ] || fail "the engine of Debian $suite comes from the machine's Debian mirror, and its apt sources name none"
-    printf 'tests/engines.sh: fetching the engine of Debian %s\n' "$suite" >&2
+    mirror=$(debian_mirror)
+    [ -n "$mirror" ] || fail "${packages[*]} of Debian $suite come from the machine's Debian mirror, and its apt sources name none"
+    say "fetching ${packages[*]} of Debian $suite"
     rm -rf "$into" "$apt"
     mkdir -p "$into" "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/debs"
     : >"$apt/status"
@@ -28,20 +41,35 @@ unpack() {
         -o "Dir::State=$apt" -o "Dir::State::Lists=$apt/lists" -o "Dir::State::Status=$apt/status"
         -o "Dir::Cache=$apt/cache" -o APT::Sandbox::User=root -o Acquire::Languages=none
     )
-    if ! { apt-get "${options[@]}" update && (cd "$apt/debs" && apt-get "${options[@]}" download docker.io containerd); } >&2; then
-        fail "the packages docker.io and containerd of Debian $suite could not be fetched: see above"
+    if ! { apt-get "${options[@]}" update && (cd "$apt/debs" && apt-get "${options[@]}" download "${packages[@]}"); } >&2; then
+        fail "${packages[*]} of Debian $suite could not be fetched: see above"
     fi
     for deb in "$apt"/debs/*.deb; do
         dpkg -x "$deb" "$into"
     done
+    if [ -n "$suffix" ]; then
+        # Alone, whatever else the package brings.
+        mkdir "$into/client"
+        mv "$into/usr/bin/docker" "$into/client/"
+    fi
     rm -rf "$apt"
 }
 
-is_there() { [ -x "$into/usr/sbin/dockerd" ] && [ -x "$into/usr/bin/containerd" ] && [ ! -e "$into.apt" ]; }
+is_there() {
+    local program
+    for program in "${programs[@]}"; do
+        [ -x "$into/$program" ] || return 1
+    done
+    [ ! -e "$into.apt" ]
+}
 
 mkdir -p "$2"
 # Tests run side by side.
 exec 9>"$into.lock"
 flock 9
 is_there || unpack
-echo "$into/usr/sbin:$into/usr/bin"
+if [ -n "$suffix" ]; then
+    echo "$into/client"
+else
+    echo "$into/usr/sbin:$into/usr/bin"
+fi

@@ -1,26 +1,25 @@
 #!/usr/bin/env bash
 # Runs the whole test suite and installs what it needs, on Debian or Ubuntu, as root.
 #
-#   tests/run.sh [--engines all] [ARGUMENTS OF THE TEST RUNNER]
+#   tests/run.sh [--engines all] [--client SUITE] [ARGUMENTS OF THE TEST RUNNER]
 #
 # The tests start Docker engines of their own and leave the machine's alone. With `--engines all` the suite runs once
-# for each engine: the machine's, and those of Debian 13 and of Debian's unstable, unpacked beside it.
+# for each engine: the machine's, and those of Debian 13 and of Debian's unstable, unpacked beside it. `--client` takes the
+# docker CLI of a Debian suite instead of the machine's: bookworm has 20.10, unstable the newest.
+#
+# With cargo-nextest each test has a process of its own; without it `cargo test` runs them, three at once.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-say() { printf 'tests/run.sh: %s\n' "$*" >&2; }
-fail() { say "$*"; exit 1; }
-has() { command -v "$1" >/dev/null 2>&1; }
-
-as_root() {
-    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
-}
+# shellcheck source=scripts/common.sh
+. scripts/common.sh
+# shellcheck disable=SC2034 # Read by common.sh.
+speaker='tests/run.sh: '
 
 # The packages that are missing, one a line.
 missing() {
     has dockerd || echo docker.io
-    # Up to Debian 12 the client comes with docker.io.
-    has docker || { apt-cache show docker-cli >/dev/null 2>&1 && echo docker-cli || echo docker.io; }
+    has docker || echo docker-client
     has gcc || echo gcc
     # The containers' only program is linked statically.
     { has gcc && [ -e "$(gcc -print-file-name=libc.a)" ]; } || echo libc6-dev
@@ -55,33 +54,36 @@ install_missing() {
     local packages
     mapfile -t packages < <(missing | sort -u)
     [ "${#packages[@]}" = 0 ] && return
-    has apt-get || fail "missing: ${packages[*]} (names as in Debian); install them, this machine has no apt-get to do it with"
-    [ "$(id -u)" = 0 ] || has sudo || fail "missing: ${packages[*]}; installing them needs root or sudo"
-    say "installing ${packages[*]}"
-    as_root apt-get update -qq >&2 || fail "apt-get update failed, so ${packages[*]} cannot be installed"
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >&2 ||
-        fail "apt-get could not install ${packages[*]}: see above"
+    install_packages "${packages[@]}"
 }
 
 run_suite() {
-    say "engine: $(dockerd --version)"
+    local runner
+    say "engine: $(dockerd --version), client: $(docker --version)"
     if has cargo-nextest; then
         cargo nextest run "$@"
-    else
-        # As many engines side by side as .config/nextest.toml allows.
-        RUST_TEST_THREADS=${RUST_TEST_THREADS:-3} cargo test --no-fail-fast "$@"
+        return
     fi
+    # The tests that start engines end themselves when they take too long (tests/it/support/watchdog.rs). For all others
+    # there is a limit on the whole of each program.
+    runner=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
+    export "CARGO_TARGET_${runner}_RUNNER=timeout --foreground --kill-after=60 7200"
+    # As many engines side by side as .config/nextest.toml allows.
+    RUST_TEST_THREADS=${RUST_TEST_THREADS:-3} cargo test --no-fail-fast "$@"
 }
 
 engines=first
+client=
 arguments=()
 while [ $# -gt 0 ]; do
     case $1 in
         --engines) engines=${2:-}; shift ;;
         --engines=*) engines=${1#--engines=} ;;
+        --client) client=${2:-}; shift ;;
+        --client=*) client=${1#--client=} ;;
         *) arguments+=("$1") ;;
     esac
-    shift || fail "--engines takes first or all"
+    shift || fail "--engines takes first or all, --client a Debian suite"
 done
 
 # rustup's own place, which a root shell often lacks in its PATH.
@@ -91,10 +93,14 @@ install_missing
 fetch_promtool
 [ "$(id -u)" = 0 ] || fail "the tests start Docker engines, which only root can: sudo env \"PATH=\$PATH\" $0 ${arguments[*]}"
 
+cache=$(cargo metadata --format-version 1 --no-deps | jq -r .target_directory)/engines
+if [ -n "$client" ]; then
+    folder=$(tests/engines.sh --client "$client" "$cache")
+    PATH=$folder:$PATH
+fi
 case $engines in
     first) run_suite "${arguments[@]}" ;;
     all)
-        cache=$(cargo metadata --format-version 1 --no-deps | jq -r .target_directory)/engines
         failed=0
         (run_suite "${arguments[@]}") || failed=$?
         for suite in trixie unstable; do

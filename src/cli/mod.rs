@@ -385,8 +385,8 @@ fn carry_out(
 ) -> ExitCode {
     let format = common.log_format;
     let stop = CancellationToken::new();
-    let socket = std::env::var_os(stop::SOCKET).filter(|_| as_plugin);
-    if let Err(error) = stop::listen(stop.clone(), socket.as_deref()) {
+    let caller = as_plugin.then(stop::Docker::of_process);
+    if let Err(error) = stop::listen(stop.clone(), caller) {
         return explain::fail(&Deaf(error), None, Exit::Failed, format);
     }
     match endpoint(docker).and_then(|endpoint| work(endpoint, &stop)) {

@@ -6,6 +6,7 @@ use super::{Common, carry_out, misused, one_of, state};
 use crate::engine;
 use crate::engine::reconcile::Options;
 use crate::output::{self, Diagnostic, Level, Reconciled, ReportFormat};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Bring the inventory of containers, volumes, mounts and positions in line with the engine
@@ -21,7 +22,8 @@ pub struct Reconcile {
 
     /// As `--dry-run`; exit code 4 when anything differs
     ///
-    /// The table is then shown only when it does. What differs is looked at twice, two seconds apart: a `watch` that keeps
+    /// The table is then shown only when it does. Without a state there is nothing to compare with, which is told instead,
+    /// with exit code 4 as well. What differs is looked at twice, two seconds apart: a `watch` that keeps
     /// the state is a moment behind the engine.
     #[arg(long, help_heading = INVENTORY)]
     check: bool,
@@ -67,13 +69,26 @@ pub(super) fn run(docker: &DockerFlags, as_plugin: bool, reconcile: &Reconcile, 
     let options = Options { state, dry_run: is_dry_run, must_last: reconcile.check, docker: docker_config, quiet };
     carry_out(docker, as_plugin, common, |endpoint, stop| {
         let reconciled = engine::reconcile::reconcile(endpoint, &options, stop)?;
-        Ok(reconciled.map_or(Exit::Done.into(), |reconciled| report(&reconciled, reconcile, common)))
+        Ok(reconciled.map_or(Exit::Done.into(), |reconciled| report(&reconciled, reconcile, &options.state, common)))
     })
 }
 
-fn report(reconciled: &Reconciled, asked: &Reconcile, common: &Common) -> ExitCode {
-    let is_unmet = asked.check && !reconciled.is_in_sync();
-    let is_silent = asked.check && !is_unmet && asked.format == ReportFormat::Table;
+/// What a check is told that has nothing to compare with.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no state in {} yet to hold the engine against", .0.display())]
+struct NoState(PathBuf);
+
+fn report(reconciled: &Reconciled, asked: &Reconcile, state: &Path, common: &Common) -> ExitCode {
+    // A check that has nothing to compare with must not pass, not even beside an engine without containers: it would hide
+    // a wrong path, or a watch that was never started, for good.
+    let is_missing = asked.check && reconciled.has_no_state;
+    let is_unmet = is_missing || asked.check && !reconciled.is_in_sync();
+    // That all there is is new says nothing.
+    let is_silent = asked.check && (!is_unmet || is_missing) && asked.format == ReportFormat::Table;
+    if is_missing {
+        let hint = "`reconcile` without --check creates it, and so does `watch --resume`";
+        explain::fail(&NoState(state.to_owned()), Some(hint), Exit::Unmet, common.log_format);
+    }
     let lost = engine::lost(&reconciled.plan.lost()).filter(|_| !common.quiet && !reconciled.is_dry_run);
     if let Some(lost) = lost {
         let lost = explain::escaped(&lost);

@@ -1,13 +1,18 @@
 //! How we are told to stop.
 //!
-//! In: signals, and the end of the socket that docker gives its plugins. Out: a cancelled token, or at the third signal
-//! the end of the process. Called once by the verb that runs long.
+//! In: signals, the end of the socket that docker gives its plugins, and the end of docker itself. Out: a cancelled
+//! token, or at the third signal the end of the process. Called once by the verb that runs long.
 //! With a terminal docker does nothing and Ctrl-C reaches us directly; without one it forwards no signal but closes the
 //! socket, and kills us at its third (docker/cli `cmd/docker/docker.go`: tryPluginRun). With `docker … | less` both
-//! arrive. A docker that dies leaves us running and the socket at its end. SIGPIPE stays ignored, as Rust starts us: a
-//! reader that went away is an error of a write.
+//! arrive. A docker that dies leaves us running and the socket at its end. Before docker 25 there is no socket, and docker
+//! keeps its first two signals to itself; a third, SIGHUP or `kill -9` ends it, which is then all that we hear.
+//! SIGPIPE stays ignored, as Rust starts us: a reader that went away is an error of a write.
 
-use std::ffi::OsStr;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fd::OwnedFd;
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, getppid, pidfd_open};
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
@@ -16,6 +21,7 @@ use std::thread;
 use tokio::io::AsyncReadExt;
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 /// The variable that names docker's socket, from docker 25 on.
@@ -24,24 +30,68 @@ pub const SOCKET: &str = "DOCKER_CLI_PLUGIN_SOCKET";
 /// Signals after which the user has waited enough.
 const PATIENCE: u32 = 3;
 
+/// The docker that runs us as its plugin.
+#[derive(Debug)]
+pub struct Docker {
+    socket: Option<OsString>,
+    end: End,
+}
+
+impl Docker {
+    /// Our parent. On our own it is somebody else, and the socket in the environment may be some other plugin's, left there
+    /// by a shell that it started.
+    pub fn of_process() -> Docker {
+        Docker { socket: std::env::var_os(SOCKET), end: End::of_parent() }
+    }
+}
+
+/// How the end of docker is noticed.
+#[derive(Debug)]
+enum End {
+    /// By this handle of its process (pidfd_open(2)).
+    Awaited(OwnedFd),
+    /// It ended before we could look.
+    Come,
+    /// Not at all: this kernel has no such handles (before Linux 5.3), or there is no docker.
+    Unknown,
+}
+
+impl End {
+    /// PR_SET_PDEATHSIG would not do: it tells of the end of the thread that started us, and Go's threads come and go.
+    fn of_parent() -> End {
+        let Some(parent) = getppid() else { return End::Unknown };
+        match pidfd_open(parent, PidfdFlags::empty()) {
+            // Its number could be another process's by then.
+            Ok(handle) if getppid() == Some(parent) => End::Awaited(handle),
+            Ok(_) | Err(Errno::SRCH) => End::Come,
+            Err(error) => {
+                tracing::debug!(%error, parent = Pid::as_raw(Some(parent)), "the end of docker will not be noticed");
+                End::Unknown
+            }
+        }
+    }
+}
+
 /// Cancels the token when we are told to stop, from now until the process ends.
 ///
 /// It has a thread and a runtime of its own, so that the third signal is heard while everything else is blocked in a write
 /// to a pipe that nobody reads. The thread has nothing to clean up and is not awaited: it listens until the process ends.
-/// `socket` is the value of [`SOCKET`] when docker runs us as its plugin; on our own it may be some other plugin's, left
-/// in a shell's environment, and must not be given.
-pub fn listen(token: CancellationToken, socket: Option<&OsStr>) -> io::Result<()> {
+/// `docker` is given when docker runs us as its plugin.
+pub fn listen(token: CancellationToken, docker: Option<Docker>) -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
     // Signals are caught before this returns: one that comes right after must not kill us.
     let signals = runtime.block_on(async { Signals::catch() })?;
-    let docker = socket.and_then(connect);
-    let listen = move || runtime.block_on(hear(token, signals, docker));
+    let socket = docker.as_ref().and_then(|docker| docker.socket.as_deref()).and_then(connect);
+    let end = docker.map_or(End::Unknown, |docker| docker.end);
+    let listen = move || runtime.block_on(hear(token, signals, socket, end));
     thread::Builder::new().name("stop".into()).stack_size(128 << 10).spawn(listen)?;
     Ok(())
 }
 
-async fn hear(token: CancellationToken, mut signals: Signals, docker: Option<UnixStream>) {
-    let mut docker = docker.and_then(|stream| tokio::net::UnixStream::from_std(stream).ok());
+async fn hear(token: CancellationToken, mut signals: Signals, socket: Option<UnixStream>, end: End) {
+    let mut docker = socket.and_then(|stream| tokio::net::UnixStream::from_std(stream).ok());
+    let mut end = std::pin::pin!(has_ended(end));
+    let mut is_docker_gone = false;
     let mut heard = 0;
     loop {
         tokio::select! {
@@ -56,6 +106,10 @@ async fn hear(token: CancellationToken, mut signals: Signals, docker: Option<Uni
             () = end_of(&mut docker) => {
                 docker = None;
                 tracing::debug!("told to stop by docker");
+            }
+            () = &mut end, if !is_docker_gone => {
+                is_docker_gone = true;
+                tracing::debug!("told to stop by the end of docker");
             }
         }
         token.cancel();
@@ -83,6 +137,27 @@ async fn end_of(docker: &mut Option<tokio::net::UnixStream>) {
         return std::future::pending().await;
     };
     while matches!(stream.read(&mut [0; 64]).await, Ok(1..)) {}
+}
+
+/// Returns when docker has ended; where that cannot be noticed it never returns.
+async fn has_ended(end: End) {
+    match end {
+        End::Come => {}
+        End::Awaited(handle) => {
+            let (ended, end) = oneshot::channel();
+            // A thread that sleeps in the kernel until then, and wakes up for nothing else.
+            let wait = move || {
+                let mut handles = [PollFd::new(&handle, PollFlags::IN)];
+                while poll(&mut handles, None) == Err(Errno::INTR) {}
+                let _ = ended.send(());
+            };
+            let thread = thread::Builder::new().name("docker".into()).stack_size(128 << 10).spawn(wait);
+            if thread.is_err() || end.await.is_err() {
+                std::future::pending().await
+            }
+        }
+        End::Unknown => std::future::pending().await,
+    }
 }
 
 struct Signals {
@@ -142,6 +217,9 @@ mod tests {
     /// Set for a child that stays when it is told to stop, as if blocked in a write.
     const STAYS: &str = "STAYS";
 
+    /// Set for a child whose parent is its docker.
+    const PLUGIN: &str = "PLUGIN";
+
     /// Set in the test binary that a test runs as its child.
     const CHILD: &str = "LOGWATCH_TEST_CHILD";
 
@@ -150,12 +228,22 @@ mod tests {
         let log = tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG);
         log.with_writer(io::stdout).without_time().with_target(false).with_ansi(false).init();
         let token = CancellationToken::new();
-        listen(token.clone(), std::env::var_os(SOCKET).as_deref()).unwrap();
+        let end = if std::env::var_os(PLUGIN).is_some() { End::of_parent() } else { End::Unknown };
+        let docker = Docker { socket: std::env::var_os(SOCKET), end };
+        listen(token.clone(), Some(docker)).unwrap();
         println!("ready");
         runtime::Builder::new_current_thread().build().unwrap().block_on(token.cancelled());
         println!("stopped");
         if std::env::var_os(STAYS).is_some() {
             thread::sleep(Duration::from_secs(60));
+        }
+    }
+
+    /// Under `nohup` we ignore SIGHUP, and our children would; of a signal that we catch they do not even know.
+    fn restore_hang_up() {
+        let runtime = runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        if ignored() & 1 == 1 {
+            runtime.block_on(async { signal(SignalKind::hangup()).map(drop) }).unwrap();
         }
     }
 
@@ -171,7 +259,13 @@ mod tests {
 
         fn start_under(mut command: Command, variables: &[(&str, &str)]) -> Run {
             command.args(["--exact", "cli::stop::tests::one_signal_of_any_kind_stops", "--nocapture"]).env(CHILD, "1");
-            command.stdout(Stdio::piped()).env_remove(SOCKET).env_remove(STAYS).envs(variables.iter().copied());
+            command
+                .stdout(Stdio::piped())
+                .env_remove(SOCKET)
+                .env_remove(STAYS)
+                .env_remove(PLUGIN)
+                .envs(variables.iter().copied());
+            restore_hang_up();
             let mut child = command.spawn().unwrap();
             let lines = BufReader::new(child.stdout.take().unwrap()).lines();
             let mut run = Run { child, lines };
@@ -259,6 +353,19 @@ mod tests {
         assert_eq!(run.child.try_wait().unwrap(), None);
         run.signal(Signal::INT);
         assert_eq!(run.end().code(), Some(130));
+    }
+
+    /// Docker before 25 tells its plugins nothing and leaves them behind when it is killed. A shell plays it here.
+    #[test]
+    fn the_end_of_docker_itself_stops() {
+        for signal in [Signal::HUP, Signal::TERM, Signal::KILL] {
+            let mut docker = Command::new("sh");
+            docker.args(["-c", "\"$0\" \"$@\"; exit"]).arg(std::env::current_exe().unwrap());
+            let mut run = Run::start_under(docker, &[(PLUGIN, "1")]);
+            run.signal(signal);
+            run.wait_for("by the end of docker");
+            run.wait_for("stopped");
+        }
     }
 
     #[test]

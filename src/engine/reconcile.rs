@@ -77,7 +77,8 @@ async fn run(endpoint: Endpoint, options: &Options, stop: &CancellationToken) ->
         }
         let plan = before.iter().fold(plan, |plan, before| plan.lasting(before));
         let took = begun.elapsed();
-        return Ok(Some(Reconciled { engine_id, is_dry_run: options.dry_run, started, took, plan }));
+        let (is_dry_run, has_no_state) = (options.dry_run, store.is_none());
+        return Ok(Some(Reconciled { engine_id, is_dry_run, started, took, plan, has_no_state }));
     }
 }
 

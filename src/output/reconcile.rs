@@ -23,6 +23,8 @@ pub struct Reconciled {
     pub took: Duration,
     /// What differed.
     pub plan: Plan,
+    /// There was no state to compare with, and none was made.
+    pub has_no_state: bool,
 }
 
 /// The report for programs, in the order of the contract.
@@ -179,6 +181,7 @@ mod tests {
             started: Timestamp(1_795_215_653_037_882_171),
             took: Duration::from_millis(31),
             plan,
+            has_no_state: false,
         }
     }
 

@@ -9,7 +9,9 @@ use tempfile::TempDir;
 
 use serde_json::Value;
 
-use crate::support::{Answer, Engine, Request, Script, Watch, keys, readme};
+use crate::support::{
+    Answer, Engine, PATIENCE, Request, Script, Signal, Watch, eventually, keys, process, readme, watchdog,
+};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_docker-logwatch");
 
@@ -18,6 +20,7 @@ const WATCH: &str = "Follow the logs of every matching container, including thos
 /// A command whose output depends on nothing around the test.
 fn quiet(program: &str) -> Command {
     let mut command = Command::new(program);
+    watchdog::mark(&mut command);
     for variable in
         ["COLUMNS", "NO_COLOR", "CLICOLOR_FORCE", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CLI_PLUGIN_SOCKET"]
     {
@@ -555,4 +558,33 @@ fn docker_finds_our_metadata_valid() {
     let us = us.unwrap_or_else(|| panic!("{}", told(&output)));
     assert_eq!(us["Version"], env!("CARGO_PKG_VERSION"));
     assert!(us.get("Err").is_none_or(serde_json::Value::is_null), "{us}");
+}
+
+/// Docker before 25 tells its plugins nothing of the signals that it gets, and dies of SIGHUP, SIGKILL and the third SIGTERM
+/// alone; a shell's `kill $!` reaches nobody but docker.
+#[test]
+fn a_docker_that_is_killed_takes_us_along_whatever_its_version() {
+    let engine = Engine::start();
+    engine.run("beacon", &[], &["--count", "0", "--idle"]);
+    let plugins = engine.config_dir().join("cli-plugins");
+    fs::create_dir(&plugins).unwrap();
+    symlink(BINARY, plugins.join("docker-logwatch")).unwrap();
+    for suite in ["bookworm", "unstable"] {
+        let docker = engine.client_of(suite);
+        for signal in [Signal::HUP, Signal::TERM, Signal::KILL] {
+            let mut command = Command::new(&docker);
+            engine.furnish(&mut command);
+            let watch = Watch::spawn(command.args(["logwatch", "watch"]));
+            watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with("+ beacon")), PATIENCE);
+            let ours = process::children(watch.pid());
+            assert_eq!(ours.len(), 1, "{suite}: {ours:?}");
+            eventually("docker ended", || {
+                watch.signal(signal);
+                !process::lives(watch.pid())
+            });
+            eventually(&format!("{suite}: we ended after {signal:?}"), || !process::lives(ours[0]));
+            let finished = watch.finish();
+            assert!(!finished.stderr.contains("panicked"), "{}", finished.stderr);
+        }
+    }
 }

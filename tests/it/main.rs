@@ -19,6 +19,7 @@ mod events;
 mod exactly_once;
 mod faults;
 mod history;
+mod install;
 mod life;
 mod limits;
 mod load;

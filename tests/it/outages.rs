@@ -256,13 +256,22 @@ fn whatever_garbage_the_engine_answers_is_asked_for_again_and_costs_no_line() {
         .filter(|(source, part, _)| *source == "stream" || *part != "/logs")
         .map(|row| {
             let proxy = Proxy::start(&engine);
-            let words = ["watch", "--format", "json", "--source", row.0];
-            (Watch::at(&engine, &proxy.host(), &words), proxy, row)
+            let mut command = Watch::command();
+            engine.furnish(&mut command);
+            // On a busy machine a fault lasts, and the waits that grow with it would outlast the test's patience.
+            for wait in ["DOCKER_CIRCUIT_BREAKER_TIMEOUT", "DOCKER_POOL_MAX_RETRY_DELAY", "EVENTS_BACKOFF_MAX_DURATION"]
+            {
+                command.env(format!("LOGWATCH_{wait}"), "1s");
+            }
+            command.env_remove("DOCKER_HOST");
+            command.args(["-H", &proxy.host(), "watch", "--format", "json", "--source", row.0]);
+            (Watch::spawn(&mut command), proxy, row)
         })
         .collect();
     watches.iter().for_each(|(watch, ..)| has(watch, "+ beacon"));
     for driver in DRIVERS {
-        engine.run(driver, &["--log-driver", driver], &["--count", "10000", "--rate", "1000"]);
+        // Until all have met their faults, however long that takes.
+        engine.run(driver, &["--log-driver", driver], &["--forever", "--rate", "300"]);
     }
     for (watch, proxy, (_, part, fault)) in &watches {
         wait_for_more(watch, &DRIVERS);
@@ -282,13 +291,18 @@ fn whatever_garbage_the_engine_answers_is_asked_for_again_and_costs_no_line() {
             proxy.cut();
         }
     }
+    let written = DRIVERS.map(|driver| {
+        engine.must(&["kill", driver]);
+        engine.wait(driver);
+        (driver, engine.must(&["logs", driver]).lines().count() as u64)
+    });
     for (watch, _, row) in watches {
-        for name in ["new", "json-file", "local"] {
+        for name in ["new"].iter().chain(&DRIVERS) {
             has(&watch, &format!("- {name}"));
         }
         let finished = watch.stop();
         let numbers = Numbers::of_json(&finished.lines());
-        for (name, count) in [("json-file", 10_000), ("local", 10_000), ("new", 50)] {
+        for (name, count) in written.into_iter().chain([("new", 50)]) {
             assert_eq!(numbers.flaw(name, 1..=count), None, "after {row:?}:\n{}", finished.stderr);
         }
         let told = finished.stderr.lines().count();

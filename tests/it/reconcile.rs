@@ -137,6 +137,15 @@ fn one_run_takes_stock_and_the_next_finds_nothing_to_do() {
     assert!(!state.exists() && !state.parent().unwrap().exists(), "nothing was written");
     let check = reconcile(&engine, &state, &["--check", "--format", "json"]);
     assert_eq!((check.code, &check.records()[0]["in_sync"]), (Some(4), &json!(false)));
+    let told = format!(
+        "error: there is no state in {} yet to hold the engine against\nhint: `reconcile` without --check creates it, and \
+         so does `watch --resume`\n",
+        state.display()
+    );
+    assert_eq!(check.stderr, told);
+    let check = reconcile(&engine, &state, &["--check"]);
+    assert_eq!((check.code, check.stdout.len(), check.stderr), (Some(4), 0, told));
+    assert!(!state.exists() && !state.parent().unwrap().exists(), "nothing was written");
     let first = report(&engine, &state, &["--details"]);
     assert_eq!(counts(&first, "containers"), [3, 0, 0, 0]);
     assert_eq!(counts(&first, "volumes"), [2, 0, 0, 0]);
@@ -607,6 +616,24 @@ fn what_cannot_be_asked_or_written_is_told_in_words_and_left_as_it_is() {
     engine.kill();
     let dead = reconcile(&engine, &state, &["--check"]);
     assert!(dead.code == Some(3) && dead.stderr.starts_with("error: "), "{:?} {}", dead.code, dead.stderr);
+}
+
+/// A check that passes there would hide a wrong path for as long as the engine has no container.
+#[test]
+fn a_check_without_a_state_fails_even_beside_an_empty_engine() {
+    let engine = Engine::start();
+    let state = engine.home().join("none/state.db");
+    let check = reconcile(&engine, &state, &["--check"]);
+    let told = format!("error: there is no state in {} yet", state.display());
+    assert_eq!(
+        (check.code, check.stdout.len(), check.stderr.starts_with(&told)),
+        (Some(4), 0, true),
+        "{}",
+        check.stderr
+    );
+    assert_eq!(report(&engine, &state, &["--dry-run"])["in_sync"], json!(true));
+    report(&engine, &state, &[]);
+    assert_eq!(reconcile(&engine, &state, &["--check"]).code, Some(0));
 }
 
 /// An engine with so many containers, each with two mounts, and a volume for ten of them.

@@ -20,7 +20,7 @@ use logwatch::docker::Version;
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::geteuid;
 
-use super::{Signal, eventually, process};
+use super::{Signal, eventually, process, watchdog};
 
 /// The image that holds `/chatter` and nothing else.
 pub const IMAGE: &str = "logwatch-test";
@@ -61,6 +61,7 @@ impl Engine {
         clear_orphans();
         let (home, claim) = new_home();
         let options = options.iter().map(|&option| option.to_owned()).collect();
+        watchdog::watch_engine(&home);
         // From here on Drop cleans up, also when the start fails.
         let engine = Self { home, options, path: Mutex::new(path), daemon: Mutex::default(), _claim: claim };
         fs::create_dir(engine.config_dir()).unwrap();
@@ -94,13 +95,15 @@ impl Engine {
         self.home.join("config")
     }
 
+    /// The docker CLI of a Debian suite, unpacked beside the machine's own.
+    pub fn client_of(&self, suite: &str) -> PathBuf {
+        Path::new(&unpacked(&["--client", suite])).join("docker")
+    }
+
     /// Stops it as a service manager does and starts that of a Debian suite on the same data, unpacked beside the machine's
     /// own.
     pub fn become_that_of(&self, suite: &str) {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/engines.sh");
-        let output = Command::new(script).arg(suite).arg(others()).stderr(Stdio::inherit()).output().unwrap();
-        assert!(output.status.success(), "the engine of Debian {suite} is not to be had: {}", output.status);
-        let folders = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+        let folders = unpacked(&[suite]);
         self.stop();
         *self.path.lock().unwrap() = format!("{folders}:{}", machines_path());
         self.up();
@@ -120,6 +123,7 @@ impl Engine {
 
     /// Points `command` at this engine and keeps it out of the user's home.
     pub fn furnish(&self, command: &mut Command) {
+        watchdog::mark(command);
         let strays = std::env::vars_os().map(|(name, _)| name);
         for name in strays.filter(|name| {
             let name = name.to_string_lossy();
@@ -332,15 +336,11 @@ impl Drop for Engine {
 
 /// Ends all processes of the engine in `home`, then takes away its mounts, its cgroups and the folder. Killing serves a
 /// healthy engine as well as a dead one, and takes a tenth of the time of stopping it.
-fn clear(home: &Path) {
+pub fn clear(home: &Path) {
     // The daemon first: it would restart what has a restart policy.
     let mut family = process::family(home);
     while !family.is_empty() {
-        for pid in &family {
-            process::signal(*pid, Signal::KILL);
-        }
-        // What is paused dies only when it goes on.
-        cgroups(home).for_each(|cgroup| thaw(&cgroup));
+        kill(home);
         eventually("the engine's processes ended", || family.iter().all(|pid| !process::lives(*pid)));
         family = process::family(home);
         family.retain(|pid| process::lives(*pid));
@@ -356,6 +356,15 @@ fn clear(home: &Path) {
     if let Err(error) = fs::remove_dir_all(home) {
         eprintln!("{} stays behind: {error}", home.display());
     }
+}
+
+/// Kills all processes of the engine in `home`.
+pub fn kill(home: &Path) {
+    for pid in process::family(home) {
+        process::signal(pid, Signal::KILL);
+    }
+    // What is paused dies only when it goes on.
+    cgroups(home).for_each(|cgroup| thaw(&cgroup));
 }
 
 /// Mount points below `home`, the innermost first.
@@ -447,6 +456,14 @@ fn clear_orphans() {
             clear(&entry.path());
         }
     }
+}
+
+/// The folders of the programs that `tests/engines.sh` unpacks when it is asked so.
+fn unpacked(words: &[&str]) -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/engines.sh");
+    let output = Command::new(script).args(words).arg(others()).stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success(), "Debian's programs for {words:?} are not to be had: {}", output.status);
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 /// Where `tests/run.sh` unpacks other engines.

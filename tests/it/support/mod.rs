@@ -13,6 +13,7 @@ mod proxy;
 mod script;
 mod tests;
 mod watch;
+pub mod watchdog;
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -66,6 +66,22 @@ pub fn signal(pid: u32, signal: Signal) {
     }
 }
 
+/// The processes in whose environment an entry begins so.
+pub fn with_variable(begin: &str) -> impl Iterator<Item = u32> {
+    let has = move |pid: &u32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|entry| entry.starts_with(begin.as_bytes()))
+    };
+    all().filter(has)
+}
+
+/// Whether this process ignores SIGHUP (proc(5), `SigIgn`).
+pub fn ignores_hang_up() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
+    u64::from_str_radix(line.trim(), 16).unwrap() & 1 == 1
+}
+
 /// The engine's own programs that were started for the folder `home`, and all that descends from them: `containerd`
 /// and its shims name the folder on their command line, and a container is its shim's child.
 pub fn family(home: &Path) -> Vec<u32> {
@@ -98,13 +114,13 @@ pub fn children(pid: u32) -> Vec<u32> {
 
 /// Every process with its parent.
 fn parents() -> Vec<(u32, u32)> {
-    fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter_map(|pid| Some((pid, stat(pid)?[1].parse().ok()?)))
-        .collect()
+    all().filter_map(|pid| Some((pid, stat(pid)?[1].parse().ok()?))).collect()
+}
+
+/// Every process.
+pub fn all() -> impl Iterator<Item = u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
 /// The fields of `/proc/PID/stat` from the state on; the name before it may hold blanks and parentheses.

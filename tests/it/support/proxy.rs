@@ -85,6 +85,7 @@ impl Connection {
 impl Proxy {
     /// A proxy that breaks nothing yet.
     pub fn start(engine: &Engine) -> Self {
+        super::watchdog::watch();
         let dir = TempDir::with_prefix_in("lwp", "/tmp").unwrap();
         let shared = Arc::new(Shared { engine: engine.socket(), state: Mutex::default(), changed: Condvar::new() });
         let proxy = Self { dir, shared, acceptor: Mutex::default() };

@@ -52,6 +52,7 @@ pub struct Answer {
 impl Script {
     /// Serves until dropped.
     pub fn start(answer: impl Fn(&Request, &mut Answer) + Send + Sync + 'static) -> Self {
+        super::watchdog::watch();
         let dir = TempDir::with_prefix_in("lws", "/tmp").unwrap();
         let listener = UnixListener::bind(dir.path().join("docker.sock")).unwrap();
         let shared = Arc::new(Shared::default());

@@ -11,11 +11,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Engine, PATIENCE, Signal, eventually, process};
+use super::{Engine, PATIENCE, Signal, eventually, process, watchdog};
 
 /// See the module.
 pub struct Watch {
     child: Child,
+    /// Of all processes that it started.
+    mark: String,
     output: Arc<Output>,
     readers: Vec<JoinHandle<()>>,
 }
@@ -152,12 +154,13 @@ impl Watch {
 
     /// Starts a command with both outputs read by us.
     pub fn spawn(command: &mut Command) -> Self {
+        let mark = watchdog::mark(command);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let output = Arc::new(Output::default());
         let stdout = child.stdout.take().unwrap();
         let stderr = child.stderr.take().unwrap();
         let readers = vec![read(&output, stdout, true), read(&output, stderr, false)];
-        Self { child, output, readers }
+        Self { child, mark, output, readers }
     }
 
     pub fn pid(&self) -> u32 {
@@ -279,6 +282,10 @@ impl Drop for Watch {
         let _ = self.child.kill();
         let _ = self.child.wait();
         for reader in self.readers.drain(..) {
+            if !reader.is_finished() {
+                // What the program itself started may hold the pipes for as long as it likes.
+                watchdog::kill_marked(&self.mark);
+            }
             let _ = reader.join();
         }
     }
