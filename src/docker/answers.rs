@@ -144,10 +144,9 @@ fn path(said: Option<String>) -> Option<PathBuf> {
     said.filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
-/// `0001-01-01T00:00:00Z` is never, and lies outside what [`Timestamp`] can hold. Podman writes local offsets.
+/// `0001-01-01T00:00:00Z` is never, and lies outside what [`Timestamp`] can hold.
 pub(super) fn time(said: &str) -> Option<Timestamp> {
-    let with_offset = || Some(Timestamp(i64::try_from(said.parse::<jiff::Timestamp>().ok()?.as_nanosecond()).ok()?));
-    Timestamp::parse(said.as_bytes()).or_else(with_offset)
+    Timestamp::parse(said.as_bytes())
 }
 
 /// The engine says 0 of a container that never ran, and 127 or the like of one that could not be started.
