@@ -23,6 +23,8 @@ use tokio::sync::mpsc::{Receiver, channel};
 const BACKLOG: Duration = Duration::from_millis(100);
 /// ... and how long that may take where it is never silent.
 const LONGEST_BACKLOG: Duration = Duration::from_secs(2);
+/// An engine that has not begun to answer listens by then all the same, as far as anybody can tell.
+const SETTLED: Duration = Duration::from_secs(3);
 /// Between two listings where there are no events, and no interval is asked for.
 const LISTINGS: Duration = Duration::from_secs(30);
 /// What can change which containers there are, and what a lifecycle record may tell. `health_status` makes the engine
@@ -90,6 +92,8 @@ pub(super) struct Feed {
     missed: Option<Instant>,
     /// When the last event came.
     heard: Instant,
+    /// What the engine's clock showed at the start, where it was asked.
+    clock: Option<(Timestamp, Instant)>,
     /// When to list in any case.
     due: Option<Instant>,
     listing: Option<Listing>,
@@ -119,18 +123,19 @@ impl Feed {
             subscription,
             missed: None,
             heard: Instant::now(),
+            clock: now.map(|now| (now, Instant::now())),
             due: None,
             listing: None,
             backoff: Backoff::new(waits),
             not_before: None,
         };
         let listing = feed.list().await?;
-        feed.due = feed.interval().map(|interval| Instant::now() + interval);
+        feed.due = feed.next_due();
         Ok((feed, listing))
     }
 
     fn list(&self) -> Listing {
-        let at = self.subscription.as_ref().map_or_else(Timestamp::now, Subscription::engine_time);
+        let at = self.subscription.as_ref().map_or_else(|| self.engine_time(), Subscription::engine_time);
         let (docker, remote) = (self.docker.clone(), self.terms.remote.clone());
         Box::pin(async move {
             let all = docker.list(true, &Filters::new()).await?;
@@ -140,6 +145,18 @@ impl Feed {
             let passing = docker.list(true, &remote).await?;
             Ok(News::Listing(all, at, Some(passing.into_iter().map(|container| container.id).collect())))
         })
+    }
+
+    /// What the engine's clock shows, where no event tells.
+    fn engine_time(&self) -> Timestamp {
+        let since = |at: &Instant| i64::try_from(at.elapsed().as_nanos()).unwrap_or(i64::MAX);
+        self.clock.map_or_else(Timestamp::now, |(then, at)| then.plus(since(&at)))
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        let is_unsure = self.subscription.as_ref().is_some_and(Subscription::is_unsure);
+        let settled = is_unsure.then_some(SETTLED);
+        settled.into_iter().chain(self.interval()).min().map(|span| Instant::now() + span)
     }
 
     fn interval(&self) -> Option<Duration> {
@@ -196,7 +213,10 @@ impl Feed {
                 }
                 self.not_before = None;
                 self.miss();
+                self.due = self.next_due();
             }
+            // All that happened before is in a listing that is made now.
+            Happening::Begun => self.miss(),
             Happening::Ended => {}
         }
     }

@@ -68,6 +68,8 @@ pub(super) enum Happening {
     Lost(Error),
     /// It is back.
     Back(Continuity),
+    /// The engine has begun to answer, which it did not at once: what happened until now may have been missed.
+    Begun,
     /// The time has come up to which events were wanted.
     Ended,
 }
@@ -150,7 +152,9 @@ impl Subscription {
         }
         let opened = (clock.theirs(Timestamp::now()), Instant::now());
         let start = wanted.since.unwrap_or(opened.0);
-        let query = EventsQuery { since: wanted.since, until: wanted.until, filters: wanted.filters.clone() };
+        // Where it does not show when the engine began to listen, it is to tell what happened since it was asked.
+        let since = wanted.since.or_else(|| docker.is_podman().then_some(start));
+        let query = EventsQuery { since, until: wanted.until, filters: wanted.filters.clone() };
         let stream = docker.events(&query).await?;
         count.connected(opened.1);
         Ok(Subscription {
@@ -174,6 +178,10 @@ impl Subscription {
     pub(super) async fn next(&mut self) -> Happening {
         loop {
             let happening = match &mut self.state {
+                State::Open(stream) if !stream.has_begun() => {
+                    let begun = stream.begun().await;
+                    Some(begun.map_or_else(|error| self.lost(error), |()| Happening::Begun))
+                }
                 State::Open(stream) => {
                     let came = stream.next().await;
                     self.take(came)
@@ -208,6 +216,11 @@ impl Subscription {
     /// Whether the stream stands.
     pub(super) fn is_open(&self) -> bool {
         matches!(self.state, State::Open(_))
+    }
+
+    /// Whether the stream stands, and the engine has not begun to answer: it may listen, or not yet.
+    pub(super) fn is_unsure(&self) -> bool {
+        matches!(&self.state, State::Open(stream) if !stream.has_begun())
     }
 
     /// Whether it is told to be lost, and not back.
