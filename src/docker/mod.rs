@@ -10,7 +10,7 @@
 //!   `streams`: logs and events as they come
 //! - `pool`: through which every call goes, and `wire`, what each of its clients has
 //! - [`events`]: one event
-//! - [`backoff`]: how long to wait before trying again
+//! - [`backoff`]: how long to wait before trying again; `returns`: what ends such a wait early
 //!
 //! bollard 0.21 decodes what it fetches well, but sends no version (its `Uri::parse` joins the path over the prefix),
 //! cuts `since` to seconds and ends an event stream at a type it does not know. So it works over our transport, which
@@ -26,6 +26,7 @@ pub mod events;
 pub mod fuzzing;
 mod inventory;
 mod pool;
+mod returns;
 mod ssh;
 mod streams;
 mod tls;
@@ -57,6 +58,7 @@ pub use streams::{EventStream, EventsQuery, LogStream, LogsQuery};
 pub use version::Version;
 
 use pool::{Client, Places, Pool};
+use returns::Returns;
 use transport::{Http, Timeouts};
 use wire::{Terms, Wire};
 
@@ -78,6 +80,7 @@ struct Shared {
     wire: Arc<Wire>,
     /// ... and so many at one time.
     places: Places,
+    returns: Returns,
 }
 
 impl Docker {
@@ -103,7 +106,8 @@ impl Docker {
         let wire = Arc::new(Wire::new(http, Terms::of_nobody(endpoint.pinned)));
         let pool = Pool::new(wire.beside(), config.clone(), metrics);
         let places = Places::new(config.pool.max_concurrent_streams);
-        Ok(Docker(Arc::new(Shared { endpoint, pool, wire, places })))
+        let returns = Returns::new(&endpoint);
+        Ok(Docker(Arc::new(Shared { endpoint, pool, wire, places, returns })))
     }
 
     /// Agrees on a version anew, for when the engine may have been replaced by another: after each lost connection. Nothing
@@ -265,7 +269,14 @@ impl Docker {
         Ok(LogStream::new(answer.into_body(), wire.clone(), place))
     }
 
-    /// The engine's events. To be read without delay: a full queue of ours makes the engine slow for everybody, and
+    /// Returns when an engine that was gone is back, and may never do so: for whoever waits before trying again what has
+    /// failed with this.
+    pub fn returned(&self, failure: &Error) -> impl Future<Output = ()> + Send + 'static {
+        let (docker, was_shut) = (self.clone(), matches!(failure, Error::Unreachable { .. }));
+        async move { docker.0.returns.next(was_shut).await }
+    }
+
+    /// The engine's events, which may not have begun yet ([`EventStream::has_begun`]). To be read without delay: a full queue of ours makes the engine slow for everybody, and
     /// then it drops what we did not take (moby `daemon/events/events.go`).
     pub async fn events(&self, query: &EventsQuery) -> Result<EventStream, Error> {
         let place = self.0.places.for_events()?;

@@ -96,12 +96,15 @@ pub(super) struct Feed {
     clock: Option<(Timestamp, Instant)>,
     /// When to list in any case.
     due: Option<Instant>,
+    /// The return of an engine that a listing was asked of in vain.
+    returned: Option<Return>,
     listing: Option<Listing>,
     /// Before the next listing, where the last one failed.
     backoff: Backoff,
     not_before: Option<Instant>,
 }
 
+type Return = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Listing = Pin<Box<dyn Future<Output = Result<News, crate::docker::Error>> + Send>>;
 
 impl Feed {
@@ -125,6 +128,7 @@ impl Feed {
             heard: Instant::now(),
             clock: now.map(|now| (now, Instant::now())),
             due: None,
+            returned: None,
             listing: None,
             backoff: Backoff::new(waits),
             not_before: None,
@@ -176,6 +180,10 @@ impl Feed {
                     () = news.closed() => return,
                     happening = next(&mut self.subscription) => self.take(happening),
                     listed = under_way(&mut self.listing) => self.listed(listed),
+                    () = come(&mut self.returned) => {
+                        self.returned = None;
+                        self.not_before = None;
+                    }
                     Ok(room) = news.reserve(), if self.inbox.is_ready() => {
                         if let Some(first) = self.inbox.pop() {
                             room.send(first);
@@ -251,6 +259,7 @@ impl Feed {
             subscription.follow_clock();
         }
         self.due = self.interval().map(|interval| Instant::now() + interval);
+        self.returned = None;
         self.inbox.hold();
         self.listing = Some(self.list());
     }
@@ -264,6 +273,9 @@ impl Feed {
                 self.inbox.fill(Some(listing));
             }
             Err(error) => {
+                if error.is_of_connection() {
+                    self.returned = Some(Box::pin(self.docker.returned(&error)));
+                }
                 self.inbox.fill(Some(News::Lost(error)));
                 self.not_before = Some(Instant::now() + self.backoff.wait(fastrand::f64()));
                 self.miss();
@@ -282,6 +294,13 @@ async fn next(subscription: &mut Option<Subscription>) -> Happening {
 async fn under_way(listing: &mut Option<Listing>) -> Result<News, crate::docker::Error> {
     match listing {
         Some(listing) => listing.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn come(returned: &mut Option<Return>) {
+    match returned {
+        Some(returned) => returned.as_mut().await,
         None => std::future::pending().await,
     }
 }

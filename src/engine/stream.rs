@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 /// Between the end of a request and the event that tells why.
 const GRACE: Duration = Duration::from_millis(500);
@@ -125,7 +125,7 @@ impl Stream {
                     if !matches!(end, End::Apart | End::Stuck) {
                         span = self.interval;
                     }
-                    heard = timeout(wait, signals.recv()).await.ok();
+                    heard = self.sleep(wait, &end, signals.recv()).await;
                 }
             }
             match heard.take() {
@@ -275,6 +275,22 @@ impl Stream {
         }
     }
 
+    /// Before what ended so is tried again; an engine that returns ends the wait. `None` unless something came first.
+    async fn sleep<T>(&self, wait: Duration, end: &End, something: impl Future<Output = T>) -> Option<T> {
+        let returned = async {
+            match end {
+                End::Broken(error) if error.is_of_connection() => self.docker.returned(error).await,
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            came = something => Some(came),
+            () = sleep(wait) => None,
+            () = returned => None,
+        }
+    }
+
     /// The container has died: its log is read to the end, then the end is told and it is waited until it runs again. An
     /// error when it never will.
     async fn finish(
@@ -316,11 +332,11 @@ impl Stream {
                 self.has_given_up.fetch_or(is_passing, Ordering::Relaxed);
                 return Err(self.lose(end, course.position()).await);
             };
-            match timeout(wait, signals.recv()).await {
-                Err(_) => {}
-                Ok(None) => sleep(wait).await,
-                Ok(Some(Signal::Finish(more))) => then.extend(more),
-                Ok(Some(Signal::Up)) => return Ok(false),
+            match self.sleep(wait, &end, signals.recv()).await {
+                None => {}
+                Some(None) => drop(self.sleep(wait, &end, std::future::pending::<()>()).await),
+                Some(Some(Signal::Finish(more))) => then.extend(more),
+                Some(Some(Signal::Up)) => return Ok(false),
             }
         }
     }

@@ -25,7 +25,6 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::time::Sleep;
 
 /// Events that the engine remembers.
 const HISTORY: usize = 256;
@@ -124,10 +123,19 @@ pub(super) struct Subscription {
 
 enum State {
     Open(Box<EventStream>),
-    Waiting(Pin<Box<Sleep>>),
+    Waiting(Pin<Box<dyn Future<Output = Waited> + Send>>),
     Connecting(Pin<Box<dyn Future<Output = Result<Connected, Error>> + Send>>),
     Paused,
     Ended,
+}
+
+/// What ended a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waited {
+    /// Its time was over.
+    Out,
+    /// The engine is there again.
+    Returned,
 }
 
 struct Connected {
@@ -187,7 +195,9 @@ impl Subscription {
                     self.take(came)
                 }
                 State::Waiting(rest) => {
-                    rest.as_mut().await;
+                    if rest.as_mut().await == Waited::Returned {
+                        self.backoff.reset();
+                    }
                     self.connect();
                     None
                 }
@@ -273,7 +283,10 @@ impl Subscription {
             None if self.is_over(ABOUT) => {
                 // The engine ends it by a clock that we do not know better, or somebody else did, and some is missing.
                 self.broken();
-                self.state = State::Waiting(Box::pin(tokio::time::sleep(ONCE_MORE)));
+                self.state = State::Waiting(Box::pin(async {
+                    tokio::time::sleep(ONCE_MORE).await;
+                    Waited::Out
+                }));
                 None
             }
             None => {
@@ -322,7 +335,7 @@ impl Subscription {
     fn lost(&mut self, error: Error) -> Happening {
         self.broken();
         self.count.failed(Failure::Lost);
-        self.rest();
+        self.rest(&error);
         self.is_told = true;
         Happening::Lost(error)
     }
@@ -355,9 +368,16 @@ impl Subscription {
         self.broke = (sure, Instant::now().checked_sub(margin).unwrap_or_else(Instant::now));
     }
 
-    fn rest(&mut self) {
+    fn rest(&mut self, failure: &Error) {
         let wait = self.backoff.wait(fastrand::f64());
-        self.state = State::Waiting(Box::pin(tokio::time::sleep(wait)));
+        let returned = self.docker.returned(failure);
+        self.state = State::Waiting(Box::pin(async move {
+            tokio::select! {
+                biased;
+                () = returned => Waited::Returned,
+                () = tokio::time::sleep(wait) => Waited::Out,
+            }
+        }));
     }
 
     fn connect(&mut self) {
@@ -388,7 +408,7 @@ impl Subscription {
             }
             Err(error) => {
                 self.count.failed(Failure::Refused);
-                self.rest();
+                self.rest(&error);
                 tracing::info!(%error, attempt = self.backoff.attempts(), "the event stream is not back");
                 (!std::mem::replace(&mut self.is_told, true)).then_some(Happening::Lost(error))
             }

@@ -29,6 +29,7 @@ mod pool_report;
 mod quiet;
 mod reconcile;
 mod resume;
+mod returns;
 mod rollover;
 mod routes;
 mod selection;
