@@ -276,8 +276,8 @@ impl Docker {
         async move { docker.0.returns.next(was_shut).await }
     }
 
-    /// The engine's events, which may not have begun yet ([`EventStream::has_begun`]). To be read without delay: a full queue of ours makes the engine slow for everybody, and
-    /// then it drops what we did not take (moby `daemon/events/events.go`).
+    /// The engine's events, which may not have begun yet ([`EventStream::has_begun`]). To be read without delay: a full queue
+    /// of ours makes the engine slow for everybody, and then it drops what we did not take (moby `daemon/events/events.go`).
     pub async fn events(&self, query: &EventsQuery) -> Result<EventStream, Error> {
         let place = self.0.places.for_events()?;
         let Shared { pool, wire, .. } = &*self.0;

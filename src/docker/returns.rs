@@ -18,7 +18,7 @@ use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use tokio::net::unix::pipe::Receiver;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::address::Address;
 use super::endpoint::Endpoint;
@@ -42,6 +42,10 @@ pub(super) struct Returns {
     /// Whoever holds it looks.
     turn: tokio::sync::Mutex<()>,
     absence: Mutex<Absence>,
+    /// With TLS a connection may be taken and end in the handshake, which is no refusal.
+    is_plain: bool,
+    /// The newest return.
+    last: Mutex<Option<Instant>>,
 }
 
 enum Door {
@@ -88,15 +92,19 @@ impl Returns {
             Address::Tcp { host, port, .. } if is_direct => Door::Tcp(host.clone(), *port),
             Address::Tcp { .. } | Address::Ssh(_) => Door::Hidden,
         };
-        let (count, turn, absence) = (watch::Sender::new(0), tokio::sync::Mutex::new(()), Mutex::default());
-        Returns { door, count, turn, absence }
+        Returns::through(door, endpoint.tls.is_none())
+    }
+
+    fn through(door: Door, is_plain: bool) -> Returns {
+        let (count, turn) = (watch::Sender::new(0), tokio::sync::Mutex::new(()));
+        Returns { door, count, turn, absence: Mutex::default(), is_plain, last: Mutex::default() }
     }
 
     /// Returns when an engine that was gone takes connections again; `was_shut` if it took none a moment ago. May never
     /// return.
     pub(super) async fn next(&self, was_shut: bool) {
         let mut count = self.count.subscribe();
-        if was_shut {
+        if was_shut && self.is_plain {
             self.absence().ends(Sign::Shut);
         }
         tokio::select! {
@@ -123,6 +131,11 @@ impl Returns {
                     self.try_again_and_again().await;
                 }
             },
+        }
+        // One that comes and goes is not tried more often than this.
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).replace(Instant::now());
+        if let Some(last) = last {
+            sleep(TRIES.saturating_sub(last.elapsed())).await;
         }
         self.count.send_modify(|count| *count += 1);
     }
@@ -227,8 +240,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(30);
 
     fn of_socket(path: &Path) -> Returns {
-        let (count, turn, absence) = (watch::Sender::new(0), tokio::sync::Mutex::new(()), Mutex::default());
-        Returns { door: Door::Socket(path.to_owned()), count, turn, absence }
+        Returns::through(Door::Socket(path.to_owned()), true)
     }
 
     /// However the socket comes to be there again, all who wait are told.

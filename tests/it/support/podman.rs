@@ -123,10 +123,10 @@ impl Podman {
         });
     }
 
-    /// Ends the service; its containers live on.
-    pub fn stop(&self) {
+    /// Kills the service; its containers live on. One that is told to stop leaves out lines of the logs that it is sending.
+    pub fn kill(&self) {
         let mut service = self.service.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap();
-        process::signal(service.id(), Signal::TERM);
+        process::signal(service.id(), Signal::KILL);
         service.wait().unwrap();
         let _ = fs::remove_file(self.socket());
     }
@@ -175,9 +175,22 @@ impl Podman {
     }
 }
 
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
 impl Drop for Podman {
     fn drop(&mut self) {
+        let containers = names_in(&self.home.join("root/vfs-containers"));
         clear(&self.home);
+        // All Podmans put theirs side by side, and what was killed leaves its own behind.
+        for parent in names_in(Path::new("/sys/fs/cgroup")) {
+            let parent = Path::new("/sys/fs/cgroup").join(parent).join("libpod_parent");
+            for (id, kind) in containers.iter().flat_map(|id| [(id, "libpod"), (id, "libpod-conmon")]) {
+                let _ = fs::remove_dir(parent.join(format!("{kind}-{id}")));
+            }
+        }
         if let Some(mut service) = self.service.lock().unwrap_or_else(PoisonError::into_inner).take() {
             let _ = service.wait();
         }
