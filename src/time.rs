@@ -1,8 +1,9 @@
 //! A moment as the engine stamps it, and its one written form.
 //!
-//! The engine writes RFC 3339 in UTC with up to nine digits and cuts trailing zeros in log files, while the API keeps
-//! all nine (moby `daemon/logger/jsonfilelog/jsonlog/time_marshalling.go`, `pkg/jsonmessage`). Written times can
-//! therefore not be compared as text; this type can.
+//! Engines write RFC 3339 in many forms. Docker's log files are in UTC and have up to nine digits, trailing zeros cut,
+//! while its API keeps all nine (moby `daemon/logger/jsonfilelog/jsonlog/time_marshalling.go`, `pkg/jsonmessage`); up to
+//! 24.0.7 it sends what the `local` driver and the cache hold with the offset of the engine's own zone. Podman up to 4.3
+//! sends whole seconds. Written times can therefore not be compared as text; this type can.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -29,13 +30,12 @@ impl Timestamp {
         Some(Timestamp(i64::try_from(since.as_nanos()).ok()?))
     }
 
-    /// Reads the form the engine writes: UTC with `Z`, no or one to nine digits behind the dot. Anything else, offsets
-    /// included, is `None`.
+    /// Reads every form that RFC 3339 allows: any number of digits behind the dot (those beyond nine are cut), an offset,
+    /// lower-case letters, a leap second. Anything else is `None`.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let (minute, rest) = text.split_at_checked(17)?;
         let minute = parse_minute(minute)?;
-        let nanos = parse_seconds(rest)?;
-        minute.checked_add(nanos).map(Timestamp)
+        parse_rest(minute, rest).map(Timestamp)
     }
 
     /// Appends the written form with nine digits, [`WRITTEN`] bytes.
@@ -57,6 +57,16 @@ impl Timestamp {
         digits(&mut text[17..19], of_day % 60);
         digits(&mut text[20..29], self.0.rem_euclid(NANOS));
         text
+    }
+
+    /// The second it lies in.
+    pub fn whole_second(self) -> Self {
+        Timestamp(self.0.saturating_sub(self.0.rem_euclid(NANOS)))
+    }
+
+    /// So many nanoseconds later, or earlier.
+    pub fn plus(self, nanos: i64) -> Self {
+        Timestamp(self.0.saturating_add(nanos))
     }
 
     /// Whole seconds and the nanoseconds behind them, as the API's `since` and `until` take them: `1795215653.037882171`.
@@ -94,13 +104,52 @@ impl Reader {
             self.minute = parse_minute(minute)?;
             self.text = *minute;
         }
-        self.minute.checked_add(parse_seconds(rest)?).map(Timestamp)
+        parse_rest(self.minute, rest).map(Timestamp)
+    }
+}
+
+/// The first written time in `text` when a space follows it, and where that space stands. Engines put a time and a space
+/// before each line that they send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// The time.
+    pub time: Timestamp,
+    /// How many bytes it takes, without the space.
+    pub len: usize,
+    /// How many of them are digits behind the dot.
+    pub digits: usize,
+}
+
+/// More digits than any engine writes: what is longer than this is no stamp.
+pub const LONGEST_STAMP: usize = 64;
+
+impl Reader {
+    /// Reads a stamp at the start of `text`.
+    #[inline]
+    pub fn stamp(&mut self, text: &[u8]) -> Option<Stamp> {
+        // Nearly every engine writes nine digits and a `Z`.
+        if let Some((written, [b' ', ..])) = text.split_at_checked(WRITTEN)
+            && matches!(written, [.., b'Z'])
+            && let Some(time) = self.parse(written)
+        {
+            return Some(Stamp { time, len: WRITTEN, digits: 9 });
+        }
+        self.stamp_of_any_length(text)
+    }
+
+    #[cold]
+    fn stamp_of_any_length(&mut self, text: &[u8]) -> Option<Stamp> {
+        let len = memchr::memchr(b' ', &text[..text.len().min(LONGEST_STAMP + 1)])?;
+        let time = self.parse(&text[..len])?;
+        let fraction = text.get(19..len).and_then(|rest| rest.strip_prefix(b"."));
+        let digits = fraction.map_or(0, |fraction| fraction.iter().take_while(|byte| byte.is_ascii_digit()).count());
+        Some(Stamp { time, len, digits })
     }
 }
 
 /// `2026-11-20T23:00:` to nanoseconds since the epoch.
 fn parse_minute(text: &[u8]) -> Option<i64> {
-    let [y0, y1, y2, y3, b'-', m0, m1, b'-', d0, d1, b'T', h0, h1, b':', n0, n1, b':'] = *text else {
+    let [y0, y1, y2, y3, b'-', m0, m1, b'-', d0, d1, b'T' | b't', h0, h1, b':', n0, n1, b':'] = *text else {
         return None;
     };
     let (year, month, day) = (number(&[y0, y1, y2, y3])?, number(&[m0, m1])?, number(&[d0, d1])?);
@@ -109,24 +158,51 @@ fn parse_minute(text: &[u8]) -> Option<i64> {
     in_range.then(|| days_since_epoch(year, month, day) * 86_400 + hour * 3600 + minute * 60)?.checked_mul(NANOS)
 }
 
-/// `53.037882171Z` or `53Z` to nanoseconds.
+/// `53.037882171Z` behind a minute, to nanoseconds since the epoch.
 #[inline]
-fn parse_seconds(text: &[u8]) -> Option<i64> {
+fn parse_rest(minute: i64, text: &[u8]) -> Option<i64> {
     if let [s0, s1, b'.', a, b, c, d, e, f, g, h, i, b'Z'] = *text {
         let seconds = number(&[s0, s1])?;
-        return (seconds < 60).then_some(seconds * NANOS + number(&[a, b, c, d, e, f, g, h, i])?);
+        if seconds < 60 {
+            return minute.checked_add(seconds * NANOS + number(&[a, b, c, d, e, f, g, h, i])?);
+        }
     }
+    parse_any_rest(minute, text)
+}
+
+/// The forms that engines write more rarely: `53Z`, `53.5+01:00`.
+fn parse_any_rest(minute: i64, text: &[u8]) -> Option<i64> {
     let (seconds, rest) = text.split_at_checked(2)?;
     let seconds = number(seconds)?;
-    let nanos = match rest {
-        b"Z" => 0,
-        [b'.', digits @ .., b'Z'] if (1..=9).contains(&digits.len()) => {
-            let scale = 10_i64.pow(9 - u32::try_from(digits.len()).ok()?);
-            number(digits)? * scale
+    let (nanos, zone) = match rest {
+        [b'.', rest @ ..] => {
+            let (digits, zone) = rest.split_at(rest.iter().take_while(|byte| byte.is_ascii_digit()).count());
+            let kept = &digits[..digits.len().min(9)];
+            let scale = 10_i64.pow(9 - u32::try_from(kept.len()).ok()?);
+            (number(kept).filter(|_| !kept.is_empty())? * scale, zone)
         }
-        _ => return None,
+        zone => (0, zone),
     };
-    (seconds < 60).then_some(seconds * NANOS + nanos)
+    let offset = parse_offset(zone)?;
+    let minute = minute.checked_sub(offset)?;
+    // A leap second comes at the end of a day in UTC, and counts as the first second of the next one.
+    let is_last_minute = minute.rem_euclid(86_400 * NANOS) == (86_400 - 60) * NANOS;
+    let is_second = seconds < 60 || seconds == 60 && is_last_minute;
+    minute.checked_add(is_second.then_some(seconds * NANOS + nanos)?)
+}
+
+/// `Z` or `+01:00` to nanoseconds.
+fn parse_offset(zone: &[u8]) -> Option<i64> {
+    let (sign, [h0, h1, b':', m0, m1]) = (match *zone {
+        [b'Z' | b'z'] => return Some(0),
+        [b'+', ref rest @ ..] => (1, rest),
+        [b'-', ref rest @ ..] => (-1, rest),
+        _ => return None,
+    }) else {
+        return None;
+    };
+    let (hours, minutes) = (number(&[*h0, *h1])?, number(&[*m0, *m1])?);
+    (hours < 24 && minutes < 60).then_some(sign * (hours * 60 + minutes) * 60 * NANOS)
 }
 
 #[inline]
@@ -184,8 +260,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Engines write any of these, and all of them name the same moments.
     #[test]
-    fn every_form_the_engine_writes_is_read() {
+    fn every_form_of_rfc_3339_is_read() {
         for (text, nanos) in [
             ("1970-01-01T00:00:00Z", 0),
             ("1970-01-01T00:00:00.000000001Z", 1),
@@ -193,30 +270,71 @@ mod tests {
             ("2026-11-20T23:00:53.03788217Z", 1_795_215_653_037_882_170),
             ("2026-11-20T23:00:53.5Z", 1_795_215_653_500_000_000),
             ("2024-02-29T23:59:59.999999999Z", 1_709_251_199_999_999_999),
+            ("2026-11-20t23:00:53z", 1_795_215_653_000_000_000),
+            ("2026-11-20T23:00:53.0378821719999Z", 1_795_215_653_037_882_171),
+            ("2026-11-21T00:00:53.037882171+01:00", 1_795_215_653_037_882_171),
+            ("2026-11-20T22:30:53-00:30", 1_795_215_653_000_000_000),
+            ("2026-11-21T04:45:53.5+05:45", 1_795_215_653_500_000_000),
+            ("2026-11-20T23:00:53-00:00", 1_795_215_653_000_000_000),
+            ("2027-01-01T00:30:00+01:00", 1_798_759_800_000_000_000),
+            ("2016-12-31T23:59:60Z", 1_483_228_800_000_000_000),
+            ("2017-01-01T00:59:60.25+01:00", 1_483_228_800_250_000_000),
         ] {
             assert_eq!(Timestamp::parse(text.as_bytes()), Some(Timestamp(nanos)), "{text}");
+            assert_eq!(Reader::default().parse(text.as_bytes()), Some(Timestamp(nanos)), "{text}");
         }
     }
 
     #[test]
-    fn what_is_no_utc_time_is_refused() {
+    fn what_is_no_time_is_refused() {
         for text in [
             "",
             "2026-11-20",
             "2026-11-20T23:00:53",
             "2026-11-20T23:00:53.Z",
-            "2026-11-20T23:00:53.0123456789Z",
-            "2026-11-20T23:00:53+01:00",
+            "2026-11-20T23:00:53.+01:00",
+            "2026-11-20T23:00:53.5",
+            "2026-11-20T23:00:53+0100",
+            "2026-11-20T23:00:53+01",
+            "2026-11-20T23:00:53+24:00",
+            "2026-11-20T23:00:53+01:60",
+            "2026-11-20T23:00:53+01:00Z",
+            "2026-11-20T23:00:53 +01:00",
+            "2026-11-20 23:00:53Z",
+            "2026-11-20T23:00:53ZZ",
             "2026-13-20T23:00:53Z",
             "2026-02-29T23:00:53Z",
             "2026-11-20T24:00:53Z",
             "2026-11-20T23:60:53Z",
             "2026-11-20T23:00:60Z",
-            "2026-11-20t23:00:53Z",
+            "2026-11-20T23:59:60.5+01:00",
+            "2026-11-20T23:59:61Z",
             "202x-11-20T23:00:53Z",
             "9999-11-20T23:00:53Z",
         ] {
             assert_eq!(Timestamp::parse(text.as_bytes()), None, "{text}");
+            assert_eq!(Reader::default().parse(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    /// The stamp before a line ends where the space does, however long it is.
+    #[test]
+    fn a_stamp_is_a_time_with_a_space_behind_it() {
+        for (text, expected) in [
+            ("2026-11-20T23:00:53.037882171Z one", Some((30, 9))),
+            ("2026-11-20T23:00:53Z one", Some((20, 0))),
+            ("2026-11-20T23:00:53.12Z ", Some((23, 2))),
+            ("2026-11-21T00:00:53.037882171+01:00 one", Some((35, 9))),
+            ("2026-11-21T00:00:53.0378+01:00 one", Some((30, 4))),
+            ("2026-11-20T23:00:53.037882171Z", None),
+            ("2026-11-20T23:00:53.037882171Zone", None),
+            ("one", None),
+            ("", None),
+        ] {
+            let stamp = Reader::default().stamp(text.as_bytes());
+            assert_eq!(stamp.map(|stamp| (stamp.len, stamp.digits)), expected, "{text}");
+            let time = text.split(' ').next().and_then(|time| Timestamp::parse(time.as_bytes()));
+            assert_eq!(stamp.map(|stamp| stamp.time), time.filter(|_| expected.is_some()), "{text}");
         }
     }
 

@@ -28,6 +28,11 @@ missing() {
         has "$tool" || echo "$tool"
     done
     has systemd-analyze || echo systemd
+    # The Podman tests; what else Podman needs comes with it.
+    for tool in podman runc; do
+        has "$tool" || echo "$tool"
+    done
+    [ -e /usr/share/zoneinfo/Europe/Amsterdam ] || echo tzdata
 }
 
 # One program of a package that would start a server: unpacked beside the build, where the tests look for it.

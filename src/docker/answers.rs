@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use bollard::models;
+use serde_json::Value;
 
 use crate::container::Container;
 use crate::time::Timestamp;
@@ -16,7 +17,7 @@ use super::{Error, Version};
 /// What an engine says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Engine {
-    /// Stays the same over restarts and upgrades.
+    /// Stays the same over restarts and upgrades. Podman's is made of its machine's name and its folder.
     pub id: String,
     /// `20.10.24`
     pub version: String,
@@ -65,8 +66,16 @@ pub struct Details {
 
 impl Engine {
     pub(super) fn told(said: models::SystemInfo, newest: Version, is_podman: bool) -> Engine {
+        // Podman makes up another one with each answer.
+        let own = || {
+            format!(
+                "podman {} {}",
+                said.name.as_deref().unwrap_or_default(),
+                said.docker_root_dir.as_deref().unwrap_or_default()
+            )
+        };
         Engine {
-            id: said.id.unwrap_or_default(),
+            id: if is_podman { own() } else { said.id.unwrap_or_default() },
             version: said.server_version.unwrap_or_default(),
             api_version: newest.to_string(),
             os: said.os_type.unwrap_or_default(),
@@ -111,6 +120,27 @@ impl Details {
     }
 }
 
+/// A listing by Podman, in Docker's words.
+pub(super) fn listing_of_podman(json: &[u8]) -> Result<Vec<models::ContainerSummary>, Error> {
+    let refused = |source: serde_json::Error| Error::Protocol { what: "the container list", source: source.into() };
+    let mut listing: Vec<Value> = serde_json::from_slice(json).map_err(refused)?;
+    for state in listing.iter_mut().filter_map(|container| container.get_mut("State")) {
+        let word = state.as_str().map(in_dockers_words).unwrap_or_default();
+        *state = word.into();
+    }
+    listing.into_iter().map(|container| serde_json::from_value(container).map_err(refused)).collect()
+}
+
+/// What Podman calls stopping and stopped has not died yet: its last lines may still come, and then its death is told.
+fn in_dockers_words(state: &str) -> &str {
+    match state {
+        "stopping" | "stopped" => "running",
+        "configured" | "initialized" => "created",
+        "created" | "running" | "paused" | "restarting" | "exited" | "removing" | "dead" => state,
+        _ => "",
+    }
+}
+
 /// One entry of a listing.
 pub(super) fn listed(said: models::ContainerSummary) -> Result<Container, Error> {
     Ok(Container {
@@ -144,10 +174,9 @@ fn path(said: Option<String>) -> Option<PathBuf> {
     said.filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
-/// `0001-01-01T00:00:00Z` is never, and lies outside what [`Timestamp`] can hold. Podman writes local offsets.
+/// `0001-01-01T00:00:00Z` is never, and lies outside what [`Timestamp`] can hold.
 pub(super) fn time(said: &str) -> Option<Timestamp> {
-    let with_offset = || Some(Timestamp(i64::try_from(said.parse::<jiff::Timestamp>().ok()?.as_nanosecond()).ok()?));
-    Timestamp::parse(said.as_bytes()).or_else(with_offset)
+    Timestamp::parse(said.as_bytes())
 }
 
 /// The engine says 0 of a container that never ran, and 127 or the like of one that could not be started.
@@ -211,6 +240,33 @@ mod tests {
         ] {
             assert_eq!(exit_code(status), code, "{status}");
         }
+    }
+
+    /// Positions are kept under the engine's identity.
+    #[test]
+    fn podman_has_one_identity_however_often_it_is_asked() {
+        let said = |id: &str| models::SystemInfo {
+            id: Some(id.into()),
+            name: Some("host".into()),
+            docker_root_dir: Some("/var/lib/containers/storage".into()),
+            ..Default::default()
+        };
+        let newest = Version { major: 1, minor: 41 };
+        let id = |said, is_podman| Engine::told(said, newest, is_podman).id;
+        assert_eq!(id(said("one"), true), "podman host /var/lib/containers/storage");
+        assert_eq!(id(said("one"), true), id(said("other"), true));
+        assert_eq!(id(said("one"), false), "one");
+    }
+
+    /// A state that only Podman knows costs no listing.
+    #[test]
+    fn what_podman_calls_a_state_is_what_docker_calls_it() {
+        let words = ["running", "stopping", "stopped", "configured", "initialized", "exited", "unknown", "new"];
+        let json = words.map(|word| format!(r#"{{"Id":"{word}","Names":["/a"],"State":"{word}"}}"#)).join(",");
+        let listing = listing_of_podman(format!("[{json},{{\"Id\":\"none\"}}]").as_bytes()).unwrap();
+        let states: Vec<String> = listing.into_iter().map(|said| listed(said).unwrap().state).collect();
+        assert_eq!(states, ["running", "running", "running", "created", "created", "exited", "", "", ""]);
+        assert!(listing_of_podman(b"{}").is_err() && listing_of_podman(b"[1").is_err());
     }
 
     #[test]

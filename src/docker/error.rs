@@ -244,6 +244,11 @@ impl Error {
         words
     }
 
+    /// Whether it is the connection that failed, so that an engine which returns ends the trouble.
+    pub fn is_of_connection(&self) -> bool {
+        matches!(self, Error::Unreachable { .. } | Error::Timeout { .. } | Error::Broken { .. })
+    }
+
     /// Whether the same call may work a little later.
     pub fn is_passing(&self) -> bool {
         match self {

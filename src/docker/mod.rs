@@ -10,7 +10,7 @@
 //!   `streams`: logs and events as they come
 //! - `pool`: through which every call goes, and `wire`, what each of its clients has
 //! - [`events`]: one event
-//! - [`backoff`]: how long to wait before trying again
+//! - [`backoff`]: how long to wait before trying again; `returns`: what ends such a wait early
 //!
 //! bollard 0.21 decodes what it fetches well, but sends no version (its `Uri::parse` joins the path over the prefix),
 //! cuts `since` to seconds and ends an event stream at a type it does not know. So it works over our transport, which
@@ -26,6 +26,7 @@ pub mod events;
 pub mod fuzzing;
 mod inventory;
 mod pool;
+mod returns;
 mod ssh;
 mod streams;
 mod tls;
@@ -41,7 +42,7 @@ use bollard::models;
 use bollard::query_parameters::{
     InspectContainerOptions, ListContainersOptions, ListNetworksOptions, ListVolumesOptions,
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::config;
 use crate::container::Container;
@@ -56,9 +57,16 @@ pub use pool::{BreakerState, Check, ClientReport, HEALTHY, Snapshot, Spent};
 pub use streams::{EventStream, EventsQuery, LogStream, LogsQuery};
 pub use version::Version;
 
-use pool::{Client, Place, Places, Pool};
+use pool::{Client, Places, Pool};
+use returns::Returns;
 use transport::{Http, Timeouts};
 use wire::{Terms, Wire};
+
+/// An engine begins to answer a request for events at once, but for Podman, and proxies that wait for a body: these begin
+/// with the first event. So long it is waited for the beginning ...
+const BEGUN: Duration = Duration::from_secs(2);
+/// ... and with Podman, of which it is known, for no longer than a refusal takes.
+const BEGUN_BY_PODMAN: Duration = Duration::from_millis(200);
 
 /// A client of one engine. Clones share connections, the version spoken and the count of requests.
 #[derive(Clone)]
@@ -72,6 +80,7 @@ struct Shared {
     wire: Arc<Wire>,
     /// ... and so many at one time.
     places: Places,
+    returns: Returns,
 }
 
 impl Docker {
@@ -97,7 +106,8 @@ impl Docker {
         let wire = Arc::new(Wire::new(http, Terms::of_nobody(endpoint.pinned)));
         let pool = Pool::new(wire.beside(), config.clone(), metrics);
         let places = Places::new(config.pool.max_concurrent_streams);
-        Ok(Docker(Arc::new(Shared { endpoint, pool, wire, places })))
+        let returns = Returns::new(&endpoint);
+        Ok(Docker(Arc::new(Shared { endpoint, pool, wire, places, returns })))
     }
 
     /// Agrees on a version anew, for when the engine may have been replaced by another: after each lost connection. Nothing
@@ -145,6 +155,11 @@ impl Docker {
         self.0.wire.terms().spoken
     }
 
+    /// Whether it is Podman behind Docker's API.
+    pub fn is_podman(&self) -> bool {
+        self.0.wire.terms().is_podman
+    }
+
     /// How many requests were sent so far, over all clones, those for connecting and for checks included.
     pub fn requests(&self) -> u64 {
         self.0.wire.http.requests()
@@ -176,11 +191,27 @@ impl Docker {
     }
 
     async fn listed(&self, options: ListContainersOptions) -> Result<Vec<models::ContainerSummary>, Error> {
+        if self.is_podman() {
+            return self.listed_by_podman(options).await;
+        }
         let ask = |client: Arc<Client>| {
             let options = options.clone();
             async move { client.ask("the container list", client.typed.list_containers(Some(options))).await }
         };
         self.0.pool.call("container_list", ask).await
+    }
+
+    /// The library refuses a whole listing for one word of Podman's, so that is put in Docker's words first.
+    async fn listed_by_podman(&self, options: ListContainersOptions) -> Result<Vec<models::ContainerSummary>, Error> {
+        let path = streams::listing(options.all, &options.filters.unwrap_or_default());
+        let ask = |client: Arc<Client>| {
+            let path = path.clone();
+            async move {
+                let answer = client.wire.get(&path, None).await?;
+                client.wire.http.read_listing(answer.into_body()).await
+            }
+        };
+        answers::listing_of_podman(&self.0.pool.call("container_list", ask).await?)
     }
 
     /// The names of all networks.
@@ -234,29 +265,42 @@ impl Docker {
             false => places.for_reading(soon).await?,
         };
         pool.engine_is_there(soon).await?;
-        let answer = pool.by(end, wire.get(&query.path(id), Some(id))).await?;
+        let answer = pool.by(end, wire.get(&query.path(id, wire.terms().is_podman), Some(id))).await?;
         Ok(LogStream::new(answer.into_body(), wire.clone(), place))
     }
 
-    /// The engine's events. To be read without delay: a full queue of ours makes the engine slow for everybody, and
-    /// then it drops what we did not take (moby `daemon/events/events.go`).
+    /// Returns when an engine that was gone is back, and may never do so: for whoever waits before trying again what has
+    /// failed with this.
+    pub fn returned(&self, failure: &Error) -> impl Future<Output = ()> + Send + 'static {
+        let (docker, was_shut) = (self.clone(), matches!(failure, Error::Unreachable { .. }));
+        async move { docker.0.returns.next(was_shut).await }
+    }
+
+    /// The engine's events, which may not have begun yet ([`EventStream::has_begun`]). To be read without delay: a full queue
+    /// of ours makes the engine slow for everybody, and then it drops what we did not take (moby `daemon/events/events.go`).
     pub async fn events(&self, query: &EventsQuery) -> Result<EventStream, Error> {
         let place = self.0.places.for_events()?;
-        self.open_events(query, Some(place)).await
+        let Shared { pool, wire, .. } = &*self.0;
+        pool.engine_is_there(pool.end()).await?;
+        let is_podman = wire.terms().is_podman;
+        let (way, path) = (Arc::clone(wire), query.path(is_podman));
+        let answer = async move { way.get_patiently(&path).await };
+        let mut stream = EventStream::awaiting(Box::pin(answer), wire.clone(), place);
+        let soon = if is_podman { BEGUN_BY_PODMAN } else { BEGUN };
+        match timeout(soon, stream.begun()).await {
+            Ok(begun) => begun.map(|()| stream),
+            Err(_) => Ok(stream),
+        }
     }
 
     /// As [`Docker::events`] up to a time that is over by the engine's clock: they end at once, and take no place, so that
     /// they can be asked for beside a stream that has the last one.
     pub async fn past_events(&self, query: &EventsQuery) -> Result<EventStream, Error> {
-        self.open_events(query, None).await
-    }
-
-    async fn open_events(&self, query: &EventsQuery, place: Option<Place>) -> Result<EventStream, Error> {
         let Shared { pool, wire, .. } = &*self.0;
         let end = pool.end();
         pool.engine_is_there(end).await?;
         let answer = pool.by(end, wire.get(&query.path(wire.terms().is_podman), None)).await?;
-        Ok(EventStream::new(answer.into_body(), wire.clone(), place))
+        Ok(EventStream::new(answer.into_body(), wire.clone()))
     }
 }
 

@@ -4,12 +4,15 @@
 //! Times go over as `seconds.nanoseconds`: anything else is refused, and whole seconds would repeat or lose lines (moby
 //! `daemon/logs.go`). No Accept header is sent, which is how events come one to a line (moby `system_routes.go`).
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use http_body_util::BodyExt;
+use hyper::Response;
 use hyper::body::Incoming;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -57,10 +60,16 @@ pub struct EventsQuery {
 }
 
 impl LogsQuery {
-    pub(super) fn path(&self, id: &str) -> String {
+    pub(super) fn path(&self, id: &str, is_podman: bool) -> String {
         let (follow, stdout, stderr) = (u8::from(self.follow), u8::from(self.stdout), u8::from(self.stderr));
-        let mut path = format!("/containers/{id}/logs?follow={follow}&stdout={stdout}&stderr={stderr}&timestamps=1");
-        push_times(&mut path, self.since, self.until);
+        // Podman's own form has frames with a terminal too: without them nothing tells where a piece of a line ends.
+        let api = if is_podman { "/libpod" } else { "" };
+        let mut path =
+            format!("{api}/containers/{id}/logs?follow={follow}&stdout={stdout}&stderr={stderr}&timestamps=1");
+        // Podman leaves out both ends, and reads the numbers as floating point, which is a quarter of a microsecond off.
+        let margin = if is_podman { 1000 } else { 0 };
+        let (since, until) = (self.since.map(|time| time.plus(-margin)), self.until.map(|time| time.plus(margin)));
+        push_times(&mut path, since, until);
         if let Some(tail) = self.tail {
             let _ = write!(path, "&tail={tail}");
         }
@@ -97,7 +106,12 @@ fn add_podmans_words(wanted: &mut Vec<String>) {
     }
 }
 
-fn encoded(filters: &Filters) -> String {
+/// What asks for a listing of containers.
+pub(super) fn listing(all: bool, filters: &HashMap<String, Vec<String>>) -> String {
+    format!("/containers/json?all={all}&filters={}", encoded(filters))
+}
+
+fn encoded(filters: &impl serde::Serialize) -> String {
     let json = serde_json::json!(filters).to_string();
     utf8_percent_encode(&json, NON_ALPHANUMERIC).to_string()
 }
@@ -148,25 +162,51 @@ impl LogStream {
     }
 }
 
+/// An answer that may be long in beginning.
+type Begun = Pin<Box<dyn Future<Output = Result<Response<Incoming>, Error>> + Send>>;
+
 /// The engine's events. Dropped, it closes its connection.
 pub struct EventStream {
+    /// Until the answer has begun.
+    opening: Option<(Begun, Place)>,
     body: Body,
     lines: Splitter,
 }
 
 impl EventStream {
-    pub(super) fn new(body: Incoming, wire: Arc<Wire>, place: Option<Place>) -> Self {
-        EventStream { body: Body { body: Some((body, place)), wire }, lines: Splitter::default() }
+    pub(super) fn new(body: Incoming, wire: Arc<Wire>) -> Self {
+        EventStream { opening: None, body: Body { body: Some((body, None)), wire }, lines: Splitter::default() }
+    }
+
+    pub(super) fn awaiting(answer: Begun, wire: Arc<Wire>, place: Place) -> Self {
+        EventStream { opening: Some((answer, place)), body: Body { body: None, wire }, lines: Splitter::default() }
+    }
+
+    /// Whether the answer has begun: only then it is certain that nothing that happens from now on is missing.
+    pub fn has_begun(&self) -> bool {
+        self.opening.is_none()
+    }
+
+    /// Returns when the answer has begun. Nothing is lost when the future is dropped.
+    pub async fn begun(&mut self) -> Result<(), Error> {
+        let Some((answer, _)) = &mut self.opening else { return Ok(()) };
+        let answer = answer.as_mut().await;
+        let place = self.opening.take().map(|(_, place)| place);
+        self.body.body = Some((answer?.into_body(), place));
+        Ok(())
     }
 
     /// Ends it, and gives its place to whoever comes next.
     pub fn close(&mut self) {
-        self.body.body = None;
+        (self.opening, self.body.body) = (None, None);
     }
 
     /// The next event; `None` at the end. After [`Error::Protocol`] it goes on, any other error is the last item.
     /// Nothing is lost when the future is dropped.
     pub async fn next(&mut self) -> Option<Result<Event, Error>> {
+        if let Err(error) = self.begun().await {
+            return Some(Err(error));
+        }
         loop {
             if let Some(event) = self.lines.next() {
                 return Some(event.map_err(malformed));
@@ -230,8 +270,18 @@ mod tests {
                 "follow=0&stdout=1&stderr=1&timestamps=1&since=1795215653.037882171&until=1795215654.000000001",
             ),
         ] {
-            assert_eq!(query.path("4ac9"), format!("/containers/4ac9/logs?{path}"));
+            assert_eq!(query.path("4ac9", false), format!("/containers/4ac9/logs?{path}"));
         }
+    }
+
+    /// Podman's ends are exclusive and ours are not, so a little more is asked for.
+    #[test]
+    fn podman_is_asked_for_the_ends_too() {
+        let (since, until) = (Timestamp(1_795_215_653_000_000_000), Timestamp(1_795_215_654_000_000_001));
+        let query = LogsQuery { since: Some(since), until: Some(until), ..LogsQuery::default() };
+        let asked = query.path("4ac9", true);
+        assert!(asked.starts_with("/libpod/containers/4ac9/logs?"), "{asked}");
+        assert!(asked.ends_with("&since=1795215652.999999000&until=1795215654.000001001"), "{asked}");
     }
 
     #[test]

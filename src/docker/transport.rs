@@ -63,6 +63,9 @@ impl Timeouts {
 /// Pings and refusals are shorter than this.
 const SHORT: usize = 64 << 10;
 
+/// A listing of ten thousand containers with long labels is.
+const LISTING: usize = 64 << 20;
+
 /// A connection's buffer grows to this while much arrives. Hyper's own bound, 400 KiB, is too much for each of hundreds
 /// of log streams.
 const READ: usize = 64 << 10;
@@ -122,14 +125,18 @@ impl Http {
 
     /// Asks for `path`, which begins with a slash and holds the query. Any status is an answer.
     pub(super) async fn send(&self, method: Method, path: &str) -> Result<Response<Incoming>, Error> {
+        self.within(self.ask(method, path)).await?
+    }
+
+    /// As [`Http::send`], however long it takes from the connection to the beginning of the answer.
+    async fn ask(&self, method: Method, path: &str) -> Result<Response<Incoming>, Error> {
         let uri = Uri::try_from(format!("{}{path}", self.way.base)).map_err(|e| self.broken(e.into()))?;
         let mut request = Request::new(Empty::new());
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         *request.headers_mut() = self.way.headers.clone();
         self.way.requests.fetch_add(1, Ordering::Relaxed);
-        let answer = self.within(self.client.request(request)).await?;
-        answer.map_err(|error| {
+        self.client.request(request).await.map_err(|error| {
             self.way.metrics.failed();
             self.explain(error)
         })
@@ -138,6 +145,16 @@ impl Http {
     /// Asks for `path`; whatever is not a success is an error. `id` is whose logs, if it is about logs.
     pub(super) async fn get(&self, path: &str, id: Option<&str>) -> Result<Response<Incoming>, Error> {
         let answer = self.send(Method::GET, path).await?;
+        self.granted(answer, id).await
+    }
+
+    /// As [`Http::get`], for an answer that need not begin before there is something to say.
+    pub(super) async fn get_patiently(&self, path: &str) -> Result<Response<Incoming>, Error> {
+        let answer = self.ask(Method::GET, path).await?;
+        self.granted(answer, None).await
+    }
+
+    async fn granted(&self, answer: Response<Incoming>, id: Option<&str>) -> Result<Response<Incoming>, Error> {
         if answer.status().is_success() {
             return Ok(answer);
         }
@@ -156,6 +173,12 @@ impl Http {
     /// The whole of an answer that is known to be short.
     pub(super) async fn read(&self, body: Incoming) -> Result<Bytes, Error> {
         let read = self.within(Limited::new(body, SHORT).collect()).await?;
+        read.map(|body| body.to_bytes()).map_err(|error| self.broken(error))
+    }
+
+    /// The whole of a listing, which may be of thousands.
+    pub(super) async fn read_listing(&self, body: Incoming) -> Result<Bytes, Error> {
+        let read = self.within(Limited::new(body, LISTING).collect()).await?;
         read.map(|body| body.to_bytes()).map_err(|error| self.broken(error))
     }
 

@@ -71,6 +71,11 @@ impl Wire {
         self.http.get(&self.versioned(path), id).await
     }
 
+    /// For an answer that need not begin before there is something to say.
+    pub(super) async fn get_patiently(&self, path: &str) -> Result<Response<Incoming>, Error> {
+        self.http.get_patiently(&self.versioned(path)).await
+    }
+
     pub(super) fn explain(&self, what: &'static str, error: bollard::errors::Error) -> Error {
         use bollard::errors::Error as Theirs;
         match error {

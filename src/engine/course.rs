@@ -8,8 +8,8 @@ use super::silence::{Silence, ahead};
 use super::stream::Stream;
 use crate::batch::Item;
 use crate::docker::{Error, LogStream, LogsQuery, Version};
-use crate::position::Resume;
-use crate::tail::{self, Frames, Passed, Record, Trace, Wanted, Window};
+use crate::position::{Resume, Seen};
+use crate::tail::{self, Dialect, Frames, Passed, Record, Trace, Wanted, Window};
 use crate::time::Timestamp;
 use bytes::Bytes;
 use std::sync::atomic::Ordering;
@@ -220,15 +220,22 @@ impl<'a> Course<'a> {
         let Wanted { since, tail } = self.passed.begin(&mut self.frames, self.reach, follow);
         // Told a time, they leave out what was rotated behind a compressed file that ends before it. Of the last records
         // that does not matter: the line to join them to is missing then.
-        let since = since.filter(|_| tail.is_some() || self.of.docker.api_version() >= HEEDS_SINCE);
-        self.frames.suspect(follow && self.of.docker.api_version() < SENDS_ONCE);
-        let query = LogsQuery { follow, since, tail, ..LogsQuery::default() };
+        let docker = |newest: Version| !self.of.docker.is_podman() && self.of.docker.api_version() < newest;
+        let since = since.filter(|_| tail.is_some() || !docker(HEEDS_SINCE));
+        self.frames.suspect(follow && docker(SENDS_ONCE));
+        let query = LogsQuery { follow, since, until: self.until(), tail, ..LogsQuery::default() };
         let body = self.of.docker.logs_within(self.patience, &self.of.id, &query).await?;
         self.of.is_read.store(true, Ordering::Relaxed);
         if let Some(told) = self.greeting.take() {
             self.of.queue.send(Item::Begin(self.of.key, self.of.route, told)).await;
         }
         Ok(body)
+    }
+
+    /// Where the times that come do not tell what is too late, the engine has to.
+    fn until(&self) -> Option<Timestamp> {
+        let until = self.of.window.until;
+        (self.of.dialect() == Dialect::Podman && until < Window::default().until).then_some(until)
     }
 
     async fn take(&mut self, chunk: Result<Bytes, Error>) -> Result<(), End> {
@@ -301,11 +308,18 @@ impl<'a> Course<'a> {
         if self.of.is_paused.load(Ordering::Relaxed) || trace.is_some() && trace == self.level {
             return Look::Unknown;
         }
-        match timeout(LOOK, self.newest()).await {
-            Ok(Ok(newest)) => {
-                let time = newest.and_then(|newest| ahead(newest, self.frames.newest(), &self.position()));
-                time.map_or(Look::Level(trace), Look::Ahead)
+        let last = self.position().last().filter(|_| self.of.dialect() == Dialect::Podman);
+        let ahead = async {
+            match last {
+                Some(last) => self.counted_ahead(last.time).await,
+                None => {
+                    let newest = self.newest().await?;
+                    Ok(newest.and_then(|newest| ahead(newest, self.frames.newest(), &self.position())))
+                }
             }
+        };
+        match timeout(LOOK, ahead).await {
+            Ok(Ok(time)) => time.map_or(Look::Level(trace), Look::Ahead),
             Ok(Err(_)) | Err(_) => Look::Unknown,
         }
     }
@@ -328,6 +342,26 @@ impl<'a> Course<'a> {
             }
             Look::Unknown => false,
         }
+    }
+
+    /// Many lines may have the time of the last one, and more of them may have come: those from its second on are counted.
+    async fn counted_ahead(&self, last: Timestamp) -> Result<Option<Timestamp>, End> {
+        let position = self.position();
+        let since = self.of.begin().since.map_or(last, |begin| last.max(begin));
+        let mut frames = self.of.frames(Resume::at(Some(since)));
+        frames.resume(Resume::at(Some(since)));
+        let query = LogsQuery { since: Some(since), until: self.until(), ..LogsQuery::default() };
+        let mut body = self.of.docker.logs(&self.of.id, &query).await.map_err(End::Broken)?;
+        while let Some(chunk) = body.next().await {
+            frames.push(&chunk.map_err(End::Broken)?).1.map_err(End::Malformed)?;
+        }
+        let is_ahead = |(newest, passed): (Option<Seen>, Option<Seen>)| {
+            newest.filter(|newest| {
+                passed.is_none_or(|passed| (newest.time, newest.ordinal) > (passed.time, passed.ordinal))
+            })
+        };
+        let pairs = frames.position().seen.into_iter().zip(position.seen);
+        Ok(pairs.filter_map(is_ahead).map(|newest| newest.time).max())
     }
 
     async fn newest(&self) -> Result<Option<Record>, End> {

@@ -225,6 +225,7 @@ impl Watcher {
             Happening::Lost(error) if !self.options.reconnect => return Err(error.into()),
             Happening::Lost(error) => self.inbox.push(News::Lost(error)),
             Happening::Back(continuity) => self.inbox.push(News::Back(continuity)),
+            Happening::Begun => {}
             Happening::Ended => self.is_over = true,
         }
         Ok(())

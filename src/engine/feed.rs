@@ -23,6 +23,8 @@ use tokio::sync::mpsc::{Receiver, channel};
 const BACKLOG: Duration = Duration::from_millis(100);
 /// ... and how long that may take where it is never silent.
 const LONGEST_BACKLOG: Duration = Duration::from_secs(2);
+/// An engine that has not begun to answer listens by then all the same, as far as anybody can tell.
+const SETTLED: Duration = Duration::from_secs(3);
 /// Between two listings where there are no events, and no interval is asked for.
 const LISTINGS: Duration = Duration::from_secs(30);
 /// What can change which containers there are, and what a lifecycle record may tell. `health_status` makes the engine
@@ -90,14 +92,19 @@ pub(super) struct Feed {
     missed: Option<Instant>,
     /// When the last event came.
     heard: Instant,
+    /// What the engine's clock showed at the start, where it was asked.
+    clock: Option<(Timestamp, Instant)>,
     /// When to list in any case.
     due: Option<Instant>,
+    /// The return of an engine that a listing was asked of in vain.
+    returned: Option<Return>,
     listing: Option<Listing>,
     /// Before the next listing, where the last one failed.
     backoff: Backoff,
     not_before: Option<Instant>,
 }
 
+type Return = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Listing = Pin<Box<dyn Future<Output = Result<News, crate::docker::Error>> + Send>>;
 
 impl Feed {
@@ -119,18 +126,20 @@ impl Feed {
             subscription,
             missed: None,
             heard: Instant::now(),
+            clock: now.map(|now| (now, Instant::now())),
             due: None,
+            returned: None,
             listing: None,
             backoff: Backoff::new(waits),
             not_before: None,
         };
         let listing = feed.list().await?;
-        feed.due = feed.interval().map(|interval| Instant::now() + interval);
+        feed.due = feed.next_due();
         Ok((feed, listing))
     }
 
     fn list(&self) -> Listing {
-        let at = self.subscription.as_ref().map_or_else(Timestamp::now, Subscription::engine_time);
+        let at = self.subscription.as_ref().map_or_else(|| self.engine_time(), Subscription::engine_time);
         let (docker, remote) = (self.docker.clone(), self.terms.remote.clone());
         Box::pin(async move {
             let all = docker.list(true, &Filters::new()).await?;
@@ -140,6 +149,18 @@ impl Feed {
             let passing = docker.list(true, &remote).await?;
             Ok(News::Listing(all, at, Some(passing.into_iter().map(|container| container.id).collect())))
         })
+    }
+
+    /// What the engine's clock shows, where no event tells.
+    fn engine_time(&self) -> Timestamp {
+        let since = |at: &Instant| i64::try_from(at.elapsed().as_nanos()).unwrap_or(i64::MAX);
+        self.clock.map_or_else(Timestamp::now, |(then, at)| then.plus(since(&at)))
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        let is_unsure = self.subscription.as_ref().is_some_and(Subscription::is_unsure);
+        let settled = is_unsure.then_some(SETTLED);
+        settled.into_iter().chain(self.interval()).min().map(|span| Instant::now() + span)
     }
 
     fn interval(&self) -> Option<Duration> {
@@ -159,6 +180,10 @@ impl Feed {
                     () = news.closed() => return,
                     happening = next(&mut self.subscription) => self.take(happening),
                     listed = under_way(&mut self.listing) => self.listed(listed),
+                    () = come(&mut self.returned) => {
+                        self.returned = None;
+                        self.not_before = None;
+                    }
                     Ok(room) = news.reserve(), if self.inbox.is_ready() => {
                         if let Some(first) = self.inbox.pop() {
                             room.send(first);
@@ -196,7 +221,10 @@ impl Feed {
                 }
                 self.not_before = None;
                 self.miss();
+                self.due = self.next_due();
             }
+            // All that happened before is in a listing that is made now.
+            Happening::Begun => self.miss(),
             Happening::Ended => {}
         }
     }
@@ -231,6 +259,7 @@ impl Feed {
             subscription.follow_clock();
         }
         self.due = self.interval().map(|interval| Instant::now() + interval);
+        self.returned = None;
         self.inbox.hold();
         self.listing = Some(self.list());
     }
@@ -244,6 +273,9 @@ impl Feed {
                 self.inbox.fill(Some(listing));
             }
             Err(error) => {
+                if error.is_of_connection() {
+                    self.returned = Some(Box::pin(self.docker.returned(&error)));
+                }
                 self.inbox.fill(Some(News::Lost(error)));
                 self.not_before = Some(Instant::now() + self.backoff.wait(fastrand::f64()));
                 self.miss();
@@ -262,6 +294,13 @@ async fn next(subscription: &mut Option<Subscription>) -> Happening {
 async fn under_way(listing: &mut Option<Listing>) -> Result<News, crate::docker::Error> {
     match listing {
         Some(listing) => listing.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn come(returned: &mut Option<Return>) {
+    match returned {
+        Some(returned) => returned.as_mut().await,
         None => std::future::pending().await,
     }
 }

@@ -119,6 +119,7 @@ async fn greet(docker: &Docker, patience: Duration) -> Result<PoolEngine, docker
         api_version: docker.api_version().to_string(),
         os: engine.os,
         logging_driver: engine.logging_driver,
+        name: if engine.is_podman { "Podman" } else { "Docker" },
     })
 }
 

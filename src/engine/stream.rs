@@ -11,7 +11,7 @@ use crate::batch::{Batch, Cursor, Item, Key, Route};
 use crate::docker::{Docker, Error, LogsQuery};
 use crate::position::Resume;
 use crate::queue::Queue;
-use crate::tail::{self, Frames, Start, Window};
+use crate::tail::{self, Dialect, Frames, Start, Window};
 use crate::time::Timestamp;
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 /// Between the end of a request and the event that tells why.
 const GRACE: Duration = Duration::from_millis(500);
@@ -93,7 +93,7 @@ impl Stream {
             sleep(wait).await;
         }
         trouble.patience.reset();
-        let mut course = Course::new(&self, self.resume.unwrap_or_else(|| self.first_position()));
+        let mut course = Course::new(&self, self.begin());
         if self.once {
             return self.read_to_end(&mut course, &mut Vec::new(), &mut signals).await.map(drop);
         }
@@ -125,7 +125,7 @@ impl Stream {
                     if !matches!(end, End::Apart | End::Stuck) {
                         span = self.interval;
                     }
-                    heard = timeout(wait, signals.recv()).await.ok();
+                    heard = self.sleep(wait, &end, signals.recv()).await;
                 }
             }
             match heard.take() {
@@ -162,15 +162,30 @@ impl Stream {
 
     /// For the first body from a position.
     pub(super) fn frames(&self, position: Resume) -> Frames {
-        let mut frames = Frames::new(self.key, self.route, self.window, self.max_line_size);
+        let dialect = self.dialect();
+        let window = Window { since: dialect.told(self.window.since), ..self.window };
+        let frames = Frames::new(self.key, self.route, window, self.max_line_size);
+        let mut frames = frames.of(dialect, self.begin().since);
         if let (Some((first, known)), true) = (self.first, position.is_at_start()) {
             frames.start_at(first, known);
         }
         frames
     }
 
+    /// What its engine speaks.
+    pub(super) fn dialect(&self) -> Dialect {
+        if self.docker.is_podman() { Dialect::Podman } else { Dialect::Docker }
+    }
+
+    /// Where its log is read from.
+    pub(super) fn begin(&self) -> Resume {
+        self.resume.unwrap_or_else(|| self.first_position())
+    }
+
     fn first_position(&self) -> Resume {
         Resume::at(match self.start {
+            // This engine goes by the time of each line, and what it sends of a second begins exactly there.
+            Start::Since(time) if self.dialect() == Dialect::Podman => Some(time),
             // The engine passes over a compressed file whose last line is earlier, though the other stream's need not be.
             Start::Since(time) => Some(tail::before(time)),
             // The other stream's line behind it may have an earlier time.
@@ -186,27 +201,54 @@ impl Stream {
         let mut records = wanted as u64 + 16;
         loop {
             let mut frames = Frames::new(self.key, self.route, Window::default(), self.max_line_size);
+            frames = frames.of(self.dialect(), None);
             let mut cursors = VecDeque::new();
-            let mut count = 0;
+            let (mut count, mut oldest) = (0, None);
             let mut keep = |item: Option<Item>| {
                 if let Some(Item::Lines(Batch { lines, .. })) = item {
                     count += lines.len();
+                    oldest = oldest.or(lines.first().map(|line| line.time));
                     cursors.extend(lines.iter().map(crate::batch::Line::cursor));
                     let surplus = cursors.len().saturating_sub(wanted);
                     cursors.drain(..surplus);
                 }
             };
-            let query = LogsQuery { tail: Some(records), ..LogsQuery::default() };
+            let mut query = LogsQuery { tail: Some(records), ..LogsQuery::default() };
+            let mut is_all = false;
+            if self.dialect() == Dialect::Podman {
+                // It joins pieces in an answer for the last ones, and their numbers would be others.
+                let oldest = self.oldest(&query, patience).await?;
+                is_all = oldest.is_none();
+                query = LogsQuery { since: oldest, ..LogsQuery::default() };
+            }
             let mut body = self.docker.logs_within(patience, &self.id, &query).await?;
             while let Some(chunk) = body.next().await {
                 keep(frames.push(&chunk?).0);
             }
             keep(frames.flush());
-            if count > wanted || frames.records() < records {
+            // Of the time of its first line it may have only the last ones: then their numbers are others.
+            let is_numbered = count > wanted && cursors.front().is_some_and(|first| Some(first.time) != oldest);
+            let is_all = is_all || self.dialect() == Dialect::Docker && frames.records() < records;
+            if is_numbered || is_all {
                 return Ok(cursors.pop_front().map(|first| (first, frames.position())));
             }
             records = records.saturating_mul(4);
         }
+    }
+
+    /// The time of the first of so many records, unless there are fewer.
+    async fn oldest(&self, query: &LogsQuery, patience: Duration) -> Result<Option<Timestamp>, Error> {
+        let mut frames = Frames::new(self.key, self.route, Window::default(), self.max_line_size);
+        frames = frames.of(self.dialect(), None);
+        let mut oldest = None;
+        let mut body = self.docker.logs_within(patience, &self.id, query).await?;
+        while let Some(chunk) = body.next().await {
+            if frames.push(&chunk?).1.is_err() {
+                break;
+            }
+            oldest = oldest.or(frames.newest().map(|record| record.time));
+        }
+        Ok(oldest.filter(|_| Some(frames.records()) >= query.tail))
     }
 
     /// One request, as the route has it.
@@ -230,6 +272,22 @@ impl Stream {
             End::Whole if self.route == Route::Poll => until_due,
             // A request that ended well says nothing about the container; the event that does comes at about this time.
             End::Whole | End::Broken(_) | End::Malformed(_) => patience.wait(fastrand::f64()).max(GRACE).max(until_due),
+        }
+    }
+
+    /// Before what ended so is tried again; an engine that returns ends the wait. `None` unless something came first.
+    async fn sleep<T>(&self, wait: Duration, end: &End, something: impl Future<Output = T>) -> Option<T> {
+        let returned = async {
+            match end {
+                End::Broken(error) if error.is_of_connection() => self.docker.returned(error).await,
+                _ => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            came = something => Some(came),
+            () = sleep(wait) => None,
+            () = returned => None,
         }
     }
 
@@ -274,11 +332,11 @@ impl Stream {
                 self.has_given_up.fetch_or(is_passing, Ordering::Relaxed);
                 return Err(self.lose(end, course.position()).await);
             };
-            match timeout(wait, signals.recv()).await {
-                Err(_) => {}
-                Ok(None) => sleep(wait).await,
-                Ok(Some(Signal::Finish(more))) => then.extend(more),
-                Ok(Some(Signal::Up)) => return Ok(false),
+            match self.sleep(wait, &end, signals.recv()).await {
+                None => {}
+                Some(None) => drop(self.sleep(wait, &end, std::future::pending::<()>()).await),
+                Some(Some(Signal::Finish(more))) => then.extend(more),
+                Some(Some(Signal::Up)) => return Ok(false),
             }
         }
     }

@@ -25,7 +25,6 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::time::Sleep;
 
 /// Events that the engine remembers.
 const HISTORY: usize = 256;
@@ -68,6 +67,8 @@ pub(super) enum Happening {
     Lost(Error),
     /// It is back.
     Back(Continuity),
+    /// The engine has begun to answer, which it did not at once: what happened until now may have been missed.
+    Begun,
     /// The time has come up to which events were wanted.
     Ended,
 }
@@ -122,10 +123,19 @@ pub(super) struct Subscription {
 
 enum State {
     Open(Box<EventStream>),
-    Waiting(Pin<Box<Sleep>>),
+    Waiting(Pin<Box<dyn Future<Output = Waited> + Send>>),
     Connecting(Pin<Box<dyn Future<Output = Result<Connected, Error>> + Send>>),
     Paused,
     Ended,
+}
+
+/// What ended a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waited {
+    /// Its time was over.
+    Out,
+    /// The engine is there again.
+    Returned,
 }
 
 struct Connected {
@@ -150,7 +160,9 @@ impl Subscription {
         }
         let opened = (clock.theirs(Timestamp::now()), Instant::now());
         let start = wanted.since.unwrap_or(opened.0);
-        let query = EventsQuery { since: wanted.since, until: wanted.until, filters: wanted.filters.clone() };
+        // Where it does not show when the engine began to listen, it is to tell what happened since it was asked.
+        let since = wanted.since.or_else(|| docker.is_podman().then_some(start));
+        let query = EventsQuery { since, until: wanted.until, filters: wanted.filters.clone() };
         let stream = docker.events(&query).await?;
         count.connected(opened.1);
         Ok(Subscription {
@@ -174,12 +186,18 @@ impl Subscription {
     pub(super) async fn next(&mut self) -> Happening {
         loop {
             let happening = match &mut self.state {
+                State::Open(stream) if !stream.has_begun() => {
+                    let begun = stream.begun().await;
+                    Some(begun.map_or_else(|error| self.lost(error), |()| Happening::Begun))
+                }
                 State::Open(stream) => {
                     let came = stream.next().await;
                     self.take(came)
                 }
                 State::Waiting(rest) => {
-                    rest.as_mut().await;
+                    if rest.as_mut().await == Waited::Returned {
+                        self.backoff.reset();
+                    }
                     self.connect();
                     None
                 }
@@ -208,6 +226,11 @@ impl Subscription {
     /// Whether the stream stands.
     pub(super) fn is_open(&self) -> bool {
         matches!(self.state, State::Open(_))
+    }
+
+    /// Whether the stream stands, and the engine has not begun to answer: it may listen, or not yet.
+    pub(super) fn is_unsure(&self) -> bool {
+        matches!(&self.state, State::Open(stream) if !stream.has_begun())
     }
 
     /// Whether it is told to be lost, and not back.
@@ -260,7 +283,10 @@ impl Subscription {
             None if self.is_over(ABOUT) => {
                 // The engine ends it by a clock that we do not know better, or somebody else did, and some is missing.
                 self.broken();
-                self.state = State::Waiting(Box::pin(tokio::time::sleep(ONCE_MORE)));
+                self.state = State::Waiting(Box::pin(async {
+                    tokio::time::sleep(ONCE_MORE).await;
+                    Waited::Out
+                }));
                 None
             }
             None => {
@@ -309,7 +335,7 @@ impl Subscription {
     fn lost(&mut self, error: Error) -> Happening {
         self.broken();
         self.count.failed(Failure::Lost);
-        self.rest();
+        self.rest(&error);
         self.is_told = true;
         Happening::Lost(error)
     }
@@ -342,9 +368,16 @@ impl Subscription {
         self.broke = (sure, Instant::now().checked_sub(margin).unwrap_or_else(Instant::now));
     }
 
-    fn rest(&mut self) {
+    fn rest(&mut self, failure: &Error) {
         let wait = self.backoff.wait(fastrand::f64());
-        self.state = State::Waiting(Box::pin(tokio::time::sleep(wait)));
+        let returned = self.docker.returned(failure);
+        self.state = State::Waiting(Box::pin(async move {
+            tokio::select! {
+                biased;
+                () = returned => Waited::Returned,
+                () = tokio::time::sleep(wait) => Waited::Out,
+            }
+        }));
     }
 
     fn connect(&mut self) {
@@ -375,7 +408,7 @@ impl Subscription {
             }
             Err(error) => {
                 self.count.failed(Failure::Refused);
-                self.rest();
+                self.rest(&error);
                 tracing::info!(%error, attempt = self.backoff.attempts(), "the event stream is not back");
                 (!std::mem::replace(&mut self.is_told, true)).then_some(Happening::Lost(error))
             }

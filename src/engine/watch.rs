@@ -150,9 +150,11 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
             metrics: metrics.reconciliation.clone(),
         }),
     };
+    // Who only reads what there is needs to hear nothing of what happens.
+    let is_listening = options.events.enabled && options.follow && !options.dry_run;
     let terms = Terms {
         remote: options.selector.remote(),
-        config: options.events.clone(),
+        config: config::Events { enabled: is_listening, ..options.events.clone() },
         count: metrics.events.clone(),
         with_volumes: keeping.is_some(),
         is_each_wanted: options.output.lifecycle,

@@ -43,6 +43,8 @@ pub struct PoolEngine {
     pub os: String,
     /// Of containers that name none.
     pub logging_driver: String,
+    /// `Docker`, or `Podman` behind Docker's API.
+    pub name: &'static str,
 }
 
 /// How many clients there are.
@@ -154,8 +156,12 @@ fn object(report: &PoolReport) -> String {
 fn table(report: &PoolReport, is_coloured: bool) -> String {
     let PoolReport { endpoint, status, engine, pool, clients, load, error } = report;
     let mut text = format!("Endpoint  {}\n", terminal::safe(endpoint));
-    if let Some(PoolEngine { version, api_version, os, logging_driver, .. }) = engine {
-        let engine = format!("Docker {version} on {os}, API {api_version}, logs to {logging_driver}");
+    if let Some(PoolEngine { name, version, api_version, os, logging_driver, .. }) = engine {
+        let mut engine = format!("{name} {version} on {os}, API {api_version}");
+        // Podman up to 4.3 does not say.
+        if !logging_driver.is_empty() {
+            let _ = write!(engine, ", logs to {logging_driver}");
+        }
         push(&mut text, "Engine", &terminal::safe(&engine));
     }
     let word = match is_coloured {
@@ -295,6 +301,7 @@ mod tests {
                 api_version: "1.41".into(),
                 os: "linux".into(),
                 logging_driver: "json-file".into(),
+                name: "Docker",
             }),
             pool: PoolSize { size: 2, min: 1, max: 8, healthy: 1, active: 0, utilization: 0.0 },
             clients: vec![client(0, "healthy", "closed", well), client(1, "unhealthy", "half_open", ill)],
@@ -340,7 +347,7 @@ Wait     0.0 ms  0.1 ms  0.4 ms  0.9 ms
         report.load = None;
         let expected = concat!(
             r#"{"endpoint":"unix:///run/docker.sock","status":"degraded","#,
-            r#""engine":{"id":"ABCD","version":"20.10.24","api_version":"1.41","os":"linux","logging_driver":"json-file"},"#,
+            r#""engine":{"id":"ABCD","version":"20.10.24","api_version":"1.41","os":"linux","logging_driver":"json-file","name":"Docker"},"#,
             r#""pool":{"size":2,"min":1,"max":8,"healthy":1,"active":0,"utilization":0.0},"#,
             r#""clients":[{"id":0,"status":"healthy","score":1.0,"breaker":"closed","usage_count":12,"errors":0,"#,
             r#""age_seconds":75.0,"checks":[{"name":"ping","ok":true,"latency_ms":0.42,"error":null},"#,

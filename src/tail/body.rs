@@ -4,10 +4,10 @@
 //! [`super::stream`], which knows which of them are new.
 //! Without a terminal the body is frames of `[type, 0, 0, 0, length]` and a payload, one for each record; type 3 is an
 //! error of the engine. With one it is bare bytes (moby `pkg/stdcopy`, `api/server/httputils/write_log_stream.go`). Each
-//! record starts with its time in nine digits.
+//! record starts with its time and a space. Docker writes nine digits, Podman whole seconds.
 
 use crate::batch::Stream;
-use crate::time::{Reader as Clock, Timestamp, WRITTEN};
+use crate::time::{LONGEST_STAMP, Reader as Clock, Stamp, Timestamp};
 use memchr::memmem;
 use std::ops::ControlFlow;
 
@@ -16,6 +16,8 @@ const PIECE: usize = 16 * 1024;
 /// A record is a piece and its time; with attributes and room to spare. More is no frame.
 const LONGEST_FRAME: usize = 4 * 1024 * 1024;
 const HEADER: usize = 8;
+/// Digits that Docker writes behind the dot.
+const NANOSECONDS: usize = 9;
 /// Of a terminal's line that has no end yet, more than this is taken as far as its pieces are whole. A piece is at most
 /// three times as long as it was, when all of it is no UTF-8.
 const LONG: usize = 8 * PIECE;
@@ -105,7 +107,8 @@ impl Body {
 
     /// What was gathered is all there will be: of a terminal the line that it ends in.
     pub(super) fn last(&mut self, bytes: &[u8], mut take: impl FnMut(Part<'_>) -> ControlFlow<()>) {
-        if self.is_tty == Some(true) && bytes.len() > WRITTEN {
+        let is_line = |clock: &mut Clock| bytes.len() > LONGEST_STAMP || clock.stamp(bytes).is_some();
+        if self.is_tty == Some(true) && is_line(&mut self.clock) {
             // Nothing comes behind it that could be left alone.
             let _ = self.line(bytes, 0, Ends::Here, &mut take);
         }
@@ -144,7 +147,7 @@ impl Body {
             None => (payload, false),
         };
         match self.split_time(text) {
-            Some((time, message)) => {
+            Some((Stamp { time, .. }, message)) => {
                 Part::Record(Record { time, stream, is_complete }, message, at + text.len() - message.len())
             }
             None => Part::Corrupt(payload.len()),
@@ -177,24 +180,24 @@ impl Body {
         let (mut rest, mut is_cut) = (line, std::mem::take(&mut self.is_cut));
         let complete = ends == Ends::InNewline;
         loop {
-            let Some((time, message)) = self.split_time(rest) else {
+            let Some((stamp, message)) = self.split_time(rest) else {
                 take(Part::Corrupt(rest.len()))?;
                 return ControlFlow::Continue(at + rest.len());
             };
-            // A piece is longer than the buffer it came from when bytes that are no UTF-8 were replaced in it.
-            let again = message.get(PIECE..).and_then(|behind| memmem::find(behind, &rest[..=WRITTEN]));
+            let again = Self::end_of_piece(stamp, rest, message);
             if again.is_none() && ends == Ends::Later && rest.len() <= LONGEST_FRAME {
                 self.is_cut = is_cut;
                 return ControlFlow::Continue(at);
             }
             let (end, is_complete) = match again {
-                Some(end) => (PIECE + end, false),
-                None if is_cut => self.end_of_last(message).map_or((message.len(), complete), |end| (end, true)),
+                Some(end) => (end, false),
+                None if is_cut => self.end_of_last(stamp, message).map_or((message.len(), complete), |end| (end, true)),
                 None => (message.len(), complete),
             };
             is_cut = again.is_some();
             let (text, behind) = message.split_at(end);
-            take(Part::Record(Record { time, stream: Stream::Stdout, is_complete }, text, at + WRITTEN + 1))?;
+            let record = Record { time: stamp.time, stream: Stream::Stdout, is_complete };
+            take(Part::Record(record, text, at + stamp.len + 1))?;
             at += rest.len() - behind.len();
             if behind.is_empty() {
                 return ControlFlow::Continue(at);
@@ -203,16 +206,27 @@ impl Body {
         }
     }
 
-    /// Where the last piece of a line ends before another line. Engines before 23 forget the newline between the two when
-    /// they read it from a `local` log; the terminal's carriage return is there, or was the end of the piece before.
-    fn end_of_last(&mut self, message: &[u8]) -> Option<usize> {
-        let returns = memchr::memchr_iter(b'\r', message).map(|at| at + 1);
-        [0].into_iter().chain(returns).find(|&end| self.split_time(&message[end..]).is_some())
+    /// Where in the message of a line the next piece of that line begins: Docker writes the same time before each. A piece is
+    /// longer than the buffer it came from when bytes that are no UTF-8 were replaced in it.
+    fn end_of_piece(stamp: Stamp, line: &[u8], message: &[u8]) -> Option<usize> {
+        let behind = message.get(PIECE..).filter(|_| stamp.digits == NANOSECONDS)?;
+        memmem::find(behind, &line[..=stamp.len]).map(|at| PIECE + at)
     }
 
-    fn split_time<'a>(&mut self, record: &'a [u8]) -> Option<(Timestamp, &'a [u8])> {
-        let (time, rest) = record.split_at_checked(WRITTEN)?;
-        Some((self.clock.parse(time)?, rest.strip_prefix(b" ")?))
+    /// Where the last piece of a line ends before another line. Engines before 23 forget the newline between the two when
+    /// they read it from a `local` log; the terminal's carriage return is there, or was the end of the piece before. Only
+    /// what has the very form of the engine's own times is taken for one: the container may write others.
+    fn end_of_last(&mut self, stamp: Stamp, message: &[u8]) -> Option<usize> {
+        let is_like = |next: Stamp| (next.digits, next.len) == (stamp.digits, stamp.len);
+        let returns = memchr::memchr_iter(b'\r', message).map(|at| at + 1);
+        let mut ends = [0].into_iter().chain(returns);
+        ends.find(|&end| stamp.digits == NANOSECONDS && self.clock.stamp(&message[end..]).is_some_and(is_like))
+    }
+
+    #[inline]
+    fn split_time<'a>(&mut self, record: &'a [u8]) -> Option<(Stamp, &'a [u8])> {
+        let stamp = self.clock.stamp(record)?;
+        Some((stamp, &record[stamp.len + 1..]))
     }
 }
 
@@ -363,6 +377,57 @@ pub(super) mod tests {
         assert_eq!(parts.pop().as_deref(), Some("1o rest\r$"));
         let text: String = parts.iter().map(|part| part.split_once(' ').unwrap().1).collect();
         assert_eq!((parts.len(), text.len()), (pieces, pieces * PIECE));
+    }
+
+    /// Every engine's way of writing a time is read alike, whether or not the container has a terminal.
+    #[test]
+    fn times_of_every_form_stand_before_lines() {
+        for (stamp, nanos) in [
+            ("2026-11-30T19:58:03Z", 1_796_068_683_000_000_000),
+            ("2026-11-30T20:58:03.5+01:00", 1_796_068_683_500_000_000),
+            ("2026-11-30T20:58:03.000000007+01:00", 1_796_068_683_000_000_007_i64),
+            ("2026-11-30T19:28:03.123456789-00:30", 1_796_068_683_123_456_789),
+            ("2026-11-30t19:58:03.000000007z", 1_796_068_683_000_000_007),
+            ("2026-11-30T19:58:03.0000000071Z", 1_796_068_683_000_000_007),
+        ] {
+            let framed: Vec<u8> = [frame(1, &format!("{stamp} one\n")), frame(2, &format!("{stamp} \n"))].concat();
+            let bare = format!("{stamp} one\r\n{stamp} \r\n{stamp} three");
+            for size in [1, 7, 4096] {
+                assert_eq!(told(&framed, size), [format!("{nanos}o one$"), format!("{nanos}e $")], "{stamp}");
+                let expected = [format!("{nanos}o one\r$"), format!("{nanos}o \r$"), format!("{nanos}o three")];
+                assert_eq!(told(bare.as_bytes(), size), expected, "{stamp}");
+            }
+        }
+    }
+
+    /// A body that was cut off inside a time holds no line yet.
+    #[test]
+    fn half_a_time_is_neither_a_line_nor_corrupt() {
+        for stamp in ["2026-11-30T19:58:03Z", "2026-11-30T20:58:03.000000007+01:00"] {
+            for len in 1..=stamp.len() {
+                assert_eq!(told(&stamp.as_bytes()[..len], 4096), [""; 0], "{}", &stamp[..len]);
+            }
+        }
+    }
+
+    /// Behind a carriage return only a time of the engine's own form begins a line.
+    #[test]
+    fn text_with_a_time_of_another_form_is_no_line() {
+        let long = "x".repeat(PIECE);
+        let line = |stamp: &str, text: &str| format!("{stamp} {long}{stamp} rest\r{text}\r\n");
+        for (stamp, text) in [
+            ("2026-11-30T19:58:03.000000007Z", "2026-11-30T19:58:03Z text"),
+            ("2026-11-30T19:58:03.000000007Z", "2026-11-30T20:58:03.000000007+01:00 text"),
+            ("2026-11-30T20:58:03.000000007+01:00", "2026-11-30T19:58:03.000000007Z text"),
+            ("2026-11-30T20:58:03.000000007+01:00", "2026-11-30T20:58:03.7+01:00 text"),
+        ] {
+            let from = 1_796_068_683_000_000_007_i64;
+            let expected = [format!("{from}o {long}"), format!("{from}o rest\r{text}\r$")];
+            assert_eq!(told(line(stamp, text).as_bytes(), 1 << 20), expected, "{stamp} {text}");
+        }
+        let (first, second) = ("2026-11-30T20:58:03.000000007+01:00", "2026-11-30T20:58:04.000000007+01:00 next");
+        let parts = told(line(first, second).as_bytes(), 1 << 20);
+        assert_eq!(parts.last().map(String::as_str), Some("1796068684000000007o next\r$"));
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub use description::{Description, describe};
 pub use format::has_log;
 pub use partial::Window;
 pub use reader::{Command, Follow, Measure, Reader, Report, Wake, can_read};
-pub use stream::{Error, Frames, Passed, Wanted};
+pub use stream::{Dialect, Error, Frames, Passed, Wanted};
 pub use trace::Trace;
 
 use crate::batch::{Encoding, Stream};

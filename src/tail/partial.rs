@@ -4,6 +4,10 @@
 //! The engine cuts a line at its 16 KiB buffer; the pieces of one line carry the time of its first (moby
 //! `daemon/logger/copier.go`), and only the last ends in a newline. A piece with another time is therefore not the rest
 //! of the line before, even when that one never got its newline because the container died.
+//!
+//! Podman stamps each piece with the moment it was read, and a piece is whatever one read of the container's pipe gave. So
+//! there only the newline tells where a line ends, and pieces are what is counted: a position may stand behind a piece that
+//! was passed on because the container died, and the piece that follows is new ([`Joiner::count_pieces`]).
 
 use super::Piece;
 use crate::batch::{Batch, Cursor, Encoding, Gap, Head, Line, Part, Reason, Stream};
@@ -37,6 +41,8 @@ pub(super) struct Joiner {
     last: Option<Cursor>,
     /// Lines with times from the one up to before the other are not wanted.
     old: Option<(Timestamp, Timestamp)>,
+    /// Pieces of one line may have different times, and each has a number of its own.
+    counts_pieces: bool,
 }
 
 #[derive(Debug, Default)]
@@ -70,12 +76,19 @@ struct Pending {
     cut: bool,
     /// The last piece of it was not to be shown.
     muted: bool,
+    /// The last piece's own time and number, where pieces are counted.
+    newest: Option<(Timestamp, u32)>,
 }
 
 impl Joiner {
     /// Messages longer than `limit` bytes are cut.
     pub(super) fn new(limit: usize, window: Window) -> Self {
-        Joiner { limit, window, muted: false, streams: Default::default(), last: None, old: None }
+        Joiner { limit, window, muted: false, streams: Default::default(), last: None, old: None, counts_pieces: false }
+    }
+
+    /// From now on each piece is counted, as Podman's are to be.
+    pub(super) fn count_pieces(&mut self) {
+        self.counts_pieces = true;
     }
 
     /// Takes a piece whose text lies at `at` of the batch's bytes, if it lies there at all.
@@ -110,12 +123,15 @@ impl Joiner {
     #[cold]
     fn push_slowly(&mut self, piece: Piece<'_>, batch: &mut Sheet<'_>) {
         let stream = piece.stream;
+        if self.counts_pieces {
+            return self.push_counted(piece, batch);
+        }
         if self.streams[stream as usize].pending.as_ref().is_some_and(|pending| pending.time != piece.time) {
             self.flush(stream, batch);
         }
         let mut pending = self.streams[stream as usize].pending.take().unwrap_or_else(|| {
             let (time, encoding) = (piece.time, Encoding::Plain);
-            Box::new(Pending { time, encoding, text: Vec::new(), size: 0, cut: false, muted: false })
+            Box::new(Pending { time, encoding, text: Vec::new(), size: 0, cut: false, muted: false, newest: None })
         });
         pending.muted = self.muted;
         if piece.encoding != Encoding::Plain {
@@ -125,6 +141,55 @@ impl Joiner {
         pending.text.extend_from_slice(&piece.text);
         while pending.size > self.limit {
             let (end, size) = cut(&pending.text, pending.encoding, self.limit);
+            self.emit(stream, &pending, end, Part::Cut, batch);
+            pending.text.drain(..end);
+            pending.size -= size;
+            pending.cut = true;
+        }
+        if piece.complete {
+            self.emit_rest(stream, &pending, batch);
+        } else {
+            self.streams[stream as usize].pending = Some(pending);
+        }
+    }
+
+    /// A piece that has a number of its own. A line has the time and the number of its last piece.
+    fn push_counted(&mut self, piece: Piece<'_>, batch: &mut Sheet<'_>) {
+        let Piece { time, stream, encoding, .. } = piece;
+        let half = &mut self.streams[stream as usize];
+        let pending = half.pending.take();
+        let before = pending.as_ref().and_then(|pending| pending.newest).or(half.last);
+        let ordinal = before.filter(|(last, _)| *last == time).map_or(0, |(_, ordinal)| ordinal + 1);
+        let seen = half.seen;
+        let head = Head { time, ordinal, stream, encoding, part: Part::Whole };
+        let is_new = self.is_new(&head, batch);
+        let half = &mut self.streams[stream as usize];
+        if !is_new {
+            half.last = Some((time, ordinal));
+            half.high = half.high.max(time);
+            return;
+        }
+        if let (Some(seen), None) = (seen, half.seen) {
+            // What was passed on is not among what there is; until something new is whole the position stays there.
+            half.last = half.last.max(Some((seen.time, seen.ordinal)));
+            half.high = half.high.max(seen.high);
+        }
+        let mut pending = pending.unwrap_or_else(|| {
+            Box::new(Pending { time, encoding, text: Vec::new(), size: 0, cut: false, muted: false, newest: None })
+        });
+        let size = decoded_len(&piece.text, encoding);
+        // Parts of a line that is too long end where pieces do, so that the next run can tell them apart.
+        if pending.size > 0 && pending.size + size > self.limit {
+            self.emit(stream, &pending, pending.text.len(), Part::Cut, batch);
+            pending.text.clear();
+            (pending.size, pending.cut, pending.time) = (0, true, time);
+        }
+        pending.newest = Some((time, ordinal));
+        pending.muted = self.muted;
+        pending.size += size;
+        pending.text.extend_from_slice(&piece.text);
+        while pending.size > self.limit {
+            let (end, size) = cut(&pending.text, encoding, self.limit);
             self.emit(stream, &pending, end, Part::Cut, batch);
             pending.text.drain(..end);
             pending.size -= size;
@@ -155,8 +220,18 @@ impl Joiner {
     }
 
     fn emit(&mut self, stream: Stream, pending: &Pending, end: usize, part: Part, batch: &mut Sheet<'_>) {
-        let head = self.streams[stream as usize].head(pending.time, stream, pending.encoding, part);
-        if !self.is_new(&head, batch) || pending.muted || !self.shows(pending.time) {
+        let half = &mut self.streams[stream as usize];
+        let (head, is_new) = match pending.newest {
+            Some((time, ordinal)) => {
+                half.pass(time, ordinal);
+                (Head { time, ordinal, stream, encoding: pending.encoding, part }, true)
+            }
+            None => {
+                let head = half.head(pending.time, stream, pending.encoding, part);
+                (head, self.is_new(&head, batch))
+            }
+        };
+        if !is_new || pending.muted || !self.shows(head.time) {
             return;
         }
         self.last = Some(Cursor { time: head.time, stream, ordinal: head.ordinal });
@@ -392,10 +467,16 @@ impl Half {
             Some((last, ordinal)) if last == time => ordinal + 1,
             _ => 0,
         };
+        self.pass(time, ordinal);
+        Head { time, ordinal, stream, encoding, part }
+    }
+
+    /// A line with this time and number comes to the end.
+    #[inline]
+    fn pass(&mut self, time: Timestamp, ordinal: u32) {
         self.last = Some((time, ordinal));
         self.high = self.high.max(time);
         self.count = self.count.wrapping_add(1);
-        Head { time, ordinal, stream, encoding, part }
     }
 }
 
@@ -556,6 +637,53 @@ mod tests {
             &[(1, Stdout, "a\n"), (1, Stdout, "b\n"), (1, Stderr, "c\n"), (2, Stdout, "d\n"), (2, Stdout, "e\n")],
             &["1-o0 a", "1-o1 b", "1-e0 c", "2-o0 d", "2-o1 e"],
         );
+    }
+
+    /// Podman's pieces: joined up to the newline whatever their times, and told apart by number in the next run.
+    #[test]
+    fn counted_pieces_are_joined_to_the_newline_and_told_apart() {
+        let log = [(1, "a\n"), (1, "b"), (1, "c"), (2, "d\n"), (2, "e"), (2, "f\n"), (2, "g\n")];
+        let read = |position: Resume, until: usize, is_flushed: bool| {
+            let (mut joiner, mut batch) = (Joiner::new(100, Window::default()), batch());
+            joiner.count_pieces();
+            joiner.rewind(position);
+            for (time, text) in &log[..until] {
+                let (text, complete) = text.strip_suffix('\n').map_or((*text, false), |text| (text, true));
+                joiner.push(piece(*time, Stdout, text, complete, Encoding::Raw), None, &mut Sheet::of(&mut batch));
+            }
+            if is_flushed {
+                joiner.flush_all(&mut Sheet::of(&mut batch));
+            }
+            (told(&batch), joiner.position())
+        };
+        let whole = ["1-o0 a", "2-o0 bcd", "2-o2 ef", "2-o3 g"];
+        assert_eq!(read(Resume::default(), log.len(), false).0, whole);
+        for until in 0..=log.len() {
+            let (mut lines, position) = read(Resume::default(), until, false);
+            lines.extend(read(position, log.len(), false).0);
+            assert_eq!(lines, whole, "{until}");
+        }
+        // The container died behind a piece: that is a line then, and what follows it is another.
+        for (until, expected) in [
+            (2, &["1-o0 a", "1-o1 b", "2-o0 cd", "2-o2 ef", "2-o3 g"][..]),
+            (3, &["1-o0 a", "1-o2 bc", "2-o0 d", "2-o2 ef", "2-o3 g"]),
+            (5, &["1-o0 a", "2-o0 bcd", "2-o1 e", "2-o2 f", "2-o3 g"]),
+        ] {
+            let (mut lines, position) = read(Resume::default(), until, true);
+            lines.extend(read(position, log.len(), false).0);
+            assert_eq!(lines, expected, "{until}");
+        }
+    }
+
+    /// Parts of a line that is too long have numbers of their own as far as pieces do.
+    #[test]
+    fn counted_pieces_of_a_long_line_are_cut_between_pieces() {
+        let (mut joiner, mut batch) = (Joiner::new(4, Window::default()), batch());
+        joiner.count_pieces();
+        for (time, text, complete) in [(1, "abc", false), (1, "def", false), (2, "gh", false), (2, "ijkl", true)] {
+            joiner.push(piece(time, Stdout, text, complete, Encoding::Raw), None, &mut Sheet::of(&mut batch));
+        }
+        assert_eq!(told(&batch), ["1-o0 abc cut", "1-o1 def cut", "2-o0 gh cut", "2-o1 ijkl last"]);
     }
 
     #[test]

@@ -19,6 +19,27 @@ use crate::time::Timestamp;
 use std::borrow::Cow;
 use std::ops::ControlFlow;
 
+/// How an engine tells its logs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dialect {
+    /// With the nanosecond of a line before each of its pieces.
+    #[default]
+    Docker,
+    /// With the second in which a piece was read. The engine knows the time to the nanosecond, and goes by that in what it
+    /// sends: times that are asked for say more than those that come.
+    Podman,
+}
+
+impl Dialect {
+    /// The least time that a line may come with which has this one.
+    pub fn told(self, time: Timestamp) -> Timestamp {
+        match self {
+            Dialect::Docker => time,
+            Dialect::Podman => time.whole_second(),
+        }
+    }
+}
+
 /// One container's log over the API.
 pub struct Frames {
     key: Key,
@@ -48,6 +69,9 @@ pub struct Frames {
     latest: [Option<(Timestamp, bool)>; 2],
     /// What came behind the lines that were handed out.
     failed: Option<Error>,
+    dialect: Dialect,
+    /// Nothing before this is ever asked for, nor counted.
+    floor: Option<Timestamp>,
 }
 
 /// What is to be found again in a body of so many records from the end.
@@ -115,7 +139,21 @@ impl Frames {
             is_in_doubt: false,
             latest: [None; 2],
             failed: None,
+            dialect: Dialect::Docker,
+            floor: None,
         }
+    }
+
+    /// For the log of an engine that speaks this, from where a reader begins with it. Lines of one second are told apart by
+    /// their numbers, so all requests that come to a second have to begin at the same place in it.
+    #[must_use]
+    pub fn of(mut self, dialect: Dialect, begin: Option<Timestamp>) -> Self {
+        self.dialect = dialect;
+        if dialect == Dialect::Podman {
+            self.floor = begin;
+            self.joiner.count_pieces();
+        }
+        self
     }
 
     /// Of the lines up to a position, shows none before this one.
@@ -137,6 +175,7 @@ impl Frames {
         {
             position.since = Some(before(newest.time));
         }
+        position.since = position.since.map(|since| self.floor.map_or(since, |floor| since.max(floor)));
         position
     }
 
@@ -146,7 +185,8 @@ impl Frames {
         self.body.restart();
         self.failed = None;
         (self.newest, self.line, self.other) = (None, None, None);
-        (self.since, self.seam, self.known) = (position.since, None, self.records);
+        let since = position.since.map(|since| self.dialect.told(since));
+        (self.since, self.seam, self.known) = (since, None, self.records);
         // Where nothing is left out there is nothing to be said against earlier times.
         let is_cut = position.since.is_some();
         self.latest = position.seen.map(|seen| seen.map(|seen| (seen.time, is_cut)));
@@ -327,6 +367,9 @@ impl Passed {
     pub fn begin(&self, frames: &mut Frames, reach: Option<u64>, follow: bool) -> Wanted {
         frames.resume(self.position);
         let since = self.position.since;
+        // Podman reads the last records first and opens the log for the rest behind that: what is written in between is
+        // in no answer for so many records.
+        let reach = reach.filter(|_| frames.dialect == Dialect::Docker);
         let is_at_start = self.position.is_at_start() && since.is_some() && !follow;
         let Some(reach) = reach.filter(|_| self.seam.is_some() || is_at_start) else {
             return Wanted { since, tail: None };
@@ -571,7 +614,63 @@ mod tests {
         told(items)
     }
 
+    /// What Podman has of a log: it goes by all digits of a time, leaves out what is not later, and tells the second.
+    fn body_of_podman(log: &[Written], since: Option<Timestamp>) -> Vec<u8> {
+        let wanted = log.iter().filter(|(time, ..)| since.is_none_or(|since| at(*time) > since.plus(-1000)));
+        let told = |time: i64| at(time).whole_second().to_string().replace(".000000000", "");
+        wanted.flat_map(|(time, stream, text)| frame(1 + *stream as u8, &format!("{} {text}", told(*time)))).collect()
+    }
+
+    /// Podman's pieces: each with a time of its own, several in a second.
+    fn logs_of_podman() -> impl Strategy<Value = Vec<Written>> {
+        let piece = (1..700_000_000_i64, any::<bool>(), 0..3_u8);
+        prop::collection::vec(piece, 1..40).prop_map(|pieces| {
+            let (mut log, mut time) = (Vec::new(), 100_000_000_000_000);
+            for (number, (step, is_stderr, end)) in pieces.into_iter().enumerate() {
+                time += step;
+                let stream = if is_stderr { Stream::Stderr } else { Stream::Stdout };
+                log.push((time, stream, format!("{number}{}", if end > 0 { "\n" } else { "." })));
+            }
+            log
+        })
+    }
+
     proptest! {
+        /// Read from any moment, over any breaks and by any number of runs, each line of Podman's comes once.
+        #[test]
+        fn lines_that_share_a_second_come_once_whatever_breaks(
+            log in logs_of_podman(),
+            start in prop::option::of(0..15_000_000_000_i64),
+            requests in prop::collection::vec((any::<[prop::sample::Index; 2]>(), any::<bool>()), 0..8),
+        ) {
+            let begin = start.map(|start| at(100_000_000_000_000 + start));
+            let reader = |begin| frames().of(Dialect::Podman, begin);
+            let (mut whole, mut last) = (reader(begin), Vec::new());
+            whole.resume(Resume::at(begin));
+            let expected = told([pushed(&mut whole, &body_of_podman(&log, begin))]);
+            let (mut reading, mut passed) = (reader(begin), Passed::to(Resume::at(begin)));
+            let mut requests: Vec<_> =
+                requests.into_iter().map(|([grown, end], is_run)| (grown.index(log.len() + 1), Some(end), is_run)).collect();
+            requests.sort_by_key(|(grown, ..)| *grown);
+            requests.push((log.len(), None, false));
+            for (grown, end, is_new_run) in requests {
+                if is_new_run {
+                    reading = reader(passed.position().since);
+                    passed = Passed::to(passed.position());
+                }
+                let wanted = passed.begin(&mut reading, Some(2), false);
+                prop_assert_eq!(wanted.tail, None);
+                let body = body_of_podman(&log[..grown], wanted.since);
+                let end = end.map_or(body.len(), |end| end.index(body.len() + 1));
+                for chunk in body[..end].chunks(50) {
+                    let item = pushed(&mut reading, chunk);
+                    passed = passed.after(&reading, item.as_ref());
+                    last.push(item);
+                }
+            }
+            prop_assert_eq!(told(last), expected);
+        }
+
         #[test]
         fn a_log_read_in_any_parts_is_whole_and_has_nothing_twice(
             log in logs(true),

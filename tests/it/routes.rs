@@ -97,6 +97,69 @@ fn restarted_paused_and_renamed_a_container_goes_on_where_it_was() {
     }
 }
 
+/// Engines up to 24.0.7 send what the `local` driver and the cache hold with the offset of their own zone.
+#[test]
+fn an_engine_outside_utc_is_read_alike_by_every_route() {
+    let engine = Engine::in_zone("Europe/Amsterdam");
+    let sink = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = format!("gelf-address=udp://{}", sink.local_addr().unwrap());
+    let kinds: [(&str, &[&str]); 4] = [
+        ("json-file", &["--log-driver", "json-file"]),
+        ("local", &["--log-driver", "local"]),
+        ("local-tty", &["--log-driver", "local", "--tty"]),
+        ("cache", &["--log-driver", "gelf", "--log-opt", &address]),
+    ];
+    let words = ["--count", "2000", "--rate", "1000"];
+    for (name, options) in kinds {
+        engine.run(&format!("{name}-before"), options, &words);
+        engine.wait(&format!("{name}-before"));
+    }
+    engine.run("beacon", &[], &["--count", "0", "--idle"]);
+    let watches = [STREAM, ROTATE, POLL].map(|(source, way)| {
+        let watch = Watch::start(&engine, &[&["--format", "json", "--all", "-n", "all"], way].concat());
+        watch.wait_for_notice(|lines| lines.contains(&format!("+ beacon ({source})")), PATIENCE);
+        watch
+    });
+    for (name, options) in kinds {
+        engine.run(&format!("{name}-later"), options, &words);
+    }
+    for ((source, way), watch) in [STREAM, ROTATE, POLL].into_iter().zip(watches) {
+        watch.wait_for_ends(kinds.len());
+        for (name, _) in kinds {
+            watch.wait_for(
+                |lines| lines.iter().filter(|line| line.contains(&format!("\"{name}-before\""))).count() >= 2000,
+                PATIENCE,
+            );
+        }
+        let finished = watch.stop();
+        assert!(!finished.stderr.contains('!'), "{source}: {}", finished.stderr);
+        let lines = finished.lines();
+        let numbers = Numbers::of_json(&lines);
+        for (name, _) in kinds {
+            for container in [format!("{name}-before"), format!("{name}-later")] {
+                numbers.assert_whole(&container, 1..=2000);
+                let times = engine.must(&["logs", "--timestamps", &container]);
+                let theirs =
+                    times.lines().map(|line| line.split(' ').next().unwrap().parse::<jiff::Timestamp>().unwrap());
+                let of = format!("\"container_name\":\"{container}\"");
+                let ours = lines.iter().filter(|line| line.contains(&of)).map(|line| {
+                    let record: Value = serde_json::from_str(line).unwrap();
+                    let time = record["time"].as_str().unwrap().to_owned();
+                    assert!(time.len() == 30 && time.ends_with('Z'), "{time}");
+                    time.parse::<jiff::Timestamp>().unwrap()
+                });
+                assert!(ours.eq(theirs), "{source}: {container}");
+            }
+        }
+        let last =
+            Watch::read(&engine, &[&["--format", "json", "-n", "7", "local-before", "cache-before"], way].concat());
+        let numbers = Numbers::of_json(&last.lines());
+        for name in ["local-before", "cache-before"] {
+            numbers.assert_whole(name, 1994..=2000);
+        }
+    }
+}
+
 /// What the engine has of a container, which is less than that wrote when the engine was killed.
 fn told_by_docker(engine: &Engine, container: &str) -> BTreeMap<&'static str, Vec<String>> {
     let output = engine.docker(&["logs", container]);

@@ -32,6 +32,8 @@ const HOME: &str = "/tmp/lw-";
 pub struct Engine {
     home: PathBuf,
     options: Vec<String>,
+    /// As in `TZ`; empty for UTC.
+    zone: &'static str,
     /// The folders of its programs, as in `PATH`.
     path: Mutex<String>,
     daemon: Mutex<Option<Child>>,
@@ -47,15 +49,20 @@ impl Engine {
 
     /// The same with more options of `dockerd`, such as `--live-restore`.
     pub fn with(options: &[&str]) -> Self {
-        Self::from(std::env::var("PATH").unwrap_or_default(), options)
+        Self::from(std::env::var("PATH").unwrap_or_default(), options, "")
+    }
+
+    /// In a time zone, such as `Europe/Amsterdam`.
+    pub fn in_zone(zone: &'static str) -> Self {
+        Self::from(std::env::var("PATH").unwrap_or_default(), &[], zone)
     }
 
     /// The machine's own, also where the tests run with another.
     pub fn of_the_machine(options: &[&str]) -> Self {
-        Self::from(machines_path(), options)
+        Self::from(machines_path(), options, "")
     }
 
-    fn from(path: String, options: &[&str]) -> Self {
+    fn from(path: String, options: &[&str], zone: &'static str) -> Self {
         assert!(geteuid().is_root(), "these tests start a Docker engine of their own, so they must run as root");
         let image = image();
         clear_orphans();
@@ -63,7 +70,7 @@ impl Engine {
         let options = options.iter().map(|&option| option.to_owned()).collect();
         watchdog::watch_engine(&home);
         // From here on Drop cleans up, also when the start fails.
-        let engine = Self { home, options, path: Mutex::new(path), daemon: Mutex::default(), _claim: claim };
+        let engine = Self { home, options, zone, path: Mutex::new(path), daemon: Mutex::default(), _claim: claim };
         fs::create_dir(engine.config_dir()).unwrap();
         engine.up();
         let change = "ENTRYPOINT [\"/chatter\"]";
@@ -247,6 +254,7 @@ impl Engine {
         command.args(self.daemon_options()).args(&self.options);
         // On a machine under load it replaces a containerd that starts slowly, whose last words go there.
         command.env("TMPDIR", &self.home);
+        command.env("TZ", self.zone);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let child = command.spawn().unwrap_or_else(|error| {
             panic!("these tests start a Docker engine of their own, and dockerd cannot be started: {error}; try tests/run.sh")
@@ -423,7 +431,7 @@ fn remove_cgroup(dir: &Path) {
     let _ = fs::remove_dir(dir);
 }
 
-fn new_home() -> (PathBuf, File) {
+pub(super) fn new_home() -> (PathBuf, File) {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -444,7 +452,7 @@ fn new_home() -> (PathBuf, File) {
 }
 
 /// Clears the engines whose test process was killed before it could.
-fn clear_orphans() {
+pub(super) fn clear_orphans() {
     let (parent, prefix) = HOME.rsplit_once('/').unwrap();
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         if !entry.file_name().to_string_lossy().starts_with(prefix) {
@@ -467,7 +475,7 @@ fn unpacked(words: &[&str]) -> String {
 }
 
 /// Where `tests/run.sh` unpacks other engines.
-fn others() -> PathBuf {
+pub(super) fn others() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("engines")
 }
 
@@ -479,7 +487,7 @@ fn machines_path() -> String {
 
 /// The archive of the image. Kept between runs under a name made of the program's text: nextest starts a process for each
 /// test, and a lock lets one of them compile while the others wait.
-fn image() -> PathBuf {
+pub(super) fn image() -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/chatter/main.rs");
     let mut hasher = DefaultHasher::new();
     fs::read(&source).unwrap().hash(&mut hasher);

@@ -1,13 +1,14 @@
 //! What the tests stand on: a private engine, the program under test, and what comes between the two.
 //!
 //! [`Engine`] is a `dockerd` of our own with containers that write numbered lines; [`Watch`] is the built binary, its
-//! output awaited and counted ([`Numbers`]); [`Proxy`] breaks the connection between them; [`Script`] plays an engine
+//! output awaited and counted ([`Numbers`]); [`Podman`] is another engine; [`Proxy`] breaks the connection between them; [`Script`] plays an engine
 //! where a real one cannot be made to do what is needed.
 #![allow(dead_code, unused_imports, reason = "what stands here waits for the tests of every room")]
 
 mod disk;
 mod engine;
 mod numbers;
+mod podman;
 pub mod process;
 mod proxy;
 mod script;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 pub use self::disk::Disk;
 pub use self::engine::{Engine, IMAGE, chatter};
 pub use self::numbers::Numbers;
+pub use self::podman::Podman;
 pub use self::proxy::{Fault, Proxy};
 pub use self::script::{Answer, Request, Script};
 pub use self::watch::{Finished, Watch, records};

@@ -83,7 +83,8 @@ pub fn ignores_hang_up() -> bool {
 }
 
 /// The engine's own programs that were started for the folder `home`, and all that descends from them: `containerd`
-/// and its shims name the folder on their command line, and a container is its shim's child.
+/// and its shims name the folder on their command line, and a container is its shim's child. So does `conmon`, whose child
+/// a container of Podman is.
 pub fn family(home: &Path) -> Vec<u32> {
     let home = format!("{}/", home.display());
     let all = parents();
@@ -91,7 +92,9 @@ pub fn family(home: &Path) -> Vec<u32> {
     for (pid, _) in &all {
         let command = command(*pid);
         let program = command.split(' ').next().and_then(|path| path.rsplit('/').next()).unwrap_or_default();
-        if (program == "dockerd" || program.starts_with("containerd")) && command.contains(&home) {
+        if (matches!(program, "dockerd" | "podman" | "conmon") || program.starts_with("containerd"))
+            && command.contains(&home)
+        {
             family.push(*pid);
         }
     }

@@ -1,0 +1,335 @@
+//! Podman behind Docker's API: what it says of itself, and that no line is lost or repeated by any route.
+//!
+//! It stamps lines with whole seconds, leaves out both ends of what is asked for, sends a line in pieces, and begins its
+//! answer to a request for events with the first event.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::support::{Numbers, PATIENCE, Podman, Signal, Watch, records};
+
+/// The routes, by name, with words that make each begin requests often.
+const WAYS: [(&str, &[&str]); 3] = [
+    ("stream", &["--source", "stream"]),
+    ("rotate", &["--source", "rotate", "--rotate-interval", "300ms"]),
+    ("poll", &["--source", "poll", "--poll-interval", "200ms"]),
+];
+
+/// The messages of one container and stream, in order.
+fn messages<'a>(records: &'a [Value], container: &str, stream: &str) -> Vec<&'a str> {
+    let of = |record: &&Value| {
+        record["type"] == "log" && record["container_name"] == container && record["stream"] == stream
+    };
+    records.iter().filter(of).map(|record| record["message"].as_str().unwrap()).collect()
+}
+
+/// What the docker CLI shows of a container.
+fn told_by_docker(podman: &Podman, container: &str) -> [Vec<String>; 2] {
+    let output = podman.docker(&["logs", container]);
+    [output.stdout, output.stderr].map(|bytes| {
+        String::from_utf8_lossy(&bytes).lines().map(|line| line.trim_end_matches('\r').to_owned()).collect()
+    })
+}
+
+#[track_caller]
+fn assert_as_docker_has_it(podman: &Podman, records: &[Value], name: &str) {
+    let theirs = told_by_docker(podman, name);
+    for (stream, theirs) in ["stdout", "stderr"].into_iter().zip(theirs) {
+        let ours: Vec<_> = messages(records, name, stream).iter().map(|line| line.trim_end_matches('\r')).collect();
+        let differs = ours.iter().zip(&theirs).position(|(ours, theirs)| ours != theirs);
+        let around = |at: usize| {
+            (
+                &ours[at.saturating_sub(3)..(at + 3).min(ours.len())],
+                &theirs[at.saturating_sub(3)..(at + 3).min(theirs.len())],
+            )
+        };
+        assert!(
+            differs.is_none() && ours.len() == theirs.len(),
+            "{name} {stream}: {} of {}, {differs:?}: {:?}",
+            ours.len(),
+            theirs.len(),
+            differs.map(around)
+        );
+    }
+}
+
+fn every_line_comes_once(podman: &Podman) {
+    let words = ["--count", "4000", "--rate", "400", "--stream", "alternating"];
+    podman.run("before", &[], &words);
+    podman.run("stopped", &[], &["--count", "300", "--stream", "alternating"]);
+    podman.wait("stopped");
+    let watches = WAYS.map(|(source, way)| {
+        let watch = podman.logwatch(&[&["watch", "--format", "json", "--all", "-n", "all"], way].concat());
+        watch.wait_for_notice(|lines| lines.contains(&format!("+ before ({source})")), PATIENCE);
+        watch
+    });
+    podman.run("later", &[], &words);
+    podman.run("tty", &["--tty"], &["--count", "1000", "--rate", "400"]);
+    podman.run("brief", &[], &["--count", "20"]);
+    for name in ["before", "later", "tty", "brief"] {
+        podman.wait(name);
+    }
+    for ((source, _), watch) in WAYS.into_iter().zip(watches) {
+        watch.wait_for_ends(4);
+        let finished = watch.stop();
+        assert!(!finished.stderr.contains('!'), "{source}: {}", finished.stderr);
+        let (lines, records) = (finished.lines(), finished.records());
+        let numbers = Numbers::of_json(&lines);
+        for (name, count) in [("before", 4000), ("stopped", 300), ("later", 4000), ("tty", 1000), ("brief", 20)] {
+            numbers.assert_whole(name, 1..=count);
+            assert_as_docker_has_it(podman, &records, name);
+        }
+        for record in records.iter().filter(|record| record["type"] == "log") {
+            assert_eq!(record["source"], source, "{record}");
+            let time = record["time"].as_str().unwrap();
+            assert!(time.len() == 30 && time.ends_with(".000000000Z"), "{time}");
+        }
+    }
+}
+
+/// Many lines share a second, and each comes once: from before the watch, and of what starts later.
+#[test]
+fn podman_4_is_read_whole_by_every_api_route() {
+    let podman = Podman::start();
+    assert!(podman.version().starts_with("4."), "{}", podman.version());
+    every_line_comes_once(&podman);
+}
+
+/// The same of the Podman that Debian 13 has.
+#[test]
+fn podman_5_is_read_whole_by_every_api_route() {
+    let podman = Podman::of("trixie");
+    assert!(podman.version().starts_with("5."), "{}", podman.version());
+    every_line_comes_once(&podman);
+}
+
+/// Runs that are killed within a second of each other go on where the last one was, whatever the route.
+#[test]
+fn killed_watches_of_podman_go_on_within_the_second() {
+    let podman = Podman::start();
+    podman.run("web", &[], &["--forever", "--rate", "300", "--stream", "alternating"]);
+    for (source, way) in WAYS {
+        let output = podman.home().join(format!("{source}.json"));
+        let output = output.to_str().unwrap();
+        let state = format!("{output}.db");
+        let own = ["watch", "--format", "json", "--resume", "--state", &state, "-o", output, "web"];
+        let lines = || fs::read_to_string(output).unwrap_or_default().lines().count();
+        for _ in 0..5 {
+            let before = lines();
+            let watch = podman.logwatch(&[&own[..], way].concat());
+            crate::support::eventually("some lines were written", || lines() > before + 40);
+            watch.signal(Signal::KILL);
+            drop(watch);
+        }
+    }
+    podman.must(&["kill", "web"]);
+    podman.wait("web");
+    let written: usize = told_by_docker(&podman, "web").iter().map(Vec::len).sum();
+    for (source, way) in WAYS {
+        let output = podman.home().join(format!("{source}.json"));
+        let output = output.to_str().unwrap();
+        let state = format!("{output}.db");
+        let own = ["watch", "--no-follow", "--format", "json", "--resume", "--state", &state, "-o", output, "web"];
+        let finished = podman.logwatch(&[&own[..], way].concat()).finish();
+        assert_eq!(finished.code, Some(0), "{source}: {}", finished.stderr);
+        let text = fs::read_to_string(output).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(!records(&lines).iter().any(|record| record["type"] == "gap"), "{source}: {}", finished.stderr);
+        Numbers::of_json(&lines).assert_whole("web", 1..=written as u64);
+    }
+}
+
+/// A service that was away for a while costs no line, and its return is noticed.
+#[test]
+fn a_podman_that_returns_is_read_on_from_where_it_was() {
+    let podman = Podman::start();
+    podman.run("web", &[], &["--count", "4000", "--rate", "400", "--stream", "alternating"]);
+    let watches = WAYS.map(|(_, way)| podman.logwatch(&[&["watch", "--format", "json", "-n", "all"], way].concat()));
+    watches.iter().for_each(|watch| watch.wait_for_count(500));
+    for _ in 0..3 {
+        let before = watches.each_ref().map(|watch| watch.lines().len());
+        podman.kill();
+        podman.up();
+        for (watch, before) in watches.iter().zip(before) {
+            watch.wait_for(|lines| lines.len() > before || lines.len() >= 4000, PATIENCE);
+        }
+    }
+    podman.wait("web");
+    for ((source, _), watch) in WAYS.into_iter().zip(watches) {
+        watch.wait_for_ends(1);
+        let finished = watch.stop();
+        eprintln!("{source}: {}", finished.stderr);
+        assert_as_docker_has_it(&podman, &finished.records(), "web");
+        Numbers::of_json(&finished.lines()).assert_whole("web", 1..=4000);
+    }
+}
+
+/// `-n`, `--since` and `--until` mean the same as with Docker, although the times that come say less.
+#[test]
+fn the_last_lines_and_those_between_two_moments_are_the_right_ones() {
+    let podman = Podman::start();
+    podman.run("web", &[], &["--count", "600", "--rate", "150"]);
+    podman.wait("web");
+    let kept = podman.must(&["inspect", "--format", "{{.LogPath}}", "web"]);
+    let kept: Vec<String> = fs::read_to_string(kept).unwrap().lines().map(str::to_owned).collect();
+    for (source, way) in WAYS {
+        let read = |words: &[&str]| {
+            let finished =
+                podman.logwatch(&[&["watch", "--no-follow", "--format", "json", "web"], way, words].concat()).finish();
+            assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{source} {words:?}");
+            finished.lines()
+        };
+        let all = read(&[]);
+        Numbers::of_json(&all).assert_whole("web", 1..=600);
+        for last in [1_u64, 7, 100, 400] {
+            Numbers::of_json(&read(&["-n", &last.to_string()])).assert_whole("web", 600 - last + 1..=600);
+        }
+        // Between a line from this one on and the next, by the engine's own record of them, which says more than it sends.
+        let split = |around: usize| {
+            let read = |number: usize| {
+                let stamp = kept[number - 1].split(' ').next().unwrap();
+                stamp.parse::<jiff::Timestamp>().unwrap().as_nanosecond()
+            };
+            let last = (around..).find(|number| read(*number) + 4000 < read(number + 1)).unwrap();
+            let middle = jiff::Timestamp::from_nanosecond((read(last) + read(last + 1)) / 2).unwrap();
+            (last as u64, format!("{middle:.9}"))
+        };
+        let ((early, from), (late, to)) = (split(100), split(333));
+        Numbers::of_json(&read(&["--since", &from])).assert_whole("web", early + 1..=600);
+        Numbers::of_json(&read(&["--until", &from])).assert_whole("web", 1..=early);
+        Numbers::of_json(&read(&["--since", &from, "--until", &to])).assert_whole("web", early + 1..=late);
+    }
+}
+
+/// A watch from now on shows what is written from now on, also within the second in which it began.
+#[test]
+fn what_is_written_within_the_first_second_is_shown() {
+    let podman = Podman::start();
+    podman.run("web", &[], &["--count", "3000", "--rate", "300"]);
+    for (source, way) in WAYS {
+        let watch = podman.logwatch(&[&["watch", "--format", "json", "-n", "0"], way].concat());
+        watch.wait_for_count(100);
+        let records = watch.stop().records();
+        let numbers: Vec<u64> = messages(&records, "web", "stdout")
+            .iter()
+            .map(|message| message.split(' ').nth(1).unwrap().parse().unwrap())
+            .collect();
+        let first = numbers[0];
+        assert!(first > 1, "{source}: {first}");
+        assert!(numbers.iter().zip(first..).all(|(number, expected)| *number == expected), "{source}: {numbers:?}");
+    }
+}
+
+/// Podman sends a long line in pieces, each with its own second; so it does with a line that is written bit by bit.
+#[test]
+fn lines_that_come_in_pieces_are_put_together() {
+    let podman = Podman::start();
+    let long = ["--count", "40", "--rate", "20", "--size", "50000"];
+    podman.run("framed", &[], &long);
+    podman.run("tty", &["--tty"], &["--count", "5", "--rate", "20", "--size", "50000"]);
+    podman.run("unfinished", &[], &["--count", "3", "--unfinished"]);
+    for name in ["framed", "tty", "unfinished"] {
+        podman.wait(name);
+    }
+    for (source, way) in WAYS {
+        let words = [&["watch", "--no-follow", "--all", "--format", "json"], way].concat();
+        let finished = podman.logwatch(&words).finish();
+        assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{source}");
+        let records = finished.records();
+        let framed = messages(&records, "framed", "stdout");
+        assert!(framed.len() == 40 && framed.iter().all(|line| line.len() == 49_999), "{source}: {}", framed.len());
+        assert_eq!(messages(&records, "tty", "stdout").len(), 5, "{source}");
+        let numbers = Numbers::of_json(&finished.lines());
+        numbers.assert_whole("framed", 1..=40);
+        numbers.assert_whole("tty", 1..=5);
+        numbers.assert_whole("unfinished", 1..=3);
+    }
+}
+
+/// A container that is started again after a line without an end goes on with a line of its own.
+#[test]
+fn a_line_without_an_end_is_shown_and_what_follows_is_not_lost() {
+    let podman = Podman::start();
+    let watches = WAYS.map(|(_, way)| podman.logwatch(&[&["watch", "--format", "json"], way].concat()));
+    watches.iter().for_each(Watch::wait_until_up);
+    podman.run("web", &[], &["--count", "5", "--unfinished", "--resume"]);
+    for lives in 1..=3 {
+        watches.iter().for_each(|watch| watch.wait_for_ends(lives));
+        if lives < 3 {
+            podman.must(&["start", "web"]);
+        }
+    }
+    for ((source, _), watch) in WAYS.into_iter().zip(watches) {
+        let finished = watch.stop();
+        assert!(!finished.stderr.contains('!'), "{source}: {}", finished.stderr);
+        Numbers::of_json(&finished.lines()).assert_whole("web", 1..=15);
+    }
+}
+
+/// Who is asked is told by name, in words and in JSON.
+#[test]
+fn podman_is_called_podman() {
+    let podman = Podman::start();
+    let report = podman.logwatch(&["pool"]).finish();
+    let text = String::from_utf8_lossy(&report.stdout).into_owned();
+    let name = format!("Podman {} on linux", podman.version());
+    assert!(report.code == Some(0) && text.contains(&name) && !text.contains("Docker 4"), "{text}");
+    let report = podman.logwatch(&["pool", "--format", "json"]).finish();
+    let json: Value = serde_json::from_slice(&report.stdout).unwrap();
+    assert_eq!(json["engine"]["version"].as_str(), Some(podman.version().as_str()), "{json}");
+}
+
+/// Removal and death have other names with Podman, and are told in Docker's.
+#[test]
+fn what_becomes_of_a_container_is_told_as_with_docker() {
+    let podman = Podman::start();
+    let watch = podman.logwatch(&["watch", "--format", "json", "--lifecycle"]);
+    let events = podman.logwatch(&["events", "--format", "json", "--filter", "type=container"]);
+    watch.wait_until_up();
+    podman.run("web", &["--rm"], &["--count", "3", "--after", "300", "--exit", "3"]);
+    watch.wait_for_ends(1);
+    events.wait_for(|lines| lines.iter().any(|line| line.contains("\"destroy\"")), PATIENCE);
+    let finished = watch.stop();
+    assert!(finished.stderr.contains("- web (exit 3)"), "{}", finished.stderr);
+    Numbers::of_json(&finished.lines()).assert_whole("web", 1..=3);
+    let told: Vec<String> = records(events.stop().lines())
+        .iter()
+        .filter_map(|event| event["Action"].as_str().map(str::to_owned))
+        .filter(|action| ["create", "start", "die", "destroy"].contains(&action.as_str()))
+        .collect();
+    assert_eq!(told, ["create", "start", "die", "destroy"]);
+}
+
+/// On a host where nothing happens Podman answers a request for events with nothing at all, not even headers.
+#[test]
+fn on_a_quiet_podman_logs_are_followed_and_events_awaited() {
+    let podman = Podman::start();
+    podman.run("web", &[], &["--count", "100000", "--rate", "20"]);
+    let logwatch = |words: &[&str]| {
+        let mut command = Watch::command();
+        podman.furnish(&mut command);
+        Watch::spawn(command.env("LOGWATCH_DOCKER_POOL_REQUEST_TIMEOUT", "8s").args(words))
+    };
+    let once = logwatch(&["watch", "--no-follow", "--format", "json"]).finish();
+    assert_eq!(once.code, Some(0), "{}", once.stderr);
+    let dry = logwatch(&["watch", "--dry-run"]).finish();
+    assert_eq!(dry.code, Some(0), "{}", dry.stderr);
+    let watch = logwatch(&["watch", "--format", "json"]);
+    let events = logwatch(&["events", "--filter", "type=container"]);
+    // Far more than the time that an answer may take.
+    watch.wait_for(|lines| lines.len() > 20 * 12, PATIENCE);
+    podman.run("later", &[], &["--count", "5"]);
+    watch.wait_for_ends(1);
+    podman.must(&["rm", "later"]);
+    events.wait_for(|lines| lines.iter().any(|line| line.contains(" container destroy ")), PATIENCE);
+    let finished = watch.stop();
+    Numbers::of_json(&finished.lines()).assert_whole("later", 1..=5);
+    assert!(!finished.stderr.contains('!'), "{}", finished.stderr);
+    let told = events.stop();
+    assert!(told.code == Some(0) && !told.stderr.contains('!'), "{:?} {}", told.code, told.stderr);
+    for action in ["create", "start", "die", "destroy"] {
+        let count = told.lines().iter().filter(|line| line.contains(&format!(" container {action} "))).count();
+        assert_eq!(count, 1, "{action}: {:?}", told.lines());
+    }
+}

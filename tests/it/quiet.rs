@@ -1,0 +1,165 @@
+//! An engine that begins its answer to a request for events with the first event, as Podman and some proxies do.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
+
+use crate::support::{Answer, Numbers, PATIENCE, Request, Script, Watch, eventually};
+
+/// What the scripted engine does, from step to step.
+#[derive(Default)]
+struct Stage {
+    /// Containers by name; each has written ten lines.
+    containers: Mutex<Vec<&'static str>>,
+    /// Requests for events that wait for their beginning, and how far the play is.
+    events: AtomicUsize,
+    step: Mutex<usize>,
+    turned: Condvar,
+}
+
+/// Steps of the play, behind the first, in which nothing is said.
+const BEGUN: usize = 1;
+const TOLD: usize = 2;
+const HUNG_UP: usize = 3;
+
+impl Stage {
+    fn with(containers: &[&'static str]) -> Arc<Stage> {
+        let stage = Stage::default();
+        stage.containers.lock().unwrap().extend(containers);
+        Arc::new(stage)
+    }
+
+    fn turn(&self, step: usize) {
+        *self.step.lock().unwrap() = step;
+        self.turned.notify_all();
+    }
+
+    fn wait(&self, steps: &[usize]) -> usize {
+        let step = self.turned.wait_while(self.step.lock().unwrap(), |step| !steps.contains(step)).unwrap();
+        *step
+    }
+
+    fn play(stage: &Arc<Stage>) -> Script {
+        let stage = Arc::clone(stage);
+        Script::start(move |request: &Request, answer: &mut Answer| stage.answer(request, answer))
+    }
+
+    fn answer(&self, request: &Request, answer: &mut Answer) {
+        match request.path.split('?').next().unwrap() {
+            "/_ping" => answer.json(200, "OK"),
+            "/info" => answer.json(200, r#"{"ID":"x","DockerRootDir":"/nowhere"}"#),
+            "/containers/json" => {
+                let containers = self.containers.lock().unwrap().clone();
+                let listed = containers.iter().map(|name| {
+                    format!(r#"{{"Id":"{}","Names":["/{name}"],"Image":"i","State":"running"}}"#, id(name))
+                });
+                answer.json(200, &format!("[{}]", listed.collect::<Vec<_>>().join(",")));
+            }
+            // Nothing of the past, which needs no beginning that is waited for.
+            "/events" if request.path.contains("until=") => answer.json(200, ""),
+            "/events" => {
+                self.events.fetch_add(1, Ordering::SeqCst);
+                if self.wait(&[BEGUN, TOLD, HUNG_UP]) == HUNG_UP {
+                    return;
+                }
+                answer.begin("application/json");
+                self.wait(&[TOLD]);
+                let event = r#"{"Type":"container","Action":"start","Actor":{"ID":"ID","Attributes":{"name":"third"}},"scope":"local","time":1796068683,"timeNano":1796068683000000000}"#;
+                answer
+                    .chunk(format!("{}\n", event.replace("ID\":\"ID", &format!("ID\":\"{}", id("third")))).as_bytes());
+                answer.hold();
+            }
+            path if path.ends_with("/logs") => {
+                answer.begin("application/vnd.docker.raw-stream");
+                for line in 1..=10 {
+                    answer.frame(1, format!("2026-11-30T19:58:{line:02}.000000000Z line {line:09}\n").as_bytes());
+                }
+                if request.path.contains("follow=1") {
+                    answer.hold();
+                }
+            }
+            path if path.ends_with("/json") => {
+                let id = path.split('/').nth(2).unwrap();
+                answer.json(200, &format!(r#"{{"Id":"{id}","Name":"/x","State":{{"Status":"running","Running":true}},"HostConfig":{{"LogConfig":{{"Type":"json-file"}}}}}}"#));
+            }
+            _ => answer.json(404, r#"{"message":"not in the script"}"#),
+        }
+    }
+}
+
+fn id(name: &str) -> String {
+    format!("{:0<64}", name.bytes().map(|byte| format!("{byte:x}")).collect::<String>())
+}
+
+/// With less time for an answer than the beginning takes.
+fn logwatch(script: &Script, words: &[&str]) -> Watch {
+    let mut command = Watch::command();
+    command.env_remove("DOCKER_API_VERSION").env("DOCKER_CONFIG", "/nonexistent");
+    command.env("LOGWATCH_DOCKER_POOL_REQUEST_TIMEOUT", "3s");
+    Watch::spawn(command.args(["-H", &script.host()]).args(words))
+}
+
+/// Containers are listed and followed meanwhile, and nothing that was there before the beginning is missed.
+#[test]
+fn a_subscription_that_begins_late_loses_no_container() {
+    let stage = Stage::with(&["first"]);
+    let script = Stage::play(&stage);
+    let watch = logwatch(&script, &["watch", "--format", "json", "-n", "all"]);
+    watch.wait_for_count(10);
+    // Listed once more for what the engine may have begun to listen to late, although it says nothing.
+    let listings = || script.requests().iter().filter(|request| request.contains("/containers/json?")).count();
+    let first = listings();
+    stage.containers.lock().unwrap().push("second");
+    watch.wait_for_count(20);
+    assert!(listings() > first && stage.events.load(Ordering::SeqCst) == 1, "{:?}", script.requests());
+    // And when it begins.
+    stage.containers.lock().unwrap().push("third");
+    stage.turn(BEGUN);
+    watch.wait_for_count(30);
+    stage.turn(TOLD);
+    let finished = watch.stop();
+    for name in ["first", "second", "third"] {
+        Numbers::of_json(&finished.lines()).assert_whole(name, 1..=10);
+    }
+    assert!(!finished.stderr.contains('!'), "{}", finished.stderr);
+}
+
+/// Who reads only what there is needs no events.
+#[test]
+fn nothing_that_ends_by_itself_asks_for_events() {
+    for words in [&["watch", "--no-follow", "--format", "json"][..], &["watch", "--dry-run"]] {
+        let stage = Stage::with(&["first"]);
+        let script = Stage::play(&stage);
+        let finished = logwatch(&script, words).finish();
+        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+        assert!(!script.requests().iter().any(|request| request.contains("/events")), "{:?}", script.requests());
+    }
+}
+
+/// `events` waits for the first event as long as it takes, and notices when the engine goes meanwhile.
+#[test]
+fn events_wait_for_the_beginning_and_notice_the_end() {
+    let stage = Stage::with(&["first"]);
+    let script = Stage::play(&stage);
+    // Twice as long as an answer may take.
+    let finished = logwatch(&script, &["events", "--timeout", "6s"]).finish();
+    assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
+    // It has listed, so it has gone on without the beginning.
+    let watch = logwatch(&script, &["watch", "--format", "json", "-n", "all"]);
+    watch.wait_for_count(10);
+    stage.turn(HUNG_UP);
+    watch.wait_for_notice(|lines| lines.iter().any(|line| line.contains("trying again")), PATIENCE);
+    stage.turn(TOLD);
+    stage.containers.lock().unwrap().push("third");
+    watch.wait_for_count(20);
+    let events = logwatch(&script, &["events"]);
+    events.wait_for(|lines| lines.iter().any(|line| line.contains("container start")), PATIENCE);
+    events.stop();
+
+    let stage = Stage::with(&["first"]);
+    let script = Stage::play(&stage);
+    let events = logwatch(&script, &["events", "--no-reconnect"]);
+    eventually("events are asked for", || stage.events.load(Ordering::SeqCst) == 1);
+    stage.turn(HUNG_UP);
+    let finished = events.finish();
+    assert_eq!(finished.code, Some(3), "{}", finished.stderr);
+}

@@ -1,0 +1,198 @@
+//! A private Podman behind Docker's API, and containers in it that write numbered lines.
+//!
+//! Out: a `podman system service` with its own folders, socket and settings, never the machine's own. It ends with its
+//! value, as [`super::Engine`] does.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use super::engine::{clear, clear_orphans, image, new_home, others};
+use super::{IMAGE, Signal, Watch, eventually, process};
+
+/// See the module.
+pub struct Podman {
+    home: PathBuf,
+    /// The root file system of another Debian suite that it runs in.
+    root: Option<PathBuf>,
+    service: Mutex<Option<Child>>,
+    /// Locked for as long as we live: what is not locked is nobody's, and may be cleared.
+    _claim: File,
+}
+
+impl Podman {
+    /// The machine's own, with the test image.
+    pub fn start() -> Self {
+        Self::from(None)
+    }
+
+    /// That of a Debian suite, unpacked beside the machine's own.
+    pub fn of(suite: &str) -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/podman.sh");
+        let mut fetch = Command::new(script);
+        let output = fetch.args(["fetch", suite]).arg(others()).stderr(Stdio::inherit()).output().unwrap();
+        assert!(output.status.success(), "the Podman of Debian {suite} is not to be had: {}", output.status);
+        Self::from(Some(String::from_utf8(output.stdout).unwrap().trim().into()))
+    }
+
+    fn from(root: Option<PathBuf>) -> Self {
+        let image = image();
+        clear_orphans();
+        let (home, claim) = new_home();
+        let podman = Self { home, root, service: Mutex::default(), _claim: claim };
+        fs::create_dir(podman.home.join("config")).unwrap();
+        // A machine's hard limits may be below Podman's own; and where nobody asks for another one, `auto` takes journald.
+        let settings = "[containers]\ndefault_ulimits = [\"nofile=1024:1024\",\"nproc=1024:1024\"]\n\
+                        log_driver = \"k8s-file\"\n[engine]\nevents_logger = \"file\"\n";
+        fs::write(podman.home.join("containers.conf"), settings).unwrap();
+        podman.up();
+        podman.must(&["import", "--change", "ENTRYPOINT [\"/chatter\"]", image.to_str().unwrap(), IMAGE]);
+        podman
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.home.join("podman.sock")
+    }
+
+    /// The folder of everything it has.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// For `-H` and `DOCKER_HOST`.
+    pub fn host(&self) -> String {
+        format!("unix://{}", self.socket().display())
+    }
+
+    /// Its version, such as `4.3.1`.
+    pub fn version(&self) -> String {
+        self.must(&["version", "--format", "{{.Server.Version}}"])
+    }
+
+    /// Points `command` at it and keeps the command out of the user's home.
+    pub fn furnish(&self, command: &mut Command) {
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if ["DOCKER_", "XDG_", "LOGWATCH_"].iter().any(|prefix| text.starts_with(prefix)) {
+                command.env_remove(&name);
+            }
+        }
+        command.env("DOCKER_HOST", self.host()).env("DOCKER_CONFIG", self.home.join("config")).env("HOME", &self.home);
+        command.stdin(Stdio::null());
+    }
+
+    /// Runs the docker CLI, whatever comes of it.
+    pub fn docker(&self, words: &[&str]) -> Output {
+        let mut command = Command::new("docker");
+        self.furnish(&mut command);
+        command.args(words).output().unwrap()
+    }
+
+    /// Runs the docker CLI, which must succeed; what it printed, trimmed.
+    #[track_caller]
+    pub fn must(&self, words: &[&str]) -> String {
+        let output = self.docker(words);
+        let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "docker {words:?}: {}\n{stdout}{stderr}", output.status);
+        stdout.trim().to_owned()
+    }
+
+    /// Starts a container that runs `/chatter` with `words`; its id.
+    #[track_caller]
+    pub fn run(&self, name: &str, options: &[&str], words: &[&str]) -> String {
+        let own = ["run", "--detach", "--name", name, "--network", "none", "--stop-signal", "KILL"];
+        self.must(&[&own[..], options, &[IMAGE], words].concat())
+    }
+
+    /// `docker-logwatch -H … WORDS`.
+    pub fn logwatch(&self, words: &[&str]) -> Watch {
+        let mut command = Watch::command();
+        self.furnish(&mut command);
+        Watch::spawn(command.args(words))
+    }
+
+    /// Waits until the container has ended.
+    #[track_caller]
+    pub fn wait(&self, container: &str) {
+        eventually("the container ended", || {
+            self.must(&["inspect", "--type", "container", "--format", "{{.State.Status}}", container]) == "exited"
+        });
+    }
+
+    /// Kills the service; its containers live on. One that is told to stop leaves out lines of the logs that it is sending.
+    pub fn kill(&self) {
+        let mut service = self.service.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap();
+        process::signal(service.id(), Signal::KILL);
+        service.wait().unwrap();
+        let _ = fs::remove_file(self.socket());
+    }
+
+    /// Starts the service and waits until it answers.
+    pub fn up(&self) {
+        let log = File::options().create(true).append(true).open(self.home.join("podman.log")).unwrap();
+        let home = self.home.display();
+        let mut command = match &self.root {
+            None => Command::new("podman"),
+            Some(root) => {
+                let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/podman.sh");
+                let mut command = Command::new(script);
+                command.arg("serve").arg(root).arg(&self.home);
+                // That of the machine may lack the folders of that root.
+                command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+                command
+            }
+        };
+        command.arg(format!("--root={home}/root")).arg(format!("--runroot={home}/run"));
+        // Its events would be those of all Podmans on the machine.
+        command.arg(format!("--tmpdir={home}/tmp"));
+        command.args(["--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--runtime=/usr/sbin/runc"]);
+        command.args(["system", "service", "--time=0"]).arg(self.host());
+        command.env("CONTAINERS_CONF", self.home.join("containers.conf")).env("HOME", &self.home);
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
+        let service =
+            command.spawn().unwrap_or_else(|error| panic!("podman cannot be started: {error}; try tests/run.sh"));
+        *self.service.lock().unwrap() = Some(service);
+        eventually("podman answered", || {
+            if let Some(status) = self.service.lock().unwrap().as_mut().unwrap().try_wait().unwrap() {
+                let log = fs::read_to_string(self.home.join("podman.log")).unwrap_or_default();
+                panic!("podman ended with {status}:\n{log}");
+            }
+            self.answers()
+        });
+    }
+
+    fn answers(&self) -> bool {
+        let Ok(mut socket) = UnixStream::connect(self.socket()) else { return false };
+        let mut answer = [0; 12];
+        socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        socket.write_all(b"GET /_ping HTTP/1.0\r\nHost: podman\r\n\r\n").is_ok()
+            && socket.read_exact(&mut answer).is_ok()
+            && answer.ends_with(b" 200")
+    }
+}
+
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        let containers = names_in(&self.home.join("root/vfs-containers"));
+        clear(&self.home);
+        // All Podmans put theirs side by side, and what was killed leaves its own behind.
+        for parent in names_in(Path::new("/sys/fs/cgroup")) {
+            let parent = Path::new("/sys/fs/cgroup").join(parent).join("libpod_parent");
+            for (id, kind) in containers.iter().flat_map(|id| [(id, "libpod"), (id, "libpod-conmon")]) {
+                let _ = fs::remove_dir(parent.join(format!("{kind}-{id}")));
+            }
+        }
+        if let Some(mut service) = self.service.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            let _ = service.wait();
+        }
+    }
+}
