@@ -14,8 +14,8 @@
 //! - [`state`] keeps what has to outlast a run, and is the only one that speaks SQL.
 //! - [`output`] writes lines and reports, and is the only one that writes to stdout.
 //! - [`serve`] tells metrics and health over HTTP, each connection in a task of its own.
-//! - The shelf holds what travels and what all may use: [`batch`], [`queue`], [`position`], [`container`], [`inventory`]
-//!   and [`plan`], [`selector`], [`time`], [`json`], [`config`], [`metrics`], [`health`].
+//! - The shelf holds what travels and what all may use: [`batch`], [`queue`], [`position`], [`file_id`], [`container`],
+//!   [`inventory`] and [`plan`], [`selector`], [`time`], [`json`], [`config`], [`metrics`], [`health`].
 //!
 //! The five rooms below the engine do not know each other: it hands the bytes of one to the next. A verb has one name on
 //! two floors: `cli/watch.rs` takes the words, `engine/watch.rs` does the work.
@@ -73,6 +73,7 @@ pub mod config;
 pub mod container;
 pub mod docker;
 pub mod engine;
+pub mod file_id;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod health;
