@@ -58,6 +58,9 @@
 //! - A container's lines keep its order, and each comes once, from whichever route: every route ends in a position that
 //!   any route can go on from.
 //! - What is known to be lost is told as a [`batch::Gap`].
+//! - What inotify misses is found by a look: at once after an overflow or a new mount, within half a minute on a file system
+//!   of this machine, five seconds on one that others write to, a second for a file without a watch.
+//! - A file is recognised by [`file_id`] and content, never by its device number; only its size tells that it was truncated.
 //! - The queue is bounded by bytes. Events are dropped when nobody takes them, and a listing makes up for it; where the
 //!   events themselves are wanted, the stream is closed meanwhile and asked for again from there.
 //! - The trouble of one container ends no other's tail.

@@ -26,6 +26,7 @@ mod outages;
 mod pool;
 mod pool_report;
 mod reconcile;
+mod remount;
 mod resume;
 mod rollover;
 mod routes;

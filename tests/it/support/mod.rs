@@ -5,6 +5,7 @@
 //! where a real one cannot be made to do what is needed.
 #![allow(dead_code, unused_imports, reason = "what stands here waits for the tests of every room")]
 
+mod disk;
 mod engine;
 mod numbers;
 pub mod process;
@@ -18,7 +19,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub use self::engine::{Engine, IMAGE, chatter};
+pub use self::disk::Disk;
+pub use self::engine::{Engine, IMAGE, chatter, mounts};
 pub use self::numbers::Numbers;
 pub use self::proxy::{Fault, Proxy};
 pub use self::script::{Answer, Request, Script};
