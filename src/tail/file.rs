@@ -32,8 +32,8 @@ pub(super) struct Log {
     folder: PathBuf,
     /// Its files. What is told of them comes from the reader.
     pub(super) chain: Chain,
-    /// Where to go on when no file is open.
-    resume: Option<Stop>,
+    /// Where to go on when no file is open. In a box, since most logs are open and there are many.
+    resume: Option<Box<Stop>>,
     /// Where it began, should it never have come to a position.
     start: Start,
     /// The beginning of a record whose end is not there yet.
@@ -75,7 +75,7 @@ impl Log {
     pub(super) fn new(follow: &Follow) -> Self {
         let resume = follow.position.map(|position| {
             let newest = position.resume.seen.iter().flatten().map(|seen| seen.time).max();
-            Stop { position, written: newest.map_or(UNIX_EPOCH, system_time) }
+            Box::new(Stop { position, written: newest.map_or(UNIX_EPOCH, system_time) })
         });
         Log {
             key: follow.key,
@@ -142,7 +142,7 @@ impl Log {
             newest => Some(newest?),
         };
         self.settle_at(spot.clone());
-        let (mut handles, new) = match (self.resume, newest) {
+        let (mut handles, new) = match (self.resume.as_deref().copied(), newest) {
             (Some(stop), newest) => self.go_on(stop, &spot, newest)?,
             (None, None) => return Err(io::ErrorKind::NotFound.into()),
             (None, Some(newest)) => {
@@ -161,7 +161,7 @@ impl Log {
 
     /// Whether it goes on in a file, whatever the live one is.
     fn has_place(&self) -> bool {
-        self.resume.is_some_and(|stop| stop.position.place.is_some())
+        self.resume.as_ref().is_some_and(|stop| stop.position.place.is_some())
     }
 
     /// Whether the engine has made no file of it yet.
@@ -381,7 +381,8 @@ impl Log {
     /// Gives the descriptor back and remembers where to go on.
     pub(super) fn close(&mut self) {
         if let (Some(position), Some(file)) = (self.position(), self.chain.newest()) {
-            self.resume = Some(Stop { position, written: file.last_written().unwrap_or(file.written) });
+            let written = file.last_written().unwrap_or(file.written);
+            self.resume = Some(Box::new(Stop { position, written }));
         }
         self.chain.clear();
         self.carry.clear();
@@ -389,7 +390,7 @@ impl Log {
 
     /// How far it has come; `None` when nothing is known yet that could be gone on from.
     pub(super) fn position(&mut self) -> Option<Position> {
-        let Some(file) = self.chain.front() else { return self.resume.map(|stop| stop.position) };
+        let Some(file) = self.chain.front() else { return self.resume.as_ref().map(|stop| stop.position) };
         let blocks = self.blocks.as_mut()?;
         let offset = (file.offset - self.carry.len() as u64).max(file.goes_on_at);
         if offset < file.shown_from {
@@ -415,7 +416,7 @@ impl Log {
     /// How far it has come, for a route that has no files.
     pub(super) fn resume(&self) -> Resume {
         self.blocks.as_ref().map_or_else(
-            || self.resume.map(|stop| stop.position.resume).unwrap_or_default(),
+            || self.resume.as_ref().map(|stop| stop.position.resume).unwrap_or_default(),
             |blocks| blocks.joiner.position(),
         )
     }

@@ -71,6 +71,8 @@ impl<'a> Disk<'a> {
             must(Command::new("umount").arg("--lazy").args(inner));
         }
         must(Command::new("umount").args(how).arg(self.engine.data()));
+        // The kernel may have read ahead of what was written by way of the other device.
+        must(Command::new("blockdev").args(["--flushbufs", &device]));
         self.mount_from(&device);
         assert_ne!(self.device(), before, "the disk has the device number that it had");
     }
