@@ -14,8 +14,8 @@
 //! - [`state`] keeps what has to outlast a run, and is the only one that speaks SQL.
 //! - [`output`] writes lines and reports, and is the only one that writes to stdout.
 //! - [`serve`] tells metrics and health over HTTP, each connection in a task of its own.
-//! - The shelf holds what travels and what all may use: [`batch`], [`queue`], [`position`], [`container`], [`inventory`]
-//!   and [`plan`], [`selector`], [`time`], [`json`], [`config`], [`metrics`], [`health`].
+//! - The shelf holds what travels and what all may use: [`batch`], [`queue`], [`position`], [`file_id`], [`container`],
+//!   [`inventory`] and [`plan`], [`selector`], [`time`], [`json`], [`config`], [`metrics`], [`health`].
 //!
 //! The five rooms below the engine do not know each other: it hands the bytes of one to the next. A verb has one name on
 //! two floors: `cli/watch.rs` takes the words, `engine/watch.rs` does the work.
@@ -58,6 +58,9 @@
 //! - A container's lines keep its order, and each comes once, from whichever route: every route ends in a position that
 //!   any route can go on from.
 //! - What is known to be lost is told as a [`batch::Gap`].
+//! - What inotify misses is found by a look: at once after an overflow or a new mount, within half a minute on a file system
+//!   of this machine, five seconds on one that others write to, a second for a file without a watch.
+//! - A file is recognised by [`file_id`] and content, never by its device number; only its size tells that it was truncated.
 //! - The queue is bounded by bytes. Events are dropped when nobody takes them, and a listing makes up for it; where the
 //!   events themselves are wanted, the stream is closed meanwhile and asked for again from there.
 //! - The trouble of one container ends no other's tail.
@@ -73,6 +76,7 @@ pub mod config;
 pub mod container;
 pub mod docker;
 pub mod engine;
+pub mod file_id;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod health;

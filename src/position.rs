@@ -5,6 +5,7 @@
 //! and is exact whatever the clock did, as long as the file or what the engine has made of it is still there.
 
 use crate::batch::{Cursor, Route, Stream};
+use crate::file_id::FileId;
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -42,11 +43,12 @@ pub struct Seen {
 /// How far, in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
-    /// The number of the device the file lies on.
+    /// The number of the device that the file was on. For people who look at the state: nothing is recognised by it.
     pub device: u64,
-    /// The file's number there, which its next owner may have tomorrow.
-    pub inode: u64,
-    /// Of the file's first record; when there was none yet, of when the file was made, where that can be known.
+    /// Which file it is.
+    pub file: FileId,
+    /// Of the file's first record, if there was one. Older versions of this program put the birth time here where there
+    /// was none.
     pub fingerprint: Option<u64>,
     /// Of the record to start with, in bytes of log: of a compressed file, once unpacked.
     pub offset: u64,

@@ -8,13 +8,13 @@
 use super::recovery;
 use super::wal::{self, Change, Wal};
 use crate::batch::{Batch, Item, Key, Line};
+use crate::file_id::born;
 use crate::health::{Board, Status};
 use crate::output::Printer;
 use crate::position::Position;
 use crate::state::{self, Commit, Held, Saved, Written};
-use crate::time::Timestamp;
 use std::collections::HashMap;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -367,11 +367,6 @@ impl Keeper {
         let result = ended.recv().unwrap_or(Err(state::Error::Closed));
         self.hear(changes, sequence, result)
     }
-}
-
-/// When a file was made, where its file system tells.
-fn born(metadata: &Metadata) -> Option<Timestamp> {
-    metadata.created().ok().and_then(Timestamp::of)
 }
 
 impl Output {

@@ -13,6 +13,7 @@
 
 use super::wal::{Change, Entry, FileRef, Found, Kind, apply};
 use crate::batch::{Cursor, Route};
+use crate::file_id::FileId;
 use crate::output::{Format, Repeats};
 use crate::position::{Position, Resume};
 use crate::state::{Output, Saved};
@@ -65,13 +66,13 @@ pub(super) struct Recovered {
 /// A file that lines were appended to.
 pub(super) fn file_ref(file: &File) -> io::Result<FileRef> {
     let metadata = file.metadata()?;
-    let born = metadata.created().ok().and_then(Timestamp::of).map(|born| born.0);
-    Ok(FileRef { device: metadata.dev(), inode: metadata.ino(), born })
+    Ok(FileRef { device: metadata.dev(), id: FileId::with(file, &metadata) })
 }
 
 impl FileRef {
     fn of_commit(output: &Output) -> Self {
-        FileRef { device: output.device, inode: output.inode, born: output.born.map(|born| born.0) }
+        let id = FileId { filesystem: None, inode: output.inode, born: output.born };
+        FileRef { device: output.device, id }
     }
 }
 
@@ -219,23 +220,23 @@ impl Recovery<'_> {
 
     /// A file that was moved away, not far: as files are rotated.
     fn moved<'m>(&self, moved: &'m mut AllMoved, file: &FileRef) -> io::Result<Option<&'m mut Moved>> {
-        if !moved.contains_key(&file.inode) {
+        if !moved.contains_key(&file.id.inode) {
             let folder = self.path.parent().unwrap_or(Path::new("/"));
             let beside = fs::read_dir(folder).into_iter().flatten().flatten();
-            let found = beside.filter(|entry| entry.metadata().is_ok_and(|metadata| metadata.ino() == file.inode));
+            let found = beside.filter(|entry| entry.metadata().is_ok_and(|metadata| metadata.ino() == file.id.inode));
             for entry in found {
                 let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
                 let Ok(opened) = rustix::fs::open(entry.path(), flags, Mode::empty()).map(File::from) else { continue };
                 // Where the file system does not remember births, nothing proves that it is the same.
-                if file.born.is_some() && file_ref(&opened)?.is_same(file) && opened.metadata()?.is_file() {
+                if file.id.born.is_some() && file_ref(&opened)?.is_same(file) && opened.metadata()?.is_file() {
                     let known = self.known.filter(|known| FileRef::of_commit(known).is_same(file));
                     let end = known.map_or(0, |known| known.length);
-                    moved.insert(file.inode, Moved { path: entry.path(), file: opened, end });
+                    moved.insert(file.id.inode, Moved { path: entry.path(), file: opened, end });
                     break;
                 }
             }
         }
-        Ok(moved.get_mut(&file.inode))
+        Ok(moved.get_mut(&file.id.inode))
     }
 
     /// The log is not complete: what the files that were moved away hold behind what it proves may be ours.
@@ -733,8 +734,8 @@ mod tests {
             is_closed: bool,
         ) {
             let id = file_ref(file).unwrap();
-            let FileRef { device, inode, born } = id;
-            let output = Output { device, inode, length, is_closed, born: born.map(Timestamp), sequence };
+            let FileRef { device, id: FileId { inode, born, .. } } = id;
+            let output = Output { device, inode, length, is_closed, born, sequence };
             self.backups.push(self.state.clone());
             self.state = (Some(output), positions.clone());
         }

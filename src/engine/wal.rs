@@ -9,6 +9,7 @@
 //! The log lies in two segments beside the state file. Each begins with a snapshot of all positions. One is written
 //! until it is large; then the other one is, once everything in it has been committed to the state.
 
+use crate::file_id::{FileId, Likeness};
 use crate::state::Saved;
 use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
@@ -60,18 +61,18 @@ pub(super) enum Kind {
 /// A file that lines were appended to, whatever it is called now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct FileRef {
-    /// Changes when the file system is mounted from another device: it counts only where `born` is unknown.
+    /// Changes when the file system is mounted from another device: it counts only where the ID leaves doubts.
     pub(super) device: u64,
-    pub(super) inode: u64,
-    /// When it was made, in nanoseconds since 1970, where the file system remembers that.
-    pub(super) born: Option<i64>,
+    pub(super) id: FileId,
 }
 
 impl FileRef {
-    /// Inode numbers are reused, birth times are not.
     pub(super) fn is_same(&self, other: &FileRef) -> bool {
-        let is_same_inode = self.inode == other.inode && self.born == other.born;
-        is_same_inode && (self.born.is_some() || self.device == other.device)
+        match self.id.likeness(&other.id) {
+            Likeness::Same => true,
+            Likeness::Other => false,
+            Likeness::Unsure => self.device == other.device,
+        }
     }
 }
 
@@ -369,7 +370,7 @@ impl Wal {
 mod tests {
     use super::*;
 
-    const FILE: FileRef = FileRef { device: 1, inode: 2, born: Some(3) };
+    const FILE: FileRef = FileRef { device: 1, id: FileId { filesystem: None, inode: 2, born: None } };
 
     fn begin(base: &Path) -> Wal {
         Wal::start(base, 0, HashMap::new(), (FILE, 0)).unwrap()

@@ -335,6 +335,7 @@ fn sync(output: &Written) -> Result<(), Error> {
 mod tests {
     use super::*;
     use crate::batch::Route;
+    use crate::file_id::FileId;
     use crate::position::{Place, Resume, Seen};
     use rustix::process::{Pid, Signal, kill_process};
     use std::ffi::OsStr;
@@ -362,7 +363,8 @@ mod tests {
         let time = Timestamp(1_795_215_653_037_882_171);
         let seen = [Some(Seen { time, ordinal: 0, high: time }), None];
         let before = [Some((time, 0)), None];
-        let place = Place { device: 1, inode: u64::MAX, fingerprint: Some(1 << 63), offset, before, passed: [0; 2] };
+        let file = FileId { filesystem: Some(u64::MAX), inode: u64::MAX, born: Some(Timestamp(1)) };
+        let place = Place { device: 1, file, fingerprint: Some(1 << 63), offset, before, passed: [0; 2] };
         let position = Position { route: Route::File, resume: Resume { since: None, seen }, place: Some(place) };
         Saved { name: name.into(), position, ended: false }
     }
@@ -744,7 +746,7 @@ mod tests {
         fn mount() -> Disk {
             let dir = tempfile::tempdir().unwrap();
             let disk = Disk(dir);
-            disk.run("mount", &["-t", "tmpfs", "-o", "size=384k", "tmpfs"]);
+            disk.run("mount", &["-t", "tmpfs", "-o", "size=512k", "tmpfs"]);
             disk
         }
 

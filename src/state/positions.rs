@@ -6,6 +6,7 @@
 
 use super::{Commit, Output, Saved, Written};
 use crate::batch::Route;
+use crate::file_id::FileId;
 use crate::position::{Place, Position, Resume, Seen};
 use crate::time::Timestamp;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
@@ -100,15 +101,15 @@ const SAVE: &str = "\
 INSERT OR REPLACE INTO positions (
     engine_id, name, container_id, container_name, route, ended, since,
     stdout_time, stdout_ordinal, stdout_high, stderr_time, stderr_ordinal, stderr_high,
-    device, inode, fingerprint, offset,
+    device, inode, filesystem, born, fingerprint, offset,
     stdout_before_time, stdout_before_ordinal, stdout_passed, stderr_before_time, stderr_before_ordinal, stderr_passed,
     updated_at
 ) VALUES (
     ?1, ?2, ?3, ?4, ?5, ?6, ?7,
     ?8, ?9, ?10, ?11, ?12, ?13,
-    ?14, ?15, ?16, ?17,
-    ?18, ?19, ?20, ?21, ?22, ?23,
-    ?24
+    ?14, ?15, ?16, ?17, ?18, ?19,
+    ?20, ?21, ?22, ?23, ?24, ?25,
+    ?26
 )";
 
 fn save(connection: &Connection, owner: &Owner, container_id: &str, saved: &Saved, now: Timestamp) -> Result<()> {
@@ -130,7 +131,9 @@ fn save(connection: &Connection, owner: &Owner, container_id: &str, saved: &Save
         stderr.map(|seen| seen.ordinal),
         stderr.map(|seen| seen.high),
         place.map(|place| place.device.cast_signed()),
-        place.map(|place| place.inode.cast_signed()),
+        place.map(|place| place.file.inode.cast_signed()),
+        place.and_then(|place| place.file.filesystem).map(u64::cast_signed),
+        place.and_then(|place| place.file.born),
         place.and_then(|place| place.fingerprint).map(u64::cast_signed),
         place.map(|place| place.offset.cast_signed()),
         before_stdout.map(|(time, _)| time),
@@ -183,11 +186,12 @@ fn seen(row: &Row<'_>, time: &str, ordinal: &str, high: &str) -> Result<Option<S
 
 fn place(row: &Row<'_>) -> Result<Option<Place>> {
     let Some(device) = row.get::<_, Option<i64>>("device")? else { return Ok(None) };
-    let fingerprint: Option<i64> = row.get("fingerprint")?;
+    let number = |column| row.get(column).map(|number: Option<i64>| number.map(i64::cast_unsigned));
+    let inode = row.get("inode").map(i64::cast_unsigned)?;
     Ok(Some(Place {
         device: device.cast_unsigned(),
-        inode: row.get("inode").map(i64::cast_unsigned)?,
-        fingerprint: fingerprint.map(i64::cast_unsigned),
+        file: FileId { filesystem: number("filesystem")?, inode, born: row.get("born")? },
+        fingerprint: number("fingerprint")?,
         offset: row.get("offset").map(i64::cast_unsigned)?,
         before: [
             before(row, "stdout_before_time", "stdout_before_ordinal")?,
@@ -263,11 +267,13 @@ mod tests {
 
     fn places() -> impl Strategy<Value = Option<Place>> {
         let before = || prop::option::of((times(), any::<u32>()));
-        let numbers = (any::<u64>(), any::<u64>(), any::<Option<u64>>(), any::<u64>());
+        let files = (any::<Option<u64>>(), any::<u64>(), prop::option::of(times()));
+        let files = files.prop_map(|(filesystem, inode, born)| FileId { filesystem, inode, born });
+        let numbers = (any::<u64>(), files, any::<Option<u64>>(), any::<u64>());
         let parts = (numbers, [before(), before()], any::<[u32; 2]>());
-        prop::option::of(parts.prop_map(|((device, inode, fingerprint, offset), before, passed)| Place {
+        prop::option::of(parts.prop_map(|((device, file, fingerprint, offset), before, passed)| Place {
             device,
-            inode,
+            file,
             fingerprint,
             offset,
             before,
@@ -304,7 +310,7 @@ mod tests {
         let owner = Owner { engine_id: "engine".into(), name: "default".into() };
         let place = Place {
             device: 1,
-            inode: 2,
+            file: FileId { filesystem: None, inode: 2, born: None },
             fingerprint: None,
             offset: 3,
             before: [Some((Timestamp(4), 0)); 2],
@@ -323,6 +329,8 @@ mod tests {
             ("stderr_ordinal", "NULL"),
             ("stdout_high", "NULL"),
             ("inode", "NULL"),
+            ("filesystem", "'ext4'"),
+            ("born", "7"),
             ("offset", "'far'"),
             ("stdout_passed", "4294967296"),
             ("stdout_before_ordinal", "NULL"),

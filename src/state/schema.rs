@@ -23,7 +23,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0002_inventory.sql"),
     include_str!("migrations/0003_closed_outputs.sql"),
     include_str!("migrations/0004_births_of_outputs.sql"),
-    include_str!("migrations/0005_output_sequences.sql"),
+    include_str!("migrations/0005_files_of_positions.sql"),
+    include_str!("migrations/0006_output_sequences.sql"),
 ];
 
 /// The newest schema.
@@ -192,6 +193,8 @@ fn due<'a>(connection: &Connection, migrations: &[&'a str]) -> rusqlite::Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::file_id::FileId;
+    use crate::position::Place;
     use crate::state::Output;
     use crate::state::positions::{self, Owner};
     use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -308,6 +311,30 @@ mod tests {
         }
     }
 
+    /// A position that a program of any schema saved is read back whole; what that schema did not know is unknown.
+    #[test]
+    fn a_position_of_any_schema_is_still_known() {
+        for schema in 1..=MIGRATIONS.len() {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("state.db");
+            let mut old = Connection::open(&path).unwrap();
+            migrate(&mut old, &MIGRATIONS[..schema]).unwrap();
+            let insert =
+                "INSERT INTO positions (engine_id, name, container_id, container_name, route, ended, device, inode,
+                    fingerprint, offset, stdout_passed, stderr_passed, updated_at)
+                VALUES ('e', 'default', 'c', 'web', 'file', 0, 7, 8, -9, 10, 1, 2, '2026-11-20T00:00:00.000000000Z')";
+            old.execute(insert, []).unwrap();
+            old.close().unwrap();
+            let connection = open(&path, PATIENCE).unwrap();
+            let owner = Owner { engine_id: "e".into(), name: "default".into() };
+            let known = positions::read(&connection, &owner).unwrap()["c"].position.place;
+            let file = FileId { filesystem: None, inode: 8, born: None };
+            let (fingerprint, before) = (Some(u64::MAX - 8), [None; 2]);
+            let expected = Place { device: 7, file, fingerprint, offset: 10, before, passed: [1, 2] };
+            assert_eq!(known, Some(expected), "schema {schema}");
+        }
+    }
+
     #[test]
     fn what_is_not_there_is_not_made_by_looking() {
         let dir = tempfile::tempdir().unwrap();
@@ -372,7 +399,7 @@ mod tests {
                 alter(path, "CREATE TABLE bookmarks (url)");
             }),
             ("FILE is the database of another program", |path| alter(path, "PRAGMA application_id = 7")),
-            ("the state in FILE was written by a newer docker-logwatch (schema 7, this one knows 5)", |path| {
+            ("the state in FILE was written by a newer docker-logwatch (schema 7, this one knows 6)", |path| {
                 alter(path, "PRAGMA user_version = 7")
             }),
         ];

@@ -10,6 +10,7 @@
 use super::format::Spot;
 use super::handle::{self, Handle, Identity, MOST_WALKS, Rotated};
 use crate::batch::Reason;
+use crate::file_id::{FileId, Likeness};
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -34,7 +35,7 @@ pub(super) struct Chain {
     /// Open files, the one being read first, the live one last.
     files: VecDeque<Handle>,
     births: Births,
-    /// The last files that were left behind, by their fingerprints.
+    /// The last files that were left behind, by their marks.
     passed: VecDeque<u64>,
     /// A loss to be told before the next line.
     owed: Option<Loss>,
@@ -43,33 +44,56 @@ pub(super) struct Chain {
 /// A file, as a position names it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct File {
-    pub(super) identity: Identity,
+    pub(super) id: FileId,
+    /// Of its first record, if it had one.
     pub(super) fingerprint: Option<u64>,
+    /// The device it was on, which says nothing of which file it is.
+    pub(super) device: u64,
 }
 
 impl File {
     pub(super) fn of(handle: &Handle) -> Self {
-        File { identity: handle.identity, fingerprint: handle.fingerprint().or(handle.birth) }
+        File { id: handle.id, fingerprint: handle.fingerprint(), device: handle.identity.device }
     }
+
+    /// One number for it: of its first record, or else of its birth.
+    fn mark(&self) -> Option<u64> {
+        self.fingerprint.or_else(|| handle::birth_mark(&self.id))
+    }
+
+    /// Whether it is the one that was opened here. Inode numbers are given out again; what a record says is not, and it
+    /// stays when the engine compresses the file or somebody copies it.
+    fn is(&self, handle: &Handle) -> bool {
+        match self.fingerprint {
+            Some(known) => handle.fingerprint() == Some(known) || handle::birth_mark(&handle.id) == Some(known),
+            // It had no record, so that there is hardly anything to be mistaken about.
+            None => self.id.likeness(&handle.id) != Likeness::Other,
+        }
+    }
+}
+
+/// What came of a look at the live name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Followed {
+    /// The file that is being read is the one that was.
+    Nothing,
+    /// Too many files wait, so that another one is being read.
+    NewFront,
+    /// The name leads to another device: its folder was mounted anew.
+    Moved,
 }
 
 /// A file to be found again among what the engine has made of it.
 struct Known {
     file: File,
     written: SystemTime,
-    /// The number of an open file is not given out again.
-    is_open: bool,
+    /// Where it is open, its number is not given out again.
+    open: Option<Identity>,
 }
 
 impl Known {
-    /// Numbers of files are given out again; what a record says is not, nor when a file was made.
     fn is(&self, handle: &Handle) -> bool {
-        let is_same = self.file.identity == handle.identity;
-        match self.file.fingerprint {
-            _ if self.is_open && is_same => true,
-            Some(known) => handle.fingerprint() == Some(known) || handle.birth == Some(known),
-            None => is_same,
-        }
+        self.open == Some(handle.identity) || self.file.is(handle)
     }
 }
 
@@ -130,28 +154,36 @@ impl Chain {
     /// are taken to be newer that were written later than this.
     pub(super) fn back_to(&self, file: File, written: SystemTime) -> io::Result<(Vec<Handle>, bool)> {
         let spot = self.spot.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        let known = Known { file, written, is_open: false };
+        let known = Known { file, written, open: None };
         let (handles, _) = back_to(spot, &known, |_| false)?;
         let is_first = handles.first().is_some_and(|first| known.is(first));
         Ok((handles, is_first))
     }
 
-    /// The live name has a new file behind it, perhaps: opens it, and any that came and went in between. Whether another
-    /// file is in front, since too many wait; of the one being read, so many bytes were taken but not told.
-    pub(super) fn follow_rotation(&mut self, carried: u64) -> io::Result<bool> {
-        let (Some(newest), Some(spot)) = (self.files.back(), &self.spot) else { return Ok(false) };
+    /// The live name has a new file behind it, perhaps: opens it, and any that came and went in between. Of the one being
+    /// read, so many bytes were taken but not told.
+    pub(super) fn follow_rotation(&mut self, carried: u64) -> io::Result<Followed> {
+        let (Some(newest), Some(spot)) = (self.files.back_mut(), &self.spot) else { return Ok(Followed::Nothing) };
         let identity = newest.identity;
+        // Before its name is looked up, so that what happens in between is found next time.
+        let metadata = newest.plain().map(std::fs::File::metadata).transpose()?;
         match handle::identity(&spot.live) {
-            Ok(found) if found == identity => return Ok(false),
+            Ok(found) if found == identity => {
+                if let Some(metadata) = metadata {
+                    newest.settle(&metadata, SystemTime::now());
+                }
+                return Ok(Followed::Nothing);
+            }
+            Ok(found) if found.device != identity.device => return Ok(Followed::Moved),
             // Between two steps of a rotation, and when somebody removed it, the live name stands for nothing.
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         // It may have been truncated since.
         newest.look_again();
-        let known = Known { file: File::of(newest), written: newest.last_written()?, is_open: true };
+        let known = Known { file: File::of(newest), written: newest.last_written()?, open: Some(identity) };
         let is_passed = |handle: &Handle| {
-            let is_passed = || File::of(handle).fingerprint.is_some_and(|file| self.passed.contains(&file));
+            let is_passed = || File::of(handle).mark().is_some_and(|mark| self.passed.contains(&mark));
             self.files.iter().any(|other| other.is_same(handle)) || is_passed()
         };
         let (mut fresh, has_live) = back_to(spot, &known, is_passed)?;
@@ -177,7 +209,7 @@ impl Chain {
             }
             self.files.push_back(handle);
         }
-        Ok(self.give_up_oldest(carried))
+        Ok(if self.give_up_oldest(carried) { Followed::NewFront } else { Followed::Nothing })
     }
 
     /// So many new files were told of. Whatever was told before this call has been taken into account by its end.
@@ -277,7 +309,7 @@ impl Chain {
     }
 
     fn pass(&mut self, file: File) {
-        self.passed.extend(file.fingerprint);
+        self.passed.extend(file.mark());
         if self.passed.len() > MOST_PASSED {
             self.passed.pop_front();
         }
@@ -307,6 +339,16 @@ impl Chain {
     /// Whether a file is missing behind the last one; told once.
     pub(super) fn owes_at_end(&mut self) -> bool {
         std::mem::take(&mut self.births.owes_next)
+    }
+
+    /// Whether nothing has happened to the only file since the last look.
+    pub(super) fn is_settled(&self) -> bool {
+        self.files.len() == 1 && self.files.front().is_some_and(Handle::is_settled)
+    }
+
+    /// Whether inotify reports all that happens to its files.
+    pub(super) fn is_local(&self) -> bool {
+        self.files.iter().all(|file| file.is_local)
     }
 
     /// Bytes that are there to be read and have not been; asks the file system.
@@ -387,6 +429,7 @@ fn walk_back(spot: &Spot, known: &Known, is_passed: impl Fn(&Handle) -> bool) ->
 mod tests {
     use super::*;
     use crate::tail::format::Format;
+    use crate::time::Timestamp;
     use std::fs;
     use std::path::{Path, PathBuf};
 
@@ -404,6 +447,45 @@ mod tests {
         chain.begin(vec![open(&live)], Some(1));
         chain.heard_of(1);
         (chain, live)
+    }
+
+    /// A record decides where there is one, whatever became of the numbers. Without one the ID does, with the benefit of the
+    /// doubt; what older versions put into their states is understood.
+    #[test]
+    fn a_file_is_known_by_its_record_or_else_by_its_id() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        fs::write(&path, "{\"log\":0}\n").unwrap();
+        let handle = open(&path);
+        let file = File::of(&handle);
+        let (id, record, birth) = (file.id, file.fingerprint, handle::birth_mark(&file.id));
+        assert!(record.is_some() && birth.is_some() && id.filesystem.is_some(), "the file system tells all of it");
+        let nothing = FileId { filesystem: None, inode: id.inode, born: None };
+        let other = FileId { filesystem: Some(1), inode: id.inode + 1, born: Some(Timestamp(1)) };
+        for (known, fingerprint, expected) in [
+            (id, record, true),
+            (nothing, record, true),
+            // A copy, or what is left after a restore.
+            (other, record, true),
+            (id, Some(1), false),
+            (id, None, true),
+            (nothing, None, true),
+            (other, None, false),
+            (FileId { inode: id.inode + 1, ..nothing }, None, false),
+            (FileId { born: Some(Timestamp(1)), ..id }, None, false),
+            (FileId { filesystem: Some(1), ..nothing }, None, false),
+            // Another UUID, as a clone of a disk gets.
+            (FileId { filesystem: Some(1), ..id }, None, true),
+            (FileId { filesystem: None, ..id }, None, true),
+            // Of an older version, which knew no record then.
+            (nothing, birth, true),
+        ] {
+            // Of the device nothing depends.
+            for device in [file.device, file.device + 1] {
+                let known = File { id: known, fingerprint, device };
+                assert_eq!(known.is(&handle), expected, "{known:?} {file:?}");
+            }
+        }
     }
 
     #[test]
@@ -433,7 +515,7 @@ mod tests {
             if !is_told {
                 chain.misheard();
             }
-            assert!(!chain.follow_rotation(0).unwrap());
+            assert_eq!(chain.follow_rotation(0).unwrap(), Followed::Nothing);
             chain.heard_of(made);
             assert_eq!(chain.take_loss(), None, "the first is whole");
             assert_eq!(chain.len(), 1 + usize::from(made > 0 && is_left));
@@ -452,7 +534,7 @@ mod tests {
             fs::rename(&live, rotated).unwrap();
             fs::write(&live, format!("{{\"log\":{number}}}\n")).unwrap();
             chain.front_mut().unwrap().offset = 10;
-            let is_given_up = chain.follow_rotation(3).unwrap();
+            let is_given_up = chain.follow_rotation(3).unwrap() == Followed::NewFront;
             (is_given_up, chain.len(), chain.take_loss())
         };
         for number in 1..MOST_HELD {

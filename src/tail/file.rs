@@ -5,9 +5,9 @@
 //! of the engine or the output.
 
 use super::block::{Block, Blocks, Strange};
-use super::chain::{Chain, File};
+use super::chain::{Chain, File, Followed};
 use super::format::Spot;
-use super::handle::{self, Found, GUARD, Handle, Identity};
+use super::handle::{self, Found, GUARD, Handle};
 use super::local::WORD;
 use super::partial::{Joiner, Sheet, Tally};
 use super::{Follow, Start, seek};
@@ -32,8 +32,10 @@ pub(super) struct Log {
     folder: PathBuf,
     /// Its files. What is told of them comes from the reader.
     pub(super) chain: Chain,
-    /// Where to go on when no file is open.
-    resume: Option<Stop>,
+    /// Where to go on when no file is open. In a box, since most logs are open and there are many.
+    resume: Option<Box<Stop>>,
+    /// Where it began, should it never have come to a position.
+    start: Start,
     /// The beginning of a record whose end is not there yet.
     carry: Vec<u8>,
     blocks: Option<Blocks>,
@@ -73,7 +75,7 @@ impl Log {
     pub(super) fn new(follow: &Follow) -> Self {
         let resume = follow.position.map(|position| {
             let newest = position.resume.seen.iter().flatten().map(|seen| seen.time).max();
-            Stop { position, written: newest.map_or(UNIX_EPOCH, system_time) }
+            Box::new(Stop { position, written: newest.map_or(UNIX_EPOCH, system_time) })
         });
         Log {
             key: follow.key,
@@ -81,6 +83,7 @@ impl Log {
             folder: follow.folder.clone(),
             chain: Chain::default(),
             resume,
+            start: follow.start,
             carry: Vec::new(),
             blocks: None,
             joiner: Some(Joiner::new(follow.max_line_size, follow.window)),
@@ -128,6 +131,7 @@ impl Log {
 
     /// Opens what is there to be read first. `NotFound` when the engine has not made the file yet.
     pub(super) fn open(&mut self, start: Start) -> io::Result<()> {
+        self.start = start;
         let spot = match self.chain.spot() {
             Some(spot) => spot.clone(),
             None => Spot::find(&self.folder, &self.id).ok_or(io::ErrorKind::NotFound)?,
@@ -138,7 +142,7 @@ impl Log {
             newest => Some(newest?),
         };
         self.settle_at(spot.clone());
-        let (mut handles, new) = match (self.resume, newest) {
+        let (mut handles, new) = match (self.resume.as_deref().copied(), newest) {
             (Some(stop), newest) => self.go_on(stop, &spot, newest)?,
             (None, None) => return Err(io::ErrorKind::NotFound.into()),
             (None, Some(newest)) => {
@@ -157,7 +161,7 @@ impl Log {
 
     /// Whether it goes on in a file, whatever the live one is.
     fn has_place(&self) -> bool {
-        self.resume.is_some_and(|stop| stop.position.place.is_some())
+        self.resume.as_ref().is_some_and(|stop| stop.position.place.is_some())
     }
 
     /// Whether the engine has made no file of it yet.
@@ -208,8 +212,7 @@ impl Log {
             let newest = newest.ok_or(io::ErrorKind::NotFound)?;
             return Ok((seek::start(&spot.live, newest, start)?, None));
         };
-        let identity = Identity { device: place.device, inode: place.inode };
-        let file = File { identity, fingerprint: place.fingerprint };
+        let file = File { id: place.file, device: place.device, fingerprint: place.fingerprint };
         let (mut handles, is_first) = self.chain.back_to(file, written)?;
         let Some(first) = handles.first_mut() else { return Err(io::ErrorKind::NotFound.into()) };
         if !is_first {
@@ -231,12 +234,27 @@ impl Log {
         Ok((handles, new))
     }
 
-    /// The live name has a new file behind it, perhaps: opens it, and any that came and went in between.
-    pub(super) fn follow_rotation(&mut self) -> io::Result<()> {
-        if !self.once && self.chain.follow_rotation(self.carry.len() as u64)? {
+    /// The live name has a new file behind it, perhaps: opens it, and any that came and went in between. When its folder is
+    /// on another device than before, the caller has to watch that and call [`Log::reopen`].
+    pub(super) fn follow_rotation(&mut self) -> io::Result<Followed> {
+        if self.once {
+            return Ok(Followed::Nothing);
+        }
+        let followed = self.chain.follow_rotation(self.carry.len() as u64)?;
+        if followed == Followed::NewFront {
             self.arrive();
         }
-        Ok(())
+        Ok(followed)
+    }
+
+    /// Goes on in the files that its folder holds now. What is open is on a file system that was unmounted, where nothing is
+    /// written any more.
+    pub(super) fn reopen(&mut self) -> io::Result<()> {
+        let Some(spot) = self.chain.spot() else { return Ok(()) };
+        // Until there is a file, what is open is kept.
+        Handle::open(&spot.live, spot.format)?;
+        self.close();
+        self.open(self.start)
     }
 
     /// Whether the last read left something behind for certain.
@@ -282,7 +300,7 @@ impl Log {
                     self.in_hole = true;
                     file.look_again();
                 }
-                self.behind = filled == bytes.len();
+                self.behind = filled == bytes.len() || file.has_more()?;
                 let from = self.skip_hole(&bytes[..filled])?;
                 let offset = offset + (from - GUARD) as u64;
                 let block = Block { bytes: &bytes[..filled], from, offset, shown_from };
@@ -363,7 +381,8 @@ impl Log {
     /// Gives the descriptor back and remembers where to go on.
     pub(super) fn close(&mut self) {
         if let (Some(position), Some(file)) = (self.position(), self.chain.newest()) {
-            self.resume = Some(Stop { position, written: file.last_written().unwrap_or(file.written) });
+            let written = file.last_written().unwrap_or(file.written);
+            self.resume = Some(Box::new(Stop { position, written }));
         }
         self.chain.clear();
         self.carry.clear();
@@ -371,7 +390,7 @@ impl Log {
 
     /// How far it has come; `None` when nothing is known yet that could be gone on from.
     pub(super) fn position(&mut self) -> Option<Position> {
-        let Some(file) = self.chain.front() else { return self.resume.map(|stop| stop.position) };
+        let Some(file) = self.chain.front() else { return self.resume.as_ref().map(|stop| stop.position) };
         let blocks = self.blocks.as_mut()?;
         let offset = (file.offset - self.carry.len() as u64).max(file.goes_on_at);
         if offset < file.shown_from {
@@ -381,9 +400,9 @@ impl Log {
         let joiner = &blocks.joiner;
         let resume = joiner.position();
         let place = |file: File, offset, tally: Tally| {
-            let Identity { device, inode } = file.identity;
             let passed = joiner.passed_since(&tally);
-            Place { device, inode, fingerprint: file.fingerprint, offset, before: tally.last, passed }
+            let File { id, device, fingerprint } = file;
+            Place { device, file: id, fingerprint, offset, before: tally.last, passed }
         };
         let place = match begun {
             // Only the times tell what comes again.
@@ -397,7 +416,7 @@ impl Log {
     /// How far it has come, for a route that has no files.
     pub(super) fn resume(&self) -> Resume {
         self.blocks.as_ref().map_or_else(
-            || self.resume.map(|stop| stop.position.resume).unwrap_or_default(),
+            || self.resume.as_ref().map(|stop| stop.position.resume).unwrap_or_default(),
             |blocks| blocks.joiner.position(),
         )
     }

@@ -6,13 +6,13 @@
 //! `daemon/logger/loggerutils/cache/local_cache.go`: the cache has the form of the `local` driver, and is kept for
 //! drivers that cannot be read back. A container's driver never changes, so it has one of them.
 
+use super::pread::{exact_at, fill_at};
 use super::{Piece, json_file, local};
 use crate::time::Reader as Clock;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::ops::ControlFlow;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// The folder in which the `local` driver keeps its files.
@@ -165,7 +165,7 @@ impl Format {
     pub(super) fn next_start(self, file: &File, mut from: u64) -> io::Result<u64> {
         let mut block = vec![0; if self == Format::Local { 2 * local::LONGEST } else { 16 * 1024 }];
         loop {
-            let read = file.read_at(&mut block, from)?;
+            let read = fill_at(file, &mut block, from)?;
             let found = match self {
                 Format::JsonFile => memchr::memchr(b'\n', &block[..read]).map(|at| at + 1),
                 Format::Local => local::find(&block[..read]),
@@ -185,7 +185,7 @@ impl Format {
             Format::JsonFile => {
                 let mut last = [0];
                 if end > 0 {
-                    file.read_exact_at(&mut last, end - 1)?;
+                    exact_at(file, &mut last, end - 1)?;
                 }
                 // Behind a hole it is as at the start.
                 Ok(matches!(last, [b'\n' | 0]))
@@ -193,10 +193,10 @@ impl Format {
             Format::Local => {
                 let mut words = [[0; local::WORD]; 2];
                 let Some(at) = end.checked_sub(local::WORD as u64) else { return Ok(end == 0) };
-                file.read_exact_at(&mut words[1], at)?;
+                exact_at(file, &mut words[1], at)?;
                 let length = local::length(&words[1]).and_then(|length| end.checked_sub(length as u64));
                 let Some(start) = length else { return Ok(false) };
-                file.read_exact_at(&mut words[0], start)?;
+                exact_at(file, &mut words[0], start)?;
                 Ok(words[0] == words[1])
             }
         }
@@ -227,7 +227,7 @@ fn lines_backwards(file: &File, size: u64, mut each: impl FnMut(u64, &[u8]) -> C
     while at > 0 {
         let length = usize::try_from(at).map_or(BLOCK, |at| at.min(BLOCK));
         at -= length as u64;
-        file.read_exact_at(&mut block[..length], at)?;
+        exact_at(file, &mut block[..length], at)?;
         let mut end = length;
         while let Some(newline) = memchr::memrchr(b'\n', &block[..end]) {
             prepend(&block[newline + 1..end], &mut tail);
@@ -281,7 +281,7 @@ fn local_backwards(file: &File, size: u64, mut each: impl FnMut(u64, &[u8]) -> C
 fn last_start(file: &File, end: u64, is_start: bool) -> io::Result<Option<u64>> {
     let from = end.saturating_sub(2 * local::LONGEST as u64);
     let mut bytes = vec![0; usize::try_from(end - from).unwrap_or(0)];
-    file.read_exact_at(&mut bytes, from)?;
+    exact_at(file, &mut bytes, from)?;
     let Some(first) = (if from == 0 { Some(0) } else { local::find(&bytes) }) else { return Ok(None) };
     let (mut last, mut rest) = (first, first);
     loop {
@@ -323,7 +323,7 @@ impl<'a> Buffer<'a> {
         if start < self.start || end > self.start + self.block.len() as u64 {
             let from = start.min(end.saturating_sub(BLOCK as u64));
             self.block.resize(usize::try_from(end - from).unwrap_or(0), 0);
-            self.file.read_exact_at(&mut self.block, from)?;
+            exact_at(self.file, &mut self.block, from)?;
             self.start = from;
         }
         // Both lie in the block, whose size is a `usize`.

@@ -8,6 +8,8 @@
 
 use super::format::Format;
 use super::local::WORD;
+use super::pread::{fill_at, some_at};
+use crate::file_id::{FileId, Likeness};
 use crate::time::Timestamp;
 use flate2::read::MultiGzDecoder;
 use rustix::fs::{Mode, OFlags, SeekFrom};
@@ -17,7 +19,7 @@ use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -31,12 +33,15 @@ const NEAR: usize = 4 * 1024;
 const FAR: usize = 256 * 1024;
 /// More rotated files than anybody keeps.
 const MOST_FILES: u32 = 10_000;
+/// Seconds after which an inode that has not changed counts as settled: more than a tick of any file system's clock.
+const SETTLED_AFTER: i64 = 3;
 /// How often rotated files are looked through when the engine rotates meanwhile.
 pub(super) const MOST_WALKS: u32 = 3;
 /// So many numbers in a row that stand for nothing are the end of them.
 const MOST_MISSING: u32 = 3;
 
-/// What a file is, whatever its name has become.
+/// Which file it is, whatever its name has become: exact for as long as it is open, and not beyond. For a file that was
+/// closed see [`FileId`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Identity {
     pub(super) device: u64,
@@ -55,8 +60,12 @@ pub(super) struct Handle {
     content: Content,
     pub(super) format: Format,
     pub(super) identity: Identity,
-    /// Of its number and when it was made, where the file system remembers that; not the same for what it is compressed to.
-    pub(super) birth: Option<u64>,
+    /// What it is recognised by when it is met again; not the same for what it is compressed to.
+    pub(super) id: FileId,
+    /// It is on a file system of this machine alone. See [`is_local`].
+    pub(super) is_local: bool,
+    /// When its inode was last changed, as of a look that found it under its name with nothing unread.
+    pub(super) settled: Option<(i64, i64)>,
     /// When it was last written, as of its opening.
     pub(super) written: SystemTime,
     /// What came between the file before and this one is lost: so many bytes, where that is known.
@@ -96,7 +105,7 @@ struct FromStart {
 
 impl Read for FromStart {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let read = self.file.read_at(into, self.offset)?;
+        let read = some_at(&self.file, into, self.offset)?;
         self.offset += read as u64;
         Ok(read)
     }
@@ -131,6 +140,8 @@ impl Handle {
         if !metadata.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
+        let id = FileId::with(&file, &metadata);
+        let is_local = rustix::fs::fstatfs(&file).is_ok_and(|found| u64::try_from(found.f_type).is_ok_and(is_local));
         let mut begins_with_nul = false;
         let content = if path.extension() == Some(OsStr::new("gz")) {
             let file = Arc::new(file);
@@ -139,7 +150,7 @@ impl Handle {
         } else {
             let mut first = [0];
             // A hole of NULs stands at the start when somebody truncated a file that the engine writes at an offset.
-            let has_first = file.read_at(&mut first, 0)? == 1;
+            let has_first = some_at(&file, &mut first, 0)? == 1;
             begins_with_nul = has_first && first == [0];
             if has_first && !format.begins_with(first[0]) && !begins_with_nul {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "not a log of the engine"));
@@ -150,7 +161,9 @@ impl Handle {
             content,
             format,
             identity: Identity::of(&metadata),
-            birth: birth(&metadata),
+            id,
+            is_local,
+            settled: None,
             written: metadata.modified()?,
             follows_gap: None,
             offset: 0,
@@ -178,6 +191,19 @@ impl Handle {
     /// Bytes in the file now, where these are bytes of log.
     pub(super) fn size(&self) -> io::Result<Option<u64>> {
         self.plain().map(|file| file.metadata().map(|metadata| metadata.len())).transpose()
+    }
+
+    /// Whether there is more to read although the last read did not fill its buffer: asked where a read may be short.
+    pub(super) fn has_more(&self) -> io::Result<bool> {
+        #[cfg(test)]
+        let is_local = self.is_local && !super::pread::short::is_on();
+        #[cfg(not(test))]
+        let is_local = self.is_local;
+        if is_local {
+            return Ok(false);
+        }
+        let end = self.end.unwrap_or(u64::MAX);
+        Ok(self.size()?.is_some_and(|size| size.min(end) > self.offset))
     }
 
     /// When it was last written, as of now where it can still be.
@@ -217,9 +243,9 @@ impl Handle {
         let mut bytes = vec![0; size];
         let read = match &self.content {
             Content::Plain(file) => {
-                let read = file.read_at(&mut bytes, 0).ok()?;
+                let read = fill_at(file, &mut bytes, 0).ok()?;
                 match bytes[..read].starts_with(&[0; WORD]) {
-                    true => file.read_at(&mut bytes, rustix::fs::seek(file, SeekFrom::Data(0)).ok()?).ok()?,
+                    true => fill_at(file, &mut bytes, rustix::fs::seek(file, SeekFrom::Data(0)).ok()?).ok()?,
                     false => read,
                 }
             }
@@ -247,10 +273,29 @@ impl Handle {
         read_full(&mut unpacked(file), &mut [0]).is_ok_and(|read| read == 0)
     }
 
-    /// Whether it is the same file, or what that was compressed to.
+    /// Whether it is the same file, by whatever way it was reached, or what that was compressed to.
     pub(super) fn is_same(&self, other: &Handle) -> bool {
         let records = || self.fingerprint().zip(other.fingerprint());
-        self.identity == other.identity || records().is_some_and(|(this, other)| this == other)
+        self.identity == other.identity
+            || self.id.likeness(&other.id) == Likeness::Same
+            || records().is_some_and(|(this, other)| this == other)
+    }
+
+    /// Whether nothing has happened to it since [`Handle::settle`]. One call of the kernel, which looks up no path: a new
+    /// name changes the inode as well.
+    pub(super) fn is_settled(&self) -> bool {
+        let (Some(settled), Some(file)) = (self.settled, self.plain()) else { return false };
+        file.metadata()
+            .is_ok_and(|now| now.len() == self.offset && now.nlink() > 0 && (now.ctime(), now.ctime_nsec()) == settled)
+    }
+
+    /// Remembers how the inode is, for [`Handle::is_settled`]. What it was told by must have been asked for after this
+    /// metadata, which is of `now`.
+    pub(super) fn settle(&mut self, metadata: &Metadata, now: SystemTime) {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs());
+        // A change within the same tick of the clock would leave the same time.
+        let is_old = i64::try_from(now).is_ok_and(|now| now - metadata.ctime() >= SETTLED_AFTER);
+        self.settled = is_old.then(|| (metadata.ctime(), metadata.ctime_nsec()));
     }
 
     /// Goes to a place in it. Whether it has that place, as far as can be seen: what is compressed has to be read up to
@@ -285,7 +330,7 @@ impl Handle {
         // Where it has become shorter by now, the next read finds other bytes than these.
         self.guard = [0xff; GUARD];
         self.guarded = usize::try_from(self.offset).unwrap_or(usize::MAX).min(GUARD);
-        file.read_at(&mut self.guard[..self.guarded], self.offset - self.guarded as u64)?;
+        fill_at(file, &mut self.guard[..self.guarded], self.offset - self.guarded as u64)?;
         Ok(())
     }
 
@@ -334,7 +379,7 @@ impl Handle {
     fn has_new_head(&mut self) -> io::Result<bool> {
         let (Content::Plain(file), Format::Local) = (&self.content, self.format) else { return Ok(false) };
         let mut head = [0; GUARD];
-        let read = uninterrupted(|| file.read_at(&mut head, 0))?;
+        let read = fill_at(file, &mut head, 0)?;
         let is_new = read < self.headed || head[..self.headed] != self.head[..self.headed];
         (self.head, self.headed) = (head, read);
         Ok(is_new)
@@ -348,9 +393,16 @@ impl Handle {
         let guarded = self.guarded.min(held);
         let expected = &self.guard[self.guarded - guarded..self.guarded];
         let from = held - guarded;
-        let read = uninterrupted(|| file.read_at(&mut into[from..], self.offset - guarded as u64))?;
-        if into[from..from + read.min(guarded)] != expected[..] {
+        let mut read = some_at(file, &mut into[from..], self.offset - guarded as u64)?;
+        if read < guarded {
+            read += fill_at(file, &mut into[from + read..held], self.offset - (guarded - read) as u64)?;
+        }
+        // It ends before the offset, or holds other bytes there.
+        if read < guarded || into[from..held] != expected[..] {
             return Ok(Found::Rewritten);
+        }
+        if read == guarded && into.len() > held && file.metadata()?.len() > self.offset {
+            read += some_at(file, &mut into[held..], self.offset)?;
         }
         let fresh = read - guarded;
         let filled = held + fresh;
@@ -363,11 +415,28 @@ impl Handle {
     }
 }
 
-/// With its number: several files are made within a tick of the clock.
-fn birth(metadata: &Metadata) -> Option<u64> {
-    let since = metadata.created().ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
-    let [time, number] = [since.as_nanos(), metadata.ino().into()].map(u128::to_be_bytes);
+/// One number for when a file was created, where that is known. With its inode number, since several files are created
+/// within a tick of the clock. Positions in states of older versions hold it for files without a record, so that it must
+/// stay as it is.
+pub(super) fn birth_mark(id: &FileId) -> Option<u64> {
+    let born = u128::try_from(id.born?.0).ok()?;
+    let [time, number] = [born, id.inode.into()].map(u128::to_be_bytes);
     digest(&[time, number].concat())
+}
+
+/// Whether all changes to the files of this kind of file system are made on this machine, so that inotify reports them, and
+/// its reads are short only at the end of a file. Not so on network file systems and FUSE; what is not known is taken for
+/// one of these.
+fn is_local(kind: u64) -> bool {
+    const EXT: u64 = 0xef53;
+    const XFS: u64 = 0x5846_5342;
+    const BTRFS: u64 = 0x9123_683e;
+    const TMPFS: u64 = 0x0102_1994;
+    const OVERLAY: u64 = 0x794c_7630;
+    const F2FS: u64 = 0xf2f5_2010;
+    const ZFS: u64 = 0x2fc1_2fc1;
+    const BCACHEFS: u64 = 0xca45_1a4e;
+    [EXT, XFS, BTRFS, TMPFS, OVERLAY, F2FS, ZFS, BCACHEFS].contains(&kind)
 }
 
 fn digest(bytes: &[u8]) -> Option<u64> {
@@ -448,12 +517,14 @@ pub(super) fn numbered(live: &Path, number: u32) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::pread::short::{self, Cut};
     use super::*;
     use flate2::Compression;
     use flate2::write::GzEncoder;
     use proptest::prelude::*;
     use std::fs::FileTimes;
     use std::io::Write;
+    use std::os::unix::fs::FileExt;
     use std::time::{Duration, UNIX_EPOCH};
 
     fn folder() -> tempfile::TempDir {
@@ -505,19 +576,92 @@ mod tests {
             let path = folder.path().join("log");
             std::fs::write(&path, old).unwrap();
             let mut handle = open(&path);
-            let mut first = read(&mut handle).unwrap().unwrap();
-            first.extend(read(&mut handle).unwrap().unwrap());
-            assert_eq!(first, old.as_bytes());
+            assert_eq!(read_all(&mut handle).as_deref(), Some(old.as_bytes()));
             std::fs::write(&path, then).unwrap();
-            assert_eq!(read(&mut handle).unwrap().as_deref(), told.map(str::as_bytes), "{what}");
+            assert_eq!(read_all(&mut handle).as_deref(), told.map(str::as_bytes), "{what}");
             if told.is_none() {
                 handle.start_over().unwrap();
-                let mut again = Vec::new();
-                while let Some(bytes @ [_, ..]) = read(&mut handle).unwrap().as_deref() {
-                    again.extend_from_slice(bytes);
-                }
-                assert_eq!(again, then.as_bytes(), "{what}, from the start");
+                assert_eq!(read_all(&mut handle).as_deref(), Some(then.as_bytes()), "{what}, from the start");
             }
+        }
+    }
+
+    /// Up to the end; `None` where other bytes stand.
+    fn read_all(handle: &mut Handle) -> Option<Vec<u8>> {
+        let mut all = Vec::new();
+        loop {
+            match read(handle).unwrap()? {
+                bytes if bytes.is_empty() => return Some(all),
+                bytes => all.extend(bytes),
+            }
+        }
+    }
+
+    /// Reads may be short at every boundary there is: between guard and news, within either, or empty. Still only other
+    /// bytes and a smaller size count as a truncation, and only the size as the end.
+    #[test]
+    fn a_short_read_is_neither_a_truncation_nor_an_end() {
+        // What each of them does to a file that has been read is the other test's; here all of it is done under cuts.
+        for most in 1..=2 * GUARD {
+            for cuts in [
+                vec![Cut::To(most)],
+                vec![Cut::To(0), Cut::To(most)],
+                vec![Cut::Interrupted, Cut::To(most), Cut::To(0)],
+                vec![Cut::Whole, Cut::To(most)],
+            ] {
+                short::during(short::cycle(cuts), a_file_that_was_written_anew_is_told);
+            }
+        }
+    }
+
+    /// Pins which file systems are believed to report every change and to end reads early only at the end of a file.
+    #[test]
+    fn only_file_systems_of_this_machine_are_believed() {
+        let (ext, xfs, btrfs, tmpfs, overlay) = (0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x794c_7630);
+        let (nfs, fuse, cifs, smb2, v9fs, ceph) =
+            (0x6969, 0x6573_5546, 0xff53_4d42, 0xfe53_4d42, 0x0102_1997, 0x00c3_6400);
+        for kind in [ext, xfs, btrfs, tmpfs, overlay] {
+            assert!(is_local(kind), "{kind:x}");
+        }
+        for kind in [nfs, fuse, cifs, smb2, v9fs, ceph, 0] {
+            assert!(!is_local(kind), "{kind:x}");
+        }
+    }
+
+    /// A look without a path finds every change that may make another file the live one.
+    #[test]
+    fn a_settled_file_is_unsettled_by_writes_renames_and_removal() {
+        let later = SystemTime::now() + Duration::from_secs(60);
+        let changes: [fn(&Path); 5] = [
+            |path| File::options().append(true).open(path).unwrap().write_all(b"{}\n").unwrap(),
+            |path| std::fs::rename(path, path.with_extension("1")).unwrap(),
+            |path| std::fs::remove_file(path).unwrap(),
+            |path| File::options().write(true).open(path).unwrap().set_len(1).unwrap(),
+            |path| {
+                let file = File::options().write(true).open(path).unwrap();
+                file.write_all_at(b"x", 1).unwrap();
+            },
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            let folder = folder();
+            let path = folder.path().join("log");
+            std::fs::write(&path, "{}\n").unwrap();
+            let mut handle = open(&path);
+            let metadata = handle.plain().unwrap().metadata().unwrap();
+            handle.settle(&metadata, later);
+            assert!(!handle.is_settled(), "it was not read");
+            assert_eq!(read_all(&mut handle).unwrap(), b"{}\n");
+            assert!(handle.is_settled());
+            handle.settle(&metadata, metadata.modified().unwrap());
+            assert!(!handle.is_settled(), "it has just been written");
+            // A clock whose tick has passed.
+            let tick = metadata.modified().unwrap() + Duration::from_millis(20);
+            while SystemTime::now() < tick {
+                std::thread::yield_now();
+            }
+            handle.settle(&metadata, later);
+            change(&path);
+            assert!(!handle.is_settled(), "change {number}");
         }
     }
 
@@ -631,6 +775,17 @@ mod tests {
         assert_eq!(handle.fingerprint(), fingerprint);
     }
 
+    /// How reads are cut, if at all; not more of them empty in a row than are put up with, and none so short that it holds
+    /// no whole record, by which alone these differ.
+    fn cuts() -> impl Strategy<Value = Vec<Cut>> {
+        let whole_or_short = prop_oneof![4 => (24..2 * GUARD).prop_map(Cut::To), 2 => Just(Cut::Whole)];
+        let read = (any::<[bool; 2]>(), whole_or_short).prop_map(|([is_interrupted, is_empty_first], cut)| {
+            let before = [is_interrupted.then_some(Cut::Interrupted), is_empty_first.then_some(Cut::To(0))];
+            before.into_iter().flatten().chain([cut]).collect::<Vec<_>>()
+        });
+        prop::collection::vec(read, 1..8).prop_map(|cuts| cuts.concat())
+    }
+
     /// What happens to a file while it is read.
     #[derive(Clone, Debug)]
     enum Act {
@@ -652,7 +807,8 @@ mod tests {
                 ],
                 1..40,
             ),
-        ) {
+            cuts in cuts(),
+        ) { short::during(short::cycle(cuts), || {
             let folder = folder();
             let path = folder.path().join("log");
             let (mut log, mut count) = (Vec::new(), 0);
@@ -678,7 +834,8 @@ mod tests {
                     Act::Read => match read(&mut handle).unwrap() {
                         Some(bytes) => {
                             prop_assert!(!is_rewritten);
-                            prop_assert_eq!(bytes.len(), 64.min(log.len() - taken.len()));
+                            let left = 64.min(log.len() - taken.len());
+                            prop_assert!(bytes.len() <= left && bytes.is_empty() == (left == 0));
                             taken.extend(bytes);
                             prop_assert!(log.starts_with(&taken));
                         }
@@ -692,6 +849,7 @@ mod tests {
                 // In place, as the engine's rotation does not and `truncate` does.
                 std::fs::write(&path, &log).unwrap();
             }
-        }
+            Ok(())
+        })?; }
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! `reader` is one thread that follows the files of all containers ([`Reader`]); `file` reads those of one container,
 //! `chain` knows which there are and what is missing between them, `handle` is one file, `seek` where to start in it,
-//! `watcher` how it is told that they grow, `scout` who is new. `format` knows the two forms of files, `block` takes a
-//! block of one apart, `json_file` and `local` one record, and `partial` puts lines together. Over the API `body` takes the
+//! `pread` how its bytes are read, `watcher` how it is told that they grow, `rounds` when they are looked at anyway,
+//! `mounts` whether their folder was mounted anew, `scout` who is new. `format` knows the two forms of files, `block` takes
+//! a block of one apart, `json_file` and `local` one record, and `partial` puts lines together. Over the API `body` takes the
 //! bytes of an answer apart, `stream` goes on from one answer to the next ([`Frames`]), and `trace` tells whether there is
 //! more. `description` is what the engine has written down of a container. Both routes end in batches on the one queue.
 
@@ -18,8 +19,11 @@ pub mod fuzzing;
 mod handle;
 mod json_file;
 mod local;
+mod mounts;
 mod partial;
+mod pread;
 mod reader;
+mod rounds;
 mod scout;
 mod seek;
 mod stream;

@@ -2,12 +2,16 @@
 //!
 //! In: commands of the engine, and inotify. Out: batches on the queue, and reports of files that cannot be read.
 //! It never waits for the queue: while that is full it goes on opening new files as they appear, and reads again when
-//! there is room. Files take turns of at most one block. What inotify can miss (an overflow, no watches left, a file
-//! unlinked by somebody else) a look at all files every few seconds finds.
+//! there is room. Files take turns of at most one block. What inotify can miss, a look finds: at all files at once
+//! after an overflow, and else in rounds ([`super::rounds`]), within half a minute where inotify can be believed, five
+//! seconds on network file systems and FUSE, and one second for a file without a watch.
 
 use super::Start;
+use super::chain::Followed;
 use super::file::{Log, Turn};
+use super::mounts::Mounts;
 use super::partial::Window;
+use super::rounds::{Rounds, Trust};
 use super::scout::Scout;
 use super::watcher::{Happening, Watch, Watcher};
 use crate::batch::{Item, Key};
@@ -25,10 +29,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, TryRecvError};
 use std::time::{Duration, Instant};
 
-/// How often files are looked at that inotify should have told of, ...
-const SAFETY_LOOK: Duration = Duration::from_secs(5);
-/// ... and those that no watch or no descriptor could be had for.
-const UNWATCHED_LOOK: Duration = Duration::from_secs(1);
+/// How often new containers are thought of that nobody has asked for yet, ...
+const SCOUT_LOOK: Duration = Duration::from_secs(5);
+/// ... and a folder that was unmounted.
+const LOST_LOOK: Duration = Duration::from_secs(1);
+/// As long as nothing but lines is waited for while they come thick.
+const UNTIL_CALM: Duration = Duration::from_secs(1);
 /// When this many times in a row ...
 const THICK: u32 = 4;
 /// ... the next line came within this time of being waited for, ...
@@ -148,8 +154,12 @@ pub struct Reader {
     ready: VecDeque<Key>,
     /// Opened since events were last taken.
     new: Vec<Key>,
-    unwatched: usize,
-    starved: usize,
+    rounds: Rounds,
+    mounts: Mounts,
+    /// The next time to ask the scout, if it is waiting.
+    next_scout: Instant,
+    /// There was no watch left for the last one that asked in this look.
+    is_out_of_watches: bool,
     told_no_watches: bool,
     told_no_descriptors: bool,
 }
@@ -192,6 +202,7 @@ impl Reader {
         commands: mpsc::Receiver<Command>,
         report: impl Fn(Report) + Send + 'static,
     ) -> io::Result<Self> {
+        let now = Instant::now();
         Ok(Reader {
             watcher: Watcher::new()?,
             wake,
@@ -203,8 +214,10 @@ impl Reader {
             scout: Scout::default(),
             ready: VecDeque::new(),
             new: Vec::new(),
-            unwatched: 0,
-            starved: 0,
+            rounds: Rounds::new(now),
+            mounts: Mounts::new(now),
+            next_scout: now,
+            is_out_of_watches: false,
             told_no_watches: false,
             told_no_descriptors: false,
         })
@@ -213,7 +226,6 @@ impl Reader {
     /// Reads until the sender of the commands is dropped.
     pub fn run(mut self) {
         let mut thick = 0;
-        let mut next_look = Instant::now() + SAFETY_LOOK;
         loop {
             let can_read = !self.ready.is_empty() && self.queue.has_room();
             if !can_read {
@@ -223,37 +235,51 @@ impl Reader {
                     std::thread::sleep(GATHER);
                 }
                 let rested = Instant::now();
-                let was_called = self.wait(next_look);
+                let was_called = self.wait(thick <= THICK);
                 thick = if was_called || rested.elapsed() > AT_ONCE_AGAIN { 0 } else { thick + 1 };
             }
             self.take_events();
             if !self.take_commands() {
                 return;
             }
-            if self.unwatched + self.starved > 0 {
-                next_look = next_look.min(Instant::now() + UNWATCHED_LOOK);
-            }
-            if Instant::now() >= next_look {
-                self.look();
-                next_look =
-                    Instant::now() + if self.unwatched + self.starved > 0 { UNWATCHED_LOOK } else { SAFETY_LOOK };
+            let now = Instant::now();
+            if self.next_look().is_some_and(|next| now >= next) {
+                self.look_around(now);
             }
             self.round();
         }
     }
 
-    /// Sleeps until something happens or it is time to look; whether somebody called.
-    fn wait(&mut self, next_look: Instant) -> bool {
-        let timeout = (!self.logs.is_empty()).then(|| next_look.saturating_duration_since(Instant::now()));
+    /// When to look at something that nobody reports.
+    fn next_look(&self) -> Option<Instant> {
+        let scout = self.scout.is_waiting().then_some(self.next_scout);
+        self.rounds.next().into_iter().chain(scout).min()
+    }
+
+    /// Sleeps until something happens or it is time to look; whether somebody called. Where lines come thick, the mount
+    /// table is not polled, which would make each line a little more expensive.
+    fn wait(&mut self, is_calm: bool) -> bool {
+        let now = Instant::now();
+        let table = self.mounts.table(now).filter(|_| is_calm);
+        // Should they have ended with the last one, it is polled from then on.
+        let again = if is_calm { self.mounts.resume_at(now) } else { Some(now + UNTIL_CALM) };
+        let next = self.next_look().into_iter().chain(again).min();
+        let timeout = next.map(|next| next.saturating_duration_since(now));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let wake = Arc::clone(&self.wake.0);
-        let mut fds = [
-            PollFd::from_borrowed_fd(self.watcher.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(wake.as_fd(), PollFlags::IN),
-        ];
+        let watched = PollFd::from_borrowed_fd(self.watcher.as_fd(), PollFlags::IN);
+        let called = PollFd::from_borrowed_fd(wake.as_fd(), PollFlags::IN);
+        let mounted = table.map(|table| PollFd::from_borrowed_fd(table, PollFlags::PRI));
+        let has_table = mounted.is_some();
+        let mut fds = [watched, called.clone(), mounted.unwrap_or(called)];
+        let polled = &mut fds[..if has_table { 3 } else { 2 }];
         // An interruption is a wake-up like another.
-        let _ = rustix::event::poll(&mut fds, timeout.as_ref());
-        let was_called = fds[1].revents().contains(PollFlags::IN);
+        let _ = rustix::event::poll(polled, timeout.as_ref());
+        let was_called = polled[1].revents().contains(PollFlags::IN);
+        if polled.get(2).is_some_and(|table| table.revents().contains(PollFlags::PRI)) {
+            self.mounts.pause(now);
+            self.follow_mounts();
+        }
         if was_called {
             self.wake.clear();
         }
@@ -327,10 +353,11 @@ impl Reader {
         (self.report)(Report::Finished(key));
         self.unwatch(key);
         if ending.forget {
-            self.logs.remove(&key);
+            self.remove(key);
         } else if ending.again {
             self.attach(key);
         }
+        self.judge(key);
     }
 
     fn take_commands(&mut self) -> bool {
@@ -343,7 +370,7 @@ impl Reader {
                 Ok(Command::Admit(key)) => self.admit(key),
                 Ok(Command::Drop(key)) => {
                     self.unwatch(key);
-                    self.logs.remove(&key);
+                    self.remove(key);
                 }
                 Ok(Command::Scout(root)) => self.scout.start(&self.watcher, root),
                 Ok(Command::Ignore(id)) => self.scout.ignore(&self.watcher, &id),
@@ -373,6 +400,7 @@ impl Reader {
             }
             return;
         }
+        self.mounts.add(&follow.folder);
         let mut log = Log::new(&follow);
         let Follow { id, folder, start, position, is_held, on_open, .. } = follow;
         let found = self.scout.take(&id);
@@ -388,12 +416,33 @@ impl Reader {
         let is_starved = false;
         let entry = Entry { log, start, watch, watched, is_starved, is_ready: false, is_held, ending: None, on_open };
         self.logs.insert(key, entry);
-        if !is_open {
-            return self.attach(key);
+        if is_open {
+            self.opened(key);
+            // It may have been rotated since.
+            self.appeared(key);
+        } else {
+            self.attach(key);
         }
-        self.opened(key);
-        // It may have been rotated since.
-        self.appeared(key);
+        self.judge(key);
+    }
+
+    fn remove(&mut self, key: Key) -> Option<Entry> {
+        self.rounds.remove(key);
+        self.logs.remove(&key)
+    }
+
+    /// Has it looked at as often as its watch and its file system ask for.
+    fn judge(&mut self, key: Key) {
+        let Some(entry) = self.logs.get(&key) else { return };
+        let is_unwatched = || entry.watch.is_none() && entry.log.is_open() && !entry.log.is_once();
+        let trust = if entry.is_starved || is_unwatched() {
+            Trust::None
+        } else if entry.log.chain.is_local() {
+            Trust::Full
+        } else {
+            Trust::Doubtful
+        };
+        self.rounds.set(key, trust, Instant::now());
     }
 
     /// Watches the folder, then opens what lies in it: in this order nothing falls between.
@@ -431,7 +480,7 @@ impl Reader {
     }
 
     fn go_without_watch(&mut self) {
-        self.unwatched += 1;
+        self.is_out_of_watches = true;
         if !std::mem::replace(&mut self.told_no_watches, true) {
             (self.report)(Report::NoWatches);
         }
@@ -464,8 +513,8 @@ impl Reader {
     fn starve(&mut self, key: Key) {
         if let Some(entry) = self.logs.get_mut(&key) {
             entry.is_starved = !entry.log.is_open();
-            self.starved += 1;
         }
+        self.judge(key);
         if !std::mem::replace(&mut self.told_no_descriptors, true) {
             (self.report)(Report::NoDescriptors);
         }
@@ -475,6 +524,7 @@ impl Reader {
         // The file decides which folder it is.
         self.watch(key);
         self.new.push(key);
+        self.judge(key);
         let Some(entry) = self.logs.get_mut(&key) else { return };
         if !entry.is_held {
             self.queue.push(entry.announcement(key));
@@ -492,14 +542,14 @@ impl Reader {
             // It may have written and died before its file was seen.
             self.attach(key);
         }
+        // Its last rotation may be newer than what inotify has told us, or was asked to.
+        if let Err(error) = self.follow_rotation(key) {
+            tracing::debug!(%error, "cannot look for a rotation");
+        }
         let Some(entry) = self.logs.get_mut(&key) else {
             self.queue.push(then);
             return (self.report)(Report::Finished(key));
         };
-        // Its last rotation may be newer than what inotify has told us, or was asked to.
-        if let Err(error) = entry.log.follow_rotation() {
-            tracing::debug!(%error, "cannot look for a rotation");
-        }
         match &mut entry.ending {
             Some(ending) => {
                 ending.then.extend(then);
@@ -597,13 +647,16 @@ impl Reader {
         }
         for watch in gone {
             self.scout.gone(watch);
-            if let Some(entry) = self.watches.remove(&watch).and_then(|key| self.logs.get_mut(&key)) {
-                entry.watch = None;
+            if let Some(key) = self.watches.remove(&watch) {
+                if let Some(entry) = self.logs.get_mut(&key) {
+                    entry.watch = None;
+                }
+                self.judge(key);
             }
         }
         if overflow {
             self.logs.values_mut().for_each(|entry| entry.log.chain.misheard());
-            self.look();
+            self.look_at_all();
         }
     }
 
@@ -613,7 +666,7 @@ impl Reader {
         if !entry.log.is_open() {
             return self.attach(key);
         }
-        match entry.log.follow_rotation() {
+        match self.follow_rotation(key) {
             Ok(()) => self.make_ready(key),
             // Between two steps of a rotation the name stands for nothing; its next file is told again.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -625,40 +678,106 @@ impl Reader {
     /// Another route has to take over; nothing more is read here.
     fn refuse(&mut self, key: Key, error: io::Error) {
         self.unwatch(key);
-        if let Some(entry) = self.logs.remove(&key) {
+        if let Some(entry) = self.remove(key) {
             let then = entry.ending.map(|ending| ending.then);
             (self.report)(Report::Refused(key, error, entry.log.resume(), then));
         }
     }
 
-    /// Asks the file system about everything that is followed.
-    fn look(&mut self) {
-        for container in self.scout.expire(&self.watcher, Instant::now()) {
+    /// Opens what came under the live name, also where its folder was mounted anew.
+    fn follow_rotation(&mut self, key: Key) -> io::Result<()> {
+        let Some(entry) = self.logs.get_mut(&key) else { return Ok(()) };
+        if entry.log.follow_rotation()? != Followed::Moved {
+            return Ok(());
+        }
+        // Watched first, so that nothing falls between.
+        self.unwatch(key);
+        self.watch(key);
+        let Some(entry) = self.logs.get_mut(&key) else { return Ok(()) };
+        let reopened = entry.log.reopen();
+        // Closed, but not opened: it is tried again as if descriptors had been missing.
+        entry.is_starved = !entry.log.is_open();
+        match reopened {
+            Ok(()) => self.opened(key),
+            Err(_) => self.judge(key),
+        }
+        reopened
+    }
+
+    /// Looks at those that are due.
+    fn look_around(&mut self, now: Instant) {
+        for container in self.scout.expire(&self.watcher, now) {
             (self.report)(Report::Unclaimed(Box::new(container)));
         }
-        let keys: Vec<Key> = self.logs.keys().copied().collect();
-        self.unwatched = self.logs.values().filter(|entry| entry.watch.is_none() && entry.log.is_open()).count();
-        self.starved = 0;
-        for key in keys {
-            let Some(entry) = self.logs.get_mut(&key) else { continue };
-            if entry.is_starved {
-                self.attach(key);
-                continue;
-            }
-            if !entry.log.is_open() {
-                continue;
-            }
-            // Also while its turn waits for room: reading stops then, opening does not.
-            let followed = entry.log.follow_rotation();
-            if !entry.is_ready && entry.log.chain.has_more() {
-                self.make_ready(key);
-            }
-            match followed {
-                Err(error) if is_starvation(&error) => self.starve(key),
-                Err(error) => tracing::debug!(%error, "cannot look for a rotation"),
-                Ok(()) => {}
+        if self.scout.has_lost_its_root() {
+            self.scout.return_to_root(&self.watcher);
+        }
+        self.next_scout = now + if self.scout.has_lost_its_root() { LOST_LOOK } else { SCOUT_LOOK };
+        self.is_out_of_watches = false;
+        self.follow_mounts();
+        for key in self.rounds.take_due(now) {
+            let is_settled = |entry: &Entry| entry.watch.is_some() && entry.log.chain.is_settled();
+            if !self.logs.get(&key).is_some_and(is_settled) {
+                self.look_at(key);
             }
         }
+    }
+
+    /// Where the folder of all containers was mounted anew, goes on there.
+    fn follow_mounts(&mut self) {
+        if !self.mounts.have_moved() {
+            return;
+        }
+        self.scout.return_to_root(&self.watcher);
+        for key in self.keys() {
+            let Some(entry) = self.logs.get(&key) else { continue };
+            if entry.log.is_open() {
+                self.look_at(key);
+            } else if entry.watch.is_some() {
+                self.unwatch(key);
+                self.attach(key);
+            }
+        }
+    }
+
+    /// Asks the file system about everything that is followed.
+    fn look_at_all(&mut self) {
+        self.is_out_of_watches = false;
+        for key in self.keys() {
+            self.look_at(key);
+        }
+    }
+
+    fn keys(&self) -> Vec<Key> {
+        self.logs.keys().copied().collect()
+    }
+
+    /// Asks the file system about a log.
+    fn look_at(&mut self, key: Key) {
+        let Some(entry) = self.logs.get(&key) else { return };
+        if entry.is_starved {
+            self.attach(key);
+            return self.judge(key);
+        }
+        if !entry.log.is_open() {
+            return;
+        }
+        // Watches may have been given back since, or the folder be there again.
+        if entry.watch.is_none() && !self.is_out_of_watches {
+            self.watch(key);
+        }
+        // Also while its turn waits for room: reading stops then, opening does not.
+        let followed = self.follow_rotation(key);
+        let is_unread = |entry: &Entry| !entry.is_ready && entry.log.chain.has_more();
+        if self.logs.get(&key).is_some_and(is_unread) {
+            self.make_ready(key);
+        }
+        match followed {
+            Err(error) if is_starvation(&error) => self.starve(key),
+            Err(error) => tracing::debug!(%error, "cannot look for a rotation"),
+            Ok(()) => {}
+        }
+        self.judge(key);
     }
 }
 
@@ -677,6 +796,9 @@ pub fn can_read(containers: &std::path::Path) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::tail::fuzzing::{LogEntry, framed};
+    use crate::tail::handle::birth_mark;
+    use crate::tail::pread::short::{self, Cut};
+    use crate::time::Timestamp;
     use flate2::Compression;
     use flate2::write::GzEncoder;
     use prost::Message;
@@ -783,13 +905,119 @@ mod tests {
                 if has_watch {
                     reader.take_events()
                 } else {
-                    reader.look()
+                    reader.look_at_all()
                 }
                 reader.round();
             }
             assert_eq!(read(&mut reader).0, ["0", "1", "2", "3"], "watched: {has_watch}");
         }
     }
+
+    /// How reads are cut in the test below: within what is looked at again, at its end, within a record, at its end.
+    fn all_cuts() -> impl Iterator<Item = Vec<Cut>> {
+        [1, 2, 13, 31, 32, 33, 57, 66]
+            .into_iter()
+            .flat_map(|most| [vec![Cut::To(most)], vec![Cut::Interrupted, Cut::To(0), Cut::To(most), Cut::Whole]])
+    }
+
+    /// Wherever reads are cut, every line comes once and nothing counts as truncated: from the start, from the last lines,
+    /// from a time, from a position, in both forms, through a rotation and out of a compressed file.
+    #[test]
+    fn short_reads_lose_and_repeat_nothing_however_a_log_is_read() {
+        let since = Timestamp::parse(b"2026-01-01T00:00:00.000000002Z").unwrap();
+        for cuts in all_cuts() {
+            for (name, is_local) in [("web-json.log", false), ("local-logs/container.log", true)] {
+                let folder = tempfile::tempdir().unwrap();
+                let live = folder.path().join(name);
+                fs::create_dir_all(live.parent().unwrap()).unwrap();
+                let record = |number| if is_local { local_line(number) } else { line(number).into_bytes() };
+                let records = |numbers: Range<u32>| numbers.flat_map(record).collect::<Vec<u8>>();
+                let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+                packed.write_all(&records(0..3)).unwrap();
+                fs::write(format!("{}.2.gz", live.display()), packed.finish().unwrap()).unwrap();
+                fs::write(format!("{}.1", live.display()), records(3..6)).unwrap();
+                fs::write(&live, records(6..9)).unwrap();
+                let starts = [(Start::All, 0), (Start::Last(5), 4), (Start::Last(8), 1), (Start::Beginning, 6)];
+                let since = (!is_local).then_some((Start::Since(since), 0));
+                let told = short::during(short::cycle(cuts.clone()), || {
+                    let mut all = Vec::new();
+                    for (start, first) in starts.into_iter().chain(since) {
+                        let mut reader = reader(1024 * 1024);
+                        reader.follow(follow(folder.path(), start, None));
+                        let (mut told, position) = read(&mut reader);
+                        fs::File::options().append(true).open(&live).unwrap().write_all(&record(9)).unwrap();
+                        reader.take_events();
+                        told.extend(read(&mut reader).0);
+                        let mut again = self::reader(1024 * 1024);
+                        again.follow(follow(folder.path(), start, position));
+                        let resumed = read(&mut again).0;
+                        fs::write(&live, records(6..9)).unwrap();
+                        all.push((start, first, told, resumed));
+                    }
+                    all
+                });
+                for (start, first, told, resumed) in told {
+                    let expected: Vec<String> = (first..10).map(|number| number.to_string()).collect();
+                    assert_eq!(told, expected, "{name} {start:?} {cuts:?}");
+                    assert_eq!(resumed, ["9"], "{name} {start:?} {cuts:?}");
+                }
+            }
+        }
+    }
+
+    /// Positions that older versions saved, without an ID of the file, go on exactly where they stopped.
+    #[test]
+    fn positions_of_older_versions_go_on_where_they_stopped() {
+        for has_record in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let live = folder.path().join("web-json.log");
+            fs::write(&live, if has_record { line(0) } else { String::new() }).unwrap();
+            let mut first = reader(1024 * 1024);
+            first.follow(follow(folder.path(), Start::All, None));
+            let mut position = read(&mut first).1.unwrap();
+            let place = position.place.as_mut().unwrap();
+            if !has_record {
+                assert_eq!(place.fingerprint, None);
+                place.fingerprint = birth_mark(&place.file);
+            }
+            (place.file.filesystem, place.file.born) = (None, None);
+            place.device += 1;
+            fs::rename(&live, folder.path().join("web-json.log.1")).unwrap();
+            fs::write(folder.path().join("web-json.log.1"), [line(0), line(1)].concat()).unwrap();
+            fs::write(&live, line(2)).unwrap();
+            let mut second = reader(1024 * 1024);
+            second.follow(follow(folder.path(), Start::All, Some(position)));
+            let expected: &[&str] = if has_record { &["1", "2"] } else { &["0", "1", "2"] };
+            assert_eq!(read(&mut second).0, expected, "has a record: {has_record}");
+        }
+    }
+
+    /// Where inotify told nothing, a look finds what was written, what was rotated, and a watch that is missing.
+    #[test]
+    fn a_look_finds_what_inotify_did_not_report_and_watches_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let live = folder.path().join("web-json.log");
+        fs::write(&live, line(0)).unwrap();
+        let mut reader = reader(1024 * 1024);
+        reader.follow(follow(folder.path(), Start::All, None));
+        assert_eq!(read(&mut reader).0, ["0"]);
+        let now = Instant::now();
+        reader.look_around(now + Duration::from_secs(31));
+        let entry = reader.logs.get_mut(&KEY).unwrap();
+        assert!(!entry.log.chain.is_settled(), "it has just been written");
+        reader.unwatch(KEY);
+        reader.judge(KEY);
+        assert!(reader.next_look().unwrap() <= Instant::now() + Duration::from_secs(1));
+        fs::rename(&live, folder.path().join("web-json.log.1")).unwrap();
+        fs::write(&live, line(1)).unwrap();
+        reader.look_around(now + Duration::from_secs(33));
+        assert_eq!(read(&mut reader).0, ["1"]);
+        assert!(reader.logs[&KEY].watch.is_some());
+        fs::File::options().append(true).open(&live).unwrap().write_all(line(2).as_bytes()).unwrap();
+        reader.take_events();
+        assert_eq!(read(&mut reader).0, ["2"], "reported again");
+    }
+
     /// A line of the `local` driver.
     fn local_line(number: u32) -> Vec<u8> {
         let (source, line) = ("stdout".to_owned(), number.to_string().into_bytes());

@@ -27,9 +27,16 @@ const DESCRIPTION: u64 = 1024 * 1024;
 
 #[derive(Default)]
 pub(super) struct Scout {
-    root: Option<(Watch, PathBuf)>,
+    root: Option<Root>,
     found: HashMap<String, Found>,
     watches: HashMap<Watch, String>,
+}
+
+/// The folder that new folders appear in.
+struct Root {
+    path: PathBuf,
+    /// `None` once it was unmounted or removed.
+    watch: Option<Watch>,
 }
 
 /// A container that nobody has asked for yet.
@@ -49,8 +56,27 @@ impl Scout {
     /// Looks out for new folders in this one.
     pub(super) fn start(&mut self, watcher: &Watcher, root: PathBuf) {
         match watcher.add(&root) {
-            Ok(watch) => self.root = Some((watch, root)),
+            Ok(watch) => self.root = Some(Root { path: root, watch: Some(watch) }),
             Err(error) => tracing::debug!(%error, "new containers are seen by their events alone"),
+        }
+    }
+
+    /// Whether it has to be asked again after some time: somebody is waited for, or the folder has to come back.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.found.is_empty() || self.has_lost_its_root()
+    }
+
+    /// Whether new folders are not reported any more.
+    pub(super) fn has_lost_its_root(&self) -> bool {
+        self.root.as_ref().is_some_and(|root| root.watch.is_none())
+    }
+
+    /// Watches the folder that its path leads to now.
+    pub(super) fn return_to_root(&mut self, watcher: &Watcher) {
+        let Some(root) = &mut self.root else { return };
+        let Ok(found) = watcher.add(&root.path) else { return };
+        if let Some(before) = root.watch.replace(found).filter(|before| *before != found) {
+            watcher.remove(before);
         }
     }
 
@@ -69,7 +95,9 @@ impl Scout {
             }
             return true;
         }
-        let Some((_, root)) = self.root.as_ref().filter(|(of_root, _)| *of_root == watch) else { return false };
+        let Some(Root { path: root, .. }) = self.root.as_ref().filter(|root| root.watch == Some(watch)) else {
+            return false;
+        };
         if let Some(id) = name.to_str().filter(|name| is_id(name)) {
             if self.found.len() >= MOST {
                 tracing::warn!(id, "too many new containers that the engine has not told of");
@@ -115,6 +143,9 @@ impl Scout {
 
     /// A folder was removed; what is open stays open.
     pub(super) fn gone(&mut self, watch: Watch) {
+        if let Some(root) = self.root.as_mut().filter(|root| root.watch == Some(watch)) {
+            root.watch = None;
+        }
         if let Some(found) = self.watches.remove(&watch).and_then(|id| self.found.get_mut(&id)) {
             found.watch = None;
         }

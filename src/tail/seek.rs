@@ -8,12 +8,12 @@
 
 use super::format::Record;
 use super::handle::{self, Found, Handle, MOST_WALKS, Rotated};
+use super::pread::fill_at;
 use super::{Piece, Start};
 use crate::batch::Stream;
 use crate::time::{Reader, Timestamp};
 use std::io;
 use std::ops::ControlFlow;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 const BLOCK: usize = 256 * 1024;
@@ -24,15 +24,19 @@ const MOST_STRANGE: u32 = 16;
 
 /// The files to read, oldest first, the live one last.
 pub(super) fn start(live: &Path, newest: Handle, start: Start) -> io::Result<Vec<Handle>> {
-    let mut handles = start_from(live, newest, start)?;
+    let format = newest.format;
+    let mut found = start_from(live, newest, start);
     for _ in 1..MOST_WALKS {
-        // By their numbers they are in order, but for rotations in the meantime.
-        if is_live(live, handles.last())? {
-            break;
+        match &found {
+            // By their numbers they are in order, but for rotations in the meantime.
+            Ok(handles) if is_live(live, handles.last())? => break,
+            // It was truncated after its size was asked for.
+            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => break,
+            Ok(_) | Err(_) => {}
         }
-        handles = start_from(live, Handle::open(live, handles[0].format)?, start)?;
+        found = start_from(live, Handle::open(live, format)?, start);
     }
-    Ok(handles)
+    found
 }
 
 /// Whether this is the file that the engine writes; between two steps of a rotation there is none.
@@ -93,7 +97,7 @@ fn first_time(handle: &Handle, mut from: u64) -> io::Result<Option<(u64, Timesta
     let mut clock = Reader::default();
     // A record that does not decode is stepped over, but not without end.
     for _ in 0..MOST_STRANGE {
-        let read = file.read_at(&mut block, from)?;
+        let read = fill_at(file, &mut block, from)?;
         let mut first = None;
         let rest = format.forwards(&block[..read], |Record { start, end }| {
             if first.is_none() {
@@ -155,7 +159,7 @@ fn start_of_whole(handle: &Handle) -> io::Result<Option<u64>> {
     }
     let start = last_start(handle, handle.offset)?;
     let mut bytes = vec![0; BLOCK];
-    let read = file.read_at(&mut bytes, start)?;
+    let read = fill_at(file, &mut bytes, start)?;
     let end = handle.format.first_end(&bytes[..read]).filter(|end| start + *end as u64 > handle.offset);
     let record = end.and_then(|end| handle.format.decode(&bytes[..end], &mut Reader::default()));
     Ok(record.map(|_| start))

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::resume::lines;
-use crate::support::{Disk, Engine, Finished, Numbers, Signal, Watch, beside, eventually, long};
+use crate::support::{Engine, Finished, Numbers, Signal, Volume, Watch, beside, eventually, long};
 
 const ROTATING: [&str; 4] = ["--log-opt", "max-size=50k", "--log-opt", "max-file=100"];
 
@@ -214,7 +214,7 @@ fn a_state_from_a_backup_goes_on_at_the_end_of_the_file() {
 fn a_power_failure_loses_and_repeats_nothing() {
     for (format, turns) in [("json", 3), ("text", 3)] {
         let engine = Engine::start();
-        let mut disk = Disk::new(&engine, "disk", 128);
+        let mut disk = Volume::new(&engine, "disk", 128);
         let run = Run::at(disk.path(), format);
         engine.run("web", &ROTATING, &["--forever", "--rate", "1000"]);
         engine.run("other", &[], &["--forever", "--rate", "300", "--stream", "stderr"]);
@@ -245,7 +245,7 @@ fn a_power_failure_loses_and_repeats_nothing() {
 #[test]
 fn the_file_is_known_on_another_device() {
     let engine = Engine::start();
-    let mut disk = Disk::new(&engine, "disk", 64);
+    let mut disk = Volume::new(&engine, "disk", 64);
     let run = Run::at(disk.path(), "text");
     engine.run("web", &[], &["--forever", "--rate", "500"]);
     for turn in 0..4 {

@@ -133,7 +133,7 @@ fn a_state_that_cannot_be_used_is_refused_in_words_and_left_as_it_is() {
         ("text.db", "FILE is no state file", "name another file with --state\n"),
         (
             "newer.db",
-            "the state in FILE was written by a newer docker-logwatch (schema 99, this one knows 5)",
+            "the state in FILE was written by a newer docker-logwatch (schema 99, this one knows 6)",
             "use the newer docker-logwatch",
         ),
     ] {

@@ -30,6 +30,7 @@ mod pool;
 mod pool_report;
 mod quiet;
 mod reconcile;
+mod remount;
 mod resume;
 mod returns;
 mod rollover;

@@ -573,7 +573,7 @@ fn what_cannot_be_asked_or_written_is_told_in_words_and_left_as_it_is() {
     newer[60..64].copy_from_slice(&99_u32.to_be_bytes());
     for (name, content, told) in [
         ("damaged", damaged, "is damaged"),
-        ("newer", newer, "was written by a newer docker-logwatch (schema 99, this one knows 5)"),
+        ("newer", newer, "was written by a newer docker-logwatch (schema 99, this one knows 6)"),
     ] {
         let path = folder.join(name);
         fs::write(&path, &content).unwrap();

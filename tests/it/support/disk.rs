@@ -1,88 +1,103 @@
-//! A disk of its own for a test: an ext4 file system in an image, which can lose power and move to another device.
+//! A file system of its own for an engine's data, which can be moved from one device number to another.
+//!
+//! In: a running engine. Out: its data on an ext4 image behind a loop device, mounted where it was before. The engine's
+//! end unmounts it, and with the last mount the kernel releases the device.
 
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::process::Command;
 
 use super::Engine;
 
-/// Mounted at [`Disk::path`] until it is dropped.
-pub struct Disk {
+/// Room for a few containers' logs. The file is sparse.
+const SIZE: u64 = 512 << 20;
+
+/// See the module.
+pub struct Disk<'a> {
+    engine: &'a Engine,
     image: PathBuf,
-    path: PathBuf,
-    device: String,
 }
 
-#[track_caller]
-fn run(program: &str, words: &[&str]) -> String {
-    let output = Command::new(program).args(words).output().unwrap_or_else(|error| panic!("{program}: {error}"));
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{program} {words:?} failed (this test needs loop devices): {said}");
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
-}
+impl<'a> Disk<'a> {
+    /// Moves what the engine has to a disk of its own. The engine runs again when this returns.
+    pub fn under(engine: &'a Engine) -> Self {
+        Self::made_with(&[], engine)
+    }
 
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
+    /// The same on a file system that does not record when a file was created.
+    pub fn without_births_under(engine: &'a Engine) -> Self {
+        Self::made_with(&["-I", "128"], engine)
+    }
 
-impl Disk {
-    /// An empty one of so many MiB.
-    pub fn new(engine: &Engine, name: &str, size: u64) -> Self {
-        let (image, path) = (engine.home().join(name).with_extension("img"), engine.home().join(name));
-        fs::create_dir(&path).unwrap();
-        File::create(&image).unwrap().set_len(size << 20).unwrap();
-        run("mkfs.ext4", &["-q", text(&image)]);
-        let device = attach(&image);
-        let disk = Disk { image, path, device };
+    fn made_with(options: &[&str], engine: &'a Engine) -> Self {
+        let disk = Disk { engine, image: engine.home().join("disk.img") };
+        File::create(&disk.image).unwrap().set_len(SIZE).unwrap();
+        must(Command::new("mkfs.ext4").args(["-q", "-F"]).args(options).arg(&disk.image));
+        engine.stop();
+        let aside = engine.home().join("data-before");
+        fs::rename(engine.data(), &aside).unwrap();
+        fs::create_dir(engine.data()).unwrap();
         disk.mount();
+        must(Command::new("cp").arg("-a").arg(aside.join(".")).arg(engine.data()));
+        engine.up();
         disk
     }
 
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// The number of the device that the engine's data are on now.
+    pub fn device(&self) -> u64 {
+        fs::metadata(self.engine.data()).unwrap().dev()
+    }
+
+    /// Unmounts the data of an engine that is down, and mounts the same disk with another device number.
+    pub fn move_to_another_device(&self) {
+        self.remount(&[]);
+    }
+
+    /// The same while somebody has files open there.
+    pub fn move_to_another_device_in_use(&self) {
+        // The old mount stays in existence as long as files are open on it, and must not write to the disk any more.
+        must(Command::new("mount").args(["-o", "remount,ro"]).arg(self.engine.data()));
+        self.remount(&["--lazy"]);
+    }
+
+    fn remount(&self, how: &[&str]) {
+        let before = self.device();
+        // Attached before the other is released, so that it is another one.
+        let device = self.attach();
+        // The engine leaves mounts of its own below it when it is killed.
+        let inner = super::mounts(&self.engine.data());
+        if !inner.is_empty() {
+            must(Command::new("umount").arg("--lazy").args(inner));
+        }
+        must(Command::new("umount").args(how).arg(self.engine.data()));
+        // The kernel may have read ahead of what was written by way of the other device.
+        must(Command::new("blockdev").args(["--flushbufs", &device]));
+        self.mount_from(&device);
+        assert_ne!(self.device(), before, "the disk has the device number that it had");
     }
 
     fn mount(&self) {
-        run("mount", &[&self.device, text(&self.path)]);
+        self.mount_from(&self.attach());
     }
 
-    fn unmount(&self) {
-        run("umount", &[text(&self.path)]);
-        run("losetup", &["-d", &self.device]);
+    fn attach(&self) -> String {
+        let device = must(Command::new("losetup").args(["--find", "--show"]).arg(&self.image));
+        device.trim().to_owned()
     }
 
-    /// From now on nothing reaches it that was not synced before: neither data nor the file system's own journal.
-    pub fn cut_power(&self) {
-        // EXT4_IOC_SHUTDOWN with EXT4_GOING_FLAGS_NOLOGFLUSH (linux fs/ext4/ext4.h).
-        let script = r#"open(F, "<", $ARGV[0]) or die "open: $!"; my $how = pack("L", 2);
-            defined(ioctl(F, 0x8004587d, $how)) or die "ioctl: $!";"#;
-        run("perl", &["-e", script, text(&self.path)]);
-    }
-
-    /// Takes it away and brings it back as another device, so that `st_dev` of its files is another one.
-    pub fn move_to_another_device(&mut self) {
-        let before = self.device.clone();
-        self.unmount();
-        // Whoever takes the old number meanwhile only helps.
-        let holder = self.image.with_extension("holder");
-        File::create(&holder).unwrap().set_len(1 << 20).unwrap();
-        let held = Command::new("losetup").args([&before, text(&holder)]).status().unwrap();
-        self.device = attach(&self.image);
-        assert_ne!(self.device, before);
-        self.mount();
-        if held.success() {
-            run("losetup", &["-d", &before]);
-        }
+    fn mount_from(&self, device: &str) {
+        must(Command::new("mount").arg(device).arg(self.engine.data()));
+        // The kernel waits with this until the device is unmounted.
+        must(Command::new("losetup").args(["--detach", device]));
     }
 }
 
-fn attach(image: &Path) -> String {
-    run("losetup", &["-f", "--show", text(image)])
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").args(["-l", text(&self.path)]).output();
-        let _ = Command::new("losetup").args(["-d", &self.device]).output();
-    }
+#[track_caller]
+pub(super) fn must(command: &mut Command) -> String {
+    let need = "this test needs root, loop devices (/dev/loop-control, the kernel module `loop`) and mkfs.ext4";
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}; {need}"));
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}: {told}; {need}", output.status);
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }

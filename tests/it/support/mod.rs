@@ -13,6 +13,7 @@ pub mod process;
 mod proxy;
 mod script;
 mod tests;
+mod volume;
 mod watch;
 pub mod watchdog;
 
@@ -22,11 +23,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub use self::disk::Disk;
-pub use self::engine::{Engine, IMAGE, chatter};
+pub use self::engine::{Engine, IMAGE, chatter, mounts};
 pub use self::numbers::Numbers;
 pub use self::podman::Podman;
 pub use self::proxy::{Fault, Proxy};
 pub use self::script::{Answer, Request, Script};
+pub use self::volume::Volume;
 pub use self::watch::{Finished, Watch, records};
 pub use rustix::process::Signal;
 

@@ -1,0 +1,190 @@
+//! Recognises a file that was seen before, also after a reboot or on another device node.
+//!
+//! In: an open file. Out: a [`FileId`], which is kept in memory or in the state and compared with that of a file met
+//! later. Used for log files and for the output.
+//!
+//! The device number (`st_dev`) is not part of it. It names the way to a file system and not the file system: a loop
+//! device may get another number, disks are found in another order at boot, and btrfs, NFS and overlayfs take the next
+//! free number at each mount. While a file is open, its device and inode number identify it exactly; afterwards only
+//! what lies on the disk does.
+//!
+//! An inode number is given to a new file once the old one is removed, often at once. The birth time tells the two
+//! apart. Where neither is enough the answer is [`Likeness::Unsure`], and the caller compares the content.
+
+use crate::time::Timestamp;
+use rustix::fd::AsFd;
+use serde::{Deserialize, Serialize};
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
+/// What identifies a file from one run to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct FileId {
+    /// The ID of the file system, where that does not change from one mount to the next (ext, btrfs, tmpfs).
+    pub filesystem: Option<u64>,
+    /// The number of the file there.
+    pub inode: u64,
+    /// When the file was created, where the file system records that.
+    pub born: Option<Timestamp>,
+}
+
+/// Whether two IDs mean one file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Likeness {
+    /// They do.
+    Same,
+    /// They do not.
+    Other,
+    /// The content decides. A caller that has no content to compare should take them for one file only where a mistake
+    /// is harmless.
+    Unsure,
+}
+
+impl FileId {
+    /// Asks the kernel for it.
+    pub fn of(file: &File) -> io::Result<FileId> {
+        Ok(FileId::with(file, &file.metadata()?))
+    }
+
+    /// The same, for a caller that has the metadata of this very file already.
+    pub fn with(file: impl AsFd, metadata: &Metadata) -> FileId {
+        FileId { filesystem: filesystem(file), inode: metadata.ino(), born: born(metadata) }
+    }
+
+    /// Compares what is known of both. By row, the first that applies decides:
+    ///
+    /// | inode     | birth time       | file system ID   | result   |
+    /// |-----------|------------------|------------------|----------|
+    /// | different |                  |                  | `Other`  |
+    /// | equal     | different        |                  | `Other`  |
+    /// | equal     | equal            | different        | `Unsure` |
+    /// | equal     | equal            | equal or unknown | `Same`   |
+    /// | equal     | unknown          | different        | `Other`  |
+    /// | equal     | unknown          | equal or unknown | `Unsure` |
+    ///
+    /// "Unknown" means that at least one of the two lacks it. The third row is a clone of a disk that was given an ID of
+    /// its own, or two file systems that a reproducible build filled with files of one time. In the last row the inode
+    /// number may have been given to a new file.
+    pub fn likeness(&self, other: &FileId) -> Likeness {
+        let differ = |pair: Option<(u64, u64)>| pair.map(|(this, other)| this != other);
+        let has_other_filesystem = differ(self.filesystem.zip(other.filesystem)) == Some(true);
+        let has_same_birth = self.born.zip(other.born).map(|(this, other)| this == other);
+        match (self.inode == other.inode, has_same_birth) {
+            (false, _) | (true, Some(false)) => Likeness::Other,
+            (true, Some(true)) if has_other_filesystem => Likeness::Unsure,
+            (true, Some(true)) => Likeness::Same,
+            (true, None) if has_other_filesystem => Likeness::Other,
+            (true, None) => Likeness::Unsure,
+        }
+    }
+}
+
+/// When a file was created, where its file system records that.
+pub fn born(metadata: &Metadata) -> Option<Timestamp> {
+    let born = metadata.created().ok().and_then(Timestamp::of)?;
+    // File systems that have a field for it but no value leave it at zero.
+    (born > Timestamp(0)).then_some(born)
+}
+
+fn filesystem(file: impl AsFd) -> Option<u64> {
+    // Where a sandbox refuses these calls, the file has no ID of this kind.
+    let kind = rustix::fs::fstatfs(&file).ok()?.f_type;
+    let id = rustix::fs::fstatvfs(&file).ok()?.f_fsid;
+    // Zero is what the kernel reports for "none".
+    (keeps_its_id(u64::try_from(kind).ok()?) && id != 0).then_some(id)
+}
+
+/// The magic numbers of statfs(2).
+mod magic {
+    pub(super) const EXT: u64 = 0xef53;
+    pub(super) const BTRFS: u64 = 0x9123_683e;
+    pub(super) const TMPFS: u64 = 0x0102_1994;
+}
+
+/// Whether `f_fsid` of this kind of file system stays the same from mount to mount, as far as we know for certain:
+///
+/// - ext2, ext3, ext4: made from the UUID on the disk.
+/// - btrfs: made from the UUID on the disk and the number of the subvolume.
+/// - tmpfs: random (zero before Linux 5.12), and its files do not outlive the mount.
+///
+/// Not so for XFS, f2fs, FAT, exFAT, NTFS, squashfs: they return the device number. Nor for overlayfs, which returns that of
+/// whatever lies below it. NFS and FUSE return zero.
+fn keeps_its_id(kind: u64) -> bool {
+    [magic::EXT, magic::BTRFS, magic::TMPFS].contains(&kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn id(filesystem: Option<u64>, inode: u64, born: Option<i64>) -> FileId {
+        FileId { filesystem, inode, born: born.map(Timestamp) }
+    }
+
+    /// Pins the whole decision: every combination of known, unknown, equal and different parts, in both directions.
+    #[test]
+    fn likeness_follows_inode_then_birth_then_file_system() {
+        let this = id(Some(1), 7, Some(100));
+        for (one, two, expected) in [
+            (this, this, Likeness::Same),
+            (this, id(None, 7, Some(100)), Likeness::Same),
+            (id(None, 7, Some(100)), id(None, 7, Some(100)), Likeness::Same),
+            (this, id(Some(2), 7, Some(100)), Likeness::Unsure),
+            (this, id(Some(1), 7, Some(101)), Likeness::Other),
+            (this, id(Some(2), 7, Some(101)), Likeness::Other),
+            (this, id(None, 7, Some(101)), Likeness::Other),
+            (this, id(Some(1), 7, None), Likeness::Unsure),
+            (this, id(None, 7, None), Likeness::Unsure),
+            (this, id(Some(2), 7, None), Likeness::Other),
+            (id(Some(1), 7, None), id(Some(1), 7, None), Likeness::Unsure),
+            (id(Some(1), 7, None), id(Some(2), 7, None), Likeness::Other),
+            (id(None, 7, None), id(None, 7, None), Likeness::Unsure),
+            (this, id(Some(1), 8, Some(100)), Likeness::Other),
+            (this, id(None, 8, None), Likeness::Other),
+            (id(None, 7, None), id(None, 8, None), Likeness::Other),
+        ] {
+            assert_eq!(one.likeness(&two), expected, "{one:?} {two:?}");
+            assert_eq!(two.likeness(&one), expected, "{two:?} {one:?}");
+        }
+    }
+
+    /// Pins which file systems are believed when they tell their ID.
+    #[test]
+    fn only_ids_made_from_the_disk_are_believed() {
+        let (ext, btrfs, tmpfs) = (0xef53, 0x9123_683e, 0x0102_1994);
+        let (xfs, overlay, nfs, fuse, fat) = (0x5846_5342, 0x794c_7630, 0x6969, 0x6573_5546, 0x4d44);
+        for (kind, is_believed) in [
+            (ext, true),
+            (btrfs, true),
+            (tmpfs, true),
+            (xfs, false),
+            (overlay, false),
+            (nfs, false),
+            (fuse, false),
+            (fat, false),
+            (0, false),
+        ] {
+            assert_eq!(keeps_its_id(kind), is_believed, "{kind:x}");
+        }
+    }
+
+    /// A file keeps its ID whatever is done to it, and its successor under the same name has another one.
+    #[test]
+    fn writing_and_renaming_keep_the_id_and_replacing_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, moved) = (folder.path().join("log"), folder.path().join("log.1"));
+        fs::write(&path, "one").unwrap();
+        let open = File::open(&path).unwrap();
+        let first = FileId::of(&open).unwrap();
+        fs::write(&path, "two, and longer").unwrap();
+        fs::rename(&path, &moved).unwrap();
+        assert_eq!(FileId::of(&File::open(&moved).unwrap()).unwrap(), first);
+        assert_eq!(FileId::with(&open, &open.metadata().unwrap()), first);
+        fs::write(&path, "one").unwrap();
+        let successor = FileId::of(&File::open(&path).unwrap()).unwrap();
+        assert_eq!(successor.likeness(&first), Likeness::Other);
+        assert_eq!(successor.filesystem, first.filesystem);
+    }
+}
