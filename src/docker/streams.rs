@@ -97,7 +97,8 @@ fn add_podmans_words(wanted: &mut Vec<String>) {
     }
 }
 
-fn encoded(filters: &Filters) -> String {
+/// As a parameter of a request.
+pub(super) fn encoded(filters: &Filters) -> String {
     let json = serde_json::json!(filters).to_string();
     utf8_percent_encode(&json, NON_ALPHANUMERIC).to_string()
 }
