@@ -3,7 +3,7 @@
 //! In: an [`Endpoint`]. Out: containers, logs and events. Called by [`crate::engine`]. Knows nothing of files, of
 //! positions, or of what a user asked to see. The only room that speaks HTTP to an engine.
 //!
-//! - [`endpoint`]: which engine, as docker's CLI finds it; `address` reads the forms of a host
+//! - [`endpoint`]: which engine, as docker's CLI finds it; `address` reads the forms of a host, `go` its JSON
 //! - `transport`: HTTP over a unix socket, tcp, TLS (`tls`) or ssh (`ssh`)
 //! - [`version`]: which version of the API to speak
 //! - `answers`: what the engine tells of itself and of containers; `inventory`: containers with their mounts, and volumes;
@@ -25,6 +25,7 @@ mod error;
 pub mod events;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod go;
 mod inventory;
 mod pool;
 mod ssh;
