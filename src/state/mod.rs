@@ -11,6 +11,7 @@
 mod error;
 mod inventory;
 mod lock;
+mod place;
 mod positions;
 mod schema;
 
