@@ -89,6 +89,9 @@ pub struct Endpoint {
     pub(super) proxies: Proxies,
     /// Where `ssh` is looked for; `None` is the process's own `PATH`.
     pub(super) path: Option<OsString>,
+    /// Our own program, which becomes `ssh` when it is asked to ([`super::become_ssh`]); `None` starts that directly, and
+    /// then it may outlive us.
+    pub program: Option<PathBuf>,
     /// The context it came from; `default` when a host was given.
     pub context: String,
     /// What was wrong and could be passed over: to be shown once, on stderr.
@@ -151,6 +154,7 @@ impl Endpoint {
             pinned: pinned(environment)?,
             proxies: proxies(environment),
             path: environment.var("PATH").map(OsStr::to_owned),
+            program: None,
             context,
             warnings,
         })

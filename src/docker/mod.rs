@@ -51,6 +51,7 @@ pub use endpoint::{Endpoint, Environment, Flags};
 pub use error::{Cause, Error, Kind};
 pub use events::Event;
 pub use pool::{BreakerState, Check, ClientReport, HEALTHY, Snapshot, Spent};
+pub use ssh::{WORD as SSH, become_ssh};
 pub use streams::{EventStream, EventsQuery, LogStream, LogsQuery};
 pub use version::Version;
 

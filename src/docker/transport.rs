@@ -280,7 +280,7 @@ fn wrong_version(message: &str) -> Option<Error> {
 enum Route {
     Unix(PathBuf),
     Tcp { host: String, port: u16, tls: Option<(TlsConnector, ServerName<'static>)>, via: Option<Via> },
-    Ssh { to: Ssh, path: Option<OsString> },
+    Ssh { to: Ssh, path: Option<OsString>, program: Option<PathBuf> },
 }
 
 /// An HTTP proxy.
@@ -297,7 +297,8 @@ impl Route {
         match &endpoint.address {
             Address::Unix(path) => Ok((Route::Unix(path.clone()), "http://localhost".to_owned())),
             Address::Ssh(to) => {
-                let route = Route::Ssh { to: to.clone(), path: endpoint.path.clone() };
+                let (path, program) = (endpoint.path.clone(), endpoint.program.clone());
+                let route = Route::Ssh { to: to.clone(), path, program };
                 Ok((route, "http://localhost".to_owned()))
             }
             Address::Tcp { host, port, prefix } => {
@@ -320,7 +321,7 @@ impl Route {
     async fn open(&self, uri: Uri) -> io::Result<(Box<dyn Duplex>, bool)> {
         let stream: Box<dyn Duplex> = match self {
             Route::Unix(path) => Box::new(UnixStream::connect(path).await?),
-            Route::Ssh { to, path } => Box::new(ssh::open(to, path.as_deref())?),
+            Route::Ssh { to, path, program } => Box::new(ssh::open(to, path.as_deref(), program.as_deref())?),
             Route::Tcp { host, port, tls: None, via: None } => Box::new(dial(host, *port).await?),
             Route::Tcp { tls: None, via: Some(via), .. } => {
                 let io = Box::new(dial_proxy(&via.proxy).await?);

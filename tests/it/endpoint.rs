@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::support::{Engine, Proxy};
+use crate::support::{Engine, Proxy, Signal, Watch, eventually, process};
 use logwatch::config;
 use logwatch::docker::{
     Docker, Endpoint, Environment, Error, EventStream, EventsQuery, Flags, Kind, LogStream, LogsQuery,
@@ -186,6 +186,32 @@ async fn an_ssh_connection_ends_with_its_client() {
     while lives() {
         assert!(start.elapsed() < Duration::from_secs(10), "ssh lives on");
         tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// However the program ends, no ssh of it stays: not even one that reads nothing and waits for ever.
+#[test]
+fn no_ssh_outlives_a_program_that_was_killed() {
+    let engine = Engine::with(&[]);
+    let pids = engine.home().join("ssh.pids");
+    let note = format!("echo $$ >> {}\nwhile [ \"$1\" != -- ]; do shift; done\nshift 2\n", pids.display());
+    let hang = format!("{note}exec sleep 1000");
+    let serve = format!("{note}eval exec \"$*\"");
+    for (body, connections) in [(hang, 1), (serve, 2)] {
+        let _ = std::fs::remove_file(&pids);
+        let path = script(engine.home(), &body);
+        let mut command = Watch::command();
+        engine.furnish(&mut command);
+        command.env("PATH", &path).env_remove("DOCKER_HOST");
+        let host = format!("ssh://build{}", engine.socket().display());
+        let watch = Watch::spawn(command.args(["-H", &host, "watch"]));
+        let started = || -> Vec<u32> {
+            let text = std::fs::read_to_string(&pids).unwrap_or_default();
+            text.lines().map(|line| line.parse().unwrap()).collect()
+        };
+        eventually("its connections are open", || started().len() >= connections);
+        watch.signal(Signal::KILL);
+        eventually("no ssh is left", || !started().into_iter().any(process::lives));
     }
 }
 
