@@ -239,7 +239,7 @@ mod tests {
         }
     }
 
-    /// What a user has made, root may go on with, and the other way round is not hindered either.
+    /// What a user has made, root may go on with.
     #[test]
     fn a_state_of_another_user_that_is_one_is_used_as_ever() {
         assert!(is_root(), "these tests give files away, which takes root");

@@ -4,14 +4,57 @@
 use crate::support::{Answer, Engine, Finished, Request, Script, Watch, eventually, process};
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use std::fs::File;
+use rustix::fs::{CWD, Mode, mkfifoat};
+use std::fs::{self, File};
 use std::io::Write;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// No answer may cost more.
 const MOST: u64 = 128 << 20;
+
+/// Whatever lies where docker keeps its files, the program says in words what is wrong, or goes on without it, and waits for
+/// nobody.
+#[test]
+fn no_file_of_docker_makes_the_program_wait_or_takes_its_memory() {
+    let script = Script::start(answer_plainly);
+    let context = "cb1c9ef1d5c4e6c5b8cd0cd64a9cd9bd2e0ad4d1ee2d4a1f0a0f3d6a5ec2a3b1";
+    let with = |at: &str, target: Option<&str>| {
+        let home = tempfile::tempdir().unwrap();
+        let path = home.path().join(at.replace("CONTEXT", context));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        match target {
+            Some(target) => symlink(target, &path).unwrap(),
+            None => mkfifoat(CWD, &path, Mode::RUSR | Mode::WUSR).unwrap(),
+        }
+        home
+    };
+    for target in [None, Some("/dev/zero")] {
+        for (at, words, code, told) in [
+            ("config.json", &["watch", "--dry-run"][..], 0, "ignoring HOME/config.json: it is no regular file"),
+            ("logwatch.yaml", &["watch", "--dry-run"], 2, "cannot read HOME/logwatch.yaml: it is no regular file"),
+            ("ca.pem", &["--tls", "watch", "--dry-run"], 2, "error: cannot read HOME/ca.pem"),
+            ("x.pem", &["--tls", "--tlscacert", "HOME/x.pem", "watch"], 2, "error: cannot read HOME/x.pem"),
+            ("contexts/meta/CONTEXT/meta.json", &["__complete", "--context", ""], 0, ""),
+        ] {
+            let home = with(at, target);
+            let place = home.path().to_str().unwrap();
+            let words: Vec<String> = words.iter().map(|word| word.replace("HOME", place)).collect();
+            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let mut command = Watch::command();
+            command.env("HOME", place).env("DOCKER_CONFIG", place).env("DOCKER_HOST", script.host());
+            let watch = Watch::spawn(command.env_remove("DOCKER_CONTEXT").args(&words));
+            let peak = peak_until(&watch, |_| false);
+            let finished = watch.finish();
+            let said = finished.stderr.replace(place, "HOME");
+            assert_eq!(finished.code, Some(code), "{at} {target:?}: {said}");
+            assert!(said.contains(told), "{at} {target:?}: {said}");
+            assert!(peak < MOST, "{at} {target:?}: {} MiB", peak >> 20);
+        }
+    }
+}
 
 /// A rotated log that is small on disk and has one line without end costs no more than another.
 #[test]
@@ -267,7 +310,8 @@ fn a_hundred_megabytes_of_labels_cost_no_command_much_memory() {
             (&["watch", "--dry-run", "-f", "label=app=web", "-f", "network=none"], "web-99"),
             (&["reconcile", "--state", state], ""),
             (&["pool", "--format", "json"], "container_list"),
-            (&["__complete", "watch", "web-9"], "web-99"),
+            // It gives up what takes long.
+            (&["__complete", "watch", "web-9"], ":4"),
         ] {
             let (finished, _) = measure(&script, home.path(), words, |_| false);
             assert_eq!(finished.code, Some(0), "{words:?}: {}", finished.stderr);
