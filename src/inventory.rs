@@ -5,6 +5,7 @@
 //! clock, and what is older changes nothing. Used by the rooms that observe, plan, keep and report.
 
 use crate::batch::Route;
+use crate::container;
 use crate::time::Timestamp;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -156,6 +157,51 @@ pub enum Told {
     VolumeGone(String, Timestamp),
     /// There was this mount then.
     Mount(Mount, Timestamp),
+}
+
+/// Memory that texts take beside the value that has them, about.
+fn texts<'a>(texts: impl IntoIterator<Item = &'a String>) -> usize {
+    texts.into_iter().map(|text| text.len() + 16).sum()
+}
+
+fn pairs(pairs: &BTreeMap<String, String>) -> usize {
+    pairs.iter().map(|(name, value)| container::weight(name, value)).sum()
+}
+
+impl Container {
+    /// Memory that it takes, about, in bytes.
+    pub fn weight(&self) -> usize {
+        size_of::<Container>() + texts([&self.id, &self.name, &self.image, &self.state]) + pairs(&self.labels)
+    }
+}
+
+impl Volume {
+    /// Memory that it takes, about, in bytes.
+    pub fn weight(&self) -> usize {
+        size_of::<Volume>() + texts([&self.name, &self.driver, &self.scope, &self.mountpoint]) + pairs(&self.labels)
+    }
+}
+
+impl Mount {
+    /// Memory that it takes, about, in bytes.
+    pub fn weight(&self) -> usize {
+        let optional = [&self.volume, &self.source, &self.driver, &self.mode].into_iter().flatten();
+        let plain = [&self.container_id, &self.destination, &self.kind, &self.propagation];
+        size_of::<Mount>() + texts(plain.into_iter().chain(optional))
+    }
+}
+
+impl Told {
+    /// Memory that it takes, about, in bytes.
+    pub fn weight(&self) -> usize {
+        size_of::<Told>()
+            + match self {
+                Told::Container(container) => container.weight(),
+                Told::Volume(volume) => volume.weight(),
+                Told::Mount(mount, _) => mount.weight(),
+                Told::ContainerGone(id, _) | Told::VolumeGone(id, _) => id.len(),
+            }
+    }
 }
 
 /// What is counted and reported apart.

@@ -9,13 +9,13 @@
 //! - [`cli`] takes words and gives an exit code: docker's plugin handshake, clap, completion, advice.
 //! - [`engine`] connects the rooms and answers the verbs; the only one that spawns tasks and threads, but for
 //!   the state's own.
-//! - [`docker`] asks the engine, and is the only one that names a type of its client library.
+//! - [`docker`] asks the engine, and is the only one that speaks HTTP to it.
 //! - [`tail`] reads logs, from files and from API streams, into lines.
 //! - [`state`] keeps what has to outlast a run, and is the only one that speaks SQL.
 //! - [`output`] writes lines and reports, and is the only one that writes to stdout.
 //! - [`serve`] tells metrics and health over HTTP, each connection in a task of its own.
 //! - The shelf holds what travels and what all may use: [`batch`], [`queue`], [`position`], [`file_id`], [`container`],
-//!   [`inventory`] and [`plan`], [`selector`], [`time`], [`json`], [`config`], [`metrics`], [`health`].
+//!   [`inventory`] and [`plan`], [`selector`], [`time`], [`json`], [`files`], [`config`], [`metrics`], [`health`].
 //!
 //! The five rooms below the engine do not know each other: it hands the bytes of one to the next. A verb has one name on
 //! two floors: `cli/watch.rs` takes the words, `engine/watch.rs` does the work.
@@ -77,6 +77,7 @@ pub mod container;
 pub mod docker;
 pub mod engine;
 pub mod file_id;
+pub mod files;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod health;

@@ -17,7 +17,7 @@ pub mod watch;
 pub mod when;
 
 use crate::config::{Config, Layers, Surroundings};
-use crate::docker::{Endpoint, Environment, Flags, endpoint};
+use crate::docker::{self, Endpoint, Environment, Flags, endpoint};
 use crate::output::{Diagnostic, Level, LogFormat, When};
 use crate::selector::Filters;
 use crate::{engine, output};
@@ -247,6 +247,9 @@ pub fn main() -> ExitCode {
     if words.first().is_some_and(|word| word == plugin::METADATA) {
         return say(&plugin::metadata());
     }
+    if words.first().is_some_and(|word| word == docker::SSH) {
+        return ssh(&words[1..]);
+    }
     let called = plugin::split(words);
     let command = command(called.as_plugin);
     if let Some(words) = complete::asked(&called.rest) {
@@ -264,6 +267,14 @@ pub fn main() -> ExitCode {
         }
         Err(error) => refuse_in(&error, format),
     }
+}
+
+/// Becomes ssh. What hinders that is said as ssh says it, to the process that started us.
+fn ssh(words: &[OsString]) -> ExitCode {
+    let error = docker::become_ssh(words);
+    let _ = writeln!(std::io::stderr(), "cannot be started: {error}");
+    // As ssh ends itself on an error of its own.
+    ExitCode::from(255)
 }
 
 /// The form of diagnostics that is asked for in words that cannot be read.
@@ -369,7 +380,9 @@ fn run(docker: DockerFlags, as_plugin: bool, cli: Cli) -> ExitCode {
 
 /// The engine that is meant.
 fn endpoint(docker: &DockerFlags) -> Result<Endpoint, engine::Error> {
-    let endpoint = Endpoint::resolve(&docker.endpoint, &Environment::of_process())?;
+    let mut endpoint = Endpoint::resolve(&docker.endpoint, &Environment::of_process())?;
+    // Though it may be replaced on disk while it runs.
+    endpoint.program = Some("/proc/self/exe".into());
     for warning in &endpoint.warnings {
         tracing::warn!("{}", explain::escaped(warning));
     }

@@ -8,6 +8,7 @@
 //! keeps its first two signals to itself; a third, SIGHUP or `kill -9` ends it, which is then all that we hear.
 //! SIGPIPE stays ignored, as Rust starts us: a reader that went away is an error of a write.
 
+use crate::files;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::OwnedFd;
 use rustix::io::Errno;
@@ -17,6 +18,7 @@ use std::io;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
+use std::path::Path;
 use std::thread;
 use tokio::io::AsyncReadExt;
 use tokio::runtime;
@@ -200,7 +202,8 @@ async fn hung_up(signal: &mut Option<Signal>) {
 
 /// The set of ignored signals, a bit each, as the kernel tells it (proc(5), `SigIgn`); empty when it does not.
 fn ignored() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let status = files::read_small(Path::new("/proc/self/status"), 64 << 10).unwrap_or_default();
+    let status = String::from_utf8_lossy(&status);
     let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)
 }

@@ -4,16 +4,14 @@
 //! what a file of keys and single values has no use for: lists, anchors, tags, a second document.
 
 use super::keys::{self, Key};
-use rustix::fs::OFlags;
+use crate::files;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput};
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::Path;
 
 /// Bytes beyond which it is no configuration.
-const LIMIT: u64 = 256 * 1024;
+const LIMIT: usize = 256 * 1024;
 
 /// A value in the file.
 #[derive(Debug)]
@@ -31,23 +29,9 @@ pub(super) struct Fault {
     pub(super) text: String,
 }
 
-/// The bytes of the file. A pipe would make us wait, so only what is a file is read, and the empty one that everybody has.
+/// The bytes of the file.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
-    let file = File::options().read(true).custom_flags(flags).open(path)?;
-    let kind = file.metadata()?;
-    if kind.is_dir() {
-        return Err(io::ErrorKind::IsADirectory.into());
-    }
-    if !kind.is_file() && path != Path::new("/dev/null") {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
-    }
-    let mut bytes = Vec::new();
-    file.take(LIMIT + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LIMIT {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {LIMIT} bytes")));
-    }
-    Ok(bytes)
+    files::read_small(path, LIMIT)
 }
 
 /// The values in a file, and all that is wrong with it.

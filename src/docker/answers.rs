@@ -1,18 +1,278 @@
 //! What the engine tells of itself and of containers, in our own types.
 //!
-//! In: the client library's types, in which every field may be missing. Out: ours. Called by [`super::Docker`].
-//! A listing has no log path, driver, terminal or exit code, so those take an inspection (moby `api/types`).
+//! In: the engine's JSON, in which every field may be missing or `null`. Out: our types. Called by [`super::Docker`]. Only
+//! what we use is decoded, and of what can be large only as much as we keep, so an answer takes no more memory than its
+//! own text. A listing has no log path, driver, terminal or exit code, so those take an inspection (moby `api/types`).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 use std::path::PathBuf;
 
-use bollard::models;
-use serde_json::Value;
+use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
-use crate::container::Container;
+use crate::container::{self, Container};
 use crate::time::Timestamp;
 
+use super::body::Weigh;
 use super::{Error, Version};
+
+/// `GET /info`
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Info {
+    #[serde(rename = "ID")]
+    id: Option<String>,
+    /// Of the machine.
+    name: Option<String>,
+    server_version: Option<String>,
+    #[serde(rename = "OSType")]
+    os_type: Option<String>,
+    operating_system: Option<String>,
+    docker_root_dir: Option<String>,
+    logging_driver: Option<String>,
+    live_restore_enabled: Option<bool>,
+    security_options: Option<Vec<String>>,
+    system_time: Option<String>,
+}
+
+/// `GET /containers/ID/json`
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Inspection {
+    id: Option<String>,
+    name: Option<String>,
+    image: Option<String>,
+    log_path: Option<String>,
+    hosts_path: Option<String>,
+    state: Option<State>,
+    config: Option<Config>,
+    host_config: Option<HostConfig>,
+    network_settings: Option<NetworkSettings>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct State {
+    status: Option<String>,
+    exit_code: Option<i64>,
+    started_at: Option<String>,
+    finished_at: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct Config {
+    image: Option<String>,
+    labels: Option<Pairs>,
+    tty: Option<bool>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct HostConfig {
+    log_config: Option<LogConfig>,
+    auto_remove: Option<bool>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct LogConfig {
+    #[serde(rename = "Type")]
+    driver: Option<String>,
+    config: Option<Pairs>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+struct NetworkSettings {
+    networks: Option<Pairs<Option<Connection>>>,
+}
+
+/// How a container is connected to a network.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Connection {
+    #[serde(rename = "IPAddress")]
+    address: Option<String>,
+}
+
+/// An entry of `GET /containers/json`
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Listed {
+    id: Option<String>,
+    names: Option<Names>,
+    image: Option<String>,
+    labels: Option<Pairs>,
+    state: Option<String>,
+    status: Option<String>,
+    network_settings: Option<NetworkSettings>,
+    /// In seconds.
+    pub(super) created: Option<i64>,
+    pub(super) mounts: Option<Mounts>,
+}
+
+/// An entry of `GET /networks`, and what completion needs of one of `GET /volumes`.
+#[derive(Deserialize)]
+pub(super) struct Named {
+    #[serde(rename = "Name")]
+    pub(super) name: String,
+}
+
+/// A container's own name among those it is listed under: one that others link to is listed as `/other/alias` as well.
+#[derive(Default, Debug, PartialEq, Eq)]
+struct Names(String);
+
+/// How a container uses a volume or a folder.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct MountPoint {
+    #[serde(rename = "Type")]
+    pub(super) kind: Option<String>,
+    pub(super) name: Option<String>,
+    pub(super) source: Option<String>,
+    pub(super) destination: Option<String>,
+    pub(super) driver: Option<String>,
+    pub(super) mode: Option<String>,
+    #[serde(rename = "RW")]
+    pub(super) is_writable: Option<bool>,
+    pub(super) propagation: Option<String>,
+}
+
+/// The mounts of one container, [`MOST_MOUNTS`] at most.
+#[derive(Default)]
+pub(super) struct Mounts(pub(super) Vec<MountPoint>);
+
+/// More is no container's: in JSON a mount can be three bytes, in memory it is two hundred.
+const MOST_MOUNTS: usize = 10_000;
+
+/// Labels, networks or options by name, bounded as [`container::bound`] does while they are decoded.
+pub(super) struct Pairs<T = String> {
+    pub(super) map: BTreeMap<String, String>,
+    of: PhantomData<T>,
+}
+
+/// What a value in [`Pairs`] is kept as.
+trait Text {
+    fn text(self) -> String;
+}
+
+impl Text for String {
+    fn text(self) -> String {
+        self
+    }
+}
+
+impl Text for Option<Connection> {
+    fn text(self) -> String {
+        self.and_then(|connection| connection.address).unwrap_or_default()
+    }
+}
+
+impl Text for Connection {
+    fn text(self) -> String {
+        self.address.unwrap_or_default()
+    }
+}
+
+impl<'de, T: Text + Deserialize<'de>> Deserialize<'de> for Pairs<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader<T>(PhantomData<T>);
+
+        impl<'de, T: Text + Deserialize<'de>> Visitor<'de> for Reader<T> {
+            type Value = BTreeMap<String, String>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> Result<Self::Value, A::Error> {
+                let (mut map, mut weight) = (BTreeMap::new(), 0);
+                while let Some((name, value)) = pairs.next_entry::<String, T>()? {
+                    let value = value.text();
+                    weight += container::weight(&name, &value);
+                    map.insert(name, value);
+                    // What goes now would go at the end as well.
+                    if weight > 4 * container::LABELS {
+                        weight = container::bound(&mut map);
+                    }
+                }
+                container::bound(&mut map);
+                Ok(map)
+            }
+        }
+
+        let map = deserializer.deserialize_map(Reader::<T>(PhantomData))?;
+        Ok(Pairs { map, of: PhantomData })
+    }
+}
+
+impl<'de> Deserialize<'de> for Names {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Names;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of names")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut names: A) -> Result<Names, A::Error> {
+                let mut own: Option<String> = None;
+                while let Some(name) = names.next_element::<String>()? {
+                    let name = name.strip_prefix('/').unwrap_or(&name);
+                    let is_better = |known: &String| known.contains('/') && !name.contains('/');
+                    if own.as_ref().is_none_or(is_better) {
+                        own = Some(name.to_owned());
+                    }
+                }
+                Ok(Names(own.unwrap_or_default()))
+            }
+        }
+
+        deserializer.deserialize_seq(Reader)
+    }
+}
+
+impl<'de> Deserialize<'de> for Mounts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Mounts;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a list of at most {MOST_MOUNTS} mounts")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut mounts: A) -> Result<Mounts, A::Error> {
+                let mut found = Vec::new();
+                while let Some(mount) = mounts.next_element()? {
+                    if found.len() == MOST_MOUNTS {
+                        return Err(serde::de::Error::invalid_length(MOST_MOUNTS + 1, &self));
+                    }
+                    found.push(mount);
+                }
+                Ok(Mounts(found))
+            }
+        }
+
+        deserializer.deserialize_seq(Reader)
+    }
+}
+
+impl Weigh for Container {
+    fn weight(&self) -> usize {
+        let texts = [&self.id, &self.name, &self.image, &self.state];
+        let pairs = self.labels.iter().chain(&self.networks);
+        size_of::<Container>()
+            + texts.map(|text| text.len() + 16).iter().sum::<usize>()
+            + pairs.map(|(name, value)| container::weight(name, value)).sum::<usize>()
+    }
+}
 
 /// What an engine says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,7 +325,7 @@ pub struct Details {
 }
 
 impl Engine {
-    pub(super) fn told(said: models::SystemInfo, newest: Version, is_podman: bool) -> Engine {
+    pub(super) fn told(said: Info, newest: Version, is_podman: bool) -> Engine {
         // Podman makes up another one with each answer.
         let own = || {
             format!(
@@ -91,25 +351,25 @@ impl Engine {
 }
 
 impl Details {
-    pub(super) fn told(said: models::ContainerInspectResponse) -> Result<Details, Error> {
+    pub(super) fn told(said: Inspection) -> Result<Details, Error> {
         let state = said.state.unwrap_or_default();
         let config = said.config.unwrap_or_default();
         let host = said.host_config.unwrap_or_default();
         let log = host.log_config.unwrap_or_default();
-        let now = state.status.map(|status| status.to_string()).unwrap_or_default();
+        let now = state.status.unwrap_or_default();
         let container = Container {
             id: said.id.ok_or_else(|| missing("a container", "Id"))?,
             name: said.name.unwrap_or_default().trim_start_matches('/').to_owned(),
             image: config.image.or(said.image).unwrap_or_default(),
-            labels: config.labels.unwrap_or_default().into_iter().collect(),
+            labels: config.labels.map(|labels| labels.map).unwrap_or_default(),
             exit_code: state.exit_code.filter(|code| has_exited(&now, *code)),
             state: now,
-            networks: networks(said.network_settings.and_then(|settings| settings.networks)),
+            networks: networks(said.network_settings),
         };
         Ok(Details {
             log_path: path(said.log_path),
-            log_driver: log.typ.unwrap_or_default(),
-            log_options: log.config.unwrap_or_default().into_iter().collect(),
+            log_driver: log.driver.unwrap_or_default(),
+            log_options: log.config.map(|options| options.map).unwrap_or_default(),
             tty: config.tty.unwrap_or(false),
             hosts_path: path(said.hosts_path),
             started_at: state.started_at.as_deref().and_then(time),
@@ -120,37 +380,25 @@ impl Details {
     }
 }
 
-/// A listing by Podman, in Docker's words.
-pub(super) fn listing_of_podman(json: &[u8]) -> Result<Vec<models::ContainerSummary>, Error> {
-    let refused = |source: serde_json::Error| Error::Protocol { what: "the container list", source: source.into() };
-    let mut listing: Vec<Value> = serde_json::from_slice(json).map_err(refused)?;
-    for state in listing.iter_mut().filter_map(|container| container.get_mut("State")) {
-        let word = state.as_str().map(in_dockers_words).unwrap_or_default();
-        *state = word.into();
-    }
-    listing.into_iter().map(|container| serde_json::from_value(container).map_err(refused)).collect()
-}
-
 /// What Podman calls stopping and stopped has not died yet: its last lines may still come, and then its death is told.
 fn in_dockers_words(state: &str) -> &str {
     match state {
         "stopping" | "stopped" => "running",
         "configured" | "initialized" => "created",
-        "created" | "running" | "paused" | "restarting" | "exited" | "removing" | "dead" => state,
-        _ => "",
+        _ => state,
     }
 }
 
 /// One entry of a listing.
-pub(super) fn listed(said: models::ContainerSummary) -> Result<Container, Error> {
+pub(super) fn listed(said: Listed) -> Result<Container, Error> {
     Ok(Container {
         id: said.id.ok_or_else(|| missing("the container list", "Id"))?,
-        name: own_name(&said.names.unwrap_or_default()),
+        name: said.names.unwrap_or_default().0,
         image: said.image.unwrap_or_default(),
-        labels: said.labels.unwrap_or_default().into_iter().collect(),
-        state: said.state.map(|state| state.to_string()).unwrap_or_default(),
+        labels: said.labels.map(|labels| labels.map).unwrap_or_default(),
+        state: said.state.as_deref().map(in_dockers_words).unwrap_or_default().to_owned(),
         exit_code: said.status.as_deref().and_then(exit_code),
-        networks: networks(said.network_settings.and_then(|settings| settings.networks)),
+        networks: networks(said.network_settings),
     })
 }
 
@@ -159,15 +407,9 @@ fn exit_code(status: &str) -> Option<i64> {
     status.strip_prefix("Exited (")?.split_once(')')?.0.parse().ok()
 }
 
-/// A container that others link to is listed under `/other/alias` as well.
-fn own_name(names: &[String]) -> String {
-    let plain = names.iter().map(|name| name.strip_prefix('/').unwrap_or(name));
-    plain.clone().find(|name| !name.contains('/')).or(plain.clone().next()).unwrap_or_default().to_owned()
-}
-
 /// The addresses at the top level of `NetworkSettings` are gone with API 1.52.
-fn networks(said: Option<HashMap<String, models::EndpointSettings>>) -> BTreeMap<String, String> {
-    said.unwrap_or_default().into_iter().map(|(name, at)| (name, at.ip_address.unwrap_or_default())).collect()
+fn networks(said: Option<NetworkSettings>) -> BTreeMap<String, String> {
+    said.and_then(|settings| settings.networks).map(|networks| networks.map).unwrap_or_default()
 }
 
 fn path(said: Option<String>) -> Option<PathBuf> {
@@ -206,8 +448,8 @@ mod tests {
             (&["web"], "web"),
             (&[], ""),
         ] {
-            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-            assert_eq!(own_name(&names), own, "{names:?}");
+            let json = serde_json::to_string(names).unwrap();
+            assert_eq!(serde_json::from_str::<Names>(&json).unwrap().0, own, "{names:?}");
         }
     }
 
@@ -245,7 +487,7 @@ mod tests {
     /// Positions are kept under the engine's identity.
     #[test]
     fn podman_has_one_identity_however_often_it_is_asked() {
-        let said = |id: &str| models::SystemInfo {
+        let said = |id: &str| Info {
             id: Some(id.into()),
             name: Some("host".into()),
             docker_root_dir: Some("/var/lib/containers/storage".into()),
@@ -262,11 +504,11 @@ mod tests {
     #[test]
     fn what_podman_calls_a_state_is_what_docker_calls_it() {
         let words = ["running", "stopping", "stopped", "configured", "initialized", "exited", "unknown", "new"];
-        let json = words.map(|word| format!(r#"{{"Id":"{word}","Names":["/a"],"State":"{word}"}}"#)).join(",");
-        let listing = listing_of_podman(format!("[{json},{{\"Id\":\"none\"}}]").as_bytes()).unwrap();
-        let states: Vec<String> = listing.into_iter().map(|said| listed(said).unwrap().state).collect();
-        assert_eq!(states, ["running", "running", "running", "created", "created", "exited", "", "", ""]);
-        assert!(listing_of_podman(b"{}").is_err() && listing_of_podman(b"[1").is_err());
+        let states = words.map(|word| {
+            let said = format!(r#"{{"Id":"{word}","Names":["/a"],"State":"{word}"}}"#);
+            listed(serde_json::from_str(&said).unwrap()).unwrap().state
+        });
+        assert_eq!(states, ["running", "running", "running", "created", "created", "exited", "unknown", "new"]);
     }
 
     #[test]

@@ -5,7 +5,9 @@
 //! The order is flag, `DOCKER_HOST`, `DOCKER_CONTEXT`, `currentContext`, the default socket (docker/cli
 //! `cli/command/cli.go`: resolveContextName); a context lies in `contexts/meta/<sha256 of its name>/meta.json`, its TLS
 //! files in `contexts/tls/<same>/docker/` (`cli/context/store`). `--tls*` and `DOCKER_TLS*` shape the default context
-//! only (`cli/flags/options.go`). JSON keys are matched in any case, as Go's decoder does.
+//! only (`cli/flags/options.go`). JSON is read as Go reads it ([`super::go`]): of `config.json` the first value counts, and
+//! what has the wrong type is passed over with a warning; a `meta.json` has to be right as a whole (docker/cli
+//! `cli/config/configfile/file.go`: LoadFromReader, `cli/context/store/metadatastore.go`: getByID).
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -14,12 +16,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::Error;
+use crate::files;
+
 use super::address::{self, Address};
 use super::version::Version;
+use super::{Cause, Error, go};
+
+/// Bytes of the longest file that is read here. A certificate of every authority there is takes a quarter of it.
+const LONGEST: usize = 1 << 20;
 
 /// Docker's global flags that tell which engine; `None` where not given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -83,6 +89,9 @@ pub struct Endpoint {
     pub(super) proxies: Proxies,
     /// Where `ssh` is looked for; `None` is the process's own `PATH`.
     pub(super) path: Option<OsString>,
+    /// Our own program, which becomes `ssh` when it is asked to ([`super::become_ssh`]); `None` starts that directly, and
+    /// then it may outlive us.
+    pub program: Option<PathBuf>,
     /// The context it came from; `default` when a host was given.
     pub context: String,
     /// What was wrong and could be passed over: to be shown once, on stderr.
@@ -145,6 +154,7 @@ impl Endpoint {
             pinned: pinned(environment)?,
             proxies: proxies(environment),
             path: environment.var("PATH").map(OsStr::to_owned),
+            program: None,
             context,
             warnings,
         })
@@ -174,10 +184,9 @@ pub fn contexts(flags: &Flags, environment: &Environment) -> Vec<(String, String
     let meta = config_dir(flags, environment).join("contexts/meta");
     let folders = std::fs::read_dir(meta).into_iter().flatten().flatten();
     let stored = folders.filter_map(|folder| {
-        let json = std::fs::read(folder.path().join("meta.json")).ok()?;
-        let meta: Value = serde_json::from_slice(&json).ok()?;
-        let description = field(&meta, "Metadata").and_then(|told| text(told, "Description")).unwrap_or_default();
-        Some((text(&meta, "Name")?.to_owned(), description.to_owned()))
+        let json = files::read_small(&folder.path().join("meta.json"), LONGEST).ok()?;
+        let meta = Meta::read(&json).ok()?;
+        (!meta.name.is_empty()).then_some((meta.name, meta.description))
     });
     let mut contexts: Vec<_> = stored.chain([(DEFAULT.to_owned(), String::new())]).collect();
     contexts.sort();
@@ -191,28 +200,171 @@ fn default_config_dir(environment: &Environment) -> PathBuf {
     environment.var("DOCKER_CONFIG").map_or_else(|| home().join(".docker"), PathBuf::from)
 }
 
-/// What cannot be read or decoded is a warning and counts as empty; a missing file is no fault.
-fn read_config(directory: &Path, warnings: &mut Vec<String>) -> Value {
-    let path = directory.join("config.json");
-    let read = match std::fs::read(&path) {
-        Ok(json) => serde_json::from_slice(&json).map_err(|e| e.to_string()),
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(Value::Null),
-        Err(e) => Err(e.to_string()),
-    };
-    read.unwrap_or_else(|reason| {
-        warnings.push(format!("ignoring {}: {reason}", path.display()));
-        Value::Null
-    })
+/// What counts of `config.json`.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Config {
+    current_context: String,
+    headers: BTreeMap<String, String>,
 }
 
-fn context_name(flags: &Flags, environment: &Environment, config: &Value) -> String {
+impl Config {
+    /// As docker's CLI does, it takes what can be taken, and warns of what cannot.
+    fn read(json: &[u8]) -> (Config, Option<String>) {
+        let mut config = Config::default();
+        let value = match go::first(json) {
+            Ok(value) if value.is_null() => return (config, None),
+            Ok(value) => value,
+            Err(go::Malformed::Empty) => return (config, None),
+            Err(why) => return (config, Some(why.to_string())),
+        };
+        let Some(members) = value.members() else {
+            return (config, Some("it is no JSON object".to_owned()));
+        };
+        let mut wrong = None;
+        for (key, value) in members {
+            let is_right = if go::is_field(&key, "currentContext") {
+                go_text(&mut config.current_context, value)
+            } else if go::is_field(&key, "HttpHeaders") {
+                go_texts(&mut config.headers, value)
+            } else {
+                true
+            };
+            if !is_right {
+                wrong.get_or_insert(format!("{key} is not what it should be"));
+            }
+        }
+        (config, wrong)
+    }
+}
+
+/// Puts a string into a field, as Go does: `null` changes nothing. Whether it is one.
+fn go_text(field: &mut String, value: go::Value<'_>) -> bool {
+    match value.text() {
+        Some(text) => *field = text,
+        None => return value.is_null(),
+    }
+    true
+}
+
+/// Puts an object into a map, as Go does: it adds to what is there, `null` takes it away, and what is no string is empty.
+fn go_texts(field: &mut BTreeMap<String, String>, value: go::Value<'_>) -> bool {
+    if value.is_null() {
+        field.clear();
+        return true;
+    }
+    let Some(members) = value.members() else { return false };
+    let mut are_right = true;
+    for (key, value) in members {
+        are_right &= value.is_null() || value.text().is_some();
+        field.insert(key, value.text().unwrap_or_default());
+    }
+    are_right
+}
+
+/// What counts of a context's `meta.json`.
+#[derive(Debug, Default)]
+struct Meta {
+    name: String,
+    description: String,
+    /// `None` where the context is not one of Docker's.
+    docker: Option<DockerMeta>,
+}
+
+#[derive(Debug, Default)]
+struct DockerMeta {
+    host: String,
+    skip_tls_verify: bool,
+}
+
+impl Meta {
+    fn read(json: &[u8]) -> Result<Meta, Cause> {
+        let mut meta = Meta::default();
+        let value = go::only(json)?;
+        if value.is_null() {
+            return Ok(meta);
+        }
+        let mut endpoints = BTreeMap::new();
+        let mut metadata = None;
+        for (key, value) in value.members().ok_or("it is no JSON object")? {
+            if go::is_field(&key, "Name") {
+                if !go_text(&mut meta.name, value) {
+                    return Err("its Name is no text".into());
+                }
+            } else if go::is_field(&key, "Metadata") {
+                metadata = Some(value);
+            } else if go::is_field(&key, "Endpoints") {
+                match value.members() {
+                    Some(members) => endpoints.extend(members),
+                    None if value.is_null() => endpoints.clear(),
+                    None => return Err("its Endpoints are no object".into()),
+                }
+            }
+        }
+        for (key, value) in metadata.filter(|told| !told.is_null()).map(described).transpose()?.into_iter().flatten() {
+            if key == "Description" {
+                meta.description = value.text().ok_or("its Description is no text")?;
+            }
+        }
+        for (name, endpoint) in endpoints {
+            if endpoint.is_null() {
+                continue;
+            }
+            let members = endpoint.members().ok_or_else(|| format!("its endpoint {name:?} is no object"))?;
+            if name == "docker" {
+                meta.docker = Some(DockerMeta::of(members)?);
+            }
+        }
+        Ok(meta)
+    }
+}
+
+fn described(metadata: go::Value<'_>) -> Result<impl Iterator<Item = (String, go::Value<'_>)>, Cause> {
+    metadata.members().ok_or_else(|| "its Metadata is no object".into())
+}
+
+impl DockerMeta {
+    fn of<'a>(members: impl Iterator<Item = (String, go::Value<'a>)>) -> Result<DockerMeta, Cause> {
+        let mut docker = DockerMeta::default();
+        for (key, value) in members {
+            if go::is_field(&key, "Host") {
+                if !go_text(&mut docker.host, value) {
+                    return Err("its Host is no text".into());
+                }
+            } else if go::is_field(&key, "SkipTLSVerify") && !value.is_null() {
+                docker.skip_tls_verify = value.boolean().ok_or("its SkipTLSVerify is neither true nor false")?;
+            }
+        }
+        Ok(docker)
+    }
+}
+
+/// What cannot be read or decoded is a warning and counts as empty; a missing file is no fault.
+fn read_config(directory: &Path, warnings: &mut Vec<String>) -> Config {
+    let path = directory.join("config.json");
+    let (config, wrong) = match files::read_small(&path, LONGEST) {
+        Ok(json) => Config::read(&json),
+        Err(e) if is_missing(&e) => (Config::default(), None),
+        Err(e) => (Config::default(), Some(e.to_string())),
+    };
+    if let Some(wrong) = wrong {
+        let part = if config == Config::default() { "" } else { "what is wrong in " };
+        warnings.push(format!("ignoring {part}{}: {wrong}", path.display()));
+    }
+    config
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+fn context_name(flags: &Flags, environment: &Environment, config: &Config) -> String {
     if let Some(name) = flags.context.as_ref().filter(|name| !name.is_empty()) {
         return name.clone();
     }
     if flags.host.is_some() || environment.var("DOCKER_HOST").is_some() {
         return DEFAULT.to_owned();
     }
-    let current = || text(config, "currentContext").filter(|name| !name.is_empty()).map(str::to_owned);
+    let current = || Some(config.current_context.clone()).filter(|name| !name.is_empty());
     environment.text("DOCKER_CONTEXT").or_else(current).unwrap_or_else(|| DEFAULT.to_owned())
 }
 
@@ -246,13 +398,13 @@ fn default_tls(flags: &Flags, environment: &Environment) -> Result<Option<Tls>, 
 }
 
 fn read_pem(path: &Path) -> Result<Vec<u8>, Error> {
-    std::fs::read(path).map_err(|source| Error::TlsFile { path: path.to_owned(), source })
+    files::read_small(path, LONGEST).map_err(|source| Error::TlsFile { path: path.to_owned(), source })
 }
 
 fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, Error> {
-    match std::fs::read(path) {
+    match files::read_small(path, LONGEST) {
         Ok(pem) => Ok(Some(pem)),
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
+        Err(e) if is_missing(&e) => Ok(None),
         Err(source) => Err(Error::TlsFile { path: path.to_owned(), source }),
     }
 }
@@ -260,34 +412,22 @@ fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, Error> {
 fn stored_context(directory: &Path, name: &str) -> Result<(Address, Option<Tls>), Error> {
     let id: String = Sha256::digest(name).iter().map(|byte| format!("{byte:02x}")).collect();
     let unusable = |source| Error::BadContext { name: name.to_owned(), source };
-    let json = match std::fs::read(directory.join("contexts/meta").join(&id).join("meta.json")) {
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
-            return Err(Error::UnknownContext { name: name.to_owned() });
-        }
+    let json = match files::read_small(&directory.join("contexts/meta").join(&id).join("meta.json"), LONGEST) {
+        Err(e) if is_missing(&e) => return Err(Error::UnknownContext { name: name.to_owned() }),
         read => read.map_err(|e| unusable(e.into()))?,
     };
-    let meta: Value = serde_json::from_slice(&json).map_err(|e| unusable(e.into()))?;
-    let docker = field(&meta, "Endpoints").and_then(|all| field(all, "docker"));
+    let docker = Meta::read(&json).map_err(unusable)?.docker;
     let docker = docker.ok_or_else(|| unusable("it has no Docker endpoint".into()))?;
-    let address = address::parse(text(docker, "Host").unwrap_or_default())?;
+    let address = address::parse(&docker.host)?;
     let folder = directory.join("contexts/tls").join(&id).join("docker");
     let tls = Tls {
         ca: read_if_there(&folder.join("ca.pem"))?,
         cert: read_if_there(&folder.join("cert.pem"))?,
         key: read_if_there(&folder.join("key.pem"))?,
-        skip_verify: field(docker, "SkipTLSVerify").and_then(Value::as_bool).unwrap_or(false),
+        skip_verify: docker.skip_tls_verify,
     };
     let wanted = tls != Tls::default();
     Ok((address, wanted.then_some(tls)))
-}
-
-fn field<'a>(object: &'a Value, name: &str) -> Option<&'a Value> {
-    let exact = object.get(name);
-    exact.or_else(|| Some(object.as_object()?.iter().find(|(key, _)| key.eq_ignore_ascii_case(name))?.1))
-}
-
-fn text<'a>(object: &'a Value, name: &str) -> Option<&'a str> {
-    field(object, name)?.as_str()
 }
 
 fn pinned(environment: &Environment) -> Result<Option<Version>, Error> {
@@ -306,12 +446,11 @@ fn proxies(environment: &Environment) -> Proxies {
 }
 
 /// `DOCKER_CUSTOM_HEADERS` replaces those of `config.json`, it does not add to them.
-fn headers(config: &Value, directory: &Path, environment: &Environment) -> Result<HeaderMap, Error> {
+fn headers(config: &Config, directory: &Path, environment: &Environment) -> Result<HeaderMap, Error> {
     if let Some(csv) = environment.text("DOCKER_CUSTOM_HEADERS") {
         return headers_of(split_csv(&csv), "DOCKER_CUSTOM_HEADERS");
     }
-    let configured = field(config, "HttpHeaders").and_then(Value::as_object).into_iter().flatten();
-    let pairs = configured.map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default()));
+    let pairs = config.headers.iter().map(|(name, value)| format!("{name}={value}"));
     headers_of(pairs, &directory.join("config.json").to_string_lossy())
 }
 
@@ -361,7 +500,7 @@ mod tests {
         for (name, endpoint) in [
             ("plain", r#"{"docker":{"Host":"unix:///run/plain.sock","SkipTLSVerify":false}}"#),
             ("far", r#"{"docker":{"Host":"tcp://far:2376"}}"#),
-            ("open", r#"{"DOCKER":{"host":"tcp://open:2376","skiptlsverify":true}}"#),
+            ("open", r#"{"docker":{"host":"tcp://open:2376","skiptlsverify":true}}"#),
             ("kube", r#"{"kubernetes":{"Host":"https://far"}}"#),
         ] {
             write(&meta(name), &format!(r#"{{"Name":"{name}","Metadata":{{}},"Endpoints":{endpoint}}}"#));
@@ -495,7 +634,7 @@ mod tests {
         let endpoint = Endpoint::resolve(&Flags::default(), &environment(&[], root.path())).unwrap();
         assert_eq!(endpoint.to_string(), "unix:///var/run/docker.sock");
         let path = root.path().join("config.json");
-        let warning = format!("ignoring {}: key must be a string at line 1 column 2", path.display());
+        let warning = format!("ignoring {}: byte 1 makes no sense in JSON", path.display());
         assert_eq!(endpoint.warnings, [warning]);
         std::fs::remove_file(path).unwrap();
         let endpoint = Endpoint::resolve(&Flags::default(), &environment(&[], root.path())).unwrap();

@@ -177,6 +177,14 @@ pub enum Error {
         /// Which setting bounds what goes at one time, or in one second.
         setting: &'static str,
     },
+    /// An answer that is longer than any engine's should be.
+    #[error("the engine's answer for {what} is too large: it may have {} MiB", *limit as f64 / f64::from(1 << 20))]
+    TooLarge {
+        /// What was asked for.
+        what: &'static str,
+        /// In bytes.
+        limit: usize,
+    },
     /// An answer that is not what the API promises.
     #[error("the engine's answer for {what} makes no sense")]
     Protocol {
@@ -226,6 +234,7 @@ impl Error {
             | Status { .. }
             | TooManyStreams { .. }
             | NoTurn { .. }
+            | TooLarge { .. }
             | Protocol { .. } => Kind::Failed,
         }
     }

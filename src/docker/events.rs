@@ -32,11 +32,14 @@
 //! Podman says `remove` for `destroy` and `died` for `die` (podman `pkg/api/handlers/compat/events.go`).
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use bytes::{Buf, BytesMut};
-use serde::Deserialize;
+use serde::de::{self, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use sha2::{Digest, Sha256};
 
-use crate::container::Container;
+use crate::container::{self, Container};
 use crate::time::Timestamp;
 
 /// One event, in the words of Docker whichever engine sent it.
@@ -68,11 +71,26 @@ pub struct Key {
     pub time: Timestamp,
     /// As in the event.
     pub kind: String,
-    /// As in the event.
+    /// As in the event; of a long one the beginning and a hash.
     pub action: String,
     /// As in the event.
     pub id: String,
 }
+
+/// A text that tells itself from others in a few bytes. Hundreds of keys are remembered, and the action of an exec holds
+/// its whole command.
+fn abridged(text: &str) -> String {
+    match (0..=LONG).rev().find_map(|end| text.get(..end)) {
+        Some(begin) if begin.len() < text.len() => {
+            let hash = Sha256::digest(text);
+            hash.iter().fold(begin.to_owned(), |told, byte| told + &format!("{byte:02x}"))
+        }
+        _ => text.to_owned(),
+    }
+}
+
+/// An action that is longer is remembered by its hash.
+const LONG: usize = 256;
 
 impl Event {
     /// The action without what follows its colon: `health_status`, `exec_create`.
@@ -88,14 +106,18 @@ impl Event {
             let of_action = |name: &str| matches!(name, "name" | "image") || self.own_attributes().contains(&name);
             self.attributes.iter().filter(move |(name, _)| !of_action(name))
         };
-        (self.kind == "container" && !self.id.is_empty()).then(|| Container {
-            id: self.id.clone(),
-            name: attribute("name").trim_start_matches('/').to_owned(),
-            image: attribute("image"),
-            labels: labels().map(|(name, value)| (name.clone(), value.clone())).collect(),
-            state: self.state().to_owned(),
-            exit_code: self.exit_code(),
-            networks: BTreeMap::new(),
+        (self.kind == "container" && !self.id.is_empty()).then(|| {
+            let mut labels = labels().map(|(name, value)| (name.clone(), value.clone())).collect();
+            container::bound(&mut labels);
+            Container {
+                id: self.id.clone(),
+                name: attribute("name").trim_start_matches('/').to_owned(),
+                image: attribute("image"),
+                labels,
+                state: self.state().to_owned(),
+                exit_code: self.exit_code(),
+                networks: BTreeMap::new(),
+            }
         })
     }
 
@@ -106,7 +128,7 @@ impl Event {
 
     /// Equal for two copies of one event.
     pub fn key(&self) -> Key {
-        Key { time: self.time, kind: self.kind.clone(), action: self.action.clone(), id: self.id.clone() }
+        Key { time: self.time, kind: self.kind.clone(), action: abridged(&self.action), id: self.id.clone() }
     }
 
     /// The attributes that the action puts among the labels. Elsewhere the same word is a label.
@@ -145,7 +167,15 @@ pub(super) enum Malformed {
     NoTime,
     #[error("it is longer than {LONGEST} bytes")]
     TooLong,
+    #[error("its type, scope or ID is longer than {LONGEST_NAME} bytes")]
+    LongName,
 }
+
+/// IDs are names of files, addresses of images or hashes, and all of those are shorter.
+const LONGEST_NAME: usize = 4096;
+
+/// An attribute takes many times the room in memory that it takes in JSON.
+const MOST_ATTRIBUTES: usize = 16 * 1024;
 
 /// The longest line that is an event. The engine sends labels whole, and nothing limits those but the request that
 /// created the container.
@@ -238,13 +268,44 @@ struct Actor {
     #[serde(rename = "ID")]
     id: Option<String>,
     #[serde(rename = "Attributes")]
-    attributes: Option<BTreeMap<String, String>>,
+    attributes: Option<Attributes>,
+}
+
+/// [`MOST_ATTRIBUTES`] at most.
+#[derive(Default)]
+struct Attributes(BTreeMap<String, String>);
+
+impl<'de> Deserialize<'de> for Attributes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Attributes;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "an object of at most {MOST_ATTRIBUTES} attributes")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> Result<Attributes, A::Error> {
+                let mut attributes = BTreeMap::new();
+                while let Some((name, value)) = pairs.next_entry()? {
+                    if attributes.len() == MOST_ATTRIBUTES {
+                        return Err(de::Error::invalid_length(MOST_ATTRIBUTES + 1, &self));
+                    }
+                    attributes.insert(name, value);
+                }
+                Ok(Attributes(attributes))
+            }
+        }
+
+        deserializer.deserialize_map(Reader)
+    }
 }
 
 fn decode(line: &[u8]) -> Result<Event, Malformed> {
     let message: Message = serde_json::from_slice(line)?;
     let actor = message.actor.unwrap_or_default();
-    let mut attributes = actor.attributes.unwrap_or_default();
+    let mut attributes = actor.attributes.unwrap_or_default().0;
     let (status, from) = (message.status.unwrap_or_default(), message.from.unwrap_or_default());
     if message.kind.is_none() && !from.is_empty() {
         attributes.entry("image".to_owned()).or_insert_with(|| from.clone());
@@ -254,10 +315,14 @@ fn decode(line: &[u8]) -> Result<Event, Malformed> {
     let whole = || message.time.filter(|s| *s != 0).and_then(|seconds| seconds.checked_mul(1_000_000_000));
     let time = message.time_nano.filter(|nanos| *nanos != 0).or_else(whole).ok_or(Malformed::NoTime)?;
     let scope = message.scope.unwrap_or_else(|| "local".to_owned());
+    let id = actor.id.or(message.id).unwrap_or_default();
+    if [&kind, &scope, &id].iter().any(|name| name.len() > LONGEST_NAME) {
+        return Err(Malformed::LongName);
+    }
     let action = message.action.unwrap_or_else(|| status.clone());
     Ok(Event {
         action: in_dockers_words(action, &kind, &scope, message.health.as_deref()),
-        id: actor.id.or(message.id).unwrap_or_default(),
+        id,
         time: Timestamp(time),
         kind,
         attributes,

@@ -1,14 +1,17 @@
 //! Containers with their mounts, and volumes, as the inventory keeps them.
 //!
-//! In: the client library's types. Out: rows of [`crate::inventory`]. Two calls however many there are: a listing tells all
-//! but what is in [`crate::inventory::Beyond`]. [`Docker::list`] takes less from the same answer.
+//! In: the engine's lists. Out: rows of [`crate::inventory`]. Two calls however many there are: a listing tells all but what
+//! is in [`crate::inventory::Beyond`]. [`Docker::list`] takes less from the same answer.
 
-use super::{Docker, Error, answers};
+use super::answers::{self, Listed, MountPoint, Pairs};
+use super::body::Weigh;
+use super::{Docker, Error};
+use crate::container;
 use crate::inventory::{Container, Mount, Seen, Volume};
+use crate::selector::Filters;
 use crate::time::Timestamp;
-use bollard::models;
-use bollard::query_parameters::ListContainersOptions;
-use std::collections::{BTreeMap, HashMap};
+use serde::Deserialize;
+use std::collections::BTreeMap;
 
 impl Docker {
     /// All containers, or those of these IDs, each with its mounts; `at` is when that is told, by the engine's clock.
@@ -17,27 +20,48 @@ impl Docker {
         ids: Option<&[String]>,
         at: Timestamp,
     ) -> Result<Vec<(Container, Vec<Mount>)>, Error> {
-        let filters = ids.map(|ids| HashMap::from([("id".to_owned(), ids.to_vec())]));
-        let options = ListContainersOptions { all: true, filters, ..Default::default() };
-        let found = self.listed(options).await?;
-        let rows: Result<BTreeMap<String, _>, Error> =
-            found.into_iter().map(|said| container(said, at).map(|row| (row.0.id.clone(), row))).collect();
-        Ok(rows?.into_values().collect())
+        let filters: Filters = ids.map(|ids| ("id".to_owned(), ids.to_vec())).into_iter().collect();
+        let found = self.listed(true, &filters, |said| container(said, at)).await?;
+        let rows: BTreeMap<String, _> = found.into_iter().map(|row| (row.0.id.clone(), row)).collect();
+        Ok(rows.into_values().collect())
     }
 
     /// All volumes with what is to be known of them; `at` as above.
     pub async fn volumes_in_full(&self, at: Timestamp) -> Result<Vec<Volume>, Error> {
-        let found = self.listed_volumes().await?;
-        let rows: BTreeMap<String, Volume> =
-            found.into_iter().map(|said| (said.name.clone(), volume(said, at))).collect();
+        let found = self.listed_volumes(|said| volume(said, at)).await?;
+        let rows: BTreeMap<String, Volume> = found.into_iter().map(|row| (row.name.clone(), row)).collect();
         Ok(rows.into_values().collect())
     }
 }
 
-fn container(mut said: models::ContainerSummary, at: Timestamp) -> Result<(Container, Vec<Mount>), Error> {
+/// An entry of `GET /volumes`
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ListedVolume {
+    name: String,
+    driver: Option<String>,
+    scope: Option<String>,
+    mountpoint: Option<String>,
+    labels: Option<Pairs>,
+    created_at: Option<String>,
+}
+
+impl Weigh for (Container, Vec<Mount>) {
+    fn weight(&self) -> usize {
+        self.0.weight() + self.1.iter().map(Mount::weight).sum::<usize>()
+    }
+}
+
+impl Weigh for Volume {
+    fn weight(&self) -> usize {
+        Volume::weight(self)
+    }
+}
+
+fn container(mut said: Listed, at: Timestamp) -> Result<(Container, Vec<Mount>), Error> {
     let created = said.created.and_then(|seconds| seconds.checked_mul(1_000_000_000)).map(Timestamp);
-    let mounts = said.mounts.take().unwrap_or_default();
-    let crate::container::Container { id, name, image, labels, state, .. } = answers::listed(said)?;
+    let mounts = said.mounts.take().unwrap_or_default().0;
+    let container::Container { id, name, image, labels, state, .. } = answers::listed(said)?;
     let mounts: BTreeMap<String, Mount> =
         mounts.into_iter().map(|said| mount(said, &id)).map(|mount| (mount.destination.clone(), mount)).collect();
     let row = Container {
@@ -54,9 +78,9 @@ fn container(mut said: models::ContainerSummary, at: Timestamp) -> Result<(Conta
     Ok((row, mounts.into_values().collect()))
 }
 
-fn mount(said: models::MountPoint, container_id: &str) -> Mount {
+fn mount(said: MountPoint, container_id: &str) -> Mount {
     let told = |text: Option<String>| text.filter(|text| !text.is_empty());
-    let kind = told(said.typ).unwrap_or_else(|| "bind".to_owned());
+    let kind = told(said.kind).unwrap_or_else(|| "bind".to_owned());
     Mount {
         container_id: container_id.to_owned(),
         destination: said.destination.unwrap_or_default(),
@@ -65,19 +89,19 @@ fn mount(said: models::MountPoint, container_id: &str) -> Mount {
         source: Some(said.source.unwrap_or_default()),
         driver: told(said.driver),
         mode: Some(said.mode.unwrap_or_default()),
-        is_writable: said.rw.unwrap_or(true),
+        is_writable: said.is_writable.unwrap_or(true),
         propagation: said.propagation.unwrap_or_default(),
     }
 }
 
-fn volume(said: models::Volume, at: Timestamp) -> Volume {
-    Volume {
+fn volume(said: ListedVolume, at: Timestamp) -> Result<Volume, Error> {
+    Ok(Volume {
         name: said.name,
-        driver: said.driver,
-        scope: said.scope.map(|scope| scope.to_string()).unwrap_or_default(),
-        mountpoint: said.mountpoint,
-        labels: said.labels.into_iter().collect(),
+        driver: said.driver.unwrap_or_default(),
+        scope: said.scope.unwrap_or_default(),
+        mountpoint: said.mountpoint.unwrap_or_default(),
+        labels: said.labels.map(|labels| labels.map).unwrap_or_default(),
         created: said.created_at.as_deref().and_then(answers::time),
         seen: Seen::at(at),
-    }
+    })
 }

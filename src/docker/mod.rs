@@ -1,29 +1,31 @@
 //! Talking to the Docker engine: the few calls we make, in our own types.
 //!
 //! In: an [`Endpoint`]. Out: containers, logs and events. Called by [`crate::engine`]. Knows nothing of files, of
-//! positions, or of what a user asked to see. The only room that names a type of the client library.
+//! positions, or of what a user asked to see. The only room that speaks HTTP to an engine.
 //!
-//! - [`endpoint`]: which engine, as docker's CLI finds it; `address` reads the forms of a host
+//! - [`endpoint`]: which engine, as docker's CLI finds it; `address` reads the forms of a host, `go` its JSON
 //! - `transport`: HTTP over a unix socket, tcp, TLS (`tls`) or ssh (`ssh`)
 //! - [`version`]: which version of the API to speak
 //! - `answers`: what the engine tells of itself and of containers; `inventory`: containers with their mounts, and volumes;
 //!   `streams`: logs and events as they come
 //! - `pool`: through which every call goes, and `wire`, what each of its clients has
+//! - `body`: how long an answer may be, and lists that are decoded while they arrive
 //! - [`events`]: one event
 //! - [`backoff`]: how long to wait before trying again; `returns`: what ends such a wait early
 //!
-//! bollard 0.21 decodes what it fetches well, but sends no version (its `Uri::parse` joins the path over the prefix),
-//! cuts `since` to seconds and ends an event stream at a type it does not know. So it works over our transport, which
-//! puts the version before each path, and logs and events are our own requests.
+//! All requests are our own. bollard 0.21 sends no version (its `Uri::parse` joins the path over the prefix), cuts `since`
+//! to seconds, ends an event stream at a type it does not know, and collects every body whole, however long it is.
 
 mod address;
 mod answers;
 pub mod backoff;
+mod body;
 pub mod endpoint;
 mod error;
 pub mod events;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod go;
 mod inventory;
 mod pool;
 mod returns;
@@ -34,14 +36,10 @@ mod transport;
 pub mod version;
 mod wire;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bollard::models;
-use bollard::query_parameters::{
-    InspectContainerOptions, ListContainersOptions, ListNetworksOptions, ListVolumesOptions,
-};
+use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};
 
 use crate::config;
@@ -54,9 +52,12 @@ pub use endpoint::{Endpoint, Environment, Flags};
 pub use error::{Cause, Error, Kind};
 pub use events::Event;
 pub use pool::{BreakerState, Check, ClientReport, HEALTHY, Snapshot, Spent};
+pub use ssh::{WORD as SSH, become_ssh};
 pub use streams::{EventStream, EventsQuery, LogStream, LogsQuery};
 pub use version::Version;
 
+use answers::{Listed, Named};
+use body::Weigh;
 use pool::{Client, Places, Pool};
 use returns::Returns;
 use transport::{Http, Timeouts};
@@ -114,7 +115,7 @@ impl Docker {
     /// is repeated: whoever lost it tries again at a pace of its own.
     pub async fn renegotiate(&self) -> Result<(), Error> {
         let Shared { pool, endpoint, .. } = &*self.0;
-        pool.by(pool.end(), pool.first()?.wire.agree(endpoint.pinned)).await
+        pool.by(pool.end(), pool.first().wire.agree(endpoint.pinned)).await
     }
 
     /// Looks after the clients until it is dropped: checks their health, brings back who is unwell, takes away who idles.
@@ -177,7 +178,7 @@ impl Docker {
 
     /// What the engine says of itself.
     pub async fn info(&self) -> Result<Engine, Error> {
-        let ask = |client: Arc<Client>| async move { client.ask("info", client.typed.info()).await };
+        let ask = |client: Arc<Client>| async move { client.wire.object("info", "/info").await };
         let said = self.0.pool.call("info", ask).await?;
         let Terms { newest, is_podman, .. } = self.0.wire.terms();
         Ok(Engine::told(said, newest, is_podman))
@@ -185,66 +186,58 @@ impl Docker {
 
     /// The containers that match, running ones only unless `all`, newest first. Never waits for a container's lock.
     pub async fn list(&self, all: bool, filters: &Filters) -> Result<Vec<Container>, Error> {
-        let filters: HashMap<_, _> = filters.clone().into_iter().collect();
-        let options = ListContainersOptions { all, filters: Some(filters), ..Default::default() };
-        self.listed(options).await?.into_iter().map(answers::listed).collect()
+        self.listed(all, filters, answers::listed).await
     }
 
-    async fn listed(&self, options: ListContainersOptions) -> Result<Vec<models::ContainerSummary>, Error> {
-        if self.is_podman() {
-            return self.listed_by_podman(options).await;
+    /// The IDs of the containers that match, as above.
+    pub async fn list_ids(&self, all: bool, filters: &Filters) -> Result<Vec<String>, Error> {
+        self.listed(all, filters, |said| answers::listed(said).map(|container| container.id)).await
+    }
+
+    async fn listed<T: Weigh>(
+        &self,
+        all: bool,
+        filters: &Filters,
+        keep: impl Fn(Listed) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
+        let mut path = format!("/containers/json?all={}", u8::from(all));
+        if !filters.is_empty() {
+            path = format!("{path}&filters={}", streams::encoded(filters));
         }
-        let ask = |client: Arc<Client>| {
-            let options = options.clone();
-            async move { client.ask("the container list", client.typed.list_containers(Some(options))).await }
-        };
+        let (path, keep) = (&path, &keep);
+        let ask = |client: Arc<Client>| async move { client.wire.list("the container list", path, None, keep).await };
         self.0.pool.call("container_list", ask).await
-    }
-
-    /// The library refuses a whole listing for one word of Podman's, so that is put in Docker's words first.
-    async fn listed_by_podman(&self, options: ListContainersOptions) -> Result<Vec<models::ContainerSummary>, Error> {
-        let path = streams::listing(options.all, &options.filters.unwrap_or_default());
-        let ask = |client: Arc<Client>| {
-            let path = path.clone();
-            async move {
-                let answer = client.wire.get(&path, None).await?;
-                client.wire.http.read_listing(answer.into_body()).await
-            }
-        };
-        answers::listing_of_podman(&self.0.pool.call("container_list", ask).await?)
     }
 
     /// The names of all networks.
     pub async fn networks(&self) -> Result<Vec<String>, Error> {
         let ask = |client: Arc<Client>| async move {
-            client.ask("the network list", client.typed.list_networks(None::<ListNetworksOptions>)).await
+            client.wire.list("the network list", "/networks", None, |network: Named| Ok(network.name)).await
         };
-        let found = self.0.pool.call("network_list", ask).await?;
-        Ok(found.into_iter().filter_map(|network| network.name).collect())
+        self.0.pool.call("network_list", ask).await
     }
 
     /// The names of all volumes.
     pub async fn volumes(&self) -> Result<Vec<String>, Error> {
-        Ok(self.listed_volumes().await?.into_iter().map(|volume| volume.name).collect())
+        self.listed_volumes(|volume: Named| Ok(volume.name)).await
     }
 
-    async fn listed_volumes(&self) -> Result<Vec<models::Volume>, Error> {
+    async fn listed_volumes<S: DeserializeOwned, T: Weigh>(
+        &self,
+        keep: impl Fn(S) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
+        let keep = &keep;
         let ask = |client: Arc<Client>| async move {
-            client.ask("the volume list", client.typed.list_volumes(None::<ListVolumesOptions>)).await
+            client.wire.list("the volume list", "/volumes", Some("Volumes"), keep).await
         };
-        let found = self.0.pool.call("volume_list", ask).await?;
-        Ok(found.volumes.unwrap_or_default())
+        self.0.pool.call("volume_list", ask).await
     }
 
     /// All that is known of one container, by ID, prefix or name. Waits while the engine starts or stops it.
     pub async fn inspect(&self, id: &str) -> Result<Details, Error> {
         is_reference(id)?;
-        let ask = |client: Arc<Client>| {
-            let id = id.to_owned();
-            async move {
-                client.ask("a container", client.typed.inspect_container(&id, None::<InspectContainerOptions>)).await
-            }
-        };
+        let path = &format!("/containers/{id}/json");
+        let ask = |client: Arc<Client>| async move { client.wire.object("a container", path).await };
         Details::told(self.0.pool.call("container_inspect", ask).await?)
     }
 

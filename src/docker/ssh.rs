@@ -5,13 +5,16 @@
 //! the engine's socket, so each connection costs one ssh process. ssh says what went wrong on stderr only, and by then
 //! its stdout has just ended: the end of a stream that never began is therefore turned into an error with those words.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::pin::Pin;
 use std::process::Stdio;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::Sleep;
@@ -40,9 +43,38 @@ pub(super) struct Session {
 #[error("ssh: {0}")]
 pub(super) struct Failed(pub(super) String);
 
-/// Starts ssh, found by `path` when given. An unreachable host shows at the first read.
-pub(super) fn open(to: &Ssh, path: Option<&OsStr>) -> io::Result<Session> {
-    let mut command = Command::new("ssh");
+/// The word by which our program is asked to become ssh: `docker-logwatch __ssh PARENT ARGUMENTS`.
+pub const WORD: &str = "__ssh";
+
+/// Becomes ssh, which is told to end when the process that started us does. Returns only if that cannot be done.
+///
+/// A process that is killed cannot end its children, and an ssh whose other side hangs does not notice that nobody writes
+/// to it any more. The kernel can tell it (prctl(2), `PR_SET_PDEATHSIG`), but only a child can ask for that, and for code
+/// between fork and exec Rust gives no guarantees. So the program starts itself, asks, and becomes ssh.
+pub fn become_ssh(words: &[OsString]) -> io::Error {
+    let Some((parent, arguments)) = words.split_first() else { return io::ErrorKind::InvalidInput.into() };
+    if let Err(errno) = set_parent_process_death_signal(Some(Signal::TERM)) {
+        return errno.into();
+    }
+    // It may have ended before we asked.
+    let lives = getppid().is_some_and(|now| parent.to_str() == Some(&now.as_raw_pid().to_string()));
+    if !lives {
+        return io::ErrorKind::BrokenPipe.into();
+    }
+    std::process::Command::new("ssh").args(arguments).exec()
+}
+
+/// Starts ssh, found by `path` when given, by way of our own program where there is one. An unreachable host shows at the
+/// first read.
+pub(super) fn open(to: &Ssh, path: Option<&OsStr>, program: Option<&Path>) -> io::Result<Session> {
+    let mut command = match program {
+        Some(program) => {
+            let mut command = Command::new(program);
+            command.arg(WORD).arg(std::process::id().to_string());
+            command
+        }
+        None => Command::new("ssh"),
+    };
     command.args(arguments(to)).kill_on_drop(true);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     if let Some(path) = path {

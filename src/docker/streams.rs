@@ -4,7 +4,6 @@
 //! Times go over as `seconds.nanoseconds`: anything else is refused, and whole seconds would repeat or lose lines (moby
 //! `daemon/logs.go`). No Accept header is sent, which is how events come one to a line (moby `system_routes.go`).
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -106,12 +105,8 @@ fn add_podmans_words(wanted: &mut Vec<String>) {
     }
 }
 
-/// What asks for a listing of containers.
-pub(super) fn listing(all: bool, filters: &HashMap<String, Vec<String>>) -> String {
-    format!("/containers/json?all={all}&filters={}", encoded(filters))
-}
-
-fn encoded(filters: &impl serde::Serialize) -> String {
+/// As a parameter of a request.
+pub(super) fn encoded(filters: &Filters) -> String {
     let json = serde_json::json!(filters).to_string();
     utf8_percent_encode(&json, NON_ALPHANUMERIC).to_string()
 }

@@ -19,7 +19,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::header::{HeaderMap, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT};
 use hyper::{Method, Request, Response, StatusCode, Uri};
@@ -63,8 +63,8 @@ impl Timeouts {
 /// Pings and refusals are shorter than this.
 const SHORT: usize = 64 << 10;
 
-/// A listing of ten thousand containers with long labels is.
-const LISTING: usize = 64 << 20;
+/// So much of a refusal is shown.
+const WORDS: usize = 1024;
 
 /// A connection's buffer grows to this while much arrives. Hyper's own bound, 400 KiB, is too much for each of hundreds
 /// of log streams.
@@ -160,7 +160,7 @@ impl Http {
         }
         let status = answer.status();
         // Without its words a refusal is still one.
-        let body = self.read(answer.into_body()).await.unwrap_or_default();
+        let body = self.read_short(answer.into_body(), "a refusal").await.unwrap_or_default();
         Err(refusal(status, &body, id))
     }
 
@@ -171,15 +171,31 @@ impl Http {
     }
 
     /// The whole of an answer that is known to be short.
-    pub(super) async fn read(&self, body: Incoming) -> Result<Bytes, Error> {
-        let read = self.within(Limited::new(body, SHORT).collect()).await?;
-        read.map(|body| body.to_bytes()).map_err(|error| self.broken(error))
+    pub(super) async fn read_short(&self, body: Incoming, what: &'static str) -> Result<Vec<u8>, Error> {
+        self.within(self.read(body, what, SHORT)).await?
     }
 
-    /// The whole of a listing, which may be of thousands.
-    pub(super) async fn read_listing(&self, body: Incoming) -> Result<Bytes, Error> {
-        let read = self.within(Limited::new(body, LISTING).collect()).await?;
-        read.map(|body| body.to_bytes()).map_err(|error| self.broken(error))
+    /// The whole of an answer, which may have so many bytes. Waits for it as long as it takes.
+    pub(super) async fn read(&self, mut body: Incoming, what: &'static str, limit: usize) -> Result<Vec<u8>, Error> {
+        let mut whole = Vec::new();
+        while let Some(piece) = self.next(&mut body).await? {
+            if whole.len() + piece.len() > limit {
+                return Err(Error::TooLarge { what, limit });
+            }
+            whole.extend_from_slice(&piece);
+        }
+        Ok(whole)
+    }
+
+    /// The next piece of an answer; `None` at its end.
+    pub(super) async fn next(&self, body: &mut Incoming) -> Result<Option<Bytes>, Error> {
+        while let Some(frame) = body.frame().await {
+            // What is no data are trailers, which say nothing.
+            if let Ok(piece) = frame.map_err(|error| self.broken(error.into()))?.into_data() {
+                return Ok(Some(piece));
+            }
+        }
+        Ok(None)
     }
 
     /// How many requests were sent, repetitions by the client on a stale connection not counted.
@@ -240,8 +256,13 @@ pub(super) fn refusal(status: StatusCode, body: &[u8], id: Option<&str>) -> Erro
     refused(status.as_u16(), message, id)
 }
 
-/// As [`refusal`], from the engine's words.
-pub(super) fn refused(code: u16, message: String, id: Option<&str>) -> Error {
+/// As [`refusal`], from the engine's words. They are shown to a user, so a page of a proxy is cut.
+fn refused(code: u16, mut message: String, id: Option<&str>) -> Error {
+    if message.len() > WORDS {
+        let end = (0..=WORDS).rev().find(|end| message.is_char_boundary(*end));
+        message.truncate(end.unwrap_or(0));
+        message.push_str(" ...");
+    }
     let message = match StatusCode::from_u16(code).ok().and_then(|status| status.canonical_reason()) {
         Some(reason) if message.is_empty() => reason.to_owned(),
         _ => message,
@@ -273,7 +294,7 @@ fn wrong_version(message: &str) -> Option<Error> {
 enum Route {
     Unix(PathBuf),
     Tcp { host: String, port: u16, tls: Option<(TlsConnector, ServerName<'static>)>, via: Option<Via> },
-    Ssh { to: Ssh, path: Option<OsString> },
+    Ssh { to: Ssh, path: Option<OsString>, program: Option<PathBuf> },
 }
 
 /// An HTTP proxy.
@@ -290,7 +311,8 @@ impl Route {
         match &endpoint.address {
             Address::Unix(path) => Ok((Route::Unix(path.clone()), "http://localhost".to_owned())),
             Address::Ssh(to) => {
-                let route = Route::Ssh { to: to.clone(), path: endpoint.path.clone() };
+                let (path, program) = (endpoint.path.clone(), endpoint.program.clone());
+                let route = Route::Ssh { to: to.clone(), path, program };
                 Ok((route, "http://localhost".to_owned()))
             }
             Address::Tcp { host, port, prefix } => {
@@ -313,7 +335,7 @@ impl Route {
     async fn open(&self, uri: Uri) -> io::Result<(Box<dyn Duplex>, bool)> {
         let stream: Box<dyn Duplex> = match self {
             Route::Unix(path) => Box::new(UnixStream::connect(path).await?),
-            Route::Ssh { to, path } => Box::new(ssh::open(to, path.as_deref())?),
+            Route::Ssh { to, path, program } => Box::new(ssh::open(to, path.as_deref(), program.as_deref())?),
             Route::Tcp { host, port, tls: None, via: None } => Box::new(dial(host, *port).await?),
             Route::Tcp { tls: None, via: Some(via), .. } => {
                 let io = Box::new(dial_proxy(&via.proxy).await?);

@@ -9,9 +9,15 @@ use hyper::body::Incoming;
 use hyper::header::HeaderMap;
 use hyper::{Method, Response, StatusCode};
 
+use serde::de::DeserializeOwned;
+
 use super::Error;
-use super::transport::{self, Http};
+use super::body::{self, Entries, NoList, Scale, Weigh};
+use super::transport::Http;
 use super::version::{self, Version};
+
+/// What a ping is called in messages.
+const PING: &str = "a ping";
 
 /// See the module.
 pub(super) struct Wire {
@@ -60,7 +66,7 @@ impl Wire {
     /// Whether it answers.
     pub(super) async fn ping(&self) -> Result<(), Error> {
         let answer = self.get("/_ping", None).await?;
-        self.http.read(answer.into_body()).await.map(drop)
+        self.http.read_short(answer.into_body(), PING).await.map(drop)
     }
 
     fn versioned(&self, path: &str) -> String {
@@ -76,37 +82,75 @@ impl Wire {
         self.http.get_patiently(&self.versioned(path)).await
     }
 
-    pub(super) fn explain(&self, what: &'static str, error: bollard::errors::Error) -> Error {
-        use bollard::errors::Error as Theirs;
-        match error {
-            Theirs::DockerResponseServerError { status_code, message } => {
-                transport::refused(status_code, message.trim().to_owned(), None)
+    /// The one object that an answer is.
+    pub(super) async fn object<T: DeserializeOwned>(&self, what: &'static str, path: &str) -> Result<T, Error> {
+        let answer = async {
+            let body = self.get(path, None).await?.into_body();
+            let text = self.http.read(body, what, body::ENTRY).await?;
+            serde_json::from_slice(&text).map_err(|error| Error::Protocol { what, source: error.into() })
+        };
+        self.http.within(answer).await?
+    }
+
+    /// A list, of whose entries `keep` says what is kept. `key` is where in the answer it stands, unless it is the answer.
+    pub(super) async fn list<S: DeserializeOwned, T: Weigh>(
+        &self,
+        what: &'static str,
+        path: &str,
+        key: Option<&'static str>,
+        keep: impl Fn(S) -> Result<T, Error>,
+    ) -> Result<Vec<T>, Error> {
+        let answer = async {
+            let mut body = self.get(path, None).await?.into_body();
+            let (mut entries, mut scale) = (Entries::new(key), Scale::default());
+            let (mut kept, mut length) = (Vec::new(), 0);
+            let mut take = |entry: &[u8]| {
+                let entry = serde_json::from_slice(entry);
+                let entry = keep(entry.map_err(|error| Error::Protocol { what, source: error.into() })?)?;
+                scale.add(what, &entry)?;
+                kept.push(entry);
+                Ok(())
+            };
+            while let Some(piece) = self.http.next(&mut body).await? {
+                length += piece.len();
+                if length > body::LIST {
+                    return Err(Error::TooLarge { what, limit: body::LIST });
+                }
+                entries.push(&piece, &mut take).map_err(|fault: Fault| fault.of(what))?;
             }
-            // Our transport's own error on its way through.
-            Theirs::IOError { err } => match err.downcast::<Error>() {
-                Ok(ours) => ours,
-                Err(err) => self.http.broken(err.into()),
-            },
-            Theirs::HyperResponseError { err } => self.http.broken(err.into()),
-            other => Error::Protocol { what, source: other.into() },
+            entries.end().map_err(|no_list| Fault::from(no_list).of(what))?;
+            Ok(kept)
+        };
+        self.http.within(answer).await?
+    }
+}
+
+/// Why a list ends before its time.
+enum Fault {
+    NoList(NoList),
+    Ours(Error),
+}
+
+impl Fault {
+    fn of(self, what: &'static str) -> Error {
+        match self {
+            Fault::NoList(NoList::Long) => Error::TooLarge { what, limit: body::ENTRY },
+            Fault::NoList(no_list) => Error::Protocol { what, source: no_list.into() },
+            Fault::Ours(error) => error,
         }
     }
 }
 
-/// The client library over our transport. Its requests have no body: we only ask.
-pub(super) fn typed(wire: Arc<Wire>) -> Result<bollard::Docker, bollard::errors::Error> {
-    /// Of the library, in seconds: never before ours.
-    const LIMIT: u64 = 24 * 60 * 60;
-    let transport = move |asked: bollard::BollardRequest| {
-        let wire = wire.clone();
-        async move {
-            let path = asked.uri().path_and_query().map_or("/", |path| path.as_str());
-            let answer = wire.http.send(asked.method().clone(), &wire.versioned(path)).await;
-            answer.map_err(|ours| std::io::Error::other(ours).into())
-        }
-    };
-    let (address, version) = (Some("http://localhost"), bollard::API_DEFAULT_VERSION);
-    bollard::Docker::connect_with_custom_transport(transport, address, LIMIT, version)
+impl From<NoList> for Fault {
+    fn from(no_list: NoList) -> Self {
+        Fault::NoList(no_list)
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Fault::Ours(error)
+    }
 }
 
 /// Asks without a version what the engine's newest is, then whether it still takes ours: the minimum is not told here,
@@ -125,7 +169,7 @@ async fn negotiate(http: &Http, pinned: Option<Version>) -> Result<Terms, Error>
     let spoken = match http.get(&format!("/v{wanted}/_ping"), None).await {
         Err(Error::TooNew { engine, .. }) if pinned.is_none() => version::choose(newest, Some(engine))?,
         Err(error) => return Err(error),
-        Ok(answer) => http.read(answer.into_body()).await.map(|_| wanted)?,
+        Ok(answer) => http.read_short(answer.into_body(), PING).await.map(|_| wanted)?,
     };
     Ok(Terms { spoken, newest, is_podman })
 }
@@ -138,7 +182,7 @@ async fn greet(http: &Http) -> Result<HeaderMap, Error> {
     }
     let answer = http.get("/_ping", None).await?;
     let headers = answer.headers().clone();
-    http.read(answer.into_body()).await.map(|_| headers)
+    http.read_short(answer.into_body(), PING).await.map(|_| headers)
 }
 
 /// Without the header it is an engine from before it, or none at all: docker's CLI takes it for 1.24.

@@ -22,8 +22,8 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-/// Events on their way to the thread that writes.
-const HANDED_ON: usize = 16;
+/// Events on their way to the thread that writes. They no longer count in the inbox, and each may have megabytes.
+const HANDED_ON: usize = 4;
 
 /// Everything `events` can be told.
 #[derive(Clone, Debug)]

@@ -146,8 +146,8 @@ impl Feed {
             if remote.is_empty() {
                 return Ok(News::Listing(all, at, None));
             }
-            let passing = docker.list(true, &remote).await?;
-            Ok(News::Listing(all, at, Some(passing.into_iter().map(|container| container.id).collect())))
+            let passing = docker.list_ids(true, &remote).await?;
+            Ok(News::Listing(all, at, Some(passing)))
         })
     }
 

@@ -149,7 +149,8 @@ fn supersedes(newer: &str, older: &str) -> bool {
 /// About as many bytes as it holds.
 fn weight(event: &Event) -> usize {
     let attributes: usize = event.attributes.iter().map(|(name, value)| name.len() + value.len() + 64).sum();
-    size_of::<Event>() + event.action.len() + event.id.len() + event.from.len() + attributes
+    let texts = [&event.kind, &event.action, &event.id, &event.scope, &event.status, &event.from];
+    size_of::<Event>() + texts.into_iter().map(String::len).sum::<usize>() + attributes
 }
 
 #[cfg(test)]

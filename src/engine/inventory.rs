@@ -21,7 +21,7 @@ use crate::plan::{Observed, Plan};
 use crate::state::{self, Occasion, Store};
 use crate::time::Timestamp;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
@@ -33,6 +33,8 @@ const QUEUE: usize = 1000;
 const GATHER: Duration = Duration::from_millis(100);
 /// What events told and is not written, while it is not known whose events they are; beyond it everything is compared.
 const MOST: usize = 10_000;
+/// Bytes of what events told that may wait, on their way here and here each: a label is as long as its container wants.
+const BYTES: usize = 8 << 20;
 /// After a failure everything is compared so much later at first, ...
 const AGAIN: Duration = Duration::from_secs(2);
 /// ... and at last.
@@ -43,6 +45,8 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// The inventory of a watch.
 pub(super) struct Inventory {
     orders: Sender<Order>,
+    /// Bytes of what events told in those.
+    waiting: Arc<AtomicUsize>,
     /// Something was not taken.
     has_missed: Arc<AtomicBool>,
     task: JoinHandle<()>,
@@ -60,6 +64,16 @@ enum Order {
     All,
 }
 
+impl Order {
+    /// Bytes that it keeps, about.
+    fn weight(&self) -> usize {
+        match self {
+            Order::Heard(told) => told.iter().map(Told::weight).sum(),
+            Order::Pruned(_) | Order::Lost | Order::All => 0,
+        }
+    }
+}
+
 /// What keeps it, and where.
 pub(super) struct Keeping {
     pub(super) docker: Docker,
@@ -74,6 +88,7 @@ impl Inventory {
     pub(super) fn start(keeping: Keeping, health: Board) -> Self {
         let (orders, received) = channel(QUEUE);
         let has_missed = Arc::new(AtomicBool::new(false));
+        let waiting = Arc::new(AtomicUsize::new(0));
         let Keeping { docker, routes, store, engine_id, metrics } = keeping;
         let observer = Observer { docker, routes };
         let task = Task {
@@ -82,16 +97,18 @@ impl Inventory {
             engine_id,
             metrics,
             health,
+            waiting: Arc::clone(&waiting),
             has_missed: Arc::clone(&has_missed),
             is_doubtful: false,
             told: Vec::new(),
+            told_bytes: 0,
             flush: None,
             agenda: Agenda::default(),
             again: AGAIN,
             has_told_trouble: false,
         };
         task.told_of(Status::Healthy);
-        Inventory { orders, has_missed, task: tokio::spawn(task.run(received)) }
+        Inventory { orders, waiting, has_missed, task: tokio::spawn(task.run(received)) }
     }
 
     /// Takes what is new. Never waits.
@@ -106,7 +123,10 @@ impl Inventory {
             News::Lost(_) | News::Back(_) => Order::Lost,
             News::Nonsense(_) | News::Forgotten(_) => return,
         };
-        if self.orders.try_send(order).is_err() {
+        let bytes = order.weight();
+        let has_room = self.waiting.fetch_add(bytes, Ordering::Relaxed) + bytes <= BYTES;
+        if !has_room || self.orders.try_send(order).is_err() {
+            self.waiting.fetch_sub(bytes, Ordering::Relaxed);
             self.has_missed.store(true, Ordering::Relaxed);
         }
     }
@@ -179,11 +199,13 @@ struct Task {
     engine_id: String,
     metrics: Reconciliation,
     health: Board,
+    waiting: Arc<AtomicUsize>,
     has_missed: Arc<AtomicBool>,
     /// Another engine may be at the place of the one that we know.
     is_doubtful: bool,
     /// What events told and the state does not know, and when it shall.
     told: Vec<Told>,
+    told_bytes: usize,
     flush: Option<Instant>,
     agenda: Agenda,
     /// From the next failure on.
@@ -222,6 +244,7 @@ impl Task {
     }
 
     async fn take(&mut self, order: Order, now: Instant) {
+        self.waiting.fetch_sub(order.weight(), Ordering::Relaxed);
         match order {
             Order::All => self.agenda.plan_everything(Some(now)),
             Order::Lost => {
@@ -232,9 +255,11 @@ impl Task {
             Order::Pruned(at) => self.agenda.note_volume(at, now),
             Order::Heard(told) => {
                 told.iter().for_each(|told| self.agenda.note(told, now));
+                self.told_bytes += told.iter().map(Told::weight).sum::<usize>();
                 self.told.extend(told);
-                if self.told.len() > MOST {
+                if self.told.len() > MOST || self.told_bytes > BYTES {
                     self.told.clear();
+                    self.told_bytes = 0;
                     self.agenda.plan_everything_by(now + LOOK);
                 }
                 self.flush.get_or_insert(now + GATHER);
@@ -265,6 +290,7 @@ impl Task {
             return;
         }
         let told = std::mem::take(&mut self.told);
+        self.told_bytes = 0;
         if told.is_empty() {
             return;
         }

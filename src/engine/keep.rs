@@ -121,7 +121,7 @@ impl Keeper {
         let begin = || {
             let end = output.unproven_from.map_or_else(|| Ok(output.file.metadata()?.len()), Ok::<_, io::Error>)?;
             let written = (recovery::file_ref(&output.file)?, end);
-            Wal::start(&output.log.base, output.log.sequence, self.reached.clone(), written)
+            Wal::start(&output.log.state, &output.log.base, output.log.sequence, self.reached.clone(), written)
         };
         let wal = begin().map_err(|error| output.log.failed(error))?;
         self.sequence = wal.sequence();

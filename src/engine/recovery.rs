@@ -20,6 +20,7 @@ use crate::state::{Output, Saved};
 use crate::time::Timestamp;
 use memchr::{memmem, memrchr};
 use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::process::geteuid;
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -457,8 +458,11 @@ fn append_aside(path: &Path, bytes: &[u8]) -> io::Result<String> {
     let flags =
         OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let mut file = File::from(rustix::fs::open(&aside, flags, Mode::RUSR | Mode::WUSR)?);
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other(format!("{} is not a regular file", Path::new(&aside).display())));
+    let (there, ours) = (file.metadata()?, fs::metadata(path)?);
+    let is_of_known_owner = [ours.uid(), geteuid().as_raw()].contains(&there.uid());
+    if !there.is_file() || !is_of_known_owner || there.nlink() > 1 {
+        let refusal = "is in the way: it is not a file that we made";
+        return Err(io::Error::other(format!("{} {refusal}", Path::new(&aside).display())));
     }
     file.write_all(bytes)?;
     file.write_all(b"\n")?;
@@ -695,7 +699,7 @@ mod tests {
             }
             let path = self.path();
             let file = File::options().append(true).create(true).open(&path).unwrap();
-            let mut found = wal::read(&self.log());
+            let mut found = wal::read(&self.log(), &self.log());
             let is_fresh = std::mem::take(&mut self.has_power_failed);
             if is_fresh {
                 found.mount = "another boot".into();
@@ -707,7 +711,7 @@ mod tests {
             let length = file.metadata().unwrap().len();
             let end = recovered.unproven_from.unwrap_or(file.metadata().unwrap().len());
             self.save(&file, end, &positions, recovered.sequence, false);
-            let wal = Wal::start(&self.log(), recovered.sequence, positions.clone(), (id, end)).unwrap();
+            let wal = Wal::start(&self.log(), &self.log(), recovered.sequence, positions.clone(), (id, end)).unwrap();
             let sequence = wal.sequence();
             self.run =
                 Some(Run { file, wal, positions, repeats: recovered.repeats, sequence, synced: length, is_fresh });

@@ -60,7 +60,7 @@ impl Last {
         let format = printer.format();
         let Some((path, file)) = printer.file() else { return Ok(Vec::new()) };
         appended::sync_folder(path)?;
-        let (known, found) = (self.held.output(path)?, wal::read(&self.log_path(path)));
+        let (known, found) = (self.held.output(path)?, wal::read(&self.state, &self.log_path(path)));
         let recovery = Recovery { path, file, known, found, format };
         let recovered = recovery
             .run(&mut self.saved)

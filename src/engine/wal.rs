@@ -10,8 +10,8 @@
 //! until it is large; then the other one is, once everything in it has been committed to the state.
 
 use crate::file_id::{FileId, Likeness};
-use crate::state::Saved;
-use rustix::fs::{Mode, OFlags};
+use crate::state::{Saved, open_beside};
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -144,15 +144,11 @@ pub(super) fn segment_path(base: &Path, number: usize) -> PathBuf {
 }
 
 /// Reads both segments. One that is missing, or no file of ours, holds nothing.
-pub(super) fn read(base: &Path) -> Found {
+pub(super) fn read(state: &Path, base: &Path) -> Found {
     let mut here = String::new();
     let [one, other] = [0, 1].map(|number| {
         let mut bytes = Vec::new();
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let opened = rustix::fs::open(segment_path(base, number), flags, Mode::empty()).map(File::from);
-        if let Ok(file) = opened
-            && file.metadata().is_ok_and(|metadata| metadata.is_file())
-        {
+        if let Ok(file) = open_beside(state, &segment_path(base, number), OFlags::RDONLY) {
             here = mount(&file);
             // What could be read counts: each entry has a checksum.
             let _ = file.take(MOST_READ).read_to_end(&mut bytes);
@@ -264,18 +260,15 @@ struct Segment {
 impl Wal {
     /// Begins anew behind `sequence`, up to which all is committed.
     pub(super) fn start(
+        state: &Path,
         base: &Path,
         sequence: u64,
         positions: HashMap<String, Saved>,
         written: (FileRef, u64),
     ) -> io::Result<Wal> {
         let open = |number| {
-            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-            let file = File::from(rustix::fs::open(segment_path(base, number), flags, Mode::RUSR | Mode::WUSR)?);
-            if !file.metadata()?.is_file() {
-                return Err(io::Error::other("it is not a regular file"));
-            }
-            Ok(Segment { file, length: 0, last: 0 })
+            let file = open_beside(state, &segment_path(base, number), OFlags::WRONLY | OFlags::CREATE);
+            file.map(|file| Segment { file, length: 0, last: 0 })
         };
         let (segments, buffer) = ([open(0)?, open(1)?], Vec::new());
         // Later than all before, also of a state that was restored from a backup and knows of less.
@@ -373,7 +366,7 @@ mod tests {
     const FILE: FileRef = FileRef { device: 1, id: FileId { filesystem: None, inode: 2, born: None } };
 
     fn begin(base: &Path) -> Wal {
-        Wal::start(base, 0, HashMap::new(), (FILE, 0)).unwrap()
+        Wal::start(base, base, 0, HashMap::new(), (FILE, 0)).unwrap()
     }
 
     /// Bytes of the writes found, in order.
@@ -389,13 +382,13 @@ mod tests {
     fn what_was_appended_is_found_in_order() {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("wal");
-        assert_eq!(read(&base).entries, []);
+        assert_eq!(read(&base, &base).entries, []);
         let mut wal = begin(&base);
         for line in ["one", "two", "three"] {
             wal.append(FILE, 0, &HashMap::new(), line.as_bytes()).unwrap();
         }
         wal.fail(2).unwrap();
-        let found = read(&base);
+        let found = read(&base, &base);
         assert_eq!(writes(&found), [b"one".to_vec(), b"two".to_vec(), b"three".to_vec()]);
         assert_eq!((found.last(), found.is_complete()), (Some(wal.sequence()), true));
         assert!(matches!(found.entries.last().unwrap().kind, Kind::Failed { written: 2 }));
@@ -434,19 +427,19 @@ mod tests {
             wal.sequence()
         };
         let sequences: Vec<u64> = (0..6).map(|_| append(&mut wal)).collect();
-        assert_eq!(writes(&read(&base)).len(), 6, "the other segment takes over after the second");
+        assert_eq!(writes(&read(&base, &base)).len(), 6, "the other segment takes over after the second");
         assert_eq!(wal.current, 1);
         while !wal.is_full() {
             append(&mut wal);
         }
-        let all = writes(&read(&base)).len();
+        let all = writes(&read(&base, &base)).len();
         wal.commit(sequences[3]).unwrap();
         assert!(!wal.is_full());
         append(&mut wal);
-        let left = writes(&read(&base)).len();
+        let left = writes(&read(&base, &base)).len();
         assert_eq!((wal.current, left), (0, all - 2 + 1), "the two of the first segment made room for the last");
         wal.commit(wal.sequence()).unwrap();
-        assert_eq!(writes(&read(&base)), [b""; 0], "nothing is left to be written");
+        assert_eq!(writes(&read(&base, &base)), [b""; 0], "nothing is left to be written");
         let size: u64 = (0..2).map(|number| std::fs::metadata(segment_path(&base, number)).unwrap().len()).sum();
         assert!(size < 1000, "{size} bytes are left");
     }
@@ -458,7 +451,7 @@ mod tests {
         let base = dir.path().join("wal");
         let first = begin(&base).sequence();
         assert!(begin(&base).sequence() > first);
-        let later = Wal::start(&base, first + 1_000_000_000_000, HashMap::new(), (FILE, 0)).unwrap();
+        let later = Wal::start(&base, &base, first + 1_000_000_000_000, HashMap::new(), (FILE, 0)).unwrap();
         assert!(later.sequence() > first + 1_000_000_000_000);
     }
 }

@@ -3,11 +3,14 @@
 //! In: all series, and how we are doing. Out: answers to `GET` and `HEAD` at one address, and nothing else anywhere. Called
 //! by the engine, which is asked to bring its gauges up to date before each answer. Whoever connects may mean harm: each
 //! connection serves one request and has a few seconds for it, its head is small, and of too many connections the oldest
-//! is closed, so that idle ones keep nobody out.
+//! is closed, so that idle ones keep nobody out. `host` keeps out web pages that reach us by a name of their own.
+
+mod host;
 
 use crate::health::{Board, Events, Health, Reconciliations, Status};
 use crate::time::Timestamp;
 use bytes::Bytes;
+use host::Names;
 use http_body_util::Full;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
@@ -65,6 +68,7 @@ pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     has_chosen_port: bool,
+    names: Names,
 }
 
 impl Server {
@@ -74,7 +78,8 @@ impl Server {
         let listener = TcpListener::bind(place).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let has_chosen_port = place.rsplit_once(':').is_some_and(|(_, port)| port.parse() == Ok(0));
-        Ok(Server { listener, address, has_chosen_port })
+        let names = Names::of(place, address);
+        Ok(Server { listener, address, has_chosen_port, names })
     }
 
     /// Whether any free port was asked for.
@@ -99,7 +104,7 @@ impl Server {
                         if open.len() >= MOST && let Some(oldest) = open.pop_front() {
                             oldest.abort();
                         }
-                        open.push_back(connections.spawn(converse(socket, source.clone())));
+                        open.push_back(connections.spawn(converse(socket, source.clone(), self.names.clone())));
                     }
                     Err(error) => {
                         tracing::debug!(%error, "cannot take a connection");
@@ -113,10 +118,10 @@ impl Server {
 }
 
 /// One request, one answer.
-async fn converse(socket: TcpStream, source: Source) {
+async fn converse(socket: TcpStream, source: Source, names: Names) {
     let service = service_fn(move |request| {
-        let source = source.clone();
-        async move { Ok::<_, Infallible>(answer(&request, &source).await) }
+        let (source, names) = (source.clone(), names.clone());
+        async move { Ok::<_, Infallible>(answer(&request, &source, &names).await) }
     });
     let mut server = http1::Builder::new();
     server.keep_alive(false).timer(TokioTimer::new()).header_read_timeout(ASKING).max_buf_size(HEAD);
@@ -124,7 +129,10 @@ async fn converse(socket: TcpStream, source: Source) {
     let _ = timeout(WHOLE, server.serve_connection(TokioIo::new(socket), service)).await;
 }
 
-async fn answer<B>(request: &Request<B>, source: &Source) -> Response<Full<Bytes>> {
+async fn answer<B>(request: &Request<B>, source: &Source, names: &Names) -> Response<Full<Bytes>> {
+    if let Err((code, why)) = names.check(request) {
+        return text(code, "text/plain; charset=utf-8", why);
+    }
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "text/plain; charset=utf-8", "only GET and HEAD\n");
         refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -307,7 +315,7 @@ mod tests {
         ] {
             let board = Board::default();
             board.update(|health| health.events.is_enabled = true);
-            let asked = format!("{request} HTTP/1.1\r\nHost: a\r\n\r\n");
+            let asked = format!("{request} HTTP/1.1\r\nHost: localhost\r\n\r\n");
             let answer = in_runtime(serving(board, |address| async move { exchange(address, &asked).await }));
             assert!(answer.starts_with(&begin), "{request}: {answer}");
             let (_, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -366,10 +374,12 @@ mod tests {
                 let _ = socket.write_all(b"GET /metrics HTTP/1.1\r\n").await;
                 idle.push(socket);
             }
-            let huge = format!("GET /metrics HTTP/1.1\r\nA: {}\r\n\r\n", "x".repeat(8 * HEAD));
+            let huge = format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\nA: {}\r\n\r\n", "x".repeat(8 * HEAD));
             let refused = exchange(address, &huge).await;
             assert!(refused.is_empty() || refused.starts_with("HTTP/1.1 431"), "{refused}");
-            timeout(Duration::from_secs(5), exchange(address, "GET /metrics HTTP/1.1\r\n\r\n")).await.unwrap()
+            timeout(Duration::from_secs(5), exchange(address, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+                .await
+                .unwrap()
         };
         let answer = in_runtime(serving(Board::default(), asked));
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -390,9 +400,10 @@ mod tests {
         let asked = async {
             let (counts, _kept) = mpsc::channel(1);
             let source = Source { registry: Registry::new(), board: Board::default(), counts };
-            let request = Request::get("/api/v1/health").body(()).unwrap();
+            let request = Request::get("/api/v1/health").version(hyper::Version::HTTP_10).body(()).unwrap();
+            let names = Names::of("localhost:0", SocketAddr::from(([127, 0, 0, 1], 1)));
             // The first waits in vain, the second finds the channel full.
-            [answer(&request, &source).await.status(), answer(&request, &source).await.status()]
+            [answer(&request, &source, &names).await.status(), answer(&request, &source, &names).await.status()]
         };
         assert_eq!(in_runtime(asked), [StatusCode::OK, StatusCode::OK]);
     }

@@ -31,6 +31,14 @@ pub enum Error {
         /// Of the file system or of SQLite.
         source: Cause,
     },
+    /// Somebody else could have put it there. It was left as it is.
+    #[error("the state in {} is not used: {reason}", path.display())]
+    Untrusted {
+        /// The state file, as it was given.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// It can be read and not written.
     #[error("the state in {} cannot be written: it is read-only", path.display())]
     ReadOnly {

@@ -7,8 +7,9 @@
 //! could have opened it meanwhile, and would then lock what nobody else can find.
 
 use super::error::{Error, Holder};
+use super::place;
 use crate::time::Timestamp;
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};
 use std::fs::File;
@@ -37,7 +38,7 @@ impl Lock {
         }
         let path = path(state, engine_id, name);
         let failed = |source| Error::Lock { path: path.clone(), source };
-        let file = open(&path).map_err(failed)?;
+        let file = place::open_beside(state, &path, OFlags::RDWR | OFlags::CREATE).map_err(failed)?;
         let mut attempts = 1;
         loop {
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -68,7 +69,7 @@ impl OutputLock {
         path.push(format!(".output-{}.lock", short_hash(output.as_os_str().as_encoded_bytes())));
         let path = PathBuf::from(path);
         let failed = |source| Error::Lock { path: path.clone(), source };
-        let file = open(&path).map_err(failed)?;
+        let file = place::open_beside(state, &path, OFlags::RDWR | OFlags::CREATE).map_err(failed)?;
         let operation = match is_shared {
             true => FlockOperation::NonBlockingLockShared,
             false => FlockOperation::NonBlockingLockExclusive,
@@ -90,7 +91,7 @@ impl Drop for Lock {
 
 /// Whether a run holds a NAME, this process among them. It is looked at for a moment only, which who takes it waits out.
 pub(super) fn is_held(state: &Path, engine_id: &str, name: &str) -> bool {
-    let Ok(file) = File::open(path(state, engine_id, name)) else { return false };
+    let Ok(file) = place::open_beside(state, &path(state, engine_id, name), OFlags::RDONLY) else { return false };
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => {
             let _ = rustix::fs::flock(&file, FlockOperation::Unlock);
@@ -115,11 +116,6 @@ fn path(state: &Path, engine_id: &str, name: &str) -> PathBuf {
 
 fn short_hash(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    Ok(rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?.into())
 }
 
 /// Leaves who we are, for those who come later.
@@ -162,7 +158,7 @@ mod tests {
         assert!(is_held(&state, "engine", "default") && !is_held(&state, "other engine", "default"));
         drop(lock);
         assert!(!is_held(&state, "engine", "default"));
-        let looking = open(&path(&state, "engine", "default")).unwrap();
+        let looking = File::open(path(&state, "engine", "default")).unwrap();
         rustix::fs::flock(&looking, FlockOperation::LockShared).unwrap();
         assert!(!is_held(&state, "engine", "default"), "two may look");
         let taking = std::thread::spawn(move || Lock::take(&state, "engine", "default"));
@@ -174,7 +170,7 @@ mod tests {
     fn a_holder_that_has_not_said_who_it_is_is_another_process() {
         let dir = tempfile::tempdir().unwrap();
         let state = dir.path().join("state.db");
-        let file = open(&path(&state, "engine", "default")).unwrap();
+        let file = File::create(path(&state, "engine", "default")).unwrap();
         rustix::fs::flock(&file, FlockOperation::LockExclusive).unwrap();
         for record in ["", "4711", "4711 yesterday\n", "who 2026-11-20T23:00:53Z\n"] {
             std::fs::write(path(&state, "engine", "default"), record).unwrap();

@@ -11,6 +11,7 @@
 mod error;
 mod inventory;
 mod lock;
+mod place;
 mod positions;
 mod schema;
 
@@ -23,6 +24,7 @@ use crate::position::Position;
 use crate::time::Timestamp;
 use lock::Lock;
 pub use lock::OutputLock;
+pub use place::open_beside;
 use positions::Owner;
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};

@@ -6,6 +6,7 @@
 //! `findCreateFileMode`).
 
 use super::error::Error;
+use super::place;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, TransactionBehavior};
 use rustix::fs::{FileType, Mode};
@@ -42,9 +43,10 @@ const AGAIN: Duration = Duration::from_millis(10);
 
 /// Opens the file, made with its folders where missing. `patience`: how long to wait for others that hold it.
 pub(super) fn open(path: &Path, patience: Duration) -> Result<Connection, Error> {
-    make(path)?;
+    let real = place::resolve(path)?;
+    make(path, &real)?;
     let failed = |source| Error::of(path, source);
-    let mut connection = connect(path, patience)?;
+    let mut connection = connect(path, &real, patience)?;
     configure(&connection, patience).map_err(failed)?;
     migrate(&mut connection, MIGRATIONS).map_err(failed)?;
     Ok(connection)
@@ -59,17 +61,20 @@ pub(super) fn look(path: &Path, patience: Duration) -> Result<Option<Connection>
         Err(source) => return Err(Error::Unopened { path: path.to_owned(), source: source.into() }),
         Ok(_) => {}
     }
-    let mut connection = connect(path, patience)?;
+    let mut connection = connect(path, &place::resolve(path)?, patience)?;
     let (schema, ..) = read_header(&mut connection).map_err(|source| Error::of(path, source))?;
     Ok((schema > 0).then_some(connection))
 }
 
-/// A connection to a file that is there, which has proved to be ours.
-fn connect(path: &Path, patience: Duration) -> Result<Connection, Error> {
+/// A connection to a file that is there, at the place `real`, and has proved to be ours.
+fn connect(path: &Path, real: &Path, patience: Duration) -> Result<Connection, Error> {
+    place::check(path, real)?;
     let failed = |source| Error::of(path, source);
     // Never made by SQLite, whose mode for new files is 0644.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let mut connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    // There was no link on the way when it was checked, and one that has come since is refused.
+    let flags = flags | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let mut connection = Connection::open_with_flags(real, flags).map_err(failed)?;
     connection.busy_timeout(patience).map_err(failed)?;
     // What a crash left in the write-ahead log of a file that we refuse stays there.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map_err(failed)?;
@@ -78,13 +83,13 @@ fn connect(path: &Path, patience: Duration) -> Result<Connection, Error> {
     Ok(connection)
 }
 
-/// Makes the file and its folders, where missing.
-fn make(path: &Path) -> Result<(), Error> {
-    if let Some(folder) = path.parent() {
+/// Makes the file and its folders at the place `real`, where missing.
+fn make(path: &Path, real: &Path) -> Result<(), Error> {
+    if let Some(folder) = real.parent() {
         make_folder(folder).map_err(|source| Error::Folder { path: folder.to_owned(), source })?;
     }
     // Not by opening it: a process that closes any descriptor of a file loses all its locks there (fcntl(2)), SQLite's too.
-    match rustix::fs::mknodat(rustix::fs::CWD, path, FileType::RegularFile, Mode::RUSR | Mode::WUSR, 0) {
+    match rustix::fs::mknodat(rustix::fs::CWD, real, FileType::RegularFile, Mode::RUSR | Mode::WUSR, 0) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(errno @ Errno::ROFS) => {
             Err(Error::ReadOnly { path: path.to_owned(), source: Some(io::Error::from(errno).into()) })

@@ -3,15 +3,14 @@
 //! In: the container's folder. Out: what no listing tells. Called by [`crate::engine`]. The engine rewrites both files whole
 //! whenever something changes (moby `container/container.go`, `config.v2.json` and `hostconfig.json`).
 
+use crate::files;
 use crate::time::Timestamp;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 /// Longer ones are no descriptions, but for huge labels.
-const LONGEST: u64 = 1024 * 1024;
+const LONGEST: usize = 1024 * 1024;
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,9 +64,8 @@ pub fn describe(folder: &Path) -> Description {
 }
 
 fn read<T: Default + DeserializeOwned>(path: &Path) -> T {
-    let mut text = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(LONGEST).read_to_end(&mut text));
-    read.ok().and_then(|_| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    let text = files::read_small(path, LONGEST);
+    text.ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -202,6 +202,14 @@ impl Format {
         }
     }
 
+    /// Bytes of the longest record.
+    pub(super) fn longest(self) -> usize {
+        match self {
+            Format::JsonFile => json_file::LONGEST,
+            Format::Local => local::LONGEST,
+        }
+    }
+
     /// Hands the records of a file up to `size` to `each`, last first, until it says no: where each starts, and its
     /// bytes, framing included. What begins behind the last whole record comes first, where something does.
     pub(super) fn backwards(

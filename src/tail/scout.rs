@@ -9,12 +9,12 @@
 use super::format::{Spot, inner_folder, is_log_name};
 use super::handle::Handle;
 use super::watcher::{Watch, Watcher};
-use crate::container::{Container, short};
+use crate::container::{self, Container, short};
+use crate::files;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::Read;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ const KEPT: Duration = Duration::from_secs(60);
 /// So many are held at once.
 const MOST: usize = 1024;
 /// The engine's description of a container is shorter than this but for huge labels.
-const DESCRIPTION: u64 = 1024 * 1024;
+const DESCRIPTION: usize = 1024 * 1024;
 
 #[derive(Default)]
 pub(super) struct Scout {
@@ -137,7 +137,7 @@ impl Scout {
         }
         if let Some(spot) = Spot::find(&found.folder, id) {
             found.log = Handle::open(&spot.live, spot.format).ok().map(|handle| (spot, handle));
-            found.description = File::open(found.folder.join("config.v2.json")).ok();
+            found.description = files::open(&found.folder.join("config.v2.json")).ok();
         }
     }
 
@@ -202,15 +202,17 @@ impl Found {
             image: String,
             labels: Option<BTreeMap<String, String>>,
         }
-        let mut text = Vec::new();
-        let read = self.description.take().map(|file| file.take(DESCRIPTION).read_to_end(&mut text));
-        tracing::debug!(?read, id, "nobody told of this container");
+        let text = self.description.take().map(|file| files::read_open(&file, DESCRIPTION));
+        let text = text.unwrap_or_else(|| Ok(Vec::new()));
+        tracing::debug!(failed = ?text.as_ref().err(), id, "nobody told of this container");
+        let text = text.unwrap_or_default();
         let Description { name, config } = serde_json::from_slice(&text).unwrap_or_default();
         let name = match name.trim_start_matches('/') {
             "" => short(id).to_owned(),
             name => name.to_owned(),
         };
-        let labels = config.labels.unwrap_or_default();
+        let mut labels = config.labels.unwrap_or_default();
+        container::bound(&mut labels);
         let state = "exited".to_owned();
         Container { id: id.to_owned(), name, image: config.image, labels, state, ..Container::default() }
     }

@@ -6,7 +6,7 @@
 //! Times in a log are not in order: stdout and stderr are stamped by two writers, and a line cut at 16 KiB carries the
 //! time of its first piece. The search by time therefore stops short of it, as [`super::before`] does.
 
-use super::format::Record;
+use super::format::{Format, Record};
 use super::handle::{self, Found, Handle, MOST_WALKS, Rotated};
 use super::pread::fill_at;
 use super::{Piece, Start};
@@ -227,6 +227,19 @@ fn back_to_line(handle: &mut Handle, mut wanted: u64, behind: &mut Behind) -> io
     Ok(wanted)
 }
 
+/// Makes room behind a buffer that is full without a whole record. Once it holds more than any record has, the beginning
+/// goes instead, and the number of bytes that went is returned: compressed, a line without end is small.
+fn make_room(buffer: &mut Vec<u8>, format: Format) -> usize {
+    let longest = format.longest();
+    if buffer.len() < 2 * longest {
+        buffer.resize(buffer.len() * 2, 0);
+        return 0;
+    }
+    let dropped = buffer.len() - longest;
+    buffer.copy_within(dropped.., 0);
+    dropped
+}
+
 /// A compressed file can only be read forwards: counted first, then read up to the wanted line without being shown.
 fn skip_to_line(handle: &mut Handle, rotated: &Rotated<'_>, wanted: u64, behind: &mut Behind) -> io::Result<u64> {
     let format = handle.format;
@@ -249,7 +262,9 @@ fn skip_to_line(handle: &mut Handle, rotated: &Rotated<'_>, wanted: u64, behind:
     let (mut buffer, mut filled, mut base) = (vec![0; BLOCK], 0, 0);
     loop {
         if filled == buffer.len() {
-            buffer.resize(filled * 2, 0);
+            let dropped = make_room(&mut buffer, format);
+            filled -= dropped;
+            base += dropped as u64;
         }
         let Found::Bytes(read) = counted.read(&mut buffer, filled)? else { break };
         filled += read;
@@ -284,4 +299,26 @@ fn skip_to_line(handle: &mut Handle, rotated: &Rotated<'_>, wanted: u64, behind:
     let left = wanted - ends.len() as u64;
     handle.shown_from = if left > 0 { 0 } else { ends.front().copied().unwrap_or(0) };
     Ok(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However much comes without a record in it, what is held stays small, and its end stays.
+    #[test]
+    fn a_buffer_without_a_record_does_not_grow_for_ever() {
+        for format in [Format::JsonFile, Format::Local] {
+            let mut buffer = vec![0; BLOCK];
+            let mut dropped = 0;
+            while dropped < 64 << 20 {
+                let last = buffer.len() - 1;
+                buffer[last] = 1;
+                let more = make_room(&mut buffer, format);
+                assert!(buffer.len() <= 4 * format.longest(), "{format:?}: {}", buffer.len());
+                assert_eq!(buffer[last - more], 1, "{format:?}");
+                dropped += more;
+            }
+        }
+    }
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::support::{Engine, Proxy};
+use crate::support::{Engine, Proxy, Signal, Watch, eventually, process};
 use logwatch::config;
 use logwatch::docker::{
     Docker, Endpoint, Environment, Error, EventStream, EventsQuery, Flags, Kind, LogStream, LogsQuery,
@@ -186,6 +186,32 @@ async fn an_ssh_connection_ends_with_its_client() {
     while lives() {
         assert!(start.elapsed() < Duration::from_secs(10), "ssh lives on");
         tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// However the program ends, no ssh of it stays: not even one that reads nothing and waits for ever.
+#[test]
+fn no_ssh_outlives_a_program_that_was_killed() {
+    let engine = Engine::with(&[]);
+    let pids = engine.home().join("ssh.pids");
+    let note = format!("echo $$ >> {}\nwhile [ \"$1\" != -- ]; do shift; done\nshift 2\n", pids.display());
+    let hang = format!("{note}exec sleep 1000");
+    let serve = format!("{note}eval exec \"$*\"");
+    for (body, connections) in [(hang, 1), (serve, 2)] {
+        let _ = std::fs::remove_file(&pids);
+        let path = script(engine.home(), &body);
+        let mut command = Watch::command();
+        engine.furnish(&mut command);
+        command.env("PATH", &path).env_remove("DOCKER_HOST");
+        let host = format!("ssh://build{}", engine.socket().display());
+        let watch = Watch::spawn(command.args(["-H", &host, "watch"]));
+        let started = || -> Vec<u32> {
+            let text = std::fs::read_to_string(&pids).unwrap_or_default();
+            text.lines().map(|line| line.parse().unwrap()).collect()
+        };
+        eventually("its connections are open", || started().len() >= connections);
+        watch.signal(Signal::KILL);
+        eventually("no ssh is left", || !started().into_iter().any(process::lives));
     }
 }
 
@@ -1029,6 +1055,110 @@ fn the_context_is_the_one_docker_takes() {
                 }
             }
         }
+    }
+}
+
+/// Files that a strict reader of JSON takes otherwise than Go does, or not at all.
+#[test]
+fn docker_and_we_read_the_same_engine_out_of_any_json() {
+    let deep = |depth: usize| {
+        [b"{\"x\":".to_vec(), vec![b'['; depth], vec![b']'; depth], b",\"currentContext\":\"aa\"}".to_vec()].concat()
+    };
+    let plain = [
+        &b"{\"psFormat\":\"Gr\xf6\xdfe\",\"currentContext\":\"aa\"}"[..],
+        b"{\"currentContext\":\"aa\"}trailing",
+        b"{\"currentContext\":\"aa\"}{\"currentContext\":\"bb\"}",
+        b"{\"currentContext\":\"aa\",\"CURRENTCONTEXT\":\"bb\"}",
+        b"{\"CURRENTCONTEXT\":\"bb\",\"currentContext\":\"aa\"}",
+        b"{\"currentContext\":\"aa\",\"currentContext\":null}",
+        b"{\"currentContext\":\"aa\",\"currentContext\":5}",
+        b"{\"currentContext\":[\"bb\"]}",
+        b"{\"psFormat\":5,\"currentContext\":\"aa\"}",
+        b"{\"auths\":5,\"currentContext\":\"aa\"}",
+        b"{\"HttpHeaders\":5,\"currentContext\":\"aa\"}",
+        b"{\"HttpHeaders\":{\"x\":5},\"currentContext\":\"aa\"}",
+        b"\xef\xbb\xbf{\"currentContext\":\"aa\"}",
+        b"// comment\n{\"currentContext\":\"aa\"}",
+        b"{\"currentContext\":\"aa\",}",
+        b"{\"currentContext\":\"aa\"",
+        b"",
+        b" \n",
+        b"null",
+        b"nullx",
+        b"null{\"currentContext\":\"aa\"}",
+        b"[]",
+        b"5",
+        b"{\"x\":\"\\ud83d\",\"currentContext\":\"aa\"}",
+        b"{\"x\":1e999,\"currentContext\":\"aa\"}",
+        b"{\"x\":01,\"currentContext\":\"aa\"}",
+        b"{\"x\":\"\x01\",\"currentContext\":\"aa\"}",
+        b"{\"x\":\"\\q\",\"currentContext\":\"aa\"}",
+        b"{\"current\\u0043ontext\":\"\\u0061a\"}",
+    ];
+    for json in plain.into_iter().map(<[u8]>::to_vec).chain([deep(9_999), deep(10_000)]) {
+        let config = tempfile::tempdir().unwrap();
+        for name in ["aa", "bb"] {
+            let host = format!("host=unix:///run/{name}.sock");
+            docker_says(config.path(), &[], &["context", "create", name, "--docker", &host]).unwrap();
+        }
+        std::fs::write(config.path().join("config.json"), &json).unwrap();
+        let theirs = docker_says(
+            config.path(),
+            &[],
+            &["context", "ls", "--format", "{{if .Current}}{{.Name}} {{.DockerEndpoint}}{{end}}"],
+        );
+        let variables = [("DOCKER_CONFIG", config.path().to_str().unwrap())];
+        let ours = Endpoint::resolve(&Flags::default(), &environment(&variables)).unwrap();
+        let ours = format!("{} {ours}", ours.context);
+        let told = json.escape_ascii().to_string();
+        assert_eq!(theirs.unwrap().trim(), ours, "{}", told.get(..100).unwrap_or(&told));
+    }
+    for json in [
+        &b"{\"Name\":\"aa\",\"x\":\"\\ud83d\",\"Endpoints\":{\"docker\":{\"Host\":\"unix:///run/x\xf6\xdf.sock\"}}}"[..],
+        b" {\"Endpoints\":{\"docker\":{\"Host\":\"unix:///x\"}}}\n ",
+        b"{\"Endpoints\":{\"docker\":{\"Host\":\"unix:///x\"}}}tail",
+        b"{\"Endpoints\":{\"DOCKER\":{\"Host\":\"unix:///x\"}}}",
+        b"{\"ENDPOINTS\":{\"docker\":{\"HOST\":\"unix:///x\"}}}",
+        b"{\"Endpoints\":{\"docker\":{\"Host\":\"unix:///x\"}},\"Endpoints\":{\"other\":{}}}",
+        b"{\"Endpoints\":{\"docker\":{\"Host\":\"unix:///x\"}},\"Endpoints\":null}",
+        b"{\"Endpoints\":{\"docker\":{\"Host\":\"unix:///x\"},\"docker\":{\"SkipTLSVerify\":true}}}",
+        b"{\"Endpoints\":{\"docker\":{\"Host\":\"unix:///x\"},\"docker\":null}}",
+        b"{\"Endpoints\":{\"docker\":{\"Host\":\"unix:///x\",\"Host\":null}}}",
+        b"{\"Endpoints\":{\"docker\":{\"Host\":\"unix:///x\",\"host\":\"unix:///y\"}}}",
+        b"{\"Endpoints\":{\"docker\":{\"Host\":5}}}",
+        b"{\"Endpoints\":{\"docker\":{\"Host\":\"unix:///x\",\"SkipTLSVerify\":\"yes\"}}}",
+        b"{\"Endpoints\":{\"docker\":{\"Host\":\"unix:///x\"},\"other\":5}}",
+        b"{\"Endpoints\":{\"docker\":{\"Host\":\"unix:///x\"},\"other\":null}}",
+        b"{\"Endpoints\":{\"docker\":5}}",
+        b"{\"Endpoints\":{\"docker\":{}}}",
+        b"{\"Endpoints\":{}}",
+        b"{\"Endpoints\":5}",
+        b"{\"Name\":5,\"Endpoints\":{\"docker\":{\"Host\":\"unix:///x\"}}}",
+        b"{\"Metadata\":5,\"Endpoints\":{\"docker\":{\"Host\":\"unix:///x\"}}}",
+        b"{\"Metadata\":null,\"Endpoints\":{\"docker\":{\"Host\":\"unix:///x\"}}}",
+        b"null",
+        b"",
+        b"[]",
+        b"\xef\xbb\xbf{\"Endpoints\":{\"docker\":{\"Host\":\"unix:///x\"}}}",
+    ] {
+        let config = tempfile::tempdir().unwrap();
+        docker_says(config.path(), &[], &["context", "create", "aa", "--docker", "host=unix:///run/aa.sock"]).unwrap();
+        let folder = std::fs::read_dir(config.path().join("contexts/meta")).unwrap().next().unwrap().unwrap().path();
+        std::fs::write(folder.join("meta.json"), json).unwrap();
+        // Nobody listens there, and docker names the place, unless it finds none.
+        let out = Command::new("docker")
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("DOCKER_CONFIG", config.path())
+            .args(["-c", "aa", "ps"])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        let place = said.split_once("daemon at ").map(|(_, rest)| rest.split(". Is the").next().unwrap().to_owned());
+        let variables = [("DOCKER_CONFIG", config.path().to_str().unwrap())];
+        let flags = Flags { context: Some("aa".to_owned()), ..Flags::default() };
+        let ours = Endpoint::resolve(&flags, &environment(&variables)).map(|endpoint| endpoint.to_string());
+        assert_eq!(ours.as_ref().ok(), place.as_ref(), "{}: {said} {ours:?}", json.escape_ascii());
     }
 }
 

@@ -9,6 +9,7 @@
 )]
 
 mod arrows;
+mod bounds;
 mod cli;
 mod config;
 mod content;

@@ -19,7 +19,7 @@ pub fn place(watch: &Watch) -> String {
 /// Status and body.
 pub fn get(place: &str, path: &str) -> (u16, String) {
     let mut socket = TcpStream::connect(place).unwrap();
-    write!(socket, "GET {path} HTTP/1.1\r\nHost: here\r\n\r\n").unwrap();
+    write!(socket, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     let mut answer = String::new();
     socket.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -221,4 +221,21 @@ fn an_address_in_use_is_named_and_ends_with_1_and_none_is_bound_unasked() {
     assert_eq!((sockets(silent.pid()), sockets(serving.pid())), (Vec::new(), vec![format!("0100007F:{port:04X}")]));
     serving.signal(Signal::TERM);
     assert_eq!(serving.finish().code, Some(0));
+}
+
+/// A page that calls itself by a name for this machine reads nothing, and Prometheus goes by any name on the network.
+#[test]
+fn a_name_that_is_not_ours_is_answered_only_where_the_network_is_meant() {
+    let engine = Engine::start();
+    for (listen, code) in [("127.0.0.1:0", 421), ("0.0.0.0:0", 200)] {
+        let watch = Watch::start(&engine, &["--listen", listen]);
+        let place = place(&watch).replace("0.0.0.0", "127.0.0.1");
+        let mut socket = TcpStream::connect(&place).unwrap();
+        write!(socket, "GET /metrics HTTP/1.1\r\nHost: evil.example:8519\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {code} ")), "{listen}: {answer}");
+        assert_eq!(get(&place, "/metrics").0, 200, "{listen}");
+        watch.stop();
+    }
 }

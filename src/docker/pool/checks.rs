@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use bollard::query_parameters::ListContainersOptions;
+use serde::de::IgnoredAny;
 use tokio::time::{Instant, timeout_at};
 
 use crate::time::Timestamp;
@@ -39,8 +39,8 @@ pub(super) async fn look(client: &Client, streams: &Wire, limit: Duration) -> Ve
 
 /// The newest container alone: a host may have thousands.
 async fn list_one(client: &Client) -> Result<(), Error> {
-    let options = ListContainersOptions { limit: Some(1), ..Default::default() };
-    client.ask("the container list", client.typed.list_containers(Some(options))).await.map(drop)
+    let path = "/containers/json?limit=1";
+    client.wire.list("the container list", path, None, |_: IgnoredAny| Ok(String::new())).await.map(drop)
 }
 
 /// A stream that ends at once, whatever the engine's clock shows: of a time that is over. Podman would look through its
@@ -50,5 +50,5 @@ async fn read_no_events(streams: &Wire) -> Result<(), Error> {
     let then = Some(if is_podman { Timestamp::now() } else { Timestamp(1_000_000_000) });
     let query = EventsQuery { since: then, until: then, ..EventsQuery::default() };
     let answer = streams.get(&query.path(is_podman), None).await?;
-    streams.http.read(answer.into_body()).await.map(drop)
+    streams.http.read_short(answer.into_body(), "events").await.map(drop)
 }

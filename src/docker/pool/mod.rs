@@ -191,7 +191,7 @@ impl Pool {
     }
 
     /// The client that is used first.
-    pub(super) fn first(&self) -> Result<Arc<Client>, Error> {
+    pub(super) fn first(&self) -> Arc<Client> {
         let mut state = self.0.state();
         let first = state.roster.seats().first().map_or(0, |seat| seat.id);
         self.0.client(&mut state, first)
@@ -439,21 +439,16 @@ impl Core {
     /// Takes a client for a check, unless it has something else to do.
     fn hold(self: &Arc<Self>, id: u32) -> Option<Held> {
         let mut state = self.state();
-        let client = self.client(&mut state, id).ok()?;
+        let client = self.client(&mut state, id);
         state.roster.begin_check(id).then(|| Held { core: self.clone(), id, client })
     }
 
-    fn client(&self, state: &mut Inner, id: u32) -> Result<Arc<Client>, Error> {
-        if let Some(client) = state.clients.get(&id) {
-            return Ok(client.clone());
-        }
-        let client = Client::new(self.way.beside())?;
-        state.clients.insert(id, client.clone());
-        Ok(client)
+    fn client(&self, state: &mut Inner, id: u32) -> Arc<Client> {
+        state.clients.entry(id).or_insert_with(|| Client::new(self.way.beside())).clone()
     }
 
     /// A client for the next who is to have one, if there is any.
-    fn lend(self: &Arc<Self>, state: &mut Inner) -> Option<Result<Lease, Error>> {
+    fn lend(self: &Arc<Self>, state: &mut Inner) -> Option<Lease> {
         let id = match state.roster.pick(Instant::now()) {
             Pick::Take(id) => id,
             Pick::Renewed(id) => {
@@ -462,14 +457,8 @@ impl Core {
             }
             Pick::Full | Pick::Gone => return None,
         };
-        let client = match self.client(state, id) {
-            Ok(client) => client,
-            Err(error) => {
-                state.roster.settle(id, Instant::now(), Outcome::Unknown);
-                return Some(Err(error));
-            }
-        };
-        Some(Ok(Lease { core: self.clone(), id, client, since: Instant::now(), outcome: Outcome::Unknown }))
+        let client = self.client(state, id);
+        Some(Lease { core: self.clone(), id, client, since: Instant::now(), outcome: Outcome::Unknown })
     }
 
     /// The place in the line of the first who has time for an answer.
@@ -486,7 +475,7 @@ impl Core {
             && let Some(next) = state.waiting.remove(at)
         {
             // It stopped waiting at this very moment.
-            refused.extend(next.turn.send(lease).err());
+            refused.extend(next.turn.send(Ok(lease)).err());
         }
         self.count(state);
         refused
@@ -499,7 +488,7 @@ impl Core {
                 && let Some(lease) = self.lend(&mut state)
             {
                 self.count(&mut state);
-                return lease;
+                return Ok(lease);
             }
             let ticket = state.tickets;
             state.tickets += 1;

@@ -118,6 +118,11 @@ impl Answer {
         let _ = self.client.write_all(bytes);
     }
 
+    /// The same; `false` once the client is gone.
+    pub fn try_raw(&mut self, bytes: &[u8]) -> bool {
+        self.client.write_all(bytes).is_ok()
+    }
+
     /// The head of a chunked answer with status 200.
     pub fn begin(&mut self, content_type: &str) {
         let head = "HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nTransfer-Encoding: chunked";
