@@ -44,8 +44,15 @@ impl Questions {
         let (docker, id) = (self.docker.clone(), id.to_owned());
         filters.insert("id".into(), vec![id.clone()]);
         self.asked.spawn(async move {
-            match docker.list(true, &filters).await {
-                Ok(found) => Answer::Passing(id, !found.is_empty()),
+            let one = Filters::from([("id".to_owned(), vec![id.clone()])]);
+            let is_found = async |filters| docker.list(true, filters).await.map(|found| !found.is_empty());
+            // One that is gone passes no filter, and yet it may have before.
+            let passes = match is_found(&filters).await {
+                Ok(false) => is_found(&one).await.map(|is_there| !is_there),
+                passes => passes,
+            };
+            match passes {
+                Ok(passes) => Answer::Passing(id, passes),
                 Err(error) => {
                     tracing::warn!(%error, id, "cannot tell whether it matches; it is followed");
                     Answer::Passing(id, true)

@@ -6,7 +6,7 @@
 use super::route::{Choice, Routes};
 use super::stream::{Outcome, Signal, Stream};
 use super::watch::Options;
-use crate::batch::{Item, Key, Lifecycle, Route};
+use crate::batch::{Cursor, Item, Key, Lifecycle, Route};
 use crate::config::Source;
 use crate::container::Container;
 use crate::docker::{Docker, Error};
@@ -19,6 +19,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
+use tokio::sync::mpsc::error::SendError;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 
@@ -40,6 +41,9 @@ pub(super) struct Tails {
     interval: Duration,
     once: bool,
     tails: HashMap<String, Tail>,
+    /// Of removed containers that the reader thread has not forgotten yet, so that what it reports of them still
+    /// reaches the output.
+    departing: HashMap<Key, Tail>,
     ids: HashMap<Key, String>,
     streams: JoinSet<(Key, String, Outcome)>,
     next_key: u32,
@@ -78,6 +82,10 @@ struct Tail {
     is_read: Arc<AtomicBool>,
     /// Ran, and does not run now.
     has_died: bool,
+    /// It was started at some time, so it may have written.
+    has_run: bool,
+    /// The reader thread knows it, or has refused it.
+    is_with_reader: bool,
     by: By,
     /// While it is not known whether it is wanted.
     held: Option<Held>,
@@ -89,6 +97,8 @@ struct Held {
     happened: Vec<Item>,
     /// It has died, and nobody read it.
     ended: Option<Vec<Item>>,
+    /// It was removed.
+    is_gone: bool,
 }
 
 /// Who reads it.
@@ -134,6 +144,7 @@ impl Tails {
             interval: options.interval,
             once: !options.follow,
             tails: HashMap::new(),
+            departing: HashMap::new(),
             ids: HashMap::new(),
             streams: JoinSet::new(),
             next_key: 0,
@@ -209,7 +220,7 @@ impl Tails {
             }
             // It is not known whether it is wanted.
             Choice::Stream => {}
-            Choice::Nothing => self.tell_no_file(key),
+            Choice::Nothing => self.tell_no_file(key, Some(None)),
         }
         // One that stands still is read up to its end now, so that its next run is read from its first line.
         if !container.is_up() && container.state != "created" {
@@ -241,6 +252,8 @@ impl Tails {
             is_paused: Arc::new(AtomicBool::new(is_paused(container))),
             is_read: Arc::default(),
             has_died: false,
+            has_run: container.state != "created",
+            is_with_reader: false,
             by: By::Nobody,
             held,
         };
@@ -280,7 +293,7 @@ impl Tails {
         if !was_up {
             tail.told = self.heard;
         }
-        tail.has_died = false;
+        (tail.has_died, tail.has_run) = (false, true);
         let is_read = was_up && !matches!(tail.by, By::Nobody);
         if !(self.once || self.is_finishing || tail.held.is_some() || is_read) {
             self.read_on(id);
@@ -306,7 +319,7 @@ impl Tails {
     pub(super) fn down(&mut self, id: &str, code: Option<i64>, event: Option<Lifecycle>) {
         let Some(tail) = self.tails.get_mut(id) else { return };
         tail.is_up = false;
-        tail.has_died = true;
+        (tail.has_died, tail.has_run) = (true, true);
         let key = tail.key;
         let event = event.map(|event| Item::Lifecycle(key, event));
         self.end(id, event.into_iter().chain([Item::End(key, code)]).collect());
@@ -326,17 +339,34 @@ impl Tails {
 
     /// It was removed.
     pub(super) fn gone(&mut self, id: &str) {
+        // Whether it is wanted is decided first: what it wrote may be in an open file.
+        if let Some(held) = self.tails.get_mut(id).and_then(|tail| tail.held.as_mut()) {
+            held.is_gone = true;
+            return;
+        }
         let Some(tail) = self.tails.remove(id) else { return };
-        self.ids.remove(&tail.key);
-        let then = vec![Item::Gone(tail.key)];
-        match tail.by {
-            By::File => self.command(Command::Forget(tail.key, then)),
+        let key = tail.key;
+        self.ids.remove(&key);
+        let then = vec![Item::Gone(key)];
+        if tail.is_with_reader {
+            // It may have refused the container a moment ago, and then the loss has to be told before this.
+            self.departing.insert(key, tail);
+            return self.command(Command::Forget(key, then));
+        }
+        self.reading.remove(&key);
+        self.pass_on(&tail.by, then);
+    }
+
+    /// Puts items behind the last line of a container that the reader thread does not read.
+    fn pass_on(&self, by: &By, then: Vec<Item>) {
+        match by {
             // With its sender gone the task ends when it has read to the end.
-            By::Stream(_) => tail.by.tell(Signal::Finish(then)),
-            By::Nobody => {
-                self.reading.remove(&tail.key);
-                self.queue.push(then);
+            By::Stream(Some(signals)) => {
+                if let Err(SendError(Signal::Finish(then))) = signals.send(Signal::Finish(then)) {
+                    self.queue.push(then);
+                }
             }
+            By::Stream(None) | By::Nobody | By::File => self.queue.push(then),
         }
     }
 
@@ -356,7 +386,8 @@ impl Tails {
     pub(super) fn admit(&mut self, id: &str, is_wanted: bool) {
         let Some(tail) = self.tails.get_mut(id) else { return };
         let key = tail.key;
-        let Some(Held { happened, ended }) = tail.held.take() else { return };
+        let Some(Held { happened, ended, is_gone }) = tail.held.take() else { return };
+        let has_died = tail.has_died;
         let (is_up, is_file) = (tail.is_up, matches!(tail.by, By::File));
         if !is_wanted {
             self.tails.remove(id);
@@ -370,6 +401,10 @@ impl Tails {
         self.queue.push(happened);
         if is_file {
             self.command(Command::Admit(key));
+            if has_died {
+                // If its file was never seen it is too late to wait for it.
+                self.command(Command::Expect(key));
+            }
         }
         if self.is_finishing {
             if !is_file {
@@ -382,6 +417,9 @@ impl Tails {
         } else if let Some(then) = ended {
             self.read_stream(id, None);
             self.end(id, then);
+        }
+        if is_gone {
+            self.gone(id);
         }
     }
 
@@ -431,7 +469,7 @@ impl Tails {
                 self.reading.insert(key);
                 self.read_stream(id, None);
             }
-            Choice::Nothing => self.tell_no_file(key),
+            Choice::Nothing => self.tell_no_file(key, Some(None)),
         }
     }
 
@@ -441,6 +479,8 @@ impl Tails {
             // Who reads on over the API says so when that has ended.
             Report::Finished(key) if self.is_streamed(key) => {}
             Report::Finished(key) => drop(self.reading.remove(&key)),
+            Report::NotFollowed(key, then) => self.not_followed(key, then),
+            Report::Forgotten(key) => drop(self.departing.remove(&key)),
             Report::NoWatches if !self.told_no_watches => {
                 self.told_no_watches = true;
                 self.tell(
@@ -462,24 +502,42 @@ impl Tails {
         tail.is_some_and(|tail| matches!(tail.by, By::Stream(_)))
     }
 
+    /// Tells what was to come behind the last line of a container that the reader thread refused, behind whoever reads it
+    /// now.
+    fn not_followed(&mut self, key: Key, then: Vec<Item>) {
+        if !self.is_streamed(key) {
+            self.reading.remove(&key);
+        }
+        if let Some(tail) = self.departing.get(&key) {
+            self.pass_on(&tail.by, then);
+        } else if let Some(id) = self.ids.get(&key).cloned() {
+            self.end(&id, then);
+        }
+    }
+
     fn refused(&mut self, key: Key, error: &io::Error, resume: Resume, then: Option<Vec<Item>>) {
         let Some(id) = self.ids.get(&key).cloned() else {
-            // It was removed meanwhile, and nothing of it is left to read.
             self.reading.remove(&key);
-            self.queue.push([Item::unreadable(key, Route::File, None)]);
-            return self.queue.push(then.unwrap_or_default());
+            // It was removed meanwhile, and nothing of it is left to read. Of one that is not wanted nothing is told.
+            if self.departing.contains_key(&key) {
+                self.queue.push([Item::unreadable(key, Route::File, resume.last())]);
+                self.queue.push(then.unwrap_or_default());
+            }
+            return;
         };
         tracing::debug!(%error, id, "not read from its file");
         let may_stream = self.routes.source != Source::File;
         let mut told = Vec::new();
         match error.kind() {
+            io::ErrorKind::NotFound => {}
+            _ if !may_stream => told.extend([
+                Item::unreadable(key, Route::File, resume.last()),
+                Item::Notice(Some(key), error.to_string()),
+            ]),
             io::ErrorKind::PermissionDenied if !std::mem::replace(&mut self.told_denied, true) => {
                 self.tell("no permission to read log files: reading through the engine instead");
             }
-            io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound => {}
-            _ if !may_stream => {
-                told.extend([Item::unreadable(key, Route::File, None), Item::Notice(Some(key), error.to_string())])
-            }
+            io::ErrorKind::PermissionDenied => {}
             _ => {
                 let text = format!("{error}: reading through the engine instead");
                 told.push(Item::Notice(Some(key), text));
@@ -499,8 +557,9 @@ impl Tails {
         if !may_stream {
             tail.by = By::Nobody;
             self.reading.remove(&key);
-            self.queue.push(then.unwrap_or_default());
-            return self.tell_no_file(key);
+            let after = Some(resume.last()).filter(|_| error.kind() == io::ErrorKind::NotFound);
+            self.tell_no_file(key, after);
+            return self.queue.push(then.unwrap_or_default());
         }
         self.read_stream(&id, Some(resume).filter(|resume| *resume != Resume::default()));
         if self.is_finishing {
@@ -532,6 +591,7 @@ impl Tails {
     fn read_file(&mut self, id: &str, is_held: bool) {
         let Some(tail) = self.tails.get_mut(id) else { return };
         tail.by = By::File;
+        tail.is_with_reader = true;
         let follow = Follow {
             key: tail.key,
             id: id.to_owned(),
@@ -567,6 +627,7 @@ impl Tails {
             interval: self.interval,
             folder: self.routes.visible(id),
             is_up: tail.is_up,
+            has_run: tail.has_run,
             is_paused: Arc::clone(&tail.is_paused),
             is_read: Arc::clone(&tail.is_read),
             told: tail.told,
@@ -585,9 +646,17 @@ impl Tails {
         });
     }
 
-    fn tell_no_file(&mut self, key: Key) {
+    /// `after` is the last line that was read, if the file was looked for and is not there.
+    fn tell_no_file(&mut self, key: Key, after: Option<Option<Cursor>>) {
+        let Some(id) = self.ids.get(&key).cloned() else { return };
         if self.once || self.is_finishing {
-            self.unread.extend(self.ids.get(&key).map(|id| (id.clone(), None)));
+            self.unread.push((id.clone(), None));
+        }
+        // A driver that keeps no file leaves the folder alone; without it the container and its log were removed.
+        if let Some(after) = after
+            && self.routes.visible(&id).is_none_or(|folder| !folder.exists())
+        {
+            return self.queue.push([Item::unreadable(key, Route::File, after)]);
         }
         let text = "has no log file that can be read, and `--source file` allows nothing else";
         self.queue.push([Item::Notice(Some(key), text.into())]);

@@ -104,6 +104,10 @@ pub enum Report {
     Refused(Key, io::Error, Resume, Option<Vec<Item>>),
     /// What was asked for of this container was read to its end.
     Finished(Key),
+    /// This container was refused before its end was asked for; what was to be told behind its last line.
+    NotFollowed(Key, Vec<Item>),
+    /// This container is forgotten, and nothing more is reported of it.
+    Forgotten(Key),
     /// There are no inotify watches left: such files are looked at every second.
     NoWatches,
     /// There are no descriptors left: files wait to be opened until there are.
@@ -328,6 +332,7 @@ impl Reader {
         self.unwatch(key);
         if ending.forget {
             self.logs.remove(&key);
+            (self.report)(Report::Forgotten(key));
         } else if ending.again {
             self.attach(key);
         }
@@ -493,8 +498,12 @@ impl Reader {
             self.attach(key);
         }
         let Some(entry) = self.logs.get_mut(&key) else {
-            self.queue.push(then);
-            return (self.report)(Report::Finished(key));
+            // A report that it was refused is on its way. Whoever takes over decides what comes before this.
+            (self.report)(Report::NotFollowed(key, then));
+            if forget {
+                (self.report)(Report::Forgotten(key));
+            }
+            return;
         };
         // Its last rotation may be newer than what inotify has told us, or was asked to.
         if let Err(error) = entry.log.follow_rotation() {
@@ -626,8 +635,12 @@ impl Reader {
     fn refuse(&mut self, key: Key, error: io::Error) {
         self.unwatch(key);
         if let Some(entry) = self.logs.remove(&key) {
+            let is_forgotten = entry.ending.as_ref().is_some_and(|ending| ending.forget);
             let then = entry.ending.map(|ending| ending.then);
             (self.report)(Report::Refused(key, error, entry.log.resume(), then));
+            if is_forgotten {
+                (self.report)(Report::Forgotten(key));
+            }
         }
     }
 
