@@ -52,6 +52,8 @@ pub(super) struct Course<'a> {
     level: Option<Trace>,
     /// The container may have written something that has not come.
     owes: bool,
+    /// What was written before we came is read, and nothing else.
+    is_history: bool,
     /// Grows with everything that is sent, for who cannot borrow this while a request is under way.
     sent: Arc<AtomicU64>,
 }
@@ -106,6 +108,7 @@ impl<'a> Course<'a> {
             silence,
             level: None,
             owes: of.has_run,
+            is_history: of.is_history,
             sent: Arc::default(),
         }
     }
@@ -127,7 +130,7 @@ impl<'a> Course<'a> {
 
     /// The container runs: from now on something may come.
     pub(super) fn awake(&mut self) {
-        self.owes = true;
+        (self.owes, self.is_history) = (true, false);
         self.silence.broken(Instant::now());
     }
 
@@ -259,7 +262,11 @@ impl<'a> Course<'a> {
         let body = self.of.docker.logs_within(self.patience, &self.of.id, &query).await?;
         self.of.is_read.store(true, Ordering::Relaxed);
         if let Some(told) = self.greeting.take() {
-            self.of.queue.send(Item::Begin(self.of.key, self.of.route, told)).await;
+            let begin = match self.is_history {
+                true => Item::Recall(self.of.key, self.of.route),
+                false => Item::Begin(self.of.key, self.of.route, told),
+            };
+            self.of.queue.send(begin).await;
         }
         Ok(body)
     }

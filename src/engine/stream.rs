@@ -58,6 +58,8 @@ pub(super) struct Stream {
     pub(super) is_up: bool,
     /// It was started at some time, so it may have written.
     pub(super) has_run: bool,
+    /// Nothing but what it wrote before it was met is read, until it runs again.
+    pub(super) is_history: bool,
     /// It cannot write now, though it runs.
     pub(super) is_paused: Arc<AtomicBool>,
     /// The engine has let us read it.

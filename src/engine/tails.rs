@@ -84,6 +84,8 @@ struct Tail {
     has_died: bool,
     /// It was started at some time, so it may have written.
     has_run: bool,
+    /// It stands still since before it was met, and nothing but what it wrote before, if anything, is read.
+    is_history: bool,
     /// The reader thread knows it, or has refused it.
     is_with_reader: bool,
     by: By,
@@ -203,7 +205,32 @@ impl Tails {
 
     /// Follows a container from now on. Held, nothing of it is read before [`Tails::admit`].
     pub(super) fn add(&mut self, container: &Arc<Container>, start: Start, position: Option<Position>, is_held: bool) {
+        self.begin(container, start, position, is_held, false);
+    }
+
+    /// The same for a container of which nobody will tell that it has ended, if it does not run.
+    pub(super) fn add_as_it_is(
+        &mut self,
+        container: &Arc<Container>,
+        start: Start,
+        position: Option<Position>,
+        is_held: bool,
+    ) {
+        self.begin(container, start, position, is_held, !container.is_up());
+    }
+
+    fn begin(
+        &mut self,
+        container: &Arc<Container>,
+        start: Start,
+        position: Option<Position>,
+        is_held: bool,
+        is_history: bool,
+    ) {
         let (key, met) = self.meet(container, start, position, is_held);
+        if let Some(tail) = self.tails.get_mut(&container.id) {
+            tail.is_history = is_history;
+        }
         if self.once {
             return self.waiting.push_back(container.id.clone());
         }
@@ -224,7 +251,10 @@ impl Tails {
         }
         // One that stands still is read up to its end now, so that its next run is read from its first line.
         if !container.is_up() && container.state != "created" {
-            self.end(&container.id, Vec::new());
+            let is_read = |tail: &Tail| !matches!(tail.by, By::Nobody) || tail.held.is_some();
+            let is_told = is_history && self.tails.get(&container.id).is_some_and(is_read);
+            let end = is_told.then_some(Item::End(key, container.exit_code));
+            self.end(&container.id, end.into_iter().collect());
         }
     }
 
@@ -253,6 +283,7 @@ impl Tails {
             is_read: Arc::default(),
             has_died: false,
             has_run: container.state != "created",
+            is_history: false,
             is_with_reader: false,
             by: By::Nobody,
             held,
@@ -293,7 +324,7 @@ impl Tails {
         if !was_up {
             tail.told = self.heard;
         }
-        (tail.has_died, tail.has_run) = (false, true);
+        (tail.has_died, tail.has_run, tail.is_history) = (false, true, false);
         let is_read = was_up && !matches!(tail.by, By::Nobody);
         if !(self.once || self.is_finishing || tail.held.is_some() || is_read) {
             self.read_on(id);
@@ -592,6 +623,10 @@ impl Tails {
         let Some(tail) = self.tails.get_mut(id) else { return };
         tail.by = By::File;
         tail.is_with_reader = true;
+        let begin = match tail.is_history {
+            true => Item::Recall(tail.key, Route::File),
+            false => Item::Begin(tail.key, Route::File, tail.told),
+        };
         let follow = Follow {
             key: tail.key,
             id: id.to_owned(),
@@ -602,7 +637,7 @@ impl Tails {
             max_line_size: self.max_line_size,
             once: self.once,
             is_held,
-            on_open: if self.once { Vec::new() } else { vec![Item::Begin(tail.key, Route::File, tail.told)] },
+            on_open: if self.once { Vec::new() } else { vec![begin] },
         };
         self.command(Command::Follow(Box::new(follow)));
     }
@@ -628,6 +663,7 @@ impl Tails {
             folder: self.routes.visible(id),
             is_up: tail.is_up,
             has_run: tail.has_run,
+            is_history: tail.is_history,
             is_paused: Arc::clone(&tail.is_paused),
             is_read: Arc::clone(&tail.is_read),
             told: tail.told,

@@ -488,15 +488,15 @@ impl Watch {
         }
         if !self.is_first {
             // It may be found late, and have rotated its log since.
-            return self.add_new(container, Start::All);
+            return self.add_new(container, Start::All, true);
         }
         if self.passing.as_ref().is_some_and(|passing| !passing.contains(&container.id)) {
             return;
         }
         let position = self.positions.as_mut().and_then(|positions| positions.take(&container.id));
         match (self.wants_history(container) || position.is_some(), self.options.follow) {
-            (true, _) => self.tails.add(container, self.history(), position, false),
-            (false, true) => self.tails.add(container, Start::Last(0), None, false),
+            (true, _) => self.tails.add_as_it_is(container, self.history(), position, false),
+            (false, true) => self.tails.add_as_it_is(container, Start::Last(0), None, false),
             (false, false) => {}
         }
     }
@@ -517,13 +517,16 @@ impl Watch {
     }
 
     /// A container that was not there, or not wanted, when we came. Its file is opened before the engine is asked whether
-    /// it is wanted: it may be gone by then.
-    fn add_new(&mut self, container: &Arc<Container>, start: Start) {
+    /// it is wanted: it may be gone by then. Of one that was just found what became of it since is told as well.
+    fn add_new(&mut self, container: &Arc<Container>, start: Start, is_just_found: bool) {
         let must_ask = self.passing.is_some();
         // It need not be new to us.
         let position = self.positions.as_mut().and_then(|positions| positions.take(&container.id));
         let start = if position.is_some() { Start::All } else { start };
-        self.tails.add(container, start, position, must_ask);
+        match is_just_found {
+            true => self.tails.add(container, start, position, must_ask),
+            false => self.tails.add_as_it_is(container, start, position, must_ask),
+        }
         if must_ask {
             self.questions.is_passing(&container.id, self.options.selector.remote());
         }
@@ -533,7 +536,7 @@ impl Watch {
         if self.tails.has(&container.id) {
             self.tails.alter(container);
         } else if !self.is_first && self.options.follow && self.options.selector.matches(container) {
-            self.add_new(container, Start::Since(self.began));
+            self.add_new(container, Start::Since(self.began), false);
         }
     }
 
@@ -551,7 +554,7 @@ impl Watch {
         // What only the engine can evaluate may have changed with it.
         let may_pass = self.passing.is_some() && !self.tails.has(id) && event.action.starts_with("health_status");
         if may_pass && let Some(container) = self.discovery.container(id).map(Arc::clone) {
-            self.add_new(&container, Start::Since(self.began));
+            self.add_new(&container, Start::Since(self.began), false);
         }
         self.tails.happened(id, event);
     }

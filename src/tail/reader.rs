@@ -170,12 +170,15 @@ struct Entry {
     is_held: bool,
     ending: Option<Ending>,
     on_open: Vec<Item>,
+    /// It was opened for what it wrote before it runs.
+    is_recalled: bool,
 }
 
 impl Entry {
     /// What is told when its file is open: where that is, before the first line.
     fn announcement(&mut self, key: Key) -> Vec<Item> {
         let mut items = std::mem::take(&mut self.on_open);
+        self.is_recalled = items.iter().any(|item| matches!(item, Item::Recall(..)));
         items.extend(self.log.position().map(|position| Item::Place(key, position)));
         items
     }
@@ -374,6 +377,10 @@ impl Reader {
                     entry.on_open = follow.on_open;
                     self.attach(key);
                 }
+                None if entry.is_recalled => {
+                    entry.is_recalled = false;
+                    self.queue.push(follow.on_open);
+                }
                 None => {}
             }
             return;
@@ -390,8 +397,18 @@ impl Reader {
             .and_then(|found| found.log)
             .filter(|_| matches!(start, Start::Beginning | Start::All) && position.is_none());
         let is_open = fresh.is_some_and(|(spot, handle)| log.adopt(spot, handle).is_ok());
-        let is_starved = false;
-        let entry = Entry { log, start, watch, watched, is_starved, is_ready: false, is_held, ending: None, on_open };
+        let entry = Entry {
+            log,
+            start,
+            watch,
+            watched,
+            is_starved: false,
+            is_ready: false,
+            is_held,
+            ending: None,
+            on_open,
+            is_recalled: false,
+        };
         self.logs.insert(key, entry);
         if !is_open {
             return self.attach(key);
