@@ -37,8 +37,10 @@ pub(super) enum Signal {
 
 impl Signal {
     fn is_death(&self) -> bool {
-        let is_last = |item: &Item| matches!(item, Item::End(..) | Item::Gone(_));
-        matches!(self, Signal::Finish(then) if then.iter().any(is_last))
+        let Signal::Finish(then) = self else { return false };
+        // One that is let go writes on.
+        let is_let_go = then.iter().any(|item| matches!(item, Item::Forget(_)));
+        !is_let_go && then.iter().any(|item| matches!(item, Item::End(..) | Item::Gone(_)))
     }
 }
 

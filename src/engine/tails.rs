@@ -375,10 +375,27 @@ impl Tails {
             held.is_gone = true;
             return;
         }
+        if let Some(key) = self.tails.get(id).map(|tail| tail.key) {
+            self.leave(id, vec![Item::Gone(key)]);
+        }
+    }
+
+    /// It is not wanted any more, for this reason. What it wrote up to now is still told.
+    pub(super) fn let_go(&mut self, id: &str, why: String) {
+        let Some(tail) = self.tails.get(id) else { return };
+        if tail.held.is_some() {
+            return self.admit(id, false);
+        }
+        let (key, is_up) = (tail.key, tail.is_up);
+        let end = is_up.then_some(Item::End(key, None));
+        let then = [Item::Notice(Some(key), why)].into_iter().chain(end).chain([Item::Forget(key)]);
+        self.leave(id, then.collect());
+    }
+
+    fn leave(&mut self, id: &str, then: Vec<Item>) {
         let Some(tail) = self.tails.remove(id) else { return };
         let key = tail.key;
         self.ids.remove(&key);
-        let then = vec![Item::Gone(key)];
         if tail.is_with_reader {
             // It may have refused the container a moment ago, and then the loss has to be told before this.
             self.departing.insert(key, tail);

@@ -28,7 +28,7 @@ use crate::state::Store;
 use crate::tail::{Reader, Report, Start, Wake};
 use crate::time::Timestamp;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
@@ -164,7 +164,7 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
     let mut notices = Vec::new();
     if let News::Listing(containers, at, _) = &listing {
         let selector = &mut options.selector;
-        selector.settle(containers.iter());
+        selector.settle(containers.iter())?;
         let names: Vec<String> = selector.unmatched(containers.iter()).into_iter().map(str::to_owned).collect();
         if !names.is_empty() && (!options.follow || options.dry_run) {
             return Err(Error::NoSuchContainer { names, is_read_once: !options.dry_run });
@@ -251,6 +251,8 @@ struct Watch {
     claimed: HashSet<String>,
     /// IDs that pass the filters which only the engine can evaluate, where there are such.
     passing: Option<HashSet<String>>,
+    /// When those were let go that were followed before, by ID.
+    released: HashMap<String, Timestamp>,
     /// When we came: what is found later was made or started since.
     began: Timestamp,
     is_first: bool,
@@ -299,6 +301,7 @@ impl Watch {
             positions,
             claimed: HashSet::new(),
             passing: None,
+            released: HashMap::new(),
             began: Timestamp::now(),
             is_first: true,
             told_lost: false,
@@ -482,7 +485,20 @@ impl Watch {
         self.tails.claim(&Arc::new(container));
     }
 
+    /// Lets go of a container that was meant by the beginning of its ID, where another now has that word as its name.
+    fn settle(&mut self, container: &Container) {
+        let Some(id) = self.options.selector.learn(container) else { return };
+        let other = self.discovery.container(&id).map(Arc::clone);
+        if other.is_none_or(|other| !self.options.selector.matches(&other)) {
+            let text = format!("is no longer followed: {} is the name of another container now", container.name);
+            self.tails.let_go(&id, text);
+            self.released.insert(id, Timestamp::now());
+        }
+                    self.released.remove(&id);
+    }
+
     fn found(&mut self, container: &Arc<Container>) {
+        self.settle(container);
         if !self.options.selector.matches(container) {
             return self.tails.ignore(&container.id);
         }
@@ -533,10 +549,12 @@ impl Watch {
     }
 
     fn altered(&mut self, container: &Arc<Container>) {
+        self.settle(container);
         if self.tails.has(&container.id) {
             self.tails.alter(container);
         } else if !self.is_first && self.options.follow && self.options.selector.matches(container) {
-            self.add_new(container, Start::Since(self.began), false);
+            let since = self.released.remove(&container.id).unwrap_or(self.began);
+            self.add_new(container, Start::Since(since), false);
         }
     }
 

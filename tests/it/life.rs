@@ -321,9 +321,9 @@ fn each_plus_has_its_minus_and_neither_comes_for_what_is_not_shown() {
         for (words, lines, of_done) in [
             (&[][..], 1, &[][..]),
             (&["--all"], 7, &shown),
-            (&["done", "mute", "made", "live"], 7, &shown),
+            (&["done", "mute", "made", "live", "later"], 7, &shown),
             (&["--all", "--tail", "0"], 0, &[]),
-            (&["--all", "--include", "^line 9999"], 0, &[]),
+            (&["--all", "--include", "^later"], 0, &[]),
             (&resume, 4, &shown),
             (&resume, 0, &[]),
         ] {
@@ -332,11 +332,11 @@ fn each_plus_has_its_minus_and_neither_comes_for_what_is_not_shown() {
             watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with("+ live")), PATIENCE);
             watch.wait_for_notice(|lines| of_done.iter().all(|line| lines.contains(line)), PATIENCE);
             // What comes behind is known to be all.
-            engine.run("later", &[], &["--count", "1"]);
+            engine.run("later", &[], &["--count", "1", "--prefix", "later"]);
             watch.wait_for_ends(of_done.len() / 2 + 1);
             let finished = watch.stop();
             let told = finished.stderr.lines();
-            let told: Vec<&str> = told.filter(|line| !line.contains(" live ") && !line.contains(" later ")).collect();
+            let told: Vec<&str> = told.filter(|line| !line.contains(" live ") && !line.contains("later")).collect();
             assert_eq!(told, of_done, "{source} {words:?}: {}", finished.stderr);
             assert_eq!(finished.lines().len(), lines + 1, "{source} {words:?}");
             engine.must(&["rm", "later"]);

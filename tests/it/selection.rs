@@ -369,3 +369,53 @@ fn a_dry_run_tells_the_route_and_what_may_lose_lines() {
     let by_file = plan(&["deaf", "--source", "file", "--format", "json"]).records();
     assert_eq!(by_file[0]["source"], serde_json::Value::Null);
 }
+
+/// A name goes before the beginning of an ID also when it appears only later.
+#[test]
+fn a_container_meant_by_its_id_is_let_go_for_a_name() {
+    let engine = Engine::start();
+    for source in ["file", "stream"] {
+        let id = engine.run("other", &[], &["--forever", "--rate", "50"]);
+        let word = &id[..2];
+        let watch = Watch::start(&engine, &["--format", "json", "--source", source, word]);
+        watch.wait_for_count(20);
+        engine.run(word, &[], &["--count", "5", "--idle"]);
+        watch.wait_for_notice(|lines| lines.iter().any(|line| line == "- other"), PATIENCE);
+        let of_the_name = |lines: &[String]| Numbers::of_json(lines).count(word) >= 5;
+        watch.wait_for(of_the_name, PATIENCE);
+        let told = watch.notices();
+        let why = format!("! other: is no longer followed: {word} is the name of another container now");
+        assert!(told.contains(&why), "{told:?}");
+        let so_far = Numbers::of_json(&watch.lines()).count("other");
+        // While nobody has the name nobody is meant; whoever takes it is followed from then on.
+        engine.must(&["rm", "--force", word]);
+        watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with(&format!("- {word} "))), PATIENCE);
+        engine.must(&["rename", "other", "another"]);
+        engine.must(&["rename", "another", word]);
+        watch.wait_for(|lines| Numbers::of_json(lines).count(word) > 5, PATIENCE);
+        let numbers = Numbers::of_json(&watch.stop().lines());
+        assert_eq!(numbers.count("other"), so_far, "{source}");
+        engine.must(&["rm", "--force", word]);
+    }
+}
+
+/// What docker refuses to guess is not guessed here either.
+#[test]
+fn the_beginning_of_several_ids_is_refused() {
+    let engine = Engine::start();
+    let mut first = std::collections::BTreeMap::new();
+    let word = loop {
+        let name = format!("made-{}", first.len());
+        let id = engine.create(&name, &[], &["--count", "1"]);
+        if first.insert(id[..1].to_owned(), name).is_some() {
+            break id[..1].to_owned();
+        }
+    };
+    for words in [&[][..], &["--no-follow"], &["--dry-run"]] {
+        let finished = Watch::start(&engine, &[words, &[word.as_str()]].concat()).finish();
+        let told = format!("error: 2 containers have an ID that begins with {word}, ");
+        assert_eq!((finished.code, finished.stdout.len()), (Some(1), 0), "{}", finished.stderr);
+        assert!(finished.stderr.starts_with(&told), "{}", finished.stderr);
+        assert!(finished.stderr.ends_with("\nhint: give more of the ID, or the name\n"), "{}", finished.stderr);
+    }
+}
