@@ -82,6 +82,17 @@ impl Engine {
 }
 
 impl Details {
+    /// Where the engine keeps everything, as far as the places of this container's files tell.
+    pub fn root_dir(&self) -> Option<PathBuf> {
+        let of = |file: &PathBuf| {
+            let folder = file.parent()?;
+            let all = folder.parent()?;
+            let is_usual = folder.file_name()? == &*self.container.id && all.file_name()? == "containers";
+            is_usual.then(|| all.parent().map(PathBuf::from))?
+        };
+        self.hosts_path.iter().chain(&self.log_path).find_map(of)
+    }
+
     pub(super) fn told(said: models::ContainerInspectResponse) -> Result<Details, Error> {
         let state = said.state.unwrap_or_default();
         let config = said.config.unwrap_or_default();
@@ -191,6 +202,25 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(time(said).map(|time| time.0), nanos, "{said}");
+        }
+    }
+
+    /// The data root is known without asking the engine for it, from where a container's files are.
+    #[test]
+    fn the_places_of_a_containers_files_tell_the_data_root() {
+        for (hosts, log, root) in [
+            (Some("/var/lib/docker/containers/4ac9/hosts"), None, Some("/var/lib/docker")),
+            (None, Some("/data/containers/4ac9/4ac9-json.log"), Some("/data")),
+            (Some("/run/4ac9/hosts"), Some("/data/containers/4ac9/4ac9-json.log"), Some("/data")),
+            (Some("/data/containers/other/hosts"), None, None),
+            (Some("/data/elsewhere/4ac9/hosts"), None, None),
+            (Some("hosts"), None, None),
+            (None, None, None),
+        ] {
+            let container = Container { id: "4ac9".into(), ..Container::default() };
+            let (hosts_path, log_path) = (hosts.map(PathBuf::from), log.map(PathBuf::from));
+            let details = Details { container, hosts_path, log_path, ..Details::default() };
+            assert_eq!(details.root_dir(), root.map(PathBuf::from), "{hosts:?} {log:?}");
         }
     }
 

@@ -168,6 +168,20 @@ impl Docker {
         Ok(Engine::told(said, newest, is_podman))
     }
 
+    /// All that is known of an engine that does not say it, whose ID is not.
+    pub fn unnamed(&self) -> Engine {
+        let Terms { newest, is_podman, .. } = self.0.wire.terms();
+        Engine { api_version: newest.to_string(), is_podman, ..Engine::default() }
+    }
+
+    /// The same, and which version of which system it is.
+    pub async fn unnamed_with_version(&self) -> Result<Engine, Error> {
+        let ask = |client: Arc<Client>| async move { client.ask("its version", client.typed.version()).await };
+        let said = self.0.pool.call("version", ask).await?;
+        let (version, os) = (said.version.unwrap_or_default(), said.os.unwrap_or_default());
+        Ok(Engine { version, os, ..self.unnamed() })
+    }
+
     /// The containers that match, running ones only unless `all`, newest first. Never waits for a container's lock.
     pub async fn list(&self, all: bool, filters: &Filters) -> Result<Vec<Container>, Error> {
         let filters: HashMap<_, _> = filters.clone().into_iter().collect();

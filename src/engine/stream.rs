@@ -382,7 +382,10 @@ impl Stream {
         let is_worth_it = match end {
             End::Broken(error @ Error::TooManyStreams { .. }) => return self.tell_no_place(error).await,
             End::Malformed(_) => true,
-            End::Broken(Error::Status { .. } | Error::Protocol { .. }) => trouble.patience.attempts() >= REFUSALS,
+            End::Broken(Error::Refused { .. }) => true,
+            End::Broken(Error::Status { .. } | Error::Gateway { .. } | Error::Protocol { .. }) => {
+                trouble.patience.attempts() >= REFUSALS
+            }
             _ => return,
         };
         let now = Instant::now();

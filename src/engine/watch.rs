@@ -22,7 +22,7 @@ use crate::docker::{self, Docker, Endpoint};
 use crate::metrics::{Logs, Metrics};
 use crate::output::{self, Meter, Printer, Settings};
 use crate::queue::Queue;
-use crate::selector::Selector;
+use crate::selector::{Filters, Selector};
 use crate::serve::Server;
 use crate::state::Store;
 use crate::tail::{Reader, Report, Start, Wake};
@@ -122,17 +122,30 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
     let address = endpoint.to_string();
     let greeting = async {
         let docker = Docker::connect_with(endpoint, &options.docker, metrics.pool.clone()).await?;
-        let engine = docker.info().await?;
-        Ok::<_, Error>((docker, engine))
+        let (engine, refused) = match docker.info().await {
+            Err(error) if error.is_refusal() => (unnamed(&docker, options.source).await, Some(error)),
+            told => (told?, None),
+        };
+        Ok::<_, Error>((docker, engine, refused))
     };
-    let (docker, engine) = awaited(greeting, &address, &Meter::new(options.output.wants_status())).await?;
+    let (docker, engine, refused) = awaited(greeting, &address, &Meter::new(options.output.wants_status())).await?;
     let routes = Arc::new(Routes::new(&docker, &engine, options.source));
+    let mut notices = Vec::new();
+    let resume = options.resume.as_ref().filter(|_| !options.dry_run);
+    let mut inventory = options.inventory.as_ref().filter(|_| options.follow && !options.dry_run);
+    if let Some(error) = refused {
+        // What is kept is kept by the engine's ID, and where its files are may not be known.
+        if resume.is_some() || options.source == Source::File && routes.refusal().is_some() {
+            return Err(error.into());
+        }
+        if inventory.take().is_some() {
+            notices.push(format!("{error}; without the engine's ID no inventory is kept"));
+        }
+    }
     if let (Source::File, Some(error)) = (options.source, routes.refusal()) {
         let source = io::Error::new(error.kind(), error.to_string());
         return Err(Error::NoFiles { folder: routes.folder.display().to_string(), source });
     }
-    let resume = options.resume.as_ref().filter(|_| !options.dry_run);
-    let inventory = options.inventory.as_ref().filter(|_| options.follow && !options.dry_run);
     let store = resume.map(|resume| &resume.state).or(inventory).map(|path| Store::open(path)).transpose()?;
     let mut last = match (&store, resume) {
         (Some(store), Some(resume)) => Some(Last::open(store, resume, &engine.id)?),
@@ -150,7 +163,11 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
     };
     let terms = Terms {
         remote: options.selector.remote(),
-        config: options.events.clone(),
+        // What is read once is listed once.
+        config: config::Events {
+            enabled: options.events.enabled && options.follow && !options.dry_run,
+            ..options.events.clone()
+        },
         count: metrics.events.clone(),
         with_volumes: keeping.is_some(),
         is_each_wanted: options.output.lifecycle,
@@ -161,7 +178,7 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
         false => Some(open(options.output.clone()).await?),
     };
     let (feed, listing) = Feed::open(docker.clone(), terms, engine.time).await?;
-    let mut notices = Vec::new();
+    notices.extend(feed.trouble());
     if let News::Listing(containers, at, _) = &listing {
         let selector = &mut options.selector;
         selector.settle(containers.iter())?;
@@ -200,6 +217,23 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
     }
     notices.into_iter().for_each(|notice| watch.tails.tell(notice));
     Ok(Some((watch, feed, listing)))
+}
+
+/// An engine that may not be asked who it is. Where it keeps log files one of its containers tells, if one is there.
+async fn unnamed(docker: &Docker, source: Source) -> docker::Engine {
+    /// The first may be removed just now.
+    const FEW: usize = 3;
+    let engine = docker.unnamed();
+    if !docker.endpoint().is_local() || engine.is_podman || !matches!(source, Source::Auto | Source::File) {
+        return engine;
+    }
+    for container in docker.list(true, &Filters::new()).await.unwrap_or_default().iter().take(FEW) {
+        let root_dir = docker.inspect(&container.id).await.ok().and_then(|details| details.root_dir());
+        if let Some(root_dir) = root_dir {
+            return docker::Engine { root_dir, ..engine };
+        }
+    }
+    engine
 }
 
 /// Opens the output on a thread of its own: a pipe is open when somebody reads it, and until then we can be told to stop.
@@ -460,6 +494,7 @@ impl Watch {
                 Change::Down(id, code, event) => self.tails.down(&id, code, event),
                 Change::Gone(id) => {
                     self.metadata.forget(&id);
+                    self.released.remove(&id);
                     self.tails.gone(&id);
                 }
                 Change::Doubted(id) => doubted.push(id),
@@ -494,7 +529,6 @@ impl Watch {
             self.tails.let_go(&id, text);
             self.released.insert(id, Timestamp::now());
         }
-                    self.released.remove(&id);
     }
 
     fn found(&mut self, container: &Arc<Container>) {

@@ -9,6 +9,7 @@
 )]
 
 mod arrows;
+mod blocked;
 mod cli;
 mod config;
 mod content;
