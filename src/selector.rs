@@ -262,6 +262,17 @@ impl Selector {
             && self.passes(container)
     }
 
+    /// Whether [`Selector::matches`] may hold once the labels are known that are hidden now.
+    pub fn may_match(&self, container: &Container) -> bool {
+        let is_hidden =
+            |filter: &Filter| matches!(filter, Filter::Label(key, _) if container.hidden.contains(&key.as_str()));
+        if !self.filters.iter().any(is_hidden) {
+            return self.matches(container);
+        }
+        let filters = self.filters.iter().filter(|filter| !is_hidden(filter)).cloned().collect();
+        Selector { filters, ..self.clone() }.matches(container)
+    }
+
     /// Whether a word of the user's stands for it, so that it is meant even when it is stopped.
     pub fn names_container(&self, container: &Container) -> bool {
         self.names.iter().any(|pattern| pattern.names(container))
@@ -499,6 +510,30 @@ mod tests {
             ("-f network=none -f volume=v -f ancestor=a -f health=none", "web-1 web-2 db wiki lone"),
         ] {
             assert_eq!(selected(&selector(line)), expected, "{line:?}");
+        }
+    }
+
+    /// A label that an event cannot show decides nothing before the engine was asked, and all else does.
+    #[test]
+    fn a_hidden_label_leaves_open_whether_a_container_matches() {
+        let hidden: &[&str] = &["name", "image"];
+        for (line, of_event, labels, matches, may_match) in [
+            ("-f label=name", hidden, &[][..], false, true),
+            ("-f label=name=web", hidden, &[], false, true),
+            ("-f label=image=x -f label=tier", hidden, &[], false, false),
+            ("-f label=image=x -f label=tier", hidden, &["tier"], false, true),
+            ("other -f label=name", hidden, &[], false, false),
+            ("-f label=tier", hidden, &[], false, false),
+            ("-f label=tier", hidden, &["tier"], true, true),
+            ("-f label=name", &[], &[], false, false),
+            ("-f label=name", &[], &["name"], true, true),
+            ("", hidden, &[], true, true),
+        ] {
+            let labels = labels.iter().map(|label| ((*label).to_owned(), String::new())).collect();
+            let container = Container { labels, hidden: of_event, ..named("web", "aa") };
+            let selector = selector(line);
+            let got = (selector.matches(&container), selector.may_match(&container));
+            assert_eq!(got, (matches, may_match), "{line} {:?}", container.labels);
         }
     }
 

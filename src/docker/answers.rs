@@ -107,6 +107,7 @@ impl Details {
             exit_code: state.exit_code.filter(|code| has_exited(&now, *code)),
             state: now,
             networks: networks(said.network_settings.and_then(|settings| settings.networks)),
+            hidden: &[],
         };
         Ok(Details {
             log_path: path(said.log_path),
@@ -132,6 +133,7 @@ pub(super) fn listed(said: models::ContainerSummary) -> Result<Container, Error>
         state: said.state.map(|state| state.to_string()).unwrap_or_default(),
         exit_code: said.status.as_deref().and_then(exit_code),
         networks: networks(said.network_settings.and_then(|settings| settings.networks)),
+        hidden: &[],
     })
 }
 

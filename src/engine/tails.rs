@@ -101,6 +101,8 @@ struct Held {
     ended: Option<Vec<Item>>,
     /// It was removed.
     is_gone: bool,
+    /// It is wanted, and what is to be shown with its lines is known only once it runs.
+    awaits_start: bool,
 }
 
 /// Who reads it.
@@ -371,9 +373,15 @@ impl Tails {
     /// It was removed.
     pub(super) fn gone(&mut self, id: &str) {
         // Whether it is wanted is decided first: what it wrote may be in an open file.
-        if let Some(held) = self.tails.get_mut(id).and_then(|tail| tail.held.as_mut()) {
-            held.is_gone = true;
-            return;
+        let held = self.tails.get_mut(id).and_then(|tail| tail.held.as_mut().map(|held| (held, tail.has_run)));
+        match held {
+            // It never ran, and nobody was asked about it.
+            Some((Held { awaits_start: true, .. }, false)) => self.admit(id, true),
+            Some((held, _)) => {
+                held.is_gone = true;
+                return;
+            }
+            None => {}
         }
         if let Some(key) = self.tails.get(id).map(|tail| tail.key) {
             self.leave(id, vec![Item::Gone(key)]);
@@ -430,11 +438,26 @@ impl Tails {
         }
     }
 
+    /// Holds a container that was just added until what is shown with its lines is known, behind its start.
+    pub(super) fn hold_until_described(&mut self, id: &str) {
+        if let Some(held) = self.tails.get_mut(id).and_then(|tail| tail.held.as_mut()) {
+            held.awaits_start = true;
+        }
+    }
+
+    /// What is shown with its lines is known, or will not be.
+    pub(super) fn described(&mut self, id: &str) {
+        let awaits_start = |tail: &Tail| tail.held.as_ref().is_some_and(|held| held.awaits_start);
+        if self.tails.get(id).is_some_and(awaits_start) {
+            self.admit(id, true);
+        }
+    }
+
     /// A held container is wanted after all, or is not.
     pub(super) fn admit(&mut self, id: &str, is_wanted: bool) {
         let Some(tail) = self.tails.get_mut(id) else { return };
         let key = tail.key;
-        let Some(Held { happened, ended, is_gone }) = tail.held.take() else { return };
+        let Some(Held { happened, ended, is_gone, .. }) = tail.held.take() else { return };
         let has_died = tail.has_died;
         let (is_up, is_file) = (tail.is_up, matches!(tail.by, By::File));
         if !is_wanted {
@@ -476,6 +499,7 @@ impl Tails {
         self.is_finishing = true;
         let ids: Vec<String> = self.tails.keys().cloned().collect();
         for id in ids {
+            self.described(&id);
             self.finish(&id, Vec::new());
         }
     }

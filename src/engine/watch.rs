@@ -285,6 +285,8 @@ struct Watch {
     claimed: HashSet<String>,
     /// IDs that pass the filters which only the engine can evaluate, where there are such.
     passing: Option<HashSet<String>>,
+    /// Of containers whose exit code is asked for, the event of their end, and what happened since.
+    ending: HashMap<String, (Lifecycle, Vec<Change>)>,
     /// When those were let go that were followed before, by ID.
     released: HashMap<String, Timestamp>,
     /// When we came: what is found later was made or started since.
@@ -335,6 +337,7 @@ impl Watch {
             positions,
             claimed: HashSet::new(),
             passing: None,
+            ending: HashMap::new(),
             released: HashMap::new(),
             began: Timestamp::now(),
             is_first: true,
@@ -484,10 +487,29 @@ impl Watch {
         }
     }
 
+    /// The engine has said what a container ended with. What happened to it meanwhile comes behind that.
+    fn ended(&mut self, id: String, code: Option<i64>) {
+        let Some((mut event, waiting)) = self.ending.remove(&id) else { return };
+        if let Some(code) = code {
+            event.attributes.insert("exitCode".into(), code.to_string());
+        }
+        self.discovery.ended(&id, code);
+        self.make([Change::Down(id, code, Some(event))].into_iter().chain(waiting).collect());
+    }
+
     fn make(&mut self, changes: Vec<Change>) {
         let mut doubted = Vec::new();
         for change in changes {
+            if let Some((_, waiting)) = self.ending.get_mut(change.id()) {
+                waiting.push(change);
+                continue;
+            }
             match change {
+                Change::DownSomehow(id, event) if self.tails.has(&id) => {
+                    self.questions.code(&id);
+                    self.ending.insert(id, (event, Vec::new()));
+                }
+                Change::DownSomehow(..) => {}
                 Change::Found(container) => self.found(&container),
                 Change::Altered(container) => self.altered(&container),
                 Change::Up(id) => self.up(&id),
@@ -533,7 +555,7 @@ impl Watch {
 
     fn found(&mut self, container: &Arc<Container>) {
         self.settle(container);
-        if !self.options.selector.matches(container) {
+        if !self.options.selector.may_match(container) {
             return self.tails.ignore(&container.id);
         }
         if !self.is_first {
@@ -569,16 +591,22 @@ impl Watch {
     /// A container that was not there, or not wanted, when we came. Its file is opened before the engine is asked whether
     /// it is wanted: it may be gone by then. Of one that was just found what became of it since is told as well.
     fn add_new(&mut self, container: &Arc<Container>, start: Start, is_just_found: bool) {
-        let must_ask = self.passing.is_some();
+        let must_see = !self.options.selector.matches(container);
+        let must_ask = self.passing.is_some() || must_see;
+        // Labels that its event could not show come with its networks, which it has once it runs.
+        let lacks_labels = is_just_found && self.options.output.metadata && !container.hidden.is_empty();
+        let must_wait = !must_ask && lacks_labels;
         // It need not be new to us.
         let position = self.positions.as_mut().and_then(|positions| positions.take(&container.id));
         let start = if position.is_some() { Start::All } else { start };
         match is_just_found {
-            true => self.tails.add(container, start, position, must_ask),
+            true => self.tails.add(container, start, position, must_ask || must_wait),
             false => self.tails.add_as_it_is(container, start, position, must_ask),
         }
         if must_ask {
-            self.questions.is_passing(&container.id, self.options.selector.remote());
+            self.questions.is_passing(&container.id, self.options.selector.remote(), must_see || lacks_labels);
+        } else if must_wait {
+            self.tails.hold_until_described(&container.id);
         }
     }
 
@@ -586,7 +614,7 @@ impl Watch {
         self.settle(container);
         if self.tails.has(&container.id) {
             self.tails.alter(container);
-        } else if !self.is_first && self.options.follow && self.options.selector.matches(container) {
+        } else if !self.is_first && self.options.follow && self.options.selector.may_match(container) {
             let since = self.released.remove(&container.id).unwrap_or(self.began);
             self.add_new(container, Start::Since(since), false);
         }
@@ -596,7 +624,10 @@ impl Watch {
         self.tails.up(id);
         if self.options.output.metadata && self.tails.has(id) && !self.is_first {
             match self.metadata.find(id, Instant::now()) {
-                Some(container) => self.tails.alter(&container),
+                Some(container) => {
+                    self.tails.alter(&container);
+                    self.tails.described(id);
+                }
                 None => self.questions.details(id),
             }
         }
@@ -605,7 +636,10 @@ impl Watch {
     fn happened(&mut self, id: &str, event: Lifecycle) {
         // What only the engine can evaluate may have changed with it.
         let may_pass = self.passing.is_some() && !self.tails.has(id) && event.action.starts_with("health_status");
-        if may_pass && let Some(container) = self.discovery.container(id).map(Arc::clone) {
+        if may_pass
+            && let Some(container) = self.discovery.container(id).map(Arc::clone)
+            && self.options.selector.may_match(&container)
+        {
             self.add_new(&container, Start::Since(self.began), false);
         }
         self.tails.happened(id, event);
@@ -614,9 +648,21 @@ impl Watch {
     fn hear(&mut self, answer: Answer) {
         match answer {
             Answer::Passing(id, is_passing) => self.tails.admit(&id, is_passing),
+            Answer::Seen(container) => {
+                let seen = self.discovery.seen(&container);
+                let is_wanted = self.options.selector.matches(&seen);
+                if is_wanted {
+                    self.tails.alter(&seen);
+                }
+                self.tails.admit(&seen.id, is_wanted);
+            }
+            Answer::NoDetails(id) => self.tails.described(&id),
+            Answer::Code(id, code) => self.ended(id, code),
             Answer::Details(container) => {
                 let container = Arc::new(*container);
+                self.discovery.seen(&container);
                 self.tails.alter(&container);
+                self.tails.described(&container.id);
                 // Nothing would make us forget one that has gone meanwhile.
                 if self.tails.has(&container.id) {
                     self.metadata.learn(container, Instant::now());
