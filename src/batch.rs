@@ -302,6 +302,9 @@ pub enum Item {
     Place(Key, Position),
     /// The container is followed by this route; the engine's time of the event that told of it, where one did.
     Begin(Key, Route, Option<Timestamp>),
+    /// What a stopped container has written is read by this route. Of one that shows no line neither this nor its end is
+    /// worth a word.
+    Recall(Key, Route),
     /// The container will write no more for now; the code it exited with, where known.
     End(Key, Option<i64>),
     /// The container was removed, and nothing will come of this key any more.

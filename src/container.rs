@@ -19,6 +19,8 @@ pub struct Container {
     pub exit_code: Option<i64>,
     /// Network name to the address in it; empty when the container has none now.
     pub networks: BTreeMap<String, String>,
+    /// Labels that it may have without their being among `labels`: what told of it has attributes of the same names.
+    pub hidden: &'static [&'static str],
 }
 
 impl Container {

@@ -44,8 +44,10 @@ pub struct Selector {
 pub enum Pattern {
     /// A whole name, or the beginning of an ID.
     Word(String),
-    /// A whole name that some container has, so that it does not stand for an ID: see [`Selector::settle`].
+    /// A whole name, which does not stand for an ID: see [`Selector::settle`].
     Name(String),
+    /// A word that no container has as its name, and the ID that begins with it.
+    Id(String, String),
     /// A glob over names.
     Glob(Glob),
 }
@@ -130,6 +132,18 @@ pub enum Error {
     },
 }
 
+/// A word that is no container's name, and the beginning of several IDs.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{count} containers have an ID that begins with {word}, {} and {} among them", names[0], names[1])]
+pub struct Ambiguous {
+    /// As it was given.
+    pub word: String,
+    /// Two of the containers.
+    pub names: [String; 2],
+    /// How many there are.
+    pub count: usize,
+}
+
 fn keys() -> String {
     listed(KEYS.iter().map(|key| &key.name))
 }
@@ -161,6 +175,7 @@ impl Pattern {
         match self {
             Pattern::Word(word) => container.name == *word || container.id.starts_with(&**word),
             Pattern::Name(name) => container.name == *name,
+            Pattern::Id(_, id) => container.id == *id,
             Pattern::Glob(glob) => glob.matches(&container.name),
         }
     }
@@ -247,6 +262,17 @@ impl Selector {
             && self.passes(container)
     }
 
+    /// Whether [`Selector::matches`] may hold once the labels are known that are hidden now.
+    pub fn may_match(&self, container: &Container) -> bool {
+        let is_hidden =
+            |filter: &Filter| matches!(filter, Filter::Label(key, _) if container.hidden.contains(&key.as_str()));
+        if !self.filters.iter().any(is_hidden) {
+            return self.matches(container);
+        }
+        let filters = self.filters.iter().filter(|filter| !is_hidden(filter)).cloned().collect();
+        Selector { filters, ..self.clone() }.matches(container)
+    }
+
     /// Whether a word of the user's stands for it, so that it is meant even when it is stopped.
     pub fn names_container(&self, container: &Container) -> bool {
         self.names.iter().any(|pattern| pattern.names(container))
@@ -284,22 +310,46 @@ impl Selector {
         }
         left.into_iter()
             .filter_map(|pattern| match pattern {
-                Pattern::Word(word) | Pattern::Name(word) => Some(word.as_str()),
+                Pattern::Word(word) | Pattern::Name(word) | Pattern::Id(word, _) => Some(word.as_str()),
                 Pattern::Glob(_) => None,
             })
             .collect()
     }
 
-    /// Lets a word that is the whole name of one of these containers stand for that name alone, as docker prefers the
-    /// name: `db` would else select one in 256 of all containers by their IDs, now and later.
-    pub fn settle<'a>(&mut self, listed: impl Iterator<Item = &'a Container>) {
-        for container in listed {
-            for pattern in &mut self.names {
-                if matches!(pattern, Pattern::Word(word) if *word == container.name) {
-                    *pattern = Pattern::Name(container.name.clone());
+    /// Decides for each word what it stands for among all containers there are, in docker's order: a whole ID, a name, the
+    /// beginning of one ID (moby `daemon/container.go`: GetContainer). As there, the beginning of several IDs is an error.
+    ///
+    /// A word that stands for nothing yet is waited for as a name: else `db` would select one in 256 of all containers that
+    /// come. Only what is as long as the IDs that docker prints may still turn out to be one.
+    pub fn settle<'a>(&mut self, listed: impl Iterator<Item = &'a Container> + Clone) -> Result<(), Ambiguous> {
+        for pattern in &mut self.names {
+            let Pattern::Word(word) = pattern else { continue };
+            let word = std::mem::take(word);
+            *pattern = resolve(word, listed.clone())?;
+        }
+        Ok(())
+    }
+
+    /// Takes note of a container that is new, or has a new name. A name goes before the beginning of an ID at any time, and
+    /// once a container had it the word stands for that name for good: one that is made anew is not to be mistaken for
+    /// another while it is away. Returns the ID that a word stood for until now.
+    pub fn learn(&mut self, container: &Container) -> Option<String> {
+        let mut let_go = None;
+        for pattern in &mut self.names {
+            match pattern {
+                Pattern::Word(word) | Pattern::Id(word, _) if *word == container.name => {
+                    let name = Pattern::Name(std::mem::take(word));
+                    if let Pattern::Id(_, id) = std::mem::replace(pattern, name) {
+                        let_go = Some(id);
+                    }
                 }
+                Pattern::Word(word) if container.id.starts_with(&**word) => {
+                    *pattern = Pattern::Id(std::mem::take(word), container.id.clone());
+                }
+                Pattern::Word(_) | Pattern::Name(_) | Pattern::Id(..) | Pattern::Glob(_) => {}
             }
         }
+        let_go
     }
 
     /// Filters of one key are alternatives, but each label must hold, and so must each key.
@@ -325,6 +375,30 @@ impl Selector {
         }
         [name, id, status].into_iter().all(|held| held != Some(false))
     }
+}
+
+fn resolve<'a>(word: String, listed: impl Iterator<Item = &'a Container> + Clone) -> Result<Pattern, Ambiguous> {
+    let of_id = |id: &str| id.starts_with(&*word);
+    if listed.clone().any(|container| container.id == word) {
+        return Ok(Pattern::Id(word.clone(), word));
+    }
+    if listed.clone().any(|container| container.name == word) {
+        return Ok(Pattern::Name(word));
+    }
+    let mut found = listed.filter(|container| of_id(&container.id));
+    match (found.next(), found.next()) {
+        (None, _) if is_like_an_id(&word) => Ok(Pattern::Word(word)),
+        (None, _) => Ok(Pattern::Name(word)),
+        (Some(one), None) => Ok(Pattern::Id(word, one.id.clone())),
+        (Some(one), Some(another)) => {
+            Err(Ambiguous { names: [one.name.clone(), another.name.clone()], count: 2 + found.count(), word })
+        }
+    }
+}
+
+/// As long as docker prints them.
+fn is_like_an_id(word: &str) -> bool {
+    word.len() >= 12 && word.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn collect(pairs: impl Iterator<Item = (&'static str, String)>) -> Filters {
@@ -439,6 +513,30 @@ mod tests {
         }
     }
 
+    /// A label that an event cannot show decides nothing before the engine was asked, and all else does.
+    #[test]
+    fn a_hidden_label_leaves_open_whether_a_container_matches() {
+        let hidden: &[&str] = &["name", "image"];
+        for (line, of_event, labels, matches, may_match) in [
+            ("-f label=name", hidden, &[][..], false, true),
+            ("-f label=name=web", hidden, &[], false, true),
+            ("-f label=image=x -f label=tier", hidden, &[], false, false),
+            ("-f label=image=x -f label=tier", hidden, &["tier"], false, true),
+            ("other -f label=name", hidden, &[], false, false),
+            ("-f label=tier", hidden, &[], false, false),
+            ("-f label=tier", hidden, &["tier"], true, true),
+            ("-f label=name", &[], &[], false, false),
+            ("-f label=name", &[], &["name"], true, true),
+            ("", hidden, &[], true, true),
+        ] {
+            let labels = labels.iter().map(|label| ((*label).to_owned(), String::new())).collect();
+            let container = Container { labels, hidden: of_event, ..named("web", "aa") };
+            let selector = selector(line);
+            let got = (selector.matches(&container), selector.may_match(&container));
+            assert_eq!(got, (matches, may_match), "{line} {:?}", container.labels);
+        }
+    }
+
     #[test]
     fn a_word_that_is_no_selection_says_what_would_be() {
         let keys = "name, id, label, ancestor, status, network, volume, health";
@@ -518,13 +616,71 @@ mod tests {
         }
     }
 
+    fn named(name: &str, id: &str) -> Container {
+        Container { id: format!("{id:0<64}"), name: name.into(), ..Container::default() }
+    }
+
+    /// A word is read as docker reads it: an ID, else a name, else the beginning of one ID.
     #[test]
-    fn a_word_that_is_a_name_stops_to_stand_for_ids_once_settled() {
-        let mut selector = selector("db aa w*");
-        assert_eq!(selected(&selector), "web-1 web-2 db wiki");
-        selector.names.pop();
-        selector.settle(containers().iter());
-        assert_eq!(selected(&selector), "web-1 web-2 db");
-        assert_eq!(selector.unmatched(containers()[..2].iter()), ["db"]);
+    fn a_word_stands_for_what_docker_takes_it_for() {
+        let id = format!("{:0<64}", "bb1");
+        for (words, expected) in [
+            ("db", Ok("db")),
+            ("wiki", Ok("wiki")),
+            ("aa1", Ok("web-1")),
+            ("db1", Ok("wiki")),
+            ("aa1 db", Ok("web-1 db")),
+            (&id, Ok("db")),
+            ("ff", Ok("")),
+            ("aa", Err("2 containers have an ID that begins with aa, web-1 and web-2 among them")),
+            ("a", Err("2 containers have an ID that begins with a, web-1 and web-2 among them")),
+            ("lone aa", Err("2 containers have an ID that begins with aa, web-1 and web-2 among them")),
+            ("aa*", Ok("")),
+        ] {
+            let mut selector = selector(words);
+            let settled = selector.settle(containers().iter()).map(|()| selected(&selector));
+            assert_eq!(
+                settled.map_err(|error| error.to_string()),
+                expected.map(str::to_owned).map_err(str::to_owned),
+                "{words}"
+            );
+        }
+    }
+
+    /// A name goes before an ID whenever it appears, and is kept while nobody has it.
+    #[test]
+    fn a_name_that_appears_takes_its_word_from_an_id() {
+        let (other, late) = (named("other", "ed1"), named("late", "ed2"));
+        let (ed, renamed) = (named("ed", "11"), named("away", "11"));
+        let long = named("long", "ed1234567890");
+        /// What comes one after the other, and whom `words` select behind each.
+        type Steps<'a> = &'a [(&'a Container, Option<&'a Container>, &'a [&'a Container])];
+        let steps: [(&str, &[Container], Steps<'_>); 5] = [
+            (
+                "ed",
+                std::slice::from_ref(&other),
+                &[(&other, None, &[&other]), (&late, None, &[&other]), (&ed, Some(&other), &[&ed])],
+            ),
+            // The name is gone and nobody else is meant by it.
+            ("ed", &[ed.clone(), other.clone()], &[(&renamed, None, &[]), (&late, None, &[]), (&ed, None, &[&ed])]),
+            // What stands for nothing is waited for as a name, unless it is as long as an ID.
+            ("ed", &[], &[(&late, None, &[]), (&ed, None, &[&ed])]),
+            ("ed1234567890", &[], &[(&late, None, &[]), (&long, None, &[&long])]),
+            ("ed other", std::slice::from_ref(&other), &[(&ed, Some(&other), &[&other, &ed])]),
+        ];
+        for (words, listed, steps) in steps {
+            let mut selector = selector(words);
+            selector.settle(listed.iter()).unwrap();
+            let mut seen = listed.to_vec();
+            for (container, let_go, selected) in steps {
+                assert_eq!(selector.learn(container), let_go.map(|gone| gone.id.clone()), "{words} {}", container.name);
+                seen.retain(|known| known.id != container.id);
+                seen.push((*container).clone());
+                let got: Vec<&str> = seen.iter().filter(|c| selector.matches(c)).map(|c| c.name.as_str()).collect();
+                let mut expected: Vec<&str> = selected.iter().map(|c| c.name.as_str()).collect();
+                expected.sort_by_key(|name| seen.iter().position(|c| c.name == *name));
+                assert_eq!(got, expected, "{words} behind {}", container.name);
+            }
+        }
     }
 }

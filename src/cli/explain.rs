@@ -67,6 +67,7 @@ fn advice(error: &engine::Error) -> Option<&'static str> {
             Some("`docker ps -a` lists those there are; without --no-follow it is waited for")
         }
         engine::Error::NoSuchContainer { .. } => Some("`docker ps -a` lists those there are"),
+        engine::Error::Ambiguous(_) => Some("give more of the ID, or the name"),
         engine::Error::NoFiles { .. } => Some("read through the engine instead: `--source stream`, or run it as root"),
         engine::Error::State(error) => match error {
             state::Error::Held { .. } => Some("end that process, or use a name of its own: `--resume=NAME`"),

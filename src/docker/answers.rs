@@ -37,6 +37,14 @@ pub(super) struct Info {
     system_time: Option<String>,
 }
 
+/// `GET /version`
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(super) struct Release {
+    pub(super) version: String,
+    pub(super) os: String,
+}
+
 /// `GET /containers/ID/json`
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
@@ -351,6 +359,17 @@ impl Engine {
 }
 
 impl Details {
+    /// Where the engine keeps everything, as far as the places of this container's files tell.
+    pub fn root_dir(&self) -> Option<PathBuf> {
+        let of = |file: &PathBuf| {
+            let folder = file.parent()?;
+            let all = folder.parent()?;
+            let is_usual = folder.file_name()? == &*self.container.id && all.file_name()? == "containers";
+            is_usual.then(|| all.parent().map(PathBuf::from))?
+        };
+        self.hosts_path.iter().chain(&self.log_path).find_map(of)
+    }
+
     pub(super) fn told(said: Inspection) -> Result<Details, Error> {
         let state = said.state.unwrap_or_default();
         let config = said.config.unwrap_or_default();
@@ -365,6 +384,7 @@ impl Details {
             exit_code: state.exit_code.filter(|code| has_exited(&now, *code)),
             state: now,
             networks: networks(said.network_settings),
+            hidden: &[],
         };
         Ok(Details {
             log_path: path(said.log_path),
@@ -399,6 +419,7 @@ pub(super) fn listed(said: Listed) -> Result<Container, Error> {
         state: said.state.as_deref().map(in_dockers_words).unwrap_or_default().to_owned(),
         exit_code: said.status.as_deref().and_then(exit_code),
         networks: networks(said.network_settings),
+        hidden: &[],
     })
 }
 
@@ -462,6 +483,25 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(time(said).map(|time| time.0), nanos, "{said}");
+        }
+    }
+
+    /// The data root is known without asking the engine for it, from where a container's files are.
+    #[test]
+    fn the_places_of_a_containers_files_tell_the_data_root() {
+        for (hosts, log, root) in [
+            (Some("/var/lib/docker/containers/4ac9/hosts"), None, Some("/var/lib/docker")),
+            (None, Some("/data/containers/4ac9/4ac9-json.log"), Some("/data")),
+            (Some("/run/4ac9/hosts"), Some("/data/containers/4ac9/4ac9-json.log"), Some("/data")),
+            (Some("/data/containers/other/hosts"), None, None),
+            (Some("/data/elsewhere/4ac9/hosts"), None, None),
+            (Some("hosts"), None, None),
+            (None, None, None),
+        ] {
+            let container = Container { id: "4ac9".into(), ..Container::default() };
+            let (hosts_path, log_path) = (hosts.map(PathBuf::from), log.map(PathBuf::from));
+            let details = Details { container, hosts_path, log_path, ..Details::default() };
+            assert_eq!(details.root_dir(), root.map(PathBuf::from), "{hosts:?} {log:?}");
         }
     }
 

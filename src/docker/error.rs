@@ -147,6 +147,26 @@ pub enum Error {
         /// The engine's words, or those of a proxy before it.
         message: String,
     },
+    /// 401, 403, 404, 405 or 407 of a call that every engine knows: somebody forbids it.
+    #[error("the engine or a proxy before it refuses {request} ({code}): {words}")]
+    Refused {
+        /// `GET /info`
+        request: String,
+        /// Of HTTP.
+        code: u16,
+        /// The engine's own, or what permission a proxy has to give.
+        words: String,
+    },
+    /// A page for people instead of an answer: something before the engine speaks for it.
+    #[error("the engine or a proxy before it answers {request} with {code}{reason}")]
+    Gateway {
+        /// `GET /info`
+        request: String,
+        /// Of HTTP.
+        code: u16,
+        /// A blank and what that stands for, if it is known.
+        reason: String,
+    },
     /// Connected, and no answer in time.
     #[error("no answer from {endpoint} within {}s", after.as_secs_f64())]
     Timeout {
@@ -227,11 +247,12 @@ impl Error {
             | TooNew { .. }
             | Timeout { .. }
             | Broken { .. }
-            | Status { code: 401 | 403 | 407, .. } => Kind::Unreachable,
+            | Refused { .. } => Kind::Unreachable,
             NotFound { .. }
             | Conflict { .. }
             | NoLogs { .. }
             | Status { .. }
+            | Gateway { .. }
             | TooManyStreams { .. }
             | NoTurn { .. }
             | TooLarge { .. }
@@ -258,13 +279,18 @@ impl Error {
         matches!(self, Error::Unreachable { .. } | Error::Timeout { .. } | Error::Broken { .. })
     }
 
+    /// Whether somebody forbids this call, who may allow others.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Error::Refused { .. })
+    }
+
     /// Whether the same call may work a little later.
     pub fn is_passing(&self) -> bool {
         match self {
             Error::Unreachable { .. } | Error::Timeout { .. } | Error::Broken { .. } => true,
             Error::TooManyStreams { .. } | Error::NoTurn { .. } => true,
             // What is not implemented will not be a little later.
-            Error::Status { code, .. } => *code >= 500 && *code != 501 || *code == 429,
+            Error::Status { code, .. } | Error::Gateway { code, .. } => *code >= 500 && *code != 501 || *code == 429,
             _ => false,
         }
     }

@@ -103,7 +103,7 @@ impl Event {
     pub fn container(&self) -> Option<Container> {
         let attribute = |name: &str| self.attributes.get(name).cloned().unwrap_or_default();
         let labels = || {
-            let of_action = |name: &str| matches!(name, "name" | "image") || self.own_attributes().contains(&name);
+            let of_action = |name: &str| self.own_attributes().contains(&name);
             self.attributes.iter().filter(move |(name, _)| !of_action(name))
         };
         (self.kind == "container" && !self.id.is_empty()).then(|| {
@@ -117,6 +117,7 @@ impl Event {
                 state: self.state().to_owned(),
                 exit_code: self.exit_code(),
                 networks: BTreeMap::new(),
+                hidden: self.own_attributes(),
             }
         })
     }
@@ -131,17 +132,18 @@ impl Event {
         Key { time: self.time, kind: self.kind.clone(), action: abridged(&self.action), id: self.id.clone() }
     }
 
-    /// The attributes that the action puts among the labels. Elsewhere the same word is a label.
+    /// The attributes that the engine puts among the labels, by action. Of a label of the same name nothing is known: one
+    /// named `name` or `image` is replaced, and any other replaces the attribute.
     fn own_attributes(&self) -> &'static [&'static str] {
         match self.verb() {
-            "die" => &["exitCode", "execDuration", "containerExitCode"],
-            "kill" => &["signal"],
-            "rename" => &["oldName"],
-            "exec_create" | "exec_start" | "exec_detach" => &["execID"],
-            "exec_die" => &["execID", "exitCode"],
-            "resize" => &["height", "width"],
-            "commit" => &["comment", "imageID", "imageRef"],
-            _ => &[],
+            "die" => &["name", "image", "exitCode", "execDuration", "containerExitCode"],
+            "kill" => &["name", "image", "signal"],
+            "rename" => &["name", "image", "oldName"],
+            "exec_create" | "exec_start" | "exec_detach" => &["name", "image", "execID"],
+            "exec_die" => &["name", "image", "execID", "exitCode"],
+            "resize" => &["name", "image", "height", "width"],
+            "commit" => &["name", "image", "comment", "imageID", "imageRef"],
+            _ => &["name", "image"],
         }
     }
 

@@ -184,6 +184,19 @@ impl Docker {
         Ok(Engine::told(said, newest, is_podman))
     }
 
+    /// All that is known of an engine that does not say it, whose ID is not.
+    pub fn unnamed(&self) -> Engine {
+        let Terms { newest, is_podman, .. } = self.0.wire.terms();
+        Engine { api_version: newest.to_string(), is_podman, ..Engine::default() }
+    }
+
+    /// The same, and which version of which system it is.
+    pub async fn unnamed_with_version(&self) -> Result<Engine, Error> {
+        let ask = |client: Arc<Client>| async move { client.wire.object("its version", "/version").await };
+        let answers::Release { version, os } = self.0.pool.call("version", ask).await?;
+        Ok(Engine { version, os, ..self.unnamed() })
+    }
+
     /// The containers that match, running ones only unless `all`, newest first. Never waits for a container's lock.
     pub async fn list(&self, all: bool, filters: &Filters) -> Result<Vec<Container>, Error> {
         self.listed(all, filters, answers::listed).await

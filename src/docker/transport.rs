@@ -145,23 +145,28 @@ impl Http {
     /// Asks for `path`; whatever is not a success is an error. `id` is whose logs, if it is about logs.
     pub(super) async fn get(&self, path: &str, id: Option<&str>) -> Result<Response<Incoming>, Error> {
         let answer = self.send(Method::GET, path).await?;
-        self.granted(answer, id).await
+        self.granted(answer, path, id).await
     }
 
     /// As [`Http::get`], for an answer that need not begin before there is something to say.
     pub(super) async fn get_patiently(&self, path: &str) -> Result<Response<Incoming>, Error> {
         let answer = self.ask(Method::GET, path).await?;
-        self.granted(answer, None).await
+        self.granted(answer, path, None).await
     }
 
-    async fn granted(&self, answer: Response<Incoming>, id: Option<&str>) -> Result<Response<Incoming>, Error> {
+    async fn granted(
+        &self,
+        answer: Response<Incoming>,
+        path: &str,
+        id: Option<&str>,
+    ) -> Result<Response<Incoming>, Error> {
         if answer.status().is_success() {
             return Ok(answer);
         }
         let status = answer.status();
         // Without its words a refusal is still one.
         let body = self.read_short(answer.into_body(), "a refusal").await.unwrap_or_default();
-        Err(refusal(status, &body, id))
+        Err(refusal(&named(&Method::GET, path), status, &body, id))
     }
 
     /// Waits no longer than for any request.
@@ -246,14 +251,49 @@ fn cause(error: legacy::Error) -> super::Cause {
 }
 
 /// What a refusal means. The engine puts its words into `{"message":…}`; what stands before it may answer anything.
-pub(super) fn refusal(status: StatusCode, body: &[u8], id: Option<&str>) -> Error {
+pub(super) fn refusal(request: &str, status: StatusCode, body: &[u8], id: Option<&str>) -> Error {
     #[derive(serde::Deserialize)]
     struct Words {
         message: String,
     }
     let words = serde_json::from_slice::<Words>(body).map(|words| words.message);
+    let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok();
+    let (code, request) = (status.as_u16(), request.to_owned());
+    match code {
+        401 | 403 | 405 | 407 => {
+            let words = words.unwrap_or_else(|_| permission(&request));
+            return Error::Refused { request, code, words };
+        }
+        404 if !is_json => {
+            let words = permission(&request);
+            return Error::Refused { request, code, words };
+        }
+        _ if body.trim_ascii_start().starts_with(b"<") => {
+            let reason = status.canonical_reason().map(|reason| format!(" {reason}")).unwrap_or_default();
+            return Error::Gateway { request, code, reason };
+        }
+        _ => {}
+    }
     let message = words.unwrap_or_else(|_| String::from_utf8_lossy(body).into_owned()).trim().to_owned();
-    refused(status.as_u16(), message, id)
+    refused(code, message, id)
+}
+
+/// A request as people know it, without the version and what is asked in particular.
+fn named(method: &Method, path: &str) -> String {
+    let path = path.split('?').next().unwrap_or_default();
+    let rest = path.strip_prefix("/v").and_then(|rest| rest.find('/').map(|slash| (&rest[..slash], &rest[slash..])));
+    match rest {
+        Some((version, rest)) if version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') => {
+            format!("{method} {rest}")
+        }
+        _ => format!("{method} {path}"),
+    }
+}
+
+/// What to allow, in the words of the usual socket proxies, which have a variable for each first part of a path.
+fn permission(request: &str) -> String {
+    let part = request.split('/').nth(1).unwrap_or_default().trim_start_matches('_');
+    format!("allow it ({}=1)", part.to_ascii_uppercase())
 }
 
 /// As [`refusal`], from the engine's words. They are shown to a user, so a page of a proxy is cut.
@@ -493,8 +533,19 @@ mod tests {
             (409, r#"{"message":"marked for removal"}"#, Some("x"), "marked for removal"),
             (501, r#"{"message":"no reading"}"#, Some("x"), "the engine cannot read the logs of x: no reading"),
             (501, "", None, "the engine answered 501: Not Implemented"),
-            (500, "<html>\n", None, "the engine answered 500: <html>"),
-            (403, r#"{"message":"plugin says no"}"#, None, "the engine answered 403: plugin says no"),
+            (500, "oh", None, "the engine answered 500: oh"),
+            (
+                403,
+                r#"{"message":"plugin says no"}"#,
+                None,
+                "the engine or a proxy before it refuses GET /info (403): plugin says no",
+            ),
+            (403, "<html>\n", None, "the engine or a proxy before it refuses GET /info (403): allow it (INFO=1)"),
+            (403, "", None, "the engine or a proxy before it refuses GET /info (403): allow it (INFO=1)"),
+            (404, "<html>\n", None, "the engine or a proxy before it refuses GET /info (404): allow it (INFO=1)"),
+            (405, "no", None, "the engine or a proxy before it refuses GET /info (405): allow it (INFO=1)"),
+            (502, " <html>\n", None, "the engine or a proxy before it answers GET /info with 502 Bad Gateway"),
+            (599, "<html>\n", None, "the engine or a proxy before it answers GET /info with 599"),
             (400, r#"{"message":"bad filter"}"#, None, "the engine answered 400: bad filter"),
             (
                 400,
@@ -510,7 +561,24 @@ mod tests {
             ),
         ] {
             let status = StatusCode::from_u16(code).unwrap();
-            assert_eq!(refusal(status, body.as_bytes(), id).to_string(), line);
+            assert_eq!(refusal("GET /info", status, body.as_bytes(), id).to_string(), line);
+        }
+    }
+
+    /// A refused request is named without what is particular to it, and with the permission that a proxy has for it.
+    #[test]
+    fn a_request_is_named_with_the_permission_it_needs() {
+        for (path, name, advice) in [
+            ("/_ping", "GET /_ping", "allow it (PING=1)"),
+            ("/v1.41/_ping", "GET /_ping", "allow it (PING=1)"),
+            ("/v1.44/containers/json?all=1", "GET /containers/json", "allow it (CONTAINERS=1)"),
+            ("/v1.44/containers/4ac9/logs?tail=1", "GET /containers/4ac9/logs", "allow it (CONTAINERS=1)"),
+            ("/v1.44/events?filters=%7B%7D", "GET /events", "allow it (EVENTS=1)"),
+            ("/volumes", "GET /volumes", "allow it (VOLUMES=1)"),
+            ("/version", "GET /version", "allow it (VERSION=1)"),
+        ] {
+            let request = named(&Method::GET, path);
+            assert_eq!((request.as_str(), permission(&request).as_str()), (name, advice), "{path}");
         }
     }
 

@@ -65,7 +65,11 @@ impl Wire {
 
     /// Whether it answers.
     pub(super) async fn ping(&self) -> Result<(), Error> {
-        let answer = self.get("/_ping", None).await?;
+        let answer = match self.get("/_ping", None).await {
+            // Who may not ask this may ask another thing.
+            Err(error) if error.is_refusal() => self.get("/version", None).await.map_err(|_| error)?,
+            answer => answer?,
+        };
         self.http.read_short(answer.into_body(), PING).await.map(drop)
     }
 
@@ -156,7 +160,10 @@ impl From<Error> for Fault {
 /// Asks without a version what the engine's newest is, then whether it still takes ours: the minimum is not told here,
 /// and a refusal does come with status 400.
 async fn negotiate(http: &Http, pinned: Option<Version>) -> Result<Terms, Error> {
-    let headers = greet(http).await?;
+    let headers = match greet(http).await {
+        Err(error) if error.is_refusal() => return by_version(http, pinned).await.ok_or(error)?,
+        headers => headers?,
+    };
     let newest = newest(&headers)?;
     let is_podman = headers.contains_key("libpod-api-version");
     let wanted = match pinned {
@@ -172,6 +179,31 @@ async fn negotiate(http: &Http, pinned: Option<Version>) -> Result<Terms, Error>
         Ok(answer) => http.read_short(answer.into_body(), PING).await.map(|_| wanted)?,
     };
     Ok(Terms { spoken, newest, is_podman })
+}
+
+/// The same where nobody may ask that: this is told in more words. `None` where this may not be asked either.
+async fn by_version(http: &Http, pinned: Option<Version>) -> Option<Result<Terms, Error>> {
+    #[derive(serde::Deserialize)]
+    struct Told {
+        #[serde(rename = "ApiVersion")]
+        newest: String,
+        #[serde(rename = "MinAPIVersion")]
+        oldest: Option<String>,
+        #[serde(rename = "Components", default)]
+        components: Vec<Component>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Component {
+        #[serde(rename = "Name", default)]
+        name: String,
+    }
+    let answer = http.get("/version", None).await.ok()?;
+    let told: Told = serde_json::from_slice(&http.read_short(answer.into_body(), "its version").await.ok()?).ok()?;
+    let newest: Version = told.newest.parse().ok()?;
+    let oldest = told.oldest.and_then(|oldest| oldest.parse().ok());
+    let is_podman = told.components.iter().any(|component| component.name.starts_with("Podman"));
+    let spoken = pinned.map_or_else(|| version::choose(newest, oldest), Ok);
+    Some(spoken.map(|spoken| Terms { spoken, newest, is_podman }))
 }
 
 /// The headers of `/_ping`. Engines before 19.03 know only GET there.

@@ -12,7 +12,8 @@ use crate::position::{Resume, Seen};
 use crate::tail::{self, Dialect, Frames, Passed, Record, Trace, Wanted, Window};
 use crate::time::Timestamp;
 use bytes::Bytes;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -49,6 +50,12 @@ pub(super) struct Course<'a> {
     silence: Silence,
     /// What the log was like when all of it had come.
     level: Option<Trace>,
+    /// The container may have written something that has not come.
+    owes: bool,
+    /// What was written before we came is read, and nothing else.
+    is_history: bool,
+    /// Grows with everything that is sent, for who cannot borrow this while a request is under way.
+    sent: Arc<AtomicU64>,
 }
 
 /// How a request went.
@@ -69,6 +76,11 @@ impl End {
     /// The container's driver keeps nothing that could be read, so nothing is lost.
     pub(super) fn keeps_nothing(&self) -> bool {
         matches!(self, End::Broken(Error::NoLogs { .. }))
+    }
+
+    /// The container is removed, or is being removed: its log will not be there again.
+    pub(super) fn is_removed(&self) -> bool {
+        matches!(self, End::Broken(Error::NotFound { .. } | Error::Conflict { .. }))
     }
 }
 
@@ -95,7 +107,15 @@ impl<'a> Course<'a> {
             greeting: None,
             silence,
             level: None,
+            owes: of.has_run,
+            is_history: of.is_history,
+            sent: Arc::default(),
         }
+    }
+
+    /// A count that grows while a request brings something.
+    pub(super) fn sent(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.sent)
     }
 
     /// How far it has come.
@@ -110,6 +130,7 @@ impl<'a> Course<'a> {
 
     /// The container runs: from now on something may come.
     pub(super) fn awake(&mut self) {
+        (self.owes, self.is_history) = (true, false);
         self.silence.broken(Instant::now());
     }
 
@@ -124,12 +145,21 @@ impl<'a> Course<'a> {
         let begun = Timestamp::now();
         let mut body = match self.request(true).await {
             Ok(body) => body,
-            Err(error) => return End::Broken(error),
+            Err(error) => {
+                let end = End::Broken(error);
+                // Where it was removed behind the end of its stream, that was the end of its log.
+                self.owes |= !end.is_removed();
+                return end;
+            }
         };
+        self.owes = true;
         loop {
             let chunk = match self.next(&mut body, due).await {
                 Ok(Some(chunk)) => chunk,
-                Ok(None) => return End::Whole,
+                Ok(None) => {
+                    self.owes = false;
+                    return End::Whole;
+                }
                 Err(end) => return end,
             };
             if let Err(end) = self.take(chunk).await {
@@ -175,10 +205,16 @@ impl<'a> Course<'a> {
         }
         match end {
             End::Whole => self.flush().await,
-            // Removed meanwhile: what has begun of a last line is all that there will be of it.
-            End::Broken(Error::NotFound { .. } | Error::Conflict { .. }) if !self.of.once => self.flush().await,
+            // What has begun of a last line is all that there will be of it.
+            end if end.is_removed() && !self.of.once => {
+                self.flush().await;
+                if std::mem::take(&mut self.owes) {
+                    return Err(end);
+                }
+            }
             end => return Err(end),
         }
+        self.owes = false;
         Ok(())
     }
 
@@ -227,7 +263,11 @@ impl<'a> Course<'a> {
         let body = self.of.docker.logs_within(self.patience, &self.of.id, &query).await?;
         self.of.is_read.store(true, Ordering::Relaxed);
         if let Some(told) = self.greeting.take() {
-            self.of.queue.send(Item::Begin(self.of.key, self.of.route, told)).await;
+            let begin = match self.is_history {
+                true => Item::Recall(self.of.key, self.of.route),
+                false => Item::Begin(self.of.key, self.of.route, told),
+            };
+            self.of.queue.send(begin).await;
         }
         Ok(body)
     }
@@ -272,6 +312,7 @@ impl<'a> Course<'a> {
         let passed = self.passed.after(&self.frames, item.as_ref());
         if let Some(item) = item {
             self.of.queue.send(item).await;
+            self.sent.fetch_add(1, Ordering::Relaxed);
         }
         if passed.position().seen != self.position().seen {
             self.silence.broken(Instant::now());

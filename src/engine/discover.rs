@@ -27,12 +27,29 @@ pub(super) enum Change {
     Up(String),
     /// It ran, and does not; the code and the event, where known.
     Down(String, Option<i64>, Option<Lifecycle>),
+    /// The same by an event whose code may be a label of that name: the engine has to be asked for it.
+    DownSomehow(String, Lifecycle),
     /// It was removed.
     Gone(String),
     /// A listing shows less than what may have happened to it: when was it last started?
     Doubted(String),
     /// For a lifecycle record.
     Happened(String, Lifecycle),
+}
+
+impl Change {
+    /// Whose it is.
+    pub(super) fn id(&self) -> &str {
+        match self {
+            Change::Found(container) | Change::Altered(container) => &container.id,
+            Change::Up(id)
+            | Change::Down(id, ..)
+            | Change::DownSomehow(id, _)
+            | Change::Gone(id)
+            | Change::Doubted(id)
+            | Change::Happened(id, _) => id,
+        }
+    }
 }
 
 /// All containers that are known.
@@ -123,6 +140,24 @@ impl Discovery {
         changes
     }
 
+    /// The engine was asked for what events do not show: all labels, and networks. Returns what the container is known to be.
+    pub(super) fn seen(&mut self, container: &Container) -> Arc<Container> {
+        let known = self.known.get(&container.id).map_or(container, |known| &**known);
+        let Container { labels, networks, hidden, .. } = container.clone();
+        let seen = Arc::new(Container { labels, networks, hidden, ..known.clone() });
+        if let Some(known) = self.known.get_mut(&container.id) {
+            *known = Arc::clone(&seen);
+        }
+        seen
+    }
+
+    /// The code that a container ended with whose event could not tell.
+    pub(super) fn ended(&mut self, id: &str, code: Option<i64>) {
+        if let Some(known) = self.known.get_mut(id).filter(|known| !known.is_up()) {
+            *known = Arc::new(Container { exit_code: code, ..(**known).clone() });
+        }
+    }
+
     /// Applies an event that came just now.
     pub(super) fn event(&mut self, event: &Event, now: Instant) -> Vec<Change> {
         let mut changes = Vec::new();
@@ -137,7 +172,15 @@ impl Discovery {
                 (container.state, container.exit_code) = (state, exit_code);
             }
         }
-        let happened = lifecycle(event);
+        let mut happened = lifecycle(event);
+        let is_forged = event.verb() == "die" && {
+            let of_label = self.known.get(&event.id).map(|known| known.labels.contains_key("exitCode"));
+            of_label.unwrap_or(false) || container.hidden.contains(&"exitCode")
+        };
+        if is_forged {
+            container.exit_code = None;
+            happened.attributes.remove("exitCode");
+        }
         match event.verb() {
             "destroy" => {
                 changes.push(Change::Happened(event.id.clone(), happened));
@@ -145,13 +188,12 @@ impl Discovery {
             }
             "die" => {
                 self.deaths.insert(event.id.clone(), Death { at: event.time, told: Some(now) });
+                let container_code = container.exit_code;
                 self.learn(container, &mut changes);
-                let told = changes.iter_mut().find_map(|change| match change {
-                    Change::Down(_, _, told) => Some(told),
-                    _ => None,
-                });
-                match told {
-                    Some(told) => *told = Some(happened),
+                let down = changes.iter_mut().find(|change| matches!(change, Change::Down(..)));
+                match down {
+                    Some(down) if is_forged => *down = Change::DownSomehow(event.id.clone(), happened),
+                    Some(down) => *down = Change::Down(event.id.clone(), container_code, Some(happened)),
                     None => changes.push(Change::Happened(event.id.clone(), happened)),
                 }
             }
@@ -236,6 +278,7 @@ mod tests {
             Change::Altered(container) => format!("altered {} {}", container.name, container.state),
             Change::Up(id) => format!("up {id}"),
             Change::Down(id, code, event) => format!("down {id} {code:?} {}", event.is_some()),
+            Change::DownSomehow(id, _) => format!("down {id} somehow"),
             Change::Gone(id) => format!("gone {id}"),
             Change::Doubted(id) => format!("doubted {id}"),
             Change::Happened(_, event) => format!("({})", event.action),
@@ -272,6 +315,29 @@ mod tests {
                 (9, "destroy", &[("name", "api")], "(destroy), gone a"),
             ],
         );
+    }
+
+    /// A label named as the code of an end is no code, and is not told as one.
+    #[test]
+    fn a_label_that_forges_the_exit_code_has_the_engine_asked() {
+        let mut discovery = Discovery::default();
+        check(
+            &mut discovery,
+            &[
+                (1, "start", &[("exitCode", "42")], "found web running, up a, (start)"),
+                (2, "die", &[("exitCode", "42")], "altered web exited, down a somehow"),
+            ],
+        );
+        discovery.ended("a", Some(7));
+        assert_eq!(discovery.container("a").and_then(|container| container.exit_code), Some(7));
+        let container =
+            Container { labels: [("name".to_owned(), "x".to_owned())].into(), ..listed("a", "y", "running") };
+        let seen = discovery.seen(&container);
+        assert_eq!((seen.name.as_str(), seen.state.as_str(), seen.labels.len()), ("web", "exited", 1));
+        // Of one that no other event has told of nobody knows whether it has such a label.
+        let mut discovery = Discovery::default();
+        list(&mut discovery, &[]);
+        check(&mut discovery, &[(2, "die", &[("exitCode", "42")], "found web exited, up a, down a somehow")]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::feed::News;
 use super::route::{Choice, Routes};
 use super::watch::Options;
 use crate::batch::Route;
-use crate::docker::{Details, Docker};
+use crate::docker::{self, Details, Docker};
 use crate::output::{Format, Planned, plan};
 
 /// A log that small is rotated away within seconds of a busy container.
@@ -15,14 +15,32 @@ const SMALL: u64 = 10_000_000;
 pub(super) async fn tell(docker: &Docker, options: &Options, routes: &Routes, listing: News) -> Result<(), Error> {
     let News::Listing(containers, _, passing) = listing else { return Ok(()) };
     let selector = &options.selector;
-    let mut planned = Vec::new();
+    let (mut planned, mut refused) = (Vec::new(), None);
     for container in containers {
         let passes = passing.as_ref().is_none_or(|passing| passing.contains(&container.id));
         let stands = container.is_up() || options.wants_standing(&container);
         if !(selector.matches(&container) && passes && stands) {
             continue;
         }
-        let details = docker.inspect(&container.id).await?;
+        let details = match docker.inspect(&container.id).await {
+            Ok(details) => Some(details),
+            Err(error) if error.is_refusal() => {
+                refused = Some(error);
+                None
+            }
+            // It was removed meanwhile.
+            Err(docker::Error::NotFound { .. }) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let Some(details) = details else {
+            let source = match routes.of(&container) {
+                Choice::File(_) => Some(Route::File.name()),
+                Choice::Stream => Some(routes.over_api().name()),
+                Choice::Nothing => None,
+            };
+            planned.push(Planned { container, driver: String::new(), source, risk: None });
+            continue;
+        };
         let source = match routes.of(&container) {
             Choice::File(_) if keeps_a_file(&details) => Some(Route::File.name()),
             Choice::File(_) | Choice::Stream if keeps_a_log(&details) => Some(routes.over_api().name()),
@@ -30,6 +48,9 @@ pub(super) async fn tell(docker: &Docker, options: &Options, routes: &Routes, li
         };
         let risk = risk(&details);
         planned.push(Planned { container, driver: details.log_driver, source, risk });
+    }
+    if let Some(error) = refused {
+        tracing::warn!(%error, "logging drivers, and which of them lose lines, are not known");
     }
     Ok(plan(&planned, options.output.format == Format::Json)?)
 }

@@ -85,7 +85,7 @@ pub(super) struct Terms {
 pub(super) struct Feed {
     docker: Docker,
     terms: Terms,
-    /// `None` where events are off.
+    /// `None` where events are off, or refused.
     subscription: Option<Subscription>,
     inbox: Inbox,
     /// Since when something is missing that a listing has to make up for.
@@ -102,6 +102,8 @@ pub(super) struct Feed {
     /// Before the next listing, where the last one failed.
     backoff: Backoff,
     not_before: Option<Instant>,
+    /// Why events are not listened to though they are wanted.
+    refused: Option<crate::docker::Error>,
 }
 
 type Return = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -111,13 +113,15 @@ impl Feed {
     /// Subscribes, then lists: what happens between the two is in both.
     pub(super) async fn open(docker: Docker, terms: Terms, now: Option<Timestamp>) -> Result<(Feed, News), Error> {
         let config = &terms.config;
-        let subscription = match config.enabled {
-            true => Some(
-                Subscription::open(docker.clone(), wanted(terms.with_volumes), now, config, terms.count.clone())
-                    .await?,
-            ),
-            false => None,
-        };
+        let (mut subscription, mut refused) = (None, None);
+        if config.enabled {
+            let wanted = wanted(terms.with_volumes);
+            match Subscription::open(docker.clone(), wanted, now, config, terms.count.clone()).await {
+                Ok(opened) => subscription = Some(opened),
+                Err(error) if error.is_refusal() => refused = Some(error),
+                Err(error) => return Err(error.into()),
+            }
+        }
         let waits = between(config);
         let mut feed = Feed {
             inbox: Inbox::new(config.queue_size, !terms.is_each_wanted),
@@ -132,6 +136,7 @@ impl Feed {
             listing: None,
             backoff: Backoff::new(waits),
             not_before: None,
+            refused,
         };
         let listing = feed.list().await?;
         feed.due = feed.next_due();
@@ -163,7 +168,18 @@ impl Feed {
         settled.into_iter().chain(self.interval()).min().map(|span| Instant::now() + span)
     }
 
+    /// A sentence where events are refused, and containers are listed instead.
+    pub(super) fn trouble(&self) -> Option<String> {
+        let (refused, interval) = (self.refused.as_ref()?, self.interval()?);
+        Some(format!("{refused}; containers are listed every {}s instead", interval.as_secs()))
+    }
+
     fn interval(&self) -> Option<Duration> {
+        // What is meant for who hears of everything is too seldom for who does not.
+        if self.refused.is_some() {
+            let asked = Some(self.terms.config.reconcile_interval).filter(|interval| !interval.is_zero());
+            return Some(asked.map_or(LISTINGS, |asked| asked.min(LISTINGS)));
+        }
         let asked = Some(self.terms.config.reconcile_interval).filter(|interval| !interval.is_zero());
         asked.or_else(|| (!self.terms.config.enabled).then_some(LISTINGS))
     }

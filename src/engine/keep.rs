@@ -158,7 +158,7 @@ impl Keeper {
                 }
             }
             Item::Forget(key) => drop(self.names.remove(key)),
-            Item::Begin(..) | Item::Lifecycle(..) | Item::Notice(..) => {}
+            Item::Begin(..) | Item::Recall(..) | Item::Lifecycle(..) | Item::Notice(..) => {}
         }
     }
 

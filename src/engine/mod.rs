@@ -108,6 +108,9 @@ pub enum Error {
         /// Who follows would wait for it.
         is_read_once: bool,
     },
+    /// A word is the beginning of several IDs.
+    #[error(transparent)]
+    Ambiguous(#[from] crate::selector::Ambiguous),
     /// `--source file`, and no file of any container can be read.
     #[error("no log file can be read in {folder}")]
     NoFiles {

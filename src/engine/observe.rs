@@ -48,8 +48,12 @@ impl Observer {
     /// remembers.
     pub(super) async fn died_lately(&self, at: Timestamp) -> Result<HashSet<String>, Error> {
         let told = tokio::time::timeout(PATIENCE, self.deaths(at)).await;
-        // Podman looks through its journal for it. A listing is believed then.
-        told.unwrap_or_else(|_| Ok(HashSet::new()))
+        match told {
+            // Podman looks through its journal for it, and a proxy may let nobody ask. A listing is believed then.
+            Err(_) => Ok(HashSet::new()),
+            Ok(Err(Error::Docker(error))) if error.is_refusal() => Ok(HashSet::new()),
+            Ok(told) => told,
+        }
     }
 
     async fn deaths(&self, at: Timestamp) -> Result<HashSet<String>, Error> {

@@ -109,7 +109,13 @@ pub fn pool(endpoint: Endpoint, options: Options, stop: &CancellationToken) -> R
 async fn greet(docker: &Docker, patience: Duration) -> Result<PoolEngine, docker::Error> {
     let greeting = async {
         docker.renegotiate().await?;
-        docker.info().await
+        match docker.info().await {
+            Err(error) if error.is_refusal() => {
+                tracing::info!(%error, "less is known of the engine");
+                Ok(docker.unnamed_with_version().await.unwrap_or_else(|_| docker.unnamed()))
+            }
+            told => told,
+        }
     };
     let late = |_| docker::Error::Timeout { endpoint: docker.endpoint().to_string(), after: patience };
     let engine = timeout(patience, greeting).await.map_err(late)??;

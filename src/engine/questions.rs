@@ -13,8 +13,14 @@ use tokio::task::JoinSet;
 pub(super) enum Answer {
     /// Whether it passes the filters.
     Passing(String, bool),
+    /// It passes them, and this is what it is, labels included that its event could not show.
+    Seen(Box<Container>),
     /// What it is now, networks included.
     Details(Box<Container>),
+    /// What it is now could not be asked.
+    NoDetails(String),
+    /// The code that its newest run ended with, if that is still known.
+    Code(String, Option<i64>),
     /// The newest runs of those that were started at all.
     Runs(Vec<(String, Run)>),
     /// It could not be asked.
@@ -39,13 +45,23 @@ impl Questions {
         Some(self.asked.join_next().await?.unwrap_or(Answer::Nothing))
     }
 
-    /// Whether it passes the filters that only the engine can evaluate, with all others.
-    pub(super) fn is_passing(&mut self, id: &str, mut filters: Filters) {
+    /// Whether it passes the filters that only the engine can evaluate, with all others; and what it is, where that has to
+    /// be seen to decide on it.
+    pub(super) fn is_passing(&mut self, id: &str, mut filters: Filters, must_see: bool) {
         let (docker, id) = (self.docker.clone(), id.to_owned());
         filters.insert("id".into(), vec![id.clone()]);
         self.asked.spawn(async move {
-            match docker.list(true, &filters).await {
-                Ok(found) => Answer::Passing(id, !found.is_empty()),
+            let one = Filters::from([("id".to_owned(), vec![id.clone()])]);
+            let find = async |filters| docker.list(true, filters).await.map(|found| found.into_iter().next());
+            let passes = match find(&filters).await {
+                Ok(Some(container)) if must_see => return Answer::Seen(Box::new(container)),
+                Ok(Some(_)) => Ok(true),
+                // One that is gone passes no filter, and yet it may have before.
+                Ok(None) => find(&one).await.map(|found| found.is_none()),
+                Err(error) => Err(error),
+            };
+            match passes {
+                Ok(passes) => Answer::Passing(id, passes),
                 Err(error) => {
                     tracing::warn!(%error, id, "cannot tell whether it matches; it is followed");
                     Answer::Passing(id, true)
@@ -74,10 +90,21 @@ impl Questions {
 
     /// What it is now.
     pub(super) fn details(&mut self, id: &str) {
-        let (docker, filters) = (self.docker.clone(), Filters::from([("id".to_owned(), vec![id.to_owned()])]));
+        let (docker, id) = (self.docker.clone(), id.to_owned());
+        let filters = Filters::from([("id".to_owned(), vec![id.clone()])]);
         self.asked.spawn(async move {
             let found = docker.list(true, &filters).await.ok().and_then(|found| found.into_iter().next());
-            found.map_or(Answer::Nothing, |container| Answer::Details(Box::new(container)))
+            found.map_or(Answer::NoDetails(id), |container| Answer::Details(Box::new(container)))
+        });
+    }
+
+    /// What its newest run ended with.
+    pub(super) fn code(&mut self, id: &str) {
+        let (docker, id) = (self.docker.clone(), id.to_owned());
+        self.asked.spawn(async move {
+            let details = docker.inspect(&id).await;
+            let code = details.ok().and_then(|details| details.container.exit_code);
+            Answer::Code(id, code)
         });
     }
 }

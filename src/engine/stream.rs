@@ -15,11 +15,12 @@ use crate::tail::{self, Dialect, Frames, Start, Window};
 use crate::time::Timestamp;
 use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 /// Between the end of a request and the event that tells why.
 const GRACE: Duration = Duration::from_millis(500);
@@ -32,6 +33,15 @@ pub(super) enum Signal {
     Up,
     /// It will write no more for now: read to the end, then put this on the queue.
     Finish(Vec<Item>),
+}
+
+impl Signal {
+    fn is_death(&self) -> bool {
+        let Signal::Finish(then) = self else { return false };
+        // One that is let go writes on.
+        let is_let_go = then.iter().any(|item| matches!(item, Item::Forget(_)));
+        !is_let_go && then.iter().any(|item| matches!(item, Item::End(..) | Item::Gone(_)))
+    }
 }
 
 /// What is read, and from where.
@@ -48,6 +58,10 @@ pub(super) struct Stream {
     pub(super) folder: Option<PathBuf>,
     /// It runs; if not, nothing is asked before it does or is said to be finished.
     pub(super) is_up: bool,
+    /// It was started at some time, so it may have written.
+    pub(super) has_run: bool,
+    /// Nothing but what it wrote before it was met is read, until it runs again.
+    pub(super) is_history: bool,
     /// It cannot write now, though it runs.
     pub(super) is_paused: Arc<AtomicBool>,
     /// The engine has let us read it.
@@ -105,12 +119,20 @@ impl Stream {
             let begun = Instant::now();
             if heard.is_none() {
                 let before = course.position();
-                let end = tokio::select! {
-                    end = self.ask(&mut course, begun + span) => Some(end),
-                    // Cutting the request short is safe: the position moves when a line is on the queue, not before.
-                    signal = signals.recv() => {
-                        heard = Some(signal);
-                        None
+                let sent = course.sent();
+                let end = {
+                    let asking = self.ask(&mut course, begun + span);
+                    tokio::pin!(asking);
+                    tokio::select! {
+                        end = &mut asking => Some(end),
+                        // Cutting the request short is safe: the position moves when a line is on the queue, not before.
+                        signal = signals.recv() => {
+                            if signal.as_ref().is_some_and(Signal::is_death) {
+                                self.drain(asking, &sent).await;
+                            }
+                            heard = Some(signal);
+                            None
+                        }
                     }
                 };
                 if let Some(End::Broken(error @ Error::NoLogs { .. })) = end {
@@ -144,6 +166,19 @@ impl Stream {
         }
     }
 
+    /// Lets a request run to its end, as long as something comes: the engine ends it when the container has died, and may
+    /// have removed the log before another request is made.
+    async fn drain(&self, mut asking: Pin<&mut impl Future<Output = End>>, sent: &AtomicU64) {
+        loop {
+            let before = sent.load(Ordering::Relaxed);
+            let is_over = timeout(GRACE, &mut asking).await.is_ok();
+            let is_waiting_for_us = !self.queue.has_room();
+            if is_over || sent.load(Ordering::Relaxed) == before && !is_waiting_for_us {
+                return;
+            }
+        }
+    }
+
     fn patience(&self) -> Patience {
         Patience::new(self.once && self.has_given_up.load(Ordering::Relaxed))
     }
@@ -154,6 +189,10 @@ impl Stream {
     }
 
     async fn find_first(&mut self, patience: Duration) -> Result<(), Error> {
+        if let (Start::Last(_), false) = (self.start, self.has_run) {
+            // All there will be is new.
+            self.start = Start::All;
+        }
         if let (Start::Last(lines @ 1..), None) = (self.start, self.resume) {
             self.first = self.last_lines(lines, patience).await?;
         }
@@ -328,7 +367,8 @@ impl Stream {
             let is_passing = matches!(&end, End::Broken(error) if error.is_passing());
             let is_last = self.is_last(signals);
             let wait = patience.again(is_passing, is_last, Instant::now(), fastrand::f64());
-            let Some(wait) = wait.filter(|_| !end.keeps_nothing()) else {
+            let is_final = end.keeps_nothing() || end.is_removed() && !self.once;
+            let Some(wait) = wait.filter(|_| !is_final) else {
                 self.has_given_up.fetch_or(is_passing, Ordering::Relaxed);
                 return Err(self.lose(end, course.position()).await);
             };
@@ -346,7 +386,10 @@ impl Stream {
         if !end.keeps_nothing() {
             self.queue.send(Item::unreadable(self.key, self.route, position.last())).await;
         }
-        self.notice(words(&end)).await;
+        // A gap says all there is to say of a container that is gone.
+        if self.once || !end.is_removed() {
+            self.notice(words(&end)).await;
+        }
         match end {
             End::Broken(error) => Some(error),
             _ => None,
@@ -370,15 +413,22 @@ impl Stream {
     }
 
     async fn give_up(&self, error: Error, signals: &mut UnboundedReceiver<Signal>) -> Outcome {
-        let error = match self.is_last(signals) {
-            true => {
-                self.has_given_up.fetch_or(error.is_passing(), Ordering::Relaxed);
-                self.lose(End::Broken(error), self.resume.unwrap_or_default()).await
-            }
-            false => {
+        let end = End::Broken(error);
+        let is_lost = self.is_last(signals) || end.is_removed();
+        let error = match end {
+            End::Broken(error) if !is_lost => {
                 self.is_read.store(false, Ordering::Relaxed);
+                if !matches!(error, Error::NoLogs { .. }) {
+                    let after = self.resume.unwrap_or_default().last();
+                    self.queue.send(Item::unreadable(self.key, self.route, after)).await;
+                }
                 self.notice(format!("cannot be followed: {}", reason(&error))).await;
                 Some(error)
+            }
+            end => {
+                let is_passing = matches!(&end, End::Broken(error) if error.is_passing());
+                self.has_given_up.fetch_or(is_passing, Ordering::Relaxed);
+                self.lose(end, self.resume.unwrap_or_default()).await
             }
         };
         while !self.once && self.rest(signals).await.is_some() {}
@@ -390,7 +440,10 @@ impl Stream {
         let is_worth_it = match end {
             End::Broken(error @ Error::TooManyStreams { .. }) => return self.tell_no_place(error).await,
             End::Malformed(_) => true,
-            End::Broken(Error::Status { .. } | Error::Protocol { .. }) => trouble.patience.attempts() >= REFUSALS,
+            End::Broken(Error::Refused { .. }) => true,
+            End::Broken(Error::Status { .. } | Error::Gateway { .. } | Error::Protocol { .. }) => {
+                trouble.patience.attempts() >= REFUSALS
+            }
             _ => return,
         };
         let now = Instant::now();

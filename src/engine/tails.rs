@@ -19,6 +19,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
+use tokio::sync::mpsc::error::SendError;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 
@@ -40,6 +41,9 @@ pub(super) struct Tails {
     interval: Duration,
     once: bool,
     tails: HashMap<String, Tail>,
+    /// Of removed containers that the reader thread has not forgotten yet, so that what it reports of them still
+    /// reaches the output.
+    departing: HashMap<Key, Tail>,
     ids: HashMap<Key, String>,
     streams: JoinSet<(Key, String, Outcome)>,
     next_key: u32,
@@ -78,6 +82,12 @@ struct Tail {
     is_read: Arc<AtomicBool>,
     /// Ran, and does not run now.
     has_died: bool,
+    /// It was started at some time, so it may have written.
+    has_run: bool,
+    /// It stands still since before it was met, and nothing but what it wrote before, if anything, is read.
+    is_history: bool,
+    /// The reader thread knows it, or has refused it.
+    is_with_reader: bool,
     by: By,
     /// While it is not known whether it is wanted.
     held: Option<Held>,
@@ -89,6 +99,10 @@ struct Held {
     happened: Vec<Item>,
     /// It has died, and nobody read it.
     ended: Option<Vec<Item>>,
+    /// It was removed.
+    is_gone: bool,
+    /// It is wanted, and what is to be shown with its lines is known only once it runs.
+    awaits_start: bool,
 }
 
 /// Who reads it.
@@ -142,6 +156,7 @@ impl Tails {
             interval: options.interval,
             once: !options.follow,
             tails: HashMap::new(),
+            departing: HashMap::new(),
             ids: HashMap::new(),
             streams: JoinSet::new(),
             next_key: 0,
@@ -200,7 +215,32 @@ impl Tails {
 
     /// Follows a container from now on. Held, nothing of it is read before [`Tails::admit`].
     pub(super) fn add(&mut self, container: &Arc<Container>, start: Start, position: Option<Position>, is_held: bool) {
+        self.begin(container, start, position, is_held, false);
+    }
+
+    /// The same for a container of which nobody will tell that it has ended, if it does not run.
+    pub(super) fn add_as_it_is(
+        &mut self,
+        container: &Arc<Container>,
+        start: Start,
+        position: Option<Position>,
+        is_held: bool,
+    ) {
+        self.begin(container, start, position, is_held, !container.is_up());
+    }
+
+    fn begin(
+        &mut self,
+        container: &Arc<Container>,
+        start: Start,
+        position: Option<Position>,
+        is_held: bool,
+        is_history: bool,
+    ) {
         let (key, met) = self.meet(container, start, position, is_held);
+        if let Some(tail) = self.tails.get_mut(&container.id) {
+            tail.is_history = is_history;
+        }
         if self.once {
             return self.waiting.push_back(container.id.clone());
         }
@@ -217,11 +257,14 @@ impl Tails {
             }
             // It is not known whether it is wanted.
             Choice::Stream => {}
-            Choice::Nothing => self.tell_no_file(key),
+            Choice::Nothing => self.tell_no_file(key, Some(None)),
         }
         // One that stands still is read up to its end now, so that its next run is read from its first line.
         if !container.is_up() && container.state != "created" {
-            self.end(&container.id, Vec::new());
+            let is_read = |tail: &Tail| !matches!(tail.by, By::Nobody) || tail.held.is_some();
+            let is_told = is_history && self.tails.get(&container.id).is_some_and(is_read);
+            let end = is_told.then_some(Item::End(key, container.exit_code));
+            self.end(&container.id, end.into_iter().collect());
         }
     }
 
@@ -249,6 +292,9 @@ impl Tails {
             is_paused: Arc::new(AtomicBool::new(is_paused(container))),
             is_read: Arc::default(),
             has_died: false,
+            has_run: container.state != "created",
+            is_history: false,
+            is_with_reader: false,
             by: By::Nobody,
             held,
         };
@@ -288,7 +334,7 @@ impl Tails {
         if !was_up {
             tail.told = self.heard;
         }
-        tail.has_died = false;
+        (tail.has_died, tail.has_run, tail.is_history) = (false, true, false);
         let is_read = was_up && !matches!(tail.by, By::Nobody);
         if !(self.once || self.is_finishing || tail.held.is_some() || is_read) {
             self.read_on(id);
@@ -314,7 +360,7 @@ impl Tails {
     pub(super) fn down(&mut self, id: &str, code: Option<i64>, event: Option<Lifecycle>) {
         let Some(tail) = self.tails.get_mut(id) else { return };
         tail.is_up = false;
-        tail.has_died = true;
+        (tail.has_died, tail.has_run) = (true, true);
         let key = tail.key;
         let event = event.map(|event| Item::Lifecycle(key, event));
         self.end(id, event.into_iter().chain([Item::End(key, code)]).collect());
@@ -334,17 +380,57 @@ impl Tails {
 
     /// It was removed.
     pub(super) fn gone(&mut self, id: &str) {
-        let Some(tail) = self.tails.remove(id) else { return };
-        self.ids.remove(&tail.key);
-        let then = vec![Item::Gone(tail.key)];
-        match tail.by {
-            By::File => self.command(Command::Forget(tail.key, then)),
-            // With its sender gone the task ends when it has read to the end.
-            By::Stream(_) => tail.by.tell(Signal::Finish(then)),
-            By::Nobody => {
-                self.reading.remove(&tail.key);
-                self.queue.push(then);
+        // Whether it is wanted is decided first: what it wrote may be in an open file.
+        let held = self.tails.get_mut(id).and_then(|tail| tail.held.as_mut().map(|held| (held, tail.has_run)));
+        match held {
+            // It never ran, and nobody was asked about it.
+            Some((Held { awaits_start: true, .. }, false)) => self.admit(id, true),
+            Some((held, _)) => {
+                held.is_gone = true;
+                return;
             }
+            None => {}
+        }
+        if let Some(key) = self.tails.get(id).map(|tail| tail.key) {
+            self.leave(id, vec![Item::Gone(key)]);
+        }
+    }
+
+    /// It is not wanted any more, for this reason. What it wrote up to now is still told.
+    pub(super) fn let_go(&mut self, id: &str, why: String) {
+        let Some(tail) = self.tails.get(id) else { return };
+        if tail.held.is_some() {
+            return self.admit(id, false);
+        }
+        let (key, is_up) = (tail.key, tail.is_up);
+        let end = is_up.then_some(Item::End(key, None));
+        let then = [Item::Notice(Some(key), why)].into_iter().chain(end).chain([Item::Forget(key)]);
+        self.leave(id, then.collect());
+    }
+
+    fn leave(&mut self, id: &str, then: Vec<Item>) {
+        let Some(tail) = self.tails.remove(id) else { return };
+        let key = tail.key;
+        self.ids.remove(&key);
+        if tail.is_with_reader {
+            // It may have refused the container a moment ago, and then the loss has to be told before this.
+            self.departing.insert(key, tail);
+            return self.command(Command::Forget(key, then));
+        }
+        self.reading.remove(&key);
+        self.pass_on(&tail.by, then);
+    }
+
+    /// Puts items behind the last line of a container that the reader thread does not read.
+    fn pass_on(&self, by: &By, then: Vec<Item>) {
+        match by {
+            // With its sender gone the task ends when it has read to the end.
+            By::Stream(Some(signals)) => {
+                if let Err(SendError(Signal::Finish(then))) = signals.send(Signal::Finish(then)) {
+                    self.queue.push(then);
+                }
+            }
+            By::Stream(None) | By::Nobody | By::File => self.queue.push(then),
         }
     }
 
@@ -360,11 +446,27 @@ impl Tails {
         }
     }
 
+    /// Holds a container that was just added until what is shown with its lines is known, behind its start.
+    pub(super) fn hold_until_described(&mut self, id: &str) {
+        if let Some(held) = self.tails.get_mut(id).and_then(|tail| tail.held.as_mut()) {
+            held.awaits_start = true;
+        }
+    }
+
+    /// What is shown with its lines is known, or will not be.
+    pub(super) fn described(&mut self, id: &str) {
+        let awaits_start = |tail: &Tail| tail.held.as_ref().is_some_and(|held| held.awaits_start);
+        if self.tails.get(id).is_some_and(awaits_start) {
+            self.admit(id, true);
+        }
+    }
+
     /// A held container is wanted after all, or is not.
     pub(super) fn admit(&mut self, id: &str, is_wanted: bool) {
         let Some(tail) = self.tails.get_mut(id) else { return };
         let key = tail.key;
-        let Some(Held { happened, ended }) = tail.held.take() else { return };
+        let Some(Held { happened, ended, is_gone, .. }) = tail.held.take() else { return };
+        let has_died = tail.has_died;
         let (is_up, is_file) = (tail.is_up, matches!(tail.by, By::File));
         if !is_wanted {
             self.tails.remove(id);
@@ -378,6 +480,10 @@ impl Tails {
         self.queue.push(happened);
         if is_file {
             self.command(Command::Admit(key));
+            if has_died {
+                // If its file was never seen it is too late to wait for it.
+                self.command(Command::Expect(key));
+            }
         }
         if self.is_finishing {
             if !is_file {
@@ -391,6 +497,9 @@ impl Tails {
             self.read_stream(id, None);
             self.end(id, then);
         }
+        if is_gone {
+            self.gone(id);
+        }
     }
 
     /// Reads all to where they end now, and no further. Those that are held are waited for.
@@ -398,6 +507,7 @@ impl Tails {
         self.is_finishing = true;
         let ids: Vec<String> = self.tails.keys().cloned().collect();
         for id in ids {
+            self.described(&id);
             self.finish(&id, Vec::new());
         }
     }
@@ -439,7 +549,7 @@ impl Tails {
                 self.reading.insert(key);
                 self.read_stream(id, None);
             }
-            Choice::Nothing => self.tell_no_file(key),
+            Choice::Nothing => self.tell_no_file(key, Some(None)),
         }
     }
 
@@ -449,6 +559,8 @@ impl Tails {
             // Who reads on over the API says so when that has ended.
             Report::Finished(key) if self.is_streamed(key) => {}
             Report::Finished(key) => drop(self.reading.remove(&key)),
+            Report::NotFollowed(key, then) => self.not_followed(key, then),
+            Report::Forgotten(key) => drop(self.departing.remove(&key)),
             Report::NoWatches if !self.told_no_watches => {
                 self.told_no_watches = true;
                 self.tell(
@@ -470,24 +582,42 @@ impl Tails {
         tail.is_some_and(|tail| matches!(tail.by, By::Stream(_)))
     }
 
+    /// Tells what was to come behind the last line of a container that the reader thread refused, behind whoever reads it
+    /// now.
+    fn not_followed(&mut self, key: Key, then: Vec<Item>) {
+        if !self.is_streamed(key) {
+            self.reading.remove(&key);
+        }
+        if let Some(tail) = self.departing.get(&key) {
+            self.pass_on(&tail.by, then);
+        } else if let Some(id) = self.ids.get(&key).cloned() {
+            self.end(&id, then);
+        }
+    }
+
     fn refused(&mut self, key: Key, error: &io::Error, resume: Resume, then: Option<Vec<Item>>) {
         let Some(id) = self.ids.get(&key).cloned() else {
-            // It was removed meanwhile, and nothing of it is left to read.
             self.reading.remove(&key);
-            self.queue.push([Item::unreadable(key, Route::File, None)]);
-            return self.queue.push(then.unwrap_or_default());
+            // It was removed meanwhile, and nothing of it is left to read. Of one that is not wanted nothing is told.
+            if self.departing.contains_key(&key) {
+                self.queue.push([Item::unreadable(key, Route::File, resume.last())]);
+                self.queue.push(then.unwrap_or_default());
+            }
+            return;
         };
         tracing::debug!(%error, id, "not read from its file");
         let may_stream = self.routes.source != Source::File;
         let mut told = Vec::new();
         match error.kind() {
+            io::ErrorKind::NotFound => {}
+            _ if !may_stream => told.extend([
+                Item::unreadable(key, Route::File, resume.last()),
+                Item::Notice(Some(key), error.to_string()),
+            ]),
             io::ErrorKind::PermissionDenied if !std::mem::replace(&mut self.told_denied, true) => {
                 self.tell("no permission to read log files: reading through the engine instead");
             }
-            io::ErrorKind::PermissionDenied | io::ErrorKind::NotFound => {}
-            _ if !may_stream => {
-                told.extend([Item::unreadable(key, Route::File, None), Item::Notice(Some(key), error.to_string())])
-            }
+            io::ErrorKind::PermissionDenied => {}
             _ => {
                 let text = format!("{error}: reading through the engine instead");
                 told.push(Item::Notice(Some(key), text));
@@ -507,8 +637,9 @@ impl Tails {
         if !may_stream {
             tail.by = By::Nobody;
             self.reading.remove(&key);
-            self.queue.push(then.unwrap_or_default());
-            return self.tell_no_file(key);
+            let after = Some(resume.last()).filter(|_| error.kind() == io::ErrorKind::NotFound);
+            self.tell_no_file(key, after);
+            return self.queue.push(then.unwrap_or_default());
         }
         self.read_stream(&id, Some(resume).filter(|resume| *resume != Resume::default()));
         if self.is_finishing {
@@ -540,6 +671,11 @@ impl Tails {
     fn read_file(&mut self, id: &str, is_held: bool) {
         let Some(tail) = self.tails.get_mut(id) else { return };
         tail.by = By::File;
+        tail.is_with_reader = true;
+        let begin = match tail.is_history {
+            true => Item::Recall(tail.key, Route::File),
+            false => Item::Begin(tail.key, Route::File, tail.told),
+        };
         let follow = Follow {
             key: tail.key,
             id: id.to_owned(),
@@ -550,7 +686,7 @@ impl Tails {
             max_line_size: self.max_line_size,
             once: self.once,
             is_held,
-            on_open: if self.once { Vec::new() } else { vec![Item::Begin(tail.key, Route::File, tail.told)] },
+            on_open: if self.once { Vec::new() } else { vec![begin] },
         };
         self.command(Command::Follow(Box::new(follow)));
     }
@@ -575,6 +711,8 @@ impl Tails {
             interval: self.interval,
             folder: self.routes.visible(id),
             is_up: tail.is_up,
+            has_run: tail.has_run,
+            is_history: tail.is_history,
             is_paused: Arc::clone(&tail.is_paused),
             is_read: Arc::clone(&tail.is_read),
             told: tail.told,
@@ -593,9 +731,17 @@ impl Tails {
         });
     }
 
-    fn tell_no_file(&mut self, key: Key) {
+    /// `after` is the last line that was read, if the file was looked for and is not there.
+    fn tell_no_file(&mut self, key: Key, after: Option<Option<Cursor>>) {
+        let Some(id) = self.ids.get(&key).cloned() else { return };
         if self.once || self.is_finishing {
-            self.unread.extend(self.ids.get(&key).map(|id| (id.clone(), None)));
+            self.unread.push((id.clone(), None));
+        }
+        // A driver that keeps no file leaves the folder alone; without it the container and its log were removed.
+        if let Some(after) = after
+            && self.routes.visible(&id).is_none_or(|folder| !folder.exists())
+        {
+            return self.queue.push([Item::unreadable(key, Route::File, after)]);
         }
         let text = "has no log file that can be read, and `--source file` allows nothing else";
         self.queue.push([Item::Notice(Some(key), text.into())]);

@@ -22,13 +22,13 @@ use crate::docker::{self, Docker, Endpoint};
 use crate::metrics::{Logs, Metrics};
 use crate::output::{self, Meter, Printer, Settings};
 use crate::queue::Queue;
-use crate::selector::Selector;
+use crate::selector::{Filters, Selector};
 use crate::serve::Server;
 use crate::state::{OutputLock, Store};
 use crate::tail::{Reader, Report, Start, Wake};
 use crate::time::Timestamp;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
@@ -124,17 +124,30 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
     let address = endpoint.to_string();
     let greeting = async {
         let docker = Docker::connect_with(endpoint, &options.docker, metrics.pool.clone()).await?;
-        let engine = docker.info().await?;
-        Ok::<_, Error>((docker, engine))
+        let (engine, refused) = match docker.info().await {
+            Err(error) if error.is_refusal() => (unnamed(&docker, options.source).await, Some(error)),
+            told => (told?, None),
+        };
+        Ok::<_, Error>((docker, engine, refused))
     };
-    let (docker, engine) = awaited(greeting, &address, &Meter::new(options.output.wants_status())).await?;
+    let (docker, engine, refused) = awaited(greeting, &address, &Meter::new(options.output.wants_status())).await?;
     let routes = Arc::new(Routes::new(&docker, &engine, options.source));
+    let mut notices = Vec::new();
+    let resume = options.resume.as_ref().filter(|_| !options.dry_run);
+    let mut inventory = options.inventory.as_ref().filter(|_| options.follow && !options.dry_run);
+    if let Some(error) = refused {
+        // What is kept is kept by the engine's ID, and where its files are may not be known.
+        if resume.is_some() || options.source == Source::File && routes.refusal().is_some() {
+            return Err(error.into());
+        }
+        if inventory.take().is_some() {
+            notices.push(format!("{error}; without the engine's ID no inventory is kept"));
+        }
+    }
     if let (Source::File, Some(error)) = (options.source, routes.refusal()) {
         let source = io::Error::new(error.kind(), error.to_string());
         return Err(Error::NoFiles { folder: routes.folder.display().to_string(), source });
     }
-    let resume = options.resume.as_ref().filter(|_| !options.dry_run);
-    let inventory = options.inventory.as_ref().filter(|_| options.follow && !options.dry_run);
     let store = resume.map(|resume| &resume.state).or(inventory).map(|path| Store::open(path)).transpose()?;
     let mut last = match (&store, resume) {
         (Some(store), Some(resume)) => Some(Last::open(store, resume, &engine.id)?),
@@ -173,9 +186,10 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
         notices.extend(last.recover(printer)?);
     }
     let (feed, listing) = Feed::open(docker.clone(), terms, engine.time).await?;
+    notices.extend(feed.trouble());
     if let News::Listing(containers, at, _) = &listing {
         let selector = &mut options.selector;
-        selector.settle(containers.iter());
+        selector.settle(containers.iter())?;
         let names: Vec<String> = selector.unmatched(containers.iter()).into_iter().map(str::to_owned).collect();
         if !names.is_empty() && (!options.follow || options.dry_run) {
             return Err(Error::NoSuchContainer { names, is_read_once: !options.dry_run });
@@ -215,6 +229,23 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
         watch.tails.report_lost(Container { id, name, ..Container::default() }, route, after);
     }
     Ok(Some((watch, feed, listing)))
+}
+
+/// An engine that may not be asked who it is. Where it keeps log files one of its containers tells, if one is there.
+async fn unnamed(docker: &Docker, source: Source) -> docker::Engine {
+    /// The first may be removed just now.
+    const FEW: usize = 3;
+    let engine = docker.unnamed();
+    if !docker.endpoint().is_local() || engine.is_podman || !matches!(source, Source::Auto | Source::File) {
+        return engine;
+    }
+    for container in docker.list(true, &Filters::new()).await.unwrap_or_default().iter().take(FEW) {
+        let root_dir = docker.inspect(&container.id).await.ok().and_then(|details| details.root_dir());
+        if let Some(root_dir) = root_dir {
+            return docker::Engine { root_dir, ..engine };
+        }
+    }
+    engine
 }
 
 /// Opens the output on a thread of its own: a pipe is open when somebody reads it, and until then we can be told to stop.
@@ -261,6 +292,10 @@ struct Watch {
     claimed: HashSet<String>,
     /// IDs that pass the filters which only the engine can evaluate, where there are such.
     passing: Option<HashSet<String>>,
+    /// Of containers whose exit code is asked for, the event of their end, and what happened since.
+    ending: HashMap<String, (Lifecycle, Vec<Change>)>,
+    /// When those were let go that were followed before, by ID.
+    released: HashMap<String, Timestamp>,
     /// When we came: what is found later was made or started since.
     began: Timestamp,
     is_first: bool,
@@ -309,6 +344,8 @@ impl Watch {
             positions,
             claimed: HashSet::new(),
             passing: None,
+            ending: HashMap::new(),
+            released: HashMap::new(),
             began: Timestamp::now(),
             is_first: true,
             told_lost: false,
@@ -457,16 +494,36 @@ impl Watch {
         }
     }
 
+    /// The engine has said what a container ended with. What happened to it meanwhile comes behind that.
+    fn ended(&mut self, id: String, code: Option<i64>) {
+        let Some((mut event, waiting)) = self.ending.remove(&id) else { return };
+        if let Some(code) = code {
+            event.attributes.insert("exitCode".into(), code.to_string());
+        }
+        self.discovery.ended(&id, code);
+        self.make([Change::Down(id, code, Some(event))].into_iter().chain(waiting).collect());
+    }
+
     fn make(&mut self, changes: Vec<Change>) {
         let mut doubted = Vec::new();
         for change in changes {
+            if let Some((_, waiting)) = self.ending.get_mut(change.id()) {
+                waiting.push(change);
+                continue;
+            }
             match change {
+                Change::DownSomehow(id, event) if self.tails.has(&id) => {
+                    self.questions.code(&id);
+                    self.ending.insert(id, (event, Vec::new()));
+                }
+                Change::DownSomehow(..) => {}
                 Change::Found(container) => self.found(&container),
                 Change::Altered(container) => self.altered(&container),
                 Change::Up(id) => self.up(&id),
                 Change::Down(id, code, event) => self.tails.down(&id, code, event),
                 Change::Gone(id) => {
                     self.metadata.forget(&id);
+                    self.released.remove(&id);
                     self.tails.gone(&id);
                 }
                 Change::Doubted(id) => doubted.push(id),
@@ -492,21 +549,33 @@ impl Watch {
         self.tails.claim(&Arc::new(container));
     }
 
+    /// Lets go of a container that was meant by the beginning of its ID, where another now has that word as its name.
+    fn settle(&mut self, container: &Container) {
+        let Some(id) = self.options.selector.learn(container) else { return };
+        let other = self.discovery.container(&id).map(Arc::clone);
+        if other.is_none_or(|other| !self.options.selector.matches(&other)) {
+            let text = format!("is no longer followed: {} is the name of another container now", container.name);
+            self.tails.let_go(&id, text);
+            self.released.insert(id, Timestamp::now());
+        }
+    }
+
     fn found(&mut self, container: &Arc<Container>) {
-        if !self.options.selector.matches(container) {
+        self.settle(container);
+        if !self.options.selector.may_match(container) {
             return self.tails.ignore(&container.id);
         }
         if !self.is_first {
             // It may be found late, and have rotated its log since.
-            return self.add_new(container, Start::All);
+            return self.add_new(container, Start::All, true);
         }
         if self.passing.as_ref().is_some_and(|passing| !passing.contains(&container.id)) {
             return;
         }
         let position = self.positions.as_mut().and_then(|positions| positions.take(&container.id));
         match (self.wants_history(container) || position.is_some(), self.options.follow) {
-            (true, _) => self.tails.add(container, self.history(), position, false),
-            (false, true) => self.tails.add(container, Start::Last(0), None, false),
+            (true, _) => self.tails.add_as_it_is(container, self.history(), position, false),
+            (false, true) => self.tails.add_as_it_is(container, Start::Last(0), None, false),
             (false, false) => {}
         }
     }
@@ -527,23 +596,34 @@ impl Watch {
     }
 
     /// A container that was not there, or not wanted, when we came. Its file is opened before the engine is asked whether
-    /// it is wanted: it may be gone by then.
-    fn add_new(&mut self, container: &Arc<Container>, start: Start) {
-        let must_ask = self.passing.is_some();
+    /// it is wanted: it may be gone by then. Of one that was just found what became of it since is told as well.
+    fn add_new(&mut self, container: &Arc<Container>, start: Start, is_just_found: bool) {
+        let must_see = !self.options.selector.matches(container);
+        let must_ask = self.passing.is_some() || must_see;
+        // Labels that its event could not show come with its networks, which it has once it runs.
+        let lacks_labels = is_just_found && self.options.output.metadata && !container.hidden.is_empty();
+        let must_wait = !must_ask && lacks_labels;
         // It need not be new to us.
         let position = self.positions.as_mut().and_then(|positions| positions.take(&container.id));
         let start = if position.is_some() { Start::All } else { start };
-        self.tails.add(container, start, position, must_ask);
+        match is_just_found {
+            true => self.tails.add(container, start, position, must_ask || must_wait),
+            false => self.tails.add_as_it_is(container, start, position, must_ask),
+        }
         if must_ask {
-            self.questions.is_passing(&container.id, self.options.selector.remote());
+            self.questions.is_passing(&container.id, self.options.selector.remote(), must_see || lacks_labels);
+        } else if must_wait {
+            self.tails.hold_until_described(&container.id);
         }
     }
 
     fn altered(&mut self, container: &Arc<Container>) {
+        self.settle(container);
         if self.tails.has(&container.id) {
             self.tails.alter(container);
-        } else if !self.is_first && self.options.follow && self.options.selector.matches(container) {
-            self.add_new(container, Start::Since(self.began));
+        } else if !self.is_first && self.options.follow && self.options.selector.may_match(container) {
+            let since = self.released.remove(&container.id).unwrap_or(self.began);
+            self.add_new(container, Start::Since(since), false);
         }
     }
 
@@ -551,7 +631,10 @@ impl Watch {
         self.tails.up(id);
         if self.options.output.metadata && self.tails.has(id) && !self.is_first {
             match self.metadata.find(id, Instant::now()) {
-                Some(container) => self.tails.alter(&container),
+                Some(container) => {
+                    self.tails.alter(&container);
+                    self.tails.described(id);
+                }
                 None => self.questions.details(id),
             }
         }
@@ -560,8 +643,11 @@ impl Watch {
     fn happened(&mut self, id: &str, event: Lifecycle) {
         // What only the engine can evaluate may have changed with it.
         let may_pass = self.passing.is_some() && !self.tails.has(id) && event.action.starts_with("health_status");
-        if may_pass && let Some(container) = self.discovery.container(id).map(Arc::clone) {
-            self.add_new(&container, Start::Since(self.began));
+        if may_pass
+            && let Some(container) = self.discovery.container(id).map(Arc::clone)
+            && self.options.selector.may_match(&container)
+        {
+            self.add_new(&container, Start::Since(self.began), false);
         }
         self.tails.happened(id, event);
     }
@@ -569,9 +655,21 @@ impl Watch {
     fn hear(&mut self, answer: Answer) {
         match answer {
             Answer::Passing(id, is_passing) => self.tails.admit(&id, is_passing),
+            Answer::Seen(container) => {
+                let seen = self.discovery.seen(&container);
+                let is_wanted = self.options.selector.matches(&seen);
+                if is_wanted {
+                    self.tails.alter(&seen);
+                }
+                self.tails.admit(&seen.id, is_wanted);
+            }
+            Answer::NoDetails(id) => self.tails.described(&id),
+            Answer::Code(id, code) => self.ended(id, code),
             Answer::Details(container) => {
                 let container = Arc::new(*container);
+                self.discovery.seen(&container);
                 self.tails.alter(&container);
+                self.tails.described(&container.id);
                 // Nothing would make us forget one that has gone meanwhile.
                 if self.tails.has(&container.id) {
                     self.metadata.learn(container, Instant::now());

@@ -12,7 +12,7 @@ use super::stamp::Stamp;
 use super::terminal::{self, Controls};
 use super::text::{self, Prefix};
 use super::{Ansi, Displaced, Error, Format, Settings};
-use crate::batch::{Batch, Encoding, Gap, Item, Key, Line};
+use crate::batch::{Batch, Encoding, Gap, Item, Key, Line, Route};
 use crate::container::Container;
 use crate::time::Timestamp;
 use owo_colors::OwoColorize;
@@ -69,6 +69,8 @@ struct Known {
     template: Option<Template>,
     /// That it is followed was said, by this name.
     is_told: bool,
+    /// Its history is read by this route, and no line of it was shown yet.
+    recalled: Option<Route>,
 }
 
 impl Printer {
@@ -110,14 +112,17 @@ impl Printer {
             Item::Meet(key, container) => return self.meet(*key, container),
             Item::Place(..) => {}
             Item::Begin(key, route, _) => {
+                self.begin(*key, *route)?;
+            }
+            Item::Recall(key, route) => {
                 if let Some(known) = self.known.get_mut(key) {
-                    known.is_told = true;
+                    known.recalled = Some(*route);
                 }
-                let (name, route) = (self.name(*key), route.name());
-                let line = format!("{} {name} ({route})", self.sign('+'));
-                self.notice(&line, about(&name, Level::Info, &format!("is followed by {route}")))?;
             }
             Item::End(key, code) => {
+                if self.known.get_mut(key).and_then(|known| known.recalled.take()).is_some() {
+                    return Ok(());
+                }
                 let name = self.name(*key);
                 let code = code.map_or_else(String::new, |code| format!(" (exit {code})"));
                 let line = format!("{} {name}{code}", self.sign('-'));
@@ -223,13 +228,23 @@ impl Printer {
         self.progress.rest_when_due();
     }
 
+    fn begin(&mut self, key: Key, route: Route) -> Result<(), Error> {
+        if let Some(known) = self.known.get_mut(&key) {
+            (known.is_told, known.recalled) = (true, None);
+        }
+        let (name, route) = (self.name(key), route.name());
+        let line = format!("{} {name} ({route})", self.sign('+'));
+        self.notice(&line, about(&name, Level::Info, &format!("is followed by {route}")))
+    }
+
     fn meet(&mut self, key: Key, container: &Arc<Container>) -> Result<(), Error> {
         let before = self.known.get(&key).filter(|known| known.is_told).map(|known| Arc::clone(&known.container));
         let is_told = before.is_some();
+        let recalled = self.known.get(&key).and_then(|known| known.recalled);
         let is_json = self.settings.format == Format::Json;
         let template = is_json.then(|| Template::new(container, self.settings.metadata));
         let prefix = self.prefix(container);
-        self.known.insert(key, Known { container: Arc::clone(container), prefix, template, is_told });
+        self.known.insert(key, Known { container: Arc::clone(container), prefix, template, is_told, recalled });
         let width = container.name.chars().count().min(WIDEST_NAME);
         if self.sink.is_terminal && width > self.width {
             self.width = width;
@@ -262,6 +277,12 @@ impl Printer {
     /// Gathers lines and gaps of a batch from a line on. When that becomes too much at once: the line to go on with
     /// after a flush.
     pub fn lines(&mut self, batch: &Batch, from: usize) -> Result<Option<usize>, Error> {
+        if let Some(route) = self.known.get(&batch.key).and_then(|known| known.recalled) {
+            let filter = Filter { settings: &self.settings };
+            if batch.lines.iter().any(|line| filter.shows(batch, line, &mut self.scratch)) {
+                self.begin(batch.key, route)?;
+            }
+        }
         let mut at = from;
         for (before, gap) in batch.gaps.iter().filter(|(before, _)| *before >= from) {
             if let Some(next) = self.gather(batch, at, *before) {

@@ -110,6 +110,10 @@ pub enum Report {
     Refused(Key, io::Error, Resume, Option<Vec<Item>>),
     /// What was asked for of this container was read to its end.
     Finished(Key),
+    /// This container was refused before its end was asked for; what was to be told behind its last line.
+    NotFollowed(Key, Vec<Item>),
+    /// This container is forgotten, and nothing more is reported of it.
+    Forgotten(Key),
     /// There are no inotify watches left: such files are looked at every second.
     NoWatches,
     /// There are no descriptors left: files wait to be opened until there are.
@@ -176,12 +180,15 @@ struct Entry {
     is_held: bool,
     ending: Option<Ending>,
     on_open: Vec<Item>,
+    /// It was opened for what it wrote before it runs.
+    is_recalled: bool,
 }
 
 impl Entry {
     /// What is told when its file is open: where that is, before the first line.
     fn announcement(&mut self, key: Key) -> Vec<Item> {
         let mut items = std::mem::take(&mut self.on_open);
+        self.is_recalled = items.iter().any(|item| matches!(item, Item::Recall(..)));
         items.extend(self.log.position().map(|position| Item::Place(key, position)));
         items
     }
@@ -354,6 +361,7 @@ impl Reader {
         self.unwatch(key);
         if ending.forget {
             self.remove(key);
+            (self.report)(Report::Forgotten(key));
         } else if ending.again {
             self.attach(key);
         }
@@ -396,6 +404,10 @@ impl Reader {
                     entry.on_open = follow.on_open;
                     self.attach(key);
                 }
+                None if entry.is_recalled => {
+                    entry.is_recalled = false;
+                    self.queue.push(follow.on_open);
+                }
                 None => {}
             }
             return;
@@ -413,8 +425,18 @@ impl Reader {
             .and_then(|found| found.log)
             .filter(|_| matches!(start, Start::Beginning | Start::All) && position.is_none());
         let is_open = fresh.is_some_and(|(spot, handle)| log.adopt(spot, handle).is_ok());
-        let is_starved = false;
-        let entry = Entry { log, start, watch, watched, is_starved, is_ready: false, is_held, ending: None, on_open };
+        let entry = Entry {
+            log,
+            start,
+            watch,
+            watched,
+            is_starved: false,
+            is_ready: false,
+            is_held,
+            ending: None,
+            on_open,
+            is_recalled: false,
+        };
         self.logs.insert(key, entry);
         if is_open {
             self.opened(key);
@@ -547,8 +569,12 @@ impl Reader {
             tracing::debug!(%error, "cannot look for a rotation");
         }
         let Some(entry) = self.logs.get_mut(&key) else {
-            self.queue.push(then);
-            return (self.report)(Report::Finished(key));
+            // A report that it was refused is on its way. Whoever takes over decides what comes before this.
+            (self.report)(Report::NotFollowed(key, then));
+            if forget {
+                (self.report)(Report::Forgotten(key));
+            }
+            return;
         };
         match &mut entry.ending {
             Some(ending) => {
@@ -679,8 +705,12 @@ impl Reader {
     fn refuse(&mut self, key: Key, error: io::Error) {
         self.unwatch(key);
         if let Some(entry) = self.remove(key) {
+            let is_forgotten = entry.ending.as_ref().is_some_and(|ending| ending.forget);
             let then = entry.ending.map(|ending| ending.then);
             (self.report)(Report::Refused(key, error, entry.log.resume(), then));
+            if is_forgotten {
+                (self.report)(Report::Forgotten(key));
+            }
         }
     }
 

@@ -767,7 +767,10 @@ async fn what_is_no_engine_is_told_in_one_line() {
         ("", "lost the connection to HOST"),
         ("HTTP/1.1 200 OK\r\nApi-Version: x\r\n\r\n", "the engine's answer for its API version makes no sense"),
         ("HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n", "the engine answered 500: Internal Server Error"),
-        ("HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n", "the engine answered 403: Forbidden"),
+        (
+            "HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n",
+            "the engine or a proxy before it refuses GET /_ping (403): allow it (PING=1)",
+        ),
     ] {
         let script = Script::play(move |_| said.to_owned());
         let error = failure(at(&script.host())).await;

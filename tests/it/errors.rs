@@ -251,7 +251,7 @@ fn every_engine_is_spoken_to_in_its_own_version_or_refused_in_one_line() {
         let requests = script.requests();
         let versioned = requests.iter().filter(|request| !request.ends_with(" /_ping"));
         let prefix = format!("GET /v1.{spoken}/");
-        assert!(versioned.clone().count() > 2 && versioned.clone().all(|r| r.starts_with(&prefix)), "{requests:?}");
+        assert!(versioned.clone().count() >= 2 && versioned.clone().all(|r| r.starts_with(&prefix)), "{requests:?}");
     }
     for (oldest, newest, pinned, told) in [
         (12, 20, "", "the engine speaks API 1.20 at most and 1.24 is needed: it is too old"),

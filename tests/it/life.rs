@@ -292,3 +292,56 @@ fn files_that_were_compressed_while_we_were_stopped_are_read_whole() {
     assert!(lines.iter().all(|line| line.contains(r#""type":"log""#)), "no gap");
     Numbers::of_json(&lines).assert_whole("web", 1..=1200);
 }
+
+/// Whoever is told that a container is followed is told of its end, and a stopped container of which nothing is shown
+/// is not worth a word.
+#[test]
+fn each_plus_has_its_minus_and_neither_comes_for_what_is_not_shown() {
+    let engine = Engine::start();
+    engine.run("done", &[], &["--count", "3", "--exit", "7"]);
+    engine.run("mute", &[], &["--count", "0"]);
+    engine.create("made", &[], &["--count", "1"]);
+    for name in ["done", "mute"] {
+        engine.wait(name);
+    }
+    let state = engine.home().join("state.db");
+    let resume = ["--state", state.to_str().unwrap(), "--resume"];
+    // The first run of a name leaves alone what stood still before.
+    let first = Watch::start(&engine, &[&resume[..], &["--no-follow", "--all"]].concat()).finish();
+    assert_eq!((first.code, first.stderr.as_str()), (Some(0), ""));
+    engine.must(&["start", "done"]);
+    engine.wait("done");
+    engine.run("live", &[], &["--count", "1", "--idle"]);
+    for source in ["file", "stream", "rotate", "poll"] {
+        let (plus, minus) = (format!("+ done ({source})"), "- done (exit 7)".to_owned());
+        let shown = [plus, minus];
+        let copy = engine.home().join(format!("{source}.db"));
+        std::fs::copy(&state, &copy).unwrap();
+        let resume = ["--state", copy.to_str().unwrap(), "--resume"];
+        for (words, lines, of_done) in [
+            (&[][..], 1, &[][..]),
+            (&["--all"], 7, &shown),
+            (&["done", "mute", "made", "live", "later"], 7, &shown),
+            (&["--all", "--tail", "0"], 0, &[]),
+            (&["--all", "--include", "^later"], 0, &[]),
+            (&resume, 4, &shown),
+            (&resume, 0, &[]),
+        ] {
+            let watch = Watch::start(&engine, &[&["--source", source], words].concat());
+            watch.wait_for_count(lines);
+            watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with("+ live")), PATIENCE);
+            watch.wait_for_notice(|lines| of_done.iter().all(|line| lines.contains(line)), PATIENCE);
+            // What comes behind is known to be all.
+            engine.run("later", &[], &["--count", "1", "--prefix", "later"]);
+            watch.wait_for_ends(of_done.len() / 2 + 1);
+            let finished = watch.stop();
+            let told = finished.stderr.lines();
+            let told: Vec<&str> = told.filter(|line| !line.contains(" live ") && !line.contains("later")).collect();
+            assert_eq!(told, of_done, "{source} {words:?}: {}", finished.stderr);
+            assert_eq!(finished.lines().len(), lines + 1, "{source} {words:?}");
+            engine.must(&["rm", "later"]);
+        }
+        let read = Watch::start(&engine, &["--source", source, "--no-follow", "done"]).finish();
+        assert_eq!((read.lines().len(), read.stderr.as_str()), (6, ""), "{source}");
+    }
+}

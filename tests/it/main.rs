@@ -9,6 +9,7 @@
 )]
 
 mod arrows;
+mod blocked;
 mod bounds;
 mod cli;
 mod config;

@@ -369,3 +369,139 @@ fn a_dry_run_tells_the_route_and_what_may_lose_lines() {
     let by_file = plan(&["deaf", "--source", "file", "--format", "json"]).records();
     assert_eq!(by_file[0]["source"], serde_json::Value::Null);
 }
+
+/// A name goes before the beginning of an ID also when it appears only later.
+#[test]
+fn a_container_meant_by_its_id_is_let_go_for_a_name() {
+    let engine = Engine::start();
+    for source in ["file", "stream"] {
+        let id = engine.run("other", &[], &["--forever", "--rate", "50"]);
+        let word = &id[..2];
+        let watch = Watch::start(&engine, &["--format", "json", "--source", source, word]);
+        watch.wait_for_count(20);
+        engine.run(word, &[], &["--count", "5", "--idle"]);
+        watch.wait_for_notice(|lines| lines.iter().any(|line| line == "- other"), PATIENCE);
+        let of_the_name = |lines: &[String]| Numbers::of_json(lines).count(word) >= 5;
+        watch.wait_for(of_the_name, PATIENCE);
+        let told = watch.notices();
+        let why = format!("! other: is no longer followed: {word} is the name of another container now");
+        assert!(told.contains(&why), "{told:?}");
+        let so_far = Numbers::of_json(&watch.lines()).count("other");
+        // While nobody has the name nobody is meant; whoever takes it is followed from then on.
+        engine.must(&["rm", "--force", word]);
+        watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with(&format!("- {word} "))), PATIENCE);
+        engine.must(&["rename", "other", "another"]);
+        engine.must(&["rename", "another", word]);
+        watch.wait_for(|lines| Numbers::of_json(lines).count(word) > 5, PATIENCE);
+        let numbers = Numbers::of_json(&watch.stop().lines());
+        assert_eq!(numbers.count("other"), so_far, "{source}");
+        engine.must(&["rm", "--force", word]);
+    }
+}
+
+/// What docker refuses to guess is not guessed here either.
+#[test]
+fn the_beginning_of_several_ids_is_refused() {
+    let engine = Engine::start();
+    let mut first = std::collections::BTreeMap::new();
+    let word = loop {
+        let name = format!("made-{}", first.len());
+        let id = engine.create(&name, &[], &["--count", "1"]);
+        if first.insert(id[..1].to_owned(), name).is_some() {
+            break id[..1].to_owned();
+        }
+    };
+    for words in [&[][..], &["--no-follow"], &["--dry-run"]] {
+        let finished = Watch::start(&engine, &[words, &[word.as_str()]].concat()).finish();
+        let told = format!("error: 2 containers have an ID that begins with {word}, ");
+        assert_eq!((finished.code, finished.stdout.len()), (Some(1), 0), "{}", finished.stderr);
+        assert!(finished.stderr.starts_with(&told), "{}", finished.stderr);
+        assert!(finished.stderr.ends_with("\nhint: give more of the ID, or the name\n"), "{}", finished.stderr);
+    }
+}
+
+/// Labels that an event cannot show, because it has attributes of these names, select all the same.
+#[test]
+fn labels_named_like_attributes_of_events_select_what_starts_later() {
+    let engine = Engine::start();
+    for label in ["name", "image", "exitCode", "signal", "oldName", "execID", "comment"] {
+        let (own, other) = (format!("{label}=front"), format!("{label}=back"));
+        let filter = format!("label={own}");
+        let watch = Watch::start(&engine, &["--format", "json", "-f", &filter]);
+        watch.wait_until_up();
+        engine.run("wanted", &["-l", &own, "--rm"], &["--count", "5", "--after", "500"]);
+        engine.run("unwanted", &["-l", &other], &["--count", "5"]);
+        engine.run("plain", &[], &["--count", "5"]);
+        engine.must(&["rename", "plain", "renamed"]);
+        // What starts last is read last.
+        engine.run("last", &["-l", &own], &["--count", "1"]);
+        watch.wait_for_ends(2);
+        let finished = watch.stop();
+        let numbers = Numbers::of_json(&finished.lines());
+        numbers.assert_whole("wanted", 1..=5);
+        assert_eq!(sorted(numbers.containers()), ["last", "wanted"], "{label}: {}", finished.stderr);
+        engine.must(&["rm", "--force", "unwanted", "renamed", "last"]);
+    }
+}
+
+/// Records carry labels of any name from the first line on.
+#[test]
+fn metadata_has_labels_named_like_attributes_from_the_first_line() {
+    let engine = Engine::start();
+    for source in ["file", "stream"] {
+        let watch = Watch::ready(&engine, &["--metadata", "--lifecycle", "--source", source]);
+        engine.run("web", &["-l", "name=front", "-l", "image=x", "-l", "tier=1"], &["--count", "200", "--rate", "400"]);
+        engine.create("never", &["-l", "name=front"], &["--count", "1"]);
+        engine.must(&["rm", "never"]);
+        watch.wait_for_ends(1);
+        let records = watch.stop().records();
+        let of_web: Vec<_> = records.iter().filter(|record| record["container_name"] == "web").collect();
+        let logs: Vec<_> = of_web.iter().filter(|record| record["type"] == "log").collect();
+        assert_eq!(logs.len(), 200, "{source}");
+        for log in logs {
+            let labels = &log["labels"];
+            let got = ["name", "image", "tier"].map(|label| labels[format!("container_label_{label}")].as_str());
+            assert_eq!(got, [Some("front"), Some("x"), Some("1")], "{source} {log}");
+        }
+        let actions = |name: &str| {
+            let own = records.iter().filter(|record| record["type"] == "lifecycle" && record["container_name"] == name);
+            own.map(|record| record["action"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(actions("web"), ["create", "start", "die"], "{source}");
+        assert_eq!(actions("never"), ["create", "destroy"], "{source}");
+        engine.must(&["rm", "--force", "web", "beacon"]);
+    }
+}
+
+/// A label of that name cannot say with what a container ended.
+#[test]
+fn a_label_named_exit_code_forges_no_exit_code() {
+    let engine = Engine::start();
+    let watch = Watch::ready(&engine, &["--lifecycle"]);
+    let label = ["-l", "exitCode=42"];
+    engine.run("web", &label, &["--count", "3", "--exit", "7"]);
+    watch.wait_for_ends(1);
+    engine.must(&["start", "web"]);
+    watch.wait_for_ends(2);
+    engine.run(
+        "again",
+        &[&label[..], &["--restart", "on-failure:1"]].concat(),
+        &["--count", "3", "--exit", "5", "--resume"],
+    );
+    watch.wait_for_ends(4);
+    let finished = watch.stop();
+    let ends: Vec<&str> = finished.stderr.lines().filter(|line| line.starts_with("- ")).collect();
+    assert_eq!(ends[..2], ["- web (exit 7)"; 2], "{}", finished.stderr);
+    assert!(!finished.stderr.contains("42"), "{}", finished.stderr);
+    let records = finished.records();
+    let codes = |name: &str| {
+        let own = records.iter().filter(|record| record["container_name"] == name && record["action"] == "die");
+        own.map(|record| record["attributes"]["exitCode"].as_str().map(str::to_owned)).collect::<Vec<_>>()
+    };
+    assert_eq!(codes("web"), [Some("7".to_owned()), Some("7".to_owned())]);
+    // One that runs again is no longer known by what it ended with.
+    assert!(codes("again").iter().all(|code| code.as_deref().is_none_or(|code| code == "5")), "{:?}", codes("again"));
+    let numbers = Numbers::of_json(&finished.lines());
+    assert_eq!(numbers.count("web"), 6);
+    numbers.assert_whole("again", 1..=6);
+}

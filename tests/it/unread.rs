@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use crate::support::{Engine, Fault, Numbers, Proxy, Signal, Watch, eventually, records};
+use crate::support::{Engine, Fault, Numbers, PATIENCE, Proxy, Signal, Watch, eventually, records};
 
 /// Less than half of the lines of [`written`].
 const PART: Fault = Fault::Cut(40_000);
@@ -305,5 +305,125 @@ fn polled_too_seldom_for_its_rotation_a_log_comes_whole_but_for_what_is_told() {
         let gaps = assert_whole_or_told(&finished.lines(), name, 4000);
         assert!(gaps > 0 || name == "fast", "{name}: {gaps}");
         engine.must(&["rm", "--force", "beacon"]);
+    }
+}
+
+/// Runs five `--rm` containers of three lines one after the other, each until it is gone; their IDs and names.
+fn five_gone(engine: &Engine, prefix: &str) -> Vec<(String, String)> {
+    let run = |number: usize| {
+        let name = format!("{prefix}-{number}");
+        let id = engine.create(&name, &["--rm"], &["--count", "3"]);
+        engine.must(&["start", "--attach", &name]);
+        eventually("it was removed", || {
+            engine.must(&["ps", "--all", "--quiet", "--filter", &format!("id={id}")]).is_empty()
+        });
+        (id, name)
+    };
+    (0..5).map(run).collect()
+}
+
+/// A container that was gone before its log could be read is a gap, whatever the route, and counted once.
+#[test]
+fn each_container_gone_while_the_watch_stood_still_is_one_gap() {
+    let engine = Engine::start();
+    let words = [
+        &["-v", "--source", "auto"][..],
+        &["-v", "--source", "file"],
+        &["-v", "--source", "stream"],
+        &["-v", "--source", "rotate"],
+        &["-v", "--source", "poll"],
+        &["-v", "--filter", "network=none"],
+        &["-v", "--source", "stream", "--filter", "network=none"],
+        &["-v", "--metadata", "--lifecycle"],
+    ];
+    let host = engine.host();
+    let watches = Watch::ready_each(&engine, words.map(|words| (host.as_str(), words)));
+    let text = Watch::start(&engine, &[]);
+    text.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with("+ beacon")), PATIENCE);
+    for watch in watches.iter().chain([&text]) {
+        watch.signal(Signal::STOP);
+    }
+    let gone = five_gone(&engine, "gone");
+    for watch in watches.iter().chain([&text]) {
+        watch.signal(Signal::CONT);
+    }
+    for (watch, words) in watches.into_iter().zip(words) {
+        watch.wait_for_ends(5);
+        let finished = watch.stop();
+        let records = finished.records();
+        let mut gaps = 0;
+        for (id, name) in &gone {
+            let of = |kind: &str| {
+                let ours =
+                    records.iter().filter(|record| record["type"] == kind && record["container_id"] == id.as_str());
+                ours.inspect(|record| assert_eq!(record["container_name"], name.as_str())).count()
+            };
+            assert!(
+                matches!((of("log"), of("gap")), (3, 0) | (0..3, 1)),
+                "{words:?} {name}: {} {}",
+                of("log"),
+                of("gap")
+            );
+            gaps += of("gap");
+        }
+        assert_eq!(records.iter().filter(|record| record["type"] == "gap").count(), gaps, "{words:?}: of nobody else");
+        let counted = match gaps {
+            0 => "; no gap".to_owned(),
+            1 => "; 1 gap (1 unreadable)".to_owned(),
+            gaps => format!("; {gaps} gaps ({gaps} unreadable)"),
+        };
+        assert!(finished.stderr.contains(&counted), "{words:?}: {counted}\n{}", finished.stderr);
+    }
+    text.wait_for_ends(5);
+    let finished = text.stop();
+    for (_, name) in &gone {
+        let lines = finished.lines().iter().filter(|line| line.starts_with(&format!("{name} | "))).count();
+        let notice = format!("! {name}: the log could not be read");
+        let gaps = finished.stderr.lines().filter(|line| line.starts_with(&notice)).count();
+        assert!(matches!((lines, gaps), (3, 0) | (0..3, 1)), "{name}: {lines} {gaps}");
+    }
+}
+
+/// A container that a listing told of is a gap, too, when it is gone before its history could be read.
+#[test]
+fn a_listed_container_removed_before_its_history_was_read_is_one_gap() {
+    let engine = Engine::start();
+    let proxy = Proxy::start(&engine);
+    for (tail, name) in [("10", "some"), ("all", "whole")] {
+        let id = engine.run(name, &[], &["--count", "20", "--idle"]);
+        engine.create("made", &[], &["--count", "1"]);
+        proxy.on("/logs", Fault::Hangup);
+        proxy.forget();
+        let words = ["watch", "--format", "json", "--source", "stream", "--tail", tail];
+        let watch = Watch::at(&engine, &proxy.host(), &words);
+        proxy.wait_for(&format!("{id}/logs"), PATIENCE);
+        engine.must(&["rm", "--force", name, "made"]);
+        proxy.heal();
+        watch.wait_for_ends(1);
+        let finished = watch.stop();
+        let records = finished.records();
+        assert_eq!(records.len(), 1, "{records:?}: one that never ran has lost nothing");
+        assert_eq!((&records[0]["type"], &records[0]["container_name"]), (&"gap".into(), &name.into()), "{records:?}");
+    }
+}
+
+/// Nothing is lost of a container whose stream the engine ended before it removed the log.
+#[test]
+fn a_container_read_to_the_end_of_its_stream_and_removed_is_no_gap() {
+    let engine = Engine::start();
+    let sources = ["auto", "stream"].map(|source| ["-v", "--source", source]);
+    let host = engine.host();
+    let watches = Watch::ready_each(&engine, sources.each_ref().map(|words| (host.as_str(), &words[..])));
+    for number in 0..5 {
+        engine.run(&format!("web-{number}"), &["--rm"], &["--forever", "--rate", "500"]);
+    }
+    for watch in &watches {
+        watch.wait_for_count(500);
+    }
+    engine.must(&["rm", "--force", "web-0", "web-1", "web-2", "web-3", "web-4"]);
+    for watch in watches {
+        watch.wait_for_ends(5);
+        let finished = watch.stop();
+        assert!(finished.stderr.contains("; no gap"), "{}", finished.stderr);
     }
 }

@@ -75,7 +75,7 @@ impl Life {
         let ((commands, told), (report, reports), gate) = (mpsc::channel(), mpsc::channel(), Arc::new(Gate::default()));
         let at_gate = Arc::clone(&gate);
         let reader = Reader::new(Arc::clone(&queue), wake.clone(), told, move |told| match told {
-            Report::Finished(GATE) => at_gate.pass(),
+            Report::NotFollowed(GATE, _) => at_gate.pass(),
             // Nobody listens to a reader that was let go.
             other => drop(report.send(other)),
         })?;

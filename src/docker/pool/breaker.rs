@@ -57,8 +57,10 @@ impl Outcome {
         match answer {
             Ok(_) | Err(Error::NotFound { .. } | Error::Conflict { .. } | Error::NoLogs { .. }) => Outcome::Answered,
             Err(Error::Unreachable { .. } | Error::Broken { .. } | Error::Timeout { .. }) => Outcome::Lost,
-            Err(Error::Status { code, .. }) if *code >= 500 && *code != 501 => Outcome::Failed,
-            Err(Error::Status { .. }) => Outcome::Answered,
+            Err(Error::Status { code, .. } | Error::Gateway { code, .. }) if *code >= 500 && *code != 501 => {
+                Outcome::Failed
+            }
+            Err(Error::Status { .. } | Error::Gateway { .. } | Error::Refused { .. }) => Outcome::Answered,
             Err(_) => Outcome::Unknown,
         }
     }

@@ -650,6 +650,12 @@ fn retold(error: &Error) -> Error {
         Error::Broken { endpoint, source } => Error::Broken { endpoint: endpoint.clone(), source: words(source) },
         Error::Timeout { endpoint, after } => Error::Timeout { endpoint: endpoint.clone(), after: *after },
         Error::Status { code, message } => Error::Status { code: *code, message: message.clone() },
+        Error::Gateway { request, code, reason } => {
+            Error::Gateway { request: request.clone(), code: *code, reason: reason.clone() }
+        }
+        Error::Refused { request, code, words } => {
+            Error::Refused { request: request.clone(), code: *code, words: words.clone() }
+        }
         other => Error::Protocol { what: "a ping", source: other.to_string().into() },
     }
 }
