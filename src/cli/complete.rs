@@ -7,10 +7,10 @@
 //! containers, projects, ... can stand there, so a new flag needs no word here.
 
 use super::OwnDocker;
-use super::explain::escaped;
 use crate::container::{Container, short};
 use crate::docker::{Environment, Flags, endpoint};
 use crate::metrics::events::ACTIONS;
+use crate::output::safe;
 use crate::selector::{KEYS, Key};
 use clap::{Arg, ArgAction, Command, FromArgMatches, ValueHint};
 use std::collections::BTreeMap;
@@ -381,14 +381,14 @@ impl Answer {
     fn written(&self) -> String {
         let mut lines = String::new();
         for Candidate { word, told } in &self.candidates {
-            if word.contains('\t') || escaped(word) != *word {
+            if word.contains('\t') || safe(word) != *word {
                 continue;
             }
             lines.push_str(word);
             let told = told.lines().next().unwrap_or_default().replace('\t', " ");
             if !told.is_empty() {
                 lines.push('\t');
-                lines.push_str(&escaped(&told));
+                lines.push_str(&safe(&told));
             }
             lines.push('\n');
         }

@@ -27,7 +27,6 @@ use clap::{ArgAction, Args, Command, CommandFactory, FromArgMatches, Parser, Sub
 use explain::Exit;
 use plugin::DockerFlags;
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio_util::sync::CancellationToken;
@@ -204,10 +203,10 @@ impl Common {
             layers.flag("state.path", "--state", |config| config.state = Some(state.clone()));
         }
         flags(&mut layers);
-        let safe = |text: String| text.lines().map(explain::escaped).collect::<Vec<_>>().join("\n");
+        let safe = |text: String| text.lines().map(output::safe).collect::<Vec<_>>().join("\n");
         let (config, warnings) = layers.settle().map_err(safe)?;
         for warning in warnings {
-            tracing::warn!("{}", explain::escaped(&warning));
+            tracing::warn!("{}", output::safe(&warning));
         }
         Ok(config)
     }
@@ -339,18 +338,22 @@ fn refuse_in(error: &clap::Error, format: LogFormat) -> ExitCode {
 
 /// Help and version are answers, all else is a usage error; clap knows which stream and code is whose.
 fn refuse(error: &clap::Error) -> ExitCode {
-    // Whoever closed the stream does not want to know.
-    let _ = error.print();
-    if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() }
+    let text = |is_terminal| match color(When::Auto, |name| std::env::var_os(name)).holds(is_terminal) {
+        true => error.render().ansi().to_string(),
+        false => error.render().to_string(),
+    };
+    if error.use_stderr() {
+        output::report(LogFormat::Text, &text(output::is_on_terminal()));
+        return Exit::Usage.into();
+    }
+    say(&text(output::is_data_on_terminal()))
 }
 
 /// Writes an answer to stdout; a reader that went away had enough.
 fn say(answer: &str) -> ExitCode {
-    match std::io::stdout().write_all(answer.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            explain::fail(&error, None, Exit::Failed, LogFormat::Text)
-        }
-        _ => Exit::Done.into(),
+    match output::answer(answer) {
+        Ok(()) => Exit::Done.into(),
+        Err(error) => explain::fail(&error, None, Exit::Failed, LogFormat::Text),
     }
 }
 
@@ -371,7 +374,7 @@ fn run(docker: DockerFlags, as_plugin: bool, cli: Cli) -> ExitCode {
 fn endpoint(docker: &DockerFlags) -> Result<Endpoint, engine::Error> {
     let endpoint = Endpoint::resolve(&docker.endpoint, &Environment::of_process())?;
     for warning in &endpoint.warnings {
-        tracing::warn!("{}", explain::escaped(warning));
+        tracing::warn!("{}", output::safe(warning));
     }
     Ok(endpoint)
 }
@@ -444,7 +447,7 @@ fn level(docker: &DockerFlags, common: &Common) -> Result<LevelFilter, String> {
 fn diagnose(level: LevelFilter, format: LogFormat) {
     let theirs = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) };
     let filter = Targets::new().with_target("logwatch", level).with_default(theirs);
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    let layer = tracing_subscriber::fmt::layer().with_writer(move || output::Tracer::new(format)).with_ansi(false);
     let layer = match format {
         LogFormat::Text => layer.without_time().with_target(false).boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),

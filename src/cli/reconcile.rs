@@ -76,7 +76,7 @@ fn report(reconciled: &Reconciled, asked: &Reconcile, common: &Common) -> ExitCo
     let is_silent = asked.check && !is_unmet && asked.format == ReportFormat::Table;
     let lost = engine::lost(&reconciled.plan.lost()).filter(|_| !common.quiet && !reconciled.is_dry_run);
     if let Some(lost) = lost {
-        let lost = explain::escaped(&lost);
+        let lost = output::safe(&lost);
         output::notice(common.log_format, &lost, Diagnostic::new(Level::Warn, &lost));
     }
     let written = if is_silent { Ok(()) } else { reconciled.write(asked.format, asked.details) };

@@ -146,6 +146,7 @@ mod tests {
     const CHILD: &str = "LOGWATCH_TEST_CHILD";
 
     /// The program under test: listens, says so, and ends when told to, with all happenings on stdout.
+    #[expect(clippy::disallowed_methods, reason = "the parent reads it through a pipe")]
     fn child() {
         let log = tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG);
         log.with_writer(io::stdout).without_time().with_target(false).with_ansi(false).init();

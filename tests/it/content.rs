@@ -317,7 +317,7 @@ fn a_terminal_gets_aligned_coloured_names_and_no_control_but_colours() {
             "web | line 000000001 <b>&amp;</b> \"quoted\" back\\slash /slash",
             "web | line 000000002 tab\there bell^G backspace^H formfeed^L del^?",
             "web | line 000000003 漢字 кириллица 🦀👩‍👩‍👧‍👦 e\u{301}",
-            "web | line 000000004 separators \\u2028 and \\u2029 and \u{feff} and \\u0085",
+            "web | line 000000004 separators \\u2028 and \\u2029 and \\ufeff and \\u0085",
             "web | line 000000005 colours \u{1b}[31mred\u{1b}[0m and 100% %s {} $HOME\u{1b}[0m",
             "web | line 000000006 carriage^Mreturn ^A^_",
             "web | line 000000007 \\u0041 \\n \\\" literal escapes, trailing spaces   ",
@@ -339,12 +339,12 @@ fn a_terminal_gets_aligned_coloured_names_and_no_control_but_colours() {
         &[
             "line 000000003 lone^Mcarriage",
             "line 000000011 ^[P+q544e^[\\ \u{fffd}31m ^[]8;;http://evil^[\\link^[]8;;^[\\",
-            "line 000000015 \\u202ereversed\\u202c \u{200b}\\u2066",
+            "line 000000015 \\u202ereversed\\u202c \\u200b\\u2066",
         ],
     );
     // JSON leaves C1 and DEL as they are, but a terminal obeys them.
     let json = on_terminal(&engine, plain, &["web", "--format", "json", "-i", "'0(02|04) '"]);
-    assert!(json.contains("del\\u007f\"") && json.contains(" and \\u2029 and \u{feff} and \\u0085\""), "{json}");
+    assert!(json.contains("del\\u007f\"") && json.contains(" and \\u2029 and \\ufeff and \\u0085\""), "{json}");
     let forbidden = |c: char| c.is_control() && c != '\r' && c != '\n';
     assert!(!json.contains(forbidden), "{json:?}");
     let messages = |records: Vec<Value>| records.iter().map(|record| record["message"].clone()).collect::<Vec<_>>();

@@ -32,4 +32,5 @@ mod routes;
 mod selection;
 mod serve;
 mod support;
+mod terminal;
 mod unread;
