@@ -65,6 +65,7 @@ pub(super) fn log(batch: &Batch, line: &Line, template: &Template, stamp: &mut S
     match line.encoding {
         Encoding::Plain | Encoding::Json => out.extend_from_slice(message),
         Encoding::Raw => json::escape(message, out),
+        Encoding::Surrogates => whole_characters(message, out),
     }
     out.extend_from_slice(match line.part {
         Part::Whole => b"\",\"source\":\"" as &[u8],
@@ -80,6 +81,14 @@ pub(super) fn log(batch: &Batch, line: &Line, template: &Template, stamp: &mut S
         (stream, ordinal) => out.extend_from_slice(format!("-{}{ordinal}\"", stream.letter()).as_bytes()),
     }
     out.extend_from_slice(&template.end);
+}
+
+/// No reader of JSON takes half a surrogate pair. Go's `encoding/json`, and so docker, reads one as U+FFFD.
+#[cold]
+fn whole_characters(message: &[u8], out: &mut Vec<u8>) {
+    let mut text = Vec::new();
+    json::unescape(message, &mut text);
+    json::escape(&text, out);
 }
 
 /// Appends the record of a loss that was noticed at `now`.

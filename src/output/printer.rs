@@ -11,7 +11,7 @@ use super::stamp::Stamp;
 use super::terminal::{self, Controls, Form};
 use super::text::{self, Prefix};
 use super::{Ansi, Displaced, Error, Format, Settings};
-use crate::batch::{Batch, Encoding, Gap, Item, Key, Line};
+use crate::batch::{Batch, Gap, Item, Key, Line};
 use crate::container::Container;
 use crate::time::Timestamp;
 use owo_colors::OwoColorize;
@@ -320,7 +320,7 @@ impl Filter<'_> {
             return true;
         }
         let message = batch.text(line);
-        let message = if line.encoding == Encoding::Json {
+        let message = if line.encoding.is_escaped() {
             scratch.clear();
             crate::json::unescape(message, scratch);
             scratch

@@ -249,6 +249,47 @@ fn a_line_is_written_in_the_form_and_of_the_kind_that_was_asked_for() {
     assert_eq!(fs::read_to_string(&file).unwrap(), "before\nweb | line 000000001\nweb | line 000000001\n");
 }
 
+/// Whatever escapes lie in a log file, JSON can be read and says what `docker logs` says; so does text.
+#[test]
+fn halves_of_surrogate_pairs_in_a_log_are_read_as_docker_reads_them() {
+    let engine = Engine::start();
+    let id = engine.run("web", &[], &["--count", "1"]);
+    engine.wait("web");
+    let messages = [
+        r"high \ud83d",
+        r"low \udc00",
+        r"pair \ud83d\ude00",
+        r"turned \ude00\ud83d",
+        r"letter \ud83d\u0041",
+        r"\ud83d\ud83d\ude00",
+        r"backslash \\ud83d \\\ud83d",
+        r"capitals \uD83D\uDE00 \uDBFF",
+        r"controls \u0000\u001b\u0085\u007f\u2028",
+        r"\u00e9 \ufffd",
+    ];
+    let record = |(number, message): (usize, &&str)| {
+        format!(
+            "{{\"log\":\"{message}\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-20T23:00:53.00000000{number}Z\"}}\n"
+        )
+    };
+    fs::write(engine.log_path(&id), messages.iter().enumerate().map(record).collect::<String>()).unwrap();
+    let theirs = engine.docker(&["logs", "web"]).stdout;
+    let theirs = String::from_utf8(theirs).unwrap();
+    assert_eq!(theirs.matches('\u{fffd}').count(), 9, "{theirs:?}");
+    for source in ["file", "stream"] {
+        let records = Watch::read(&engine, &["web", "--format", "json", "--source", source]);
+        let records: Vec<Value> = std::str::from_utf8(&records.stdout)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let ours: String = records.iter().map(|record| format!("{}\n", record["message"].as_str().unwrap())).collect();
+        assert_eq!(ours, theirs, "{source}");
+        let text = Watch::read(&engine, &["web", "--format", "raw", "--source", source]);
+        assert_eq!(String::from_utf8(text.stdout).unwrap(), theirs, "{source}");
+    }
+}
+
 /// The program on a terminal that `script` of util-linux makes; what it wrote there.
 fn on_terminal(engine: &Engine, environment: &[(&str, &str)], words: &[&str]) -> String {
     let binary = env!("CARGO_BIN_EXE_docker-logwatch");
