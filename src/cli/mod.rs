@@ -248,8 +248,8 @@ pub fn main() -> ExitCode {
     }
     let called = plugin::split(words);
     let command = command(called.as_plugin);
-    if let Some(words) = complete::asked(&called.rest) {
-        return say(&complete::answer(command, words, live));
+    if let Some(question) = complete::asked(&called.rest) {
+        return say(&complete::answer(command, question, live));
     }
     if called.rest.first().is_some_and(|word| word == generate::WORD) {
         return generate::run(&called.rest[1..]);
