@@ -20,6 +20,7 @@ use crate::config::{Config, Layers, Surroundings};
 use crate::docker::{Endpoint, Environment, Flags, endpoint};
 use crate::output::{Diagnostic, Level, LogFormat, When};
 use crate::selector::Filters;
+use crate::stop::Stop;
 use crate::{engine, output};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -29,7 +30,6 @@ use plugin::DockerFlags;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use tokio_util::sync::CancellationToken;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
@@ -384,10 +384,10 @@ fn carry_out(
     docker: &DockerFlags,
     as_plugin: bool,
     common: &Common,
-    work: impl FnOnce(Endpoint, &CancellationToken) -> Result<ExitCode, engine::Error>,
+    work: impl FnOnce(Endpoint, &Stop) -> Result<ExitCode, engine::Error>,
 ) -> ExitCode {
     let format = common.log_format;
-    let stop = CancellationToken::new();
+    let stop = Stop::default();
     let socket = std::env::var_os(stop::SOCKET).filter(|_| as_plugin);
     if let Err(error) = stop::listen(stop.clone(), socket.as_deref()) {
         return explain::fail(&Deaf(error), None, Exit::Failed, format);

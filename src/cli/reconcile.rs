@@ -6,6 +6,7 @@ use super::{Common, carry_out, misused, one_of, state};
 use crate::engine;
 use crate::engine::reconcile::Options;
 use crate::output::{self, Diagnostic, Level, Reconciled, ReportFormat};
+use crate::stop::Stop;
 use std::process::ExitCode;
 
 /// Bring the inventory of containers, volumes, mounts and positions in line with the engine
@@ -67,11 +68,11 @@ pub(super) fn run(docker: &DockerFlags, as_plugin: bool, reconcile: &Reconcile, 
     let options = Options { state, dry_run: is_dry_run, must_last: reconcile.check, docker: docker_config, quiet };
     carry_out(docker, as_plugin, common, |endpoint, stop| {
         let reconciled = engine::reconcile::reconcile(endpoint, &options, stop)?;
-        Ok(reconciled.map_or(Exit::Done.into(), |reconciled| report(&reconciled, reconcile, common)))
+        Ok(reconciled.map_or(Exit::Done.into(), |reconciled| report(reconciled, reconcile, common, stop)))
     })
 }
 
-fn report(reconciled: &Reconciled, asked: &Reconcile, common: &Common) -> ExitCode {
+fn report(reconciled: Reconciled, asked: &Reconcile, common: &Common, stop: &Stop) -> ExitCode {
     let is_unmet = asked.check && !reconciled.is_in_sync();
     let is_silent = asked.check && !is_unmet && asked.format == ReportFormat::Table;
     let lost = engine::lost(&reconciled.plan.lost()).filter(|_| !common.quiet && !reconciled.is_dry_run);
@@ -79,10 +80,14 @@ fn report(reconciled: &Reconciled, asked: &Reconcile, common: &Common) -> ExitCo
         let lost = output::safe(&lost);
         output::notice(common.log_format, &lost, Diagnostic::new(Level::Warn, &lost));
     }
-    let written = if is_silent { Ok(()) } else { reconciled.write(asked.format, asked.details) };
+    let (format, details) = (asked.format, asked.details);
+    let written = match is_silent {
+        true => Ok(()),
+        false => engine::write_report(stop, move || reconciled.write(format, details)),
+    };
     match written {
         Ok(()) if is_unmet => Exit::Unmet.into(),
         Ok(()) => Exit::Done.into(),
-        Err(error) => explain::failed(&error.into(), common.log_format),
+        Err(error) => explain::failed(&error, common.log_format),
     }
 }

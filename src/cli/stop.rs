@@ -1,12 +1,17 @@
 //! How we are told to stop.
 //!
-//! In: signals, and the end of the socket that docker gives its plugins. Out: a cancelled token, or at the third signal
-//! the end of the process. Called once by the verb that runs long.
+//! In: signals, the end of the socket that docker gives its plugins, and the end of stdout's reader. Out: an order to
+//! [`Stop`], at the second signal one to hurry, and at the third the end of the process. Called once by each command.
 //! With a terminal docker does nothing and Ctrl-C reaches us directly; without one it forwards no signal but closes the
 //! socket, and kills us at its third (docker/cli `cmd/docker/docker.go`: tryPluginRun). With `docker … | less` both
 //! arrive. A docker that dies leaves us running and the socket at its end. SIGPIPE stays ignored, as Rust starts us: a
-//! reader that went away is an error of a write.
+//! reader that went away is an error of a write, and where nothing is written [`heed_reader`] notices.
 
+use crate::stop::Stop;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fd::AsFd;
+use rustix::fs::{FileType, fstat};
+use rustix::io::Errno;
 use std::ffi::OsStr;
 use std::io;
 use std::os::linux::net::SocketAddrExt;
@@ -16,7 +21,6 @@ use std::thread;
 use tokio::io::AsyncReadExt;
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 /// The variable that names docker's socket, from docker 25 on.
 pub const SOCKET: &str = "DOCKER_CLI_PLUGIN_SOCKET";
@@ -24,23 +28,58 @@ pub const SOCKET: &str = "DOCKER_CLI_PLUGIN_SOCKET";
 /// Signals after which the user has waited enough.
 const PATIENCE: u32 = 3;
 
-/// Cancels the token when we are told to stop, from now until the process ends.
+/// Passes the order on when we are told to stop, from now until the process ends.
 ///
 /// It has a thread and a runtime of its own, so that the third signal is heard while everything else is blocked in a write
 /// to a pipe that nobody reads. The thread has nothing to clean up and is not awaited: it listens until the process ends.
 /// `socket` is the value of [`SOCKET`] when docker runs us as its plugin; on our own it may be some other plugin's, left
 /// in a shell's environment, and must not be given.
-pub fn listen(token: CancellationToken, socket: Option<&OsStr>) -> io::Result<()> {
+pub fn listen(stop: Stop, socket: Option<&OsStr>) -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
     // Signals are caught before this returns: one that comes right after must not kill us.
     let signals = runtime.block_on(async { Signals::catch() })?;
     let docker = socket.and_then(connect);
-    let listen = move || runtime.block_on(hear(token, signals, docker));
+    let listen = move || runtime.block_on(hear(stop, signals, docker));
     thread::Builder::new().name("stop".into()).stack_size(128 << 10).spawn(listen)?;
     Ok(())
 }
 
-async fn hear(token: CancellationToken, mut signals: Signals, docker: Option<UnixStream>) {
+/// Gives the order as soon as nobody can read stdout any more, where that is a pipe or a socket: `grep -q` leaves when it
+/// has found its line, and the next one of a silent container may never come.
+///
+/// The thread sleeps in the kernel until then. It asks for no event: those that say that the other end is closed come
+/// unasked.
+pub fn heed_reader(stop: Stop) -> io::Result<()> {
+    let stdout = rustix::stdio::stdout();
+    let kind = FileType::from_raw_mode(fstat(stdout)?.st_mode);
+    if !matches!(kind, FileType::Fifo | FileType::Socket) {
+        return Ok(());
+    }
+    let stdout = stdout.try_clone_to_owned()?;
+    let heed = move || {
+        if is_left(&stdout) {
+            tracing::debug!("told to stop: the reader of stdout has gone");
+            stop.order();
+        }
+    };
+    thread::Builder::new().name("stdout".into()).stack_size(128 << 10).spawn(heed)?;
+    Ok(())
+}
+
+/// Waits until the other end is closed; `false` where that cannot be known.
+fn is_left(output: impl AsFd) -> bool {
+    loop {
+        let mut fds = [PollFd::new(&output, PollFlags::empty())];
+        match poll(&mut fds, None) {
+            Ok(_) if fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) => return true,
+            Ok(_) if fds[0].revents().contains(PollFlags::NVAL) => return false,
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+async fn hear(stop: Stop, mut signals: Signals, docker: Option<UnixStream>) {
     let mut docker = docker.and_then(|stream| tokio::net::UnixStream::from_std(stream).ok());
     let mut heard = 0;
     loop {
@@ -51,6 +90,9 @@ async fn hear(token: CancellationToken, mut signals: Signals, docker: Option<Uni
                     // As a shell reports a process that the signal killed.
                     std::process::exit(128 + number);
                 }
+                if heard > 1 {
+                    stop.hurry();
+                }
                 tracing::debug!(signal = number, "told to stop by a signal");
             }
             () = end_of(&mut docker) => {
@@ -58,7 +100,7 @@ async fn hear(token: CancellationToken, mut signals: Signals, docker: Option<Uni
                 tracing::debug!("told to stop by docker");
             }
         }
-        token.cancel();
+        stop.order();
     }
 }
 
@@ -135,6 +177,7 @@ mod tests {
     use super::*;
     use rustix::process::{Pid, Signal, kill_process};
     use std::io::{BufRead, BufReader, Lines};
+    use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixListener;
     use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
     use std::time::Duration;
@@ -150,10 +193,10 @@ mod tests {
     fn child() {
         let log = tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG);
         log.with_writer(io::stdout).without_time().with_target(false).with_ansi(false).init();
-        let token = CancellationToken::new();
-        listen(token.clone(), std::env::var_os(SOCKET).as_deref()).unwrap();
+        let stop = Stop::default();
+        listen(stop.clone(), std::env::var_os(SOCKET).as_deref()).unwrap();
         println!("ready");
-        runtime::Builder::new_current_thread().build().unwrap().block_on(token.cancelled());
+        runtime::Builder::new_current_thread().build().unwrap().block_on(stop.cancelled());
         println!("stopped");
         if std::env::var_os(STAYS).is_some() {
             thread::sleep(Duration::from_secs(60));
@@ -283,5 +326,29 @@ mod tests {
         run.signal_heard(Signal::INT);
         run.wait_for("stopped");
         assert_eq!(run.end().code(), Some(0));
+    }
+
+    /// A pipe and both kinds of sockets tell when their reader leaves, and before that nothing.
+    #[test]
+    fn a_reader_that_leaves_is_noticed_without_a_write() {
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let here = std::net::TcpStream::connect(tcp.local_addr().unwrap()).unwrap();
+        let there = tcp.accept().unwrap().0;
+        let pipe = io::pipe().unwrap();
+        let (left, right) = UnixStream::pair().unwrap();
+        // What nobody read makes the end of this connection a reset.
+        std::io::Write::write_all(&mut &here, b"unread").unwrap();
+        for (writer, reader) in [
+            (OwnedFd::from(pipe.1), OwnedFd::from(pipe.0)),
+            (OwnedFd::from(left), OwnedFd::from(right)),
+            (OwnedFd::from(here), OwnedFd::from(there)),
+        ] {
+            let (told, hear) = std::sync::mpsc::channel();
+            let heed = thread::spawn(move || told.send(is_left(&writer)));
+            assert!(hear.recv_timeout(Duration::from_millis(100)).is_err());
+            drop(reader);
+            assert!(hear.recv().unwrap());
+            heed.join().unwrap().unwrap();
+        }
     }
 }

@@ -20,11 +20,12 @@ use crate::config::{self, Source};
 use crate::container::Container;
 use crate::docker::{self, Docker, Endpoint};
 use crate::metrics::{Logs, Metrics};
-use crate::output::{self, Meter, Printer, Settings};
+use crate::output::{self, Format, Meter, Planned, Printer, Settings};
 use crate::queue::Queue;
 use crate::selector::Selector;
 use crate::serve::Server;
 use crate::state::Store;
+use crate::stop::Stop;
 use crate::tail::{Reader, Report, Start, Wake};
 use crate::time::Timestamp;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -37,7 +38,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 /// Bytes that wait for the output before reading pauses.
 const QUEUE: usize = 8 * 1024 * 1024;
@@ -89,16 +89,17 @@ impl Options {
 }
 
 /// Follows containers until told to stop, or to the end of what there is.
-pub fn watch(endpoint: Endpoint, options: Options, stop: &CancellationToken) -> Result<(), Error> {
+pub fn watch(endpoint: Endpoint, options: Options, stop: &Stop) -> Result<(), Error> {
     allow_descriptors();
     super::runtime()?.block_on(async {
+        let is_json = options.output.format == Format::Json;
         let begun = tokio::select! {
             begun = begin(endpoint, options) => begun?,
             () = stop.cancelled() => return Ok(()),
         };
         match begun {
-            Some((watch, feed, listing)) => watch.follow(feed, listing, stop).await,
-            None => Ok(()),
+            Begun::Watch(watch, feed, listing) => watch.follow(*feed, listing, stop).await,
+            Begun::Plan(planned) => super::written(stop, move || output::plan(&planned, is_json)).await,
         }
     })
 }
@@ -111,8 +112,16 @@ fn allow_descriptors() {
     tracing::debug!(?limit, ?raised, "descriptors");
 }
 
-/// Up to where the first line can be read; `None` when only that was asked for.
-async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch, Feed, News)>, Error> {
+/// What there is once everything is known that can be known before the first line.
+enum Begun {
+    /// The first line can be read.
+    Watch(Box<Watch>, Box<Feed>, News),
+    /// Only that was asked for.
+    Plan(Vec<Planned>),
+}
+
+/// Up to where the first line can be read.
+async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Begun, Error> {
     let place = options.listen.as_deref().filter(|_| !options.dry_run);
     let server = match place {
         Some(place) => Some(Server::bind(place).await?),
@@ -181,8 +190,7 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
         }
     }
     let Some(printer) = printer else {
-        dry_run::tell(&docker, &options, &routes, listing).await?;
-        return Ok(None);
+        return Ok(Begun::Plan(dry_run::plan(&docker, &options, &routes, listing).await?));
     };
     let (mut deliver, positions) = outlet(printer, last, metrics.logs.clone(), &mut notices)?;
     if let Some(server) = &server {
@@ -199,7 +207,7 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
         watch.listener.serve(server, &watch.metrics);
     }
     notices.into_iter().for_each(|notice| watch.tails.tell(notice));
-    Ok(Some((watch, feed, listing)))
+    Ok(Begun::Watch(Box::new(watch), Box::new(feed), listing))
 }
 
 /// Opens the output on a thread of its own: a pipe is open when somebody reads it, and until then we can be told to stop.
@@ -305,7 +313,7 @@ impl Watch {
         })
     }
 
-    async fn follow(mut self, feed: Feed, listing: News, stop: &CancellationToken) -> Result<(), Error> {
+    async fn follow(mut self, feed: Feed, listing: News, stop: &Stop) -> Result<(), Error> {
         self.greet(&listing);
         self.apply(listing);
         self.is_first = false;
@@ -352,7 +360,7 @@ impl Watch {
     }
 
     /// Closes in the order of the flow. What was read is still written, if its reader takes it.
-    async fn stop(self, stop: &CancellationToken) -> Result<(), Error> {
+    async fn stop(self, stop: &Stop) -> Result<(), Error> {
         let Watch { queue, tails, inventory, delivered, options, discovery, .. } = self;
         let unread = tails.stop().await;
         queue.close();

@@ -23,6 +23,7 @@ mod limits;
 mod load;
 mod local;
 mod outages;
+mod pipes;
 mod pool;
 mod pool_report;
 mod reconcile;
