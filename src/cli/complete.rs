@@ -268,7 +268,7 @@ fn takes_value(flag: &Arg) -> bool {
 /// `docker ps` filters.
 fn filter(current: &str, ask: Ask<'_>) -> Answer {
     pair(current, KEYS, |key, value| match key {
-        "name" => named(&ask(Want::Containers).containers, |container| container.name.as_str()),
+        "name" | "before" | "since" => named(&ask(Want::Containers).containers, |container| container.name.as_str()),
         "id" => named(&ask(Want::Containers).containers, |container| short(&container.id)),
         "label" => labels(&ask(Want::Containers).containers, value),
         "ancestor" => counted(&ask(Want::Containers).containers, |container| Some(&container.image)),
@@ -487,6 +487,8 @@ mod tests {
             ("watch -f status=r", "status=running\nstatus=restarting\nstatus=removing\n:4\n".into()),
             ("watch --filter health=un", "health=unhealthy\n:4\n".into()),
             ("watch -f nonsense=", ":4\n".into()),
+            ("watch -f is-task=", "is-task=true\nis-task=false\n:4\n".into()),
+            ("watch -f ex", "exited=\tExit code\nexpose=\tExposed `port[/proto]`, or a range of ports\n:6\n".into()),
             ("ev", "events\tPrint the engine's events, without gaps\n:4\n".into()),
             ("events -f ty", "type=\tType of object\n:6\n".into()),
             ("events -f type=v", "type=volume\n:4\n".into()),
@@ -515,6 +517,7 @@ mod tests {
             ("watch --service ", "db\t1 container\nweb\t2 containers\n:4\n"),
             ("watch -p shop --service ", "web\t2 containers\n:4\n"),
             ("watch -f name=w", "name=web-1\tnginx:1\nname=web-2\tnginx:1, exited\n:4\n"),
+            ("watch -f since=d", "since=db\tnginx:1\n:4\n"),
             ("watch -f id=ef", "id=efefefefefef\tnginx:1\n:4\n"),
             ("watch -f ancestor=", "ancestor=nginx:1\t3 containers\n:4\n"),
             ("watch -f label=t", "label=tier\n:4\n"),

@@ -31,8 +31,9 @@ pub struct Watch {
 
     /// Only containers that `docker ps --filter` would list
     ///
-    /// The keys are name, id, label, ancestor, status, network, volume and health. Values of one key are alternatives, but
-    /// each label must be there; different keys must all hold.
+    /// The keys are name, id, label, ancestor, status, network, volume, health, before, since, exited, expose, publish and
+    /// is-task. Values of one key are alternatives, but each label must be there; different keys must all hold. As with
+    /// `docker ps`, containers that have exited are listed with `--all`, or where `status` asks for them.
     #[arg(short, long, value_name = "KEY=VALUE", help_heading = SELECTION)]
     filter: Vec<Filter>,
 

@@ -3,6 +3,7 @@
 //! `subscription` keeps the event stream open and passes each event once, `inbox` is where they wait. `events` prints them.
 //! `watch` decides who is followed: `feed` adds listings to events, `discover` tells what follows from both. `tails` has
 //! them read: `route` says how, `stream` does it over the API, request after request (`course`, `silence`, `patience`).
+//! `order` settles who was created before whom.
 //! `deliver` carries what was read to the output, `keep` remembers how far it got, and `resume` is where the next run
 //! begins. `questions` asks about single containers, `metadata` is what of that is still believed. `listener` keeps what is
 //! served to whoever asks how `watch` is doing.
@@ -24,6 +25,7 @@ mod keep;
 mod listener;
 mod metadata;
 mod observe;
+mod order;
 mod patience;
 pub mod pool;
 mod questions;

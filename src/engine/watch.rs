@@ -14,7 +14,7 @@ use super::questions::{Answer, Questions};
 use super::resume::{Last, Positions, Resume};
 use super::route::Routes;
 use super::tails::{Tails, Unread};
-use super::{Error, awaited, dry_run};
+use super::{Error, awaited, dry_run, order};
 use crate::batch::Lifecycle;
 use crate::config::{self, Source};
 use crate::container::Container;
@@ -157,6 +157,7 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Begun, Error>
             metrics: metrics.reconciliation.clone(),
         }),
     };
+    order::settle(&docker, &mut options.selector).await?;
     let terms = Terms {
         remote: options.selector.remote(),
         config: options.events.clone(),
@@ -539,6 +540,7 @@ impl Watch {
 
     fn altered(&mut self, container: &Arc<Container>) {
         if self.tails.has(&container.id) {
+            self.questions.doubt(&container.id);
             self.tails.alter(container);
         } else if !self.is_first && self.options.follow && self.options.selector.matches(container) {
             self.add_new(container, Start::Since(self.began));
@@ -561,12 +563,18 @@ impl Watch {
         if may_pass && let Some(container) = self.discovery.container(id).map(Arc::clone) {
             self.add_new(&container, Start::Since(self.began));
         }
+        if event.action.starts_with("health_status") {
+            self.questions.doubt(id);
+        }
         self.tails.happened(id, event);
     }
 
     fn hear(&mut self, answer: Answer) {
         match answer {
-            Answer::Passing(id, is_passing) => self.tails.admit(&id, is_passing),
+            Answer::Passing(id, is_passing) => match self.questions.was_doubted(&id) && !is_passing {
+                true => self.questions.is_passing(&id, self.options.selector.remote()),
+                false => self.tails.admit(&id, is_passing),
+            },
             Answer::Details(container) => {
                 let container = Arc::new(*container);
                 self.tails.alter(&container);

@@ -156,10 +156,10 @@ fn a_usage_error_is_said_on_stderr_and_ends_with_2() {
          For more information, try '--help'.\n",
     );
     check(
-        "logwatch watch -f exited=0",
+        "logwatch watch -f limit=1",
         "exit 2\n--- stdout\n--- stderr\n\
-         error: invalid value 'exited=0' for '--filter <KEY=VALUE>': no filter is called `exited`; there are name, id, label, \
-         ancestor, status, network, volume, health\n\n\
+         error: invalid value 'limit=1' for '--filter <KEY=VALUE>': no filter is called `limit`; there are name, id, label, \
+         ancestor, status, network, volume, health, before, since, exited, expose, publish, is-task\n\n\
          For more information, try '--help'.\n",
     );
     check(
