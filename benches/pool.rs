@@ -3,6 +3,7 @@
 //! `bare` is the library over one plain HTTP connection for each caller, without version, limits or retries. Both ask the
 //! same engine in turns, round after round, so that a change of the machine's mood meets both. `benches/pool.sh` starts an
 //! engine for it.
+#![allow(clippy::disallowed_methods, reason = "what it prints comes from itself")]
 
 use std::error::Error;
 use std::io;

@@ -49,8 +49,27 @@ pub enum Encoding {
     Plain,
     /// The inside of a JSON string, valid as it lies.
     Json,
+    /// The same, but for halves of surrogate pairs, which stand for nothing: [`crate::json::unescape`] tells what is meant.
+    Surrogates,
     /// The bytes that the container wrote.
     Raw,
+}
+
+impl Encoding {
+    /// Whether it is the inside of a JSON string that may have escapes in it.
+    #[inline]
+    pub const fn is_escaped(self) -> bool {
+        matches!(self, Encoding::Json | Encoding::Surrogates)
+    }
+
+    /// Of two pieces behind each other.
+    #[inline]
+    pub(crate) const fn joined_with(self, next: Encoding) -> Encoding {
+        match (self, next) {
+            (Encoding::Surrogates, _) | (_, Encoding::Plain) => self,
+            _ => next,
+        }
+    }
 }
 
 /// Whether a record is a whole message.

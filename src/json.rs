@@ -3,6 +3,8 @@
 //! `serde_json` builds values; a line must cross without one. Used by the decoders, which hand messages on as they lie
 //! in a log file, and by the output, which writes them in either form.
 
+use serde::de::DeserializeOwned;
+
 /// Appends `bytes` as the inside of a JSON string. Bytes that are no UTF-8 become U+FFFD, one for each maximal piece.
 pub fn escape(bytes: &[u8], out: &mut Vec<u8>) {
     // Looking for what is no text takes its time, and nearly all of it is.
@@ -130,6 +132,35 @@ fn unicode<'a>(digits: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
     rest
 }
 
+/// Reads JSON as Go does, and so docker: bytes that are no UTF-8 and halves of surrogate pairs are U+FFFD.
+pub fn from_slice<T: DeserializeOwned>(json: &[u8]) -> serde_json::Result<T> {
+    serde_json::from_slice(json).or_else(|error| match repaired(json) {
+        Some(repaired) => serde_json::from_slice(&repaired),
+        None => Err(error),
+    })
+}
+
+/// The JSON with U+FFFD in place of what stands for no character; `None` where it needs no repair.
+fn repaired(json: &[u8]) -> Option<Vec<u8>> {
+    let text = String::from_utf8_lossy(json);
+    let (mut out, mut rest) = (String::with_capacity(text.len()), &*text);
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        out.push_str(before);
+        let code = |at: usize| escape.as_bytes().get(at..)?.strip_prefix(b"\\u").and_then(unit).map(|(unit, _)| unit);
+        // An escaped backslash begins no other escape.
+        let len = match (code(0), code(6)) {
+            (Some(0xd800..0xdc00), Some(0xdc00..0xe000)) => 12,
+            (Some(0xd800..0xe000), _) => 0,
+            _ => 1 + escape.chars().nth(1).map_or(0, char::len_utf8),
+        };
+        out.push_str(if len == 0 { r"\ufffd" } else { &escape[..len] });
+        rest = &escape[if len == 0 { 6 } else { len }..];
+    }
+    out.push_str(rest);
+    (out.as_bytes() != json).then(|| out.into_bytes())
+}
+
 fn unit(digits: &[u8]) -> Option<(u16, &[u8])> {
     let (digits, rest) = digits.split_first_chunk::<4>()?;
     let value = digits.iter().try_fold(0, |value, &digit| Some(value << 4 | char::from(digit).to_digit(16)?))?;
@@ -170,6 +201,24 @@ mod tests {
             (r"\\n\\\n", "\\n\\\n"),
         ] {
             assert_eq!(unescaped(text), expected, "{text}");
+        }
+    }
+
+    /// The values are those that Go's `encoding/json` gives.
+    #[test]
+    fn what_stands_for_no_character_is_read_as_go_reads_it() {
+        for (json, expected) in [
+            (&br#""\ud83d\ude00""#[..], "\u{1f600}"),
+            (br#""\ud83d""#, "\u{fffd}"),
+            (br#""\ude00\ud83d""#, "\u{fffd}\u{fffd}"),
+            (br#""\uD83D\u0041""#, "\u{fffd}A"),
+            (br#""\\ud83d \\\ud83d""#, "\\ud83d \\\u{fffd}"),
+            (b"\"a\xff\xc3(\"", "a\u{fffd}\u{fffd}("),
+        ] {
+            assert_eq!(from_slice::<String>(json).unwrap(), expected, "{}", json.escape_ascii());
+        }
+        for json in [&br#""\ud83""#[..], br#""\x""#, br#""open \"#, b"\"\0\xff\""] {
+            assert!(from_slice::<String>(json).is_err(), "{}", json.escape_ascii());
         }
     }
 

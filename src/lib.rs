@@ -15,7 +15,8 @@
 //! - [`output`] writes lines and reports, and is the only one that writes to stdout.
 //! - [`serve`] tells metrics and health over HTTP, each connection in a task of its own.
 //! - The shelf holds what travels and what all may use: [`batch`], [`queue`], [`position`], [`file_id`], [`container`],
-//!   [`inventory`] and [`plan`], [`selector`], [`time`], [`json`], [`files`], [`config`], [`metrics`], [`health`].
+//!   [`inventory`] and [`plan`], [`selector`], [`time`], [`json`], [`files`], [`config`], [`metrics`], [`health`],
+//!   [`stop`].
 //!
 //! The five rooms below the engine do not know each other: it hands the bytes of one to the next. A verb has one name on
 //! two floors: `cli/watch.rs` takes the words, `engine/watch.rs` does the work.
@@ -91,5 +92,6 @@ pub mod queue;
 pub mod selector;
 pub mod serve;
 pub mod state;
+pub mod stop;
 pub mod tail;
 pub mod time;

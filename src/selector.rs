@@ -13,12 +13,13 @@
 //! | `id` | the beginning of the ID |
 //! | `label` | `key` present, or `key=value` exactly |
 //! | `status` | the state |
-//! | `ancestor`, `network`, `volume`, `health` | only the engine can tell: [`Selector::remote`] |
+//! | `before`, `since` | what the engine lists when the watch begins: [`Order`] |
+//! | `ancestor`, `network`, `volume`, `health`, `exited`, `expose`, `publish`, `is-task` | only the engine can tell: [`Selector::remote`] |
 
 use crate::container::Container;
 use globset::{GlobBuilder, GlobMatcher};
 use regex::Regex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::str::FromStr;
 
 /// Filters as the engine's list and events endpoints take them: key to the values of that key.
@@ -69,6 +70,32 @@ pub enum Filter {
     Status(String),
     /// Key and value of a filter that only the engine can evaluate.
     Remote(&'static str, String),
+    /// What the filters of [`ORDERS`] came to.
+    Order(Order),
+}
+
+/// The filters that compare the time at which a container was created with that of another one.
+const ORDERS: [&str; 2] = ["before", "since"];
+
+/// Which containers were created before or since another one. The engine is asked once: the order never changes, and the
+/// other container may be removed meanwhile, after which the engine refuses to tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Order {
+    /// The IDs of all that there were.
+    pub known: HashSet<String>,
+    /// Those that pass.
+    pub passing: HashSet<String>,
+    /// One that was created later passes.
+    pub takes_new: bool,
+}
+
+impl Order {
+    fn holds(&self, container: &Container) -> bool {
+        match self.known.contains(&container.id) {
+            true => self.passing.contains(&container.id),
+            false => self.takes_new,
+        }
+    }
 }
 
 /// A key of `--filter`: its name, what it selects, and its values where they are known beforehand.
@@ -97,7 +124,18 @@ pub const KEYS: &[Key] = &[
     Key { name: "network", help: "Network name or ID", values: &[] },
     Key { name: "volume", help: "Volume name or mount point", values: &[] },
     Key { name: "health", help: "Verdict of the health check", values: HEALTH },
+    Key { name: "before", help: "Created before this container", values: &[] },
+    Key { name: "since", help: "Created since this container", values: &[] },
+    Key { name: "exited", help: "Exit code", values: &[] },
+    Key { name: "expose", help: "Exposed `port[/proto]`, or a range of ports", values: &[] },
+    Key { name: "publish", help: "Published `port[/proto]`, or a range of ports", values: &[] },
+    Key { name: "is-task", help: "Whether a Swarm task", values: &["true", "false"] },
 ];
+
+/// What `exited` takes.
+const CODES: &str = "a whole number";
+/// What `expose` and `publish` take.
+const PORTS: &str = "`PORT[/PROTOCOL]` or `FIRST-LAST[/PROTOCOL]`, the protocol being tcp, udp or sctp";
 
 /// Why a word selects nothing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -129,6 +167,16 @@ pub enum Error {
         value: String,
         /// What may be given.
         allowed: &'static [&'static str],
+    },
+    /// The value is not of the form that the key takes.
+    #[error("`{key}` cannot be `{value}`, only {form}")]
+    Form {
+        /// The key.
+        key: &'static str,
+        /// What was given.
+        value: String,
+        /// What may be given.
+        form: &'static str,
     },
 }
 
@@ -217,7 +265,13 @@ impl FromStr for Filter {
             return Err(Error::Value { key: key.name, value: value.into(), allowed: key.values });
         }
         Ok(match key.name {
-            "name" => Filter::Name(Regex::new(value).map_err(|error| Error::Regex(reason(&error)))?),
+            "exited" if value.parse::<i32>().is_err() => {
+                return Err(Error::Form { key: key.name, value: value.into(), form: CODES });
+            }
+            "expose" | "publish" if !is_ports(value) => {
+                return Err(Error::Form { key: key.name, value: value.into(), form: PORTS });
+            }
+            "name" => Filter::Name(Regex::new(&unquoted(value)).map_err(|error| Error::Regex(reason(&error)))?),
             "id" => Filter::Id(value.into()),
             "label" => match value.split_once('=') {
                 Some((key, value)) => Filter::Label(key.into(), Some(value.into())),
@@ -229,6 +283,35 @@ impl FromStr for Filter {
     }
 }
 
+/// `80`, `80/udp`, `80-90/tcp` (moby `daemon/list.go`: portOp).
+fn is_ports(text: &str) -> bool {
+    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
+    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+    let port = |text: &str| text.parse::<u16>().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let is_range = port(first).zip(port(last)).is_some_and(|(first, last)| first <= last);
+    is_range && matches!(protocol.to_ascii_lowercase().as_str(), "tcp" | "udp" | "sctp")
+}
+
+/// A regular expression of Go without `\Q…\E`, the one form that our library does not know: what is between is literal.
+fn unquoted(pattern: &str) -> String {
+    let (mut out, mut rest) = (String::new(), pattern);
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        out.push_str(before);
+        if let Some(quoted) = escape.strip_prefix("\\Q") {
+            let (literal, behind) = quoted.split_once("\\E").unwrap_or((quoted, ""));
+            out.push_str(&regex::escape(literal));
+            rest = behind;
+        } else {
+            // The character behind a backslash begins no quotation.
+            let len = 1 + escape.chars().nth(1).map_or(0, char::len_utf8);
+            out.push_str(&escape[..len]);
+            rest = &escape[len..];
+        }
+    }
+    out + rest
+}
+
 /// The last line of the library's drawing of what is wrong with a pattern: the reason alone.
 pub fn reason(error: &regex::Error) -> String {
     let drawn = error.to_string();
@@ -238,15 +321,16 @@ pub fn reason(error: &regex::Error) -> String {
 
 impl Filter {
     /// The pair as the engine takes it.
-    fn pair(&self) -> (&'static str, String) {
-        match self {
+    fn pair(&self) -> Option<(&'static str, String)> {
+        Some(match self {
+            Filter::Order(_) => return None,
             Filter::Name(regex) => ("name", regex.to_string()),
             Filter::Id(id) => ("id", id.clone()),
             Filter::Label(key, None) => ("label", key.clone()),
             Filter::Label(key, Some(value)) => ("label", format!("{key}={value}")),
             Filter::Status(state) => ("status", state.clone()),
-            Filter::Remote(key, value) => (key, value.clone()),
-        }
+            Filter::Remote(key, value) => (*key, value.clone()),
+        })
     }
 }
 
@@ -280,7 +364,22 @@ impl Selector {
 
     /// The filters that only the engine can evaluate.
     pub fn remote(&self) -> Filters {
-        collect(self.filters.iter().filter(|filter| matches!(filter, Filter::Remote(..))).map(Filter::pair))
+        collect(self.filters.iter().filter(|filter| matches!(filter, Filter::Remote(..))).filter_map(Filter::pair))
+    }
+
+    /// The filters that [`Selector::set_order`] takes the place of, once the engine has told what they come to.
+    pub fn order(&self) -> Filters {
+        let mut filters = self.remote();
+        filters.retain(|key, _| ORDERS.contains(&key.as_str()));
+        filters
+    }
+
+    /// What passes the filters of [`Selector::order`]: `passing` of all that are `known`. A container that is created later
+    /// was created since any of them, and before none.
+    pub fn set_order(&mut self, known: HashSet<String>, passing: HashSet<String>) {
+        let takes_new = !self.order().contains_key("before");
+        self.filters.retain(|filter| !matches!(filter, Filter::Remote(key, _) if ORDERS.contains(key)));
+        self.filters.push(Filter::Order(Order { known, passing, takes_new }));
     }
 
     /// All that makes the engine's first listing shorter and loses nothing that [`Selector::matches`] would take. `name`
@@ -294,7 +393,7 @@ impl Selector {
             _ => None,
         };
         let compose = only("project", &self.projects).into_iter().chain(only("service", &self.services));
-        collect(filters.map(Filter::pair).chain(compose))
+        collect(filters.filter_map(Filter::pair).chain(compose))
     }
 
     /// Whether a filter asks for containers that do not run, which lists them without `--all`, as `docker ps` does.
@@ -369,7 +468,8 @@ impl Selector {
                         _ => return false,
                     };
                 }
-                Filter::Remote(..) => continue,
+                Filter::Order(order) if !order.holds(container) => return false,
+                Filter::Remote(..) | Filter::Order(_) => continue,
             };
             *key = Some(key.unwrap_or(false) || holds);
         }
@@ -539,12 +639,19 @@ mod tests {
 
     #[test]
     fn a_word_that_is_no_selection_says_what_would_be() {
-        let keys = "name, id, label, ancestor, status, network, volume, health";
+        let keys = "name, id, label, ancestor, status, network, volume, health, before, since, exited, expose, publish, is-task";
         for (text, expected) in [
             ("status", format!("expected KEY=VALUE, KEY being one of {keys}")),
             ("=x", format!("expected KEY=VALUE, KEY being one of {keys}")),
             ("name=", format!("expected KEY=VALUE, KEY being one of {keys}")),
-            ("exited=0", format!("no filter is called `exited`; there are {keys}")),
+            ("limit=1", format!("no filter is called `limit`; there are {keys}")),
+            ("exited=x", "`exited` cannot be `x`, only a whole number".into()),
+            ("is-task=1", "`is-task` cannot be `1`, only true, false".into()),
+            ("expose=x", format!("`expose` cannot be `x`, only {PORTS}")),
+            ("publish=90-80", format!("`publish` cannot be `90-80`, only {PORTS}")),
+            ("publish=80/ip", format!("`publish` cannot be `80/ip`, only {PORTS}")),
+            ("expose=65536", format!("`expose` cannot be `65536`, only {PORTS}")),
+            ("expose=+1", format!("`expose` cannot be `+1`, only {PORTS}")),
             ("health=ill", "`health` cannot be `ill`, only starting, healthy, unhealthy, none".into()),
             ("name=(", "no regular expression: unclosed group".into()),
         ] {
@@ -554,6 +661,41 @@ mod tests {
         assert_eq!(told(""), "a container's name cannot be empty");
         assert_eq!(told("/"), "a container's name cannot be empty");
         assert_eq!(told("web-["), "no glob: unclosed character class; missing ']'");
+    }
+
+    #[test]
+    fn what_the_engine_evaluates_is_taken_in_every_form() {
+        for text in
+            ["exited=0", "exited=-1", "expose=80", "publish=80/UDP", "expose=80-90/sctp", "is-task=true", "before=a"]
+        {
+            assert!(matches!(text.parse(), Ok(Filter::Remote(..))), "{text}");
+        }
+        for (pattern, expected) in
+            [(r"^web-\d$", r"^web-\d$"), (r"a\Qb.c\E.d\\Qe", r"ab\.c.d\\Qe"), (r"\Q.", r"\."), (r"\", r"\")]
+        {
+            assert_eq!(unquoted(pattern), expected);
+        }
+    }
+
+    /// What was there has its verdict, what comes later is newer than anything.
+    #[test]
+    fn the_order_of_creation_is_settled_once() {
+        let ids = |names: &[&str]| -> HashSet<String> {
+            containers().into_iter().filter(|c| names.contains(&c.name.as_str())).map(|c| c.id).collect()
+        };
+        let known = ids(&["web-1", "web-2", "db"]);
+        for (line, expected) in [
+            ("-f since=web-2", "db wiki lone"),
+            ("-f before=wiki", "db"),
+            ("-f before=wiki -f since=web-2 -f status=paused", "db"),
+            ("-f since=web-2 -f name=web", ""),
+        ] {
+            let mut selector = selector(line);
+            assert!(!selector.order().is_empty());
+            selector.set_order(known.clone(), ids(&["db"]));
+            assert_eq!((selected(&selector), selector.remote()), (expected.to_owned(), Filters::new()), "{line}");
+        }
+        assert!(selector("-f network=n -f status=dead").order().is_empty());
     }
 
     fn filters(line: &str, of: impl Fn(&Selector) -> Filters) -> String {

@@ -7,10 +7,10 @@
 //! containers, projects, ... can stand there, so a new flag needs no word here.
 
 use super::OwnDocker;
-use super::explain::escaped;
 use crate::container::{Container, short};
 use crate::docker::{Environment, Flags, endpoint};
 use crate::metrics::events::ACTIONS;
+use crate::output::safe;
 use crate::selector::{KEYS, Key};
 use clap::{Arg, ArgAction, Command, FromArgMatches, ValueHint};
 use std::collections::BTreeMap;
@@ -57,19 +57,30 @@ pub struct Live {
 /// Nobody waits longer for a key to act.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// The typed words when these are docker's question or, from its older shell script, the question put to us directly.
-pub fn asked(words: &[OsString]) -> Option<&[OsString]> {
+/// What a shell asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Question<'a> {
+    /// The words typed so far.
+    pub typed: &'a [OsString],
+    /// The shell takes every word of the answer for a candidate, so there must be no descriptions.
+    pub is_bare: bool,
+}
+
+/// The question when these words are docker's or, from its older shell script, the question put to us directly.
+pub fn asked(words: &[OsString]) -> Option<Question<'_>> {
     let (question, typed) = words.split_first()?;
-    (question == "__complete" || question == "__completeNoDesc").then_some(typed)
+    let is_bare = question == "__completeNoDesc";
+    (is_bare || question == "__complete").then_some(Question { typed, is_bare })
 }
 
 /// The whole answer. `fetch` is called at most once, only when the engine's names are needed, and is given up on after
 /// two seconds; it gets docker's flags as far as they were typed.
-pub fn answer<F>(command: Command, words: &[OsString], fetch: F) -> String
+pub fn answer<F>(command: Command, question: Question<'_>, fetch: F) -> String
 where
     F: FnOnce(&Flags, Want) -> Live + Send + 'static,
 {
-    let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let Question { typed, is_bare } = question;
+    let words: Vec<String> = typed.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let flags = typed_flags(command.clone(), &words);
     let ask = Box::new({
         let flags = flags.clone();
@@ -78,9 +89,9 @@ where
     let mut tree = command;
     tree.build();
     let Some((current, before)) = words.split_last() else {
-        return Answer::nothing(Then::Only).written();
+        return Answer::nothing(Then::Only).written(is_bare);
     };
-    Typed::read(&tree, before).complete(current, ask, &flags).written()
+    Typed::read(&tree, before).complete(current, ask, &flags).written(is_bare)
 }
 
 /// Docker's flags among the typed words, unfinished as they are. A plugin has none: docker drops them when it completes.
@@ -257,7 +268,7 @@ fn takes_value(flag: &Arg) -> bool {
 /// `docker ps` filters.
 fn filter(current: &str, ask: Ask<'_>) -> Answer {
     pair(current, KEYS, |key, value| match key {
-        "name" => named(&ask(Want::Containers).containers, |container| container.name.as_str()),
+        "name" | "before" | "since" => named(&ask(Want::Containers).containers, |container| container.name.as_str()),
         "id" => named(&ask(Want::Containers).containers, |container| short(&container.id)),
         "label" => labels(&ask(Want::Containers).containers, value),
         "ancestor" => counted(&ask(Want::Containers).containers, |container| Some(&container.image)),
@@ -378,17 +389,17 @@ impl Answer {
     }
 
     /// A word that has to be escaped cannot be completed to, and is left out.
-    fn written(&self) -> String {
+    fn written(&self, is_bare: bool) -> String {
         let mut lines = String::new();
         for Candidate { word, told } in &self.candidates {
-            if word.contains('\t') || escaped(word) != *word {
+            if word.contains('\t') || safe(word) != *word {
                 continue;
             }
             lines.push_str(word);
             let told = told.lines().next().unwrap_or_default().replace('\t', " ");
-            if !told.is_empty() {
+            if !told.is_empty() && !is_bare {
                 lines.push('\t');
-                lines.push_str(&escaped(&told));
+                lines.push_str(&safe(&told));
             }
             lines.push('\n');
         }
@@ -441,7 +452,8 @@ mod tests {
     where
         F: FnOnce(&Flags, Want) -> Live + Send + 'static,
     {
-        answer(super::super::command(true), &words(line), fetch)
+        let typed = &words(line);
+        answer(super::super::command(true), Question { typed, is_bare: false }, fetch)
     }
 
     fn check(line: &str, expected: &str) {
@@ -475,6 +487,8 @@ mod tests {
             ("watch -f status=r", "status=running\nstatus=restarting\nstatus=removing\n:4\n".into()),
             ("watch --filter health=un", "health=unhealthy\n:4\n".into()),
             ("watch -f nonsense=", ":4\n".into()),
+            ("watch -f is-task=", "is-task=true\nis-task=false\n:4\n".into()),
+            ("watch -f ex", "exited=\tExit code\nexpose=\tExposed `port[/proto]`, or a range of ports\n:6\n".into()),
             ("ev", "events\tPrint the engine's events, without gaps\n:4\n".into()),
             ("events -f ty", "type=\tType of object\n:6\n".into()),
             ("events -f type=v", "type=volume\n:4\n".into()),
@@ -503,6 +517,7 @@ mod tests {
             ("watch --service ", "db\t1 container\nweb\t2 containers\n:4\n"),
             ("watch -p shop --service ", "web\t2 containers\n:4\n"),
             ("watch -f name=w", "name=web-1\tnginx:1\nname=web-2\tnginx:1, exited\n:4\n"),
+            ("watch -f since=d", "since=db\tnginx:1\n:4\n"),
             ("watch -f id=ef", "id=efefefefefef\tnginx:1\n:4\n"),
             ("watch -f ancestor=", "ancestor=nginx:1\t3 containers\n:4\n"),
             ("watch -f label=t", "label=tier\n:4\n"),
@@ -521,8 +536,10 @@ mod tests {
 
     #[test]
     fn on_its_own_docker_flags_complete_too_and_reach_the_engine() {
-        let alone =
-            |line: &str, fetch: fn(&Flags, Want) -> Live| answer(super::super::command(false), &words(line), fetch);
+        let alone = |line: &str, fetch: fn(&Flags, Want) -> Live| {
+            let typed = &words(line);
+            answer(super::super::command(false), Question { typed, is_bare: false }, fetch)
+        };
         assert!(alone("watch --ho", unasked).starts_with("--host\tEngine, such as"));
         assert_eq!(alone("watch --config ", unasked), ":16\n");
         assert_eq!(alone("--tlscacert ", unasked), ":0\n");
@@ -549,7 +566,8 @@ mod tests {
         }
         let typed: Vec<OsString> =
             vec!["--config".into(), dir.path().into(), "watch".into(), "--context".into(), "".into()];
-        let answer = answer(super::super::command(false), &typed, unasked);
+        let question = Question { typed: &typed, is_bare: false };
+        let answer = answer(super::super::command(false), question, unasked);
         assert_eq!(answer, "away\ndefault\nfar\tover there\n:4\n");
     }
 
@@ -566,12 +584,28 @@ mod tests {
         assert_eq!(as_plugin("watch ", |_, _| Live::default()), ":4\n");
     }
 
+    /// Docker 20.10's shell script offers every word that it is given, so there a description must not stand.
     #[test]
-    fn only_dockers_two_words_ask() {
-        for (line, typed) in [("__complete watch ", Some("watch ")), ("__completeNoDesc w", Some("w")), ("watch", None)]
-        {
-            assert_eq!(asked(&words(line)).map(<[_]>::to_vec), typed.map(words), "{line:?}");
+    fn both_of_dockers_questions_are_answered_one_without_descriptions() {
+        for (line, typed, is_bare) in [
+            ("__complete watch ", Some("watch "), false),
+            ("__completeNoDesc w", Some("w"), true),
+            ("watch", None, false),
+        ] {
+            let words = words(line);
+            let expected = typed.map(self::words);
+            let question = asked(&words);
+            assert_eq!(question.map(|question| question.typed.to_vec()), expected, "{line:?}");
+            assert_eq!(question.is_some_and(|question| question.is_bare), is_bare, "{line:?}");
         }
-        assert_eq!(answer(super::super::command(true), &[], unasked), ":4\n");
+        let bare = |line: &str| {
+            let typed = &words(line);
+            answer(super::super::command(true), Question { typed, is_bare: true }, engine)
+        };
+        assert_eq!(bare("watch "), "web-1\nweb-2\ndb\n:4\n");
+        assert_eq!(bare("watch --color a"), "auto\nalways\n:4\n");
+        assert!(!bare("").contains('\t') && !bare("watch --").contains('\t'));
+        let nothing = Question { typed: &[], is_bare: true };
+        assert_eq!(answer(super::super::command(true), nothing, unasked), ":4\n");
     }
 }

@@ -2,7 +2,7 @@
 
 use super::explain::Exit;
 use super::plugin::DockerFlags;
-use super::{Common, at_least_one, carry_out, misused, one_of, when};
+use super::{Common, at_least_one, carry_out, misused, one_of, stop, when};
 use crate::engine;
 use crate::engine::events::Options;
 use crate::metrics;
@@ -157,6 +157,7 @@ impl Events {
 pub(super) fn run(docker: &DockerFlags, as_plugin: bool, events: Events, common: &Common) -> ExitCode {
     match events.options(common) {
         Ok(options) => carry_out(docker, as_plugin, common, |endpoint, stop| {
+            stop::heed_reader(stop.clone())?;
             engine::events::events(endpoint, options, stop).map(|()| Exit::Done.into())
         }),
         Err(message) => misused(&message, common.log_format),

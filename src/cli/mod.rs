@@ -20,6 +20,7 @@ use crate::config::{Config, Layers, Surroundings};
 use crate::docker::{self, Endpoint, Environment, Flags, endpoint};
 use crate::output::{Diagnostic, Level, LogFormat, When};
 use crate::selector::Filters;
+use crate::stop::Stop;
 use crate::{engine, output};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -27,10 +28,8 @@ use clap::{ArgAction, Args, Command, CommandFactory, FromArgMatches, Parser, Sub
 use explain::Exit;
 use plugin::DockerFlags;
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use tokio_util::sync::CancellationToken;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
@@ -204,10 +203,10 @@ impl Common {
             layers.flag("state.path", "--state", |config| config.state = Some(state.clone()));
         }
         flags(&mut layers);
-        let safe = |text: String| text.lines().map(explain::escaped).collect::<Vec<_>>().join("\n");
+        let safe = |text: String| text.lines().map(output::safe).collect::<Vec<_>>().join("\n");
         let (config, warnings) = layers.settle().map_err(safe)?;
         for warning in warnings {
-            tracing::warn!("{}", explain::escaped(&warning));
+            tracing::warn!("{}", output::safe(&warning));
         }
         Ok(config)
     }
@@ -252,8 +251,8 @@ pub fn main() -> ExitCode {
     }
     let called = plugin::split(words);
     let command = command(called.as_plugin);
-    if let Some(words) = complete::asked(&called.rest) {
-        return say(&complete::answer(command, words, live));
+    if let Some(question) = complete::asked(&called.rest) {
+        return say(&complete::answer(command, question, live));
     }
     if called.rest.first().is_some_and(|word| word == generate::WORD) {
         return generate::run(&called.rest[1..]);
@@ -272,7 +271,7 @@ pub fn main() -> ExitCode {
 /// Becomes ssh. What hinders that is said as ssh says it, to the process that started us.
 fn ssh(words: &[OsString]) -> ExitCode {
     let error = docker::become_ssh(words);
-    let _ = writeln!(std::io::stderr(), "cannot be started: {error}");
+    output::report(LogFormat::Text, &format!("cannot be started: {error}\n"));
     // As ssh ends itself on an error of its own.
     ExitCode::from(255)
 }
@@ -350,18 +349,22 @@ fn refuse_in(error: &clap::Error, format: LogFormat) -> ExitCode {
 
 /// Help and version are answers, all else is a usage error; clap knows which stream and code is whose.
 fn refuse(error: &clap::Error) -> ExitCode {
-    // Whoever closed the stream does not want to know.
-    let _ = error.print();
-    if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() }
+    let text = |is_terminal| match color(When::Auto, |name| std::env::var_os(name)).holds(is_terminal) {
+        true => error.render().ansi().to_string(),
+        false => error.render().to_string(),
+    };
+    if error.use_stderr() {
+        output::report(LogFormat::Text, &text(output::is_on_terminal()));
+        return Exit::Usage.into();
+    }
+    say(&text(output::is_data_on_terminal()))
 }
 
 /// Writes an answer to stdout; a reader that went away had enough.
 fn say(answer: &str) -> ExitCode {
-    match std::io::stdout().write_all(answer.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            explain::fail(&error, None, Exit::Failed, LogFormat::Text)
-        }
-        _ => Exit::Done.into(),
+    match output::answer(answer) {
+        Ok(()) => Exit::Done.into(),
+        Err(error) => explain::fail(&error, None, Exit::Failed, LogFormat::Text),
     }
 }
 
@@ -384,7 +387,7 @@ fn endpoint(docker: &DockerFlags) -> Result<Endpoint, engine::Error> {
     // Though it may be replaced on disk while it runs.
     endpoint.program = Some("/proc/self/exe".into());
     for warning in &endpoint.warnings {
-        tracing::warn!("{}", explain::escaped(warning));
+        tracing::warn!("{}", output::safe(warning));
     }
     Ok(endpoint)
 }
@@ -394,10 +397,10 @@ fn carry_out(
     docker: &DockerFlags,
     as_plugin: bool,
     common: &Common,
-    work: impl FnOnce(Endpoint, &CancellationToken) -> Result<ExitCode, engine::Error>,
+    work: impl FnOnce(Endpoint, &Stop) -> Result<ExitCode, engine::Error>,
 ) -> ExitCode {
     let format = common.log_format;
-    let stop = CancellationToken::new();
+    let stop = Stop::default();
     let caller = as_plugin.then(stop::Docker::of_process);
     if let Err(error) = stop::listen(stop.clone(), caller) {
         return explain::fail(&Deaf(error), None, Exit::Failed, format);
@@ -457,7 +460,7 @@ fn level(docker: &DockerFlags, common: &Common) -> Result<LevelFilter, String> {
 fn diagnose(level: LevelFilter, format: LogFormat) {
     let theirs = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) };
     let filter = Targets::new().with_target("logwatch", level).with_default(theirs);
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    let layer = tracing_subscriber::fmt::layer().with_writer(move || output::Tracer::new(format)).with_ansi(false);
     let layer = match format {
         LogFormat::Text => layer.without_time().with_target(false).boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),

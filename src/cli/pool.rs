@@ -8,6 +8,7 @@ use crate::config::keys::MOST_CLIENTS;
 use crate::docker::Kind;
 use crate::engine;
 use crate::engine::pool::{Load, Options, Outcome};
+use crate::output;
 use std::process::ExitCode;
 
 /// Check the connection pool: health, circuit breakers, latency under load
@@ -116,7 +117,7 @@ fn told(outcome: Outcome, is_check: bool, format: LogFormat) -> ExitCode {
         Outcome::Healthy(failed) => {
             // A report says it.
             if let Some(failed) = failed.filter(|_| is_check) {
-                tracing::warn!("the connection pool is healthy, and yet a check failed: {}", explain::escaped(&failed));
+                tracing::warn!("the connection pool is healthy, and yet a check failed: {}", output::safe(&failed));
             }
             Exit::Done.into()
         }

@@ -6,6 +6,7 @@ use super::{Common, carry_out, misused, one_of, state};
 use crate::engine;
 use crate::engine::reconcile::Options;
 use crate::output::{self, Diagnostic, Level, Reconciled, ReportFormat};
+use crate::stop::Stop;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -69,7 +70,8 @@ pub(super) fn run(docker: &DockerFlags, as_plugin: bool, reconcile: &Reconcile, 
     let options = Options { state, dry_run: is_dry_run, must_last: reconcile.check, docker: docker_config, quiet };
     carry_out(docker, as_plugin, common, |endpoint, stop| {
         let reconciled = engine::reconcile::reconcile(endpoint, &options, stop)?;
-        Ok(reconciled.map_or(Exit::Done.into(), |reconciled| report(&reconciled, reconcile, &options.state, common)))
+        let state = &options.state;
+        Ok(reconciled.map_or(Exit::Done.into(), |reconciled| report(reconciled, reconcile, state, common, stop)))
     })
 }
 
@@ -78,7 +80,7 @@ pub(super) fn run(docker: &DockerFlags, as_plugin: bool, reconcile: &Reconcile, 
 #[error("there is no state in {} yet to hold the engine against", .0.display())]
 struct NoState(PathBuf);
 
-fn report(reconciled: &Reconciled, asked: &Reconcile, state: &Path, common: &Common) -> ExitCode {
+fn report(reconciled: Reconciled, asked: &Reconcile, state: &Path, common: &Common, stop: &Stop) -> ExitCode {
     // A check that has nothing to compare with must not pass, not even beside an engine without containers: it would hide
     // a wrong path, or a watch that was never started, for good.
     let is_missing = asked.check && reconciled.has_no_state;
@@ -91,13 +93,17 @@ fn report(reconciled: &Reconciled, asked: &Reconcile, state: &Path, common: &Com
     }
     let lost = engine::lost(&reconciled.plan.lost()).filter(|_| !common.quiet && !reconciled.is_dry_run);
     if let Some(lost) = lost {
-        let lost = explain::escaped(&lost);
+        let lost = output::safe(&lost);
         output::notice(common.log_format, &lost, Diagnostic::new(Level::Warn, &lost));
     }
-    let written = if is_silent { Ok(()) } else { reconciled.write(asked.format, asked.details) };
+    let (format, details) = (asked.format, asked.details);
+    let written = match is_silent {
+        true => Ok(()),
+        false => engine::write_report(stop, move || reconciled.write(format, details)),
+    };
     match written {
         Ok(()) if is_unmet => Exit::Unmet.into(),
         Ok(()) => Exit::Done.into(),
-        Err(error) => explain::failed(&error.into(), common.log_format),
+        Err(error) => explain::failed(&error, common.log_format),
     }
 }

@@ -1,16 +1,20 @@
 //! How we are told to stop.
 //!
-//! In: signals, the end of the socket that docker gives its plugins, and the end of docker itself. Out: a cancelled
-//! token, or at the third signal the end of the process. Called once by the verb that runs long.
+//! In: signals, the end of the socket that docker gives its plugins, the end of docker itself, and the end of stdout's
+//! reader. Out: an order to [`Stop`], at the second signal one to hurry, and at the third the end of the process. Called
+//! once by each command.
 //! With a terminal docker does nothing and Ctrl-C reaches us directly; without one it forwards no signal but closes the
 //! socket, and kills us at its third (docker/cli `cmd/docker/docker.go`: tryPluginRun). With `docker … | less` both
 //! arrive. A docker that dies leaves us running and the socket at its end. Before docker 25 there is no socket, and docker
 //! keeps its first two signals to itself; a third, SIGHUP or `kill -9` ends it, which is then all that we hear.
-//! SIGPIPE stays ignored, as Rust starts us: a reader that went away is an error of a write.
+//! SIGPIPE stays ignored, as Rust starts us: a reader that went away is an error of a write, and where nothing is written
+//! [`heed_reader`] notices.
 
 use crate::files;
+use crate::stop::Stop;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, OwnedFd};
+use rustix::fs::{FileType, fstat};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, getppid, pidfd_open};
 use std::ffi::{OsStr, OsString};
@@ -24,7 +28,6 @@ use tokio::io::AsyncReadExt;
 use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
 
 /// The variable that names docker's socket, from docker 25 on.
 pub const SOCKET: &str = "DOCKER_CLI_PLUGIN_SOCKET";
@@ -74,23 +77,58 @@ impl End {
     }
 }
 
-/// Cancels the token when we are told to stop, from now until the process ends.
+/// Passes the order on when we are told to stop, from now until the process ends.
 ///
 /// It has a thread and a runtime of its own, so that the third signal is heard while everything else is blocked in a write
 /// to a pipe that nobody reads. The thread has nothing to clean up and is not awaited: it listens until the process ends.
 /// `docker` is given when docker runs us as its plugin.
-pub fn listen(token: CancellationToken, docker: Option<Docker>) -> io::Result<()> {
+pub fn listen(stop: Stop, docker: Option<Docker>) -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
     // Signals are caught before this returns: one that comes right after must not kill us.
     let signals = runtime.block_on(async { Signals::catch() })?;
     let socket = docker.as_ref().and_then(|docker| docker.socket.as_deref()).and_then(connect);
     let end = docker.map_or(End::Unknown, |docker| docker.end);
-    let listen = move || runtime.block_on(hear(token, signals, socket, end));
+    let listen = move || runtime.block_on(hear(stop, signals, socket, end));
     thread::Builder::new().name("stop".into()).stack_size(128 << 10).spawn(listen)?;
     Ok(())
 }
 
-async fn hear(token: CancellationToken, mut signals: Signals, socket: Option<UnixStream>, end: End) {
+/// Gives the order as soon as nobody can read stdout any more, where that is a pipe or a socket: `grep -q` leaves when it
+/// has found its line, and the next one of a silent container may never come.
+///
+/// The thread sleeps in the kernel until then. It asks for no event: those that say that the other end is closed come
+/// unasked.
+pub fn heed_reader(stop: Stop) -> io::Result<()> {
+    let stdout = rustix::stdio::stdout();
+    let kind = FileType::from_raw_mode(fstat(stdout)?.st_mode);
+    if !matches!(kind, FileType::Fifo | FileType::Socket) {
+        return Ok(());
+    }
+    let stdout = stdout.try_clone_to_owned()?;
+    let heed = move || {
+        if is_left(&stdout) {
+            tracing::debug!("told to stop: the reader of stdout has gone");
+            stop.order();
+        }
+    };
+    thread::Builder::new().name("stdout".into()).stack_size(128 << 10).spawn(heed)?;
+    Ok(())
+}
+
+/// Waits until the other end is closed; `false` where that cannot be known.
+fn is_left(output: impl AsFd) -> bool {
+    loop {
+        let mut fds = [PollFd::new(&output, PollFlags::empty())];
+        match poll(&mut fds, None) {
+            Ok(_) if fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP) => return true,
+            Ok(_) if fds[0].revents().contains(PollFlags::NVAL) => return false,
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => return false,
+        }
+    }
+}
+
+async fn hear(stop: Stop, mut signals: Signals, socket: Option<UnixStream>, end: End) {
     let mut docker = socket.and_then(|stream| tokio::net::UnixStream::from_std(stream).ok());
     let mut end = std::pin::pin!(has_ended(end));
     let mut is_docker_gone = false;
@@ -103,6 +141,9 @@ async fn hear(token: CancellationToken, mut signals: Signals, socket: Option<Uni
                     // As a shell reports a process that the signal killed.
                     std::process::exit(128 + number);
                 }
+                if heard > 1 {
+                    stop.hurry();
+                }
                 tracing::debug!(signal = number, "told to stop by a signal");
             }
             () = end_of(&mut docker) => {
@@ -114,7 +155,7 @@ async fn hear(token: CancellationToken, mut signals: Signals, socket: Option<Uni
                 tracing::debug!("told to stop by the end of docker");
             }
         }
-        token.cancel();
+        stop.order();
     }
 }
 
@@ -213,6 +254,7 @@ mod tests {
     use super::*;
     use rustix::process::{Pid, Signal, kill_process};
     use std::io::{BufRead, BufReader, Lines};
+    use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixListener;
     use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
     use std::time::Duration;
@@ -227,15 +269,16 @@ mod tests {
     const CHILD: &str = "LOGWATCH_TEST_CHILD";
 
     /// The program under test: listens, says so, and ends when told to, with all happenings on stdout.
+    #[expect(clippy::disallowed_methods, reason = "the parent reads it through a pipe")]
     fn child() {
         let log = tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG);
         log.with_writer(io::stdout).without_time().with_target(false).with_ansi(false).init();
-        let token = CancellationToken::new();
+        let stop = Stop::default();
         let end = if std::env::var_os(PLUGIN).is_some() { End::of_parent() } else { End::Unknown };
         let docker = Docker { socket: std::env::var_os(SOCKET), end };
-        listen(token.clone(), Some(docker)).unwrap();
+        listen(stop.clone(), Some(docker)).unwrap();
         println!("ready");
-        runtime::Builder::new_current_thread().build().unwrap().block_on(token.cancelled());
+        runtime::Builder::new_current_thread().build().unwrap().block_on(stop.cancelled());
         println!("stopped");
         if std::env::var_os(STAYS).is_some() {
             thread::sleep(Duration::from_secs(60));
@@ -392,5 +435,29 @@ mod tests {
         run.signal_heard(Signal::INT);
         run.wait_for("stopped");
         assert_eq!(run.end().code(), Some(0));
+    }
+
+    /// A pipe and both kinds of sockets tell when their reader leaves, and before that nothing.
+    #[test]
+    fn a_reader_that_leaves_is_noticed_without_a_write() {
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let here = std::net::TcpStream::connect(tcp.local_addr().unwrap()).unwrap();
+        let there = tcp.accept().unwrap().0;
+        let pipe = io::pipe().unwrap();
+        let (left, right) = UnixStream::pair().unwrap();
+        // What nobody read makes the end of this connection a reset.
+        std::io::Write::write_all(&mut &here, b"unread").unwrap();
+        for (writer, reader) in [
+            (OwnedFd::from(pipe.1), OwnedFd::from(pipe.0)),
+            (OwnedFd::from(left), OwnedFd::from(right)),
+            (OwnedFd::from(here), OwnedFd::from(there)),
+        ] {
+            let (told, hear) = std::sync::mpsc::channel();
+            let heed = thread::spawn(move || told.send(is_left(&writer)));
+            assert!(hear.recv_timeout(Duration::from_millis(100)).is_err());
+            drop(reader);
+            assert!(hear.recv().unwrap());
+            heed.join().unwrap().unwrap();
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::explain::Exit;
 use super::plugin::DockerFlags;
-use super::{Common, carry_out, misused, name, one_of, state, when};
+use super::{Common, carry_out, misused, name, one_of, state, stop, when};
 use crate::batch::Stream;
 use crate::config::value::{self, PLACES, SIZES};
 use crate::config::{self, Config, Layers, Source};
@@ -31,8 +31,9 @@ pub struct Watch {
 
     /// Only containers that `docker ps --filter` would list
     ///
-    /// The keys are name, id, label, ancestor, status, network, volume and health. Values of one key are alternatives, but
-    /// each label must be there; different keys must all hold.
+    /// The keys are name, id, label, ancestor, status, network, volume, health, before, since, exited, expose, publish and
+    /// is-task. Values of one key are alternatives, but each label must be there; different keys must all hold. As with
+    /// `docker ps`, containers that have exited are listed with `--all`, or where `status` asks for them.
     #[arg(short, long, value_name = "KEY=VALUE", help_heading = SELECTION)]
     filter: Vec<Filter>,
 
@@ -373,6 +374,9 @@ fn size(text: &str) -> Result<usize, String> {
 pub(super) fn run(docker: &DockerFlags, as_plugin: bool, watch: Watch, common: &Common) -> ExitCode {
     match watch.options(common) {
         Ok(options) => carry_out(docker, as_plugin, common, |endpoint, stop| {
+            if options.output.file.is_none() {
+                stop::heed_reader(stop.clone())?;
+            }
             engine::watch::watch(endpoint, options, stop).map(|()| Exit::Done.into())
         }),
         Err(message) => misused(&message, common.log_format),

@@ -305,7 +305,7 @@ impl<'de> Deserialize<'de> for Attributes {
 }
 
 fn decode(line: &[u8]) -> Result<Event, Malformed> {
-    let message: Message = serde_json::from_slice(line)?;
+    let message: Message = crate::json::from_slice(line)?;
     let actor = message.actor.unwrap_or_default();
     let mut attributes = actor.attributes.unwrap_or_default().0;
     let (status, from) = (message.status.unwrap_or_default(), message.from.unwrap_or_default());

@@ -6,14 +6,19 @@ use super::route::{Choice, Routes};
 use super::watch::Options;
 use crate::batch::Route;
 use crate::docker::{self, Details, Docker};
-use crate::output::{Format, Planned, plan};
+use crate::output::Planned;
 
 /// A log that small is rotated away within seconds of a busy container.
 const SMALL: u64 = 10_000_000;
 
-/// Writes the plan to stdout.
-pub(super) async fn tell(docker: &Docker, options: &Options, routes: &Routes, listing: News) -> Result<(), Error> {
-    let News::Listing(containers, _, passing) = listing else { return Ok(()) };
+/// The plan.
+pub(super) async fn plan(
+    docker: &Docker,
+    options: &Options,
+    routes: &Routes,
+    listing: News,
+) -> Result<Vec<Planned>, Error> {
+    let News::Listing(containers, _, passing) = listing else { return Ok(Vec::new()) };
     let selector = &options.selector;
     let (mut planned, mut refused) = (Vec::new(), None);
     for container in containers {
@@ -52,7 +57,7 @@ pub(super) async fn tell(docker: &Docker, options: &Options, routes: &Routes, li
     if let Some(error) = refused {
         tracing::warn!(%error, "logging drivers, and which of them lose lines, are not known");
     }
-    Ok(plan(&planned, options.output.format == Format::Json)?)
+    Ok(planned)
 }
 
 /// Drivers that the engine can read back itself: all others have a cache in a file, if that is not turned off.

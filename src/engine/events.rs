@@ -13,6 +13,7 @@ use crate::docker::{self, Docker, Endpoint, Event};
 use crate::metrics;
 use crate::output::{self, Events, Format, Happened, LogFormat, Meter};
 use crate::selector::Filters;
+use crate::stop::Stop;
 use crate::time::Timestamp;
 use std::io;
 use std::thread;
@@ -20,7 +21,6 @@ use std::time::Duration;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
 
 /// Events on their way to the thread that writes. They no longer count in the inbox, and each may have megabytes.
 const HANDED_ON: usize = 4;
@@ -55,7 +55,7 @@ pub struct Options {
 }
 
 /// Prints events until told to stop, or to the end of what was asked for.
-pub fn events(endpoint: Endpoint, options: Options, stop: &CancellationToken) -> Result<(), Error> {
+pub fn events(endpoint: Endpoint, options: Options, stop: &Stop) -> Result<(), Error> {
     super::runtime()?.block_on(async {
         let (wanted, span, place) = (options.count, options.timeout, endpoint.to_string());
         let timeout = passed(span);
@@ -77,7 +77,10 @@ pub fn events(endpoint: Endpoint, options: Options, stop: &CancellationToken) ->
         let late = async {
             match end {
                 // Then it ends, whoever reads our output.
-                Ok(End::Time) => tokio::time::sleep(super::DRAIN).await,
+                Ok(End::Time) => tokio::select! {
+                    () = tokio::time::sleep(super::DRAIN) => {}
+                    () = super::drained(stop) => {}
+                },
                 _ => super::drained(stop).await,
             }
         };

@@ -3,8 +3,10 @@
 //! `subscription` keeps the event stream open and passes each event once, `inbox` is where they wait. `events` prints them.
 //! `watch` decides who is followed: `feed` adds listings to events, `discover` tells what follows from both. `tails` has
 //! them read: `route` says how, `stream` does it over the API, request after request (`course`, `silence`, `patience`).
+//! `order` settles who was created before whom.
 //! `deliver` carries what was read to the output, `keep` remembers how far it got, with the help of a write-ahead log
-//! (`wal`) where the output is a file, and `resume` is where the next run begins, once `recovery` has completed that file. `questions` asks about single containers, `metadata` is what of that is still believed. `listener` keeps what is
+//! (`wal`) where the output is a file, and `resume` is where the next run begins, once `recovery` has completed that file.
+//! `questions` asks about single containers, `metadata` is what of that is still believed. `listener` keeps what is
 //! served to whoever asks how `watch` is doing.
 //!
 //! `reconcile` brings the state in line with what the engine has, which `observe` asks it; `inventory` keeps it so while
@@ -24,6 +26,7 @@ mod keep;
 mod listener;
 mod metadata;
 mod observe;
+mod order;
 mod patience;
 pub mod pool;
 mod questions;
@@ -41,13 +44,15 @@ pub mod watch;
 
 use crate::docker::{self, Docker, Endpoint};
 use crate::output::Meter;
+use crate::stop::Stop;
 use crate::time::Timestamp;
 use crate::{output, serve, state};
 use std::io;
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::oneshot;
 
 /// Why a verb failed.
 #[derive(Debug, thiserror::Error)]
@@ -140,10 +145,42 @@ pub(crate) fn runtime() -> Result<Runtime, Error> {
 /// What the output is given to take what was read before we were told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
 
+/// The same where nobody wants to wait. An order may come twice in a row and be one: timeout(1) signals its child and
+/// then the child's group. What is on its way to a reader that reads takes no longer.
+const HASTE: Duration = Duration::from_millis(300);
+
 /// Returns when the output has had its time; it has all it wants unless we are told to stop.
-pub(crate) async fn drained(stop: &CancellationToken) {
+pub(crate) async fn drained(stop: &Stop) {
     stop.cancelled().await;
-    tokio::time::sleep(DRAIN).await;
+    let hasty = async {
+        tokio::time::sleep(HASTE).await;
+        stop.hurried().await;
+    };
+    tokio::select! {
+        () = tokio::time::sleep(DRAIN) => {}
+        () = hasty => {}
+    }
+}
+
+/// Has a thread of its own write a report, so that we can be told to stop while nobody reads it.
+async fn written(stop: &Stop, write: impl FnOnce() -> Result<(), output::Error> + Send + 'static) -> Result<(), Error> {
+    let (done, written) = oneshot::channel();
+    thread::Builder::new().name("output".into()).spawn(move || {
+        // Whoever stopped waiting has left already.
+        let _ = done.send(write());
+    })?;
+    tokio::select! {
+        result = written => Ok(result.map_err(io::Error::other)??),
+        () = drained(stop) => Ok(()),
+    }
+}
+
+/// Writes a report, for the command line. Returns before that is done where we are told to stop and nobody reads it.
+pub fn write_report(
+    stop: &Stop,
+    write: impl FnOnce() -> Result<(), output::Error> + Send + 'static,
+) -> Result<(), Error> {
+    runtime()?.block_on(written(stop, write))
 }
 
 /// As long as an answer may take before it is said whose is waited for.

@@ -9,6 +9,7 @@ use crate::health::Status;
 use crate::output::{
     Meter, PoolCheck, PoolClient, PoolEngine, PoolLoad, PoolReport, PoolSize, Spread, When, pool as tell,
 };
+use crate::stop::Stop;
 use crate::{config, metrics};
 use hdrhistogram::Histogram;
 use std::io;
@@ -17,7 +18,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
 /// Between two looks at how far a load is.
 const LOOK: Duration = Duration::from_millis(100);
@@ -64,7 +64,7 @@ pub enum Outcome {
 }
 
 /// Opens the pool, looks at it, and writes the report to stdout.
-pub fn pool(endpoint: Endpoint, options: Options, stop: &CancellationToken) -> Result<Outcome, Error> {
+pub fn pool(endpoint: Endpoint, options: Options, stop: &Stop) -> Result<Outcome, Error> {
     super::runtime()?.block_on(async {
         let mut config = options.docker.clone();
         // A load under a limit would measure the limit.
@@ -78,7 +78,7 @@ pub fn pool(endpoint: Endpoint, options: Options, stop: &CancellationToken) -> R
         };
         let engine = match greeted {
             Ok(engine) => engine,
-            Err(error) => return unreachable(&docker, &options, error),
+            Err(error) => return unreachable(&docker, &options, error, stop).await,
         };
         tokio::select! {
             () = docker.check_within(in_tenths(patience.saturating_sub(begun.elapsed()))) => {}
@@ -96,7 +96,7 @@ pub fn pool(endpoint: Endpoint, options: Options, stop: &CancellationToken) -> R
         let snapshot = docker.pool();
         let words = trouble(&snapshot);
         let report = PoolReport { engine: Some(engine), load, ..report(&docker, &snapshot, words.clone()) };
-        write(&report, &options)?;
+        write(report.clone(), &options, stop).await?;
         Ok(match report.status {
             Status::Unhealthy => Outcome::Unhealthy(words.unwrap_or_default()),
             Status::Degraded => Outcome::Degraded(words.unwrap_or_default()),
@@ -129,19 +129,19 @@ async fn greet(docker: &Docker, patience: Duration) -> Result<PoolEngine, docker
     })
 }
 
-fn unreachable(docker: &Docker, options: &Options, error: docker::Error) -> Result<Outcome, Error> {
+async fn unreachable(docker: &Docker, options: &Options, error: docker::Error, stop: &Stop) -> Result<Outcome, Error> {
     let words = error.in_full();
     let report = PoolReport { status: Status::Unhealthy, ..report(docker, &docker.pool(), Some(words)) };
     let ill = |client| PoolClient { status: Status::Unhealthy.name(), score: 0.0, ..client };
     let clients = report.clients.into_iter().map(ill);
     let pool = PoolSize { healthy: 0, ..report.pool };
-    write(&PoolReport { clients: clients.collect(), pool, ..report }, options)?;
+    write(PoolReport { clients: clients.collect(), pool, ..report }, options, stop).await?;
     Ok(Outcome::Unreachable(error))
 }
 
-fn write(report: &PoolReport, options: &Options) -> Result<(), Error> {
-    let is_silent = options.is_check && !options.is_json;
-    if is_silent { Ok(()) } else { Ok(tell(report, options.is_json, options.color)?) }
+async fn write(report: PoolReport, options: &Options, stop: &Stop) -> Result<(), Error> {
+    let Options { is_check, is_json, color, .. } = *options;
+    if is_check && !is_json { Ok(()) } else { super::written(stop, move || tell(&report, is_json, color)).await }
 }
 
 fn report(docker: &Docker, snapshot: &Snapshot, error: Option<String>) -> PoolReport {
@@ -240,7 +240,7 @@ impl Met {
 }
 
 /// Puts the load through the pool, or as much of it as there is time for before we are told to stop.
-async fn put(docker: &Docker, load: Load, options: &Options, stop: &CancellationToken) -> Result<PoolLoad, Error> {
+async fn put(docker: &Docker, load: Load, options: &Options, stop: &Stop) -> Result<PoolLoad, Error> {
     let empty = Histogram::new(DIGITS).map_err(io::Error::other)?;
     let begun = Instant::now();
     let (taken, done) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));

@@ -7,6 +7,7 @@ use super::discover::Run;
 use crate::container::Container;
 use crate::docker::{Details, Docker};
 use crate::selector::Filters;
+use std::collections::HashMap;
 use tokio::task::JoinSet;
 
 /// What the engine said of one container.
@@ -31,12 +32,14 @@ pub(super) enum Answer {
 pub(super) struct Questions {
     docker: Docker,
     asked: JoinSet<Answer>,
+    /// Of whom it is asked whether they pass, and whether they have changed since.
+    doubted: HashMap<String, bool>,
 }
 
 impl Questions {
     /// Nothing is asked yet.
     pub(super) fn new(docker: Docker) -> Self {
-        Questions { docker, asked: JoinSet::new() }
+        Questions { docker, asked: JoinSet::new(), doubted: HashMap::new() }
     }
 
     /// The next answer; `None` when none is waited for.
@@ -48,9 +51,15 @@ impl Questions {
     /// Whether it passes the filters that only the engine can evaluate, with all others; and what it is, where that has to
     /// be seen to decide on it.
     pub(super) fn is_passing(&mut self, id: &str, mut filters: Filters, must_see: bool) {
+        self.doubted.insert(id.to_owned(), false);
         let (docker, id) = (self.docker.clone(), id.to_owned());
         filters.insert("id".into(), vec![id.clone()]);
         self.asked.spawn(async move {
+            if filters.contains_key("exited") {
+                // A listing tells of a death only when the engine has cleared up behind it, which an inspection waits for.
+                let inspected = docker.inspect(&id).await;
+                tracing::debug!(id, is_there = inspected.is_ok(), "asked how it ended");
+            }
             let one = Filters::from([("id".to_owned(), vec![id.clone()])]);
             let find = async |filters| docker.list(true, filters).await.map(|found| found.into_iter().next());
             let passes = match find(&filters).await {
@@ -68,6 +77,18 @@ impl Questions {
                 }
             }
         });
+    }
+
+    /// This container has changed: an answer that is on its way may be older than that.
+    pub(super) fn doubt(&mut self, id: &str) {
+        if let Some(is_doubted) = self.doubted.get_mut(id) {
+            *is_doubted = true;
+        }
+    }
+
+    /// Whether that happened to the answer that has come for this container.
+    pub(super) fn was_doubted(&mut self, id: &str) -> bool {
+        self.doubted.remove(id).unwrap_or(false)
     }
 
     /// One after the other, as there may be many. An inspection waits until the engine has cleared up behind a death, which

@@ -14,13 +14,13 @@ use crate::metrics;
 use crate::output::{Meter, Reconciled};
 use crate::plan::{Known, Observed, Plan, plan};
 use crate::state::{self, Occasion, Store};
+use crate::stop::Stop;
 use crate::time::Timestamp;
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
 
 /// The first that the terminal shows.
 const ASKING: &str = "asking the engine";
@@ -42,11 +42,11 @@ pub struct Options {
 
 /// Brings the state in line with the engine, or tells what that would take. `None` when we were told to stop before
 /// anything was written.
-pub fn reconcile(endpoint: Endpoint, options: &Options, stop: &CancellationToken) -> Result<Option<Reconciled>, Error> {
+pub fn reconcile(endpoint: Endpoint, options: &Options, stop: &Stop) -> Result<Option<Reconciled>, Error> {
     super::runtime()?.block_on(run(endpoint, options, stop))
 }
 
-async fn run(endpoint: Endpoint, options: &Options, stop: &CancellationToken) -> Result<Option<Reconciled>, Error> {
+async fn run(endpoint: Endpoint, options: &Options, stop: &Stop) -> Result<Option<Reconciled>, Error> {
     let (started, begun) = (Timestamp::now(), Instant::now());
     let meter = Meter::new(!options.quiet);
     meter.say(ASKING);

@@ -14,17 +14,18 @@ use super::questions::{Answer, Questions};
 use super::resume::{Last, Lost, Positions, Resume};
 use super::route::Routes;
 use super::tails::{Tails, Unread};
-use super::{Error, awaited, dry_run};
+use super::{Error, awaited, dry_run, order};
 use crate::batch::Lifecycle;
 use crate::config::{self, Source};
 use crate::container::Container;
 use crate::docker::{self, Docker, Endpoint};
 use crate::metrics::{Logs, Metrics};
-use crate::output::{self, Meter, Printer, Settings};
+use crate::output::{self, Format, Meter, Planned, Printer, Settings};
 use crate::queue::Queue;
 use crate::selector::{Filters, Selector};
 use crate::serve::Server;
 use crate::state::{OutputLock, Store};
+use crate::stop::Stop;
 use crate::tail::{Reader, Report, Start, Wake};
 use crate::time::Timestamp;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -37,7 +38,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 /// Bytes that wait for the output before reading pauses.
 const QUEUE: usize = 8 * 1024 * 1024;
@@ -91,16 +91,17 @@ impl Options {
 }
 
 /// Follows containers until told to stop, or to the end of what there is.
-pub fn watch(endpoint: Endpoint, options: Options, stop: &CancellationToken) -> Result<(), Error> {
+pub fn watch(endpoint: Endpoint, options: Options, stop: &Stop) -> Result<(), Error> {
     allow_descriptors();
     super::runtime()?.block_on(async {
+        let is_json = options.output.format == Format::Json;
         let begun = tokio::select! {
             begun = begin(endpoint, options) => begun?,
             () = stop.cancelled() => return Ok(()),
         };
         match begun {
-            Some((watch, feed, listing)) => watch.follow(feed, listing, stop).await,
-            None => Ok(()),
+            Begun::Watch(watch, feed, listing) => watch.follow(*feed, listing, stop).await,
+            Begun::Plan(planned) => super::written(stop, move || output::plan(&planned, is_json)).await,
         }
     })
 }
@@ -113,8 +114,16 @@ fn allow_descriptors() {
     tracing::debug!(?limit, ?raised, "descriptors");
 }
 
-/// Up to where the first line can be read; `None` when only that was asked for.
-async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch, Feed, News)>, Error> {
+/// What there is once everything is known that can be known before the first line.
+enum Begun {
+    /// The first line can be read.
+    Watch(Box<Watch>, Box<Feed>, News),
+    /// Only that was asked for.
+    Plan(Vec<Planned>),
+}
+
+/// Up to where the first line can be read.
+async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Begun, Error> {
     let place = options.listen.as_deref().filter(|_| !options.dry_run);
     let server = match place {
         Some(place) => Some(Server::bind(place).await?),
@@ -163,6 +172,7 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
             metrics: metrics.reconciliation.clone(),
         }),
     };
+    order::settle(&docker, &mut options.selector).await?;
     // Who only reads what there is needs to hear nothing of what happens.
     let is_listening = options.events.enabled && options.follow && !options.dry_run;
     let terms = Terms {
@@ -207,8 +217,7 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
         }
     }
     let Some(printer) = printer else {
-        dry_run::tell(&docker, &options, &routes, listing).await?;
-        return Ok(None);
+        return Ok(Begun::Plan(dry_run::plan(&docker, &options, &routes, listing).await?));
     };
     let (mut deliver, positions) = outlet(printer, last, lock, metrics.logs.clone())?;
     if let Some(server) = &server {
@@ -228,7 +237,7 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Option<(Watch
     for Lost { id, name, route, after } in lost {
         watch.tails.report_lost(Container { id, name, ..Container::default() }, route, after);
     }
-    Ok(Some((watch, feed, listing)))
+    Ok(Begun::Watch(Box::new(watch), Box::new(feed), listing))
 }
 
 /// An engine that may not be asked who it is. Where it keeps log files one of its containers tells, if one is there.
@@ -352,7 +361,7 @@ impl Watch {
         })
     }
 
-    async fn follow(mut self, feed: Feed, listing: News, stop: &CancellationToken) -> Result<(), Error> {
+    async fn follow(mut self, feed: Feed, listing: News, stop: &Stop) -> Result<(), Error> {
         self.greet(&listing);
         self.apply(listing);
         self.is_first = false;
@@ -399,7 +408,7 @@ impl Watch {
     }
 
     /// Closes in the order of the flow. What was read is still written, if its reader takes it.
-    async fn stop(self, stop: &CancellationToken) -> Result<(), Error> {
+    async fn stop(self, stop: &Stop) -> Result<(), Error> {
         let Watch { queue, tails, inventory, delivered, options, discovery, .. } = self;
         let unread = tails.stop().await;
         queue.close();
@@ -620,6 +629,7 @@ impl Watch {
     fn altered(&mut self, container: &Arc<Container>) {
         self.settle(container);
         if self.tails.has(&container.id) {
+            self.questions.doubt(&container.id);
             self.tails.alter(container);
         } else if !self.is_first && self.options.follow && self.options.selector.may_match(container) {
             let since = self.released.remove(&container.id).unwrap_or(self.began);
@@ -649,12 +659,18 @@ impl Watch {
         {
             self.add_new(&container, Start::Since(self.began), false);
         }
+        if event.action.starts_with("health_status") {
+            self.questions.doubt(id);
+        }
         self.tails.happened(id, event);
     }
 
     fn hear(&mut self, answer: Answer) {
         match answer {
-            Answer::Passing(id, is_passing) => self.tails.admit(&id, is_passing),
+            Answer::Passing(id, is_passing) => match self.questions.was_doubted(&id) && !is_passing {
+                true => self.questions.is_passing(&id, self.options.selector.remote(), true),
+                false => self.tails.admit(&id, is_passing),
+            },
             Answer::Seen(container) => {
                 let seen = self.discovery.seen(&container);
                 let is_wanted = self.options.selector.matches(&seen);

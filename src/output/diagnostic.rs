@@ -1,8 +1,12 @@
 //! Our own words on stderr: a line, or an object in the shape in which `tracing` writes its diagnostics.
+//!
+//! Everything on stderr leaves by [`write`], which makes it safe for a terminal whether it is one or not: such logs are
+//! read on terminals later.
 
+use super::terminal::{self, Form};
 use crate::time::Timestamp;
 use serde::Serialize;
-use std::io::Write;
+use std::io::{self, IsTerminal, Write};
 
 /// The form of our own diagnostics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,12 +70,72 @@ impl<'a> Diagnostic<'a> {
 
 /// Says it on stderr, in text as this line.
 pub fn notice(format: LogFormat, line: &str, said: Diagnostic<'_>) {
-    let written = match format {
-        LogFormat::Text => format!("{line}\n"),
-        LogFormat::Json => said.object(),
-    };
     // Nobody may be listening there, which is no reason to stop.
-    let _ = std::io::stderr().write_all(written.as_bytes());
+    let _ = match format {
+        LogFormat::Text => write_line(line),
+        LogFormat::Json => write(said.object().as_bytes(), Form::Json),
+    };
+}
+
+/// Writes to stderr. Clippy refuses any other way there.
+pub(super) fn write(bytes: &[u8], form: Form) -> io::Result<()> {
+    let mut shielded = Vec::with_capacity(bytes.len());
+    terminal::shield(bytes, form, &mut shielded);
+    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+    io::stderr().write_all(&shielded)
+}
+
+fn write_line(line: &str) -> io::Result<()> {
+    let mut shielded = Vec::with_capacity(line.len() + 1);
+    terminal::shield(line.as_bytes(), Form::Line, &mut shielded);
+    shielded.push(b'\n');
+    write(&shielded, Form::Text)
+}
+
+/// Whether stderr is a terminal.
+pub fn is_on_terminal() -> bool {
+    rustix::stdio::stderr().is_terminal()
+}
+
+/// Writes lines of text to stderr: a report of several, or help that nobody asked for.
+pub fn report(format: LogFormat, text: &str) {
+    let form = if format == LogFormat::Json { Form::Json } else { Form::Text };
+    // With stderr gone there is nobody to tell.
+    let _ = write(text.as_bytes(), form);
+}
+
+/// What `tracing` writes an event to, which goes to stderr as one line when it is dropped.
+pub struct Tracer {
+    format: LogFormat,
+    event: Vec<u8>,
+}
+
+impl Tracer {
+    /// For one event.
+    pub fn new(format: LogFormat) -> Self {
+        Tracer { format, event: Vec::new() }
+    }
+}
+
+impl Write for Tracer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.event.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        let event = self.event.strip_suffix(b"\n").unwrap_or(&self.event);
+        let _ = match self.format {
+            LogFormat::Text => write_line(&String::from_utf8_lossy(event)),
+            LogFormat::Json => write(&[event, b"\n"].concat(), Form::Json),
+        };
+    }
 }
 
 #[cfg(test)]

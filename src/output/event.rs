@@ -8,7 +8,7 @@
 
 use super::diagnostic::{self, Diagnostic, Level, LogFormat};
 use super::sink::Sink;
-use super::terminal;
+use super::terminal::{self, Form};
 use super::{Error, Format};
 use crate::json;
 use jiff::tz::TimeZone;
@@ -50,7 +50,7 @@ const GATHER: usize = 64 * 1024;
 impl Events {
     /// To stdout. With [`Format::Json`] as objects, else as text.
     pub fn open(format: Format, is_quiet: bool, log_format: LogFormat) -> Result<Self, Error> {
-        let sink = Sink::stdout()?;
+        let sink = Sink::stdout(if format == Format::Json { Form::Json } else { Form::Text })?;
         Ok(Events {
             sink,
             is_json: format == Format::Json,
@@ -63,10 +63,9 @@ impl Events {
 
     /// Writes an event, or gathers it.
     pub fn take(&mut self, event: &Happened<'_>) -> Result<(), Error> {
-        let is_terminal = self.sink.is_terminal;
         match self.is_json {
-            true => object(event, is_terminal, &mut self.out),
-            false => line(event, &self.zone, is_terminal, &mut self.out),
+            true => object(event, &mut self.out),
+            false => line(event, &self.zone, self.sink.is_terminal, &mut self.out),
         }
         if self.out.len() >= GATHER { self.flush() } else { Ok(()) }
     }
@@ -130,10 +129,10 @@ fn stamp(time: crate::time::Timestamp, zone: &TimeZone, out: &mut Vec<u8>) {
     out.extend_from_slice(format!("{sign}{:02}:{:02}", minutes / 60, minutes % 60).as_bytes());
 }
 
-fn object(event: &Happened<'_>, is_terminal: bool, out: &mut Vec<u8>) {
+fn object(event: &Happened<'_>, out: &mut Vec<u8>) {
     let member = |key: &str, value: &str, out: &mut Vec<u8>| {
         out.extend_from_slice(key.as_bytes());
-        string(value, is_terminal, out);
+        string(value, out);
     };
     out.push(b'{');
     if !event.status.is_empty() {
@@ -154,7 +153,7 @@ fn object(event: &Happened<'_>, is_terminal: bool, out: &mut Vec<u8>) {
         if number > 0 {
             out.push(b',');
         }
-        string(name, is_terminal, out);
+        string(name, out);
         member(":", value, out);
     }
     out.extend_from_slice(b"}}");
@@ -166,10 +165,10 @@ fn object(event: &Happened<'_>, is_terminal: bool, out: &mut Vec<u8>) {
 }
 
 /// As Go writes it from 1.22 on; before, backspace and form feed had no letters.
-fn string(text: &str, is_terminal: bool, out: &mut Vec<u8>) {
+fn string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     let mut rest = text;
-    while let Some(at) = rest.find(|c| is_special(c, is_terminal)) {
+    while let Some(at) = rest.find(is_special) {
         json::escape(&rest.as_bytes()[..at], out);
         let mut behind = rest[at..].chars();
         match behind.next() {
@@ -183,9 +182,9 @@ fn string(text: &str, is_terminal: bool, out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// What `json::escape` writes in another way, or not for a terminal.
-fn is_special(c: char, is_terminal: bool) -> bool {
-    matches!(c, '\u{8}' | '\u{c}' | '\u{2028}' | '\u{2029}') || (is_terminal && terminal::is_unsafe(c))
+/// What `json::escape` writes in another way.
+fn is_special(c: char) -> bool {
+    matches!(c, '\u{8}' | '\u{c}' | '\u{2028}' | '\u{2029}')
 }
 
 #[cfg(test)]
@@ -211,9 +210,9 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
-    fn as_object(event: &Happened<'_>, is_terminal: bool) -> String {
+    fn as_object(event: &Happened<'_>) -> String {
         let mut out = Vec::new();
-        object(event, is_terminal, &mut out);
+        object(event, &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -249,7 +248,7 @@ mod tests {
             ),
             (prune, r#"{"status":"prune","Type":"container","Action":"prune","Actor":{"ID":"","Attributes":{}},"#),
         ] {
-            assert_eq!(as_object(&event, false), format!("{expected}{end}\n"));
+            assert_eq!(as_object(&event), format!("{expected}{end}\n"));
         }
     }
 
@@ -263,8 +262,9 @@ mod tests {
             ("\u{7f}\u{9b}\u{202e}ü😀\u{fffd}", "\u{7f}\u{9b}\u{202e}ü😀\u{fffd}", "\\u007f\\u009b\\u202eü😀\u{fffd}"),
         ] {
             for (is_terminal, expected) in [(false, piped), (true, shown)] {
-                let mut out = Vec::new();
-                string(text, is_terminal, &mut out);
+                let (mut written, mut out) = (Vec::new(), Vec::new());
+                string(text, &mut written);
+                terminal::shield(&written, if is_terminal { Form::Json } else { Form::Verbatim }, &mut out);
                 assert_eq!(String::from_utf8(out).unwrap(), format!("\"{expected}\""));
             }
         }

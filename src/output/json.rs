@@ -4,7 +4,6 @@
 //! message that lies in JSON form already is copied as it lies.
 
 use super::stamp::Stamp;
-use super::terminal;
 use crate::batch::{Batch, Encoding, Gap, Lifecycle, Line, Part, Stream};
 use crate::container::Container;
 use crate::json;
@@ -53,16 +52,9 @@ impl Template {
     }
 }
 
-/// Appends the record of a line. With `is_strict`, nothing but printable characters: the reader is a terminal.
+/// Appends the record of a line.
 #[inline]
-pub(super) fn log(
-    batch: &Batch,
-    line: &Line,
-    template: &Template,
-    stamp: &mut Stamp,
-    is_strict: bool,
-    out: &mut Vec<u8>,
-) {
+pub(super) fn log(batch: &Batch, line: &Line, template: &Template, stamp: &mut Stamp, out: &mut Vec<u8>) {
     let message = batch.text(line);
     stamp.set(line.time);
     let middle = &template.middle[line.stream as usize];
@@ -71,9 +63,9 @@ pub(super) fn log(
     out.extend_from_slice(stamp.written());
     out.extend_from_slice(middle);
     match line.encoding {
-        _ if is_strict => strict(message, line.encoding, out),
         Encoding::Plain | Encoding::Json => out.extend_from_slice(message),
         Encoding::Raw => json::escape(message, out),
+        Encoding::Surrogates => whole_characters(message, out),
     }
     out.extend_from_slice(match line.part {
         Part::Whole => b"\",\"source\":\"" as &[u8],
@@ -89,6 +81,14 @@ pub(super) fn log(
         (stream, ordinal) => out.extend_from_slice(format!("-{}{ordinal}\"", stream.letter()).as_bytes()),
     }
     out.extend_from_slice(&template.end);
+}
+
+/// No reader of JSON takes half a surrogate pair. Go's `encoding/json`, and so docker, reads one as U+FFFD.
+#[cold]
+fn whole_characters(message: &[u8], out: &mut Vec<u8>) {
+    let mut text = Vec::new();
+    json::unescape(message, &mut text);
+    json::escape(&text, out);
 }
 
 /// Appends the record of a loss that was noticed at `now`.
@@ -139,22 +139,4 @@ fn object(open: &[u8], prefix: &str, members: &BTreeMap<String, String>, out: &m
         member(b"\":", value, out);
     }
     out.push(b'}');
-}
-
-/// A terminal obeys C1 controls and DEL, which JSON lets stand unescaped.
-fn strict(message: &[u8], encoding: Encoding, out: &mut Vec<u8>) {
-    let mut text = Vec::new();
-    match encoding {
-        Encoding::Json => json::unescape(message, &mut text),
-        Encoding::Plain | Encoding::Raw => text.extend_from_slice(message),
-    }
-    let mut escaped = Vec::new();
-    json::escape(&text, &mut escaped);
-    for character in String::from_utf8_lossy(&escaped).chars() {
-        if terminal::is_unsafe(character) {
-            out.extend_from_slice(format!("\\u{:04x}", u32::from(character)).as_bytes());
-        } else {
-            out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
-        }
-    }
 }

@@ -2,10 +2,10 @@
 //!
 //! Only where stderr is a terminal, and only of what takes longer than a blink.
 
+use super::diagnostic;
 use super::status::{self, PLAIN};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::borrow::Cow;
-use std::io::IsTerminal;
 
 /// See the module. Clones are the same line; it goes with the last of them.
 #[derive(Clone)]
@@ -23,7 +23,7 @@ struct Line {
 impl Meter {
     /// Nothing is shown unless it `is_wanted`.
     pub fn new(is_wanted: bool) -> Self {
-        let is_shown = is_wanted && std::io::stderr().is_terminal();
+        let is_shown = is_wanted && diagnostic::is_on_terminal();
         let style = |template| ProgressStyle::with_template(template).ok();
         let line = is_shown.then(|| {
             let (plain, counting) = (style(PLAIN)?, style("{bar:30} {pos} of {len} {msg}, {eta} left")?);

@@ -22,7 +22,7 @@ mod status;
 mod terminal;
 mod text;
 
-pub use diagnostic::{Diagnostic, Level, LogFormat, notice};
+pub use diagnostic::{Diagnostic, Level, LogFormat, Tracer, is_on_terminal, notice, report};
 pub use event::{Events, Happened};
 pub use meter::Meter;
 pub use plan::{Planned, plan};
@@ -32,7 +32,10 @@ pub use reconcile::{Reconciled, ReportFormat};
 pub use repeats::Repeats;
 pub use terminal::safe;
 
-use std::io;
+use sink::Sink;
+use terminal::Form;
+
+use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
 /// Why nothing more can be written.
@@ -57,6 +60,19 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+}
+
+/// Writes an answer to stdout: help, completion, what a script evaluates. A reader that went away had enough.
+pub fn answer(text: &str) -> Result<(), Error> {
+    match Sink::stdout(Form::Text)?.write(text.as_bytes()) {
+        Err(Error::Closed) => Ok(()),
+        written => written,
+    }
+}
+
+/// Whether stdout is a terminal.
+pub fn is_data_on_terminal() -> bool {
+    rustix::stdio::stdout().is_terminal()
 }
 
 /// What became of a file that is written to.

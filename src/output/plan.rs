@@ -1,7 +1,8 @@
 //! The report of `watch --dry-run`.
 
+use super::Error;
 use super::sink::Sink;
-use super::{Error, terminal};
+use super::terminal::{self, Form};
 use crate::container::{Container, short};
 use comfy_table::{Table, presets};
 use serde::Serialize;
@@ -20,7 +21,7 @@ pub struct Planned {
 
 /// Writes it to stdout: a table, or one object a line.
 pub fn plan(planned: &[Planned], is_json: bool) -> Result<(), Error> {
-    let mut sink = Sink::stdout()?;
+    let mut sink = Sink::stdout(if is_json { Form::Json } else { Form::Text })?;
     let text = if is_json { planned.iter().map(object).collect() } else { table(planned, sink.columns()) };
     match sink.write(text.as_bytes()) {
         Err(Error::Closed) => Ok(()),
@@ -80,7 +81,7 @@ fn row(Planned { container, driver, source, risk }: &Planned) -> [String; 6] {
     [
         short(&container.id).to_owned(),
         terminal::safe(&container.name),
-        container.state.clone(),
+        terminal::safe(&container.state),
         terminal::safe(driver),
         source.unwrap_or("-").to_owned(),
         risk.clone().unwrap_or_default(),

@@ -3,13 +3,13 @@
 //! In: a [`PoolReport`]. Out: text on stdout. Called by the engine's `pool` verb.
 
 use super::sink::Sink;
-use super::{Error, When, terminal};
+use super::terminal::{self, Form};
+use super::{Error, When};
 use crate::health::Status;
 use comfy_table::{CellAlignment, Table, presets};
 use owo_colors::{OwoColorize, Style};
 use serde::Serialize;
 use std::fmt::Write as _;
-use std::io::IsTerminal;
 
 /// All that is told. Its JSON is what the contract shows.
 #[derive(Clone, Debug, Serialize)]
@@ -140,9 +140,9 @@ fn colour(status: Status) -> Style {
 
 /// Writes it to stdout.
 pub fn pool(report: &PoolReport, is_json: bool, color: When) -> Result<(), Error> {
-    let is_coloured = color.holds(std::io::stdout().is_terminal());
-    let text = if is_json { object(report) } else { table(report, is_coloured) };
-    match Sink::stdout()?.write(text.as_bytes()) {
+    let mut sink = Sink::stdout(if is_json { Form::Json } else { Form::Text })?;
+    let text = if is_json { object(report) } else { table(report, color.holds(sink.is_terminal)) };
+    match sink.write(text.as_bytes()) {
         Err(Error::Closed) => Ok(()),
         written => written,
     }

@@ -9,17 +9,16 @@ use super::progress::Progress;
 use super::repeats::Repeats;
 use super::sink::Sink;
 use super::stamp::Stamp;
-use super::terminal::{self, Controls};
+use super::terminal::{self, Controls, Form};
 use super::text::{self, Prefix};
 use super::{Ansi, Displaced, Error, Format, Settings};
-use crate::batch::{Batch, Encoding, Gap, Item, Key, Line, Route};
+use crate::batch::{Batch, Gap, Item, Key, Line, Route};
 use crate::container::Container;
 use crate::time::Timestamp;
 use owo_colors::OwoColorize;
 use regex::bytes::Regex;
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,7 +75,15 @@ struct Known {
 impl Printer {
     /// Opens what is written to.
     pub fn open(settings: Settings) -> Result<Self, Error> {
-        let sink = settings.file.as_deref().map_or_else(Sink::stdout, Sink::file)?;
+        let form = match (settings.format, settings.ansi) {
+            (Format::Json, _) => Form::Json,
+            (Format::Text | Format::Raw, Ansi::Keep) => Form::Verbatim,
+            (Format::Text | Format::Raw, Ansi::Auto | Ansi::Strip) => Form::Text,
+        };
+        let sink = match &settings.file {
+            Some(path) => Sink::file(path, form)?,
+            None => Sink::stdout(form)?,
+        };
         let is_terminal = sink.is_terminal;
         let controls = match settings.ansi {
             Ansi::Auto if is_terminal => Controls::Show,
@@ -328,7 +335,7 @@ impl Printer {
         match &known.template {
             Some(template) => {
                 for line in shown {
-                    json::log(batch, line, template, &mut self.stamp, self.sink.is_terminal, &mut self.out);
+                    json::log(batch, line, template, &mut self.stamp, &mut self.out);
                 }
             }
             None => {
@@ -358,7 +365,7 @@ impl Printer {
     }
 
     fn sign(&self, sign: char) -> String {
-        if !self.settings.color.holds(std::io::stderr().is_terminal()) {
+        if !self.settings.color.holds(diagnostic::is_on_terminal()) {
             return sign.to_string();
         }
         if sign == '+' { sign.green().to_string() } else { sign.red().to_string() }
@@ -399,7 +406,7 @@ impl Filter<'_> {
             return true;
         }
         let message = batch.text(line);
-        let message = if line.encoding == Encoding::Json {
+        let message = if line.encoding.is_escaped() {
             scratch.clear();
             crate::json::unescape(message, scratch);
             scratch

@@ -3,10 +3,9 @@
 //! Only where nothing else is drawn: stderr is a terminal and the lines go elsewhere. Caught up is where nothing has come
 //! for a moment; what comes then comes one by one.
 
-use super::status;
+use super::{diagnostic, status};
 use crate::batch::Batch;
 use indicatif::ProgressBar;
-use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 /// A history that takes no longer needs no status.
@@ -30,7 +29,7 @@ struct Spell {
 
 impl Progress {
     pub(super) fn new(is_wanted: bool) -> Self {
-        Progress { is_wanted: is_wanted && std::io::stderr().is_terminal(), spell: None }
+        Progress { is_wanted: is_wanted && diagnostic::is_on_terminal(), spell: None }
     }
 
     /// These lines were written.

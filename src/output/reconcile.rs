@@ -1,7 +1,8 @@
 //! The report of `reconcile`.
 
+use super::Error;
 use super::sink::Sink;
-use super::{Error, terminal};
+use super::terminal::{self, Form};
 use crate::container::short;
 use crate::inventory::{Changes, Field, Resource, Tally};
 use crate::plan::{Plan, Step};
@@ -67,12 +68,12 @@ impl Reconciled {
 
     /// Writes it to stdout, with each change where `details` are wanted.
     pub fn write(&self, format: ReportFormat, details: bool) -> Result<(), Error> {
-        let text = match format {
-            ReportFormat::Table => self.table(details),
+        let (text, form) = match format {
+            ReportFormat::Table => (self.table(details), Form::Text),
             // Numbers and strings alone: there is nothing in it that JSON cannot hold.
-            ReportFormat::Json => serde_json::to_string(&self.object(details)).unwrap_or_default() + "\n",
+            ReportFormat::Json => (serde_json::to_string(&self.object(details)).unwrap_or_default() + "\n", Form::Json),
         };
-        match Sink::stdout()?.write(text.as_bytes()) {
+        match Sink::stdout(form)?.write(text.as_bytes()) {
             Err(Error::Closed) => Ok(()),
             written => written,
         }

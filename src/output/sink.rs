@@ -1,11 +1,12 @@
 //! Where records go: stdout, or a file they are appended to.
 //!
 //! Unbuffered on purpose: the printer gathers, and what it hands over here has left the process when the call returns.
+//! Whatever goes to a terminal is made safe for it here, by whoever it was written.
 //! A file is known by its name, as to who looks for it there: when it is moved away or removed, another takes its place.
 
+use super::terminal::{self, Form};
 use super::{Displaced, Error, status};
 use rustix::event::{PollFd, PollFlags};
-use rustix::fd::AsFd;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fcntl_setfl};
 use rustix::io::Errno;
 use std::fs::{File, Metadata};
@@ -77,19 +78,25 @@ pub(super) struct Sink {
     /// Of a file, without links in it.
     path: Option<PathBuf>,
     pub(super) is_terminal: bool,
+    form: Form,
+    /// What a terminal is given in place of what was written.
+    shielded: Vec<u8>,
 }
 
 impl Sink {
     /// Standard output. A copy of the descriptor, since the standard library's own splits what is written at newlines.
-    pub(super) fn stdout() -> Result<Self, Error> {
-        let stdout = io::stdout();
-        let file =
-            stdout.as_fd().try_clone_to_owned().map_err(|source| Error::Write { to: "stdout".into(), source })?;
-        Ok(Sink { file: File::from(file), path: None, is_terminal: stdout.is_terminal() })
+    pub(super) fn stdout(form: Form) -> Result<Self, Error> {
+        let stdout = rustix::stdio::stdout();
+        let file = stdout.try_clone_to_owned().map_err(|source| Error::Write { to: "stdout".into(), source })?;
+        Ok(Sink::new(File::from(file), None, form))
+    }
+
+    fn new(file: File, path: Option<PathBuf>, form: Form) -> Self {
+        Sink { is_terminal: file.is_terminal(), file, path, form, shielded: Vec::new() }
     }
 
     /// Appends to a file, which is made when it is not there. Links in its path are followed now and never again.
-    pub(super) fn file(path: &Path) -> Result<Self, Error> {
+    pub(super) fn file(path: &Path, form: Form) -> Result<Self, Error> {
         let opened = match (path.canonicalize(), std::fs::metadata(path)) {
             (Ok(resolved), Ok(there)) if there.is_file() => {
                 open(&resolved, OFlags::empty()).map(|file| (file, resolved))
@@ -102,8 +109,7 @@ impl Sink {
             _ => resolve(path).and_then(|resolved| Ok((open(&resolved, OFlags::CREATE)?, resolved))),
         };
         let (file, path) = opened.map_err(|source| Error::Open { path: path.to_owned(), source })?;
-        let is_terminal = file.is_terminal();
-        Ok(Sink { file, path: Some(path), is_terminal })
+        Ok(Sink::new(file, Some(path), form))
     }
 
     /// What has become of the file, if it is no longer the one under its name.
@@ -136,7 +142,7 @@ impl Sink {
                 }
                 let mode = PermissionsExt::from_mode(ours.permissions().mode() & 0o777);
                 made.set_permissions(mode).map_err(failed)?;
-                Ok(Sink { file: made, path: self.path.clone(), is_terminal: false })
+                Ok(Sink::new(made, self.path.clone(), self.form))
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 // A pipe would be waited for.
@@ -149,7 +155,7 @@ impl Sink {
                 })?;
                 trust(&there, &ours).map_err(failed)?;
                 fcntl_setfl(&there, OFlags::APPEND).map_err(|errno| failed(errno.into()))?;
-                Ok(Sink { file: there, path: self.path.clone(), is_terminal: false })
+                Ok(Sink::new(there, self.path.clone(), self.form))
             }
             Err(error) => Err(failed(error)),
         }
@@ -166,7 +172,7 @@ impl Sink {
         self.is_terminal.then(|| usize::from(status::columns(&self.file)))
     }
 
-    /// Returns when the kernel has taken all of it.
+    /// Returns when the kernel has taken all of it. Of text these are whole lines.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.append(bytes).map_err(|(_, error)| error)
     }
@@ -174,9 +180,21 @@ impl Sink {
     /// As `write`. On an error: how much of it is written all the same. To a file that is nothing, unless somebody else
     /// has appended to it meanwhile.
     pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), (usize, Error)> {
+        if !self.is_terminal {
+            return self.put(bytes);
+        }
+        let mut shielded = std::mem::take(&mut self.shielded);
+        shielded.clear();
+        terminal::shield(bytes, self.form, &mut shielded);
+        let written = self.put(&shielded);
+        self.shielded = shielded;
+        written
+    }
+
+    fn put(&self, bytes: &[u8]) -> Result<(), (usize, Error)> {
         let mut rest = bytes;
         while !rest.is_empty() {
-            let error = match self.file.write(rest) {
+            let error = match (&self.file).write(rest) {
                 Ok(0) => io::ErrorKind::WriteZero.into(),
                 Ok(written) => {
                     rest = &rest[written..];

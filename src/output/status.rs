@@ -3,10 +3,12 @@
 //! In: what the progress library draws. Out: the same on stderr, but for the blanks that it fills a line up with: behind
 //! them a terminal's own `^C` would land on a line of its own, and what clears the status would clear that one.
 
+use super::diagnostic;
+use super::terminal::Form;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 use rustix::fd::AsFd;
 use rustix::termios::tcgetwinsize;
-use std::io::{self, Write};
+use std::io;
 
 /// Redrawn so often a second at most.
 const RATE: u8 = 5;
@@ -32,8 +34,13 @@ pub(super) fn columns(terminal: impl AsFd) -> u16 {
 struct LastLine;
 
 impl LastLine {
-    fn put(text: &str) -> io::Result<()> {
-        io::stderr().write_all(text.as_bytes())
+    /// Our own sequences.
+    fn put(sequence: &str) -> io::Result<()> {
+        diagnostic::write(sequence.as_bytes(), Form::Verbatim)
+    }
+
+    fn show(text: &str) -> io::Result<()> {
+        diagnostic::write(text.as_bytes(), Form::Text)
     }
 
     fn move_by(n: usize, direction: char) -> io::Result<()> {
@@ -43,7 +50,7 @@ impl LastLine {
 
 impl TermLike for LastLine {
     fn width(&self) -> u16 {
-        columns(io::stderr())
+        columns(rustix::stdio::stderr())
     }
 
     fn move_cursor_up(&self, n: usize) -> io::Result<()> {
@@ -63,12 +70,12 @@ impl TermLike for LastLine {
     }
 
     fn write_line(&self, text: &str) -> io::Result<()> {
-        LastLine::put(&format!("{text}\n"))
+        LastLine::show(&format!("{text}\n"))
     }
 
     fn write_str(&self, text: &str) -> io::Result<()> {
         let is_filler = !text.is_empty() && text.bytes().all(|byte| byte == b' ');
-        if is_filler { Ok(()) } else { LastLine::put(text) }
+        if is_filler { Ok(()) } else { LastLine::show(text) }
     }
 
     fn clear_line(&self) -> io::Result<()> {
@@ -76,6 +83,7 @@ impl TermLike for LastLine {
     }
 
     fn flush(&self) -> io::Result<()> {
-        io::stderr().flush()
+        // Nothing is kept back.
+        Ok(())
     }
 }

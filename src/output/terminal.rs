@@ -1,8 +1,12 @@
-//! What a container wrote, made safe for a terminal.
+//! Text from outside, made safe for a terminal: the one sanitiser.
 //!
-//! In: the bytes of a message. Out: text that moves no cursor, sets no title and starts nothing. A terminal obeys C0 and
+//! In: any bytes. Out: text that moves no cursor, sets no title and starts nothing. A terminal obeys C0 and
 //! C1 control characters and the sequences that ESC, CSI and OSC begin (ECMA-48); bidirectional controls reorder what
 //! follows (Unicode TR 9). SGR sequences, which only colour, may pass.
+//!
+//! [`safe`] prepares a field, so that it cannot forge a second line; [`write`] prepares a message. [`shield`] is the net
+//! below both: [`super::sink`] and [`super::stderr`] put everything through it that goes to a terminal, and clippy refuses
+//! any other way to stdout and stderr (`clippy.toml`), so that a field which nobody thought of is harmless.
 
 /// What becomes of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +17,43 @@ pub(super) enum Controls {
     Show,
     /// Left out, and the sequences with them.
     Strip,
+}
+
+/// What bytes on their way to a terminal are made of, and so how a character is shown that must not be obeyed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Lines of text, perhaps coloured.
+    Text,
+    /// One line of text, perhaps coloured: a newline in it is not ours.
+    Line,
+    /// JSON: the escapes are those of JSON strings, so that the value stays the same.
+    Json,
+    /// Messages that the user wants to be obeyed (`--ansi keep`). Fields around them are safe by themselves.
+    Verbatim,
+}
+
+/// Appends the bytes, with everything shown that a terminal would obey.
+pub(crate) fn shield(bytes: &[u8], form: Form, out: &mut Vec<u8>) {
+    if form == Form::Verbatim {
+        return out.extend_from_slice(bytes);
+    }
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        rest = copy_printable(rest, out);
+        let our_colour = sgr(rest).filter(|_| form != Form::Json);
+        if let Some(len) = our_colour {
+            out.extend_from_slice(&rest[..len]);
+            rest = &rest[len..];
+        } else if let (Some(behind), true) = (rest.strip_prefix(b"\n"), form != Form::Line) {
+            out.push(b'\n');
+            rest = behind;
+        } else if !rest.is_empty() {
+            rest = match form {
+                Form::Json => escape_character(rest, out),
+                _ => show_character(rest, out),
+            };
+        }
+    }
 }
 
 const RESET: &[u8] = b"\x1b[0m";
@@ -44,7 +85,7 @@ fn show(message: &[u8], out: &mut Vec<u8>) {
             out.extend_from_slice(&rest[..len]);
             is_coloured = true;
             rest = &rest[len..];
-        } else {
+        } else if !rest.is_empty() {
             rest = show_character(rest, out);
         }
     }
@@ -61,6 +102,7 @@ fn sgr(bytes: &[u8]) -> Option<usize> {
     (parameters.get(len) == Some(&b'm')).then_some(len + 3)
 }
 
+/// Shows the first character as `cat -v` does, those beyond ASCII by their number.
 fn show_character<'a>(bytes: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
     let (character, rest) = first(bytes);
     match character {
@@ -80,9 +122,36 @@ fn show_character<'a>(bytes: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
     rest
 }
 
-/// Characters beyond ASCII that a terminal obeys, or that change how its line reads.
+/// Escapes the first character as a JSON string may have it. Our JSON is valid UTF-8; a byte that is not would be a
+/// mistake of ours, which must not reach the terminal either.
+fn escape_character<'a>(bytes: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
+    let (character, rest) = first(bytes);
+    match character.unwrap_or(char::REPLACEMENT_CHARACTER) {
+        character if character < ' ' || is_unsafe(character) => {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                out.extend_from_slice(format!("\\u{unit:04x}").as_bytes());
+            }
+        }
+        character => out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes()),
+    }
+    rest
+}
+
+/// Characters beyond printable ASCII that a terminal obeys, that change how their line reads, or that nobody sees: DEL and
+/// C1; the bidirectional controls; the line and paragraph separators; zero-width spaces, the byte order mark, invisible
+/// operators, interlinear annotation, and tags, which hide whole sentences. The zero-width joiners are not among
+/// them: many scripts, and emoji, cannot be written without.
 pub(super) fn is_unsafe(character: char) -> bool {
-    matches!(character, '\u{7f}'..='\u{9f}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{61c}')
+    matches!(character,
+        '\u{7f}'..='\u{9f}'
+        | '\u{61c}'
+        | '\u{180e}'
+        | '\u{200b}' | '\u{200e}' | '\u{200f}'
+        | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}'
+        | '\u{feff}'
+        | '\u{fff9}'..='\u{fffb}'
+        | '\u{e0000}'..='\u{e007f}')
 }
 
 /// The first character, or `None` for a byte that begins none; and what comes behind.
@@ -93,44 +162,112 @@ fn first(bytes: &[u8]) -> (Option<char>, &[u8]) {
     (character, bytes.get(len..).unwrap_or_default())
 }
 
+/// Leaves out what a terminal would obey. Where that brings the halves of a broken character together, it may make a
+/// whole one, so it goes on until nothing more is left out.
 fn strip(message: &[u8], out: &mut Vec<u8>) {
-    let mut rest = message;
+    let start = out.len();
+    let mut is_stable = strip_once(message, out);
+    while !is_stable {
+        let stripped = out.split_off(start);
+        is_stable = strip_once(&stripped, out);
+    }
+}
+
+/// Whether the result needs no other look: nothing was left out, or no broken character is in it.
+fn strip_once(message: &[u8], out: &mut Vec<u8>) -> bool {
+    let (mut rest, mut has_broken) = (message, false);
+    let start = out.len();
     while !rest.is_empty() {
         rest = copy_printable(rest, out);
         if let Some(len) = sequence(rest) {
             rest = &rest[len..];
             continue;
         }
-        let (character, behind) = first(rest);
-        let drop = character.is_some_and(|character| (character < ' ' && character != '\t') || is_unsafe(character));
-        if !drop {
+        let (symbol, behind) = Symbol::first(rest);
+        let is_dropped = match symbol {
+            Symbol::Character('\t') => false,
+            Symbol::Character(character) => character < ' ' || is_unsafe(character),
+            // A terminal that takes bytes as characters obeys the eight-bit form.
+            Symbol::Byte(byte) => byte < 0xa0,
+        };
+        if !is_dropped {
+            has_broken |= matches!(symbol, Symbol::Byte(_));
             out.extend_from_slice(&rest[..rest.len() - behind.len()]);
         }
         rest = behind;
     }
+    !has_broken || out.len() - start == message.len()
 }
 
-/// Length of the escape sequence at the start: CSI up to its final byte, OSC and its like up to BEL or ST, others two or
-/// three bytes.
+/// What a terminal reads next.
+#[derive(Clone, Copy)]
+enum Symbol {
+    Character(char),
+    /// A byte that is part of no character.
+    Byte(u8),
+}
+
+impl Symbol {
+    fn first(bytes: &[u8]) -> (Symbol, &[u8]) {
+        let (character, rest) = first(bytes);
+        let byte = bytes.first().copied().unwrap_or_default();
+        (character.map_or(Symbol::Byte(byte), Symbol::Character), rest)
+    }
+
+    /// The letter behind ESC that stands for it, if it is a C1 control in either form: U+009B and the bare byte 0x9b are
+    /// `ESC [`.
+    fn as_escape(self) -> Option<u8> {
+        let code = match self {
+            Symbol::Character(character) => u8::try_from(u32::from(character)).ok()?,
+            Symbol::Byte(byte) => byte,
+        };
+        (0x80..0xa0).contains(&code).then(|| code - 0x40)
+    }
+}
+
+/// Length of the sequence at the start, whether it begins with ESC or with a C1 control: CSI up to its final byte, OSC and
+/// its like up to BEL or ST, others two or three bytes. A CSI that breaks off is as long as it is one.
 fn sequence(bytes: &[u8]) -> Option<usize> {
-    let behind = bytes.strip_prefix(b"\x1b")?;
-    let len = match behind.first() {
-        None => 0,
-        Some(b'[') => {
-            1 + behind[1..].iter().position(|byte| (0x40..0x7f).contains(byte)).map_or(behind.len() - 1, |at| at + 1)
+    let (introducer, behind) = match bytes.strip_prefix(b"\x1b") {
+        Some(behind) => match behind.split_first() {
+            None => return Some(1),
+            Some((&introducer, rest)) if introducer.is_ascii() => (introducer, rest),
+            // Nothing that belongs to it.
+            Some(_) => return Some(1),
+        },
+        None => {
+            let (symbol, behind) = Symbol::first(bytes);
+            (symbol.as_escape().filter(|_| !bytes.is_empty())?, behind)
         }
-        Some(b']' | b'P' | b'X' | b'^' | b'_') => {
-            let end = behind.iter().enumerate().find_map(|(at, &byte)| match byte {
-                0x07 => Some(at + 1),
-                0x1b if behind.get(at + 1) == Some(&b'\\') => Some(at + 2),
-                _ => None,
-            });
-            end.unwrap_or(behind.len())
-        }
-        Some(0x20..0x30) => behind.len().min(2),
-        Some(_) => 1,
     };
-    Some(len + 1)
+    let head = bytes.len() - behind.len();
+    let len = match introducer {
+        b'[' => {
+            let parameters = behind.iter().take_while(|byte| (0x20..0x40).contains(*byte)).count();
+            parameters + usize::from(behind.get(parameters).is_some_and(|byte| (0x40..0x7f).contains(byte)))
+        }
+        b']' | b'P' | b'X' | b'^' | b'_' => end_of_string(behind),
+        0x20..0x30 => behind.first().map_or(0, |byte| usize::from((0x30..0x7f).contains(byte))),
+        // ESC before another control is nothing.
+        0..0x20 | 0x7f => return Some(1),
+        _ => 0,
+    };
+    Some(head + len)
+}
+
+/// Where what OSC, DCS, SOS, PM or APC began ends: behind BEL, ST in any of its forms, or with the message.
+fn end_of_string(bytes: &[u8]) -> usize {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let (symbol, behind) = Symbol::first(rest);
+        match symbol {
+            Symbol::Character('\x07') => return bytes.len() - behind.len(),
+            Symbol::Character('\x1b') if behind.starts_with(b"\\") => return bytes.len() - behind.len() + 1,
+            symbol if symbol.as_escape() == Some(b'\\') => return bytes.len() - behind.len(),
+            _ => rest = behind,
+        }
+    }
+    bytes.len()
 }
 
 /// Text from outside on one line of a terminal: a name, a label, an error of the engine.
@@ -170,12 +307,47 @@ mod tests {
             (b"over\rwritten", "over^Mwritten", "overwritten"),
             (b"tty line\r", "tty line", "tty line"),
             (b"nul\0bell\x07del\x7f", "nul^@bell^Gdel\\u007f", "nulbelldel"),
-            ("c1 \u{9b}2J".as_bytes(), "c1 \\u009b2J", "c1 2J"),
+            ("c1 \u{9b}2J".as_bytes(), "c1 \\u009b2J", "c1 "),
             ("bidi \u{202e}x".as_bytes(), "bidi \\u202ex", "bidi x"),
             ("ümlaut 😀 e\u{301}".as_bytes(), "ümlaut 😀 e\u{301}", "ümlaut 😀 e\u{301}"),
             (b"bad \xff\xc3(", "bad \\xff\\xc3(", "bad \u{fffd}\u{fffd}("),
             (b"\x1b", "^[", ""),
             (b"\x1b[", "^[[", ""),
+            // A sequence that breaks off takes nothing with it that is text.
+            ("\x1b[\u{fc}bung".as_bytes(), "^[[\u{fc}bung", "\u{fc}bung"),
+            (b"\x1b[3\x1b[31mx", "^[[3\x1b[31mx\x1b[0m", "x"),
+            (b"\x1b\nx", "^[^Jx", "x"),
+            // C1 as the bare byte, and the sequences that it begins.
+            (b"a\x9b2Jb\x9b1;31mc", "a\\x9b2Jb\\x9b1;31mc", "abc"),
+            (b"a\x9d0;title\x9cb", "a\\x9d0;title\\x9cb", "ab"),
+            (b"a\x9d0;title\x07b", "a\\x9d0;title^Gb", "ab"),
+            (b"a\x9d0;title\x1b\\b", "a\\x9d0;title^[\\b", "ab"),
+            (
+                b"a\x90q\x9cb\x98s\x9cc\x9ep\x9cd\x9fa\x9ce",
+                "a\\x90q\\x9cb\\x98s\\x9cc\\x9ep\\x9cd\\x9fa\\x9ce",
+                "abcde",
+            ),
+            (b"next\x85line \x80 \x9c", "next\\x85line \\x80 \\x9c", "nextline  "),
+            // C1 as a character.
+            (
+                "a\u{9d}0;t\u{fc}\u{9c}b\u{9b}31mc\u{85}".as_bytes(),
+                "a\\u009d0;t\u{fc}\\u009cb\\u009b31mc\\u0085",
+                "abc",
+            ),
+            // The last byte of this character is that of a C1 control.
+            ("\u{c5b}\u{1b5b}\u{dc}".as_bytes(), "\u{c5b}\u{1b5b}\u{dc}", "\u{c5b}\u{1b5b}\u{dc}"),
+            (
+                "a\u{200b}b\u{feff}c\u{2066}d\u{61c}e\u{e0041}".as_bytes(),
+                "a\\u200bb\\ufeffc\\u2066d\\u061ce\\ue0041",
+                "abcde",
+            ),
+            (
+                "\u{1f469}\u{200d}\u{1f52c} \u{646}\u{200c}\u{647}".as_bytes(),
+                "\u{1f469}\u{200d}\u{1f52c} \u{646}\u{200c}\u{647}",
+                "\u{1f469}\u{200d}\u{1f52c} \u{646}\u{200c}\u{647}",
+            ),
+            // What is left out joins the halves of a character.
+            (b"a\xef\x1b[m\xbb\xbfb", "a\\xef\x1b[m\\xbb\\xbfb\x1b[0m", "ab"),
             (b"\x1b]", "^[]", ""),
         ] {
             let shown = shown.replace("\\u007f", "^?");
@@ -185,7 +357,91 @@ mod tests {
         }
     }
 
+    fn shielded(bytes: &[u8], form: Form) -> Vec<u8> {
+        let mut out = Vec::new();
+        shield(bytes, form, &mut out);
+        out
+    }
+
+    /// Newlines structure text but not a field, colours are ours, and JSON keeps its value.
+    #[test]
+    fn each_form_shows_controls_in_its_own_syntax() {
+        let hostile = "a\tb\nc\u{9d}0;X\u{9c}\x1b[31md\x1b]0;t\x07\u{202e}\u{e0041}\x7fe\r";
+        for (form, expected) in [
+            (Form::Text, "a\tb\nc\\u009d0;X\\u009c\x1b[31md^[]0;t^G\\u202e\\ue0041^?e^M"),
+            (Form::Line, "a\tb^Jc\\u009d0;X\\u009c\x1b[31md^[]0;t^G\\u202e\\ue0041^?e^M"),
+            (
+                Form::Json,
+                "a\\u0009b\nc\\u009d0;X\\u009c\\u001b[31md\\u001b]0;t\\u0007\\u202e\\udb40\\udc41\\u007fe\\u000d",
+            ),
+            (Form::Verbatim, hostile),
+        ] {
+            assert_eq!(String::from_utf8(shielded(hostile.as_bytes(), form)).unwrap(), expected, "{form:?}");
+        }
+        assert_eq!(shielded(b"\x9b2J\xff", Form::Text), b"\\x9b2J\\xff");
+        assert_eq!(shielded(b"\x9b", Form::Json), "\u{fffd}".as_bytes());
+        assert_eq!(safe("a\nb\x1b[31m\u{9b}"), "a^Jb^[[31m\\u009b");
+    }
+
+    /// Whether a terminal would obey any of it: other than a newline, a tab, or a colour where those may be.
+    fn is_obeyed(bytes: &[u8], may_colour: bool) -> bool {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            if let Some(len) = sgr(rest).filter(|_| may_colour) {
+                rest = &rest[len..];
+                continue;
+            }
+            let (symbol, behind) = Symbol::first(rest);
+            let is_obeyed = match symbol {
+                Symbol::Character('\t' | '\n') => false,
+                Symbol::Character(character) => character < ' ' || is_unsafe(character),
+                Symbol::Byte(byte) => byte < 0xa0,
+            };
+            if is_obeyed {
+                return true;
+            }
+            rest = behind;
+        }
+        false
+    }
+
+    /// Bytes among which controls and broken characters are many.
+    fn hostile() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            4 => any::<u8>().prop_map(|byte| vec![byte]),
+            2 => prop::sample::select(&b"\x1b[]\\mP;0J\x07\x9b\x9c\x9d\xc2\xe2\xef\xbb\xbf\x80\xae"[..]).prop_map(|byte| vec![byte]),
+            2 => any::<char>().prop_map(|character| character.to_string().into_bytes()),
+            1 => (0x7f_u32..0xa0).prop_map(|code| char::from_u32(code).unwrap().to_string().into_bytes()),
+            1 => (0x2000_u32..0x2070).prop_map(|code| char::from_u32(code).unwrap().to_string().into_bytes()),
+        ];
+        prop::collection::vec(piece, 0..60).prop_map(|pieces| pieces.concat())
+    }
+
     proptest! {
+        /// No form lets anything through that a terminal obeys, and none needs a second look.
+        #[test]
+        fn no_form_lets_a_control_through(bytes in hostile(), form in prop::sample::select(&[Form::Text, Form::Line, Form::Json][..])) {
+            let once = shielded(&bytes, form);
+            prop_assert!(!is_obeyed(&once, form != Form::Json), "{:?}", once.escape_ascii().to_string());
+            prop_assert_eq!(shielded(&once, form), once);
+        }
+
+        /// A message that was stripped or shown is safe whatever it was.
+        #[test]
+        fn no_message_is_obeyed(bytes in hostile(), strip: bool) {
+            let mut out = Vec::new();
+            write(&bytes, if strip { Controls::Strip } else { Controls::Show }, &mut out);
+            prop_assert!(!is_obeyed(&out, !strip), "{:?}", out.escape_ascii().to_string());
+        }
+
+        /// JSON on a terminal is JSON with the same value.
+        #[test]
+        fn json_keeps_its_value(text in "(?s)[\\x00-\\x20\\x7f-\\xa0\\u{2000}-\\u{2070}\\u{fff0}-\\u{ffff}\\u{e0000}-\\u{e007f}a-c\"\\\\]{0,40}") {
+            let json = serde_json::to_string(&text).unwrap();
+            let shown = shielded(json.as_bytes(), Form::Json);
+            prop_assert_eq!(serde_json::from_slice::<String>(&shown).unwrap(), text);
+        }
+
         /// Whatever is written, a terminal meets no control but tab and the ESC of a colour.
         #[test]
         fn no_other_control_reaches_a_terminal(message: Vec<u8>, strip: bool) {

@@ -3,7 +3,7 @@
 use super::color;
 use super::stamp::Stamp;
 use super::terminal::{self, Controls};
-use crate::batch::{Batch, Encoding, Line};
+use crate::batch::{Batch, Line};
 use crate::container::Container;
 use crate::json;
 use owo_colors::OwoColorize;
@@ -44,15 +44,15 @@ pub(super) fn line(batch: &Batch, line: &Line, prefix: &Prefix, style: Style, st
         out.extend_from_slice(stamp.written());
         out.push(b' ');
     }
-    match (style.controls, line.encoding) {
-        (Controls::Keep, Encoding::Json) => json::unescape(message, out),
-        (Controls::Keep, _) => out.extend_from_slice(message),
-        (controls, Encoding::Json) => {
+    match (style.controls, line.encoding.is_escaped()) {
+        (Controls::Keep, true) => json::unescape(message, out),
+        (Controls::Keep, false) => out.extend_from_slice(message),
+        (controls, true) => {
             let mut text = Vec::new();
             json::unescape(message, &mut text);
             terminal::write(&text, controls, out);
         }
-        (controls, _) => terminal::write(message, controls, out),
+        (controls, false) => terminal::write(message, controls, out),
     }
     out.push(b'\n');
 }

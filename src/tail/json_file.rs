@@ -13,6 +13,7 @@ use crate::json;
 use crate::time::{Reader, Timestamp};
 use memchr::memmem;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use std::borrow::Cow;
 
 const HEAD: &[u8] = b"{\"log\":\"";
@@ -143,6 +144,7 @@ pub(super) fn first_special(text: &[u8]) -> usize {
 }
 
 fn escapes(message: &[u8], mut at: usize) -> Option<Encoding> {
+    let mut encoding = Encoding::Json;
     while at < message.len() {
         if message[at] != b'\\' {
             return None;
@@ -150,14 +152,26 @@ fn escapes(message: &[u8], mut at: usize) -> Option<Encoding> {
         at += match message.get(at + 1)? {
             b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => 2,
             b'u' => {
-                unicode(message.get(at + 2..)?)?;
+                let unit = unicode(message.get(at + 2..)?)?;
+                match unit {
+                    0xd800..0xdc00 if begins_with_low(&message[at + 6..]) => at += 6,
+                    // Of a long line the other half may lie in the next record: what it means is told by the whole line.
+                    0xd800..0xe000 => encoding = Encoding::Surrogates,
+                    _ => {}
+                }
                 6
             }
             _ => return None,
         };
         at += next_special(message.get(at..)?);
     }
-    Some(Encoding::Json)
+    Some(encoding)
+}
+
+/// Whether the second half of a surrogate pair comes next.
+fn begins_with_low(text: &[u8]) -> bool {
+    let unit = text.strip_prefix(b"\\u").and_then(unicode);
+    unit.is_some_and(|unit| (0xdc00..0xe000).contains(&unit))
 }
 
 /// As [`first_special`], for where the next one is near.
@@ -192,12 +206,9 @@ fn other(record: &[u8]) -> Option<Piece<'static>> {
         #[serde(borrow)]
         time: Cow<'a, str>,
     }
-    let record: Record<'_> = serde_json::from_slice(record).ok()?;
-    let time = match Timestamp::parse(record.time.as_bytes()) {
-        Some(time) => time,
-        None => Timestamp(i64::try_from(record.time.parse::<jiff::Timestamp>().ok()?.as_nanosecond()).ok()?),
-    };
-    let stream = if record.stream == "stderr" { Stream::Stderr } else { Stream::Stdout };
+    let Ok(record) = serde_json::from_slice::<Record<'_>>(record) else { return with_surrogates(record) };
+    let time = time(&record.time)?;
+    let stream = stream(&record.stream);
     let (message, complete) = match record.log.strip_suffix('\n') {
         Some(message) => (message, true),
         None => (record.log.as_str(), false),
@@ -205,6 +216,41 @@ fn other(record: &[u8]) -> Option<Piece<'static>> {
     let mut text = Vec::with_capacity(message.len() + 16);
     json::escape(message.as_bytes(), &mut text);
     Some(Piece { time, stream, encoding: inside_of_string(&text)?, text: Cow::Owned(text), complete })
+}
+
+/// The same with halves of surrogate pairs in it, which JSON can write and a `String` cannot hold.
+fn with_surrogates(record: &[u8]) -> Option<Piece<'static>> {
+    #[derive(Deserialize)]
+    struct Record<'a> {
+        #[serde(borrow)]
+        log: &'a RawValue,
+        #[serde(borrow)]
+        stream: Option<&'a RawValue>,
+        #[serde(borrow)]
+        time: Cow<'a, str>,
+    }
+    let record: Record<'_> = serde_json::from_slice(record).ok()?;
+    let log = record.log.get().strip_prefix('"')?.strip_suffix('"')?;
+    let newlines = ["\\n", "\\u000a", "\\u000A"];
+    let line = newlines
+        .iter()
+        .find_map(|newline| log.strip_suffix(newline))
+        .filter(|line| !ends_in_open_escape(line.as_bytes()));
+    let message = line.unwrap_or(log).as_bytes().to_vec();
+    let encoding = inside_of_string(&message)?;
+    let stream = stream(record.stream.map_or("", |stream| stream.get()).trim_matches('"'));
+    Some(Piece { time: time(&record.time)?, stream, encoding, text: Cow::Owned(message), complete: line.is_some() })
+}
+
+fn stream(name: &str) -> Stream {
+    if name == "stderr" { Stream::Stderr } else { Stream::Stdout }
+}
+
+fn time(text: &str) -> Option<Timestamp> {
+    match Timestamp::parse(text.as_bytes()) {
+        Some(time) => Some(time),
+        None => Some(Timestamp(i64::try_from(text.parse::<jiff::Timestamp>().ok()?.as_nanosecond()).ok()?)),
+    }
 }
 
 #[cfg(test)]
@@ -220,7 +266,7 @@ mod tests {
 
     #[test]
     fn every_shape_the_driver_writes_is_read() {
-        use Encoding::{Json, Plain};
+        use Encoding::{Json, Plain, Surrogates};
         use Stream::{Stderr, Stdout};
         for (record, expected) in [
             (
@@ -265,9 +311,37 @@ mod tests {
                 ("spaced", Stderr, 0, true, Plain),
             ),
             (r#"{"log":"\u00e9\ud83d\ude00\n","time":"1970-01-01T00:00:00Z"}"#, ("é😀", Stdout, 0, true, Plain)),
+            (r#"{"log":"\ud83d\n","time":"1970-01-01T00:00:00Z"}"#, (r"\ud83d", Stdout, 0, true, Surrogates)),
+            (
+                r#"{ "time": "1970-01-01T00:00:00Z", "stream": "stderr", "log": "\uDC00 \\\u000a" }"#,
+                (r"\uDC00 \\", Stderr, 0, true, Surrogates),
+            ),
         ] {
             let expected = (expected.0.to_owned(), expected.1, expected.2, expected.3, expected.4);
             assert_eq!(read(record), Some(expected), "{record}");
+        }
+    }
+
+    /// Only halves without the other one are told apart from what can be copied as it lies.
+    #[test]
+    fn lone_halves_of_surrogate_pairs_are_noticed() {
+        use Encoding::{Json, Surrogates};
+        for (text, expected) in [
+            (r"\ud83d\ude00", Json),
+            (r"\uD83D\uDE00 \u00e9 \ue000 \ud7ff", Json),
+            (r"\\ud83d", Json),
+            (r"\ud83d", Surrogates),
+            (r"\udc00", Surrogates),
+            (r"\uDFFFx", Surrogates),
+            (r"\ude00\ud83d", Surrogates),
+            (r"\ud83d\u0041", Surrogates),
+            (r"\ud83dx\ude00", Surrogates),
+            (r"\ud83d\\\ude00", Surrogates),
+            (r"\ud83d\ud83d\ude00", Surrogates),
+            (r"\ud83d\ude00\ude00", Surrogates),
+        ] {
+            let record = format!(r#"{{"log":"{text}\n","stream":"stdout","time":"1970-01-01T00:00:00Z"}}"#);
+            assert_eq!(read(&record).map(|read| read.4), Some(expected), "{text}");
         }
     }
 

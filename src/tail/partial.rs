@@ -134,13 +134,19 @@ impl Joiner {
             Box::new(Pending { time, encoding, text: Vec::new(), size: 0, cut: false, muted: false, newest: None })
         });
         pending.muted = self.muted;
-        if piece.encoding != Encoding::Plain {
-            pending.encoding = piece.encoding;
-        }
-        pending.size += decoded_len(&piece.text, piece.encoding);
+        pending.encoding = pending.encoding.joined_with(piece.encoding);
         pending.text.extend_from_slice(&piece.text);
+        pending.size = match pending.encoding {
+            // The halves of a character in two pieces are one character now.
+            Encoding::Surrogates => decoded_len(&pending.text, Encoding::Surrogates),
+            _ => pending.size + decoded_len(&piece.text, piece.encoding),
+        };
         while pending.size > self.limit {
             let (end, size) = cut(&pending.text, pending.encoding, self.limit);
+            if pending.encoding == Encoding::Surrogates && end == pending.text.len() && !piece.complete {
+                // The other half of this character may come in the next piece.
+                break;
+            }
             self.emit(stream, &pending, end, Part::Cut, batch);
             pending.text.drain(..end);
             pending.size -= size;
@@ -497,14 +503,14 @@ impl<'a> Sheet<'a> {
 fn decoded_len(text: &[u8], encoding: Encoding) -> usize {
     match encoding {
         Encoding::Plain | Encoding::Raw => text.len(),
-        Encoding::Json => units(text).map(|unit| unit.size).sum(),
+        Encoding::Json | Encoding::Surrogates => units(text).map(|unit| unit.size).sum(),
     }
 }
 
 /// Where to cut so that at most `limit` bytes of message come before, not inside a character; and how many these are.
 /// Always more than none, so that a limit below a character's length still ends.
 fn cut(text: &[u8], encoding: Encoding, limit: usize) -> (usize, usize) {
-    if encoding == Encoding::Json {
+    if encoding.is_escaped() {
         let (mut end, mut size) = (0, 0);
         for unit in units(text) {
             if end > 0 && size + unit.size > limit {
@@ -704,7 +710,44 @@ mod tests {
         assert_eq!(told(&batch), ["2-o0 x", "2-o1 x", "3-o0 x"]);
     }
 
+    /// A long line of 16-bit units, some of them lone halves of pairs, as escapes in pieces that end anywhere.
+    fn long_line() -> impl Strategy<Value = (Vec<u16>, Vec<usize>)> {
+        let unit =
+            prop_oneof![2 => 0x20..0x7f_u16, 1 => any::<u16>(), 3 => 0xd83d..0xd83f_u16, 3 => 0xde00..0xde02_u16];
+        (prop::collection::vec(unit, 1..40), prop::collection::vec(0..40_usize, 0..5))
+    }
+
     proptest! {
+        /// Halves of a character in two pieces join, lone ones become U+FFFD, and no cut comes between two halves.
+        #[test]
+        fn halves_of_characters_join_across_pieces((units, cuts) in long_line(), limit in 1..60_usize) {
+            let mut bounds: Vec<usize> = cuts.into_iter().map(|cut| cut.min(units.len())).chain([0, units.len()]).collect();
+            bounds.sort_unstable();
+            let (mut joiner, mut batch) = (Joiner::new(limit, Window::default()), batch());
+            for window in bounds.windows(2) {
+                let text: String = units[window[0]..window[1]].iter().map(|unit| format!("\\u{unit:04x}")).collect();
+                let newline = if window[1] == units.len() { "\\n" } else { "" };
+                let record = format!(r#"{{"log":"{text}{newline}","stream":"stdout","time":"1970-01-01T00:00:01Z"}}"#);
+                let decoded = crate::tail::json_file::decode(record.as_bytes(), &mut crate::time::Reader::default());
+                joiner.push(decoded.unwrap(), None, &mut Sheet::of(&mut batch));
+                if window[1] == units.len() {
+                    break;
+                }
+            }
+            let mut shown = Vec::new();
+            for line in &batch.lines {
+                let mut part = Vec::new();
+                crate::json::unescape(batch.text(line), &mut part);
+                prop_assert!(part.len() <= limit.max(4), "{part:?}");
+                if line.encoding != Encoding::Surrogates {
+                    let quoted = [b"\"", batch.text(line), b"\""].concat();
+                    prop_assert!(serde_json::from_slice::<String>(&quoted).is_ok());
+                }
+                shown.extend(part);
+            }
+            prop_assert_eq!(String::from_utf8(shown).unwrap(), String::from_utf16_lossy(&units));
+        }
+
         #[test]
         fn a_cut_line_is_the_same_by_either_route(text in "(?s).{0,60}", limit in 1..40_usize) {
             let mut escaped = Vec::new();
@@ -717,7 +760,7 @@ mod tests {
                 let texts = batch.lines.iter().map(|line| {
                     let mut out = Vec::new();
                     match line.encoding {
-                        Encoding::Json => crate::json::unescape(batch.text(line), &mut out),
+                        Encoding::Json | Encoding::Surrogates => crate::json::unescape(batch.text(line), &mut out),
                         _ => out.extend_from_slice(batch.text(line)),
                     }
                     out

@@ -4,6 +4,7 @@
 //! Compiled by `support::engine` into one static program and imported as an image, where it is `/chatter` and, for
 //! `--health-cmd`, `/bin/sh`. Plain `std`, so that `rustc` alone builds it.
 //! A process with the PID 1 is deaf to SIGTERM unless it handles it, and `std` cannot: stop these containers with SIGKILL.
+#![allow(clippy::disallowed_methods, reason = "what it prints comes from itself")]
 
 use std::fmt::Write as _;
 use std::io::{self, Write};

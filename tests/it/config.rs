@@ -59,8 +59,8 @@ fn a_slip_is_refused_with_its_place_and_ends_with_2() {
             &[],
             &[("LOGWATCH_EVENTS_QUEUE_SIZE", "\x1b[2J")]
         ),
-        "error: ~/.docker/logwatch.yaml:4: there is no key docker.co\\u{1b}lour; docker has pool, circuit_breaker, rate_limit\n\
-         error: LOGWATCH_EVENTS_QUEUE_SIZE is `\\u{1b}[2J`: expected a whole number from 1 to 1000000\n\
+        "error: ~/.docker/logwatch.yaml:4: there is no key docker.co^[lour; docker has pool, circuit_breaker, rate_limit\n\
+         error: LOGWATCH_EVENTS_QUEUE_SIZE is `^[[2J`: expected a whole number from 1 to 1000000\n\
          error: ~/.docker/logwatch.yaml:3: docker.pool.min_pool_size is 9, above docker.pool.max_pool_size, which is 8 by default\n",
     );
     assert_eq!(

@@ -249,6 +249,47 @@ fn a_line_is_written_in_the_form_and_of_the_kind_that_was_asked_for() {
     assert_eq!(fs::read_to_string(&file).unwrap(), "before\nweb | line 000000001\nweb | line 000000001\n");
 }
 
+/// Whatever escapes lie in a log file, JSON can be read and says what `docker logs` says; so does text.
+#[test]
+fn halves_of_surrogate_pairs_in_a_log_are_read_as_docker_reads_them() {
+    let engine = Engine::start();
+    let id = engine.run("web", &[], &["--count", "1"]);
+    engine.wait("web");
+    let messages = [
+        r"high \ud83d",
+        r"low \udc00",
+        r"pair \ud83d\ude00",
+        r"turned \ude00\ud83d",
+        r"letter \ud83d\u0041",
+        r"\ud83d\ud83d\ude00",
+        r"backslash \\ud83d \\\ud83d",
+        r"capitals \uD83D\uDE00 \uDBFF",
+        r"controls \u0000\u001b\u0085\u007f\u2028",
+        r"\u00e9 \ufffd",
+    ];
+    let record = |(number, message): (usize, &&str)| {
+        format!(
+            "{{\"log\":\"{message}\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-20T23:00:53.00000000{number}Z\"}}\n"
+        )
+    };
+    fs::write(engine.log_path(&id), messages.iter().enumerate().map(record).collect::<String>()).unwrap();
+    let theirs = engine.docker(&["logs", "web"]).stdout;
+    let theirs = String::from_utf8(theirs).unwrap();
+    assert_eq!(theirs.matches('\u{fffd}').count(), 9, "{theirs:?}");
+    for source in ["file", "stream"] {
+        let records = Watch::read(&engine, &["web", "--format", "json", "--source", source]);
+        let records: Vec<Value> = std::str::from_utf8(&records.stdout)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let ours: String = records.iter().map(|record| format!("{}\n", record["message"].as_str().unwrap())).collect();
+        assert_eq!(ours, theirs, "{source}");
+        let text = Watch::read(&engine, &["web", "--format", "raw", "--source", source]);
+        assert_eq!(String::from_utf8(text.stdout).unwrap(), theirs, "{source}");
+    }
+}
+
 /// The program on a terminal that `script` of util-linux makes; what it wrote there.
 fn on_terminal(engine: &Engine, environment: &[(&str, &str)], words: &[&str]) -> String {
     let binary = env!("CARGO_BIN_EXE_docker-logwatch");
@@ -317,7 +358,7 @@ fn a_terminal_gets_aligned_coloured_names_and_no_control_but_colours() {
             "web | line 000000001 <b>&amp;</b> \"quoted\" back\\slash /slash",
             "web | line 000000002 tab\there bell^G backspace^H formfeed^L del^?",
             "web | line 000000003 漢字 кириллица 🦀👩‍👩‍👧‍👦 e\u{301}",
-            "web | line 000000004 separators \\u2028 and \\u2029 and \u{feff} and \\u0085",
+            "web | line 000000004 separators \\u2028 and \\u2029 and \\ufeff and \\u0085",
             "web | line 000000005 colours \u{1b}[31mred\u{1b}[0m and 100% %s {} $HOME\u{1b}[0m",
             "web | line 000000006 carriage^Mreturn ^A^_",
             "web | line 000000007 \\u0041 \\n \\\" literal escapes, trailing spaces   ",
@@ -339,12 +380,12 @@ fn a_terminal_gets_aligned_coloured_names_and_no_control_but_colours() {
         &[
             "line 000000003 lone^Mcarriage",
             "line 000000011 ^[P+q544e^[\\ \u{fffd}31m ^[]8;;http://evil^[\\link^[]8;;^[\\",
-            "line 000000015 \\u202ereversed\\u202c \u{200b}\\u2066",
+            "line 000000015 \\u202ereversed\\u202c \\u200b\\u2066",
         ],
     );
     // JSON leaves C1 and DEL as they are, but a terminal obeys them.
     let json = on_terminal(&engine, plain, &["web", "--format", "json", "-i", "'0(02|04) '"]);
-    assert!(json.contains("del\\u007f\"") && json.contains(" and \\u2029 and \u{feff} and \\u0085\""), "{json}");
+    assert!(json.contains("del\\u007f\"") && json.contains(" and \\u2029 and \\ufeff and \\u0085\""), "{json}");
     let forbidden = |c: char| c.is_control() && c != '\r' && c != '\n';
     assert!(!json.contains(forbidden), "{json:?}");
     let messages = |records: Vec<Value>| records.iter().map(|record| record["message"].clone()).collect::<Vec<_>>();

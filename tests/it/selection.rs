@@ -54,6 +54,10 @@ fn filters_select_what_docker_ps_lists_for_them() {
     let (first, second, made) = (format!("id={}", &ids[0][..12]), format!("id={}", ids[1]), format!("id={}", ids[2]));
     let image = engine.must(&["image", "inspect", "-f", "{{.Id}}", "logwatch-test"]);
     let ancestor = format!("ancestor={image}");
+    let before = format!("before={}", ids[1]);
+    engine.run("ports", &["--expose", "80", "--expose", "53/udp", "-p", "8080:80"], &["--count", "1", "--idle"]);
+    engine.run("failed", &[], &["--count", "1", "--exit", "3"]);
+    engine.wait("failed");
     for filters in [
         &[][..],
         &["name=web"],
@@ -95,6 +99,27 @@ fn filters_select_what_docker_ps_lists_for_them() {
         &["health=healthy", "health=unhealthy"],
         &["label=tier=front", "volume=data", "status=exited"],
         &["label=tier", "volume=data", "name=db"],
+        &["before=shop-db-1"],
+        &["since=shop-db-1"],
+        &["since=shop-web-1", "before=well"],
+        &[before.as_str()],
+        &["since=shop-web-1", "label=tier"],
+        &["exited=0"],
+        &["exited=3"],
+        &["exited=137"],
+        &["exited=0", "exited=3"],
+        &["exited=0", "label=tier"],
+        &["expose=80"],
+        &["expose=80/tcp", "expose=53/udp"],
+        &["expose=70-90"],
+        &["expose=80/udp"],
+        &["publish=8080"],
+        &["publish=80"],
+        &["publish=8000-9000/tcp", "expose=80"],
+        &["is-task=true"],
+        &["is-task=false", "exited=3"],
+        &["is-task=false"],
+        &[r"name=^shop\-\Qweb\E-\d+$"],
     ] {
         let filters: Vec<&str> = filters.iter().flat_map(|filter| ["--filter", filter]).collect();
         for all in [&[][..], &["--all"]] {
@@ -272,6 +297,56 @@ fn what_a_container_becomes_later_can_make_it_match() {
         finished.stderr,
         "+ other (file)\nother is now called another\n- another (exit 137)\n+ another (file)\n"
     );
+}
+
+/// Each filter takes what appears later as `docker ps` would, also when the container it was compared with is gone.
+#[test]
+fn containers_that_appear_later_pass_the_same_filters() {
+    let engine = Engine::start();
+    engine.run("first", &[], &["--count", "0", "--idle"]);
+    let all = &["failed", "open", "plain"][..];
+    let cases: [(&[&str], &[&str]); 9] = [
+        (&["since=first"], all),
+        (&["since=first", "name=^open"], &["open"]),
+        (&["before=first"], &[]),
+        (&["exited=3"], &["failed"]),
+        (&["exited=3", "exited=0"], &["failed", "plain"]),
+        // Without a network of its own a container has no ports, as docker sees it.
+        (&["expose=70-90/tcp"], &[]),
+        (&["publish=8080"], &[]),
+        (&["is-task=false"], all),
+        (&["is-task=true"], &[]),
+    ];
+    let watches = cases.map(|(filters, expected)| {
+        let filters: Vec<&str> = filters.iter().flat_map(|filter| ["-f", filter]).collect();
+        let watch = Watch::start(&engine, &[&["--format", "json"], filters.as_slice()].concat());
+        watch.wait_until_up();
+        (filters, expected, watch)
+    });
+    engine.must(&["rm", "-f", "first"]);
+    engine.run("plain", &[], &["--count", "3"]);
+    engine.run("failed", &[], &["--count", "3", "--exit", "3"]);
+    engine.run("open", &["--expose", "80", "-p", "8080:80"], &["--count", "3", "--idle"]);
+    for (filters, expected, watch) in watches {
+        let what = format!("{filters:?} has its lines");
+        eventually(&what, || watch.lines().len() >= 3 * expected.len());
+        let finished = watch.stop();
+        assert!(!finished.stderr.contains("trying again"), "{filters:?}: {}", finished.stderr);
+        let numbers = Numbers::of_json(&finished.lines());
+        assert_eq!(sorted(numbers.containers()), sorted(expected.iter().copied()), "{filters:?}");
+        expected.iter().for_each(|name| numbers.assert_whole(name, 1..=3));
+    }
+    // As docker says it, and what cannot be meant.
+    let unknown = Watch::start(&engine, &["-f", "since=nobody"]).finish();
+    assert_eq!(unknown.code, Some(1), "{}", unknown.stderr);
+    assert!(
+        unknown.stderr.to_lowercase().contains("no such container") && unknown.stderr.contains("nobody"),
+        "{}",
+        unknown.stderr
+    );
+    let misused = Watch::start(&engine, &["-f", "exited=soon"]).finish();
+    assert_eq!(misused.code, Some(2), "{}", misused.stderr);
+    assert!(misused.stderr.contains("`exited` cannot be `soon`, only a whole number"), "{}", misused.stderr);
 }
 
 /// What only the engine can tell is asked of it when a container appears, and until it has answered nothing is told.

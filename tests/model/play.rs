@@ -634,7 +634,7 @@ impl Play {
                         if let Some(line) = batch.lines.get(at) {
                             let mut text = Vec::new();
                             match line.encoding {
-                                Encoding::Json => json::unescape(batch.text(line), &mut text),
+                                Encoding::Json | Encoding::Surrogates => json::unescape(batch.text(line), &mut text),
                                 Encoding::Plain | Encoding::Raw => text.extend(batch.text(line)),
                             }
                             self.out.push(Out::Line(line.cursor(), text));

@@ -1,0 +1,192 @@
+//! Readers of our output: one that leaves ends us, one that does not read cannot keep us.
+
+use std::fs::{self, File};
+use std::io::{PipeReader, PipeWriter, Write, pipe};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::time::Instant;
+
+use crate::support::{Answer, Engine, Request, Script, Signal, Watch, eventually, process};
+
+/// A run whose stdout is ours to read, or not.
+struct Run {
+    child: Child,
+    notices: std::path::PathBuf,
+}
+
+impl Run {
+    fn start(engine: &Engine, host: &str, words: &[&str], stdout: impl Into<Stdio>) -> Run {
+        let notices = engine.home().join(format!("notices-{}", fastrand::u64(..)));
+        let mut command = Watch::command();
+        engine.furnish(&mut command);
+        command.env_remove("DOCKER_HOST").env("XDG_STATE_HOME", engine.home()).arg("-H").arg(host).args(words);
+        let stderr = File::create(&notices).unwrap();
+        Run { child: command.stdout(stdout).stderr(stderr).spawn().unwrap(), notices }
+    }
+
+    fn notices(&self) -> String {
+        fs::read_to_string(&self.notices).unwrap()
+    }
+
+    fn wait_for_notice(&self, text: &str) {
+        eventually(&format!("a notice says {text}"), || self.notices().contains(text));
+    }
+
+    /// Waits until a thread of this name is in a call of write.
+    fn wait_until_stuck(&self, thread: &str) {
+        let write = if cfg!(target_arch = "x86_64") { "1 " } else { "64 " };
+        let pid = self.child.id();
+        eventually("it is stuck in a write", || {
+            let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+            threads.map(|thread| thread.path()).any(|path| {
+                let read = |name: &str| fs::read_to_string(path.join(name)).unwrap_or_default();
+                read("comm").trim() == thread && read("syscall").starts_with(write)
+            })
+        });
+    }
+
+    fn signal(&self, signal: Signal) {
+        process::signal(self.child.id(), signal);
+    }
+
+    #[track_caller]
+    fn end(mut self) -> Option<i32> {
+        let mut code = None;
+        eventually("it has ended", || {
+            code = self.child.try_wait().unwrap();
+            code.is_some()
+        });
+        code.unwrap().code()
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// As `watch | grep -q`, which leaves although the container says no more: we end well, at rest and while connecting.
+#[test]
+fn a_reader_that_leaves_ends_a_silent_run() {
+    let engine = Engine::start();
+    engine.run("web", &[], &["--count", "1", "--idle"]);
+    let host = engine.host();
+    for words in [&["watch"][..], &["watch", "--resume"], &["watch", "--source", "stream", "--format", "json"]] {
+        let (reader, writer) = pipe().unwrap();
+        let run = Run::start(&engine, &host, words, writer);
+        run.wait_for_notice("+ web");
+        drop(reader);
+        assert_eq!(run.end(), Some(0), "{words:?}");
+    }
+    // The positions were kept.
+    let (reader, writer) = pipe().unwrap();
+    assert_eq!(Run::start(&engine, &host, &["watch", "--no-follow", "--resume"], writer).end(), Some(0));
+    assert_eq!(std::io::read_to_string(reader).unwrap(), "");
+    let (socket, theirs) = UnixStream::pair().unwrap();
+    let run = Run::start(&engine, &host, &["watch"], OwnedFd::from(theirs));
+    run.wait_for_notice("+ web");
+    drop(socket);
+    assert_eq!(run.end(), Some(0));
+    // An engine that takes the question and says nothing, and one that has no events.
+    let mute = Script::start(|_: &Request, answer: &mut Answer| answer.hold());
+    let quiet = Script::start(|request: &Request, answer: &mut Answer| match request.path.split('?').next().unwrap() {
+        "/events" => {
+            answer.begin("application/json");
+            answer.hold();
+        }
+        "/containers/json" => answer.json(200, "[]"),
+        _ => answer.json(200, r#"{"ID":"x","DockerRootDir":"/nowhere"}"#),
+    });
+    for script in [&mute, &quiet] {
+        for words in [&["watch"][..], &["events"]] {
+            // One leaves at once, as `true` does, the other when we wait.
+            for is_there in [false, true] {
+                let (reader, writer) = pipe().unwrap();
+                let reader = Some(reader).filter(|_| is_there);
+                let before = script.requests().len();
+                let run = Run::start(&engine, &script.host(), words, writer);
+                if let Some(reader) = reader {
+                    eventually("the engine is asked", || script.requests().len() > before);
+                    drop(reader);
+                }
+                assert_eq!(run.end(), Some(0), "{words:?} {is_there}");
+            }
+        }
+    }
+}
+
+/// With `-o FILE` and for a report nobody needs to read stdout.
+#[test]
+fn where_lines_go_to_a_file_the_reader_of_stdout_does_not_matter() {
+    let engine = Engine::start();
+    engine.run("beacon", &[], &["--count", "0", "--idle"]);
+    let file = engine.home().join("out.log");
+    let (reader, writer) = pipe().unwrap();
+    drop(reader);
+    let run = Run::start(&engine, &engine.host(), &["watch", "-o", file.to_str().unwrap()], writer);
+    run.wait_for_notice("+ beacon");
+    engine.run("web", &[], &["--count", "1"]);
+    eventually("the line is in the file", || fs::read_to_string(&file).unwrap() == "web | line 000000001\n");
+    run.signal(Signal::TERM);
+    assert_eq!(run.end(), Some(0));
+    engine.wait("web");
+    // A reconciliation that was asked for is done.
+    let (reader, writer) = pipe().unwrap();
+    drop(reader);
+    assert_eq!(Run::start(&engine, &engine.host(), &["reconcile"], writer).end(), Some(0));
+    let finished = Watch::spawn(Watch::command().env("XDG_STATE_HOME", engine.home()).args([
+        "-H",
+        &engine.host(),
+        "reconcile",
+        "--check",
+    ]));
+    assert_eq!(finished.finish().code, Some(0));
+    // A stdout that was closed from the start is a file that takes everything.
+    let line = format!("exec {} -H {} watch >&-", env!("CARGO_BIN_EXE_docker-logwatch"), engine.host());
+    let watch = Watch::spawn(Command::new("sh").args(["-c", &line]));
+    watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with("+ beacon")), crate::support::PATIENCE);
+    watch.signal(Signal::TERM);
+    assert_eq!(watch.finish().code, Some(0));
+}
+
+/// A pipe that is full, and its other end.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, writer) = pipe().unwrap();
+    // What Linux gives a pipe.
+    (&writer).write_all(&[b' '; 64 * 1024]).unwrap();
+    (reader, writer)
+}
+
+/// One signal lets the output take some time; a second one ends every command at once and well.
+#[test]
+fn a_second_signal_ends_the_wait_for_a_reader_that_does_not_read() {
+    let engine = Engine::start();
+    engine.run("web", &[], &["--count", "10", "--idle"]);
+    let host = engine.host();
+    for (words, thread) in [
+        (&["watch"][..], "deliver"),
+        (&["watch", "--resume=full", "--format", "json"], "deliver"),
+        (&["events", "--since", "1h"], "output"),
+        (&["watch", "--dry-run"], "output"),
+        (&["pool"], "output"),
+        (&["reconcile"], "output"),
+    ] {
+        for second in [Signal::TERM, Signal::INT] {
+            let (reader, writer) = full_pipe();
+            let run = Run::start(&engine, &host, &[words, &["-vv"]].concat(), writer);
+            run.wait_until_stuck(thread);
+            let begun = Instant::now();
+            run.signal(Signal::TERM);
+            // Two of a kind that wait to be heard are one.
+            run.wait_for_notice("told to stop by a signal");
+            run.signal(second);
+            assert_eq!(run.end(), Some(0), "{words:?}");
+            // Far from the five seconds that the first alone would have given.
+            assert!(begun.elapsed().as_secs() < 4, "{words:?}");
+            drop(reader);
+        }
+    }
+}
