@@ -28,8 +28,9 @@
 //! record in the block, `partial` joins what the engine cut, and a [`batch::Batch`] with the block and references into
 //! it goes on the one bounded [`queue::Queue`]. `engine/deliver.rs`, another thread, hands it to [`output::Printer`],
 //! which formats (`text`, `json`) and writes when its buffer is full or nothing waits; `engine/appended.rs` replaces a
-//! file that was moved away. No line is allocated, locked or sent alone. A reader of our output that is slow fills the
-//! queue; then reading stops, and opening does not.
+//! file that was moved away. With `--resume` what goes to a file goes to `engine/wal.rs` first, from which
+//! `engine/recovery.rs` completes the file of a run that was killed. No line is allocated, locked or sent alone. A reader
+//! of our output that is slow fills the queue; then reading stops, and opening does not.
 //!
 //! # A start, from event to new tail
 //!

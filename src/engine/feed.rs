@@ -102,6 +102,8 @@ pub(super) struct Feed {
     /// Before the next listing, where the last one failed.
     backoff: Backoff,
     not_before: Option<Instant>,
+    /// The events are back since the last listing.
+    is_back: bool,
     /// Why events are not listened to though they are wanted.
     refused: Option<crate::docker::Error>,
 }
@@ -136,6 +138,7 @@ impl Feed {
             listing: None,
             backoff: Backoff::new(waits),
             not_before: None,
+            is_back: false,
             refused,
         };
         let listing = feed.list().await?;
@@ -236,6 +239,7 @@ impl Feed {
                     self.inbox.push(News::Back(continuity));
                 }
                 self.not_before = None;
+                self.is_back = true;
                 self.miss();
                 self.due = self.next_due();
             }
@@ -293,7 +297,11 @@ impl Feed {
                     self.returned = Some(Box::pin(self.docker.returned(&error)));
                 }
                 self.inbox.fill(Some(News::Lost(error)));
-                self.not_before = Some(Instant::now() + self.backoff.wait(fastrand::f64()));
+                // An engine that has just come back may answer events before it answers all else, and nothing would tell
+                // of a second return.
+                let wait = self.backoff.wait(fastrand::f64());
+                let wait = if std::mem::take(&mut self.is_back) { wait.min(SETTLED) } else { wait };
+                self.not_before = Some(Instant::now() + wait);
                 self.miss();
             }
         }

@@ -355,7 +355,10 @@ impl Keeper {
             self.commit(true)?;
             self.settle()?;
             if self.written.is_empty() {
-                return Ok(());
+                let (wal, output) = (self.wal.as_mut(), self.output.as_ref());
+                let cleared =
+                    wal.zip(output).map(|(wal, output)| wal.clear().map_err(|error| output.log.failed(error)));
+                return cleared.unwrap_or(Ok(()));
             }
         }
         Err(state::Error::Closed)

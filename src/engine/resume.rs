@@ -65,6 +65,7 @@ impl Last {
         let recovered = recovery
             .run(&mut self.saved)
             .map_err(|source| Error::Lines(output::Error::Write { to: path.display().to_string(), source }))?;
+        printer.write_all_or_nothing();
         (self.sequence, self.unproven_from) = (recovered.sequence, recovered.unproven_from);
         self.is_first &= !recovered.has_found_positions;
         if let Some(repeats) = recovered.repeats {

@@ -275,7 +275,7 @@ impl Wal {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_micros());
         let sequence = sequence.max(u64::try_from(now).unwrap_or(0));
         let mut wal = Wal { segments, current: 0, sequence, committed: sequence, positions, written, buffer };
-        wal.begin(0)?;
+        wal.begin(0, sequence + 1)?;
         wal.segments[1].file.set_len(0)?;
         Ok(wal)
     }
@@ -286,11 +286,11 @@ impl Wal {
     }
 
     /// Makes a segment the current one, with nothing but a snapshot in it.
-    fn begin(&mut self, number: usize) -> io::Result<()> {
+    fn begin(&mut self, number: usize, sequence: u64) -> io::Result<()> {
         let positions = self.positions.iter().map(|(id, saved)| (id.clone(), saved.clone())).collect();
         let ((file, length), mount) = (self.written, mount(&self.segments[number].file));
         let kind = Kind::Snapshot { positions, file, length, mount };
-        let entry = Entry { sequence: self.sequence + 1, kind };
+        let entry = Entry { sequence, kind };
         self.buffer.clear();
         encode(&entry, &[], &mut self.buffer)?;
         let segment = &mut self.segments[number];
@@ -327,7 +327,7 @@ impl Wal {
     fn log(&mut self, kind: Kind, bytes: &[u8]) -> io::Result<()> {
         let other = 1 - self.current;
         if self.segments[self.current].length > LARGE && self.segments[other].last <= self.committed {
-            self.begin(other)?;
+            self.begin(other, self.sequence + 1)?;
         }
         let entry = Entry { sequence: self.sequence + 1, kind };
         self.buffer.clear();
@@ -351,11 +351,18 @@ impl Wal {
         self.committed = self.committed.max(sequence);
         // A flood has left long segments that nobody needs any more.
         if self.committed == self.sequence && self.segments.iter().any(|segment| segment.length > LARGE) {
-            self.begin(0)?;
-            self.segments[1].file.set_len(0)?;
-            (self.segments[1].length, self.segments[1].last) = (0, 0);
+            self.clear()?;
         }
         Ok(())
+    }
+
+    /// Leaves nothing but a snapshot, once all is committed: what was logged is nobody's business any more.
+    pub(super) fn clear(&mut self) -> io::Result<()> {
+        // Under the number that is committed, so that the state is not older than this.
+        self.begin(0, self.sequence)?;
+        let other = &mut self.segments[1];
+        (other.length, other.last) = (0, 0);
+        other.file.set_len(0)
     }
 }
 

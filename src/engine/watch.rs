@@ -187,7 +187,7 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Begun, Error>
         true => None,
         false => Some(open(options.output.clone()).await?),
     };
-    let (mut printer, mut notices, mut lost) = (printer, Vec::new(), Vec::new());
+    let (mut printer, mut lost) = (printer, Vec::new());
     let lock = match (&printer, &options.lock_beside) {
         (Some(printer), Some(state)) => appended::lock(state, printer, last.is_none())?,
         _ => None,

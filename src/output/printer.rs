@@ -165,6 +165,11 @@ impl Printer {
         })
     }
 
+    /// From now on a write to the file that fails leaves nothing of it behind.
+    pub fn write_all_or_nothing(&mut self) {
+        self.sink.all_or_nothing = true;
+    }
+
     /// What is gathered, whole lines.
     pub fn gathered(&self) -> &[u8] {
         &self.out

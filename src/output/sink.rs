@@ -78,6 +78,8 @@ pub(super) struct Sink {
     /// Of a file, without links in it.
     path: Option<PathBuf>,
     pub(super) is_terminal: bool,
+    /// A write that fails leaves nothing behind.
+    pub(super) all_or_nothing: bool,
     form: Form,
     /// What a terminal is given in place of what was written.
     shielded: Vec<u8>,
@@ -92,7 +94,7 @@ impl Sink {
     }
 
     fn new(file: File, path: Option<PathBuf>, form: Form) -> Self {
-        Sink { is_terminal: file.is_terminal(), file, path, form, shielded: Vec::new() }
+        Sink { is_terminal: file.is_terminal(), all_or_nothing: false, file, path, form, shielded: Vec::new() }
     }
 
     /// Appends to a file, which is made when it is not there. Links in its path are followed now and never again.
@@ -142,7 +144,7 @@ impl Sink {
                 }
                 let mode = PermissionsExt::from_mode(ours.permissions().mode() & 0o777);
                 made.set_permissions(mode).map_err(failed)?;
-                Ok(Sink::new(made, self.path.clone(), self.form))
+                Ok(self.successor(made))
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 // A pipe would be waited for.
@@ -155,10 +157,15 @@ impl Sink {
                 })?;
                 trust(&there, &ours).map_err(failed)?;
                 fcntl_setfl(&there, OFlags::APPEND).map_err(|errno| failed(errno.into()))?;
-                Ok(Sink::new(there, self.path.clone(), self.form))
+                Ok(self.successor(there))
             }
             Err(error) => Err(failed(error)),
         }
+    }
+
+    fn successor(&self, file: File) -> Self {
+        let sink = Sink::new(file, self.path.clone(), self.form);
+        Sink { all_or_nothing: self.all_or_nothing, ..sink }
     }
 
     /// The file behind a path, if it is no device and no pipe.
@@ -177,8 +184,8 @@ impl Sink {
         self.append(bytes).map_err(|(_, error)| error)
     }
 
-    /// As `write`. On an error: how much of it is written all the same. To a file that is nothing, unless somebody else
-    /// has appended to it meanwhile.
+    /// As `write`. On an error: how much of it is written all the same. Of a file an incomplete line is cut off its end,
+    /// and where it takes `all_or_nothing` all of it, unless somebody else has appended to it meanwhile.
     pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), (usize, Error)> {
         if !self.is_terminal {
             return self.put(bytes);
@@ -209,8 +216,10 @@ impl Sink {
                 Err(error) => error,
             };
             let written = &bytes[..bytes.len() - rest.len()];
-            let is_cut = self.cut_off(written).unwrap_or(false);
-            return Err((if is_cut { 0 } else { written.len() }, self.failed(error)));
+            let whole = memchr::memrchr(b'\n', written).map_or(0, |at| at + 1);
+            let kept = if self.all_or_nothing { 0 } else { whole };
+            let is_cut = self.cut_off(&written[kept..]).unwrap_or(false);
+            return Err((if is_cut { kept } else { written.len() }, self.failed(error)));
         }
         Ok(())
     }

@@ -207,7 +207,7 @@ fn other(record: &[u8]) -> Option<Piece<'static>> {
         time: Cow<'a, str>,
     }
     let Ok(record) = serde_json::from_slice::<Record<'_>>(record) else { return with_surrogates(record) };
-    let time = time(&record.time)?;
+    let time = Timestamp::parse(record.time.as_bytes())?;
     let stream = stream(&record.stream);
     let (message, complete) = match record.log.strip_suffix('\n') {
         Some(message) => (message, true),
@@ -239,18 +239,12 @@ fn with_surrogates(record: &[u8]) -> Option<Piece<'static>> {
     let message = line.unwrap_or(log).as_bytes().to_vec();
     let encoding = inside_of_string(&message)?;
     let stream = stream(record.stream.map_or("", |stream| stream.get()).trim_matches('"'));
-    Some(Piece { time: time(&record.time)?, stream, encoding, text: Cow::Owned(message), complete: line.is_some() })
+    let time = Timestamp::parse(record.time.as_bytes())?;
+    Some(Piece { time, stream, encoding, text: Cow::Owned(message), complete: line.is_some() })
 }
 
 fn stream(name: &str) -> Stream {
     if name == "stderr" { Stream::Stderr } else { Stream::Stdout }
-}
-
-fn time(text: &str) -> Option<Timestamp> {
-    match Timestamp::parse(text.as_bytes()) {
-        Some(time) => Some(time),
-        None => Some(Timestamp(i64::try_from(text.parse::<jiff::Timestamp>().ok()?.as_nanosecond()).ok()?)),
-    }
 }
 
 #[cfg(test)]

@@ -443,8 +443,8 @@ fn a_full_disk_ends_it_with_1_and_the_file_holds_whole_records_up_to_there() {
     );
     assert_eq!(finished.stderr, expected);
     let text = fs::read_to_string(&file).unwrap();
-    let (whole, torn) = text.rsplit_once('\n').unwrap();
-    let lines: Vec<String> = whole.lines().map(str::to_owned).collect();
+    assert!(text.ends_with('\n'), "no half record");
+    let lines: Vec<String> = text.lines().map(str::to_owned).collect();
     Numbers::of_json(&lines).assert_whole("web", 1..=lines.len() as u64);
-    assert!(lines.len() > 100 && torn.len() < 1000, "{} lines, then {torn:?}", lines.len());
+    assert!(lines.len() > 100, "{} lines", lines.len());
 }

@@ -142,10 +142,14 @@ fn guard() {
 /// Under `nohup` SIGHUP is ignored, and what is ignored stays so in everything that is started. A signal that is caught
 /// does not: a child begins with the system's default.
 fn restore_hang_up() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
-    if process::ignores_hang_up() {
-        runtime
-            .block_on(async { tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup()).map(drop) })
-            .unwrap();
+    if !process::ignores_hang_up() {
+        return;
     }
+    // On a thread of its own: a test may have a runtime, within which no other can end.
+    let catch = || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        let signal = || tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup());
+        runtime.block_on(async { signal().map(drop) }).unwrap();
+    };
+    std::thread::spawn(catch).join().unwrap();
 }
