@@ -107,7 +107,7 @@ impl Recovery<'_> {
             outcome
                 .notices
                 .push(format!("{} is shorter than it was: lines are appended at its end", self.path.display()));
-            end = output.length()?;
+            (end, output.is_emptied) = (output.length()?, true);
         }
         if is_newer {
             outcome.has_found_positions = true;
@@ -152,8 +152,8 @@ impl Recovery<'_> {
         end: &mut u64,
         notices: &mut Vec<String>,
     ) -> io::Result<()> {
-        let due = || self.found.entries.iter().filter(|entry| entry.sequence > committed);
-        for (number, entry) in due().enumerate() {
+        let mut due = self.found.entries.iter().filter(|entry| entry.sequence > committed).peekable();
+        while let Some(entry) = due.next() {
             match &entry.kind {
                 Kind::Snapshot { positions: all, file, length, .. } => {
                     *positions = all.iter().cloned().collect();
@@ -167,8 +167,14 @@ impl Recovery<'_> {
                     for (id, change) in changes {
                         apply(positions, id, change);
                     }
-                    let written = due().nth(number + 1).and_then(Entry::written);
-                    if output.id.is_same(file) {
+                    let written = due.peek().and_then(|next| next.written());
+                    // The next entry is logged once all of this one is written. Only a power failure takes it back.
+                    let is_done = self.found.is_complete() && due.peek().is_some() && written.is_none();
+                    if is_done {
+                        if output.id.is_same(file) {
+                            *end = (*end).max((offset + bytes.len() as u64).min(output.length()?));
+                        }
+                    } else if output.id.is_same(file) {
                         *end = output.complete(*offset, bytes, *end, notices)?;
                     } else if let Some(from) = self.rest_of_moved(moved, file, *offset, bytes, written)?
                         && from < bytes.len()
@@ -193,7 +199,7 @@ impl Recovery<'_> {
         written: Option<u64>,
     ) -> io::Result<Option<usize>> {
         let whole = |common: usize| memrchr(b'\n', &bytes[..common]).map_or(0, |at| at + 1);
-        let Some(Moved { path, file, end }) = self.moved(moved, file)? else {
+        let Some(Moved { path, file, end, is_emptied }) = self.moved(moved, file)? else {
             // It cannot be seen. A write that failed is known to have; others are done within microseconds.
             return Ok(written.map(|written| whole(usize::try_from(written).unwrap_or(usize::MAX).min(bytes.len()))));
         };
@@ -214,8 +220,9 @@ impl Recovery<'_> {
                 *end = (offset + whole(common) as u64).max(*end);
                 Ok(Some(whole(common)))
             }
-            // Emptied by somebody since, as copytruncate does: it was there.
-            Standing::Beyond => Ok(None),
+            // It was there, as all before it.
+            Standing::Beyond if *is_emptied => Ok(None),
+            Standing::Beyond => Ok(Some(0)),
         }
     }
 
@@ -232,7 +239,8 @@ impl Recovery<'_> {
                 if file.id.born.is_some() && file_ref(&opened)?.is_same(file) && opened.metadata()?.is_file() {
                     let known = self.known.filter(|known| FileRef::of_commit(known).is_same(file));
                     let end = known.map_or(0, |known| known.length);
-                    moved.insert(file.id.inode, Moved { path: entry.path(), file: opened, end });
+                    let is_emptied = opened.metadata()?.len() < end;
+                    moved.insert(file.id.inode, Moved { path: entry.path(), file: opened, end, is_emptied });
                     break;
                 }
             }
@@ -250,7 +258,7 @@ impl Recovery<'_> {
             let text = "is not the file that the last run wrote, which did not end well: its last lines may come again";
             notices.push(format!("{} {text}", self.path.display()));
         }
-        for Moved { path, file, end } in moved.values() {
+        for Moved { path, file, end, .. } in moved.values() {
             let end = unproven.search(file, *end)?;
             if end < file.metadata()?.len() {
                 notices.push(set_aside(path, file, end)?);
@@ -268,6 +276,8 @@ struct Moved {
     file: File,
     /// Up to here it is known what it holds.
     end: u64,
+    /// Somebody has shortened it: it ends before what was synced.
+    is_emptied: bool,
 }
 
 /// All that were found, by inode.
@@ -291,6 +301,8 @@ struct Target<'a> {
     /// ... and to read.
     reader: File,
     id: FileRef,
+    /// Somebody has shortened it: it ends before what was synced.
+    is_emptied: bool,
 }
 
 impl<'a> Target<'a> {
@@ -301,7 +313,7 @@ impl<'a> Target<'a> {
         if !file_ref(&reader)?.is_same(&id) {
             return Err(io::Error::other("it was replaced while it was opened"));
         }
-        Ok(Target { path, file, reader, id })
+        Ok(Target { path, file, reader, id, is_emptied: false })
     }
 
     fn length(&self) -> io::Result<u64> {
@@ -325,8 +337,8 @@ impl<'a> Target<'a> {
         match stand(&self.reader, offset, bytes)? {
             Standing::Whole(up_to) => Ok(up_to.max(end)),
             Standing::Begun(common) => self.append(&bytes[common..]),
-            // Somebody has emptied it since.
-            Standing::Beyond if self.length()? < end => Ok(end),
+            // It was there, as all before it.
+            Standing::Beyond if self.is_emptied => Ok(end),
             Standing::Beyond => {
                 self.end_line()?;
                 self.append(bytes)
@@ -567,6 +579,8 @@ mod tests {
         Kill(u64, u64, usize),
         /// FILE is moved away once the run is dead.
         Move,
+        /// Somebody copies FILE and empties it once the run is dead.
+        CopyTruncate,
         /// The state comes back from a backup that is so many commits old.
         Restore(usize),
         /// The power fails. Of what was not synced this share of FILE is left, then NULs if so, and of each segment of the log
@@ -582,6 +596,7 @@ mod tests {
             1 => Just(Op::End),
             3 => (0..3_u64, 1..5_u64, 0..102_usize).prop_map(|(container, lines, share)| Op::Kill(container, lines, share)),
             1 => Just(Op::Move),
+            1 => Just(Op::CopyTruncate),
             1 => (0..4_usize).prop_map(Op::Restore),
             1 => (0..101_usize, any::<bool>(), [0..101_usize, 0..101]).prop_map(|(file, nul, log)| Op::PowerCut(file, nul, log)),
         ];
@@ -602,6 +617,11 @@ mod tests {
         moves: u64,
         is_moved: bool,
         has_power_failed: bool,
+        /// The last run was killed in a write.
+        is_unfinished: bool,
+        /// FILE was copied and emptied since.
+        is_copied: bool,
+        copies: u64,
     }
 
     struct Run {
@@ -650,6 +670,9 @@ mod tests {
                 moves: 0,
                 is_moved: false,
                 has_power_failed: false,
+                is_unfinished: false,
+                is_copied: false,
+                copies: 0,
             }
         }
 
@@ -677,6 +700,10 @@ mod tests {
             self.ever.extend(lines);
         }
 
+        fn ends_whole(&self) -> bool {
+            fs::read(self.path()).unwrap_or_default().ends_with(b"\n")
+        }
+
         /// Not the end of one line behind the beginning of another.
         fn is_whole(&self, line: &str) -> bool {
             match self.format {
@@ -697,6 +724,7 @@ mod tests {
                 self.moves += 1;
                 fs::rename(self.path(), self.folder.path().join(format!("out.{}", self.moves))).unwrap();
             }
+            (self.is_unfinished, self.is_copied) = (false, false);
             let path = self.path();
             let file = File::options().append(true).create(true).open(&path).unwrap();
             let mut found = wal::read(&self.log(), &self.log());
@@ -787,10 +815,13 @@ mod tests {
                     let run = self.run.take().unwrap();
                     let end = run.file.metadata().unwrap().len();
                     self.save(&run.file, end, &run.positions, run.sequence, matches!(op, Op::End));
-                    if matches!(op, Op::Commit) {
+                    let mut run = run;
+                    run.wal.commit(run.sequence).unwrap();
+                    if matches!(op, Op::End) {
+                        run.wal.clear().unwrap();
+                    } else {
                         self.run = Some(run);
                         let run = self.run.as_mut().unwrap();
-                        run.wal.commit(run.sequence).unwrap();
                         (run.synced, run.is_fresh) = (end, false);
                     }
                 }
@@ -807,12 +838,29 @@ mod tests {
                     self.start();
                     self.write(*container, *count, *share);
                     self.run = None;
+                    self.is_unfinished = *share < 100;
                 }
                 Op::Move => self.is_moved = self.run.is_none() && self.state.0.is_some(),
+                Op::CopyTruncate => {
+                    // Of an empty file nothing was synced, so nothing tells that it was shortened. And of a write that was
+                    // logged and not begun nothing tells any more.
+                    let is_known = self.state.0.is_some_and(|output| output.length > 0) && !self.is_unfinished;
+                    let is_steady = self.run.is_none() && !self.has_power_failed && !self.is_moved && !self.is_copied;
+                    if is_known && is_steady && self.lines().last().is_some() && self.ends_whole() {
+                        self.is_copied = true;
+                        self.copies += 1;
+                        self.moves += 1;
+                        let copy = self.folder.path().join(format!("out.{}", self.moves));
+                        fs::copy(self.path(), copy).unwrap();
+                        File::options().write(true).open(self.path()).unwrap().set_len(0).unwrap();
+                    }
+                }
                 Op::Restore(age) => {
                     let known = self.backups.iter().rev().filter(|(known, _)| known.is_some()).nth(*age).cloned();
                     // Without a log, and after a run that ended well, nothing tells whose a text line is.
-                    let can_tell = !self.has_power_failed || self.format == Format::Json;
+                    // Nor does a FILE whose lines are in a copy alone.
+                    let is_told = self.format == Format::Json && self.copies == 0;
+                    let can_tell = (!self.has_power_failed || is_told) && !self.is_copied;
                     if let Some(state) = known.filter(|_| self.run.is_none() && can_tell) {
                         self.state = state;
                     }

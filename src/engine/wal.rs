@@ -23,10 +23,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The other segment takes over once this one is longer.
 const LARGE: u64 = 4 << 20;
-/// A segment that is longer has to wait for a commit.
-const LARGEST: u64 = 64 << 20;
+/// A segment that is longer has to wait for a commit. What the next run reads stays in its memory.
+const LARGEST: u64 = 16 << 20;
 /// More than a segment of [`LARGEST`] bytes and one last entry can hold.
-const MOST_READ: u64 = 256 << 20;
+const MOST_READ: u64 = 64 << 20;
 
 /// Marks the beginning of an entry, and the version of its form.
 const MAGIC: [u8; 4] = *b"LWw1";
