@@ -70,7 +70,7 @@ pub enum Filter {
     Status(String),
     /// Key and value of a filter that only the engine can evaluate.
     Remote(&'static str, String),
-    /// What the filters of [`ORDERS`] came to.
+    /// What the filters `before` and `since` came to.
     Order(Order),
 }
 

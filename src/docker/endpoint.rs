@@ -5,7 +5,7 @@
 //! The order is flag, `DOCKER_HOST`, `DOCKER_CONTEXT`, `currentContext`, the default socket (docker/cli
 //! `cli/command/cli.go`: resolveContextName); a context lies in `contexts/meta/<sha256 of its name>/meta.json`, its TLS
 //! files in `contexts/tls/<same>/docker/` (`cli/context/store`). `--tls*` and `DOCKER_TLS*` shape the default context
-//! only (`cli/flags/options.go`). JSON is read as Go reads it ([`super::go`]): of `config.json` the first value counts, and
+//! only (`cli/flags/options.go`). JSON is read as Go reads it (`go`): of `config.json` the first value counts, and
 //! what has the wrong type is passed over with a warning; a `meta.json` has to be right as a whole (docker/cli
 //! `cli/config/configfile/file.go`: LoadFromReader, `cli/context/store/metadatastore.go`: getByID).
 

@@ -10,6 +10,7 @@
 //! until it is large; then the other one is, once everything in it has been committed to the state.
 
 use crate::file_id::{FileId, Likeness};
+use crate::files;
 use crate::state::{Saved, open_beside};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
@@ -161,9 +162,9 @@ pub(super) fn read(state: &Path, base: &Path) -> Found {
 /// Names this boot of the machine and the device that a file lies on. Both stay the same as long as all that a process
 /// wrote is still in the kernel's memory.
 fn mount(file: &File) -> String {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let boot = files::read_small(Path::new("/proc/sys/kernel/random/boot_id"), 64).unwrap_or_default();
     let device = file.metadata().map_or(0, |metadata| metadata.dev());
-    format!("{}/{device}", boot.trim())
+    format!("{}/{device}", String::from_utf8_lossy(&boot).trim())
 }
 
 /// The entries of a segment up to the first that is damaged or not the next.
