@@ -71,7 +71,7 @@ fn every_line_comes_once(podman: &Podman) {
         podman.wait(name);
     }
     for ((source, _), watch) in WAYS.into_iter().zip(watches) {
-        watch.wait_for_ends(4);
+        watch.wait_for_ends(5);
         let finished = watch.stop();
         assert!(!finished.stderr.contains('!'), "{source}: {}", finished.stderr);
         let (lines, records) = (finished.lines(), finished.records());
