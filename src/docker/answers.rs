@@ -24,7 +24,7 @@ use super::{Error, Version};
 pub(super) struct Info {
     #[serde(rename = "ID")]
     id: Option<String>,
-    /// Of the machine.
+    /// The host name of the engine's machine.
     name: Option<String>,
     server_version: Option<String>,
     #[serde(rename = "OSType")]

@@ -28,10 +28,10 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub(super) struct Keeper {
     held: Held,
     output: Option<Output>,
-    /// Of the output, once the first commit has succeeded.
+    /// The log of `output`. There is none before the first commit has succeeded, and nothing is written until then.
     wal: Option<Wal>,
     names: HashMap<Key, (String, String)>,
-    /// How far each container was read, by all that was written.
+    /// The position of each container behind everything that the output has written.
     reached: HashMap<String, Saved>,
     /// The last entry of the log whose bytes the output has written.
     sequence: u64,
