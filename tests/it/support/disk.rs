@@ -56,8 +56,6 @@ impl<'a> Disk<'a> {
 
     /// The same while somebody has files open there.
     pub fn move_to_another_device_in_use(&self) {
-        // The old mount stays in existence as long as files are open on it, and must not write to the disk any more.
-        must(Command::new("mount").args(["-o", "remount,ro"]).arg(self.engine.data()));
         self.remount(&["--lazy"]);
     }
 
@@ -70,6 +68,9 @@ impl<'a> Disk<'a> {
         if !inner.is_empty() {
             must(Command::new("umount").arg("--lazy").args(inner));
         }
+        // The file system outlives this mount while a file is open on it, or while a container that any engine starts holds
+        // a copy of all mounts. So whatever is unwritten goes to the disk now, and nothing does afterwards.
+        must(Command::new("mount").args(["-o", "remount,ro"]).arg(self.engine.data()));
         must(Command::new("umount").args(how).arg(self.engine.data()));
         // The kernel may have read ahead of what was written by way of the other device.
         must(Command::new("blockdev").args(["--flushbufs", &device]));
