@@ -4,8 +4,8 @@
 //! UTF-8, taking records apart, joining pieces.
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use logwatch::batch::{Item, Key};
-use logwatch::queue::Queue;
+use logwatch::model::batch::{Item, Key};
+use logwatch::model::queue::Queue;
 use logwatch::tail::{Command, Follow, Reader, Start, Wake, Window};
 use std::collections::VecDeque;
 use std::error::Error;

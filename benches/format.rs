@@ -3,10 +3,10 @@
 //! Bytes are bytes of message, not of what is made of them.
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use logwatch::batch::{Batch, Encoding, Head, Item, Key, Line, Part, Route, Stream};
-use logwatch::container::Container;
+use logwatch::model::batch::{Batch, Encoding, Head, Item, Key, Line, Part, Route, Stream};
+use logwatch::model::container::Container;
+use logwatch::model::time::Timestamp;
 use logwatch::output::{Ansi, Format, LogFormat, Printer, Settings, When};
-use logwatch::time::Timestamp;
 use std::error::Error;
 use std::sync::Arc;
 

@@ -23,7 +23,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use logwatch::config;
 use logwatch::docker::{Docker, Endpoint, Environment, Flags};
 use logwatch::metrics;
-use logwatch::selector::Filters;
+use logwatch::model::selector::Filters;
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 use tower_service::Service;

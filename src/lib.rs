@@ -14,9 +14,9 @@
 //! - [`state`] keeps what has to outlast a run, and is the only one that speaks SQL.
 //! - [`output`] writes lines and reports, and is the only one that writes to stdout.
 //! - [`serve`] tells metrics and health over HTTP, each connection in a task of its own.
-//! - The shelf holds what travels and what all may use: [`batch`], [`queue`], [`position`], [`file_id`], [`container`],
-//!   [`inventory`] and [`plan`], [`selector`], [`time`], [`json`], [`files`], [`config`], [`metrics`], [`health`],
-//!   [`stop`].
+//! - The shelf holds what travels and what all may use: [`model::batch`], [`model::queue`], [`model::position`], [`model::file_id`], [`model::container`],
+//!   [`model::inventory`] and [`model::plan`], [`model::selector`], [`model::time`], [`model::json`], [`model::small_file`], [`config`], [`metrics`], [`model::health`],
+//!   [`model::stop`].
 //!
 //! The five rooms below the engine do not know each other: it hands the bytes of one to the next. A verb has one name on
 //! two floors: `cli/watch.rs` takes the words, `engine/watch.rs` does the work.
@@ -25,8 +25,8 @@
 //!
 //! `tail/reader.rs`, one thread for all files, is told by inotify (`watcher`) that a file grew and reads a block of it
 //! through an open handle (`file`, `handle`); new files wait behind it (`chain`). `json_file` finds the message of each
-//! record in the block, `partial` joins what the engine cut, and a [`batch::Batch`] with the block and references into
-//! it goes on the one bounded [`queue::Queue`]. `engine/deliver.rs`, another thread, hands it to [`output::Printer`],
+//! record in the block, `partial` joins what the engine cut, and a [`model::batch::Batch`] with the block and references into
+//! it goes on the one bounded [`model::queue::Queue`]. `engine/deliver.rs`, another thread, hands it to [`output::Printer`],
 //! which formats (`text`, `json`) and writes when its buffer is full or nothing waits; `engine/appended.rs` replaces a
 //! file that was moved away. With `--resume` what goes to a file goes to `engine/wal.rs` first, from which
 //! `engine/recovery.rs` completes the file of a run that was killed. No line is allocated, locked or sent alone. A reader
@@ -50,19 +50,19 @@
 //!
 //! # An event, from the engine to a row
 //!
-//! What `watch` hears `engine/inventory.rs` hears too: an event becomes an [`inventory::Told`], and the state merges it with
+//! What `watch` hears `engine/inventory.rs` hears too: an event becomes an [`model::inventory::Told`], and the state merges it with
 //! the row by the time it tells of. `engine/agenda.rs` plans a look at what events do not tell; `engine/observe.rs` asks
-//! the engine, [`plan`] compares within the transaction of the state, and what differs is written. `engine/reconcile.rs`
+//! the engine, [`model::plan`] compares within the transaction of the state, and what differs is written. `engine/reconcile.rs`
 //! does the same once.
 //!
 //! # What always holds
 //!
 //! - A container's lines keep its order, and each comes once, from whichever route: every route ends in a position that
 //!   any route can go on from.
-//! - What is known to be lost is told as a [`batch::Gap`].
+//! - What is known to be lost is told as a [`model::batch::Gap`].
 //! - What inotify misses is found by a look: at once after an overflow or a new mount, within half a minute on a file system
 //!   of this machine, five seconds on one that others write to, a second for a file without a watch.
-//! - A file is recognised by [`file_id`] and content, never by its device number; only its size tells that it was truncated.
+//! - A file is recognised by [`model::file_id`] and content, never by its device number; only its size tells that it was truncated.
 //! - The queue is bounded by bytes. Events are dropped when nobody takes them, and a listing makes up for it; where the
 //!   events themselves are wanted, the stream is closed meanwhile and asked for again from there.
 //! - The trouble of one container ends no other's tail.
@@ -70,29 +70,15 @@
 //! - `discover`, `partial`, `backoff`, the stream decoder, and the pool's `roster`, `breaker`, `health` and `bucket` are given
 //!   the time or need none: their tests are tables.
 //! - The inventory is never in the way: what it does not take or cannot write, a comparison makes up for.
-//! - What a decoder takes, a library takes for the same: the modules named `fuzzing`, which only tests and `fuzz/` build.
+//! - What a decoder takes, a library takes for the same: the modules named `oracle`, which only tests and `fuzz/` build.
 
-pub mod batch;
 pub mod cli;
 pub mod config;
-pub mod container;
 pub mod docker;
 pub mod engine;
-pub mod file_id;
-pub mod files;
-#[cfg(any(test, fuzzing))]
-pub mod fuzzing;
-pub mod health;
-pub mod inventory;
-pub mod json;
 pub mod metrics;
+pub mod model;
 pub mod output;
-pub mod plan;
-pub mod position;
-pub mod queue;
-pub mod selector;
 pub mod serve;
 pub mod state;
-pub mod stop;
 pub mod tail;
-pub mod time;

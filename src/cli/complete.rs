@@ -7,11 +7,11 @@
 //! containers, projects, ... can stand there, so a new flag needs no word here.
 
 use super::OwnDocker;
-use crate::container::{Container, short};
 use crate::docker::{Environment, Flags, endpoint};
 use crate::metrics::events::ACTIONS;
+use crate::model::container::{Container, short};
+use crate::model::selector::{KEYS, Key};
 use crate::output::safe;
-use crate::selector::{KEYS, Key};
 use clap::{Arg, ArgAction, Command, FromArgMatches, ValueHint};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -453,7 +453,7 @@ mod tests {
         F: FnOnce(&Flags, Want) -> Live + Send + 'static,
     {
         let typed = &words(line);
-        answer(super::super::command(true), Question { typed, is_bare: false }, fetch)
+        answer(crate::cli::command(true), Question { typed, is_bare: false }, fetch)
     }
 
     fn check(line: &str, expected: &str) {
@@ -538,7 +538,7 @@ mod tests {
     fn on_its_own_docker_flags_complete_too_and_reach_the_engine() {
         let alone = |line: &str, fetch: fn(&Flags, Want) -> Live| {
             let typed = &words(line);
-            answer(super::super::command(false), Question { typed, is_bare: false }, fetch)
+            answer(crate::cli::command(false), Question { typed, is_bare: false }, fetch)
         };
         assert!(alone("watch --ho", unasked).starts_with("--host\tEngine, such as"));
         assert_eq!(alone("watch --config ", unasked), ":16\n");
@@ -567,7 +567,7 @@ mod tests {
         let typed: Vec<OsString> =
             vec!["--config".into(), dir.path().into(), "watch".into(), "--context".into(), "".into()];
         let question = Question { typed: &typed, is_bare: false };
-        let answer = answer(super::super::command(false), question, unasked);
+        let answer = answer(crate::cli::command(false), question, unasked);
         assert_eq!(answer, "away\ndefault\nfar\tover there\n:4\n");
     }
 
@@ -600,12 +600,12 @@ mod tests {
         }
         let bare = |line: &str| {
             let typed = &words(line);
-            answer(super::super::command(true), Question { typed, is_bare: true }, engine)
+            answer(crate::cli::command(true), Question { typed, is_bare: true }, engine)
         };
         assert_eq!(bare("watch "), "web-1\nweb-2\ndb\n:4\n");
         assert_eq!(bare("watch --color a"), "auto\nalways\n:4\n");
         assert!(!bare("").contains('\t') && !bare("watch --").contains('\t'));
         let nothing = Question { typed: &[], is_bare: true };
-        assert_eq!(answer(super::super::command(true), nothing, unasked), ":4\n");
+        assert_eq!(answer(crate::cli::command(true), nothing, unasked), ":4\n");
     }
 }

@@ -6,9 +6,9 @@ use super::{Common, at_least_one, carry_out, misused, one_of, stop, when};
 use crate::engine;
 use crate::engine::events::Options;
 use crate::metrics;
+use crate::model::selector::{Filters, Key};
+use crate::model::time::Timestamp;
 use crate::output::Format;
-use crate::selector::{Filters, Key};
-use crate::time::Timestamp;
 use prometheus::Registry;
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -166,8 +166,8 @@ pub(super) fn run(docker: &DockerFlags, as_plugin: bool, events: Events, common:
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Cli, Verb, command};
     use super::*;
+    use crate::cli::{Cli, Verb, command};
     use clap::FromArgMatches;
 
     fn try_options(words: &[&str]) -> Result<Options, String> {

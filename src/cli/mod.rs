@@ -18,9 +18,9 @@ pub mod when;
 
 use crate::config::{Config, Layers, Surroundings};
 use crate::docker::{self, Endpoint, Environment, Flags, endpoint};
+use crate::model::selector::Filters;
+use crate::model::stop::Stop;
 use crate::output::{Diagnostic, Level, LogFormat, When};
-use crate::selector::Filters;
-use crate::stop::Stop;
 use crate::{engine, output};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};

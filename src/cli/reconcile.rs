@@ -5,8 +5,8 @@ use super::plugin::DockerFlags;
 use super::{Common, carry_out, misused, one_of, state};
 use crate::engine;
 use crate::engine::reconcile::Options;
+use crate::model::stop::Stop;
 use crate::output::{self, Diagnostic, Level, Reconciled, ReportFormat};
-use crate::stop::Stop;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 

@@ -10,8 +10,8 @@
 //! SIGPIPE stays ignored, as Rust starts us: a reader that went away is an error of a write, and where nothing is written
 //! [`heed_reader`] notices.
 
-use crate::files;
-use crate::stop::Stop;
+use crate::model::small_file;
+use crate::model::stop::Stop;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{FileType, fstat};
@@ -243,7 +243,7 @@ async fn hung_up(signal: &mut Option<Signal>) {
 
 /// The set of ignored signals, a bit each, as the kernel tells it (proc(5), `SigIgn`); empty when it does not.
 fn ignored() -> u64 {
-    let status = files::read_small(Path::new("/proc/self/status"), 64 << 10).unwrap_or_default();
+    let status = small_file::read_small(Path::new("/proc/self/status"), 64 << 10).unwrap_or_default();
     let status = String::from_utf8_lossy(&status);
     let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)

@@ -3,15 +3,15 @@
 use super::explain::Exit;
 use super::plugin::DockerFlags;
 use super::{Common, carry_out, misused, name, one_of, state, stop, when};
-use crate::batch::Stream;
 use crate::config::value::{self, PLACES, SIZES};
 use crate::config::{self, Config, Layers, Source};
 use crate::engine;
 use crate::engine::resume::Resume;
 use crate::engine::watch::Options;
+use crate::model::batch::Stream;
+use crate::model::selector::{self, Filter, Glob, Pattern, Selector};
+use crate::model::time::Timestamp;
 use crate::output::{Ansi, Format, Settings};
-use crate::selector::{self, Filter, Glob, Pattern, Selector};
-use crate::time::Timestamp;
 use clap::ValueHint;
 use regex::bytes::Regex;
 use std::path::PathBuf;
@@ -385,8 +385,8 @@ pub(super) fn run(docker: &DockerFlags, as_plugin: bool, watch: Watch, common: &
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Cli, Verb, command};
     use super::*;
+    use crate::cli::{Cli, Verb, command};
     use crate::output::When;
     use clap::FromArgMatches;
 

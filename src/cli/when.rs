@@ -4,7 +4,7 @@
 //! says what is allowed. What docker takes is taken, and days and weeks besides (moby `api/types/time/timestamp.go`: GetTimestamp).
 
 use crate::config::value::{self, SECOND, SPANS};
-use crate::time::Timestamp;
+use crate::model::time::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use std::borrow::Cow;

@@ -4,7 +4,7 @@
 //! what a file of keys and single values has no use for: lists, anchors, tags, a second document.
 
 use super::keys::{self, Key};
-use crate::files;
+use crate::model::small_file;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput};
 use std::collections::HashMap;
 use std::io;
@@ -31,7 +31,7 @@ pub(super) struct Fault {
 
 /// The bytes of the file.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
-    files::read_small(path, LIMIT)
+    small_file::read_small(path, LIMIT)
 }
 
 /// The values in a file, and all that is wrong with it.
@@ -339,7 +339,7 @@ mod tests {
         let text = include_bytes!("../../contrib/logwatch.yaml");
         let (leaves, faults) = leaves(text);
         assert_eq!(faults, []);
-        let default = super::super::Config::default();
+        let default = crate::config::Config::default();
         let paths = |leaves: &[Leaf]| leaves.iter().map(|leaf| leaf.key.path).collect::<Vec<_>>();
         assert_eq!(paths(&leaves), keys::KEYS.iter().map(|key| key.path).collect::<Vec<_>>());
         for leaf in leaves {

@@ -401,7 +401,7 @@ mod tests {
             let surroundings = Surroundings { folder: Some(dir.path().to_owned()), variables };
             Layers::read(&surroundings, flag).settle().map(|(config, _)| config.watch.source)
         };
-        use super::super::Source;
+        use crate::config::Source;
         assert_eq!(source(None, None), Ok(Source::Stream));
         assert_eq!(source(Some(&other), None), Ok(Source::Poll));
         assert_eq!(source(Some(&missing), Some(&other)), Ok(Source::Poll));

@@ -12,8 +12,8 @@ use std::path::PathBuf;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use crate::container::{self, Container};
-use crate::time::Timestamp;
+use crate::model::container::{self, Container};
+use crate::model::time::Timestamp;
 
 use super::body::Weigh;
 use super::{Error, Version};

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 
-use crate::files;
+use crate::model::small_file;
 
 use super::address::{self, Address};
 use super::version::Version;
@@ -184,7 +184,7 @@ pub fn contexts(flags: &Flags, environment: &Environment) -> Vec<(String, String
     let meta = config_dir(flags, environment).join("contexts/meta");
     let folders = std::fs::read_dir(meta).into_iter().flatten().flatten();
     let stored = folders.filter_map(|folder| {
-        let json = files::read_small(&folder.path().join("meta.json"), LONGEST).ok()?;
+        let json = small_file::read_small(&folder.path().join("meta.json"), LONGEST).ok()?;
         let meta = Meta::read(&json).ok()?;
         (!meta.name.is_empty()).then_some((meta.name, meta.description))
     });
@@ -341,7 +341,7 @@ impl DockerMeta {
 /// What cannot be read or decoded is a warning and counts as empty; a missing file is no fault.
 fn read_config(directory: &Path, warnings: &mut Vec<String>) -> Config {
     let path = directory.join("config.json");
-    let (config, wrong) = match files::read_small(&path, LONGEST) {
+    let (config, wrong) = match small_file::read_small(&path, LONGEST) {
         Ok(json) => Config::read(&json),
         Err(e) if is_missing(&e) => (Config::default(), None),
         Err(e) => (Config::default(), Some(e.to_string())),
@@ -398,11 +398,11 @@ fn default_tls(flags: &Flags, environment: &Environment) -> Result<Option<Tls>, 
 }
 
 fn read_pem(path: &Path) -> Result<Vec<u8>, Error> {
-    files::read_small(path, LONGEST).map_err(|source| Error::TlsFile { path: path.to_owned(), source })
+    small_file::read_small(path, LONGEST).map_err(|source| Error::TlsFile { path: path.to_owned(), source })
 }
 
 fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, Error> {
-    match files::read_small(path, LONGEST) {
+    match small_file::read_small(path, LONGEST) {
         Ok(pem) => Ok(Some(pem)),
         Err(e) if is_missing(&e) => Ok(None),
         Err(source) => Err(Error::TlsFile { path: path.to_owned(), source }),
@@ -412,7 +412,7 @@ fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, Error> {
 fn stored_context(directory: &Path, name: &str) -> Result<(Address, Option<Tls>), Error> {
     let id: String = Sha256::digest(name).iter().map(|byte| format!("{byte:02x}")).collect();
     let unusable = |source| Error::BadContext { name: name.to_owned(), source };
-    let json = match files::read_small(&directory.join("contexts/meta").join(&id).join("meta.json"), LONGEST) {
+    let json = match small_file::read_small(&directory.join("contexts/meta").join(&id).join("meta.json"), LONGEST) {
         Err(e) if is_missing(&e) => return Err(Error::UnknownContext { name: name.to_owned() }),
         read => read.map_err(|e| unusable(e.into()))?,
     };

@@ -39,8 +39,8 @@ use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use sha2::{Digest, Sha256};
 
-use crate::container::{self, Container};
-use crate::time::Timestamp;
+use crate::model::container::{self, Container};
+use crate::model::time::Timestamp;
 
 /// One event, in the words of Docker whichever engine sent it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -305,7 +305,7 @@ impl<'de> Deserialize<'de> for Attributes {
 }
 
 fn decode(line: &[u8]) -> Result<Event, Malformed> {
-    let message: Message = crate::json::from_slice(line)?;
+    let message: Message = crate::model::json::from_slice(line)?;
     let actor = message.actor.unwrap_or_default();
     let mut attributes = actor.attributes.unwrap_or_default().0;
     let (status, from) = (message.status.unwrap_or_default(), message.from.unwrap_or_default());

@@ -1,7 +1,7 @@
-//! What holds of the room's decoders whatever they are given. As [`crate::fuzzing`].
+//! What holds of the room's decoders whatever they are given. As [`crate::model::oracle`].
 
 use super::events::{Event, Splitter};
-use crate::fuzzing::{Script, chunks, lengths};
+use crate::model::oracle::{Script, chunks, lengths};
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
@@ -93,7 +93,7 @@ fn agree(line: &[u8], event: &Event) {
 
 #[cfg(test)]
 mod tests {
-    use crate::fuzzing::tests::try_out;
+    use crate::model::oracle::tests::try_out;
 
     #[test]
     fn events_are_what_a_library_finds_in_a_body_however_it_is_cut() {

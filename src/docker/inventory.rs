@@ -1,15 +1,15 @@
 //! Containers with their mounts, and volumes, as the inventory keeps them.
 //!
-//! In: the engine's lists. Out: rows of [`crate::inventory`]. Two calls however many there are: a listing tells all but what
-//! is in [`crate::inventory::Beyond`]. [`Docker::list`] takes less from the same answer.
+//! In: the engine's lists. Out: rows of [`crate::model::inventory`]. Two calls however many there are: a listing tells all but what
+//! is in [`crate::model::inventory::Beyond`]. [`Docker::list`] takes less from the same answer.
 
 use super::answers::{self, Listed, MountPoint, Pairs};
 use super::body::Weigh;
 use super::{Docker, Error};
-use crate::container;
-use crate::inventory::{Container, Mount, Seen, Volume};
-use crate::selector::Filters;
-use crate::time::Timestamp;
+use crate::model::container;
+use crate::model::inventory::{Container, Mount, Seen, Volume};
+use crate::model::selector::Filters;
+use crate::model::time::Timestamp;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 

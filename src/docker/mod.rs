@@ -43,9 +43,9 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};
 
 use crate::config;
-use crate::container::Container;
 use crate::metrics;
-use crate::selector::Filters;
+use crate::model::container::Container;
+use crate::model::selector::Filters;
 
 pub use answers::{Details, Engine};
 pub use endpoint::{Endpoint, Environment, Flags};

@@ -15,8 +15,8 @@ use hyper::Response;
 use hyper::body::Incoming;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::selector::Filters;
-use crate::time::Timestamp;
+use crate::model::selector::Filters;
+use crate::model::time::Timestamp;
 
 use super::events::{Event, Malformed, Splitter};
 use super::pool::Place;

@@ -3,8 +3,8 @@
 //! In: what events told, and the time. Out: errands. Called by [`super::inventory`]. A plan without clock or socket:
 //! nothing is due at rest, and what many events of one second ask for is one errand.
 
-use crate::inventory::{LISTINGS_LAG, Told};
-use crate::time::Timestamp;
+use crate::model::inventory::{LISTINGS_LAG, Told};
+use crate::model::time::Timestamp;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -132,7 +132,7 @@ impl Agenda {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inventory::{Beyond, Container, Mount, Seen, Volume};
+    use crate::model::inventory::{Beyond, Container, Mount, Seen, Volume};
 
     fn at(second: i64) -> Timestamp {
         Timestamp(second * 1_000_000_000)

@@ -6,7 +6,7 @@
 
 use super::Error;
 use super::keep::Keeper;
-use crate::batch::Item;
+use crate::model::batch::Item;
 use crate::output::{self, Displaced, Printer};
 use crate::state::OutputLock;
 use std::fs::File;

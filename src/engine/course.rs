@@ -6,11 +6,11 @@
 
 use super::silence::{Silence, ahead};
 use super::stream::Stream;
-use crate::batch::Item;
 use crate::docker::{Error, LogStream, LogsQuery, Version};
-use crate::position::{Resume, Seen};
+use crate::model::batch::Item;
+use crate::model::position::{Resume, Seen};
+use crate::model::time::Timestamp;
 use crate::tail::{self, Dialect, Frames, Passed, Record, Trace, Wanted, Window};
-use crate::time::Timestamp;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

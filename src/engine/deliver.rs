@@ -5,12 +5,12 @@
 use super::Error;
 use super::appended::Rollover;
 use super::keep::Keeper;
-use crate::batch::Item;
 use crate::metrics::Logs;
+use crate::model::batch::Item;
+use crate::model::queue::Queue;
+use crate::model::time::Timestamp;
 use crate::output::Printer;
-use crate::queue::Queue;
 use crate::state::OutputLock;
-use crate::time::Timestamp;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;

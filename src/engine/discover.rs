@@ -4,11 +4,11 @@
 //! while the connection was down; a listing corrects whatever is left. So every step asks what the container is now and
 //! tells only what differs from what was known.
 
-use crate::batch::Lifecycle;
-use crate::container::Container;
 use crate::docker::Event;
-use crate::inventory;
-use crate::time::Timestamp;
+use crate::model::batch::Lifecycle;
+use crate::model::container::Container;
+use crate::model::inventory;
+use crate::model::time::Timestamp;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

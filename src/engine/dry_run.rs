@@ -4,8 +4,8 @@ use super::Error;
 use super::feed::News;
 use super::route::{Choice, Routes};
 use super::watch::Options;
-use crate::batch::Route;
 use crate::docker::{self, Details, Docker};
+use crate::model::batch::Route;
 use crate::output::Planned;
 
 /// A log that small is rotated away within seconds of a busy container.

@@ -155,10 +155,10 @@ fn weight(event: &Event) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::inventory;
     use super::*;
-    use crate::inventory::{Container, Told};
-    use crate::time::Timestamp;
+    use crate::engine::inventory;
+    use crate::model::inventory::{Container, Told};
+    use crate::model::time::Timestamp;
     use proptest::prelude::*;
 
     fn event(text: &str) -> Box<Event> {

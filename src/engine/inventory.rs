@@ -14,12 +14,12 @@ use super::feed::News;
 use super::observe::Observer;
 use super::route::Routes;
 use crate::docker::{Docker, Event};
-use crate::health::{Board, Status};
-use crate::inventory::{Beyond, Container, Mount, Seen, Told, Volume};
 use crate::metrics::{Culprit, Extent, Origin, Reconciliation};
-use crate::plan::{Observed, Plan};
+use crate::model::health::{Board, Status};
+use crate::model::inventory::{Beyond, Container, Mount, Seen, Told, Volume};
+use crate::model::plan::{Observed, Plan};
+use crate::model::time::Timestamp;
 use crate::state::{self, Occasion, Store};
-use crate::time::Timestamp;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -181,9 +181,9 @@ pub(super) fn told(event: &Event) -> Vec<Told> {
     }
 }
 
-fn row(event: &Event, container: crate::container::Container) -> Container {
+fn row(event: &Event, container: crate::model::container::Container) -> Container {
     let at = event.time;
-    let crate::container::Container { id, name, image, labels, state, .. } = container;
+    let crate::model::container::Container { id, name, image, labels, state, .. } = container;
     let beyond = match event.verb() {
         "start" => Beyond { started: Some(at), ..Beyond::default() },
         "die" => Beyond { finished: Some(at), exit_code: event.exit_code(), ..Beyond::default() },

@@ -7,11 +7,11 @@
 
 use super::recovery;
 use super::wal::{self, Change, Wal};
-use crate::batch::{Batch, Item, Key, Line};
-use crate::file_id::born;
-use crate::health::{Board, Status};
+use crate::model::batch::{Batch, Item, Key, Line};
+use crate::model::file_id::born;
+use crate::model::health::{Board, Status};
+use crate::model::position::Position;
 use crate::output::Printer;
-use crate::position::Position;
 use crate::state::{self, Commit, Held, Saved, Written};
 use std::collections::HashMap;
 use std::fs::File;

@@ -4,8 +4,8 @@
 //! to know is looked up when somebody asks, so that a watch nobody scrapes does not pay for it.
 
 use super::feed::News;
-use crate::health::{Board, Events, Reconciliations, Status};
 use crate::metrics::{Extent, Metrics};
+use crate::model::health::{Board, Events, Reconciliations, Status};
 use crate::serve::{Server, Source};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;

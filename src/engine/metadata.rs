@@ -3,8 +3,8 @@
 //! In: answers and listings, and the events that make them wrong. Out: what is still known, so that nothing is asked twice.
 //! Called by [`super::watch`] for `--metadata`. Given the time.
 
-use crate::container::Container;
 use crate::metrics::Logs;
+use crate::model::container::Container;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -43,9 +43,9 @@ mod wal;
 pub mod watch;
 
 use crate::docker::{self, Docker, Endpoint};
+use crate::model::stop::Stop;
+use crate::model::time::Timestamp;
 use crate::output::Meter;
-use crate::stop::Stop;
-use crate::time::Timestamp;
 use crate::{output, serve, state};
 use std::io;
 use std::path::PathBuf;
@@ -115,7 +115,7 @@ pub enum Error {
     },
     /// A word is the beginning of several IDs.
     #[error(transparent)]
-    Ambiguous(#[from] crate::selector::Ambiguous),
+    Ambiguous(#[from] crate::model::selector::Ambiguous),
     /// `--source file`, and no file of any container can be read.
     #[error("no log file can be read in {folder}")]
     NoFiles {

@@ -6,13 +6,13 @@
 
 use super::Error;
 use super::route::{Choice, Routes};
-use crate::container;
 use crate::docker::{Docker, EventsQuery};
-use crate::inventory::{Beyond, Container, LISTINGS_LAG, Mount};
-use crate::plan::Observed;
-use crate::selector::Filters;
+use crate::model::container;
+use crate::model::inventory::{Beyond, Container, LISTINGS_LAG, Mount};
+use crate::model::plan::Observed;
+use crate::model::selector::Filters;
+use crate::model::time::Timestamp;
 use crate::tail::{self, Description};
-use crate::time::Timestamp;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
@@ -137,7 +137,7 @@ fn beyond(routes: &Routes, container: &Container) -> Beyond {
     };
     let log_route = match routes.of(&listed) {
         _ if log_driver.as_deref() == Some("none") => None,
-        Choice::File(_) => Some(crate::batch::Route::File),
+        Choice::File(_) => Some(crate::model::batch::Route::File),
         Choice::Stream => Some(routes.over_api()),
         Choice::Nothing => None,
     };

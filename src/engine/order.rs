@@ -3,7 +3,7 @@
 //! In: the selector as it was given. Out: the same with what these filters come to. Called once, before the first listing.
 
 use crate::docker::{Docker, Error};
-use crate::selector::{Filters, Selector};
+use crate::model::selector::{Filters, Selector};
 use std::collections::HashSet;
 
 /// Asks the engine, where such filters were given. All containers come first: one that is created between the two answers

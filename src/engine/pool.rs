@@ -5,11 +5,11 @@
 
 use super::Error;
 use crate::docker::{self, Docker, Endpoint, Snapshot, Spent};
-use crate::health::Status;
+use crate::model::health::Status;
+use crate::model::stop::Stop;
 use crate::output::{
     Meter, PoolCheck, PoolClient, PoolEngine, PoolLoad, PoolReport, PoolSize, Spread, When, pool as tell,
 };
-use crate::stop::Stop;
 use crate::{config, metrics};
 use hdrhistogram::Histogram;
 use std::io;

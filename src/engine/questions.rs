@@ -4,9 +4,9 @@
 //! listing tells.
 
 use super::discover::Run;
-use crate::container::Container;
 use crate::docker::{Details, Docker};
-use crate::selector::Filters;
+use crate::model::container::Container;
+use crate::model::selector::Filters;
 use std::collections::HashMap;
 use tokio::task::JoinSet;
 

@@ -12,12 +12,12 @@
 //! Only an incomplete line at the end, or what is proven to be damaged, is taken out of FILE, into a file beside it.
 
 use super::wal::{Change, Entry, FileRef, Found, Kind, apply};
-use crate::batch::{Cursor, Route};
-use crate::file_id::FileId;
+use crate::model::batch::{Cursor, Route};
+use crate::model::file_id::FileId;
+use crate::model::position::{Position, Resume};
+use crate::model::time::Timestamp;
 use crate::output::{Format, Repeats};
-use crate::position::{Position, Resume};
 use crate::state::{Output, Saved};
-use crate::time::Timestamp;
 use memchr::{memmem, memrchr};
 use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::geteuid;
@@ -558,9 +558,9 @@ pub(super) fn part(saved: Option<&Saved>, name: &str, route: Route, lines: impl 
 
 #[cfg(test)]
 mod tests {
-    use super::super::wal::{self, Wal};
     use super::*;
-    use crate::batch::Stream;
+    use crate::engine::wal::{self, Wal};
+    use crate::model::batch::Stream;
     use proptest::prelude::*;
     use std::collections::HashSet;
 

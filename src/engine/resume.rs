@@ -6,12 +6,12 @@
 use super::keep::{Keeper, Log, Output};
 use super::recovery::Recovery;
 use super::{Error, appended, wal};
-use crate::batch::{Cursor, Route};
-use crate::container::Container;
+use crate::model::batch::{Cursor, Route};
+use crate::model::container::Container;
+use crate::model::position::{self, Position};
+use crate::model::time::Timestamp;
 use crate::output::{self, Printer};
-use crate::position::{self, Position};
 use crate::state::{Held, Saved, Store};
-use crate::time::Timestamp;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 

@@ -4,10 +4,10 @@
 //! there. A container's file then decides: what stands there tells the driver, which makes it when the container is first
 //! started. IDs are random, so a folder of that name is that container's, whatever else is mounted here. Podman calls a driver of another format `json-file`, so its files are left alone.
 
-use crate::batch::Route;
 use crate::config::Source;
-use crate::container::Container;
 use crate::docker::{Docker, Engine};
+use crate::model::batch::Route;
+use crate::model::container::Container;
 use crate::tail;
 use std::io;
 use std::path::{Component, Path, PathBuf};

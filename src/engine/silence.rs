@@ -4,9 +4,9 @@
 //! nothing, when something on the way holds it up, and when engines up to 23 leave out lines because the clock was set back
 //! behind `since` (moby `daemon/logger/loggerutils/logfile.go`); only the log's newest record tells these apart.
 
-use crate::position::Resume;
+use crate::model::position::Resume;
+use crate::model::time::Timestamp;
 use crate::tail::Record;
-use crate::time::Timestamp;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -59,8 +59,8 @@ pub(super) fn ahead(newest: Record, last: Option<Record>, position: &Resume) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::Stream;
-    use crate::position::Seen;
+    use crate::model::batch::Stream;
+    use crate::model::position::Seen;
 
     #[test]
     fn it_is_looked_less_often_the_longer_it_lasts_and_soon_again_after_a_line() {

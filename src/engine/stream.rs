@@ -7,12 +7,12 @@
 
 use super::course::{Course, End};
 use super::patience::{Patience, REFUSALS};
-use crate::batch::{Batch, Cursor, Item, Key, Route};
 use crate::docker::{Docker, Error, LogsQuery};
-use crate::position::Resume;
-use crate::queue::Queue;
+use crate::model::batch::{Batch, Cursor, Item, Key, Route};
+use crate::model::position::Resume;
+use crate::model::queue::Queue;
+use crate::model::time::Timestamp;
 use crate::tail::{self, Dialect, Frames, Start, Window};
-use crate::time::Timestamp;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -247,7 +247,7 @@ impl Stream {
                 if let Some(Item::Lines(Batch { lines, .. })) = item {
                     count += lines.len();
                     oldest = oldest.or(lines.first().map(|line| line.time));
-                    cursors.extend(lines.iter().map(crate::batch::Line::cursor));
+                    cursors.extend(lines.iter().map(crate::model::batch::Line::cursor));
                     let surplus = cursors.len().saturating_sub(wanted);
                     cursors.drain(..surplus);
                 }

@@ -9,8 +9,8 @@
 //! The log lies in two segments beside the state file. Each begins with a snapshot of all positions. One is written
 //! until it is large; then the other one is, once everything in it has been committed to the state.
 
-use crate::file_id::{FileId, Likeness};
-use crate::files;
+use crate::model::file_id::{FileId, Likeness};
+use crate::model::small_file;
 use crate::state::{Saved, open_beside};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
@@ -162,7 +162,7 @@ pub(super) fn read(state: &Path, base: &Path) -> Found {
 /// Names this boot of the machine and the device that a file lies on. Both stay the same as long as all that a process
 /// wrote is still in the kernel's memory.
 fn mount(file: &File) -> String {
-    let boot = files::read_small(Path::new("/proc/sys/kernel/random/boot_id"), 64).unwrap_or_default();
+    let boot = small_file::read_small(Path::new("/proc/sys/kernel/random/boot_id"), 64).unwrap_or_default();
     let device = file.metadata().map_or(0, |metadata| metadata.dev());
     format!("{}/{device}", String::from_utf8_lossy(&boot).trim())
 }

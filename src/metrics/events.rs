@@ -4,8 +4,8 @@
 //! them. Types and actions are words of the engine, and some carry text (`exec_create: sh -c …`): only those it is known
 //! to use become labels, all else is `other`.
 
-use crate::health;
-use crate::time::Timestamp;
+use crate::model::health;
+use crate::model::time::Timestamp;
 use prometheus::{
     Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, core::Collector,
 };

@@ -3,8 +3,8 @@
 //! In: batches on their way to the output, once each, and what the engine and the reader know when somebody asks. Out:
 //! series for Prometheus, and the same numbers in a sentence for `-v`.
 
-use crate::batch::{Batch, Reason, Route};
-use crate::time::Timestamp;
+use crate::model::batch::{Batch, Reason, Route};
+use crate::model::time::Timestamp;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use std::fmt;
 
@@ -134,7 +134,7 @@ impl fmt::Display for Logs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::{Encoding, Gap, Head, Key, Line, Part, Stream};
+    use crate::model::batch::{Encoding, Gap, Head, Key, Line, Part, Stream};
 
     #[test]
     fn lines_and_losses_are_counted_by_route_and_cause() {

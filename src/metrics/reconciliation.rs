@@ -3,7 +3,7 @@
 //! In: what the state changed. Out: counters. A change counts as an event's where an event set it off, also when a listing
 //! then told the rest; as a reconciliation's where a reconciliation found what no event had told.
 
-use crate::inventory::{Changes, Resource, Tally};
+use crate::model::inventory::{Changes, Resource, Tally};
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! Which colour a container has: the same in every run, for all instances of one Compose service.
 
-use crate::container::Container;
+use crate::model::container::Container;
 use owo_colors::{AnsiColors, Style};
 
 /// Told apart on light and dark grounds; red and green are left to what is wrong and what is well.

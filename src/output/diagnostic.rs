@@ -4,7 +4,7 @@
 //! read on terminals later.
 
 use super::terminal::{self, Form};
-use crate::time::Timestamp;
+use crate::model::time::Timestamp;
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 

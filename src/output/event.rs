@@ -10,7 +10,7 @@ use super::diagnostic::{self, Diagnostic, Level, LogFormat};
 use super::sink::Sink;
 use super::terminal::{self, Form};
 use super::{Error, Format};
-use crate::json;
+use crate::model::json;
 use jiff::tz::TimeZone;
 
 /// What is printed of an event, in docker's words.
@@ -27,7 +27,7 @@ pub struct Happened<'a> {
     /// `local` or `swarm`.
     pub scope: &'a str,
     /// When.
-    pub time: crate::time::Timestamp,
+    pub time: crate::model::time::Timestamp,
     /// Of the older form, or empty.
     pub status: &'a str,
     /// Of the older form, or empty.
@@ -116,10 +116,10 @@ fn line(event: &Happened<'_>, zone: &TimeZone, is_terminal: bool, out: &mut Vec<
 }
 
 /// Local time with all nine digits, as Go's `2006-01-02T15:04:05.000000000Z07:00` writes it: no offset is `Z`.
-fn stamp(time: crate::time::Timestamp, zone: &TimeZone, out: &mut Vec<u8>) {
+fn stamp(time: crate::model::time::Timestamp, zone: &TimeZone, out: &mut Vec<u8>) {
     let moment = jiff::Timestamp::from_nanosecond(i128::from(time.0)).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     let offset = zone.to_offset(moment).seconds();
-    let local = crate::time::Timestamp(time.0.saturating_add(i64::from(offset) * 1_000_000_000));
+    let local = crate::model::time::Timestamp(time.0.saturating_add(i64::from(offset) * 1_000_000_000));
     let written = local.written();
     out.extend_from_slice(&written[..written.len() - 1]);
     if offset == 0 {
@@ -190,7 +190,7 @@ fn is_special(c: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::Timestamp;
+    use crate::model::time::Timestamp;
     use std::collections::BTreeMap;
 
     const NIGHT: Timestamp = Timestamp(1_795_215_653_037_882_171);

@@ -4,10 +4,10 @@
 //! message that lies in JSON form already is copied as it lies.
 
 use super::stamp::Stamp;
-use crate::batch::{Batch, Encoding, Gap, Lifecycle, Line, Part, Stream};
-use crate::container::Container;
-use crate::json;
-use crate::time::Timestamp;
+use crate::model::batch::{Batch, Encoding, Gap, Lifecycle, Line, Part, Stream};
+use crate::model::container::Container;
+use crate::model::json;
+use crate::model::time::Timestamp;
 use std::collections::BTreeMap;
 
 /// The parts of a container's records that stay.

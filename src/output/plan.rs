@@ -3,7 +3,7 @@
 use super::Error;
 use super::sink::Sink;
 use super::terminal::{self, Form};
-use crate::container::{Container, short};
+use crate::model::container::{Container, short};
 use comfy_table::{Table, presets};
 use serde::Serialize;
 

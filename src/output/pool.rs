@@ -5,7 +5,7 @@
 use super::sink::Sink;
 use super::terminal::{self, Form};
 use super::{Error, When};
-use crate::health::Status;
+use crate::model::health::Status;
 use comfy_table::{CellAlignment, Table, presets};
 use owo_colors::{OwoColorize, Style};
 use serde::Serialize;

@@ -12,9 +12,9 @@ use super::stamp::Stamp;
 use super::terminal::{self, Controls, Form};
 use super::text::{self, Prefix};
 use super::{Ansi, Displaced, Error, Format, Settings};
-use crate::batch::{Batch, Gap, Item, Key, Line, Route};
-use crate::container::Container;
-use crate::time::Timestamp;
+use crate::model::batch::{Batch, Gap, Item, Key, Line, Route};
+use crate::model::container::Container;
+use crate::model::time::Timestamp;
 use owo_colors::OwoColorize;
 use regex::bytes::Regex;
 use std::collections::HashMap;
@@ -413,7 +413,7 @@ impl Filter<'_> {
         let message = batch.text(line);
         let message = if line.encoding.is_escaped() {
             scratch.clear();
-            crate::json::unescape(message, scratch);
+            crate::model::json::unescape(message, scratch);
             scratch
         } else {
             message

@@ -4,7 +4,7 @@
 //! for a moment; what comes then comes one by one.
 
 use super::{diagnostic, status};
-use crate::batch::Batch;
+use crate::model::batch::Batch;
 use indicatif::ProgressBar;
 use std::time::{Duration, Instant};
 

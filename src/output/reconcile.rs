@@ -3,10 +3,10 @@
 use super::Error;
 use super::sink::Sink;
 use super::terminal::{self, Form};
-use crate::container::short;
-use crate::inventory::{Changes, Field, Resource, Tally};
-use crate::plan::{Plan, Step};
-use crate::time::Timestamp;
+use crate::model::container::short;
+use crate::model::inventory::{Changes, Field, Resource, Tally};
+use crate::model::plan::{Plan, Step};
+use crate::model::time::Timestamp;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use std::time::Duration;
@@ -153,7 +153,7 @@ fn step_table(steps: &[Step]) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inventory::{Container, Mount, Position, Volume};
+    use crate::model::inventory::{Container, Mount, Position, Volume};
 
     fn reconciled() -> Reconciled {
         let container = |name: &str, state: &str| Container {

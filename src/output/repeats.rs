@@ -2,7 +2,7 @@
 //!
 //! Only after a power failure, and only in the formats whose lines do not say which line of which container they are.
 
-use crate::time::Timestamp;
+use crate::model::time::Timestamp;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
 //! A line's time as text, fast: neighbouring lines share their second.
 
-use crate::time::{Timestamp, WRITTEN};
+use crate::model::time::{Timestamp, WRITTEN};
 
 /// The written time and the nanoseconds since the epoch of the line at hand.
 pub(super) struct Stamp {

@@ -3,9 +3,9 @@
 use super::color;
 use super::stamp::Stamp;
 use super::terminal::{self, Controls};
-use crate::batch::{Batch, Line};
-use crate::container::Container;
-use crate::json;
+use crate::model::batch::{Batch, Line};
+use crate::model::container::Container;
+use crate::model::json;
 use owo_colors::OwoColorize;
 
 /// What stands before a container's messages.

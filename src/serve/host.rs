@@ -6,7 +6,7 @@
 //! has to name an address, `localhost`, this machine or what `--listen` names. At any other address the network was meant
 //! to reach us, under whatever name it has for us, and can read the same without a browser: every name is taken there.
 
-use crate::files;
+use crate::model::small_file;
 use hyper::header::HOST;
 use hyper::{Request, StatusCode, Version};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -23,7 +23,7 @@ impl Names {
     /// `place` is what was asked for, `HOST:PORT`, and `address` what came of it.
     pub(super) fn of(place: &str, address: SocketAddr) -> Names {
         // Longer ones the kernel does not take.
-        let machine = files::read_small(Path::new("/proc/sys/kernel/hostname"), 1024).unwrap_or_default();
+        let machine = small_file::read_small(Path::new("/proc/sys/kernel/hostname"), 1024).unwrap_or_default();
         Names::with(place, address, String::from_utf8_lossy(&machine).trim())
     }
 

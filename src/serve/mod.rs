@@ -7,8 +7,8 @@
 
 mod host;
 
-use crate::health::{Board, Events, Health, Reconciliations, Status};
-use crate::time::Timestamp;
+use crate::model::health::{Board, Events, Health, Reconciliations, Status};
+use crate::model::time::Timestamp;
 use bytes::Bytes;
 use host::Names;
 use http_body_util::Full;
@@ -258,7 +258,7 @@ fn seconds(time: Timestamp) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::health::{Reconciliations, State};
+    use crate::model::health::{Reconciliations, State};
     use prometheus::IntGauge;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

@@ -2,7 +2,7 @@
 //!
 //! `Display` is one line about one object; the cause is in `source()`.
 
-use crate::time::Timestamp;
+use crate::model::time::Timestamp;
 use rusqlite::{ErrorCode, ffi};
 use std::error::Error as StdError;
 use std::fmt;

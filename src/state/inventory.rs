@@ -2,13 +2,13 @@
 //!
 //! In: what was observed, or what events told. Out: what had to be changed. Called by [`super::Store`], on the thread of
 //! the connection. Each function is one transaction, within which rows are read, compared by the rules of
-//! [`crate::inventory`] and [`crate::plan`], and written: two processes that tell of the same engine do not undo each other.
+//! [`crate::model::inventory`] and [`crate::model::plan`], and written: two processes that tell of the same engine do not undo each other.
 
-use crate::inventory::{
+use crate::model::inventory::{
     Beyond, Changes, Container, Mount, Position, Resource, Row as _, Seen, Tally, Told, Volume, object,
 };
-use crate::plan::{Known, Observed, Part, Plan, plan};
-use crate::time::Timestamp;
+use crate::model::plan::{Known, Observed, Part, Plan, plan};
+use crate::model::time::Timestamp;
 use rusqlite::types::{FromSqlError, Type};
 use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, TransactionBehavior, params};
 use std::collections::BTreeMap;
@@ -501,8 +501,8 @@ fn labels(row: &Row<'_>) -> Result<BTreeMap<String, String>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::schema;
     use super::*;
+    use crate::state::schema;
     use proptest::prelude::*;
     use std::cell::{Cell, RefCell};
     use std::time::Duration;
@@ -723,7 +723,7 @@ mod tests {
             created: Some(at(1)),
             beyond: Beyond {
                 log_driver: Some("local".into()),
-                log_route: Some(crate::batch::Route::File),
+                log_route: Some(crate::model::batch::Route::File),
                 started: Some(at(2)),
                 finished: Some(at(3)),
                 exit_code: Some(-1),
@@ -825,7 +825,7 @@ mod tests {
             connection.execute_batch(change).unwrap();
             let observed = Observed { at: at(2), volumes: Some(Vec::new()), ..Observed::default() };
             let error = reconcile(&mut connection, ENGINE, &observed, occasion(), |_| false).unwrap_err();
-            let error = super::super::Error::of(&dir.path().join("state.db"), error);
+            let error = crate::state::Error::of(&dir.path().join("state.db"), error);
             assert!(error.to_string().ends_with("is damaged"), "{change}: {error}");
         }
     }

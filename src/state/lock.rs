@@ -8,7 +8,7 @@
 
 use super::error::{Error, Holder};
 use super::place;
-use crate::time::Timestamp;
+use crate::model::time::Timestamp;
 use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
 use sha2::{Digest, Sha256};

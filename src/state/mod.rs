@@ -18,10 +18,10 @@ mod schema;
 pub use error::{Cause, Error, Holder};
 pub use inventory::Occasion;
 
-use crate::inventory::{Tally, Told};
-use crate::plan::{Observed, Plan};
-use crate::position::Position;
-use crate::time::Timestamp;
+use crate::model::inventory::{Tally, Told};
+use crate::model::plan::{Observed, Plan};
+use crate::model::position::Position;
+use crate::model::time::Timestamp;
 use lock::Lock;
 pub use lock::OutputLock;
 pub use place::open_beside;
@@ -336,9 +336,9 @@ fn sync(output: &Written) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::Route;
-    use crate::file_id::FileId;
-    use crate::position::{Place, Resume, Seen};
+    use crate::model::batch::Route;
+    use crate::model::file_id::FileId;
+    use crate::model::position::{Place, Resume, Seen};
     use rustix::process::{Pid, Signal, kill_process};
     use std::ffi::OsStr;
     use std::fs;

@@ -5,10 +5,10 @@
 //! knows no others.
 
 use super::{Commit, Output, Saved, Written};
-use crate::batch::Route;
-use crate::file_id::FileId;
-use crate::position::{Place, Position, Resume, Seen};
-use crate::time::Timestamp;
+use crate::model::batch::Route;
+use crate::model::file_id::FileId;
+use crate::model::position::{Place, Position, Resume, Seen};
+use crate::model::time::Timestamp;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Result, Row, TransactionBehavior, params};
 use std::collections::{HashMap, HashSet};
@@ -246,8 +246,8 @@ impl ToSql for Name<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::schema;
     use super::*;
+    use crate::state::schema;
     use proptest::prelude::*;
     use std::cell::RefCell;
     use std::time::Duration;
@@ -339,7 +339,7 @@ mod tests {
             commit(&mut connection, &owner, &one).unwrap();
             assert_eq!(read(&connection, &owner).unwrap()["one"], saved);
             connection.execute(&format!("UPDATE positions SET {column} = {value}"), []).unwrap();
-            let error = super::super::Error::of(&path, read(&connection, &owner).unwrap_err());
+            let error = crate::state::Error::of(&path, read(&connection, &owner).unwrap_err());
             assert_eq!(error.to_string(), format!("the state in {} is damaged", path.display()), "{column} = {value}");
         }
     }

@@ -198,8 +198,8 @@ fn due<'a>(connection: &Connection, migrations: &[&'a str]) -> rusqlite::Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::file_id::FileId;
-    use crate::position::Place;
+    use crate::model::file_id::FileId;
+    use crate::model::position::Place;
     use crate::state::Output;
     use crate::state::positions::{self, Owner};
     use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -246,7 +246,7 @@ mod tests {
     #[test]
     fn a_commit_reaches_the_disk_and_waits_five_seconds_for_others() {
         let dir = tempfile::tempdir().unwrap();
-        let connection = open(&dir.path().join("state.db"), super::super::PATIENCE).unwrap();
+        let connection = open(&dir.path().join("state.db"), crate::state::PATIENCE).unwrap();
         let journal: String = connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
         assert_eq!(journal, "wal");
         assert_eq!(number(&connection, "synchronous"), 2);

@@ -7,8 +7,8 @@
 use super::format::Format;
 use super::partial::{Joiner, Sheet, Tally};
 use super::{Piece, json_file, local};
-use crate::batch::Reason;
-use crate::time::{Reader as Clock, Timestamp};
+use crate::model::batch::Reason;
+use crate::model::time::{Reader as Clock, Timestamp};
 use std::borrow::Cow;
 use std::ops::Range;
 

@@ -6,8 +6,8 @@
 //! error of the engine. With one it is bare bytes (moby `pkg/stdcopy`, `api/server/httputils/write_log_stream.go`). Each
 //! record starts with its time and a space. Docker writes nine digits, Podman whole seconds.
 
-use crate::batch::Stream;
-use crate::time::{LONGEST_STAMP, Reader as Clock, Stamp, Timestamp};
+use crate::model::batch::Stream;
+use crate::model::time::{LONGEST_STAMP, Reader as Clock, Stamp, Timestamp};
 use memchr::memmem;
 use std::ops::ControlFlow;
 

@@ -9,8 +9,8 @@
 
 use super::format::Spot;
 use super::handle::{self, Handle, Identity, MOST_WALKS, Rotated};
-use crate::batch::Reason;
-use crate::file_id::{FileId, Likeness};
+use crate::model::batch::Reason;
+use crate::model::file_id::{FileId, Likeness};
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -428,8 +428,8 @@ fn walk_back(spot: &Spot, known: &Known, is_passed: impl Fn(&Handle) -> bool) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::time::Timestamp;
     use crate::tail::format::Format;
-    use crate::time::Timestamp;
     use std::fs;
     use std::path::{Path, PathBuf};
 

@@ -3,8 +3,8 @@
 //! In: the container's folder. Out: what no listing tells. Called by [`crate::engine`]. The engine rewrites both files whole
 //! whenever something changes (moby `container/container.go`, `config.v2.json` and `hostconfig.json`).
 
-use crate::files;
-use crate::time::Timestamp;
+use crate::model::small_file;
+use crate::model::time::Timestamp;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::path::Path;
@@ -64,7 +64,7 @@ pub fn describe(folder: &Path) -> Description {
 }
 
 fn read<T: Default + DeserializeOwned>(path: &Path) -> T {
-    let text = files::read_small(path, LONGEST);
+    let text = small_file::read_small(path, LONGEST);
     text.ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 

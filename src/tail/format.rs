@@ -8,7 +8,7 @@
 
 use super::pread::{exact_at, fill_at};
 use super::{Piece, json_file, local};
-use crate::time::Reader as Clock;
+use crate::model::time::Reader as Clock;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
@@ -342,9 +342,9 @@ impl<'a> Buffer<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fuzzing::{LogEntry, framed, records_backwards, records_forwards, whole_at};
     use super::*;
-    use crate::time::Timestamp;
+    use crate::model::time::Timestamp;
+    use crate::tail::fuzzing::{LogEntry, framed, records_backwards, records_forwards, whole_at};
     use proptest::prelude::*;
     use prost::Message;
     use std::io::Write;

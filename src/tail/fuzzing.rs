@@ -1,4 +1,4 @@
-//! What holds of the room's decoders whatever they are given. As [`crate::fuzzing`].
+//! What holds of the room's decoders whatever they are given. As [`crate::model::oracle`].
 //!
 //! `serde_json` is the oracle of `json-file`, `prost` that of `local`, and `flate2` on bytes in memory that of a
 //! compressed file. How blocks and frames are taken apart is held against a plain reading of the whole, and a cut
@@ -10,10 +10,10 @@ use super::format::{Format, Record};
 use super::handle::{Found, GUARD, Handle};
 use super::partial::{Joiner, Sheet, Window};
 use super::{Frames, Piece, json_file, local};
-use crate::batch::{Batch, Cursor, Encoding, Item, Key, Part, Reason, Route, Stream};
-use crate::fuzzing::{Script, chunks, lengths};
-use crate::json;
-use crate::time::{Reader as Clock, Timestamp};
+use crate::model::batch::{Batch, Cursor, Encoding, Item, Key, Part, Reason, Route, Stream};
+use crate::model::json;
+use crate::model::oracle::{Script, chunks, lengths};
+use crate::model::time::{Reader as Clock, Timestamp};
 use flate2::bufread::MultiGzDecoder;
 use flate2::{Compression, GzBuilder};
 use prost::Message;
@@ -63,7 +63,7 @@ struct JsonLog {
 impl JsonLog {
     fn time(&self) -> Option<i64> {
         // What the two read differently is compared elsewhere.
-        if !crate::fuzzing::is_shared_form(self.time.as_bytes()) {
+        if !crate::model::oracle::is_shared_form(self.time.as_bytes()) {
             return Timestamp::parse(self.time.as_bytes()).map(|time| time.0);
         }
         i64::try_from(self.time.parse::<jiff::Timestamp>().ok()?.as_nanosecond()).ok()
@@ -582,7 +582,7 @@ fn frames_plainly(body: &[u8], limit: usize) -> (Told, Option<String>) {
     }
     if error.is_some() {
         // What has begun waits for the next request.
-        reading.joiner.rewind(crate::position::Resume::default());
+        reading.joiner.rewind(crate::model::position::Resume::default());
     }
     (reading.told(0), error)
 }
@@ -722,7 +722,7 @@ impl Drop for Scratch {
 
 #[cfg(test)]
 mod tests {
-    use crate::fuzzing::tests::try_out;
+    use crate::model::oracle::tests::try_out;
 
     #[test]
     fn a_record_of_either_form_is_what_a_library_reads() {

@@ -9,8 +9,8 @@
 use super::format::Format;
 use super::local::WORD;
 use super::pread::{fill_at, some_at};
-use crate::file_id::{FileId, Likeness};
-use crate::time::Timestamp;
+use crate::model::file_id::{FileId, Likeness};
+use crate::model::time::Timestamp;
 use flate2::read::MultiGzDecoder;
 use rustix::fs::{Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
@@ -517,8 +517,8 @@ pub(super) fn numbered(live: &Path, number: u32) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::pread::short::{self, Cut};
     use super::*;
+    use crate::tail::pread::short::{self, Cut};
     use flate2::Compression;
     use flate2::write::GzEncoder;
     use proptest::prelude::*;

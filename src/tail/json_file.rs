@@ -8,9 +8,9 @@
 //! `serde_json`.
 
 use super::Piece;
-use crate::batch::{Encoding, Stream};
-use crate::json;
-use crate::time::{Reader, Timestamp};
+use crate::model::batch::{Encoding, Stream};
+use crate::model::json;
+use crate::model::time::{Reader, Timestamp};
 use memchr::memmem;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -26,7 +26,7 @@ const ATTRS: &[u8] = b"\"attrs\":{";
 /// The engine writes no longer record: 16 KiB, each byte escaped to six, and attributes.
 pub(super) const LONGEST: usize = 4 * 1024 * 1024;
 /// `"time":"` and the end `"}` around a time with nine digits.
-const FULL_TIME: usize = TIME.len() + crate::time::WRITTEN + 2;
+const FULL_TIME: usize = TIME.len() + crate::model::time::WRITTEN + 2;
 
 /// The record, or `None` when these bytes are none. The record must be valid UTF-8.
 #[inline]
@@ -73,7 +73,7 @@ fn split_time<'a>(body: &'a [u8], clock: &mut Reader) -> Option<(&'a [u8], Times
         return Some((&body[..at], time));
     }
     // Trailing zeros of the fraction are not written: the time is shorter.
-    let from = rest.len().saturating_sub(crate::time::WRITTEN);
+    let from = rest.len().saturating_sub(crate::model::time::WRITTEN);
     let at = from + memchr::memrchr(b'"', &rest[from..])?;
     let time = clock.parse(&rest[at + 1..])?;
     Some((rest[..=at].strip_suffix(TIME)?, time))

@@ -6,8 +6,8 @@
 //! `daemon/logger/local/doc.go`, `api/types/plugins/logdriver/entry.proto`). A field with its default value is left out.
 
 use super::Piece;
-use crate::batch::{Encoding, Stream};
-use crate::time::Timestamp;
+use crate::model::batch::{Encoding, Stream};
+use crate::model::time::Timestamp;
 use std::borrow::Cow;
 
 /// Bytes of a length.
@@ -160,8 +160,8 @@ impl<'a> Entry<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fuzzing::{LogEntry, PartialLogEntryMetadata, framed, local_record};
     use super::*;
+    use crate::tail::fuzzing::{LogEntry, PartialLogEntryMetadata, framed, local_record};
     use proptest::prelude::*;
     use prost::Message;
 

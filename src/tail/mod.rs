@@ -38,8 +38,8 @@ pub use reader::{Command, Follow, Measure, Reader, Report, Wake, can_read};
 pub use stream::{Dialect, Error, Frames, Passed, Wanted};
 pub use trace::Trace;
 
-use crate::batch::{Encoding, Stream};
-use crate::time::Timestamp;
+use crate::model::batch::{Encoding, Stream};
+use crate::model::time::Timestamp;
 use std::borrow::Cow;
 
 /// Nanoseconds by which times in a log may be out of order.

@@ -10,9 +10,9 @@
 //! was passed on because the container died, and the piece that follows is new ([`Joiner::count_pieces`]).
 
 use super::Piece;
-use crate::batch::{Batch, Cursor, Encoding, Gap, Head, Line, Part, Reason, Stream};
-use crate::position::{Resume, Seen};
-use crate::time::Timestamp;
+use crate::model::batch::{Batch, Cursor, Encoding, Gap, Head, Line, Part, Reason, Stream};
+use crate::model::position::{Resume, Seen};
+use crate::model::time::Timestamp;
 
 /// Which lines are wanted at all; the rest is dropped as it is decoded. What lies before counts as passed on, what lies
 /// behind does not.
@@ -582,7 +582,7 @@ fn escape_unit(digits: &[u8]) -> Unit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::{Key, Route};
+    use crate::model::batch::{Key, Route};
     use proptest::prelude::*;
     use std::borrow::Cow;
 
@@ -728,7 +728,7 @@ mod tests {
                 let text: String = units[window[0]..window[1]].iter().map(|unit| format!("\\u{unit:04x}")).collect();
                 let newline = if window[1] == units.len() { "\\n" } else { "" };
                 let record = format!(r#"{{"log":"{text}{newline}","stream":"stdout","time":"1970-01-01T00:00:01Z"}}"#);
-                let decoded = crate::tail::json_file::decode(record.as_bytes(), &mut crate::time::Reader::default());
+                let decoded = crate::tail::json_file::decode(record.as_bytes(), &mut crate::model::time::Reader::default());
                 joiner.push(decoded.unwrap(), None, &mut Sheet::of(&mut batch));
                 if window[1] == units.len() {
                     break;
@@ -737,7 +737,7 @@ mod tests {
             let mut shown = Vec::new();
             for line in &batch.lines {
                 let mut part = Vec::new();
-                crate::json::unescape(batch.text(line), &mut part);
+                crate::model::json::unescape(batch.text(line), &mut part);
                 prop_assert!(part.len() <= limit.max(4), "{part:?}");
                 if line.encoding != Encoding::Surrogates {
                     let quoted = [b"\"", batch.text(line), b"\""].concat();
@@ -751,7 +751,7 @@ mod tests {
         #[test]
         fn a_cut_line_is_the_same_by_either_route(text in "(?s).{0,60}", limit in 1..40_usize) {
             let mut escaped = Vec::new();
-            crate::json::escape(text.as_bytes(), &mut escaped);
+            crate::model::json::escape(text.as_bytes(), &mut escaped);
             let escaped = String::from_utf8(escaped).unwrap();
             let mut shown = Vec::new();
             for (text, encoding) in [(&text, Encoding::Raw), (&escaped, Encoding::Json)] {
@@ -760,7 +760,7 @@ mod tests {
                 let texts = batch.lines.iter().map(|line| {
                     let mut out = Vec::new();
                     match line.encoding {
-                        Encoding::Json | Encoding::Surrogates => crate::json::unescape(batch.text(line), &mut out),
+                        Encoding::Json | Encoding::Surrogates => crate::model::json::unescape(batch.text(line), &mut out),
                         _ => out.extend_from_slice(batch.text(line)),
                     }
                     out

@@ -14,10 +14,10 @@ use super::partial::Window;
 use super::rounds::{Rounds, Trust};
 use super::scout::Scout;
 use super::watcher::{Happening, Watch, Watcher};
-use crate::batch::{Item, Key};
-use crate::container::Container;
-use crate::position::{Position, Resume};
-use crate::queue::Queue;
+use crate::model::batch::{Item, Key};
+use crate::model::container::Container;
+use crate::model::position::{Position, Resume};
+use crate::model::queue::Queue;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
@@ -825,10 +825,10 @@ pub fn can_read(containers: &std::path::Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::time::Timestamp;
     use crate::tail::fuzzing::{LogEntry, framed};
     use crate::tail::handle::birth_mark;
     use crate::tail::pread::short::{self, Cut};
-    use crate::time::Timestamp;
     use flate2::Compression;
     use flate2::write::GzEncoder;
     use prost::Message;

@@ -7,7 +7,7 @@
 //! a safety net there: each log has its turn once in [`ROUND`], a few at a time. Where inotify is known to miss things,
 //! or there is no watch at all, looks are what finds new lines, so they come often.
 
-use crate::batch::Key;
+use crate::model::batch::Key;
 use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::time::{Duration, Instant};

@@ -9,8 +9,8 @@
 use super::format::{Spot, inner_folder, is_log_name};
 use super::handle::Handle;
 use super::watcher::{Watch, Watcher};
-use crate::container::{self, Container, short};
-use crate::files;
+use crate::model::container::{self, Container, short};
+use crate::model::small_file;
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
@@ -137,7 +137,7 @@ impl Scout {
         }
         if let Some(spot) = Spot::find(&found.folder, id) {
             found.log = Handle::open(&spot.live, spot.format).ok().map(|handle| (spot, handle));
-            found.description = files::open(&found.folder.join("config.v2.json")).ok();
+            found.description = small_file::open(&found.folder.join("config.v2.json")).ok();
         }
     }
 
@@ -202,7 +202,7 @@ impl Found {
             image: String,
             labels: Option<BTreeMap<String, String>>,
         }
-        let text = self.description.take().map(|file| files::read_open(&file, DESCRIPTION));
+        let text = self.description.take().map(|file| small_file::read_open(&file, DESCRIPTION));
         let text = text.unwrap_or_else(|| Ok(Vec::new()));
         tracing::debug!(failed = ?text.as_ref().err(), id, "nobody told of this container");
         let text = text.unwrap_or_default();
@@ -260,7 +260,7 @@ mod tests {
         drain(&watcher, &mut scout);
         let mut found = scout.take(&id).unwrap();
         let (_, handle) = found.log.as_mut().unwrap();
-        assert_eq!(handle.read(&mut [0; 64], 0).unwrap(), super::super::handle::Found::Bytes(14));
+        assert_eq!(handle.read(&mut [0; 64], 0).unwrap(), crate::tail::handle::Found::Bytes(14));
         assert!(scout.found.is_empty() && scout.watches.is_empty());
     }
 

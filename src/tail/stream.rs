@@ -13,9 +13,9 @@
 use super::body::{self, Body, Part, Record};
 use super::partial::{Joiner, Sheet, Tally};
 use super::{Piece, SLACK, Window, before};
-use crate::batch::{Batch, Cursor, Encoding, Item, Key, Reason, Route};
-use crate::position::{Position, Resume};
-use crate::time::Timestamp;
+use crate::model::batch::{Batch, Cursor, Encoding, Item, Key, Reason, Route};
+use crate::model::position::{Position, Resume};
+use crate::model::time::Timestamp;
 use std::borrow::Cow;
 use std::ops::ControlFlow;
 
@@ -423,10 +423,10 @@ fn with_last_lines(mut position: Resume) -> Resume {
 
 #[cfg(test)]
 mod tests {
-    use super::super::body::tests::frame;
     use super::*;
-    use crate::batch::Stream;
-    use crate::position::Seen;
+    use crate::model::batch::Stream;
+    use crate::model::position::Seen;
+    use crate::tail::body::tests::frame;
     use proptest::prelude::*;
     use std::ops::Range;
 

@@ -17,8 +17,8 @@ use logwatch::docker::{
     Docker, Endpoint, Environment, Error, EventStream, EventsQuery, Flags, Kind, LogStream, LogsQuery,
 };
 use logwatch::metrics;
-use logwatch::selector::Filters;
-use logwatch::time::Timestamp;
+use logwatch::model::selector::Filters;
+use logwatch::model::time::Timestamp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// An image `talk` whose program prints lines.
@@ -384,7 +384,7 @@ async fn an_engine_and_its_containers_are_told_as_docker_tells_them() {
     assert_eq!((&container.id, &*container.name, &*container.image), (&web, "web-1", "talk"));
     assert_eq!((&container.labels, &*container.state), (&labels, "running"));
     assert_eq!(container.networks, BTreeMap::from([("none".to_owned(), String::new())]));
-    let names = |found: Vec<logwatch::container::Container>| {
+    let names = |found: Vec<logwatch::model::container::Container>| {
         found.into_iter().map(|c| format!("{} {}", c.name, c.state)).collect::<Vec<_>>().join(", ")
     };
     assert_eq!(names(docker.list(true, &Filters::new()).await.unwrap()), "never created, once exited, web-1 running");

@@ -22,7 +22,7 @@ const HISTORY: usize = 256;
 
 /// Seconds since the epoch as docker's CLI takes them.
 fn now() -> String {
-    let now = logwatch::time::Timestamp::now();
+    let now = logwatch::model::time::Timestamp::now();
     now.api()
 }
 
@@ -376,7 +376,7 @@ fn it_exits_as_the_contract_says() {
         assert_eq!((finished.code, finished.lines().len()), (Some(code), lines), "{words:?} {}", finished.stderr);
         assert_eq!(finished.stderr, told, "{words:?}");
     }
-    let soon = logwatch::time::Timestamp(logwatch::time::Timestamp::now().0 + 1_500_000_000).api();
+    let soon = logwatch::model::time::Timestamp(logwatch::model::time::Timestamp::now().0 + 1_500_000_000).api();
     let begun = Instant::now();
     let finished = ours(&engine, &["--until", &soon]).finish();
     assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
@@ -405,7 +405,7 @@ fn a_lost_stream_ends_it_where_it_is_not_to_come_back() {
     assert_eq!(finished.code, Some(3));
     assert!(finished.stderr.starts_with("error: lost the connection to "), "{}", finished.stderr);
     // Nor is it waited for beyond the end that was asked for.
-    let until = logwatch::time::Timestamp(logwatch::time::Timestamp::now().0 + 3_000_000_000).api();
+    let until = logwatch::model::time::Timestamp(logwatch::model::time::Timestamp::now().0 + 3_000_000_000).api();
     let watch = Watch::at(&engine, &proxy.host(), &["events", "--until", &until]);
     wait_until_told(&engine, &[&watch], "again");
     proxy.refuse();
@@ -418,7 +418,7 @@ fn a_lost_stream_ends_it_where_it_is_not_to_come_back() {
 #[test]
 fn a_stream_that_ends_a_little_before_its_time_is_asked_once_more() {
     let machine = Engine::start();
-    let until = logwatch::time::Timestamp(logwatch::time::Timestamp::now().0 + 1_800_000_000);
+    let until = logwatch::model::time::Timestamp(logwatch::model::time::Timestamp::now().0 + 1_800_000_000);
     let streams = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&streams);
     let script = Script::start(move |request, answer| match request.path.split('?').next().unwrap() {
@@ -437,18 +437,18 @@ fn a_stream_that_ends_a_little_before_its_time_is_asked_once_more() {
                 answer.chunk(format!("{event}\n").as_bytes());
             }
             if is_ours && stream > 0 {
-                let left = until.0 - logwatch::time::Timestamp::now().0;
+                let left = until.0 - logwatch::model::time::Timestamp::now().0;
                 thread::sleep(Duration::from_nanos(u64::try_from(left).unwrap_or(0)));
             }
         }
         _ => answer.json(404, r#"{"message":"not in the script"}"#),
     });
-    let since = logwatch::time::Timestamp(until.0 - 10_000_000_000).api();
+    let since = logwatch::model::time::Timestamp(until.0 - 10_000_000_000).api();
     let words = ["events", "--since", &since, "--until", &until.api()];
     let finished = Watch::at(&machine, &script.host(), &words).finish();
     let ids: Vec<String> = finished.lines().iter().map(|line| line.rsplit(' ').next().unwrap().to_owned()).collect();
     assert_eq!((finished.code, ids, finished.stderr.as_str()), (Some(0), vec!["early".into(), "late".into()], ""));
-    assert!(logwatch::time::Timestamp::now() >= until, "it ends at that time");
+    assert!(logwatch::model::time::Timestamp::now() >= until, "it ends at that time");
     assert!(streams.load(Ordering::SeqCst) > 1);
 }
 
@@ -466,7 +466,7 @@ fn events_that_came_in_the_number_asked_for_are_enough_whatever_ends_it() {
                 eventually("nobody reads", || held.load(Ordering::SeqCst));
                 answer.begin("application/json");
                 // More than a pipe holds.
-                let (time, large) = (logwatch::time::Timestamp::now().0, "x".repeat(200_000));
+                let (time, large) = (logwatch::model::time::Timestamp::now().0, "x".repeat(200_000));
                 for number in 0..3 {
                     let actor = format!(r#"{{"ID":"v{number}","Attributes":{{"large":"{large}"}}}}"#);
                     let time = time + number;
@@ -613,7 +613,7 @@ fn busy(
                 let due =
                     begun + Duration::from_secs(1) * u32::try_from(number).unwrap() / u32::try_from(rate).unwrap();
                 thread::sleep(due.saturating_duration_since(Instant::now()));
-                let (id, time) = (number % 50, logwatch::time::Timestamp::now().0);
+                let (id, time) = (number % 50, logwatch::model::time::Timestamp::now().0);
                 let action = ["kill", "update", "health_status: healthy", "pause", "unpause"][number as usize % 5];
                 let event = format!(
                     r#"{{"status":"{action}","id":"{id:064}","from":"i","Type":"container","Action":"{action}","Actor":{{"ID":"{id:064}","Attributes":{{"image":"i","name":"c{id}","label":"{}"}}}},"scope":"local","time":{},"timeNano":{time}}}"#,
@@ -682,7 +682,7 @@ struct Remembered {
 
 impl Remembered {
     fn now(&self) -> i64 {
-        logwatch::time::Timestamp::now().0 + self.ahead
+        logwatch::model::time::Timestamp::now().0 + self.ahead
     }
 
     /// As the engine picks them (moby `daemon/events/events.go`: loadBufferedEvents).
@@ -709,7 +709,7 @@ fn remembering(request: &Request, answer: &mut Answer, engine: &Mutex<Remembered
     match path {
         "/_ping" => answer.json(200, "OK"),
         "/info" => {
-            let now = logwatch::time::Timestamp(engine.lock().unwrap().now());
+            let now = logwatch::model::time::Timestamp(engine.lock().unwrap().now());
             answer.json(200, &format!(r#"{{"ID":"e","SystemTime":"{now}"}}"#));
         }
         "/events" => {
@@ -812,7 +812,7 @@ fn events_that_find_no_room_are_counted_and_a_listing_makes_up_for_them() {
         "/events" => {
             answer.begin("application/json");
             eventually("it has listed", || counted.load(Ordering::SeqCst) > 0);
-            let time = logwatch::time::Timestamp::now().0;
+            let time = logwatch::model::time::Timestamp::now().0;
             let event = |id: u64| {
                 format!(
                     r#"{{"Type":"container","Action":"create","Actor":{{"ID":"{id:064}","Attributes":{{"name":"c"}}}},"timeNano":{}}}"#,

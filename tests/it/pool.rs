@@ -10,9 +10,9 @@ use logwatch::docker::{
     BreakerState, ClientReport, Docker, Endpoint, Environment, Error, EventsQuery, Flags, HEALTHY, LogsQuery, Snapshot,
     Spent,
 };
-use logwatch::health::Status;
 use logwatch::metrics;
-use logwatch::selector::Filters;
+use logwatch::model::health::Status;
+use logwatch::model::selector::Filters;
 use tokio::task::JoinSet;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -350,7 +350,7 @@ fn what_another_engine_at_the_same_place_tells_is_not_taken_for_the_first_ones()
                     return;
                 }
                 if streams.fetch_add(1, Ordering::SeqCst) > 0 {
-                    let now = logwatch::time::Timestamp::now().0;
+                    let now = logwatch::model::time::Timestamp::now().0;
                     let made = json!({"Type": "container", "Action": "create", "timeNano": now,
                         "Actor": {"ID": id, "Attributes": {"name": "new", "image": "img"}}});
                     answer.chunk(format!("{made}\n").as_bytes());
@@ -766,7 +766,7 @@ fn a_death_that_listings_do_not_show_yet_is_waited_for() {
             }
             "/volumes" => answer.json(200, r#"{"Volumes":[]}"#),
             "/events" => {
-                let then = logwatch::time::Timestamp::now().0 - 100_000_000;
+                let then = logwatch::model::time::Timestamp::now().0 - 100_000_000;
                 let died = json!({"Type": "container", "Action": "die", "Actor": {"ID": container}, "timeNano": then});
                 answer.begin("application/json");
                 answer.chunk(format!("{died}\n").as_bytes());

@@ -4,8 +4,8 @@
 //! order of steps is that of moby `daemon/logger/loggerutils/logfile.go`, the bytes those of `jsonfilelog` and `local`.
 
 use flate2::{Compression, GzBuilder};
-use logwatch::batch::Stream;
-use logwatch::time::Timestamp;
+use logwatch::model::batch::Stream;
+use logwatch::model::time::Timestamp;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;

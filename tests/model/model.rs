@@ -2,8 +2,8 @@
 //!
 //! In: the lines as they are written, which of their records can be read at all, and what came. Out: what is wrong.
 
-use logwatch::batch::{Cursor, Reason, Stream};
-use logwatch::time::Timestamp;
+use logwatch::model::batch::{Cursor, Reason, Stream};
+use logwatch::model::time::Timestamp;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Write;
 

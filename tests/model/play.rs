@@ -6,11 +6,11 @@
 use crate::engine::{self, Engine, Id, Name, Options};
 use crate::model::{self, Model, Out};
 use crate::reader::{Life, MAIN};
-use logwatch::batch::{Encoding, Item, Stream};
-use logwatch::json;
-use logwatch::position::Position;
+use logwatch::model::batch::{Encoding, Item, Stream};
+use logwatch::model::json;
+use logwatch::model::position::Position;
+use logwatch::model::time::Timestamp;
 use logwatch::tail::{Command, Follow, Report, Start, Window};
-use logwatch::time::Timestamp;
 use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::path::PathBuf;

@@ -4,8 +4,8 @@
 //! thread, so a container of no name makes a gate there; and what inotify told before the file of another appeared has
 //! been taken when that one is announced.
 
-use logwatch::batch::{Item, Key};
-use logwatch::queue::Queue;
+use logwatch::model::batch::{Item, Key};
+use logwatch::model::queue::Queue;
 use logwatch::tail::{Command, Follow, Reader, Report, Start, Wake, Window};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::config::CircuitBreaker;
 
-use super::super::Error;
+use crate::docker::Error;
 
 /// Where a breaker stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

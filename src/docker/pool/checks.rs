@@ -11,13 +11,13 @@ use std::time::Duration;
 use serde::de::IgnoredAny;
 use tokio::time::{Instant, timeout_at};
 
-use crate::time::Timestamp;
+use crate::model::time::Timestamp;
 
-use super::super::Error;
-use super::super::streams::EventsQuery;
-use super::super::wire::Wire;
 use super::client::Client;
 use super::health::{Check, WEIGHTS};
+use crate::docker::Error;
+use crate::docker::streams::EventsQuery;
+use crate::docker::wire::Wire;
 
 /// In the order of [`WEIGHTS`].
 pub(super) async fn look(client: &Client, streams: &Wire, limit: Duration) -> Vec<Check> {

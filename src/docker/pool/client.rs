@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::super::wire::Wire;
+use crate::docker::wire::Wire;
 
 /// See the module.
 pub(in crate::docker) struct Client {

@@ -33,7 +33,7 @@ use futures_util::future::join_all;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::health::Status;
+use crate::model::health::Status;
 use crate::{config, metrics};
 
 use super::backoff::{Backoff, Settings};

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use super::super::Error;
+use crate::docker::Error;
 
 /// See the module.
 pub(in crate::docker) struct Places {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::breaker::State;
 use super::health::Check;
-use crate::health::Status;
+use crate::model::health::Status;
 
 /// All clients at one moment.
 #[derive(Clone, Debug, PartialEq)]

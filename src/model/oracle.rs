@@ -4,8 +4,8 @@
 //! this is built with `cfg(fuzzing)`, and by the tests below and in the rooms, whose own checks lie in modules of this
 //! name. The oracles are libraries that read the same forms, as little of our own as can be.
 
-use crate::json;
-use crate::time::{Reader, Timestamp};
+use super::json;
+use super::time::{Reader, Timestamp};
 
 /// Bytes into a JSON string and out of it again, as `serde_json` does it.
 pub fn escape(bytes: &[u8]) {

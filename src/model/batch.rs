@@ -3,9 +3,9 @@
 //! A batch owns one buffer of bytes as they were read and small references into it, so that a line costs neither an
 //! allocation nor a send.
 
-use crate::container::Container;
-use crate::position::Position;
-use crate::time::Timestamp;
+use super::container::Container;
+use super::position::Position;
+use super::time::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -49,7 +49,7 @@ pub enum Encoding {
     Plain,
     /// The inside of a JSON string, valid as it lies.
     Json,
-    /// The same, but for halves of surrogate pairs, which stand for nothing: [`crate::json::unescape`] tells what is meant.
+    /// The same, but for halves of surrogate pairs, which stand for nothing: [`crate::model::json::unescape`] tells what is meant.
     Surrogates,
     /// The bytes that the container wrote.
     Raw,

@@ -4,9 +4,9 @@
 //! tail of that container starts from it. [`Resume`] is by time and serves every route; [`Place`] is by file and offset
 //! and is exact whatever the clock did, as long as the file or what the engine has made of it is still there.
 
-use crate::batch::{Cursor, Route, Stream};
-use crate::file_id::FileId;
-use crate::time::Timestamp;
+use super::batch::{Cursor, Route, Stream};
+use super::file_id::FileId;
+use super::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// How far a container's log was passed on.

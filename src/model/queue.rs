@@ -4,7 +4,7 @@
 //! the reader thread, which must not wait ([`Queue::has_room`] and [`Queue::push`], told of room by a call), and the
 //! stream tasks, which wait for room without holding a thread ([`Queue::send`]).
 
-use crate::batch::{Item, Line};
+use super::batch::{Item, Line};
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -185,7 +185,7 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::batch::{Batch, Key, Route};
+    use crate::model::batch::{Batch, Key, Route};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 

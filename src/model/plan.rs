@@ -4,8 +4,8 @@
 //! the state within the transaction that applies it, so that nothing comes between. What is known by something newer than
 //! the listing stays as it is, and what no listing can prove makes no difference: a second plan has nothing to do.
 
-use crate::inventory::{Changes, Container, Field, Mount, Position, Resource, Row, Tally, Volume, is_newer};
-use crate::time::Timestamp;
+use super::inventory::{Changes, Container, Field, Mount, Position, Resource, Row, Tally, Volume, is_newer};
+use super::time::Timestamp;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
@@ -312,7 +312,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inventory::{Beyond, Seen};
+    use crate::model::inventory::{Beyond, Seen};
 
     const SECOND: i64 = 1_000_000_000;
 

@@ -16,7 +16,7 @@
 //! | `before`, `since` | what the engine lists when the watch begins: [`Order`] |
 //! | `ancestor`, `network`, `volume`, `health`, `exited`, `expose`, `publish`, `is-task` | only the engine can tell: [`Selector::remote`] |
 
-use crate::container::Container;
+use super::container::Container;
 use globset::{GlobBuilder, GlobMatcher};
 use regex::Regex;
 use std::collections::{BTreeMap, HashSet};

@@ -1,6 +1,6 @@
 //! How we are doing: plain numbers on the shelf. The engine keeps them true, the listener tells them.
 
-use crate::time::Timestamp;
+use super::time::Timestamp;
 use serde::Serialize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};

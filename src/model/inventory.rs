@@ -4,9 +4,9 @@
 //! clock, so that any order and any repetition end in the same. Every row knows when it was last told of, by the engine's
 //! clock, and what is older changes nothing. Used by the rooms that observe, plan, keep and report.
 
-use crate::batch::Route;
-use crate::container;
-use crate::time::Timestamp;
+use super::batch::Route;
+use super::container;
+use super::time::Timestamp;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;

@@ -11,7 +11,7 @@
 //! An inode number is given to a new file once the old one is removed, often at once. The birth time tells the two
 //! apart. Where neither is enough the answer is [`Likeness::Unsure`], and the caller compares the content.
 
-use crate::time::Timestamp;
+use super::time::Timestamp;
 use rustix::fd::AsFd;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, Metadata};
@@ -97,9 +97,9 @@ fn filesystem(file: impl AsFd) -> Option<u64> {
 
 /// The magic numbers of statfs(2).
 mod magic {
-    pub(super) const EXT: u64 = 0xef53;
-    pub(super) const BTRFS: u64 = 0x9123_683e;
-    pub(super) const TMPFS: u64 = 0x0102_1994;
+    pub(crate) const EXT: u64 = 0xef53;
+    pub(crate) const BTRFS: u64 = 0x9123_683e;
+    pub(crate) const TMPFS: u64 = 0x0102_1994;
 }
 
 /// Whether `f_fsid` of this kind of file system stays the same from mount to mount, as far as we know for certain:

@@ -1,0 +1,17 @@
+//! Types and helpers that all modules share. None of them knows the modules above it.
+
+pub mod batch;
+pub mod container;
+pub mod file_id;
+pub mod health;
+pub mod inventory;
+pub mod json;
+#[cfg(any(test, fuzzing))]
+pub mod oracle;
+pub mod plan;
+pub mod position;
+pub mod queue;
+pub mod selector;
+pub mod small_file;
+pub mod stop;
+pub mod time;
