@@ -19,26 +19,26 @@
 //!   [`model::stop`].
 //!
 //! The five rooms below the engine do not know each other: it hands the bytes of one to the next. A verb has one name on
-//! two floors: `cli/watch.rs` takes the words, `engine/watch.rs` does the work.
+//! two floors: `cli/watch.rs` takes the words, `commands/watch/mod.rs` does the work.
 //!
 //! # A line, from disk to terminal
 //!
 //! `tail/reader.rs`, one thread for all files, is told by inotify (`watcher`) that a file grew and reads a block of it
 //! through an open handle (`file`, `handle`); new files wait behind it (`chain`). `json_file` finds the message of each
 //! record in the block, `partial` joins what the engine cut, and a [`model::batch::Batch`] with the block and references into
-//! it goes on the one bounded [`model::queue::Queue`]. `engine/deliver.rs`, another thread, hands it to [`output::Printer`],
-//! which formats (`text`, `json`) and writes when its buffer is full or nothing waits; `engine/appended.rs` replaces a
-//! file that was moved away. With `--resume` what goes to a file goes to `engine/wal.rs` first, from which
-//! `engine/recovery.rs` completes the file of a run that was killed. No line is allocated, locked or sent alone. A reader
+//! it goes on the one bounded [`model::queue::Queue`]. `commands/deliver/mod.rs`, another thread, hands it to [`output::Printer`],
+//! which formats (`text`, `json`) and writes when its buffer is full or nothing waits; `commands/deliver/output_file.rs` replaces a
+//! file that was moved away. With `--resume` what goes to a file goes to `commands/deliver/wal.rs` first, from which
+//! `commands/deliver/recovery.rs` completes the file of a run that was killed. No line is allocated, locked or sent alone. A reader
 //! of our output that is slow fills the queue; then reading stops, and opening does not.
 //!
 //! # A start, from event to new tail
 //!
-//! `engine/subscription.rs` keeps the event stream open for all verbs and passes each event once; they wait in
-//! `engine/inbox.rs`, so the socket is read without ever waiting. `engine/feed.rs` subscribes, then lists, and lists again
-//! when events may be missing. `engine/discover.rs` turns listings and events into changes, whatever their order.
-//! `engine/watch.rs` asks the selector and `engine/tails.rs` the route, and the reader opens the file, or waits in its
-//! folder for the engine to make it; where there is none, `engine/stream.rs` reads over the API. A `die` closes nothing: the
+//! `commands/events/subscription.rs` keeps the event stream open for all verbs and passes each event once; they wait in
+//! `commands/events/backlog.rs`, so the socket is read without ever waiting. `commands/watch/feed.rs` subscribes, then lists, and lists again
+//! when events may be missing. `commands/watch/discovery.rs` turns listings and events into changes, whatever their order.
+//! `commands/watch/mod.rs` asks the selector and `commands/watch/supervisor.rs` the route, and the reader opens the file, or waits in its
+//! folder for the engine to make it; where there is none, `commands/stream/mod.rs` reads over the API. A `die` closes nothing: the
 //! log is read to its end first.
 //!
 //! # A call
@@ -50,9 +50,9 @@
 //!
 //! # An event, from the engine to a row
 //!
-//! What `watch` hears `engine/inventory.rs` hears too: an event becomes an [`model::inventory::Told`], and the state merges it with
-//! the row by the time it tells of. `engine/agenda.rs` plans a look at what events do not tell; `engine/observe.rs` asks
-//! the engine, [`model::plan`] compares within the transaction of the state, and what differs is written. `engine/reconcile.rs`
+//! What `watch` hears `commands/inventory/mod.rs` hears too: an event becomes an [`model::inventory::Told`], and the state merges it with
+//! the row by the time it tells of. `commands/inventory/schedule.rs` plans a look at what events do not tell; `commands/inventory/observe.rs` asks
+//! the engine, [`model::plan`] compares within the transaction of the state, and what differs is written. `commands/reconcile.rs`
 //! does the same once.
 //!
 //! # What always holds
@@ -73,9 +73,9 @@
 //! - What a decoder takes, a library takes for the same: the modules named `oracle`, which only tests and `fuzz/` build.
 
 pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod docker;
-pub mod engine;
 pub mod metrics;
 pub mod model;
 pub mod output;

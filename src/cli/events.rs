@@ -3,8 +3,8 @@
 use super::explain::Exit;
 use super::plugin::DockerFlags;
 use super::{Common, at_least_one, carry_out, misused, one_of, stop, when};
-use crate::engine;
-use crate::engine::events::Options;
+use crate::commands;
+use crate::commands::events::Options;
 use crate::metrics;
 use crate::model::selector::{Filters, Key};
 use crate::model::time::Timestamp;
@@ -158,7 +158,7 @@ pub(super) fn run(docker: &DockerFlags, as_plugin: bool, events: Events, common:
     match events.options(common) {
         Ok(options) => carry_out(docker, as_plugin, common, |endpoint, stop| {
             stop::heed_reader(stop.clone())?;
-            engine::events::events(endpoint, options, stop).map(|()| Exit::Done.into())
+            commands::events::events(endpoint, options, stop).map(|()| Exit::Done.into())
         }),
         Err(message) => misused(&message, common.log_format),
     }

@@ -4,7 +4,7 @@
 
 use crate::docker::{self, Kind};
 use crate::output::{Diagnostic, Level, LogFormat, safe};
-use crate::{engine, output, state};
+use crate::{commands, output, state};
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io;
@@ -32,44 +32,46 @@ impl From<Exit> for ExitCode {
 }
 
 /// Reports what an engine call failed with, and says how that counts.
-pub(super) fn failed(error: &engine::Error, format: LogFormat) -> ExitCode {
+pub(super) fn failed(error: &commands::Error, format: LogFormat) -> ExitCode {
     let exit = match error {
-        engine::Error::Docker(error) => match error.kind() {
+        commands::Error::Docker(error) => match error.kind() {
             Kind::Usage => Exit::Usage,
             Kind::Unreachable => Exit::Unreachable,
             Kind::Failed => Exit::Failed,
         },
-        engine::Error::State(state::Error::BadName { .. }) => Exit::Usage,
-        engine::Error::Away { .. } => Exit::Unreachable,
-        engine::Error::Unread { source: Some(error), .. } if error.kind() == Kind::Unreachable => Exit::Unreachable,
-        engine::Error::TooFew { .. } => Exit::Unmet,
+        commands::Error::State(state::Error::BadName { .. }) => Exit::Usage,
+        commands::Error::Away { .. } => Exit::Unreachable,
+        commands::Error::Unread { source: Some(error), .. } if error.kind() == Kind::Unreachable => Exit::Unreachable,
+        commands::Error::TooFew { .. } => Exit::Unmet,
         _ => Exit::Failed,
     };
     failed_as(error, exit, format)
 }
 
 /// Reports what an engine call failed with, where it is said already how that counts.
-pub(super) fn failed_as(error: &engine::Error, exit: Exit, format: LogFormat) -> ExitCode {
+pub(super) fn failed_as(error: &commands::Error, exit: Exit, format: LogFormat) -> ExitCode {
     fail(error, advice(error), exit, format)
 }
 
 /// What to do about it, where the error's own words do not say it all.
-fn advice(error: &engine::Error) -> Option<&'static str> {
+fn advice(error: &commands::Error) -> Option<&'static str> {
     match error {
-        engine::Error::Docker(error) => advice_of_docker(error),
-        engine::Error::Lines(output::Error::Write { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
+        commands::Error::Docker(error) => advice_of_docker(error),
+        commands::Error::Lines(output::Error::Write { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
             Some("make room there; what was not written is still in the engine's logs")
         }
-        engine::Error::Output(output::Error::Write { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
+        commands::Error::Output(output::Error::Write { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
             Some("make room there")
         }
-        engine::Error::NoSuchContainer { is_read_once: true, .. } => {
+        commands::Error::NoSuchContainer { is_read_once: true, .. } => {
             Some("`docker ps -a` lists those there are; without --no-follow it is waited for")
         }
-        engine::Error::NoSuchContainer { .. } => Some("`docker ps -a` lists those there are"),
-        engine::Error::Ambiguous(_) => Some("give more of the ID, or the name"),
-        engine::Error::NoFiles { .. } => Some("read through the engine instead: `--source stream`, or run it as root"),
-        engine::Error::State(error) => match error {
+        commands::Error::NoSuchContainer { .. } => Some("`docker ps -a` lists those there are"),
+        commands::Error::Ambiguous(_) => Some("give more of the ID, or the name"),
+        commands::Error::NoFiles { .. } => {
+            Some("read through the engine instead: `--source stream`, or run it as root")
+        }
+        commands::Error::State(error) => match error {
             state::Error::Held { .. } => Some("end that process, or use a name of its own: `--resume=NAME`"),
             state::Error::Damaged { .. } => Some(
                 "move it away to begin anew: logs are then read from their first lines; or name another with --state",
@@ -85,7 +87,7 @@ fn advice(error: &engine::Error) -> Option<&'static str> {
             state::Error::Busy { .. } => Some("end the program that holds it (`fuser` on the file tells which)"),
             _ => None,
         },
-        engine::Error::Serve(error) => match error.source.kind() {
+        commands::Error::Serve(error) => match error.source.kind() {
             io::ErrorKind::AddrInUse => {
                 Some("another program listens there (`ss -ltnp` tells which); take another port")
             }
@@ -93,12 +95,13 @@ fn advice(error: &engine::Error) -> Option<&'static str> {
             io::ErrorKind::PermissionDenied => Some("ports below 1024 are for root; take another"),
             _ => None,
         },
-        engine::Error::OutputInUse { .. } => Some("end that process, or write to another file"),
-        engine::Error::Away { .. } => Some("is the engine running? `docker info` tells"),
-        engine::Error::Unread { source, .. } => source.as_ref().and_then(advice_of_docker),
-        engine::Error::Output(_) | engine::Error::Lines(_) | engine::Error::Start(_) | engine::Error::TooFew { .. } => {
-            None
-        }
+        commands::Error::OutputInUse { .. } => Some("end that process, or write to another file"),
+        commands::Error::Away { .. } => Some("is the engine running? `docker info` tells"),
+        commands::Error::Unread { source, .. } => source.as_ref().and_then(advice_of_docker),
+        commands::Error::Output(_)
+        | commands::Error::Lines(_)
+        | commands::Error::Start(_)
+        | commands::Error::TooFew { .. } => None,
     }
 }
 

@@ -21,7 +21,7 @@ use crate::docker::{self, Endpoint, Environment, Flags, endpoint};
 use crate::model::selector::Filters;
 use crate::model::stop::Stop;
 use crate::output::{Diagnostic, Level, LogFormat, When};
-use crate::{engine, output};
+use crate::{commands, output};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
@@ -382,7 +382,7 @@ fn run(docker: DockerFlags, as_plugin: bool, cli: Cli) -> ExitCode {
 }
 
 /// The engine that is meant.
-fn endpoint(docker: &DockerFlags) -> Result<Endpoint, engine::Error> {
+fn endpoint(docker: &DockerFlags) -> Result<Endpoint, commands::Error> {
     let mut endpoint = Endpoint::resolve(&docker.endpoint, &Environment::of_process())?;
     // Though it may be replaced on disk while it runs.
     endpoint.program = Some("/proc/self/exe".into());
@@ -397,7 +397,7 @@ fn carry_out(
     docker: &DockerFlags,
     as_plugin: bool,
     common: &Common,
-    work: impl FnOnce(Endpoint, &Stop) -> Result<ExitCode, engine::Error>,
+    work: impl FnOnce(Endpoint, &Stop) -> Result<ExitCode, commands::Error>,
 ) -> ExitCode {
     let format = common.log_format;
     let stop = Stop::default();
@@ -475,7 +475,7 @@ fn live(flags: &Flags, want: complete::Want) -> complete::Live {
     let Ok(endpoint) = Endpoint::resolve(flags, &Environment::of_process()) else {
         return complete::Live::default();
     };
-    let asked = engine::ask(endpoint, async |docker| {
+    let asked = commands::ask(endpoint, async |docker| {
         Ok(match want {
             complete::Want::Containers => {
                 let containers = docker.list(true, &Filters::new()).await?;

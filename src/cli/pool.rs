@@ -3,11 +3,11 @@
 use super::explain::{self, Exit};
 use super::plugin::DockerFlags;
 use super::{Common, LogFormat, at_least_one, carry_out, misused, one_of};
+use crate::commands;
+use crate::commands::pool::{Load, Options, Outcome};
 use crate::config::Config;
 use crate::config::keys::MOST_CLIENTS;
 use crate::docker::Kind;
-use crate::engine;
-use crate::engine::pool::{Load, Options, Outcome};
 use crate::output;
 use std::process::ExitCode;
 
@@ -103,7 +103,7 @@ pub(super) fn run(docker: &DockerFlags, as_plugin: bool, pool: Pool, common: &Co
     let options = pool.options(common, config);
     let is_check = options.is_check;
     carry_out(docker, as_plugin, common, |endpoint, stop| {
-        Ok(told(engine::pool::pool(endpoint, options, stop)?, is_check, common.log_format))
+        Ok(told(commands::pool::pool(endpoint, options, stop)?, is_check, common.log_format))
     })
 }
 

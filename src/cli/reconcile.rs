@@ -3,8 +3,8 @@
 use super::explain::{self, Exit};
 use super::plugin::DockerFlags;
 use super::{Common, carry_out, misused, one_of, state};
-use crate::engine;
-use crate::engine::reconcile::Options;
+use crate::commands;
+use crate::commands::reconcile::Options;
 use crate::model::stop::Stop;
 use crate::output::{self, Diagnostic, Level, Reconciled, ReportFormat};
 use std::path::{Path, PathBuf};
@@ -69,7 +69,7 @@ pub(super) fn run(docker: &DockerFlags, as_plugin: bool, reconcile: &Reconcile, 
     let (docker_config, quiet) = (config.docker, common.hides_status());
     let options = Options { state, dry_run: is_dry_run, must_last: reconcile.check, docker: docker_config, quiet };
     carry_out(docker, as_plugin, common, |endpoint, stop| {
-        let reconciled = engine::reconcile::reconcile(endpoint, &options, stop)?;
+        let reconciled = commands::reconcile::reconcile(endpoint, &options, stop)?;
         let state = &options.state;
         Ok(reconciled.map_or(Exit::Done.into(), |reconciled| report(reconciled, reconcile, state, common, stop)))
     })
@@ -91,7 +91,7 @@ fn report(reconciled: Reconciled, asked: &Reconcile, state: &Path, common: &Comm
         let hint = "`reconcile` without --check creates it, and so does `watch --resume`";
         explain::fail(&NoState(state.to_owned()), Some(hint), Exit::Unmet, common.log_format);
     }
-    let lost = engine::lost(&reconciled.plan.lost()).filter(|_| !common.quiet && !reconciled.is_dry_run);
+    let lost = commands::lost(&reconciled.plan.lost()).filter(|_| !common.quiet && !reconciled.is_dry_run);
     if let Some(lost) = lost {
         let lost = output::safe(&lost);
         output::notice(common.log_format, &lost, Diagnostic::new(Level::Warn, &lost));
@@ -99,7 +99,7 @@ fn report(reconciled: Reconciled, asked: &Reconcile, state: &Path, common: &Comm
     let (format, details) = (asked.format, asked.details);
     let written = match is_silent {
         true => Ok(()),
-        false => engine::write_report(stop, move || reconciled.write(format, details)),
+        false => commands::write_report(stop, move || reconciled.write(format, details)),
     };
     match written {
         Ok(()) if is_unmet => Exit::Unmet.into(),

@@ -3,11 +3,11 @@
 use super::explain::Exit;
 use super::plugin::DockerFlags;
 use super::{Common, carry_out, misused, name, one_of, state, stop, when};
+use crate::commands;
+use crate::commands::watch::Options;
+use crate::commands::watch::resume::Resume;
 use crate::config::value::{self, PLACES, SIZES};
 use crate::config::{self, Config, Layers, Source};
-use crate::engine;
-use crate::engine::resume::Resume;
-use crate::engine::watch::Options;
 use crate::model::batch::Stream;
 use crate::model::selector::{self, Filter, Glob, Pattern, Selector};
 use crate::model::time::Timestamp;
@@ -377,7 +377,7 @@ pub(super) fn run(docker: &DockerFlags, as_plugin: bool, watch: Watch, common: &
             if options.output.file.is_none() {
                 stop::heed_reader(stop.clone())?;
             }
-            engine::watch::watch(endpoint, options, stop).map(|()| Exit::Done.into())
+            commands::watch::watch(endpoint, options, stop).map(|()| Exit::Done.into())
         }),
         Err(message) => misused(&message, common.log_format),
     }

@@ -1,6 +1,6 @@
 //! Talking to the Docker engine: the few calls we make, in our own types.
 //!
-//! In: an [`Endpoint`]. Out: containers, logs and events. Called by [`crate::engine`]. Knows nothing of files, of
+//! In: an [`Endpoint`]. Out: containers, logs and events. Called by [`crate::commands`]. Knows nothing of files, of
 //! positions, or of what a user asked to see. The only room that speaks HTTP to an engine.
 //!
 //! - [`endpoint`]: which engine, as docker's CLI finds it; `address` reads the forms of a host, `go` its JSON

@@ -1,6 +1,6 @@
 //! What the engine has written down of a container, beside its logs.
 //!
-//! In: the container's folder. Out: what no listing tells. Called by [`crate::engine`]. The engine rewrites both files whole
+//! In: the container's folder. Out: what no listing tells. Called by [`crate::commands`]. The engine rewrites both files whole
 //! whenever something changes (moby `container/container.go`, `config.v2.json` and `hostconfig.json`).
 
 use crate::model::small_file;

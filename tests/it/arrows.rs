@@ -1,7 +1,7 @@
 //! The arrows between the rooms of `src/` point one way.
 //!
-//! `main -> cli -> engine -> { docker, tail, state, output, serve } -> shelf`: a room names only what stands to the
-//! right of it, and the five between engine and shelf never name each other. In: the text of each file. Out: each arrow that is not
+//! `main -> cli -> commands -> { docker, tail, state, output, serve } -> shelf`: a room names only what stands to the
+//! right of it, and the five between commands and shelf never name each other. In: the text of each file. Out: each arrow that is not
 //! drawn here, with its place.
 
 use std::fs;
@@ -13,8 +13,8 @@ const SHELF: [&str; 3] = ["config", "metrics", "model"];
 /// What a room may name.
 const ARROWS: &[(&str, &[&str])] = &[
     ("main", &["cli", "shelf"]),
-    ("cli", &["cli", "engine", "docker", "state", "output", "shelf"]),
-    ("engine", &["engine", "docker", "tail", "state", "output", "serve", "shelf"]),
+    ("cli", &["cli", "commands", "docker", "state", "output", "shelf"]),
+    ("commands", &["commands", "docker", "tail", "state", "output", "serve", "shelf"]),
     ("docker", &["docker", "shelf"]),
     ("tail", &["tail", "shelf"]),
     ("state", &["state", "shelf"]),
@@ -201,15 +201,15 @@ fn every_kind_of_wrong_arrow_is_found() {
     let files = [
         ("lib.rs", "pub mod tail; pub mod docker;"),
         ("time.rs", "use crate::tail::Tail;"),
-        ("batch.rs", "use crate::time;\n/// See [`crate::engine`].\nfn f() -> &'static str { \"crate::engine\" }"),
-        ("main.rs", "fn main() { logwatch::engine::run(); logwatch::cli::run() }"),
+        ("batch.rs", "use crate::time;\n/// See [`crate::commands`].\nfn f() -> &'static str { \"crate::commands\" }"),
+        ("main.rs", "fn main() { logwatch::commands::run(); logwatch::cli::run() }"),
         (
             "tail/mod.rs",
             "use std::fs;\nuse crate::{\n    batch::Batch,\n    docker::{Client, events},\n};\nuse crate::tail::file;",
         ),
         ("tail/file.rs", "fn f() { super::super::state::open(); let (a, b) = ('\"', crate::output::B); }"),
         ("state/mod.rs", "use bollard::Docker;\nfn f() { println!(\"x\"); my_bollard(); }"),
-        ("docker/mod.rs", "use bollard::Docker;\n#[cfg(test)]\nmod tests { use crate::engine; }"),
+        ("docker/mod.rs", "use bollard::Docker;\n#[cfg(test)]\nmod tests { use crate::commands; }"),
         ("output/mod.rs", "fn f() { std::io::stdout(); }"),
         ("docker/ssh.rs", "fn f() { child.stdout.take(); command.stdout(Stdio::piped()); io::stdout(); }"),
         ("cli/mod.rs", "pub(crate) use crate::tail::Reader;"),
@@ -218,7 +218,7 @@ fn every_kind_of_wrong_arrow_is_found() {
     ];
     let expected = "\
 src/time.rs:1: shelf must not name tail: use crate::tail::Tail;
-src/main.rs:1: main must not name engine: fn main() { logwatch::engine::run(); logwatch::cli::run() }
+src/main.rs:1: main must not name commands: fn main() { logwatch::commands::run(); logwatch::cli::run() }
 src/tail/mod.rs:2: tail must not name docker: use crate::{batch::Batch,docker::{Client, events},};
 src/tail/file.rs:1: tail must not name output: fn f() { super::super::state::open(); let (a, b) = (', crate::output::B); }
 src/tail/file.rs:1: tail must not name state: fn f() { super::super::state::open(); let (a, b) = (', crate::output::B); }

@@ -4,8 +4,8 @@
 //! and by [`super::deliver`] before it writes. A file is rotated by its name: once it is moved away or removed, another one
 //! takes its place, and no line is written to both.
 
-use super::Error;
-use super::keep::Keeper;
+use super::checkpoint::Keeper;
+use crate::commands::Error;
 use crate::model::batch::Item;
 use crate::output::{self, Displaced, Printer};
 use crate::state::OutputLock;
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 const LOOK: Duration = Duration::from_millis(200);
 
 /// Takes the right to write to the printer's file: alone, or shared with other runs that only append.
-pub(super) fn lock(state: &Path, printer: &Printer, is_shared: bool) -> Result<Option<OutputLock>, Error> {
+pub(crate) fn lock(state: &Path, printer: &Printer, is_shared: bool) -> Result<Option<OutputLock>, Error> {
     let Some((path, _)) = printer.file() else { return Ok(None) };
     match OutputLock::take(state, path, is_shared) {
         Ok(None) => Err(Error::OutputInUse { path: path.to_owned() }),
@@ -29,23 +29,23 @@ pub(super) fn lock(state: &Path, printer: &Printer, is_shared: bool) -> Result<O
 }
 
 /// Another descriptor of it, for who keeps how long it is.
-pub(super) fn copy(path: &Path, file: &File) -> Result<File, Error> {
+pub(crate) fn copy(path: &Path, file: &File) -> Result<File, Error> {
     file.try_clone().map_err(|source| failed(path, source))
 }
 
-pub(super) fn failed(path: &Path, source: io::Error) -> Error {
+pub(crate) fn failed(path: &Path, source: io::Error) -> Error {
     output::Error::Write { to: path.display().to_string(), source }.into()
 }
 
 /// A file that was just made is there after a power cut once its folder is on disk.
-pub(super) fn sync_folder(path: &Path) -> Result<(), Error> {
+pub(crate) fn sync_folder(path: &Path) -> Result<(), Error> {
     let folder = path.parent().map(File::open).transpose();
     let synced = folder.and_then(|folder| folder.map_or(Ok(()), |folder| folder.sync_all()));
     synced.map_err(|source| failed(path, source))
 }
 
 /// Sees to it that what is under the file's name is what is written to.
-pub(super) struct Rollover {
+pub(crate) struct Rollover {
     /// The next look.
     next: Instant,
     /// How long the file was when it was last seen under its name.
@@ -56,12 +56,12 @@ pub(super) struct Rollover {
 
 impl Rollover {
     /// The file has just been opened.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Rollover { next: Instant::now(), length: 0, is_told: false }
     }
 
     /// To be called before something is written. An error where what is written would be lost.
-    pub(super) fn look(&mut self, printer: &mut Printer, keeper: Option<&mut Keeper>) -> Result<(), Error> {
+    pub(crate) fn look(&mut self, printer: &mut Printer, keeper: Option<&mut Keeper>) -> Result<(), Error> {
         let now = Instant::now();
         if now < self.next {
             return Ok(());
@@ -71,7 +71,7 @@ impl Rollover {
     }
 
     /// The same, however short the last look was ago.
-    pub(super) fn look_at_once(&mut self, printer: &mut Printer, keeper: Option<&mut Keeper>) -> Result<(), Error> {
+    pub(crate) fn look_at_once(&mut self, printer: &mut Printer, keeper: Option<&mut Keeper>) -> Result<(), Error> {
         let Some((path, length)) = place(printer) else { return Ok(()) };
         let Some(displaced) = printer.displaced() else {
             (self.length, self.is_told) = (length, false);

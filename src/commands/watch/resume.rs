@@ -3,9 +3,10 @@
 //! In: the state, the file and the first listing. Out: a position for each container that was read before, and a
 //! `Keeper` for what follows. Called by [`super::watch`] before anything is read.
 
-use super::keep::{Keeper, Log, Output};
-use super::recovery::Recovery;
-use super::{Error, appended, wal};
+use crate::commands::Error;
+use crate::commands::deliver::checkpoint::{Keeper, Log, Output};
+use crate::commands::deliver::recovery::Recovery;
+use crate::commands::deliver::{output_file, wal};
 use crate::model::batch::{Cursor, Route};
 use crate::model::container::Container;
 use crate::model::position::{self, Position};
@@ -25,11 +26,11 @@ pub struct Resume {
 }
 
 /// The last run of a name.
-pub(super) struct Last {
+pub(crate) struct Last {
     held: Held,
     state: PathBuf,
     saved: HashMap<String, Saved>,
-    pub(super) is_first: bool,
+    pub(crate) is_first: bool,
     passed_over: HashMap<String, Saved>,
     /// The last entry of the log of the output.
     sequence: u64,
@@ -38,17 +39,17 @@ pub(super) struct Last {
 }
 
 /// A container that was removed before all of its log was read.
-pub(super) struct Lost {
-    pub(super) id: String,
-    pub(super) name: String,
-    pub(super) route: Route,
+pub(crate) struct Lost {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) route: Route,
     /// The last line that was read.
-    pub(super) after: Option<Cursor>,
+    pub(crate) after: Option<Cursor>,
 }
 
 impl Last {
     /// Takes the name, or tells who has it.
-    pub(super) fn open(store: &Store, resume: &Resume, engine_id: &str) -> Result<Last, Error> {
+    pub(crate) fn open(store: &Store, resume: &Resume, engine_id: &str) -> Result<Last, Error> {
         let held = store.hold(engine_id, &resume.name)?;
         let (saved, is_first) = (held.positions()?, held.is_new());
         let state = resume.state.clone();
@@ -56,10 +57,10 @@ impl Last {
     }
 
     /// Brings positions and output together, whatever the last run left; sentences about what that took.
-    pub(super) fn recover(&mut self, printer: &mut Printer) -> Result<Vec<String>, Error> {
+    pub(crate) fn recover(&mut self, printer: &mut Printer) -> Result<Vec<String>, Error> {
         let format = printer.format();
         let Some((path, file)) = printer.file() else { return Ok(Vec::new()) };
-        appended::sync_folder(path)?;
+        output_file::sync_folder(path)?;
         let (known, found) = (self.held.output(path)?, wal::read(&self.state, &self.log_path(path)));
         let recovery = Recovery { path, file, known, found, format };
         let recovered = recovery
@@ -79,7 +80,7 @@ impl Last {
     }
 
     /// Forgets containers that are gone; returns those whose last lines nobody can read any more.
-    pub(super) fn forget_gone(&mut self, listing: &[Container]) -> Result<Vec<Lost>, Error> {
+    pub(crate) fn forget_gone(&mut self, listing: &[Container]) -> Result<Vec<Lost>, Error> {
         let there: HashSet<&str> = listing.iter().map(|container| container.id.as_str()).collect();
         self.held.forget_all_but(there.iter().copied())?;
         let mut lost = Vec::new();
@@ -96,20 +97,20 @@ impl Last {
     }
 
     /// Before a first run: of these containers only what they write from now on is wanted.
-    pub(super) fn pass_over<'a>(&mut self, standing: impl Iterator<Item = &'a Container>, now: Timestamp) {
+    pub(crate) fn pass_over<'a>(&mut self, standing: impl Iterator<Item = &'a Container>, now: Timestamp) {
         let position = Position { route: Route::Stream, resume: position::Resume::at(Some(now)), place: None };
         let saved = |container: &Container| Saved { name: container.name.clone(), position, ended: true };
         self.passed_over.extend(standing.map(|container| (container.id.clone(), saved(container))));
     }
 
     /// The keeper of what follows, and where each container was.
-    pub(super) fn keep(self, printer: &Printer) -> Result<(Keeper, Positions), Error> {
+    pub(crate) fn keep(self, printer: &Printer) -> Result<(Keeper, Positions), Error> {
         let output = match printer.file() {
             Some((path, file)) => {
                 let log = Log { state: self.state.clone(), base: self.log_path(path), sequence: self.sequence };
                 Some(Output {
                     path: path.to_owned(),
-                    file: appended::copy(path, file)?,
+                    file: output_file::copy(path, file)?,
                     log,
                     unproven_from: self.unproven_from,
                 })
@@ -125,15 +126,15 @@ impl Last {
 
 /// Where containers were, as of the last run.
 #[derive(Debug, Default)]
-pub(super) struct Positions {
+pub(crate) struct Positions {
     /// There was none.
-    pub(super) is_first: bool,
+    pub(crate) is_first: bool,
     of: HashMap<String, Position>,
 }
 
 impl Positions {
     /// Where to go on with a container; it is asked for once.
-    pub(super) fn take(&mut self, id: &str) -> Option<Position> {
+    pub(crate) fn take(&mut self, id: &str) -> Option<Position> {
         self.of.remove(id)
     }
 }

@@ -4,9 +4,11 @@
 //! nobody reads our output, the stream is closed until they are written, and then asked for again from there: what the
 //! engine still remembers comes then, and where that is not all it is said.
 
-use super::feed::News;
-use super::inbox::Inbox;
-use super::subscription::{self, Continuity, Happening, Subscription, Wanted};
+pub(crate) mod backlog;
+pub(crate) mod subscription;
+mod suspend;
+
+use super::watch::feed::News;
 use super::{Error, awaited};
 use crate::config;
 use crate::docker::{self, Docker, Endpoint, Event};
@@ -15,9 +17,11 @@ use crate::model::selector::Filters;
 use crate::model::stop::Stop;
 use crate::model::time::Timestamp;
 use crate::output::{self, Events, Format, Happened, LogFormat, Meter};
+use backlog::Inbox;
 use std::io;
 use std::thread;
 use std::time::Duration;
+use subscription::{Continuity, Happening, Subscription, Wanted};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;

@@ -8,11 +8,12 @@
 //! all that events told of meanwhile, in one or two calls: none at rest, and no more than two a second. After the first
 //! listing, each reconnect, and now and then, everything is compared.
 
+pub(crate) mod observe;
+pub(crate) mod schedule;
+
 use super::Error;
-use super::agenda::{Agenda, Errand, LOOK};
-use super::feed::News;
-use super::observe::Observer;
 use super::route::Routes;
+use super::watch::feed::News;
 use crate::docker::{Docker, Event};
 use crate::metrics::{Culprit, Extent, Origin, Reconciliation};
 use crate::model::health::{Board, Status};
@@ -20,6 +21,8 @@ use crate::model::inventory::{Beyond, Container, Mount, Seen, Told, Volume};
 use crate::model::plan::{Observed, Plan};
 use crate::model::time::Timestamp;
 use crate::state::{self, Occasion, Store};
+use observe::Observer;
+use schedule::{Agenda, Errand, LOOK};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};

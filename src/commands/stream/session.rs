@@ -4,8 +4,8 @@
 //! knows when the next one is due. The position moves when a line is on the queue and not before, so that a request may be
 //! cut off at any moment.
 
-use super::silence::{Silence, ahead};
-use super::stream::Stream;
+use super::Stream;
+use super::idle::{Silence, ahead};
 use crate::docker::{Error, LogStream, LogsQuery, Version};
 use crate::model::batch::Item;
 use crate::model::position::{Resume, Seen};

@@ -12,34 +12,14 @@
 //! `reconcile` brings the state in line with what the engine has, which `observe` asks it; `inventory` keeps it so while
 //! `watch` runs, by the plan of `agenda`. `pool` looks at the connection pool that all of them ask through.
 
-mod agenda;
-mod appended;
-mod course;
+mod creation_order;
 mod deliver;
-mod discover;
-mod dry_run;
 pub mod events;
-mod feed;
-mod inbox;
 mod inventory;
-mod keep;
-mod listener;
-mod metadata;
-mod observe;
-mod order;
-mod patience;
 pub mod pool;
-mod questions;
 pub mod reconcile;
-mod recovery;
-pub mod resume;
 mod route;
-mod silence;
-mod standstill;
 mod stream;
-mod subscription;
-mod tails;
-mod wal;
 pub mod watch;
 
 use crate::docker::{self, Docker, Endpoint};

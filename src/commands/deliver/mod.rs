@@ -2,15 +2,20 @@
 //!
 //! It takes all that waits, and flushes when nothing waits any more: one line leaves at once, a flood in large writes.
 
+pub(crate) mod checkpoint;
+pub(crate) mod output_file;
+pub(crate) mod recovery;
+pub(crate) mod wal;
+
 use super::Error;
-use super::appended::Rollover;
-use super::keep::Keeper;
 use crate::metrics::Logs;
 use crate::model::batch::Item;
 use crate::model::queue::Queue;
 use crate::model::time::Timestamp;
 use crate::output::Printer;
 use crate::state::OutputLock;
+use checkpoint::Keeper;
+use output_file::Rollover;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;

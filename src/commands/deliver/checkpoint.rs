@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// See the module.
-pub(super) struct Keeper {
+pub(crate) struct Keeper {
     held: Held,
     output: Option<Output>,
     /// The log of `output`. There is none before the first commit has succeeded, and nothing is written until then.
@@ -48,23 +48,23 @@ pub(super) struct Keeper {
 }
 
 /// The file that is written to.
-pub(super) struct Output {
-    pub(super) path: PathBuf,
-    pub(super) file: File,
+pub(crate) struct Output {
+    pub(crate) path: PathBuf,
+    pub(crate) file: File,
     /// What goes there goes to this log first.
-    pub(super) log: Log,
+    pub(crate) log: Log,
     /// What is behind it does not count as committed, as long as lines of it are expected to come again.
-    pub(super) unproven_from: Option<u64>,
+    pub(crate) unproven_from: Option<u64>,
 }
 
 /// The write-ahead log of an output.
-pub(super) struct Log {
+pub(crate) struct Log {
     /// The state file that it lies beside.
-    pub(super) state: PathBuf,
+    pub(crate) state: PathBuf,
     /// Its path without the number of a segment.
-    pub(super) base: PathBuf,
+    pub(crate) base: PathBuf,
     /// The last entry of the run before.
-    pub(super) sequence: u64,
+    pub(crate) sequence: u64,
 }
 
 type Changes = HashMap<String, Change>;
@@ -88,7 +88,7 @@ impl Log {
 
 impl Keeper {
     /// Commits first how far each container is known to have been read, and how long the file is; then begins its log.
-    pub(super) fn start(
+    pub(crate) fn start(
         held: Held,
         output: Option<Output>,
         known: HashMap<String, Saved>,
@@ -130,7 +130,7 @@ impl Keeper {
     }
 
     /// Tells there from now on whether commits succeed; those up to here did.
-    pub(super) fn tell(&mut self, health: Board) {
+    pub(crate) fn tell(&mut self, health: Board) {
         self.health = health;
         self.told(Status::Healthy);
     }
@@ -140,7 +140,7 @@ impl Keeper {
     }
 
     /// The output has taken an item.
-    pub(super) fn take(&mut self, item: &Item) {
+    pub(crate) fn take(&mut self, item: &Item) {
         match item {
             Item::Meet(key, container) => {
                 self.names.insert(*key, (container.id.clone(), container.name.clone()));
@@ -186,7 +186,7 @@ impl Keeper {
     }
 
     /// The output has taken the lines of a batch up to one in its middle.
-    pub(super) fn take_part(&mut self, batch: &Batch, end: usize) {
+    pub(crate) fn take_part(&mut self, batch: &Batch, end: usize) {
         let Some((id, name)) = self.names.get(&batch.key) else { return };
         let last = match self.taken.get(id) {
             Some(Change::Saved(saved)) => Some(saved),
@@ -197,7 +197,7 @@ impl Keeper {
     }
 
     /// Writes what the printer has gathered, to the log first.
-    pub(super) fn flush(&mut self, printer: &mut Printer) -> Result<(), super::Error> {
+    pub(crate) fn flush(&mut self, printer: &mut Printer) -> Result<(), crate::commands::Error> {
         self.log(printer.gathered())?;
         if let Err(error) = printer.flush() {
             if let Some(wal) = &mut self.wal {
@@ -239,19 +239,19 @@ impl Keeper {
     }
 
     /// How long until a commit is due, if one will be.
-    pub(super) fn patience(&self) -> Option<Duration> {
+    pub(crate) fn patience(&self) -> Option<Duration> {
         let is_due = self.commit.is_some() || !self.written.is_empty() || !self.taken.is_empty();
         is_due.then(|| self.next.saturating_duration_since(Instant::now()))
     }
 
     /// Whether one is due now.
-    pub(super) fn is_due(&self) -> bool {
+    pub(crate) fn is_due(&self) -> bool {
         self.patience().is_some_and(|patience| patience.is_zero())
     }
 
     /// Commits what was written, if the commit before has ended; called when all that was taken is. An error is one that
     /// waiting will not mend.
-    pub(super) fn keep(&mut self) -> Result<(), state::Error> {
+    pub(crate) fn keep(&mut self) -> Result<(), state::Error> {
         self.next = Instant::now() + PAUSE;
         if let Some(commit) = self.commit.take() {
             match commit.ended.try_recv() {
@@ -321,7 +321,7 @@ impl Keeper {
 
     /// From now on that file is written to instead, and counts, with what was written to the one before, once that is on
     /// disk. Not if the state is busy: false, and nothing has changed.
-    pub(super) fn replace(&mut self, path: PathBuf, file: File) -> Result<bool, state::Error> {
+    pub(crate) fn replace(&mut self, path: PathBuf, file: File) -> Result<bool, state::Error> {
         self.settle()?;
         let Some(output) = &mut self.output else { return Ok(false) };
         output.file.sync_data().map_err(|source| state::Error::Output { path: output.path.clone(), source })?;
@@ -336,7 +336,7 @@ impl Keeper {
     }
 
     /// Commits what was written and waits until that is done. Not `is_whole`: the last write failed.
-    pub(super) fn finish(mut self, is_whole: bool) -> Result<(), state::Error> {
+    pub(crate) fn finish(mut self, is_whole: bool) -> Result<(), state::Error> {
         self.settle()?;
         let has_file = self.output.is_some();
         if has_file && !is_whole {

@@ -9,15 +9,15 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 /// From an event to the look at what it did not tell.
-pub(super) const LOOK: Duration = Duration::from_secs(1);
+pub(crate) const LOOK: Duration = Duration::from_secs(1);
 /// After a death, which the engine's listings show late.
-pub(super) const LOOK_AFTER_DEATH: Duration = Duration::from_nanos(LISTINGS_LAG.unsigned_abs());
+pub(crate) const LOOK_AFTER_DEATH: Duration = Duration::from_nanos(LISTINGS_LAG.unsigned_abs());
 /// More IDs than fit a request: then everything is compared.
 const MOST: usize = 100;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Agenda {
+pub(crate) struct Agenda {
     /// Which containers, and when; with the moment of the engine's clock that has passed by then.
     looks: BTreeMap<(Instant, String), Timestamp>,
     /// When volumes are.
@@ -30,7 +30,7 @@ pub(super) struct Agenda {
 
 /// What is due.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Errand {
+pub(crate) enum Errand {
     /// All there is.
     Everything,
     /// These containers, and perhaps all volumes, at that moment of the engine's clock, which has passed.
@@ -39,28 +39,28 @@ pub(super) enum Errand {
 
 impl Agenda {
     /// When something is.
-    pub(super) fn due(&self) -> Option<Instant> {
+    pub(crate) fn due(&self) -> Option<Instant> {
         let look = self.looks.keys().next().map(|(due, _)| *due);
         [look, self.volumes, self.everything].into_iter().flatten().min()
     }
 
     /// The newest moment of the engine's clock that an event told of.
-    pub(super) fn latest(&self) -> Timestamp {
+    pub(crate) fn latest(&self) -> Timestamp {
         self.latest
     }
 
     /// Everything, then, whatever was planned.
-    pub(super) fn plan_everything(&mut self, due: Option<Instant>) {
+    pub(crate) fn plan_everything(&mut self, due: Option<Instant>) {
         self.everything = due;
     }
 
     /// Everything, then or earlier.
-    pub(super) fn plan_everything_by(&mut self, due: Instant) {
+    pub(crate) fn plan_everything_by(&mut self, due: Instant) {
         self.everything = Some(self.everything.map_or(due, |planned| planned.min(due)));
     }
 
     /// What this event did not tell.
-    pub(super) fn note(&mut self, told: &Told, now: Instant) {
+    pub(crate) fn note(&mut self, told: &Told, now: Instant) {
         match told {
             Told::Container(container) => {
                 let at = container.seen.last;
@@ -85,12 +85,12 @@ impl Agenda {
     }
 
     /// A container that died then, or may have: listings will show it.
-    pub(super) fn doubt(&mut self, id: &str, at: Timestamp, now: Instant) {
+    pub(crate) fn doubt(&mut self, id: &str, at: Timestamp, now: Instant) {
         self.look(id, now + LOOK_AFTER_DEATH, Timestamp(at.0.saturating_add(LISTINGS_LAG)));
     }
 
     /// Which volumes there are has changed by then.
-    pub(super) fn note_volume(&mut self, at: Timestamp, now: Instant) {
+    pub(crate) fn note_volume(&mut self, at: Timestamp, now: Instant) {
         self.latest = self.latest.max(at);
         self.volumes.get_or_insert(now + LOOK);
     }
@@ -108,7 +108,7 @@ impl Agenda {
     }
 
     /// What is due now, and is from now on as good as done.
-    pub(super) fn take(&mut self, now: Instant) -> Option<Errand> {
+    pub(crate) fn take(&mut self, now: Instant) -> Option<Errand> {
         let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now);
         let mut at = self.latest;
         let mut ids = Vec::new();

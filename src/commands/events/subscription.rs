@@ -11,7 +11,7 @@
 //! last event seen is still in the whole of the history shows that nothing is missing; where it is not, the history may
 //! reach back far enough all the same.
 
-use super::standstill::Standstill;
+use super::suspend::Standstill;
 use crate::config;
 use crate::docker::backoff::{self, Backoff};
 use crate::docker::events::Key;
@@ -47,18 +47,18 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Which events.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Wanted {
+pub(crate) struct Wanted {
     /// As the engine evaluates them.
-    pub(super) filters: Filters,
+    pub(crate) filters: Filters,
     /// From then on, as far as the engine remembers; else from now on.
-    pub(super) since: Option<Timestamp>,
+    pub(crate) since: Option<Timestamp>,
     /// Up to then, when the stream ends.
-    pub(super) until: Option<Timestamp>,
+    pub(crate) until: Option<Timestamp>,
 }
 
 /// What the stream tells.
 #[derive(Debug)]
-pub(super) enum Happening {
+pub(crate) enum Happening {
     /// Something happened, told for the first time.
     Event(Box<Event>),
     /// A line that makes no sense; the stream goes on.
@@ -75,7 +75,7 @@ pub(super) enum Happening {
 
 /// Whether all that happened in a break has been told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Continuity {
+pub(crate) enum Continuity {
     /// All of it, as far as the engine tells.
     Whole,
     /// So much happened that the engine does not remember all of it.
@@ -100,7 +100,7 @@ impl fmt::Display for Continuity {
 }
 
 /// See the module.
-pub(super) struct Subscription {
+pub(crate) struct Subscription {
     docker: Docker,
     wanted: Wanted,
     state: State,
@@ -147,7 +147,7 @@ struct Connected {
 
 impl Subscription {
     /// Opens it. `now` is what the engine's clock shows, if that is known.
-    pub(super) async fn open(
+    pub(crate) async fn open(
         docker: Docker,
         wanted: Wanted,
         now: Option<Timestamp>,
@@ -183,7 +183,7 @@ impl Subscription {
     }
 
     /// The next happening; it never comes once it ended or is paused. Nothing is lost when the future is dropped.
-    pub(super) async fn next(&mut self) -> Happening {
+    pub(crate) async fn next(&mut self) -> Happening {
         loop {
             let happening = match &mut self.state {
                 State::Open(stream) if !stream.has_begun() => {
@@ -214,37 +214,37 @@ impl Subscription {
     }
 
     /// Whether the newest event took so long to come that the engine may have left out others.
-    pub(super) fn is_late(&self) -> bool {
+    pub(crate) fn is_late(&self) -> bool {
         self.clock.is_late()
     }
 
     /// Takes it as it is: what takes as long as the newest event is in time from now on.
-    pub(super) fn follow_clock(&mut self) {
+    pub(crate) fn follow_clock(&mut self) {
         self.clock.follow();
     }
 
     /// Whether the stream stands.
-    pub(super) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         matches!(self.state, State::Open(_))
     }
 
     /// Whether the stream stands, and the engine has not begun to answer: it may listen, or not yet.
-    pub(super) fn is_unsure(&self) -> bool {
+    pub(crate) fn is_unsure(&self) -> bool {
         matches!(&self.state, State::Open(stream) if !stream.has_begun())
     }
 
     /// Whether it is told to be lost, and not back.
-    pub(super) fn is_lost(&self) -> bool {
+    pub(crate) fn is_lost(&self) -> bool {
         self.is_told
     }
 
     /// What the engine's clock shows now, as far as its events tell.
-    pub(super) fn engine_time(&self) -> Timestamp {
+    pub(crate) fn engine_time(&self) -> Timestamp {
         self.clock.theirs(Timestamp::now())
     }
 
     /// Closes it until [`Subscription::renew`]: nobody takes the events.
-    pub(super) fn pause(&mut self) {
+    pub(crate) fn pause(&mut self) {
         if self.is_open() {
             self.broken();
         }
@@ -252,7 +252,7 @@ impl Subscription {
     }
 
     /// Opens it anew, from where nothing can be missing.
-    pub(super) fn renew(&mut self) {
+    pub(crate) fn renew(&mut self) {
         match self.state {
             State::Open(_) => self.broken(),
             State::Paused => {}
@@ -478,7 +478,7 @@ async fn history(docker: &Docker, until: Timestamp) -> Result<Vec<Key>, Error> {
 }
 
 /// Whether the engine no longer remembers all that happened since then; if so, the oldest that it does.
-pub(super) async fn forgotten(docker: &Docker, since: Timestamp, now: Timestamp) -> Result<Option<Timestamp>, Error> {
+pub(crate) async fn forgotten(docker: &Docker, since: Timestamp, now: Timestamp) -> Result<Option<Timestamp>, Error> {
     let history = history(docker, now).await?;
     let oldest = history.first().filter(|_| history.len() >= FULL).map(|oldest| oldest.time);
     Ok(oldest.filter(|oldest| *oldest > since))
@@ -512,7 +512,7 @@ fn continuity(history: &[Key], last: Option<&Key>, broke: Timestamp, now: Timest
 }
 
 /// "Between the two bounds": the first wait is drawn below the lower one, none above the upper one.
-pub(super) fn between(config: &config::Events) -> backoff::Settings {
+pub(crate) fn between(config: &config::Events) -> backoff::Settings {
     backoff::Settings { initial: config.backoff_min, max: config.backoff_max, multiplier: 2.0, jitter: true }
 }
 

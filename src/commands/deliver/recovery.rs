@@ -38,34 +38,34 @@ const LONGEST_LINE: u64 = 64 << 20;
 const COARSE: Duration = Duration::from_millis(20);
 
 /// What a run starts from.
-pub(super) struct Recovery<'a> {
+pub(crate) struct Recovery<'a> {
     /// FILE, without links in it, ...
-    pub(super) path: &'a Path,
+    pub(crate) path: &'a Path,
     /// ... opened to append.
-    pub(super) file: &'a File,
+    pub(crate) file: &'a File,
     /// As of the last commit, where there was one.
-    pub(super) known: Option<Output>,
-    pub(super) found: Found,
-    pub(super) format: Format,
+    pub(crate) known: Option<Output>,
+    pub(crate) found: Found,
+    pub(crate) format: Format,
 }
 
 /// What came of it.
 #[derive(Debug, Default)]
-pub(super) struct Recovered {
+pub(crate) struct Recovered {
     /// The last entry of the log.
-    pub(super) sequence: u64,
+    pub(crate) sequence: u64,
     /// Sentences for the user.
-    pub(super) notices: Vec<String>,
+    pub(crate) notices: Vec<String>,
     /// Lines in FILE that will be read again, ...
-    pub(super) repeats: Option<Repeats>,
+    pub(crate) repeats: Option<Repeats>,
     /// ... and where they begin: as long as any are expected, what is behind does not count as committed.
-    pub(super) unproven_from: Option<u64>,
+    pub(crate) unproven_from: Option<u64>,
     /// Nothing was known of FILE, but the log had positions.
-    pub(super) has_found_positions: bool,
+    pub(crate) has_found_positions: bool,
 }
 
 /// A file that lines were appended to.
-pub(super) fn file_ref(file: &File) -> io::Result<FileRef> {
+pub(crate) fn file_ref(file: &File) -> io::Result<FileRef> {
     let metadata = file.metadata()?;
     Ok(FileRef { device: metadata.dev(), id: FileId::with(file, &metadata) })
 }
@@ -92,7 +92,7 @@ enum Standing {
 
 impl Recovery<'_> {
     /// Completes FILE and moves `positions` to its end.
-    pub(super) fn run(self, positions: &mut HashMap<String, Saved>) -> io::Result<Recovered> {
+    pub(crate) fn run(self, positions: &mut HashMap<String, Saved>) -> io::Result<Recovered> {
         let committed = self.known.map_or(0, |known| known.sequence);
         let mut outcome = Recovered { sequence: committed.max(self.found.last().unwrap_or(0)), ..Recovered::default() };
         let mut output = Target::open(self.path, self.file)?;
@@ -549,7 +549,7 @@ impl Unproven<'_> {
 }
 
 /// How far a container was read when only a part of a batch was written.
-pub(super) fn part(saved: Option<&Saved>, name: &str, route: Route, lines: impl Iterator<Item = Cursor>) -> Change {
+pub(crate) fn part(saved: Option<&Saved>, name: &str, route: Route, lines: impl Iterator<Item = Cursor>) -> Change {
     let mut position = saved.map_or(Position { route, resume: Resume::at(None), place: None }, |saved| saved.position);
     (position.route, position.place) = (route, None);
     lines.for_each(|line| position.resume.advance(line));
@@ -559,7 +559,7 @@ pub(super) fn part(saved: Option<&Saved>, name: &str, route: Route, lines: impl 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::wal::{self, Wal};
+    use crate::commands::deliver::wal::{self, Wal};
     use crate::model::batch::Stream;
     use proptest::prelude::*;
     use std::collections::HashSet;

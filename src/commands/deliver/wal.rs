@@ -36,14 +36,14 @@ const FRAME: usize = 16;
 
 /// One step of a run, in the order of `sequence`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     /// Larger than that of every entry before, also of earlier runs; consecutive within a run.
-    pub(super) sequence: u64,
-    pub(super) kind: Kind,
+    pub(crate) sequence: u64,
+    pub(crate) kind: Kind,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// How far each container had been read, and FILE been written, when the segment was begun; in which boot and on
     /// which device.
     Snapshot { positions: Vec<(String, Saved)>, file: FileRef, length: u64, mount: String },
@@ -61,14 +61,14 @@ pub(super) enum Kind {
 
 /// A file that lines were appended to, whatever it is called now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct FileRef {
+pub(crate) struct FileRef {
     /// Changes when the file system is mounted from another device: it counts only where the ID leaves doubts.
-    pub(super) device: u64,
-    pub(super) id: FileId,
+    pub(crate) device: u64,
+    pub(crate) id: FileId,
 }
 
 impl FileRef {
-    pub(super) fn is_same(&self, other: &FileRef) -> bool {
+    pub(crate) fn is_same(&self, other: &FileRef) -> bool {
         match self.id.likeness(&other.id) {
             Likeness::Same => true,
             Likeness::Other => false,
@@ -80,7 +80,7 @@ impl FileRef {
 /// What became of a container.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[expect(clippy::large_enum_variant, reason = "nearly all are of the large one")]
-pub(super) enum Change {
+pub(crate) enum Change {
     /// It was read so far.
     Saved(Saved),
     /// It has stopped and was read to its end, which is where the last commit left it.
@@ -90,7 +90,7 @@ pub(super) enum Change {
 }
 
 /// Positions with their changes applied, by container ID.
-pub(super) fn apply(positions: &mut HashMap<String, Saved>, id: &str, change: &Change) {
+pub(crate) fn apply(positions: &mut HashMap<String, Saved>, id: &str, change: &Change) {
     match change {
         Change::Saved(saved) => drop(positions.insert(id.to_owned(), saved.clone())),
         Change::Ended => {
@@ -104,20 +104,20 @@ pub(super) fn apply(positions: &mut HashMap<String, Saved>, id: &str, change: &C
 
 /// What the segments held when a run started.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Found {
+pub(crate) struct Found {
     /// In order, without gaps from one to the next; the first is a snapshot.
-    pub(super) entries: Vec<Entry>,
+    pub(crate) entries: Vec<Entry>,
     /// The boot and the mount that the segments are read in.
-    pub(super) mount: String,
+    pub(crate) mount: String,
 }
 
 impl Found {
-    pub(super) fn last(&self) -> Option<u64> {
+    pub(crate) fn last(&self) -> Option<u64> {
         self.entries.last().map(|entry| entry.sequence)
     }
 
     /// Whether every write to FILE is among the entries: none can have been lost in a power failure since.
-    pub(super) fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         let mount = self.entries.iter().rev().find_map(|entry| match &entry.kind {
             Kind::Snapshot { mount, .. } => Some(mount),
             _ => None,
@@ -127,7 +127,7 @@ impl Found {
 }
 
 /// Where a run's segments lie: one pair for each engine, resume name and FILE.
-pub(super) fn base(state: &Path, engine_id: &str, name: &str, file: &Path) -> PathBuf {
+pub(crate) fn base(state: &Path, engine_id: &str, name: &str, file: &Path) -> PathBuf {
     let mut hash = Sha256::new();
     hash.update(engine_id);
     hash.update([0]);
@@ -138,14 +138,14 @@ pub(super) fn base(state: &Path, engine_id: &str, name: &str, file: &Path) -> Pa
     PathBuf::from(base)
 }
 
-pub(super) fn segment_path(base: &Path, number: usize) -> PathBuf {
+pub(crate) fn segment_path(base: &Path, number: usize) -> PathBuf {
     let mut path = base.as_os_str().to_owned();
     path.push(number.to_string());
     PathBuf::from(path)
 }
 
 /// Reads both segments. One that is missing, or no file of ours, holds nothing.
-pub(super) fn read(state: &Path, base: &Path) -> Found {
+pub(crate) fn read(state: &Path, base: &Path) -> Found {
     let mut here = String::new();
     let [one, other] = [0, 1].map(|number| {
         let mut bytes = Vec::new();
@@ -237,7 +237,7 @@ fn encode(entry: &Entry, bytes: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
 
 /// The log of a run under way.
 #[derive(Debug)]
-pub(super) struct Wal {
+pub(crate) struct Wal {
     segments: [Segment; 2],
     /// The segment that is written.
     current: usize,
@@ -260,7 +260,7 @@ struct Segment {
 
 impl Wal {
     /// Begins anew behind `sequence`, up to which all is committed.
-    pub(super) fn start(
+    pub(crate) fn start(
         state: &Path,
         base: &Path,
         sequence: u64,
@@ -282,7 +282,7 @@ impl Wal {
     }
 
     /// Of the last entry.
-    pub(super) fn sequence(&self) -> u64 {
+    pub(crate) fn sequence(&self) -> u64 {
         self.sequence
     }
 
@@ -304,7 +304,7 @@ impl Wal {
     }
 
     /// Logs that these bytes are about to be appended to a file, and what that makes of containers.
-    pub(super) fn append(
+    pub(crate) fn append(
         &mut self,
         file: FileRef,
         offset: u64,
@@ -321,7 +321,7 @@ impl Wal {
     }
 
     /// Logs that the write of the entry before failed.
-    pub(super) fn fail(&mut self, written: u64) -> io::Result<()> {
+    pub(crate) fn fail(&mut self, written: u64) -> io::Result<()> {
         self.log(Kind::Failed { written }, &[])
     }
 
@@ -342,13 +342,13 @@ impl Wal {
     }
 
     /// No more fits before a commit has made room.
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         let is_waited_for = self.segments[1 - self.current].last > self.committed;
         is_waited_for && self.segments[self.current].length > LARGEST
     }
 
     /// All up to this entry is in the state.
-    pub(super) fn commit(&mut self, sequence: u64) -> io::Result<()> {
+    pub(crate) fn commit(&mut self, sequence: u64) -> io::Result<()> {
         self.committed = self.committed.max(sequence);
         // A flood has left long segments that nobody needs any more.
         if self.committed == self.sequence && self.segments.iter().any(|segment| segment.length > LARGE) {
@@ -358,7 +358,7 @@ impl Wal {
     }
 
     /// Leaves nothing but a snapshot, once all is committed: what was logged is nobody's business any more.
-    pub(super) fn clear(&mut self) -> io::Result<()> {
+    pub(crate) fn clear(&mut self) -> io::Result<()> {
         // Under the number that is committed, so that the state is not older than this.
         self.begin(0, self.sequence)?;
         let other = &mut self.segments[1];

@@ -5,9 +5,9 @@
 //! new listing. A listing that is under way has its place among the events kept: what came before it was asked for goes
 //! before it, what came later may be news to it.
 
-use super::Error;
-use super::inbox::Inbox;
-use super::subscription::{Continuity, Happening, Subscription, Wanted, between};
+use crate::commands::Error;
+use crate::commands::events::backlog::Inbox;
+use crate::commands::events::subscription::{Continuity, Happening, Subscription, Wanted, between};
 use crate::config;
 use crate::docker::backoff::Backoff;
 use crate::docker::{Docker, Event};
@@ -52,7 +52,7 @@ const ACTIONS_OF_VOLUMES: [&str; 3] = ["mount", "unmount", "prune"];
 
 /// What is new.
 #[derive(Debug)]
-pub(super) enum News {
+pub(crate) enum News {
     /// All containers there are, by the engine's clock when; those that pass the filters which only the engine can evaluate.
     Listing(Vec<Container>, Timestamp, Option<Vec<String>>),
     /// Something happened.
@@ -68,21 +68,21 @@ pub(super) enum News {
 }
 
 /// What a feed is made for.
-pub(super) struct Terms {
+pub(crate) struct Terms {
     /// Filters that only the engine can evaluate.
-    pub(super) remote: Filters,
+    pub(crate) remote: Filters,
     /// How events are listened to, or that they are not.
-    pub(super) config: config::Events,
+    pub(crate) config: config::Events,
     /// What is counted.
-    pub(super) count: metrics::Events,
+    pub(crate) count: metrics::Events,
     /// Events of volumes too.
-    pub(super) with_volumes: bool,
+    pub(crate) with_volumes: bool,
     /// Each event is wanted, not only what a container is now.
-    pub(super) is_each_wanted: bool,
+    pub(crate) is_each_wanted: bool,
 }
 
 /// An open subscription and what was there when it was opened.
-pub(super) struct Feed {
+pub(crate) struct Feed {
     docker: Docker,
     terms: Terms,
     /// `None` where events are off, or refused.
@@ -113,7 +113,7 @@ type Listing = Pin<Box<dyn Future<Output = Result<News, crate::docker::Error>> +
 
 impl Feed {
     /// Subscribes, then lists: what happens between the two is in both.
-    pub(super) async fn open(docker: Docker, terms: Terms, now: Option<Timestamp>) -> Result<(Feed, News), Error> {
+    pub(crate) async fn open(docker: Docker, terms: Terms, now: Option<Timestamp>) -> Result<(Feed, News), Error> {
         let config = &terms.config;
         let (mut subscription, mut refused) = (None, None);
         if config.enabled {
@@ -172,7 +172,7 @@ impl Feed {
     }
 
     /// A sentence where events are refused, and containers are listed instead.
-    pub(super) fn trouble(&self) -> Option<String> {
+    pub(crate) fn trouble(&self) -> Option<String> {
         let (refused, interval) = (self.refused.as_ref()?, self.interval()?);
         Some(format!("{refused}; containers are listed every {}s instead", interval.as_secs()))
     }
@@ -188,7 +188,7 @@ impl Feed {
     }
 
     /// Reads events until the receiver is gone.
-    pub(super) fn run(mut self) -> Receiver<News> {
+    pub(crate) fn run(mut self) -> Receiver<News> {
         // All that waits does so in the inbox.
         let (news, receiver) = channel(1);
         tokio::spawn(async move {

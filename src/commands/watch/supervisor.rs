@@ -3,9 +3,9 @@
 //! In: who is to be followed, who has died or gone, and what the reader thread reports. Out: commands to that thread,
 //! tasks that read over the API, and items on the queue. Called by [`super::watch`], which decides who is wanted.
 
-use super::route::{Choice, Routes};
-use super::stream::{Outcome, Signal, Stream};
-use super::watch::Options;
+use super::Options;
+use crate::commands::route::{Choice, Routes};
+use crate::commands::stream::{Outcome, Signal, Stream};
 use crate::config::Source;
 use crate::docker::{Docker, Error};
 use crate::model::batch::{Cursor, Item, Key, Lifecycle, Route};

@@ -5,14 +5,18 @@
 //! which; each next one starts at the position of the last line ([`super::course`]), so it makes no difference to what is
 //! read. The three routes differ in when a request ends and the next begins.
 
-use super::course::{Course, End};
-use super::patience::{Patience, REFUSALS};
+mod idle;
+mod retry;
+mod session;
+
 use crate::docker::{Docker, Error, LogsQuery};
 use crate::model::batch::{Batch, Cursor, Item, Key, Route};
 use crate::model::position::Resume;
 use crate::model::queue::Queue;
 use crate::model::time::Timestamp;
 use crate::tail::{self, Dialect, Frames, Start, Window};
+use retry::{Patience, REFUSALS};
+use session::{Course, End};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::pin::Pin;

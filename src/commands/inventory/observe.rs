@@ -4,8 +4,8 @@
 //! What no listing tells is read from the containers' folders where that is allowed, on a thread that may block; else it
 //! stays unknown, since asking for it would be a call for each container.
 
-use super::Error;
-use super::route::{Choice, Routes};
+use crate::commands::Error;
+use crate::commands::route::{Choice, Routes};
 use crate::docker::{Docker, EventsQuery};
 use crate::model::container;
 use crate::model::inventory::{Beyond, Container, LISTINGS_LAG, Mount};
@@ -25,15 +25,15 @@ const DEATHS: usize = 10_000;
 
 /// Asks one engine.
 #[derive(Clone)]
-pub(super) struct Observer {
-    pub(super) docker: Docker,
-    pub(super) routes: Arc<Routes>,
+pub(crate) struct Observer {
+    pub(crate) docker: Docker,
+    pub(crate) routes: Arc<Routes>,
 }
 
 impl Observer {
     /// All there is. `at` is a moment of the engine's clock that has passed; `read` is called for each container once it
     /// is told how many there are.
-    pub(super) async fn everything(
+    pub(crate) async fn everything(
         &self,
         at: Timestamp,
         read: impl Fn(usize) + Send + 'static,
@@ -46,7 +46,7 @@ impl Observer {
 
     /// Who died so shortly before `at` that a listing may not know it, and was not started since, as far as the engine
     /// remembers.
-    pub(super) async fn died_lately(&self, at: Timestamp) -> Result<HashSet<String>, Error> {
+    pub(crate) async fn died_lately(&self, at: Timestamp) -> Result<HashSet<String>, Error> {
         let told = tokio::time::timeout(PATIENCE, self.deaths(at)).await;
         match told {
             // Podman looks through its journal for it, and a proxy may let nobody ask. A listing is believed then.
@@ -81,7 +81,7 @@ impl Observer {
     }
 
     /// These containers, and all volumes if they are wanted.
-    pub(super) async fn some(&self, ids: Vec<String>, with_volumes: bool, at: Timestamp) -> Result<Observed, Error> {
+    pub(crate) async fn some(&self, ids: Vec<String>, with_volumes: bool, at: Timestamp) -> Result<Observed, Error> {
         let mut observed = Observed { at, ..Observed::default() };
         // No IDs would be no filter.
         if !ids.is_empty() {

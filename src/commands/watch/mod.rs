@@ -3,18 +3,20 @@
 //! One loop over a closed set of happenings: news of containers, reports of the tails, the end of the output, the end of
 //! the time asked for, and being told to stop. It never waits for the engine inside a step.
 
-use super::appended::{self, Rollover};
+mod discovery;
+mod dry_run;
+pub(crate) mod feed;
+mod lookups;
+mod metadata;
+pub mod resume;
+mod status;
+mod supervisor;
+
 use super::deliver::Deliver;
-use super::discover::{Change, Discovery};
-use super::feed::{Feed, News, Terms};
+use super::deliver::output_file::{self, Rollover};
 use super::inventory::{Inventory, Keeping};
-use super::listener::Listener;
-use super::metadata::Metadata;
-use super::questions::{Answer, Questions};
-use super::resume::{Last, Lost, Positions, Resume};
 use super::route::Routes;
-use super::tails::{Tails, Unread};
-use super::{Error, awaited, dry_run, order};
+use super::{Error, awaited, creation_order};
 use crate::config::{self, Source};
 use crate::docker::{self, Docker, Endpoint};
 use crate::metrics::{Logs, Metrics};
@@ -28,13 +30,20 @@ use crate::output::{self, Format, Meter, Planned, Printer, Settings};
 use crate::serve::Server;
 use crate::state::{OutputLock, Store};
 use crate::tail::{Reader, Report, Start, Wake};
+use discovery::{Change, Discovery};
+use feed::{Feed, News, Terms};
+use lookups::{Answer, Questions};
+use metadata::Metadata;
+use resume::{Last, Lost, Positions, Resume};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use status::Listener;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
+use supervisor::{Tails, Unread};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -172,7 +181,7 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Begun, Error>
             metrics: metrics.reconciliation.clone(),
         }),
     };
-    order::settle(&docker, &mut options.selector).await?;
+    creation_order::settle(&docker, &mut options.selector).await?;
     // Who only reads what there is needs to hear nothing of what happens.
     let is_listening = options.events.enabled && options.follow && !options.dry_run;
     let terms = Terms {
@@ -189,7 +198,7 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Begun, Error>
     };
     let (mut printer, mut lost) = (printer, Vec::new());
     let lock = match (&printer, &options.lock_beside) {
-        (Some(printer), Some(state)) => appended::lock(state, printer, last.is_none())?,
+        (Some(printer), Some(state)) => output_file::lock(state, printer, last.is_none())?,
         _ => None,
     };
     if let (Some(last), Some(printer)) = (&mut last, &mut printer) {

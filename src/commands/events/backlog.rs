@@ -7,7 +7,7 @@
 //! told again. What opens, starts, ends or removes something is never left out: a `create` opens a log, a `die` has an
 //! exit code.
 
-use super::feed::News;
+use crate::commands::watch::feed::News;
 use crate::docker::Event;
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 const BYTES: usize = 16 << 20;
 
 /// See the module.
-pub(super) struct Inbox {
+pub(crate) struct Inbox {
     /// By number, in the order of their coming.
     waiting: BTreeMap<u64, News>,
     next: u64,
@@ -30,33 +30,33 @@ pub(super) struct Inbox {
 
 impl Inbox {
     /// An empty one. With `folds`, needless events are left out.
-    pub(super) fn new(bound: usize, folds: bool) -> Self {
+    pub(crate) fn new(bound: usize, folds: bool) -> Self {
         let passing = folds.then(HashMap::new);
         Inbox { waiting: BTreeMap::new(), next: 0, bytes: 0, bound: bound.max(1), passing, held: None }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.waiting.len()
     }
 
     /// Whether much is free.
-    pub(super) fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         self.waiting.len() <= self.bound / 2 && self.bytes <= BYTES / 2
     }
 
     /// Whether no more events find room.
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.waiting.len() >= self.bound || self.bytes >= BYTES
     }
 
     /// Whether there is something to hand out.
-    pub(super) fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         let first = self.waiting.first_key_value().map(|(number, _)| *number);
         first.is_some_and(|first| self.held.is_none_or(|held| first < held))
     }
 
     /// Takes an event, or gives it back when there is no room for it.
-    pub(super) fn push_event(&mut self, event: Box<Event>) -> Result<(), Box<Event>> {
+    pub(crate) fn push_event(&mut self, event: Box<Event>) -> Result<(), Box<Event>> {
         self.fold(&event);
         if self.is_full() {
             return Err(event);
@@ -72,26 +72,26 @@ impl Inbox {
     }
 
     /// Takes what is rare and small.
-    pub(super) fn push(&mut self, news: News) {
+    pub(crate) fn push(&mut self, news: News) {
         self.waiting.insert(self.next, news);
         self.next += 1;
     }
 
     /// Keeps the next place for something that is not there yet.
-    pub(super) fn hold(&mut self) {
+    pub(crate) fn hold(&mut self) {
         self.held = Some(self.next);
         self.next += 1;
     }
 
     /// Puts it there; `None` gives the place up.
-    pub(super) fn fill(&mut self, news: Option<News>) {
+    pub(crate) fn fill(&mut self, news: Option<News>) {
         if let (Some(place), Some(news)) = (self.held.take(), news) {
             self.waiting.insert(place, news);
         }
     }
 
     /// What came first.
-    pub(super) fn pop(&mut self) -> Option<News> {
+    pub(crate) fn pop(&mut self) -> Option<News> {
         if !self.is_ready() {
             return None;
         }
@@ -156,7 +156,7 @@ fn weight(event: &Event) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::inventory;
+    use crate::commands::inventory;
     use crate::model::inventory::{Container, Told};
     use crate::model::time::Timestamp;
     use proptest::prelude::*;

@@ -1,9 +1,9 @@
 //! `watch --dry-run`: which containers match, how each would be read, and which are set up to lose lines.
 
-use super::Error;
+use super::Options;
 use super::feed::News;
-use super::route::{Choice, Routes};
-use super::watch::Options;
+use crate::commands::Error;
+use crate::commands::route::{Choice, Routes};
 use crate::docker::{self, Details, Docker};
 use crate::model::batch::Route;
 use crate::output::Planned;

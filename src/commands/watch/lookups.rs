@@ -3,7 +3,7 @@
 //! In: IDs. Out: answers, each when it is there. Nothing that fails here ends a watch: what could not be asked the next
 //! listing tells.
 
-use super::discover::Run;
+use super::discovery::Run;
 use crate::docker::{Details, Docker};
 use crate::model::container::Container;
 use crate::model::selector::Filters;

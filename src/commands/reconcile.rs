@@ -3,8 +3,8 @@
 //! In: an engine and a state file. Out: what was, or would be, changed. The engine is asked a handful of questions however
 //! many containers there are; the state compares and applies in one transaction.
 
-use super::agenda::LOOK;
-use super::observe::Observer;
+use super::inventory::observe::Observer;
+use super::inventory::schedule::LOOK;
 use super::route::Routes;
 use super::{Error, awaited};
 use crate::config::{self, Source};
