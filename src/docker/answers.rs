@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer};
 use crate::model::container::{self, Container};
 use crate::model::time::Timestamp;
 
-use super::body::Weigh;
+use super::http::body::Weigh;
 use super::{Error, Version};
 
 /// `GET /info`

@@ -4,7 +4,7 @@
 //! is in [`crate::model::inventory::Beyond`]. [`Docker::list`] takes less from the same answer.
 
 use super::answers::{self, Listed, MountPoint, Pairs};
-use super::body::Weigh;
+use super::http::body::Weigh;
 use super::{Docker, Error};
 use crate::model::container;
 use crate::model::inventory::{Container, Mount, Seen, Volume};

@@ -16,25 +16,21 @@
 //! All requests are our own. bollard 0.21 sends no version (its `Uri::parse` joins the path over the prefix), cuts `since`
 //! to seconds, ends an event stream at a type it does not know, and collects every body whole, however long it is.
 
-mod address;
 mod answers;
+mod api;
 pub mod backoff;
-mod body;
 pub mod endpoint;
 mod error;
 pub mod events;
-#[cfg(any(test, fuzzing))]
-pub mod fuzzing;
-mod go;
+mod http;
 mod inventory;
+#[cfg(any(test, fuzzing))]
+pub mod oracle;
 mod pool;
-mod returns;
-mod ssh;
+mod stream_permits;
 mod streams;
-mod tls;
-mod transport;
 pub mod version;
-mod wire;
+mod wait_for_daemon;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,17 +47,17 @@ pub use answers::{Details, Engine};
 pub use endpoint::{Endpoint, Environment, Flags};
 pub use error::{Cause, Error, Kind};
 pub use events::Event;
+pub use http::ssh::{WORD as SSH, become_ssh};
 pub use pool::{BreakerState, Check, ClientReport, HEALTHY, Snapshot, Spent};
-pub use ssh::{WORD as SSH, become_ssh};
 pub use streams::{EventStream, EventsQuery, LogStream, LogsQuery};
 pub use version::Version;
 
 use answers::{Listed, Named};
-use body::Weigh;
+use api::{Terms, Wire};
+use http::body::Weigh;
+use http::{Http, Timeouts};
 use pool::{Client, Places, Pool};
-use returns::Returns;
-use transport::{Http, Timeouts};
-use wire::{Terms, Wire};
+use wait_for_daemon::Returns;
 
 /// An engine begins to answer a request for events at once, but for Podman, and proxies that wait for a body: these begin
 /// with the first event. So long it is waited for the beginning ...

@@ -16,8 +16,8 @@ use crate::model::time::Timestamp;
 use super::client::Client;
 use super::health::{Check, WEIGHTS};
 use crate::docker::Error;
+use crate::docker::api::Wire;
 use crate::docker::streams::EventsQuery;
-use crate::docker::wire::Wire;
 
 /// In the order of [`WEIGHTS`].
 pub(super) async fn look(client: &Client, streams: &Wire, limit: Duration) -> Vec<Check> {

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::docker::wire::Wire;
+use crate::docker::api::Wire;
 
 /// See the module.
 pub(in crate::docker) struct Client {

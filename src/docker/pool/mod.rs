@@ -16,13 +16,12 @@
 //! ping, at a growing distance of a second at most, whether it is back; when it is, all clients may serve at once.
 
 mod breaker;
-mod bucket;
 mod checks;
 mod client;
 mod health;
-mod places;
+mod rate_limiter;
 mod report;
-mod roster;
+mod slots;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,20 +35,20 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use crate::model::health::Status;
 use crate::{config, metrics};
 
+use super::api::Wire;
 use super::backoff::{Backoff, Settings};
-use super::wire::Wire;
 use super::{Cause, Error};
 use breaker::{Outcome, State};
-use bucket::Limiter;
 use health::Verdict;
-use roster::{Pick, Roster};
+use rate_limiter::Limiter;
+use slots::{Pick, Roster};
 
 pub use breaker::State as BreakerState;
 pub use health::{Check, HEALTHY};
 pub use report::{ClientReport, Snapshot, Spent};
 
+pub(super) use super::stream_permits::{Place, Places};
 pub(super) use client::Client;
-pub(super) use places::{Place, Places};
 
 /// Between two turns of upkeep at least, whatever is due: all else goes on beside it.
 const REST: Duration = Duration::from_millis(100);

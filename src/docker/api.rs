@@ -12,8 +12,8 @@ use hyper::{Method, Response, StatusCode};
 use serde::de::DeserializeOwned;
 
 use super::Error;
-use super::body::{self, Entries, NoList, Scale, Weigh};
-use super::transport::Http;
+use super::http::Http;
+use super::http::body::{self, Entries, NoList, Scale, Weigh};
 use super::version::{self, Version};
 
 /// What a ping is called in messages.

@@ -7,6 +7,10 @@
 //! (docker/go-connections `sockets`: ConfigureTransport), never for this machine (Go's `httpproxy`: useProxy).
 //! Engines ignore the Host header on a unix socket, but HTTP/1.1 without one is answered 400.
 
+pub(crate) mod body;
+pub(crate) mod ssh;
+mod tls;
+
 use std::ffi::OsString;
 use std::future::Future;
 use std::io;
@@ -38,10 +42,9 @@ use tower_service::Service;
 use crate::{config, metrics};
 
 use super::Error;
-use super::address::{Address, Ssh, authority};
+use super::endpoint::address::{Address, Ssh, authority};
 use super::endpoint::{Endpoint, Proxies};
 use super::error::find;
-use super::{ssh, tls};
 
 /// How long we wait for what.
 #[derive(Clone, Copy, Debug)]

@@ -20,8 +20,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::address::Address;
 use super::endpoint::Endpoint;
+use super::endpoint::address::Address;
 
 /// Between two attempts where nothing tells of a return.
 const TRIES: Duration = Duration::from_secs(1);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use crate::docker::Error;
+use super::Error;
 
 /// See the module.
 pub(in crate::docker) struct Places {

@@ -13,8 +13,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio_rustls::TlsConnector;
 
-use super::endpoint::Tls;
-use super::{Cause, Error};
+use crate::docker::endpoint::Tls;
+use crate::docker::{Cause, Error};
 
 /// Fails when a certificate or key cannot be used; `endpoint` is for the message.
 pub(super) fn connector(settings: &Tls, endpoint: &str) -> Result<TlsConnector, Error> {

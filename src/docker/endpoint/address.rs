@@ -11,11 +11,11 @@ use std::path::PathBuf;
 
 use percent_encoding::percent_decode_str;
 
-use super::Error;
+use crate::docker::Error;
 
 /// Where an engine listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Address {
+pub(crate) enum Address {
     /// The socket's path.
     Unix(PathBuf),
     /// Plain or with TLS, as the endpoint says.
@@ -32,12 +32,12 @@ pub(super) enum Address {
 
 /// The parts of an ssh address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Ssh {
-    pub(super) user: Option<String>,
-    pub(super) host: String,
-    pub(super) port: Option<u16>,
+pub(crate) struct Ssh {
+    pub(crate) user: Option<String>,
+    pub(crate) host: String,
+    pub(crate) port: Option<u16>,
     /// The socket on the other side; `None` is whatever docker over there takes.
-    pub(super) socket: Option<String>,
+    pub(crate) socket: Option<String>,
 }
 
 const SOCKET: &str = "/var/run/docker.sock";
@@ -45,12 +45,12 @@ const HOST: &str = "localhost";
 const PORT: u16 = 2375;
 
 /// Where docker's CLI goes when TLS is on and no host is named: not the socket.
-pub(super) fn default_with_tls() -> Address {
+pub(crate) fn default_with_tls() -> Address {
     Address::Tcp { host: HOST.to_owned(), port: 2376, prefix: String::new() }
 }
 
 /// Empty is the default socket.
-pub(super) fn parse(text: &str) -> Result<Address, Error> {
+pub(crate) fn parse(text: &str) -> Result<Address, Error> {
     let bad = |reason| Error::BadHost { host: without_user(text), reason };
     if text.is_empty() {
         return Ok(Address::Unix(SOCKET.into()));
@@ -155,7 +155,7 @@ fn decode(text: &str) -> String {
 }
 
 /// A host and port as they stand in a URL: IPv6 in brackets.
-pub(super) fn authority(host: &str, port: u16) -> String {
+pub(crate) fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 

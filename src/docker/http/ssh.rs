@@ -19,7 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::time::Sleep;
 
-use super::address::Ssh;
+use crate::docker::endpoint::address::Ssh;
 
 /// Kept of what ssh writes to stderr: enough for its last words.
 const WORDS: usize = 4096;
@@ -28,7 +28,7 @@ const WORDS: usize = 4096;
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Killed when dropped.
-pub(super) struct Session {
+pub(crate) struct Session {
     stdin: ChildStdin,
     stdout: ChildStdout,
     stderr: Option<ChildStderr>,
@@ -41,7 +41,7 @@ pub(super) struct Session {
 /// What ssh said before it gave up.
 #[derive(Debug, thiserror::Error)]
 #[error("ssh: {0}")]
-pub(super) struct Failed(pub(super) String);
+pub(crate) struct Failed(pub(crate) String);
 
 /// The word by which our program is asked to become ssh: `docker-logwatch __ssh PARENT ARGUMENTS`.
 pub const WORD: &str = "__ssh";
@@ -66,7 +66,7 @@ pub fn become_ssh(words: &[OsString]) -> io::Error {
 
 /// Starts ssh, found by `path` when given, by way of our own program where there is one. An unreachable host shows at the
 /// first read.
-pub(super) fn open(to: &Ssh, path: Option<&OsStr>, program: Option<&Path>) -> io::Result<Session> {
+pub(crate) fn open(to: &Ssh, path: Option<&OsStr>, program: Option<&Path>) -> io::Result<Session> {
     let mut command = match program {
         Some(program) => {
             let mut command = Command::new(program);

@@ -4,18 +4,18 @@
 //! [`super::wire`]. An engine may send anything, so nothing here grows with what arrives: one entry is held at a time, and
 //! what the caller keeps of the entries is counted.
 
-use super::Error;
+use crate::docker::Error;
 
 /// A list may be this long on the wire: 12 KiB for each of ten thousand containers.
-pub(super) const LIST: usize = 128 << 20;
+pub(crate) const LIST: usize = 128 << 20;
 /// One entry of a list, or one answer that is a single object. Nothing limits a container's labels but the request that
 /// created it, and docker's own command line passes two megabytes at most.
-pub(super) const ENTRY: usize = 8 << 20;
+pub(crate) const ENTRY: usize = 8 << 20;
 /// What is kept of one list in memory: 4 KiB for each of ten thousand containers.
-pub(super) const KEPT: usize = 40 << 20;
+pub(crate) const KEPT: usize = 40 << 20;
 
 /// Memory that a value takes, counted generously.
-pub(super) trait Weigh {
+pub(crate) trait Weigh {
     /// In bytes, with what the allocator adds.
     fn weight(&self) -> usize;
 }
@@ -28,11 +28,11 @@ impl Weigh for String {
 
 /// Whether a sum of weights has passed [`KEPT`].
 #[derive(Default)]
-pub(super) struct Scale(usize);
+pub(crate) struct Scale(usize);
 
 impl Scale {
     /// Adds a value, or says that all of them together are too large to be kept.
-    pub(super) fn add(&mut self, what: &'static str, value: &impl Weigh) -> Result<(), Error> {
+    pub(crate) fn add(&mut self, what: &'static str, value: &impl Weigh) -> Result<(), Error> {
         self.0 += value.weight();
         if self.0 > KEPT { Err(Error::TooLarge { what, limit: KEPT }) } else { Ok(()) }
     }
@@ -40,7 +40,7 @@ impl Scale {
 
 /// Why a body is no list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum NoList {
+pub(crate) enum NoList {
     #[error("it is no list")]
     Shape,
     #[error("it ends in the middle")]
@@ -51,7 +51,7 @@ pub(super) enum NoList {
 
 /// Cuts a JSON array into its entries while it arrives, and holds one entry at most. It knows strings and brackets only:
 /// whoever decodes an entry finds out whether that is JSON.
-pub(super) struct Entries {
+pub(crate) struct Entries {
     /// The array is the value of this key of an object; `None` when it is the whole body.
     key: Option<&'static str>,
     place: Place,
@@ -94,13 +94,13 @@ enum Quote {
 }
 
 impl Entries {
-    pub(super) fn new(key: Option<&'static str>) -> Entries {
+    pub(crate) fn new(key: Option<&'static str>) -> Entries {
         let (text, depth, string) = (Vec::new(), 0, Quote::default());
         Entries { key, place: Place::Start, text, depth, string, entries: 0 }
     }
 
     /// Takes a piece of the body, and passes each entry that ended in it to `found`.
-    pub(super) fn push<E: From<NoList>>(
+    pub(crate) fn push<E: From<NoList>>(
         &mut self,
         mut piece: &[u8],
         found: &mut impl FnMut(&[u8]) -> Result<(), E>,
@@ -125,7 +125,7 @@ impl Entries {
     }
 
     /// The body has ended.
-    pub(super) fn end(&self) -> Result<(), NoList> {
+    pub(crate) fn end(&self) -> Result<(), NoList> {
         match self.place {
             Place::End | Place::Rest => Ok(()),
             // `null`, which is how Go writes a list that was never made.

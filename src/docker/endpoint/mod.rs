@@ -9,6 +9,9 @@
 //! what has the wrong type is passed over with a warning; a `meta.json` has to be right as a whole (docker/cli
 //! `cli/config/configfile/file.go`: LoadFromReader, `cli/context/store/metadatastore.go`: getByID).
 
+pub(crate) mod address;
+mod go_json;
+
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -20,9 +23,9 @@ use sha2::{Digest, Sha256};
 
 use crate::model::small_file;
 
-use super::address::{self, Address};
 use super::version::Version;
-use super::{Cause, Error, go};
+use super::{Cause, Error};
+use address::Address;
 
 /// Bytes of the longest file that is read here. A certificate of every authority there is takes a quarter of it.
 const LONGEST: usize = 1 << 20;
@@ -211,10 +214,10 @@ impl Config {
     /// As docker's CLI does, it takes what can be taken, and warns of what cannot.
     fn read(json: &[u8]) -> (Config, Option<String>) {
         let mut config = Config::default();
-        let value = match go::first(json) {
+        let value = match go_json::first(json) {
             Ok(value) if value.is_null() => return (config, None),
             Ok(value) => value,
-            Err(go::Malformed::Empty) => return (config, None),
+            Err(go_json::Malformed::Empty) => return (config, None),
             Err(why) => return (config, Some(why.to_string())),
         };
         let Some(members) = value.members() else {
@@ -222,9 +225,9 @@ impl Config {
         };
         let mut wrong = None;
         for (key, value) in members {
-            let is_right = if go::is_field(&key, "currentContext") {
+            let is_right = if go_json::is_field(&key, "currentContext") {
                 go_text(&mut config.current_context, value)
-            } else if go::is_field(&key, "HttpHeaders") {
+            } else if go_json::is_field(&key, "HttpHeaders") {
                 go_texts(&mut config.headers, value)
             } else {
                 true
@@ -238,7 +241,7 @@ impl Config {
 }
 
 /// Puts a string into a field, as Go does: `null` changes nothing. Whether it is one.
-fn go_text(field: &mut String, value: go::Value<'_>) -> bool {
+fn go_text(field: &mut String, value: go_json::Value<'_>) -> bool {
     match value.text() {
         Some(text) => *field = text,
         None => return value.is_null(),
@@ -247,7 +250,7 @@ fn go_text(field: &mut String, value: go::Value<'_>) -> bool {
 }
 
 /// Puts an object into a map, as Go does: it adds to what is there, `null` takes it away, and what is no string is empty.
-fn go_texts(field: &mut BTreeMap<String, String>, value: go::Value<'_>) -> bool {
+fn go_texts(field: &mut BTreeMap<String, String>, value: go_json::Value<'_>) -> bool {
     if value.is_null() {
         field.clear();
         return true;
@@ -279,20 +282,20 @@ struct DockerMeta {
 impl Meta {
     fn read(json: &[u8]) -> Result<Meta, Cause> {
         let mut meta = Meta::default();
-        let value = go::only(json)?;
+        let value = go_json::only(json)?;
         if value.is_null() {
             return Ok(meta);
         }
         let mut endpoints = BTreeMap::new();
         let mut metadata = None;
         for (key, value) in value.members().ok_or("it is no JSON object")? {
-            if go::is_field(&key, "Name") {
+            if go_json::is_field(&key, "Name") {
                 if !go_text(&mut meta.name, value) {
                     return Err("its Name is no text".into());
                 }
-            } else if go::is_field(&key, "Metadata") {
+            } else if go_json::is_field(&key, "Metadata") {
                 metadata = Some(value);
-            } else if go::is_field(&key, "Endpoints") {
+            } else if go_json::is_field(&key, "Endpoints") {
                 match value.members() {
                     Some(members) => endpoints.extend(members),
                     None if value.is_null() => endpoints.clear(),
@@ -318,19 +321,19 @@ impl Meta {
     }
 }
 
-fn described(metadata: go::Value<'_>) -> Result<impl Iterator<Item = (String, go::Value<'_>)>, Cause> {
+fn described(metadata: go_json::Value<'_>) -> Result<impl Iterator<Item = (String, go_json::Value<'_>)>, Cause> {
     metadata.members().ok_or_else(|| "its Metadata is no object".into())
 }
 
 impl DockerMeta {
-    fn of<'a>(members: impl Iterator<Item = (String, go::Value<'a>)>) -> Result<DockerMeta, Cause> {
+    fn of<'a>(members: impl Iterator<Item = (String, go_json::Value<'a>)>) -> Result<DockerMeta, Cause> {
         let mut docker = DockerMeta::default();
         for (key, value) in members {
-            if go::is_field(&key, "Host") {
+            if go_json::is_field(&key, "Host") {
                 if !go_text(&mut docker.host, value) {
                     return Err("its Host is no text".into());
                 }
-            } else if go::is_field(&key, "SkipTLSVerify") && !value.is_null() {
+            } else if go_json::is_field(&key, "SkipTLSVerify") && !value.is_null() {
                 docker.skip_tls_verify = value.boolean().ok_or("its SkipTLSVerify is neither true nor false")?;
             }
         }
