@@ -23,7 +23,7 @@
 //!
 //! # A line, from disk to terminal
 //!
-//! `tail/reader.rs`, one thread for all files, is told by inotify (`watcher`) that a file grew and reads a block of it
+//! `tail/files/reader.rs`, one thread for all files, is told by inotify (`watcher`) that a file grew and reads a block of it
 //! through an open handle (`file`, `handle`); new files wait behind it (`chain`). `json_file` finds the message of each
 //! record in the block, `partial` joins what the engine cut, and a [`model::batch::Batch`] with the block and references into
 //! it goes on the one bounded [`model::queue::Queue`]. `commands/deliver/mod.rs`, another thread, hands it to [`output::Printer`],

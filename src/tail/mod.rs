@@ -8,35 +8,22 @@
 //! bytes of an answer apart, `stream` goes on from one answer to the next ([`Frames`]), and `trace` tells whether there is
 //! more. `description` is what the engine has written down of a container. Both routes end in batches on the one queue.
 
-mod block;
-mod body;
-mod chain;
-mod description;
-mod file;
-mod format;
+mod api;
+mod container_config;
+mod decode;
+mod files;
+mod lines;
+mod log_stat;
 #[cfg(any(test, fuzzing))]
-pub mod fuzzing;
-mod handle;
-mod json_file;
-mod local;
-mod mounts;
-mod partial;
-mod pread;
-mod reader;
-mod rounds;
-mod scout;
-mod seek;
-mod stream;
-mod trace;
-mod watcher;
+pub mod oracle;
 
-pub use body::Record;
-pub use description::{Description, describe};
-pub use format::has_log;
-pub use partial::Window;
-pub use reader::{Command, Follow, Measure, Reader, Report, Wake, can_read};
-pub use stream::{Dialect, Error, Frames, Passed, Wanted};
-pub use trace::Trace;
+pub use api::body::Record;
+pub use api::frames::{Dialect, Error, Frames, Passed, Wanted};
+pub use container_config::{Description, describe};
+pub use decode::format::has_log;
+pub use files::reader::{Command, Follow, Measure, Reader, Report, Wake, can_read};
+pub use lines::Window;
+pub use log_stat::Trace;
 
 use crate::model::batch::{Encoding, Stream};
 use crate::model::time::Timestamp;
@@ -65,7 +52,7 @@ pub enum Start {
 
 /// What one record of a log holds: a line or a piece of one.
 #[derive(Debug)]
-struct Piece<'a> {
+pub(crate) struct Piece<'a> {
     time: Timestamp,
     stream: Stream,
     /// Without the newline.

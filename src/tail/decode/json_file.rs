@@ -7,10 +7,10 @@
 //! characters, and replaces bytes that are no UTF-8. That shape is found from both ends; any other JSON goes through
 //! `serde_json`.
 
-use super::Piece;
 use crate::model::batch::{Encoding, Stream};
 use crate::model::json;
 use crate::model::time::{Reader, Timestamp};
+use crate::tail::Piece;
 use memchr::memmem;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -18,30 +18,30 @@ use std::borrow::Cow;
 
 const HEAD: &[u8] = b"{\"log\":\"";
 /// Where the message of a borrowed piece starts in its record.
-pub(super) const MESSAGE_AT: usize = HEAD.len();
+pub(crate) const MESSAGE_AT: usize = HEAD.len();
 const TIME: &[u8] = b"\"time\":\"";
 const STDOUT: &[u8] = b"\",\"stream\":\"stdout\",";
 const STDERR: &[u8] = b"\",\"stream\":\"stderr\",";
 const ATTRS: &[u8] = b"\"attrs\":{";
 /// The engine writes no longer record: 16 KiB, each byte escaped to six, and attributes.
-pub(super) const LONGEST: usize = 4 * 1024 * 1024;
+pub(crate) const LONGEST: usize = 4 * 1024 * 1024;
 /// `"time":"` and the end `"}` around a time with nine digits.
 const FULL_TIME: usize = TIME.len() + crate::model::time::WRITTEN + 2;
 
 /// The record, or `None` when these bytes are none. The record must be valid UTF-8.
 #[inline]
-pub(super) fn decode<'a>(record: &'a [u8], clock: &mut Reader) -> Option<Piece<'a>> {
+pub(crate) fn decode<'a>(record: &'a [u8], clock: &mut Reader) -> Option<Piece<'a>> {
     quick(record, clock).or_else(|| other(record))
 }
 
 /// Where a record that can be decoded starts behind the first byte of `bytes`: half a record, left behind by a power cut
 /// or a full disk, has the next one directly behind it on the same line.
-pub(super) fn resync(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn resync(bytes: &[u8]) -> Option<usize> {
     find(bytes.get(1..)?).map(|at| at + 1)
 }
 
 /// Where the first record seems to start.
-pub(super) fn find(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn find(bytes: &[u8]) -> Option<usize> {
     memmem::find(bytes, HEAD)
 }
 
@@ -123,7 +123,7 @@ fn inside_of_string(message: &[u8]) -> Option<Encoding> {
 
 /// The first quote, backslash or control character, or the length.
 #[inline]
-pub(super) fn first_special(text: &[u8]) -> usize {
+pub(crate) fn first_special(text: &[u8]) -> usize {
     const LANES: usize = 32;
     let special = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
     let mut at = 0;

@@ -6,12 +6,12 @@
 //! Times in a log are not in order: stdout and stderr are stamped by two writers, and a line cut at 16 KiB carries the
 //! time of its first piece. The search by time therefore stops short of it, as [`super::before`] does.
 
-use super::format::{Format, Record};
-use super::handle::{self, Found, Handle, MOST_WALKS, Rotated};
+use super::log_file::{self, Found, Handle, MOST_WALKS, Rotated};
 use super::pread::fill_at;
-use super::{Piece, Start};
 use crate::model::batch::Stream;
 use crate::model::time::{Reader, Timestamp};
+use crate::tail::decode::format::{Format, Record};
+use crate::tail::{Piece, Start};
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -41,7 +41,7 @@ pub(super) fn start(live: &Path, newest: Handle, start: Start) -> io::Result<Vec
 
 /// Whether this is the file that the engine writes; between two steps of a rotation there is none.
 fn is_live(live: &Path, newest: Option<&Handle>) -> io::Result<bool> {
-    match handle::identity(live) {
+    match log_file::identity(live) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
         found => Ok(newest.map(|newest| newest.identity) == Some(found?)),
     }
@@ -52,7 +52,7 @@ fn start_from(live: &Path, mut newest: Handle, start: Start) -> io::Result<Vec<H
         Start::Beginning => {}
         Start::All => return files(live, newest, |_| Ok(false)),
         Start::Since(time) => {
-            let early = super::before(time);
+            let early = crate::tail::before(time);
             let mut handles = files(live, newest, |file| starts_before(file, early))?;
             if let Some(first) = handles.first_mut() {
                 first.offset = offset_of(first, early)?;

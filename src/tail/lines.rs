@@ -32,11 +32,11 @@ impl Default for Window {
 
 /// The lines of one container in the making.
 #[derive(Debug)]
-pub(super) struct Joiner {
+pub(crate) struct Joiner {
     limit: usize,
     window: Window,
     /// Lines are counted but not shown: what is read only to know how the first wanted line begins.
-    pub(super) muted: bool,
+    pub(crate) muted: bool,
     streams: [Half; 2],
     last: Option<Cursor>,
     /// Lines with times from the one up to before the other are not wanted.
@@ -82,18 +82,18 @@ struct Pending {
 
 impl Joiner {
     /// Messages longer than `limit` bytes are cut.
-    pub(super) fn new(limit: usize, window: Window) -> Self {
+    pub(crate) fn new(limit: usize, window: Window) -> Self {
         Joiner { limit, window, muted: false, streams: Default::default(), last: None, old: None, counts_pieces: false }
     }
 
     /// From now on each piece is counted, as Podman's are to be.
-    pub(super) fn count_pieces(&mut self) {
+    pub(crate) fn count_pieces(&mut self) {
         self.counts_pieces = true;
     }
 
     /// Takes a piece whose text lies at `at` of the batch's bytes, if it lies there at all.
     #[inline]
-    pub(super) fn push(&mut self, piece: Piece<'_>, at: Option<usize>, batch: &mut Sheet<'_>) {
+    pub(crate) fn push(&mut self, piece: Piece<'_>, at: Option<usize>, batch: &mut Sheet<'_>) {
         if self.is_late(piece.time) {
             return;
         }
@@ -111,7 +111,7 @@ impl Joiner {
 
     /// Whether it is behind the window. What is was not passed on, and is what the next run begins with.
     #[inline]
-    pub(super) fn is_late(&self, time: Timestamp) -> bool {
+    pub(crate) fn is_late(&self, time: Timestamp) -> bool {
         time > self.window.until
     }
 
@@ -209,7 +209,7 @@ impl Joiner {
     }
 
     /// The container has died: what waits for its newline never gets it.
-    pub(super) fn flush_all(&mut self, batch: &mut Sheet<'_>) {
+    pub(crate) fn flush_all(&mut self, batch: &mut Sheet<'_>) {
         self.flush(Stream::Stdout, batch);
         self.flush(Stream::Stderr, batch);
     }
@@ -273,7 +273,7 @@ impl Joiner {
 
     /// A line that is new stands at `at` of the batch, `after` the last one: what had to come again of the other stream
     /// comes before all that is new, so where it has not it is gone, and so may be what came behind it.
-    pub(super) fn miss(&mut self, at: usize, after: Option<Cursor>, batch: &mut Sheet<'_>) {
+    pub(crate) fn miss(&mut self, at: usize, after: Option<Cursor>, batch: &mut Sheet<'_>) {
         let Some(time) = batch.lines.get(at).map(|line| line.time) else { return };
         // A stream of which nothing was passed on may have older lines.
         let is_before = |half: &&mut Half| half.pending.is_none() && half.seen.is_some_and(|seen| seen.time < time);
@@ -288,17 +288,17 @@ impl Joiner {
     }
 
     /// Whether something that was passed on has to come again.
-    pub(super) fn is_in_doubt(&self) -> bool {
+    pub(crate) fn is_in_doubt(&self) -> bool {
         self.streams.iter().any(|half| half.has_to_come)
     }
 
     /// The last line that was shown.
-    pub(super) fn last(&self) -> Option<Cursor> {
+    pub(crate) fn last(&self) -> Option<Cursor> {
         self.last
     }
 
     /// Tells a loss at this point. Neighbouring losses of one kind are one.
-    pub(super) fn gap(&mut self, reason: Reason, lost_bytes: Option<u64>, batch: &mut Sheet<'_>) {
+    pub(crate) fn gap(&mut self, reason: Reason, lost_bytes: Option<u64>, batch: &mut Sheet<'_>) {
         if self.muted {
             return;
         }
@@ -313,7 +313,7 @@ impl Joiner {
     }
 
     /// How far it has come.
-    pub(super) fn position(&self) -> Resume {
+    pub(crate) fn position(&self) -> Resume {
         let seen = self.streams.each_ref().map(Half::position);
         let times = || seen.iter().flatten().map(|seen| seen.time);
         // The two streams are stamped by two writers: a line of the one that is behind may still come with a time before
@@ -331,7 +331,7 @@ impl Joiner {
 
     /// The log will be read again from some line before this: what has begun is forgotten, what was passed on comes no
     /// second time.
-    pub(super) fn rewind(&mut self, position: Resume) {
+    pub(crate) fn rewind(&mut self, position: Resume) {
         self.last = self.last.or(position.last());
         self.streams = position.seen.map(|seen| {
             let high = seen.map_or(Timestamp(i64::MIN), |seen| seen.high);
@@ -340,12 +340,12 @@ impl Joiner {
     }
 
     /// Lines from a little before this are not wanted; what is much older is new, and the clock was set back.
-    pub(super) fn not_before(&mut self, since: Timestamp) {
+    pub(crate) fn not_before(&mut self, since: Timestamp) {
         self.old = Some((super::before(since), since));
     }
 
     /// As [`Joiner::rewind`], where nothing else shows whether the log is still there from that line on.
-    pub(super) fn rewind_in_doubt(&mut self, position: Resume) {
+    pub(crate) fn rewind_in_doubt(&mut self, position: Resume) {
         self.rewind(position);
         for half in &mut self.streams {
             half.has_to_come = half.seen.is_some_and(|seen| Some(seen.time) >= position.since);
@@ -354,7 +354,7 @@ impl Joiner {
 
     /// All that was there when it was begun to be read again has been: what begins from now on is new. Whether a line is
     /// missing that had to come.
-    pub(super) fn catch_up(&mut self) -> bool {
+    pub(crate) fn catch_up(&mut self) -> bool {
         let mut is_missing = false;
         for half in self.streams.iter_mut().filter(|half| half.pending.is_none()) {
             if let Some(Seen { time, ordinal, high }) = half.seen.take() {
@@ -369,7 +369,7 @@ impl Joiner {
     }
 
     /// The log will be read from this record on.
-    pub(super) fn start(&mut self, tally: Tally, passed: [u32; 2], high: [Timestamp; 2]) {
+    pub(crate) fn start(&mut self, tally: Tally, passed: [u32; 2], high: [Timestamp; 2]) {
         for (stream, half) in self.streams.iter_mut().enumerate() {
             let (last, count, passed, high) = (tally.last[stream], tally.count[stream], passed[stream], high[stream]);
             *half = Half { last, count, passed, passed_until: high, has_to_come: passed > 0, high, ..Half::default() };
@@ -377,7 +377,7 @@ impl Joiner {
     }
 
     /// What has been read so far, for [`Joiner::start`] to go on from.
-    pub(super) fn tally(&self) -> Tally {
+    pub(crate) fn tally(&self) -> Tally {
         Tally {
             last: self.streams.each_ref().map(|half| half.last),
             count: self.streams.each_ref().map(|half| half.count),
@@ -386,7 +386,7 @@ impl Joiner {
 
     /// Behind [`Joiner::start`], of the lines passed on behind that record: the last ones. Should there be more lines now
     /// than were counted, these tell; not after the clock was set back.
-    pub(super) fn expect(&mut self, last: [Option<Seen>; 2]) {
+    pub(crate) fn expect(&mut self, last: [Option<Seen>; 2]) {
         for (half, last) in self.streams.iter_mut().zip(last) {
             let last = last.filter(|last| half.passed > 0 && last.high == last.time);
             half.expected = last.map(|last| (last.time, last.ordinal));
@@ -394,7 +394,7 @@ impl Joiner {
     }
 
     /// Lines of each stream that were passed on since this was read.
-    pub(super) fn passed_since(&self, then: &Tally) -> [u32; 2] {
+    pub(crate) fn passed_since(&self, then: &Tally) -> [u32; 2] {
         [0, 1].map(|stream| {
             let half = &self.streams[stream];
             half.count.wrapping_sub(then.count[stream]) + half.passed
@@ -402,31 +402,31 @@ impl Joiner {
     }
 
     /// Whether a line has begun and waits for its end.
-    pub(super) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.streams.iter().any(|half| half.pending.is_some())
     }
 
     /// Whether one of this stream has.
-    pub(super) fn has_begun(&self, stream: Stream) -> bool {
+    pub(crate) fn has_begun(&self, stream: Stream) -> bool {
         self.streams[stream as usize].pending.is_some()
     }
 
     /// Whether the last line of this stream that was passed on is still to come again.
-    pub(super) fn is_behind(&self, stream: Stream) -> bool {
+    pub(crate) fn is_behind(&self, stream: Stream) -> bool {
         self.streams[stream as usize].seen.is_some()
     }
 
     /// Whether lines come again that can only be told by their times.
-    pub(super) fn is_rewound(&self) -> bool {
+    pub(crate) fn is_rewound(&self) -> bool {
         self.streams.iter().any(|half| half.seen.is_some())
     }
 }
 
 /// How many lines came before a record, and which were the last.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally {
-    pub(super) last: [Option<(Timestamp, u32)>; 2],
-    pub(super) count: [u32; 2],
+pub(crate) struct Tally {
+    pub(crate) last: [Option<(Timestamp, u32)>; 2],
+    pub(crate) count: [u32; 2],
 }
 
 impl Half {
@@ -487,15 +487,15 @@ impl Half {
 }
 
 /// The parts of a batch that a joiner writes, while its bytes are being read.
-pub(super) struct Sheet<'a> {
-    pub(super) lines: &'a mut Vec<Line>,
-    pub(super) joined: &'a mut Vec<u8>,
-    pub(super) gaps: &'a mut Vec<(usize, Gap)>,
+pub(crate) struct Sheet<'a> {
+    pub(crate) lines: &'a mut Vec<Line>,
+    pub(crate) joined: &'a mut Vec<u8>,
+    pub(crate) gaps: &'a mut Vec<(usize, Gap)>,
 }
 
 impl<'a> Sheet<'a> {
     /// Everything of a batch but its bytes, which the caller took out.
-    pub(super) fn of(batch: &'a mut Batch) -> Self {
+    pub(crate) fn of(batch: &'a mut Batch) -> Self {
         Sheet { lines: &mut batch.lines, joined: &mut batch.joined, gaps: &mut batch.gaps }
     }
 }
@@ -728,7 +728,7 @@ mod tests {
                 let text: String = units[window[0]..window[1]].iter().map(|unit| format!("\\u{unit:04x}")).collect();
                 let newline = if window[1] == units.len() { "\\n" } else { "" };
                 let record = format!(r#"{{"log":"{text}{newline}","stream":"stdout","time":"1970-01-01T00:00:01Z"}}"#);
-                let decoded = crate::tail::json_file::decode(record.as_bytes(), &mut crate::model::time::Reader::default());
+                let decoded = crate::tail::decode::json_file::decode(record.as_bytes(), &mut crate::model::time::Reader::default());
                 joiner.push(decoded.unwrap(), None, &mut Sheet::of(&mut batch));
                 if window[1] == units.len() {
                     break;

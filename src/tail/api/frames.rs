@@ -11,11 +11,11 @@
 //! has rotated it away.
 
 use super::body::{self, Body, Part, Record};
-use super::partial::{Joiner, Sheet, Tally};
-use super::{Piece, SLACK, Window, before};
 use crate::model::batch::{Batch, Cursor, Encoding, Item, Key, Reason, Route};
 use crate::model::position::{Position, Resume};
 use crate::model::time::Timestamp;
+use crate::tail::lines::{Joiner, Sheet, Tally};
+use crate::tail::{Piece, SLACK, Window, before};
 use std::borrow::Cow;
 use std::ops::ControlFlow;
 
@@ -426,7 +426,7 @@ mod tests {
     use super::*;
     use crate::model::batch::Stream;
     use crate::model::position::Seen;
-    use crate::tail::body::tests::frame;
+    use crate::tail::api::body::tests::frame;
     use proptest::prelude::*;
     use std::ops::Range;
 

@@ -7,10 +7,10 @@
 //! `daemon/logger/loggerutils/logfile.go`). An open handle still reads the old bytes, so new files are opened as they
 //! appear and wait behind the old one until it is read to its end.
 
-use super::format::Spot;
-use super::handle::{self, Handle, Identity, MOST_WALKS, Rotated};
+use super::log_file::{self, Handle, Identity, MOST_WALKS, Rotated};
 use crate::model::batch::Reason;
 use crate::model::file_id::{FileId, Likeness};
+use crate::tail::decode::format::Spot;
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -58,14 +58,14 @@ impl File {
 
     /// One number for it: of its first record, or else of its birth.
     fn mark(&self) -> Option<u64> {
-        self.fingerprint.or_else(|| handle::birth_mark(&self.id))
+        self.fingerprint.or_else(|| log_file::birth_mark(&self.id))
     }
 
     /// Whether it is the one that was opened here. Inode numbers are given out again; what a record says is not, and it
     /// stays when the engine compresses the file or somebody copies it.
     fn is(&self, handle: &Handle) -> bool {
         match self.fingerprint {
-            Some(known) => handle.fingerprint() == Some(known) || handle::birth_mark(&handle.id) == Some(known),
+            Some(known) => handle.fingerprint() == Some(known) || log_file::birth_mark(&handle.id) == Some(known),
             // It had no record, so that there is hardly anything to be mistaken about.
             None => self.id.likeness(&handle.id) != Likeness::Other,
         }
@@ -167,7 +167,7 @@ impl Chain {
         let identity = newest.identity;
         // Before its name is looked up, so that what happens in between is found next time.
         let metadata = newest.plain().map(std::fs::File::metadata).transpose()?;
-        match handle::identity(&spot.live) {
+        match log_file::identity(&spot.live) {
             Ok(found) if found == identity => {
                 if let Some(metadata) = metadata {
                     newest.settle(&metadata, SystemTime::now());
@@ -371,7 +371,7 @@ fn back_to(spot: &Spot, known: &Known, is_passed: impl Fn(&Handle) -> bool) -> i
     let mut found = walk_back(spot, known, &is_passed)?;
     for _ in 1..MOST_WALKS {
         let live = found.handles.first().filter(|_| found.has_live).map(|live| live.identity);
-        if live == handle::identity(&spot.live).ok() {
+        if live == log_file::identity(&spot.live).ok() {
             break;
         }
         // By their numbers they are in order, but for rotations in the meantime.
@@ -429,7 +429,7 @@ fn walk_back(spot: &Spot, known: &Known, is_passed: impl Fn(&Handle) -> bool) ->
 mod tests {
     use super::*;
     use crate::model::time::Timestamp;
-    use crate::tail::format::Format;
+    use crate::tail::decode::format::Format;
     use std::fs;
     use std::path::{Path, PathBuf};
 
@@ -458,7 +458,7 @@ mod tests {
         fs::write(&path, "{\"log\":0}\n").unwrap();
         let handle = open(&path);
         let file = File::of(&handle);
-        let (id, record, birth) = (file.id, file.fingerprint, handle::birth_mark(&file.id));
+        let (id, record, birth) = (file.id, file.fingerprint, log_file::birth_mark(&file.id));
         assert!(record.is_some() && birth.is_some() && id.filesystem.is_some(), "the file system tells all of it");
         let nothing = FileId { filesystem: None, inode: id.inode, born: None };
         let other = FileId { filesystem: Some(1), inode: id.inode + 1, born: Some(Timestamp(1)) };

@@ -4,17 +4,18 @@
 //! position behind it. Which files there are is [`super::chain`]'s, what is in the bytes [`super::block`]'s. Knows nothing
 //! of the engine or the output.
 
-use super::block::{Block, Blocks, Strange};
-use super::chain::{Chain, File, Followed};
-use super::format::Spot;
-use super::handle::{self, Found, GUARD, Handle};
-use super::local::WORD;
-use super::partial::{Joiner, Sheet, Tally};
-use super::{Follow, Start, seek};
+use super::log_file::{self, Found, GUARD, Handle};
+use super::rotation::{Chain, File, Followed};
+use super::seek;
 use crate::model::batch::{Batch, Item, Key, Reason, Route};
 use crate::model::position::{Place, Position, Resume};
 use crate::model::queue::Queue;
 use crate::model::time::Timestamp;
+use crate::tail::decode::block::{Block, Blocks, Strange};
+use crate::tail::decode::format::Spot;
+use crate::tail::decode::local::WORD;
+use crate::tail::lines::{Joiner, Sheet, Tally};
+use crate::tail::{Follow, Start};
 use std::ffi::OsStr;
 use std::io;
 use std::path::PathBuf;
@@ -89,7 +90,7 @@ impl Log {
             joiner: Some(Joiner::new(follow.max_line_size, follow.window)),
             begun_in: None,
             until: match follow.once {
-                true => Timestamp(follow.window.until.0.saturating_add(super::SLACK)),
+                true => Timestamp(follow.window.until.0.saturating_add(crate::tail::SLACK)),
                 false => Timestamp(i64::MAX),
             },
             once: follow.once,
@@ -117,7 +118,7 @@ impl Log {
     pub(super) fn is_live_name(&self, name: &OsStr) -> bool {
         match self.chain.spot() {
             Some(_) => self.chain.is_live_name(name),
-            None => super::format::is_log_name(name, &self.id),
+            None => crate::tail::decode::format::is_log_name(name, &self.id),
         }
     }
 
@@ -125,7 +126,7 @@ impl Log {
     pub(super) fn watched(&self) -> PathBuf {
         match self.chain.spot() {
             Some(spot) => spot.folder().to_owned(),
-            None => super::format::inner_folder(&self.folder).unwrap_or_else(|| self.folder.clone()),
+            None => crate::tail::decode::format::inner_folder(&self.folder).unwrap_or_else(|| self.folder.clone()),
         }
     }
 
@@ -167,7 +168,7 @@ impl Log {
     /// Whether the engine has made no file of it yet.
     pub(super) fn is_unmade(&self) -> bool {
         let spots = Spot::all(&self.folder, &self.id);
-        spots.iter().all(|spot| (1..=2).all(|number| handle::numbered(&spot.live, number).is_none()))
+        spots.iter().all(|spot| (1..=2).all(|number| log_file::numbered(&spot.live, number).is_none()))
     }
 
     /// Reads this from its beginning: it was opened before anybody asked for it. What was rotated before that goes ahead.

@@ -6,9 +6,10 @@
 //! `daemon/logger/loggerutils/cache/local_cache.go`: the cache has the form of the `local` driver, and is kept for
 //! drivers that cannot be read back. A container's driver never changes, so it has one of them.
 
-use super::pread::{exact_at, fill_at};
-use super::{Piece, json_file, local};
+use super::{json_file, local};
 use crate::model::time::Reader as Clock;
+use crate::tail::Piece;
+use crate::tail::files::pread::{exact_at, fill_at};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
@@ -24,7 +25,7 @@ const BLOCK: usize = 256 * 1024;
 
 /// A form of log file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
+pub(crate) enum Format {
     /// Lines of JSON.
     JsonFile,
     /// Records between their lengths.
@@ -33,20 +34,20 @@ pub(super) enum Format {
 
 /// A container's log file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Spot {
+pub(crate) struct Spot {
     /// The file the engine writes now.
-    pub(super) live: PathBuf,
-    pub(super) format: Format,
+    pub(crate) live: PathBuf,
+    pub(crate) format: Format,
 }
 
 impl Spot {
     /// The one that is there, if any is.
-    pub(super) fn find(folder: &Path, id: &str) -> Option<Spot> {
+    pub(crate) fn find(folder: &Path, id: &str) -> Option<Spot> {
         Spot::all(folder, id).into_iter().find(|spot| spot.live.symlink_metadata().is_ok())
     }
 
     /// All that there can be.
-    pub(super) fn all(folder: &Path, id: &str) -> [Spot; 3] {
+    pub(crate) fn all(folder: &Path, id: &str) -> [Spot; 3] {
         let json_file = (folder.join(format!("{id}-json.log")), Format::JsonFile);
         let local = (folder.join(LOCAL_FOLDER).join(LOCAL), Format::Local);
         let cache = (folder.join(CACHE), Format::Local);
@@ -54,18 +55,18 @@ impl Spot {
     }
 
     /// Its folder, which is the container's own or one in it.
-    pub(super) fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.live.parent().unwrap_or(&self.live)
     }
 
     /// The name that the engine gives to each new file.
-    pub(super) fn name(&self) -> OsString {
+    pub(crate) fn name(&self) -> OsString {
         self.live.file_name().unwrap_or_default().to_owned()
     }
 }
 
 /// Whether something of this name in a container's folder, or in the one within, may be or hold its log.
-pub(super) fn is_log_name(name: &OsStr, id: &str) -> bool {
+pub(crate) fn is_log_name(name: &OsStr, id: &str) -> bool {
     let is_json_file = || name.to_str().and_then(|name| name.strip_suffix("-json.log")) == Some(id);
     name == LOCAL_FOLDER || name == LOCAL || name == CACHE || is_json_file()
 }
@@ -76,21 +77,21 @@ pub fn has_log(folder: &Path, id: &str) -> bool {
 }
 
 /// The folder within a container's that has to be watched as well, if it is there.
-pub(super) fn inner_folder(folder: &Path) -> Option<PathBuf> {
+pub(crate) fn inner_folder(folder: &Path) -> Option<PathBuf> {
     let inner = folder.join(LOCAL_FOLDER);
     inner.is_dir().then_some(inner)
 }
 
 /// A record among bytes: from where to where, its framing included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Record {
-    pub(super) start: usize,
-    pub(super) end: usize,
+pub(crate) struct Record {
+    pub(crate) start: usize,
+    pub(crate) end: usize,
 }
 
 impl Format {
     /// Whether a file of this form can begin so.
-    pub(super) fn begins_with(self, byte: u8) -> bool {
+    pub(crate) fn begins_with(self, byte: u8) -> bool {
         match self {
             Format::JsonFile => byte == b'{',
             // No record is 16 MiB long.
@@ -99,7 +100,7 @@ impl Format {
     }
 
     /// Where the first record of a file ends, if that much of it is there.
-    pub(super) fn first_end(self, bytes: &[u8]) -> Option<usize> {
+    pub(crate) fn first_end(self, bytes: &[u8]) -> Option<usize> {
         match self {
             Format::JsonFile => memchr::memchr(b'\n', bytes).map(|at| at + 1),
             Format::Local => match local::frame(bytes) {
@@ -110,7 +111,7 @@ impl Format {
     }
 
     /// How many of the NULs at the start, which a truncated file has before its first record, are none of a record's.
-    pub(super) fn nuls(self, bytes: &[u8]) -> usize {
+    pub(crate) fn nuls(self, bytes: &[u8]) -> usize {
         match self {
             Format::JsonFile => bytes.iter().take_while(|byte| **byte == 0).count(),
             // A record begins with one to three, which only a whole one tells from those before it.
@@ -123,7 +124,7 @@ impl Format {
     }
 
     /// What a record holds; these are its bytes with its framing.
-    pub(super) fn decode<'a>(self, record: &'a [u8], clock: &mut Clock) -> Option<Piece<'a>> {
+    pub(crate) fn decode<'a>(self, record: &'a [u8], clock: &mut Clock) -> Option<Piece<'a>> {
         match self {
             Format::JsonFile => {
                 let record = record.strip_suffix(b"\n").unwrap_or(record);
@@ -135,7 +136,7 @@ impl Format {
 
     /// Hands the whole records among bytes that begin where one does to `each`; returns where the rest begins. Bytes
     /// between them that are no record are left out.
-    pub(super) fn forwards(self, bytes: &[u8], mut each: impl FnMut(Record)) -> usize {
+    pub(crate) fn forwards(self, bytes: &[u8], mut each: impl FnMut(Record)) -> usize {
         let mut start = 0;
         match self {
             Format::JsonFile => {
@@ -162,7 +163,7 @@ impl Format {
     }
 
     /// The first place at or behind `from` where a record starts, or the end of the file.
-    pub(super) fn next_start(self, file: &File, mut from: u64) -> io::Result<u64> {
+    pub(crate) fn next_start(self, file: &File, mut from: u64) -> io::Result<u64> {
         let mut block = vec![0; if self == Format::Local { 2 * local::LONGEST } else { 16 * 1024 }];
         loop {
             let read = fill_at(file, &mut block, from)?;
@@ -180,7 +181,7 @@ impl Format {
     }
 
     /// Whether a record ends at a place in a file, or nothing is before it.
-    pub(super) fn ends_at(self, file: &File, end: u64) -> io::Result<bool> {
+    pub(crate) fn ends_at(self, file: &File, end: u64) -> io::Result<bool> {
         match self {
             Format::JsonFile => {
                 let mut last = [0];
@@ -203,7 +204,7 @@ impl Format {
     }
 
     /// Bytes of the longest record.
-    pub(super) fn longest(self) -> usize {
+    pub(crate) fn longest(self) -> usize {
         match self {
             Format::JsonFile => json_file::LONGEST,
             Format::Local => local::LONGEST,
@@ -212,7 +213,7 @@ impl Format {
 
     /// Hands the records of a file up to `size` to `each`, last first, until it says no: where each starts, and its
     /// bytes, framing included. What begins behind the last whole record comes first, where something does.
-    pub(super) fn backwards(
+    pub(crate) fn backwards(
         self,
         file: &File,
         size: u64,
@@ -344,7 +345,7 @@ impl<'a> Buffer<'a> {
 mod tests {
     use super::*;
     use crate::model::time::Timestamp;
-    use crate::tail::fuzzing::{LogEntry, framed, records_backwards, records_forwards, whole_at};
+    use crate::tail::oracle::{LogEntry, framed, records_backwards, records_forwards, whole_at};
     use proptest::prelude::*;
     use prost::Message;
     use std::io::Write;

@@ -24,7 +24,7 @@ const LONG: usize = 8 * PIECE;
 
 /// See the module.
 #[derive(Default)]
-pub(super) struct Body {
+pub(crate) struct Body {
     /// Whether there is a terminal and so no frames; not known before the first byte.
     is_tty: Option<bool>,
     clock: Clock,
@@ -47,7 +47,7 @@ pub struct Record {
 
 /// What a body is made of.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Part<'a> {
+pub(crate) enum Part<'a> {
     /// A record, its message without the newline, and where in the bytes that lies.
     Record(Record, &'a [u8], usize),
     /// So many bytes where a record should be.
@@ -78,19 +78,19 @@ pub enum Error {
 
 impl Body {
     /// Another one follows.
-    pub(super) fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.rest.clear();
         (self.is_cut, self.is_tty) = (false, None);
     }
 
     /// What was not taken yet, and a chunk behind it.
-    pub(super) fn gather(&mut self, chunk: &[u8]) -> Vec<u8> {
+    pub(crate) fn gather(&mut self, chunk: &[u8]) -> Vec<u8> {
         self.rest.extend_from_slice(chunk);
         std::mem::take(&mut self.rest)
     }
 
     /// Takes what was gathered apart, as far as it is whole, until it is told to stop.
-    pub(super) fn each(
+    pub(crate) fn each(
         &mut self,
         bytes: &[u8],
         mut take: impl FnMut(Part<'_>) -> ControlFlow<()>,
@@ -106,7 +106,7 @@ impl Body {
     }
 
     /// What was gathered is all there will be: of a terminal the line that it ends in.
-    pub(super) fn last(&mut self, bytes: &[u8], mut take: impl FnMut(Part<'_>) -> ControlFlow<()>) {
+    pub(crate) fn last(&mut self, bytes: &[u8], mut take: impl FnMut(Part<'_>) -> ControlFlow<()>) {
         let is_line = |clock: &mut Clock| bytes.len() > LONGEST_STAMP || clock.stamp(bytes).is_some();
         if self.is_tty == Some(true) && is_line(&mut self.clock) {
             // Nothing comes behind it that could be left alone.
@@ -255,7 +255,7 @@ fn split_header(header: [u8; HEADER]) -> Result<(Kind, usize), Error> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// A frame of this type.

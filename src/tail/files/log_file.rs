@@ -6,11 +6,11 @@
 //! The engine that we are connected to names the paths; it may be hostile and we may be root. So nothing is opened that
 //! is not a regular file of exactly this name, not through a link at its end, and not unless it begins like a record.
 
-use super::format::Format;
-use super::local::WORD;
 use super::pread::{fill_at, some_at};
 use crate::model::file_id::{FileId, Likeness};
 use crate::model::time::Timestamp;
+use crate::tail::decode::format::Format;
+use crate::tail::decode::local::WORD;
 use flate2::read::MultiGzDecoder;
 use rustix::fs::{Mode, OFlags, SeekFrom};
 use rustix::io::Errno;
@@ -26,7 +26,7 @@ use std::time::SystemTime;
 
 /// Of what stands before the offset, so many bytes are looked at again with each read: the end of a record, with its
 /// time in nanoseconds. Other bytes there mean that the file was truncated and written anew.
-pub(super) const GUARD: usize = 32;
+pub(crate) const GUARD: usize = 32;
 /// The first record is looked for in the first bytes of a file, ...
 const NEAR: usize = 4 * 1024;
 /// ... and if it is longer, in so many.
@@ -36,16 +36,16 @@ const MOST_FILES: u32 = 10_000;
 /// Seconds after which an inode that has not changed counts as settled: more than a tick of any file system's clock.
 const SETTLED_AFTER: i64 = 3;
 /// How often rotated files are looked through when the engine rotates meanwhile.
-pub(super) const MOST_WALKS: u32 = 3;
+pub(crate) const MOST_WALKS: u32 = 3;
 /// So many numbers in a row that stand for nothing are the end of them.
 const MOST_MISSING: u32 = 3;
 
 /// Which file it is, whatever its name has become: exact for as long as it is open, and not beyond. For a file that was
 /// closed see [`FileId`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Identity {
-    pub(super) device: u64,
-    pub(super) inode: u64,
+pub(crate) struct Identity {
+    pub(crate) device: u64,
+    pub(crate) inode: u64,
 }
 
 impl Identity {
@@ -56,30 +56,30 @@ impl Identity {
 
 /// An open log file and how far it was read.
 #[derive(Debug)]
-pub(super) struct Handle {
+pub(crate) struct Handle {
     content: Content,
-    pub(super) format: Format,
-    pub(super) identity: Identity,
+    pub(crate) format: Format,
+    pub(crate) identity: Identity,
     /// What it is recognised by when it is met again; not the same for what it is compressed to.
-    pub(super) id: FileId,
+    pub(crate) id: FileId,
     /// It is on a file system of this machine alone. See [`is_local`].
-    pub(super) is_local: bool,
+    pub(crate) is_local: bool,
     /// When its inode was last changed, as of a look that found it under its name with nothing unread.
-    pub(super) settled: Option<(i64, i64)>,
+    pub(crate) settled: Option<(i64, i64)>,
     /// When it was last written, as of its opening.
-    pub(super) written: SystemTime,
+    pub(crate) written: SystemTime,
     /// What came between the file before and this one is lost: so many bytes, where that is known.
-    pub(super) follows_gap: Option<Option<u64>>,
+    pub(crate) follows_gap: Option<Option<u64>>,
     /// Bytes of log taken so far.
-    pub(super) offset: u64,
+    pub(crate) offset: u64,
     /// Reading stops here, where it does.
-    pub(super) end: Option<u64>,
+    pub(crate) end: Option<u64>,
     /// Lines that end before this offset are read but not shown.
-    pub(super) shown_from: u64,
+    pub(crate) shown_from: u64,
     /// Compressed, it has to be read up to here to go on.
-    pub(super) goes_on_at: u64,
+    pub(crate) goes_on_at: u64,
     /// Bytes in it when another took its place.
-    pub(super) pinned: u64,
+    pub(crate) pinned: u64,
     /// What stands before the offset.
     guard: [u8; GUARD],
     guarded: usize,
@@ -117,7 +117,7 @@ fn unpacked(file: &Arc<File>) -> MultiGzDecoder<FromStart> {
 
 /// What a read found.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(crate) enum Found {
     /// So many bytes; none at the end as it is now.
     Bytes(usize),
     /// Other bytes stand where we have been.
@@ -126,7 +126,7 @@ pub(super) enum Found {
 
 impl Handle {
     /// Opens a file as it lies.
-    pub(super) fn open(path: &Path, format: Format) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path, format: Format) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let open = |flags| rustix::fs::open(path, flags, Mode::empty());
         // A growing file is always newer than its last access, so that each read would write the inode.
@@ -181,7 +181,7 @@ impl Handle {
     }
 
     /// The file, where bytes can be read at any place.
-    pub(super) fn plain(&self) -> Option<&File> {
+    pub(crate) fn plain(&self) -> Option<&File> {
         match &self.content {
             Content::Plain(file) => Some(file),
             Content::Compressed(..) => None,
@@ -189,12 +189,12 @@ impl Handle {
     }
 
     /// Bytes in the file now, where these are bytes of log.
-    pub(super) fn size(&self) -> io::Result<Option<u64>> {
+    pub(crate) fn size(&self) -> io::Result<Option<u64>> {
         self.plain().map(|file| file.metadata().map(|metadata| metadata.len())).transpose()
     }
 
     /// Whether there is more to read although the last read did not fill its buffer: asked where a read may be short.
-    pub(super) fn has_more(&self) -> io::Result<bool> {
+    pub(crate) fn has_more(&self) -> io::Result<bool> {
         #[cfg(test)]
         let is_local = self.is_local && !super::pread::short::is_on();
         #[cfg(not(test))]
@@ -207,13 +207,13 @@ impl Handle {
     }
 
     /// When it was last written, as of now where it can still be.
-    pub(super) fn last_written(&self) -> io::Result<SystemTime> {
+    pub(crate) fn last_written(&self) -> io::Result<SystemTime> {
         self.plain().map_or(Ok(self.written), |file| file.metadata()?.modified())
     }
 
     /// The time of the last record of a compressed file: the engine writes it into the header, as bare JSON where other
     /// programs put subfields (moby `daemon/logger/loggerutils/logfile.go`, `rotateFileMetadata`).
-    pub(super) fn last_time(&self) -> Option<Timestamp> {
+    pub(crate) fn last_time(&self) -> Option<Timestamp> {
         #[derive(serde::Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Extra {
@@ -226,7 +226,7 @@ impl Handle {
 
     /// Of its first record, which holds a time in nanoseconds: the same for a file, its copies, and what the engine
     /// has compressed it to. `None` while it has no record.
-    pub(super) fn fingerprint(&self) -> Option<u64> {
+    pub(crate) fn fingerprint(&self) -> Option<u64> {
         if self.fingerprint.get().is_none() {
             let found = [NEAR, FAR].into_iter().find_map(|size| self.first_record(size));
             self.fingerprint.set(found);
@@ -235,7 +235,7 @@ impl Handle {
     }
 
     /// The first record may be another one by now.
-    pub(super) fn look_again(&self) {
+    pub(crate) fn look_again(&self) {
         self.fingerprint.set(None);
     }
 
@@ -268,13 +268,13 @@ impl Handle {
     }
 
     /// Whether nothing was compressed to it.
-    pub(super) fn is_hollow(&self) -> bool {
+    pub(crate) fn is_hollow(&self) -> bool {
         let Content::Compressed(file, _) = &self.content else { return false };
         read_full(&mut unpacked(file), &mut [0]).is_ok_and(|read| read == 0)
     }
 
     /// Whether it is the same file, by whatever way it was reached, or what that was compressed to.
-    pub(super) fn is_same(&self, other: &Handle) -> bool {
+    pub(crate) fn is_same(&self, other: &Handle) -> bool {
         let records = || self.fingerprint().zip(other.fingerprint());
         self.identity == other.identity
             || self.id.likeness(&other.id) == Likeness::Same
@@ -283,7 +283,7 @@ impl Handle {
 
     /// Whether nothing has happened to it since [`Handle::settle`]. One call of the kernel, which looks up no path: a new
     /// name changes the inode as well.
-    pub(super) fn is_settled(&self) -> bool {
+    pub(crate) fn is_settled(&self) -> bool {
         let (Some(settled), Some(file)) = (self.settled, self.plain()) else { return false };
         file.metadata()
             .is_ok_and(|now| now.len() == self.offset && now.nlink() > 0 && (now.ctime(), now.ctime_nsec()) == settled)
@@ -291,7 +291,7 @@ impl Handle {
 
     /// Remembers how the inode is, for [`Handle::is_settled`]. What it was told by must have been asked for after this
     /// metadata, which is of `now`.
-    pub(super) fn settle(&mut self, metadata: &Metadata, now: SystemTime) {
+    pub(crate) fn settle(&mut self, metadata: &Metadata, now: SystemTime) {
         let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs());
         // A change within the same tick of the clock would leave the same time.
         let is_old = i64::try_from(now).is_ok_and(|now| now - metadata.ctime() >= SETTLED_AFTER);
@@ -300,7 +300,7 @@ impl Handle {
 
     /// Goes to a place in it. Whether it has that place, as far as can be seen: what is compressed has to be read up to
     /// there, with [`Handle::skip`].
-    pub(super) fn skip_to(&mut self, offset: u64) -> io::Result<bool> {
+    pub(crate) fn skip_to(&mut self, offset: u64) -> io::Result<bool> {
         let Some(size) = self.size()? else {
             self.goes_on_at = offset;
             return Ok(true);
@@ -310,12 +310,12 @@ impl Handle {
     }
 
     /// Whether it has to be read up to the place where it goes on.
-    pub(super) fn has_to_skip(&self) -> bool {
+    pub(crate) fn has_to_skip(&self) -> bool {
         self.offset < self.goes_on_at
     }
 
     /// Goes on to that place by as many bytes as fit. Where it turns out not to have it, it goes on where it ends.
-    pub(super) fn skip(&mut self, into: &mut [u8]) -> io::Result<bool> {
+    pub(crate) fn skip(&mut self, into: &mut [u8]) -> io::Result<bool> {
         let left = usize::try_from(self.goes_on_at - self.offset).unwrap_or(usize::MAX).min(into.len());
         let has_more = self.read(&mut into[..left], 0)? != Found::Bytes(0);
         if !has_more {
@@ -325,7 +325,7 @@ impl Handle {
     }
 
     /// Remembers what stands before the offset.
-    pub(super) fn guard(&mut self) -> io::Result<()> {
+    pub(crate) fn guard(&mut self) -> io::Result<()> {
         let Content::Plain(file) = &self.content else { return Ok(()) };
         // Where it has become shorter by now, the next read finds other bytes than these.
         self.guard = [0xff; GUARD];
@@ -335,7 +335,7 @@ impl Handle {
     }
 
     /// Starts over: what it holds is new.
-    pub(super) fn start_over(&mut self) -> io::Result<()> {
+    pub(crate) fn start_over(&mut self) -> io::Result<()> {
         (self.offset, self.shown_from, self.headed) = (0, 0, 0);
         self.fingerprint.set(None);
         self.skip_hole()?;
@@ -344,7 +344,7 @@ impl Handle {
 
     /// Goes to where there is something behind the offset: whoever writes at an offset into a file that was truncated
     /// leaves a hole before it. Where holes cannot be asked for, or none is there, it stays.
-    pub(super) fn skip_hole(&mut self) -> io::Result<()> {
+    pub(crate) fn skip_hole(&mut self) -> io::Result<()> {
         let Content::Plain(file) = &self.content else { return Ok(()) };
         if let Ok(offset) = rustix::fs::seek(file, SeekFrom::Data(self.offset)) {
             self.offset = offset;
@@ -353,14 +353,14 @@ impl Handle {
     }
 
     /// Whether it was truncated under a writer that went on at its offset.
-    pub(super) fn begins_with_a_hole(&self) -> bool {
+    pub(crate) fn begins_with_a_hole(&self) -> bool {
         let data = || self.plain().and_then(|file| rustix::fs::seek(file, SeekFrom::Data(0)).ok());
         self.begins_with_nul && data().is_some_and(|offset| offset > 0)
     }
 
     /// The next bytes, into `into` from `held` on, where at least [`GUARD`] bytes have to be free before: they are
     /// written over.
-    pub(super) fn read(&mut self, into: &mut [u8], held: usize) -> io::Result<Found> {
+    pub(crate) fn read(&mut self, into: &mut [u8], held: usize) -> io::Result<Found> {
         let left =
             self.end.map_or(usize::MAX, |end| usize::try_from(end.saturating_sub(self.offset)).unwrap_or(usize::MAX));
         let room = (into.len() - held).min(left);
@@ -418,7 +418,7 @@ impl Handle {
 /// One number for when a file was created, where that is known. With its inode number, since several files are created
 /// within a tick of the clock. Positions in states of older versions hold it for files without a record, so that it must
 /// stay as it is.
-pub(super) fn birth_mark(id: &FileId) -> Option<u64> {
+pub(crate) fn birth_mark(id: &FileId) -> Option<u64> {
     let born = u128::try_from(id.born?.0).ok()?;
     let [time, number] = [born, id.inode.into()].map(u128::to_be_bytes);
     digest(&[time, number].concat())
@@ -466,21 +466,21 @@ fn read_full(from: &mut impl Read, into: &mut [u8]) -> io::Result<usize> {
 }
 
 /// The files that the engine has rotated, newest first.
-pub(super) struct Rotated<'a> {
+pub(crate) struct Rotated<'a> {
     live: &'a Path,
     format: Format,
     /// Of the file that was found last.
-    pub(super) number: u32,
+    pub(crate) number: u32,
 }
 
 impl<'a> Rotated<'a> {
-    pub(super) fn new(live: &'a Path, format: Format) -> Self {
+    pub(crate) fn new(live: &'a Path, format: Format) -> Self {
         Rotated { live, format, number: 0 }
     }
 
     /// The next one that is none of these: what was a file's number a moment ago may be the one before it by now. A number
     /// or two may stand for nothing: between two steps of a rotation, and where somebody removed a file.
-    pub(super) fn next(&mut self, known: &[Handle]) -> io::Result<Option<Handle>> {
+    pub(crate) fn next(&mut self, known: &[Handle]) -> io::Result<Option<Handle>> {
         let mut missing = 0;
         while missing < MOST_MISSING && self.number < MOST_FILES {
             self.number += 1;
@@ -495,18 +495,18 @@ impl<'a> Rotated<'a> {
     }
 
     /// Opens the one with the present number, once more.
-    pub(super) fn open(&self) -> io::Result<Handle> {
+    pub(crate) fn open(&self) -> io::Result<Handle> {
         Handle::open(&numbered(self.live, self.number).ok_or(io::ErrorKind::NotFound)?, self.format)
     }
 }
 
 /// What lies at a path now.
-pub(super) fn identity(path: &Path) -> io::Result<Identity> {
+pub(crate) fn identity(path: &Path) -> io::Result<Identity> {
     std::fs::symlink_metadata(path).map(|metadata| Identity::of(&metadata))
 }
 
 /// `live.N`, plain or compressed, whichever is there; the plain one while both are.
-pub(super) fn numbered(live: &Path, number: u32) -> Option<PathBuf> {
+pub(crate) fn numbered(live: &Path, number: u32) -> Option<PathBuf> {
     let with = |suffix: &str| {
         let mut name = live.as_os_str().to_owned();
         name.push(format!(".{number}{suffix}"));
@@ -518,7 +518,7 @@ pub(super) fn numbered(live: &Path, number: u32) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tail::pread::short::{self, Cut};
+    use crate::tail::files::pread::short::{self, Cut};
     use flate2::Compression;
     use flate2::write::GzEncoder;
     use proptest::prelude::*;

@@ -3,7 +3,7 @@
 //! In: a container's folder. Out: a value that is another one when something was written. Called by the engine room, which
 //! asks the engine only when this has changed.
 
-use super::format::Spot;
+use super::decode::format::Spot;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;

@@ -5,21 +5,21 @@
 //! A record is its length as four bytes, big end first, a `LogEntry` in protocol buffers, and the length again (moby
 //! `daemon/logger/local/doc.go`, `api/types/plugins/logdriver/entry.proto`). A field with its default value is left out.
 
-use super::Piece;
 use crate::model::batch::{Encoding, Stream};
 use crate::model::time::Timestamp;
+use crate::tail::Piece;
 use std::borrow::Cow;
 
 /// Bytes of a length.
-pub(super) const WORD: usize = 4;
+pub(crate) const WORD: usize = 4;
 /// The engine reads back no longer entry (moby `daemon/logger/local/read.go`, `maxMsgLen`).
 const LONGEST_ENTRY: usize = 1_000_000;
 /// Bytes of the longest record.
-pub(super) const LONGEST: usize = LONGEST_ENTRY + 2 * WORD;
+pub(crate) const LONGEST: usize = LONGEST_ENTRY + 2 * WORD;
 
 /// What stands at the start of some bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Frame {
+pub(crate) enum Frame {
     /// A record of so many bytes, its lengths included.
     Whole(usize),
     /// The start of one, as far as can be seen.
@@ -29,7 +29,7 @@ pub(super) enum Frame {
 }
 
 /// The length of a whole record whose first or last word this is.
-pub(super) fn length(word: &[u8]) -> Option<usize> {
+pub(crate) fn length(word: &[u8]) -> Option<usize> {
     let word: [u8; WORD] = word.try_into().ok()?;
     let entry = u32::from_be_bytes(word) as usize;
     // No entry is empty: each has a time.
@@ -38,7 +38,7 @@ pub(super) fn length(word: &[u8]) -> Option<usize> {
 
 /// Whether a record stands at the start.
 #[inline]
-pub(super) fn frame(bytes: &[u8]) -> Frame {
+pub(crate) fn frame(bytes: &[u8]) -> Frame {
     let Some((head, _)) = bytes.split_first_chunk::<WORD>() else { return Frame::Part };
     let Some(length) = length(head) else { return Frame::Broken };
     match bytes.get(length - WORD..length) {
@@ -49,7 +49,7 @@ pub(super) fn frame(bytes: &[u8]) -> Frame {
 }
 
 /// Where the first whole record that decodes starts.
-pub(super) fn find(bytes: &[u8]) -> Option<usize> {
+pub(crate) fn find(bytes: &[u8]) -> Option<usize> {
     // The first byte of a length is 0, and its second one of few.
     memchr::memchr_iter(0, bytes).find(|&at| {
         let bytes = &bytes[at..];
@@ -59,7 +59,7 @@ pub(super) fn find(bytes: &[u8]) -> Option<usize> {
 
 /// What a whole record holds, or `None` when its entry is none.
 #[inline]
-pub(super) fn decode(record: &[u8]) -> Option<Piece<'_>> {
+pub(crate) fn decode(record: &[u8]) -> Option<Piece<'_>> {
     let mut entry = Entry { rest: record.get(WORD..record.len().checked_sub(WORD)?)? };
     let (mut stream, mut time, mut text) = (None, 0, &[][..]);
     let (mut partial, mut last) = (false, false);
@@ -161,7 +161,7 @@ impl<'a> Entry<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tail::fuzzing::{LogEntry, PartialLogEntryMetadata, framed, local_record};
+    use crate::tail::oracle::{LogEntry, PartialLogEntryMetadata, framed, local_record};
     use proptest::prelude::*;
     use prost::Message;
 

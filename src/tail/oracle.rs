@@ -4,12 +4,13 @@
 //! compressed file. How blocks and frames are taken apart is held against a plain reading of the whole, and a cut
 //! anywhere must make no difference.
 
-use super::block::{Block, Blocks};
-use super::body::Error;
-use super::format::{Format, Record};
-use super::handle::{Found, GUARD, Handle};
-use super::partial::{Joiner, Sheet, Window};
-use super::{Frames, Piece, json_file, local};
+use super::api::body::Error;
+use super::decode::block::{Block, Blocks};
+use super::decode::format::{Format, Record};
+use super::decode::{json_file, local};
+use super::files::log_file::{Found, GUARD, Handle};
+use super::lines::{Joiner, Sheet, Window};
+use super::{Frames, Piece};
 use crate::model::batch::{Batch, Cursor, Encoding, Item, Key, Part, Reason, Route, Stream};
 use crate::model::json;
 use crate::model::oracle::{Script, chunks, lengths};

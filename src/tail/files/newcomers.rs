@@ -6,11 +6,11 @@
 //! Where the event never comes, the engine's own file beside the log says who it was (moby `container/container.go`,
 //! `config.v2.json`).
 
-use super::format::{Spot, inner_folder, is_log_name};
-use super::handle::Handle;
-use super::watcher::{Watch, Watcher};
+use super::inotify::{Watch, Watcher};
+use super::log_file::Handle;
 use crate::model::container::{self, Container, short};
 use crate::model::small_file;
+use crate::tail::decode::format::{Spot, inner_folder, is_log_name};
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
@@ -226,7 +226,7 @@ fn is_id(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tail::watcher::Happening;
+    use crate::tail::files::inotify::Happening;
     use std::fs;
 
     fn drain(watcher: &Watcher, scout: &mut Scout) {
@@ -260,7 +260,7 @@ mod tests {
         drain(&watcher, &mut scout);
         let mut found = scout.take(&id).unwrap();
         let (_, handle) = found.log.as_mut().unwrap();
-        assert_eq!(handle.read(&mut [0; 64], 0).unwrap(), crate::tail::handle::Found::Bytes(14));
+        assert_eq!(handle.read(&mut [0; 64], 0).unwrap(), crate::tail::files::log_file::Found::Bytes(14));
         assert!(scout.found.is_empty() && scout.watches.is_empty());
     }
 

@@ -15,7 +15,7 @@ use std::os::unix::fs::FileExt;
 const MOST_EMPTY: u32 = 3;
 
 /// Reads what one call of the kernel returns: nothing only at the end of the file.
-pub(super) fn some_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
+pub(crate) fn some_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
     if into.is_empty() {
         return Ok(0);
     }
@@ -29,7 +29,7 @@ pub(super) fn some_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<u
 }
 
 /// Fills the buffer, or reads up to the end of the file.
-pub(super) fn fill_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
+pub(crate) fn fill_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
     let (mut filled, mut empty) = (0, 0);
     while filled < into.len() {
         let read = once_at(file, &mut into[filled..], offset + filled as u64)?;
@@ -46,7 +46,7 @@ pub(super) fn fill_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<u
 }
 
 /// Fills the buffer. `UnexpectedEof` when the file ends before that.
-pub(super) fn exact_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<()> {
+pub(crate) fn exact_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<()> {
     match fill_at(file, into, offset)? == into.len() {
         true => Ok(()),
         false => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -69,7 +69,7 @@ fn once_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
 
 /// Has the reads of a test return as little as the kernel is allowed to.
 #[cfg(test)]
-pub(super) mod short {
+pub(crate) mod short {
     use super::*;
     use std::cell::RefCell;
 
@@ -117,7 +117,7 @@ pub(super) mod short {
         NEXT.with_borrow(Option::is_some)
     }
 
-    pub(super) fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
+    pub(crate) fn read_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
         let cut = NEXT.with_borrow_mut(|next| next.as_mut().map_or(Cut::Whole, |next| next()));
         match cut {
             Cut::To(most) => {

@@ -5,19 +5,20 @@
 //! began that has no end yet, which is where the log would have to be read again from.
 
 use super::format::Format;
-use super::partial::{Joiner, Sheet, Tally};
-use super::{Piece, json_file, local};
+use super::{json_file, local};
 use crate::model::batch::Reason;
 use crate::model::time::{Reader as Clock, Timestamp};
+use crate::tail::Piece;
+use crate::tail::lines::{Joiner, Sheet, Tally};
 use std::borrow::Cow;
 use std::ops::Range;
 
 /// The engine writes no longer record: 16 KiB, each byte escaped to six, and attributes.
 const LONGEST_RECORD: usize = 4 * 1024 * 1024;
 
-pub(super) struct Blocks {
+pub(crate) struct Blocks {
     format: Format,
-    pub(super) joiner: Joiner,
+    pub(crate) joiner: Joiner,
     clock: Clock,
     /// In a stretch that is no record, looking for the next one.
     is_lost: bool,
@@ -32,24 +33,24 @@ pub(super) struct Blocks {
 
 /// Where a line began, and what had been passed on before.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Begun {
+pub(crate) struct Begun {
     /// In its file.
-    pub(super) offset: u64,
-    pub(super) tally: Tally,
+    pub(crate) offset: u64,
+    pub(crate) tally: Tally,
     /// Blocks ago: the file of the block at hand need not be its file.
-    pub(super) is_new: bool,
+    pub(crate) is_new: bool,
 }
 
 /// A block of a file.
 #[derive(Clone, Copy)]
-pub(super) struct Block<'a> {
+pub(crate) struct Block<'a> {
     /// The records begin at `from`.
-    pub(super) bytes: &'a [u8],
-    pub(super) from: usize,
+    pub(crate) bytes: &'a [u8],
+    pub(crate) from: usize,
     /// Where that is in the file.
-    pub(super) offset: u64,
+    pub(crate) offset: u64,
     /// Lines before this place in the file are not shown.
-    pub(super) shown_from: u64,
+    pub(crate) shown_from: u64,
 }
 
 impl Block<'_> {
@@ -60,10 +61,10 @@ impl Block<'_> {
 
 /// These bytes are not of the form that the file should have.
 #[derive(Debug)]
-pub(super) struct Strange;
+pub(crate) struct Strange;
 
 impl Blocks {
-    pub(super) fn new(format: Format, joiner: Joiner, last: Timestamp) -> Self {
+    pub(crate) fn new(format: Format, joiner: Joiner, last: Timestamp) -> Self {
         Blocks {
             format,
             joiner,
@@ -77,7 +78,7 @@ impl Blocks {
     }
 
     /// Hands every whole record to the joiner; returns where the rest begins.
-    pub(super) fn take(&mut self, block: Block<'_>, sheet: &mut Sheet<'_>) -> Result<usize, Strange> {
+    pub(crate) fn take(&mut self, block: Block<'_>, sheet: &mut Sheet<'_>) -> Result<usize, Strange> {
         match self.format {
             Format::JsonFile => Ok(self.take_lines(block, sheet)),
             Format::Local => self.take_records(block, sheet),
@@ -85,12 +86,12 @@ impl Blocks {
     }
 
     /// Whether lines came that are later than any that is wanted.
-    pub(super) fn is_past(&self) -> bool {
+    pub(crate) fn is_past(&self) -> bool {
         self.is_past
     }
 
     /// The oldest line that is not whole or not wanted yet, if any.
-    pub(super) fn begun(&mut self) -> Option<&mut Begun> {
+    pub(crate) fn begun(&mut self) -> Option<&mut Begun> {
         if !self.joiner.is_open() && !self.is_held {
             self.begun = None;
         }
@@ -98,14 +99,14 @@ impl Blocks {
     }
 
     /// The next block is of another file, or of another place in this one.
-    pub(super) fn jump(&mut self) {
+    pub(crate) fn jump(&mut self) {
         self.is_lost = false;
         self.joiner.muted = false;
     }
 
     /// What is left at the end of a log is no whole record; returns how many bytes of it were told of, the rest may yet
     /// become one. A record of the `local` driver that lost its end looks as if those behind it were its own.
-    pub(super) fn take_rest(&mut self, mut rest: &[u8], sheet: &mut Sheet<'_>) -> usize {
+    pub(crate) fn take_rest(&mut self, mut rest: &[u8], sheet: &mut Sheet<'_>) -> usize {
         let held = rest.len();
         while self.format == Format::Local
             && let Some(found) = rest.get(1..).and_then(local::find)

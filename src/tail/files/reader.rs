@@ -6,18 +6,18 @@
 //! after an overflow, and else in rounds ([`super::rounds`]), within half a minute where inotify can be believed, five
 //! seconds on network file systems and FUSE, and one second for a file without a watch.
 
-use super::Start;
-use super::chain::Followed;
-use super::file::{Log, Turn};
+use super::container_log::{Log, Turn};
+use super::inotify::{Happening, Watch, Watcher};
 use super::mounts::Mounts;
-use super::partial::Window;
-use super::rounds::{Rounds, Trust};
-use super::scout::Scout;
-use super::watcher::{Happening, Watch, Watcher};
+use super::newcomers::Scout;
+use super::rescan::{Rounds, Trust};
+use super::rotation::Followed;
 use crate::model::batch::{Item, Key};
 use crate::model::container::Container;
 use crate::model::position::{Position, Resume};
 use crate::model::queue::Queue;
+use crate::tail::Start;
+use crate::tail::lines::Window;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
@@ -826,9 +826,9 @@ pub fn can_read(containers: &std::path::Path) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::model::time::Timestamp;
-    use crate::tail::fuzzing::{LogEntry, framed};
-    use crate::tail::handle::birth_mark;
-    use crate::tail::pread::short::{self, Cut};
+    use crate::tail::files::log_file::birth_mark;
+    use crate::tail::files::pread::short::{self, Cut};
+    use crate::tail::oracle::{LogEntry, framed};
     use flate2::Compression;
     use flate2::write::GzEncoder;
     use prost::Message;
