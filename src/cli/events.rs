@@ -1,8 +1,8 @@
 //! The words of `events`, turned into [`Options`].
 
-use super::explain::Exit;
+use super::hints::Exit;
 use super::plugin::DockerFlags;
-use super::{Common, at_least_one, carry_out, misused, one_of, stop, when};
+use super::{Common, at_least_one, carry_out, misused, one_of, shutdown, time_arg};
 use crate::commands;
 use crate::commands::events::Options;
 use crate::metrics;
@@ -32,11 +32,11 @@ pub struct Events {
     ///
     /// A span counts back from now. A date or time without a zone is local. Unix seconds may have a fraction. The engine
     /// remembers its last 256 events.
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = when::parse, help_heading = EVENTS)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = time_arg::parse, help_heading = EVENTS)]
     since: Option<Timestamp>,
 
     /// Events up to here, written as for `--since`; then exit
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = when::parse, help_heading = EVENTS)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = time_arg::parse, help_heading = EVENTS)]
     until: Option<Timestamp>,
 
     /// Exit after so many events
@@ -44,7 +44,7 @@ pub struct Events {
     count: Option<u64>,
 
     /// Exit after so long; with `--count` not reached the exit code is 4
-    #[arg(long, value_name = "SPAN", value_parser = when::span_of_time, help_heading = EVENTS)]
+    #[arg(long, value_name = "SPAN", value_parser = time_arg::span_of_time, help_heading = EVENTS)]
     timeout: Option<Duration>,
 
     /// Exit with code 3 when the stream is lost, instead of going on when it is back
@@ -157,7 +157,7 @@ impl Events {
 pub(super) fn run(docker: &DockerFlags, as_plugin: bool, events: Events, common: &Common) -> ExitCode {
     match events.options(common) {
         Ok(options) => carry_out(docker, as_plugin, common, |endpoint, stop| {
-            stop::heed_reader(stop.clone())?;
+            shutdown::heed_reader(stop.clone())?;
             commands::events::events(endpoint, options, stop).map(|()| Exit::Done.into())
         }),
         Err(message) => misused(&message, common.log_format),

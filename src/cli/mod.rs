@@ -6,15 +6,15 @@
 
 pub mod complete;
 pub mod events;
-pub mod explain;
-pub mod generate;
-mod manual;
+pub mod hints;
+pub mod man_pages;
+mod man_text;
 pub mod plugin;
 pub mod pool;
 pub mod reconcile;
-pub mod stop;
+pub mod shutdown;
+pub mod time_arg;
 pub mod watch;
-pub mod when;
 
 use crate::config::{Config, Layers, Surroundings};
 use crate::docker::{self, Endpoint, Environment, Flags, endpoint};
@@ -25,7 +25,7 @@ use crate::{commands, output};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, Args, Command, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
-use explain::Exit;
+use hints::Exit;
 use plugin::DockerFlags;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -254,8 +254,8 @@ pub fn main() -> ExitCode {
     if let Some(question) = complete::asked(&called.rest) {
         return say(&complete::answer(command, question, live));
     }
-    if called.rest.first().is_some_and(|word| word == generate::WORD) {
-        return generate::run(&called.rest[1..]);
+    if called.rest.first().is_some_and(|word| word == man_pages::WORD) {
+        return man_pages::run(&called.rest[1..]);
     }
     let (as_plugin, format) = (called.as_plugin, log_format(&called.rest));
     match read(command, called) {
@@ -364,7 +364,7 @@ fn refuse(error: &clap::Error) -> ExitCode {
 fn say(answer: &str) -> ExitCode {
     match output::answer(answer) {
         Ok(()) => Exit::Done.into(),
-        Err(error) => explain::fail(&error, None, Exit::Failed, LogFormat::Text),
+        Err(error) => hints::fail(&error, None, Exit::Failed, LogFormat::Text),
     }
 }
 
@@ -401,13 +401,13 @@ fn carry_out(
 ) -> ExitCode {
     let format = common.log_format;
     let stop = Stop::default();
-    let caller = as_plugin.then(stop::Docker::of_process);
-    if let Err(error) = stop::listen(stop.clone(), caller) {
-        return explain::fail(&Deaf(error), None, Exit::Failed, format);
+    let caller = as_plugin.then(shutdown::Docker::of_process);
+    if let Err(error) = shutdown::listen(stop.clone(), caller) {
+        return hints::fail(&Deaf(error), None, Exit::Failed, format);
     }
     match endpoint(docker).and_then(|endpoint| work(endpoint, &stop)) {
         Ok(exit) => exit,
-        Err(error) => explain::failed(&error, format),
+        Err(error) => hints::failed(&error, format),
     }
 }
 

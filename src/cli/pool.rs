@@ -1,6 +1,6 @@
 //! The words of `pool`, turned into [`Options`].
 
-use super::explain::{self, Exit};
+use super::hints::{self, Exit};
 use super::plugin::DockerFlags;
 use super::{Common, LogFormat, at_least_one, carry_out, misused, one_of};
 use crate::commands;
@@ -111,7 +111,7 @@ pub(super) fn run(docker: &DockerFlags, as_plugin: bool, pool: Pool, common: &Co
 fn told(outcome: Outcome, is_check: bool, format: LogFormat) -> ExitCode {
     let ill = |how, words| {
         let exit = if is_check { Exit::Unmet } else { Exit::Unreachable };
-        explain::fail(&Ill(how, words), None, exit, format)
+        hints::fail(&Ill(how, words), None, exit, format)
     };
     match outcome {
         Outcome::Healthy(failed) => {
@@ -125,9 +125,9 @@ fn told(outcome: Outcome, is_check: bool, format: LogFormat) -> ExitCode {
         // The report says it.
         Outcome::Degraded(_) => Exit::Done.into(),
         Outcome::Unhealthy(words) => ill("unhealthy", words),
-        Outcome::Unreachable(error) if error.kind() == Kind::Usage => explain::failed(&error.into(), format),
+        Outcome::Unreachable(error) if error.kind() == Kind::Usage => hints::failed(&error.into(), format),
         Outcome::Unreachable(error) if is_check => ill("unhealthy", error.in_full()),
-        Outcome::Unreachable(error) => explain::failed_as(&error.into(), Exit::Unreachable, format),
+        Outcome::Unreachable(error) => hints::failed_as(&error.into(), Exit::Unreachable, format),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The words of `reconcile`, turned into [`Options`].
 
-use super::explain::{self, Exit};
+use super::hints::{self, Exit};
 use super::plugin::DockerFlags;
 use super::{Common, carry_out, misused, one_of, state};
 use crate::commands;
@@ -89,7 +89,7 @@ fn report(reconciled: Reconciled, asked: &Reconcile, state: &Path, common: &Comm
     let is_silent = asked.check && (!is_unmet || is_missing) && asked.format == ReportFormat::Table;
     if is_missing {
         let hint = "`reconcile` without --check creates it, and so does `watch --resume`";
-        explain::fail(&NoState(state.to_owned()), Some(hint), Exit::Unmet, common.log_format);
+        hints::fail(&NoState(state.to_owned()), Some(hint), Exit::Unmet, common.log_format);
     }
     let lost = commands::lost(&reconciled.plan.lost()).filter(|_| !common.quiet && !reconciled.is_dry_run);
     if let Some(lost) = lost {
@@ -104,6 +104,6 @@ fn report(reconciled: Reconciled, asked: &Reconcile, state: &Path, common: &Comm
     match written {
         Ok(()) if is_unmet => Exit::Unmet.into(),
         Ok(()) => Exit::Done.into(),
-        Err(error) => explain::failed(&error, common.log_format),
+        Err(error) => hints::failed(&error, common.log_format),
     }
 }

@@ -1,8 +1,8 @@
 //! The words of `watch`, turned into [`Options`].
 
-use super::explain::Exit;
+use super::hints::Exit;
 use super::plugin::DockerFlags;
-use super::{Common, carry_out, misused, name, one_of, state, stop, when};
+use super::{Common, carry_out, misused, name, one_of, shutdown, state, time_arg};
 use crate::commands;
 use crate::commands::watch::Options;
 use crate::commands::watch::resume::Resume;
@@ -56,11 +56,11 @@ pub struct Watch {
     /// Lines from here on: `10m`, `1h30m`, a date or time, Unix seconds
     ///
     /// A span counts back from now. A date or time without a zone is local. Unix seconds may have a fraction.
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = when::parse, help_heading = READING)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = time_arg::parse, help_heading = READING)]
     since: Option<Timestamp>,
 
     /// Lines up to here, written as for `--since`
-    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = when::parse, help_heading = READING)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = time_arg::parse, help_heading = READING)]
     until: Option<Timestamp>,
 
     /// Lines of history, or `all` [default: 10; all with `--since`, `--no-follow`]
@@ -90,11 +90,11 @@ pub struct Watch {
     source: Option<Source>,
 
     /// With `--source rotate`: renew each stream so often [default: 30s]
-    #[arg(long, value_name = "SPAN", value_parser = when::span_of_time, help_heading = READING, hide_short_help = true)]
+    #[arg(long, value_name = "SPAN", value_parser = time_arg::span_of_time, help_heading = READING, hide_short_help = true)]
     rotate_interval: Option<Duration>,
 
     /// With `--source poll`: read each container so often [default: 2s]
-    #[arg(long, value_name = "SPAN", value_parser = when::span_of_time, help_heading = READING, hide_short_help = true)]
+    #[arg(long, value_name = "SPAN", value_parser = time_arg::span_of_time, help_heading = READING, hide_short_help = true)]
     poll_interval: Option<Duration>,
 
     /// Cut longer messages into several records [default: 1MiB]
@@ -375,7 +375,7 @@ pub(super) fn run(docker: &DockerFlags, as_plugin: bool, watch: Watch, common: &
     match watch.options(common) {
         Ok(options) => carry_out(docker, as_plugin, common, |endpoint, stop| {
             if options.output.file.is_none() {
-                stop::heed_reader(stop.clone())?;
+                shutdown::heed_reader(stop.clone())?;
             }
             commands::watch::watch(endpoint, options, stop).map(|()| Exit::Done.into())
         }),

@@ -7,9 +7,8 @@ use super::Error;
 use crate::docker::{self, Docker, Endpoint, Snapshot, Spent};
 use crate::model::health::Status;
 use crate::model::stop::Stop;
-use crate::output::{
-    Meter, PoolCheck, PoolClient, PoolEngine, PoolLoad, PoolReport, PoolSize, Spread, When, pool as tell,
-};
+use crate::output::pool as tell;
+use crate::output::{Meter, PoolCheck, PoolClient, PoolEngine, PoolLoad, PoolReport, PoolSize, Spread, When};
 use crate::{config, metrics};
 use hdrhistogram::Histogram;
 use std::io;

@@ -5,35 +5,24 @@
 //! `meter` tell on stderr how far a long work is, on the line of `status`, and `diagnostic` says everything else there;
 //! `plan`, `pool` and `reconcile` are reports. Only this room writes to stdout.
 
-mod color;
-mod diagnostic;
-mod event;
-mod json;
-mod meter;
-mod plan;
-mod pool;
-mod printer;
-mod progress;
-mod reconcile;
-mod repeats;
+mod lines;
+mod reports;
+mod sanitizer;
 mod sink;
-mod stamp;
-mod status;
-mod terminal;
-mod text;
+mod stderr;
 
-pub use diagnostic::{Diagnostic, Level, LogFormat, Tracer, is_on_terminal, notice, report};
-pub use event::{Events, Happened};
-pub use meter::Meter;
-pub use plan::{Planned, plan};
-pub use pool::{PoolCheck, PoolClient, PoolEngine, PoolLoad, PoolReport, PoolSize, Spread, pool};
-pub use printer::Printer;
-pub use reconcile::{Reconciled, ReportFormat};
-pub use repeats::Repeats;
-pub use terminal::safe;
+pub use lines::printer::Printer;
+pub use lines::repeats::Repeats;
+pub use reports::dry_run::{Planned, plan};
+pub use reports::event::{Events, Happened};
+pub use reports::pool::{PoolCheck, PoolClient, PoolEngine, PoolLoad, PoolReport, PoolSize, Spread, pool};
+pub use reports::reconcile::{Reconciled, ReportFormat};
+pub use sanitizer::safe;
+pub use stderr::activity::Meter;
+pub use stderr::diagnostics::{Diagnostic, Level, LogFormat, Tracer, is_on_terminal, notice, report};
 
+use sanitizer::Form;
 use sink::Sink;
-use terminal::Form;
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;

@@ -4,8 +4,9 @@
 //! Whatever goes to a terminal is made safe for it here, by whoever it was written.
 //! A file is known by its name, as to who looks for it there: when it is moved away or removed, another takes its place.
 
-use super::terminal::{self, Form};
-use super::{Displaced, Error, status};
+use super::sanitizer::{self, Form};
+use super::stderr::status_line;
+use super::{Displaced, Error};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fcntl_setfl};
 use rustix::io::Errno;
@@ -176,7 +177,7 @@ impl Sink {
 
     /// How wide it is, if it is a terminal.
     pub(super) fn columns(&self) -> Option<usize> {
-        self.is_terminal.then(|| usize::from(status::columns(&self.file)))
+        self.is_terminal.then(|| usize::from(status_line::columns(&self.file)))
     }
 
     /// Returns when the kernel has taken all of it. Of text these are whole lines.
@@ -192,7 +193,7 @@ impl Sink {
         }
         let mut shielded = std::mem::take(&mut self.shielded);
         shielded.clear();
-        terminal::shield(bytes, self.form, &mut shielded);
+        sanitizer::shield(bytes, self.form, &mut shielded);
         let written = self.put(&shielded);
         self.shielded = shielded;
         written

@@ -5,12 +5,12 @@
 //! connection serves one request and has a few seconds for it, its head is small, and of too many connections the oldest
 //! is closed, so that idle ones keep nobody out. `host` keeps out web pages that reach us by a name of their own.
 
-mod host;
+mod host_header;
 
 use crate::model::health::{Board, Events, Health, Reconciliations, Status};
 use crate::model::time::Timestamp;
 use bytes::Bytes;
-use host::Names;
+use host_header::Names;
 use http_body_util::Full;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;

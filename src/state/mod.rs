@@ -10,8 +10,8 @@
 
 mod error;
 mod inventory;
-mod lock;
-mod place;
+mod location;
+mod name_lock;
 mod positions;
 mod schema;
 
@@ -22,9 +22,9 @@ use crate::model::inventory::{Tally, Told};
 use crate::model::plan::{Observed, Plan};
 use crate::model::position::Position;
 use crate::model::time::Timestamp;
-use lock::Lock;
-pub use lock::OutputLock;
-pub use place::open_beside;
+pub use location::open_beside;
+use name_lock::Lock;
+pub use name_lock::OutputLock;
 use positions::Owner;
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
@@ -172,7 +172,7 @@ impl Store {
     ) {
         let (engine_id, path) = (engine_id.to_owned(), self.owned.path.clone());
         self.give(Box::new(move |connection| {
-            let is_held = |name: &str| lock::is_held(&path, &engine_id, name);
+            let is_held = |name: &str| name_lock::is_held(&path, &engine_id, name);
             done(connection.and_then(|connection| {
                 let plan = inventory::reconcile(connection, &engine_id, &observed, occasion, is_held);
                 plan.map_err(|error| Error::of(&path, error))

@@ -6,7 +6,7 @@
 //! `findCreateFileMode`).
 
 use super::error::Error;
-use super::place;
+use super::location;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, MAIN_DB, OpenFlags, TransactionBehavior};
 use rustix::fs::{FileType, Mode};
@@ -43,7 +43,7 @@ const AGAIN: Duration = Duration::from_millis(10);
 
 /// Opens the file, made with its folders where missing. `patience`: how long to wait for others that hold it.
 pub(super) fn open(path: &Path, patience: Duration) -> Result<Connection, Error> {
-    let real = place::resolve(path)?;
+    let real = location::resolve(path)?;
     make(path, &real)?;
     let failed = |source| Error::of(path, source);
     let mut connection = connect(path, &real, patience)?;
@@ -61,14 +61,14 @@ pub(super) fn look(path: &Path, patience: Duration) -> Result<Option<Connection>
         Err(source) => return Err(Error::Unopened { path: path.to_owned(), source: source.into() }),
         Ok(_) => {}
     }
-    let mut connection = connect(path, &place::resolve(path)?, patience)?;
+    let mut connection = connect(path, &location::resolve(path)?, patience)?;
     let (schema, ..) = read_header(&mut connection).map_err(|source| Error::of(path, source))?;
     Ok((schema > 0).then_some(connection))
 }
 
 /// A connection to a file that is there, at the place `real`, and has proved to be ours.
 fn connect(path: &Path, real: &Path, patience: Duration) -> Result<Connection, Error> {
-    place::check(path, real)?;
+    location::check(path, real)?;
     let failed = |source| Error::of(path, source);
     // Never made by SQLite, whose mode for new files is 0644.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;

@@ -2,8 +2,8 @@
 //!
 //! Only where stderr is a terminal, and only of what takes longer than a blink.
 
-use super::diagnostic;
-use super::status::{self, PLAIN};
+use super::diagnostics;
+use super::status_line::{self, PLAIN};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::borrow::Cow;
 
@@ -23,11 +23,11 @@ struct Line {
 impl Meter {
     /// Nothing is shown unless it `is_wanted`.
     pub fn new(is_wanted: bool) -> Self {
-        let is_shown = is_wanted && diagnostic::is_on_terminal();
+        let is_shown = is_wanted && diagnostics::is_on_terminal();
         let style = |template| ProgressStyle::with_template(template).ok();
         let line = is_shown.then(|| {
             let (plain, counting) = (style(PLAIN)?, style("{bar:30} {pos} of {len} {msg}, {eta} left")?);
-            Some(Line { bar: status::bar(), plain, counting })
+            Some(Line { bar: status_line::bar(), plain, counting })
         });
         Meter { line: line.flatten() }
     }

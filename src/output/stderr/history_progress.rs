@@ -3,7 +3,7 @@
 //! Only where nothing else is drawn: stderr is a terminal and the lines go elsewhere. Caught up is where nothing has come
 //! for a moment; what comes then comes one by one.
 
-use super::{diagnostic, status};
+use super::{diagnostics, status_line};
 use crate::model::batch::Batch;
 use indicatif::ProgressBar;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ const SHORT: Duration = Duration::from_secs(1);
 /// Nothing has come for so long: caught up.
 const PAUSE: Duration = Duration::from_millis(300);
 
-pub(super) struct Progress {
+pub(crate) struct Progress {
     is_wanted: bool,
     spell: Option<Spell>,
 }
@@ -28,12 +28,12 @@ struct Spell {
 }
 
 impl Progress {
-    pub(super) fn new(is_wanted: bool) -> Self {
-        Progress { is_wanted: is_wanted && diagnostic::is_on_terminal(), spell: None }
+    pub(crate) fn new(is_wanted: bool) -> Self {
+        Progress { is_wanted: is_wanted && diagnostics::is_on_terminal(), spell: None }
     }
 
     /// These lines were written.
-    pub(super) fn add(&mut self, batch: &Batch) {
+    pub(crate) fn add(&mut self, batch: &Batch) {
         if !self.is_wanted {
             return;
         }
@@ -51,19 +51,19 @@ impl Progress {
     }
 
     /// How long to wait for more before [`Progress::rest`]: as long as anything is shown that will have to go.
-    pub(super) fn patience(&self) -> Option<Duration> {
+    pub(crate) fn patience(&self) -> Option<Duration> {
         self.spell.as_ref().and_then(|spell| spell.bar.as_ref()).map(|_| PAUSE)
     }
 
     /// Takes the status away, if nothing has come for long enough.
-    pub(super) fn rest_when_due(&mut self) {
+    pub(crate) fn rest_when_due(&mut self) {
         if self.spell.as_ref().is_some_and(|spell| spell.last.elapsed() >= PAUSE) {
             self.rest();
         }
     }
 
     /// Takes the status away.
-    pub(super) fn rest(&mut self) {
+    pub(crate) fn rest(&mut self) {
         if let Some(bar) = self.spell.take().and_then(|spell| spell.bar) {
             bar.finish_and_clear();
         }
@@ -72,7 +72,7 @@ impl Progress {
 
 impl Spell {
     fn show(&mut self, took: Duration) {
-        let bar = self.bar.get_or_insert_with(status::bar);
+        let bar = self.bar.get_or_insert_with(status_line::bar);
         let megabytes = self.bytes as f64 / 1e6;
         let speed = megabytes / took.as_secs_f64();
         bar.set_message(format!("catching up: {} lines, {megabytes:.0} MB, {speed:.0} MB/s", self.lines));

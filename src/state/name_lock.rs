@@ -7,7 +7,7 @@
 //! could have opened it meanwhile, and would then lock what nobody else can find.
 
 use super::error::{Error, Holder};
-use super::place;
+use super::location;
 use crate::model::time::Timestamp;
 use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
@@ -38,7 +38,7 @@ impl Lock {
         }
         let path = path(state, engine_id, name);
         let failed = |source| Error::Lock { path: path.clone(), source };
-        let file = place::open_beside(state, &path, OFlags::RDWR | OFlags::CREATE).map_err(failed)?;
+        let file = location::open_beside(state, &path, OFlags::RDWR | OFlags::CREATE).map_err(failed)?;
         let mut attempts = 1;
         loop {
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -69,7 +69,7 @@ impl OutputLock {
         path.push(format!(".output-{}.lock", short_hash(output.as_os_str().as_encoded_bytes())));
         let path = PathBuf::from(path);
         let failed = |source| Error::Lock { path: path.clone(), source };
-        let file = place::open_beside(state, &path, OFlags::RDWR | OFlags::CREATE).map_err(failed)?;
+        let file = location::open_beside(state, &path, OFlags::RDWR | OFlags::CREATE).map_err(failed)?;
         let operation = match is_shared {
             true => FlockOperation::NonBlockingLockShared,
             false => FlockOperation::NonBlockingLockExclusive,
@@ -91,7 +91,7 @@ impl Drop for Lock {
 
 /// Whether a run holds a NAME, this process among them. It is looked at for a moment only, which who takes it waits out.
 pub(super) fn is_held(state: &Path, engine_id: &str, name: &str) -> bool {
-    let Ok(file) = place::open_beside(state, &path(state, engine_id, name), OFlags::RDONLY) else { return false };
+    let Ok(file) = location::open_beside(state, &path(state, engine_id, name), OFlags::RDONLY) else { return false };
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
         Ok(()) => {
             let _ = rustix::fs::flock(&file, FlockOperation::Unlock);

@@ -1,12 +1,12 @@
 //! The report of `reconcile`.
 
-use super::Error;
-use super::sink::Sink;
-use super::terminal::{self, Form};
 use crate::model::container::short;
 use crate::model::inventory::{Changes, Field, Resource, Tally};
 use crate::model::plan::{Plan, Step};
 use crate::model::time::Timestamp;
+use crate::output::Error;
+use crate::output::sanitizer::{self, Form};
+use crate::output::sink::Sink;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use std::time::Duration;
@@ -142,9 +142,9 @@ fn step_table(steps: &[Step]) -> Table {
         table.add_row([
             operation.name().to_owned(),
             resource.name().to_owned(),
-            terminal::safe(id),
-            terminal::safe(name),
-            terminal::safe(&what.join(", ")),
+            sanitizer::safe(id),
+            sanitizer::safe(name),
+            sanitizer::safe(&what.join(", ")),
         ]);
     }
     table

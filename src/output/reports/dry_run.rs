@@ -1,9 +1,9 @@
 //! The report of `watch --dry-run`.
 
-use super::Error;
-use super::sink::Sink;
-use super::terminal::{self, Form};
 use crate::model::container::{Container, short};
+use crate::output::Error;
+use crate::output::sanitizer::{self, Form};
+use crate::output::sink::Sink;
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
@@ -80,9 +80,9 @@ fn table(planned: &[Planned], columns: Option<usize>) -> String {
 fn row(Planned { container, driver, source, risk }: &Planned) -> [String; 6] {
     [
         short(&container.id).to_owned(),
-        terminal::safe(&container.name),
-        terminal::safe(&container.state),
-        terminal::safe(driver),
+        sanitizer::safe(&container.name),
+        sanitizer::safe(&container.state),
+        sanitizer::safe(driver),
         source.unwrap_or("-").to_owned(),
         risk.clone().unwrap_or_default(),
     ]

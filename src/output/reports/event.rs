@@ -6,11 +6,11 @@
 //! Labels, image names and the command lines of `exec` are whatever somebody wrote into them: a terminal is shown their
 //! control characters, anything else gets the bytes.
 
-use super::diagnostic::{self, Diagnostic, Level, LogFormat};
-use super::sink::Sink;
-use super::terminal::{self, Form};
-use super::{Error, Format};
 use crate::model::json;
+use crate::output::sanitizer::{self, Form};
+use crate::output::sink::Sink;
+use crate::output::stderr::diagnostics::{self, Diagnostic, Level, LogFormat};
+use crate::output::{Error, Format};
 use jiff::tz::TimeZone;
 
 /// What is printed of an event, in docker's words.
@@ -89,8 +89,8 @@ impl Events {
 
     fn say(&mut self, level: Level, text: &str) -> Result<(), Error> {
         self.flush()?;
-        let text = terminal::safe(text);
-        diagnostic::notice(self.log_format, &text, Diagnostic::new(level, &text));
+        let text = sanitizer::safe(text);
+        diagnostics::notice(self.log_format, &text, Diagnostic::new(level, &text));
         Ok(())
     }
 }
@@ -99,7 +99,7 @@ impl Events {
 fn line(event: &Happened<'_>, zone: &TimeZone, is_terminal: bool, out: &mut Vec<u8>) {
     stamp(event.time, zone, out);
     let put = |text: &str, out: &mut Vec<u8>| match is_terminal {
-        true => out.extend_from_slice(terminal::safe(text).as_bytes()),
+        true => out.extend_from_slice(sanitizer::safe(text).as_bytes()),
         false => out.extend_from_slice(text.as_bytes()),
     };
     for word in [event.kind, event.action, event.id] {
@@ -264,7 +264,7 @@ mod tests {
             for (is_terminal, expected) in [(false, piped), (true, shown)] {
                 let (mut written, mut out) = (Vec::new(), Vec::new());
                 string(text, &mut written);
-                terminal::shield(&written, if is_terminal { Form::Json } else { Form::Verbatim }, &mut out);
+                sanitizer::shield(&written, if is_terminal { Form::Json } else { Form::Verbatim }, &mut out);
                 assert_eq!(String::from_utf8(out).unwrap(), format!("\"{expected}\""));
             }
         }

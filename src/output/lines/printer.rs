@@ -3,18 +3,18 @@
 //! Called by the engine's deliver thread for each item, and for a flush when none waits. Gathers what it writes, so that
 //! a flood leaves in large writes and a single line leaves at once.
 
-use super::diagnostic::{self, Diagnostic, Level};
 use super::json::{self, Template};
-use super::progress::Progress;
 use super::repeats::Repeats;
-use super::sink::Sink;
 use super::stamp::Stamp;
-use super::terminal::{self, Controls, Form};
 use super::text::{self, Prefix};
-use super::{Ansi, Displaced, Error, Format, Settings};
 use crate::model::batch::{Batch, Gap, Item, Key, Line, Route};
 use crate::model::container::Container;
 use crate::model::time::Timestamp;
+use crate::output::sanitizer::{self, Controls, Form};
+use crate::output::sink::Sink;
+use crate::output::stderr::diagnostics::{self, Diagnostic, Level};
+use crate::output::stderr::history_progress::Progress;
+use crate::output::{Ansi, Displaced, Error, Format, Settings};
 use owo_colors::OwoColorize;
 use regex::bytes::Regex;
 use std::collections::HashMap;
@@ -143,11 +143,11 @@ impl Printer {
                 }
             }
             Item::Notice(Some(key), text) => {
-                let (name, text) = (self.name(*key), terminal::safe(text));
+                let (name, text) = (self.name(*key), sanitizer::safe(text));
                 self.notice(&format!("! {name}: {text}"), about(&name, Level::Warn, &text))?;
             }
             Item::Notice(None, text) => {
-                let text = terminal::safe(text);
+                let text = sanitizer::safe(text);
                 self.notice(&text, Diagnostic::new(Level::Info, &text))?;
             }
         }
@@ -271,7 +271,7 @@ impl Printer {
         }
         match before.filter(|before| before.name != container.name) {
             Some(before) => {
-                let (before, now) = (terminal::safe(&before.name), terminal::safe(&container.name));
+                let (before, now) = (sanitizer::safe(&before.name), sanitizer::safe(&container.name));
                 let message = format!("is now called {now}");
                 self.notice(&format!("{before} {message}"), about(&before, Level::Info, &message))
             }
@@ -358,7 +358,7 @@ impl Printer {
         match &known.template {
             Some(template) => json::gap(gap, &message, template, Timestamp::now(), &mut self.out),
             None => {
-                let name = terminal::safe(&known.container.name);
+                let name = sanitizer::safe(&known.container.name);
                 self.notice_always(&format!("! {name}: {message}"), about(&name, Level::Warn, &message))?;
             }
         }
@@ -366,11 +366,11 @@ impl Printer {
     }
 
     fn name(&self, key: Key) -> String {
-        self.known.get(&key).map_or_else(String::new, |known| terminal::safe(&known.container.name))
+        self.known.get(&key).map_or_else(String::new, |known| sanitizer::safe(&known.container.name))
     }
 
     fn sign(&self, sign: char) -> String {
-        if !self.settings.color.holds(diagnostic::is_on_terminal()) {
+        if !self.settings.color.holds(diagnostics::is_on_terminal()) {
             return sign.to_string();
         }
         if sign == '+' { sign.green().to_string() } else { sign.red().to_string() }
@@ -386,7 +386,7 @@ impl Printer {
             self.flush()?;
         }
         self.progress.rest();
-        diagnostic::notice(self.settings.log_format, line, said);
+        diagnostics::notice(self.settings.log_format, line, said);
         Ok(())
     }
 }

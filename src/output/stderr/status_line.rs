@@ -3,8 +3,8 @@
 //! In: what the progress library draws. Out: the same on stderr, but for the blanks that it fills a line up with: behind
 //! them a terminal's own `^C` would land on a line of its own, and what clears the status would clear that one.
 
-use super::diagnostic;
-use super::terminal::Form;
+use super::diagnostics;
+use crate::output::sanitizer::Form;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 use rustix::fd::AsFd;
 use rustix::termios::tcgetwinsize;
@@ -14,10 +14,10 @@ use std::io;
 const RATE: u8 = 5;
 
 /// What is being done, in words.
-pub(super) const PLAIN: &str = "{spinner} {msg}";
+pub(crate) const PLAIN: &str = "{spinner} {msg}";
 
 /// A status in words.
-pub(super) fn bar() -> ProgressBar {
+pub(crate) fn bar() -> ProgressBar {
     let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::term_like_with_hz(Box::new(LastLine), RATE));
     match ProgressStyle::with_template(PLAIN) {
         Ok(style) => bar.with_style(style),
@@ -26,7 +26,7 @@ pub(super) fn bar() -> ProgressBar {
 }
 
 /// How wide a terminal is.
-pub(super) fn columns(terminal: impl AsFd) -> u16 {
+pub(crate) fn columns(terminal: impl AsFd) -> u16 {
     tcgetwinsize(terminal).map(|size| size.ws_col).ok().filter(|width| *width > 0).unwrap_or(80)
 }
 
@@ -36,11 +36,11 @@ struct LastLine;
 impl LastLine {
     /// Our own sequences.
     fn put(sequence: &str) -> io::Result<()> {
-        diagnostic::write(sequence.as_bytes(), Form::Verbatim)
+        diagnostics::write(sequence.as_bytes(), Form::Verbatim)
     }
 
     fn show(text: &str) -> io::Result<()> {
-        diagnostic::write(text.as_bytes(), Form::Text)
+        diagnostics::write(text.as_bytes(), Form::Text)
     }
 
     fn move_by(n: usize, direction: char) -> io::Result<()> {

@@ -2,10 +2,10 @@
 
 use super::color;
 use super::stamp::Stamp;
-use super::terminal::{self, Controls};
 use crate::model::batch::{Batch, Line};
 use crate::model::container::Container;
 use crate::model::json;
+use crate::output::sanitizer::{self, Controls};
 use owo_colors::OwoColorize;
 
 /// What stands before a container's messages.
@@ -15,7 +15,7 @@ pub(super) struct Prefix(Vec<u8>);
 impl Prefix {
     /// The name in its colour, filled up to `width` columns, and the bar.
     pub(super) fn new(container: &Container, width: usize, is_coloured: bool) -> Self {
-        let name = terminal::safe(&container.name);
+        let name = sanitizer::safe(&container.name);
         let padding = " ".repeat(width.saturating_sub(name.chars().count()));
         let prefix = if is_coloured {
             format!("{}{padding} {} ", name.style(color::style(container)), "|".dimmed())
@@ -50,9 +50,9 @@ pub(super) fn line(batch: &Batch, line: &Line, prefix: &Prefix, style: Style, st
         (controls, true) => {
             let mut text = Vec::new();
             json::unescape(message, &mut text);
-            terminal::write(&text, controls, out);
+            sanitizer::write(&text, controls, out);
         }
-        (controls, false) => terminal::write(message, controls, out),
+        (controls, false) => sanitizer::write(message, controls, out),
     }
     out.push(b'\n');
 }

@@ -3,8 +3,8 @@
 //! Everything on stderr leaves by [`write`], which makes it safe for a terminal whether it is one or not: such logs are
 //! read on terminals later.
 
-use super::terminal::{self, Form};
 use crate::model::time::Timestamp;
+use crate::output::sanitizer::{self, Form};
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 
@@ -78,16 +78,16 @@ pub fn notice(format: LogFormat, line: &str, said: Diagnostic<'_>) {
 }
 
 /// Writes to stderr. Clippy refuses any other way there.
-pub(super) fn write(bytes: &[u8], form: Form) -> io::Result<()> {
+pub(crate) fn write(bytes: &[u8], form: Form) -> io::Result<()> {
     let mut shielded = Vec::with_capacity(bytes.len());
-    terminal::shield(bytes, form, &mut shielded);
+    sanitizer::shield(bytes, form, &mut shielded);
     #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     io::stderr().write_all(&shielded)
 }
 
 fn write_line(line: &str) -> io::Result<()> {
     let mut shielded = Vec::with_capacity(line.len() + 1);
-    terminal::shield(line.as_bytes(), Form::Line, &mut shielded);
+    sanitizer::shield(line.as_bytes(), Form::Line, &mut shielded);
     shielded.push(b'\n');
     write(&shielded, Form::Text)
 }

@@ -2,10 +2,10 @@
 //!
 //! In: a [`PoolReport`]. Out: text on stdout. Called by the engine's `pool` verb.
 
-use super::sink::Sink;
-use super::terminal::{self, Form};
-use super::{Error, When};
 use crate::model::health::Status;
+use crate::output::sanitizer::{self, Form};
+use crate::output::sink::Sink;
+use crate::output::{Error, When};
 use comfy_table::{CellAlignment, Table, presets};
 use owo_colors::{OwoColorize, Style};
 use serde::Serialize;
@@ -155,14 +155,14 @@ fn object(report: &PoolReport) -> String {
 
 fn table(report: &PoolReport, is_coloured: bool) -> String {
     let PoolReport { endpoint, status, engine, pool, clients, load, error } = report;
-    let mut text = format!("Endpoint  {}\n", terminal::safe(endpoint));
+    let mut text = format!("Endpoint  {}\n", sanitizer::safe(endpoint));
     if let Some(PoolEngine { name, version, api_version, os, logging_driver, .. }) = engine {
         let mut engine = format!("{name} {version} on {os}, API {api_version}");
         // Podman up to 4.3 does not say.
         if !logging_driver.is_empty() {
             let _ = write!(engine, ", logs to {logging_driver}");
         }
-        push(&mut text, "Engine", &terminal::safe(&engine));
+        push(&mut text, "Engine", &sanitizer::safe(&engine));
     }
     let word = match is_coloured {
         true => status.name().style(colour(*status)).to_string(),
@@ -172,7 +172,7 @@ fn table(report: &PoolReport, is_coloured: bool) -> String {
     let PoolSize { min, max, active, utilization, .. } = pool;
     push(&mut text, "Pool", &format!("{min} to {max} clients, {active} active ({:.0} %)", utilization * 100.0));
     if let Some(error) = error {
-        push(&mut text, "Problem", &terminal::safe(error));
+        push(&mut text, "Problem", &sanitizer::safe(error));
     }
     if !clients.is_empty() {
         text.push('\n');
@@ -181,7 +181,7 @@ fn table(report: &PoolReport, is_coloured: bool) -> String {
     for client in clients {
         for PoolCheck { name, error, .. } in &client.checks {
             if let Some(error) = error {
-                let _ = writeln!(text, "! client {}: {name}: {}", client.id, terminal::safe(error));
+                let _ = writeln!(text, "! client {}: {name}: {}", client.id, sanitizer::safe(error));
             }
         }
     }

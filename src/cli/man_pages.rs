@@ -4,8 +4,8 @@
 //! generated now. The completions hold no flag and no name: they ask [`super::complete`], as docker does, so that both
 //! ways offer the same, live names included, and no shell knows anything that can become stale.
 
-use super::explain::{self, Exit};
-use super::{LogFormat, command, manual, refuse};
+use super::hints::{self, Exit};
+use super::{LogFormat, command, man_text, refuse};
 use clap::{Command, Parser, ValueHint};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ struct Generate {
 pub(super) fn run(words: &[OsString]) -> ExitCode {
     match Generate::try_parse_from(words).map(|generate| write(&generate.dir)) {
         Ok(Ok(())) => Exit::Done.into(),
-        Ok(Err(error)) => explain::fail(&error, None, Exit::Failed, LogFormat::Text),
+        Ok(Err(error)) => hints::fail(&error, None, Exit::Failed, LogFormat::Text),
         Err(error) => refuse(&error),
     }
 }
@@ -69,7 +69,7 @@ fn files() -> Vec<(PathBuf, Vec<u8>)> {
 fn page(command: &Command) -> (PathBuf, Vec<u8>) {
     // A flag that `-h` leaves out for want of room would stand here without its help.
     let command = command.clone().mut_args(|flag| flag.hide_short_help(false));
-    let end = manual::end_of(command.get_name());
+    let end = man_text::end_of(command.get_name());
     let name = command.get_display_name().unwrap_or(command.get_name()).to_owned();
     let page = clap_mangen::Man::new(command).title(&name).manual("User Commands");
     let page = page.source(concat!("docker-logwatch ", env!("CARGO_PKG_VERSION")));
