@@ -4,7 +4,7 @@
 //! UTF-8, taking records apart, joining pieces.
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use logwatch::model::batch::{Item, Key};
+use logwatch::model::batch::{ContainerKey, Item};
 use logwatch::model::queue::Queue;
 use logwatch::tail::{Command, Follow, Reader, Start, Wake, Window};
 use std::collections::VecDeque;
@@ -55,7 +55,7 @@ fn read(folder: &Path) -> Result<usize, Box<dyn Error>> {
     let queue = Arc::new(Queue::new(8 << 20, move || on_room.wake()));
     let (commands, received) = mpsc::channel();
     let reader = Reader::new(Arc::clone(&queue), wake.clone(), received, drop)?;
-    let key = Key(0);
+    let key = ContainerKey(0);
     commands.send(Command::Follow(Box::new(Follow {
         key,
         id: ID.to_owned(),

@@ -3,7 +3,7 @@
 //! Bytes are bytes of message, not of what is made of them.
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use logwatch::model::batch::{Batch, Encoding, Head, Item, Key, Line, Part, Route, Stream};
+use logwatch::model::batch::{Batch, ContainerKey, Encoding, Head, Item, Line, Part, Route, Stream};
 use logwatch::model::container::Container;
 use logwatch::model::time::Timestamp;
 use logwatch::output::{Ansi, Format, LogFormat, Printer, Settings, When};
@@ -56,7 +56,7 @@ fn printer(format: Format, timestamps: bool) -> Result<Printer, Box<dyn Error>> 
         log_format: LogFormat::Text,
     })?;
     let container = Container { id: "0123456789abcdef".repeat(4), name: "web-1".into(), ..Container::default() };
-    printer.take(&Item::Meet(Key(0), Arc::new(container)))?;
+    printer.take(&Item::Meet(ContainerKey(0), Arc::new(container)))?;
     Ok(printer)
 }
 
@@ -70,5 +70,5 @@ fn batch(encoding: Encoding, message: &str) -> (Item, u64) {
     });
     let bytes = message.repeat(count).into_bytes();
     let size = bytes.len() as u64;
-    (Item::Lines(Batch::new(Key(0), Route::File, bytes, lines.collect())), size)
+    (Item::Lines(Batch::new(ContainerKey(0), Route::File, bytes, lines.collect())), size)
 }

@@ -98,10 +98,11 @@ async fn through_pool(docker: Docker, what: &str) -> Result<(), Failure> {
 }
 
 async fn pool(endpoint: &Endpoint, size: usize) -> Result<Docker, Failure> {
-    let pool = config::Pool { min_size: size, initial_size: size, max_size: size, ..config::Pool::default() };
+    let pool =
+        config::PoolConfig { min_size: size, initial_size: size, max_size: size, ..config::PoolConfig::default() };
     let rate_limit = config::RateLimit { requests_per_second: 1_000_000, ..config::RateLimit::default() };
-    let config = config::Docker { pool, rate_limit, ..config::Docker::default() };
-    let metrics = metrics::Pool::new(&prometheus::Registry::new())?;
+    let config = config::DockerConfig { pool, rate_limit, ..config::DockerConfig::default() };
+    let metrics = metrics::PoolMetrics::new(&prometheus::Registry::new())?;
     Ok(Docker::connect_with(endpoint.clone(), &config, metrics).await?)
 }
 

@@ -10,7 +10,7 @@ use super::OwnDocker;
 use crate::docker::{Environment, Flags, endpoint};
 use crate::metrics::events::ACTIONS;
 use crate::model::container::{Container, short};
-use crate::model::selector::{KEYS, Key};
+use crate::model::selector::{FilterKey, KEYS};
 use crate::output::safe;
 use clap::{Arg, ArgAction, Command, FromArgMatches, ValueHint};
 use std::collections::BTreeMap;
@@ -297,7 +297,7 @@ fn happenings() -> impl Iterator<Item = &'static str> {
 }
 
 /// First the key with its `=`, then what can stand behind it.
-fn pair(current: &str, keys: &[Key], values: impl FnOnce(&str, &str) -> Vec<Candidate>) -> Answer {
+fn pair(current: &str, keys: &[FilterKey], values: impl FnOnce(&str, &str) -> Vec<Candidate>) -> Answer {
     let Some((key, value)) = current.split_once('=') else {
         let keys = keys.iter().map(|key| Candidate::told(&format!("{}=", key.name), key.help.to_owned()));
         return Answer::of(keys.collect(), Then::GoOn).beginning_with(current);

@@ -1,12 +1,12 @@
-//! The words of `events`, turned into [`Options`].
+//! The words of `events`, turned into [`EventsOptions`].
 
 use super::hints::Exit;
 use super::plugin::DockerFlags;
 use super::{Common, at_least_one, carry_out, misused, one_of, shutdown, time_arg};
 use crate::commands;
-use crate::commands::events::Options;
+use crate::commands::events::EventsOptions;
 use crate::metrics;
-use crate::model::selector::{Filters, Key};
+use crate::model::selector::{FilterKey, Filters};
 use crate::model::time::Timestamp;
 use crate::output::Format;
 use prometheus::Registry;
@@ -77,21 +77,21 @@ const FORMATS: &[(&str, &str, Format)] = &[
 ];
 
 /// The keys of `--filter`: those that the engine evaluates (moby `daemon/events/filter.go`).
-pub(super) const KEYS: &[Key] = &[
-    Key { name: "type", help: "Type of object", values: &metrics::events::TYPES },
-    Key { name: "event", help: "What happened", values: &[] },
-    Key { name: "container", help: "Container name or ID", values: &[] },
-    Key { name: "image", help: "Image name or ID", values: &[] },
-    Key { name: "label", help: "Label `key` or `key=value`", values: &[] },
-    Key { name: "volume", help: "Volume name", values: &[] },
-    Key { name: "network", help: "Network name or ID", values: &[] },
-    Key { name: "daemon", help: "Engine name or ID", values: &[] },
-    Key { name: "scope", help: "Engine or swarm", values: &["local", "swarm"] },
-    Key { name: "plugin", help: "Plugin name or ID", values: &[] },
-    Key { name: "node", help: "Node name or ID", values: &[] },
-    Key { name: "service", help: "Service name or ID", values: &[] },
-    Key { name: "secret", help: "Secret name or ID", values: &[] },
-    Key { name: "config", help: "Config name or ID", values: &[] },
+pub(super) const KEYS: &[FilterKey] = &[
+    FilterKey { name: "type", help: "Type of object", values: &metrics::events::TYPES },
+    FilterKey { name: "event", help: "What happened", values: &[] },
+    FilterKey { name: "container", help: "Container name or ID", values: &[] },
+    FilterKey { name: "image", help: "Image name or ID", values: &[] },
+    FilterKey { name: "label", help: "Label `key` or `key=value`", values: &[] },
+    FilterKey { name: "volume", help: "Volume name", values: &[] },
+    FilterKey { name: "network", help: "Network name or ID", values: &[] },
+    FilterKey { name: "daemon", help: "Engine name or ID", values: &[] },
+    FilterKey { name: "scope", help: "Engine or swarm", values: &["local", "swarm"] },
+    FilterKey { name: "plugin", help: "Plugin name or ID", values: &[] },
+    FilterKey { name: "node", help: "Node name or ID", values: &[] },
+    FilterKey { name: "service", help: "Service name or ID", values: &[] },
+    FilterKey { name: "secret", help: "Secret name or ID", values: &[] },
+    FilterKey { name: "config", help: "Config name or ID", values: &[] },
 ];
 
 /// A pair as docker takes it.
@@ -125,7 +125,7 @@ impl FromStr for Filter {
 
 impl Events {
     /// What was asked for; a pair of flags that cannot both hold is told in a sentence.
-    pub fn options(self, common: &Common) -> Result<Options, String> {
+    pub fn options(self, common: &Common) -> Result<EventsOptions, String> {
         if let (Some(since), Some(until)) = (self.since, self.until)
             && since > until
         {
@@ -136,7 +136,7 @@ impl Events {
             filters.entry(key.to_owned()).or_default().push(value);
         }
         let config = common.config(|_| {})?;
-        Ok(Options {
+        Ok(EventsOptions {
             filters,
             since: self.since,
             until: self.until,
@@ -148,7 +148,7 @@ impl Events {
             log_format: common.log_format,
             docker: config.docker,
             config: config.events,
-            metrics: metrics::Events::new(&Registry::new()).map_err(|error| error.to_string())?,
+            metrics: metrics::EventMetrics::new(&Registry::new()).map_err(|error| error.to_string())?,
         })
     }
 }
@@ -170,7 +170,7 @@ mod tests {
     use crate::cli::{Cli, Verb, command};
     use clap::FromArgMatches;
 
-    fn try_options(words: &[&str]) -> Result<Options, String> {
+    fn try_options(words: &[&str]) -> Result<EventsOptions, String> {
         let matches = command(true).no_binary_name(true).try_get_matches_from([&["events"], words].concat());
         let cli = matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| error.to_string())?;
         let Verb::Events(events) = cli.verb else { panic!("another verb") };

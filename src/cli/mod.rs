@@ -16,7 +16,7 @@ pub mod shutdown;
 pub mod time_arg;
 pub mod watch;
 
-use crate::config::{Config, Layers, Surroundings};
+use crate::config::{Config, ConfigInputs, Layers};
 use crate::docker::{self, Endpoint, Environment, Flags, endpoint};
 use crate::model::selector::Filters;
 use crate::model::stop::Stop;
@@ -77,7 +77,7 @@ pub struct Common {
 
     /// Where else something is configured.
     #[arg(skip)]
-    surroundings: Surroundings,
+    surroundings: ConfigInputs,
 
     /// What is kept between runs [default: ~/.local/state/docker-logwatch/state.db]
     ///
@@ -261,7 +261,7 @@ pub fn main() -> ExitCode {
     match read(command, called) {
         Ok((docker, mut cli)) => {
             let folder = endpoint::config_dir(&docker.endpoint, &Environment::of_process());
-            cli.common.surroundings = Surroundings { folder: Some(folder), variables: std::env::vars_os().collect() };
+            cli.common.surroundings = ConfigInputs { folder: Some(folder), variables: std::env::vars_os().collect() };
             run(docker, as_plugin, cli)
         }
         Err(error) => refuse_in(&error, format),

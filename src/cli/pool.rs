@@ -1,10 +1,10 @@
-//! The words of `pool`, turned into [`Options`].
+//! The words of `pool`, turned into [`PoolOptions`].
 
 use super::hints::{self, Exit};
 use super::plugin::DockerFlags;
 use super::{Common, LogFormat, at_least_one, carry_out, misused, one_of};
 use crate::commands;
-use crate::commands::pool::{Load, Options, Outcome};
+use crate::commands::pool::{Load, PoolOptions, PoolOutcome};
 use crate::config::Config;
 use crate::config::keys::MOST_CLIENTS;
 use crate::docker::Kind;
@@ -67,7 +67,7 @@ Examples:
 
 impl Pool {
     /// What was asked for.
-    fn options(self, common: &Common, mut config: Config) -> Options {
+    fn options(self, common: &Common, mut config: Config) -> PoolOptions {
         if let Some(size) = self.size.map(usize::from) {
             let pool = &mut config.docker.pool;
             pool.initial_size = size;
@@ -77,7 +77,7 @@ impl Pool {
         let load = self
             .requests
             .map(|requests| Load { requests, concurrency: usize::from(self.concurrency.unwrap_or(CONCURRENCY)) });
-        Options {
+        PoolOptions {
             docker: config.docker,
             load,
             is_check: self.check,
@@ -108,26 +108,26 @@ pub(super) fn run(docker: &DockerFlags, as_plugin: bool, pool: Pool, common: &Co
 }
 
 /// What the outcome is worth in words and as a code.
-fn told(outcome: Outcome, is_check: bool, format: LogFormat) -> ExitCode {
+fn told(outcome: PoolOutcome, is_check: bool, format: LogFormat) -> ExitCode {
     let ill = |how, words| {
         let exit = if is_check { Exit::Unmet } else { Exit::Unreachable };
         hints::fail(&Ill(how, words), None, exit, format)
     };
     match outcome {
-        Outcome::Healthy(failed) => {
+        PoolOutcome::Healthy(failed) => {
             // A report says it.
             if let Some(failed) = failed.filter(|_| is_check) {
                 tracing::warn!("the connection pool is healthy, and yet a check failed: {}", output::safe(&failed));
             }
             Exit::Done.into()
         }
-        Outcome::Degraded(words) if is_check => ill("degraded", words),
+        PoolOutcome::Degraded(words) if is_check => ill("degraded", words),
         // The report says it.
-        Outcome::Degraded(_) => Exit::Done.into(),
-        Outcome::Unhealthy(words) => ill("unhealthy", words),
-        Outcome::Unreachable(error) if error.kind() == Kind::Usage => hints::failed(&error.into(), format),
-        Outcome::Unreachable(error) if is_check => ill("unhealthy", error.in_full()),
-        Outcome::Unreachable(error) => hints::failed_as(&error.into(), Exit::Unreachable, format),
+        PoolOutcome::Degraded(_) => Exit::Done.into(),
+        PoolOutcome::Unhealthy(words) => ill("unhealthy", words),
+        PoolOutcome::Unreachable(error) if error.kind() == Kind::Usage => hints::failed(&error.into(), format),
+        PoolOutcome::Unreachable(error) if is_check => ill("unhealthy", error.in_full()),
+        PoolOutcome::Unreachable(error) => hints::failed_as(&error.into(), Exit::Unreachable, format),
     }
 }
 

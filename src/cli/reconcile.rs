@@ -1,10 +1,10 @@
-//! The words of `reconcile`, turned into [`Options`].
+//! The words of `reconcile`, turned into [`ReconcileOptions`].
 
 use super::hints::{self, Exit};
 use super::plugin::DockerFlags;
 use super::{Common, carry_out, misused, one_of, state};
 use crate::commands;
-use crate::commands::reconcile::Options;
+use crate::commands::reconcile::ReconcileOptions;
 use crate::model::stop::Stop;
 use crate::output::{self, Diagnostic, Level, Reconciled, ReportFormat};
 use std::path::{Path, PathBuf};
@@ -67,7 +67,8 @@ pub(super) fn run(docker: &DockerFlags, as_plugin: bool, reconcile: &Reconcile, 
     };
     let is_dry_run = reconcile.dry_run || reconcile.check;
     let (docker_config, quiet) = (config.docker, common.hides_status());
-    let options = Options { state, dry_run: is_dry_run, must_last: reconcile.check, docker: docker_config, quiet };
+    let options =
+        ReconcileOptions { state, dry_run: is_dry_run, must_last: reconcile.check, docker: docker_config, quiet };
     carry_out(docker, as_plugin, common, |endpoint, stop| {
         let reconciled = commands::reconcile::reconcile(endpoint, &options, stop)?;
         let state = &options.state;

@@ -1,10 +1,10 @@
-//! The words of `watch`, turned into [`Options`].
+//! The words of `watch`, turned into [`WatchOptions`].
 
 use super::hints::Exit;
 use super::plugin::DockerFlags;
 use super::{Common, carry_out, misused, name, one_of, shutdown, state, time_arg};
 use crate::commands;
-use crate::commands::watch::Options;
+use crate::commands::watch::WatchOptions;
 use crate::commands::watch::resume::Resume;
 use crate::config::value::{self, PLACES, SIZES};
 use crate::config::{self, Config, Layers, Source};
@@ -220,7 +220,7 @@ const ANSI: &[(&str, &str, Ansi)] = &[
 
 impl Watch {
     /// What was asked for; a pair of flags that cannot both hold is told in a sentence.
-    pub fn options(self, common: &Common) -> Result<Options, String> {
+    pub fn options(self, common: &Common) -> Result<WatchOptions, String> {
         if let (Some(since), Some(until)) = (self.since, self.until)
             && since > until
         {
@@ -229,7 +229,7 @@ impl Watch {
         self.check_format()?;
         let config = common.config(|layers| self.lay(layers))?;
         let interval = self.interval(&config.watch)?;
-        Ok(Options {
+        Ok(WatchOptions {
             all: self.all,
             since: self.since,
             until: self.until,
@@ -293,7 +293,7 @@ impl Watch {
     }
 
     /// From one request to the next; a flag for a route that is not taken is a slip.
-    fn interval(&self, watch: &config::Watch) -> Result<Duration, String> {
+    fn interval(&self, watch: &config::WatchConfig) -> Result<Duration, String> {
         for (flag, given, route, source) in [
             ("--rotate-interval", self.rotate_interval, "rotate", Source::Rotate),
             ("--poll-interval", self.poll_interval, "poll", Source::Poll),
@@ -390,7 +390,7 @@ mod tests {
     use crate::output::When;
     use clap::FromArgMatches;
 
-    fn try_options(line: &str) -> Result<Options, String> {
+    fn try_options(line: &str) -> Result<WatchOptions, String> {
         let words = line.split_whitespace();
         let matches = command(true).no_binary_name(true).try_get_matches_from(["watch"].into_iter().chain(words));
         let cli = matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(|error| error.to_string())?;
@@ -398,13 +398,13 @@ mod tests {
         watch.options(&cli.common)
     }
 
-    fn options(line: &str) -> Options {
+    fn options(line: &str) -> WatchOptions {
         try_options(line).unwrap_or_else(|error| panic!("{line}: {error}"))
     }
 
     #[test]
     fn without_flags_everything_is_followed_from_its_last_ten_lines() {
-        let Options {
+        let WatchOptions {
             selector,
             all,
             since,
@@ -425,7 +425,7 @@ mod tests {
             lock_beside,
         } = options("--color never");
         assert_eq!((resume, listen, metadata_cache_ttl), (None, None, Duration::from_secs(300)));
-        assert_eq!((docker, events), (config::Docker::default(), config::Events::default()));
+        assert_eq!((docker, events), (config::DockerConfig::default(), config::EventsConfig::default()));
         assert_eq!(inventory, None);
         assert!(lock_beside.is_none_or(|state| state.ends_with("docker-logwatch/state.db")));
         assert!(selector.names.is_empty() && selector.filters.is_empty() && selector.exclude.is_empty());
@@ -485,7 +485,7 @@ mod tests {
             ("--resume=web --state s", "web", None),
             ("--resume=web --state s -n 5", "web", Some(5)),
         ] {
-            let Options { resume, tail: lines, inventory, .. } = options(line);
+            let WatchOptions { resume, tail: lines, inventory, .. } = options(line);
             assert_eq!(inventory, Some("s".into()), "{line}");
             assert_eq!((resume, lines), (Some(Resume { state: "s".into(), name: name.into() }), tail), "{line}");
         }
@@ -502,7 +502,7 @@ mod tests {
         let text = "watch: {source: poll, poll_interval: 7s, max_line_size: 2KiB}\nstate: {path: /f}\nmetrics: {listen: 'h:1'}\n";
         std::fs::write(&file, text).unwrap();
         let named = |line: &str| options(&format!("--config-file {} {line}", file.display()));
-        let told = |options: &Options| {
+        let told = |options: &WatchOptions| {
             let state = options.resume.as_ref().map(|resume| resume.state.display().to_string());
             (options.source, options.interval.as_secs(), options.max_line_size, state)
         };

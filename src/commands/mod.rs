@@ -25,7 +25,7 @@ pub mod watch;
 use crate::docker::{self, Docker, Endpoint};
 use crate::model::stop::Stop;
 use crate::model::time::Timestamp;
-use crate::output::Meter;
+use crate::output::ActivityLine;
 use crate::{output, serve, state};
 use std::io;
 use std::path::PathBuf;
@@ -167,7 +167,7 @@ pub fn write_report(
 const SOON: Duration = Duration::from_secs(2);
 
 /// An answer of the engine, which may be long in coming: then the terminal shows what is waited for.
-async fn awaited<T>(answer: impl Future<Output = T>, endpoint: &str, meter: &Meter) -> T {
+async fn awaited<T>(answer: impl Future<Output = T>, endpoint: &str, meter: &ActivityLine) -> T {
     tokio::pin!(answer);
     match tokio::time::timeout(SOON, &mut answer).await {
         Ok(answer) => answer,

@@ -8,7 +8,7 @@ use crate::docker::{self, Docker, Endpoint, Snapshot, Spent};
 use crate::model::health::Status;
 use crate::model::stop::Stop;
 use crate::output::pool as tell;
-use crate::output::{Meter, PoolCheck, PoolClient, PoolEngine, PoolLoad, PoolReport, PoolSize, Spread, When};
+use crate::output::{ActivityLine, PoolCheck, PoolClient, PoolEngine, PoolLoad, PoolReport, PoolSize, Spread, When};
 use crate::{config, metrics};
 use hdrhistogram::Histogram;
 use std::io;
@@ -25,9 +25,9 @@ const DIGITS: u8 = 3;
 
 /// Everything `pool` can be told.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct PoolOptions {
     /// Of the pool.
-    pub docker: config::Docker,
+    pub docker: config::DockerConfig,
     /// What to put through it.
     pub load: Option<Load>,
     /// Write no table.
@@ -51,7 +51,7 @@ pub struct Load {
 
 /// How well it is.
 #[derive(Debug)]
-pub enum Outcome {
+pub enum PoolOutcome {
     /// All of it is, or we were told to stop before we knew; with a check that failed all the same, if one did.
     Healthy(Option<String>),
     /// Some clients are not: which, and why.
@@ -63,17 +63,17 @@ pub enum Outcome {
 }
 
 /// Opens the pool, looks at it, and writes the report to stdout.
-pub fn pool(endpoint: Endpoint, options: Options, stop: &Stop) -> Result<Outcome, Error> {
+pub fn pool(endpoint: Endpoint, options: PoolOptions, stop: &Stop) -> Result<PoolOutcome, Error> {
     super::runtime()?.block_on(async {
         let mut config = options.docker.clone();
         // A load under a limit would measure the limit.
         config.rate_limit.enabled &= options.load.is_none();
-        let docker = Docker::new(endpoint, &config, metrics::Pool::default())?;
+        let docker = Docker::new(endpoint, &config, metrics::PoolMetrics::default())?;
         // An engine that takes connections and says nothing is told within the time of a check: what is left is for telling.
         let (begun, patience) = (Instant::now(), config.pool.health_check_timeout.mul_f64(0.9));
         let greeted = tokio::select! {
             greeted = greet(&docker, patience) => greeted,
-            () = stop.cancelled() => return Ok(Outcome::Healthy(None)),
+            () = stop.cancelled() => return Ok(PoolOutcome::Healthy(None)),
         };
         let engine = match greeted {
             Ok(engine) => engine,
@@ -81,7 +81,7 @@ pub fn pool(endpoint: Endpoint, options: Options, stop: &Stop) -> Result<Outcome
         };
         tokio::select! {
             () = docker.check_within(in_tenths(patience.saturating_sub(begun.elapsed()))) => {}
-            () = stop.cancelled() => return Ok(Outcome::Healthy(None)),
+            () = stop.cancelled() => return Ok(PoolOutcome::Healthy(None)),
         }
         let mut load = None;
         if let Some(asked) = options.load {
@@ -97,9 +97,9 @@ pub fn pool(endpoint: Endpoint, options: Options, stop: &Stop) -> Result<Outcome
         let report = PoolReport { engine: Some(engine), load, ..report(&docker, &snapshot, words.clone()) };
         write(report.clone(), &options, stop).await?;
         Ok(match report.status {
-            Status::Unhealthy => Outcome::Unhealthy(words.unwrap_or_default()),
-            Status::Degraded => Outcome::Degraded(words.unwrap_or_default()),
-            Status::Healthy | Status::NotConfigured => Outcome::Healthy(failed(&snapshot)),
+            Status::Unhealthy => PoolOutcome::Unhealthy(words.unwrap_or_default()),
+            Status::Degraded => PoolOutcome::Degraded(words.unwrap_or_default()),
+            Status::Healthy | Status::NotConfigured => PoolOutcome::Healthy(failed(&snapshot)),
         })
     })
 }
@@ -128,18 +128,23 @@ async fn greet(docker: &Docker, patience: Duration) -> Result<PoolEngine, docker
     })
 }
 
-async fn unreachable(docker: &Docker, options: &Options, error: docker::Error, stop: &Stop) -> Result<Outcome, Error> {
+async fn unreachable(
+    docker: &Docker,
+    options: &PoolOptions,
+    error: docker::Error,
+    stop: &Stop,
+) -> Result<PoolOutcome, Error> {
     let words = error.in_full();
     let report = PoolReport { status: Status::Unhealthy, ..report(docker, &docker.pool(), Some(words)) };
     let ill = |client| PoolClient { status: Status::Unhealthy.name(), score: 0.0, ..client };
     let clients = report.clients.into_iter().map(ill);
     let pool = PoolSize { healthy: 0, ..report.pool };
     write(PoolReport { clients: clients.collect(), pool, ..report }, options, stop).await?;
-    Ok(Outcome::Unreachable(error))
+    Ok(PoolOutcome::Unreachable(error))
 }
 
-async fn write(report: PoolReport, options: &Options, stop: &Stop) -> Result<(), Error> {
-    let Options { is_check, is_json, color, .. } = *options;
+async fn write(report: PoolReport, options: &PoolOptions, stop: &Stop) -> Result<(), Error> {
+    let PoolOptions { is_check, is_json, color, .. } = *options;
     if is_check && !is_json { Ok(()) } else { super::written(stop, move || tell(&report, is_json, color)).await }
 }
 
@@ -239,7 +244,7 @@ impl Met {
 }
 
 /// Puts the load through the pool, or as much of it as there is time for before we are told to stop.
-async fn put(docker: &Docker, load: Load, options: &Options, stop: &Stop) -> Result<PoolLoad, Error> {
+async fn put(docker: &Docker, load: Load, options: &PoolOptions, stop: &Stop) -> Result<PoolLoad, Error> {
     let empty = Histogram::new(DIGITS).map_err(io::Error::other)?;
     let begun = Instant::now();
     let (taken, done) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
@@ -261,7 +266,7 @@ async fn put(docker: &Docker, load: Load, options: &Options, stop: &Stop) -> Res
         });
     }
     let mut all = Met::new(&empty);
-    let meter = Meter::new(!options.quiet);
+    let meter = ActivityLine::new(!options.quiet);
     loop {
         tokio::select! {
             ended = asking.join_next() => match ended {

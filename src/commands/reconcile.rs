@@ -11,11 +11,11 @@ use crate::config::{self, Source};
 use crate::docker::{Docker, Endpoint};
 use crate::metrics;
 use crate::model::inventory::LISTINGS_LAG;
-use crate::model::plan::{Known, Observed, Plan, plan};
+use crate::model::plan::{KnownRows, Observed, Plan, plan};
 use crate::model::stop::Stop;
 use crate::model::time::Timestamp;
-use crate::output::{Meter, Reconciled};
-use crate::state::{self, Occasion, Store};
+use crate::output::{ActivityLine, Reconciled};
+use crate::state::{self, Store, Trigger};
 use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,11 +27,11 @@ const ASKING: &str = "asking the engine";
 
 /// What to do.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct ReconcileOptions {
     /// The state file.
     pub state: PathBuf,
     /// How the engine is spoken to.
-    pub docker: config::Docker,
+    pub docker: config::DockerConfig,
     /// Tell, and write nothing.
     pub dry_run: bool,
     /// What differs is looked at twice: a watch that keeps the state is a moment behind, and that is no fault.
@@ -42,16 +42,16 @@ pub struct Options {
 
 /// Brings the state in line with the engine, or tells what that would take. `None` when we were told to stop before
 /// anything was written.
-pub fn reconcile(endpoint: Endpoint, options: &Options, stop: &Stop) -> Result<Option<Reconciled>, Error> {
+pub fn reconcile(endpoint: Endpoint, options: &ReconcileOptions, stop: &Stop) -> Result<Option<Reconciled>, Error> {
     super::runtime()?.block_on(run(endpoint, options, stop))
 }
 
-async fn run(endpoint: Endpoint, options: &Options, stop: &Stop) -> Result<Option<Reconciled>, Error> {
+async fn run(endpoint: Endpoint, options: &ReconcileOptions, stop: &Stop) -> Result<Option<Reconciled>, Error> {
     let (started, begun) = (Timestamp::now(), Instant::now());
-    let meter = Meter::new(!options.quiet);
+    let meter = ActivityLine::new(!options.quiet);
     meter.say(ASKING);
     let address = endpoint.to_string();
-    let greeting = Docker::connect_with(endpoint, &options.docker, metrics::Pool::default());
+    let greeting = Docker::connect_with(endpoint, &options.docker, metrics::PoolMetrics::default());
     let greeting = awaited(greeting, &address, &meter);
     let Some(docker) = stop.run_until_cancelled(greeting).await else { return Ok(None) };
     meter.say(ASKING);
@@ -64,7 +64,7 @@ async fn run(endpoint: Endpoint, options: &Options, stop: &Stop) -> Result<Optio
         let (engine_id, observed) = looked?;
         glance.meter.say("comparing");
         let (is_to_write, must_be_sure) = (!options.dry_run, glance.is_patient);
-        let occasion = Occasion { source: "reconcile", started, begun, is_to_write, must_be_sure };
+        let occasion = Trigger { source: "reconcile", started, begun, is_to_write, must_be_sure };
         let plan = compare(store.as_ref(), &engine_id, observed, occasion).await?;
         if glance.is_patient && !plan.doubted.is_empty() {
             glance.wait_for_listings();
@@ -85,7 +85,7 @@ async fn run(endpoint: Endpoint, options: &Options, stop: &Stop) -> Result<Optio
 /// A look at the engine, perhaps not the first.
 struct Glance {
     docker: Docker,
-    meter: Meter,
+    meter: ActivityLine,
     started: Timestamp,
     /// What its listings may be behind is waited for.
     is_patient: bool,
@@ -129,13 +129,8 @@ impl Glance {
 }
 
 /// Has the state compare; where there is none, nothing is known.
-async fn compare(
-    store: Option<&Store>,
-    engine_id: &str,
-    observed: Observed,
-    occasion: Occasion,
-) -> Result<Plan, Error> {
-    let Some(store) = store else { return Ok(plan(&Known::default(), &observed)) };
+async fn compare(store: Option<&Store>, engine_id: &str, observed: Observed, occasion: Trigger) -> Result<Plan, Error> {
+    let Some(store) = store else { return Ok(plan(&KnownRows::default(), &observed)) };
     let (done, answer) = oneshot::channel();
     store.reconcile(engine_id, observed, occasion, move |plan| drop(done.send(plan)));
     Ok(answer.await.unwrap_or(Err(state::Error::Closed))?)

@@ -25,7 +25,7 @@ const SHOWN: usize = 60;
 
 /// Where a configuration is looked for besides the flags. By default nowhere, so that tests need not touch the user's own.
 #[derive(Clone, Debug, Default)]
-pub struct Surroundings {
+pub struct ConfigInputs {
     /// Docker's configuration folder.
     pub folder: Option<PathBuf>,
     /// The environment.
@@ -63,7 +63,7 @@ pub struct Layers {
 
 impl Layers {
     /// Reads the file, which the flag, the variable or docker's folder names, and the environment.
-    pub fn read(surroundings: &Surroundings, flag: Option<&Path>) -> Layers {
+    pub fn read(surroundings: &ConfigInputs, flag: Option<&Path>) -> Layers {
         let mut layers = Layers::default();
         let named = surroundings.variables.iter().find(|(name, value)| name == FILE_VARIABLE && !value.is_empty());
         match (flag, named, &surroundings.folder) {
@@ -212,7 +212,7 @@ mod tests {
 
     struct Given {
         dir: tempfile::TempDir,
-        surroundings: Surroundings,
+        surroundings: ConfigInputs,
     }
 
     impl Given {
@@ -221,7 +221,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             std::fs::write(dir.path().join(FILE), file).unwrap();
             let variables = variables.iter().map(|(name, value)| (name.into(), value.into())).collect();
-            Given { surroundings: Surroundings { folder: Some(dir.path().to_owned()), variables }, dir }
+            Given { surroundings: ConfigInputs { folder: Some(dir.path().to_owned()), variables }, dir }
         }
 
         fn settle(&self, change: impl FnOnce(&mut Layers)) -> Result<(Config, Vec<String>), String> {
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn without_anything_said_the_defaults_hold() {
-        assert_eq!(Layers::read(&Surroundings::default(), None).settle(), Ok((Config::default(), Vec::new())));
+        assert_eq!(Layers::read(&ConfigInputs::default(), None).settle(), Ok((Config::default(), Vec::new())));
         assert_eq!(Given::new("", &[]).settle(|_| {}), Ok((Config::default(), Vec::new())));
     }
 
@@ -398,7 +398,7 @@ mod tests {
         std::fs::write(dir.path().join(FILE), "watch: {source: stream}").unwrap();
         let source = |variable: Option<&Path>, flag: Option<&Path>| {
             let variables = variable.map(|path| (FILE_VARIABLE.into(), path.into())).into_iter().collect();
-            let surroundings = Surroundings { folder: Some(dir.path().to_owned()), variables };
+            let surroundings = ConfigInputs { folder: Some(dir.path().to_owned()), variables };
             Layers::read(&surroundings, flag).settle().map(|(config, _)| config.watch.source)
         };
         use crate::config::Source;

@@ -9,7 +9,7 @@ pub mod keys;
 mod layers;
 pub mod value;
 
-pub use layers::{Layers, Surroundings};
+pub use layers::{ConfigInputs, Layers};
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,11 +18,11 @@ use std::time::Duration;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
     /// How the engine is spoken to.
-    pub docker: Docker,
+    pub docker: DockerConfig,
     /// The engine's events.
-    pub events: Events,
+    pub events: EventsConfig,
     /// How logs are followed.
-    pub watch: Watch,
+    pub watch: WatchConfig,
     /// `host:port` where metrics and health are served; `None` is nowhere.
     pub listen: Option<String>,
     /// The state file; `None` is the usual place.
@@ -31,9 +31,9 @@ pub struct Config {
 
 /// How the engine is spoken to.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Docker {
+pub struct DockerConfig {
     /// The clients, their health, and how calls are repeated.
-    pub pool: Pool,
+    pub pool: PoolConfig,
     /// When a client is left alone.
     pub circuit_breaker: CircuitBreaker,
     /// How many calls a second.
@@ -42,7 +42,7 @@ pub struct Docker {
 
 /// The clients of the connection pool, their health, and how calls are repeated.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Pool {
+pub struct PoolConfig {
     /// Never fewer clients, ...
     pub min_size: usize,
     /// ... never more, ...
@@ -81,9 +81,9 @@ pub struct Pool {
     pub jitter: bool,
 }
 
-impl Default for Pool {
+impl Default for PoolConfig {
     fn default() -> Self {
-        Pool {
+        PoolConfig {
             min_size: 1,
             max_size: 8,
             initial_size: 2,
@@ -152,7 +152,7 @@ impl Default for RateLimit {
 
 /// The engine's events.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Events {
+pub struct EventsConfig {
     /// Whether they are listened to; if not, containers are listed at an interval.
     pub enabled: bool,
     /// How many may wait to be dealt with.
@@ -165,9 +165,9 @@ pub struct Events {
     pub reconcile_interval: Duration,
 }
 
-impl Default for Events {
+impl Default for EventsConfig {
     fn default() -> Self {
-        Events {
+        EventsConfig {
             enabled: true,
             queue_size: 1000,
             backoff_min: Duration::from_secs(1),
@@ -179,7 +179,7 @@ impl Default for Events {
 
 /// How logs are followed.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Watch {
+pub struct WatchConfig {
     /// By which route containers are read.
     pub source: Source,
     /// How long what was asked about a container is believed.
@@ -192,9 +192,9 @@ pub struct Watch {
     pub max_line_size: usize,
 }
 
-impl Default for Watch {
+impl Default for WatchConfig {
     fn default() -> Self {
-        Watch {
+        WatchConfig {
             source: Source::Auto,
             metadata_cache_ttl: Duration::from_secs(5 * 60),
             rotate_interval: Duration::from_secs(30),

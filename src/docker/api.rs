@@ -20,36 +20,36 @@ use super::version::{self, Version};
 const PING: &str = "a ping";
 
 /// See the module.
-pub(super) struct Wire {
+pub(super) struct Api {
     pub(super) http: Http,
-    terms: Arc<RwLock<Terms>>,
+    terms: Arc<RwLock<Negotiated>>,
 }
 
 /// What was agreed on with the engine.
 #[derive(Clone, Copy)]
-pub(super) struct Terms {
+pub(super) struct Negotiated {
     pub(super) spoken: Version,
     pub(super) newest: Version,
     pub(super) is_podman: bool,
 }
 
-impl Terms {
+impl Negotiated {
     /// Before anything was agreed on.
-    pub(super) fn of_nobody(pinned: Option<Version>) -> Arc<RwLock<Terms>> {
+    pub(super) fn of_nobody(pinned: Option<Version>) -> Arc<RwLock<Negotiated>> {
         let spoken = pinned.unwrap_or(version::OURS);
-        Arc::new(RwLock::new(Terms { spoken, newest: spoken, is_podman: false }))
+        Arc::new(RwLock::new(Negotiated { spoken, newest: spoken, is_podman: false }))
     }
 }
 
-impl Wire {
-    /// The first way; others go [`Wire::beside`] it.
-    pub(super) fn new(http: Http, terms: Arc<RwLock<Terms>>) -> Wire {
-        Wire { http, terms }
+impl Api {
+    /// The first way; others go [`Api::beside`] it.
+    pub(super) fn new(http: Http, terms: Arc<RwLock<Negotiated>>) -> Api {
+        Api { http, terms }
     }
 
     /// Another way to the same engine, with one connection at most that is kept.
-    pub(super) fn beside(&self) -> Wire {
-        Wire { http: self.http.beside(), terms: Arc::clone(&self.terms) }
+    pub(super) fn beside(&self) -> Api {
+        Api { http: self.http.beside(), terms: Arc::clone(&self.terms) }
     }
 
     /// Agrees on a version, for all ways.
@@ -59,7 +59,7 @@ impl Wire {
         Ok(())
     }
 
-    pub(super) fn terms(&self) -> Terms {
+    pub(super) fn terms(&self) -> Negotiated {
         *self.terms.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -159,7 +159,7 @@ impl From<Error> for Fault {
 
 /// Asks without a version what the engine's newest is, then whether it still takes ours: the minimum is not told here,
 /// and a refusal does come with status 400.
-async fn negotiate(http: &Http, pinned: Option<Version>) -> Result<Terms, Error> {
+async fn negotiate(http: &Http, pinned: Option<Version>) -> Result<Negotiated, Error> {
     let headers = match greet(http).await {
         Err(error) if error.is_refusal() => return by_version(http, pinned).await.ok_or(error)?,
         headers => headers?,
@@ -171,18 +171,18 @@ async fn negotiate(http: &Http, pinned: Option<Version>) -> Result<Terms, Error>
         None => version::choose(newest, None)?,
     };
     if wanted == newest {
-        return Ok(Terms { spoken: wanted, newest, is_podman });
+        return Ok(Negotiated { spoken: wanted, newest, is_podman });
     }
     let spoken = match http.get(&format!("/v{wanted}/_ping"), None).await {
         Err(Error::TooNew { engine, .. }) if pinned.is_none() => version::choose(newest, Some(engine))?,
         Err(error) => return Err(error),
         Ok(answer) => http.read_short(answer.into_body(), PING).await.map(|_| wanted)?,
     };
-    Ok(Terms { spoken, newest, is_podman })
+    Ok(Negotiated { spoken, newest, is_podman })
 }
 
 /// The same where nobody may ask that: this is told in more words. `None` where this may not be asked either.
-async fn by_version(http: &Http, pinned: Option<Version>) -> Option<Result<Terms, Error>> {
+async fn by_version(http: &Http, pinned: Option<Version>) -> Option<Result<Negotiated, Error>> {
     #[derive(serde::Deserialize)]
     struct Told {
         #[serde(rename = "ApiVersion")]
@@ -203,7 +203,7 @@ async fn by_version(http: &Http, pinned: Option<Version>) -> Option<Result<Terms
     let oldest = told.oldest.and_then(|oldest| oldest.parse().ok());
     let is_podman = told.components.iter().any(|component| component.name.starts_with("Podman"));
     let spoken = pinned.map_or_else(|| version::choose(newest, oldest), Ok);
-    Some(spoken.map(|spoken| Terms { spoken, newest, is_podman }))
+    Some(spoken.map(|spoken| Negotiated { spoken, newest, is_podman }))
 }
 
 /// The headers of `/_ping`. Engines before 19.03 know only GET there.

@@ -1,13 +1,13 @@
 //! Containers with their mounts, and volumes, as the inventory keeps them.
 //!
 //! In: the engine's lists. Out: rows of [`crate::model::inventory`]. Two calls however many there are: a listing tells all but what
-//! is in [`crate::model::inventory::Beyond`]. [`Docker::list`] takes less from the same answer.
+//! is in [`crate::model::inventory::UnlistedFields`]. [`Docker::list`] takes less from the same answer.
 
 use super::answers::{self, Listed, MountPoint, Pairs};
 use super::http::body::Weigh;
 use super::{Docker, Error};
 use crate::model::container;
-use crate::model::inventory::{Container, Mount, Seen, Volume};
+use crate::model::inventory::{ContainerRow, MountRow, SeenRange, VolumeRow};
 use crate::model::selector::Filters;
 use crate::model::time::Timestamp;
 use serde::Deserialize;
@@ -19,7 +19,7 @@ impl Docker {
         &self,
         ids: Option<&[String]>,
         at: Timestamp,
-    ) -> Result<Vec<(Container, Vec<Mount>)>, Error> {
+    ) -> Result<Vec<(ContainerRow, Vec<MountRow>)>, Error> {
         let filters: Filters = ids.map(|ids| ("id".to_owned(), ids.to_vec())).into_iter().collect();
         let found = self.listed(true, &filters, |said| container(said, at)).await?;
         let rows: BTreeMap<String, _> = found.into_iter().map(|row| (row.0.id.clone(), row)).collect();
@@ -27,9 +27,9 @@ impl Docker {
     }
 
     /// All volumes with what is to be known of them; `at` as above.
-    pub async fn volumes_in_full(&self, at: Timestamp) -> Result<Vec<Volume>, Error> {
+    pub async fn volumes_in_full(&self, at: Timestamp) -> Result<Vec<VolumeRow>, Error> {
         let found = self.listed_volumes(|said| volume(said, at)).await?;
-        let rows: BTreeMap<String, Volume> = found.into_iter().map(|row| (row.name.clone(), row)).collect();
+        let rows: BTreeMap<String, VolumeRow> = found.into_iter().map(|row| (row.name.clone(), row)).collect();
         Ok(rows.into_values().collect())
     }
 }
@@ -46,42 +46,42 @@ struct ListedVolume {
     created_at: Option<String>,
 }
 
-impl Weigh for (Container, Vec<Mount>) {
+impl Weigh for (ContainerRow, Vec<MountRow>) {
     fn weight(&self) -> usize {
-        self.0.weight() + self.1.iter().map(Mount::weight).sum::<usize>()
+        self.0.weight() + self.1.iter().map(MountRow::weight).sum::<usize>()
     }
 }
 
-impl Weigh for Volume {
+impl Weigh for VolumeRow {
     fn weight(&self) -> usize {
-        Volume::weight(self)
+        VolumeRow::weight(self)
     }
 }
 
-fn container(mut said: Listed, at: Timestamp) -> Result<(Container, Vec<Mount>), Error> {
+fn container(mut said: Listed, at: Timestamp) -> Result<(ContainerRow, Vec<MountRow>), Error> {
     let created = said.created.and_then(|seconds| seconds.checked_mul(1_000_000_000)).map(Timestamp);
     let mounts = said.mounts.take().unwrap_or_default().0;
     let container::Container { id, name, image, labels, state, .. } = answers::listed(said)?;
-    let mounts: BTreeMap<String, Mount> =
+    let mounts: BTreeMap<String, MountRow> =
         mounts.into_iter().map(|said| mount(said, &id)).map(|mount| (mount.destination.clone(), mount)).collect();
-    let row = Container {
+    let row = ContainerRow {
         id,
         name,
         image,
         labels,
         state,
         created,
-        seen: Seen::at(at),
+        seen: SeenRange::at(at),
         state_seen: Some(at),
-        ..Container::default()
+        ..ContainerRow::default()
     };
     Ok((row, mounts.into_values().collect()))
 }
 
-fn mount(said: MountPoint, container_id: &str) -> Mount {
+fn mount(said: MountPoint, container_id: &str) -> MountRow {
     let told = |text: Option<String>| text.filter(|text| !text.is_empty());
     let kind = told(said.kind).unwrap_or_else(|| "bind".to_owned());
-    Mount {
+    MountRow {
         container_id: container_id.to_owned(),
         destination: said.destination.unwrap_or_default(),
         volume: told(said.name).filter(|_| kind == "volume"),
@@ -94,14 +94,14 @@ fn mount(said: MountPoint, container_id: &str) -> Mount {
     }
 }
 
-fn volume(said: ListedVolume, at: Timestamp) -> Result<Volume, Error> {
-    Ok(Volume {
+fn volume(said: ListedVolume, at: Timestamp) -> Result<VolumeRow, Error> {
+    Ok(VolumeRow {
         name: said.name,
         driver: said.driver.unwrap_or_default(),
         scope: said.scope.unwrap_or_default(),
         mountpoint: said.mountpoint.unwrap_or_default(),
         labels: said.labels.map(|labels| labels.map).unwrap_or_default(),
         created: said.created_at.as_deref().and_then(answers::time),
-        seen: Seen::at(at),
+        seen: SeenRange::at(at),
     })
 }

@@ -53,10 +53,10 @@ pub use streams::{EventStream, EventsQuery, LogStream, LogsQuery};
 pub use version::Version;
 
 use answers::{Listed, Named};
-use api::{Terms, Wire};
+use api::{Api, Negotiated};
 use http::body::Weigh;
 use http::{Http, Timeouts};
-use pool::{Client, Places, Pool};
+use pool::{Client, Pool, StreamPermits};
 use wait_for_daemon::Returns;
 
 /// An engine begins to answer a request for events at once, but for Podman, and proxies that wait for a body: these begin
@@ -74,23 +74,23 @@ struct Shared {
     /// What is answered at once.
     pool: Pool,
     /// What is read piece by piece: each on a connection of its own, ...
-    wire: Arc<Wire>,
+    wire: Arc<Api>,
     /// ... and so many at one time.
-    places: Places,
+    places: StreamPermits,
     returns: Returns,
 }
 
 impl Docker {
     /// Reaches the engine and agrees on a version. As configured where nobody said anything, and counted nowhere.
     pub async fn connect(endpoint: Endpoint) -> Result<Docker, Error> {
-        Docker::connect_with(endpoint, &config::Docker::default(), metrics::Pool::default()).await
+        Docker::connect_with(endpoint, &config::DockerConfig::default(), metrics::PoolMetrics::default()).await
     }
 
     /// As [`Docker::connect`]. An engine that is not there is told at once: nothing is repeated.
     pub async fn connect_with(
         endpoint: Endpoint,
-        config: &config::Docker,
-        metrics: metrics::Pool,
+        config: &config::DockerConfig,
+        metrics: metrics::PoolMetrics,
     ) -> Result<Docker, Error> {
         let docker = Docker::new(endpoint, config, metrics)?;
         docker.renegotiate().await?;
@@ -98,11 +98,15 @@ impl Docker {
     }
 
     /// A client that has reached nothing yet and agreed on nothing: until [`Docker::renegotiate`] it speaks our own version.
-    pub fn new(endpoint: Endpoint, config: &config::Docker, metrics: metrics::Pool) -> Result<Docker, Error> {
+    pub fn new(
+        endpoint: Endpoint,
+        config: &config::DockerConfig,
+        metrics: metrics::PoolMetrics,
+    ) -> Result<Docker, Error> {
         let http = Http::new(&endpoint, Timeouts::of(&config.pool), metrics.clone())?;
-        let wire = Arc::new(Wire::new(http, Terms::of_nobody(endpoint.pinned)));
+        let wire = Arc::new(Api::new(http, Negotiated::of_nobody(endpoint.pinned)));
         let pool = Pool::new(wire.beside(), config.clone(), metrics);
-        let places = Places::new(config.pool.max_concurrent_streams);
+        let places = StreamPermits::new(config.pool.max_concurrent_streams);
         let returns = Returns::new(&endpoint);
         Ok(Docker(Arc::new(Shared { endpoint, pool, wire, places, returns })))
     }
@@ -176,13 +180,13 @@ impl Docker {
     pub async fn info(&self) -> Result<Engine, Error> {
         let ask = |client: Arc<Client>| async move { client.wire.object("info", "/info").await };
         let said = self.0.pool.call("info", ask).await?;
-        let Terms { newest, is_podman, .. } = self.0.wire.terms();
+        let Negotiated { newest, is_podman, .. } = self.0.wire.terms();
         Ok(Engine::told(said, newest, is_podman))
     }
 
     /// All that is known of an engine that does not say it, whose ID is not.
     pub fn unnamed(&self) -> Engine {
-        let Terms { newest, is_podman, .. } = self.0.wire.terms();
+        let Negotiated { newest, is_podman, .. } = self.0.wire.terms();
         Engine { api_version: newest.to_string(), is_podman, ..Engine::default() }
     }
 

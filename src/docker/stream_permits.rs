@@ -12,20 +12,20 @@ use tokio::time::{Instant, timeout_at};
 use super::Error;
 
 /// See the module.
-pub(in crate::docker) struct Places {
+pub(in crate::docker) struct StreamPermits {
     limit: usize,
     shared: Arc<Semaphore>,
     kept: Arc<Semaphore>,
 }
 
 /// Held while an answer is read.
-pub(in crate::docker) struct Place(#[expect(dead_code, reason = "held, never looked at")] OwnedSemaphorePermit);
+pub(in crate::docker) struct StreamPermit(#[expect(dead_code, reason = "held, never looked at")] OwnedSemaphorePermit);
 
-impl Places {
-    pub(in crate::docker) fn new(limit: usize) -> Places {
+impl StreamPermits {
+    pub(in crate::docker) fn new(limit: usize) -> StreamPermits {
         let limit = limit.clamp(1, Semaphore::MAX_PERMITS);
         let kept = usize::from(limit > 1);
-        Places { limit, shared: Arc::new(Semaphore::new(limit - kept)), kept: Arc::new(Semaphore::new(kept)) }
+        StreamPermits { limit, shared: Arc::new(Semaphore::new(limit - kept)), kept: Arc::new(Semaphore::new(kept)) }
     }
 
     /// So many are taken, of so many.
@@ -40,7 +40,7 @@ impl Places {
 
     /// For events, at once or not at all. Where there is but one place, it is kept for them from the first time on: they
     /// come back after a break, and no log is to have taken it meanwhile.
-    pub(in crate::docker) fn for_events(&self) -> Result<Place, Error> {
+    pub(in crate::docker) fn for_events(&self) -> Result<StreamPermit, Error> {
         let kept = || Arc::clone(&self.kept).try_acquire_owned();
         let shared = || Arc::clone(&self.shared).try_acquire_owned();
         let permit = match kept().or_else(|_| shared()) {
@@ -51,18 +51,18 @@ impl Places {
             }
             permit => permit,
         };
-        permit.map(Place).map_err(|_| self.none_left())
+        permit.map(StreamPermit).map_err(|_| self.none_left())
     }
 
     /// For a log that is followed: at once or not at all, since nobody knows when one of the others ends.
-    pub(in crate::docker) fn for_following(&self) -> Result<Place, Error> {
-        Arc::clone(&self.shared).try_acquire_owned().map(Place).map_err(|_| self.none_left())
+    pub(in crate::docker) fn for_following(&self) -> Result<StreamPermit, Error> {
+        Arc::clone(&self.shared).try_acquire_owned().map(StreamPermit).map_err(|_| self.none_left())
     }
 
     /// For a log that is read to its end: in order, for others like it end soon.
-    pub(in crate::docker) async fn for_reading(&self, end: Instant) -> Result<Place, Error> {
+    pub(in crate::docker) async fn for_reading(&self, end: Instant) -> Result<StreamPermit, Error> {
         match timeout_at(end, Arc::clone(&self.shared).acquire_owned()).await {
-            Ok(Ok(permit)) => Ok(Place(permit)),
+            Ok(Ok(permit)) => Ok(StreamPermit(permit)),
             Ok(Err(_)) | Err(_) => Err(self.none_left()),
         }
     }
@@ -80,7 +80,7 @@ mod tests {
     #[tokio::test]
     async fn when_no_place_is_left_the_setting_is_named_and_one_is_kept_for_events() {
         let soon = || Instant::now() + Duration::from_millis(20);
-        let places = Places::new(3);
+        let places = StreamPermits::new(3);
         let one = places.for_following().unwrap();
         let two = places.for_reading(soon()).await.unwrap();
         let told = "all 3 places for logs and events are taken (docker.pool.max_concurrent_streams)";
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn a_single_place_is_anybodys_until_it_was_wanted_for_events() {
-        let places = Places::new(1);
+        let places = StreamPermits::new(1);
         let place = places.for_following().unwrap();
         assert!(places.for_events().is_err());
         drop(place);

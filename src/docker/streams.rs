@@ -19,8 +19,8 @@ use crate::model::selector::Filters;
 use crate::model::time::Timestamp;
 
 use super::events::{Event, Malformed, Splitter};
-use super::pool::Place;
-use super::{Error, Wire};
+use super::pool::StreamPermit;
+use super::{Api, Error};
 
 /// Which part of a container's logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +124,7 @@ pub struct LogStream {
 }
 
 impl LogStream {
-    pub(super) fn new(body: Incoming, wire: Arc<Wire>, place: Place) -> Self {
+    pub(super) fn new(body: Incoming, wire: Arc<Api>, place: StreamPermit) -> Self {
         LogStream { body: Body { body: Some((body, Some(place))), wire }, block: BytesMut::new(), failed: None }
     }
 
@@ -163,17 +163,17 @@ type Begun = Pin<Box<dyn Future<Output = Result<Response<Incoming>, Error>> + Se
 /// The engine's events. Dropped, it closes its connection.
 pub struct EventStream {
     /// Until the answer has begun.
-    opening: Option<(Begun, Place)>,
+    opening: Option<(Begun, StreamPermit)>,
     body: Body,
     lines: Splitter,
 }
 
 impl EventStream {
-    pub(super) fn new(body: Incoming, wire: Arc<Wire>) -> Self {
+    pub(super) fn new(body: Incoming, wire: Arc<Api>) -> Self {
         EventStream { opening: None, body: Body { body: Some((body, None)), wire }, lines: Splitter::default() }
     }
 
-    pub(super) fn awaiting(answer: Begun, wire: Arc<Wire>, place: Place) -> Self {
+    pub(super) fn awaiting(answer: Begun, wire: Arc<Api>, place: StreamPermit) -> Self {
         EventStream { opening: Some((answer, place)), body: Body { body: None, wire }, lines: Splitter::default() }
     }
 
@@ -225,8 +225,8 @@ fn malformed(source: Malformed) -> Error {
 
 struct Body {
     /// `None` once it ended, and then its place is free.
-    body: Option<(Incoming, Option<Place>)>,
-    wire: Arc<Wire>,
+    body: Option<(Incoming, Option<StreamPermit>)>,
+    wire: Arc<Api>,
 }
 
 impl Body {

@@ -1,6 +1,6 @@
 //! The engine's events: how many came, what became of them, and whether the stream stands.
 //!
-//! In: the event client's calls as it works. Out: series for Prometheus, and the same numbers as [`health::Events`] has
+//! In: the event client's calls as it works. Out: series for Prometheus, and the same numbers as [`health::EventsHealth`] has
 //! them. Types and actions are words of the engine, and some carry text (`exec_create: sh -c …`): only those it is known
 //! to use become labels, all else is `other`.
 
@@ -100,7 +100,7 @@ impl Failure {
 
 /// Clones count together.
 #[derive(Clone, Debug)]
-pub struct Events {
+pub struct EventMetrics {
     processed: IntCounterVec,
     failed: IntCounterVec,
     dropped: IntCounter,
@@ -121,7 +121,7 @@ struct Moments {
     last_reconnect: Option<Timestamp>,
 }
 
-impl Events {
+impl EventMetrics {
     /// Makes the series known to what serves them.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
         let spans = vec![1.0, 10.0, 60.0, 600.0, 3600.0, 21_600.0, 86_400.0, 604_800.0];
@@ -129,7 +129,7 @@ impl Events {
             "logwatch_docker_events_stream_duration_seconds",
             "How long event streams stood before they broke.",
         );
-        let events = Events {
+        let events = EventMetrics {
             processed: IntCounterVec::new(
                 Opts::new("logwatch_docker_events_processed_total", "Events dealt with."),
                 &["event_type", "action"],
@@ -231,7 +231,7 @@ impl Events {
     }
 
     /// All of it at this moment, as far as it is known here.
-    pub fn health(&self) -> health::Events {
+    pub fn health(&self) -> health::EventsHealth {
         let sum = |family: &IntCounterVec| {
             let series = family.collect();
             let values = series.iter().flat_map(|family| family.get_metric());
@@ -240,7 +240,7 @@ impl Events {
         };
         let Moments { connected, heard, last_event, last_reconnect } =
             *self.moments.lock().unwrap_or_else(PoisonError::into_inner);
-        health::Events {
+        health::EventsHealth {
             connected,
             queued: u64::try_from(self.queued.get()).unwrap_or(0),
             processed: sum(&self.processed),
@@ -250,7 +250,7 @@ impl Events {
             heard,
             last_event,
             last_reconnect,
-            ..health::Events::default()
+            ..health::EventsHealth::default()
         }
     }
 }
@@ -276,7 +276,7 @@ mod tests {
     #[test]
     fn every_series_of_events_is_served_under_its_name() {
         let registry = Registry::new();
-        let events = Events::new(&registry).unwrap();
+        let events = EventMetrics::new(&registry).unwrap();
         let now = Instant::now();
         let [later, last] = [1, 2].map(|seconds| now + Duration::from_secs(seconds));
         events.connected(now);
@@ -306,7 +306,7 @@ mod tests {
         }
         assert_eq!(text.matches("# HELP").count(), 8, "{text}");
         // The newest event is the one that came last: the engine's clock may have been set back.
-        let expected = health::Events {
+        let expected = health::EventsHealth {
             connected: Some(last),
             queued: 7,
             processed: 2,
@@ -316,7 +316,7 @@ mod tests {
             heard: Some(later),
             last_event: Some(times[1]),
             last_reconnect: Some(Timestamp(1_795_215_660_000_000_000)),
-            ..health::Events::default()
+            ..health::EventsHealth::default()
         };
         assert_eq!(events.health(), expected);
     }
@@ -324,8 +324,8 @@ mod tests {
     #[test]
     fn before_anything_happened_there_is_no_time_of_it_and_failures_stand_at_none() {
         let registry = Registry::new();
-        let events = Events::new(&registry).unwrap();
-        assert_eq!(events.health(), health::Events::default());
+        let events = EventMetrics::new(&registry).unwrap();
+        assert_eq!(events.health(), health::EventsHealth::default());
         let text = rendered(&registry);
         let failures: Vec<&str> =
             text.lines().filter_map(|line| line.strip_prefix("logwatch_docker_events_failed_total")).collect();
@@ -337,7 +337,7 @@ mod tests {
     #[test]
     fn whatever_an_engine_says_the_series_stay_few() {
         let registry = Registry::new();
-        let events = Events::new(&registry).unwrap();
+        let events = EventMetrics::new(&registry).unwrap();
         for number in 0..1000 {
             events.processed(&format!("type{number}"), &format!("verb {number}"));
         }

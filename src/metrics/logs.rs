@@ -10,7 +10,7 @@ use std::fmt;
 
 /// Of all containers' logs. Clones count together.
 #[derive(Clone, Debug)]
-pub struct Logs {
+pub struct LogMetrics {
     /// Lines by [`Route`].
     lines: [IntCounter; Route::ALL.len()],
     /// Bytes of their messages, as they lie in the log.
@@ -33,7 +33,7 @@ pub struct Logs {
 /// Seconds from an event to the first read that are told apart.
 const LATENCIES: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
 
-impl Logs {
+impl LogMetrics {
     /// Makes the series known to what serves them. All exist from the start, at zero.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
         let counters = |name: &str, help: &str, label: &str| {
@@ -61,7 +61,7 @@ impl Logs {
         registry.register(Box::new(monitored.clone()))?;
         registry.register(Box::new(lag.clone()))?;
         registry.register(Box::new(discovery.clone()))?;
-        Ok(Logs {
+        Ok(LogMetrics {
             lines: Route::ALL.map(|route| lines.with_label_values(&[route.name()])),
             bytes: Route::ALL.map(|route| bytes.with_label_values(&[route.name()])),
             gaps: Reason::ALL.map(|reason| gaps.with_label_values(&[reason.name()])),
@@ -110,7 +110,7 @@ impl Logs {
 }
 
 /// `2000 lines by file, 10 lines by stream; 1 gap (1 truncated), 0 bytes known to be lost`.
-impl fmt::Display for Logs {
+impl fmt::Display for LogMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let by_route = Route::ALL.iter().zip(&self.lines).filter(|(_, lines)| lines.get() > 0);
         let words = |(route, lines): (&Route, &IntCounter)| {
@@ -134,12 +134,12 @@ impl fmt::Display for Logs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::batch::{Encoding, Gap, Head, Key, Line, Part, Stream};
+    use crate::model::batch::{ContainerKey, Encoding, Gap, Head, Line, Part, Stream};
 
     #[test]
     fn lines_and_losses_are_counted_by_route_and_cause() {
         let registry = Registry::new();
-        let logs = Logs::new(&registry).unwrap();
+        let logs = LogMetrics::new(&registry).unwrap();
         assert_eq!(logs.to_string(), "no lines; no gap");
         let head = Head {
             time: Timestamp(1),
@@ -148,7 +148,7 @@ mod tests {
             encoding: Encoding::Plain,
             part: Part::Whole,
         };
-        let mut batch = Batch::new(Key(0), Route::File, b"hello you".to_vec(), vec![Line::read(head, 0, 5)]);
+        let mut batch = Batch::new(ContainerKey(0), Route::File, b"hello you".to_vec(), vec![Line::read(head, 0, 5)]);
         logs.add(&batch);
         batch.route = Route::Poll;
         batch.lines.push(Line::read(head, 6, 3));

@@ -8,10 +8,10 @@ mod logs;
 mod pool;
 mod reconciliation;
 
-pub use events::Events;
-pub use logs::Logs;
-pub use pool::Pool;
-pub use reconciliation::{Culprit, Extent, Origin, Reconciliation};
+pub use events::EventMetrics;
+pub use logs::LogMetrics;
+pub use pool::PoolMetrics;
+pub use reconciliation::{Culprit, Extent, Origin, ReconciliationMetrics};
 
 use prometheus::{IntGauge, Opts, Registry};
 
@@ -21,13 +21,13 @@ pub struct Metrics {
     /// All series.
     pub registry: Registry,
     /// Of the connection pool.
-    pub pool: Pool,
+    pub pool: PoolMetrics,
     /// Of the engine's events.
-    pub events: Events,
+    pub events: EventMetrics,
     /// Of the inventory.
-    pub reconciliation: Reconciliation,
+    pub reconciliation: ReconciliationMetrics,
     /// Of logs.
-    pub logs: Logs,
+    pub logs: LogMetrics,
 }
 
 impl Metrics {
@@ -39,10 +39,10 @@ impl Metrics {
         build.set(1);
         registry.register(Box::new(build))?;
         Ok(Metrics {
-            pool: Pool::new(&registry)?,
-            events: Events::new(&registry)?,
-            reconciliation: Reconciliation::new(&registry)?,
-            logs: Logs::new(&registry)?,
+            pool: PoolMetrics::new(&registry)?,
+            events: EventMetrics::new(&registry)?,
+            reconciliation: ReconciliationMetrics::new(&registry)?,
+            logs: LogMetrics::new(&registry)?,
             registry,
         })
     }

@@ -13,9 +13,9 @@ const SECONDS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1
 /// Of connections, from those that break at once to those that come of age.
 const LIVES: [f64; 9] = [0.1, 1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0];
 
-/// Clones count into the same series; that of [`Pool::default`] counts nothing.
+/// Clones count into the same series; that of [`PoolMetrics::default`] counts nothing.
 #[derive(Clone, Debug, Default)]
-pub struct Pool(Option<Arc<Series>>);
+pub struct PoolMetrics(Option<Arc<Series>>);
 
 #[derive(Debug)]
 struct Series {
@@ -34,7 +34,7 @@ struct Series {
     breakers: IntGaugeVec,
 }
 
-impl Pool {
+impl PoolMetrics {
     /// Counts into a registry.
     pub fn new(registry: &Registry) -> Result<Self> {
         let buckets =
@@ -85,7 +85,7 @@ impl Pool {
         registry.register(Box::new(series.failed_checks.clone()))?;
         registry.register(Box::new(series.recoveries.clone()))?;
         registry.register(Box::new(series.breakers.clone()))?;
-        Ok(Pool(Some(Arc::new(series))))
+        Ok(PoolMetrics(Some(Arc::new(series))))
     }
 
     /// The clients as they stand: in use, healthy, all.
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn every_series_has_the_name_that_was_promised_and_counts_what_it_is_told() {
         let registry = Registry::new();
-        let pool = Pool::new(&registry).unwrap();
+        let pool = PoolMetrics::new(&registry).unwrap();
         pool.clients(1, 3, 4);
         pool.breaker(7, Some(2));
         pool.breaker(8, Some(1));

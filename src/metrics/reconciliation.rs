@@ -3,7 +3,7 @@
 //! In: what the state changed. Out: counters. A change counts as an event's where an event set it off, also when a listing
 //! then told the rest; as a reconciliation's where a reconciliation found what no event had told.
 
-use crate::model::inventory::{Changes, Resource, Tally};
+use crate::model::inventory::{ChangeCounts, ChangeSummary, Resource};
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 use std::time::Duration;
 
@@ -74,7 +74,7 @@ impl Origin {
 
 /// See the module. Clones count into the same.
 #[derive(Clone, Debug)]
-pub struct Reconciliation {
+pub struct ReconciliationMetrics {
     runs: IntCounterVec,
     duration: HistogramVec,
     failures: IntCounterVec,
@@ -84,7 +84,7 @@ pub struct Reconciliation {
     removed: IntCounterVec,
 }
 
-impl Reconciliation {
+impl ReconciliationMetrics {
     /// To be served from this registry.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
         let counter = |name: &str, help: &str, labels: &[&str]| {
@@ -102,7 +102,7 @@ impl Reconciliation {
             &by_type,
         )?;
         registry.register(Box::new(duration.clone()))?;
-        let metrics = Reconciliation {
+        let metrics = ReconciliationMetrics {
             runs: counter("reconciliation_runs_total", "Comparisons of the inventory with the engine", &by_type)?,
             duration,
             failures: counter(
@@ -152,9 +152,9 @@ impl Reconciliation {
     }
 
     /// Rows were changed.
-    pub fn changed(&self, tally: &Tally, origin: Origin) {
+    pub fn changed(&self, tally: &ChangeSummary, origin: Origin) {
         for (resource, changes) in Resource::ALL.into_iter().zip(tally.0) {
-            let Changes { created, updated, removed, .. } = changes;
+            let ChangeCounts { created, updated, removed, .. } = changes;
             let synced = match resource {
                 Resource::Container => Some(&self.containers),
                 Resource::Volume => Some(&self.volumes),
@@ -181,12 +181,12 @@ mod tests {
     #[test]
     fn every_change_is_counted_once_under_what_set_it_off() {
         let registry = Registry::new();
-        let metrics = Reconciliation::new(&registry).unwrap();
-        let changes = |created, updated, removed| Changes { created, updated, removed, unchanged: 9 };
-        let tally = Tally([changes(2, 1, 3), changes(1, 0, 0), changes(0, 4, 0), changes(0, 0, 5)]);
+        let metrics = ReconciliationMetrics::new(&registry).unwrap();
+        let changes = |created, updated, removed| ChangeCounts { created, updated, removed, unchanged: 9 };
+        let tally = ChangeSummary([changes(2, 1, 3), changes(1, 0, 0), changes(0, 4, 0), changes(0, 0, 5)]);
         metrics.changed(&tally, Origin::Event);
         metrics.changed(&tally, Origin::Event);
-        metrics.changed(&Tally([changes(1, 0, 0); 4]), Origin::Reconcile);
+        metrics.changed(&ChangeSummary([changes(1, 0, 0); 4]), Origin::Reconcile);
         metrics.ran(Extent::Full, Duration::from_millis(31));
         metrics.failed(Extent::Volumes, Culprit::Docker);
         let served = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();

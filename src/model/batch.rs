@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 /// A followed container's number within this run; never used again for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(pub u32);
+pub struct ContainerKey(pub u32);
 
 /// Which of a container's two streams a line was written to. A container with a terminal has only the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -105,7 +105,7 @@ pub struct Line {
 #[derive(Debug)]
 pub struct Batch {
     /// Whose.
-    pub key: Key,
+    pub key: ContainerKey,
     /// By which route they were read.
     pub route: Route,
     /// As read. The length is that of the buffer, not of what is in it: buffers are used again without being cleared.
@@ -122,7 +122,7 @@ pub struct Batch {
 
 impl Batch {
     /// An empty one around a buffer.
-    pub fn new(key: Key, route: Route, bytes: Vec<u8>, lines: Vec<Line>) -> Self {
+    pub fn new(key: ContainerKey, route: Route, bytes: Vec<u8>, lines: Vec<Line>) -> Self {
         Batch { key, route, bytes, joined: Vec::new(), lines, gaps: Vec::new(), position: None }
     }
 
@@ -316,29 +316,29 @@ pub enum Item {
     /// Lines.
     Lines(Batch),
     /// From here on this is what is known of the container with this key.
-    Meet(Key, Arc<Container>),
+    Meet(ContainerKey, Arc<Container>),
     /// Where to go on in the container's log, though nothing of it was read yet.
-    Place(Key, Position),
+    Place(ContainerKey, Position),
     /// The container is followed by this route; the engine's time of the event that told of it, where one did.
-    Begin(Key, Route, Option<Timestamp>),
+    Begin(ContainerKey, Route, Option<Timestamp>),
     /// What a stopped container has written is read by this route. Of one that shows no line neither this nor its end is
     /// worth a word.
-    Recall(Key, Route),
+    Recall(ContainerKey, Route),
     /// The container will write no more for now; the code it exited with, where known.
-    End(Key, Option<i64>),
+    End(ContainerKey, Option<i64>),
     /// The container was removed, and nothing will come of this key any more.
-    Gone(Key),
+    Gone(ContainerKey),
     /// The container is not wanted, and nothing will come of this key any more.
-    Forget(Key),
+    Forget(ContainerKey),
     /// Something happened to the container.
-    Lifecycle(Key, Lifecycle),
+    Lifecycle(ContainerKey, Lifecycle),
     /// A sentence for the user, about a container or in general.
-    Notice(Option<Key>, String),
+    Notice(Option<ContainerKey>, String),
 }
 
 impl Item {
     /// What is left of a container's log behind its last line, which no route can read.
-    pub fn unreadable(key: Key, route: Route, after: Option<Cursor>) -> Item {
+    pub fn unreadable(key: ContainerKey, route: Route, after: Option<Cursor>) -> Item {
         let mut batch = Batch::new(key, route, Vec::new(), Vec::new());
         batch.gaps.push((0, Gap { reason: Reason::Unreadable, lost_bytes: None, after }));
         Item::Lines(batch)

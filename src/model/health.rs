@@ -41,9 +41,9 @@ pub struct Health {
     /// The engine.
     pub docker: Status,
     /// What is kept between runs.
-    pub state: State,
+    pub state: StateHealth,
     /// The engine's events.
-    pub events: Events,
+    pub events: EventsHealth,
 }
 
 impl Health {
@@ -56,14 +56,14 @@ impl Health {
 /// What is kept between runs, by what it is: each is as well as the last try to keep it. One that will be made up for is
 /// degraded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct State {
+pub struct StateHealth {
     /// How far each log was read.
     pub positions: Status,
     /// What the engine has.
     pub inventory: Status,
 }
 
-impl State {
+impl StateHealth {
     /// The worse of the two.
     pub fn status(self) -> Status {
         self.positions.max(self.inventory)
@@ -72,7 +72,7 @@ impl State {
 
 /// The event stream, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Events {
+pub struct EventsHealth {
     /// Whether they are listened to at all.
     pub is_enabled: bool,
     /// Since when the stream stands; `None` while it does not.
@@ -108,7 +108,7 @@ pub struct Reconciliations {
     pub containers: u64,
 }
 
-impl Events {
+impl EventsHealth {
     /// Whether they come. A stream that stands and has told nothing for long is doubted.
     pub fn status(&self, now: Instant) -> Status {
         let Some(connected) = self.connected.filter(|_| self.is_enabled) else {
@@ -126,9 +126,9 @@ impl Events {
 
 /// The one copy of it: kept by the engine, read by whoever is asked.
 #[derive(Clone, Debug, Default)]
-pub struct Board(Arc<Mutex<Health>>);
+pub struct SharedHealth(Arc<Mutex<Health>>);
 
-impl Board {
+impl SharedHealth {
     /// Changes what is told.
     pub fn update(&self, change: impl FnOnce(&mut Health)) {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
@@ -160,7 +160,12 @@ mod tests {
             // Just connected anew, after a long time without events.
             (true, Some(500), Some(100), 501, Status::Healthy),
         ] {
-            let events = Events { is_enabled, connected: connected.map(at), heard: heard.map(at), ..Events::default() };
+            let events = EventsHealth {
+                is_enabled,
+                connected: connected.map(at),
+                heard: heard.map(at),
+                ..EventsHealth::default()
+            };
             assert_eq!(events.status(at(now)), expected, "{is_enabled} {connected:?} {heard:?} {now}");
         }
     }
@@ -170,18 +175,18 @@ mod tests {
         use Status::{Degraded, Healthy, NotConfigured, Unhealthy};
         let begun = Instant::now();
         let now = begun + Duration::from_secs(1000);
-        let standing = Events { is_enabled: true, connected: Some(now), ..Events::default() };
-        let quiet = Events { connected: Some(begun), ..standing.clone() };
+        let standing = EventsHealth { is_enabled: true, connected: Some(now), ..EventsHealth::default() };
+        let quiet = EventsHealth { connected: Some(begun), ..standing.clone() };
         for (docker, [positions, inventory], events, expected) in [
             (Healthy, [Healthy, Healthy], &standing, Healthy),
-            (Healthy, [NotConfigured, NotConfigured], &Events::default(), Healthy),
+            (Healthy, [NotConfigured, NotConfigured], &EventsHealth::default(), Healthy),
             (Healthy, [NotConfigured, NotConfigured], &quiet, Degraded),
             (Unhealthy, [Healthy, Healthy], &quiet, Unhealthy),
             (Healthy, [Healthy, Unhealthy], &standing, Unhealthy),
             (Healthy, [Degraded, Healthy], &standing, Degraded),
             (Healthy, [NotConfigured, Degraded], &standing, Degraded),
         ] {
-            let health = Health { docker, state: State { positions, inventory }, events: events.clone() };
+            let health = Health { docker, state: StateHealth { positions, inventory }, events: events.clone() };
             assert_eq!(health.status(now), expected, "{health:?}");
         }
     }

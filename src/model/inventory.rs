@@ -1,6 +1,6 @@
 //! What an engine has, as the inventory keeps it: containers, volumes, and who mounts what where.
 //!
-//! Rows, what events tell of them ([`Told`]), and how one of them changes by what is told: pure rules without SQL, socket or
+//! Rows, what events tell of them ([`Update`]), and how one of them changes by what is told: pure rules without SQL, socket or
 //! clock, so that any order and any repetition end in the same. Every row knows when it was last told of, by the engine's
 //! clock, and what is older changes nothing. Used by the rooms that observe, plan, keep and report.
 
@@ -18,7 +18,7 @@ pub const LISTINGS_LAG: i64 = 5_000_000_000;
 
 /// A container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Container {
+pub struct ContainerRow {
     /// 64 hexadecimal digits.
     pub id: String,
     /// Without a leading slash.
@@ -32,16 +32,16 @@ pub struct Container {
     /// In whole seconds, as listings tell it.
     pub created: Option<Timestamp>,
     /// What no listing tells.
-    pub beyond: Beyond,
+    pub beyond: UnlistedFields,
     /// Since when, and how lately, it was told of.
-    pub seen: Seen,
+    pub seen: SeenRange,
     /// How lately its state was told, by an event or a listing that is believed.
     pub state_seen: Option<Timestamp>,
 }
 
 /// What no listing tells of a container. It is kept where it is known and makes no difference where it is not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Beyond {
+pub struct UnlistedFields {
     /// `json-file`, `local`, ...
     pub log_driver: Option<String>,
     /// How `watch` would read it.
@@ -56,7 +56,7 @@ pub struct Beyond {
 
 /// A volume.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Volume {
+pub struct VolumeRow {
     /// Its name.
     pub name: String,
     /// `local`, or that of a plugin.
@@ -70,12 +70,12 @@ pub struct Volume {
     /// As it was first told: engines before 23 take the time its folder last changed for it.
     pub created: Option<Timestamp>,
     /// Since when, and how lately, it was told of.
-    pub seen: Seen,
+    pub seen: SeenRange,
 }
 
 /// A container's use of a volume or a folder. It is fixed when the container is created.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Mount {
+pub struct MountRow {
     /// Whose.
     pub container_id: String,
     /// Where in the container.
@@ -98,7 +98,7 @@ pub struct Mount {
 
 /// How far a resume NAME has read a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Position {
+pub struct PositionRow {
     /// The resume NAME.
     pub resume: String,
     /// Whose log.
@@ -113,17 +113,17 @@ pub struct Position {
 
 /// When something was told of, by the engine's clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Seen {
+pub struct SeenRange {
     /// First.
     pub first: Timestamp,
     /// Last, by an event or a listing.
     pub last: Timestamp,
 }
 
-impl Seen {
+impl SeenRange {
     /// Once, so far.
     pub fn at(time: Timestamp) -> Self {
-        Seen { first: time, last: time }
+        SeenRange { first: time, last: time }
     }
 
     /// Whether it was told of after a listing of that moment. By much more than a listing takes it is a clock that was set
@@ -134,11 +134,11 @@ impl Seen {
 
     /// Once more.
     pub fn and(self, time: Timestamp) -> Self {
-        Seen { first: self.first.min(time), last: self.last.max(time) }
+        SeenRange { first: self.first.min(time), last: self.last.max(time) }
     }
 }
 
-/// See [`Seen::is_newer`].
+/// See [`SeenRange::is_newer`].
 pub fn is_newer(told: Timestamp, listing: Timestamp) -> bool {
     const LONGEST: i64 = 60_000_000_000;
     (1..=LONGEST).contains(&told.0.saturating_sub(listing.0))
@@ -146,17 +146,17 @@ pub fn is_newer(told: Timestamp, listing: Timestamp) -> bool {
 
 /// What an event tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
-    /// There was this container at [`Seen::last`], and it was so.
-    Container(Box<Container>),
+pub enum Update {
+    /// There was this container at [`SeenRange::last`], and it was so.
+    Container(Box<ContainerRow>),
     /// It was removed, with its mounts.
     ContainerGone(String, Timestamp),
-    /// There was this volume at [`Seen::last`].
-    Volume(Volume),
+    /// There was this volume at [`SeenRange::last`].
+    Volume(VolumeRow),
     /// It was removed.
     VolumeGone(String, Timestamp),
     /// There was this mount then.
-    Mount(Mount, Timestamp),
+    Mount(MountRow, Timestamp),
 }
 
 /// Memory that texts take beside the value that has them, about.
@@ -168,38 +168,38 @@ fn pairs(pairs: &BTreeMap<String, String>) -> usize {
     pairs.iter().map(|(name, value)| container::weight(name, value)).sum()
 }
 
-impl Container {
+impl ContainerRow {
     /// Memory that it takes, about, in bytes.
     pub fn weight(&self) -> usize {
-        size_of::<Container>() + texts([&self.id, &self.name, &self.image, &self.state]) + pairs(&self.labels)
+        size_of::<ContainerRow>() + texts([&self.id, &self.name, &self.image, &self.state]) + pairs(&self.labels)
     }
 }
 
-impl Volume {
+impl VolumeRow {
     /// Memory that it takes, about, in bytes.
     pub fn weight(&self) -> usize {
-        size_of::<Volume>() + texts([&self.name, &self.driver, &self.scope, &self.mountpoint]) + pairs(&self.labels)
+        size_of::<VolumeRow>() + texts([&self.name, &self.driver, &self.scope, &self.mountpoint]) + pairs(&self.labels)
     }
 }
 
-impl Mount {
+impl MountRow {
     /// Memory that it takes, about, in bytes.
     pub fn weight(&self) -> usize {
         let optional = [&self.volume, &self.source, &self.driver, &self.mode].into_iter().flatten();
         let plain = [&self.container_id, &self.destination, &self.kind, &self.propagation];
-        size_of::<Mount>() + texts(plain.into_iter().chain(optional))
+        size_of::<MountRow>() + texts(plain.into_iter().chain(optional))
     }
 }
 
-impl Told {
+impl Update {
     /// Memory that it takes, about, in bytes.
     pub fn weight(&self) -> usize {
-        size_of::<Told>()
+        size_of::<Update>()
             + match self {
-                Told::Container(container) => container.weight(),
-                Told::Volume(volume) => volume.weight(),
-                Told::Mount(mount, _) => mount.weight(),
-                Told::ContainerGone(id, _) | Told::VolumeGone(id, _) => id.len(),
+                Update::Container(container) => container.weight(),
+                Update::Volume(volume) => volume.weight(),
+                Update::Mount(mount, _) => mount.weight(),
+                Update::ContainerGone(id, _) | Update::VolumeGone(id, _) => id.len(),
             }
     }
 }
@@ -208,13 +208,13 @@ impl Told {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Resource {
-    /// A [`Container`].
+    /// A [`ContainerRow`].
     Container,
-    /// A [`Volume`].
+    /// A [`VolumeRow`].
     Volume,
-    /// A [`Mount`].
+    /// A [`MountRow`].
     Mount,
-    /// A [`Position`].
+    /// A [`PositionRow`].
     Position,
 }
 
@@ -235,7 +235,7 @@ impl Resource {
 
 /// How many rows changed, and how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Changes {
+pub struct ChangeCounts {
     /// Were not there.
     pub created: u64,
     /// Were there and were otherwise.
@@ -246,26 +246,26 @@ pub struct Changes {
     pub unchanged: u64,
 }
 
-impl Changes {
+impl ChangeCounts {
     /// Whether no row changed.
     pub fn is_none(&self) -> bool {
         self.created + self.updated + self.removed == 0
     }
 }
 
-/// [`Changes`] of each [`Resource`], in its order.
+/// [`ChangeCounts`] of each [`Resource`], in its order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally(pub [Changes; 4]);
+pub struct ChangeSummary(pub [ChangeCounts; 4]);
 
-impl Tally {
+impl ChangeSummary {
     /// Of one resource.
-    pub fn of(&mut self, resource: Resource) -> &mut Changes {
+    pub fn of(&mut self, resource: Resource) -> &mut ChangeCounts {
         &mut self.0[resource as usize]
     }
 
     /// Whether no row changed.
     pub fn is_none(&self) -> bool {
-        self.0.iter().all(Changes::is_none)
+        self.0.iter().all(ChangeCounts::is_none)
     }
 }
 
@@ -301,7 +301,7 @@ pub trait Row {
     fn differences(&self, after: &Self) -> Vec<Field>;
 }
 
-impl Row for Container {
+impl Row for ContainerRow {
     const RESOURCE: Resource = Resource::Container;
 
     fn id(&self) -> &str {
@@ -324,7 +324,7 @@ impl Row for Container {
     }
 }
 
-impl Row for Volume {
+impl Row for VolumeRow {
     const RESOURCE: Resource = Resource::Volume;
 
     fn id(&self) -> &str {
@@ -346,7 +346,7 @@ impl Row for Volume {
     }
 }
 
-impl Row for Mount {
+impl Row for MountRow {
     const RESOURCE: Resource = Resource::Mount;
 
     fn id(&self) -> &str {
@@ -359,7 +359,7 @@ impl Row for Mount {
 
     fn differences(&self, after: &Self) -> Vec<Field> {
         let optional = |text: &Option<String>| text.clone().unwrap_or_default();
-        let access = |mount: &Mount| if mount.is_writable { "0" } else { "1" }.to_owned();
+        let access = |mount: &MountRow| if mount.is_writable { "0" } else { "1" }.to_owned();
         let fields = [
             ("type", self.kind.clone(), after.kind.clone()),
             ("volume", optional(&self.volume), optional(&after.volume)),
@@ -373,7 +373,7 @@ impl Row for Mount {
     }
 }
 
-impl Row for Position {
+impl Row for PositionRow {
     const RESOURCE: Resource = Resource::Position;
 
     fn id(&self) -> &str {
@@ -404,9 +404,9 @@ fn written(time: Option<Timestamp>) -> String {
     time.map(|time| time.to_string()).unwrap_or_default()
 }
 
-impl Container {
+impl ContainerRow {
     /// What is known of a container once an event has told this of it. `None` where nothing is news.
-    pub fn heard(known: Option<&Container>, told: &Container) -> Option<Container> {
+    pub fn heard(known: Option<&ContainerRow>, told: &ContainerRow) -> Option<ContainerRow> {
         let Some(known) = known else { return Some(told.clone()) };
         let mut row = known.clone();
         if told.seen.last >= known.seen.last && !told.name.is_empty() {
@@ -427,9 +427,9 @@ impl Container {
         (row != *known).then_some(row)
     }
 
-    /// What is known of a container once a listing of the moment [`Seen::last`] has shown this, and whether that leaves a
+    /// What is known of a container once a listing of the moment [`SeenRange::last`] has shown this, and whether that leaves a
     /// doubt: the listing may be behind a death.
-    pub fn listed(known: Option<&Container>, listed: &Container) -> (Container, bool) {
+    pub fn listed(known: Option<&ContainerRow>, listed: &ContainerRow) -> (ContainerRow, bool) {
         let Some(known) = known else { return (listed.clone(), false) };
         let mut row = known.clone();
         row.beyond = known.beyond.clone().and(&listed.beyond);
@@ -453,7 +453,7 @@ impl Container {
         (row, is_behind)
     }
 
-    fn has_just_died(&self, listed: &Container, at: Timestamp) -> bool {
+    fn has_just_died(&self, listed: &ContainerRow, at: Timestamp) -> bool {
         let shows_life = matches!(listed.state.as_str(), "running" | "paused");
         let died = self.beyond.finished.filter(|_| matches!(self.state.as_str(), "exited" | "dead"));
         let has_begun_anew = listed.beyond.started.is_some_and(|started| Some(started) > died);
@@ -462,10 +462,10 @@ impl Container {
     }
 }
 
-impl Beyond {
+impl UnlistedFields {
     /// What is known once this is told: what it does not tell stays.
-    fn and(self, told: &Beyond) -> Beyond {
-        Beyond {
+    fn and(self, told: &UnlistedFields) -> UnlistedFields {
+        UnlistedFields {
             log_driver: told.log_driver.clone().or(self.log_driver),
             log_route: told.log_route.or(self.log_route),
             started: told.started.or(self.started),
@@ -475,18 +475,18 @@ impl Beyond {
     }
 }
 
-impl Mount {
+impl MountRow {
     /// What is known of a mount once a listing has shown this: of a container that was never started it need not tell
     /// where a volume lies.
-    pub fn listed(known: Option<&Mount>, listed: &Mount) -> Mount {
+    pub fn listed(known: Option<&MountRow>, listed: &MountRow) -> MountRow {
         let told = listed.source.clone().filter(|source| !source.is_empty());
-        Mount { source: told.or(known.and_then(|known| known.source.clone())), ..listed.clone() }
+        MountRow { source: told.or(known.and_then(|known| known.source.clone())), ..listed.clone() }
     }
 }
 
-impl Volume {
+impl VolumeRow {
     /// What is known of a volume once an event has told of it. `None` where nothing is news.
-    pub fn heard(known: Option<&Volume>, told: &Volume) -> Option<Volume> {
+    pub fn heard(known: Option<&VolumeRow>, told: &VolumeRow) -> Option<VolumeRow> {
         let Some(known) = known else { return Some(told.clone()) };
         let mut row = known.clone();
         if known.driver.is_empty() {
@@ -496,14 +496,14 @@ impl Volume {
         (row != *known).then_some(row)
     }
 
-    /// What is known of a volume once a listing of the moment [`Seen::last`] has shown this.
-    pub fn listed(known: Option<&Volume>, listed: &Volume) -> Volume {
+    /// What is known of a volume once a listing of the moment [`SeenRange::last`] has shown this.
+    pub fn listed(known: Option<&VolumeRow>, listed: &VolumeRow) -> VolumeRow {
         let Some(known) = known else { return listed.clone() };
-        let row = Volume { created: known.created.or(listed.created), seen: known.seen, ..listed.clone() };
+        let row = VolumeRow { created: known.created.or(listed.created), seen: known.seen, ..listed.clone() };
         if known.seen.is_newer(listed.seen.last) {
             // What events do not tell is better known late than never.
             return row;
         }
-        Volume { seen: Seen { last: listed.seen.last, ..known.seen }, ..row }
+        VolumeRow { seen: SeenRange { last: listed.seen.last, ..known.seen }, ..row }
     }
 }

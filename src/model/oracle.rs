@@ -5,7 +5,7 @@
 //! name. The oracles are libraries that read the same forms, as little of our own as can be.
 
 use super::json;
-use super::time::{Reader, Timestamp};
+use super::time::{Timestamp, TimestampParser};
 
 /// Bytes into a JSON string and out of it again, as `serde_json` does it.
 pub fn escape(bytes: &[u8]) {
@@ -36,7 +36,7 @@ pub fn unescape(text: &[u8]) {
 
 /// Written times, one a line, as `jiff` reads them, by a reader that keeps the last minute as well.
 pub fn timestamp(bytes: &[u8]) {
-    let mut clock = Reader::default();
+    let mut clock = TimestampParser::default();
     for text in bytes.split(|byte| *byte == b'\n') {
         let ours = Timestamp::parse(text);
         assert_eq!(clock.parse(text), ours, "the reader on {:?}", text.escape_ascii().to_string());

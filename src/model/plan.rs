@@ -4,7 +4,9 @@
 //! the state within the transaction that applies it, so that nothing comes between. What is known by something newer than
 //! the listing stays as it is, and what no listing can prove makes no difference: a second plan has nothing to do.
 
-use super::inventory::{Changes, Container, Field, Mount, Position, Resource, Row, Tally, Volume, is_newer};
+use super::inventory::{
+    ChangeCounts, ChangeSummary, ContainerRow, Field, MountRow, PositionRow, Resource, Row, VolumeRow, is_newer,
+};
 use super::time::Timestamp;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -16,26 +18,26 @@ pub struct Observed {
     /// By the engine's clock, no later than it was shown.
     pub at: Timestamp,
     /// Each with its mounts.
-    pub containers: Vec<(Container, Vec<Mount>)>,
+    pub containers: Vec<(ContainerRow, Vec<MountRow>)>,
     /// IDs of the only containers that were asked for; `None` is all.
     pub asked: Option<Vec<String>>,
     /// All of them, where they were asked for.
-    pub volumes: Option<Vec<Volume>>,
+    pub volumes: Option<Vec<VolumeRow>>,
     /// Positions of containers that are gone shall go too.
     pub with_positions: bool,
 }
 
 /// What is known before.
 #[derive(Debug, Default)]
-pub struct Known {
+pub struct KnownRows {
     /// By ID.
-    pub containers: BTreeMap<String, Container>,
+    pub containers: BTreeMap<String, ContainerRow>,
     /// By name.
-    pub volumes: BTreeMap<String, Volume>,
+    pub volumes: BTreeMap<String, VolumeRow>,
     /// By the container's ID and the place in it.
-    pub mounts: BTreeMap<(String, String), Mount>,
+    pub mounts: BTreeMap<(String, String), MountRow>,
     /// Of all resume NAMEs.
-    pub positions: Vec<Position>,
+    pub positions: Vec<PositionRow>,
     /// IDs of containers that are gone for good.
     pub removed_containers: HashSet<String>,
     /// Names of volumes that are gone, and when they went: another may be called so later.
@@ -46,20 +48,20 @@ pub struct Known {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Of containers.
-    pub containers: Part<Container>,
+    pub containers: TableChanges<ContainerRow>,
     /// Of volumes.
-    pub volumes: Part<Volume>,
+    pub volumes: TableChanges<VolumeRow>,
     /// Of mounts.
-    pub mounts: Part<Mount>,
+    pub mounts: TableChanges<MountRow>,
     /// Of positions, which are only ever removed.
-    pub positions: Part<Position>,
+    pub positions: TableChanges<PositionRow>,
     /// IDs of containers that may be otherwise than the listing shows: it may be behind a death.
     pub doubted: Vec<String>,
 }
 
 /// What becomes of the rows of one kind.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Part<T> {
+pub struct TableChanges<T> {
     /// Rows to make.
     pub created: Vec<T>,
     /// Rows to change, before and after.
@@ -72,15 +74,15 @@ pub struct Part<T> {
     pub kept: u64,
 }
 
-impl<T> Default for Part<T> {
+impl<T> Default for TableChanges<T> {
     fn default() -> Self {
-        Part { created: Vec::new(), updated: Vec::new(), removed: Vec::new(), refreshed: Vec::new(), kept: 0 }
+        TableChanges { created: Vec::new(), updated: Vec::new(), removed: Vec::new(), refreshed: Vec::new(), kept: 0 }
     }
 }
 
 /// One step of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Step {
+pub struct PlanStep {
     /// Of what kind the row is.
     pub resource: Resource,
     /// Of the container, or the volume's name.
@@ -116,7 +118,7 @@ impl Operation {
     }
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for PlanStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {} {} {:?}", self.operation.name(), self.resource.name(), self.id, self.name)?;
         for (number, field) in self.fields.iter().enumerate() {
@@ -133,7 +135,7 @@ impl fmt::Display for Plan {
     }
 }
 
-impl<T: Row> Part<T> {
+impl<T: Row> TableChanges<T> {
     fn settle(&mut self, known: Option<&T>, row: T)
     where
         T: Clone + PartialEq,
@@ -147,7 +149,7 @@ impl<T: Row> Part<T> {
     }
 
     /// Leaves out what is otherwise than in the plan before.
-    fn last(&mut self, before: &Part<T>) {
+    fn last(&mut self, before: &TableChanges<T>) {
         let keys = |rows: &[T]| rows.iter().map(key).collect::<HashSet<_>>();
         let (created, removed) = (keys(&before.created), keys(&before.removed));
         let updated = before.updated.iter().map(|(from, row)| (key(row), from.differences(row)));
@@ -160,8 +162,8 @@ impl<T: Row> Part<T> {
     }
 
     /// How many rows change.
-    pub fn changes(&self) -> Changes {
-        Changes {
+    pub fn changes(&self) -> ChangeCounts {
+        ChangeCounts {
             created: self.created.len() as u64,
             updated: self.updated.len() as u64,
             removed: self.removed.len() as u64,
@@ -169,8 +171,8 @@ impl<T: Row> Part<T> {
         }
     }
 
-    fn steps(&self, steps: &mut Vec<Step>) {
-        let step = |row: &T, operation, fields| Step {
+    fn steps(&self, steps: &mut Vec<PlanStep>) {
+        let step = |row: &T, operation, fields| PlanStep {
             resource: T::RESOURCE,
             id: row.id().to_owned(),
             name: row.name(),
@@ -200,12 +202,17 @@ impl Plan {
     }
 
     /// How many rows change.
-    pub fn tally(&self) -> Tally {
-        Tally([self.containers.changes(), self.volumes.changes(), self.mounts.changes(), self.positions.changes()])
+    pub fn tally(&self) -> ChangeSummary {
+        ChangeSummary([
+            self.containers.changes(),
+            self.volumes.changes(),
+            self.mounts.changes(),
+            self.positions.changes(),
+        ])
     }
 
     /// What is to be done, one by one.
-    pub fn steps(&self) -> Vec<Step> {
+    pub fn steps(&self) -> Vec<PlanStep> {
         let mut steps = Vec::new();
         self.containers.steps(&mut steps);
         self.volumes.steps(&mut steps);
@@ -225,7 +232,7 @@ impl Plan {
 }
 
 /// Compares.
-pub fn plan(known: &Known, observed: &Observed) -> Plan {
+pub fn plan(known: &KnownRows, observed: &Observed) -> Plan {
     let mut plan = Plan::default();
     let there: HashSet<&str> = observed.containers.iter().map(|(container, _)| &*container.id).collect();
     let asked = observed.asked.as_ref().map(|asked| asked.iter().map(String::as_str).collect::<HashSet<_>>());
@@ -235,7 +242,7 @@ pub fn plan(known: &Known, observed: &Observed) -> Plan {
             continue;
         }
         let before = known.containers.get(&container.id);
-        let (after, is_doubted) = Container::listed(before, container);
+        let (after, is_doubted) = ContainerRow::listed(before, container);
         if is_doubted {
             plan.doubted.push(after.id.clone());
         }
@@ -275,9 +282,9 @@ pub fn plan(known: &Known, observed: &Observed) -> Plan {
 
 impl Plan {
     /// All mounts of one container.
-    fn settle_mounts(&mut self, known: &Known, id: &str, mounts: &[Mount]) {
+    fn settle_mounts(&mut self, known: &KnownRows, id: &str, mounts: &[MountRow]) {
         let of_container = (id.to_owned(), String::new())..;
-        let mut before: BTreeMap<&str, &Mount> = known
+        let mut before: BTreeMap<&str, &MountRow> = known
             .mounts
             .range(of_container)
             .take_while(|((of, _), _)| of == id)
@@ -285,19 +292,19 @@ impl Plan {
             .collect();
         for mount in mounts {
             let known = before.remove(&*mount.destination);
-            self.mounts.settle(known, Mount::listed(known, mount));
+            self.mounts.settle(known, MountRow::listed(known, mount));
         }
         self.mounts.removed.extend(before.into_values().cloned());
     }
 
-    fn settle_volumes(&mut self, known: &Known, volumes: &[Volume], at: Timestamp) {
+    fn settle_volumes(&mut self, known: &KnownRows, volumes: &[VolumeRow], at: Timestamp) {
         let there: HashSet<&str> = volumes.iter().map(|volume| &*volume.name).collect();
         for volume in volumes {
             if known.removed_volumes.get(&volume.name).is_some_and(|removed| is_newer(*removed, at)) {
                 continue;
             }
             let before = known.volumes.get(&volume.name);
-            self.volumes.settle(before, Volume::listed(before, volume));
+            self.volumes.settle(before, VolumeRow::listed(before, volume));
         }
         for volume in known.volumes.values().filter(|volume| !there.contains(&*volume.name)) {
             if volume.seen.is_newer(at) {
@@ -312,7 +319,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::inventory::{Beyond, Seen};
+    use crate::model::inventory::{SeenRange, UnlistedFields};
 
     const SECOND: i64 = 1_000_000_000;
 
@@ -321,30 +328,30 @@ mod tests {
     }
 
     /// `ID NAME STATE` as a listing tells it at that second.
-    fn container(told: &str, seconds: i64) -> Container {
+    fn container(told: &str, seconds: i64) -> ContainerRow {
         let words: Vec<&str> = told.split(' ').collect();
-        let seen = Seen::at(at(seconds));
+        let seen = SeenRange::at(at(seconds));
         let (id, name, state) = (words[0].into(), words[1].into(), words[2].into());
-        Container { id, name, state, seen, state_seen: Some(at(seconds)), ..Container::default() }
+        ContainerRow { id, name, state, seen, state_seen: Some(at(seconds)), ..ContainerRow::default() }
     }
 
-    fn mount(container_id: &str, destination: &str, volume: &str) -> Mount {
-        Mount {
+    fn mount(container_id: &str, destination: &str, volume: &str) -> MountRow {
+        MountRow {
             container_id: container_id.into(),
             destination: destination.into(),
             volume: Some(volume.into()),
             is_writable: true,
-            ..Mount::default()
+            ..MountRow::default()
         }
     }
 
-    fn volume(name: &str, driver: &str, seconds: i64) -> Volume {
-        Volume { name: name.into(), driver: driver.into(), seen: Seen::at(at(seconds)), ..Volume::default() }
+    fn volume(name: &str, driver: &str, seconds: i64) -> VolumeRow {
+        VolumeRow { name: name.into(), driver: driver.into(), seen: SeenRange::at(at(seconds)), ..VolumeRow::default() }
     }
 
-    fn known(containers: &[(&str, i64)]) -> Known {
+    fn known(containers: &[(&str, i64)]) -> KnownRows {
         let containers = containers.iter().map(|(told, seconds)| container(told, *seconds));
-        Known { containers: containers.map(|row| (row.id.clone(), row)).collect(), ..Known::default() }
+        KnownRows { containers: containers.map(|row| (row.id.clone(), row)).collect(), ..KnownRows::default() }
     }
 
     fn observed(seconds: i64, containers: &[&str]) -> Observed {
@@ -353,7 +360,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(known: &Known, observed: &Observed, expected: &str) {
+    fn check(known: &KnownRows, observed: &Observed, expected: &str) {
         assert_eq!(plan(known, observed).to_string(), expected);
     }
 
@@ -367,9 +374,9 @@ updated container b \"db-1\": name: db -> db-1, state: running -> exited
 removed container c \"old\"
 ";
         check(&before, &now, expected);
-        let Tally([containers, ..]) = plan(&before, &now).tally();
-        assert_eq!(containers, Changes { created: 1, updated: 1, removed: 1, unchanged: 1 });
-        check(&Known::default(), &Observed::default(), "");
+        let ChangeSummary([containers, ..]) = plan(&before, &now).tally();
+        assert_eq!(containers, ChangeCounts { created: 1, updated: 1, removed: 1, unchanged: 1 });
+        check(&KnownRows::default(), &Observed::default(), "");
     }
 
     #[test]
@@ -389,8 +396,8 @@ removed container c \"old\"
 removed container e \"job\"
 ";
         assert_eq!(lasting.to_string(), expected);
-        let Tally([containers, ..]) = lasting.tally();
-        assert_eq!(containers, Changes { created: 0, updated: 1, removed: 2, unchanged: 2 });
+        let ChangeSummary([containers, ..]) = lasting.tally();
+        assert_eq!(containers, ChangeCounts { created: 0, updated: 1, removed: 2, unchanged: 2 });
     }
 
     #[test]
@@ -416,7 +423,7 @@ removed container e \"job\"
     fn a_listing_does_not_bring_back_to_life_who_has_just_died() {
         let dead = |died: i64, started: Option<i64>| {
             let mut before = known(&[("a web exited", died)]);
-            let beyond = Beyond { finished: Some(at(died)), ..Beyond::default() };
+            let beyond = UnlistedFields { finished: Some(at(died)), ..UnlistedFields::default() };
             before.containers.get_mut("a").unwrap().beyond = beyond;
             let mut now = observed(10, &["a web running"]);
             now.containers[0].0.beyond.started = started.map(at);
@@ -447,13 +454,16 @@ removed container e \"job\"
         // The name of its image means another one now.
         before.containers.get_mut("a").unwrap().image = "nginx:1".into();
         now.containers[0].0.image = "sha256:0123".into();
-        before.volumes.insert("v".into(), Volume { created: Some(at(1)), ..volume("v", "local", 1) });
-        now.volumes = Some(vec![Volume { created: Some(at(5)), ..volume("v", "local", 9) }]);
+        before.volumes.insert("v".into(), VolumeRow { created: Some(at(1)), ..volume("v", "local", 1) });
+        now.volumes = Some(vec![VolumeRow { created: Some(at(5)), ..volume("v", "local", 9) }]);
         let plan = plan(&before, &now);
         assert_eq!(plan.to_string(), "");
         let kept = &plan.containers.refreshed[0];
         assert_eq!((kept.beyond.log_driver.as_deref(), &*kept.image), (Some("local"), "nginx:1"));
-        assert_eq!((kept.seen, plan.volumes.refreshed[0].created), (Seen { first: at(1), last: at(9) }, Some(at(1))));
+        assert_eq!(
+            (kept.seen, plan.volumes.refreshed[0].created),
+            (SeenRange { first: at(1), last: at(9) }, Some(at(1)))
+        );
     }
 
     #[test]
@@ -463,11 +473,11 @@ removed container e \"job\"
             before.mounts.insert((mount.container_id.clone(), mount.destination.clone()), mount);
         }
         let mut now = observed(9, &["a web running"]);
-        let read_only = Mount { is_writable: false, ..mount("a", "/x", "v") };
+        let read_only = MountRow { is_writable: false, ..mount("a", "/x", "v") };
         now.containers[0].1 = vec![read_only, mount("a", "/z", "w")];
         now.asked = Some(vec!["a".into(), "c".into()]);
         // Of a container that was never started the listing tells no source.
-        let with_source = |source: &str| Mount { source: Some(source.into()), ..mount("a", "/s", "s") };
+        let with_source = |source: &str| MountRow { source: Some(source.into()), ..mount("a", "/s", "s") };
         before.mounts.insert(("a".into(), "/s".into()), with_source("/volumes/s"));
         now.containers[0].1.push(with_source(""));
         let expected = "\
@@ -482,7 +492,7 @@ removed mount c \"/x\"
 
     #[test]
     fn positions_of_who_is_gone_go_unless_a_run_holds_them() {
-        let position = |resume: &str, id: &str, name: &str, has_ended, is_held| Position {
+        let position = |resume: &str, id: &str, name: &str, has_ended, is_held| PositionRow {
             resume: resume.into(),
             container_id: id.into(),
             container_name: name.into(),

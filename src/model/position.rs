@@ -1,7 +1,7 @@
 //! Where to go on in a container's log, in forms that any route can go on from.
 //!
 //! A tail makes one behind each batch, the output hands it on once it has the batch, the state keeps it, and the next
-//! tail of that container starts from it. [`Resume`] is by time and serves every route; [`Place`] is by file and offset
+//! tail of that container starts from it. [`TimePosition`] is by time and serves every route; [`FilePosition`] is by file and offset
 //! and is exact whatever the clock did, as long as the file or what the engine has made of it is still there.
 
 use super::batch::{Cursor, Route, Stream};
@@ -15,23 +15,23 @@ pub struct Position {
     /// By which route it came this far.
     pub route: Route,
     /// By time.
-    pub resume: Resume,
+    pub resume: TimePosition,
     /// In a file, where it was read from one.
-    pub place: Option<Place>,
+    pub place: Option<FilePosition>,
 }
 
 /// How far, by time: the last line of each stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Resume {
+pub struct TimePosition {
     /// Where the log has to be read again from; `None` is the beginning.
     pub since: Option<Timestamp>,
     /// The last line of stdout and of stderr that was passed on.
-    pub seen: [Option<Seen>; 2],
+    pub seen: [Option<Mark>; 2],
 }
 
 /// The last line of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Seen {
+pub struct Mark {
     /// Its time.
     pub time: Timestamp,
     /// Its number among the lines of its stream with the same time.
@@ -42,7 +42,7 @@ pub struct Seen {
 
 /// How far, in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct FilePosition {
     /// The number of the device that the file was on. For people who look at the state: nothing is recognised by it.
     pub device: u64,
     /// Which file it is.
@@ -58,17 +58,17 @@ pub struct Place {
     pub passed: [u32; 2],
 }
 
-impl Resume {
+impl TimePosition {
     /// Nothing passed on yet, and nothing wanted from before this.
     pub fn at(since: Option<Timestamp>) -> Self {
-        Resume { since, seen: [None; 2] }
+        TimePosition { since, seen: [None; 2] }
     }
 
     /// This line is the last of its stream now; what is read again may begin where it did.
     pub fn advance(&mut self, line: Cursor) {
         let seen = &mut self.seen[line.stream as usize];
         let high = seen.map_or(line.time, |seen| seen.high.max(line.time));
-        *seen = Some(Seen { time: line.time, ordinal: line.ordinal, high });
+        *seen = Some(Mark { time: line.time, ordinal: line.ordinal, high });
     }
 
     /// Whether no line was passed on.
@@ -78,7 +78,7 @@ impl Resume {
 
     /// This, or the other when this is no position at all.
     #[must_use]
-    pub fn or(self, other: Resume) -> Resume {
+    pub fn or(self, other: TimePosition) -> TimePosition {
         if self.is_at_start() && self.since.is_none() { other } else { self }
     }
 
@@ -86,7 +86,7 @@ impl Resume {
     pub fn last(&self) -> Option<Cursor> {
         let streams = [Stream::Stdout, Stream::Stderr].into_iter().zip(self.seen);
         let last = streams.filter_map(|(stream, seen)| {
-            let Seen { time, ordinal, .. } = seen?;
+            let Mark { time, ordinal, .. } = seen?;
             Some(Cursor { time, stream, ordinal })
         });
         last.max_by_key(|line| line.time)

@@ -185,12 +185,12 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::batch::{Batch, Key, Route};
+    use crate::model::batch::{Batch, ContainerKey, Route};
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     fn batch(bytes: usize) -> Item {
-        Item::Lines(Batch::new(Key(0), Route::File, vec![0; bytes], Vec::new()))
+        Item::Lines(Batch::new(ContainerKey(0), Route::File, vec![0; bytes], Vec::new()))
     }
 
     #[test]

@@ -13,7 +13,7 @@
 //! | `id` | the beginning of the ID |
 //! | `label` | `key` present, or `key=value` exactly |
 //! | `status` | the state |
-//! | `before`, `since` | what the engine lists when the watch begins: [`Order`] |
+//! | `before`, `since` | what the engine lists when the watch begins: [`CreationOrder`] |
 //! | `ancestor`, `network`, `volume`, `health`, `exited`, `expose`, `publish`, `is-task` | only the engine can tell: [`Selector::remote`] |
 
 use super::container::Container;
@@ -71,7 +71,7 @@ pub enum Filter {
     /// Key and value of a filter that only the engine can evaluate.
     Remote(&'static str, String),
     /// What the filters `before` and `since` came to.
-    Order(Order),
+    Order(CreationOrder),
 }
 
 /// The filters that compare the time at which a container was created with that of another one.
@@ -80,7 +80,7 @@ const ORDERS: [&str; 2] = ["before", "since"];
 /// Which containers were created before or since another one. The engine is asked once: the order never changes, and the
 /// other container may be removed meanwhile, after which the engine refuses to tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Order {
+pub struct CreationOrder {
     /// The IDs of all that there were.
     pub known: HashSet<String>,
     /// Those that pass.
@@ -89,7 +89,7 @@ pub struct Order {
     pub takes_new: bool,
 }
 
-impl Order {
+impl CreationOrder {
     fn holds(&self, container: &Container) -> bool {
         match self.known.contains(&container.id) {
             true => self.passing.contains(&container.id),
@@ -99,7 +99,7 @@ impl Order {
 }
 
 /// A key of `--filter`: its name, what it selects, and its values where they are known beforehand.
-pub struct Key {
+pub struct FilterKey {
     /// As it is written before the `=`.
     pub name: &'static str,
     /// In a few words, for completion.
@@ -115,21 +115,21 @@ pub const STATES: &[&str] = &["created", "running", "paused", "restarting", "rem
 const HEALTH: &[&str] = &["starting", "healthy", "unhealthy", "none"];
 
 /// The keys of `--filter`.
-pub const KEYS: &[Key] = &[
-    Key { name: "name", help: "Name, as a regular expression", values: &[] },
-    Key { name: "id", help: "ID prefix", values: &[] },
-    Key { name: "label", help: "Label `key` or `key=value`", values: &[] },
-    Key { name: "ancestor", help: "Image, or one built upon it", values: &[] },
-    Key { name: "status", help: "State", values: STATES },
-    Key { name: "network", help: "Network name or ID", values: &[] },
-    Key { name: "volume", help: "Volume name or mount point", values: &[] },
-    Key { name: "health", help: "Verdict of the health check", values: HEALTH },
-    Key { name: "before", help: "Created before this container", values: &[] },
-    Key { name: "since", help: "Created since this container", values: &[] },
-    Key { name: "exited", help: "Exit code", values: &[] },
-    Key { name: "expose", help: "Exposed `port[/proto]`, or a range of ports", values: &[] },
-    Key { name: "publish", help: "Published `port[/proto]`, or a range of ports", values: &[] },
-    Key { name: "is-task", help: "Whether a Swarm task", values: &["true", "false"] },
+pub const KEYS: &[FilterKey] = &[
+    FilterKey { name: "name", help: "Name, as a regular expression", values: &[] },
+    FilterKey { name: "id", help: "ID prefix", values: &[] },
+    FilterKey { name: "label", help: "Label `key` or `key=value`", values: &[] },
+    FilterKey { name: "ancestor", help: "Image, or one built upon it", values: &[] },
+    FilterKey { name: "status", help: "State", values: STATES },
+    FilterKey { name: "network", help: "Network name or ID", values: &[] },
+    FilterKey { name: "volume", help: "Volume name or mount point", values: &[] },
+    FilterKey { name: "health", help: "Verdict of the health check", values: HEALTH },
+    FilterKey { name: "before", help: "Created before this container", values: &[] },
+    FilterKey { name: "since", help: "Created since this container", values: &[] },
+    FilterKey { name: "exited", help: "Exit code", values: &[] },
+    FilterKey { name: "expose", help: "Exposed `port[/proto]`, or a range of ports", values: &[] },
+    FilterKey { name: "publish", help: "Published `port[/proto]`, or a range of ports", values: &[] },
+    FilterKey { name: "is-task", help: "Whether a Swarm task", values: &["true", "false"] },
 ];
 
 /// What `exited` takes.
@@ -379,7 +379,7 @@ impl Selector {
     pub fn set_order(&mut self, known: HashSet<String>, passing: HashSet<String>) {
         let takes_new = !self.order().contains_key("before");
         self.filters.retain(|filter| !matches!(filter, Filter::Remote(key, _) if ORDERS.contains(key)));
-        self.filters.push(Filter::Order(Order { known, passing, takes_new }));
+        self.filters.push(Filter::Order(CreationOrder { known, passing, takes_new }));
     }
 
     /// All that makes the engine's first listing shorter and loses nothing that [`Selector::matches`] would take. `name`

@@ -83,19 +83,19 @@ impl fmt::Display for Timestamp {
 
 /// Reads written times one after the other, keeping the last minute: neighbours in a log nearly always share it.
 #[derive(Clone, Copy, Debug)]
-pub struct Reader {
+pub struct TimestampParser {
     text: [u8; 17],
     minute: i64,
 }
 
-impl Default for Reader {
+impl Default for TimestampParser {
     fn default() -> Self {
         // A minute like any other: what is no minute must not be equal to the one that is kept.
-        Reader { text: *b"1970-01-01T00:00:", minute: 0 }
+        TimestampParser { text: *b"1970-01-01T00:00:", minute: 0 }
     }
 }
 
-impl Reader {
+impl TimestampParser {
     /// As [`Timestamp::parse`].
     #[inline]
     pub fn parse(&mut self, text: &[u8]) -> Option<Timestamp> {
@@ -123,7 +123,7 @@ pub struct Stamp {
 /// More digits than any engine writes: what is longer than this is no stamp.
 pub const LONGEST_STAMP: usize = 64;
 
-impl Reader {
+impl TimestampParser {
     /// Reads a stamp at the start of `text`.
     #[inline]
     pub fn stamp(&mut self, text: &[u8]) -> Option<Stamp> {
@@ -281,7 +281,7 @@ mod tests {
             ("2017-01-01T00:59:60.25+01:00", 1_483_228_800_250_000_000),
         ] {
             assert_eq!(Timestamp::parse(text.as_bytes()), Some(Timestamp(nanos)), "{text}");
-            assert_eq!(Reader::default().parse(text.as_bytes()), Some(Timestamp(nanos)), "{text}");
+            assert_eq!(TimestampParser::default().parse(text.as_bytes()), Some(Timestamp(nanos)), "{text}");
         }
     }
 
@@ -313,7 +313,7 @@ mod tests {
             "9999-11-20T23:00:53Z",
         ] {
             assert_eq!(Timestamp::parse(text.as_bytes()), None, "{text}");
-            assert_eq!(Reader::default().parse(text.as_bytes()), None, "{text}");
+            assert_eq!(TimestampParser::default().parse(text.as_bytes()), None, "{text}");
         }
     }
 
@@ -331,7 +331,7 @@ mod tests {
             ("one", None),
             ("", None),
         ] {
-            let stamp = Reader::default().stamp(text.as_bytes());
+            let stamp = TimestampParser::default().stamp(text.as_bytes());
             assert_eq!(stamp.map(|stamp| (stamp.len, stamp.digits)), expected, "{text}");
             let time = text.split(' ').next().and_then(|time| Timestamp::parse(time.as_bytes()));
             assert_eq!(stamp.map(|stamp| stamp.time), time.filter(|_| expected.is_some()), "{text}");
@@ -342,7 +342,7 @@ mod tests {
     fn a_reader_that_has_read_nothing_takes_no_nuls_for_a_minute() {
         let text = [&[0; 17][..], b"53.5Z"].concat();
         assert_eq!(Timestamp::parse(&text), None);
-        assert_eq!(Reader::default().parse(&text), None);
+        assert_eq!(TimestampParser::default().parse(&text), None);
     }
 
     proptest! {
@@ -360,7 +360,7 @@ mod tests {
             prop_assert_eq!(Timestamp(nanos).to_string(), format!("{theirs:.9}"));
             let cut = theirs.to_string();
             prop_assert_eq!(Timestamp::parse(cut.as_bytes()), Some(Timestamp(nanos)));
-            prop_assert_eq!(Reader::default().parse(cut.as_bytes()), Some(Timestamp(nanos)));
+            prop_assert_eq!(TimestampParser::default().parse(cut.as_bytes()), Some(Timestamp(nanos)));
         }
     }
 }

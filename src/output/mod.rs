@@ -1,7 +1,7 @@
 //! Output: lines, notices and reports in the forms a user asked for.
 //!
 //! [`Printer`] takes items in order and writes them: `text` and `json` are the forms, `stamp` the times in them, `color`
-//! and `terminal` what a terminal needs, `sink` where it all goes. [`Events`] does the same for events. `progress` and
+//! and `terminal` what a terminal needs, `sink` where it all goes. [`EventPrinter`] does the same for events. `progress` and
 //! `meter` tell on stderr how far a long work is, on the line of `status`, and `diagnostic` says everything else there;
 //! `plan`, `pool` and `reconcile` are reports. Only this room writes to stdout.
 
@@ -13,12 +13,12 @@ mod stderr;
 
 pub use lines::printer::Printer;
 pub use lines::repeats::Repeats;
-pub use reports::dry_run::{Planned, plan};
-pub use reports::event::{Events, Happened};
+pub use reports::dry_run::{PlannedContainer, plan};
+pub use reports::event::{EventPrinter, EventRecord};
 pub use reports::pool::{PoolCheck, PoolClient, PoolEngine, PoolLoad, PoolReport, PoolSize, Spread, pool};
 pub use reports::reconcile::{Reconciled, ReportFormat};
 pub use sanitizer::safe;
-pub use stderr::activity::Meter;
+pub use stderr::activity::ActivityLine;
 pub use stderr::diagnostics::{Diagnostic, Level, LogFormat, Tracer, is_on_terminal, notice, report};
 
 use sanitizer::Form;

@@ -7,7 +7,7 @@
 
 mod host_header;
 
-use crate::model::health::{Board, Events, Health, Reconciliations, Status};
+use crate::model::health::{EventsHealth, Health, Reconciliations, SharedHealth, Status};
 use crate::model::time::Timestamp;
 use bytes::Bytes;
 use host_header::Names;
@@ -58,7 +58,7 @@ pub struct Source {
     /// All series.
     pub registry: Registry,
     /// How we are doing.
-    pub board: Board,
+    pub board: SharedHealth,
     /// Asks for a new count of what is only counted when somebody wants to know. The answer may fail to come.
     pub counts: mpsc::Sender<oneshot::Sender<()>>,
 }
@@ -234,7 +234,7 @@ fn whole(health: &Health, now: Instant, time: Timestamp) -> Whole {
     Whole { status: health.status(now), timestamp: seconds(time), checks }
 }
 
-fn stream(events: &Events, now: Instant) -> Stream {
+fn stream(events: &EventsHealth, now: Instant) -> Stream {
     Stream {
         status: events.status(now),
         connected: events.connected.is_some(),
@@ -258,12 +258,12 @@ fn seconds(time: Timestamp) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::health::{Reconciliations, State};
+    use crate::model::health::{Reconciliations, StateHealth};
     use prometheus::IntGauge;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     /// A server with one gauge, which counts how often it was asked to count, and what it tells of health.
-    async fn serving<F: Future>(board: Board, ask: impl FnOnce(SocketAddr) -> F) -> F::Output {
+    async fn serving<F: Future>(board: SharedHealth, ask: impl FnOnce(SocketAddr) -> F) -> F::Output {
         let registry = Registry::new();
         let gauge = IntGauge::new("counted", "How often.").unwrap();
         registry.register(Box::new(gauge.clone())).unwrap();
@@ -313,7 +313,7 @@ mod tests {
             ("POST /metrics", head("405 Method Not Allowed", plain) + "allow: GET, HEAD\r\n", "only GET and HEAD\n"),
             ("DELETE /nowhere", head("405 Method Not Allowed", plain) + "allow: GET, HEAD\r\n", "only GET and HEAD\n"),
         ] {
-            let board = Board::default();
+            let board = SharedHealth::default();
             board.update(|health| health.events.is_enabled = true);
             let asked = format!("{request} HTTP/1.1\r\nHost: localhost\r\n\r\n");
             let answer = in_runtime(serving(board, |address| async move { exchange(address, &asked).await }));
@@ -331,8 +331,8 @@ mod tests {
         let last = Timestamp(time.0 + 7_000_000_000);
         let mut health = Health {
             docker: Status::Healthy,
-            state: State::default(),
-            events: Events {
+            state: StateHealth::default(),
+            events: EventsHealth {
                 is_enabled: true,
                 connected: Some(heard),
                 queued: 1,
@@ -381,7 +381,7 @@ mod tests {
                 .await
                 .unwrap()
         };
-        let answer = in_runtime(serving(Board::default(), asked));
+        let answer = in_runtime(serving(SharedHealth::default(), asked));
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
 
@@ -392,14 +392,14 @@ mod tests {
             let answer = exchange(address, "GET /metrics HTTP/1.1\r\nA: ").await;
             (answer.starts_with("HTTP/1.1 200"), begun.elapsed() < WHOLE)
         };
-        assert_eq!(in_runtime(serving(Board::default(), asked)), (false, true));
+        assert_eq!(in_runtime(serving(SharedHealth::default(), asked)), (false, true));
     }
 
     #[test]
     fn a_count_that_does_not_come_keeps_no_answer_back() {
         let asked = async {
             let (counts, _kept) = mpsc::channel(1);
-            let source = Source { registry: Registry::new(), board: Board::default(), counts };
+            let source = Source { registry: Registry::new(), board: SharedHealth::default(), counts };
             let request = Request::get("/api/v1/health").version(hyper::Version::HTTP_10).body(()).unwrap();
             let names = Names::of("localhost:0", SocketAddr::from(([127, 0, 0, 1], 1)));
             // The first waits in vain, the second finds the channel full.

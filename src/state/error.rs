@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 /// A cause of any type.
-pub type Cause = Box<dyn StdError + Send + Sync>;
+pub type Fault = Box<dyn StdError + Send + Sync>;
 
 /// What can go wrong with the state.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +29,7 @@ pub enum Error {
         /// The state file.
         path: PathBuf,
         /// Of the file system or of SQLite.
-        source: Cause,
+        source: Fault,
     },
     /// Somebody else could have put it there. It was left as it is.
     #[error("the state in {} is not used: {reason}", path.display())]
@@ -45,7 +45,7 @@ pub enum Error {
         /// The state file.
         path: PathBuf,
         /// Of the file system or of SQLite, where one of them said so.
-        source: Option<Cause>,
+        source: Option<Fault>,
     },
     /// Another program has held its lock for longer than we wait.
     #[error("the state in {} is locked by another program", path.display())]
@@ -53,7 +53,7 @@ pub enum Error {
         /// The state file.
         path: PathBuf,
         /// Of SQLite.
-        source: Cause,
+        source: Fault,
     },
     /// No room is left on its disk. What was committed before is whole.
     #[error("no room is left for the state in {}", path.display())]
@@ -61,7 +61,7 @@ pub enum Error {
         /// The state file.
         path: PathBuf,
         /// Of SQLite.
-        source: Cause,
+        source: Fault,
     },
     /// Its disk failed, or the file system does not do what SQLite needs.
     #[error("reading or writing the state in {} failed", path.display())]
@@ -69,7 +69,7 @@ pub enum Error {
         /// The state file.
         path: PathBuf,
         /// Of SQLite.
-        source: Cause,
+        source: Fault,
     },
     /// It does not begin as a database does. It was left as it is.
     #[error("{} is no state file", path.display())]
@@ -77,7 +77,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
         /// Of SQLite.
-        source: Cause,
+        source: Fault,
     },
     /// It is a broken database. It was left as it is.
     #[error("the state in {} is damaged", path.display())]
@@ -85,7 +85,7 @@ pub enum Error {
         /// The state file.
         path: PathBuf,
         /// What is wrong with it.
-        source: Cause,
+        source: Fault,
     },
     /// It is a database of some other program. It was left as it is.
     #[error("{} is the database of another program", path.display())]
@@ -156,7 +156,7 @@ pub enum Error {
         /// The state file.
         path: PathBuf,
         /// Of SQLite.
-        source: Cause,
+        source: Fault,
     },
 }
 
@@ -194,7 +194,7 @@ impl Error {
         let code = source.sqlite_error_code();
         let is_misread = matches!(source, rusqlite::Error::FromSqlConversionFailure(..))
             || matches!(source, rusqlite::Error::InvalidColumnType(..) | rusqlite::Error::IntegralValueOutOfRange(..));
-        let (path, source) = (path.to_owned(), Cause::from(source));
+        let (path, source) = (path.to_owned(), Fault::from(source));
         match code {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::Busy { path, source },
             Some(ErrorCode::ReadOnly) => Error::ReadOnly { path, source: Some(source) },

@@ -5,9 +5,10 @@
 //! [`crate::model::inventory`] and [`crate::model::plan`], and written: two processes that tell of the same engine do not undo each other.
 
 use crate::model::inventory::{
-    Beyond, Changes, Container, Mount, Position, Resource, Row as _, Seen, Tally, Told, Volume, object,
+    ChangeCounts, ChangeSummary, ContainerRow, MountRow, PositionRow, Resource, Row as _, SeenRange, UnlistedFields,
+    Update, VolumeRow, object,
 };
-use crate::model::plan::{Known, Observed, Part, Plan, plan};
+use crate::model::plan::{KnownRows, Observed, Plan, TableChanges, plan};
 use crate::model::time::Timestamp;
 use rusqlite::types::{FromSqlError, Type};
 use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, TransactionBehavior, params};
@@ -22,7 +23,7 @@ const REMOVED: i64 = 600 * 1_000_000_000;
 
 /// Who compares, since when, and to what end.
 #[derive(Clone, Copy, Debug)]
-pub struct Occasion {
+pub struct Trigger {
     /// `reconcile` or `watch`.
     pub source: &'static str,
     /// By our clock, ...
@@ -41,7 +42,7 @@ pub(super) fn reconcile(
     connection: &mut Connection,
     engine_id: &str,
     observed: &Observed,
-    occasion: Occasion,
+    occasion: Trigger,
     is_held: impl Fn(&str) -> bool,
 ) -> Result<Plan> {
     let behavior = if occasion.is_to_write { TransactionBehavior::Immediate } else { TransactionBehavior::Deferred };
@@ -61,13 +62,13 @@ pub(super) fn reconcile(
 }
 
 /// Takes what events told, and returns what that changed.
-pub(super) fn hear(connection: &mut Connection, engine_id: &str, told: &[Told]) -> Result<Tally> {
+pub(super) fn hear(connection: &mut Connection, engine_id: &str, told: &[Update]) -> Result<ChangeSummary> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut tally = Tally::default();
+    let mut tally = ChangeSummary::default();
     for told in told {
         match told {
-            Told::Container(container) => hear_container(&transaction, engine_id, container, &mut tally)?,
-            Told::ContainerGone(id, at) => {
+            Update::Container(container) => hear_container(&transaction, engine_id, container, &mut tally)?,
+            Update::ContainerGone(id, at) => {
                 let mounts = transaction.prepare_cached(REMOVE_MOUNTS)?.execute(params![engine_id, id])?;
                 tally.of(Resource::Mount).removed += mounts as u64;
                 let rows = transaction.prepare_cached(REMOVE_CONTAINER)?.execute(params![engine_id, id])?;
@@ -75,20 +76,25 @@ pub(super) fn hear(connection: &mut Connection, engine_id: &str, told: &[Told]) 
                 remember_removal(&transaction, engine_id, Resource::Container, id, *at)?;
                 forget_removals(&transaction, engine_id, *at)?;
             }
-            Told::Volume(volume) => hear_volume(&transaction, engine_id, volume, &mut tally)?,
-            Told::VolumeGone(name, at) => {
+            Update::Volume(volume) => hear_volume(&transaction, engine_id, volume, &mut tally)?,
+            Update::VolumeGone(name, at) => {
                 let rows = transaction.prepare_cached(REMOVE_OLD_VOLUME)?.execute(params![engine_id, name, at])?;
                 tally.of(Resource::Volume).removed += rows as u64;
                 remember_removal(&transaction, engine_id, Resource::Volume, name, *at)?;
             }
-            Told::Mount(mount, at) => hear_mount(&transaction, engine_id, mount, *at, &mut tally)?,
+            Update::Mount(mount, at) => hear_mount(&transaction, engine_id, mount, *at, &mut tally)?,
         }
     }
     transaction.commit()?;
     Ok(tally)
 }
 
-fn hear_container(transaction: &Transaction<'_>, engine_id: &str, told: &Container, tally: &mut Tally) -> Result<()> {
+fn hear_container(
+    transaction: &Transaction<'_>,
+    engine_id: &str,
+    told: &ContainerRow,
+    tally: &mut ChangeSummary,
+) -> Result<()> {
     let changes = tally.of(Resource::Container);
     if removed_at(transaction, engine_id, Resource::Container, &told.id)?.is_some() {
         return Ok(());
@@ -97,13 +103,18 @@ fn hear_container(transaction: &Transaction<'_>, engine_id: &str, told: &Contain
         .prepare_cached(&one(CONTAINERS, "container_id"))?
         .query_row(params![engine_id, told.id], container)
         .optional()?;
-    let Some(row) = Container::heard(known.as_ref(), told) else { return Ok(()) };
+    let Some(row) = ContainerRow::heard(known.as_ref(), told) else { return Ok(()) };
     save_container(transaction, engine_id, &row)?;
     count(changes, known.as_ref().map(|known| known.differences(&row).is_empty()));
     Ok(())
 }
 
-fn hear_volume(transaction: &Transaction<'_>, engine_id: &str, told: &Volume, tally: &mut Tally) -> Result<()> {
+fn hear_volume(
+    transaction: &Transaction<'_>,
+    engine_id: &str,
+    told: &VolumeRow,
+    tally: &mut ChangeSummary,
+) -> Result<()> {
     let removed = removed_at(transaction, engine_id, Resource::Volume, &told.name)?;
     if removed.is_some_and(|removed| removed >= told.seen.last) {
         return Ok(());
@@ -112,7 +123,7 @@ fn hear_volume(transaction: &Transaction<'_>, engine_id: &str, told: &Volume, ta
         .prepare_cached(&one(VOLUMES, "name"))?
         .query_row(params![engine_id, told.name], volume)
         .optional()?;
-    let Some(row) = Volume::heard(known.as_ref(), told) else { return Ok(()) };
+    let Some(row) = VolumeRow::heard(known.as_ref(), told) else { return Ok(()) };
     save_volume(transaction, engine_id, &row)?;
     count(tally.of(Resource::Volume), known.as_ref().map(|known| known.differences(&row).is_empty()));
     Ok(())
@@ -127,15 +138,15 @@ INSERT OR IGNORE INTO mounts (
 fn hear_mount(
     transaction: &Transaction<'_>,
     engine_id: &str,
-    mount: &Mount,
+    mount: &MountRow,
     at: Timestamp,
-    tally: &mut Tally,
+    tally: &mut ChangeSummary,
 ) -> Result<()> {
-    let volume = Volume {
+    let volume = VolumeRow {
         name: mount.volume.clone().unwrap_or_default(),
         driver: mount.driver.clone().unwrap_or_default(),
-        seen: Seen::at(at),
-        ..Volume::default()
+        seen: SeenRange::at(at),
+        ..VolumeRow::default()
     };
     hear_volume(transaction, engine_id, &volume, tally)?;
     if removed_at(transaction, engine_id, Resource::Container, &mount.container_id)?.is_none() {
@@ -146,7 +157,7 @@ fn hear_mount(
 }
 
 /// `None`: the row was not there; else whether it is as it was.
-fn count(changes: &mut Changes, is_same: Option<bool>) {
+fn count(changes: &mut ChangeCounts, is_same: Option<bool>) {
     match is_same {
         None => changes.created += 1,
         Some(false) => changes.updated += 1,
@@ -171,8 +182,8 @@ fn read(
     engine_id: &str,
     observed: &Observed,
     is_held: impl Fn(&str) -> bool,
-) -> Result<Known> {
-    let mut known = Known::default();
+) -> Result<KnownRows> {
+    let mut known = KnownRows::default();
     if observed.with_positions {
         known.positions = read_positions(transaction, engine_id, is_held)?;
     }
@@ -181,8 +192,8 @@ fn read(
     if schema < 2 {
         return Ok(known);
     }
-    let mut keep_container = |found: Container| drop(known.containers.insert(found.id.clone(), found));
-    let mut keep_mount = |found: Mount| {
+    let mut keep_container = |found: ContainerRow| drop(known.containers.insert(found.id.clone(), found));
+    let mut keep_mount = |found: MountRow| {
         let key = (found.container_id.clone(), found.destination.clone());
         known.mounts.insert(key, found);
     };
@@ -208,7 +219,7 @@ fn read(
         }
     }
     if observed.volumes.is_some() {
-        let keep = |found: Volume| drop(known.volumes.insert(found.name.clone(), found));
+        let keep = |found: VolumeRow| drop(known.volumes.insert(found.name.clone(), found));
         each(transaction, VOLUMES, params![engine_id], volume, keep)?;
         let of = params![engine_id, Resource::Volume.name()];
         each(transaction, REMOVALS, of, removal, |(name, at)| {
@@ -222,11 +233,11 @@ fn read_positions(
     transaction: &Transaction<'_>,
     engine_id: &str,
     is_held: impl Fn(&str) -> bool,
-) -> Result<Vec<Position>> {
+) -> Result<Vec<PositionRow>> {
     let mut held: BTreeMap<String, bool> = BTreeMap::new();
     let mut positions = Vec::new();
     let position = |row: &Row<'_>| {
-        Ok(Position {
+        Ok(PositionRow {
             resume: row.get(0)?,
             container_id: row.get(1)?,
             container_name: row.get(2)?,
@@ -282,7 +293,7 @@ fn apply(transaction: &Transaction<'_>, engine_id: &str, plan: &Plan) -> Result<
     Ok(())
 }
 
-fn written<T>(part: &Part<T>) -> impl Iterator<Item = &T> {
+fn written<T>(part: &TableChanges<T>) -> impl Iterator<Item = &T> {
     part.created.iter().chain(part.updated.iter().map(|(_, row)| row)).chain(&part.refreshed)
 }
 
@@ -292,8 +303,8 @@ INSERT OR REPLACE INTO containers (
     log_driver, log_route, first_seen_at, last_seen_at, state_seen_at
 ) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
 
-fn save_container(transaction: &Transaction<'_>, engine_id: &str, row: &Container) -> Result<()> {
-    let Beyond { log_driver, log_route, started, finished, exit_code } = &row.beyond;
+fn save_container(transaction: &Transaction<'_>, engine_id: &str, row: &ContainerRow) -> Result<()> {
+    let UnlistedFields { log_driver, log_route, started, finished, exit_code } = &row.beyond;
     let values = params![
         engine_id,
         row.id,
@@ -319,7 +330,7 @@ INSERT OR REPLACE INTO volumes (
     engine_id, name, driver, scope, mountpoint, labels, created_at, first_seen_at, last_seen_at
 ) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
 
-fn save_volume(transaction: &Transaction<'_>, engine_id: &str, row: &Volume) -> Result<()> {
+fn save_volume(transaction: &Transaction<'_>, engine_id: &str, row: &VolumeRow) -> Result<()> {
     let labels = object(&row.labels);
     let values = params![
         engine_id,
@@ -340,7 +351,7 @@ INSERT OR REPLACE INTO mounts (
     engine_id, container_id, destination, type, volume, source, driver, mode, read_only, propagation
 ) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
 
-fn write_mount(transaction: &Transaction<'_>, sql: &str, engine_id: &str, row: &Mount) -> Result<usize> {
+fn write_mount(transaction: &Transaction<'_>, sql: &str, engine_id: &str, row: &MountRow) -> Result<usize> {
     let values = params![
         engine_id,
         row.container_id,
@@ -413,8 +424,8 @@ DELETE FROM reconciliations WHERE engine_id = ?1 AND id <= (
 )";
 
 /// Leaves a row about this one, and takes away those of long ago.
-fn note(transaction: &Transaction<'_>, engine_id: &str, plan: &Plan, occasion: Occasion) -> Result<()> {
-    let Tally([containers, volumes, mounts, positions]) = plan.tally();
+fn note(transaction: &Transaction<'_>, engine_id: &str, plan: &Plan, occasion: Trigger) -> Result<()> {
+    let ChangeSummary([containers, volumes, mounts, positions]) = plan.tally();
     let number = |count: u64| count.cast_signed();
     let values = params![
         engine_id,
@@ -440,15 +451,15 @@ fn note(transaction: &Transaction<'_>, engine_id: &str, plan: &Plan, occasion: O
     transaction.prepare_cached(FORGET_NOTES)?.execute(params![engine_id, REMEMBERED]).map(drop)
 }
 
-fn container(row: &Row<'_>) -> Result<Container> {
-    Ok(Container {
+fn container(row: &Row<'_>) -> Result<ContainerRow> {
+    Ok(ContainerRow {
         id: row.get("container_id")?,
         name: row.get("name")?,
         image: row.get("image")?,
         labels: labels(row)?,
         state: row.get("state")?,
         created: row.get("created_at")?,
-        beyond: Beyond {
+        beyond: UnlistedFields {
             log_driver: row.get("log_driver")?,
             log_route: row.get("log_route")?,
             started: row.get("started_at")?,
@@ -460,8 +471,8 @@ fn container(row: &Row<'_>) -> Result<Container> {
     })
 }
 
-fn volume(row: &Row<'_>) -> Result<Volume> {
-    Ok(Volume {
+fn volume(row: &Row<'_>) -> Result<VolumeRow> {
+    Ok(VolumeRow {
         name: row.get("name")?,
         driver: row.get("driver")?,
         scope: row.get("scope")?,
@@ -472,8 +483,8 @@ fn volume(row: &Row<'_>) -> Result<Volume> {
     })
 }
 
-fn mount(row: &Row<'_>) -> Result<Mount> {
-    Ok(Mount {
+fn mount(row: &Row<'_>) -> Result<MountRow> {
+    Ok(MountRow {
         container_id: row.get("container_id")?,
         destination: row.get("destination")?,
         kind: row.get("type")?,
@@ -486,8 +497,8 @@ fn mount(row: &Row<'_>) -> Result<Mount> {
     })
 }
 
-fn seen(row: &Row<'_>) -> Result<Seen> {
-    Ok(Seen { first: row.get("first_seen_at")?, last: row.get("last_seen_at")? })
+fn seen(row: &Row<'_>) -> Result<SeenRange> {
+    Ok(SeenRange { first: row.get("first_seen_at")?, last: row.get("last_seen_at")? })
 }
 
 fn labels(row: &Row<'_>) -> Result<BTreeMap<String, String>> {
@@ -518,35 +529,44 @@ mod tests {
         (dir, connection)
     }
 
-    fn occasion() -> Occasion {
+    fn occasion() -> Trigger {
         let (started, begun) = (Timestamp::now(), Instant::now());
-        Occasion { source: "reconcile", started, begun, is_to_write: true, must_be_sure: false }
+        Trigger { source: "reconcile", started, begun, is_to_write: true, must_be_sure: false }
     }
 
     fn at(second: i64) -> Timestamp {
         Timestamp(1_795_215_653_000_000_000 + second * SECOND + 7)
     }
 
-    fn container(id: &str, name: &str, state: &str, second: i64) -> Container {
+    fn container(id: &str, name: &str, state: &str, second: i64) -> ContainerRow {
         let labels = BTreeMap::from([("of".to_owned(), id.to_owned())]);
         let state_seen = Some(at(second)).filter(|_| !state.is_empty());
         let (id, name, image, state) = (id.to_owned(), name.to_owned(), "img".to_owned(), state.to_owned());
-        Container { id, name, image, labels, state, seen: Seen::at(at(second)), state_seen, ..Container::default() }
+        ContainerRow {
+            id,
+            name,
+            image,
+            labels,
+            state,
+            seen: SeenRange::at(at(second)),
+            state_seen,
+            ..ContainerRow::default()
+        }
     }
 
-    fn volume(name: &str, second: i64) -> Volume {
-        Volume { name: name.into(), driver: "local".into(), seen: Seen::at(at(second)), ..Volume::default() }
+    fn volume(name: &str, second: i64) -> VolumeRow {
+        VolumeRow { name: name.into(), driver: "local".into(), seen: SeenRange::at(at(second)), ..VolumeRow::default() }
     }
 
-    fn mount(id: &str, volume: &str) -> Mount {
-        Mount {
+    fn mount(id: &str, volume: &str) -> MountRow {
+        MountRow {
             container_id: id.into(),
             destination: format!("/{volume}"),
             kind: "volume".into(),
             volume: Some(volume.into()),
             driver: Some("local".into()),
             is_writable: true,
-            ..Mount::default()
+            ..MountRow::default()
         }
     }
 
@@ -599,7 +619,7 @@ mod tests {
         mounts: Vec<(String, String)>,
         made: usize,
         now: i64,
-        told: Vec<Told>,
+        told: Vec<Update>,
     }
 
     impl Engine {
@@ -627,24 +647,24 @@ mod tests {
                 Act::Destroy(slot) => {
                     if let Some((id, ..)) = self.slots[slot].take() {
                         self.mounts.retain(|(of, _)| *of != id);
-                        self.told.push(Told::ContainerGone(id, at(now)));
+                        self.told.push(Update::ContainerGone(id, at(now)));
                     }
                 }
                 Act::MakeVolume(slot) => {
                     self.volumes[slot] = true;
-                    self.told.push(Told::Volume(volume(&volume_name(slot), now)));
+                    self.told.push(Update::Volume(volume(&volume_name(slot), now)));
                 }
                 Act::RemoveVolume(slot) => {
                     let is_used = self.mounts.iter().any(|(_, volume)| *volume == volume_name(slot));
                     if self.volumes[slot] && !is_used {
                         self.volumes[slot] = false;
-                        self.told.push(Told::VolumeGone(volume_name(slot), at(now)));
+                        self.told.push(Update::VolumeGone(volume_name(slot), at(now)));
                     }
                 }
                 Act::Mount(slot, of) => {
                     if let Some((id, ..)) = self.slots[slot].as_ref().filter(|_| self.volumes[of]) {
                         let used = (id.clone(), volume_name(of));
-                        self.told.push(Told::Mount(mount(id, &volume_name(of)), at(now)));
+                        self.told.push(Update::Mount(mount(id, &volume_name(of)), at(now)));
                         if !self.mounts.contains(&used) {
                             self.mounts.push(used);
                         }
@@ -665,7 +685,7 @@ mod tests {
             let Some((id, name, _)) = &self.slots[slot] else { return };
             let mut told = container(id, name, state, self.now);
             told.beyond.finished = told.state_seen.filter(|_| state == "exited");
-            self.told.push(Told::Container(Box::new(told)));
+            self.told.push(Update::Container(Box::new(told)));
         }
 
         /// A while later.
@@ -695,13 +715,13 @@ mod tests {
             let (by_events, by_listing) = (format!("events {number}"), format!("listing {number}"));
             let mut engine = Engine::default();
             acts.iter().for_each(|act| engine.act(*act));
-            let mut told: Vec<Told> = engine.told.clone();
+            let mut told: Vec<Update> = engine.told.clone();
             if !told.is_empty() {
                 told.extend(repeats.iter().map(|index| index.get(&engine.told).clone()));
             }
-            let mut shuffled: Vec<(u32, Told)> = order.iter().copied().cycle().zip(told).collect();
+            let mut shuffled: Vec<(u32, Update)> = order.iter().copied().cycle().zip(told).collect();
             shuffled.sort_by_key(|(key, _)| *key);
-            let shuffled: Vec<Told> = shuffled.into_iter().map(|(_, told)| told).collect();
+            let shuffled: Vec<Update> = shuffled.into_iter().map(|(_, told)| told).collect();
             for batch in shuffled.chunks(batch) {
                 hear(&mut connection, &by_events, batch).unwrap();
             }
@@ -718,10 +738,10 @@ mod tests {
     #[test]
     fn every_column_is_read_as_it_was_written_and_engines_are_apart() {
         let (_dir, mut connection) = open();
-        let row = Container {
+        let row = ContainerRow {
             labels: BTreeMap::from([("a \"b\"".into(), "\u{1b}\0ü".into()), (String::new(), String::new())]),
             created: Some(at(1)),
-            beyond: Beyond {
+            beyond: UnlistedFields {
                 log_driver: Some("local".into()),
                 log_route: Some(crate::model::batch::Route::File),
                 started: Some(at(2)),
@@ -730,9 +750,9 @@ mod tests {
             },
             ..container("a", "web\n", "exited", 4)
         };
-        let disk = Volume { mountpoint: "/x".into(), scope: "local".into(), created: Some(at(1)), ..volume("v", 4) };
+        let disk = VolumeRow { mountpoint: "/x".into(), scope: "local".into(), created: Some(at(1)), ..volume("v", 4) };
         let bind =
-            Mount { source: Some("/etc".into()), mode: Some("ro".into()), is_writable: false, ..mount("a", "v") };
+            MountRow { source: Some("/etc".into()), mode: Some("ro".into()), is_writable: false, ..mount("a", "v") };
         let observed = Observed {
             at: at(4),
             containers: vec![(row.clone(), vec![bind.clone()])],
@@ -768,11 +788,11 @@ mod tests {
     #[test]
     fn what_is_only_to_be_told_and_what_is_in_doubt_is_not_written() {
         let (_dir, mut connection) = open();
-        let died = Container {
-            beyond: Beyond { finished: Some(at(3)), ..Beyond::default() },
+        let died = ContainerRow {
+            beyond: UnlistedFields { finished: Some(at(3)), ..UnlistedFields::default() },
             ..container("a", "web", "exited", 3)
         };
-        hear(&mut connection, ENGINE, &[Told::Container(Box::new(died))]).unwrap();
+        hear(&mut connection, ENGINE, &[Update::Container(Box::new(died))]).unwrap();
         let before = dump(&connection, ENGINE);
         let containers =
             vec![(container("a", "web", "running", 4), vec![]), (container("b", "db", "running", 4), vec![])];
@@ -780,7 +800,7 @@ mod tests {
         for (is_to_write, must_be_sure, rows) in
             [(false, false, 1), (false, true, 1), (true, true, 1), (true, false, 2)]
         {
-            let occasion = Occasion { is_to_write, must_be_sure, ..occasion() };
+            let occasion = Trigger { is_to_write, must_be_sure, ..occasion() };
             let plan = reconcile(&mut connection, ENGINE, &observed, occasion, |_| false).unwrap();
             assert_eq!(
                 (plan.to_string().as_str(), &plan.doubted),
@@ -798,7 +818,7 @@ mod tests {
             connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
         };
         for second in 0..700 {
-            hear(&mut connection, ENGINE, &[Told::ContainerGone(format!("c{second}"), at(second))]).unwrap();
+            hear(&mut connection, ENGINE, &[Update::ContainerGone(format!("c{second}"), at(second))]).unwrap();
         }
         assert_eq!(count(&connection, "removals"), 601);
         for _ in 0..REMEMBERED + 5 {
@@ -812,7 +832,7 @@ mod tests {
     fn what_no_version_writes_is_damage() {
         let (dir, mut connection) = open();
         let told =
-            [Told::Container(Box::new(container("a", "web", "running", 1))), Told::Mount(mount("a", "v"), at(1))];
+            [Update::Container(Box::new(container("a", "web", "running", 1))), Update::Mount(mount("a", "v"), at(1))];
         for change in [
             "UPDATE containers SET labels = '['",
             "UPDATE containers SET labels = 5",

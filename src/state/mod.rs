@@ -15,10 +15,10 @@ mod name_lock;
 mod positions;
 mod schema;
 
-pub use error::{Cause, Error, Holder};
-pub use inventory::Occasion;
+pub use error::{Error, Fault, Holder};
+pub use inventory::Trigger;
 
-use crate::model::inventory::{Tally, Told};
+use crate::model::inventory::{ChangeSummary, Update};
 use crate::model::plan::{Observed, Plan};
 use crate::model::position::Position;
 use crate::model::time::Timestamp;
@@ -167,7 +167,7 @@ impl Store {
         &self,
         engine_id: &str,
         observed: Observed,
-        occasion: Occasion,
+        occasion: Trigger,
         done: impl FnOnce(Result<Plan, Error>) + Send + 'static,
     ) {
         let (engine_id, path) = (engine_id.to_owned(), self.owned.path.clone());
@@ -181,7 +181,12 @@ impl Store {
     }
 
     /// Takes what events told of an engine, in one transaction, and tells what that changed; `done` as above.
-    pub fn hear(&self, engine_id: &str, told: Vec<Told>, done: impl FnOnce(Result<Tally, Error>) + Send + 'static) {
+    pub fn hear(
+        &self,
+        engine_id: &str,
+        told: Vec<Update>,
+        done: impl FnOnce(Result<ChangeSummary, Error>) + Send + 'static,
+    ) {
         let (engine_id, path) = (engine_id.to_owned(), self.owned.path.clone());
         self.give(Box::new(move |connection| {
             done(connection.and_then(|connection| {
@@ -338,7 +343,7 @@ mod tests {
     use super::*;
     use crate::model::batch::Route;
     use crate::model::file_id::FileId;
-    use crate::model::position::{Place, Resume, Seen};
+    use crate::model::position::{FilePosition, Mark, TimePosition};
     use rustix::process::{Pid, Signal, kill_process};
     use std::ffi::OsStr;
     use std::fs;
@@ -363,11 +368,11 @@ mod tests {
 
     fn saved(name: &str, offset: u64) -> Saved {
         let time = Timestamp(1_795_215_653_037_882_171);
-        let seen = [Some(Seen { time, ordinal: 0, high: time }), None];
+        let seen = [Some(Mark { time, ordinal: 0, high: time }), None];
         let before = [Some((time, 0)), None];
         let file = FileId { filesystem: Some(u64::MAX), inode: u64::MAX, born: Some(Timestamp(1)) };
-        let place = Place { device: 1, file, fingerprint: Some(1 << 63), offset, before, passed: [0; 2] };
-        let position = Position { route: Route::File, resume: Resume { since: None, seen }, place: Some(place) };
+        let place = FilePosition { device: 1, file, fingerprint: Some(1 << 63), offset, before, passed: [0; 2] };
+        let position = Position { route: Route::File, resume: TimePosition { since: None, seen }, place: Some(place) };
         Saved { name: name.into(), position, ended: false }
     }
 

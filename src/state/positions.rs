@@ -7,7 +7,7 @@
 use super::{Commit, Output, Saved, Written};
 use crate::model::batch::Route;
 use crate::model::file_id::FileId;
-use crate::model::position::{Place, Position, Resume, Seen};
+use crate::model::position::{FilePosition, Mark, Position, TimePosition};
 use crate::model::time::Timestamp;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Result, Row, TransactionBehavior, params};
@@ -174,21 +174,21 @@ fn saved(row: &Row<'_>) -> Result<Saved> {
         seen(row, "stdout_time", "stdout_ordinal", "stdout_high")?,
         seen(row, "stderr_time", "stderr_ordinal", "stderr_high")?,
     ];
-    let resume = Resume { since: row.get("since")?, seen };
+    let resume = TimePosition { since: row.get("since")?, seen };
     let position = Position { route: row.get("route")?, resume, place: place(row)? };
     Ok(Saved { name: row.get("container_name")?, position, ended: row.get("ended")? })
 }
 
-fn seen(row: &Row<'_>, time: &str, ordinal: &str, high: &str) -> Result<Option<Seen>> {
+fn seen(row: &Row<'_>, time: &str, ordinal: &str, high: &str) -> Result<Option<Mark>> {
     let Some(time) = row.get(time)? else { return Ok(None) };
-    Ok(Some(Seen { time, ordinal: row.get(ordinal)?, high: row.get(high)? }))
+    Ok(Some(Mark { time, ordinal: row.get(ordinal)?, high: row.get(high)? }))
 }
 
-fn place(row: &Row<'_>) -> Result<Option<Place>> {
+fn place(row: &Row<'_>) -> Result<Option<FilePosition>> {
     let Some(device) = row.get::<_, Option<i64>>("device")? else { return Ok(None) };
     let number = |column| row.get(column).map(|number: Option<i64>| number.map(i64::cast_unsigned));
     let inode = row.get("inode").map(i64::cast_unsigned)?;
-    Ok(Some(Place {
+    Ok(Some(FilePosition {
         device: device.cast_unsigned(),
         file: FileId { filesystem: number("filesystem")?, inode, born: row.get("born")? },
         fingerprint: number("fingerprint")?,
@@ -256,22 +256,22 @@ mod tests {
         any::<i64>().prop_map(Timestamp)
     }
 
-    fn seen() -> impl Strategy<Value = Option<Seen>> {
+    fn seen() -> impl Strategy<Value = Option<Mark>> {
         let parts = (times(), any::<u32>(), times());
-        prop::option::of(parts.prop_map(|(time, ordinal, high)| Seen { time, ordinal, high }))
+        prop::option::of(parts.prop_map(|(time, ordinal, high)| Mark { time, ordinal, high }))
     }
 
-    fn resumes() -> impl Strategy<Value = Resume> {
-        (prop::option::of(times()), [seen(), seen()]).prop_map(|(since, seen)| Resume { since, seen })
+    fn resumes() -> impl Strategy<Value = TimePosition> {
+        (prop::option::of(times()), [seen(), seen()]).prop_map(|(since, seen)| TimePosition { since, seen })
     }
 
-    fn places() -> impl Strategy<Value = Option<Place>> {
+    fn places() -> impl Strategy<Value = Option<FilePosition>> {
         let before = || prop::option::of((times(), any::<u32>()));
         let files = (any::<Option<u64>>(), any::<u64>(), prop::option::of(times()));
         let files = files.prop_map(|(filesystem, inode, born)| FileId { filesystem, inode, born });
         let numbers = (any::<u64>(), files, any::<Option<u64>>(), any::<u64>());
         let parts = (numbers, [before(), before()], any::<[u32; 2]>());
-        prop::option::of(parts.prop_map(|((device, file, fingerprint, offset), before, passed)| Place {
+        prop::option::of(parts.prop_map(|((device, file, fingerprint, offset), before, passed)| FilePosition {
             device,
             file,
             fingerprint,
@@ -308,7 +308,7 @@ mod tests {
         let path = dir.path().join("state.db");
         let mut connection = schema::open(&path, Duration::ZERO).unwrap();
         let owner = Owner { engine_id: "engine".into(), name: "default".into() };
-        let place = Place {
+        let place = FilePosition {
             device: 1,
             file: FileId { filesystem: None, inode: 2, born: None },
             fingerprint: None,
@@ -316,9 +316,12 @@ mod tests {
             before: [Some((Timestamp(4), 0)); 2],
             passed: [0; 2],
         };
-        let seen = Seen { time: Timestamp(5), ordinal: 0, high: Timestamp(5) };
-        let position =
-            Position { route: Route::File, resume: Resume { since: None, seen: [Some(seen); 2] }, place: Some(place) };
+        let seen = Mark { time: Timestamp(5), ordinal: 0, high: Timestamp(5) };
+        let position = Position {
+            route: Route::File,
+            resume: TimePosition { since: None, seen: [Some(seen); 2] },
+            place: Some(place),
+        };
         let saved = Saved { name: "web".into(), position, ended: false };
         for (column, value) in [
             ("route", "'carrier pigeon'"),

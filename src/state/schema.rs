@@ -199,7 +199,7 @@ fn due<'a>(connection: &Connection, migrations: &[&'a str]) -> rusqlite::Result<
 mod tests {
     use super::*;
     use crate::model::file_id::FileId;
-    use crate::model::position::Place;
+    use crate::model::position::FilePosition;
     use crate::state::Output;
     use crate::state::positions::{self, Owner};
     use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -335,7 +335,7 @@ mod tests {
             let known = positions::read(&connection, &owner).unwrap()["c"].position.place;
             let file = FileId { filesystem: None, inode: 8, born: None };
             let (fingerprint, before) = (Some(u64::MAX - 8), [None; 2]);
-            let expected = Place { device: 7, file, fingerprint, offset: 10, before, passed: [1, 2] };
+            let expected = FilePosition { device: 7, file, fingerprint, offset: 10, before, passed: [1, 2] };
             assert_eq!(known, Some(expected), "schema {schema}");
         }
     }

@@ -14,7 +14,7 @@ const LONGEST: usize = 1024 * 1024;
 
 /// See the module.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Description {
+pub struct ContainerConfig {
     /// `json-file`, `local`, ...
     pub log_driver: Option<String>,
     /// Of the newest run.
@@ -26,7 +26,7 @@ pub struct Description {
 }
 
 /// Reads what can be read.
-pub fn describe(folder: &Path) -> Description {
+pub fn describe(folder: &Path) -> ContainerConfig {
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "PascalCase", default)]
     struct Config {
@@ -55,7 +55,7 @@ pub fn describe(folder: &Path) -> Description {
     // What never happened is in the year 1, which is no time here.
     let time = |text: &str| Timestamp::parse(text.as_bytes());
     let finished = time(&state.finished_at);
-    Description {
+    ContainerConfig {
         log_driver: Some(log_config.r#type).filter(|driver| !driver.is_empty()),
         started: time(&state.started_at),
         finished,
@@ -93,7 +93,7 @@ mod tests {
                 }
             }
             let time = |millis: Option<i64>| millis.map(|millis| Timestamp(BASE + millis * 1_000_000));
-            let expected = Description {
+            let expected = ContainerConfig {
                 log_driver: driver.map(str::to_owned),
                 started: time(started),
                 finished: time(finished),

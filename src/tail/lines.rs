@@ -11,7 +11,7 @@
 
 use super::Piece;
 use crate::model::batch::{Batch, Cursor, Encoding, Gap, Head, Line, Part, Reason, Stream};
-use crate::model::position::{Resume, Seen};
+use crate::model::position::{Mark, TimePosition};
 use crate::model::time::Timestamp;
 
 /// Which lines are wanted at all; the rest is dropped as it is decoded. What lies before counts as passed on, what lies
@@ -48,7 +48,7 @@ pub(crate) struct Joiner {
 #[derive(Debug, Default)]
 struct Half {
     /// Lines up to this one were passed on before and come again.
-    seen: Option<Seen>,
+    seen: Option<Mark>,
     /// The last of them does: where it is missing, so is what came behind it.
     has_to_come: bool,
     /// So many of the next lines were, none of them with a later time than this.
@@ -313,7 +313,7 @@ impl Joiner {
     }
 
     /// How far it has come.
-    pub(crate) fn position(&self) -> Resume {
+    pub(crate) fn position(&self) -> TimePosition {
         let seen = self.streams.each_ref().map(Half::position);
         let times = || seen.iter().flatten().map(|seen| seen.time);
         // The two streams are stamped by two writers: a line of the one that is behind may still come with a time before
@@ -326,12 +326,12 @@ impl Joiner {
             // The same holds of a stream that has said nothing yet.
             (behind, pending) => behind.or(pending.map(super::before)),
         };
-        Resume { since, seen }
+        TimePosition { since, seen }
     }
 
     /// The log will be read again from some line before this: what has begun is forgotten, what was passed on comes no
     /// second time.
-    pub(crate) fn rewind(&mut self, position: Resume) {
+    pub(crate) fn rewind(&mut self, position: TimePosition) {
         self.last = self.last.or(position.last());
         self.streams = position.seen.map(|seen| {
             let high = seen.map_or(Timestamp(i64::MIN), |seen| seen.high);
@@ -345,7 +345,7 @@ impl Joiner {
     }
 
     /// As [`Joiner::rewind`], where nothing else shows whether the log is still there from that line on.
-    pub(crate) fn rewind_in_doubt(&mut self, position: Resume) {
+    pub(crate) fn rewind_in_doubt(&mut self, position: TimePosition) {
         self.rewind(position);
         for half in &mut self.streams {
             half.has_to_come = half.seen.is_some_and(|seen| Some(seen.time) >= position.since);
@@ -357,7 +357,7 @@ impl Joiner {
     pub(crate) fn catch_up(&mut self) -> bool {
         let mut is_missing = false;
         for half in self.streams.iter_mut().filter(|half| half.pending.is_none()) {
-            if let Some(Seen { time, ordinal, high }) = half.seen.take() {
+            if let Some(Mark { time, ordinal, high }) = half.seen.take() {
                 let last = half.last.filter(|(last, _)| *last == time);
                 half.last = last.max(Some((time, ordinal)));
                 half.high = half.high.max(high);
@@ -386,7 +386,7 @@ impl Joiner {
 
     /// Behind [`Joiner::start`], of the lines passed on behind that record: the last ones. Should there be more lines now
     /// than were counted, these tell; not after the clock was set back.
-    pub(crate) fn expect(&mut self, last: [Option<Seen>; 2]) {
+    pub(crate) fn expect(&mut self, last: [Option<Mark>; 2]) {
         for (half, last) in self.streams.iter_mut().zip(last) {
             let last = last.filter(|last| half.passed > 0 && last.high == last.time);
             half.expected = last.map(|last| (last.time, last.ordinal));
@@ -430,8 +430,8 @@ pub(crate) struct Tally {
 }
 
 impl Half {
-    fn position(&self) -> Option<Seen> {
-        let last = self.last.map(|(time, ordinal)| Seen { time, ordinal, high: self.high.max(time) });
+    fn position(&self) -> Option<Mark> {
+        let last = self.last.map(|(time, ordinal)| Mark { time, ordinal, high: self.high.max(time) });
         self.seen.or(last)
     }
 
@@ -582,12 +582,12 @@ fn escape_unit(digits: &[u8]) -> Unit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::batch::{Key, Route};
+    use crate::model::batch::{ContainerKey, Route};
     use proptest::prelude::*;
     use std::borrow::Cow;
 
     fn batch() -> Batch {
-        Batch::new(Key(0), Route::File, Vec::new(), Vec::new())
+        Batch::new(ContainerKey(0), Route::File, Vec::new(), Vec::new())
     }
 
     fn piece(time: i64, stream: Stream, text: &str, complete: bool, encoding: Encoding) -> Piece<'static> {
@@ -649,7 +649,7 @@ mod tests {
     #[test]
     fn counted_pieces_are_joined_to_the_newline_and_told_apart() {
         let log = [(1, "a\n"), (1, "b"), (1, "c"), (2, "d\n"), (2, "e"), (2, "f\n"), (2, "g\n")];
-        let read = |position: Resume, until: usize, is_flushed: bool| {
+        let read = |position: TimePosition, until: usize, is_flushed: bool| {
             let (mut joiner, mut batch) = (Joiner::new(100, Window::default()), batch());
             joiner.count_pieces();
             joiner.rewind(position);
@@ -663,9 +663,9 @@ mod tests {
             (told(&batch), joiner.position())
         };
         let whole = ["1-o0 a", "2-o0 bcd", "2-o2 ef", "2-o3 g"];
-        assert_eq!(read(Resume::default(), log.len(), false).0, whole);
+        assert_eq!(read(TimePosition::default(), log.len(), false).0, whole);
         for until in 0..=log.len() {
-            let (mut lines, position) = read(Resume::default(), until, false);
+            let (mut lines, position) = read(TimePosition::default(), until, false);
             lines.extend(read(position, log.len(), false).0);
             assert_eq!(lines, whole, "{until}");
         }
@@ -675,7 +675,7 @@ mod tests {
             (3, &["1-o0 a", "1-o2 bc", "2-o0 d", "2-o2 ef", "2-o3 g"]),
             (5, &["1-o0 a", "2-o0 bcd", "2-o1 e", "2-o2 f", "2-o3 g"]),
         ] {
-            let (mut lines, position) = read(Resume::default(), until, true);
+            let (mut lines, position) = read(TimePosition::default(), until, true);
             lines.extend(read(position, log.len(), false).0);
             assert_eq!(lines, expected, "{until}");
         }
@@ -728,7 +728,7 @@ mod tests {
                 let text: String = units[window[0]..window[1]].iter().map(|unit| format!("\\u{unit:04x}")).collect();
                 let newline = if window[1] == units.len() { "\\n" } else { "" };
                 let record = format!(r#"{{"log":"{text}{newline}","stream":"stdout","time":"1970-01-01T00:00:01Z"}}"#);
-                let decoded = crate::tail::decode::json_file::decode(record.as_bytes(), &mut crate::model::time::Reader::default());
+                let decoded = crate::tail::decode::json_file::decode(record.as_bytes(), &mut crate::model::time::TimestampParser::default());
                 joiner.push(decoded.unwrap(), None, &mut Sheet::of(&mut batch));
                 if window[1] == units.len() {
                     break;

@@ -10,15 +10,15 @@ use std::path::Path;
 
 /// Which files a log has, and how long each is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Trace([Option<(u64, u64)>; 3]);
+pub struct LogStat([Option<(u64, u64)>; 3]);
 
-impl Trace {
+impl LogStat {
     /// Looks at the log in a container's folder; `None` when there is none that may be looked at.
-    pub fn of(folder: &Path, id: &str) -> Option<Trace> {
+    pub fn of(folder: &Path, id: &str) -> Option<LogStat> {
         let found =
             Spot::all(folder, id).map(|Spot { live: file, .. }| file.symlink_metadata().ok().filter(Metadata::is_file));
         let found = found.map(|file| file.map(|file| (file.ino(), file.len())));
-        found.iter().any(Option::is_some).then_some(Trace(found))
+        found.iter().any(Option::is_some).then_some(LogStat(found))
     }
 }
 
@@ -30,7 +30,7 @@ mod tests {
     #[test]
     fn it_changes_with_every_write_and_rotation_and_only_then() {
         let folder = tempfile::tempdir().unwrap();
-        let look = || Trace::of(folder.path(), "web");
+        let look = || LogStat::of(folder.path(), "web");
         assert_eq!(look(), None);
         for file in ["web-json.log", "local-logs/container.log", "container-cached.log"] {
             let file = folder.path().join(file);

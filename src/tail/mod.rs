@@ -18,12 +18,12 @@ mod log_stat;
 pub mod oracle;
 
 pub use api::body::Record;
-pub use api::frames::{Dialect, Error, Frames, Passed, Wanted};
-pub use container_config::{Description, describe};
+pub use api::frames::{Delivered, Dialect, Error, Frames, RequestRange};
+pub use container_config::{ContainerConfig, describe};
 pub use decode::format::has_log;
 pub use files::reader::{Command, Follow, Measure, Reader, Report, Wake, can_read};
 pub use lines::Window;
-pub use log_stat::Trace;
+pub use log_stat::LogStat;
 
 use crate::model::batch::{Encoding, Stream};
 use crate::model::time::Timestamp;

@@ -11,10 +11,10 @@ use super::decode::{json_file, local};
 use super::files::log_file::{Found, GUARD, Handle};
 use super::lines::{Joiner, Sheet, Window};
 use super::{Frames, Piece};
-use crate::model::batch::{Batch, Cursor, Encoding, Item, Key, Part, Reason, Route, Stream};
+use crate::model::batch::{Batch, ContainerKey, Cursor, Encoding, Item, Part, Reason, Route, Stream};
 use crate::model::json;
 use crate::model::oracle::{Script, chunks, lengths};
-use crate::model::time::{Reader as Clock, Timestamp};
+use crate::model::time::{Timestamp, TimestampParser};
 use flate2::bufread::MultiGzDecoder;
 use flate2::{Compression, GzBuilder};
 use prost::Message;
@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 
 /// One line of a `json-file` log.
 pub fn json_record(line: &[u8]) {
-    let mut warm = Clock::default();
+    let mut warm = TimestampParser::default();
     let piece = Format::JsonFile.decode(line, &mut warm);
     let again = Format::JsonFile.decode(line, &mut warm);
     assert_eq!(piece.as_ref().map(seen), again.as_ref().map(seen), "by a reader that knows the minute");
@@ -115,7 +115,7 @@ fn lines_plainly(log: &[u8], shown_from: usize, limit: usize) -> Told {
         reading.joiner.muted = at < shown_from;
         let record = &line[..line.len() - 1];
         let is_start = |at: &usize| *at == 0 || record[*at..].starts_with(b"{\"log\":\"");
-        let decode = |at| Some((at, Format::JsonFile.decode(&record[at..], &mut Clock::default())?));
+        let decode = |at| Some((at, Format::JsonFile.decode(&record[at..], &mut TimestampParser::default())?));
         match (0..record.len()).filter(is_start).find_map(decode) {
             Some((from, piece)) => {
                 reading.lose(from as u64);
@@ -425,7 +425,7 @@ impl Told {
 }
 
 fn batch() -> Batch {
-    Batch::new(Key(0), Route::File, Vec::new(), Vec::new())
+    Batch::new(ContainerKey(0), Route::File, Vec::new(), Vec::new())
 }
 
 /// Pieces and losses one by one, joined by the same rule.
@@ -525,7 +525,7 @@ fn frames_body(mut script: Script<'_>) -> Vec<u8> {
 
 /// What came of a body, and how it ended.
 fn pushed<'a>(chunks: impl IntoIterator<Item = &'a [u8]>, limit: usize) -> (Told, Option<String>) {
-    let mut frames = Frames::new(Key(0), Route::Stream, Window::default(), limit);
+    let mut frames = Frames::new(ContainerKey(0), Route::Stream, Window::default(), limit);
     let mut told = Told::default();
     let mut add = |item: Option<Item>| {
         if let Some(Item::Lines(batch)) = item {
@@ -583,7 +583,7 @@ fn frames_plainly(body: &[u8], limit: usize) -> (Told, Option<String>) {
     }
     if error.is_some() {
         // What has begun waits for the next request.
-        reading.joiner.rewind(crate::model::position::Resume::default());
+        reading.joiner.rewind(crate::model::position::TimePosition::default());
     }
     (reading.told(0), error)
 }

@@ -79,9 +79,9 @@ fn chain(error: &Error) -> String {
     told
 }
 
-async fn connect_with(endpoint: Endpoint, pool: config::Pool) -> Result<Docker, Error> {
-    let config = config::Docker { pool, ..config::Docker::default() };
-    Docker::connect_with(endpoint, &config, metrics::Pool::default()).await
+async fn connect_with(endpoint: Endpoint, pool: config::PoolConfig) -> Result<Docker, Error> {
+    let config = config::DockerConfig { pool, ..config::DockerConfig::default() };
+    Docker::connect_with(endpoint, &config, metrics::PoolMetrics::default()).await
 }
 
 async fn failure(endpoint: Endpoint) -> Error {
@@ -222,7 +222,7 @@ async fn an_ssh_that_talks_much_does_not_stand_still() {
     let serve = "while [ \"$1\" != -- ]; do shift; done\nshift 2\neval exec \"$*\"";
     let path = script(engine.home(), &format!("{more_than_a_pipe_holds}\n{serve}"));
     let endpoint = resolve(&format!("ssh://build{}", engine.socket().display()), &[("PATH", &path)]);
-    let pool = config::Pool { request_timeout: Duration::from_secs(10), ..config::Pool::default() };
+    let pool = config::PoolConfig { request_timeout: Duration::from_secs(10), ..config::PoolConfig::default() };
     connect_with(endpoint, pool).await.unwrap().ping().await.unwrap();
 }
 
@@ -587,7 +587,7 @@ async fn connections_are_used_again_and_streams_close_theirs() {
 #[tokio::test]
 async fn an_engine_that_went_away_is_told_and_used_again_when_it_is_back() {
     let engine = Engine::with(&[]);
-    let pool = config::Pool { request_timeout: Duration::from_secs(4), ..config::Pool::default() };
+    let pool = config::PoolConfig { request_timeout: Duration::from_secs(4), ..config::PoolConfig::default() };
     let docker = connect_with(at(&engine.host()), pool).await.unwrap();
     let mut events = docker.events(&EventsQuery::default()).await.unwrap();
     engine.stop();
@@ -787,7 +787,7 @@ async fn what_is_no_engine_is_told_in_one_line() {
 #[tokio::test]
 async fn a_silent_engine_is_given_up_in_time_and_a_silent_stream_is_not() {
     let limit = Duration::from_millis(200);
-    let pool = config::Pool { request_timeout: limit, ..config::Pool::default() };
+    let pool = config::PoolConfig { request_timeout: limit, ..config::PoolConfig::default() };
     let script = Script::play(|head| match head {
         // Headers and the beginning of a body that never ends.
         list if list.contains("/containers/json") => "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[".to_owned(),
@@ -1174,7 +1174,7 @@ async fn a_connection_that_is_not_made_in_time_is_given_up() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = format!("tcp://{}", silent.local_addr().unwrap());
     let endpoint = resolve(&host, &[("DOCKER_TLS_VERIFY", "1"), ("DOCKER_CERT_PATH", &certs)]);
-    let pool = config::Pool { connection_timeout: Duration::from_millis(200), ..config::Pool::default() };
+    let pool = config::PoolConfig { connection_timeout: Duration::from_millis(200), ..config::PoolConfig::default() };
     let error = connect_with(endpoint, pool).await.err().unwrap();
     assert_eq!(chain(&error), format!("cannot reach the Docker engine at {host}\nno connection in time"));
 }

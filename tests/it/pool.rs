@@ -22,18 +22,18 @@ fn at(host: &str) -> Endpoint {
     Endpoint::resolve(&flags, &[("HOME", "/nowhere")].into_iter().collect::<Environment>()).unwrap()
 }
 
-async fn connect(proxy: &Proxy, config: &config::Docker) -> Docker {
-    Docker::connect_with(at(&proxy.host()), config, metrics::Pool::default()).await.unwrap()
+async fn connect(proxy: &Proxy, config: &config::DockerConfig) -> Docker {
+    Docker::connect_with(at(&proxy.host()), config, metrics::PoolMetrics::default()).await.unwrap()
 }
 
 /// As usual but for these, and without a rate.
-fn configured(pool: config::Pool) -> config::Docker {
+fn configured(pool: config::PoolConfig) -> config::DockerConfig {
     let rate_limit = config::RateLimit { enabled: false, ..config::RateLimit::default() };
-    config::Docker { pool, rate_limit, ..config::Docker::default() }
+    config::DockerConfig { pool, rate_limit, ..config::DockerConfig::default() }
 }
 
-fn of_size(size: usize) -> config::Pool {
-    config::Pool { min_size: size, initial_size: size, max_size: size, ..config::Pool::default() }
+fn of_size(size: usize) -> config::PoolConfig {
+    config::PoolConfig { min_size: size, initial_size: size, max_size: size, ..config::PoolConfig::default() }
 }
 
 /// How one call went: when it was over, what it cost, and what failed it.
@@ -75,7 +75,7 @@ async fn until(docker: &Docker, promise: &str, holds: impl Fn(&Snapshot) -> bool
 async fn no_request_fails_when_all_connections_are_cut_six_times() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
-    let docker = connect(&proxy, &configured(config::Pool::default())).await;
+    let docker = connect(&proxy, &configured(config::PoolConfig::default())).await;
     let cutting = async {
         for cut in 1..=6 {
             while proxy.count("/_ping") < cut * 300 {
@@ -107,8 +107,8 @@ async fn the_rest_serves_while_half_of_the_connections_stall_and_those_come_back
         timeout: 4 * SECOND,
         ..config::CircuitBreaker::default()
     };
-    let pool = config::Pool { request_timeout: 2 * SECOND, ..of_size(8) };
-    let docker = connect(&proxy, &config::Docker { circuit_breaker: breaking, ..configured(pool) }).await;
+    let pool = config::PoolConfig { request_timeout: 2 * SECOND, ..of_size(8) };
+    let docker = connect(&proxy, &config::DockerConfig { circuit_breaker: breaking, ..configured(pool) }).await;
     let normal = load(&docker, 8, |made| made < 800).await;
     assert_eq!(proxy.open(), 8, "a connection each");
     let normal = p99(normal.iter().map(|(_, spent, _)| spent.took).collect());
@@ -147,7 +147,7 @@ fn is_closed(client: &ClientReport) -> bool {
 async fn an_engine_that_was_stopped_is_asked_a_bounded_number_of_times_and_served_at_once_when_it_is_back() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
-    let docker = connect(&proxy, &config::Docker::default()).await;
+    let docker = connect(&proxy, &config::DockerConfig::default()).await;
     let (goes_on, caller) = (Arc::new(AtomicBool::new(true)), docker.clone());
     let calls = tokio::spawn({
         let goes_on = goes_on.clone();
@@ -196,7 +196,7 @@ async fn the_rate_is_kept_to_within_a_twentieth() {
     let proxy = Proxy::start(&engine);
     for (rate, burst_size, seconds) in [(150, 10, 10), (20, 1, 5)] {
         let rate_limit = config::RateLimit { enabled: true, requests_per_second: rate, burst_size };
-        let docker = connect(&proxy, &config::Docker { rate_limit, ..config::Docker::default() }).await;
+        let docker = connect(&proxy, &config::DockerConfig { rate_limit, ..config::DockerConfig::default() }).await;
         load(&docker, 8, |made| made < 10).await;
         proxy.forget();
         let begun = Instant::now();
@@ -210,8 +210,13 @@ async fn the_rate_is_kept_to_within_a_twentieth() {
 /// Arrivals of a hundred clients that lost the engine together, after it is back: most within a tenth of the time that the
 /// second wait may take.
 async fn crowd(proxy: &Proxy, jitter: bool) -> usize {
-    let pool =
-        config::Pool { max_retries: 20, initial_retry_delay: SECOND, retry_multiplier: 1.0, jitter, ..of_size(1) };
+    let pool = config::PoolConfig {
+        max_retries: 20,
+        initial_retry_delay: SECOND,
+        retry_multiplier: 1.0,
+        jitter,
+        ..of_size(1)
+    };
     let config = configured(pool);
     let mut clients = Vec::new();
     for _ in 0..100 {
@@ -252,7 +257,7 @@ async fn jitter_spreads_those_who_lost_the_engine_together() {
 async fn callers_are_served_in_order_and_no_longer_than_their_time() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
-    let pool = config::Pool { request_timeout: SECOND, max_retries: 0, ..of_size(1) };
+    let pool = config::PoolConfig { request_timeout: SECOND, max_retries: 0, ..of_size(1) };
     let docker = connect(&proxy, &configured(pool)).await;
     proxy.on("/_ping", Fault::Delay(Duration::from_millis(20)));
     let over = std::sync::Mutex::new(Vec::new());
@@ -276,7 +281,7 @@ async fn callers_are_served_in_order_and_no_longer_than_their_time() {
 async fn more_callers_than_can_be_served_cost_no_connection_and_as_many_are_served_as_can_be() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
-    let pool = config::Pool { request_timeout: 2 * SECOND, ..of_size(1) };
+    let pool = config::PoolConfig { request_timeout: 2 * SECOND, ..of_size(1) };
     let docker = connect(&proxy, &configured(pool)).await;
     proxy.on("/_ping", Fault::Delay(Duration::from_millis(400)));
     let begun = Instant::now();
@@ -294,7 +299,8 @@ async fn more_callers_than_can_be_served_cost_no_connection_and_as_many_are_serv
 async fn only_what_may_pass_is_asked_again_and_each_call_so_often() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
-    let pool = config::Pool { max_retries: 3, initial_retry_delay: SECOND / 100, ..config::Pool::default() };
+    let pool =
+        config::PoolConfig { max_retries: 3, initial_retry_delay: SECOND / 100, ..config::PoolConfig::default() };
     let docker = connect(&proxy, &configured(pool)).await;
     for (fault, requests, told) in [
         (Fault::Status(500), 4, "the engine answered 500: the proxy says 500"),
@@ -326,11 +332,11 @@ async fn only_what_may_pass_is_asked_again_and_each_call_so_often() {
 async fn the_pool_grows_when_callers_wait_and_shrinks_when_they_are_gone() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
-    let pool = config::Pool {
+    let pool = config::PoolConfig {
         max_size: 5,
         idle_timeout: SECOND / 2,
         health_check_interval: Duration::ZERO,
-        ..config::Pool::default()
+        ..config::PoolConfig::default()
     };
     let docker = connect(&proxy, &configured(pool)).await;
     for _ in 0..20 {
@@ -360,7 +366,7 @@ async fn the_pool_grows_when_callers_wait_and_shrinks_when_they_are_gone() {
 async fn a_connection_of_age_is_replaced_and_no_call_notices() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
-    let pool = config::Pool { max_connection_age: SECOND / 5, ..of_size(2) };
+    let pool = config::PoolConfig { max_connection_age: SECOND / 5, ..of_size(2) };
     let docker = connect(&proxy, &configured(pool)).await;
     let begun = Instant::now();
     let calls = load(&docker, 2, move |_| begun.elapsed() < SECOND).await;
@@ -374,7 +380,7 @@ async fn a_connection_of_age_is_replaced_and_no_call_notices() {
 async fn checks_tell_what_works_and_one_look_is_enough_for_who_asks() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
-    let pool = config::Pool { health_check_timeout: SECOND / 2, ..of_size(2) };
+    let pool = config::PoolConfig { health_check_timeout: SECOND / 2, ..of_size(2) };
     let docker = connect(&proxy, &configured(pool)).await;
     let all = [("/_ping", "ping"), ("/containers/json", "container_list"), ("/events", "event_stream")];
     // What stalls on the client's own connection leaves no time for what follows on it.
@@ -427,7 +433,8 @@ fn sample(registry: &prometheus::Registry, name: &str) -> f64 {
 async fn a_check_and_a_call_never_have_the_same_connection() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
-    let docker = connect(&proxy, &configured(config::Pool { health_check_interval: SECOND / 10, ..of_size(1) })).await;
+    let docker =
+        connect(&proxy, &configured(config::PoolConfig { health_check_interval: SECOND / 10, ..of_size(1) })).await;
     proxy.on("/_ping", Fault::Delay(Duration::from_millis(30)));
     proxy.on("/containers/json", Fault::Delay(Duration::from_millis(30)));
     let upkeep = tokio::spawn(docker.upkeep());
@@ -448,9 +455,9 @@ async fn a_check_and_a_call_never_have_the_same_connection() {
 async fn a_pool_whose_clients_are_all_stuck_in_calls_finds_out() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
-    let pool = config::Pool { request_timeout: 2 * SECOND, health_check_interval: SECOND / 10, ..of_size(2) };
+    let pool = config::PoolConfig { request_timeout: 2 * SECOND, health_check_interval: SECOND / 10, ..of_size(2) };
     let breaking = config::CircuitBreaker { failure_threshold: 2, ..config::CircuitBreaker::default() };
-    let docker = connect(&proxy, &config::Docker { circuit_breaker: breaking, ..configured(pool) }).await;
+    let docker = connect(&proxy, &config::DockerConfig { circuit_breaker: breaking, ..configured(pool) }).await;
     let upkeep = tokio::spawn(docker.upkeep());
     proxy.on("", Fault::Stall);
     let (one, other, ()) = tokio::join!(docker.ping(), docker.ping(), async {
@@ -467,10 +474,10 @@ async fn whatever_fails_on_the_way_to_the_engine_is_counted() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     let registry = prometheus::Registry::new();
-    let pool = config::Pool { max_retries: 0, request_timeout: SECOND, ..of_size(1) };
+    let pool = config::PoolConfig { max_retries: 0, request_timeout: SECOND, ..of_size(1) };
     let breaking = config::CircuitBreaker { failure_threshold: 1, ..config::CircuitBreaker::default() };
-    let config = config::Docker { circuit_breaker: breaking, ..configured(pool) };
-    let metrics = metrics::Pool::new(&registry).unwrap();
+    let config = config::DockerConfig { circuit_breaker: breaking, ..configured(pool) };
+    let metrics = metrics::PoolMetrics::new(&registry).unwrap();
     let docker = Docker::connect_with(at(&proxy.host()), &config, metrics).await.unwrap();
     let errors = || sample(&registry, "connection_errors_total");
     assert_eq!(errors(), 0.0);
@@ -504,9 +511,9 @@ async fn a_breaker_whose_time_is_over_is_told_as_half_open_though_nobody_calls()
     let registry = prometheus::Registry::new();
     let breaking =
         config::CircuitBreaker { failure_threshold: 2, timeout: SECOND, ..config::CircuitBreaker::default() };
-    let config = configured(config::Pool { max_retries: 1, ..of_size(1) });
-    let config = config::Docker { circuit_breaker: breaking, ..config };
-    let metrics = metrics::Pool::new(&registry).unwrap();
+    let config = configured(config::PoolConfig { max_retries: 1, ..of_size(1) });
+    let config = config::DockerConfig { circuit_breaker: breaking, ..config };
+    let metrics = metrics::PoolMetrics::new(&registry).unwrap();
     let docker = Docker::connect_with(at(&proxy.host()), &config, metrics).await.unwrap();
     let upkeep = tokio::spawn(docker.upkeep());
     let breaker = || sample(&registry, "circuit_breaker_state{client=\"0\"}");
@@ -525,14 +532,14 @@ async fn a_breaker_whose_time_is_over_is_told_as_half_open_though_nobody_calls()
 async fn an_engine_that_answers_pings_and_fails_calls_is_left_alone_for_the_breakers_time() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
-    let pool = config::Pool { max_retries: 0, request_timeout: 2 * SECOND, ..of_size(2) };
+    let pool = config::PoolConfig { max_retries: 0, request_timeout: 2 * SECOND, ..of_size(2) };
     let breaking = config::CircuitBreaker {
         failure_threshold: 2,
         success_threshold: 1,
         timeout: 3 * SECOND,
         ..config::CircuitBreaker::default()
     };
-    let docker = connect(&proxy, &config::Docker { circuit_breaker: breaking, ..configured(pool) }).await;
+    let docker = connect(&proxy, &config::DockerConfig { circuit_breaker: breaking, ..configured(pool) }).await;
     proxy.on("/containers/json", Fault::Status(500));
     for _ in 0..4 {
         docker.list(false, &Filters::new()).await.unwrap_err();
@@ -552,7 +559,8 @@ async fn all_that_a_stream_or_an_agreement_waits_for_has_one_time() {
     let engine = Engine::start();
     let id = engine.run("web", &[], &["--count", "10", "--idle"]);
     let proxy = Proxy::start(&engine);
-    let pool = config::Pool { max_concurrent_streams: 1, request_timeout: SECOND, ..config::Pool::default() };
+    let pool =
+        config::PoolConfig { max_concurrent_streams: 1, request_timeout: SECOND, ..config::PoolConfig::default() };
     let docker = connect(&proxy, &configured(pool)).await;
     let first = docker.logs(&id, &LogsQuery { follow: true, ..LogsQuery::default() }).await.unwrap();
     proxy.on("/logs", Fault::Stall);
@@ -569,8 +577,8 @@ async fn all_that_a_stream_or_an_agreement_waits_for_has_one_time() {
         std::thread::sleep(SECOND * 7 / 10);
         answer.raw(b"HTTP/1.1 200 OK\r\nApi-Version: 1.99\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
     });
-    let config = configured(config::Pool { request_timeout: SECOND, ..config::Pool::default() });
-    let docker = Docker::new(at(&slow.host()), &config, metrics::Pool::default()).unwrap();
+    let config = configured(config::PoolConfig { request_timeout: SECOND, ..config::PoolConfig::default() });
+    let docker = Docker::new(at(&slow.host()), &config, metrics::PoolMetrics::default()).unwrap();
     let begun = Instant::now();
     let late = docker.renegotiate().await.unwrap_err();
     assert!(matches!(late, Error::Timeout { .. }), "{late:?}");
@@ -582,13 +590,13 @@ async fn who_stays_unhealthy_is_made_anew_and_comes_back() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     let registry = prometheus::Registry::new();
-    let pool = config::Pool {
+    let pool = config::PoolConfig {
         health_check_interval: SECOND / 10,
         recovery_check_interval: SECOND / 5,
         unhealthy_threshold: 2,
         ..of_size(2)
     };
-    let metrics = metrics::Pool::new(&registry).unwrap();
+    let metrics = metrics::PoolMetrics::new(&registry).unwrap();
     let docker = Docker::connect_with(at(&proxy.host()), &configured(pool), metrics).await.unwrap();
     let upkeep = tokio::spawn(docker.upkeep());
     load(&docker, 2, |made| made < 20).await;
@@ -621,7 +629,7 @@ async fn who_stays_unhealthy_is_made_anew_and_comes_back() {
 async fn however_often_checks_are_due_upkeep_rests_between_them() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
-    let pool = config::Pool {
+    let pool = config::PoolConfig {
         health_check_interval: SECOND / 1000,
         recovery_check_interval: SECOND / 1000,
         unhealthy_threshold: 1,
@@ -644,7 +652,8 @@ async fn logs_and_events_have_so_many_places_and_calls_go_on_beside_them() {
     let engine = Engine::start();
     let id = engine.run("web", &[], &["--count", "10", "--idle"]);
     let proxy = Proxy::start(&engine);
-    let pool = config::Pool { max_concurrent_streams: 3, request_timeout: SECOND, ..config::Pool::default() };
+    let pool =
+        config::PoolConfig { max_concurrent_streams: 3, request_timeout: SECOND, ..config::PoolConfig::default() };
     let docker = connect(&proxy, &configured(pool)).await;
     let follow = LogsQuery { follow: true, ..LogsQuery::default() };
     let mut logs = docker.logs(&id, &follow).await.unwrap();
@@ -729,10 +738,14 @@ fn events_come_back_after_a_break_though_logs_have_all_other_places() {
 async fn streams_wait_for_an_engine_that_is_gone_instead_of_knocking() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
-    let pool =
-        config::Pool { max_retries: 2, initial_retry_delay: SECOND / 100, request_timeout: 3 * SECOND, ..of_size(1) };
+    let pool = config::PoolConfig {
+        max_retries: 2,
+        initial_retry_delay: SECOND / 100,
+        request_timeout: 3 * SECOND,
+        ..of_size(1)
+    };
     let breaking = config::CircuitBreaker { failure_threshold: 3, ..config::CircuitBreaker::default() };
-    let docker = connect(&proxy, &config::Docker { circuit_breaker: breaking, ..configured(pool) }).await;
+    let docker = connect(&proxy, &config::DockerConfig { circuit_breaker: breaking, ..configured(pool) }).await;
     proxy.refuse();
     let error = docker.ping().await.unwrap_err();
     assert_eq!(error.to_string(), format!("cannot reach the Docker engine at {}", proxy.host()));
@@ -768,7 +781,8 @@ async fn an_engine_that_is_not_there_is_told_at_once_and_can_still_be_reported_o
     proxy.refuse();
     let begun = Instant::now();
     assert!(Docker::connect(at(&proxy.host())).await.is_err());
-    let docker = Docker::new(at(&proxy.host()), &config::Docker::default(), metrics::Pool::default()).unwrap();
+    let docker =
+        Docker::new(at(&proxy.host()), &config::DockerConfig::default(), metrics::PoolMetrics::default()).unwrap();
     docker.check().await;
     assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
     let snapshot = docker.pool();

@@ -4,7 +4,7 @@
 //! thread, so a container of no name makes a gate there; and what inotify told before the file of another appeared has
 //! been taken when that one is announced.
 
-use logwatch::model::batch::{Item, Key};
+use logwatch::model::batch::{ContainerKey, Item};
 use logwatch::model::queue::Queue;
 use logwatch::tail::{Command, Follow, Reader, Report, Start, Wake, Window};
 use std::collections::VecDeque;
@@ -16,8 +16,8 @@ use std::time::Duration;
 use std::{fs, io};
 
 /// The container.
-pub const MAIN: Key = Key(0);
-const GATE: Key = Key(1);
+pub const MAIN: ContainerKey = ContainerKey(0);
+const GATE: ContainerKey = ContainerKey(1);
 const FIRST_MARKER: u32 = 2;
 /// After which the reader is taken to hang.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -97,7 +97,7 @@ impl Life {
     /// Lets it run until it has taken everything that happened and has been through all files at least once since the
     /// pass before; how much came of it.
     pub fn pass(&mut self) -> usize {
-        let (before, marker) = (self.taken.len(), Key(FIRST_MARKER + self.passes));
+        let (before, marker) = (self.taken.len(), ContainerKey(FIRST_MARKER + self.passes));
         fs::write(self.marker_file(), "").unwrap();
         self.gate.open(u64::from(self.passes));
         while !self.take(PATIENCE, Some(marker)) {}
@@ -115,7 +115,7 @@ impl Life {
         if file.exists() {
             fs::remove_file(file).unwrap();
         }
-        let key = Key(FIRST_MARKER + self.passes);
+        let key = ContainerKey(FIRST_MARKER + self.passes);
         self.send(Command::Follow(Box::new(Follow {
             key,
             id: "marker".to_owned(),
@@ -144,7 +144,7 @@ impl Life {
     }
 
     /// Takes what there is, or waits for it; whether a marker was there.
-    fn take(&mut self, patience: Duration, marker: Option<Key>) -> bool {
+    fn take(&mut self, patience: Duration, marker: Option<ContainerKey>) -> bool {
         let (mut items, mut found) = (VecDeque::new(), false);
         self.queue.take(&mut items, Some(patience));
         assert!(marker.is_none() || !items.is_empty(), "the reader does not see a new file");

@@ -7,9 +7,9 @@
 
 use super::recovery;
 use super::wal::{self, Change, Wal};
-use crate::model::batch::{Batch, Item, Key, Line};
+use crate::model::batch::{Batch, ContainerKey, Item, Line};
 use crate::model::file_id::born;
-use crate::model::health::{Board, Status};
+use crate::model::health::{SharedHealth, Status};
 use crate::model::position::Position;
 use crate::output::Printer;
 use crate::state::{self, Commit, Held, Saved, Written};
@@ -25,12 +25,12 @@ use std::time::{Duration, Instant};
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// See the module.
-pub(crate) struct Keeper {
+pub(crate) struct Checkpointer {
     held: Held,
     output: Option<Output>,
     /// The log of `output`. There is none before the first commit has succeeded, and nothing is written until then.
     wal: Option<Wal>,
-    names: HashMap<Key, (String, String)>,
+    names: HashMap<ContainerKey, (String, String)>,
     /// The position of each container behind everything that the output has written.
     reached: HashMap<String, Saved>,
     /// The last entry of the log whose bytes the output has written.
@@ -44,7 +44,7 @@ pub(crate) struct Keeper {
     commit: Option<Committing>,
     next: Instant,
     /// Where it is told whether commits succeed.
-    health: Board,
+    health: SharedHealth,
 }
 
 /// The file that is written to.
@@ -86,7 +86,7 @@ impl Log {
     }
 }
 
-impl Keeper {
+impl Checkpointer {
     /// Commits first how far each container is known to have been read, and how long the file is; then begins its log.
     pub(crate) fn start(
         held: Held,
@@ -94,7 +94,7 @@ impl Keeper {
         known: HashMap<String, Saved>,
     ) -> Result<Self, state::Error> {
         let sequence = output.as_ref().map_or(0, |output| output.log.sequence);
-        let mut keeper = Keeper {
+        let mut keeper = Checkpointer {
             held,
             output,
             wal: None,
@@ -106,7 +106,7 @@ impl Keeper {
             reached: known,
             commit: None,
             next: Instant::now(),
-            health: Board::default(),
+            health: SharedHealth::default(),
         };
         keeper.commit(false)?;
         if keeper.settle()? {
@@ -130,7 +130,7 @@ impl Keeper {
     }
 
     /// Tells there from now on whether commits succeed; those up to here did.
-    pub(crate) fn tell(&mut self, health: Board) {
+    pub(crate) fn tell(&mut self, health: SharedHealth) {
         self.health = health;
         self.told(Status::Healthy);
     }
@@ -162,7 +162,7 @@ impl Keeper {
         }
     }
 
-    fn reached(&mut self, key: Key, position: Position) {
+    fn reached(&mut self, key: ContainerKey, position: Position) {
         let Some((id, name)) = self.names.get(&key) else { return };
         match self.taken.get_mut(id) {
             Some(Change::Saved(saved)) => (saved.position, saved.ended) = (position, false),
@@ -173,7 +173,7 @@ impl Keeper {
         }
     }
 
-    fn ended(&mut self, key: Key) {
+    fn ended(&mut self, key: ContainerKey) {
         let Some((id, _)) = self.names.get(&key) else { return };
         let under_way = self.commit.as_ref().and_then(|commit| commit.changes.get(id));
         let last = self.taken.get(id).or_else(|| self.written.get(id)).or(under_way);

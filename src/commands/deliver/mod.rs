@@ -8,13 +8,13 @@ pub(crate) mod recovery;
 pub(crate) mod wal;
 
 use super::Error;
-use crate::metrics::Logs;
+use crate::metrics::LogMetrics;
 use crate::model::batch::Item;
 use crate::model::queue::Queue;
 use crate::model::time::Timestamp;
 use crate::output::Printer;
 use crate::state::OutputLock;
-use checkpoint::Keeper;
+use checkpoint::Checkpointer;
 use output_file::Rollover;
 use std::collections::VecDeque;
 use std::io;
@@ -29,11 +29,11 @@ pub(super) struct Deliver {
     /// ... to the file that is under its name, ...
     pub(super) rollover: Rollover,
     /// ... how far that got is kept, ...
-    pub(super) keeper: Option<Keeper>,
+    pub(super) keeper: Option<Checkpointer>,
     /// Held as long as anything is written to the file.
     pub(super) _lock: Option<OutputLock>,
     /// ... and they are counted.
-    pub(super) logs: Logs,
+    pub(super) logs: LogMetrics,
 }
 
 impl Deliver {
@@ -89,7 +89,7 @@ impl Deliver {
     }
 
     fn patience(&self) -> Option<std::time::Duration> {
-        let keeping = self.keeper.as_ref().and_then(Keeper::patience);
+        let keeping = self.keeper.as_ref().and_then(Checkpointer::patience);
         self.printer.patience().into_iter().chain(keeping).min()
     }
 
@@ -122,10 +122,10 @@ impl Deliver {
 
     /// In a flood nothing is flushed because nothing waits, so it is when a commit is due.
     fn keep(&mut self) -> Result<(), Error> {
-        if !self.keeper.as_ref().is_some_and(Keeper::is_due) {
+        if !self.keeper.as_ref().is_some_and(Checkpointer::is_due) {
             return Ok(());
         }
         self.flush()?;
-        Ok(self.keeper.as_mut().map_or(Ok(()), Keeper::keep)?)
+        Ok(self.keeper.as_mut().map_or(Ok(()), Checkpointer::keep)?)
     }
 }

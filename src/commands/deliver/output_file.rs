@@ -4,7 +4,7 @@
 //! and by [`super::deliver`] before it writes. A file is rotated by its name: once it is moved away or removed, another one
 //! takes its place, and no line is written to both.
 
-use super::checkpoint::Keeper;
+use super::checkpoint::Checkpointer;
 use crate::commands::Error;
 use crate::model::batch::Item;
 use crate::output::{self, Displaced, Printer};
@@ -61,7 +61,7 @@ impl Rollover {
     }
 
     /// To be called before something is written. An error where what is written would be lost.
-    pub(crate) fn look(&mut self, printer: &mut Printer, keeper: Option<&mut Keeper>) -> Result<(), Error> {
+    pub(crate) fn look(&mut self, printer: &mut Printer, keeper: Option<&mut Checkpointer>) -> Result<(), Error> {
         let now = Instant::now();
         if now < self.next {
             return Ok(());
@@ -71,7 +71,11 @@ impl Rollover {
     }
 
     /// The same, however short the last look was ago.
-    pub(crate) fn look_at_once(&mut self, printer: &mut Printer, keeper: Option<&mut Keeper>) -> Result<(), Error> {
+    pub(crate) fn look_at_once(
+        &mut self,
+        printer: &mut Printer,
+        keeper: Option<&mut Checkpointer>,
+    ) -> Result<(), Error> {
         let Some((path, length)) = place(printer) else { return Ok(()) };
         let Some(displaced) = printer.displaced() else {
             (self.length, self.is_told) = (length, false);
@@ -122,7 +126,7 @@ fn place(printer: &Printer) -> Option<(PathBuf, u64)> {
 }
 
 /// False where that has to wait.
-fn replace(printer: &mut Printer, keeper: Option<&mut Keeper>, displaced: Displaced) -> Result<bool, Error> {
+fn replace(printer: &mut Printer, keeper: Option<&mut Checkpointer>, displaced: Displaced) -> Result<bool, Error> {
     let successor = printer.successor()?;
     // Moved away again meanwhile; or a file system that numbers files anew each time tells nothing by its numbers.
     let Some((path, file)) = successor.file().filter(|_| !successor.is_displaced()) else { return Ok(false) };

@@ -14,7 +14,7 @@
 use super::wal::{Change, Entry, FileRef, Found, Kind, apply};
 use crate::model::batch::{Cursor, Route};
 use crate::model::file_id::FileId;
-use crate::model::position::{Position, Resume};
+use crate::model::position::{Position, TimePosition};
 use crate::model::time::Timestamp;
 use crate::output::{Format, Repeats};
 use crate::state::{Output, Saved};
@@ -534,7 +534,7 @@ impl Unproven<'_> {
         let Some(route) = Route::ALL.into_iter().find(|route| route.name() == record.source) else { return };
         let new = || Saved {
             name: record.container_name.clone(),
-            position: Position { route, resume: Resume::at(None), place: None },
+            position: Position { route, resume: TimePosition::at(None), place: None },
             ended: false,
         };
         let saved = self.positions.entry(record.container_id.clone()).or_insert_with(new);
@@ -550,7 +550,8 @@ impl Unproven<'_> {
 
 /// How far a container was read when only a part of a batch was written.
 pub(crate) fn part(saved: Option<&Saved>, name: &str, route: Route, lines: impl Iterator<Item = Cursor>) -> Change {
-    let mut position = saved.map_or(Position { route, resume: Resume::at(None), place: None }, |saved| saved.position);
+    let mut position =
+        saved.map_or(Position { route, resume: TimePosition::at(None), place: None }, |saved| saved.position);
     (position.route, position.place) = (route, None);
     lines.for_each(|line| position.resume.advance(line));
     Change::Saved(Saved { name: name.to_owned(), position, ended: false })
@@ -651,7 +652,7 @@ mod tests {
     }
 
     fn saved(container: &str, number: u64) -> Saved {
-        let mut resume = Resume::at(None);
+        let mut resume = TimePosition::at(None);
         let time = Timestamp(number.cast_signed());
         resume.advance(Cursor { time, stream: Stream::Stdout, ordinal: 0 });
         Saved { name: container.into(), position: Position { route: Route::File, resume, place: None }, ended: false }

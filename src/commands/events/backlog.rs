@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 const BYTES: usize = 16 << 20;
 
 /// See the module.
-pub(crate) struct Inbox {
+pub(crate) struct Backlog {
     /// By number, in the order of their coming.
     waiting: BTreeMap<u64, News>,
     next: u64,
@@ -28,11 +28,11 @@ pub(crate) struct Inbox {
     held: Option<u64>,
 }
 
-impl Inbox {
+impl Backlog {
     /// An empty one. With `folds`, needless events are left out.
     pub(crate) fn new(bound: usize, folds: bool) -> Self {
         let passing = folds.then(HashMap::new);
-        Inbox { waiting: BTreeMap::new(), next: 0, bytes: 0, bound: bound.max(1), passing, held: None }
+        Backlog { waiting: BTreeMap::new(), next: 0, bytes: 0, bound: bound.max(1), passing, held: None }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -157,7 +157,7 @@ fn weight(event: &Event) -> usize {
 mod tests {
     use super::*;
     use crate::commands::inventory;
-    use crate::model::inventory::{Container, Told};
+    use crate::model::inventory::{ContainerRow, Update};
     use crate::model::time::Timestamp;
     use proptest::prelude::*;
 
@@ -175,7 +175,7 @@ mod tests {
         }
     }
 
-    fn rest(inbox: &mut Inbox) -> Vec<String> {
+    fn rest(inbox: &mut Backlog) -> Vec<String> {
         std::iter::from_fn(|| inbox.pop()).map(|news| told(&news)).collect()
     }
 
@@ -184,7 +184,7 @@ mod tests {
     }
 
     fn folded(came: &str) -> String {
-        let mut inbox = Inbox::new(100, true);
+        let mut inbox = Backlog::new(100, true);
         for text in came.split(", ") {
             inbox.push_event(event(text)).unwrap();
         }
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn where_each_is_wanted_none_is_left_out() {
-        let mut inbox = Inbox::new(100, false);
+        let mut inbox = Backlog::new(100, false);
         let came = ["a kill", "a pause", "a unpause", "a die"];
         came.iter().for_each(|text| inbox.push_event(event(text)).unwrap());
         assert_eq!(rest(&mut inbox), came);
@@ -226,7 +226,7 @@ mod tests {
 
     #[test]
     fn what_finds_no_room_is_given_back_and_what_makes_room_is_taken() {
-        let mut inbox = Inbox::new(3, true);
+        let mut inbox = Backlog::new(3, true);
         for text in ["a create", "a kill", "b create"] {
             inbox.push_event(event(text)).unwrap();
         }
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn large_events_are_bounded_by_their_bytes() {
-        let mut inbox = Inbox::new(1_000_000, true);
+        let mut inbox = Backlog::new(1_000_000, true);
         let large = |number: u32| {
             let mut event = event("a create");
             event.attributes.insert(number.to_string(), "x".repeat(1 << 20));
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn what_has_its_place_kept_goes_before_what_came_behind_it() {
-        let mut inbox = Inbox::new(100, true);
+        let mut inbox = Backlog::new(100, true);
         inbox.push_event(event("a create")).unwrap();
         inbox.hold();
         inbox.push_event(event("b create")).unwrap();
@@ -270,15 +270,15 @@ mod tests {
     }
 
     /// What the inventory has of each container, but for when it was first told of.
-    fn keep(rows: &mut BTreeMap<String, Container>, told: Told) {
+    fn keep(rows: &mut BTreeMap<String, ContainerRow>, told: Update) {
         match told {
-            Told::Container(row) => {
-                if let Some(mut row) = Container::heard(rows.get(&row.id), &row) {
+            Update::Container(row) => {
+                if let Some(mut row) = ContainerRow::heard(rows.get(&row.id), &row) {
                     row.seen.first = Timestamp(0);
                     rows.insert(row.id.clone(), row);
                 }
             }
-            Told::ContainerGone(id, _) => drop(rows.remove(&id)),
+            Update::ContainerGone(id, _) => drop(rows.remove(&id)),
             other => panic!("of no container: {other:?}"),
         }
     }
@@ -291,7 +291,7 @@ mod tests {
                 "create", "start", "die", "stop", "kill", "destroy", "pause", "unpause", "rename", "restart", "update",
                 "oom", "health_status: healthy", "health_status: unhealthy",
             ];
-            let mut inboxes = [Inbox::new(100, true), Inbox::new(100, false)];
+            let mut inboxes = [Backlog::new(100, true), Backlog::new(100, false)];
             for (number, (id, verb)) in came.iter().enumerate() {
                 for inbox in &mut inboxes {
                     let mut event = event(&format!("{id} {}", VERBS[*verb]));

@@ -16,8 +16,8 @@ use crate::metrics;
 use crate::model::selector::Filters;
 use crate::model::stop::Stop;
 use crate::model::time::Timestamp;
-use crate::output::{self, Events, Format, Happened, LogFormat, Meter};
-use backlog::Inbox;
+use crate::output::{self, ActivityLine, EventPrinter, EventRecord, Format, LogFormat};
+use backlog::Backlog;
 use std::io;
 use std::thread;
 use std::time::Duration;
@@ -31,7 +31,7 @@ const HANDED_ON: usize = 4;
 
 /// Everything `events` can be told.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct EventsOptions {
     /// As the engine evaluates them.
     pub filters: Filters,
     /// From then on, as far as the engine remembers; else from now on.
@@ -51,15 +51,15 @@ pub struct Options {
     /// The form of notices.
     pub log_format: LogFormat,
     /// How the engine is spoken to.
-    pub docker: config::Docker,
+    pub docker: config::DockerConfig,
     /// How the stream is kept.
-    pub config: config::Events,
+    pub config: config::EventsConfig,
     /// What is counted of it.
-    pub metrics: metrics::Events,
+    pub metrics: metrics::EventMetrics,
 }
 
 /// Prints events until told to stop, or to the end of what was asked for.
-pub fn events(endpoint: Endpoint, options: Options, stop: &Stop) -> Result<(), Error> {
+pub fn events(endpoint: Endpoint, options: EventsOptions, stop: &Stop) -> Result<(), Error> {
     super::runtime()?.block_on(async {
         let (wanted, span, place) = (options.count, options.timeout, endpoint.to_string());
         let timeout = passed(span);
@@ -134,8 +134,8 @@ async fn passed(span: Option<Duration>) {
 /// The stream, what waits, and the thread that writes.
 struct Watcher {
     subscription: Subscription,
-    inbox: Inbox,
-    options: Options,
+    inbox: Backlog,
+    options: EventsOptions,
     /// The end of the stream has come.
     is_over: bool,
     /// It is closed because too many wait.
@@ -147,18 +147,18 @@ struct Watcher {
 }
 
 impl Watcher {
-    async fn begin(endpoint: Endpoint, options: Options) -> Result<Watcher, Error> {
+    async fn begin(endpoint: Endpoint, options: EventsOptions) -> Result<Watcher, Error> {
         let address = endpoint.to_string();
         let greeting = async {
-            let docker = Docker::connect_with(endpoint, &options.docker, metrics::Pool::default()).await?;
+            let docker = Docker::connect_with(endpoint, &options.docker, metrics::PoolMetrics::default()).await?;
             // There are proxies that let nobody ask this; then our own clock has to do.
             let engine = docker.info().await.inspect_err(|error| tracing::debug!(%error, "no clock"));
             Ok::<_, Error>((docker, engine.unwrap_or_default()))
         };
         let is_shown = !options.quiet && options.log_format == LogFormat::Text;
-        let (docker, engine) = awaited(greeting, &address, &Meter::new(is_shown)).await?;
-        let Options { filters, since, until, config, metrics, .. } = options.clone();
-        let mut inbox = Inbox::new(config.queue_size, false);
+        let (docker, engine) = awaited(greeting, &address, &ActivityLine::new(is_shown)).await?;
+        let EventsOptions { filters, since, until, config, metrics, .. } = options.clone();
+        let mut inbox = Backlog::new(config.queue_size, false);
         if let (Some(since), Some(now), false) = (since, engine.time, engine.is_podman)
             && let Some(oldest) = subscription::forgotten(&docker, since, now).await?
         {
@@ -167,7 +167,7 @@ impl Watcher {
         let wanted = Wanted { filters, since, until };
         let subscription = Subscription::open(docker, wanted, engine.time, &config, metrics).await?;
         let (written, news) = channel(HANDED_ON);
-        let printer = Events::open(options.format, options.quiet, options.log_format)?;
+        let printer = EventPrinter::open(options.format, options.quiet, options.log_format)?;
         let done = Writer { printer, news, wanted: options.count, came: 0, is_away: false }.start()?;
         Ok(Watcher { subscription, inbox, options, is_over: false, is_paused: false, written, done, outcome: None })
     }
@@ -279,7 +279,7 @@ fn ended(done: Result<Result<u64, Error>, oneshot::error::RecvError>) -> Result<
 
 /// The thread that writes: a reader of our output may be slow, and the stream must not wait.
 struct Writer {
-    printer: Events,
+    printer: EventPrinter,
     news: Receiver<News>,
     wanted: Option<u64>,
     came: u64,
@@ -356,8 +356,8 @@ fn reason(error: &crate::docker::Error) -> String {
     format!("{error}{}", cause.unwrap_or_default())
 }
 
-fn happened(event: &Event) -> Happened<'_> {
-    Happened {
+fn happened(event: &Event) -> EventRecord<'_> {
+    EventRecord {
         kind: &event.kind,
         action: &event.action,
         id: &event.id,

@@ -108,7 +108,7 @@ pub(crate) struct Subscription {
     clock: Clock,
     standstill: Standstill,
     backoff: Backoff,
-    count: metrics::Events,
+    count: metrics::EventMetrics,
     /// When it was opened first, by the engine's clock, or from when on events are wanted.
     start: Timestamp,
     /// The last event before which none can have been left out.
@@ -151,8 +151,8 @@ impl Subscription {
         docker: Docker,
         wanted: Wanted,
         now: Option<Timestamp>,
-        config: &config::Events,
-        count: metrics::Events,
+        config: &config::EventsConfig,
+        count: metrics::EventMetrics,
     ) -> Result<Self, Error> {
         let mut clock = Clock::default();
         if let Some(now) = now {
@@ -512,7 +512,7 @@ fn continuity(history: &[Key], last: Option<&Key>, broke: Timestamp, now: Timest
 }
 
 /// "Between the two bounds": the first wait is drawn below the lower one, none above the upper one.
-pub(crate) fn between(config: &config::Events) -> backoff::Settings {
+pub(crate) fn between(config: &config::EventsConfig) -> backoff::Settings {
     backoff::Settings { initial: config.backoff_min, max: config.backoff_max, multiplier: 2.0, jitter: true }
 }
 
@@ -655,8 +655,11 @@ mod tests {
     #[test]
     fn waits_lie_between_the_two_bounds() {
         let seconds = Duration::from_secs;
-        let bounds =
-            |min, max| config::Events { backoff_min: seconds(min), backoff_max: seconds(max), ..Default::default() };
+        let bounds = |min, max| config::EventsConfig {
+            backoff_min: seconds(min),
+            backoff_max: seconds(max),
+            ..Default::default()
+        };
         for (min, max, waits) in [
             (1, 300, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]),
             (5, 5, [5; 11]),

@@ -15,14 +15,14 @@ use super::Error;
 use super::route::Routes;
 use super::watch::feed::News;
 use crate::docker::{Docker, Event};
-use crate::metrics::{Culprit, Extent, Origin, Reconciliation};
-use crate::model::health::{Board, Status};
-use crate::model::inventory::{Beyond, Container, Mount, Seen, Told, Volume};
+use crate::metrics::{Culprit, Extent, Origin, ReconciliationMetrics};
+use crate::model::health::{SharedHealth, Status};
+use crate::model::inventory::{ContainerRow, MountRow, SeenRange, UnlistedFields, Update, VolumeRow};
 use crate::model::plan::{Observed, Plan};
 use crate::model::time::Timestamp;
-use crate::state::{self, Occasion, Store};
+use crate::state::{self, Store, Trigger};
 use observe::Observer;
-use schedule::{Agenda, Errand, LOOK};
+use schedule::{Errand, LOOK, Schedule};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -58,7 +58,7 @@ pub(super) struct Inventory {
 /// What the task is told.
 enum Order {
     /// An event told this, ...
-    Heard(Vec<Told>),
+    Heard(Vec<Update>),
     /// Volumes were removed by then, and nothing tells which.
     Pruned(Timestamp),
     /// The engine is gone, and another one may come up at the same place.
@@ -71,7 +71,7 @@ impl Order {
     /// Bytes that it keeps, about.
     fn weight(&self) -> usize {
         match self {
-            Order::Heard(told) => told.iter().map(Told::weight).sum(),
+            Order::Heard(told) => told.iter().map(Update::weight).sum(),
             Order::Pruned(_) | Order::Lost | Order::All => 0,
         }
     }
@@ -83,12 +83,12 @@ pub(super) struct Keeping {
     pub(super) routes: Arc<Routes>,
     pub(super) store: Store,
     pub(super) engine_id: String,
-    pub(super) metrics: Reconciliation,
+    pub(super) metrics: ReconciliationMetrics,
 }
 
 impl Inventory {
     /// Starts the task, which tells there how it is doing.
-    pub(super) fn start(keeping: Keeping, health: Board) -> Self {
+    pub(super) fn start(keeping: Keeping, health: SharedHealth) -> Self {
         let (orders, received) = channel(QUEUE);
         let has_missed = Arc::new(AtomicBool::new(false));
         let waiting = Arc::new(AtomicUsize::new(0));
@@ -106,7 +106,7 @@ impl Inventory {
             told: Vec::new(),
             told_bytes: 0,
             flush: None,
-            agenda: Agenda::default(),
+            agenda: Schedule::default(),
             again: AGAIN,
             has_told_trouble: false,
         };
@@ -145,7 +145,7 @@ impl Inventory {
 }
 
 /// What an event tells; nothing where it is of no concern here.
-pub(super) fn told(event: &Event) -> Vec<Told> {
+pub(super) fn told(event: &Event) -> Vec<Update> {
     let attribute = |name: &str| event.attributes.get(name).cloned().unwrap_or_default();
     let at = event.time;
     // A prune tells of nothing in particular.
@@ -153,22 +153,22 @@ pub(super) fn told(event: &Event) -> Vec<Told> {
         return Vec::new();
     }
     match (&*event.kind, event.verb()) {
-        ("container", "destroy") => vec![Told::ContainerGone(event.id.clone(), at)],
+        ("container", "destroy") => vec![Update::ContainerGone(event.id.clone(), at)],
         // Each tells at least the name: the rename that gave it may have been left out for a newer event.
         ("container", _) => {
-            event.container().map(|container| Told::Container(Box::new(row(event, container)))).into_iter().collect()
+            event.container().map(|container| Update::Container(Box::new(row(event, container)))).into_iter().collect()
         }
         ("volume", "create" | "unmount") => {
-            vec![Told::Volume(Volume {
+            vec![Update::Volume(VolumeRow {
                 name: event.id.clone(),
                 driver: attribute("driver"),
-                seen: Seen::at(at),
-                ..Volume::default()
+                seen: SeenRange::at(at),
+                ..VolumeRow::default()
             })]
         }
-        ("volume", "destroy") => vec![Told::VolumeGone(event.id.clone(), at)],
+        ("volume", "destroy") => vec![Update::VolumeGone(event.id.clone(), at)],
         ("volume", "mount") => {
-            let mount = Mount {
+            let mount = MountRow {
                 container_id: attribute("container"),
                 destination: attribute("destination"),
                 kind: "volume".to_owned(),
@@ -176,41 +176,41 @@ pub(super) fn told(event: &Event) -> Vec<Told> {
                 driver: Some(attribute("driver")).filter(|driver| !driver.is_empty()),
                 is_writable: attribute("read/write") != "false",
                 propagation: attribute("propagation"),
-                ..Mount::default()
+                ..MountRow::default()
             };
-            vec![Told::Mount(mount, at)]
+            vec![Update::Mount(mount, at)]
         }
         _ => Vec::new(),
     }
 }
 
-fn row(event: &Event, container: crate::model::container::Container) -> Container {
+fn row(event: &Event, container: crate::model::container::Container) -> ContainerRow {
     let at = event.time;
     let crate::model::container::Container { id, name, image, labels, state, .. } = container;
     let beyond = match event.verb() {
-        "start" => Beyond { started: Some(at), ..Beyond::default() },
-        "die" => Beyond { finished: Some(at), exit_code: event.exit_code(), ..Beyond::default() },
-        _ => Beyond::default(),
+        "start" => UnlistedFields { started: Some(at), ..UnlistedFields::default() },
+        "die" => UnlistedFields { finished: Some(at), exit_code: event.exit_code(), ..UnlistedFields::default() },
+        _ => UnlistedFields::default(),
     };
     let state_seen = Some(at).filter(|_| !state.is_empty());
-    Container { id, name, image, labels, state, created: None, beyond, seen: Seen::at(at), state_seen }
+    ContainerRow { id, name, image, labels, state, created: None, beyond, seen: SeenRange::at(at), state_seen }
 }
 
 struct Task {
     observer: Observer,
     store: Store,
     engine_id: String,
-    metrics: Reconciliation,
-    health: Board,
+    metrics: ReconciliationMetrics,
+    health: SharedHealth,
     waiting: Arc<AtomicUsize>,
     has_missed: Arc<AtomicBool>,
     /// Another engine may be at the place of the one that we know.
     is_doubtful: bool,
     /// What events told and the state does not know, and when it shall.
-    told: Vec<Told>,
+    told: Vec<Update>,
     told_bytes: usize,
     flush: Option<Instant>,
-    agenda: Agenda,
+    agenda: Schedule,
     /// From the next failure on.
     again: Duration,
     has_told_trouble: bool,
@@ -258,7 +258,7 @@ impl Task {
             Order::Pruned(at) => self.agenda.note_volume(at, now),
             Order::Heard(told) => {
                 told.iter().for_each(|told| self.agenda.note(told, now));
-                self.told_bytes += told.iter().map(Told::weight).sum::<usize>();
+                self.told_bytes += told.iter().map(Update::weight).sum::<usize>();
                 self.told.extend(told);
                 if self.told.len() > MOST || self.told_bytes > BYTES {
                     self.told.clear();
@@ -297,7 +297,7 @@ impl Task {
         if told.is_empty() {
             return;
         }
-        let is_volume = |told: &Told| matches!(told, Told::Volume(_) | Told::VolumeGone(..));
+        let is_volume = |told: &Update| matches!(told, Update::Volume(_) | Update::VolumeGone(..));
         let extent = if told.iter().all(is_volume) { Extent::Volumes } else { Extent::Containers };
         let (done, answer) = oneshot::channel();
         self.store.hear(&self.engine_id, told, move |tally| drop(done.send(tally)));
@@ -338,7 +338,7 @@ impl Task {
         extent: Extent,
         origin: Origin,
     ) -> Result<Plan, Error> {
-        let occasion = Occasion { source: "watch", started, begun, is_to_write: true, must_be_sure: false };
+        let occasion = Trigger { source: "watch", started, begun, is_to_write: true, must_be_sure: false };
         let (done, answer) = oneshot::channel();
         self.store.reconcile(&self.engine_id, observed, occasion, move |plan| drop(done.send(plan)));
         let plan = answer.await.unwrap_or(Err(state::Error::Closed))?;
@@ -409,18 +409,18 @@ mod tests {
         }
     }
 
-    fn words(told: &[Told]) -> String {
+    fn words(told: &[Update]) -> String {
         let words = told.iter().map(|told| match told {
-            Told::Container(row) => {
-                let Beyond { started, finished, exit_code, .. } = &row.beyond;
+            Update::Container(row) => {
+                let UnlistedFields { started, finished, exit_code, .. } = &row.beyond;
                 let times = [*started, *finished].map(|time| time.map_or(0, |time| time.0 / 1_000_000_000));
                 format!("{} {:?} {:?} {times:?} {exit_code:?}", row.name, row.state, row.labels)
             }
-            Told::ContainerGone(id, _) => format!("no container {id}"),
-            Told::Volume(volume) => format!("volume {} {}", volume.name, volume.driver),
-            Told::VolumeGone(name, _) => format!("no volume {name}"),
-            Told::Mount(mount, _) => {
-                let Mount { container_id, destination, volume, is_writable, .. } = mount;
+            Update::ContainerGone(id, _) => format!("no container {id}"),
+            Update::Volume(volume) => format!("volume {} {}", volume.name, volume.driver),
+            Update::VolumeGone(name, _) => format!("no volume {name}"),
+            Update::Mount(mount, _) => {
+                let MountRow { container_id, destination, volume, is_writable, .. } = mount;
                 format!("mount {container_id} {destination} {volume:?} {is_writable}")
             }
         });

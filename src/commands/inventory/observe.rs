@@ -8,11 +8,11 @@ use crate::commands::Error;
 use crate::commands::route::{Choice, Routes};
 use crate::docker::{Docker, EventsQuery};
 use crate::model::container;
-use crate::model::inventory::{Beyond, Container, LISTINGS_LAG, Mount};
+use crate::model::inventory::{ContainerRow, LISTINGS_LAG, MountRow, UnlistedFields};
 use crate::model::plan::Observed;
 use crate::model::selector::Filters;
 use crate::model::time::Timestamp;
-use crate::tail::{self, Description};
+use crate::tail::{self, ContainerConfig};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
@@ -112,7 +112,7 @@ impl Observer {
 }
 
 /// Listings do not tell where a volume lies before its container is started.
-fn lacks_source(mount: &Mount) -> bool {
+fn lacks_source(mount: &MountRow) -> bool {
     mount.volume.is_some() && mount.source.as_ref().is_none_or(String::is_empty)
 }
 
@@ -126,9 +126,9 @@ fn add_sources(observed: &mut Observed) {
     }
 }
 
-fn beyond(routes: &Routes, container: &Container) -> Beyond {
+fn beyond(routes: &Routes, container: &ContainerRow) -> UnlistedFields {
     let folder = routes.visible(&container.id);
-    let Description { log_driver, started, finished, exit_code } =
+    let ContainerConfig { log_driver, started, finished, exit_code } =
         folder.map(|folder| tail::describe(&folder)).unwrap_or_default();
     let listed = container::Container {
         id: container.id.clone(),
@@ -141,5 +141,5 @@ fn beyond(routes: &Routes, container: &Container) -> Beyond {
         Choice::Stream => Some(routes.over_api()),
         Choice::Nothing => None,
     };
-    Beyond { log_driver, log_route, started, finished, exit_code }
+    UnlistedFields { log_driver, log_route, started, finished, exit_code }
 }

@@ -3,7 +3,7 @@
 //! In: what events told, and the time. Out: errands. Called by [`super::inventory`]. A plan without clock or socket:
 //! nothing is due at rest, and what many events of one second ask for is one errand.
 
-use crate::model::inventory::{LISTINGS_LAG, Told};
+use crate::model::inventory::{LISTINGS_LAG, Update};
 use crate::model::time::Timestamp;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ const MOST: usize = 100;
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(crate) struct Agenda {
+pub(crate) struct Schedule {
     /// Which containers, and when; with the moment of the engine's clock that has passed by then.
     looks: BTreeMap<(Instant, String), Timestamp>,
     /// When volumes are.
@@ -37,7 +37,7 @@ pub(crate) enum Errand {
     Some { ids: Vec<String>, with_volumes: bool, at: Timestamp },
 }
 
-impl Agenda {
+impl Schedule {
     /// When something is.
     pub(crate) fn due(&self) -> Option<Instant> {
         let look = self.looks.keys().next().map(|(due, _)| *due);
@@ -60,9 +60,9 @@ impl Agenda {
     }
 
     /// What this event did not tell.
-    pub(crate) fn note(&mut self, told: &Told, now: Instant) {
+    pub(crate) fn note(&mut self, told: &Update, now: Instant) {
         match told {
-            Told::Container(container) => {
+            Update::Container(container) => {
                 let at = container.seen.last;
                 self.latest = self.latest.max(at);
                 if container.beyond.finished.is_some() {
@@ -71,13 +71,13 @@ impl Agenda {
                     self.look(&container.id, now + LOOK, at);
                 }
             }
-            Told::ContainerGone(id, at) => {
+            Update::ContainerGone(id, at) => {
                 self.latest = self.latest.max(*at);
                 self.looks.retain(|(_, of), _| of != id);
             }
-            Told::Volume(volume) => self.note_volume(volume.seen.last, now),
-            Told::VolumeGone(_, at) => self.note_volume(*at, now),
-            Told::Mount(mount, at) => {
+            Update::Volume(volume) => self.note_volume(volume.seen.last, now),
+            Update::VolumeGone(_, at) => self.note_volume(*at, now),
+            Update::Mount(mount, at) => {
                 self.look(&mount.container_id, now + LOOK, *at);
                 self.note_volume(*at, now);
             }
@@ -132,32 +132,32 @@ impl Agenda {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::inventory::{Beyond, Container, Mount, Seen, Volume};
+    use crate::model::inventory::{ContainerRow, MountRow, SeenRange, UnlistedFields, VolumeRow};
 
     fn at(second: i64) -> Timestamp {
         Timestamp(second * 1_000_000_000)
     }
 
-    fn container(id: &str, second: i64, has_died: bool) -> Told {
-        let beyond = Beyond { finished: Some(at(second)).filter(|_| has_died), ..Beyond::default() };
-        Told::Container(Box::new(Container {
+    fn container(id: &str, second: i64, has_died: bool) -> Update {
+        let beyond = UnlistedFields { finished: Some(at(second)).filter(|_| has_died), ..UnlistedFields::default() };
+        Update::Container(Box::new(ContainerRow {
             id: id.into(),
             beyond,
-            seen: Seen::at(at(second)),
-            ..Container::default()
+            seen: SeenRange::at(at(second)),
+            ..ContainerRow::default()
         }))
     }
 
-    fn volume(second: i64) -> Told {
-        Told::Volume(Volume { name: "v".into(), seen: Seen::at(at(second)), ..Volume::default() })
+    fn volume(second: i64) -> Update {
+        Update::Volume(VolumeRow { name: "v".into(), seen: SeenRange::at(at(second)), ..VolumeRow::default() })
     }
 
     /// Told at these milliseconds; then what is due, when, until nothing is.
-    fn errands(told: &[(u64, Told)]) -> Vec<(u128, String)> {
+    fn errands(told: &[(u64, Update)]) -> Vec<(u128, String)> {
         let begun = Instant::now();
-        let mut agenda = Agenda::default();
+        let mut agenda = Schedule::default();
         let mut errands = Vec::new();
-        let mut run = |agenda: &mut Agenda, until: Option<Instant>| {
+        let mut run = |agenda: &mut Schedule, until: Option<Instant>| {
             while let Some(due) = agenda.due().filter(|due| until.is_none_or(|until| *due <= until)) {
                 if let Some(errand) = agenda.take(due) {
                     errands.push(((due - begun).as_millis(), words(&errand)));
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(told: &[(u64, Told)], expected: &[(u128, &str)]) {
+    fn check(told: &[(u64, Update)], expected: &[(u128, &str)]) {
         let errands = errands(told);
         let errands: Vec<(u128, &str)> = errands.iter().map(|(millis, errand)| (*millis, &**errand)).collect();
         assert_eq!(errands, expected);
@@ -192,19 +192,19 @@ mod tests {
 
     #[test]
     fn what_many_events_ask_for_is_one_errand_and_at_rest_there_is_none() {
-        assert_eq!(Agenda::default().due(), None);
+        assert_eq!(Schedule::default().due(), None);
         check(&[(0, container("a", 7, false))], &[(1000, "a at 7")]);
         let life = [(0, container("a", 7, false)), (10, container("a", 8, false)), (900, container("a", 9, false))];
         check(&life, &[(1000, "a at 9")]);
         check(&[(0, volume(7)), (500, volume(8))], &[(1000, " and volumes at 8")]);
-        let mount = Told::Mount(Mount { container_id: "a".into(), ..Mount::default() }, at(8));
+        let mount = Update::Mount(MountRow { container_id: "a".into(), ..MountRow::default() }, at(8));
         check(&[(0, container("a", 7, false)), (10, mount), (20, volume(9))], &[(1000, "a and volumes at 9")]);
     }
 
     #[test]
     fn a_death_is_looked_at_when_listings_show_it_and_who_is_gone_is_not_looked_at() {
         check(&[(0, container("a", 7, true))], &[(5000, "a at 12")]);
-        let gone = (100, Told::ContainerGone("a".into(), at(8)));
+        let gone = (100, Update::ContainerGone("a".into(), at(8)));
         check(&[(0, container("a", 7, false)), (50, container("a", 7, true)), gone], &[]);
         let restarted = [(0, container("a", 7, true)), (100, container("a", 8, false))];
         check(&restarted, &[(1100, "a at 8"), (5000, "a at 12")]);
@@ -212,12 +212,12 @@ mod tests {
 
     #[test]
     fn too_many_for_a_request_are_everything_and_so_is_what_comes_due_with_it() {
-        let crowd: Vec<(u64, Told)> =
+        let crowd: Vec<(u64, Update)> =
             (0..=MOST).map(|number| (0, container(&format!("c{number}"), 7, false))).collect();
         check(&crowd[..MOST - 1], &[(1000, &errands(&crowd[..MOST - 1])[0].1)]);
         check(&crowd, &[(1000, "everything")]);
         let now = Instant::now();
-        let mut agenda = Agenda::default();
+        let mut agenda = Schedule::default();
         agenda.note(&container("a", 7, false), now);
         agenda.note(&volume(7), now);
         agenda.plan_everything_by(now + LOOK * 9);

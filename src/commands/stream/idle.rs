@@ -4,7 +4,7 @@
 //! nothing, when something on the way holds it up, and when engines up to 23 leave out lines because the clock was set back
 //! behind `since` (moby `daemon/logger/loggerutils/logfile.go`); only the log's newest record tells these apart.
 
-use crate::model::position::Resume;
+use crate::model::position::TimePosition;
 use crate::model::time::Timestamp;
 use crate::tail::Record;
 use std::time::Duration;
@@ -16,15 +16,15 @@ pub(super) const FIRST: Duration = Duration::from_secs(30);
 pub(super) const LONGEST: Duration = Duration::from_secs(5 * 60);
 
 /// See the module.
-pub(super) struct Silence {
+pub(super) struct IdleTimer {
     next: Instant,
     span: Duration,
 }
 
-impl Silence {
+impl IdleTimer {
     /// From now on it is listened.
     pub(super) fn new(now: Instant) -> Self {
-        Silence { next: now + FIRST, span: FIRST }
+        IdleTimer { next: now + FIRST, span: FIRST }
     }
 
     /// When to look.
@@ -34,7 +34,7 @@ impl Silence {
 
     /// Something new came.
     pub(super) fn broken(&mut self, now: Instant) {
-        *self = Silence::new(now);
+        *self = IdleTimer::new(now);
     }
 
     /// It was looked. What was found does not matter: a request may take its time to come to the first line.
@@ -46,7 +46,7 @@ impl Silence {
 
 /// The time of the log's newest record, if that lies behind what was read: `last` is the last record that has come since
 /// the position, if any has.
-pub(super) fn ahead(newest: Record, last: Option<Record>, position: &Resume) -> Option<Timestamp> {
+pub(super) fn ahead(newest: Record, last: Option<Record>, position: &TimePosition) -> Option<Timestamp> {
     let has_come = match last {
         Some(last) => last == newest,
         None => position.seen[newest.stream as usize].is_some_and(|seen| seen.time == newest.time),
@@ -60,12 +60,12 @@ pub(super) fn ahead(newest: Record, last: Option<Record>, position: &Resume) -> 
 mod tests {
     use super::*;
     use crate::model::batch::Stream;
-    use crate::model::position::Seen;
+    use crate::model::position::Mark;
 
     #[test]
     fn it_is_looked_less_often_the_longer_it_lasts_and_soon_again_after_a_line() {
         let start = Instant::now();
-        let mut silence = Silence::new(start);
+        let mut silence = IdleTimer::new(start);
         let mut looks = Vec::new();
         for _ in 0..7 {
             looks.push((silence.next() - start).as_secs());
@@ -79,9 +79,9 @@ mod tests {
     #[test]
     fn a_log_is_ahead_when_its_newest_record_has_not_come() {
         let record = |time, is_complete| Record { time: Timestamp(time), stream: Stream::Stdout, is_complete };
-        let seen = |time| Seen { time: Timestamp(time), ordinal: 0, high: Timestamp(time) };
-        let passed = |time| Resume { since: Some(Timestamp(time - 10)), seen: [Some(seen(time)), None] };
-        let start = |since: Option<i64>| Resume::at(since.map(Timestamp));
+        let seen = |time| Mark { time: Timestamp(time), ordinal: 0, high: Timestamp(time) };
+        let passed = |time| TimePosition { since: Some(Timestamp(time - 10)), seen: [Some(seen(time)), None] };
+        let start = |since: Option<i64>| TimePosition::at(since.map(Timestamp));
         for (newest, last, position, expected) in [
             (record(50, true), Some(record(50, true)), passed(50), false),
             (record(51, true), Some(record(50, true)), passed(50), true),

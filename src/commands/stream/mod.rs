@@ -10,13 +10,13 @@ mod retry;
 mod session;
 
 use crate::docker::{Docker, Error, LogsQuery};
-use crate::model::batch::{Batch, Cursor, Item, Key, Route};
-use crate::model::position::Resume;
+use crate::model::batch::{Batch, ContainerKey, Cursor, Item, Route};
+use crate::model::position::TimePosition;
 use crate::model::queue::Queue;
 use crate::model::time::Timestamp;
 use crate::tail::{self, Dialect, Frames, Start, Window};
-use retry::{Patience, REFUSALS};
-use session::{Course, End};
+use retry::{REFUSALS, RetryBudget};
+use session::{End, Session};
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -52,7 +52,7 @@ impl Signal {
 pub(super) struct Stream {
     pub(super) docker: Docker,
     pub(super) queue: Arc<Queue>,
-    pub(super) key: Key,
+    pub(super) key: ContainerKey,
     pub(super) id: String,
     /// One of those over the API.
     pub(super) route: Route,
@@ -75,7 +75,7 @@ pub(super) struct Stream {
     /// A moment instead of the last no lines: those would be counted when the request is made.
     pub(super) start: Start,
     /// Another route has come this far.
-    pub(super) resume: Option<Resume>,
+    pub(super) resume: Option<TimePosition>,
     pub(super) window: Window,
     pub(super) max_line_size: usize,
     /// Read what is there, and no more.
@@ -85,12 +85,12 @@ pub(super) struct Stream {
     /// It was waited in vain for the engine to come back, for another that was to be read to its end.
     pub(super) has_given_up: Arc<AtomicBool>,
     /// Of the wanted lines, where only the last so many are; and how far the log went when they were counted.
-    pub(super) first: Option<(Cursor, Resume)>,
+    pub(super) first: Option<(Cursor, TimePosition)>,
 }
 
 /// What goes wrong, and whether it was told.
 struct Trouble {
-    patience: Patience,
+    patience: RetryBudget,
     last: Option<Instant>,
 }
 
@@ -111,7 +111,7 @@ impl Stream {
             sleep(wait).await;
         }
         trouble.patience.reset();
-        let mut course = Course::new(&self, self.begin());
+        let mut course = Session::new(&self, self.begin());
         if self.once {
             return self.read_to_end(&mut course, &mut Vec::new(), &mut signals).await.map(drop);
         }
@@ -183,8 +183,8 @@ impl Stream {
         }
     }
 
-    fn patience(&self) -> Patience {
-        Patience::new(self.once && self.has_given_up.load(Ordering::Relaxed))
+    fn patience(&self) -> RetryBudget {
+        RetryBudget::new(self.once && self.has_given_up.load(Ordering::Relaxed))
     }
 
     /// Whether nothing more will be heard of it.
@@ -204,7 +204,7 @@ impl Stream {
     }
 
     /// For the first body from a position.
-    pub(super) fn frames(&self, position: Resume) -> Frames {
+    pub(super) fn frames(&self, position: TimePosition) -> Frames {
         let dialect = self.dialect();
         let window = Window { since: dialect.told(self.window.since), ..self.window };
         let frames = Frames::new(self.key, self.route, window, self.max_line_size);
@@ -221,12 +221,12 @@ impl Stream {
     }
 
     /// Where its log is read from.
-    pub(super) fn begin(&self) -> Resume {
+    pub(super) fn begin(&self) -> TimePosition {
         self.resume.unwrap_or_else(|| self.first_position())
     }
 
-    fn first_position(&self) -> Resume {
-        Resume::at(match self.start {
+    fn first_position(&self) -> TimePosition {
+        TimePosition::at(match self.start {
             // This engine goes by the time of each line, and what it sends of a second begins exactly there.
             Start::Since(time) if self.dialect() == Dialect::Podman => Some(time),
             // The engine passes over a compressed file whose last line is earlier, though the other stream's need not be.
@@ -239,7 +239,7 @@ impl Stream {
 
     /// The first of the last so many lines. The request counts records, of which a long line has several, so it is asked
     /// for more until one line more than wanted has come whole.
-    async fn last_lines(&self, wanted: u64, patience: Duration) -> Result<Option<(Cursor, Resume)>, Error> {
+    async fn last_lines(&self, wanted: u64, patience: Duration) -> Result<Option<(Cursor, TimePosition)>, Error> {
         let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
         let mut records = wanted as u64 + 16;
         loop {
@@ -295,7 +295,7 @@ impl Stream {
     }
 
     /// One request, as the route has it.
-    async fn ask(&self, course: &mut Course<'_>, due: Instant) -> End {
+    async fn ask(&self, course: &mut Session<'_>, due: Instant) -> End {
         match self.route {
             Route::Poll => course.read().await,
             Route::Rotate => course.follow(Some(due)).await,
@@ -304,7 +304,7 @@ impl Stream {
     }
 
     /// Before the next request.
-    fn pause(&self, end: &End, patience: &mut Patience, due: Instant) -> Duration {
+    fn pause(&self, end: &End, patience: &mut RetryBudget, due: Instant) -> Duration {
         let until_due = match self.route {
             Route::Poll => due.saturating_duration_since(Instant::now()),
             _ => Duration::ZERO,
@@ -338,7 +338,7 @@ impl Stream {
     /// error when it never will.
     async fn finish(
         &self,
-        course: &mut Course<'_>,
+        course: &mut Session<'_>,
         mut then: Vec<Item>,
         signals: &mut UnboundedReceiver<Signal>,
     ) -> Result<(), Outcome> {
@@ -353,7 +353,7 @@ impl Stream {
     /// Reads what there is, trying again as long as that may help. `false` when the container runs again before that.
     async fn read_to_end(
         &self,
-        course: &mut Course<'_>,
+        course: &mut Session<'_>,
         then: &mut Vec<Item>,
         signals: &mut UnboundedReceiver<Signal>,
     ) -> Result<bool, Option<Error>> {
@@ -386,7 +386,7 @@ impl Stream {
     }
 
     /// The rest is not read, and why. What has begun of a line is none: nobody knows how it ends.
-    async fn lose(&self, end: End, position: Resume) -> Option<Error> {
+    async fn lose(&self, end: End, position: TimePosition) -> Option<Error> {
         if !end.keeps_nothing() {
             self.queue.send(Item::unreadable(self.key, self.route, position.last())).await;
         }

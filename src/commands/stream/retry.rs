@@ -18,17 +18,17 @@ const SPAN: Duration = Duration::from_secs(20);
 const BRIEF: Duration = Duration::from_secs(1);
 
 /// See the module.
-pub(super) struct Patience {
+pub(super) struct RetryBudget {
     backoff: Backoff,
     span: Duration,
     /// When it is over, once there is a need for it.
     until: Option<Instant>,
 }
 
-impl Patience {
+impl RetryBudget {
     /// Nothing has failed yet, or everything has for another log.
     pub(super) fn new(was_in_vain: bool) -> Self {
-        Patience { backoff: Backoff::new(BACKOFF), span: if was_in_vain { BRIEF } else { SPAN }, until: None }
+        RetryBudget { backoff: Backoff::new(BACKOFF), span: if was_in_vain { BRIEF } else { SPAN }, until: None }
     }
 
     /// Something came.
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     /// How often something is tried that fails at once each time, and for how long, up to a limit.
-    fn tried(mut patience: Patience, is_passing: bool, is_last: bool) -> (usize, u64) {
+    fn tried(mut patience: RetryBudget, is_passing: bool, is_last: bool) -> (usize, u64) {
         let start = Instant::now();
         let (mut now, mut tries) = (start, 1);
         while let Some(wait) = patience.again(is_passing, is_last, now, 1.0)
@@ -91,16 +91,16 @@ mod tests {
             (false, false, true, (4, 1400)),
             (false, false, false, (4, 1400)),
         ] {
-            let found = tried(Patience::new(was_in_vain), is_passing, is_last);
+            let found = tried(RetryBudget::new(was_in_vain), is_passing, is_last);
             assert_eq!(found, expected, "{was_in_vain} {is_passing} {is_last}");
         }
-        assert_eq!(tried(Patience::new(true), true, false).0, 100, "a followed log has all the time there is");
+        assert_eq!(tried(RetryBudget::new(true), true, false).0, 100, "a followed log has all the time there is");
     }
 
     #[test]
     fn patience_begins_anew_with_whatever_comes() {
         let start = Instant::now();
-        let mut patience = Patience::new(true);
+        let mut patience = RetryBudget::new(true);
         assert_eq!(patience.left(start), BRIEF);
         patience.again(true, true, start, 1.0);
         assert_eq!(patience.left(start + BRIEF), Duration::ZERO);

@@ -5,12 +5,12 @@
 //! cut off at any moment.
 
 use super::Stream;
-use super::idle::{Silence, ahead};
+use super::idle::{IdleTimer, ahead};
 use crate::docker::{Error, LogStream, LogsQuery, Version};
 use crate::model::batch::Item;
-use crate::model::position::{Resume, Seen};
+use crate::model::position::{Mark, TimePosition};
 use crate::model::time::Timestamp;
-use crate::tail::{self, Dialect, Frames, Passed, Record, Trace, Wanted, Window};
+use crate::tail::{self, Delivered, Dialect, Frames, LogStat, Record, RequestRange, Window};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -35,10 +35,10 @@ const HEEDS_SINCE: Version = Version { major: 1, minor: 44 };
 const SENDS_ONCE: Version = Version { major: 1, minor: 42 };
 
 /// See the module.
-pub(super) struct Course<'a> {
+pub(super) struct Session<'a> {
     of: &'a Stream,
     frames: Frames,
-    passed: Passed,
+    passed: Delivered,
     /// Records from the end that the next request is for, if it can be joined to what was passed on.
     reach: Option<u64>,
     /// A followed body may have begun to repeat itself.
@@ -47,9 +47,9 @@ pub(super) struct Course<'a> {
     patience: Duration,
     /// To be told once the engine lets us read: that it is read, and since which event.
     greeting: Option<Option<Timestamp>>,
-    silence: Silence,
+    silence: IdleTimer,
     /// What the log was like when all of it had come.
-    level: Option<Trace>,
+    level: Option<LogStat>,
     /// The container may have written something that has not come.
     owes: bool,
     /// What was written before we came is read, and nothing else.
@@ -89,18 +89,18 @@ enum Look {
     /// A record of this time, that has not come.
     Ahead(Timestamp),
     /// Nothing else.
-    Level(Option<Trace>),
+    Level(Option<LogStat>),
     /// That it cannot be known.
     Unknown,
 }
 
-impl<'a> Course<'a> {
-    pub(super) fn new(of: &'a Stream, position: Resume) -> Self {
-        let silence = Silence::new(Instant::now());
-        Course {
+impl<'a> Session<'a> {
+    pub(super) fn new(of: &'a Stream, position: TimePosition) -> Self {
+        let silence = IdleTimer::new(Instant::now());
+        Session {
             of,
             frames: of.frames(position),
-            passed: Passed::to(position),
+            passed: Delivered::to(position),
             reach: Some(REACH),
             is_doubted: false,
             patience: Duration::MAX,
@@ -119,7 +119,7 @@ impl<'a> Course<'a> {
     }
 
     /// How far it has come.
-    pub(super) fn position(&self) -> Resume {
+    pub(super) fn position(&self) -> TimePosition {
         self.passed.position()
     }
 
@@ -253,7 +253,7 @@ impl<'a> Course<'a> {
     }
 
     async fn request(&mut self, follow: bool) -> Result<LogStream, Error> {
-        let Wanted { since, tail } = self.passed.begin(&mut self.frames, self.reach, follow);
+        let RequestRange { since, tail } = self.passed.begin(&mut self.frames, self.reach, follow);
         // Told a time, they leave out what was rotated behind a compressed file that ends before it. Of the last records
         // that does not matter: the line to join them to is missing then.
         let docker = |newest: Version| !self.of.docker.is_podman() && self.of.docker.api_version() < newest;
@@ -345,7 +345,7 @@ impl<'a> Course<'a> {
 
     /// Whether the log has more than has come. Costs a request, unless it can be seen that nothing was written.
     async fn look(&self) -> Look {
-        let trace = self.of.folder.as_ref().and_then(|folder| Trace::of(folder, &self.of.id));
+        let trace = self.of.folder.as_ref().and_then(|folder| LogStat::of(folder, &self.of.id));
         if self.of.is_paused.load(Ordering::Relaxed) || trace.is_some() && trace == self.level {
             return Look::Unknown;
         }
@@ -389,14 +389,14 @@ impl<'a> Course<'a> {
     async fn counted_ahead(&self, last: Timestamp) -> Result<Option<Timestamp>, End> {
         let position = self.position();
         let since = self.of.begin().since.map_or(last, |begin| last.max(begin));
-        let mut frames = self.of.frames(Resume::at(Some(since)));
-        frames.resume(Resume::at(Some(since)));
+        let mut frames = self.of.frames(TimePosition::at(Some(since)));
+        frames.resume(TimePosition::at(Some(since)));
         let query = LogsQuery { since: Some(since), until: self.until(), ..LogsQuery::default() };
         let mut body = self.of.docker.logs(&self.of.id, &query).await.map_err(End::Broken)?;
         while let Some(chunk) = body.next().await {
             frames.push(&chunk.map_err(End::Broken)?).1.map_err(End::Malformed)?;
         }
-        let is_ahead = |(newest, passed): (Option<Seen>, Option<Seen>)| {
+        let is_ahead = |(newest, passed): (Option<Mark>, Option<Mark>)| {
             newest.filter(|newest| {
                 passed.is_none_or(|passed| (newest.time, newest.ordinal) > (passed.time, passed.ordinal))
             })

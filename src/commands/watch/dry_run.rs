@@ -1,12 +1,12 @@
 //! `watch --dry-run`: which containers match, how each would be read, and which are set up to lose lines.
 
-use super::Options;
+use super::WatchOptions;
 use super::feed::News;
 use crate::commands::Error;
 use crate::commands::route::{Choice, Routes};
 use crate::docker::{self, Details, Docker};
 use crate::model::batch::Route;
-use crate::output::Planned;
+use crate::output::PlannedContainer;
 
 /// A log that small is rotated away within seconds of a busy container.
 const SMALL: u64 = 10_000_000;
@@ -14,10 +14,10 @@ const SMALL: u64 = 10_000_000;
 /// The plan.
 pub(super) async fn plan(
     docker: &Docker,
-    options: &Options,
+    options: &WatchOptions,
     routes: &Routes,
     listing: News,
-) -> Result<Vec<Planned>, Error> {
+) -> Result<Vec<PlannedContainer>, Error> {
     let News::Listing(containers, _, passing) = listing else { return Ok(Vec::new()) };
     let selector = &options.selector;
     let (mut planned, mut refused) = (Vec::new(), None);
@@ -43,7 +43,7 @@ pub(super) async fn plan(
                 Choice::Stream => Some(routes.over_api().name()),
                 Choice::Nothing => None,
             };
-            planned.push(Planned { container, driver: String::new(), source, risk: None });
+            planned.push(PlannedContainer { container, driver: String::new(), source, risk: None });
             continue;
         };
         let source = match routes.of(&container) {
@@ -52,7 +52,7 @@ pub(super) async fn plan(
             Choice::File(_) | Choice::Stream | Choice::Nothing => None,
         };
         let risk = risk(&details);
-        planned.push(Planned { container, driver: details.log_driver, source, risk });
+        planned.push(PlannedContainer { container, driver: details.log_driver, source, risk });
     }
     if let Some(error) = refused {
         tracing::warn!(%error, "logging drivers, and which of them lose lines, are not known");

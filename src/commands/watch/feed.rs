@@ -1,12 +1,12 @@
 //! What `watch` hears of containers: events as they come, and a listing whenever events may be missing.
 //!
 //! In: an engine. Out: [`News`], one at a time. The events are read at once whatever happens behind, and wait in the
-//! [`Inbox`]; what finds no room there, a break of the stream, and an engine that may have skipped us are answered with a
+//! [`Backlog`]; what finds no room there, a break of the stream, and an engine that may have skipped us are answered with a
 //! new listing. A listing that is under way has its place among the events kept: what came before it was asked for goes
 //! before it, what came later may be news to it.
 
 use crate::commands::Error;
-use crate::commands::events::backlog::Inbox;
+use crate::commands::events::backlog::Backlog;
 use crate::commands::events::subscription::{Continuity, Happening, Subscription, Wanted, between};
 use crate::config;
 use crate::docker::backoff::Backoff;
@@ -72,9 +72,9 @@ pub(crate) struct Terms {
     /// Filters that only the engine can evaluate.
     pub(crate) remote: Filters,
     /// How events are listened to, or that they are not.
-    pub(crate) config: config::Events,
+    pub(crate) config: config::EventsConfig,
     /// What is counted.
-    pub(crate) count: metrics::Events,
+    pub(crate) count: metrics::EventMetrics,
     /// Events of volumes too.
     pub(crate) with_volumes: bool,
     /// Each event is wanted, not only what a container is now.
@@ -87,7 +87,7 @@ pub(crate) struct Feed {
     terms: Terms,
     /// `None` where events are off, or refused.
     subscription: Option<Subscription>,
-    inbox: Inbox,
+    inbox: Backlog,
     /// Since when something is missing that a listing has to make up for.
     missed: Option<Instant>,
     /// When the last event came.
@@ -126,7 +126,7 @@ impl Feed {
         }
         let waits = between(config);
         let mut feed = Feed {
-            inbox: Inbox::new(config.queue_size, !terms.is_each_wanted),
+            inbox: Backlog::new(config.queue_size, !terms.is_each_wanted),
             docker,
             terms,
             subscription,

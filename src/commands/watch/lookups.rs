@@ -29,17 +29,17 @@ pub(super) enum Answer {
 }
 
 /// Those that are on their way.
-pub(super) struct Questions {
+pub(super) struct Lookups {
     docker: Docker,
     asked: JoinSet<Answer>,
     /// Of whom it is asked whether they pass, and whether they have changed since.
     doubted: HashMap<String, bool>,
 }
 
-impl Questions {
+impl Lookups {
     /// Nothing is asked yet.
     pub(super) fn new(docker: Docker) -> Self {
-        Questions { docker, asked: JoinSet::new(), doubted: HashMap::new() }
+        Lookups { docker, asked: JoinSet::new(), doubted: HashMap::new() }
     }
 
     /// The next answer; `None` when none is waited for.

@@ -3,7 +3,7 @@
 //! In: answers and listings, and the events that make them wrong. Out: what is still known, so that nothing is asked twice.
 //! Called by [`super::watch`] for `--metadata`. Given the time.
 
-use crate::metrics::Logs;
+use crate::metrics::LogMetrics;
 use crate::model::container::Container;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 /// See the module.
 pub(super) struct Metadata {
     ttl: Duration,
-    logs: Logs,
+    logs: LogMetrics,
     known: HashMap<String, (Instant, Arc<Container>)>,
 }
 
 impl Metadata {
     /// Nothing is known; answers are believed for this long, and hits and misses counted.
-    pub(super) fn new(ttl: Duration, logs: Logs) -> Self {
+    pub(super) fn new(ttl: Duration, logs: LogMetrics) -> Self {
         Metadata { ttl, logs, known: HashMap::new() }
     }
 
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_believed_until_it_is_old_or_something_happened() {
-        let logs = Logs::new(&Registry::new()).unwrap();
+        let logs = LogMetrics::new(&Registry::new()).unwrap();
         let (start, container) = (Instant::now(), Arc::new(Container { id: "a".into(), ..Container::default() }));
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut metadata = Metadata::new(Duration::from_secs(10), logs.clone());

@@ -19,31 +19,31 @@ use super::route::Routes;
 use super::{Error, awaited, creation_order};
 use crate::config::{self, Source};
 use crate::docker::{self, Docker, Endpoint};
-use crate::metrics::{Logs, Metrics};
+use crate::metrics::{LogMetrics, Metrics};
 use crate::model::batch::Lifecycle;
 use crate::model::container::Container;
 use crate::model::queue::Queue;
 use crate::model::selector::{Filters, Selector};
 use crate::model::stop::Stop;
 use crate::model::time::Timestamp;
-use crate::output::{self, Format, Meter, Planned, Printer, Settings};
+use crate::output::{self, ActivityLine, Format, PlannedContainer, Printer, Settings};
 use crate::serve::Server;
 use crate::state::{OutputLock, Store};
 use crate::tail::{Reader, Report, Start, Wake};
 use discovery::{Change, Discovery};
 use feed::{Feed, News, Terms};
-use lookups::{Answer, Questions};
+use lookups::{Answer, Lookups};
 use metadata::Metadata;
 use resume::{Last, Lost, Positions, Resume};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use status::Listener;
+use status::StatusReporter;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
-use supervisor::{Tails, Unread};
+use supervisor::{Supervisor, Unread};
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, unbounded_channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -53,7 +53,7 @@ const QUEUE: usize = 8 * 1024 * 1024;
 
 /// Everything `watch` can be told.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct WatchOptions {
     /// Which containers.
     pub selector: Selector,
     /// Stopped containers' history too; a container that the selector names is always included.
@@ -83,16 +83,16 @@ pub struct Options {
     /// What is shown, and how.
     pub output: Settings,
     /// How the engine is spoken to.
-    pub docker: config::Docker,
+    pub docker: config::DockerConfig,
     /// How the engine's events are listened to, or that they are not.
-    pub events: config::Events,
+    pub events: config::EventsConfig,
     /// How long what was asked about a container is believed.
     pub metadata_cache_ttl: Duration,
     /// Where metrics and health are served, as `host:port`.
     pub listen: Option<String>,
 }
 
-impl Options {
+impl WatchOptions {
     /// Whether the history of a container is wanted though it stands still.
     pub(super) fn wants_standing(&self, container: &Container) -> bool {
         self.all || self.selector.includes_stopped() || self.selector.names_container(container)
@@ -100,7 +100,7 @@ impl Options {
 }
 
 /// Follows containers until told to stop, or to the end of what there is.
-pub fn watch(endpoint: Endpoint, options: Options, stop: &Stop) -> Result<(), Error> {
+pub fn watch(endpoint: Endpoint, options: WatchOptions, stop: &Stop) -> Result<(), Error> {
     allow_descriptors();
     super::runtime()?.block_on(async {
         let is_json = options.output.format == Format::Json;
@@ -128,11 +128,11 @@ enum Begun {
     /// The first line can be read.
     Watch(Box<Watch>, Box<Feed>, News),
     /// Only that was asked for.
-    Plan(Vec<Planned>),
+    Plan(Vec<PlannedContainer>),
 }
 
 /// Up to where the first line can be read.
-async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Begun, Error> {
+async fn begin(endpoint: Endpoint, mut options: WatchOptions) -> Result<Begun, Error> {
     let place = options.listen.as_deref().filter(|_| !options.dry_run);
     let server = match place {
         Some(place) => Some(Server::bind(place).await?),
@@ -148,7 +148,8 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Begun, Error>
         };
         Ok::<_, Error>((docker, engine, refused))
     };
-    let (docker, engine, refused) = awaited(greeting, &address, &Meter::new(options.output.wants_status())).await?;
+    let (docker, engine, refused) =
+        awaited(greeting, &address, &ActivityLine::new(options.output.wants_status())).await?;
     let routes = Arc::new(Routes::new(&docker, &engine, options.source));
     let mut notices = Vec::new();
     let resume = options.resume.as_ref().filter(|_| !options.dry_run);
@@ -186,7 +187,7 @@ async fn begin(endpoint: Endpoint, mut options: Options) -> Result<Begun, Error>
     let is_listening = options.events.enabled && options.follow && !options.dry_run;
     let terms = Terms {
         remote: options.selector.remote(),
-        config: config::Events { enabled: is_listening, ..options.events.clone() },
+        config: config::EventsConfig { enabled: is_listening, ..options.events.clone() },
         count: metrics.events.clone(),
         with_volumes: keeping.is_some(),
         is_each_wanted: options.output.lifecycle,
@@ -281,7 +282,7 @@ fn outlet(
     printer: Printer,
     last: Option<Last>,
     lock: Option<OutputLock>,
-    logs: Logs,
+    logs: LogMetrics,
 ) -> Result<(Deliver, Option<Positions>), Error> {
     let (keeper, positions) = last.map(|last| last.keep(&printer)).transpose()?.unzip();
     Ok((Deliver { printer, rollover: Rollover::new(), keeper, _lock: lock, logs }, positions))
@@ -290,22 +291,22 @@ fn outlet(
 /// A watch under way.
 struct Watch {
     docker: Docker,
-    options: Options,
+    options: WatchOptions,
     queue: Arc<Queue>,
     reports: UnboundedReceiver<Report>,
     delivered: oneshot::Receiver<Result<(), Error>>,
     discovery: Discovery,
-    tails: Tails,
+    tails: Supervisor,
     /// Of all the engine has, if that is kept.
     inventory: Option<Inventory>,
     /// Where the last run stopped, if that is gone on with.
     positions: Option<Positions>,
     /// To the engine, about single containers.
-    questions: Questions,
+    questions: Lookups,
     /// What was asked.
     metadata: Metadata,
     metrics: Metrics,
-    listener: Listener,
+    listener: StatusReporter,
     /// IDs of those that came and went while nobody told of them.
     claimed: HashSet<String>,
     /// IDs that pass the filters which only the engine can evaluate, where there are such.
@@ -324,12 +325,12 @@ impl Watch {
     fn start(
         docker: Docker,
         routes: Arc<Routes>,
-        options: Options,
+        options: WatchOptions,
         metrics: Metrics,
         mut deliver: Deliver,
         positions: Option<Positions>,
     ) -> Result<Watch, Error> {
-        let listener = Listener::new(options.follow && options.events.enabled);
+        let listener = StatusReporter::new(options.follow && options.events.enabled);
         if let Some(keeper) = &mut deliver.keeper {
             keeper.tell(listener.board());
         }
@@ -345,12 +346,12 @@ impl Watch {
         })?;
         thread::Builder::new().name("reader".into()).spawn(move || reader.run())?;
         let delivered = deliver.start(Arc::clone(&queue))?;
-        let tails = Tails::new(docker.clone(), routes, Arc::clone(&queue), commands, wake, &options);
+        let tails = Supervisor::new(docker.clone(), routes, Arc::clone(&queue), commands, wake, &options);
         Ok(Watch {
             metadata: Metadata::new(options.metadata_cache_ttl, metrics.logs.clone()),
             metrics,
             listener,
-            questions: Questions::new(docker.clone()),
+            questions: Lookups::new(docker.clone()),
             docker,
             options,
             queue,

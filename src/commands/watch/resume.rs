@@ -4,7 +4,7 @@
 //! `Keeper` for what follows. Called by [`super::watch`] before anything is read.
 
 use crate::commands::Error;
-use crate::commands::deliver::checkpoint::{Keeper, Log, Output};
+use crate::commands::deliver::checkpoint::{Checkpointer, Log, Output};
 use crate::commands::deliver::recovery::Recovery;
 use crate::commands::deliver::{output_file, wal};
 use crate::model::batch::{Cursor, Route};
@@ -98,13 +98,13 @@ impl Last {
 
     /// Before a first run: of these containers only what they write from now on is wanted.
     pub(crate) fn pass_over<'a>(&mut self, standing: impl Iterator<Item = &'a Container>, now: Timestamp) {
-        let position = Position { route: Route::Stream, resume: position::Resume::at(Some(now)), place: None };
+        let position = Position { route: Route::Stream, resume: position::TimePosition::at(Some(now)), place: None };
         let saved = |container: &Container| Saved { name: container.name.clone(), position, ended: true };
         self.passed_over.extend(standing.map(|container| (container.id.clone(), saved(container))));
     }
 
     /// The keeper of what follows, and where each container was.
-    pub(crate) fn keep(self, printer: &Printer) -> Result<(Keeper, Positions), Error> {
+    pub(crate) fn keep(self, printer: &Printer) -> Result<(Checkpointer, Positions), Error> {
         let output = match printer.file() {
             Some((path, file)) => {
                 let log = Log { state: self.state.clone(), base: self.log_path(path), sequence: self.sequence };
@@ -120,7 +120,7 @@ impl Last {
         let Last { held, saved, is_first, passed_over, .. } = self;
         let of = saved.iter().map(|(id, saved)| (id.clone(), saved.position)).collect();
         let known = if output.is_some() { saved.into_iter().chain(passed_over).collect() } else { passed_over };
-        Ok((Keeper::start(held, output, known)?, Positions { is_first, of }))
+        Ok((Checkpointer::start(held, output, known)?, Positions { is_first, of }))
     }
 }
 

@@ -5,7 +5,7 @@
 
 use super::feed::News;
 use crate::metrics::{Extent, Metrics};
-use crate::model::health::{Board, Events, Reconciliations, Status};
+use crate::model::health::{EventsHealth, Reconciliations, SharedHealth, Status};
 use crate::serve::{Server, Source};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
@@ -15,24 +15,24 @@ use tokio::task::JoinSet;
 const ASKED: usize = 8;
 
 /// See the module.
-pub(super) struct Listener {
-    board: Board,
+pub(super) struct StatusReporter {
+    board: SharedHealth,
     server: JoinSet<()>,
     asks: Sender<oneshot::Sender<()>>,
     counts: Receiver<oneshot::Sender<()>>,
 }
 
-impl Listener {
+impl StatusReporter {
     /// Nobody is answered yet; whether events are listened to.
     pub(super) fn new(has_events: bool) -> Self {
-        let board = Board::default();
+        let board = SharedHealth::default();
         board.update(|health| health.events.is_enabled = has_events);
         let (asks, counts) = channel(ASKED);
-        Listener { board, server: JoinSet::new(), asks, counts }
+        StatusReporter { board, server: JoinSet::new(), asks, counts }
     }
 
     /// Where others tell how they are doing.
-    pub(super) fn board(&self) -> Board {
+    pub(super) fn board(&self) -> SharedHealth {
         self.board.clone()
     }
 
@@ -57,7 +57,7 @@ impl Listener {
         };
         let told = metrics.events.health();
         self.board.update(|health| {
-            health.events = Events { is_enabled: health.events.is_enabled, reconciliations, ..told };
+            health.events = EventsHealth { is_enabled: health.events.is_enabled, reconciliations, ..told };
         });
     }
 

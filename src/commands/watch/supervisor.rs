@@ -3,14 +3,14 @@
 //! In: who is to be followed, who has died or gone, and what the reader thread reports. Out: commands to that thread,
 //! tasks that read over the API, and items on the queue. Called by [`super::watch`], which decides who is wanted.
 
-use super::Options;
+use super::WatchOptions;
 use crate::commands::route::{Choice, Routes};
 use crate::commands::stream::{Outcome, Signal, Stream};
 use crate::config::Source;
 use crate::docker::{Docker, Error};
-use crate::model::batch::{Cursor, Item, Key, Lifecycle, Route};
+use crate::model::batch::{ContainerKey, Cursor, Item, Lifecycle, Route};
 use crate::model::container::Container;
-use crate::model::position::{Position, Resume};
+use crate::model::position::{Position, TimePosition};
 use crate::model::queue::Queue;
 use crate::model::time::Timestamp;
 use crate::tail::{Command, Follow, Measure, Report, Start, Wake, Window};
@@ -30,7 +30,7 @@ const AT_ONCE: usize = 32;
 pub(super) type Unread = Vec<(String, Option<Error>)>;
 
 /// See the module.
-pub(super) struct Tails {
+pub(super) struct Supervisor {
     docker: Docker,
     pub(super) routes: Arc<Routes>,
     queue: Arc<Queue>,
@@ -43,14 +43,14 @@ pub(super) struct Tails {
     tails: HashMap<String, Tail>,
     /// Of removed containers that the reader thread has not forgotten yet, so that what it reports of them still
     /// reaches the output.
-    departing: HashMap<Key, Tail>,
-    ids: HashMap<Key, String>,
-    streams: JoinSet<(Key, String, Outcome)>,
+    departing: HashMap<ContainerKey, Tail>,
+    ids: HashMap<ContainerKey, String>,
+    streams: JoinSet<(ContainerKey, String, Outcome)>,
     next_key: u32,
     /// Still to be read, when each is read only once.
     waiting: VecDeque<String>,
     /// Being read to their last end.
-    reading: HashSet<Key>,
+    reading: HashSet<ContainerKey>,
     /// All are to be read to where they end now, also those that are admitted later.
     is_finishing: bool,
     /// Those that were to be read to an end and could not be, by ID, and what the engine had to say.
@@ -67,7 +67,7 @@ pub(super) struct Tails {
 
 /// A container that is followed.
 struct Tail {
-    key: Key,
+    key: ContainerKey,
     start: Start,
     /// Where to go on, if it was read in an earlier run.
     position: Option<Position>,
@@ -125,10 +125,10 @@ impl By {
     }
 }
 
-impl Tails {
+impl Supervisor {
     /// Reports that the rest of a container's log, which nothing will be read of any more, is lost.
     pub(super) fn report_lost(&mut self, container: Container, route: Route, after: Option<Cursor>) {
-        let key = Key(self.next_key);
+        let key = ContainerKey(self.next_key);
         self.next_key += 1;
         let met = Item::Meet(key, Arc::new(container));
         self.queue.push([met, Item::unreadable(key, route, after), Item::Forget(key)]);
@@ -140,9 +140,9 @@ impl Tails {
         queue: Arc<Queue>,
         commands: mpsc::Sender<Command>,
         wake: Wake,
-        options: &Options,
+        options: &WatchOptions,
     ) -> Self {
-        let tails = Tails {
+        let tails = Supervisor {
             docker,
             routes,
             queue,
@@ -213,7 +213,7 @@ impl Tails {
         self.queue.push([Item::Notice(None, text.into())]);
     }
 
-    /// Follows a container from now on. Held, nothing of it is read before [`Tails::admit`].
+    /// Follows a container from now on. Held, nothing of it is read before [`Supervisor::admit`].
     pub(super) fn add(&mut self, container: &Arc<Container>, start: Start, position: Option<Position>, is_held: bool) {
         self.begin(container, start, position, is_held, false);
     }
@@ -252,7 +252,7 @@ impl Tails {
             }
             // In a later run what it says from now on is new.
             Choice::Stream if start == Start::Last(0) => {
-                let resume = Resume::at(Some(met));
+                let resume = TimePosition::at(Some(met));
                 self.queue.push([Item::Place(key, Position { route: Route::Stream, resume, place: None })]);
             }
             // It is not known whether it is wanted.
@@ -275,8 +275,8 @@ impl Tails {
         start: Start,
         position: Option<Position>,
         is_held: bool,
-    ) -> (Key, Timestamp) {
-        let key = Key(self.next_key);
+    ) -> (ContainerKey, Timestamp) {
+        let key = ContainerKey(self.next_key);
         self.next_key += 1;
         self.ids.insert(key, container.id.clone());
         self.queue.push([Item::Meet(key, Arc::clone(container))]);
@@ -577,14 +577,14 @@ impl Tails {
         }
     }
 
-    fn is_streamed(&self, key: Key) -> bool {
+    fn is_streamed(&self, key: ContainerKey) -> bool {
         let tail = self.ids.get(&key).and_then(|id| self.tails.get(id));
         tail.is_some_and(|tail| matches!(tail.by, By::Stream(_)))
     }
 
     /// Tells what was to come behind the last line of a container that the reader thread refused, behind whoever reads it
     /// now.
-    fn not_followed(&mut self, key: Key, then: Vec<Item>) {
+    fn not_followed(&mut self, key: ContainerKey, then: Vec<Item>) {
         if !self.is_streamed(key) {
             self.reading.remove(&key);
         }
@@ -595,7 +595,7 @@ impl Tails {
         }
     }
 
-    fn refused(&mut self, key: Key, error: &io::Error, resume: Resume, then: Option<Vec<Item>>) {
+    fn refused(&mut self, key: ContainerKey, error: &io::Error, resume: TimePosition, then: Option<Vec<Item>>) {
         let Some(id) = self.ids.get(&key).cloned() else {
             self.reading.remove(&key);
             // It was removed meanwhile, and nothing of it is left to read. Of one that is not wanted nothing is told.
@@ -641,7 +641,7 @@ impl Tails {
             self.tell_no_file(key, after);
             return self.queue.push(then.unwrap_or_default());
         }
-        self.read_stream(&id, Some(resume).filter(|resume| *resume != Resume::default()));
+        self.read_stream(&id, Some(resume).filter(|resume| *resume != TimePosition::default()));
         if self.is_finishing {
             self.finish(&id, then.unwrap_or_default());
         } else if !self.once && must_end {
@@ -661,7 +661,7 @@ impl Tails {
 
     /// Ends everything; what was read is on the queue. Returns who was to be read to an end and was not.
     pub(super) async fn stop(self) -> Unread {
-        let Tails { commands, wake, mut streams, unread, .. } = self;
+        let Supervisor { commands, wake, mut streams, unread, .. } = self;
         drop(commands);
         wake.wake();
         streams.shutdown().await;
@@ -691,7 +691,7 @@ impl Tails {
         self.command(Command::Follow(Box::new(follow)));
     }
 
-    fn read_stream(&mut self, id: &str, resume: Option<Resume>) {
+    fn read_stream(&mut self, id: &str, resume: Option<TimePosition>) {
         let Some(tail) = self.tails.get_mut(id) else { return };
         let (signals, heard) = unbounded_channel();
         tail.by = By::Stream(Some(signals));
@@ -700,7 +700,7 @@ impl Tails {
         // It may have stood still until now, and said something before its start was told.
         let start = if tail.start == Start::Last(0) { Start::Since(tail.met) } else { tail.start };
         // An earlier run left it alone, and what it had said by then.
-        let left_alone = resume.filter(Resume::is_at_start).and_then(|resume| resume.since);
+        let left_alone = resume.filter(TimePosition::is_at_start).and_then(|resume| resume.since);
         let start = left_alone.map_or(start, Start::Since);
         let stream = Stream {
             docker: self.docker.clone(),
@@ -732,7 +732,7 @@ impl Tails {
     }
 
     /// `after` is the last line that was read, if the file was looked for and is not there.
-    fn tell_no_file(&mut self, key: Key, after: Option<Option<Cursor>>) {
+    fn tell_no_file(&mut self, key: ContainerKey, after: Option<Option<Cursor>>) {
         let Some(id) = self.ids.get(&key).cloned() else { return };
         if self.once || self.is_finishing {
             self.unread.push((id.clone(), None));

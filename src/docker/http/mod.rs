@@ -1,6 +1,6 @@
 //! HTTP/1.1 to an engine: connections, and requests over them.
 //!
-//! In: an [`Endpoint`] and paths. Out: responses whose body is still to be read. Called by [`super::Docker`]. Knows
+//! In: an [`Endpoint`] and paths. Out: responses whose body is still to be read. Called by [`super::DockerConfig`]. Knows
 //! nothing of what the paths mean.
 //! Idle connections are kept and used again; a long answer holds the one it came on, so streams have their own. The
 //! connections are opened in [`Route::open`]. A proxy is honoured for tcp, as docker's CLI does
@@ -58,7 +58,7 @@ pub(super) struct Timeouts {
 }
 
 impl Timeouts {
-    pub(super) fn of(config: &config::Pool) -> Timeouts {
+    pub(super) fn of(config: &config::PoolConfig) -> Timeouts {
         Timeouts { connect: config.connection_timeout, request: config.request_timeout, idle: config.idle_timeout }
     }
 }
@@ -89,12 +89,12 @@ struct Way {
     /// For messages.
     endpoint: String,
     requests: AtomicU64,
-    metrics: metrics::Pool,
+    metrics: metrics::PoolMetrics,
 }
 
 impl Http {
     /// With as many connections as are wanted at one time.
-    pub(super) fn new(endpoint: &Endpoint, timeouts: Timeouts, metrics: metrics::Pool) -> Result<Http, Error> {
+    pub(super) fn new(endpoint: &Endpoint, timeouts: Timeouts, metrics: metrics::PoolMetrics) -> Result<Http, Error> {
         let (route, base) = Route::to(endpoint)?;
         let mut headers = endpoint.headers.clone();
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("docker-logwatch/", env!("CARGO_PKG_VERSION"))));
@@ -485,7 +485,7 @@ struct Link {
     /// The other end is a proxy that wants to see the whole address.
     proxied: bool,
     opened: Instant,
-    metrics: metrics::Pool,
+    metrics: metrics::PoolMetrics,
 }
 
 impl Drop for Link {

@@ -16,11 +16,11 @@ use crate::model::time::Timestamp;
 use super::client::Client;
 use super::health::{Check, WEIGHTS};
 use crate::docker::Error;
-use crate::docker::api::Wire;
+use crate::docker::api::Api;
 use crate::docker::streams::EventsQuery;
 
 /// In the order of [`WEIGHTS`].
-pub(super) async fn look(client: &Client, streams: &Wire, limit: Duration) -> Vec<Check> {
+pub(super) async fn look(client: &Client, streams: &Api, limit: Duration) -> Vec<Check> {
     let end = Instant::now() + limit;
     let check = async |name, question: &mut (dyn Future<Output = Result<(), Error>> + Send + Unpin)| {
         let begun = Instant::now();
@@ -45,7 +45,7 @@ async fn list_one(client: &Client) -> Result<(), Error> {
 
 /// A stream that ends at once, whatever the engine's clock shows: of a time that is over. Podman would look through its
 /// journal for that time.
-async fn read_no_events(streams: &Wire) -> Result<(), Error> {
+async fn read_no_events(streams: &Api) -> Result<(), Error> {
     let is_podman = streams.terms().is_podman;
     let then = Some(if is_podman { Timestamp::now() } else { Timestamp(1_000_000_000) });
     let query = EventsQuery { since: then, until: then, ..EventsQuery::default() };

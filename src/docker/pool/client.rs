@@ -4,16 +4,16 @@
 
 use std::sync::Arc;
 
-use crate::docker::api::Wire;
+use crate::docker::api::Api;
 
 /// See the module.
 pub(in crate::docker) struct Client {
-    pub(in crate::docker) wire: Wire,
+    pub(in crate::docker) wire: Api,
 }
 
 impl Client {
     /// Connects when it is first used.
-    pub(super) fn new(wire: Wire) -> Arc<Client> {
+    pub(super) fn new(wire: Api) -> Arc<Client> {
         Arc::new(Client { wire })
     }
 }

@@ -66,7 +66,7 @@ pub(super) struct Health {
 
 impl Health {
     /// Healthy until the contrary is known.
-    pub(super) fn new(now: Instant, settings: &config::Pool) -> Health {
+    pub(super) fn new(now: Instant, settings: &config::PoolConfig) -> Health {
         Health {
             is_healthy: true,
             failed: 0,
@@ -92,7 +92,7 @@ impl Health {
         now: Instant,
         checks: Vec<Check>,
         is_decisive: bool,
-        settings: &config::Pool,
+        settings: &config::PoolConfig,
     ) -> Verdict {
         let threshold = settings.unhealthy_threshold.max(1);
         (self.score, self.checks) = (score(&checks), checks);
@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn a_client_falls_after_failed_checks_in_a_row_and_comes_back_with_one_that_passes() {
         use Verdict::{Fell, Recovered, Renew, Same};
-        let settings = config::Pool::default();
+        let settings = config::PoolConfig::default();
         let start = Instant::now();
         let at = |second| start + Duration::from_secs(second);
         let mut health = Health::new(start, &settings);
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn one_that_is_made_anew_after_each_failed_check_is_looked_at_at_once_only_once_each_time() {
         use Verdict::{Fell, Recovered, Renew, Same};
-        let settings = config::Pool { unhealthy_threshold: 1, ..config::Pool::default() };
+        let settings = config::PoolConfig { unhealthy_threshold: 1, ..config::PoolConfig::default() };
         let start = Instant::now();
         let at = |second| start + Duration::from_secs(second);
         let mut health = Health::new(start, &settings);
@@ -216,7 +216,7 @@ mod tests {
 
     #[test]
     fn whoever_asks_now_is_told_by_one_check() {
-        let settings = config::Pool { health_check_interval: Duration::ZERO, ..config::Pool::default() };
+        let settings = config::PoolConfig { health_check_interval: Duration::ZERO, ..config::PoolConfig::default() };
         let now = Instant::now();
         let mut health = Health::new(now, &settings);
         assert_eq!(health.judge(now, checks("p"), true, &settings), Verdict::Fell);

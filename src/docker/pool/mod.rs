@@ -1,7 +1,7 @@
 //! The connection pool: through which every call goes that is answered at once.
 //!
 //! In: a way to the engine, what is configured, and calls. Out: their answers, repeated where that helps. Called by
-//! [`super::Docker`] alone. Spawns nothing: whoever waits for an engine that is gone looks after it meanwhile.
+//! [`super::DockerConfig`] alone. Spawns nothing: whoever waits for an engine that is gone looks after it meanwhile.
 //!
 //! - `roster` knows the clients and who serves next; each has a `breaker` and a `health`
 //! - `client` is one of them; `checks` are made of it
@@ -35,19 +35,19 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use crate::model::health::Status;
 use crate::{config, metrics};
 
-use super::api::Wire;
+use super::api::Api;
 use super::backoff::{Backoff, Settings};
 use super::{Cause, Error};
 use breaker::{Outcome, State};
 use health::Verdict;
 use rate_limiter::Limiter;
-use slots::{Pick, Roster};
+use slots::{Pick, Slots};
 
 pub use breaker::State as BreakerState;
 pub use health::{Check, HEALTHY};
 pub use report::{ClientReport, Snapshot, Spent};
 
-pub(super) use super::stream_permits::{Place, Places};
+pub(super) use super::stream_permits::{StreamPermit, StreamPermits};
 pub(super) use client::Client;
 
 /// Between two turns of upkeep at least, whatever is due: all else goes on beside it.
@@ -63,9 +63,9 @@ const CLIENTS: &str = "docker.pool.max_pool_size";
 pub(super) struct Pool(Arc<Core>);
 
 struct Core {
-    config: config::Docker,
+    config: config::DockerConfig,
     /// New clients go beside it; it is used by none.
-    way: Wire,
+    way: Api,
     state: Mutex<Inner>,
     limiter: Limiter,
     /// Whoever holds it looks for the engine.
@@ -73,12 +73,12 @@ struct Core {
     /// A breaker has opened or closed, or the engine is back.
     turned: Notify,
     retries: AtomicU64,
-    metrics: metrics::Pool,
+    metrics: metrics::PoolMetrics,
 }
 
 /// What is decided under one lock, which is never held while anything is waited for.
 struct Inner {
-    roster: Roster,
+    roster: Slots,
     /// Of the roster's numbers; made when first used.
     clients: HashMap<u32, Arc<Client>>,
     /// In order.
@@ -162,12 +162,12 @@ impl Drop for Turn {
 }
 
 impl Pool {
-    pub(super) fn new(way: Wire, config: config::Docker, metrics: metrics::Pool) -> Pool {
+    pub(super) fn new(way: Api, config: config::DockerConfig, metrics: metrics::PoolMetrics) -> Pool {
         let now = Instant::now();
         let pool = &config.pool;
         let probes = Settings { max: PROBES.min(pool.max_retry_delay), ..pace(pool) };
         let state = Inner {
-            roster: Roster::new(config.clone(), now),
+            roster: Slots::new(config.clone(), now),
             clients: HashMap::new(),
             waiting: VecDeque::new(),
             tickets: 0,
@@ -309,7 +309,7 @@ impl Pool {
     }
 
     /// Checks who is due, brings back who is unwell and takes away who idles, for ever.
-    pub(super) async fn upkeep(&self, streams: &Wire) {
+    pub(super) async fn upkeep(&self, streams: &Api) {
         loop {
             let due = {
                 let mut state = self.0.state();
@@ -339,12 +339,12 @@ impl Pool {
     }
 
     /// Checks all clients now that no call has; one check decides.
-    pub(super) async fn check_all(&self, streams: &Wire, limit: Duration) {
+    pub(super) async fn check_all(&self, streams: &Api, limit: Duration) {
         let all = self.0.state().roster.seats().iter().map(|seat| seat.id).collect();
         self.check(all, streams, limit, true).await;
     }
 
-    async fn check(&self, ids: Vec<u32>, streams: &Wire, limit: Duration, is_decisive: bool) {
+    async fn check(&self, ids: Vec<u32>, streams: &Api, limit: Duration, is_decisive: bool) {
         let check = async |id| {
             let begun = Instant::now();
             let Some(held) = self.0.hold(id) else { return };
@@ -616,7 +616,7 @@ impl Core {
     }
 }
 
-fn pace(settings: &config::Pool) -> Settings {
+fn pace(settings: &config::PoolConfig) -> Settings {
     Settings {
         initial: settings.initial_retry_delay,
         max: settings.max_retry_delay,

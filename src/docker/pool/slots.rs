@@ -1,6 +1,6 @@
 //! Which client serves the next call, and how many clients there are.
 //!
-//! In: moments, and how calls and checks went. Out: a client's number. Owned by [`super::Pool`], which holds the connections
+//! In: moments, and how calls and checks went. Out: a client's number. Owned by [`super::PoolConfig`], which holds the connections
 //! that go by these numbers. Reads no clock and opens nothing, so tests are tables.
 
 use std::cmp::Reverse;
@@ -15,7 +15,7 @@ use super::breaker::{Breaker, Outcome, State};
 use super::health::{Check, HEALTHY, Health, Verdict};
 
 /// What is known of one client.
-pub(super) struct Seat {
+pub(super) struct Slot {
     pub(super) id: u32,
     /// Calls it was given.
     pub(super) uses: u64,
@@ -47,22 +47,22 @@ pub(super) enum Pick {
 }
 
 /// See the module.
-pub(super) struct Roster {
-    config: config::Docker,
-    seats: Vec<Seat>,
+pub(super) struct Slots {
+    config: config::DockerConfig,
+    seats: Vec<Slot>,
     /// Calls without an answer in a row, whichever clients they went to.
     lost: u32,
 }
 
-impl Roster {
-    pub(super) fn new(config: config::Docker, now: Instant) -> Roster {
-        let mut roster = Roster { config, seats: Vec::new(), lost: 0 };
+impl Slots {
+    pub(super) fn new(config: config::DockerConfig, now: Instant) -> Slots {
+        let mut roster = Slots { config, seats: Vec::new(), lost: 0 };
         let initial = roster.config.pool.initial_size.clamp(roster.least(), roster.most());
         roster.grow_to(initial, now);
         roster
     }
 
-    pub(super) fn seats(&self) -> &[Seat] {
+    pub(super) fn seats(&self) -> &[Slot] {
         &self.seats
     }
 
@@ -81,10 +81,10 @@ impl Roster {
         }
         // At one time so many over all of them, for each carries but one call.
         let may_probe = self.probes(now) < self.config.circuit_breaker.half_open_max_calls.max(1) as usize;
-        let is_held_back = |seat: &Seat| !may_probe && seat.breaker.state(now) == State::HalfOpen;
-        let free = |seat: &&mut Seat| seat.is_free() && seat.breaker.admits(now) && !is_held_back(seat);
+        let is_held_back = |seat: &Slot| !may_probe && seat.breaker.state(now) == State::HalfOpen;
+        let free = |seat: &&mut Slot| seat.is_free() && seat.breaker.admits(now) && !is_held_back(seat);
         // One that has a connection goes before one that would have to open it.
-        let rank = |seat: &&mut Seat| (!seat.health.is_healthy(), seat.connected.is_none(), seat.uses, seat.id);
+        let rank = |seat: &&mut Slot| (!seat.health.is_healthy(), seat.connected.is_none(), seat.uses, seat.id);
         let best = self.seats.iter_mut().filter(free).min_by_key(rank);
         if let Some(seat) = best.filter(|seat| seat.health.is_healthy()) {
             return seat.take(now, &self.config.pool);
@@ -182,7 +182,7 @@ impl Roster {
 
     /// A client was checked.
     pub(super) fn judge(&mut self, id: u32, now: Instant, checks: Vec<Check>, is_decisive: bool) -> Verdict {
-        let Roster { config, seats, .. } = self;
+        let Slots { config, seats, .. } = self;
         let Some(seat) = seats.iter_mut().find(|seat| seat.id == id) else { return Verdict::Same };
         let verdict = seat.health.judge(now, checks, is_decisive, &config.pool);
         match verdict {
@@ -244,11 +244,11 @@ impl Roster {
         self.seats.iter().filter(|seat| seat.is_busy).count()
     }
 
-    fn idles_until(&self, seat: &Seat) -> Instant {
+    fn idles_until(&self, seat: &Slot) -> Instant {
         seat.last_used + self.config.pool.idle_timeout.max(Duration::from_millis(100))
     }
 
-    fn seat(&mut self, id: u32) -> Option<&mut Seat> {
+    fn seat(&mut self, id: u32) -> Option<&mut Slot> {
         self.seats.iter_mut().find(|seat| seat.id == id)
     }
 
@@ -256,7 +256,7 @@ impl Roster {
         let taken: HashSet<u32> = self.seats.iter().map(|seat| seat.id).collect();
         // The lowest that are free, so that however many come and go, the numbers stay few.
         let free = (0..).filter(|id| !taken.contains(id)).take(size.saturating_sub(self.seats.len()));
-        let seats = free.map(|id| Seat {
+        let seats = free.map(|id| Slot {
             id,
             uses: 0,
             errors: 0,
@@ -272,7 +272,7 @@ impl Roster {
     }
 }
 
-impl Seat {
+impl Slot {
     /// Whether calls go to it, now or when it is free, unless the engine is gone.
     pub(super) fn serves(&self, now: Instant) -> bool {
         self.health.is_healthy() && self.breaker.state(now) != State::Open
@@ -282,7 +282,7 @@ impl Seat {
         !self.is_busy && !self.is_checked
     }
 
-    fn take(&mut self, now: Instant, settings: &config::Pool) -> Pick {
+    fn take(&mut self, now: Instant, settings: &config::PoolConfig) -> Pick {
         self.breaker.admit(now);
         self.is_busy = true;
         self.uses += 1;
@@ -298,21 +298,21 @@ impl Seat {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{CircuitBreaker, Pool};
+    use crate::config::{CircuitBreaker, PoolConfig};
 
-    fn roster(pool: Pool, start: Instant) -> Roster {
+    fn roster(pool: PoolConfig, start: Instant) -> Slots {
         let circuit_breaker =
             CircuitBreaker { failure_threshold: 2, success_threshold: 1, half_open_max_calls: 2, ..Default::default() };
-        Roster::new(config::Docker { pool, circuit_breaker, ..config::Docker::default() }, start)
+        Slots::new(config::DockerConfig { pool, circuit_breaker, ..config::DockerConfig::default() }, start)
     }
 
-    fn sizes(min_size: usize, initial_size: usize, max_size: usize) -> Pool {
-        Pool { min_size, initial_size, max_size, ..Pool::default() }
+    fn sizes(min_size: usize, initial_size: usize, max_size: usize) -> PoolConfig {
+        PoolConfig { min_size, initial_size, max_size, ..PoolConfig::default() }
     }
 
     /// What happens, and the clients as they stand then: `0*` is busy, `0+` checked, `0!` open, `0?` half open, `0-`
     /// unhealthy.
-    fn play(pool: Pool, steps: &[(u64, &str, &str)]) {
+    fn play(pool: PoolConfig, steps: &[(u64, &str, &str)]) {
         let start = Instant::now();
         let mut roster = roster(pool, start);
         for (number, (second, what, expected)) in steps.iter().enumerate() {
@@ -394,7 +394,7 @@ mod tests {
     #[test]
     fn it_grows_by_the_factor_when_all_are_busy_and_shrinks_when_they_idle() {
         play(
-            Pool { growth_factor: 2.0, ..sizes(2, 2, 7) },
+            PoolConfig { growth_factor: 2.0, ..sizes(2, 2, 7) },
             &[
                 (0, "call", "0 | 0* 1"),
                 (0, "call", "1 | 0* 1*"),
@@ -424,7 +424,7 @@ mod tests {
     fn a_factor_of_one_or_none_still_grows_by_one() {
         for growth_factor in [1.0, 0.0, -3.0, f64::NAN] {
             play(
-                Pool { growth_factor, ..sizes(1, 1, 3) },
+                PoolConfig { growth_factor, ..sizes(1, 1, 3) },
                 &[
                     (0, "call", "0 | 0*"),
                     (0, "call", "1 | 0* 1*"),
@@ -466,7 +466,7 @@ mod tests {
     #[test]
     fn when_all_breakers_are_open_nobody_serves_until_the_engine_is_seen() {
         play(
-            Pool { growth_factor: 2.0, ..sizes(1, 2, 8) },
+            PoolConfig { growth_factor: 2.0, ..sizes(1, 2, 8) },
             &[
                 (0, "call", "0 | 0* 1"),
                 (0, "call", "1 | 0* 1*"),
@@ -583,7 +583,7 @@ mod tests {
     fn numbers_are_given_again_from_the_lowest_on() {
         let start = Instant::now();
         let mut roster = roster(sizes(1000, 1000, 1000), start);
-        let numbers = |roster: &Roster| roster.seats().iter().map(|seat| seat.id).collect::<Vec<_>>();
+        let numbers = |roster: &Slots| roster.seats().iter().map(|seat| seat.id).collect::<Vec<_>>();
         assert_eq!(numbers(&roster), (0..1000).collect::<Vec<_>>());
         roster.seats.retain(|seat| ![3, 700].contains(&seat.id));
         roster.grow_to(1000, start);
@@ -625,7 +625,7 @@ mod tests {
     #[test]
     fn an_unhealthy_one_serves_only_where_no_other_does_and_is_made_anew_when_it_stays_so() {
         play(
-            Pool { unhealthy_threshold: 2, ..sizes(1, 2, 2) },
+            PoolConfig { unhealthy_threshold: 2, ..sizes(1, 2, 2) },
             &[
                 (0, "call", "0 | 0* 1"),
                 (0, "done 0", "None | 0 1"),

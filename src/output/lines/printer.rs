@@ -7,7 +7,7 @@ use super::json::{self, Template};
 use super::repeats::Repeats;
 use super::stamp::Stamp;
 use super::text::{self, Prefix};
-use crate::model::batch::{Batch, Gap, Item, Key, Line, Route};
+use crate::model::batch::{Batch, ContainerKey, Gap, Item, Line, Route};
 use crate::model::container::Container;
 use crate::model::time::Timestamp;
 use crate::output::sanitizer::{self, Controls, Form};
@@ -37,7 +37,7 @@ pub struct Printer {
     out: Vec<u8>,
     stamp: Stamp,
     progress: Progress,
-    known: HashMap<Key, Known>,
+    known: HashMap<ContainerKey, Known>,
     style: text::Style,
     is_coloured: bool,
     width: usize,
@@ -240,7 +240,7 @@ impl Printer {
         self.progress.rest_when_due();
     }
 
-    fn begin(&mut self, key: Key, route: Route) -> Result<(), Error> {
+    fn begin(&mut self, key: ContainerKey, route: Route) -> Result<(), Error> {
         if let Some(known) = self.known.get_mut(&key) {
             (known.is_told, known.recalled) = (true, None);
         }
@@ -249,7 +249,7 @@ impl Printer {
         self.notice(&line, about(&name, Level::Info, &format!("is followed by {route}")))
     }
 
-    fn meet(&mut self, key: Key, container: &Arc<Container>) -> Result<(), Error> {
+    fn meet(&mut self, key: ContainerKey, container: &Arc<Container>) -> Result<(), Error> {
         let before = self.known.get(&key).filter(|known| known.is_told).map(|known| Arc::clone(&known.container));
         let is_told = before.is_some();
         let recalled = self.known.get(&key).and_then(|known| known.recalled);
@@ -260,7 +260,7 @@ impl Printer {
         let width = container.name.chars().count().min(WIDEST_NAME);
         if self.sink.is_terminal && width > self.width {
             self.width = width;
-            let known: Vec<(Key, Arc<Container>)> =
+            let known: Vec<(ContainerKey, Arc<Container>)> =
                 self.known.iter().map(|(key, known)| (*key, Arc::clone(&known.container))).collect();
             for (key, container) in known {
                 let prefix = self.prefix(&container);
@@ -351,7 +351,7 @@ impl Printer {
         }
     }
 
-    fn gap(&mut self, key: Key, gap: &Gap) -> Result<(), Error> {
+    fn gap(&mut self, key: ContainerKey, gap: &Gap) -> Result<(), Error> {
         let lost = gap.lost_bytes.map_or_else(String::new, |bytes| format!(", {bytes} bytes of log"));
         let message = format!("{}{lost}", gap.reason.phrase());
         let Some(known) = self.known.get(&key) else { return Ok(()) };
@@ -365,7 +365,7 @@ impl Printer {
         Ok(())
     }
 
-    fn name(&self, key: Key) -> String {
+    fn name(&self, key: ContainerKey) -> String {
         self.known.get(&key).map_or_else(String::new, |known| sanitizer::safe(&known.container.name))
     }
 

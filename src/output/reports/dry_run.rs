@@ -8,7 +8,7 @@ use comfy_table::{Table, presets};
 use serde::Serialize;
 
 /// How one container would be read.
-pub struct Planned {
+pub struct PlannedContainer {
     /// Which.
     pub container: Container,
     /// Its logging driver.
@@ -20,7 +20,7 @@ pub struct Planned {
 }
 
 /// Writes it to stdout: a table, or one object a line.
-pub fn plan(planned: &[Planned], is_json: bool) -> Result<(), Error> {
+pub fn plan(planned: &[PlannedContainer], is_json: bool) -> Result<(), Error> {
     let mut sink = Sink::stdout(if is_json { Form::Json } else { Form::Text })?;
     let text = if is_json { planned.iter().map(object).collect() } else { table(planned, sink.columns()) };
     match sink.write(text.as_bytes()) {
@@ -42,8 +42,8 @@ struct Record<'a> {
     risk: Option<&'a str>,
 }
 
-fn object(planned: &Planned) -> String {
-    let Planned { container, driver, source, risk } = planned;
+fn object(planned: &PlannedContainer) -> String {
+    let PlannedContainer { container, driver, source, risk } = planned;
     let record = Record {
         r#type: "plan",
         container_id: &container.id,
@@ -63,7 +63,7 @@ const APART: usize = 2;
 const HEADS: [&str; 6] = ["CONTAINER", "NAME", "STATE", "DRIVER", "SOURCE", "MAY LOSE LINES"];
 
 /// In so many columns, if they are limited, no name breaks its row.
-fn table(planned: &[Planned], columns: Option<usize>) -> String {
+fn table(planned: &[PlannedContainer], columns: Option<usize>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(HEADS);
@@ -77,7 +77,7 @@ fn table(planned: &[Planned], columns: Option<usize>) -> String {
     lines.join("\n") + "\n"
 }
 
-fn row(Planned { container, driver, source, risk }: &Planned) -> [String; 6] {
+fn row(PlannedContainer { container, driver, source, risk }: &PlannedContainer) -> [String; 6] {
     [
         short(&container.id).to_owned(),
         sanitizer::safe(&container.name),
@@ -109,8 +109,8 @@ fn cut(name: &str, room: usize) -> String {
 mod tests {
     use super::*;
 
-    fn planned() -> [Planned; 2] {
-        let planned = |name: &str, source, risk: Option<&str>| Planned {
+    fn planned() -> [PlannedContainer; 2] {
+        let planned = |name: &str, source, risk: Option<&str>| PlannedContainer {
             container: Container {
                 id: "ab".repeat(32),
                 name: name.into(),

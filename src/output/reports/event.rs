@@ -15,7 +15,7 @@ use jiff::tz::TimeZone;
 
 /// What is printed of an event, in docker's words.
 #[derive(Clone, Copy, Debug)]
-pub struct Happened<'a> {
+pub struct EventRecord<'a> {
     /// `container`, `volume`, ...
     pub kind: &'a str,
     /// `die`, `exec_create: sh -c …`
@@ -35,7 +35,7 @@ pub struct Happened<'a> {
 }
 
 /// See the module.
-pub struct Events {
+pub struct EventPrinter {
     sink: Sink,
     is_json: bool,
     is_quiet: bool,
@@ -47,11 +47,11 @@ pub struct Events {
 /// What is gathered before it is written though more waits.
 const GATHER: usize = 64 * 1024;
 
-impl Events {
+impl EventPrinter {
     /// To stdout. With [`Format::Json`] as objects, else as text.
     pub fn open(format: Format, is_quiet: bool, log_format: LogFormat) -> Result<Self, Error> {
         let sink = Sink::stdout(if format == Format::Json { Form::Json } else { Form::Text })?;
-        Ok(Events {
+        Ok(EventPrinter {
             sink,
             is_json: format == Format::Json,
             is_quiet,
@@ -62,7 +62,7 @@ impl Events {
     }
 
     /// Writes an event, or gathers it.
-    pub fn take(&mut self, event: &Happened<'_>) -> Result<(), Error> {
+    pub fn take(&mut self, event: &EventRecord<'_>) -> Result<(), Error> {
         match self.is_json {
             true => object(event, &mut self.out),
             false => line(event, &self.zone, self.sink.is_terminal, &mut self.out),
@@ -96,7 +96,7 @@ impl Events {
 }
 
 /// `2026-11-20T23:00:53.037882171+01:00 container die 9f3c… (exitCode=1, image=nginx:1, name=web-1)`
-fn line(event: &Happened<'_>, zone: &TimeZone, is_terminal: bool, out: &mut Vec<u8>) {
+fn line(event: &EventRecord<'_>, zone: &TimeZone, is_terminal: bool, out: &mut Vec<u8>) {
     stamp(event.time, zone, out);
     let put = |text: &str, out: &mut Vec<u8>| match is_terminal {
         true => out.extend_from_slice(sanitizer::safe(text).as_bytes()),
@@ -129,7 +129,7 @@ fn stamp(time: crate::model::time::Timestamp, zone: &TimeZone, out: &mut Vec<u8>
     out.extend_from_slice(format!("{sign}{:02}:{:02}", minutes / 60, minutes % 60).as_bytes());
 }
 
-fn object(event: &Happened<'_>, out: &mut Vec<u8>) {
+fn object(event: &EventRecord<'_>, out: &mut Vec<u8>) {
     let member = |key: &str, value: &str, out: &mut Vec<u8>| {
         out.extend_from_slice(key.as_bytes());
         string(value, out);
@@ -199,18 +199,18 @@ mod tests {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
     }
 
-    fn die(attributes: &BTreeMap<String, String>) -> Happened<'_> {
+    fn die(attributes: &BTreeMap<String, String>) -> EventRecord<'_> {
         let (kind, action, id, scope) = ("container", "die", "9f3c", "local");
-        Happened { kind, action, id, attributes, scope, time: NIGHT, status: "die", from: "nginx:1" }
+        EventRecord { kind, action, id, attributes, scope, time: NIGHT, status: "die", from: "nginx:1" }
     }
 
-    fn as_line(event: &Happened<'_>, zone: &TimeZone, is_terminal: bool) -> String {
+    fn as_line(event: &EventRecord<'_>, zone: &TimeZone, is_terminal: bool) -> String {
         let mut out = Vec::new();
         line(event, zone, is_terminal, &mut out);
         String::from_utf8(out).unwrap()
     }
 
-    fn as_object(event: &Happened<'_>) -> String {
+    fn as_object(event: &EventRecord<'_>) -> String {
         let mut out = Vec::new();
         object(event, &mut out);
         String::from_utf8(out).unwrap()
@@ -235,8 +235,8 @@ mod tests {
     fn an_object_has_the_older_keys_where_the_engine_sent_them() {
         let (some, none) = (attributes(&[("name", "web"), ("image", "nginx:1")]), attributes(&[]));
         let end = r#""scope":"local","time":1795215653,"timeNano":1795215653037882171}"#;
-        let new = Happened { status: "", from: "", ..die(&some) };
-        let prune = Happened { id: "", action: "prune", status: "prune", from: "", ..die(&none) };
+        let new = EventRecord { status: "", from: "", ..die(&some) };
+        let prune = EventRecord { id: "", action: "prune", status: "prune", from: "", ..die(&none) };
         for (event, expected) in [
             (
                 die(&some),
@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn a_terminal_is_shown_what_it_would_obey_and_a_pipe_gets_it() {
         let hostile = attributes(&[("la\x1b]0;x\x07bel", "a\nb\u{9b}2J\x1b[31m")]);
-        let event = Happened { action: "exec_create: \x1b[2J", status: "", ..die(&hostile) };
+        let event = EventRecord { action: "exec_create: \x1b[2J", status: "", ..die(&hostile) };
         let head = "2026-11-20T23:00:53.037882171Z container exec_create: ";
         let piped = format!("{head}\x1b[2J 9f3c (la\x1b]0;x\x07bel=a\nb\u{9b}2J\x1b[31m)\n");
         let shown = format!("{head}^[[2J 9f3c (la^[]0;x^Gbel=a^Jb\\u009b2J^[[31m)\n");

@@ -1,8 +1,8 @@
 //! The report of `reconcile`.
 
 use crate::model::container::short;
-use crate::model::inventory::{Changes, Field, Resource, Tally};
-use crate::model::plan::{Plan, Step};
+use crate::model::inventory::{ChangeCounts, ChangeSummary, Field, Resource};
+use crate::model::plan::{Plan, PlanStep};
 use crate::model::time::Timestamp;
 use crate::output::Error;
 use crate::output::sanitizer::{self, Form};
@@ -38,17 +38,17 @@ struct Object<'a> {
     started: String,
     duration_seconds: f64,
     changes: Counted,
-    details: Vec<Step>,
+    details: Vec<PlanStep>,
     /// Names of containers whose last lines nobody can read any more.
     lost: Vec<String>,
 }
 
 #[derive(Serialize)]
 struct Counted {
-    containers: Changes,
-    volumes: Changes,
-    mounts: Changes,
-    positions: Changes,
+    containers: ChangeCounts,
+    volumes: ChangeCounts,
+    mounts: ChangeCounts,
+    positions: ChangeCounts,
 }
 
 /// How a report is written.
@@ -80,7 +80,7 @@ impl Reconciled {
     }
 
     fn object(&self, details: bool) -> Object<'_> {
-        let Tally([containers, volumes, mounts, positions]) = self.plan.tally();
+        let ChangeSummary([containers, volumes, mounts, positions]) = self.plan.tally();
         Object {
             engine_id: &self.engine_id,
             r#type: "full",
@@ -98,8 +98,8 @@ impl Reconciled {
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
         table.set_header(["RESOURCE", "CREATED", "UPDATED", "REMOVED", "UNCHANGED"]);
-        let Tally(tally) = self.plan.tally();
-        for (resource, Changes { created, updated, removed, unchanged }) in Resource::ALL.into_iter().zip(tally) {
+        let ChangeSummary(tally) = self.plan.tally();
+        for (resource, ChangeCounts { created, updated, removed, unchanged }) in Resource::ALL.into_iter().zip(tally) {
             let name = format!("{}s", resource.name());
             table.add_row([name, shown(created), shown(updated), shown(removed), unchanged.to_string()]);
         }
@@ -132,11 +132,11 @@ fn lines(table: &Table) -> String {
     lines.join("\n") + "\n"
 }
 
-fn step_table(steps: &[Step]) -> Table {
+fn step_table(steps: &[PlanStep]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["OPERATION", "RESOURCE", "ID", "NAME", "WHAT"]);
-    for Step { resource, id, name, operation, fields } in steps {
+    for PlanStep { resource, id, name, operation, fields } in steps {
         let what: Vec<String> = fields.iter().map(Field::to_string).collect();
         let id = if *resource == Resource::Volume { "-" } else { short(id) };
         table.add_row([
@@ -153,27 +153,27 @@ fn step_table(steps: &[Step]) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::inventory::{Container, Mount, Position, Volume};
+    use crate::model::inventory::{ContainerRow, MountRow, PositionRow, VolumeRow};
 
     fn reconciled() -> Reconciled {
-        let container = |name: &str, state: &str| Container {
+        let container = |name: &str, state: &str| ContainerRow {
             id: "ab".repeat(32),
             name: name.into(),
             state: state.into(),
-            ..Container::default()
+            ..ContainerRow::default()
         };
         let mut plan = Plan::default();
         plan.containers.created.push(container("web\x1b[2J", "running"));
         plan.containers.updated.push((container("db", "running"), container("db", "exited")));
         plan.containers.kept = 7;
-        plan.volumes.removed.push(Volume { name: "shop".into(), ..Volume::default() });
-        let mount = Mount { container_id: "cd".repeat(32), destination: "/data".into(), ..Mount::default() };
+        plan.volumes.removed.push(VolumeRow { name: "shop".into(), ..VolumeRow::default() });
+        let mount = MountRow { container_id: "cd".repeat(32), destination: "/data".into(), ..MountRow::default() };
         plan.mounts.created.push(mount);
-        let position = Position {
+        let position = PositionRow {
             resume: "default".into(),
             container_id: "ef".repeat(32),
             container_name: "old".into(),
-            ..Position::default()
+            ..PositionRow::default()
         };
         plan.positions.removed.push(position);
         Reconciled {

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 /// See the module. Clones are the same line; it goes with the last of them.
 #[derive(Clone)]
-pub struct Meter {
+pub struct ActivityLine {
     line: Option<Line>,
 }
 
@@ -20,7 +20,7 @@ struct Line {
     counting: ProgressStyle,
 }
 
-impl Meter {
+impl ActivityLine {
     /// Nothing is shown unless it `is_wanted`.
     pub fn new(is_wanted: bool) -> Self {
         let is_shown = is_wanted && diagnostics::is_on_terminal();
@@ -29,7 +29,7 @@ impl Meter {
             let (plain, counting) = (style(PLAIN)?, style("{bar:30} {pos} of {len} {msg}, {eta} left")?);
             Some(Line { bar: status_line::bar(), plain, counting })
         });
-        Meter { line: line.flatten() }
+        ActivityLine { line: line.flatten() }
     }
 
     /// Something begins of which nobody knows how long it takes.

@@ -7,7 +7,7 @@
 //! record starts with its time and a space. Docker writes nine digits, Podman whole seconds.
 
 use crate::model::batch::Stream;
-use crate::model::time::{LONGEST_STAMP, Reader as Clock, Stamp, Timestamp};
+use crate::model::time::{LONGEST_STAMP, Stamp, Timestamp, TimestampParser};
 use memchr::memmem;
 use std::ops::ControlFlow;
 
@@ -27,7 +27,7 @@ const LONG: usize = 8 * PIECE;
 pub(crate) struct Body {
     /// Whether there is a terminal and so no frames; not known before the first byte.
     is_tty: Option<bool>,
-    clock: Clock,
+    clock: TimestampParser,
     /// The start of a frame, or of a terminal's line, ...
     rest: Vec<u8>,
     /// ... of which some pieces were taken before.
@@ -107,7 +107,7 @@ impl Body {
 
     /// What was gathered is all there will be: of a terminal the line that it ends in.
     pub(crate) fn last(&mut self, bytes: &[u8], mut take: impl FnMut(Part<'_>) -> ControlFlow<()>) {
-        let is_line = |clock: &mut Clock| bytes.len() > LONGEST_STAMP || clock.stamp(bytes).is_some();
+        let is_line = |clock: &mut TimestampParser| bytes.len() > LONGEST_STAMP || clock.stamp(bytes).is_some();
         if self.is_tty == Some(true) && is_line(&mut self.clock) {
             // Nothing comes behind it that could be left alone.
             let _ = self.line(bytes, 0, Ends::Here, &mut take);

@@ -5,14 +5,14 @@
 //! `since` takes all nine digits of a time and includes it.
 //!
 //! A request for all since a time costs the engine a walk through the whole log. One for so many records from the end does
-//! not: the last line that was passed on has to be among them ([`Passed`]), and everything behind it is new. The time has to
+//! not: the last line that was passed on has to be among them ([`Delivered`]), and everything behind it is new. The time has to
 //! be there all the same, or the engine unpacks every compressed file; but up to 23 it leaves out for it what was written
 //! after the clock was set back, wherever that stands. Where the last line is not in all there is since its time, the engine
 //! has rotated it away.
 
 use super::body::{self, Body, Part, Record};
-use crate::model::batch::{Batch, Cursor, Encoding, Item, Key, Reason, Route};
-use crate::model::position::{Position, Resume};
+use crate::model::batch::{Batch, ContainerKey, Cursor, Encoding, Item, Reason, Route};
+use crate::model::position::{Position, TimePosition};
 use crate::model::time::Timestamp;
 use crate::tail::lines::{Joiner, Sheet, Tally};
 use crate::tail::{Piece, SLACK, Window, before};
@@ -42,12 +42,12 @@ impl Dialect {
 
 /// One container's log over the API.
 pub struct Frames {
-    key: Key,
+    key: ContainerKey,
     route: Route,
     body: Body,
     joiner: Joiner,
     /// Of the lines up to a position, those before this one are not wanted.
-    first: Option<(Cursor, Resume)>,
+    first: Option<(Cursor, TimePosition)>,
     records: u64,
     /// What `records` was when this body began, or when all that came again had come.
     known: u64,
@@ -77,7 +77,7 @@ pub struct Frames {
 /// What is to be found again in a body of so many records from the end.
 #[derive(Debug)]
 struct Seam {
-    position: Resume,
+    position: TimePosition,
     /// Nothing, where nothing was passed on: then nothing is to come.
     last: Option<Cursor>,
     reach: u64,
@@ -85,15 +85,15 @@ struct Seam {
 
 /// How far lines were passed on, over many bodies.
 #[derive(Clone, Copy, Debug)]
-pub struct Passed {
-    position: Resume,
+pub struct Delivered {
+    position: TimePosition,
     /// The last line, if a body can be joined to it, and the time of a record before it.
     seam: Option<(Cursor, Timestamp)>,
 }
 
 /// What a request has to be for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct RequestRange {
     /// Not before.
     pub since: Option<Timestamp>,
     /// So many records from the end.
@@ -121,7 +121,7 @@ pub enum Error {
 
 impl Frames {
     /// From the first line that the request asks for.
-    pub fn new(key: Key, route: Route, window: Window, max_line_size: usize) -> Self {
+    pub fn new(key: ContainerKey, route: Route, window: Window, max_line_size: usize) -> Self {
         Frames {
             key,
             route,
@@ -157,7 +157,7 @@ impl Frames {
     }
 
     /// Of the lines up to a position, shows none before this one.
-    pub fn start_at(&mut self, first: Cursor, known: Resume) {
+    pub fn start_at(&mut self, first: Cursor, known: TimePosition) {
         self.first = Some((first, known));
     }
 
@@ -167,7 +167,7 @@ impl Frames {
     }
 
     /// How far it has come.
-    pub fn position(&self) -> Resume {
+    pub fn position(&self) -> TimePosition {
         let mut position = with_last_lines(self.joiner.position());
         // The clock was set back: engines up to 23 leave out what has a time before `since`, wherever it stands.
         if let (Some(since), Some(newest)) = (position.since, self.newest)
@@ -179,9 +179,9 @@ impl Frames {
         position
     }
 
-    /// A new body follows, of a request from its [`Resume::since`] on. Where it begins with something new the lines that
+    /// A new body follows, of a request from its [`TimePosition::since`] on. Where it begins with something new the lines that
     /// were passed on last are gone, and perhaps more.
-    pub fn resume(&mut self, position: Resume) {
+    pub fn resume(&mut self, position: TimePosition) {
         self.body.restart();
         self.failed = None;
         (self.newest, self.line, self.other) = (None, None, None);
@@ -351,20 +351,20 @@ impl Frames {
     }
 }
 
-impl Passed {
+impl Delivered {
     /// Up to here, by whichever route.
-    pub fn to(position: Resume) -> Self {
-        Passed { position: with_last_lines(position), seam: None }
+    pub fn to(position: TimePosition) -> Self {
+        Delivered { position: with_last_lines(position), seam: None }
     }
 
     /// Where to go on.
-    pub fn position(&self) -> Resume {
+    pub fn position(&self) -> TimePosition {
         self.position
     }
 
     /// Makes ready for a body, and says of what: if possible of the last `reach` records, else of all there may be.
     /// One that is followed tells nothing of what it is not for.
-    pub fn begin(&self, frames: &mut Frames, reach: Option<u64>, follow: bool) -> Wanted {
+    pub fn begin(&self, frames: &mut Frames, reach: Option<u64>, follow: bool) -> RequestRange {
         frames.resume(self.position);
         let since = self.position.since;
         // Podman reads the last records first and opens the log for the rest behind that: what is written in between is
@@ -372,16 +372,16 @@ impl Passed {
         let reach = reach.filter(|_| frames.dialect == Dialect::Docker);
         let is_at_start = self.position.is_at_start() && since.is_some() && !follow;
         let Some(reach) = reach.filter(|_| self.seam.is_some() || is_at_start) else {
-            return Wanted { since, tail: None };
+            return RequestRange { since, tail: None };
         };
         let (last, earlier) = self.seam.map(|(last, other)| (last, last.time.min(other))).unzip();
         frames.seam = Some(Seam { position: self.position, last, reach });
-        Wanted { since: since.map(|since| earlier.map_or(since, before)), tail: Some(reach) }
+        RequestRange { since: since.map(|since| earlier.map_or(since, before)), tail: Some(reach) }
     }
 
     /// Once all that was handed out is passed on, `item` as the last of it.
     #[must_use]
-    pub fn after(mut self, frames: &Frames, item: Option<&Item>) -> Passed {
+    pub fn after(mut self, frames: &Frames, item: Option<&Item>) -> Delivered {
         let is_new = matches!(item, Some(Item::Lines(batch)) if !batch.lines.is_empty());
         if is_new || !frames.joiner.is_rewound() {
             // One that can be told by its time, and from what is before it.
@@ -400,13 +400,13 @@ impl Passed {
     /// Once it was seen that a body cannot be joined to the last line: what has begun of one was passed on without its
     /// newline, or all before it is gone.
     #[must_use]
-    pub fn without_seam(self) -> Passed {
-        Passed { seam: None, ..self }
+    pub fn without_seam(self) -> Delivered {
+        Delivered { seam: None, ..self }
     }
 
     /// The clock was set back, and who knows when: from the first line, then.
     #[must_use]
-    pub fn from_the_first(mut self) -> Passed {
+    pub fn from_the_first(mut self) -> Delivered {
         self.position.since = None;
         self
     }
@@ -414,7 +414,7 @@ impl Passed {
 
 /// Where the clock was set back, nothing but the last line itself tells the lines before it from those behind it: it has to
 /// come again.
-fn with_last_lines(mut position: Resume) -> Resume {
+fn with_last_lines(mut position: TimePosition) -> TimePosition {
     for seen in position.seen.iter().flatten().filter(|seen| seen.high > seen.time) {
         position.since = position.since.map(|since| since.min(seen.time));
     }
@@ -425,7 +425,7 @@ fn with_last_lines(mut position: Resume) -> Resume {
 mod tests {
     use super::*;
     use crate::model::batch::Stream;
-    use crate::model::position::Seen;
+    use crate::model::position::Mark;
     use crate::tail::api::body::tests::frame;
     use proptest::prelude::*;
     use std::ops::Range;
@@ -451,7 +451,7 @@ mod tests {
     }
 
     fn frames() -> Frames {
-        Frames::new(Key(1), Route::Stream, Window::default(), 1 << 20)
+        Frames::new(ContainerKey(1), Route::Stream, Window::default(), 1 << 20)
     }
 
     fn pushed(log: &mut Frames, chunk: &[u8]) -> Option<Item> {
@@ -469,8 +469,8 @@ mod tests {
             let mut log = frames();
             let (item, end) = log.push(&[frame(1, &format!("{} one\n", at(1))), failure].concat());
             let Some(Item::Lines(batch)) = &item else { panic!("{item:?}") };
-            let seen = Seen { time: at(1), ordinal: 0, high: at(1) };
-            let resume = Resume { since: Some(before(at(1))), seen: [Some(seen), None] };
+            let seen = Mark { time: at(1), ordinal: 0, high: at(1) };
+            let resume = TimePosition { since: Some(before(at(1))), seen: [Some(seen), None] };
             assert_eq!(batch.position, Some(Position { route: Route::Stream, resume, place: None }));
             assert_eq!(told([item]), ["1-o0 one"]);
             assert_eq!(end.unwrap_err().to_string(), told_as);
@@ -494,8 +494,8 @@ mod tests {
     #[test]
     fn from_an_engine_that_is_told_no_time_nothing_old_is_new_and_nothing_is_missed() {
         let second = |number: i64| at(number * 1_000_000_000);
-        let seen = Seen { time: second(100), ordinal: 0, high: second(100) };
-        let position = Resume { since: Some(before(second(100))), seen: [Some(seen), None] };
+        let seen = Mark { time: second(100), ordinal: 0, high: second(100) };
+        let position = TimePosition { since: Some(before(second(100))), seen: [Some(seen), None] };
         let written = [(1, 2), (2, 3), (2, 95), (1, 100), (2, 99), (1, 101), (2, 102)];
         let body = |from: usize| -> Vec<u8> {
             let written = written[from..].iter();
@@ -552,9 +552,9 @@ mod tests {
     }
 
     /// As the file route reads it: escaped, and record by record.
-    fn by_file(log: &[Written]) -> (Vec<String>, Resume) {
+    fn by_file(log: &[Written]) -> (Vec<String>, TimePosition) {
         let mut joiner = Joiner::new(1 << 20, Window::default());
-        let mut batch = Batch::new(Key(1), Route::File, Vec::new(), Vec::new());
+        let mut batch = Batch::new(ContainerKey(1), Route::File, Vec::new(), Vec::new());
         for (time, stream, text) in log {
             let (message, complete) = text.strip_suffix('\n').map_or((text.as_str(), false), |text| (text, true));
             let (text, encoding) = (message.as_bytes().into(), Encoding::Json);
@@ -570,12 +570,18 @@ mod tests {
 
     /// As the engine room does it: request after request, and at last all there is. An old engine that is followed sends
     /// the last line again.
-    fn over_api(log: &[Written], from: Resume, requests: &[Request], is_old: bool, is_followed: bool) -> Vec<String> {
-        let (mut reader, mut passed, mut items) = (frames(), Passed::to(from), Vec::new());
+    fn over_api(
+        log: &[Written],
+        from: TimePosition,
+        requests: &[Request],
+        is_old: bool,
+        is_followed: bool,
+    ) -> Vec<String> {
+        let (mut reader, mut passed, mut items) = (frames(), Delivered::to(from), Vec::new());
         let mut is_doubted = false;
         let mut ask = |log: &[Written], end: Option<prop::sample::Index>, reach: Option<u64>| {
             let is_followed = is_followed && !is_doubted;
-            let Wanted { since, tail } = passed.begin(&mut reader, reach, is_followed);
+            let RequestRange { since, tail } = passed.begin(&mut reader, reach, is_followed);
             reader.suspect(is_followed && is_old);
             let mut body = body(log, since, tail, is_old);
             let last = log.last().filter(|(time, _, text)| text.ends_with('\n') && Some(at(*time)) >= since);
@@ -646,9 +652,9 @@ mod tests {
             let begin = start.map(|start| at(100_000_000_000_000 + start));
             let reader = |begin| frames().of(Dialect::Podman, begin);
             let (mut whole, mut last) = (reader(begin), Vec::new());
-            whole.resume(Resume::at(begin));
+            whole.resume(TimePosition::at(begin));
             let expected = told([pushed(&mut whole, &body_of_podman(&log, begin))]);
-            let (mut reading, mut passed) = (reader(begin), Passed::to(Resume::at(begin)));
+            let (mut reading, mut passed) = (reader(begin), Delivered::to(TimePosition::at(begin)));
             let mut requests: Vec<_> =
                 requests.into_iter().map(|([grown, end], is_run)| (grown.index(log.len() + 1), Some(end), is_run)).collect();
             requests.sort_by_key(|(grown, ..)| *grown);
@@ -656,7 +662,7 @@ mod tests {
             for (grown, end, is_new_run) in requests {
                 if is_new_run {
                     reading = reader(passed.position().since);
-                    passed = Passed::to(passed.position());
+                    passed = Delivered::to(passed.position());
                 }
                 let wanted = passed.begin(&mut reading, Some(2), false);
                 prop_assert_eq!(wanted.tail, None);
@@ -681,7 +687,7 @@ mod tests {
             let sized = requests.iter().map(|(grown, end, records)| (0..grown.index(log.len() + 1), *end, reach(*records)));
             let mut requests: Vec<Request> = sized.collect();
             requests.sort_by_key(|(there, ..)| there.end);
-            prop_assert_eq!(over_api(&log, Resume::default(), &requests, is_old, is_followed), by_file(&log).0);
+            prop_assert_eq!(over_api(&log, TimePosition::default(), &requests, is_old, is_followed), by_file(&log).0);
         }
 
         #[test]

@@ -7,7 +7,7 @@
 use super::format::Format;
 use super::{json_file, local};
 use crate::model::batch::Reason;
-use crate::model::time::{Reader as Clock, Timestamp};
+use crate::model::time::{Timestamp, TimestampParser};
 use crate::tail::Piece;
 use crate::tail::lines::{Joiner, Sheet, Tally};
 use std::borrow::Cow;
@@ -19,7 +19,7 @@ const LONGEST_RECORD: usize = 4 * 1024 * 1024;
 pub(crate) struct Blocks {
     format: Format,
     pub(crate) joiner: Joiner,
-    clock: Clock,
+    clock: TimestampParser,
     /// In a stretch that is no record, looking for the next one.
     is_lost: bool,
     /// The oldest line that is not whole, or is not wanted yet.
@@ -68,7 +68,7 @@ impl Blocks {
         Blocks {
             format,
             joiner,
-            clock: Clock::default(),
+            clock: TimestampParser::default(),
             is_lost: false,
             begun: None,
             is_held: false,

@@ -7,7 +7,7 @@
 //! drivers that cannot be read back. A container's driver never changes, so it has one of them.
 
 use super::{json_file, local};
-use crate::model::time::Reader as Clock;
+use crate::model::time::TimestampParser as Clock;
 use crate::tail::Piece;
 use crate::tail::files::pread::{exact_at, fill_at};
 use std::ffi::{OsStr, OsString};

@@ -9,7 +9,7 @@
 
 use crate::model::batch::{Encoding, Stream};
 use crate::model::json;
-use crate::model::time::{Reader, Timestamp};
+use crate::model::time::{Timestamp, TimestampParser};
 use crate::tail::Piece;
 use memchr::memmem;
 use serde::Deserialize;
@@ -30,7 +30,7 @@ const FULL_TIME: usize = TIME.len() + crate::model::time::WRITTEN + 2;
 
 /// The record, or `None` when these bytes are none. The record must be valid UTF-8.
 #[inline]
-pub(crate) fn decode<'a>(record: &'a [u8], clock: &mut Reader) -> Option<Piece<'a>> {
+pub(crate) fn decode<'a>(record: &'a [u8], clock: &mut TimestampParser) -> Option<Piece<'a>> {
     quick(record, clock).or_else(|| other(record))
 }
 
@@ -47,7 +47,7 @@ pub(crate) fn find(bytes: &[u8]) -> Option<usize> {
 
 /// The shape that the driver writes.
 #[inline]
-fn quick<'a>(record: &'a [u8], clock: &mut Reader) -> Option<Piece<'a>> {
+fn quick<'a>(record: &'a [u8], clock: &mut TimestampParser) -> Option<Piece<'a>> {
     let body = record.strip_prefix(HEAD)?;
     let (rest, time) = split_time(body, clock)?;
     let (message, stream) = match split_stream(rest) {
@@ -64,7 +64,7 @@ fn quick<'a>(record: &'a [u8], clock: &mut Reader) -> Option<Piece<'a>> {
 
 /// Cuts `"time":"…"}` off the end.
 #[inline]
-fn split_time<'a>(body: &'a [u8], clock: &mut Reader) -> Option<(&'a [u8], Timestamp)> {
+fn split_time<'a>(body: &'a [u8], clock: &mut TimestampParser) -> Option<(&'a [u8], Timestamp)> {
     let rest = body.strip_suffix(b"\"}")?;
     if let Some(at) = body.len().checked_sub(FULL_TIME)
         && let Some(text) = rest[at..].strip_prefix(TIME)
@@ -253,7 +253,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn read(record: &str) -> Option<(String, Stream, i64, bool, Encoding)> {
-        let piece = decode(record.as_bytes(), &mut Reader::default())?;
+        let piece = decode(record.as_bytes(), &mut TimestampParser::default())?;
         let text = String::from_utf8(piece.text.into_owned()).unwrap();
         Some((text, piece.stream, piece.time.0, piece.complete, piece.encoding))
     }
@@ -362,9 +362,9 @@ mod tests {
     #[test]
     fn half_a_record_gives_way_to_the_next_one() {
         let line = br#"{"log":"half of {"log":"whole\n","stream":"stdout","time":"1970-01-01T00:00:00Z"}"#;
-        assert!(decode(line, &mut Reader::default()).is_none());
+        assert!(decode(line, &mut TimestampParser::default()).is_none());
         let at = resync(line).unwrap();
-        assert!(decode(&line[at..], &mut Reader::default()).is_some());
+        assert!(decode(&line[at..], &mut TimestampParser::default()).is_some());
     }
 
     /// A message as the driver escapes it, and what it stands for then: a byte that is no UTF-8 becomes U+FFFD, each one.
@@ -393,7 +393,7 @@ mod tests {
         let (escaped, meant) = as_the_driver_writes(message);
         let record = format!(r#"{{"log":"{escaped}","stream":"stderr","time":"2026-11-20T23:00:53.5Z"}}"#);
         // Without a library: what the driver writes has to be taken the short way.
-        let piece = quick(record.as_bytes(), &mut Reader::default()).unwrap();
+        let piece = quick(record.as_bytes(), &mut TimestampParser::default()).unwrap();
         let mut text = Vec::new();
         json::unescape(&piece.text, &mut text);
         assert_eq!(String::from_utf8(text).unwrap(), meant.strip_suffix('\n').unwrap_or(&meant));
@@ -453,13 +453,13 @@ mod tests {
                 record["log"],
                 if attrs { format!("\"attrs\":{},", record["attrs"]) } else { String::new() },
             );
-            let piece = decode(line.as_bytes(), &mut Reader::default()).unwrap();
+            let piece = decode(line.as_bytes(), &mut TimestampParser::default()).unwrap();
             let quoted = format!("\"{}\"", std::str::from_utf8(&piece.text).unwrap());
             let text: String = serde_json::from_str(&quoted).unwrap();
             prop_assert_eq!(text, log.strip_suffix('\n').unwrap_or(&log));
             prop_assert_eq!(piece.complete, log.ends_with('\n'));
             prop_assert_eq!(piece.time.0, nanos);
-            prop_assert!(quick(line.as_bytes(), &mut Reader::default()).is_some());
+            prop_assert!(quick(line.as_bytes(), &mut TimestampParser::default()).is_some());
         }
 
         #[test]
@@ -467,7 +467,7 @@ mod tests {
             br#"{"log":"a\u003cb \"c\" \\ d\n","stream":"stdout","time":"2026-11-20T23:00:53.037882171Z"}"#.to_vec()
         ), at in 0..80_usize, byte: u8) {
             line[at] = byte;
-            if std::str::from_utf8(&line).is_ok() && decode(&line, &mut Reader::default()).is_some() {
+            if std::str::from_utf8(&line).is_ok() && decode(&line, &mut TimestampParser::default()).is_some() {
                 prop_assert!(serde_json::from_slice::<serde_json::Value>(&line).is_ok());
             }
         }

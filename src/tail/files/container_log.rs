@@ -7,8 +7,8 @@
 use super::log_file::{self, Found, GUARD, Handle};
 use super::rotation::{Chain, File, Followed};
 use super::seek;
-use crate::model::batch::{Batch, Item, Key, Reason, Route};
-use crate::model::position::{Place, Position, Resume};
+use crate::model::batch::{Batch, ContainerKey, Item, Reason, Route};
+use crate::model::position::{FilePosition, Position, TimePosition};
 use crate::model::queue::Queue;
 use crate::model::time::Timestamp;
 use crate::tail::decode::block::{Block, Blocks, Strange};
@@ -28,7 +28,7 @@ const SMALL: usize = 16 * 1024;
 
 /// One container's log.
 pub(super) struct Log {
-    key: Key,
+    key: ContainerKey,
     id: String,
     folder: PathBuf,
     /// Its files. What is told of them comes from the reader.
@@ -403,7 +403,7 @@ impl Log {
         let place = |file: File, offset, tally: Tally| {
             let passed = joiner.passed_since(&tally);
             let File { id, device, fingerprint } = file;
-            Place { device, file: id, fingerprint, offset, before: tally.last, passed }
+            FilePosition { device, file: id, fingerprint, offset, before: tally.last, passed }
         };
         let place = match begun {
             // Only the times tell what comes again.
@@ -415,7 +415,7 @@ impl Log {
     }
 
     /// How far it has come, for a route that has no files.
-    pub(super) fn resume(&self) -> Resume {
+    pub(super) fn resume(&self) -> TimePosition {
         self.blocks.as_ref().map_or_else(
             || self.resume.as_ref().map(|stop| stop.position.resume).unwrap_or_default(),
             |blocks| blocks.joiner.position(),

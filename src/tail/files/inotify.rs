@@ -22,7 +22,7 @@ const FOLDER: WatchFlags = WatchFlags::MODIFY
 /// A watch's number.
 pub(super) type Watch = i32;
 
-pub(super) struct Watcher {
+pub(super) struct Inotify {
     inotify: OwnedFd,
 }
 
@@ -39,9 +39,9 @@ pub(super) enum Happening<'a> {
     Overflow,
 }
 
-impl Watcher {
+impl Inotify {
     pub(super) fn new() -> Result<Self, Errno> {
-        inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).map(|inotify| Watcher { inotify })
+        inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).map(|inotify| Inotify { inotify })
     }
 
     /// Watches what happens in `folder`. `ENOSPC` when the user's watches are used up.
@@ -76,7 +76,7 @@ impl Watcher {
     }
 }
 
-impl AsFd for Watcher {
+impl AsFd for Inotify {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.inotify.as_fd()
     }
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn growth_creation_renaming_and_removal_are_told() {
         let dir = tempfile::tempdir().unwrap();
-        let watcher = Watcher::new().unwrap();
+        let watcher = Inotify::new().unwrap();
         let watch = watcher.add(dir.path()).unwrap();
         let told = || {
             let mut told = Vec::new();

@@ -6,7 +6,7 @@
 //! Where the event never comes, the engine's own file beside the log says who it was (moby `container/container.go`,
 //! `config.v2.json`).
 
-use super::inotify::{Watch, Watcher};
+use super::inotify::{Inotify, Watch};
 use super::log_file::Handle;
 use crate::model::container::{self, Container, short};
 use crate::model::small_file;
@@ -26,7 +26,7 @@ const MOST: usize = 1024;
 const DESCRIPTION: usize = 1024 * 1024;
 
 #[derive(Default)]
-pub(super) struct Scout {
+pub(super) struct Newcomers {
     root: Option<Root>,
     found: HashMap<String, Found>,
     watches: HashMap<Watch, String>,
@@ -52,9 +52,9 @@ pub(super) struct Found {
     is_told: bool,
 }
 
-impl Scout {
+impl Newcomers {
     /// Looks out for new folders in this one.
-    pub(super) fn start(&mut self, watcher: &Watcher, root: PathBuf) {
+    pub(super) fn start(&mut self, watcher: &Inotify, root: PathBuf) {
         match watcher.add(&root) {
             Ok(watch) => self.root = Some(Root { path: root, watch: Some(watch) }),
             Err(error) => tracing::debug!(%error, "new containers are seen by their events alone"),
@@ -72,7 +72,7 @@ impl Scout {
     }
 
     /// Watches the folder that its path leads to now.
-    pub(super) fn return_to_root(&mut self, watcher: &Watcher) {
+    pub(super) fn return_to_root(&mut self, watcher: &Inotify) {
         let Some(root) = &mut self.root else { return };
         let Ok(found) = watcher.add(&root.path) else { return };
         if let Some(before) = root.watch.replace(found).filter(|before| *before != found) {
@@ -84,7 +84,7 @@ impl Scout {
     /// belongs to a container which is followed already: inotify has one for each folder.
     pub(super) fn appeared(
         &mut self,
-        watcher: &Watcher,
+        watcher: &Inotify,
         watch: Watch,
         name: &OsStr,
         is_taken: impl Fn(Watch) -> bool,
@@ -123,7 +123,7 @@ impl Scout {
     }
 
     /// Opens its log if it is there, and watches the folder where it will be.
-    fn look(&mut self, watcher: &Watcher, id: &str) {
+    fn look(&mut self, watcher: &Inotify, id: &str) {
         let Some(found) = self.found.get_mut(id).filter(|found| found.log.is_none()) else { return };
         if let Some(inner) = inner_folder(&found.folder).filter(|inner| *inner != found.watched)
             && let Ok(watch) = watcher.add(&inner)
@@ -161,7 +161,7 @@ impl Scout {
     }
 
     /// It is not wanted.
-    pub(super) fn ignore(&mut self, watcher: &Watcher, id: &str) {
+    pub(super) fn ignore(&mut self, watcher: &Inotify, id: &str) {
         if let Some(watch) = self.take(id).and_then(|found| found.watch) {
             watcher.remove(watch);
         }
@@ -169,7 +169,7 @@ impl Scout {
 
     /// Those that nobody asked for in time are forgotten; of those that are removed, so that no listing will tell of them
     /// either, says who they were: the next time is the last to ask for them.
-    pub(super) fn expire(&mut self, watcher: &Watcher, now: Instant) -> Vec<Container> {
+    pub(super) fn expire(&mut self, watcher: &Inotify, now: Instant) -> Vec<Container> {
         let is_old = |found: &Found| now.duration_since(found.since) > KEPT;
         let old: Vec<String> = self.found.iter().filter(|(_, found)| is_old(found)).map(|(id, _)| id.clone()).collect();
         let mut unclaimed = Vec::new();
@@ -229,7 +229,7 @@ mod tests {
     use crate::tail::files::inotify::Happening;
     use std::fs;
 
-    fn drain(watcher: &Watcher, scout: &mut Scout) {
+    fn drain(watcher: &Inotify, scout: &mut Newcomers) {
         let mut seen = Vec::new();
         watcher.drain(|happening| match happening {
             Happening::Appeared(watch, name) => seen.push((watch, Some(name.to_owned()))),
@@ -247,7 +247,7 @@ mod tests {
     #[test]
     fn a_container_that_is_gone_before_it_is_asked_for_can_still_be_read() {
         let root = tempfile::tempdir().unwrap();
-        let (watcher, mut scout) = (Watcher::new().unwrap(), Scout::default());
+        let (watcher, mut scout) = (Inotify::new().unwrap(), Newcomers::default());
         scout.start(&watcher, root.path().to_owned());
         let id = "ab".repeat(32);
         let folder = root.path().join(&id);
@@ -267,7 +267,7 @@ mod tests {
     #[test]
     fn one_that_nobody_told_of_is_described_once_it_is_gone_and_then_forgotten() {
         let root = tempfile::tempdir().unwrap();
-        let (watcher, mut scout) = (Watcher::new().unwrap(), Scout::default());
+        let (watcher, mut scout) = (Inotify::new().unwrap(), Newcomers::default());
         scout.start(&watcher, root.path().to_owned());
         let described =
             r#"{"ID":"…","Name":"/web","Config":{"Image":"nginx:1","Labels":{"a":"b"}},"Driver":"overlay2"}"#;
@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn whom_nobody_asks_for_is_forgotten() {
         let root = tempfile::tempdir().unwrap();
-        let (watcher, mut scout) = (Watcher::new().unwrap(), Scout::default());
+        let (watcher, mut scout) = (Inotify::new().unwrap(), Newcomers::default());
         scout.start(&watcher, root.path().to_owned());
         for number in 0..MOST + 10 {
             fs::create_dir(root.path().join(format!("{number:064x}"))).unwrap();

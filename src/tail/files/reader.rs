@@ -7,14 +7,14 @@
 //! seconds on network file systems and FUSE, and one second for a file without a watch.
 
 use super::container_log::{Log, Turn};
-use super::inotify::{Happening, Watch, Watcher};
+use super::inotify::{Happening, Inotify, Watch};
 use super::mounts::Mounts;
-use super::newcomers::Scout;
+use super::newcomers::Newcomers;
 use super::rescan::{Rounds, Trust};
 use super::rotation::Followed;
-use crate::model::batch::{Item, Key};
+use crate::model::batch::{ContainerKey, Item};
 use crate::model::container::Container;
-use crate::model::position::{Position, Resume};
+use crate::model::position::{Position, TimePosition};
 use crate::model::queue::Queue;
 use crate::tail::Start;
 use crate::tail::lines::Window;
@@ -49,7 +49,7 @@ const AT_ONCE: usize = 1024 * 1024;
 #[derive(Debug)]
 pub struct Follow {
     /// Its number.
-    pub key: Key,
+    pub key: ContainerKey,
     /// Its ID.
     pub id: String,
     /// The folder that holds its log.
@@ -76,15 +76,15 @@ pub enum Command {
     /// Follow a container; once more, when it starts again.
     Follow(Box<Follow>),
     /// The container will write no more for now: read to the end, close, then put this on the queue.
-    Finish(Key, Vec<Item>),
+    Finish(ContainerKey, Vec<Item>),
     /// Finish, and forget the container.
-    Forget(Key, Vec<Item>),
+    Forget(ContainerKey, Vec<Item>),
     /// The container runs, so its file has been made: if it was never seen, it is refused.
-    Expect(Key),
+    Expect(ContainerKey),
     /// A held container is wanted.
-    Admit(Key),
+    Admit(ContainerKey),
     /// Nothing is wanted of it: close and forget it at once.
-    Drop(Key),
+    Drop(ContainerKey),
     /// Look out for the folders of new containers in this one, and open what appears in them.
     Scout(PathBuf),
     /// The new container with this ID will not be asked for.
@@ -107,13 +107,13 @@ impl fmt::Debug for Measure {
 pub enum Report {
     /// This container's file cannot be read, or not any further than this. Where it has died, what is to be told behind
     /// its last line.
-    Refused(Key, io::Error, Resume, Option<Vec<Item>>),
+    Refused(ContainerKey, io::Error, TimePosition, Option<Vec<Item>>),
     /// What was asked for of this container was read to its end.
-    Finished(Key),
+    Finished(ContainerKey),
     /// This container was refused before its end was asked for; what was to be told behind its last line.
-    NotFollowed(Key, Vec<Item>),
+    NotFollowed(ContainerKey, Vec<Item>),
     /// This container is forgotten, and nothing more is reported of it.
-    Forgotten(Key),
+    Forgotten(ContainerKey),
     /// There are no inotify watches left: such files are looked at every second.
     NoWatches,
     /// There are no descriptors left: files wait to be opened until there are.
@@ -146,18 +146,18 @@ impl Wake {
 
 /// See the module.
 pub struct Reader {
-    watcher: Watcher,
+    watcher: Inotify,
     wake: Wake,
     commands: mpsc::Receiver<Command>,
     report: Box<dyn Fn(Report) + Send>,
     queue: Arc<Queue>,
-    logs: HashMap<Key, Entry>,
-    watches: HashMap<Watch, Key>,
-    scout: Scout,
+    logs: HashMap<ContainerKey, Entry>,
+    watches: HashMap<Watch, ContainerKey>,
+    scout: Newcomers,
     /// Those with something to read, or an end to come to.
-    ready: VecDeque<Key>,
+    ready: VecDeque<ContainerKey>,
     /// Opened since events were last taken.
-    new: Vec<Key>,
+    new: Vec<ContainerKey>,
     rounds: Rounds,
     mounts: Mounts,
     /// The next time to ask the scout, if it is waiting.
@@ -186,7 +186,7 @@ struct Entry {
 
 impl Entry {
     /// What is told when its file is open: where that is, before the first line.
-    fn announcement(&mut self, key: Key) -> Vec<Item> {
+    fn announcement(&mut self, key: ContainerKey) -> Vec<Item> {
         let mut items = std::mem::take(&mut self.on_open);
         self.is_recalled = items.iter().any(|item| matches!(item, Item::Recall(..)));
         items.extend(self.log.position().map(|position| Item::Place(key, position)));
@@ -211,14 +211,14 @@ impl Reader {
     ) -> io::Result<Self> {
         let now = Instant::now();
         Ok(Reader {
-            watcher: Watcher::new()?,
+            watcher: Inotify::new()?,
             wake,
             commands,
             report: Box::new(report),
             queue,
             logs: HashMap::new(),
             watches: HashMap::new(),
-            scout: Scout::default(),
+            scout: Newcomers::default(),
             ready: VecDeque::new(),
             new: Vec::new(),
             rounds: Rounds::new(now),
@@ -316,7 +316,7 @@ impl Reader {
         }
     }
 
-    fn turn(&mut self, key: Key, items: &mut Vec<Item>) {
+    fn turn(&mut self, key: ContainerKey, items: &mut Vec<Item>) {
         let Some(entry) = self.logs.get_mut(&key) else { return };
         entry.is_ready = false;
         if entry.is_starved {
@@ -342,7 +342,7 @@ impl Reader {
     }
 
     /// The container has died and its log was read to the end.
-    fn end(&mut self, key: Key, items: &mut Vec<Item>) {
+    fn end(&mut self, key: ContainerKey, items: &mut Vec<Item>) {
         let Some(entry) = self.logs.get_mut(&key) else { return };
         let Some(ending) = entry.ending.take() else { return };
         if ending.again && !ending.forget && entry.log.is_open() {
@@ -448,13 +448,13 @@ impl Reader {
         self.judge(key);
     }
 
-    fn remove(&mut self, key: Key) -> Option<Entry> {
+    fn remove(&mut self, key: ContainerKey) -> Option<Entry> {
         self.rounds.remove(key);
         self.logs.remove(&key)
     }
 
     /// Has it looked at as often as its watch and its file system ask for.
-    fn judge(&mut self, key: Key) {
+    fn judge(&mut self, key: ContainerKey) {
         let Some(entry) = self.logs.get(&key) else { return };
         let is_unwatched = || entry.watch.is_none() && entry.log.is_open() && !entry.log.is_once();
         let trust = if entry.is_starved || is_unwatched() {
@@ -468,7 +468,7 @@ impl Reader {
     }
 
     /// Watches the folder, then opens what lies in it: in this order nothing falls between.
-    fn attach(&mut self, key: Key) {
+    fn attach(&mut self, key: ContainerKey) {
         self.watch(key);
         self.open(key);
         let is_waiting = |entry: &&mut Entry| !entry.log.is_open() && entry.log.watched() != entry.watched;
@@ -479,7 +479,7 @@ impl Reader {
         }
     }
 
-    fn watch(&mut self, key: Key) {
+    fn watch(&mut self, key: ContainerKey) {
         let Some(entry) = self.logs.get_mut(&key) else { return };
         let folder = entry.log.watched();
         if entry.log.is_once() || entry.watch.is_some() && folder == entry.watched {
@@ -508,7 +508,7 @@ impl Reader {
         }
     }
 
-    fn open(&mut self, key: Key) {
+    fn open(&mut self, key: ContainerKey) {
         let Some(entry) = self.logs.get_mut(&key).filter(|entry| !entry.log.is_open()) else { return };
         let was_starved = std::mem::take(&mut entry.is_starved);
         match entry.log.open(entry.start) {
@@ -532,7 +532,7 @@ impl Reader {
     }
 
     /// It waits until descriptors are given back.
-    fn starve(&mut self, key: Key) {
+    fn starve(&mut self, key: ContainerKey) {
         if let Some(entry) = self.logs.get_mut(&key) {
             entry.is_starved = !entry.log.is_open();
         }
@@ -542,7 +542,7 @@ impl Reader {
         }
     }
 
-    fn opened(&mut self, key: Key) {
+    fn opened(&mut self, key: ContainerKey) {
         // The file decides which folder it is.
         self.watch(key);
         self.new.push(key);
@@ -554,7 +554,7 @@ impl Reader {
         self.make_ready(key);
     }
 
-    fn finish(&mut self, key: Key, then: Vec<Item>, forget: bool) {
+    fn finish(&mut self, key: ContainerKey, then: Vec<Item>, forget: bool) {
         // Files that came and went by now are told of.
         self.take_events();
         // One that has ended is not watched before it is followed once more.
@@ -587,7 +587,7 @@ impl Reader {
         self.make_ready(key);
     }
 
-    fn expect(&mut self, key: Key) {
+    fn expect(&mut self, key: ContainerKey) {
         let Some(entry) = self.logs.get_mut(&key) else { return };
         if entry.log.is_open() || entry.log.was_open() {
             return;
@@ -599,7 +599,7 @@ impl Reader {
         }
     }
 
-    fn admit(&mut self, key: Key) {
+    fn admit(&mut self, key: ContainerKey) {
         let Some(entry) = self.logs.get_mut(&key) else { return };
         entry.is_held = false;
         if entry.log.is_open() {
@@ -610,7 +610,7 @@ impl Reader {
         }
     }
 
-    fn make_ready(&mut self, key: Key) {
+    fn make_ready(&mut self, key: ContainerKey) {
         if let Some(entry) = self.logs.get_mut(&key)
             && !entry.is_held
             && !std::mem::replace(&mut entry.is_ready, true)
@@ -619,7 +619,7 @@ impl Reader {
         }
     }
 
-    fn unwatch(&mut self, key: Key) {
+    fn unwatch(&mut self, key: ContainerKey) {
         let watch = self.logs.get_mut(&key).and_then(|entry| entry.watch.take());
         if let Some(watch) = watch {
             self.watches.remove(&watch);
@@ -629,7 +629,7 @@ impl Reader {
 
     fn take_events(&mut self) {
         let (mut grown, mut appeared, mut gone, mut overflow) =
-            (Vec::new(), Vec::<(Key, u32)>::new(), Vec::new(), false);
+            (Vec::new(), Vec::<(ContainerKey, u32)>::new(), Vec::new(), false);
         let (watcher, watches, logs, scout) = (&self.watcher, &self.watches, &self.logs, &mut self.scout);
         watcher.drain(|happening| match happening {
             Happening::Appeared(watch, name)
@@ -687,7 +687,7 @@ impl Reader {
     }
 
     /// The live name has a new file behind it.
-    fn appeared(&mut self, key: Key) {
+    fn appeared(&mut self, key: ContainerKey) {
         let Some(entry) = self.logs.get_mut(&key) else { return };
         if !entry.log.is_open() {
             return self.attach(key);
@@ -702,7 +702,7 @@ impl Reader {
     }
 
     /// Another route has to take over; nothing more is read here.
-    fn refuse(&mut self, key: Key, error: io::Error) {
+    fn refuse(&mut self, key: ContainerKey, error: io::Error) {
         self.unwatch(key);
         if let Some(entry) = self.remove(key) {
             let is_forgotten = entry.ending.as_ref().is_some_and(|ending| ending.forget);
@@ -715,7 +715,7 @@ impl Reader {
     }
 
     /// Opens what came under the live name, also where its folder was mounted anew.
-    fn follow_rotation(&mut self, key: Key) -> io::Result<()> {
+    fn follow_rotation(&mut self, key: ContainerKey) -> io::Result<()> {
         let Some(entry) = self.logs.get_mut(&key) else { return Ok(()) };
         if entry.log.follow_rotation()? != Followed::Moved {
             return Ok(());
@@ -778,12 +778,12 @@ impl Reader {
         }
     }
 
-    fn keys(&self) -> Vec<Key> {
+    fn keys(&self) -> Vec<ContainerKey> {
         self.logs.keys().copied().collect()
     }
 
     /// Asks the file system about a log.
-    fn look_at(&mut self, key: Key) {
+    fn look_at(&mut self, key: ContainerKey) {
         let Some(entry) = self.logs.get(&key) else { return };
         if entry.is_starved {
             self.attach(key);
@@ -838,7 +838,7 @@ mod tests {
     use std::os::unix::fs::FileExt;
     use std::path::Path;
 
-    const KEY: Key = Key(0);
+    const KEY: ContainerKey = ContainerKey(0);
 
     /// A reader that is called by hand, on a queue of so many bytes.
     fn reader(limit: usize) -> Reader {
@@ -1141,7 +1141,7 @@ mod tests {
             reader.follow(follow(folder.path(), Start::All, position));
             let offset = |position: Option<Position>| position.unwrap().place.unwrap().offset;
             assert_eq!(offset(take(&reader.queue).1), offset(position), "it is where it was");
-            reader.follow(Follow { key: Key(1), ..follow(other.path(), Start::All, None) });
+            reader.follow(Follow { key: ContainerKey(1), ..follow(other.path(), Start::All, None) });
             reader.round();
             assert_eq!(take(&reader.queue).0, ["7"]);
             assert_eq!(read(&mut reader).0, [rest, &numbers(20_010..20_011)].concat());

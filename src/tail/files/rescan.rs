@@ -7,7 +7,7 @@
 //! a safety net there: each log has its turn once in [`ROUND`], a few at a time. Where inotify is known to miss things,
 //! or there is no watch at all, looks are what finds new lines, so they come often.
 
-use crate::model::batch::Key;
+use crate::model::batch::ContainerKey;
 use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::time::{Duration, Instant};
@@ -44,9 +44,9 @@ impl Trust {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Rounds {
-    all: BTreeSet<Key>,
+    all: BTreeSet<ContainerKey>,
     /// The last one that had its turn in this round.
-    last: Option<Key>,
+    last: Option<ContainerKey>,
     next_step: Instant,
     doubtful: Often,
     unwatched: Often,
@@ -55,7 +55,7 @@ pub(super) struct Rounds {
 /// Those that are looked at more often, all of them at once.
 #[derive(Debug)]
 struct Often {
-    keys: BTreeSet<Key>,
+    keys: BTreeSet<ContainerKey>,
     next: Instant,
 }
 
@@ -72,7 +72,7 @@ impl Rounds {
     }
 
     /// From now on this log is looked at as often as that asks for.
-    pub(super) fn set(&mut self, key: Key, trust: Trust, now: Instant) {
+    pub(super) fn set(&mut self, key: ContainerKey, trust: Trust, now: Instant) {
         if self.all.is_empty() {
             self.next_step = now + ROUND;
         }
@@ -87,7 +87,7 @@ impl Rounds {
     }
 
     /// It is not followed any more.
-    pub(super) fn remove(&mut self, key: Key) {
+    pub(super) fn remove(&mut self, key: ContainerKey) {
         self.all.remove(&key);
         self.doubtful.keys.remove(&key);
         self.unwatched.keys.remove(&key);
@@ -101,7 +101,7 @@ impl Rounds {
     }
 
     /// Who is due now, and never for the same moment again.
-    pub(super) fn take_due(&mut self, now: Instant) -> Vec<Key> {
+    pub(super) fn take_due(&mut self, now: Instant) -> Vec<ContainerKey> {
         let mut due = BTreeSet::new();
         for (often, of) in [(&mut self.doubtful, Trust::Doubtful), (&mut self.unwatched, Trust::None)] {
             if now >= often.next && !often.keys.is_empty() {
@@ -118,10 +118,10 @@ impl Rounds {
     }
 
     /// The next so many, from the start again behind the last one.
-    fn portion(&mut self, size: usize) -> Vec<Key> {
+    fn portion(&mut self, size: usize) -> Vec<ContainerKey> {
         let from = self.last.map_or(Bound::Unbounded, Bound::Excluded);
         let (behind, before) = (self.all.range((from, Bound::Unbounded)), self.all.iter());
-        let portion: Vec<Key> = behind.chain(before).take(size.min(self.all.len())).copied().collect();
+        let portion: Vec<ContainerKey> = behind.chain(before).take(size.min(self.all.len())).copied().collect();
         self.last = portion.last().copied();
         portion
     }
@@ -140,7 +140,7 @@ mod tests {
         let end = start + SECOND * u32::try_from(seconds).unwrap();
         while let Some(next) = rounds.next().filter(|next| *next <= end) {
             wakes += 1;
-            for Key(key) in rounds.take_due(next) {
+            for ContainerKey(key) in rounds.take_due(next) {
                 due.entry(key).or_default().push((next - start).as_secs());
             }
         }
@@ -153,7 +153,7 @@ mod tests {
         for (count, steps) in [(1, 1), (500, 1), (501, 2), (2000, 4), (10_000, 6), (60_000, 6)] {
             let start = Instant::now();
             let mut rounds = Rounds::new(start);
-            (0..count).for_each(|key| rounds.set(Key(key), Trust::Full, start));
+            (0..count).for_each(|key| rounds.set(ContainerKey(key), Trust::Full, start));
             // The first step comes after a whole round, when nothing can be overdue yet.
             let (due, wakes) = run(&mut rounds, start, 30 + 90 - 1);
             assert_eq!(due.len(), usize::try_from(count).unwrap());
@@ -173,16 +173,16 @@ mod tests {
         let mut rounds = Rounds::new(start);
         assert_eq!(rounds.next(), None, "nobody is followed, so nothing wakes the thread");
         for (key, trust) in [(1, Trust::Full), (2, Trust::Doubtful), (3, Trust::None)] {
-            rounds.set(Key(key), trust, start);
+            rounds.set(ContainerKey(key), trust, start);
         }
         let (due, _) = run(&mut rounds, start, 10);
         assert_eq!(due.get(&1), None);
         assert_eq!(due[&2], [5, 10]);
         assert_eq!(due[&3], (1..=10).collect::<Vec<u64>>());
         let later = start + 10 * SECOND;
-        rounds.set(Key(1), Trust::None, later);
-        rounds.set(Key(3), Trust::Full, later);
-        rounds.remove(Key(2));
+        rounds.set(ContainerKey(1), Trust::None, later);
+        rounds.set(ContainerKey(3), Trust::Full, later);
+        rounds.remove(ContainerKey(2));
         let (due, _) = run(&mut rounds, later, 3);
         assert_eq!(due.into_iter().collect::<Vec<_>>(), [(1, vec![1, 2, 3])]);
     }
@@ -192,14 +192,14 @@ mod tests {
     fn coming_and_going_does_not_starve_anybody() {
         let start = Instant::now();
         let mut rounds = Rounds::new(start);
-        (0..3000).for_each(|key| rounds.set(Key(key), Trust::Full, start));
+        (0..3000).for_each(|key| rounds.set(ContainerKey(key), Trust::Full, start));
         let (mut due, mut now) = (BTreeMap::<u32, u32>::new(), start);
         for step in 0..18_u32 {
             now = rounds.next().unwrap().max(now);
-            for Key(key) in rounds.take_due(now) {
+            for ContainerKey(key) in rounds.take_due(now) {
                 *due.entry(key).or_default() += 1;
             }
-            (0..5).for_each(|more| rounds.set(Key(10_000 + 5 * step + more), Trust::Full, now));
+            (0..5).for_each(|more| rounds.set(ContainerKey(10_000 + 5 * step + more), Trust::Full, now));
             // Also the one that had its turn last.
             let gone = rounds.last.unwrap();
             rounds.remove(gone);

@@ -9,7 +9,7 @@
 use super::log_file::{self, Found, Handle, MOST_WALKS, Rotated};
 use super::pread::fill_at;
 use crate::model::batch::Stream;
-use crate::model::time::{Reader, Timestamp};
+use crate::model::time::{Timestamp, TimestampParser};
 use crate::tail::decode::format::{Format, Record};
 use crate::tail::{Piece, Start};
 use std::io;
@@ -94,7 +94,7 @@ fn starts_before(handle: &Handle, time: Timestamp) -> io::Result<bool> {
 fn first_time(handle: &Handle, mut from: u64) -> io::Result<Option<(u64, Timestamp)>> {
     let (Some(file), format) = (handle.plain(), handle.format) else { return Ok(None) };
     let mut block = vec![0; BLOCK];
-    let mut clock = Reader::default();
+    let mut clock = TimestampParser::default();
     // A record that does not decode is stepped over, but not without end.
     for _ in 0..MOST_STRANGE {
         let read = fill_at(file, &mut block, from)?;
@@ -161,7 +161,7 @@ fn start_of_whole(handle: &Handle) -> io::Result<Option<u64>> {
     let mut bytes = vec![0; BLOCK];
     let read = fill_at(file, &mut bytes, start)?;
     let end = handle.format.first_end(&bytes[..read]).filter(|end| start + *end as u64 > handle.offset);
-    let record = end.and_then(|end| handle.format.decode(&bytes[..end], &mut Reader::default()));
+    let record = end.and_then(|end| handle.format.decode(&bytes[..end], &mut TimestampParser::default()));
     Ok(record.map(|_| start))
 }
 
@@ -198,7 +198,7 @@ impl Behind {
 fn back_to_line(handle: &mut Handle, mut wanted: u64, behind: &mut Behind) -> io::Result<u64> {
     let (Some(file), format) = (handle.plain(), handle.format) else { return Ok(wanted) };
     let size = file.metadata()?.len();
-    let mut clock = Reader::default();
+    let mut clock = TimestampParser::default();
     let mut settled = [false; 2];
     let (mut offset, mut shown_from) = (0, 0);
     format.backwards(file, size, |start, record| {
@@ -258,7 +258,7 @@ fn skip_to_line(handle: &mut Handle, rotated: &Rotated<'_>, wanted: u64, behind:
     };
     // Of each stream: the time that it begins with, and the last record while that has no newline.
     let (mut first, mut open) = ([None; 2], [None; 2]);
-    let mut clock = Reader::default();
+    let mut clock = TimestampParser::default();
     let (mut buffer, mut filled, mut base) = (vec![0; BLOCK], 0, 0);
     loop {
         if filled == buffer.len() {
