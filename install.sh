@@ -37,8 +37,8 @@ absolute() {
 
 # --- target paths
 
-# The docker CLI looks for plugins below /usr/local and in its configuration folder, not in PATH; the link in bin/ is for
-# calling `docker-logwatch` directly.
+# The docker CLI looks for plugins below /usr/local and in its configuration folder, not in PATH; the link in bin/ is
+# for calling `docker-logwatch` directly.
 lay_out() {
     if [ -n "$prefix" ]; then
         plugins=$prefix/lib/docker/cli-plugins
@@ -175,7 +175,8 @@ check() {
 
 # --- announcement
 
-# Estimates the minutes of a first build: most of it uses all processors, the last steps of the library and the link do not.
+# Estimates the minutes of a first build: most of it uses all processors, the last steps of the library and the link do
+# not.
 minutes() {
     local processors
     processors=$(nproc 2>/dev/null || echo 2)
@@ -306,8 +307,8 @@ install_all() {
 
 # --- removing
 
-# Removes the files first, then the folders that we created and that are empty now. Prints what it removed. Ignores lines of
-# the manifest that this script cannot have written.
+# Removes the files first, then the folders that we created and that are empty now. Prints what it removed. Ignores
+# lines of the manifest that this script cannot have written.
 remove_all() {
     local kind path at dirs=() strange=()
     [ -f "$manifest" ] || return 0
@@ -560,8 +561,8 @@ if [ "$demo" = yes ] && [ -n "$where" ]; then
     fail "--demo installs nothing: $where has no effect with it"
 fi
 
-# Measured processor time of a first build: the library's own optimisation and the link, which use one processor, and the rest,
-# which uses all.
+# Measured processor time of a first build: the library's own optimisation and the link, which use one processor, and
+# the rest, which uses all.
 serial_seconds=245
 parallel_seconds=320
 target=${CARGO_TARGET_DIR:-$PWD/target}

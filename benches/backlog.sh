@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Reads a stopped container's log of SIZE MiB (default 1024) once to /dev/null: CPU of all processes, wall time, peak memory.
+# Reads a stopped container's log of SIZE MiB (default 1024) once to /dev/null: CPU of all processes, wall time, peak
+# memory.
 # Usage: benches/backlog.sh [SIZE]; RUNS=3, LOGWATCH=FILE to measure another build.
 # shellcheck source-path=SCRIPTDIR source=lib.sh disable=SC2016 # Backquotes are Markdown.
 . "$(dirname "$0")/lib.sh"
@@ -7,7 +8,8 @@ size=${1:-1024}
 slice=64
 [ "$slice" -le "$size" ] || slice=$size
 
-# measure KEY SCALE COMMAND...: appends KEY, CPU in ms (including dockerd's), dockerd's CPU in ms, wall time in ms, peak in KiB.
+# measure KEY SCALE COMMAND...: appends KEY, CPU in ms (including dockerd's), dockerd's CPU in ms, wall time in ms, peak
+# in KiB.
 measure() {
     local key=$1 scale=$2 before engine user system wall
     shift 2

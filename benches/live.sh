@@ -122,8 +122,8 @@ has_ended() { ! kill -0 "$1"; }
 
 has_count() { [ "$(wc -l <"$1")" -ge "$2" ]; }
 
-# Time from the engine's start event to our first line. The engine sends the event when the container already runs, so a line
-# can arrive earlier: the value is then negative.
+# Time from the engine's start event to our first line. The engine sends the event when the container already runs, so a
+# line can arrive earlier: the value is then negative.
 first_line() {
     local n count=${STARTS:-50} events
     docker events --filter event=start --format '{{.Actor.Attributes.name}} {{.TimeNano}}' >"$home/events" &
@@ -145,7 +145,8 @@ first_line() {
     kill "$events"
     wait "$events" || true
     rm "$home/firsts"
-    # Both times are from the same clock. Nanoseconds since the epoch exceed awk's precision; the last twelve digits suffice.
+    # Both times are from the same clock. Nanoseconds since the epoch exceed awk's precision; the last twelve digits
+    # suffice.
     awk 'function ns(t) { return substr(t, length(t) - 11) + 0 }
         NR == FNR { at[$1] = ns($2); next }
         /^brief-/ && $1 in at { printf "ours %.3f\n", (ns($2) - at[$1]) / 1e6 }' "$home/events" "$home/first" >"$home/results"

@@ -105,8 +105,8 @@ switches() { awk '/ctxt_switches/ { sum += $2 } END { print sum }' /proc/"$1"/ta
 
 opened() { [ "$(find "/proc/$watch/fd" -lname '*-json.log' 2>/dev/null | wc -l)" -ge "$containers" ]; }
 
-# at_rest NAME PROGRAM: measures one window and appends NAME, CPU ms per second, wake-ups per second, MiB, and CPU ms until all files
-# are open.
+# at_rest NAME PROGRAM: measures one window and appends NAME, CPU ms per second, wake-ups per second, MiB, and CPU ms
+# until all files are open.
 at_rest() {
     local name=$1 program=$2 watch cpu woken start
     DOCKER_HOST=unix://$home/docker.sock DOCKER_CONFIG=$home HOME=$home "$program" watch --tail 0 \

@@ -5,7 +5,8 @@
 . "$(dirname "$0")/lib.sh"
 count=${1:-2000}
 
-# reconciled NAME ARGUMENTS: appends NAME, wall time, our CPU, peak memory, dockerd's CPU and the exit code to the figures.
+# reconciled NAME ARGUMENTS: appends NAME, wall time, our CPU, peak memory, dockerd's CPU and the exit code to the
+# figures.
 reconciled() {
     local name=$1 engine code=0
     shift

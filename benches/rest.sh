@@ -6,7 +6,8 @@
 window=${1:-60}
 containers=${CONTAINERS:-50}
 
-# status FIELD PIDS: prints the sum of a field of /proc/PID/status, over all threads for fields that are counted per thread.
+# status FIELD PIDS: prints the sum of a field of /proc/PID/status, over all threads for fields that are counted per
+# thread.
 status() {
     local field=$1 pid
     shift

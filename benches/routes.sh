@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Compares every route with `docker logs -f`, at three rates, on a log that rotates (1 MB x 3): lost and repeated lines, latency,
-# cost.
+# Compares every route with `docker logs -f`, at three rates, on a log that rotates (1 MB x 3): lost and repeated lines,
+# latency, cost.
 # Usage: benches/routes.sh [low] [medium] [high] (all); SECONDS_EACH=40, LOGWATCH=FILE.
 # shellcheck source-path=SCRIPTDIR source=lib.sh disable=SC2016 # Backquotes are Markdown.
 . "$(dirname "$0")/lib.sh"

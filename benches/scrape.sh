@@ -27,7 +27,8 @@ scrape() {
     done
 }
 
-# watch_window HOW: measures one window and appends HOW, CPU of the watch in ms, answered scrapes, lines and their latency.
+# watch_window HOW: measures one window and appends HOW, CPU of the watch in ms, answered scrapes, lines and their
+# latency.
 watch_window() {
     local how=$1 place="" cpu watch gauge scraped=0
     rm -f "$home/pipe"

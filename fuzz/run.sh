@@ -3,8 +3,8 @@
 #
 #   fuzz/run.sh SECONDS [TARGET]...
 #
-# Needs a nightly toolchain, a C++ compiler and cargo-fuzz (`cargo install cargo-fuzz`). Prints one line per target and fails if
-# any of them found something; the input is then in artifacts/.
+# Needs a nightly toolchain, a C++ compiler and cargo-fuzz (`cargo install cargo-fuzz`). Prints one line per target and
+# fails if any of them found something; the input is then in artifacts/.
 set -euo pipefail
 cd "$(dirname "$0")"
 

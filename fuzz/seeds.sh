@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Writes fuzz/seeds/: for each target some valid and damaged inputs, from tests/chatter and by hand. They are committed because the
-# main test suite uses them too. Run this again when a target interprets its bytes differently.
+# Writes fuzz/seeds/: for each target some valid and damaged inputs, from tests/chatter and by hand. They are committed
+# because the main test suite uses them too. Run this again when a target interprets its bytes differently.
 set -euo pipefail
 cd "$(dirname "$0")"
 

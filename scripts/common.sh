@@ -18,14 +18,14 @@ as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
 
-# The package with the docker CLI: docker.io up to Debian 12, docker-cli from 13 on. Needs apt's package lists, which a fresh
-# machine has only after `apt-get update`.
+# The package with the docker CLI: docker.io up to Debian 12, docker-cli from 13 on. Needs apt's package lists, which a
+# fresh machine has only after `apt-get update`.
 client_package() {
     if apt-cache show docker-cli >/dev/null 2>&1; then echo docker-cli; else echo docker.io; fi
 }
 
-# Installs packages. `docker-client` stands for the package with the docker CLI; `docker-client-alone` stands for it only if it
-# does not include the engine: docker.io would start one permanently.
+# Installs packages. `docker-client` stands for the package with the docker CLI; `docker-client-alone` stands for it
+# only if it does not include the engine: docker.io would start one permanently.
 install_packages() {
     local package packages=()
     has apt-get || fail "missing: $* (Debian package names); install them: there is no apt-get to do it with"
@@ -50,8 +50,8 @@ debian_mirror() {
     apt-get indextargets --format '$(REPO_URI)' 'Identifier: Packages' 'Origin: Debian' | grep -v security | head -n 1
 }
 
-# Fetches packages and their missing dependencies and unpacks them into a folder. Installs nothing, starts no service, and needs
-# no root; uses package lists of its own, separate from the machine's.
+# Fetches packages and their missing dependencies and unpacks them into a folder. Installs nothing, starts no service,
+# and needs no root; uses package lists of its own, separate from the machine's.
 unpack_packages() {
     local into=$1 apt=$1.apt log=$1.log deb options package packages=() wanted=()
     shift

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Runs the Docker engine of `install.sh --demo` as long as a process holds the FIFO FOLDER/alive open for writing, then removes
-# every trace of it, including FOLDER:
+# Runs the Docker engine of `install.sh --demo` as long as a process holds the FIFO FOLDER/alive open for writing, then
+# removes every trace of it, including FOLDER:
 #
 #   scripts/demo-engine.sh FOLDER GROUP
 #
-# It runs as root, in a session of its own and without a terminal. So it cleans up whatever happens to the caller: Ctrl-C, a
-# closed terminal, `kill -9`.
+# It runs as root, in a session of its own and without a terminal. So it cleans up whatever happens to the caller:
+# Ctrl-C, a closed terminal, `kill -9`.
 set -uo pipefail
 
 home=$1 group=$2
 
-# Prints the engine's processes: its programs have its folder on their command line, clients its socket; containers are children
-# of a shim.
+# Prints the engine's processes: its programs have its folder on their command line, clients its socket; containers are
+# children of a shim.
 processes() {
     local dir pid command
     for dir in /proc/[0-9]*; do
@@ -58,8 +58,8 @@ trap 'exit 143' TERM
 trap clean_up EXIT
 cd /
 
-# Without a configuration file of its own, it would read the machine's. 20.10 keeps its identity in /etc/docker unless this key
-# says otherwise; later versions refuse the key.
+# Without a configuration file of its own, it would read the machine's. 20.10 keeps its identity in /etc/docker unless
+# this key says otherwise; later versions refuse the key.
 case $(dockerd --version) in
     "Docker version 20."*) printf '{"deprecated-key-path":"%s/key.json"}\n' "$home" ;;
     *) echo '{}' ;;

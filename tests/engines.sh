@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Unpacks Docker programs of a Debian suite without installing them, and prints the folders to put in front of PATH: dockerd and
-# containerd, or the docker CLI alone:
+# Unpacks Docker programs of a Debian suite without installing them, and prints the folders to put in front of PATH:
+# dockerd and containerd, or the docker CLI alone:
 #
 #   tests/engines.sh [--client] bookworm|trixie|unstable FOLDER
 #

@@ -1,14 +1,16 @@
 #!/usr/bin/env bash
-# Runs the installation commands of README.md, and then the tests, in a fresh Debian with a clean clone of the last commit:
+# Runs the installation commands of README.md, and then the tests, in a fresh Debian with a clean clone of the last
+# commit:
 #
 #   tests/fresh.sh [--only STEP]... [--binary FILE] bookworm|trixie [ARGUMENTS OF tests/run.sh]
 #
-# STEP is `demo`, `install` or `tests`; by default all three, in this order. With --binary, the first two do not build, which
-# saves most of their time and proves less. It needs root, Debian or Ubuntu, and debootstrap. It uses the machine's mirror and
-# Rust toolchain, without cargo-nextest. The new root is in target/fresh (FRESH_DIR names another folder) and takes about 8 GB.
+# STEP is `demo`, `install` or `tests`; by default all three, in this order. With --binary, the first two do not build,
+# which saves most of their time and proves less. It needs root, Debian or Ubuntu, and debootstrap. It uses the
+# machine's mirror and Rust toolchain, without cargo-nextest. The new root is in target/fresh (FRESH_DIR names another
+# folder) and takes about 8 GB.
 #
-# Everything runs in namespaces of its own: all processes and mounts end with this script, however it ends. The next run removes
-# what a killed one left on disk.
+# Everything runs in namespaces of its own: all processes and mounts end with this script, however it ends. The next run
+# removes what a killed one left on disk.
 # shellcheck disable=SC2317 # Steps and traps are called by name.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -4,7 +4,8 @@
 #   tests/podman.sh fetch SUITE FOLDER     unpacks it with all dependencies and prints the path of its root file system
 #   tests/podman.sh serve ROOT HOME ...    runs podman with the given arguments in that root, with HOME at its usual path
 #
-# What FOLDER already contains is not fetched again. The mounts of `serve` are in a namespace of their own and end with it.
+# What FOLDER already contains is not fetched again. The mounts of `serve` are in a namespace of their own and end with
+# it.
 set -euo pipefail
 
 fail() { printf 'tests/podman.sh: %s\n' "$*" >&2; exit 1; }

@@ -3,9 +3,10 @@
 #
 #   tests/run.sh [--engines all] [--client SUITE] [ARGUMENTS OF THE TEST RUNNER]
 #
-# The tests start private Docker engines and leave the machine's alone. With `--engines all`, the suite runs once for each of
-# three engines: the machine's, and those of Debian 13 and Debian unstable, which are unpacked and not installed. `--client` uses
-# the docker CLI of a Debian suite instead of the machine's: bookworm has 20.10, unstable the newest.
+# The tests start private Docker engines and leave the machine's alone. With `--engines all`, the suite runs once for
+# each of three engines: the machine's, and those of Debian 13 and Debian unstable, which are unpacked and not
+# installed. `--client` uses the docker CLI of a Debian suite instead of the machine's: bookworm has 20.10, unstable the
+# newest.
 #
 # With cargo-nextest, each test runs in a process of its own; otherwise `cargo test` runs three at a time.
 set -euo pipefail
@@ -69,8 +70,8 @@ run_suite() {
         cargo nextest run "$@"
         return
     fi
-    # Tests that start engines have a time limit of their own (tests/it/support/watchdog.rs). For all others, each test program
-    # has one.
+    # Tests that start engines have a time limit of their own (tests/it/support/watchdog.rs). For all others, each test
+    # program has one.
     runner=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
     export "CARGO_TARGET_${runner}_RUNNER=timeout --foreground --kill-after=60 7200"
     # As many engines at a time as in .config/nextest.toml.
