@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds docker-logwatch and puts it where the docker CLI, the shells and man look. See `./install.sh --help`.
+# Builds docker-logwatch and installs it where the docker CLI, the shells and man find it. See `./install.sh --help`.
 set -euo pipefail
-# Whatever the caller's mask: a folder that others can write to would let them choose what root runs and removes.
+# Regardless of the caller's mask: in a folder that others can write to, they could choose what root runs and removes.
 umask 022
 caller=$PWD
 cd "$(dirname "$0")"
@@ -14,17 +14,17 @@ Build docker-logwatch and install it as a plugin of the docker CLI
 
 Usage: ./install.sh [OPTIONS]
 
-  --system        For every user, below /usr/local [default for root]
-  --user          For this user, in ${DOCKER_CONFIG:-~/.docker} and ~/.local [default for others]
-  --prefix DIR    Below DIR, laid out as below /usr/local
-  --deps          Install with apt-get what the build lacks: a C compiler, and the docker CLI where that
-                  comes without the engine (Debian and Ubuntu)
-  --binary FILE   Take FILE instead of building
-  --uninstall     Remove the plugin, its link, completions and man pages; say what else is left
-  --demo          Install nothing: build, then watch a few containers of a Docker engine that is unpacked
-                  in target/ and lives for that long only; needs root or sudo
-  -y, --yes       Do not ask, and install with apt-get what the build lacks
-  -h, --help      This text
+  --system        Install for all users, below /usr/local [default for root]
+  --user          Install for this user, in ${DOCKER_CONFIG:-~/.docker} and ~/.local [default for others]
+  --prefix DIR    Install below DIR, with the layout of /usr/local
+  --deps          Install missing build dependencies with apt-get (Debian and Ubuntu): a C compiler, and the
+                  docker CLI where its package does not include the engine
+  --binary FILE   Install FILE instead of building
+  --uninstall     Remove the plugin, its link, completions and man pages; list what else is left
+  --demo          Install nothing: build, then watch a few containers of a temporary Docker engine, which is
+                  unpacked in target/ if Docker is missing; needs root or sudo
+  -y, --yes       Do not ask, and install missing build dependencies with apt-get
+  -h, --help      Print this text
 END
 }
 
@@ -35,10 +35,10 @@ absolute() {
     esac
 }
 
-# --- where everything goes
+# --- target paths
 
-# The docker CLI looks for plugins below /usr/local and in its configuration, nowhere in PATH; the link in bin/ is for
-# `docker-logwatch` on its own.
+# The docker CLI looks for plugins below /usr/local and in its configuration folder, not in PATH; the link in bin/ is
+# for calling `docker-logwatch` directly.
 lay_out() {
     if [ -n "$prefix" ]; then
         plugins=$prefix/lib/docker/cli-plugins
@@ -46,7 +46,7 @@ lay_out() {
         share=$prefix/share
         zsh=$share/zsh/site-functions
         fish=$share/fish/vendor_completions.d
-        # fish finds the above only with XDG_DATA_DIRS, which ssh sessions and services lack.
+        # fish finds that folder only through XDG_DATA_DIRS, which ssh sessions and services lack.
         [ "$prefix" != /usr/local ] || fish=/etc/fish/completions
     else
         [ -n "${HOME:-}" ] || fail "HOME is not set: use --system or --prefix DIR"
@@ -57,15 +57,15 @@ lay_out() {
         fish=${XDG_CONFIG_HOME:-$HOME/.config}/fish/completions
     fi
     case $plugins$share$fish in
-        *[[:cntrl:]]*) fail "a folder to install to has a control character in its name" ;;
+        *[[:cntrl:]]*) fail "the path of a target folder contains a control character" ;;
     esac
-    # What was put where, so that all of it can be removed again.
+    # Lists each installed file and created folder for --uninstall.
     manifest=$share/docker-logwatch/installed
     folders=("$plugins" "$bin" "$share/bash-completion/completions" "$zsh" "$fish" "$share/fish/vendor_completions.d"
         "$share/man/man1" "${manifest%/*}")
 }
 
-# Whether this script, or an earlier one, installs a file there.
+# Whether this script or an earlier version of it installs a file at this path.
 could_install() {
     case $1 in
         "$plugins/docker-logwatch" | "$bin/docker-logwatch" | "$zsh/_docker-logwatch") ;;
@@ -76,7 +76,7 @@ could_install() {
     esac
 }
 
-# Whether a folder is one of those that files go to, or above one.
+# Whether the folder is one that files are installed into, or a parent of one.
 could_make() {
     local folder
     for folder in "${folders[@]}"; do
@@ -87,21 +87,21 @@ could_make() {
     return 1
 }
 
-# What the manifest names is deleted, perhaps by root: nobody else may have had a hand in it.
+# The paths in the manifest are deleted, possibly by root, so no other user may be able to write to it.
 trust_manifest() {
     local path owner mode
     for path in "${manifest%/*}" "$manifest"; do
         [ -e "$path" ] || [ -L "$path" ] || continue
         read -r owner mode < <(stat -c '%u %a' "$path")
         if [ -L "$path" ] || { [ "$owner" != 0 ] && [ "$owner" != "$(id -u)" ]; } || [ $((0$mode & 022)) != 0 ]; then
-            fail "$path is not trusted to say what to remove, for others can write to it: check what it says, then run" \
-                "\`chmod go-w\` and \`chown\` on it"
+            fail "$path is not trusted to list what to remove, because other users can write to it: check its content, then" \
+                "run \`chmod go-w\` and \`chown\` on it"
         fi
     done
-    [ ! -e "$manifest" ] || [ -f "$manifest" ] || fail "$manifest is no regular file"
+    [ ! -e "$manifest" ] || [ -f "$manifest" ] || fail "$manifest is not a regular file"
 }
 
-# The first folder that files have to go to and cannot.
+# Prints the first target folder that is not writable.
 unwritable() {
     local folder
     for folder in "${folders[@]}"; do
@@ -113,26 +113,26 @@ unwritable() {
     done
 }
 
-# Sets `helper` to what files have to be put in place with, if it takes more rights than we have.
+# Sets `helper` to the command that grants the privileges to install files, if we lack them.
 find_helper() {
     local folder
     helper=()
     folder=$(unwritable)
     [ -n "$folder" ] || return 0
-    [ "$(id -u)" != 0 ] || fail "$folder cannot be written to"
-    [ -n "$prefix" ] || fail "$folder cannot be written to by $(id -un)"
+    [ "$(id -u)" != 0 ] || fail "$folder is not writable"
+    [ -n "$prefix" ] || fail "$folder is not writable by $(id -un)"
     has sudo || fail "only root can write to $folder, and there is no sudo: run this as root, or use --user"
     helper=(sudo)
 }
 
-# --- what has to be there
+# --- requirements
 
-# `cargo` may lie where rustup puts it, which the PATH of root or of a script often lacks.
+# Adds the folder in which rustup installs `cargo`: the PATH of root or of a script often lacks it.
 find_tools() {
     PATH=$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:/usr/local/sbin:/usr/sbin:/sbin
 }
 
-# The packages that the build and the demo's containers need and this machine lacks, one a line.
+# Prints the missing packages that the build and the demo's containers need, one per line.
 missing() {
     if [ -z "$binary" ] || [ "$demo" = yes ]; then
         has cc || echo gcc
@@ -148,18 +148,18 @@ check_rust() {
     local minimum found
     [ -z "$binary" ] || [ "$demo" = yes ] || return 0
     minimum=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
-    { has cargo && has rustc; } || fail "Rust is missing (cargo and rustc $minimum or later): install it as https://rustup.rs tells"
-    found=$(rustc --version | cut -d ' ' -f 2) || fail "rustc is there but does not run: see above"
+    { has cargo && has rustc; } || fail "Rust is missing (cargo and rustc $minimum or later): see https://rustup.rs"
+    found=$(rustc --version | cut -d ' ' -f 2) || fail "rustc is installed but does not run: see above"
     [ "$(printf '%s\n' "$minimum" "$found" | sort -V | head -n 1)" = "$minimum" ] ||
-        fail "rustc is $found, but $minimum or later is needed: run \`rustup update\`, or install it as https://rustup.rs tells"
+        fail "rustc is $found, but $minimum or later is needed: run \`rustup update\`, or see https://rustup.rs"
 }
 
-# Everything that would make a later step fail, before minutes go into the first.
+# Checks everything that could make a later step fail, before the build takes minutes.
 check() {
     mapfile -t packages < <(missing | sort -u)
     check_rust
     if [ "${#packages[@]}" != 0 ]; then
-        has apt-get || fail "missing: ${packages[*]} (names as in Debian); this machine has no apt-get to install them with"
+        has apt-get || fail "missing: ${packages[*]} (Debian package names); there is no apt-get to install them with"
         [ "$(id -u)" = 0 ] || has sudo || fail "missing: ${packages[*]}; installing them needs root or sudo"
     fi
     if [ "$demo" = no ]; then
@@ -170,12 +170,13 @@ check() {
     [ "$(uname)" = Linux ] || fail "the demo starts a Docker engine, which needs Linux"
     [ "$(id -u)" = 0 ] || has sudo || fail "the demo starts a Docker engine, which needs root or sudo"
     has dockerd && has docker || has apt-get ||
-        fail "the demo needs dockerd and docker, and this machine has no apt-get to fetch them with"
+        fail "the demo needs dockerd and docker, and there is no apt-get to fetch them with"
 }
 
-# --- what is going to happen
+# --- announcement
 
-# Minutes that a first build takes: most of it runs on all processors, the library's last steps and the link do not.
+# Estimates the minutes of a first build: most of it uses all processors, the last steps of the library and the link do
+# not.
 minutes() {
     local processors
     processors=$(nproc 2>/dev/null || echo 2)
@@ -186,21 +187,21 @@ announce() {
     say "This is going to"
     [ "${#packages[@]}" = 0 ] || say "  - install ${packages[*]} with apt-get, as root"
     if [ "$demo" = yes ] && [ -n "$(engine_missing)" ] && [ ! -d "$target/demo" ]; then
-        say "  - fetch a Docker engine (about 100 MB) and unpack it in $target/demo; it does not get installed"
+        say "  - fetch a Docker engine (about 100 MB) and unpack it in $target/demo, without installing it"
     fi
     if [ -n "$binary" ]; then
         :
     elif [ -e "$target/release/docker-logwatch" ]; then
-        say "  - build docker-logwatch in $target, as far as that has changed since the last time"
+        say "  - build what has changed of docker-logwatch in $target since the last build"
     else
-        say "  - build docker-logwatch in $target (1 GB): about $(minutes) minutes on this machine while it is not busy"
+        say "  - build docker-logwatch in $target (1 GB): about $(minutes) minutes on this machine if it is idle"
     fi
     if [ "$demo" = no ]; then
-        say "  - put plugin, link, completions and man pages into ${prefix:-$bin, $plugins and $share}${helper:+, with sudo}"
+        say "  - install plugin, link, completions and man pages in ${prefix:-$bin, $plugins and $share}${helper:+, with sudo}"
     elif [ -t 1 ]; then
-        say "  - start a private Docker engine as root with a few containers, watch them until you press Ctrl-C, and remove both again"
+        say "  - start a private Docker engine as root with a few containers, watch them until you press Ctrl-C, and remove both"
     else
-        say "  - start a private Docker engine as root with a few containers, watch them for ten seconds, and remove both again"
+        say "  - start a private Docker engine as root with a few containers, watch them for ten seconds, and remove both"
     fi
 }
 
@@ -215,25 +216,25 @@ confirm() {
             *) say "nothing was done" && exit 1 ;;
         esac
     elif [ "${#packages[@]}" != 0 ] && [ "$deps" = no ]; then
-        fail "missing: ${packages[*]}; run this again with --deps or --yes to have them installed, or install them yourself"
+        fail "missing: ${packages[*]}; run this again with --deps or --yes to install them, or install them yourself"
     fi
 }
 
-# Asks for sudo's password now rather than after the build.
+# Asks for the sudo password now rather than after the build.
 authenticate() {
     [ "$(id -u)" != 0 ] || return 0
     [ "$demo" = yes ] || [ "${#packages[@]}" != 0 ] || [ "${#helper[@]}" != 0 ] || return 0
-    sudo -v || fail "this needs root, and sudo does not give it"
+    sudo -v || fail "this needs root, and sudo failed"
 }
 
 # --- building
 
-# Cargo is silent for minutes near the end.
-tell_time() {
+# Reports progress: near the end, cargo is silent for minutes.
+report_progress() {
     local seconds=0
     while sleep 30 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
         seconds=$((seconds + 30))
-        say "  building for $((seconds / 60)) min $((seconds % 60)) s; about $(minutes) min where the machine is not busy"
+        say "  building for $((seconds / 60)) min $((seconds % 60)) s; about $(minutes) min on an idle machine"
     done
 }
 
@@ -241,7 +242,7 @@ build() {
     local ticker status=0
     [ -z "$binary" ] || return 0
     say "building"
-    tell_time &
+    report_progress &
     ticker=$!
     CARGO_TARGET_DIR=$target cargo build --release --locked --bin docker-logwatch >&2 || status=$?
     kill "$ticker" 2>/dev/null || true
@@ -251,7 +252,7 @@ build() {
 
 # --- installing
 
-# Makes a folder and notes each level that was not there before.
+# Creates a folder and records each level that did not exist before.
 make_dir() {
     [ -d "$1" ] && return
     make_dir "$(dirname "$1")"
@@ -264,7 +265,7 @@ note() {
         printf '%s\n' "$pending$*" >>"$manifest"
         pending=
     else
-        # The manifest's own folder is not there yet.
+        # The folder of the manifest does not exist yet.
         pending="$pending$*
 "
     fi
@@ -287,7 +288,7 @@ install_all() {
     put 755 "$binary" "$plugins/docker-logwatch"
     make_dir "$bin"
     if [ -e "$bin/docker-logwatch" ] || [ -L "$bin/docker-logwatch" ]; then
-        say "  ($bin/docker-logwatch is there already and not ours: left alone)"
+        say "  ($bin/docker-logwatch already exists and was not installed by this script: left alone)"
     else
         ln -s "$plugins/docker-logwatch" "$bin/docker-logwatch"
         note "file $bin/docker-logwatch"
@@ -306,8 +307,8 @@ install_all() {
 
 # --- removing
 
-# Files first, then those folders that we made and that nobody else uses by now. Prints what it removed; a line of the
-# manifest that this script cannot have written is not followed, and stays.
+# Removes the files first, then the folders that we created and that are empty now. Prints what it removed. Ignores
+# lines of the manifest that this script cannot have written.
 remove_all() {
     local kind path at dirs=() strange=()
     [ -f "$manifest" ] || return 0
@@ -327,12 +328,12 @@ remove_all() {
         rmdir "${dirs[at]}" 2>/dev/null || true
     done
     for path in "${strange[@]}"; do
-        say "left alone: \"$path\", which $manifest named and this would not have installed"
+        say "left alone: \"$path\", which is listed in $manifest but not something that this script installs"
     done
 }
 
-# Tells of what is ours in a wider sense and stays.
-tell_left() {
+# Lists related files that stay.
+list_left() {
     local path left=()
     for path in "${XDG_STATE_HOME:-${HOME:-/root}/.local/state}/docker-logwatch" /var/lib/docker-logwatch \
         "${DOCKER_CONFIG:-${HOME:-/root}/.docker}/logwatch.yaml" /etc/docker-logwatch \
@@ -341,33 +342,33 @@ tell_left() {
         [ ! -e "$path" ] || left+=("$path")
     done
     if [ "${#left[@]}" != 0 ]; then
-        say "left, for they hold your data, your settings or the build:"
+        say "left, because they contain your data, your settings or the build:"
         for path in "${left[@]}"; do say "  $path"; done
     fi
-    say "packages that were installed for the build stay too: gcc, libc6-dev and docker-cli, where they were missing"
+    say "packages that were installed for the build stay too: gcc, libc6-dev and docker-cli, if they were missing"
 }
 
 uninstall() {
     local path removed
     trust_manifest
-    [ -f "$manifest" ] || fail "nothing to remove: $manifest does not exist; was it installed with --user, --system or --prefix?"
+    [ -f "$manifest" ] || fail "nothing to remove: $manifest does not exist; did you install with --user, --system or --prefix?"
     removed=$(remove_all)
     say "removed:"
     while read -r path; do say "  $path"; done <<<"$removed"
-    tell_left
+    list_left
 }
 
-tell_next() {
+suggest_next() {
     if ! has docker; then
-        say "note: there is no docker CLI here: docker-logwatch works on its own, not as \`docker logwatch\`"
+        say "note: there is no docker CLI: use \`docker-logwatch\` instead of \`docker logwatch\`"
         say "next: $bin/docker-logwatch watch"
         return
     fi
     if [ -n "$prefix" ] && [ "$prefix" != /usr/local ]; then
-        say "the docker CLI looks there once its config.json says \"cliPluginsExtraDirs\": [\"$plugins\"]"
+        say "for the docker CLI to find the plugin, add \"cliPluginsExtraDirs\": [\"$plugins\"] to its config.json"
     fi
     if [ -z "$prefix" ] && has zsh; then
-        say "zsh looks for its completion once .zshrc says, before compinit: fpath=($zsh \$fpath)"
+        say "for completion in zsh, add this to .zshrc before compinit: fpath=($zsh \$fpath)"
     fi
     say "next: docker logwatch watch"
 }
@@ -379,13 +380,13 @@ has_keeper=no
 brief=
 watch=
 
-# What the demo needs of Docker and this machine lacks, as packages.
+# Prints the packages of Docker that the demo needs and that are missing.
 engine_missing() {
     has dockerd || echo docker.io
     has docker || echo docker-client
 }
 
-# Makes Docker's programs available, those of the machine first.
+# Makes Docker's programs available; installed ones take precedence.
 find_engine() {
     local missing folder libraries=
     mapfile -t missing < <(engine_missing)
@@ -403,7 +404,7 @@ find_engine() {
     done
     export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}$libraries
     [ -z "$(engine_missing)" ] ||
-        fail "$target/demo does not hold what the demo needs of Docker: remove it and run this again"
+        fail "$target/demo is incomplete: remove it and run this again"
 }
 
 demo_docker() { docker -H "unix://$engine/docker.sock" "$@" 9>&-; }
@@ -419,7 +420,7 @@ demo_up() {
     rustc --edition 2024 -O -C target-feature=+crt-static -C strip=symbols -C panic=abort \
         tests/chatter/main.rs -o "$engine/image/chatter" || fail "the demo's containers could not be built"
     mkfifo "$engine/alive"
-    # Its end, by whatever way ours comes, has the keeper clean up: no other process may hold it.
+    # When this descriptor closes, however we end, demo-engine.sh cleans up: no other process may inherit it.
     exec 9<>"$engine/alive"
     as_root env -i "PATH=$PATH" "LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}" setsid --fork "$PWD/scripts/demo-engine.sh" \
         "$engine" "$(id -g)" </dev/null >"$engine/log" 2>&1 9>&- || {
@@ -449,7 +450,7 @@ demo_containers() {
     demo_run complains -d chatter --forever --rate 2 --stream alternating --shape text --prefix complains
     demo_run local -d --log-driver local chatter --forever --rate 2 --prefix "kept-by-the-local-driver"
     demo_run phoenix -d --restart always chatter --count 6 --rate 4 --resume --exit 1 --prefix "restarted-by-policy"
-    # Lives for half a second, again and again: what a poller misses.
+    # Lives for half a second, again and again: a poller would miss it.
     set -m
     (while demo_run "brief-$RANDOM" --rm chatter --count 5 --rate 10 --prefix "gone-in-half-a-second"; do sleep 1; done) \
         >/dev/null 2>&1 9>&- &
@@ -464,7 +465,7 @@ demo_watch() {
     say "\$ docker -H $host logwatch watch"
     if [ -t 1 ]; then
         say "(Ctrl-C ends it)"
-        # In the background, for then a signal of ours interrupts the wait; Ctrl-C reaches it by the terminal.
+        # In the background, so that a signal to us interrupts the wait; Ctrl-C reaches it through the terminal.
         docker -H "$host" logwatch watch 9>&- &
         watch=$!
         trap : INT
@@ -473,7 +474,7 @@ demo_watch() {
         watch=
         return
     fi
-    # A process group of its own, so that it can be interrupted as a terminal would.
+    # In a process group of its own, so that we can interrupt it as a terminal would.
     set -m
     docker -H "$host" logwatch watch 9>&- &
     watch=$!
@@ -490,11 +491,11 @@ demo_watch() {
 
 demo_down() {
     local tries=0
-    # Every step is tried, whatever became of the one before and of the terminal.
+    # Try every step, even if a previous one failed or the terminal is gone.
     set +e
     trap '' HUP INT TERM QUIT PIPE
     [ -n "$engine" ] || return 0
-    say "clearing up"
+    say "cleaning up"
     [ -z "$watch" ] || kill -KILL "$watch" 2>/dev/null
     [ -z "$brief" ] || kill -- "-$brief" 2>/dev/null
     exec 9>&-
@@ -503,7 +504,7 @@ demo_down() {
         sleep 0.1
         tries=$((tries + 1))
     done
-    [ ! -e "$engine" ] || say "warning: not all of the demo's engine is gone: see $engine"
+    [ ! -e "$engine" ] || say "warning: parts of the demo's engine are left: see $engine"
     engine=
 }
 
@@ -513,14 +514,14 @@ demo() {
     trap 'exit 130' INT
     trap 'exit 131' QUIT
     trap 'exit 143' TERM
-    # A pipe that nobody reads any more is an error of a write, not a reason to skip the rest.
+    # A closed pipe is an error of a write, not a reason to skip the rest.
     trap '' PIPE
-    say "starting a Docker engine of its own, with a few containers"
+    say "starting a private Docker engine with a few containers"
     demo_up
     demo_containers
     demo_watch
     demo_down
-    say "removed engine and containers; nothing was installed${packages[*]:+ but ${packages[*]}}; $target is left"
+    say "removed engine and containers; nothing was installed${packages[*]:+ except ${packages[*]}}; $target is left"
     say "next: ./install.sh"
 }
 
@@ -557,11 +558,11 @@ while [ $# -gt 0 ]; do
     shift
 done
 if [ "$demo" = yes ] && [ -n "$where" ]; then
-    fail "--demo installs nothing, so $where means nothing with it"
+    fail "--demo installs nothing: $where has no effect with it"
 fi
 
-# Processor time of a first build, as measured: of the library's own optimisation and of the link, which run one after the
-# other on one processor, and of all the rest.
+# Measured processor time of a first build: the library's own optimisation and the link, which use one processor, and
+# the rest, which uses all.
 serial_seconds=245
 parallel_seconds=320
 target=${CARGO_TARGET_DIR:-$PWD/target}
@@ -590,4 +591,4 @@ if [ "${#helper[@]}" != 0 ]; then
     exec sudo "$PWD/install.sh" --yes --prefix "$prefix" --binary "$binary"
 fi
 install_all
-tell_next
+suggest_next

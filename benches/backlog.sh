@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# A stopped container's log of SIZE MiB (1024), read once to /dev/null: CPU of all processes, wall, peak memory.
+# Reads a stopped container's log of SIZE MiB (default 1024) once to /dev/null: CPU of all processes, wall time, peak
+# memory.
 # Usage: benches/backlog.sh [SIZE]; RUNS=3, LOGWATCH=FILE to measure another build.
-# shellcheck source-path=SCRIPTDIR source=lib.sh disable=SC2016 # Backquotes are for the tables.
+# shellcheck source-path=SCRIPTDIR source=lib.sh disable=SC2016 # Backquotes are Markdown.
 . "$(dirname "$0")/lib.sh"
 size=${1:-1024}
 slice=64
 [ "$slice" -le "$size" ] || slice=$size
 
-# measure KEY SCALE COMMAND…: a line of KEY, CPU in ms (dockerd's in it, and again alone), wall in ms, peak in KiB.
+# measure KEY SCALE COMMAND...: appends KEY, CPU in ms (including dockerd's), dockerd's CPU in ms, wall time in ms, peak
+# in KiB.
 measure() {
     local key=$1 scale=$2 before engine user system wall
     shift 2
@@ -17,12 +19,12 @@ measure() {
         fail "$key: $(tail -n 3 "$home/stderr")"
     engine=$(minus "$(cpu_ms "$daemon")" "$before")
     read -r user system wall <"$home/time"
-    # Only what asks the engine for its log makes the engine work; below that is its own housekeeping.
+    # Only API routes make the engine work; a small value is its own housekeeping.
     awk -v key="$key" -v u="$user" -v s="$system" -v w="$wall" -v e="$engine" -v scale="$scale" -v m="$(tail -n 1 "$home/peak")" \
         'BEGIN { print key, ((u + s) * 1e3 + e) * scale, e * scale, w * 1e3 * scale, m }' >>"$home/results"
 }
 
-# One container for each shape; what it wrote is replaced by a log of that size.
+# Starts one container per shape and replaces its log with a generated one of the requested size.
 prepare() {
     local shape=$1
     start "$shape" -- --count 1
@@ -60,7 +62,7 @@ up
 prepare plain 150
 prepare json 0
 for shape in plain json; do
-    # Into the page cache, and so that nobody is first.
+    # Loads the log into the page cache, so that the first contender has no disadvantage.
     wc -l "${log[$shape]}" >/dev/null
 done
 for ((run = 1; run <= runs; run++)); do

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What the measurements share: programs built, a Docker engine of their own, CPU read off /proc, medians.
-# Sourced by the scripts beside it. They need root, dockerd, the docker CLI, jq, GNU time, rustc; rest.sh strace too.
+# Shared by the measurements: building programs, a private Docker engine, CPU time from /proc, medians.
+# Sourced by the other scripts. They need root, dockerd, the docker CLI, jq, GNU time and rustc; rest.sh also strace.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin:/usr/local/sbin:/usr/sbin:/sbin
@@ -11,7 +11,7 @@ home=
 daemon=
 logwatch=
 load=$(cut -d ' ' -f 1 /proc/loadavg)
-# shellcheck disable=SC2034 # Used by those who source this.
+# shellcheck disable=SC2034 # Used by the scripts that source this.
 runs=${RUNS:-3}
 # More options for dockerd, set before `up`.
 dockerd_options=()
@@ -26,9 +26,9 @@ need() {
     done
 }
 
-# Builds what is measured (or takes LOGWATCH=FILE) and what measures, then starts an engine and makes its image.
+# Builds the program under test (or uses LOGWATCH=FILE) and the gauge, then starts an engine and imports its image.
 up() {
-    [ "$(id -u)" = 0 ] || fail "this starts a Docker engine, which only root can"
+    [ "$(id -u)" = 0 ] || fail "this starts a Docker engine, which needs root"
     need dockerd docker rustc jq
     [ -x /usr/bin/time ] || fail "GNU time is missing: apt-get install time"
     logwatch=${LOGWATCH:-}
@@ -50,15 +50,15 @@ up() {
     TMPDIR=$home dockerd --config-file "$home/daemon.json" --data-root "$home/data" --exec-root "$home/exec" \
         --pidfile "$home/pid" -H "$DOCKER_HOST" --bridge=none --iptables=false --ip-forward=false \
         --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent "/${home##*/}" "${dockerd_options[@]}" >"$home/dockerd.log" 2>&1 &
-    # shellcheck disable=SC2034 # Used by those who source this.
+    # shellcheck disable=SC2034 # Used by the scripts that source this.
     daemon=$!
-    # Killed in the end, it would be reported as a job.
+    # Otherwise the shell would report that the job was killed.
     disown
     await "dockerd answers" docker version
     tar -C "$home/image" -cf - chatter | docker import --change 'ENTRYPOINT ["/chatter"]' - chatter >/dev/null
 }
 
-# The engine's own programs name its folder on their command line; a container is the child of its shim.
+# Prints the engine's processes: its programs have its folder on their command line, containers are children of a shim.
 family() {
     local dir pid command
     for dir in /proc/[0-9]*; do
@@ -74,7 +74,7 @@ family() {
     done | grep . | sort -u
 }
 
-# Killed rather than stopped, which serves an engine that hangs as well.
+# Ends the engine and removes its traces. Processes are killed rather than stopped: the engine may hang.
 down() {
     set +e
     trap '' INT TERM HUP
@@ -88,7 +88,7 @@ down() {
     done
     wait
     mounts=$(cut -d ' ' -f 5 /proc/self/mountinfo | grep "^$home/" | sort -r) || true
-    # shellcheck disable=SC2086 # Paths below our own folder have no blanks.
+    # shellcheck disable=SC2086 # Paths below our own folder contain no spaces.
     [ -z "$mounts" ] || umount --lazy $mounts || true
     # A killed shim leaves its socket in a folder that all engines share.
     grep -roh --include address --include bootstrap.json '/run/containerd/s/[0-9a-f]*' "$home/exec" 2>/dev/null |
@@ -99,18 +99,18 @@ down() {
     rm -rf "$home"
 }
 
-# await WHAT COMMAND…: until the command succeeds, for half a minute.
+# await WHAT COMMAND...: repeats the command until it succeeds, for at most 30 seconds.
 await() {
     local what=$1 tries=0
     shift
     until "$@" >/dev/null 2>&1; do
         tries=$((tries + 1))
-        [ "$tries" -lt 300 ] || fail "this did not come: $what"
+        [ "$tries" -lt 300 ] || fail "timed out waiting: $what"
         sleep 0.1
     done
 }
 
-# start NAME [OPTIONS] -- WORDS: a container in the background.
+# start NAME [OPTIONS] -- ARGUMENTS: starts a container in the background.
 start() {
     local name=$1 options=()
     shift
@@ -122,7 +122,7 @@ start() {
     docker run -d --network none --stop-signal KILL --name "$name" "${options[@]}" chatter "$@" >/dev/null
 }
 
-# drop_all: no containers from here on.
+# drop_all: removes all containers.
 drop_all() {
     local all
     all=$(docker ps -aq)
@@ -130,7 +130,7 @@ drop_all() {
     [ -z "$all" ] || docker rm -f $all >/dev/null
 }
 
-# Milliseconds of CPU that live processes have used, all threads that are still there.
+# cpu_ms PIDS: prints the CPU time of running processes in milliseconds, summed over their current threads.
 cpu_ms() {
     local pid
     for pid in "$@"; do
@@ -140,7 +140,7 @@ cpu_ms() {
 
 minus() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.3f\n", a - b }'; }
 
-# median FILE KEY COLUMN [FORMAT]: of the lines that start with KEY.
+# median FILE KEY COLUMN [FORMAT]: prints the median of a column over the lines that start with KEY.
 median() {
     awk -v key="$2" -v column="$3" '$1 == key { print $column }' "$1" | sort -g |
         awk -v format="${4:-%.2f}" '{ v[NR] = $1 }
@@ -149,7 +149,7 @@ median() {
 
 ratio() { awk -v a="$1" -v b="$2" 'BEGIN { if (b + 0 > 0) printf "%.1f\n", a / b; else print "-" }'; }
 
-# machine HOW: what the figures were measured on.
+# machine HOW: describes the machine and how the figures were measured.
 machine() {
     printf '%s processors, Linux %s, dockerd %s; %s; load before: %s\n\n' "$(nproc)" "$(uname -r | cut -d - -f 1)" \
         "$(docker version --format '{{.Server.Version}}')" "$1" "$load"

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Following what is being written: how late lines are, what it costs, what is missing.
+# Follows logs while they are written: latency, cost, completeness.
 # Usage: benches/live.sh [many] [quiet] [start] [rotation] (all); RUNS=3, SECONDS_EACH=20, LOGWATCH=FILE.
-# shellcheck source-path=SCRIPTDIR source=lib.sh disable=SC2016 # Backquotes are for the tables.
+# shellcheck source-path=SCRIPTDIR source=lib.sh disable=SC2016 # Backquotes are Markdown.
 . "$(dirname "$0")/lib.sh"
 window=${SECONDS_EACH:-20}
 containers=20
 [ $# -gt 0 ] || set -- many quiet start rotation
 
-# Followers start at the end of the log and are given this long to come up.
+# Seconds that followers get to start. They begin at the end of the log.
 settle=3
 
-# follow WHO GAUGE… -- NAMES: starts followers and the gauge that reads them; sets `followers` and `gauge`.
+# follow WHO GAUGE_ARGUMENTS -- NAMES: starts followers and the gauge that reads them; sets `followers` and `gauge`.
 follow() {
     local who=$1 words=() name
     shift
@@ -29,7 +29,7 @@ follow() {
         followers=($!)
         return
     fi
-    # Lines shorter than 4096 bytes are never torn in a pipe that many write to (POSIX, PIPE_BUF).
+    # Writes of up to PIPE_BUF (4096) bytes to a shared pipe are atomic (POSIX).
     for name in "$@"; do
         docker logs -f --tail 0 "$name" >"$home/pipe" 2>/dev/null &
         followers+=($!)
@@ -44,7 +44,7 @@ unfollow() {
     done
 }
 
-# watch_window WHO NAMES: CPU of the followers and of dockerd over the window, and how late the lines in it were.
+# watch_window WHO NAMES: appends the CPU time of followers and dockerd during the window, and the latency of its lines.
 watch_window() {
     local who=$1 engine ours=0
     shift
@@ -122,8 +122,8 @@ has_ended() { ! kill -0 "$1"; }
 
 has_count() { [ "$(wc -l <"$1")" -ge "$2" ]; }
 
-# From the engine's start event to our first line. The engine sends the event when the container already runs, so a
-# line may be out before it: below zero.
+# Time from the engine's start event to our first line. The engine sends the event when the container already runs, so a
+# line can arrive earlier: the value is then negative.
 first_line() {
     local n count=${STARTS:-50} events
     docker events --filter event=start --format '{{.Actor.Attributes.name}} {{.TimeNano}}' >"$home/events" &
@@ -133,7 +133,7 @@ first_line() {
     gauge=$!
     "$logwatch" watch >"$home/firsts" 2>/dev/null &
     followers=($!)
-    # The first counts for nothing: it shows that both are listening.
+    # The first container is not counted: it shows that both are listening.
     until [ -s "$home/first" ] && [ -s "$home/events" ]; do
         docker run --rm --network none chatter --count 1 >/dev/null
     done
@@ -145,7 +145,8 @@ first_line() {
     kill "$events"
     wait "$events" || true
     rm "$home/firsts"
-    # The clocks are one. Nanoseconds since the epoch are more than awk's numbers hold: the last twelve digits do.
+    # Both times are from the same clock. Nanoseconds since the epoch exceed awk's precision; the last twelve digits
+    # suffice.
     awk 'function ns(t) { return substr(t, length(t) - 11) + 0 }
         NR == FNR { at[$1] = ns($2); next }
         /^brief-/ && $1 in at { printf "ours %.3f\n", (ns($2) - at[$1]) / 1e6 }' "$home/events" "$home/first" >"$home/results"
@@ -154,7 +155,7 @@ first_line() {
         "$(median "$home/results" ours 2)" "$(cut -d ' ' -f 2 "$home/results" | sort -g | tail -n 1)"
 }
 
-# Flat out into files of 1 MB, three of them: each file is gone after a few milliseconds.
+# Writes as fast as possible into three files of 1 MB: each file is gone after a few milliseconds.
 rotation() {
     local run who name lines=200000
     : >"$home/results"
@@ -165,7 +166,7 @@ rotation() {
             start "$name" --log-opt max-size=1m --log-opt max-file=3 -- --before $((settle * 1000)) --count "$lines" --size 200
             follow "$who" count -- "$name"
             sleep 1
-            # Started after the log began to be read; ours says on stderr when it has come to the end of a container.
+            # The container waits before it writes. Ours reports on stderr when it has read a container to its end.
             docker wait "$name" >/dev/null
             if [ "$who" = ours ]; then
                 await "the end of $name" grep -q "^- $name" "$home/notices"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Ten thousand containers that say nothing, on real files and a scripted engine: what following them costs at rest.
+# Follows ten thousand silent containers, with real files and a scripted engine: the cost at rest.
 # Usage: benches/many.sh [SECONDS]; CONTAINERS=10000, RUNS=3, LOGWATCH=FILE, BEFORE=FILE to compare with another build.
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -12,7 +12,7 @@ if [ -z "$logwatch" ]; then
     logwatch=${CARGO_TARGET_DIR:-$here/../target}/release/docker-logwatch
 fi
 home=$(mktemp -d /tmp/lwb-XXXXXX)
-# A real engine is cleared up by `down`; here are a script, a watch and files.
+# There is no real engine that `down` would clean up, only a script, a watch and files.
 stop() {
     # shellcheck disable=SC2046 # Process ids are words.
     kill $(jobs -p) 2>/dev/null || true
@@ -23,7 +23,7 @@ trap stop EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-# Files as `json-file` writes them, and an engine that knows these containers and has nothing to tell.
+# Files as `json-file` writes them, and an engine that lists these containers and sends no events.
 cat >"$home/engine.py" <<'PYTHON'
 import json, os, socketserver, sys, threading
 from http.server import BaseHTTPRequestHandler
@@ -99,13 +99,14 @@ Server(f"{home}/docker.sock", Engine).serve_forever()
 PYTHON
 python3 "$home/engine.py" "$home" "$containers" &
 await "the scripted engine serves" test -S "$home/docker.sock"
-ulimit -n $((containers + 1000)) || fail "the limit of open files cannot be raised"
+ulimit -n $((containers + 1000)) || fail "cannot raise the limit of open files"
 
 switches() { awk '/ctxt_switches/ { sum += $2 } END { print sum }' /proc/"$1"/task/*/status; }
 
 opened() { [ "$(find "/proc/$watch/fd" -lname '*-json.log' 2>/dev/null | wc -l)" -ge "$containers" ]; }
 
-# One window: NAME, CPU ms per second at rest, wake-ups per second, MiB, ms of CPU from the start until all are open.
+# at_rest NAME PROGRAM: measures one window and appends NAME, CPU ms per second, wake-ups per second, MiB, and CPU ms
+# until all files are open.
 at_rest() {
     local name=$1 program=$2 watch cpu woken start
     DOCKER_HOST=unix://$home/docker.sock DOCKER_CONFIG=$home HOME=$home "$program" watch --tail 0 \
@@ -113,7 +114,7 @@ at_rest() {
     watch=$!
     await "all files are open" opened
     start=$(cpu_ms "$watch")
-    # Until memory and timers have come to rest.
+    # Until memory and timers have settled.
     sleep 10
     cpu=$(cpu_ms "$watch")
     woken=$(switches "$watch")

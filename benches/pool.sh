@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Calls through the connection pool beside the client library on its own: what a call costs more, and what of the
-# throughput is left. 20 containers are listed.
-# Usage: benches/pool.sh; LOGWATCH=FILE saves building the program, which is not needed here.
+# Compares calls through the connection pool with the bare client library: added cost per call, remaining throughput.
+# Lists 20 containers.
+# Usage: benches/pool.sh; LOGWATCH=FILE avoids building the program, which is not needed here.
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "$0")/lib.sh"
 

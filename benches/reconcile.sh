@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Containers that were created and never started, each with a volume and a folder: what taking stock of them costs.
+# Runs `reconcile` on containers that were created and never started, each with a volume and a bind mount.
 # Usage: benches/reconcile.sh [CONTAINERS]; RUNS=3, LOGWATCH=FILE.
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "$0")/lib.sh"
 count=${1:-2000}
 
-# reconciled NAME WORDS: a line with wall, CPU of ours and of dockerd, peak memory, and the exit code in the file of figures.
+# reconciled NAME ARGUMENTS: appends NAME, wall time, our CPU, peak memory, dockerd's CPU and the exit code to the
+# figures.
 reconciled() {
     local name=$1 engine code=0
     shift
@@ -13,7 +14,7 @@ reconciled() {
     /usr/bin/time -f '%e %U %S %M' -o "$home/time" "$logwatch" reconcile --state "$home/state.db" --format json "$@" \
         >"$home/report" || code=$?
     engine=$(minus "$(cpu_ms "$daemon")" "$engine")
-    # With another exit code GNU time puts a sentence before its line.
+    # With a non-zero exit code, GNU time prints a sentence before its line.
     printf '%s %s %s %s\n' "$name" "$(tail -n 1 "$home/time")" "$engine" "$code" >>"$home/figures"
 }
 

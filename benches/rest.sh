@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# 50 containers that say nothing, for a minute: what following them costs when nothing happens.
+# Follows 50 silent containers for a minute: the cost when nothing happens.
 # Usage: benches/rest.sh [SECONDS]; CONTAINERS=50, LOGWATCH=FILE.
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "$0")/lib.sh"
 window=${1:-60}
 containers=${CONTAINERS:-50}
 
-# status FIELD PIDS: the sum of /proc/PID/status, over all threads for what is counted by thread.
+# status FIELD PIDS: prints the sum of a field of /proc/PID/status, over all threads for fields that are counted per
+# thread.
 status() {
     local field=$1 pid
     shift
@@ -34,16 +35,16 @@ descriptors() {
 
 mib() { awk -v kib="$1" 'BEGIN { printf "%.1f", kib / 1024 }'; }
 
-# CPU and context switches.
+# so_far PIDS: prints CPU time in ms and context switches.
 so_far() {
     echo "$(cpu_ms "$@") $(($(status voluntary_ctxt_switches "$@") + $(status nonvoluntary_ctxt_switches "$@")))"
 }
 
-# at_rest NAME PIDS: a row of the table.
+# at_rest NAME PIDS: measures one window and prints a row of the table.
 at_rest() {
     local name=$1 before engine after
     shift
-    # Until memory and timers have come to rest.
+    # Until memory and timers have settled.
     sleep 5
     before=$(so_far "$@")
     engine=$(cpu_ms "$daemon")
@@ -55,15 +56,15 @@ at_rest() {
         "$engine" "$(descriptors "$daemon")"
 }
 
-# What our process asks of the kernel, and of the engine, in another such while.
+# Counts our system calls and API requests in another window of the same length.
 trace() {
     local pid=$1
-    # Whole paths: the checks are told by what stands far behind in them.
+    # Long strings: health checks are recognised by the end of their paths.
     strace -f -qq -s 300 -o "$home/trace" -p "$pid" &
     sleep "$window"
     kill $!
     wait $! || true
-    # The pool's checks of its connection, every 30 s, and all else.
+    # Requests: the pool's health checks every 30 s, and all others.
     grep -E '"(GET|HEAD|POST|DELETE) ' "$home/trace" >"$home/asked" || true
     printf '\nOurs, in another %s s under strace: %s API requests, %s of health checks, %s system calls.\n' "$window" \
         "$(grep -cvE '/_ping |limit=1|since=1.000000000&' "$home/asked" || true)" \
@@ -94,6 +95,6 @@ for ((n = 1; n <= containers; n++)); do
 done
 at_rest "\`docker logs -f\` x $containers" "${pids[@]}"
 kill "${pids[@]}"
-# dockerd's own garbage collection comes in any window.
+# Again, because dockerd's garbage collection can fall into any window.
 at_rest 'nobody, again'
 cat "$home/traced"

@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Every way to follow a log beside `docker logs -f`, at three rates, on a log that rotates (1 MB x 3): what is lost, what
-# comes twice, how late it is, what it costs.
+# Compares every route with `docker logs -f`, at three rates, on a log that rotates (1 MB x 3): lost and repeated lines,
+# latency, cost.
 # Usage: benches/routes.sh [low] [medium] [high] (all); SECONDS_EACH=40, LOGWATCH=FILE.
-# shellcheck source-path=SCRIPTDIR source=lib.sh disable=SC2016 # Backquotes are for the tables.
+# shellcheck source-path=SCRIPTDIR source=lib.sh disable=SC2016 # Backquotes are Markdown.
 . "$(dirname "$0")/lib.sh"
 window=${SECONDS_EACH:-40}
 [ $# -gt 0 ] || set -- low medium high
 
-# Followers have this long to come up before the first line is written.
+# Seconds that followers get to start before the first line is written.
 settle=3
 
-# Requests that dockerd has answered; it tells of each in its debug log.
+# Prints the number of requests that dockerd answered, from its debug log.
 calls() { grep -c 'msg="Calling ' "$home/dockerd.log" || true; }
 
-# Descriptors and tasks of a follower, if it lives: on engines before 23 a rotation can end it.
+# held PID: prints descriptors and tasks of a follower, or `ended`: on engines before 23, a rotation can end it.
 held() {
     kill -0 "$1" 2>/dev/null || { echo ended && return; }
     echo "$(find "/proc/$1/fd" -mindepth 1 | wc -l) / $(find "/proc/$1/task" -mindepth 1 -maxdepth 1 | wc -l)"
@@ -21,7 +21,7 @@ held() {
 
 has_ended() { ! kill -0 "$1"; }
 
-# measure RATE ROUTE COUNT WORDS…: one container, one follower, one row.
+# measure RATE ROUTE COUNT ARGUMENTS...: measures one container with one follower and prints a row.
 measure() {
     local rate=$1 route=$2 count=$3 name follower gauge asked ours engine first last
     shift 3
@@ -88,7 +88,7 @@ printf '5 lines/s; 50/s and 500 at once every 10 s; 1,000/s and 5,000 at once ev
 printf '| rate | route | lost | twice | p50 ms | p99 ms | max ms | CPU ms | dockerd ms | descriptors / tasks, start | end | API calls a minute |\n'
 printf '|---|---|---|---|---|---|---|---|---|---|---|---|\n'
 for part in "$@"; do
-    # A second less than the window, so that the follower is there to be looked at.
+    # The window ends a second before the last line is written, so that the follower still runs when it is measured.
     case $part in
         low) rate low $((5 * window)) --rate 5 ;;
         medium) rate medium $((100 * window)) --rate 50 --surge 500 --every 10000 ;;

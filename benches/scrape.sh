@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# What being watched costs: 40,000 lines/s flow through a watch, alone and while /metrics is scraped 1,000 times.
+# The cost of scraping: 40,000 lines/s through a watch, alone and while /metrics is scraped 1,000 times.
 # Usage: benches/scrape.sh; RUNS=3, SECONDS_EACH=30, LOGWATCH=FILE.
 # shellcheck source-path=SCRIPTDIR source=lib.sh
 . "$(dirname "$0")/lib.sh"
@@ -9,10 +9,10 @@ containers=8
 rate=5000
 scrapes=1000
 at_once=4
-# The watch starts at the end of the logs and is given this long to come up.
+# Seconds that the watch gets to start. It begins at the end of the logs.
 settle=3
 
-# The page, as often as asked, spread over the window, by a few programs; sets `scrapers`.
+# scrape URL: requests the page `scrapes` times, spread over the window, with a few processes; sets `scrapers`.
 scrape() {
     local place=$1 n
     for ((n = 0; n < scrapes / at_once; n++)); do
@@ -20,14 +20,15 @@ scrape() {
     done >"$home/urls"
     scrapers=()
     for ((n = 0; n < at_once; n++)); do
-        # By lines, so that what was answered by the end of the window is there to be counted.
+        # Line buffered, so that all answers up to the end of the window are counted.
         stdbuf -oL curl --silent --fail --rate "$((scrapes * 3600 / window / at_once))/h" --write-out '%{http_code}\n' \
             --config "$home/urls" >"$home/codes-$n" &
         scrapers+=($!)
     done
 }
 
-# One window: HOW, CPU of the watch in ms, scrapes that were answered, lines and how late they were.
+# watch_window HOW: measures one window and appends HOW, CPU of the watch in ms, answered scrapes, lines and their
+# latency.
 watch_window() {
     local how=$1 place="" cpu watch gauge scraped=0
     rm -f "$home/pipe"

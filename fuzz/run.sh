@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Fuzzes the decoders one after the other, from seeds/ and what earlier runs have left in corpus/.
+# Fuzzes the decoders one after the other, starting from seeds/ and what earlier runs left in corpus/.
 #
 #   fuzz/run.sh SECONDS [TARGET]...
 #
-# Takes a nightly toolchain, a C++ compiler and cargo-fuzz (`cargo install cargo-fuzz`). Prints a line for each target; one
-# that found something is a failure, and the input lies in artifacts/.
+# Needs a nightly toolchain, a C++ compiler and cargo-fuzz (`cargo install cargo-fuzz`). Prints one line per target and
+# fails if any of them found something; the input is then in artifacts/.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -13,10 +13,10 @@ shift
 targets=("$@")
 [ $# -gt 0 ] || mapfile -t targets < <(basename -s .rs targets/*.rs)
 
-# The versions of the main build; what only this needs is added.
+# Uses the versions of the main build; cargo adds what only this crate needs.
 cp ../Cargo.lock Cargo.lock
 export TMPDIR=${TMPDIR:-/dev/shm}
-# Else what was freed counts as used.
+# Otherwise freed memory counts as used.
 export ASAN_OPTIONS=quarantine_size_mb=16
 failed=0
 for target in "${targets[@]}"; do

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Writes fuzz/seeds/: for each target some inputs of the kind it reads, from tests/chatter and by hand. They are committed,
-# since the main test suite starts from them too; run this again when a target reads its bytes otherwise.
+# Writes fuzz/seeds/: for each target some valid and damaged inputs, from tests/chatter and by hand. They are committed
+# because the main test suite uses them too. Run this again when a target interprets its bytes differently.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -9,28 +9,28 @@ trap 'rm -rf "$work"' EXIT
 rustc -O --edition 2024 -o "$work/chatter" ../tests/chatter/main.rs
 rm -rf seeds
 
-# Standard input becomes a seed: TARGET NAME.
+# seed TARGET NAME: writes standard input as a seed.
 seed() { mkdir -p "seeds/$1" && cat >"seeds/$1/$2"; }
-# Bytes from numbers.
+# bytes NUMBERS: prints the bytes with these values.
 bytes() { local n; for n in "$@"; do printf '%b' "\\x$(printf %02x "$n")"; done; }
 big_end() { bytes $(($1 >> 24 & 255)) $(($1 >> 16 & 255)) $(($1 >> 8 & 255)) $(($1 & 255)); }
 varint() { local n=$1; while ((n > 127)); do bytes $((n & 127 | 128)); n=$((n >> 7)); done; bytes "$n"; }
-# Standard input into $kept, and how long it is.
+# Stores standard input in the file $kept and sets $length.
 keep() { kept=$(mktemp -p "$work"); cat >"$kept"; length=$(stat -c %s "$kept"); }
-# A field of protocol buffers that holds bytes, from standard input: NUMBER.
+# field NUMBER: prints standard input as a protobuf field of type bytes.
 field() { keep; bytes $(($1 << 3 | 2)); varint "$length"; cat "$kept"; }
-# Standard input between its lengths.
+# Prints standard input between two copies of its length, as the `local` driver does.
 framed() { keep; big_end "$length"; cat "$kept"; big_end "$length"; }
-# A frame of the logs API around standard input: TYPE.
+# frame TYPE: prints standard input as a frame of the logs API.
 frame() { keep; bytes "$1" 0 0 0; big_end "$length"; cat "$kept"; }
-# An entry of a `local` log: SOURCE LINE [BYTES BEHIND].
+# entry SOURCE LINE [NUMBERS]: prints an entry of a `local` log, with extra bytes at its end.
 entry() {
     printf %s "$1" | field 1
     bytes 16 && varint 1795215653037882171
     printf %s "$2" | field 3
     bytes "${@:3}"
 }
-# Records of the json-file driver, all of one time: OPTIONS OF CHATTER.
+# records OPTIONS: prints records of the json-file driver, all with the same time; OPTIONS are for chatter.
 records() {
     "$work/chatter" --records "$@" | sed 's/"time":"[^"]*"/"time":"2026-11-20T23:00:53.03788217Z"/'
 }
@@ -59,7 +59,7 @@ printf '{ "time": "2026-11-20T23:00:53+01:00", "stream": "stderr", "log": "other
     printf '{"log":"\377"}\n{"log":"the last has no end'
 } | seed json_block damaged
 
-# The last piece of a line, one before it, one with attributes, and two fields that no version has.
+# The last piece of a line, an earlier piece, an entry with attributes, and fields that no version defines.
 piece() { { bytes 8 1; printf 0123456789abcdef | field 2; bytes 24 2; } | field 5; }
 entry stdout 'a line' | seed local_record line
 entry stderr '' | seed local_record empty

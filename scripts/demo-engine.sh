@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Runs the Docker engine of `install.sh --demo` for as long as anybody holds the FIFO FOLDER/alive open for writing, and
-# then removes all that there was of it, FOLDER included:
+# Runs the Docker engine of `install.sh --demo` as long as a process holds the FIFO FOLDER/alive open for writing, then
+# removes every trace of it, including FOLDER:
 #
 #   scripts/demo-engine.sh FOLDER GROUP
 #
-# It runs as root, in a session of its own and without a terminal. So nothing that befalls the caller keeps it from
-# cleaning up: Ctrl-C, a terminal that is closed, `kill -9`.
+# It runs as root, in a session of its own and without a terminal. So it cleans up whatever happens to the caller:
+# Ctrl-C, a closed terminal, `kill -9`.
 set -uo pipefail
 
 home=$1 group=$2
 
-# The engine's own programs name its folder on their command line, clients its socket; a container is its shim's child.
+# Prints the engine's processes: its programs have its folder on their command line, clients its socket; containers are
+# children of a shim.
 processes() {
     local dir pid command
     for dir in /proc/[0-9]*; do
@@ -29,14 +30,14 @@ processes() {
 
 clean_up() {
     local pids tries=0 point
-    # Killed rather than stopped: that serves an engine that hangs as well.
+    # Killed rather than stopped: the engine may hang.
     while pids=$(processes | grep .) && [ "$tries" -lt 100 ]; do
         # shellcheck disable=SC2086 # Process ids are words.
         kill -KILL $pids 2>/dev/null
         sleep 0.1
         tries=$((tries + 1))
     done
-    # Its last word goes into the folder, which must not come back.
+    # It writes to the folder when it ends, and must not create it again.
     [ "$tries" = 100 ] || wait
     cut -d ' ' -f 5 /proc/self/mountinfo | grep "^$home/" | sort -r | while read -r point; do
         umount --lazy "$point"
@@ -57,8 +58,8 @@ trap 'exit 143' TERM
 trap clean_up EXIT
 cd /
 
-# Without a file of its own it would read the machine's. 20.10 takes its identity from /etc/docker, and makes it there,
-# unless told otherwise; later versions refuse the key.
+# Without a configuration file of its own, it would read the machine's. 20.10 keeps its identity in /etc/docker unless
+# this key says otherwise; later versions refuse the key.
 case $(dockerd --version) in
     "Docker version 20."*) printf '{"deprecated-key-path":"%s/key.json"}\n' "$home" ;;
     *) echo '{}' ;;
@@ -70,5 +71,5 @@ esac >"$home/daemon.json"
         --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent "/${home##*/}"
     : >"$home/ended"
 ) &
-# Nobody writes: the end of the last who could is what is waited for.
+# Nobody writes to it: read returns when the last writer closes it.
 read -r _ <"$home/alive"

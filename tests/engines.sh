@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Unpacks Docker programs of a Debian suite, without touching the machine's own, and prints the folders that belong in
-# front of PATH to run them: dockerd and containerd, or the docker CLI alone:
+# Unpacks Docker programs of a Debian suite without installing them, and prints the folders to put in front of PATH:
+# dockerd and containerd, or the docker CLI alone:
 #
 #   tests/engines.sh [--client] bookworm|trixie|unstable FOLDER
 #
-# What is in FOLDER already is not fetched again.
+# What FOLDER already contains is not fetched again.
 set -euo pipefail
 
 # shellcheck source=scripts/common.sh
@@ -17,19 +17,19 @@ programs=(usr/sbin/dockerd usr/bin/containerd)
 suffix=
 if [ "${1:-}" = --client ]; then
     shift
-    # Up to Debian 12 it comes with the engine.
+    # Up to Debian 12, the CLI is in the engine's package.
     packages=(docker-cli)
     [ "${1:-}" != bookworm ] || packages=(docker.io)
     programs=(client/docker)
     suffix=-client
 fi
-[ $# = 2 ] || fail "it takes a Debian suite and a folder"
+[ $# = 2 ] || fail "usage: tests/engines.sh [--client] SUITE FOLDER"
 suite=$1 into=$2/$1$suffix
 
 unpack() {
     local apt=$into.apt mirror deb
     mirror=$(debian_mirror)
-    [ -n "$mirror" ] || fail "${packages[*]} of Debian $suite come from the machine's Debian mirror, and its apt sources name none"
+    [ -n "$mirror" ] || fail "cannot fetch ${packages[*]} of Debian $suite: the apt sources of this machine contain no Debian mirror"
     say "fetching ${packages[*]} of Debian $suite"
     rm -rf "$into" "$apt"
     mkdir -p "$into" "$apt/lists/partial" "$apt/cache/archives/partial" "$apt/debs"
@@ -42,13 +42,13 @@ unpack() {
         -o "Dir::Cache=$apt/cache" -o APT::Sandbox::User=root -o Acquire::Languages=none
     )
     if ! { apt-get "${options[@]}" update && (cd "$apt/debs" && apt-get "${options[@]}" download "${packages[@]}"); } >&2; then
-        fail "${packages[*]} of Debian $suite could not be fetched: see above"
+        fail "cannot fetch ${packages[*]} of Debian $suite: see above"
     fi
     for deb in "$apt"/debs/*.deb; do
         dpkg -x "$deb" "$into"
     done
     if [ -n "$suffix" ]; then
-        # Alone, whatever else the package brings.
+        # Only the CLI, whatever else the package contains.
         mkdir "$into/client"
         mv "$into/usr/bin/docker" "$into/client/"
     fi
@@ -64,7 +64,7 @@ is_there() {
 }
 
 mkdir -p "$2"
-# Tests run side by side.
+# Several tests may call this at the same time.
 exec 9>"$into.lock"
 flock 9
 is_there || unpack

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Runs what README.md tells a newcomer in a fresh Debian, on a clean clone of the last commit, and then the tests:
+# Runs the installation commands of README.md, and then the tests, in a fresh Debian with a clean clone of the last
+# commit:
 #
 #   tests/fresh.sh [--only STEP]... [--binary FILE] bookworm|trixie [ARGUMENTS OF tests/run.sh]
 #
-# STEP is `demo`, `install` or `tests`; by default it is each of them, in this order. With --binary the first two do not
-# build, which saves most of their time and proves less. As root, on Debian or Ubuntu, with
-# debootstrap. The mirror is the machine's, and so is the Rust toolchain, without cargo-nextest. The root lies in
-# target/fresh (FRESH_DIR names another place) and takes about 8 GB.
+# STEP is `demo`, `install` or `tests`; by default all three, in this order. With --binary, the first two do not build,
+# which saves most of their time and proves less. It needs root, Debian or Ubuntu, and debootstrap. It uses the
+# machine's mirror and Rust toolchain, without cargo-nextest. The new root is in target/fresh (FRESH_DIR names another
+# folder) and takes about 8 GB.
 #
-# Everything runs in namespaces of its own: with this script, however it ends, end all processes and mounts. The next run
-# removes what a killed one left on the disk.
+# Everything runs in namespaces of its own: all processes and mounts end with this script, however it ends. The next run
+# removes what a killed one left on disk.
 # shellcheck disable=SC2317 # Steps and traps are called by name.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -18,22 +19,22 @@ cd "$(dirname "$0")/.."
 # shellcheck disable=SC2034 # Read by common.sh.
 speaker='tests/fresh.sh: '
 
-# --- in the namespaces, before and after the new root becomes the root
+# --- inside the namespaces, before and after pivot_root
 
 make_root() {
     local suite=$1 root=$2 mirror
     mirror=$(debian_mirror)
-    [ -n "$mirror" ] || fail "the machine's apt sources name no Debian mirror"
+    [ -n "$mirror" ] || fail "the apt sources of this machine contain no Debian mirror"
     say "making a fresh Debian $suite"
     debootstrap --variant=minbase --include=ca-certificates "$suite" "$root" "$mirror" >"$root.log" 2>&1 || {
         tail -n 5 "$root.log" >&2
         fail "debootstrap failed: see $root.log"
     }
-    # How this machine reaches the mirror and the registry of crates, and what it lets pass: a mirror may be a snapshot.
+    # How this machine reaches the mirror and the crate registry, and which checks it skips: a mirror may be a snapshot.
     cp /etc/resolv.conf /etc/hosts "$root/etc/"
     cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
     apt-config dump | grep -iE '^Acquire::(.*proxy|Check-|https?::)' >"$root/etc/apt/apt.conf.d/90machine" || true
-    # Lists are what a fresh machine has none of.
+    # A fresh machine has no package lists.
     rm -rf "$root"/var/lib/apt/lists/*
     mkdir -p "$root/root/.rustup" "$root/root/.cargo"
     cp -a "${CARGO_HOME:-$HOME/.cargo}/." "$root/root/.cargo/"
@@ -53,7 +54,7 @@ mount_all() {
     mount -t tmpfs tmpfs "$root/run"
     if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
         mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
-        # A group with processes of its own passes no controllers on.
+        # A group that contains processes cannot pass controllers on.
         mkdir "$root/sys/fs/cgroup/init"
         echo 1 >"$root/sys/fs/cgroup/init/cgroup.procs"
         sed 's/^/+/; s/ / +/g' "$root/sys/fs/cgroup/cgroup.controllers" >"$root/sys/fs/cgroup/cgroup.subtree_control"
@@ -95,7 +96,7 @@ inside() {
     done
 }
 
-# Without a terminal it ends by itself.
+# Without a terminal, the demo ends by itself.
 step_demo() { ./install.sh --demo --yes "${binary[@]}" 2>&1 </dev/null | cat; }
 
 step_install() {
@@ -105,9 +106,9 @@ step_install() {
 
 step_tests() { tests/run.sh "$@" </dev/null; }
 
-# --- around them
+# --- outside the namespaces
 
-# Puts this shell into control groups of its own, which a namespace then shows as the only ones.
+# Moves this shell into control groups of its own, which become the root groups of the namespace.
 enter_cgroups() {
     local top file
     for top in /sys/fs/cgroup /sys/fs/cgroup/*; do
@@ -117,7 +118,7 @@ enter_cgroups() {
             [ ! -e "$top/$cgroup/$file" ] || cat "$top/$file" >"$top/$cgroup/$file" 2>/dev/null || true
         done
         echo "$BASHPID" >"$top/$cgroup/cgroup.procs"
-        # In the second version there is but one hierarchy, and what is below are its groups.
+        # cgroup v2 has a single hierarchy; the folders below it are its groups.
         [ ! -e "$top/cgroup.controllers" ] || break
     done
 }
@@ -125,7 +126,7 @@ enter_cgroups() {
 clean_up() {
     trap '' HUP INT TERM QUIT PIPE
     set +e
-    # With it ends the first process of its namespace, and so all of them.
+    # Ends the first process of the namespace, and with it all others.
     [ -z "$child" ] || { kill -KILL "$child"; wait "$child"; } 2>/dev/null
     local tries=0
     while find /sys/fs/cgroup -maxdepth 2 -type d -name "$cgroup" 2>/dev/null | grep -q . && [ "$tries" -lt 100 ]; do
@@ -135,7 +136,7 @@ clean_up() {
     rm -rf --one-file-system "$root"
 }
 
-usage="it takes [--only demo|install|tests]... [--binary FILE] bookworm|trixie [ARGUMENTS OF tests/run.sh]"
+usage="usage: tests/fresh.sh [--only demo|install|tests]... [--binary FILE] bookworm|trixie [ARGUMENTS OF tests/run.sh]"
 if [ "${1:-}" = --inside ]; then
     shift
     inside "$@"
@@ -160,7 +161,7 @@ case ${1:-} in
     *) fail "$usage" ;;
 esac
 shift
-[ "$(id -u)" = 0 ] || fail "only root can do this"
+[ "$(id -u)" = 0 ] || fail "this needs root"
 for tool in debootstrap unshare setpriv pivot_root git; do
     has "$tool" || fail "$tool is missing"
 done
@@ -170,7 +171,7 @@ cgroup=logwatch-fresh-$suite
 child=
 mkdir -p "$folder"
 exec 8>"$folder/$suite.lock"
-flock --nonblock 8 || fail "a fresh $suite is at work in $folder already"
+flock --nonblock 8 || fail "another run uses $folder/$suite"
 trap clean_up EXIT
 trap 'exit 129' HUP
 trap 'exit 130' INT

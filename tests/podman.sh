@@ -1,19 +1,20 @@
 #!/usr/bin/env bash
-# Podman of a Debian suite, without touching the machine's own.
+# Runs the Podman of a Debian suite without installing it.
 #
-#   tests/podman.sh fetch SUITE FOLDER     unpacks it with all it needs and prints the folder of its root file system
-#   tests/podman.sh serve ROOT HOME ...    runs podman with these words in that root, where HOME is at its usual place
+#   tests/podman.sh fetch SUITE FOLDER     unpacks it with all dependencies and prints the path of its root file system
+#   tests/podman.sh serve ROOT HOME ...    runs podman with the given arguments in that root, with HOME at its usual path
 #
-# What is in FOLDER already is not fetched again. The mounts that `serve` makes are seen by nothing else and end with it.
+# What FOLDER already contains is not fetched again. The mounts of `serve` are in a namespace of their own and end with
+# it.
 set -euo pipefail
 
 fail() { printf 'tests/podman.sh: %s\n' "$*" >&2; exit 1; }
 
 unpack() {
     local apt=$into.apt mirror deb name
-    # shellcheck disable=SC2016 # $(REPO_URI) is apt's.
+    # shellcheck disable=SC2016 # apt expands $(REPO_URI).
     mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Identifier: Packages' 'Origin: Debian' | grep -v security | head -n 1)
-    [ -n "$mirror" ] || fail "the Podman of Debian $suite comes from the machine's Debian mirror, and its apt sources name none"
+    [ -n "$mirror" ] || fail "cannot fetch the Podman of Debian $suite: the apt sources of this machine contain no Debian mirror"
     printf 'tests/podman.sh: fetching the Podman of Debian %s\n' "$suite" >&2
     rm -rf "$into" "$apt"
     mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
@@ -25,12 +26,12 @@ unpack() {
         -o "Dir::State=$apt" -o "Dir::State::Lists=$apt/lists" -o "Dir::State::Status=$apt/status"
         -o "Dir::Cache=$apt/cache" -o APT::Sandbox::User=root -o Acquire::Languages=none
     )
-    # With an empty status everything that it needs is to be installed, down to the C library.
+    # With an empty package status, apt downloads every dependency, down to the C library.
     if ! {
         apt-get "${options[@]}" update &&
             apt-get "${options[@]}" install -y --no-install-recommends --download-only podman runc
     } >&2; then
-        fail "the packages podman and runc of Debian $suite could not be fetched: see above"
+        fail "cannot fetch podman and runc of Debian $suite: see above"
     fi
     mkdir -p "$into"/{usr/{bin,sbin,lib,lib64},proc,sys,dev,run,tmp,var/tmp,etc/containers}
     for name in bin sbin lib lib64; do
@@ -49,7 +50,7 @@ is_there() { [ -x "$into/usr/bin/podman" ] && [ ! -e "$into.apt" ]; }
 fetch() {
     mkdir -p "$2"
     suite=$1 into=$2/podman-$1
-    # Tests run side by side.
+    # Several tests may call this at the same time.
     exec 9>"$into.lock"
     flock 9
     is_there || unpack
@@ -59,7 +60,7 @@ fetch() {
 serve() {
     local root=$1 home=$2 name
     shift 2
-    # Podman mounts its own root anew, so it has to be a mount.
+    # Podman remounts its root, so the root must be a mount point.
     mount --bind "$root" "$root"
     for name in proc sys dev; do
         mount --rbind "/$name" "$root/$name"
@@ -73,14 +74,14 @@ serve() {
 
 case ${1:-} in
     fetch)
-        [ $# = 3 ] || fail "fetch takes a Debian suite and a folder"
+        [ $# = 3 ] || fail "usage: tests/podman.sh fetch SUITE FOLDER"
         fetch "$2" "$3"
         ;;
     serve)
-        [ $# -ge 3 ] || fail "serve takes a root and a home"
+        [ $# -ge 3 ] || fail "usage: tests/podman.sh serve ROOT HOME [ARGUMENTS]"
         [ -n "${PODMAN_SCRIPT_APART:-}" ] || PODMAN_SCRIPT_APART=1 exec unshare --mount --propagation private "$0" "$@"
         shift
         serve "$@"
         ;;
-    *) fail "it takes fetch or serve" ;;
+    *) fail "usage: tests/podman.sh fetch|serve ..." ;;
 esac

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Runs the whole test suite and installs what it needs, on Debian or Ubuntu, as root.
+# Installs what the tests need and runs the whole suite; on Debian or Ubuntu, as root.
 #
 #   tests/run.sh [--engines all] [--client SUITE] [ARGUMENTS OF THE TEST RUNNER]
 #
-# The tests start Docker engines of their own and leave the machine's alone. With `--engines all` the suite runs once
-# for each engine: the machine's, and those of Debian 13 and of Debian's unstable, unpacked beside it. `--client` takes the
-# docker CLI of a Debian suite instead of the machine's: bookworm has 20.10, unstable the newest.
+# The tests start private Docker engines and leave the machine's alone. With `--engines all`, the suite runs once for
+# each of three engines: the machine's, and those of Debian 13 and Debian unstable, which are unpacked and not
+# installed. `--client` uses the docker CLI of a Debian suite instead of the machine's: bookworm has 20.10, unstable the
+# newest.
 #
-# With cargo-nextest each test has a process of its own; without it `cargo test` runs them, three at once.
+# With cargo-nextest, each test runs in a process of its own; otherwise `cargo test` runs three at a time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -16,45 +17,45 @@ cd "$(dirname "$0")/.."
 # shellcheck disable=SC2034 # Read by common.sh.
 speaker='tests/run.sh: '
 
-# The packages that are missing, one a line.
+# Prints the missing packages, one per line.
 missing() {
     has dockerd || echo docker.io
     has docker || echo docker-client
     has gcc || echo gcc
-    # The containers' only program is linked statically.
+    # The only program in the containers is linked statically.
     { has gcc && [ -e "$(gcc -print-file-name=libc.a)" ]; } || echo libc6-dev
     local tool
     for tool in jq tmux openssl strace logrotate zsh fish; do
         has "$tool" || echo "$tool"
     done
     has systemd-analyze || echo systemd
-    # The Podman tests; what else Podman needs comes with it.
+    # For the Podman tests; Podman's package depends on the rest.
     for tool in podman runc; do
         has "$tool" || echo "$tool"
     done
     [ -e /usr/share/zoneinfo/Europe/Amsterdam ] || echo tzdata
 }
 
-# One program of a package that would start a server: unpacked beside the build, where the tests look for it.
+# Unpacks promtool next to the build, where the tests look for it: installing its package would start a server.
 fetch_promtool() {
     has promtool && return
     local tools
     tools=$(cargo metadata --format-version 1 --no-deps | jq -r .target_directory)/tools
     [ -x "$tools/usr/bin/promtool" ] && return
-    has apt-get || fail "promtool is missing: install it, this machine has no apt-get to do it with"
+    has apt-get || fail "promtool is missing: install it, there is no apt-get to do it with"
     say "fetching promtool"
     mkdir -p "$tools"
     (
         cd "$tools"
-        # A machine that has never been told of its packages has none to download.
+        # Without package lists, there is nothing to download.
         apt-get download -qq prometheus >&2 || { as_root apt-get update -qq >&2 && apt-get download -qq prometheus >&2; }
         dpkg -x prometheus_*.deb .
         rm prometheus_*.deb
-    ) || fail "promtool cannot be fetched: see above"
+    ) || fail "cannot fetch promtool: see above"
 }
 
 install_missing() {
-    # Debian keeps the daemons out of a user's PATH.
+    # Debian's default PATH for users lacks the folders of daemons.
     PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
     local packages
     mapfile -t packages < <(missing | sort -u)
@@ -69,11 +70,11 @@ run_suite() {
         cargo nextest run "$@"
         return
     fi
-    # The tests that start engines end themselves when they take too long (tests/it/support/watchdog.rs). For all others
-    # there is a limit on the whole of each program.
+    # Tests that start engines have a time limit of their own (tests/it/support/watchdog.rs). For all others, each test
+    # program has one.
     runner=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
     export "CARGO_TARGET_${runner}_RUNNER=timeout --foreground --kill-after=60 7200"
-    # As many engines side by side as .config/nextest.toml allows.
+    # As many engines at a time as in .config/nextest.toml.
     RUST_TEST_THREADS=${RUST_TEST_THREADS:-3} cargo test --no-fail-fast "$@"
 }
 
@@ -91,12 +92,12 @@ while [ $# -gt 0 ]; do
     shift || fail "--engines takes first or all, --client a Debian suite"
 done
 
-# rustup's own place, which a root shell often lacks in its PATH.
+# The PATH of a root shell often lacks rustup's folder.
 PATH=$PATH:$HOME/.cargo/bin
-has cargo || fail "cargo is missing: install Rust as https://rustup.rs tells"
+has cargo || fail "cargo is missing: install Rust, see https://rustup.rs"
 install_missing
 fetch_promtool
-[ "$(id -u)" = 0 ] || fail "the tests start Docker engines, which only root can: sudo env \"PATH=\$PATH\" $0 ${arguments[*]}"
+[ "$(id -u)" = 0 ] || fail "the tests start Docker engines, which needs root: sudo env \"PATH=\$PATH\" $0 ${arguments[*]}"
 
 cache=$(cargo metadata --format-version 1 --no-deps | jq -r .target_directory)/engines
 if [ -n "$client" ]; then

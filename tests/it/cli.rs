@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use serde_json::Value;
 
 use crate::support::{
-    Answer, Engine, PATIENCE, Request, Script, Signal, Watch, eventually, keys, process, readme, watchdog,
+    Answer, Engine, PATIENCE, Request, Script, Signal, Watch, documented, eventually, keys, process, watchdog,
 };
 
 const BINARY: &str = env!("CARGO_BIN_EXE_docker-logwatch");
@@ -274,7 +274,7 @@ fn all_keys(value: &Value) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_manual_and_the_readme_explain_every_key_that_is_written_and_no_other() {
+fn manual_and_documents_explain_exactly_the_keys_written() {
     let engine = Engine::start();
     let compose = ["--label", "com.docker.compose.project=shop", "--label", "com.docker.compose.service=web"];
     let watch = Watch::ready(&engine, &["--metadata", "--lifecycle", "--max-line-size", "8"]);
@@ -287,7 +287,7 @@ fn the_manual_and_the_readme_explain_every_key_that_is_written_and_no_other() {
     records.extend(Watch::start(&engine, &["--format", "json", "--no-follow", "web"]).finish().records());
     records.extend(Watch::start(&engine, &["--format", "json", "--dry-run"]).finish().records());
     let whole = Watch::start(&engine, &["--format", "json", "--no-follow", "-n", "1", "web"]).finish().lines();
-    assert_eq!(keys(&whole[0]), keys(readme("{\"type\":\"log\"")));
+    assert_eq!(keys(&whole[0]), keys(documented("{\"type\":\"log\"")));
     for kind in ["log", "gap", "lifecycle", "plan"] {
         let of_kind = records.iter().filter(|record| record["type"] == kind).filter_map(Value::as_object);
         let written: BTreeSet<String> = of_kind.flat_map(|record| record.keys().cloned()).collect();
@@ -295,10 +295,10 @@ fn the_manual_and_the_readme_explain_every_key_that_is_written_and_no_other() {
         told.insert("type".into());
         assert_eq!(told, written, "{kind}");
         let words =
-            readme(&format!("| `{kind}` | ")).split('`').skip(3).step_by(2).filter(|word| !word.starts_with('-'));
+            documented(&format!("| `{kind}` | ")).split('`').skip(3).step_by(2).filter(|word| !word.starts_with('-'));
         let mut told: BTreeSet<String> = words.map(str::to_owned).collect();
         told.insert("type".into());
-        assert_eq!(told, written, "{kind} in README.md");
+        assert_eq!(told, written, "{kind} in docs/watch.md");
     }
     let state = engine.home().join("state.db");
     for (verb, words) in

@@ -171,16 +171,16 @@ fn one_run_takes_stock_and_the_next_finds_nothing_to_do() {
 }
 
 #[test]
-fn the_queries_of_the_readme_answer() {
+fn documented_queries_answer() {
     let engine = Engine::start();
     let state = state_of(&engine);
     engine.must(&["volume", "create", "unused"]);
     engine.create("writer", &["-v", "used:/data", "--label", "com.docker.compose.project=shop"], &[]);
     engine.create("reader", &["-v", "used:/data:ro", "--log-driver", "none"], &[]);
     report(&engine, &state, &[]);
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reconcile.md")).unwrap();
     let connection = Connection::open_with_flags(&state, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
-    let answers = readme.split("sqlite3 \"$db\" \"").skip(1).map(|query| {
+    let answers = page.split("sqlite3 \"$db\" \"").skip(1).map(|query| {
         // As a shell takes what is between double quotes.
         let query = query.split("\"\n").next().unwrap().replace("\\$", "$").replace("\\\"", "\"");
         let mut statement = connection.prepare(&query).unwrap_or_else(|error| panic!("{error}: {query}"));

@@ -1,6 +1,6 @@
 //! What `--listen` serves, beside a real engine that is cut off and comes back.
 
-use super::support::{Engine, PATIENCE, Proxy, Signal, Watch, eventually, keys, readme};
+use super::support::{Engine, PATIENCE, Proxy, Signal, Watch, documented, eventually, keys};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -154,7 +154,7 @@ fn state_is_told_where_there_is_one() {
     let watch = Watch::ready(&engine, &[&LISTEN[..], &["--resume", "--state", state.to_str().unwrap()]].concat());
     let place = place(&watch);
     assert_eq!(health(&place).1["checks"]["state"]["status"], "healthy");
-    assert_eq!(keys(&get(&place, "/api/v1/health").1), keys(readme("{\"status\":\"healthy\",\"timestamp\"")));
+    assert_eq!(keys(&get(&place, "/api/v1/health").1), keys(documented("{\"status\":\"healthy\",\"timestamp\"")));
 }
 
 /// Another program holds the lock of the state file for longer than is waited for. What keeps positions meets it by itself,

@@ -46,11 +46,12 @@ pub fn keys(json: &str) -> Vec<&str> {
     parts.windows(2).filter(|pair| pair[1].starts_with(':')).map(|pair| pair[0]).collect()
 }
 
-/// The line of README.md that begins so.
+/// The line of the documents in `docs/` that starts with `begin`.
 #[track_caller]
-pub fn readme(begin: &str) -> &'static str {
-    let line = include_str!("../../../README.md").lines().find(|line| line.starts_with(begin));
-    line.unwrap_or_else(|| panic!("no line of README.md begins with {begin}"))
+pub fn documented(begin: &str) -> &'static str {
+    let documents = [include_str!("../../../docs/watch.md"), include_str!("../../../docs/operations.md")];
+    let line = documents.into_iter().flat_map(str::lines).find(|line| line.starts_with(begin));
+    line.unwrap_or_else(|| panic!("no line of docs/watch.md and docs/operations.md starts with {begin}"))
 }
 
 /// Does `again` over and over on a thread of its own until `work` is done or has failed.
