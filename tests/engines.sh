@@ -24,7 +24,8 @@ if [ "${1:-}" = --client ]; then
     suffix=-client
 fi
 [ $# = 2 ] || fail "it takes a Debian suite and a folder"
-suite=$1 into=$2/$1$suffix
+# apt takes a path without a leading slash for one below its own folders.
+suite=$1 into=$(realpath -m "$2")/$1$suffix
 
 unpack() {
     local apt=$into.apt mirror deb

@@ -28,6 +28,8 @@ missing() {
         has "$tool" || echo "$tool"
     done
     has systemd-analyze || echo systemd
+    # File systems of their own, behind loop devices.
+    has mkfs.ext4 || echo e2fsprogs
     # The Podman tests; what else Podman needs comes with it.
     for tool in podman runc; do
         has "$tool" || echo "$tool"
@@ -46,10 +48,15 @@ fetch_promtool() {
     mkdir -p "$tools"
     (
         cd "$tools"
-        # A machine that has never been told of its packages has none to download.
-        apt-get download -qq prometheus >&2 || { as_root apt-get update -qq >&2 && apt-get download -qq prometheus >&2; }
-        dpkg -x prometheus_*.deb .
-        rm prometheus_*.deb
+        # A machine that has never fetched its package lists has nothing to download.
+        apt-cache show prometheus >/dev/null 2>&1 || as_root apt-get update -qq >&2
+        # Since Debian 13 it has a package of its own.
+        package=promtool
+        apt-cache show "$package" >/dev/null 2>&1 || package=prometheus
+        apt-get download -qq "$package" >&2
+        dpkg -x "$package"_*.deb .
+        rm "$package"_*.deb
+        [ -x usr/bin/promtool ]
     ) || fail "promtool cannot be fetched: see above"
 }
 
@@ -73,8 +80,15 @@ run_suite() {
     # there is a limit on the whole of each program.
     runner=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
     export "CARGO_TARGET_${runner}_RUNNER=timeout --foreground --kill-after=60 7200"
-    # As many engines side by side as .config/nextest.toml allows.
-    RUST_TEST_THREADS=${RUST_TEST_THREADS:-3} cargo test --no-fail-fast "$@"
+    # As many engines side by side as .config/nextest.toml allows; and what measures runs alone, as it says there.
+    if [ $# != 0 ]; then
+        RUST_TEST_THREADS=${RUST_TEST_THREADS:-3} cargo test --no-fail-fast "$@"
+        return
+    fi
+    local failed=0
+    RUST_TEST_THREADS=${RUST_TEST_THREADS:-3} cargo test --no-fail-fast -- --skip load:: || failed=$?
+    RUST_TEST_THREADS=1 cargo test --no-fail-fast --test it -- load:: || failed=$?
+    return "$failed"
 }
 
 engines=first
