@@ -24,7 +24,8 @@ if [ "${1:-}" = --client ]; then
     suffix=-client
 fi
 [ $# = 2 ] || fail "usage: tests/engines.sh [--client] SUITE FOLDER"
-suite=$1 into=$2/$1$suffix
+# apt reads a path without a leading slash as relative to its own directories.
+suite=$1 into=$(realpath -m "$2")/$1$suffix
 
 unpack() {
     local apt=$into.apt mirror deb

@@ -49,7 +49,7 @@ is_there() { [ -x "$into/usr/bin/podman" ] && [ ! -e "$into.apt" ]; }
 
 fetch() {
     mkdir -p "$2"
-    suite=$1 into=$2/podman-$1
+    suite=$1 into=$(realpath -m "$2")/podman-$1
     # Several tests may call this at the same time.
     exec 9>"$into.lock"
     flock 9

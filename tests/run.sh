@@ -29,6 +29,8 @@ missing() {
         has "$tool" || echo "$tool"
     done
     has systemd-analyze || echo systemd
+    # For the tests that mount a file system from a loop device.
+    has mkfs.ext4 || echo e2fsprogs
     # For the Podman tests; Podman's package depends on the rest.
     for tool in podman runc; do
         has "$tool" || echo "$tool"
@@ -48,9 +50,14 @@ fetch_promtool() {
     (
         cd "$tools"
         # Without package lists, there is nothing to download.
-        apt-get download -qq prometheus >&2 || { as_root apt-get update -qq >&2 && apt-get download -qq prometheus >&2; }
-        dpkg -x prometheus_*.deb .
-        rm prometheus_*.deb
+        apt-cache show prometheus >/dev/null 2>&1 || as_root apt-get update -qq >&2
+        # Since Debian 13, promtool has its own package.
+        package=promtool
+        apt-cache show "$package" >/dev/null 2>&1 || package=prometheus
+        apt-get download -qq "$package" >&2
+        dpkg -x "$package"_*.deb .
+        rm "$package"_*.deb
+        [ -x usr/bin/promtool ]
     ) || fail "cannot fetch promtool: see above"
 }
 
@@ -74,8 +81,15 @@ run_suite() {
     # program has one.
     runner=$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')
     export "CARGO_TARGET_${runner}_RUNNER=timeout --foreground --kill-after=60 7200"
-    # As many engines at a time as in .config/nextest.toml.
-    RUST_TEST_THREADS=${RUST_TEST_THREADS:-3} cargo test --no-fail-fast "$@"
+    # As many engines at a time as in .config/nextest.toml; and as there, the tests that measure run alone.
+    if [ $# != 0 ]; then
+        RUST_TEST_THREADS=${RUST_TEST_THREADS:-3} cargo test --no-fail-fast "$@"
+        return
+    fi
+    local failed=0
+    RUST_TEST_THREADS=${RUST_TEST_THREADS:-3} cargo test --no-fail-fast -- --skip load:: || failed=$?
+    RUST_TEST_THREADS=1 cargo test --no-fail-fast --test it -- load:: || failed=$?
+    return "$failed"
 }
 
 engines=first
