@@ -285,7 +285,8 @@ fn podman_is_called_podman() {
 fn what_becomes_of_a_container_is_told_as_with_docker() {
     let podman = Podman::start();
     let watch = podman.logwatch(&["watch", "--format", "json", "--lifecycle"]);
-    let events = podman.logwatch(&["events", "--format", "json", "--filter", "type=container"]);
+    // From before it starts, for nothing shows when it listens.
+    let events = podman.logwatch(&["events", "--format", "json", "--filter", "type=container", "--since", "1h"]);
     watch.wait_until_up();
     podman.run("web", &["--rm"], &["--count", "3", "--after", "300", "--exit", "3"]);
     watch.wait_for_ends(1);
