@@ -1,24 +1,16 @@
 //! What stands in `contrib/` is accepted by the programs it is for, and names nothing that is not there.
 
-use super::serve::{get, place};
-use super::support::{Engine, Numbers, PATIENCE, Watch, eventually};
+use super::support::cli::{here, text};
+use super::support::{Engine, Numbers, PATIENCE, Watch, eventually, get, place};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, chown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 const RULES: &str = "contrib/prometheus-rules.yml";
 const UNIT: &str = "contrib/docker-logwatch.service";
-
-fn here(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
-
-fn text(path: &str) -> String {
-    fs::read_to_string(here(path)).unwrap()
-}
 
 /// Prometheus's own checker: the machine's, or the one that `tests/run.sh` has unpacked. What it is given on standard
 /// input, and all it says; it must be content.
@@ -53,58 +45,6 @@ fn prometheus_takes_what_is_served() {
     let (status, series) = get(&place(&watch), "/metrics");
     assert_eq!(status, 200);
     promtool(&["check", "metrics"], &series);
-}
-
-/// Names of metrics in a text, without what a histogram puts behind its own.
-fn names(text: &str) -> BTreeSet<String> {
-    let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    let begins = text.match_indices("logwatch_").filter(|(at, _)| !text[..*at].ends_with(word));
-    let names = begins.map(|(at, _)| text[at..].split(|c| !word(c)).next().unwrap());
-    let bare = |name: &str| {
-        ["_bucket", "_count", "_sum"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name).to_owned()
-    };
-    names.map(bare).collect()
-}
-
-/// A series that needs a failure to come into being is not in what is served before there was one, so the names are held
-/// against those that the program makes.
-#[test]
-fn every_metric_that_the_dashboard_and_the_rules_name_is_made() {
-    let folder = fs::read_dir(here("src/metrics")).unwrap().map(|entry| entry.unwrap().path());
-    let made: String = folder.map(|path| fs::read_to_string(path).unwrap()).collect();
-    let made = names(&made);
-    // Each subject has a file of its own, and a word that all its names begin with.
-    let subjects = [
-        (
-            "pool",
-            &[
-                "docker_pool_",
-                "docker_connection_",
-                "docker_health_",
-                "docker_operation_",
-                "docker_recovery_",
-                "docker_circuit_",
-            ][..],
-        ),
-        ("events", &["docker_events_"]),
-        (
-            "reconciliation",
-            &["docker_reconciliation_", "docker_volumes_", "docker_containers_", "docker_mounts_", "docker_resources_"],
-        ),
-        ("logs", &["containers_", "log_", "metadata_", "discovery_", "build_"]),
-    ];
-    for file in ["contrib/grafana-dashboard.json", RULES] {
-        let named = names(&text(file));
-        assert!(named.len() > 5, "{file} names only {named:?}");
-        for name in named {
-            let of = |(_, begins): &&(&str, &[&str])| {
-                begins.iter().any(|begin| name["logwatch_".len()..].starts_with(begin))
-            };
-            let (subject, _) = subjects.iter().find(of).unwrap_or_else(|| panic!("{file}: {name} is of no subject"));
-            assert!(here(&format!("src/metrics/{subject}.rs")).exists(), "{subject} has no file");
-            assert!(made.contains(&name), "{file} names {name}, which is nowhere in src/metrics");
-        }
-    }
 }
 
 #[test]
@@ -232,19 +172,4 @@ fn logrotate_rotates_what_the_service_writes_and_no_line_is_lost_or_doubled() {
         lines.extend(String::from_utf8(bytes).unwrap().lines().map(str::to_owned));
     }
     Numbers::of_json(&lines).assert_whole("talker", 1..=4000);
-}
-
-#[test]
-fn the_cron_lines_run_what_there_is_as_root() {
-    let cron = text("contrib/cron.d/docker-logwatch");
-    let jobs: Vec<&str> = cron.lines().filter(|line| line.contains(" root ") && !line.starts_with('#')).collect();
-    assert_eq!(jobs.len(), 2);
-    for job in jobs {
-        let fields: Vec<&str> = job.split_whitespace().collect();
-        let is_time = |field: &&str| field.bytes().all(|byte| byte.is_ascii_digit() || b"*/,-".contains(&byte));
-        assert!(fields[..5].iter().all(is_time), "{job}");
-        assert_eq!((fields[5], fields[6], fields.contains(&"--check")), ("root", "docker-logwatch", true), "{job}");
-    }
-    // A file in cron.d must end its last line, and be named without a dot.
-    assert!(cron.ends_with('\n'));
 }

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::serve;
 use crate::support::{
-    Answer, Engine, Fault, IMAGE, PATIENCE, Proxy, Request, Script, Signal, Watch, eventually, long, process,
+    Answer, Engine, Fault, IMAGE, PATIENCE, Proxy, Request, Script, Signal, Watch, configured, eventually, get, long,
+    place, process,
 };
 
 /// What the engine remembers.
@@ -783,68 +783,15 @@ fn neither_the_order_of_the_history_nor_a_clock_that_was_set_hides_an_event_or_b
     assert_eq!(finished.stderr.matches("may be missing").count(), 1, "{}", finished.stderr);
 }
 
-/// A watch at this host, configured by variables.
-fn configured(host: &str, variables: &[(&str, &str)], words: &[&str]) -> Watch {
-    let mut command = Watch::command();
-    command.env_remove("DOCKER_HOST").env("DOCKER_CONFIG", "/nonexistent").envs(variables.iter().copied());
-    Watch::spawn(command.args(["-H", host, "watch"]).args(words))
-}
-
-/// More at once than may wait, none of which can be left out; then a listing shows one container.
-#[test]
-fn events_that_find_no_room_are_counted_and_a_listing_makes_up_for_them() {
-    const ALL: u64 = 5000;
-    let listings = Arc::new(AtomicU64::new(0));
-    let counted = Arc::clone(&listings);
-    let script = Script::start(move |request, answer| match request.path.split('?').next().unwrap() {
-        "/_ping" => answer.json(200, "OK"),
-        "/info" => {
-            answer.json(200, r#"{"ID":"busy","ServerVersion":"20.10.24","DockerRootDir":"/nowhere","OSType":"linux"}"#)
-        }
-        "/containers/json" if counted.fetch_add(1, Ordering::SeqCst) == 0 => answer.json(200, "[]"),
-        "/containers/json" => {
-            let id = format!("{:064}", ALL + 1);
-            answer.json(
-                200,
-                &format!(r#"[{{"Id":"{id}","Names":["/found"],"Image":"i","State":"running","Labels":{{}}}}]"#),
-            );
-        }
-        "/events" => {
-            answer.begin("application/json");
-            eventually("it has listed", || counted.load(Ordering::SeqCst) > 0);
-            let time = logwatch::time::Timestamp::now().0;
-            let event = |id: u64| {
-                format!(
-                    r#"{{"Type":"container","Action":"create","Actor":{{"ID":"{id:064}","Attributes":{{"name":"c"}}}},"timeNano":{}}}"#,
-                    time + i64::try_from(id).unwrap(),
-                )
-            };
-            answer.chunk((0..ALL).map(|id| event(id) + "\n").collect::<String>().as_bytes());
-            answer.hold();
-        }
-        _ => answer.json(404, r#"{"message":"not in the script"}"#),
-    });
-    let watch = configured(&script.host(), &[("LOGWATCH_EVENTS_QUEUE_SIZE", "5")], &["--listen", "127.0.0.1:0"]);
-    eventually("it has listed again", || listings.load(Ordering::SeqCst) > 1);
-    eventually("it asks for the log of what is listed", || {
-        script.requests().iter().any(|line| line.contains(&format!("{:064}/logs", ALL + 1)))
-    });
-    let (status, health) = serve::get(&serve::place(&watch), "/api/v1/health/events");
-    let health: Value = serde_json::from_str(&health).unwrap();
-    let [processed, dropped] = ["processed_total", "dropped_total"].map(|name| health[name].as_u64().unwrap());
-    assert_eq!((status, processed + dropped), (200, ALL), "{health}");
-    assert!((1..ALL).contains(&dropped), "{health}");
-}
-
 #[test]
 fn a_listing_that_fails_is_the_engines_fault_and_no_loss_of_events() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let variables = [("LOGWATCH_EVENTS_RECONCILE_INTERVAL", "300ms"), ("LOGWATCH_EVENTS_BACKOFF_MAX_DURATION", "1s")];
     let watch = configured(&proxy.host(), &variables, &["--listen", "127.0.0.1:0"]);
-    let place = serve::place(&watch);
+    let place = place(&watch);
     let checks = || {
-        let told: Value = serde_json::from_str(&serve::get(&place, "/api/v1/health").1).unwrap();
+        let told: Value = serde_json::from_str(&get(&place, "/api/v1/health").1).unwrap();
         let checks = &told["checks"];
         let events =
             ["connected", "reconnects_total", "last_reconnect_timestamp"].map(|name| checks["events"][name].clone());
@@ -879,7 +826,7 @@ fn without_events_containers_are_found_by_listings_and_nobody_subscribes() {
     let watch = configured(&proxy.host(), &variables, &["--listen", "127.0.0.1:0"]);
     let come = |name: &str| watch.lines().iter().filter(|line| line.starts_with(name)).count();
     eventually("it has listed", || proxy.count("/containers/json") > 0);
-    let (status, health) = serve::get(&serve::place(&watch), "/api/v1/health/events");
+    let (status, health) = get(&place(&watch), "/api/v1/health/events");
     let health: Value = serde_json::from_str(&health).unwrap();
     assert_eq!((status, &health["status"]), (200, &"not_configured".into()), "{health}");
     engine.run("later", &[], &["--count", "3", "--idle"]);

@@ -9,8 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::resume::lines;
-use crate::support::{Engine, Finished, Numbers, Signal, Volume, Watch, beside, eventually, long};
+use crate::support::{Disk, Engine, Finished, Numbers, Signal, Watch, beside, eventually, lines, long};
 
 const ROTATING: [&str; 4] = ["--log-opt", "max-size=50k", "--log-opt", "max-file=100"];
 
@@ -214,7 +213,7 @@ fn a_state_from_a_backup_goes_on_at_the_end_of_the_file() {
 fn a_power_failure_loses_and_repeats_nothing() {
     for (format, turns) in [("json", 3), ("text", 3)] {
         let engine = Engine::start();
-        let mut disk = Volume::new(&engine, "disk", 128);
+        let disk = Disk::new(&engine, "disk", 128);
         let run = Run::at(disk.path(), format);
         engine.run("web", &ROTATING, &["--forever", "--rate", "1000"]);
         engine.run("other", &[], &["--forever", "--rate", "300", "--stream", "stderr"]);
@@ -224,7 +223,7 @@ fn a_power_failure_loses_and_repeats_nothing() {
             eventually("it is written to", || run.lines().len() > before + 700);
             disk.cut_power();
             kill(watch);
-            disk.move_to_another_device();
+            disk.restore_power();
         }
         for name in ["web", "other"] {
             engine.must(&["kill", name]);
@@ -237,7 +236,6 @@ fn a_power_failure_loses_and_repeats_nothing() {
             assert!(count > 100, "{format}: {name} has {count} lines");
             numbers.assert_whole(name, 1..=count);
         }
-        drop(disk);
     }
 }
 
@@ -245,7 +243,7 @@ fn a_power_failure_loses_and_repeats_nothing() {
 #[test]
 fn the_file_is_known_on_another_device() {
     let engine = Engine::start();
-    let mut disk = Volume::new(&engine, "disk", 64);
+    let disk = Disk::new(&engine, "disk", 64);
     let run = Run::at(disk.path(), "text");
     engine.run("web", &[], &["--forever", "--rate", "500"]);
     for turn in 0..4 {

@@ -1,12 +1,15 @@
 //! Our own troubles: no room, no descriptors, a state that cannot be used; and logs that are made to be one.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use crate::support::{Engine, Finished, Numbers, PATIENCE, Signal, Watch, eventually};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 
 /// A file system in the engine's home that holds so many KiB.
 fn small_disk(engine: &Engine, name: &str, size: u32) -> PathBuf {
@@ -231,4 +234,32 @@ fn a_line_of_a_hundred_megabytes_and_a_million_empty_ones_take_no_more_memory_th
         let finished = Watch::read(&engine, &["--format", "raw", "--source", "file", &empty]);
         assert_eq!(finished.stdout, vec![b'\n'; 1_000_000], "{name}");
     }
+}
+
+/// What a line without end may cost.
+const MOST: u64 = 64 << 20;
+
+/// A rotated log that is small on disk and has one line without end costs no more than another.
+#[test]
+fn a_compressed_line_without_end_is_passed_by_in_little_memory() {
+    let engine = Engine::start();
+    let id = engine.run("web", &["--log-opt", "max-size=10m", "--log-opt", "max-file=3"], &["--count", "3"]);
+    engine.wait("web");
+    let log = engine.must(&["inspect", "-f", "{{.LogPath}}", &id]);
+    let mut packed = GzEncoder::new(File::create(format!("{log}.1.gz")).unwrap(), Compression::fast());
+    let block = vec![b'a'; 1 << 20];
+    for _ in 0..300 {
+        packed.write_all(&block).unwrap();
+    }
+    packed.finish().unwrap();
+    let words = ["watch", "--source", "file", "-n", "5", "--format", "json", "--no-follow", "web"];
+    let mut command = Watch::command();
+    engine.furnish(&mut command);
+    let watch = Watch::spawn(command.env("DOCKER_HOST", engine.host()).args(words));
+    let peak = watch.peak_memory_until(MOST, |_| false);
+    let finished = watch.finish();
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    assert!(peak < MOST, "{} MiB", peak >> 20);
+    let lines = finished.records();
+    assert_eq!(lines.iter().filter(|line| line["type"] != "gap").count(), 3);
 }

@@ -7,7 +7,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{Engine, IMAGE, Numbers, Proxy, Signal, Watch, eventually, long, process};
+use serde_json::{Value, json};
+
+use crate::support::{
+    Answer, Engine, IMAGE, Numbers, Proxy, Request, Script, Signal, Watch, counts, eventually, long, process,
+};
 
 /// How long the twenty containers of the load write.
 const SECONDS: u64 = 30;
@@ -284,4 +288,95 @@ fn hundreds_of_lives_leave_no_descriptor_no_thread_and_no_memory_behind() {
     let numbers = Numbers::of_json(&watch.stop().lines());
     assert_eq!(numbers.total(), early + late);
     assert!(early + late > lives() * 3 * 9 / 10);
+}
+
+#[test]
+fn two_thousand_containers_take_a_handful_of_calls_and_little_memory() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state.db");
+    let engine = crowd(2000);
+    let run = |words: &[&str]| {
+        let mut command = Watch::command();
+        command.env("HOME", dir.path()).env_remove("DOCKER_HOST").args(["-H", &engine.host(), "reconcile"]);
+        command.args(["--state", state.to_str().unwrap(), "--format", "json"]).args(words);
+        let before = engine.requests().len();
+        let begun = Instant::now();
+        let watch = Watch::spawn(&mut command);
+        let mut peak = 0;
+        eventually("it ended", || {
+            peak = peak.max(process::peak_memory(watch.pid()));
+            !process::lives(watch.pid())
+        });
+        let took = begun.elapsed();
+        let finished = watch.finish();
+        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+        let calls = engine.requests()[before..].to_vec();
+        eprintln!("{took:?}, {} KiB, {} calls", peak / 1024, calls.len());
+        assert!(calls.len() <= 5, "{calls:?}");
+        assert!(peak < 64 << 20, "{peak}");
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        finished.records().pop().unwrap()
+    };
+    let first = run(&[]);
+    assert_eq!(counts(&first, "containers"), [2000, 0, 0, 0]);
+    assert_eq!(counts(&first, "volumes"), [200, 0, 0, 0]);
+    assert_eq!(counts(&first, "mounts"), [4000, 0, 0, 0]);
+    let second = run(&[]);
+    assert_eq!((&second["in_sync"], counts(&second, "mounts")), (&json!(true), [0, 0, 0, 4000]));
+    assert_eq!(run(&["--check"])["in_sync"], json!(true));
+}
+
+/// An engine with so many containers, each with two mounts, and a volume for ten of them.
+fn crowd(count: usize) -> Script {
+    let containers: Vec<Value> = (0..count)
+        .map(|number| {
+            let volume = format!("v{}", number / 10);
+            json!({
+                "Id": format!("{number:064x}"),
+                "Names": [format!("/name-{number}")],
+                "Image": "img:1",
+                "ImageID": format!("sha256:{:064x}", 7),
+                "Command": "/chatter",
+                "Created": 1_795_215_653,
+                "Ports": [],
+                "Labels": {"com.docker.compose.project": "shop", "number": number.to_string()},
+                "State": if number % 3 == 0 { "exited" } else { "running" },
+                "Status": "Up 2 minutes",
+                "HostConfig": {"NetworkMode": "none"},
+                "NetworkSettings": {"Networks": {}},
+                "Mounts": [
+                    {"Type": "volume", "Name": volume, "Source": format!("/d/{volume}/_data"), "Destination": "/data",
+                        "Driver": "local", "Mode": "z", "RW": true, "Propagation": ""},
+                    {"Type": "bind", "Source": "/etc/app", "Destination": "/etc/app", "Mode": "ro", "RW": false,
+                        "Propagation": "rprivate"},
+                ],
+            })
+        })
+        .collect();
+    let volumes: Vec<Value> = (0..count / 10)
+        .map(|number| {
+            json!({"Name": format!("v{number}"), "Driver": "local", "Mountpoint": format!("/d/v{number}/_data"),
+                "Scope": "local", "CreatedAt": "2026-11-20T23:00:53Z", "Labels": null, "Options": null})
+        })
+        .collect();
+    let containers = Value::from(containers).to_string();
+    let volumes = json!({"Volumes": volumes, "Warnings": null}).to_string();
+    let info = json!({"ID": "CROWD", "ServerVersion": "20.10.24", "OSType": "linux", "DockerRootDir": "/nowhere",
+        "LoggingDriver": "json-file"})
+    .to_string();
+    Script::start(move |request: &Request, answer: &mut Answer| match request.path.split('?').next().unwrap() {
+        "/_ping" => answer.json(200, "OK"),
+        "/info" => answer.json(200, &info),
+        "/containers/json" => answer.json(200, &containers),
+        "/volumes" => answer.json(200, &volumes),
+        "/events" => {
+            answer.begin("application/json");
+            // What is over ends.
+            if !request.path.contains("until=") {
+                answer.hold();
+            }
+        }
+        _ => answer.json(404, r#"{"message":"page not found"}"#),
+    })
 }

@@ -14,13 +14,12 @@ use rustix::fd::OwnedFd;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use serde_json::Value;
 
-use crate::faults::{
+use crate::support::routes::{
     DRIVERS, ROUTES, assert_as_the_engine_has_it, assert_same, by_each_route, by_each_route_through, count, has,
     stop_each, wait_for_more,
 };
-use crate::life::messages;
 use crate::support::{
-    Engine, Fault, IMAGE, Numbers, PATIENCE, Proxy, Signal, Watch, beside, eventually, long, process,
+    Engine, Fault, IMAGE, Numbers, PATIENCE, Proxy, Signal, Watch, beside, eventually, long, messages, process,
 };
 
 const ROTATING: [&str; 4] = ["--log-opt", "max-size=200k", "--log-opt", "max-file=5"];

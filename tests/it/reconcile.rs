@@ -4,16 +4,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 
-use crate::support::{
-    Answer, Engine, Finished, PATIENCE, Proxy, Request, Script, Signal, Watch, beside, eventually, process,
-};
+use crate::support::{Engine, Finished, PATIENCE, Proxy, Signal, Watch, beside, counts, eventually, rows};
 
 fn state_of(engine: &Engine) -> PathBuf {
     engine.home().join("state/state.db")
@@ -31,23 +27,12 @@ fn report(engine: &Engine, state: &Path, words: &[&str]) -> Value {
     finished.records().pop().unwrap()
 }
 
-/// Created, updated, removed and unchanged rows of one kind.
-fn counts(report: &Value, resource: &str) -> [u64; 4] {
-    ["created", "updated", "removed", "unchanged"].map(|kind| report["changes"][resource][kind].as_u64().unwrap())
-}
-
 #[track_caller]
 fn assert_nothing_to_do(engine: &Engine, state: &Path) {
     let again = report(engine, state, &["--details"]);
     assert_eq!((&again["in_sync"], &again["details"]), (&json!(true), &json!([])), "{again}");
     let checked = reconcile(engine, state, &["--check"]);
     assert_eq!((checked.code, checked.stdout.len(), checked.stderr.as_str()), (Some(0), 0, ""));
-}
-
-fn rows(state: &Path, sql: &str) -> Vec<String> {
-    let connection = Connection::open_with_flags(state, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
-    let mut statement = connection.prepare(sql).unwrap();
-    statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
 }
 
 /// What docker says of all containers and volumes, by its own words.
@@ -317,61 +302,6 @@ fn what_happened_while_the_history_was_overrun_is_in_the_inventory_right_afterwa
     assert_eq!(watch.stop().code, Some(0));
 }
 
-/// Another engine comes up at the same place, and tells of a container before it is asked who it is.
-#[test]
-fn what_another_engine_at_the_same_place_tells_is_not_taken_for_the_first_ones() {
-    let dir = tempfile::tempdir().unwrap();
-    let state = dir.path().join("state.db");
-    let (is_other, streams) = (Arc::new(AtomicBool::new(false)), AtomicUsize::new(0));
-    let other = Arc::clone(&is_other);
-    let id = format!("{:064x}", 7);
-    let listed = json!([{"Id": id, "Names": ["/new"], "Image": "img", "State": "created", "Labels": {}}]).to_string();
-    let engine = Script::start(move |request: &Request, answer: &mut Answer| {
-        let is_other = other.load(Ordering::SeqCst);
-        match request.path.split('?').next().unwrap() {
-            "/_ping" => answer.json(200, "OK"),
-            "/info" => {
-                let id = if is_other { "SECOND" } else { "FIRST" };
-                answer.json(
-                    200,
-                    &json!({"ID": id, "ServerVersion": "20.10.24", "DockerRootDir": "/nowhere"}).to_string(),
-                );
-            }
-            "/containers/json" if is_other => {
-                // Long after what was heard is written.
-                std::thread::sleep(Duration::from_secs(1));
-                answer.json(200, &listed);
-            }
-            "/containers/json" => answer.json(200, "[]"),
-            "/volumes" => answer.json(200, r#"{"Volumes":[]}"#),
-            "/events" => {
-                answer.begin("application/json");
-                if request.path.contains("until=") {
-                    return;
-                }
-                if streams.fetch_add(1, Ordering::SeqCst) > 0 {
-                    let now = logwatch::time::Timestamp::now().0;
-                    let made = json!({"Type": "container", "Action": "create", "timeNano": now,
-                        "Actor": {"ID": id, "Attributes": {"name": "new", "image": "img"}}});
-                    answer.chunk(format!("{made}\n").as_bytes());
-                    answer.hold();
-                }
-                eventually("another one comes", || other.load(Ordering::SeqCst));
-            }
-            _ => answer.json(404, r#"{"message":"page not found"}"#),
-        }
-    });
-    let mut command = Watch::command();
-    command.env("HOME", dir.path()).env_remove("DOCKER_HOST").args(["-H", &engine.host(), "watch"]);
-    let watch = Watch::spawn(command.args(["--state", state.to_str().unwrap()]));
-    watch.wait_until_up();
-    eventually("the first was compared", || rows(&state, "SELECT engine_id FROM reconciliations") == ["FIRST"]);
-    is_other.store(true, Ordering::SeqCst);
-    eventually("the second was", || rows(&state, "SELECT engine_id FROM reconciliations").len() == 2);
-    assert_eq!(rows(&state, "SELECT engine_id || ' ' || name FROM containers"), ["SECOND new"]);
-    assert_eq!(watch.stop().code, Some(0));
-}
-
 /// The engine says what it has pruned of containers, and of volumes only that it did.
 #[test]
 fn what_is_pruned_is_gone_from_the_inventory_at_once() {
@@ -422,28 +352,6 @@ fn a_busy_host_whose_state_a_watch_keeps_passes_the_check() {
     assert!(checked.code == Some(4) && told.contains("unkept"), "{told}");
     watch.signal(Signal::CONT);
     assert_eq!(watch.stop().code, Some(0));
-}
-
-#[test]
-fn told_to_stop_before_anything_is_written_it_ends_well_and_writes_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let state = dir.path().join("state.db");
-    let engine = Script::start(|request: &Request, answer: &mut Answer| match request.path.as_str() {
-        path if path.ends_with("/_ping") => answer.json(200, "OK"),
-        path if path.ends_with("/info") => answer.json(200, r#"{"ID":"SLOW","ServerVersion":"20.10.24"}"#),
-        _ => answer.hold(),
-    });
-    for signal in [Signal::INT, Signal::TERM] {
-        let before = engine.requests().len();
-        let mut command = Watch::command();
-        command.env("HOME", dir.path()).env_remove("DOCKER_HOST").args(["-H", &engine.host(), "reconcile"]);
-        let reconcile = Watch::spawn(command.args(["--state", state.to_str().unwrap()]));
-        eventually("it has asked", || engine.requests()[before..].iter().any(|request| request.contains("/events")));
-        reconcile.signal(signal);
-        let finished = reconcile.finish();
-        assert_eq!((finished.code, finished.stdout.len(), finished.stderr.as_str()), (Some(0), 0, ""), "{signal:?}");
-    }
-    assert_eq!(rows(&state, "SELECT source FROM reconciliations"), Vec::<String>::new());
 }
 
 #[test]
@@ -634,148 +542,4 @@ fn a_check_without_a_state_fails_even_beside_an_empty_engine() {
     assert_eq!(report(&engine, &state, &["--dry-run"])["in_sync"], json!(true));
     report(&engine, &state, &[]);
     assert_eq!(reconcile(&engine, &state, &["--check"]).code, Some(0));
-}
-
-/// An engine with so many containers, each with two mounts, and a volume for ten of them.
-fn crowd(count: usize) -> Script {
-    let containers: Vec<Value> = (0..count)
-        .map(|number| {
-            let volume = format!("v{}", number / 10);
-            json!({
-                "Id": format!("{number:064x}"),
-                "Names": [format!("/name-{number}")],
-                "Image": "img:1",
-                "ImageID": format!("sha256:{:064x}", 7),
-                "Command": "/chatter",
-                "Created": 1_795_215_653,
-                "Ports": [],
-                "Labels": {"com.docker.compose.project": "shop", "number": number.to_string()},
-                "State": if number % 3 == 0 { "exited" } else { "running" },
-                "Status": "Up 2 minutes",
-                "HostConfig": {"NetworkMode": "none"},
-                "NetworkSettings": {"Networks": {}},
-                "Mounts": [
-                    {"Type": "volume", "Name": volume, "Source": format!("/d/{volume}/_data"), "Destination": "/data",
-                        "Driver": "local", "Mode": "z", "RW": true, "Propagation": ""},
-                    {"Type": "bind", "Source": "/etc/app", "Destination": "/etc/app", "Mode": "ro", "RW": false,
-                        "Propagation": "rprivate"},
-                ],
-            })
-        })
-        .collect();
-    let volumes: Vec<Value> = (0..count / 10)
-        .map(|number| {
-            json!({"Name": format!("v{number}"), "Driver": "local", "Mountpoint": format!("/d/v{number}/_data"),
-                "Scope": "local", "CreatedAt": "2026-11-20T23:00:53Z", "Labels": null, "Options": null})
-        })
-        .collect();
-    let containers = Value::from(containers).to_string();
-    let volumes = json!({"Volumes": volumes, "Warnings": null}).to_string();
-    let info = json!({"ID": "CROWD", "ServerVersion": "20.10.24", "OSType": "linux", "DockerRootDir": "/nowhere",
-        "LoggingDriver": "json-file"})
-    .to_string();
-    Script::start(move |request: &Request, answer: &mut Answer| match request.path.split('?').next().unwrap() {
-        "/_ping" => answer.json(200, "OK"),
-        "/info" => answer.json(200, &info),
-        "/containers/json" => answer.json(200, &containers),
-        "/volumes" => answer.json(200, &volumes),
-        "/events" => {
-            answer.begin("application/json");
-            // What is over ends.
-            if !request.path.contains("until=") {
-                answer.hold();
-            }
-        }
-        _ => answer.json(404, r#"{"message":"page not found"}"#),
-    })
-}
-
-#[test]
-fn at_rest_the_inventory_asks_the_engine_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let state = dir.path().join("state.db");
-    let engine = crowd(0);
-    let mut command = Watch::command();
-    command.env("HOME", dir.path()).env_remove("DOCKER_HOST").args(["-H", &engine.host(), "watch"]);
-    let watch = Watch::spawn(command.args(["--state", state.to_str().unwrap()]));
-    watch.wait_until_up();
-    eventually("everything was compared", || rows(&state, "SELECT source FROM reconciliations").len() == 1);
-    let asked = engine.requests();
-    let volumes = asked.iter().filter(|request| request.ends_with("/volumes")).count();
-    assert_eq!(volumes, 1, "{asked:?}");
-    let events = asked.iter().find(|request| request.contains("/events")).unwrap();
-    assert!(events.contains("volume") && events.contains("unmount"), "{events}");
-    // Not a wait for anything: what is not to come comes within two of its looks, or not at all.
-    std::thread::sleep(Duration::from_secs(2));
-    assert_eq!(engine.requests(), asked);
-    assert_eq!(watch.stop().code, Some(0));
-}
-
-#[test]
-fn two_thousand_containers_take_a_handful_of_calls_and_little_memory() {
-    let dir = tempfile::tempdir().unwrap();
-    let state = dir.path().join("state.db");
-    let engine = crowd(2000);
-    let run = |words: &[&str]| {
-        let mut command = Watch::command();
-        command.env("HOME", dir.path()).env_remove("DOCKER_HOST").args(["-H", &engine.host(), "reconcile"]);
-        command.args(["--state", state.to_str().unwrap(), "--format", "json"]).args(words);
-        let before = engine.requests().len();
-        let begun = Instant::now();
-        let watch = Watch::spawn(&mut command);
-        let mut peak = 0;
-        eventually("it ended", || {
-            peak = peak.max(process::peak_memory(watch.pid()));
-            !process::lives(watch.pid())
-        });
-        let took = begun.elapsed();
-        let finished = watch.finish();
-        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
-        let calls = engine.requests()[before..].to_vec();
-        eprintln!("{took:?}, {} KiB, {} calls", peak / 1024, calls.len());
-        assert!(calls.len() <= 5, "{calls:?}");
-        assert!(peak < 64 << 20, "{peak}");
-        assert!(took < Duration::from_secs(2), "{took:?}");
-        finished.records().pop().unwrap()
-    };
-    let first = run(&[]);
-    assert_eq!(counts(&first, "containers"), [2000, 0, 0, 0]);
-    assert_eq!(counts(&first, "volumes"), [200, 0, 0, 0]);
-    assert_eq!(counts(&first, "mounts"), [4000, 0, 0, 0]);
-    let second = run(&[]);
-    assert_eq!((&second["in_sync"], counts(&second, "mounts")), (&json!(true), [0, 0, 0, 4000]));
-    assert_eq!(run(&["--check"])["in_sync"], json!(true));
-}
-
-#[test]
-fn a_death_that_listings_do_not_show_yet_is_waited_for() {
-    let dir = tempfile::tempdir().unwrap();
-    let state = dir.path().join("state.db");
-    let id = format!("{:064x}", 7);
-    let (listings, container) = (AtomicUsize::new(0), id.clone());
-    let engine =
-        Script::start(move |request: &Request, answer: &mut Answer| match request.path.split('?').next().unwrap() {
-            "/_ping" => answer.json(200, "OK"),
-            "/info" => answer.json(200, r#"{"ID":"SLOW","ServerVersion":"20.10.24","DockerRootDir":"/nowhere"}"#),
-            "/containers/json" => {
-                let is_first = listings.fetch_add(1, Ordering::SeqCst) == 0;
-                let state = if is_first { "running" } else { "exited" };
-                let listed =
-                    json!([{"Id": container, "Names": ["/web"], "Image": "img", "State": state, "Labels": {}}]);
-                answer.json(200, &listed.to_string());
-            }
-            "/volumes" => answer.json(200, r#"{"Volumes":[]}"#),
-            "/events" => {
-                let then = logwatch::time::Timestamp::now().0 - 100_000_000;
-                let died = json!({"Type": "container", "Action": "die", "Actor": {"ID": container}, "timeNano": then});
-                answer.begin("application/json");
-                answer.chunk(format!("{died}\n").as_bytes());
-            }
-            _ => answer.json(404, r#"{"message":"page not found"}"#),
-        });
-    let mut command = Watch::command();
-    command.env("HOME", dir.path()).env_remove("DOCKER_HOST").args(["-H", &engine.host(), "reconcile"]);
-    let finished = Watch::spawn(command.args(["--state", state.to_str().unwrap()])).finish();
-    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
-    assert_eq!(rows(&state, "SELECT container_id || ' ' || state FROM containers"), [format!("{id} exited")]);
 }

@@ -1,8 +1,7 @@
 //! The engine's data get another device number: the log files are still the same, and so is what was read of them.
 
-use crate::resume::Kept;
 use crate::support::process::{lives, open_files, signal};
-use crate::support::{Disk, Engine, Numbers, Signal, eventually};
+use crate::support::{Disk, Engine, Kept, Numbers, Signal, eventually};
 
 /// Name, options and lines per life of containers whose logs differ in form. `silent` has a log file without a record.
 const CONTAINERS: [(&str, &[&str], u64); 5] = [
@@ -63,7 +62,7 @@ fn resuming_on_another_device_number_is_exactly_once_without_birth_times() {
     resume_between_moves(&engine, &Disk::without_births_under(&engine));
 }
 
-fn resume_between_moves(engine: &Engine, disk: &Disk<'_>) {
+fn resume_between_moves(engine: &Engine, disk: &Disk) {
     let kept = Kept::of(engine);
     run_all(engine);
     kept.read(engine, &["--all"]);

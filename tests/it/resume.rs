@@ -1,50 +1,12 @@
 //! A run goes on where the last one of its name stopped, however that one ended: each line is passed on once.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use crate::faults::{DRIVERS, ROUTES};
-use crate::support::{Engine, Finished, Numbers, PATIENCE, Signal, Watch, eventually};
-
-/// The words of a run that keeps its positions in the engine's home and appends to a file there.
-fn words<'a>(state: &'a str, file: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-    [&["--state", state, "--resume", "--format", "json", "-o", file], more].concat()
-}
-
-pub struct Kept {
-    pub state: PathBuf,
-    pub file: PathBuf,
-}
-
-impl Kept {
-    pub fn of(engine: &Engine) -> Self {
-        Kept { state: engine.home().join("state/state.db"), file: engine.home().join("out.jsonl") }
-    }
-
-    pub fn start(&self, engine: &Engine, more: &[&str]) -> Watch {
-        Watch::start(engine, &words(self.state.to_str().unwrap(), self.file.to_str().unwrap(), more))
-    }
-
-    /// Reads what there is, and no more.
-    #[track_caller]
-    pub fn read(&self, engine: &Engine, more: &[&str]) -> Finished {
-        let finished = self.start(engine, &[&["--no-follow"], more].concat()).finish();
-        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
-        finished
-    }
-
-    pub fn lines(&self) -> Vec<String> {
-        lines(&self.file)
-    }
-}
-
-pub fn lines(path: &Path) -> Vec<String> {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    text.lines().map(str::to_owned).collect()
-}
+use crate::support::routes::{DRIVERS, ROUTES};
+use crate::support::{Engine, Kept, Numbers, PATIENCE, Signal, Watch, eventually};
 
 /// How a log is written and read: by file, its cache and rotations, and over the API.
 const WAYS: [(&str, &[&str], &str); 6] = [

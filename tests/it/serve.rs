@@ -1,30 +1,12 @@
 //! What `--listen` serves, beside a real engine that is cut off and comes back.
 
-use super::support::{Engine, PATIENCE, Proxy, Signal, Watch, eventually, keys, readme};
+use crate::support::{Engine, Proxy, Signal, Watch, eventually, get, keys, place, readme};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 const LISTEN: [&str; 2] = ["--listen", "127.0.0.1:0"];
-
-/// The place that the notice names.
-pub fn place(watch: &Watch) -> String {
-    const NOTICE: &str = "serving metrics and health at http://";
-    watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with(NOTICE)), PATIENCE);
-    let notices = watch.notices();
-    notices.iter().find_map(|line| line.strip_prefix(NOTICE)).unwrap().to_owned()
-}
-
-/// Status and body.
-pub fn get(place: &str, path: &str) -> (u16, String) {
-    let mut socket = TcpStream::connect(place).unwrap();
-    write!(socket, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
-}
 
 fn health(place: &str) -> (u16, Value) {
     let (status, body) = get(place, "/api/v1/health");

@@ -40,8 +40,11 @@ use play::{Action, BUFFER, Death, Play, Setup};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 
-/// Sequences of the largest of the tests, unless told otherwise.
+/// How many sequences the largest of the tests plays.
 const CASES: u32 = 800;
+
+/// The same under the nextest profile `fast`.
+const FAST_CASES: u32 = 80;
 
 fn sizes() -> impl Strategy<Value = usize> {
     prop_oneof![
@@ -109,7 +112,9 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
 /// Plays as many new sequences as `MODEL_CASES` says, or a part of the usual ones.
 fn play_all(driver: Driver, is_loose: bool, part: u32) {
     let asked = std::env::var("MODEL_CASES").ok().and_then(|cases| cases.parse().ok());
-    let cases = asked.unwrap_or(CASES / part);
+    let is_fast = std::env::var("NEXTEST_PROFILE").is_ok_and(|profile| profile == "fast");
+    let usual = if is_fast { FAST_CASES } else { CASES };
+    let cases = asked.unwrap_or(usual / part);
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 4000, ..Config::default() };
     let mut runner = match asked {
         Some(_) => TestRunner::new(config),

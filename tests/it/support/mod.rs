@@ -1,19 +1,24 @@
-//! What the tests stand on: a private engine, the program under test, and what comes between the two.
+//! Shared by all tests: a private engine, the program under test, and what stands between the two.
 //!
-//! [`Engine`] is a `dockerd` of our own with containers that write numbered lines; [`Watch`] is the built binary, its
-//! output awaited and counted ([`Numbers`]); [`Podman`] is another engine; [`Proxy`] breaks the connection between them; [`Script`] plays an engine
-//! where a real one cannot be made to do what is needed.
-#![allow(dead_code, unused_imports, reason = "what stands here waits for the tests of every room")]
+//! [`Engine`] is a private `dockerd` with containers that write numbered lines, [`Podman`] another engine, [`Script`] a
+//! scripted one for what a real engine cannot be made to do. [`Watch`] is the built program: tests wait for its output and
+//! count it with [`Numbers`]. [`Proxy`] breaks the connection between program and engine.
 
+pub mod cli;
+pub mod client;
 mod disk;
 mod engine;
+mod http;
+mod kept;
 mod numbers;
 mod podman;
 pub mod process;
 mod proxy;
+pub mod raw_script;
+mod reports;
+pub mod routes;
 mod script;
 mod tests;
-mod volume;
 mod watch;
 pub mod watchdog;
 
@@ -24,12 +29,14 @@ use std::time::{Duration, Instant};
 
 pub use self::disk::Disk;
 pub use self::engine::{Engine, IMAGE, chatter, mounts};
+pub use self::http::{get, place};
+pub use self::kept::{Kept, lines, messages};
 pub use self::numbers::Numbers;
 pub use self::podman::Podman;
 pub use self::proxy::{Fault, Proxy};
+pub use self::reports::{assert_pool_check, assert_told, counts, report, rows};
 pub use self::script::{Answer, Request, Script};
-pub use self::volume::Volume;
-pub use self::watch::{Finished, Watch, records};
+pub use self::watch::{Finished, Watch, configured, records};
 pub use rustix::process::Signal;
 
 /// As long as anything in a test may take before it counts as broken, on a machine with other work to do.

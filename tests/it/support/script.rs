@@ -35,7 +35,6 @@ pub struct Request {
     pub path: String,
     /// The `1.NN` that the path asked for.
     pub version: Option<String>,
-    pub body: Vec<u8>,
 }
 
 /// Where the answer goes: one of [`json`](Self::json), [`raw`](Self::raw), or [`begin`](Self::begin) and
@@ -43,7 +42,7 @@ pub struct Request {
 pub struct Answer {
     client: UnixStream,
     /// `HEAD` was asked, which has no body.
-    bodiless: bool,
+    pub is_bodiless: bool,
     chunked: bool,
     /// The connection can serve another request.
     whole: bool,
@@ -108,7 +107,7 @@ impl Answer {
     pub fn json(&mut self, status: u16, body: &str) {
         let head = "Content-Type: application/json\r\nApi-Version: 1.41\r\nOstype: linux\r\nServer: Script";
         let length = body.len();
-        let body = if self.bodiless { "" } else { body };
+        let body = if self.is_bodiless { "" } else { body };
         self.raw(format!("HTTP/1.1 {status} Scripted\r\n{head}\r\nContent-Length: {length}\r\n\r\n{body}").as_bytes());
         self.whole = true;
     }
@@ -152,7 +151,7 @@ fn serve(shared: &Shared, client: UnixStream, answer: &dyn Fn(&Request, &mut Ans
     let mut reader = BufReader::new(client.try_clone()?);
     while let Some(request) = read_request(shared, &mut reader)? {
         let mut reply =
-            Answer { client: client.try_clone()?, bodiless: request.method == "HEAD", chunked: false, whole: false };
+            Answer { client: client.try_clone()?, is_bodiless: request.method == "HEAD", chunked: false, whole: false };
         answer(&request, &mut reply);
         if reply.chunked {
             reply.raw(b"0\r\n\r\n");
@@ -187,5 +186,5 @@ fn read_request(shared: &Shared, reader: &mut BufReader<UnixStream>) -> io::Resu
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
-    Ok(Some(Request { method: method.to_owned(), path, version, body }))
+    Ok(Some(Request { method: method.to_owned(), path, version }))
 }

@@ -224,6 +224,18 @@ impl Watch {
         process::peak_memory(self.pid())
     }
 
+    /// The most memory it held until it ended, until `is_done`, or until that was more than `limit`: a program that takes
+    /// all of it would take the machine with it.
+    #[track_caller]
+    pub fn peak_memory_until(&self, limit: u64, is_done: impl Fn(&Self) -> bool) -> u64 {
+        let mut peak = 0;
+        eventually("it ends or is where it should be", || {
+            peak = peak.max(self.peak_memory());
+            peak > limit || !process::lives(self.pid()) || is_done(self)
+        });
+        peak
+    }
+
     /// CPU used so far.
     pub fn cpu(&self) -> Duration {
         process::cpu(self.pid())
@@ -325,4 +337,11 @@ fn tail(state: &State) -> String {
         stderr.lines.len(),
         last(stderr)
     )
+}
+
+/// A watch at this host, configured by variables.
+pub fn configured(host: &str, variables: &[(&str, &str)], words: &[&str]) -> Watch {
+    let mut command = Watch::command();
+    command.env_remove("DOCKER_HOST").env("DOCKER_CONFIG", "/nowhere").envs(variables.iter().copied());
+    Watch::spawn(command.args(["-H", host, "watch"]).args(words))
 }

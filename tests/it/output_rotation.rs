@@ -8,9 +8,7 @@ use std::process::Command;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use crate::life::messages;
-use crate::resume::{Kept, lines};
-use crate::support::{Engine, Finished, Numbers, PATIENCE, Signal, Watch, eventually};
+use crate::support::{Engine, Finished, Kept, Numbers, PATIENCE, Signal, Watch, eventually, lines, messages};
 
 const ROTATING: [&str; 4] = ["--log-opt", "max-size=200k", "--log-opt", "max-file=50"];
 

@@ -1,9 +1,11 @@
 //! An engine that begins its answer to a request for events with the first event, as Podman and some proxies do.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
-use crate::support::{Answer, Numbers, PATIENCE, Request, Script, Watch, eventually};
+use serde_json::Value;
+
+use crate::support::{Answer, Numbers, PATIENCE, Request, Script, Watch, configured, eventually, get, place};
 
 /// What the scripted engine does, from step to step.
 #[derive(Default)]
@@ -93,7 +95,7 @@ fn id(name: &str) -> String {
 /// With less time for an answer than the beginning takes.
 fn logwatch(script: &Script, words: &[&str]) -> Watch {
     let mut command = Watch::command();
-    command.env_remove("DOCKER_API_VERSION").env("DOCKER_CONFIG", "/nonexistent");
+    command.env_remove("DOCKER_API_VERSION").env("DOCKER_CONFIG", "/nowhere");
     command.env("LOGWATCH_DOCKER_POOL_REQUEST_TIMEOUT", "3s");
     Watch::spawn(command.args(["-H", &script.host()]).args(words))
 }
@@ -162,4 +164,50 @@ fn events_wait_for_the_beginning_and_notice_the_end() {
     stage.turn(HUNG_UP);
     let finished = events.finish();
     assert_eq!(finished.code, Some(3), "{}", finished.stderr);
+}
+
+/// More at once than may wait, none of which can be left out; then a listing shows one container.
+#[test]
+fn events_that_find_no_room_are_counted_and_a_listing_makes_up_for_them() {
+    const ALL: u64 = 5000;
+    let listings = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&listings);
+    let script = Script::start(move |request, answer| match request.path.split('?').next().unwrap() {
+        "/_ping" => answer.json(200, "OK"),
+        "/info" => {
+            answer.json(200, r#"{"ID":"busy","ServerVersion":"20.10.24","DockerRootDir":"/nowhere","OSType":"linux"}"#)
+        }
+        "/containers/json" if counted.fetch_add(1, Ordering::SeqCst) == 0 => answer.json(200, "[]"),
+        "/containers/json" => {
+            let id = format!("{:064}", ALL + 1);
+            answer.json(
+                200,
+                &format!(r#"[{{"Id":"{id}","Names":["/found"],"Image":"i","State":"running","Labels":{{}}}}]"#),
+            );
+        }
+        "/events" => {
+            answer.begin("application/json");
+            eventually("it has listed", || counted.load(Ordering::SeqCst) > 0);
+            let time = logwatch::time::Timestamp::now().0;
+            let event = |id: u64| {
+                format!(
+                    r#"{{"Type":"container","Action":"create","Actor":{{"ID":"{id:064}","Attributes":{{"name":"c"}}}},"timeNano":{}}}"#,
+                    time + i64::try_from(id).unwrap(),
+                )
+            };
+            answer.chunk((0..ALL).map(|id| event(id) + "\n").collect::<String>().as_bytes());
+            answer.hold();
+        }
+        _ => answer.json(404, r#"{"message":"not in the script"}"#),
+    });
+    let watch = configured(&script.host(), &[("LOGWATCH_EVENTS_QUEUE_SIZE", "5")], &["--listen", "127.0.0.1:0"]);
+    eventually("it has listed again", || listings.load(Ordering::SeqCst) > 1);
+    eventually("it asks for the log of what is listed", || {
+        script.requests().iter().any(|line| line.contains(&format!("{:064}/logs", ALL + 1)))
+    });
+    let (status, health) = get(&place(&watch), "/api/v1/health/events");
+    let health: Value = serde_json::from_str(&health).unwrap();
+    let [processed, dropped] = ["processed_total", "dropped_total"].map(|name| health[name].as_u64().unwrap());
+    assert_eq!((status, processed + dropped), (200, ALL), "{health}");
+    assert!((1..ALL).contains(&dropped), "{health}");
 }

@@ -5,8 +5,8 @@ use std::thread;
 
 use serde_json::Value;
 
-use crate::faults::DRIVERS;
-use crate::support::{Engine, IMAGE, Numbers, PATIENCE, Signal, Watch, beside, eventually, process};
+use crate::support::routes::DRIVERS;
+use crate::support::{Engine, IMAGE, Numbers, PATIENCE, Signal, Watch, beside, eventually, messages, process};
 
 /// How logs are read, each of them those of each of [`DRIVERS`].
 const SOURCES: [&str; 4] = ["file", "stream", "rotate", "poll"];
@@ -43,13 +43,6 @@ fn short_lives(engine: &Engine, count: usize, is_asked: bool) -> Vec<usize> {
         let lanes: Vec<_> = (0..4).map(|lane| scope.spawn(move || heard(lane))).collect();
         lanes.into_iter().flat_map(|lane| lane.join().unwrap()).collect()
     })
-}
-
-/// What a container said, in the order of the records.
-pub fn messages(lines: &[String], container: &str) -> Vec<String> {
-    let records = lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let own = records.filter(|record| record["type"] == "log" && record["container_name"] == container);
-    own.map(|record| record["message"].as_str().unwrap().to_owned()).collect()
 }
 
 #[test]

@@ -6,8 +6,7 @@ use std::net::UdpSocket;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use crate::life::messages;
-use crate::support::{Engine, Numbers, PATIENCE, Proxy, Watch, eventually};
+use crate::support::{Engine, Numbers, PATIENCE, Proxy, Watch, eventually, messages};
 
 /// Somebody who takes what is sent: without, the engine refuses every other line, and has it in no log.
 fn listener() -> (UdpSocket, String) {
