@@ -381,14 +381,14 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_line_is_as_long_as_asked_and_holds_its_number() {
+    fn a_plain_line_has_its_length_and_number() {
         assert_eq!(lines("--prefix web --size 24", 123), b"web 000000123 xxxxxxxxx\n");
         assert_eq!(lines("--size 16384", 1).len(), 16384);
         assert_eq!(lines("", 7), b"line 000000007\n");
     }
 
     #[test]
-    fn every_shape_holds_its_number_once_in_each_line() {
+    fn every_shape_holds_its_number_once() {
         for shape in ["plain", "json", "text", "hostile"] {
             for n in 1..=32 {
                 let line = lines(&format!("--shape {shape} --size 300"), n);

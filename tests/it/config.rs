@@ -3,8 +3,9 @@
 use super::support::{Engine, Watch};
 use std::fs;
 
+/// The route comes from the configuration file, a variable or an option, and the later of these wins.
 #[test]
-fn the_route_is_the_one_that_was_configured_last() {
+fn the_last_configured_route_wins() {
     let engine = Engine::start();
     engine.run("web", &[], &["--count", "1", "--idle"]);
     let (usual, other) = (engine.config_dir().join("logwatch.yaml"), engine.home().join("other.yaml"));

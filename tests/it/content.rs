@@ -60,7 +60,7 @@ const KEYS: [&str; 9] =
     ["container_id", "container_name", "cursor", "image", "message", "source", "stream", "time", "type"];
 
 #[test]
-fn every_route_shows_what_was_written_as_docker_logs_does() {
+fn every_route_shows_what_docker_logs_shows() {
     let engine = Engine::start();
     // It forgets the newline behind the last piece of a long line of `local`.
     let glues = engine.version().starts_with("20.");
@@ -159,7 +159,7 @@ fn a_terminals_container_is_read_like_any_other() {
 }
 
 #[test]
-fn a_message_longer_than_allowed_is_cut_alike_by_every_route() {
+fn every_route_cuts_long_messages_alike() {
     let engine = Engine::start();
     for (driver, shape) in [("json-file", "text"), ("json-file", "hostile"), ("local", "text"), ("local", "hostile")] {
         let name = format!("{driver}-{shape}");
@@ -204,7 +204,7 @@ fn a_message_longer_than_allowed_is_cut_alike_by_every_route() {
 }
 
 #[test]
-fn a_line_is_written_in_the_form_and_of_the_kind_that_was_asked_for() {
+fn each_format_and_stream_is_written_as_asked() {
     let engine = Engine::start();
     engine.run("web", &[], &["--count", "4", "--rate", "10", "--stream", "alternating"]);
     engine.run("longer", &[], &["--count", "2", "--shape", "json"]);
@@ -251,7 +251,7 @@ fn a_line_is_written_in_the_form_and_of_the_kind_that_was_asked_for() {
 
 /// Whatever escapes lie in a log file, JSON can be read and says what `docker logs` says; so does text.
 #[test]
-fn halves_of_surrogate_pairs_in_a_log_are_read_as_docker_reads_them() {
+fn unpaired_surrogates_are_read_as_docker_does() {
     let engine = Engine::start();
     let id = engine.run("web", &[], &["--count", "1"]);
     engine.wait("web");
@@ -303,8 +303,9 @@ fn on_terminal(engine: &Engine, environment: &[(&str, &str)], words: &[&str]) ->
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// When lines go to a file and stderr is a terminal, that shows how much of a long history has been read.
 #[test]
-fn a_long_history_shows_how_far_it_is_on_a_terminal_that_the_lines_do_not_go_to() {
+fn a_long_history_shows_progress_on_a_terminal() {
     const LINES: usize = 300_000;
     let engine = Engine::start();
     engine.run("long", &[], &["--count", &LINES.to_string(), "--size", "150"]);
@@ -322,8 +323,9 @@ fn a_long_history_shows_how_far_it_is_on_a_terminal_that_the_lines_do_not_go_to(
     }
 }
 
+/// Names are aligned and coloured, and of a message's control characters only colours reach the terminal.
 #[test]
-fn a_terminal_gets_aligned_coloured_names_and_no_control_but_colours() {
+fn a_terminal_gets_aligned_coloured_names() {
     let engine = Engine::start();
     engine.run("web", &[], &["--count", "8", "--shape", "text"]);
     engine.run("longer", &[], &["--count", "1"]);
@@ -393,8 +395,9 @@ fn a_terminal_gets_aligned_coloured_names_and_no_control_but_colours() {
     assert_eq!(messages(records(json.lines())), messages(piped));
 }
 
+/// A start and an end are records with the lines of that run between them, and with the container's metadata.
 #[test]
-fn a_life_is_told_with_its_lines_between_and_what_the_container_is() {
+fn lifecycle_records_enclose_the_lines() {
     let engine = Engine::start();
     engine.run("before", &["--label", "tier=back"], &["--count", "1", "--idle"]);
     let often = ["--poll-interval", "100ms"];

@@ -30,14 +30,15 @@ fn promtool(words: &[&str], input: &str) {
     assert!(words[1] != "metrics" || said.is_empty(), "{said}");
 }
 
+/// Prometheus loads the alert rules, and each fires in the situations of its test file and in no other.
 #[test]
-fn prometheus_takes_the_rules_and_they_fire_when_they_should_and_not_else() {
+fn prometheus_accepts_the_rules() {
     promtool(&["check", "rules", RULES], "");
     promtool(&["test", "rules", "contrib/prometheus-rules-test.yml"], "");
 }
 
 #[test]
-fn prometheus_takes_what_is_served() {
+fn prometheus_accepts_the_metrics() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &["--listen", "127.0.0.1:0"]);
     engine.run("talker", &[], &["--count", "3"]);
@@ -48,7 +49,7 @@ fn prometheus_takes_what_is_served() {
 }
 
 #[test]
-fn the_dashboard_is_one_that_grafana_can_read() {
+fn grafana_can_read_the_dashboard() {
     let dashboard: serde_json::Value = serde_json::from_str(&text("contrib/grafana-dashboard.json")).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();
     let (mut ids, mut places) = (BTreeSet::new(), BTreeSet::new());
@@ -83,7 +84,7 @@ fn start(state: &Path, logs: &Path) -> Vec<String> {
 }
 
 #[test]
-fn systemd_takes_the_unit_and_finds_it_well_locked_up() {
+fn systemd_accepts_the_hardened_unit() {
     let dir = tempfile::tempdir().unwrap();
     let copy = dir.path().join("docker-logwatch.service");
     // The page and the program are where they are only once installed.
@@ -105,7 +106,7 @@ fn systemd_takes_the_unit_and_finds_it_well_locked_up() {
 }
 
 #[test]
-fn the_service_reads_files_as_the_user_that_the_unit_makes() {
+fn the_service_user_reads_log_files() {
     const NOBODY: u32 = 65534;
     let engine = Engine::start();
     engine.run("beacon", &[], &["--count", "5", "--idle"]);
@@ -136,7 +137,7 @@ fn the_service_reads_files_as_the_user_that_the_unit_makes() {
 }
 
 #[test]
-fn logrotate_rotates_what_the_service_writes_and_no_line_is_lost_or_doubled() {
+fn logrotate_loses_and_repeats_no_line() {
     let engine = Engine::start();
     let [state, logs] = ["state", "logs"].map(|name| engine.home().join(name));
     fs::create_dir(&logs).unwrap();

@@ -85,7 +85,7 @@ async fn events_until(events: &mut EventStream, action: &str) -> Vec<logwatch::d
 }
 
 #[tokio::test]
-async fn an_engine_is_the_same_by_socket_by_tcp_and_by_ssh() {
+async fn socket_tcp_and_ssh_reach_the_same_engine() {
     let port = free_port();
     let engine = Engine::with(&["-H", &format!("tcp://127.0.0.1:{port}")]);
     let path = fake_ssh(&engine);
@@ -175,7 +175,7 @@ fn no_ssh_outlives_a_program_that_was_killed() {
 }
 
 #[tokio::test]
-async fn an_ssh_that_talks_much_does_not_stand_still() {
+async fn a_talkative_ssh_does_not_block() {
     let engine = Engine::with(&[]);
     let more_than_a_pipe_holds = "head -c 300000 /dev/zero | tr '\\0' x >&2";
     let serve = "while [ \"$1\" != -- ]; do shift; done\nshift 2\neval exec \"$*\"";
@@ -186,7 +186,7 @@ async fn an_ssh_that_talks_much_does_not_stand_still() {
 }
 
 #[tokio::test]
-async fn what_ssh_complains_of_is_told() {
+async fn complaints_of_ssh_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     for (body, cause) in [
         (
@@ -237,7 +237,7 @@ fn certificates(folder: &Path) {
 }
 
 #[tokio::test]
-async fn tls_verifies_what_it_was_told_to_verify() {
+async fn tls_verifies_as_configured() {
     let folder = tempfile::tempdir().unwrap();
     certificates(folder.path());
     let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
@@ -280,7 +280,7 @@ async fn tls_verifies_what_it_was_told_to_verify() {
 }
 
 #[tokio::test]
-async fn a_context_of_dockers_own_making_leads_to_its_engine() {
+async fn a_docker_context_leads_to_its_engine() {
     let folder = tempfile::tempdir().unwrap();
     certificates(folder.path());
     let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
@@ -307,7 +307,7 @@ async fn a_context_of_dockers_own_making_leads_to_its_engine() {
 }
 
 #[tokio::test]
-async fn an_engine_and_its_containers_are_told_as_docker_tells_them() {
+async fn the_engine_is_described_as_docker_describes_it() {
     let engine = Engine::with(&[]);
     import(&engine);
     let docker = Docker::connect(at(&engine.host())).await.unwrap();
@@ -387,7 +387,7 @@ async fn an_engine_and_its_containers_are_told_as_docker_tells_them() {
 }
 
 #[tokio::test]
-async fn logs_are_told_to_the_nanosecond_and_followed_to_the_end() {
+async fn logs_have_nanoseconds_and_an_end() {
     let engine = Engine::with(&[]);
     import(&engine);
     let docker = Docker::connect(at(&engine.host())).await.unwrap();
@@ -428,7 +428,7 @@ async fn logs_are_told_to_the_nanosecond_and_followed_to_the_end() {
 }
 
 #[tokio::test]
-async fn events_tell_the_life_of_a_container() {
+async fn events_show_the_life_of_a_container() {
     let engine = Engine::with(&[]);
     import(&engine);
     let docker = Docker::connect(at(&engine.host())).await.unwrap();
@@ -543,8 +543,9 @@ async fn connections_are_used_again_and_streams_close_theirs() {
     }
 }
 
+/// While the engine is down each call says so; once it is back, the same client works again.
 #[tokio::test]
-async fn an_engine_that_went_away_is_told_and_used_again_when_it_is_back() {
+async fn an_engine_that_returns_is_used_again() {
     let engine = Engine::with(&[]);
     let pool = config::Pool { request_timeout: Duration::from_secs(4), ..config::Pool::default() };
     let docker = connect_with(at(&engine.host()), pool).await.unwrap();
@@ -618,7 +619,7 @@ async fn a_proxy_that_refuses_the_tunnel_is_told() {
 
 /// Root may open every socket, so the test runs itself once more as somebody else.
 #[tokio::test]
-async fn a_socket_that_may_not_be_opened_is_forbidden() {
+async fn a_forbidden_socket_is_reported() {
     const SOCKET: &str = "LOGWATCH_TEST_FORBIDDEN";
     if let Ok(socket) = std::env::var(SOCKET) {
         let error = failure(at(&format!("unix://{socket}"))).await;
@@ -636,7 +637,7 @@ async fn a_socket_that_may_not_be_opened_is_forbidden() {
     let out = Command::new("setpriv")
         .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
         .arg(copy)
-        .args(["--exact", "endpoint::a_socket_that_may_not_be_opened_is_forbidden", "--nocapture"])
+        .args(["--exact", "endpoint::a_forbidden_socket_is_reported", "--nocapture"])
         .env(SOCKET, &socket)
         .current_dir("/")
         .output()
@@ -657,7 +658,7 @@ fn docker_says(config: &Path, variables: &[(&str, &str)], arguments: &[&str]) ->
 }
 
 #[test]
-fn a_host_means_what_it_means_to_docker() {
+fn hosts_are_read_as_docker_reads_them() {
     let config = tempfile::tempdir().unwrap();
     let is_20 = docker_says(config.path(), &[], &["--version"]).unwrap().contains(" 20.");
     for written in [
@@ -705,7 +706,7 @@ fn a_host_means_what_it_means_to_docker() {
 }
 
 #[test]
-fn the_context_is_the_one_docker_takes() {
+fn contexts_are_chosen_as_docker_chooses_them() {
     let config = tempfile::tempdir().unwrap();
     for name in ["one", "two"] {
         let host = format!("host=unix:///run/{name}.sock");
@@ -741,7 +742,7 @@ fn the_context_is_the_one_docker_takes() {
 
 /// Files that a strict reader of JSON takes otherwise than Go does, or not at all.
 #[test]
-fn docker_and_we_read_the_same_engine_out_of_any_json() {
+fn odd_json_is_read_as_docker_reads_it() {
     let deep = |depth: usize| {
         [b"{\"x\":".to_vec(), vec![b'['; depth], vec![b']'; depth], b",\"currentContext\":\"aa\"}".to_vec()].concat()
     };
@@ -844,7 +845,7 @@ fn docker_and_we_read_the_same_engine_out_of_any_json() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_not_made_in_time_is_given_up() {
+async fn a_slow_connection_times_out() {
     let folder = tempfile::tempdir().unwrap();
     certificates(folder.path());
     let certs = folder.path().join("certs").to_str().unwrap().to_owned();
@@ -858,7 +859,7 @@ async fn a_connection_that_is_not_made_in_time_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_container_with_every_option_is_told() {
+async fn a_container_with_every_option_is_inspected() {
     let engine = Engine::with(&[]);
     import(&engine);
     let docker = Docker::connect(at(&engine.host())).await.unwrap();

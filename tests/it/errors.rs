@@ -28,7 +28,7 @@ fn as_nobody(engine: &Engine, words: &[&str]) -> Watch {
 }
 
 #[test]
-fn as_objects_diagnostics_notices_and_refusals_are_all_alike() {
+fn diagnostics_and_notices_are_json_objects() {
     let engine = Engine::start();
     let words = ["-v", "--log-format", "json", "gone", "web", "--listen", "127.0.0.1:0"];
     let watch = Watch::start(&engine, &words);
@@ -50,8 +50,9 @@ fn as_objects_diagnostics_notices_and_refusals_are_all_alike() {
     assert!(said.iter().all(|said| said["timestamp"].as_str().is_some_and(|time| time.ends_with('Z'))), "{said:?}");
 }
 
+/// Without rights on the socket the error says how to get them, and the exit code is 3.
 #[test]
-fn without_rights_on_the_socket_it_says_how_to_get_them_and_ends_with_3() {
+fn a_forbidden_socket_has_a_hint() {
     let engine = Engine::start();
     public_binary(&engine);
     let told = format!(
@@ -62,8 +63,9 @@ fn without_rights_on_the_socket_it_says_how_to_get_them_and_ends_with_3() {
     assert_told(&as_nobody(&engine, &["watch"]).finish(), 3, &told);
 }
 
+/// With rights on the socket alone, logs are read through the engine, and one notice says so.
 #[test]
-fn with_rights_on_the_socket_alone_it_reads_through_the_engine_and_says_so_once() {
+fn without_file_rights_the_api_is_used() {
     let engine = Engine::start();
     public_binary(&engine);
     fs::set_permissions(engine.socket(), fs::Permissions::from_mode(0o666)).unwrap();
@@ -94,8 +96,9 @@ fn with_rights_on_the_socket_alone_it_reads_through_the_engine_and_says_so_once(
     assert_told(&as_nobody(&engine, &["watch", "--source", "file"]).finish(), 1, &told);
 }
 
+/// With `--no-follow` or `--dry-run` a missing container is an error; when following, it is waited for.
 #[test]
-fn a_container_that_is_not_there_is_an_error_once_read_and_is_waited_for_when_followed() {
+fn a_missing_container_fails_unless_followed() {
     let engine = Engine::start();
     let told = "error: no such container: web\n\
                 hint: `docker ps -a` lists those there are; without --no-follow it is waited for\n";
@@ -115,8 +118,9 @@ fn a_container_that_is_not_there_is_an_error_once_read_and_is_waited_for_when_fo
     assert_eq!(numbers.containers(), ["web"]);
 }
 
+/// A report that cannot be written is an error, not a success.
 #[test]
-fn a_report_that_finds_no_room_promises_nothing() {
+fn reports_to_a_full_disk_fail() {
     let engine = Engine::start();
     engine.run("web", &[], &["--count", "1"]);
     let program = env!("CARGO_BIN_EXE_docker-logwatch");

@@ -147,7 +147,7 @@ fn assert_same_as_docker(engine: &Engine, filters: &[&str], window: &[&str], zon
 }
 
 #[test]
-fn whatever_is_filtered_the_lines_and_objects_are_those_of_docker() {
+fn filtered_events_match_docker_events() {
     let engine = Engine::start();
     let since = now();
     let hostile = "esc=\u{1b}[31m\u{7}<b>&\"quoted\"\\ \u{2028}\u{9b}\u{202e}\r\nline\u{8}\u{c}";
@@ -231,8 +231,9 @@ fn whatever_is_filtered_the_lines_and_objects_are_those_of_docker() {
     }
 }
 
+/// Beside `docker events`, over a connection that is cut again and again, no event is missing and none comes twice.
 #[test]
-fn beside_docker_through_a_socket_that_is_cut_again_and_again_none_is_missing_and_none_comes_twice() {
+fn cut_again_and_again_no_event_is_lost() {
     let (cuts, lives, volumes) = if long() { (50, 500, 200) } else { (8, 40, 16) };
     let engine = &Engine::start();
     let proxy = Proxy::start(engine);
@@ -272,8 +273,9 @@ fn beside_docker_through_a_socket_that_is_cut_again_and_again_none_is_missing_an
     assert_eq!(finished.stderr.lines().count(), 2 * cuts, "{}", finished.stderr);
 }
 
+/// What the engine no longer remembers is reported as missing, and what it does remember is printed.
 #[test]
-fn what_the_engine_no_longer_remembers_is_said_and_what_it_does_is_told() {
+fn events_beyond_the_engines_memory_are_reported() {
     let engine = Engine::start();
     let proxies = [(); 2].map(|()| Proxy::start(&engine));
     let all = Watch::at(&engine, &proxies[0].host(), &["events"]);
@@ -331,7 +333,7 @@ fn what_the_engine_no_longer_remembers_is_said_and_what_it_does_is_told() {
 
 /// Nobody can say then when the way was cut, only that it was noticed just now.
 #[test]
-fn one_that_stood_still_while_much_happened_does_not_claim_to_have_missed_nothing() {
+fn a_suspended_run_does_not_claim_completeness() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watch = Watch::at(&engine, &proxy.host(), &["events"]);
@@ -357,7 +359,7 @@ fn one_that_stood_still_while_much_happened_does_not_claim_to_have_missed_nothin
 }
 
 #[test]
-fn it_exits_as_the_contract_says() {
+fn exit_codes_match_the_contract() {
     let engine = Engine::start();
     let since = now();
     make_volumes(&engine, "v", 3);
@@ -395,7 +397,7 @@ fn it_exits_as_the_contract_says() {
 }
 
 #[test]
-fn a_lost_stream_ends_it_where_it_is_not_to_come_back() {
+fn no_reconnect_ends_with_the_stream() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watch = Watch::at(&engine, &proxy.host(), &["events", "--no-reconnect"]);
@@ -416,7 +418,7 @@ fn a_lost_stream_ends_it_where_it_is_not_to_come_back() {
 
 /// Events that were made a second before the end that was asked for, and a stream that ends before it has told them.
 #[test]
-fn a_stream_that_ends_a_little_before_its_time_is_asked_once_more() {
+fn a_stream_that_ends_early_is_resumed() {
     let machine = Engine::start();
     let until = logwatch::time::Timestamp(logwatch::time::Timestamp::now().0 + 1_800_000_000);
     let streams = Arc::new(AtomicU64::new(0));
@@ -454,7 +456,7 @@ fn a_stream_that_ends_a_little_before_its_time_is_asked_once_more() {
 
 /// The events that were waited for come at the very end of a stream, and nobody reads them before that has come.
 #[test]
-fn events_that_came_in_the_number_asked_for_are_enough_whatever_ends_it() {
+fn the_requested_count_suffices_however_it_ends() {
     let machine = Engine::start();
     for (count, code) in [("3", 0), ("4", 3)] {
         let (is_held, has_ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
@@ -490,7 +492,7 @@ fn events_that_came_in_the_number_asked_for_are_enough_whatever_ends_it() {
 }
 
 #[test]
-fn a_time_out_while_the_engine_is_not_there_is_no_quiet_time() {
+fn a_timeout_during_an_outage_is_an_error() {
     let engine = Engine::start();
     let silent = Script::start(|_, answer| answer.hold());
     for words in [&["events", "--timeout", "300ms"][..], &["events", "--timeout", "300ms", "--count", "1"]] {
@@ -528,8 +530,9 @@ fn a_reader_that_left_ends_it_well() {
     assert_eq!((child.wait().unwrap().code(), told.as_str()), (Some(0), ""));
 }
 
+/// A slow reader neither slows the engine nor loses what that still remembers; what is lost is reported.
 #[test]
-fn a_slow_reader_slows_no_engine_loses_nothing_that_it_remembers_and_is_told_of_what_it_does_not() {
+fn a_slow_reader_loses_no_remembered_event() {
     const CLOSED: &str = "the stream is closed meanwhile";
     let engine = Engine::start();
     let watch = ours(&engine, &["-v"]);
@@ -631,8 +634,9 @@ fn busy(
     }
 }
 
+/// Five hundred events a second neither slow the engine nor grow our memory.
 #[test]
-fn five_hundred_events_a_second_neither_slow_the_engine_nor_grow_our_memory() {
+fn many_events_cost_little() {
     let engine = Engine::start();
     let span = Duration::from_secs(if long() { 60 } else { 6 });
     let busy = Busy::start(500, span);
@@ -736,7 +740,7 @@ fn remembering(request: &Request, answer: &mut Answer, engine: &Mutex<Remembered
 /// Two events lie in the history in another order than their times, one of them told before the break; then the clock is
 /// set back an hour, and everything new is older than all that was seen.
 #[test]
-fn neither_the_order_of_the_history_nor_a_clock_that_was_set_hides_an_event_or_brings_one_twice() {
+fn unordered_history_hides_and_repeats_no_event() {
     let machine = Engine::start();
     let engine = Arc::new(Mutex::new(Remembered::default()));
     let script = Script::start({
@@ -784,7 +788,7 @@ fn neither_the_order_of_the_history_nor_a_clock_that_was_set_hides_an_event_or_b
 }
 
 #[test]
-fn a_listing_that_fails_is_the_engines_fault_and_no_loss_of_events() {
+fn a_failed_listing_counts_as_no_lost_event() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let variables = [("LOGWATCH_EVENTS_RECONCILE_INTERVAL", "300ms"), ("LOGWATCH_EVENTS_BACKOFF_MAX_DURATION", "1s")];
@@ -809,8 +813,9 @@ fn a_listing_that_fails_is_the_engines_fault_and_no_loss_of_events() {
     assert_eq!(watch.stop().code, Some(0));
 }
 
+/// With `events.enabled: false` containers are found by listings, and nobody subscribes.
 #[test]
-fn without_events_containers_are_found_by_listings_and_nobody_subscribes() {
+fn without_events_listings_find_containers() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let variables = [
@@ -845,7 +850,7 @@ fn without_events_containers_are_found_by_listings_and_nobody_subscribes() {
 }
 
 #[test]
-fn the_examples_do_what_they_say() {
+fn the_examples_of_the_help_work() {
     let engine = Engine::start();
     let program = Watch::command().get_program().to_str().unwrap().to_owned();
     let mut shell = Command::new("sh");

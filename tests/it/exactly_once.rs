@@ -101,7 +101,7 @@ fn lines_of_removed_containers_survive_a_kill() {
 
 /// Two names take turns on one FILE, each killed at random, while jobs come and go and logs rotate.
 #[test]
-fn two_names_killed_at_random_lose_and_repeat_nothing() {
+fn two_killed_names_lose_and_repeat_nothing() {
     let engine = Engine::start();
     let run = Run::of(&engine);
     let names = [["--resume=a", "a-*"], ["--resume=b", "b-*"]];
@@ -172,7 +172,7 @@ fn lines_that_others_append_stay() {
 
 /// The state forgets what was written since the backup; FILE and its log do not.
 #[test]
-fn a_state_from_a_backup_goes_on_at_the_end_of_the_file() {
+fn a_restored_state_continues_at_the_file_end() {
     for (format, has_log) in [("json", true), ("json", false), ("text", true)] {
         let engine = Engine::start();
         let run = Run::at(&engine.home().join("kept"), format);
@@ -293,7 +293,7 @@ fn half_a_record_is_moved_beside_the_file() {
 
 /// What cannot be read any more, and was perhaps not written, is a gap in FILE.
 #[test]
-fn a_container_removed_while_nobody_watched_leaves_a_gap() {
+fn an_unwatched_removal_leaves_a_gap() {
     let engine = Engine::start();
     let run = Run::of(&engine);
     let id = engine.run("web", &[], &["--forever", "--rate", "100"]);

@@ -12,8 +12,9 @@ use crate::support::routes::{
 };
 use crate::support::{Engine, Fault, Numbers, PATIENCE, Proxy, Signal, Watch, eventually, process};
 
+/// With `live-restore`, the containers of a killed engine live on and lose no line.
 #[test]
-fn an_engine_killed_and_started_again_costs_no_line_of_the_containers_that_live_on() {
+fn a_killed_engine_costs_no_line() {
     let engine = Engine::with(&["--live-restore"]);
     let watches = by_each_route(&engine, [&engine.host(); 2]);
     let words = ["--count", "12000", "--rate", "1500"];
@@ -41,8 +42,9 @@ fn an_engine_killed_and_started_again_costs_no_line_of_the_containers_that_live_
     }
 }
 
+/// A restarted engine stops its containers; those that return are read on.
 #[test]
-fn an_engine_that_is_restarted_takes_its_containers_along_and_those_that_return_are_read_on() {
+fn a_restarted_engine_is_read_on() {
     let engine = Engine::start();
     let watches = by_each_route(&engine, [&engine.host(); 2]);
     let words = ["--count", "1000", "--rate", "5000", "--resume", "--idle"];
@@ -74,7 +76,7 @@ fn an_engine_that_is_restarted_takes_its_containers_along_and_those_that_return_
 }
 
 #[test]
-fn events_cut_off_twenty_times_miss_no_container_and_bring_none_twice() {
+fn events_cut_twenty_times_miss_no_container() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watch = Watch::ready_at(&engine, &proxy.host(), &[]);
@@ -113,7 +115,7 @@ fn events_cut_off_twenty_times_miss_no_container_and_bring_none_twice() {
 }
 
 #[test]
-fn a_log_stream_cut_off_twenty_times_gives_every_line_once() {
+fn a_log_stream_cut_twenty_times_is_whole() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watch = Watch::ready_at(&engine, &proxy.host(), &["--source", "stream", "-E", "none"]);
@@ -133,7 +135,7 @@ fn a_log_stream_cut_off_twenty_times_gives_every_line_once() {
 }
 
 #[test]
-fn an_engine_that_answers_500_for_a_while_is_asked_again_and_loses_nothing() {
+fn an_engine_that_answers_500_is_retried() {
     let engine = Engine::start();
     let proxies = [(); 2].map(|()| Proxy::start(&engine));
     let watches = by_each_route_through(&engine, &proxies);
@@ -165,7 +167,7 @@ fn an_engine_that_answers_500_for_a_while_is_asked_again_and_loses_nothing() {
 }
 
 #[test]
-fn an_engine_that_stalls_for_five_seconds_stops_no_file_and_costs_no_line() {
+fn an_engine_stalled_for_seconds_costs_no_line() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watches = by_each_route(&engine, [&proxy.host(); 2]);
@@ -191,8 +193,9 @@ fn an_engine_that_stalls_for_five_seconds_stops_no_file_and_costs_no_line() {
     }
 }
 
+/// When the reader of our output has seen enough and leaves, we end at once, silently and with 0.
 #[test]
-fn a_reader_that_has_seen_enough_ends_us_quickly_silently_and_with_0() {
+fn a_reader_that_leaves_ends_the_run() {
     let engine = Engine::start();
     engine.run("web", &[], &["--forever", "--rate", "100"]);
     let mut shell = Command::new("bash");
@@ -205,8 +208,9 @@ fn a_reader_that_has_seen_enough_ends_us_quickly_silently_and_with_0() {
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
+/// Told to stop before anybody opens the pipe it writes to, it ends with 0.
 #[test]
-fn told_to_stop_before_anybody_reads_the_pipe_it_is_to_write_to_it_ends_with_0() {
+fn a_stop_ends_the_wait_for_a_reader() {
     let engine = Engine::start();
     engine.run("web", &[], &["--count", "10", "--idle"]);
     let pipe = engine.home().join("pipe");
@@ -228,7 +232,7 @@ fn told_to_stop_before_anybody_reads_the_pipe_it_is_to_write_to_it_ends_with_0()
 }
 
 #[test]
-fn told_to_stop_it_writes_what_was_read_and_ends_with_0() {
+fn a_stop_flushes_what_was_read() {
     let engine = Engine::start();
     engine.run("web", &[], &["--forever", "--rate", "2000"]);
     for signal in [Signal::INT, Signal::TERM] {
@@ -257,8 +261,9 @@ fn blocked(engine: &Engine) -> Watch {
     watch
 }
 
+/// While its output is blocked, a signal ends it with 0 within seconds, and the third one at once.
 #[test]
-fn told_to_stop_while_its_output_is_blocked_it_ends_with_0_within_seconds_and_at_the_third_signal_at_once() {
+fn a_stop_ends_a_blocked_output() {
     let engine = Engine::start();
     engine.run("web", &[], &["--count", "200000", "--size", "200", "--idle"]);
     watch_the_file_grow(&engine);
@@ -306,8 +311,9 @@ fn docker_major() -> u32 {
     text.trim_start_matches("Docker version ").split('.').next().unwrap().parse().unwrap()
 }
 
+/// As docker's plugin we end when docker is stopped, and when it is killed.
 #[test]
-fn as_dockers_plugin_we_end_when_docker_is_told_to_stop_and_when_it_is_killed() {
+fn docker_ends_its_plugin() {
     let engine = Engine::start();
     engine.run("web", &[], &["--forever", "--rate", "200"]);
     for signal in [Signal::INT, Signal::TERM, Signal::KILL] {
@@ -327,8 +333,9 @@ fn as_dockers_plugin_we_end_when_docker_is_told_to_stop_and_when_it_is_killed() 
     }
 }
 
+/// Without inotify watches files are polled, and one notice says so.
 #[test]
-fn without_inotify_watches_files_are_looked_at_and_this_is_said_once() {
+fn without_inotify_watches_files_are_polled() {
     let engine = Engine::start();
     engine.run("beacon", &[], &["--count", "0", "--idle"]);
     // The limit of a user namespace is its own; the machine's stays what it is.
@@ -351,8 +358,9 @@ fn without_inotify_watches_files_are_looked_at_and_this_is_said_once() {
     }
 }
 
+/// A full disk ends the run with exit code 1, and the file holds whole records up to there.
 #[test]
-fn a_full_disk_ends_it_with_1_and_the_file_holds_whole_records_up_to_there() {
+fn a_full_disk_leaves_whole_records() {
     let engine = Engine::start();
     let disk = engine.home().join("disk");
     fs::create_dir(&disk).unwrap();

@@ -55,7 +55,7 @@ fn with_histories() -> Engine {
 }
 
 #[test]
-fn a_slow_reader_gets_all_there_is() {
+fn a_slow_reader_gets_every_line() {
     let engine = Engine::start();
     engine.run("web", &[], &["--count", "200000", "--size", "100"]);
     engine.wait("web");
@@ -74,8 +74,9 @@ fn a_slow_reader_gets_all_there_is() {
     }
 }
 
+/// `--tail` shows so many lines, whatever they are made of and in whichever files they are.
 #[test]
-fn so_many_lines_are_shown_whatever_they_are_made_of_and_wherever_they_lie() {
+fn tail_counts_lines_in_any_log() {
     let engine = with_histories();
     for name in NAMES {
         let whole = cursors(&read(&engine, &[name]));
@@ -102,7 +103,7 @@ fn so_many_lines_are_shown_whatever_they_are_made_of_and_wherever_they_lie() {
 }
 
 #[test]
-fn following_begins_with_ten_lines_and_ends_with_none_missing() {
+fn following_starts_with_ten_lines() {
     let engine = Engine::start();
     engine.run("steady", &[], &["--count", "100", "--burst", "50", "--every", "1500", "--idle"]);
     for source in SOURCES {
@@ -130,7 +131,7 @@ fn following_begins_with_ten_lines_and_ends_with_none_missing() {
 }
 
 #[test]
-fn lines_are_bounded_by_time_to_the_nanosecond_and_both_ends_belong_to_it() {
+fn since_and_until_include_their_nanosecond() {
     let engine = with_histories();
     let unix = |cursor: &str| {
         let nanos: u64 = cursor.split('-').next().unwrap().parse().unwrap();
@@ -191,7 +192,7 @@ fn lines_are_bounded_by_time_to_the_nanosecond_and_both_ends_belong_to_it() {
 }
 
 #[test]
-fn a_watch_ends_by_itself_when_the_time_has_come() {
+fn until_ends_a_watch() {
     let engine = Engine::start();
     engine.run("steady", &[], &["--forever", "--rate", "200", "--stream", "alternating"]);
     // On one that says nothing, `docker logs --until` never ends.
@@ -214,8 +215,9 @@ fn a_watch_ends_by_itself_when_the_time_has_come() {
     }
 }
 
+/// A time in a large log is found without reading all of it.
 #[test]
-fn a_moment_in_a_large_log_is_found_without_reading_it() {
+fn since_seeks_in_a_large_log() {
     let engine = Engine::start();
     let id = engine.run("large", &[], &["--count", "1"]);
     engine.wait("large");
@@ -261,8 +263,9 @@ fn told(records: &[Value]) -> Vec<String> {
     told.collect()
 }
 
+/// Damage in a log costs what is damaged, and is reported.
 #[test]
-fn damage_in_a_log_costs_what_is_damaged_and_is_told() {
+fn damage_costs_only_the_damaged_lines() {
     let engine = Engine::start();
     let id = engine.run("web", &[], &["--count", "1"]);
     engine.wait("web");
@@ -333,8 +336,9 @@ fn damage_in_a_log_costs_what_is_damaged_and_is_told() {
     );
 }
 
+/// Damage that appears while we follow is reported, and the lines behind it come.
 #[test]
-fn damage_while_we_follow_is_told_and_the_lines_behind_it_come() {
+fn damage_while_following_is_reported() {
     let engine = Engine::start();
     let id = engine.run("web", &[], &["--forever", "--rate", "50"]);
     let watch = Watch::start(&engine, &["web", "--format", "json", "--tail", "all"]);

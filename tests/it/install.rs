@@ -86,7 +86,7 @@ fn mode(path: &Path) -> u32 {
 
 /// What root removes by a list must not be in the hands of others, and what it runs neither.
 #[test]
-fn no_umask_changes_the_modes_of_what_is_installed() {
+fn the_umask_does_not_change_modes() {
     for mask in ["0", "022", "077"] {
         let dir = TempDir::new().unwrap();
         let prefix = dir.path().join("new/prefix");
@@ -104,7 +104,7 @@ fn no_umask_changes_the_modes_of_what_is_installed() {
 }
 
 #[test]
-fn uninstall_names_what_it_removes_and_what_it_leaves() {
+fn uninstall_names_what_it_removes_and_leaves() {
     let dir = TempDir::new().unwrap();
     let state = dir.path().join("state");
     fs::create_dir_all(state.join("docker-logwatch")).unwrap();
@@ -127,7 +127,7 @@ fn uninstall_names_what_it_removes_and_what_it_leaves() {
 
 /// Whoever could write to the list, or put another in its place, would choose what root deletes.
 #[test]
-fn a_list_that_others_could_write_is_not_followed() {
+fn a_writable_manifest_is_ignored() {
     let dir = TempDir::new().unwrap();
     let prefix = dir.path().join("prefix");
     let manifest = prefix.join("share/docker-logwatch/installed");
@@ -161,7 +161,7 @@ fn a_list_that_others_could_write_is_not_followed() {
 }
 
 #[test]
-fn a_list_leads_to_nothing_that_the_script_does_not_install() {
+fn a_manifest_removes_only_known_files() {
     let dir = TempDir::new().unwrap();
     let prefix = dir.path().join("prefix");
     assert_done(&install(&mut installer(), &prefix));
@@ -192,7 +192,7 @@ fn a_list_leads_to_nothing_that_the_script_does_not_install() {
 /// Debian 13 has the client in a package of its own, which docker.io only recommends; a machine that has never been told of
 /// its packages cannot know before `apt-get update`. apt is played here, and knows a package only once it was updated.
 #[test]
-fn the_docker_client_is_chosen_once_apt_has_its_lists() {
+fn the_docker_client_is_chosen_after_apt_update() {
     let dir = TempDir::new().unwrap();
     let tool = |name: &str, script: &str| {
         let path = dir.path().join(name);
@@ -236,7 +236,7 @@ fn apart(script: &str) -> Output {
 
 /// An ssh session and a service have no XDG_DATA_DIRS, and then fish looks nowhere below /usr/local.
 #[test]
-fn fish_finds_the_completion_of_a_system_without_xdg_data_dirs() {
+fn fish_finds_system_completions() {
     let output = apart(
         r#""$INSTALL" --yes --system --binary "$BINARY" >&2
         env -i HOME=/nonexistent PATH=/usr/local/bin:/usr/bin:/bin fish -c 'complete -C "docker-logwatch wat"'
@@ -250,7 +250,7 @@ fn fish_finds_the_completion_of_a_system_without_xdg_data_dirs() {
 
 /// Without sudo, that is; with it the script asks that to put the files in place.
 #[test]
-fn an_ordinary_user_is_told_that_a_system_takes_root() {
+fn an_ordinary_user_cannot_install_for_all() {
     let user = format!(
         "setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups env HOME=/nonexistent PATH=/nonexistent:$PATH"
     );
@@ -322,8 +322,9 @@ fn assert_gone(home: &Path, how: &str) {
     assert_eq!(String::from_utf8_lossy(&found.stdout), "", "{how}");
 }
 
+/// A demo without a terminal ends by itself and installs nothing.
 #[test]
-fn a_demo_without_a_terminal_ends_by_itself_and_installs_nothing() {
+fn a_demo_without_terminal_installs_nothing() {
     let (demo, home) = demo("exec $0");
     demo.wait_for_notice(|lines| lines.iter().any(|line| line.contains("nothing was installed; ")), PATIENCE * 4);
     let finished = demo.finish();
@@ -333,7 +334,7 @@ fn a_demo_without_a_terminal_ends_by_itself_and_installs_nothing() {
 
 /// Root's engine must not outlive the demo, whatever its terminal and its outputs came to.
 #[test]
-fn a_demo_that_is_cut_short_leaves_nothing_running() {
+fn an_interrupted_demo_leaves_no_process() {
     for signal in [Signal::HUP, Signal::TERM, Signal::QUIT, Signal::KILL] {
         let (demo, home) = demo("exec $0");
         demo.signal(signal);
@@ -345,7 +346,7 @@ fn a_demo_that_is_cut_short_leaves_nothing_running() {
 }
 
 #[test]
-fn closing_the_terminal_of_a_demo_leaves_nothing_running() {
+fn closing_the_terminal_ends_a_demo() {
     // The terminal is gone with the program that plays it.
     let (terminal, home) = demo("exec script -qfec \"exec $0\" /dev/null");
     terminal.signal(Signal::KILL);

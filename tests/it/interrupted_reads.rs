@@ -21,8 +21,9 @@ fn gaps(lines: &[String]) -> Vec<String> {
     gaps.map(|gap| gap["reason"].as_str().unwrap().to_owned()).collect()
 }
 
+/// A log that is read once is whole, though its connection breaks for a while.
 #[test]
-fn a_log_that_is_read_once_is_whole_though_its_connection_breaks_for_a_while() {
+fn a_broken_connection_costs_no_line() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     for (name, options) in [("framed", &[][..]), ("terminal", &["--tty"])] {
@@ -43,8 +44,9 @@ fn a_log_that_is_read_once_is_whole_though_its_connection_breaks_for_a_while() {
     }
 }
 
+/// With `--no-follow` an engine that goes for good ends the run soon, and the loss is reported.
 #[test]
-fn an_engine_that_goes_for_good_while_logs_are_read_once_ends_that_soon_and_the_loss_is_told() {
+fn an_engine_gone_for_good_ends_the_read() {
     let engine = Engine::start();
     let names: Vec<String> = (0..40).map(|number| format!("web-{number}")).collect();
     for name in &names {
@@ -91,7 +93,7 @@ fn an_engine_that_goes_for_good_while_logs_are_read_once_ends_that_soon_and_the_
 }
 
 #[test]
-fn a_container_without_a_log_is_a_failure_where_it_was_named() {
+fn a_named_container_without_log_fails() {
     let engine = Engine::start();
     engine.run("mute", &["--log-driver", "none"], &["--count", "3"]);
     engine.run("web", &[], &["--count", "3"]);
@@ -120,7 +122,7 @@ fn a_container_without_a_log_is_a_failure_where_it_was_named() {
 }
 
 #[test]
-fn a_container_whose_last_lines_cannot_be_found_at_once_is_followed_all_the_same() {
+fn following_starts_despite_failing_tail_requests() {
     let engine = Engine::start();
     engine.run("web", &[], &["--count", "20", "--resume", "--idle"]);
     let proxy = Proxy::start(&engine);
@@ -136,8 +138,9 @@ fn a_container_whose_last_lines_cannot_be_found_at_once_is_followed_all_the_same
     assert!(!finished.stderr.contains("cannot be followed"), "{}", finished.stderr);
 }
 
+/// The rest of a removed container that cannot be read is reported as a gap.
 #[test]
-fn of_a_container_that_was_removed_the_rest_that_cannot_be_read_is_told_as_a_gap() {
+fn an_unreadable_rest_is_a_gap() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watch = Watch::ready_at(&engine, &proxy.host(), &["--source", "stream"]);
@@ -164,8 +167,9 @@ fn until(seconds: f64) -> String {
     format!("{}.{:09}", now.as_secs(), now.subsec_nanos())
 }
 
+/// What was written before `--until` is read, though the engine is away at that moment.
 #[test]
-fn what_was_written_by_the_time_asked_for_is_read_though_the_engine_is_away_just_then() {
+fn until_is_met_despite_an_outage() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     engine.run("web", &[], &["--forever", "--rate", "200"]);
@@ -189,8 +193,9 @@ fn what_was_written_by_the_time_asked_for_is_read_though_the_engine_is_away_just
     assert_eq!(gaps(&finished.lines()), [""; 0]);
 }
 
+/// A container whose lookup is under way when the time of `--until` comes is read up to then, and delays nobody.
 #[test]
-fn a_container_that_is_asked_about_when_the_time_has_come_is_read_up_to_then_and_holds_nobody_up() {
+fn until_is_met_by_a_slow_answer() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     for source in ["auto", "stream"] {
@@ -211,8 +216,9 @@ fn a_container_that_is_asked_about_when_the_time_has_come_is_read_up_to_then_and
     }
 }
 
+/// A run that is killed before it knows whether a container is wanted leaves its first lines to the next run.
 #[test]
-fn a_run_that_is_killed_before_it_knows_whether_a_container_is_wanted_leaves_its_first_lines_to_the_next() {
+fn first_lines_wait_for_the_filter() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     engine.run("beacon", &[], &["--forever", "--rate", "20"]);
@@ -256,8 +262,9 @@ fn assert_whole_or_told(lines: &[String], name: &str, last: u64) -> usize {
     gaps
 }
 
+/// What was rotated away between two runs is reported on every API route.
 #[test]
-fn what_the_engine_rotated_away_while_nobody_watched_is_told_by_every_route_over_the_api() {
+fn rotation_before_a_resume_is_reported() {
     let engine = Engine::start();
     let options = ["--log-opt", "max-size=20k", "--log-opt", "max-file=3"];
     for (source, driver) in [("stream", "json-file"), ("rotate", "json-file"), ("poll", "json-file"), ("poll", "local")]
@@ -290,8 +297,9 @@ fn what_the_engine_rotated_away_while_nobody_watched_is_told_by_every_route_over
     }
 }
 
+/// A log that rotates faster than it is polled comes whole but for what is reported.
 #[test]
-fn polled_too_seldom_for_its_rotation_a_log_comes_whole_but_for_what_is_told() {
+fn polling_too_slowly_reports_the_loss() {
     let engine = Engine::start();
     for (name, options, interval) in
         [("fast", ["max-size=10k", "max-file=3"], "200ms"), ("slow", ["max-size=20k", "max-file=2"], "2s")]
@@ -324,7 +332,7 @@ fn five_gone(engine: &Engine, prefix: &str) -> Vec<(String, String)> {
 
 /// A container that was gone before its log could be read is a gap, whatever the route, and counted once.
 #[test]
-fn each_container_gone_while_the_watch_stood_still_is_one_gap() {
+fn removals_during_a_suspension_are_gaps() {
     let engine = Engine::start();
     let words = [
         &["-v", "--source", "auto"][..],
@@ -386,7 +394,7 @@ fn each_container_gone_while_the_watch_stood_still_is_one_gap() {
 
 /// A container that a listing told of is a gap, too, when it is gone before its history could be read.
 #[test]
-fn a_listed_container_removed_before_its_history_was_read_is_one_gap() {
+fn removal_before_the_first_read_is_one_gap() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     for (tail, name) in [("10", "some"), ("all", "whole")] {
@@ -409,7 +417,7 @@ fn a_listed_container_removed_before_its_history_was_read_is_one_gap() {
 
 /// Nothing is lost of a container whose stream the engine ended before it removed the log.
 #[test]
-fn a_container_read_to_the_end_of_its_stream_and_removed_is_no_gap() {
+fn a_removed_container_read_whole_has_no_gap() {
     let engine = Engine::start();
     let sources = ["auto", "stream"].map(|source| ["-v", "--source", source]);
     let host = engine.host();

@@ -2,11 +2,12 @@
 
 use std::io::BufRead;
 use std::thread;
+use std::time::Instant;
 
 use serde_json::Value;
 
 use crate::support::routes::DRIVERS;
-use crate::support::{Engine, IMAGE, Numbers, PATIENCE, Signal, Watch, beside, eventually, messages, process};
+use crate::support::{Engine, IMAGE, Numbers, PATIENCE, Signal, Watch, beside, eventually, long, messages, process};
 
 /// How logs are read, each of them those of each of [`DRIVERS`].
 const SOURCES: [&str; 4] = ["file", "stream", "rotate", "poll"];
@@ -46,7 +47,7 @@ fn short_lives(engine: &Engine, count: usize, is_asked: bool) -> Vec<usize> {
 }
 
 #[test]
-fn a_new_name_is_told_and_used_from_then_on() {
+fn a_new_name_is_used_at_once() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &[]);
     engine.run("svc", &[], &["--count", "0", "--idle"]);
@@ -59,8 +60,9 @@ fn a_new_name_is_told_and_used_from_then_on() {
     assert_eq!(told, ["+ svc (file)", "svc is now called svc2", "- svc2 (exit 137)"]);
 }
 
+/// A hundred containers that print and exit on a busy machine are read whole.
 #[test]
-fn a_hundred_containers_that_live_for_a_moment_on_a_busy_machine_are_read_whole() {
+fn short_lived_containers_are_read_whole() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &["--source", "file"]);
     let heard = while_busy(|| short_lives(&engine, 100, false));
@@ -74,7 +76,7 @@ fn a_hundred_containers_that_live_for_a_moment_on_a_busy_machine_are_read_whole(
 
 /// The engine may have removed the log before it can be asked for it: only the file route promises more.
 #[test]
-fn containers_that_live_for_a_moment_are_read_over_the_api_as_far_as_the_engine_still_has_them() {
+fn short_lived_containers_over_the_api() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &["--source", "stream"]);
     short_lives(&engine, 40, true);
@@ -90,7 +92,7 @@ fn containers_that_live_for_a_moment_are_read_over_the_api_as_far_as_the_engine_
 }
 
 #[test]
-fn docker_restart_neither_loses_nor_repeats_a_line() {
+fn docker_restart_loses_no_line() {
     let engine = Engine::start();
     let watches = by_each_source(&engine);
     for driver in DRIVERS {
@@ -112,7 +114,7 @@ fn docker_restart_neither_loses_nor_repeats_a_line() {
 }
 
 #[test]
-fn what_a_restart_policy_brings_back_is_read_on() {
+fn restart_policies_are_followed() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &[]);
     let words = ["--count", "100", "--resume", "--exit", "1"];
@@ -135,7 +137,7 @@ fn what_a_restart_policy_brings_back_is_read_on() {
 }
 
 #[test]
-fn a_paused_container_is_silent_and_then_goes_on() {
+fn a_paused_container_goes_on_afterwards() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &["--lifecycle"]);
     engine.run("web", &[], &["--count", "3000", "--rate", "2000"]);
@@ -150,7 +152,7 @@ fn a_paused_container_is_silent_and_then_goes_on() {
 }
 
 #[test]
-fn a_container_renamed_while_it_writes_loses_nothing_and_goes_on_under_its_new_name() {
+fn a_rename_while_writing_loses_nothing() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &[]);
     engine.run("before", &[], &["--count", "4000", "--rate", "2000"]);
@@ -166,8 +168,9 @@ fn a_container_renamed_while_it_writes_loses_nothing_and_goes_on_under_its_new_n
     assert!(finished.stderr.contains("- after (exit 0)"), "{}", finished.stderr);
 }
 
+/// A container that was stopped when the watch began is read from the first line of its next run.
 #[test]
-fn a_container_that_stood_still_is_read_from_the_first_line_of_its_next_run() {
+fn a_restarted_container_is_read_from_there() {
     let engine = Engine::start();
     for name in DRIVERS.iter().flat_map(|driver| [format!("old-{driver}"), format!("dead-{driver}")]) {
         let (_, driver) = name.split_once('-').unwrap();
@@ -188,8 +191,9 @@ fn a_container_that_stood_still_is_read_from_the_first_line_of_its_next_run() {
     }
 }
 
+/// A last line without a newline is not joined with the first line of the next run.
 #[test]
-fn a_last_line_without_a_newline_stays_apart_from_the_first_one_of_the_next_run() {
+fn an_unfinished_last_line_stays_apart() {
     let engine = Engine::start();
     let watches = by_each_source(&engine);
     for driver in DRIVERS {
@@ -205,8 +209,9 @@ fn a_last_line_without_a_newline_stays_apart_from_the_first_one_of_the_next_run(
     }
 }
 
+/// They neither delay others nor leave anything open.
 #[test]
-fn containers_that_cannot_be_started_hold_up_nobody_and_leave_nothing_open() {
+fn containers_that_cannot_start_block_nobody() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &[]);
     let before = watch.descriptors();
@@ -225,7 +230,7 @@ fn containers_that_cannot_be_started_hold_up_nobody_and_leave_nothing_open() {
 }
 
 #[test]
-fn rotation_of_every_kind_is_followed_whole_and_in_order() {
+fn every_kind_of_rotation_is_followed() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &[]);
     let words = ["--count", "20000", "--rate", "5000", "--size", "60"];
@@ -262,8 +267,9 @@ fn stopped_meanwhile(bursts: u64, options: &[&str]) -> Vec<String> {
     watch.stop().lines()
 }
 
+/// What was rotated away while we were suspended is a gap in its place.
 #[test]
-fn what_rotation_took_away_while_we_were_stopped_is_told_as_a_gap_in_its_place() {
+fn rotation_while_stopped_is_a_gap() {
     let lines = stopped_meanwhile(20, &["--log-opt", "max-size=100k", "--log-opt", "max-file=2"]);
     let records: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     let gaps: Vec<usize> = (0..records.len()).filter(|at| records[*at]["type"] == "gap").collect();
@@ -279,7 +285,7 @@ fn what_rotation_took_away_while_we_were_stopped_is_told_as_a_gap_in_its_place()
 }
 
 #[test]
-fn files_that_were_compressed_while_we_were_stopped_are_read_whole() {
+fn files_compressed_meanwhile_are_read_whole() {
     let options = ["--log-opt", "max-size=100k", "--log-opt", "max-file=3", "--log-opt", "compress=true"];
     let lines = stopped_meanwhile(4, &options);
     assert!(lines.iter().all(|line| line.contains(r#""type":"log""#)), "no gap");
@@ -289,7 +295,7 @@ fn files_that_were_compressed_while_we_were_stopped_are_read_whole() {
 /// Whoever is told that a container is followed is told of its end, and a stopped container of which nothing is shown
 /// is not worth a word.
 #[test]
-fn each_plus_has_its_minus_and_neither_comes_for_what_is_not_shown() {
+fn start_and_end_notices_come_in_pairs() {
     let engine = Engine::start();
     engine.run("done", &[], &["--count", "3", "--exit", "7"]);
     engine.run("mute", &[], &["--count", "0"]);
@@ -337,4 +343,55 @@ fn each_plus_has_its_minus_and_neither_comes_for_what_is_not_shown() {
         let read = Watch::start(&engine, &["--source", source, "--no-follow", "done"]).finish();
         assert_eq!((read.lines().len(), read.stderr.as_str()), (6, ""), "{source}");
     }
+}
+
+/// How many containers come and go.
+fn many_lives() -> usize {
+    if long() { 1000 } else { 300 }
+}
+
+/// Containers that come and go leave no descriptor, no thread and no memory behind.
+#[test]
+fn hundreds_of_containers_leak_nothing() {
+    let engine = Engine::start();
+    let watch = Watch::ready(&engine, &[]);
+    let begun = Instant::now();
+    // An engine that is short of time now and then hands on nothing of a container's output: what `docker run` was told
+    // counts.
+    let live = |from: usize, to: usize| -> usize {
+        let said = thread::scope(|scope| {
+            let lane = |lane: usize| {
+                let live = |number: usize| {
+                    let name = format!("life-{number}");
+                    let words = ["run", "--rm", "--network", "none", "--name", &name, IMAGE, "--count", "3"];
+                    engine.must(&words).lines().count()
+                };
+                (from + lane..to).step_by(4).map(live).sum::<usize>()
+            };
+            let lanes: Vec<_> = (0..4).map(|number| scope.spawn(move || lane(number))).collect();
+            lanes.into_iter().map(|lane| lane.join().unwrap()).sum()
+        });
+        watch.wait_for_ends(to);
+        eventually("the last removal was heard", || {
+            process::open_files(watch.pid()).iter().all(|file| !file.contains("deleted"))
+        });
+        said
+    };
+    // Connections to the engine are the pool's, which may open one or close one meanwhile, but no more than it has.
+    let sockets = |files: &[String]| files.iter().filter(|file| file.starts_with("socket:")).count();
+    let held = || {
+        let files = process::open_files(watch.pid());
+        let memory = process::memory(watch.pid()) / 1024;
+        assert!(sockets(&files) <= 12, "{files:?}");
+        (files.len() - sockets(&files), process::threads(watch.pid()), memory)
+    };
+    let early = live(0, 20);
+    let before = held();
+    let late = live(20, many_lives());
+    let after = held();
+    eprintln!("{} lives in {:?}: descriptors, threads, KiB {before:?}, then {after:?}", many_lives(), begun.elapsed());
+    assert!(after.0 <= before.0 && after.1 <= before.1 && after.2 <= before.2 + 3072, "{before:?}, then {after:?}");
+    let numbers = Numbers::of_json(&watch.stop().lines());
+    assert_eq!(numbers.total(), early + late);
+    assert!(early + late > many_lives() * 3 * 9 / 10);
 }

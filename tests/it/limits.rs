@@ -32,7 +32,7 @@ fn lines(path: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_full_disk_under_the_file_ends_the_run_and_leaves_whole_lines() {
+fn a_full_output_disk_leaves_whole_lines() {
     let engine = Engine::start();
     let disk = small_disk(&engine, "disk", 512);
     let (state, file) = (engine.home().join("s/state.db"), disk.join("out.jsonl"));
@@ -83,7 +83,7 @@ fn a_file_on_a_full_disk_becomes_whole() {
 }
 
 #[test]
-fn a_full_disk_under_the_state_ends_it_and_nothing_is_lost_or_repeated() {
+fn a_full_state_disk_loses_nothing() {
     let engine = Engine::start();
     let disk = small_disk(&engine, "disk", 4096);
     let (state, file) = (disk.join("state.db"), engine.home().join("out.jsonl"));
@@ -110,7 +110,7 @@ fn a_full_disk_under_the_state_ends_it_and_nothing_is_lost_or_repeated() {
 }
 
 #[test]
-fn a_state_that_cannot_be_used_is_refused_in_words_and_left_as_it_is() {
+fn an_unusable_state_is_refused_unchanged() {
     let engine = Engine::start();
     engine.run("web", &[], &["--count", "3"]);
     engine.wait("web");
@@ -156,7 +156,7 @@ fn a_state_that_cannot_be_used_is_refused_in_words_and_left_as_it_is() {
 }
 
 #[test]
-fn a_state_that_another_program_has_locked_for_a_while_is_written_later() {
+fn a_locked_state_is_written_later() {
     let engine = Engine::start();
     let (state, file) = (engine.home().join("s/state.db"), engine.home().join("out.jsonl"));
     engine.run("web", &[], &["--count", "4500", "--rate", "500"]);
@@ -175,8 +175,9 @@ fn a_state_that_another_program_has_locked_for_a_while_is_written_later() {
     Numbers::of_json(&lines(&file)).assert_whole("web", 1..=4500);
 }
 
+/// When descriptors run out, one notice says so, and all files are read in the end.
 #[test]
-fn without_descriptors_files_wait_this_is_said_once_and_all_are_read_in_the_end() {
+fn without_descriptors_files_wait_their_turn() {
     let engine = Engine::start();
     engine.run("beacon", &[], &["--count", "0", "--idle"]);
     let mut command = Command::new("prlimit");
@@ -201,8 +202,9 @@ fn without_descriptors_files_wait_this_is_said_once_and_all_are_read_in_the_end(
     }
 }
 
+/// A line of a hundred megabytes and a million empty ones take no more memory than others.
 #[test]
-fn a_line_of_a_hundred_megabytes_and_a_million_empty_ones_take_no_more_memory_than_others() {
+fn huge_and_empty_lines_cost_little_memory() {
     let engine = Engine::start();
     for (name, driver) in [("json", "json-file"), ("local", "local")] {
         let options = ["--log-driver", driver, "--log-opt", "max-size=1g"];
@@ -241,7 +243,7 @@ const MOST: u64 = 64 << 20;
 
 /// A rotated log that is small on disk and has one line without end costs no more than another.
 #[test]
-fn a_compressed_line_without_end_is_passed_by_in_little_memory() {
+fn an_endless_compressed_line_costs_little_memory() {
     let engine = Engine::start();
     let id = engine.run("web", &["--log-opt", "max-size=10m", "--log-opt", "max-file=3"], &["--count", "3"]);
     engine.wait("web");

@@ -32,8 +32,9 @@ fn local_log(engine: &Engine, name: &str) -> PathBuf {
     engine.container_dir(name).join("local-logs/container.log")
 }
 
+/// Through rotation and compression.
 #[test]
-fn a_local_log_is_followed_from_its_file_through_rotation_and_compression() {
+fn a_local_log_is_followed_from_its_file() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watch = Watch::ready_at(&engine, &proxy.host(), &["--source", "file"]);
@@ -61,7 +62,7 @@ fn read(engine: &Engine, source: &str, name: &str) -> Vec<String> {
 }
 
 #[test]
-fn what_the_engine_keeps_for_a_driver_that_cannot_be_read_is_read_from_its_cache() {
+fn the_cache_of_unreadable_drivers_is_read() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &["--source", "file"]);
     let (_socket, address) = listener();
@@ -85,7 +86,7 @@ fn what_the_engine_keeps_for_a_driver_that_cannot_be_read_is_read_from_its_cache
 }
 
 #[test]
-fn history_of_a_local_log_is_that_of_the_engine() {
+fn local_history_matches_docker_logs() {
     let engine = Engine::start();
     let options = ["--log-driver", "local", "--log-opt", "max-size=20k", "--log-opt", "max-file=5"];
     engine.run("web", &options, &["--count", "1500", "--stream", "alternating", "--size", "60", "--rate", "5000"]);
@@ -111,8 +112,9 @@ fn history_of_a_local_log_is_that_of_the_engine() {
     }
 }
 
+/// It is reported and stepped over.
 #[test]
-fn damage_in_a_local_log_is_told_and_stepped_over() {
+fn damage_in_a_local_log_is_skipped() {
     let engine = Engine::start();
     engine.run("web", &["--log-driver", "local"], &["--count", "300", "--size", "50"]);
     engine.wait("web");
@@ -136,7 +138,7 @@ fn damage_in_a_local_log_is_told_and_stepped_over() {
 }
 
 #[test]
-fn a_record_that_lost_its_end_takes_none_of_those_behind_it_along() {
+fn a_cut_record_costs_no_later_one() {
     let engine = Engine::start();
     engine.run("web", &["--log-driver", "local"], &["--count", "10", "--size", "2000"]);
     engine.wait("web");
@@ -164,8 +166,9 @@ fn a_record_that_lost_its_end_takes_none_of_those_behind_it_along() {
     assert_eq!(shown, [["gap", "log"]; 2]);
 }
 
+/// A file in an unknown format is read through the engine, and a notice says so.
 #[test]
-fn a_file_of_a_form_that_nobody_knows_is_read_through_the_engine_and_this_is_said() {
+fn an_unknown_file_format_uses_the_api() {
     let engine = Engine::start();
     engine.run("web", &["--log-driver", "local"], &["--count", "20"]);
     engine.wait("web");
@@ -181,8 +184,9 @@ fn a_file_of_a_form_that_nobody_knows_is_read_through_the_engine_and_this_is_sai
     assert_eq!((records.len(), &records[0]["reason"]), (1, &serde_json::json!("unreadable")));
 }
 
+/// The others are followed all the same.
 #[test]
-fn a_container_without_a_log_is_told_of_once_and_the_rest_goes_on() {
+fn a_container_without_log_is_reported_once() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &[]);
     let (_socket, address) = listener();

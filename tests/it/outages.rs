@@ -91,8 +91,9 @@ fn assert_writers_whole(engine: &Engine, watches: [Watch; 2], theirs: &[String])
     [by_file, over_api]
 }
 
+/// An engine killed ten times under load costs no line that reached a file.
 #[test]
-fn an_engine_killed_ten_times_under_load_costs_no_line_that_reached_a_file() {
+fn ten_killed_engines_cost_no_written_line() {
     let engine = Engine::with(&["--live-restore"]);
     let watches = by_each_route(&engine, [&engine.host(); 2]);
     let id = start_writers(&engine, &watches, "1500");
@@ -114,8 +115,9 @@ fn an_engine_killed_ten_times_under_load_costs_no_line_that_reached_a_file() {
     }
 }
 
+/// The containers live on meanwhile.
 #[test]
-fn an_engine_stopped_in_peace_under_containers_that_live_on_costs_no_line() {
+fn a_stopped_engine_costs_no_line() {
     let engine = Engine::with(&["--live-restore"]);
     let watches = by_each_route(&engine, [&engine.host(); 2]);
     let id = start_writers(&engine, &watches, "1500");
@@ -129,8 +131,9 @@ fn an_engine_stopped_in_peace_under_containers_that_live_on_costs_no_line() {
     assert_writers_whole(&engine, watches, &theirs);
 }
 
+/// An engine that is upgraded twice is asked in its own API version, and no line is lost.
 #[test]
-fn an_engine_upgraded_twice_under_us_is_spoken_to_in_its_own_version_and_costs_no_line() {
+fn upgrades_under_a_watch_cost_no_line() {
     let engine = Engine::of_the_machine(&["--live-restore"]);
     let proxies = [(); 2].map(|()| Proxy::start(&engine));
     let watches = by_each_route_through(&engine, &proxies);
@@ -158,8 +161,9 @@ fn an_engine_upgraded_twice_under_us_is_spoken_to_in_its_own_version_and_costs_n
     }
 }
 
+/// No line is lost while the socket is elsewhere, or when it is made again.
 #[test]
-fn while_the_socket_lies_elsewhere_and_when_it_is_made_again_no_line_is_lost() {
+fn a_moved_socket_loses_no_line() {
     let engine = Engine::with(&["--live-restore"]);
     let watches = by_each_route(&engine, [&engine.host(); 2]);
     let away = engine.home().join("away.sock");
@@ -187,8 +191,9 @@ fn stall() -> Duration {
     Duration::from_secs(if long() { 60 } else { 12 })
 }
 
+/// It stops no file, and what it starts meanwhile is read from its first line.
 #[test]
-fn an_engine_that_stalls_for_long_stops_no_file_and_what_it_started_meanwhile_is_read_from_its_first_line() {
+fn an_engine_stalled_for_long_costs_no_line() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watches = by_each_route(&engine, [&proxy.host(); 2]);
@@ -242,7 +247,7 @@ fn assert_whole_but_for_rotation(engine: &Engine, lines: &[String], container: &
 
 /// A watch of its own for each kind of garbage and each route that meets it, all of the same containers.
 #[test]
-fn whatever_garbage_the_engine_answers_is_asked_for_again_and_costs_no_line() {
+fn garbage_answers_are_retried() {
     let engine = Engine::start();
     engine.run("beacon", &[], &["--count", "0", "--idle"]);
     let faults = [Fault::Status(500), Fault::Page(502), Fault::Half];
@@ -321,8 +326,9 @@ fn make_events(engine: &Engine, count: usize) {
 /// As many as the engine remembers, and more.
 const HISTORY: usize = 300;
 
+/// Deaths, returns, renames and removals while no event came show as soon as events are back.
 #[test]
-fn what_died_came_back_was_renamed_and_removed_while_no_event_came_is_as_it_is_afterwards() {
+fn unseen_changes_show_afterwards() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watches = by_each_route(&engine, [&proxy.host(); 2]);
@@ -421,7 +427,7 @@ fn assert_whole_together(engine: &Engine, before: u64, numbers: &Numbers, name: 
 
 /// One watch after the other: of two that stand still the engine need not have had enough at the same moment.
 #[test]
-fn when_the_engine_skipped_us_because_we_stood_still_all_that_is_left_is_found() {
+fn a_dropped_subscription_loses_nothing() {
     let engine = Engine::start();
     engine.run("beacon", &[], &["--count", "0", "--idle"]);
     for (source, _) in ROUTES {
@@ -471,8 +477,9 @@ fn when_the_engine_skipped_us_because_we_stood_still_all_that_is_left_is_found()
     }
 }
 
+/// What a new container rotated while we were suspended is read.
 #[test]
-fn what_a_new_container_rotated_while_we_stood_still_is_read_too() {
+fn rotation_while_suspended_is_read() {
     let engine = Engine::start();
     let watches = by_each_route(&engine, [&engine.host(); 2]);
     watches.iter().for_each(|watch| watch.signal(Signal::STOP));
@@ -491,8 +498,9 @@ fn what_a_new_container_rotated_while_we_stood_still_is_read_too() {
     }
 }
 
+/// A listing makes up for it at once.
 #[test]
-fn an_event_that_makes_no_sense_is_made_up_for_at_once() {
+fn a_malformed_event_is_made_up_for() {
     let engine = Engine::start();
     let proxies = [(); 2].map(|()| Proxy::start(&engine));
     let watches = by_each_route_through(&engine, &proxies);
@@ -512,7 +520,7 @@ fn an_event_that_makes_no_sense_is_made_up_for_at_once() {
 
 /// Of a death that was just told the listing may not have heard, so it alone revives nobody.
 #[test]
-fn a_container_whose_death_was_told_and_whose_start_was_not_is_read_on() {
+fn a_missed_start_event_loses_nothing() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watches = by_each_route(&engine, [&proxy.host(); 2]);
@@ -552,7 +560,7 @@ fn has_overflowed(queue: &OwnedFd) -> bool {
 }
 
 #[test]
-fn when_inotify_has_overflowed_everything_is_found_all_the_same() {
+fn an_inotify_overflow_loses_nothing() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &[]);
     let writers: Vec<String> = (0..6).map(|number| format!("writer-{number}")).collect();
@@ -586,10 +594,11 @@ fn when_inotify_has_overflowed_everything_is_found_all_the_same() {
     numbers.assert_whole("new", 1..=100);
 }
 
+/// It ends with a few words that name what is wrong.
 #[test]
-fn garbage_at_the_start_ends_it_with_a_few_words_that_name_what_is_wrong() {
+fn garbage_at_the_start_is_an_error() {
     let engine = Engine::start();
-    for part in ["/_ping", "/info", "/events", "/containers/json"] {
+    let check = |part: &str| {
         for (fault, code, first) in [
             (Fault::Status(500), 1, "error: the engine answered 500: the proxy says 500\n"),
             (Fault::Page(502), 1, "error: the engine or a proxy before it answers GET /"),
@@ -607,11 +616,18 @@ fn garbage_at_the_start_ends_it_with_a_few_words_that_name_what_is_wrong() {
             let said = (finished.code, finished.stderr.get(..first.len()));
             assert_eq!(said, (Some(code), Some(first)), "{part} {fault:?}: {}", finished.stderr);
         }
-    }
+    };
+    thread::scope(|scope| {
+        for part in ["/_ping", "/info", "/events", "/containers/json"] {
+            let check = &check;
+            scope.spawn(move || check(part));
+        }
+    });
 }
 
+/// What dies while the engine is dead is reported, and what its policy brings back is read on.
 #[test]
-fn what_dies_while_the_engine_is_dead_is_told_and_what_its_policy_brings_back_is_read_on() {
+fn containers_of_a_dead_engine() {
     let engine = Engine::with(&["--live-restore"]);
     let watches = by_each_route(&engine, [&engine.host(); 2]);
     let words = ["--count", "500", "--resume", "--idle"];
@@ -669,8 +685,10 @@ fn live_unseen(engine: &Engine, prefix: &str, count: usize) -> BTreeSet<String> 
     })
 }
 
+/// Containers that came and went while no event came are read whole, whether they still exist, are in the engine's
+/// history of events, or neither.
 #[test]
-fn containers_that_came_and_went_while_no_event_came_are_read_whole_whether_they_are_left_remembered_or_neither() {
+fn unseen_containers_are_read_whole() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watch = Watch::ready_at(&engine, &proxy.host(), &[]);
@@ -710,7 +728,7 @@ fn containers_that_came_and_went_while_no_event_came_are_read_whole_whether_they
 /// Where a time was changed on the way nobody can tell, so of these containers nothing is promised but that they hold up
 /// no other and their ends are told.
 #[test]
-fn log_streams_with_changed_bytes_in_them_cost_no_other_container_a_line() {
+fn corrupt_log_streams_harm_no_other_container() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watch = Watch::ready_at(&engine, &proxy.host(), &["--source", "stream"]);
@@ -733,8 +751,9 @@ fn log_streams_with_changed_bytes_in_them_cost_no_other_container_a_line() {
     assert!(finished.stderr.lines().count() < 24, "{}", finished.stderr);
 }
 
+/// A container that dies while its log is refused is read to its end afterwards.
 #[test]
-fn a_container_that_dies_while_its_log_is_refused_is_read_to_its_end_afterwards() {
+fn a_death_during_refused_reads_loses_nothing() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watch = Watch::ready_at(&engine, &proxy.host(), &["--source", "stream"]);

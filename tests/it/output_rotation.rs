@@ -41,8 +41,9 @@ fn told(watch: &Watch, text: &str) {
     watch.wait_for_notice(|lines| lines.iter().any(|line| line.contains(text)), PATIENCE);
 }
 
+/// All files together hold every line once and in order.
 #[test]
-fn moved_away_again_and_again_and_killed_before_it_is_noticed_all_files_together_hold_every_line_once_and_in_order() {
+fn repeated_moves_and_kills_lose_nothing() {
     let engine = Engine::start();
     let kept = Kept::of(&engine);
     let words = ["--count", "24000", "--rate", "1500", "--stream", "alternating"];
@@ -72,7 +73,7 @@ fn moved_away_again_and_again_and_killed_before_it_is_noticed_all_files_together
 
 /// What a killed run left unfinished is finished in the file that it was moved to, or in the new one.
 #[test]
-fn a_file_moved_after_a_kill_is_found_and_left_whole() {
+fn a_file_moved_after_a_kill_stays_whole() {
     let engine = Engine::start();
     let kept = Kept::of(&engine);
     engine.run("web", &[], &["--count", "50", "--idle"]);
@@ -110,7 +111,7 @@ fn a_file_moved_after_a_kill_is_found_and_left_whole() {
 
 /// Whoever owns the folder could otherwise have root write where root alone may.
 #[test]
-fn a_link_planted_for_the_moved_file_is_not_followed() {
+fn a_planted_link_is_not_followed() {
     let engine = Engine::start();
     engine.run("web", &[], &["--forever", "--rate", "100"]);
     let (victim, new) = (engine.home().join("victim"), engine.home().join("new"));
@@ -146,7 +147,7 @@ fn a_link_planted_for_the_moved_file_is_not_followed() {
 
 /// The engine's logs are readable by root alone; so is what is made of them, whatever the umask.
 #[test]
-fn a_new_file_is_readable_by_its_owner_alone() {
+fn a_new_file_is_private() {
     let engine = Engine::start();
     engine.run("web", &[], &["--count", "3"]);
     engine.wait("web");
@@ -161,8 +162,9 @@ fn a_new_file_is_readable_by_its_owner_alone() {
     }
 }
 
+/// The new file has the rights and the owner of the old one.
 #[test]
-fn a_run_without_positions_follows_the_name_too_and_the_new_file_has_the_rights_and_the_owner_of_the_old_one() {
+fn without_positions_the_name_is_followed_too() {
     let engine = Engine::start();
     let file = engine.home().join("out.jsonl");
     fs::write(&file, "").unwrap();
@@ -197,8 +199,9 @@ fn each(engine: &Engine, play: impl Fn(&Path, Watch) -> Finished) -> [(PathBuf, 
     })
 }
 
+/// What was written just before is reported as lost.
 #[test]
-fn removed_it_is_made_anew_and_what_was_just_written_is_told_to_be_gone() {
+fn a_removed_file_is_replaced() {
     let engine = Engine::start();
     engine.run("web", &[], &["--forever", "--rate", "100"]);
     let runs = each(&engine, |file, watch| {
@@ -224,8 +227,9 @@ fn removed_it_is_made_anew_and_what_was_just_written_is_told_to_be_gone() {
     }
 }
 
+/// Where no new file can be opened, a moved one is written on, and a removed one ends the run.
 #[test]
-fn where_no_new_one_can_be_opened_the_moved_one_is_gone_on_with_and_a_removed_one_ends_the_run() {
+fn without_a_new_file_the_old_one_continues() {
     let engine = Engine::start();
     engine.run("web", &[], &["--forever", "--rate", "100"]);
     let runs = each(&engine, |file, watch| {
@@ -258,7 +262,7 @@ fn where_no_new_one_can_be_opened_the_moved_one_is_gone_on_with_and_a_removed_on
 
 /// The right to write goes with the name, so the moved file is free.
 #[test]
-fn the_new_file_belongs_to_its_run_like_the_old_one() {
+fn the_new_file_belongs_to_its_run() {
     let engine = Engine::start();
     let kept = Kept::of(&engine);
     engine.run("web", &[], &["--forever", "--rate", "100"]);
@@ -281,8 +285,9 @@ fn the_new_file_belongs_to_its_run_like_the_old_one() {
     assert_eq!(watch.stop().code, Some(0));
 }
 
+/// While the state is locked, the moved file is written on.
 #[test]
-fn while_the_state_is_locked_the_moved_one_is_gone_on_with_until_the_new_one_counts() {
+fn a_locked_state_delays_the_new_file() {
     let engine = Engine::start();
     let kept = Kept::of(&engine);
     engine.run("web", &[], &["--count", "4500", "--rate", "500"]);
@@ -305,7 +310,7 @@ fn while_the_state_is_locked_the_moved_one_is_gone_on_with_until_the_new_one_cou
 
 /// A flood leaves in large writes, so that a part of what was taken is in the moved file while the rest still waits.
 #[test]
-fn killed_in_a_flood_just_after_it_was_moved_away_no_line_is_in_both_files() {
+fn a_kill_after_a_move_repeats_nothing() {
     let engine = Engine::start();
     engine.run("web", &[], &["--count", "100000"]);
     engine.wait("web");
@@ -336,7 +341,7 @@ fn killed_in_a_flood_just_after_it_was_moved_away_no_line_is_in_both_files() {
 
 /// A removed file's inode number may be that of a file of others now; its birth tells.
 #[test]
-fn a_file_of_others_with_the_old_inode_number_is_left_alone() {
+fn a_reused_inode_number_is_not_our_file() {
     let engine = Engine::start();
     let kept = Kept::of(&engine);
     engine.run("web", &[], &["--count", "50", "--idle"]);
@@ -360,7 +365,7 @@ fn a_file_of_others_with_the_old_inode_number_is_left_alone() {
 }
 
 #[test]
-fn removed_just_before_the_end_it_is_told_what_went_with_it() {
+fn a_removal_before_the_end_is_reported() {
     let engine = Engine::start();
     engine.run("web", &[], &["--count", "50", "--idle"]);
     let runs = each(&engine, |file, watch| {
@@ -376,8 +381,9 @@ fn removed_just_before_the_end_it_is_told_what_went_with_it() {
     }
 }
 
+/// When the folder is gone, a notice says so, and writing goes on into the file that was moved with it.
 #[test]
-fn a_folder_that_is_moved_away_and_is_no_folder_any_more_is_told_and_its_file_gone_on_with() {
+fn a_lost_folder_keeps_the_old_file() {
     let engine = Engine::start();
     engine.run("web", &[], &["--forever", "--rate", "100"]);
     let (folder, away) = (engine.home().join("logs"), engine.home().join("logs.old"));

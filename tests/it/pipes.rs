@@ -120,7 +120,7 @@ fn a_reader_that_leaves_ends_a_silent_run() {
 
 /// With `-o FILE` and for a report nobody needs to read stdout.
 #[test]
-fn where_lines_go_to_a_file_the_reader_of_stdout_does_not_matter() {
+fn with_an_output_file_stdout_does_not_matter() {
     let engine = Engine::start();
     engine.run("beacon", &[], &["--count", "0", "--idle"]);
     let file = engine.home().join("out.log");
@@ -162,7 +162,7 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
 
 /// One signal lets the output take some time; a second one ends every command at once and well.
 #[test]
-fn a_second_signal_ends_the_wait_for_a_reader_that_does_not_read() {
+fn a_second_signal_ends_a_blocked_pipe() {
     let engine = Engine::start();
     engine.run("web", &[], &["--count", "10", "--idle"]);
     let host = engine.host();

@@ -34,8 +34,9 @@ fn all_keys(value: &Value) -> BTreeSet<String> {
     }
 }
 
+/// They explain every key that is written, and no other.
 #[test]
-fn the_manual_and_the_readme_explain_every_key_that_is_written_and_no_other() {
+fn manual_and_readme_explain_every_key() {
     let engine = Engine::start();
     let compose = ["--label", "com.docker.compose.project=shop", "--label", "com.docker.compose.service=web"];
     let watch = Watch::ready(&engine, &["--metadata", "--lifecycle", "--max-line-size", "8"]);
@@ -124,7 +125,7 @@ fn offered(shell: &str, typed: &str, host: &str) -> String {
 }
 
 #[test]
-fn each_shell_offers_what_docker_would() {
+fn each_shell_completes_as_docker_does() {
     let script = Script::start(|request: &Request, answer: &mut Answer| {
         let listed = |letter: &str, name: &str| {
             format!(
@@ -214,7 +215,7 @@ fn docker_major() -> u32 {
 }
 
 #[test]
-fn docker_takes_us_as_a_plugin() {
+fn docker_lists_us_as_a_plugin() {
     let docker = Docker::with_us();
     let help = String::from_utf8(docker.run("--help").stdout).unwrap();
     let entry = help.lines().find(|line| line.trim().starts_with("logwatch*"));
@@ -223,7 +224,7 @@ fn docker_takes_us_as_a_plugin() {
 }
 
 #[test]
-fn docker_hands_us_every_way_to_ask_for_help() {
+fn docker_passes_on_every_help_request() {
     let docker = Docker::with_us();
     for (line, ours) in [
         ("logwatch --help", "logwatch --help"),
@@ -243,7 +244,7 @@ fn docker_hands_us_every_way_to_ask_for_help() {
 }
 
 #[test]
-fn docker_hands_on_our_exit_code_for_a_usage_error() {
+fn docker_passes_on_our_exit_code() {
     let docker = Docker::with_us();
     let output = docker.run("logwatch watch --nope");
     let said = String::from_utf8(output.stderr).unwrap();
@@ -253,15 +254,16 @@ fn docker_hands_on_our_exit_code_for_a_usage_error() {
     );
 }
 
+/// Even when there is none of that name.
 #[test]
-fn a_context_given_to_docker_reaches_us_even_when_there_is_none_such() {
+fn dockers_context_reaches_us() {
     let output = Docker::with_us().run("--context nosuch logwatch watch --no-follow");
     assert!(String::from_utf8_lossy(&output.stderr).contains("nosuch"), "{}", told(&output));
     assert_eq!(&*output.stdout, b"");
 }
 
 #[test]
-fn docker_completes_our_words() {
+fn docker_completes_our_arguments() {
     if docker_major() < 23 {
         // Older ones leave completion to a shell script of theirs, which asks us directly.
         return check("__completeNoDesc watch --tai", "exit 0\n--- stdout\n--tail\n:4\n--- stderr\n");
@@ -294,7 +296,7 @@ fn docker_completes_our_words() {
 }
 
 #[test]
-fn docker_finds_our_metadata_valid() {
+fn docker_accepts_our_metadata() {
     let output = Docker::with_us().run_with("info", &["--format", "{{json .ClientInfo.Plugins}}"]);
     let plugins: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
     let us = plugins.as_array().and_then(|all| all.iter().find(|plugin| plugin["Name"] == "logwatch"));
@@ -306,7 +308,7 @@ fn docker_finds_our_metadata_valid() {
 /// Docker before 25 tells its plugins nothing of the signals that it gets, and dies of SIGHUP, SIGKILL and the third SIGTERM
 /// alone; a shell's `kill $!` reaches nobody but docker.
 #[test]
-fn a_docker_that_is_killed_takes_us_along_whatever_its_version() {
+fn killing_docker_ends_us() {
     let engine = Engine::start();
     engine.run("beacon", &[], &["--count", "0", "--idle"]);
     let plugins = engine.config_dir().join("cli-plugins");

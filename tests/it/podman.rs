@@ -90,7 +90,7 @@ fn every_line_comes_once(podman: &Podman) {
 
 /// Many lines share a second, and each comes once: from before the watch, and of what starts later.
 #[test]
-fn podman_4_is_read_whole_by_every_api_route() {
+fn podman_4_is_read_whole() {
     let podman = Podman::start();
     assert!(podman.version().starts_with("4."), "{}", podman.version());
     every_line_comes_once(&podman);
@@ -98,7 +98,7 @@ fn podman_4_is_read_whole_by_every_api_route() {
 
 /// The same of the Podman that Debian 13 has.
 #[test]
-fn podman_5_is_read_whole_by_every_api_route() {
+fn podman_5_is_read_whole() {
     let podman = Podman::of("trixie");
     assert!(podman.version().starts_with("5."), "{}", podman.version());
     every_line_comes_once(&podman);
@@ -106,7 +106,7 @@ fn podman_5_is_read_whole_by_every_api_route() {
 
 /// Runs that are killed within a second of each other go on where the last one was, whatever the route.
 #[test]
-fn killed_watches_of_podman_go_on_within_the_second() {
+fn killed_watches_of_podman_resume_exactly() {
     let podman = Podman::start();
     podman.run("web", &[], &["--forever", "--rate", "300", "--stream", "alternating"]);
     for (source, way) in WAYS {
@@ -142,7 +142,7 @@ fn killed_watches_of_podman_go_on_within_the_second() {
 
 /// A service that was away for a while costs no line, and its return is noticed.
 #[test]
-fn a_podman_that_returns_is_read_on_from_where_it_was() {
+fn a_podman_that_returns_is_read_on() {
     let podman = Podman::start();
     podman.run("web", &[], &["--count", "4000", "--rate", "400", "--stream", "alternating"]);
     let watches = WAYS.map(|(_, way)| podman.logwatch(&[&["watch", "--format", "json", "-n", "all"], way].concat()));
@@ -167,7 +167,7 @@ fn a_podman_that_returns_is_read_on_from_where_it_was() {
 
 /// `-n`, `--since` and `--until` mean the same as with Docker, although the times that come say less.
 #[test]
-fn the_last_lines_and_those_between_two_moments_are_the_right_ones() {
+fn tail_since_and_until_select_podman_lines() {
     let podman = Podman::start();
     podman.run("web", &[], &["--count", "600", "--rate", "150"]);
     podman.wait("web");
@@ -204,7 +204,7 @@ fn the_last_lines_and_those_between_two_moments_are_the_right_ones() {
 
 /// A watch from now on shows what is written from now on, also within the second in which it began.
 #[test]
-fn what_is_written_within_the_first_second_is_shown() {
+fn first_second_lines_of_podman_are_shown() {
     let podman = Podman::start();
     podman.run("web", &[], &["--count", "3000", "--rate", "300"]);
     for (source, way) in WAYS {
@@ -249,7 +249,7 @@ fn lines_that_come_in_pieces_are_put_together() {
 
 /// A container that is started again after a line without an end goes on with a line of its own.
 #[test]
-fn a_line_without_an_end_is_shown_and_what_follows_is_not_lost() {
+fn an_unfinished_line_is_shown() {
     let podman = Podman::start();
     let watches = WAYS.map(|(_, way)| podman.logwatch(&[&["watch", "--format", "json"], way].concat()));
     watches.iter().for_each(Watch::wait_until_up);
@@ -282,7 +282,7 @@ fn podman_is_called_podman() {
 
 /// Removal and death have other names with Podman, and are told in Docker's.
 #[test]
-fn what_becomes_of_a_container_is_told_as_with_docker() {
+fn podman_lifecycle_matches_docker() {
     let podman = Podman::start();
     let watch = podman.logwatch(&["watch", "--format", "json", "--lifecycle"]);
     let events = podman.logwatch(&["events", "--format", "json", "--filter", "type=container"]);
@@ -303,7 +303,7 @@ fn what_becomes_of_a_container_is_told_as_with_docker() {
 
 /// On a host where nothing happens Podman answers a request for events with nothing at all, not even headers.
 #[test]
-fn on_a_quiet_podman_logs_are_followed_and_events_awaited() {
+fn a_quiet_podman_is_followed() {
     let podman = Podman::start();
     podman.run("web", &[], &["--count", "100000", "--rate", "20"]);
     let logwatch = |words: &[&str]| {

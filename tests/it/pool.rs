@@ -72,7 +72,7 @@ async fn until(docker: &Docker, promise: &str, holds: impl Fn(&Snapshot) -> bool
 }
 
 #[tokio::test]
-async fn no_request_fails_when_all_connections_are_cut_six_times() {
+async fn connections_cut_six_times_fail_no_request() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     let docker = connect(&proxy, &configured(config::Pool::default())).await;
@@ -95,8 +95,9 @@ async fn no_request_fails_when_all_connections_are_cut_six_times() {
     assert!(snapshot.clients.iter().map(|client| client.usage_count).sum::<u64>() >= 2000 + snapshot.retries);
 }
 
+/// The other half serves meanwhile.
 #[tokio::test]
-async fn the_rest_serves_while_half_of_the_connections_stall_and_those_come_back() {
+async fn half_stalled_connections_are_replaced() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     // So that the engine's time counts, and not that of this machine.
@@ -143,8 +144,9 @@ fn is_closed(client: &ClientReport) -> bool {
     client.breaker == BreakerState::Closed
 }
 
+/// While it is down the number of requests is bounded, and once it is back calls are served at once.
 #[tokio::test]
-async fn an_engine_that_was_stopped_is_asked_a_bounded_number_of_times_and_served_at_once_when_it_is_back() {
+async fn a_stopped_engine_is_asked_rarely() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     let docker = connect(&proxy, &config::Docker::default()).await;
@@ -190,8 +192,9 @@ async fn an_engine_that_was_stopped_is_asked_a_bounded_number_of_times_and_serve
     drop(engine);
 }
 
+/// To within a twentieth.
 #[tokio::test]
-async fn the_rate_is_kept_to_within_a_twentieth() {
+async fn the_request_rate_is_kept() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     for (rate, burst_size, seconds) in [(150, 10, 10), (20, 1, 5)] {
@@ -248,8 +251,9 @@ async fn jitter_spreads_those_who_lost_the_engine_together() {
     assert!(together >= 50, "{together}");
 }
 
+/// And wait no longer than their time limit.
 #[tokio::test]
-async fn callers_are_served_in_order_and_no_longer_than_their_time() {
+async fn callers_are_served_in_order() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     let pool = config::Pool { request_timeout: SECOND, max_retries: 0, ..of_size(1) };
@@ -273,7 +277,7 @@ async fn callers_are_served_in_order_and_no_longer_than_their_time() {
 }
 
 #[tokio::test]
-async fn more_callers_than_can_be_served_cost_no_connection_and_as_many_are_served_as_can_be() {
+async fn waiting_callers_cost_no_connection() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     let pool = config::Pool { request_timeout: 2 * SECOND, ..of_size(1) };
@@ -290,8 +294,9 @@ async fn more_callers_than_can_be_served_cost_no_connection_and_as_many_are_serv
     assert_eq!(docker.pool().status(), Status::Healthy);
 }
 
+/// Each so often as configured.
 #[tokio::test]
-async fn only_what_may_pass_is_asked_again_and_each_call_so_often() {
+async fn only_repeatable_calls_are_retried() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     let pool = config::Pool { max_retries: 3, initial_retry_delay: SECOND / 100, ..config::Pool::default() };
@@ -323,7 +328,7 @@ async fn only_what_may_pass_is_asked_again_and_each_call_so_often() {
 }
 
 #[tokio::test]
-async fn the_pool_grows_when_callers_wait_and_shrinks_when_they_are_gone() {
+async fn the_pool_grows_and_shrinks() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     let pool = config::Pool {
@@ -357,7 +362,7 @@ async fn the_pool_grows_when_callers_wait_and_shrinks_when_they_are_gone() {
 }
 
 #[tokio::test]
-async fn a_connection_of_age_is_replaced_and_no_call_notices() {
+async fn old_connections_are_replaced_unnoticed() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     let pool = config::Pool { max_connection_age: SECOND / 5, ..of_size(2) };
@@ -370,8 +375,9 @@ async fn a_connection_of_age_is_replaced_and_no_call_notices() {
     assert!(docker.pool().clients.iter().all(|client| client.age < SECOND / 2), "{:?}", docker.pool());
 }
 
+/// One check is enough for all who ask.
 #[tokio::test]
-async fn checks_tell_what_works_and_one_look_is_enough_for_who_asks() {
+async fn checks_report_what_works() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     let pool = config::Pool { health_check_timeout: SECOND / 2, ..of_size(2) };
@@ -424,7 +430,7 @@ fn sample(registry: &prometheus::Registry, name: &str) -> f64 {
 }
 
 #[tokio::test]
-async fn a_check_and_a_call_never_have_the_same_connection() {
+async fn checks_and_calls_use_different_connections() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     let docker = connect(&proxy, &configured(config::Pool { health_check_interval: SECOND / 10, ..of_size(1) })).await;
@@ -445,7 +451,7 @@ async fn a_check_and_a_call_never_have_the_same_connection() {
 }
 
 #[tokio::test]
-async fn a_pool_whose_clients_are_all_stuck_in_calls_finds_out() {
+async fn a_pool_of_stuck_clients_recovers() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     let pool = config::Pool { request_timeout: 2 * SECOND, health_check_interval: SECOND / 10, ..of_size(2) };
@@ -463,7 +469,7 @@ async fn a_pool_whose_clients_are_all_stuck_in_calls_finds_out() {
 }
 
 #[tokio::test]
-async fn whatever_fails_on_the_way_to_the_engine_is_counted() {
+async fn every_connection_failure_is_counted() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     let registry = prometheus::Registry::new();
@@ -497,8 +503,9 @@ async fn whatever_fails_on_the_way_to_the_engine_is_counted() {
     assert_eq!(errors(), before + 1.0, "an answer that is late");
 }
 
+/// It is reported as half-open though nobody calls.
 #[tokio::test]
-async fn a_breaker_whose_time_is_over_is_told_as_half_open_though_nobody_calls() {
+async fn an_expired_breaker_is_half_open() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     let registry = prometheus::Registry::new();
@@ -521,8 +528,9 @@ async fn a_breaker_whose_time_is_over_is_told_as_half_open_though_nobody_calls()
     upkeep.abort();
 }
 
+/// An engine that answers pings and fails calls gets no call while the breaker is open.
 #[tokio::test]
-async fn an_engine_that_answers_pings_and_fails_calls_is_left_alone_for_the_breakers_time() {
+async fn a_failing_engine_is_left_alone() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     let pool = config::Pool { max_retries: 0, request_timeout: 2 * SECOND, ..of_size(2) };
@@ -548,7 +556,7 @@ async fn an_engine_that_answers_pings_and_fails_calls_is_left_alone_for_the_brea
 }
 
 #[tokio::test]
-async fn all_that_a_stream_or_an_agreement_waits_for_has_one_time() {
+async fn one_time_limit_covers_a_whole_call() {
     let engine = Engine::start();
     let id = engine.run("web", &[], &["--count", "10", "--idle"]);
     let proxy = Proxy::start(&engine);
@@ -578,7 +586,7 @@ async fn all_that_a_stream_or_an_agreement_waits_for_has_one_time() {
 }
 
 #[tokio::test]
-async fn who_stays_unhealthy_is_made_anew_and_comes_back() {
+async fn unhealthy_clients_are_replaced() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     let registry = prometheus::Registry::new();
@@ -618,7 +626,7 @@ async fn who_stays_unhealthy_is_made_anew_and_comes_back() {
 }
 
 #[tokio::test]
-async fn however_often_checks_are_due_upkeep_rests_between_them() {
+async fn upkeep_rests_between_checks() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     let pool = config::Pool {
@@ -640,7 +648,7 @@ async fn however_often_checks_are_due_upkeep_rests_between_them() {
 }
 
 #[tokio::test]
-async fn logs_and_events_have_so_many_places_and_calls_go_on_beside_them() {
+async fn streams_are_limited_and_calls_are_not() {
     let engine = Engine::start();
     let id = engine.run("web", &[], &["--count", "10", "--idle"]);
     let proxy = Proxy::start(&engine);
@@ -672,8 +680,9 @@ async fn logs_and_events_have_so_many_places_and_calls_go_on_beside_them() {
     assert_eq!(docker.pool().streams, 0);
 }
 
+/// A watch of more logs than there are stream permits reads what it can, and the others when one ends.
 #[test]
-fn a_watch_of_more_logs_than_there_are_places_reads_what_it_can_and_the_others_when_one_ends() {
+fn logs_beyond_the_stream_limit_wait() {
     let engine = Engine::start();
     let names = ["one", "two", "three", "four"];
     for name in names {
@@ -702,8 +711,9 @@ fn a_watch_of_more_logs_than_there_are_places_reads_what_it_can_and_the_others_w
     assert_eq!(finished.stderr.matches("max_concurrent_streams").count(), 1, "{}", finished.stderr);
 }
 
+/// They come back after a break though logs have all other permits.
 #[test]
-fn events_come_back_after_a_break_though_logs_have_all_other_places() {
+fn events_have_a_stream_of_their_own() {
     for (places, source) in [("2", "stream"), ("1", "auto")] {
         let engine = Engine::start();
         let proxy = Proxy::start(&engine);
@@ -725,8 +735,9 @@ fn events_come_back_after_a_break_though_logs_have_all_other_places() {
     }
 }
 
+/// They do not connect again and again meanwhile.
 #[tokio::test]
-async fn streams_wait_for_an_engine_that_is_gone_instead_of_knocking() {
+async fn streams_wait_for_a_missing_engine() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     let pool =
@@ -761,8 +772,9 @@ async fn streams_wait_for_an_engine_that_is_gone_instead_of_knocking() {
     assert_eq!(docker.pool().status(), Status::Healthy, "a check that passes shows it as well");
 }
 
+/// The pool can still be reported on.
 #[tokio::test]
-async fn an_engine_that_is_not_there_is_told_at_once_and_can_still_be_reported_on() {
+async fn a_missing_engine_is_reported_at_once() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     proxy.refuse();

@@ -15,8 +15,9 @@ fn pool(engine: &Engine, host: &str, words: &[&str]) -> Finished {
     Watch::at(engine, host, &[&["pool"], words].concat()).finish()
 }
 
+/// `--check` prints nothing.
 #[test]
-fn a_healthy_engine_is_reported_in_full_and_a_check_of_it_is_silent() {
+fn a_healthy_engine_is_reported_in_full() {
     let engine = Engine::start();
     let finished = pool(&engine, &engine.host(), &["--format", "json"]);
     assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
@@ -48,7 +49,7 @@ fn a_healthy_engine_is_reported_in_full_and_a_check_of_it_is_silent() {
 }
 
 #[test]
-fn a_load_is_put_through_the_pool_whole_though_its_connections_are_cut() {
+fn a_load_survives_cut_connections() {
     const REQUESTS: u64 = 6000;
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
@@ -80,8 +81,9 @@ fn assert_report(finished: &Finished, words: &str) {
     assert!(finished.stderr.starts_with("error: "), "{}", finished.stderr);
 }
 
+/// An engine that is dead, forbidden or of another age.
 #[test]
-fn an_engine_that_is_dead_or_forbidden_or_of_another_age_is_told_apart_in_words() {
+fn causes_of_failure_are_told_apart() {
     let engine = Engine::start();
     let check = |host: &str, words: &str| {
         assert_pool_check(&pool(&engine, host, &["--check"]), &format!("unhealthy: {words}"));
@@ -138,7 +140,7 @@ fn an_engine_that_is_dead_or_forbidden_or_of_another_age_is_told_apart_in_words(
 }
 
 #[test]
-fn an_engine_that_takes_connections_and_says_nothing_is_told_within_ten_seconds() {
+fn a_silent_engine_is_reported_in_ten_seconds() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     proxy.on("", Fault::Stall);
@@ -148,8 +150,9 @@ fn an_engine_that_takes_connections_and_says_nothing_is_told_within_ten_seconds(
     assert_pool_check(&finished, &format!("unhealthy: no answer from {} within 9s", proxy.host()));
 }
 
+/// The report says which check failed.
 #[test]
-fn a_pool_whose_listing_fails_is_unhealthy_and_says_which_check_failed() {
+fn failing_listings_make_the_pool_unhealthy() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     proxy.on("/containers/json", Fault::Status(500));
@@ -166,8 +169,9 @@ fn a_pool_whose_listing_fails_is_unhealthy_and_says_which_check_failed() {
     assert!(check.stderr.starts_with(told), "{}", check.stderr);
 }
 
+/// And removes it in the end.
 #[test]
-fn a_load_on_a_terminal_shows_how_far_it_is_and_takes_that_away() {
+fn a_load_shows_progress_on_a_terminal() {
     let engine = Engine::start();
     let binary = env!("CARGO_BIN_EXE_docker-logwatch");
     let line = format!("{binary} -H {} pool --requests 20000 --format json > /dev/null", engine.host());

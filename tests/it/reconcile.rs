@@ -102,7 +102,7 @@ fn as_kept(state: &Path) -> Vec<String> {
 }
 
 #[test]
-fn one_run_takes_stock_and_the_next_finds_nothing_to_do() {
+fn a_second_run_changes_nothing() {
     let engine = Engine::start();
     let state = state_of(&engine);
     let source = engine.home().join("source");
@@ -156,7 +156,7 @@ fn one_run_takes_stock_and_the_next_finds_nothing_to_do() {
 }
 
 #[test]
-fn the_queries_of_the_readme_answer() {
+fn the_queries_of_the_readme_work() {
     let engine = Engine::start();
     let state = state_of(&engine);
     engine.must(&["volume", "create", "unused"]);
@@ -231,8 +231,9 @@ fn settle(engine: &Engine) {
     }
 }
 
+/// Whatever happens while a watch runs, is suspended or killed, the inventory ends as the engine.
 #[test]
-fn whatever_happens_while_a_watch_runs_stands_still_or_is_killed_the_inventory_ends_as_the_engine() {
+fn random_changes_end_in_a_true_inventory() {
     let engine = Engine::start();
     let state = state_of(&engine);
     let seed = u64::from(std::process::id()) ^ 0x10_6a7c;
@@ -274,7 +275,7 @@ fn whatever_happens_while_a_watch_runs_stands_still_or_is_killed_the_inventory_e
 
 /// The watch stands still while its connection is cut and more happens than the engine remembers.
 #[test]
-fn what_happened_while_the_history_was_overrun_is_in_the_inventory_right_afterwards() {
+fn an_overrun_history_is_made_up_for() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let state = state_of(&engine);
@@ -304,7 +305,7 @@ fn what_happened_while_the_history_was_overrun_is_in_the_inventory_right_afterwa
 
 /// The engine says what it has pruned of containers, and of volumes only that it did.
 #[test]
-fn what_is_pruned_is_gone_from_the_inventory_at_once() {
+fn pruned_objects_leave_the_inventory_at_once() {
     let engine = Engine::start();
     let state = state_of(&engine);
     engine.create("spare", &["-v", "/anonymous"], &[]);
@@ -328,7 +329,7 @@ fn what_is_pruned_is_gone_from_the_inventory_at_once() {
 /// As cron asks, on a host where something happens all the time: what a watch will have kept in a moment is no difference,
 /// and what nobody keeps is one.
 #[test]
-fn a_busy_host_whose_state_a_watch_keeps_passes_the_check() {
+fn a_watched_busy_host_passes_the_check() {
     let engine = Engine::start();
     let state = state_of(&engine);
     engine.run("web", &[], &["--idle"]);
@@ -355,7 +356,7 @@ fn a_busy_host_whose_state_a_watch_keeps_passes_the_check() {
 }
 
 #[test]
-fn an_engine_that_comes_back_is_compared_anew() {
+fn an_engine_that_returns_is_compared_again() {
     let engine = Engine::start();
     let state = state_of(&engine);
     engine.run("web", &["-v", "shop:/data"], &["--idle"]);
@@ -376,8 +377,9 @@ fn an_engine_that_comes_back_is_compared_anew() {
     watch.stop();
 }
 
+/// What is lost with them is reported; a name that is in use keeps its positions.
 #[test]
-fn positions_of_the_removed_go_with_a_word_about_what_is_lost_but_for_a_name_that_is_held() {
+fn positions_of_removed_containers_are_removed() {
     let engine = Engine::start();
     let (state, file) = (state_of(&engine), engine.home().join("out"));
     let resume = |name: &str, more: &[&str]| {
@@ -418,7 +420,7 @@ fn positions_of_the_removed_go_with_a_word_about_what_is_lost_but_for_a_name_tha
 }
 
 #[test]
-fn two_watches_and_reconciliations_on_one_state_are_all_right() {
+fn watches_and_reconciliations_share_a_state() {
     let engine = Engine::start();
     let state = state_of(&engine);
     let watch = |name: &str| {
@@ -445,8 +447,9 @@ fn two_watches_and_reconciliations_on_one_state_are_all_right() {
     }
 }
 
+/// It is reported once and made up for.
 #[test]
-fn a_locked_state_does_not_stop_following_is_told_once_and_made_up_for() {
+fn a_locked_state_does_not_stop_following() {
     let engine = Engine::start();
     let state = state_of(&engine);
     engine.run("web", &[], &["--forever", "--rate", "50"]);
@@ -468,7 +471,7 @@ fn a_locked_state_does_not_stop_following_is_told_once_and_made_up_for() {
 }
 
 #[test]
-fn what_cannot_be_asked_or_written_is_told_in_words_and_left_as_it_is() {
+fn failures_leave_the_state_unchanged() {
     let engine = Engine::start();
     let state = state_of(&engine);
     report(&engine, &state, &[]);
@@ -528,7 +531,7 @@ fn what_cannot_be_asked_or_written_is_told_in_words_and_left_as_it_is() {
 
 /// A check that passes there would hide a wrong path for as long as the engine has no container.
 #[test]
-fn a_check_without_a_state_fails_even_beside_an_empty_engine() {
+fn a_check_without_state_fails() {
     let engine = Engine::start();
     let state = engine.home().join("none/state.db");
     let check = reconcile(&engine, &state, &["--check"]);

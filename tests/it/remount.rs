@@ -57,7 +57,7 @@ fn resuming_on_another_device_number_is_exactly_once() {
 
 /// The same holds where the file system cannot tell a file from an older one of the same number by its birth.
 #[test]
-fn resuming_on_another_device_number_is_exactly_once_without_birth_times() {
+fn resuming_without_birth_times_is_exactly_once() {
     let engine = Engine::start();
     resume_between_moves(&engine, &Disk::without_births_under(&engine));
 }
@@ -82,7 +82,7 @@ fn resume_between_moves(engine: &Engine, disk: &Disk) {
 
 /// A watch that goes on while the engine is moved continues each log, and follows what starts later.
 #[test]
-fn a_running_watch_follows_the_logs_to_another_device() {
+fn a_running_watch_survives_a_move() {
     let engine = Engine::start();
     let disk = Disk::under(&engine);
     let kept = Kept::of(&engine);
@@ -112,7 +112,7 @@ fn a_running_watch_follows_the_logs_to_another_device() {
 
 /// A watch whose files are open when the disk is moved reads on from the new device, once each.
 #[test]
-fn files_that_are_open_while_the_disk_moves_are_read_on() {
+fn open_files_survive_a_move() {
     let engine = Engine::start();
     let disk = Disk::under(&engine);
     let kept = Kept::of(&engine);

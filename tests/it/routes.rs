@@ -17,8 +17,9 @@ fn assert_all_by(lines: &[String], source: &str) {
     }
 }
 
+/// Every line comes once and in order.
 #[test]
-fn renewed_streams_and_polls_give_every_line_once_and_in_order() {
+fn renewed_streams_and_polls_lose_nothing() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let words = ["--count", "20000", "--rate", "2000", "--stream", "alternating"];
@@ -54,7 +55,7 @@ fn renewed_streams_and_polls_give_every_line_once_and_in_order() {
 }
 
 #[test]
-fn restarted_paused_and_renamed_a_container_goes_on_where_it_was() {
+fn restarts_pauses_and_renames_lose_nothing() {
     let engine = Engine::start();
     for (source, way) in [ROTATE, POLL] {
         let watch = Watch::start(&engine, &[&["--format", "json", "-E", "beacon"], way].concat());
@@ -90,7 +91,7 @@ fn restarted_paused_and_renamed_a_container_goes_on_where_it_was() {
 
 /// Engines up to 24.0.7 send what the `local` driver and the cache hold with the offset of their own zone.
 #[test]
-fn an_engine_outside_utc_is_read_alike_by_every_route() {
+fn every_route_reads_other_time_zones() {
     let engine = Engine::in_zone("Europe/Amsterdam");
     let sink = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = format!("gelf-address=udp://{}", sink.local_addr().unwrap());
@@ -171,8 +172,9 @@ fn told_by_us(lines: &[String], container: &str) -> BTreeMap<&'static str, Vec<S
     told
 }
 
+/// On any API route.
 #[test]
-fn an_engine_killed_and_started_again_costs_no_line_by_any_route_over_the_api() {
+fn a_killed_engine_costs_no_api_line() {
     let engine = Engine::with(&["--live-restore"]);
     engine.run("beacon", &[], &["--count", "0", "--idle"]);
     let watches = [ROTATE, POLL].map(|(source, way)| {
@@ -206,7 +208,7 @@ fn an_engine_killed_and_started_again_costs_no_line_by_any_route_over_the_api() 
 }
 
 #[test]
-fn a_container_that_dies_between_two_reads_is_read_to_its_end() {
+fn a_death_between_polls_loses_nothing() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watch = Watch::ready_at(&engine, &proxy.host(), &["--source", "poll", "--poll-interval", "1h"]);
@@ -222,8 +224,9 @@ fn a_container_that_dies_between_two_reads_is_read_to_its_end() {
     assert!((4..=6).contains(&reads), "{reads}: {:?}", proxy.requests());
 }
 
+/// It asks for the last records and reads everything that comes.
 #[test]
-fn polled_from_now_on_a_container_is_asked_for_its_last_records_and_everything_that_comes_is_read() {
+fn polling_from_now_on_asks_for_little() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let bursts = ["--count", "24000", "--burst", "8000", "--every", "4000", "--stream", "alternating", "--idle"];
@@ -243,7 +246,7 @@ fn polled_from_now_on_a_container_is_asked_for_its_last_records_and_everything_t
 }
 
 #[test]
-fn a_container_whose_driver_keeps_nothing_is_told_once_and_not_asked_for_again() {
+fn a_container_without_log_is_asked_once() {
     let engine = Engine::start();
     for (source, way) in [STREAM, ROTATE, POLL] {
         let proxy = Proxy::start(&engine);
@@ -267,8 +270,9 @@ fn a_container_whose_driver_keeps_nothing_is_told_once_and_not_asked_for_again()
 /// The first silence that is looked into, and some time to see what comes of it.
 const SILENCE: Duration = Duration::from_secs(45);
 
+/// It costs no line.
 #[test]
-fn a_stream_that_stalls_while_its_log_grows_is_noticed_and_costs_no_line() {
+fn a_stalled_stream_is_noticed() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     for name in ["idle", "paused"] {
@@ -305,7 +309,7 @@ fn a_stream_that_stalls_while_its_log_grows_is_noticed_and_costs_no_line() {
 }
 
 #[test]
-fn a_log_that_rotates_under_polls_is_read_whole() {
+fn polling_reads_a_rotating_log_whole() {
     let engine = Engine::start();
     let options = ["--log-opt", "max-size=100k", "--log-opt", "max-file=5"];
     let words = ["--count", "10000", "--rate", "1000", "--stream", "alternating"];

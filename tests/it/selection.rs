@@ -48,7 +48,7 @@ fn planned(engine: &Engine, words: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn filters_select_what_docker_ps_lists_for_them() {
+fn filters_match_docker_ps() {
     let engine = fleet();
     let ids = ["shop-web-1", "shop-db-1", "made"].map(|name| engine.id(name));
     let (first, second, made) = (format!("id={}", &ids[0][..12]), format!("id={}", ids[1]), format!("id={}", ids[2]));
@@ -130,8 +130,9 @@ fn filters_select_what_docker_ps_lists_for_them() {
     }
 }
 
+/// Exclusions remove from the selection.
 #[test]
-fn names_globs_and_compose_labels_select_and_exclusions_take_away() {
+fn names_globs_and_labels_select() {
     let engine = fleet();
     let id = engine.id("shop-db-1");
     let (lookalike, prefix) = (&id[..4], &id[..12]);
@@ -207,7 +208,7 @@ fn where_nothing_matches_that_is_said() {
 }
 
 #[test]
-fn a_container_that_starts_later_is_followed_if_it_matches_and_only_then() {
+fn later_containers_are_followed_if_they_match() {
     let engine = Engine::start();
     let labels = ["-l", "tier=front", "-l", "com.docker.compose.project=shop"];
     let matching = [&labels[..], &["-v", "data:/data"]].concat();
@@ -259,7 +260,7 @@ fn a_container_that_starts_later_is_followed_if_it_matches_and_only_then() {
 }
 
 #[test]
-fn what_a_container_becomes_later_can_make_it_match() {
+fn a_changed_container_can_start_to_match() {
     let engine = Engine::start();
     // Nothing that it said before the watch began is wanted, and nothing that it says later is lost.
     engine.run("other", &[], &["--count", "1", "--idle"]);
@@ -378,7 +379,7 @@ fn what_the_engine_refuses_leaves_no_trace() {
 }
 
 #[test]
-fn a_dry_run_tells_the_route_and_what_may_lose_lines() {
+fn a_dry_run_shows_routes_and_risks() {
     let engine = Engine::start();
     let words = ["--count", "1", "--idle"];
     type Case<'a> = (&'a str, &'a [&'a str], Option<&'a str>, Option<&'a str>);
@@ -447,7 +448,7 @@ fn a_dry_run_tells_the_route_and_what_may_lose_lines() {
 
 /// A name goes before the beginning of an ID also when it appears only later.
 #[test]
-fn a_container_meant_by_its_id_is_let_go_for_a_name() {
+fn an_id_prefix_yields_to_a_name() {
     let engine = Engine::start();
     for source in ["file", "stream"] {
         let id = engine.run("other", &[], &["--forever", "--rate", "50"]);
@@ -497,7 +498,7 @@ fn the_beginning_of_several_ids_is_refused() {
 
 /// Labels that an event cannot show, because it has attributes of these names, select all the same.
 #[test]
-fn labels_named_like_attributes_of_events_select_what_starts_later() {
+fn attribute_like_labels_select_later_containers() {
     let engine = Engine::start();
     for label in ["name", "image", "exitCode", "signal", "oldName", "execID", "comment"] {
         let (own, other) = (format!("{label}=front"), format!("{label}=back"));
@@ -521,7 +522,7 @@ fn labels_named_like_attributes_of_events_select_what_starts_later() {
 
 /// Records carry labels of any name from the first line on.
 #[test]
-fn metadata_has_labels_named_like_attributes_from_the_first_line() {
+fn metadata_has_attribute_like_labels() {
     let engine = Engine::start();
     for source in ["file", "stream"] {
         let watch = Watch::ready(&engine, &["--metadata", "--lifecycle", "--source", source]);
@@ -550,7 +551,7 @@ fn metadata_has_labels_named_like_attributes_from_the_first_line() {
 
 /// A label of that name cannot say with what a container ended.
 #[test]
-fn a_label_named_exit_code_forges_no_exit_code() {
+fn a_label_cannot_forge_an_exit_code() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &["--lifecycle"]);
     let label = ["-l", "exitCode=42"];

@@ -20,8 +20,9 @@ fn value(place: &str, series: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
 }
 
+/// No series names a container.
 #[test]
-fn metrics_tell_what_was_read_by_which_route_and_name_no_container() {
+fn metrics_count_by_route() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &LISTEN);
     let place = place(&watch);
@@ -61,7 +62,7 @@ fn metrics_tell_what_was_read_by_which_route_and_name_no_container() {
 }
 
 #[test]
-fn what_nobody_takes_is_told_as_lag_until_somebody_does() {
+fn unread_output_is_reported_as_lag() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &LISTEN);
     let place = place(&watch);
@@ -76,8 +77,9 @@ fn what_nobody_takes_is_told_as_lag_until_somebody_does() {
     assert_eq!(lag(), 0.0);
 }
 
+/// And the return of the engine.
 #[test]
-fn health_follows_a_cut_within_two_seconds_and_the_return() {
+fn health_follows_a_cut_within_two_seconds() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     engine.run("beacon", &[], &["--count", "0", "--idle"]);
@@ -119,8 +121,9 @@ fn health_follows_a_cut_within_two_seconds_and_the_return() {
     assert!(events["last_reconnect_timestamp"].as_u64() >= Some(now), "{events}");
 }
 
+/// Even when no notices are wanted.
 #[test]
-fn a_port_that_nobody_could_know_is_told_though_no_notices_are_wanted() {
+fn a_chosen_port_is_always_reported() {
     let engine = Engine::start();
     let watch = Watch::start(&engine, &[&LISTEN[..], &["-q"]].concat());
     let place = place(&watch);
@@ -142,7 +145,7 @@ fn state_is_told_where_there_is_one() {
 /// Another program holds the lock of the state file for longer than is waited for. What keeps positions meets it by itself,
 /// since nothing happens to any container, and what keeps the inventory where nothing else is kept.
 #[test]
-fn a_state_that_cannot_be_kept_is_degraded_until_it_is_kept_again() {
+fn an_unwritable_state_degrades_health() {
     const FAILURES: &str =
         "logwatch_docker_reconciliation_failures_total{error_type=\"state\",reconciliation_type=\"containers\"}";
     const RUNS: &str = "logwatch_docker_reconciliation_runs_total{reconciliation_type=\"full\"}";
@@ -170,8 +173,9 @@ fn a_state_that_cannot_be_kept_is_degraded_until_it_is_kept_again() {
     }
 }
 
+/// And none is bound unasked.
 #[test]
-fn an_address_in_use_is_named_and_ends_with_1_and_none_is_bound_unasked() {
+fn an_address_in_use_ends_with_1() {
     let engine = Engine::start();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
@@ -207,7 +211,7 @@ fn an_address_in_use_is_named_and_ends_with_1_and_none_is_bound_unasked() {
 
 /// A page that calls itself by a name for this machine reads nothing, and Prometheus goes by any name on the network.
 #[test]
-fn a_name_that_is_not_ours_is_answered_only_where_the_network_is_meant() {
+fn foreign_host_headers_are_refused() {
     let engine = Engine::start();
     for (listen, code) in [("127.0.0.1:0", 421), ("0.0.0.0:0", 200)] {
         let watch = Watch::start(&engine, &["--listen", listen]);

@@ -76,7 +76,7 @@ fn run(engine: &Engine, proxy: &Proxy, words: &[&str], told: &str) -> Finished {
 
 /// A call that a command does not need ends none, and one that it needs is named with the permission for it.
 #[test]
-fn each_request_that_is_blocked_costs_only_what_needs_it() {
+fn a_blocked_request_costs_only_its_users() {
     let engine = Engine::start();
     let id = engine.run("web", &[], &["--count", "1", "--idle"]);
     let proxy = Proxy::start(&engine);
@@ -139,7 +139,7 @@ fn a_request_that_meets_a_gateway_is_named() {
 
 /// Log files are read without `/info` where a container tells where they are; what needs the engine's ID says so.
 #[test]
-fn without_info_files_are_read_and_what_needs_the_engines_id_says_so() {
+fn without_info_files_are_still_read() {
     let engine = Engine::start();
     engine.run("web", &[], &["--count", "5", "--idle"]);
     let proxy = Proxy::start(&engine);

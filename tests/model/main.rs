@@ -130,23 +130,27 @@ fn play_all(driver: Driver, is_loose: bool, part: u32) {
     }
 }
 
+/// Or its loss is reported, whatever happens to the files.
 #[test]
-fn whatever_happens_to_a_json_file_each_line_comes_once_or_is_told_to_be_lost() {
+fn every_json_file_line_comes_once() {
     play_all(Driver::JsonFile, false, 1);
 }
 
+/// Or its loss is reported, whatever happens to the files.
 #[test]
-fn whatever_happens_to_a_local_log_each_line_comes_once_or_is_told_to_be_lost() {
+fn every_local_log_line_comes_once() {
     play_all(Driver::Local, false, 2);
 }
 
+/// Or its loss is reported, whatever happens to the files.
 #[test]
-fn whatever_happens_to_a_cache_each_line_comes_once_or_is_told_to_be_lost() {
+fn every_cached_line_comes_once() {
     play_all(Driver::Cache, false, 4);
 }
 
+/// Or its loss is reported, whatever happens to the files meanwhile.
 #[test]
-fn whatever_happens_while_the_reader_runs_each_line_comes_once_or_is_told_to_be_lost() {
+fn a_running_reader_reads_every_line_once() {
     play_all(Driver::JsonFile, true, 8);
 }
 
@@ -165,20 +169,22 @@ fn lines(lines: u8, to: Option<Stream>, size: usize) -> Action {
     Action::Write { lines, to, size, step: 1000 }
 }
 
+/// Though the file before them is gone.
 #[test]
-fn files_that_were_all_opened_leave_no_gap_though_the_one_before_them_is_gone() {
+fn opened_files_leave_no_gap() {
     check(plain(300, 1), &[Action::Rest, lines(7, None, 25)]);
 }
 
+/// A line that begins before the reader hears of a death is not cut there.
 #[test]
-fn a_line_that_begins_before_the_end_of_a_life_is_heard_of_is_not_cut_there() {
+fn an_unfinished_line_spans_a_late_death() {
     let piece = Action::Piece { to: Stream::Stdout, size: BUFFER };
     let torn = Action::Torn { to: Stream::Stderr };
     check(plain(300, 4), &[Action::Die(Death::Whole), Action::Start, piece, torn, Action::Rest, lines(1, None, 0)]);
 }
 
 #[test]
-fn a_stream_that_is_silent_since_a_loss_does_not_hide_the_next_one() {
+fn a_silent_stream_hides_no_second_loss() {
     let first = Action::Piece { to: Stream::Stdout, size: 40_000 };
     let (out, life) = (Some(Stream::Stdout), [Action::Die(Death::Whole), Action::Rest, Action::Start]);
     let mut actions = vec![Action::Die(Death::Open(1)), Action::Start, first];
@@ -190,7 +196,7 @@ fn a_stream_that_is_silent_since_a_loss_does_not_hide_the_next_one() {
 }
 
 #[test]
-fn a_file_that_was_truncated_before_it_was_compressed_is_read_once() {
+fn a_truncated_then_compressed_file_comes_once() {
     let setup = plain(1500, 4);
     let setup = Setup { options: Options { compress: true, ..setup.options }, ..setup };
     let torn = Action::Torn { to: Stream::Stdout };
@@ -199,7 +205,7 @@ fn a_file_that_was_truncated_before_it_was_compressed_is_read_once() {
 }
 
 #[test]
-fn a_record_that_is_half_there_behind_a_hole_is_read_whole() {
+fn half_a_record_behind_a_hole_is_read() {
     let setup = plain(1500, 2);
     let setup = Setup { options: Options { driver: Driver::Local, ..setup.options }, ..setup };
     let (rotate, torn) = (Action::Rotate { slowly: false }, Action::Torn { to: Stream::Stderr });
@@ -207,34 +213,37 @@ fn a_record_that_is_half_there_behind_a_hole_is_read_whole() {
 }
 
 #[test]
-fn a_file_that_comes_and_goes_before_the_first_is_opened_is_told_to_be_lost() {
+fn a_file_gone_before_opening_is_a_gap() {
     let hidden = [Action::Rest, Action::Commit, Action::Die(Death::Whole), Action::Rest, Action::Start];
     check(plain(300, 1), &[&hidden[..], &[lines(9, None, 25), lines(9, None, 25)]].concat());
 }
 
 #[test]
-fn lines_passed_inside_a_longer_one_that_were_truncated_since_do_not_hide_new_ones() {
+fn truncated_delivered_lines_hide_no_new_ones() {
     let (piece, out) = (Action::Piece { to: Stream::Stderr, size: 40_000 }, Some(Stream::Stdout));
     let killed = [Action::Rest, Action::Commit, Action::Crash, Action::Truncate];
     let again = [lines(3, out, 25), Action::Resume { by_time: false }, Action::Rest];
     check(plain(1500, 4), &[&[piece, lines(4, out, 25)], &killed[..], &again].concat());
 }
 
+/// And reads on behind it.
 #[test]
-fn a_log_that_is_gone_on_with_by_time_tells_what_is_gone_and_reads_on() {
+fn resuming_by_time_reports_the_loss() {
     let killed = [Action::Rest, Action::Commit, Action::Crash, lines(9, None, 25)];
     let again = [Action::Resume { by_time: true }, Action::Rest, lines(1, None, 25), Action::Rest];
     check(plain(300, 1), &[&[lines(2, None, 25)], &killed[..], &again].concat());
 }
 
+/// A file that was empty at the crash is not taken for the next one with its inode number.
 #[test]
-fn a_file_that_was_empty_when_we_were_killed_is_not_taken_for_the_next_one_with_its_number() {
+fn a_reused_inode_number_is_another_file() {
     let killed = [Action::Rest, Action::Commit, Action::Crash, lines(40, None, 25)];
     check(plain(300, 2), &[&killed[..], &[Action::Resume { by_time: false }, Action::Rest]].concat());
 }
 
+/// A line stamped before one that had only begun is read when a run resumes by time.
 #[test]
-fn a_line_stamped_before_the_one_that_had_only_begun_is_read_when_it_is_gone_on_by_time() {
+fn by_time_a_begun_line_hides_no_earlier_one() {
     let setup = plain(1500, 1);
     let options = Options { driver: Driver::Cache, unlinks: true, ..setup.options };
     let write = |lines, size| Action::Write { lines, to: None, size, step: 0 };
@@ -247,7 +256,7 @@ fn a_line_stamped_before_the_one_that_had_only_begun_is_read_when_it_is_gone_on_
 }
 
 #[test]
-fn lines_that_a_copy_brings_back_are_not_taken_for_those_that_were_passed_on() {
+fn lines_copied_back_are_not_skipped() {
     use Action::*;
     let setup = plain(u64::MAX, 2);
     let setup = Setup { options: Options { compress: true, ..setup.options }, ..setup };
@@ -260,7 +269,7 @@ fn lines_that_a_copy_brings_back_are_not_taken_for_those_that_were_passed_on() {
 }
 
 #[test]
-fn a_clock_that_is_set_back_hides_no_line_behind_a_start_by_time() {
+fn a_start_by_time_survives_a_clock_change() {
     use Action::*;
     let setup = plain(300, 2);
     let setup = Setup { options: Options { driver: Driver::Local, ..setup.options }, ..setup };

@@ -87,8 +87,9 @@ fn watch_script(script: &Script, words: &[&str]) -> Watch {
     Watch::spawn(&mut command)
 }
 
+/// By any API route, and also when it is set back twice.
 #[test]
-fn a_clock_set_back_by_an_hour_costs_no_line_by_any_route() {
+fn a_clock_set_back_costs_no_line() {
     const SECOND: i64 = 1_000_000_000;
     let start = 1_795_215_653 * SECOND;
     let log = Arc::new(Log::default());
@@ -129,8 +130,9 @@ fn a_clock_set_back_by_an_hour_costs_no_line_by_any_route() {
     }
 }
 
+/// Every way in which a log fails is reported once, and reading goes on from there.
 #[test]
-fn what_goes_wrong_with_a_log_is_told_once_and_gone_on_from() {
+fn a_failing_log_is_reported_once() {
     /// An answer instead of the log, or behind its first lines.
     type Trouble = fn(&mut Answer);
     let refusal: Trouble = |answer| answer.json(500, r#"{"message":"broken"}"#);

@@ -25,7 +25,7 @@ fn golden(path: &Path, text: &[u8]) {
 }
 
 #[test]
-fn help_reads_as_it_was_last_approved() {
+fn help_matches_the_golden_files() {
     for (line, file) in [
         ("-h", "h.txt"),
         ("--help", "help.txt"),
@@ -44,8 +44,9 @@ fn help_reads_as_it_was_last_approved() {
     }
 }
 
+/// The short help fits a screen, and the long help ends with three examples.
 #[test]
-fn short_help_fits_a_screen_and_long_help_ends_with_three_examples() {
+fn help_fits_a_screen() {
     for line in ["-h", "watch -h", "logwatch -h", "logwatch watch -h", "events -h", "pool -h", "reconcile -h"] {
         let help = String::from_utf8(run(line).stdout).unwrap();
         let widest = help.lines().map(|line| line.chars().count()).max().unwrap();
@@ -63,7 +64,7 @@ fn short_help_fits_a_screen_and_long_help_ends_with_three_examples() {
 }
 
 #[test]
-fn every_example_of_the_help_is_understood() {
+fn every_example_parses() {
     for line in ["logwatch --help", "logwatch watch --help", "logwatch events --help"] {
         let help = String::from_utf8(run(line).stdout).unwrap();
         for example in help.lines().filter_map(|line| line.trim().strip_prefix("$ docker logwatch ")) {
@@ -77,7 +78,7 @@ fn every_example_of_the_help_is_understood() {
 }
 
 #[test]
-fn help_asked_of_docker_is_our_help() {
+fn docker_help_is_our_help() {
     for line in ["help logwatch", "logwatch help", "--help logwatch", "-h logwatch"] {
         assert_eq!(told(&run(line)), told(&run("logwatch --help")), "{line}");
     }
@@ -87,7 +88,7 @@ fn help_asked_of_docker_is_our_help() {
 }
 
 #[test]
-fn a_usage_error_is_said_on_stderr_and_ends_with_2() {
+fn usage_errors_end_with_2() {
     check(
         "logwatch watch --nope",
         "exit 2\n--- stdout\n--- stderr\n\
@@ -148,21 +149,22 @@ fn a_usage_error_is_said_on_stderr_and_ends_with_2() {
 }
 
 #[test]
-fn without_a_command_the_help_is_shown_as_an_error() {
+fn without_a_command_the_help_is_an_error() {
     let (bare, asked) = (run("logwatch"), run("logwatch -h"));
     assert_eq!((bare.status.code(), &bare.stderr, &*bare.stdout), (Some(2), &asked.stdout, &b""[..]));
 }
 
 #[test]
-fn the_version_is_told_in_every_way_to_ask() {
+fn every_way_to_ask_for_the_version() {
     let version = concat!("exit 0\n--- stdout\ndocker-logwatch ", env!("CARGO_PKG_VERSION"), "\n--- stderr\n");
     for line in ["--version", "-V", "logwatch --version", "-v logwatch"] {
         check(line, version);
     }
 }
 
+/// They are printed whatever else is wrong.
 #[test]
-fn the_metadata_are_answered_before_all_else() {
+fn plugin_metadata_come_first() {
     let output = quiet(BINARY).env_clear().arg("docker-cli-plugin-metadata").output().unwrap();
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]));
@@ -170,7 +172,7 @@ fn the_metadata_are_answered_before_all_else() {
 }
 
 #[test]
-fn a_completion_request_is_answered_with_0_whatever_it_says() {
+fn completion_requests_always_end_with_0() {
     let since = "exit 0\n--- stdout\n--since\tLines from here on: `10m`, `1h30m`, a date or time, Unix seconds\n:4\n--- stderr\n";
     check("__complete logwatch watch --si", since);
     let bare = "exit 0\n--- stdout\n--since\n:4\n--- stderr\n";
@@ -182,7 +184,7 @@ fn a_completion_request_is_answered_with_0_whatever_it_says() {
 }
 
 #[test]
-fn a_reader_that_has_gone_is_no_failure() {
+fn a_reader_that_left_is_no_failure() {
     let line = format!(
         "{BINARY} --help | true; echo ${{PIPESTATUS[0]}}; {BINARY} docker-cli-plugin-metadata | true; echo ${{PIPESTATUS[0]}}"
     );
@@ -191,7 +193,7 @@ fn a_reader_that_has_gone_is_no_failure() {
 }
 
 #[test]
-fn the_committed_completions_and_man_pages_are_those_generated_now() {
+fn committed_completions_and_man_pages_are_current() {
     let dir = TempDir::new().unwrap();
     let output = quiet(BINARY).arg("generate").arg(dir.path()).output().unwrap();
     assert_eq!(told(&output), "exit 0\n--- stdout\n--- stderr\n");
@@ -213,7 +215,7 @@ fn the_committed_completions_and_man_pages_are_those_generated_now() {
 }
 
 #[test]
-fn a_file_that_cannot_be_written_is_named_and_ends_with_1() {
+fn an_unwritable_file_ends_with_1() {
     check(
         "generate /dev/null/x",
         "exit 1\n--- stdout\n--- stderr\n\

@@ -13,8 +13,9 @@ fn watch(home: &Path, words: &[&str], variables: &[(&str, &str)]) -> Finished {
     Watch::spawn(&mut command).finish()
 }
 
+/// They end with 2.
 #[test]
-fn a_slip_is_refused_with_its_place_and_ends_with_2() {
+fn configuration_errors_name_their_place() {
     let home = tempfile::tempdir().unwrap();
     fs::create_dir(home.path().join(".docker")).unwrap();
     let (file, named) = (home.path().join(".docker/logwatch.yaml"), home.path().join("named.yaml"));
@@ -45,7 +46,7 @@ fn a_slip_is_refused_with_its_place_and_ends_with_2() {
 }
 
 #[test]
-fn a_variable_of_nobody_is_warned_of() {
+fn an_unknown_variable_is_warned_of() {
     let home = tempfile::tempdir().unwrap();
     let finished = watch(home.path(), &[], &[("LOGWATCH_WATCH_SORCE", "poll")]);
     // The engine is the next thing that is missing.

@@ -12,7 +12,7 @@ use crate::support::client::{at, chain, connect_with, failure, free_port, resolv
 use crate::support::raw_script::{CLOSE, RawScript, answer, engine_of, http_proxy};
 
 #[tokio::test]
-async fn every_engine_is_spoken_to_in_a_version_it_takes() {
+async fn the_api_version_suits_every_engine() {
     for (newest, oldest, pin, told) in [
         ("1.41", "1.12", "", "/v1.41/"),
         ("1.44", "1.24", "", "/v1.44/"),
@@ -42,8 +42,9 @@ async fn every_engine_is_spoken_to_in_a_version_it_takes() {
     }
 }
 
+/// An engine that refuses HEAD is pinged by GET.
 #[tokio::test]
-async fn an_engine_without_head_is_asked_by_get_and_podman_is_recognised() {
+async fn podman_is_recognised_without_head() {
     let script = RawScript::play(|head| match head.split(' ').next() {
         Some("HEAD") => answer("405 Method Not Allowed", "", "").to_owned(),
         _ if head.contains("/info") => answer("200 OK", "", r#"{"ID":"x"}"#),
@@ -55,7 +56,7 @@ async fn an_engine_without_head_is_asked_by_get_and_podman_is_recognised() {
 }
 
 #[tokio::test]
-async fn an_upgraded_engine_is_spoken_to_anew() {
+async fn an_upgraded_engine_is_negotiated_with_again() {
     let upgraded = Arc::new(AtomicUsize::new(0));
     let now = upgraded.clone();
     let script = RawScript::play(move |head| match now.load(Ordering::SeqCst) {
@@ -73,7 +74,7 @@ async fn an_upgraded_engine_is_spoken_to_anew() {
 }
 
 #[tokio::test]
-async fn custom_headers_and_a_host_go_with_every_request() {
+async fn every_request_has_custom_headers_and_host() {
     let script = RawScript::play(engine_of("1.41", "1.12"));
     let endpoint = resolve(&script.host(), &[("DOCKER_CUSTOM_HEADERS", "X-Tenant=a b")]);
     let docker = Docker::connect(endpoint).await.unwrap();
@@ -91,7 +92,7 @@ async fn custom_headers_and_a_host_go_with_every_request() {
 }
 
 #[tokio::test]
-async fn what_is_no_engine_is_told_in_one_line() {
+async fn other_servers_are_reported_in_one_line() {
     for (said, told) in [
         ("SSH-2.0-OpenSSH_9.2\r\n", "lost the connection to HOST"),
         ("", "lost the connection to HOST"),
@@ -115,7 +116,7 @@ async fn what_is_no_engine_is_told_in_one_line() {
 }
 
 #[tokio::test]
-async fn a_silent_engine_is_given_up_in_time_and_a_silent_stream_is_not() {
+async fn silence_ends_a_call_but_no_stream() {
     let limit = Duration::from_millis(200);
     let pool = config::Pool { request_timeout: limit, ..config::Pool::default() };
     let script = RawScript::play(|head| match head {
@@ -132,8 +133,9 @@ async fn a_silent_engine_is_given_up_in_time_and_a_silent_stream_is_not() {
     assert!(tokio::time::timeout(3 * limit, events.next()).await.is_err(), "silence is no failure");
 }
 
+/// A malformed answer is an error; a malformed event does not end the stream.
 #[tokio::test]
-async fn a_malformed_answer_is_an_error_and_a_malformed_event_does_not_end_the_stream() {
+async fn malformed_answers_are_errors() {
     let event = r#"{"Type":"container","Action":"start","Actor":{"ID":"x"},"timeNano":5}"#;
     let body = format!("{{\"Type\":\n{event}\nnonsense\n\u{1e}{event}\n");
     let script = RawScript::play(move |head| match head {
@@ -165,7 +167,7 @@ async fn a_malformed_answer_is_an_error_and_a_malformed_event_does_not_end_the_s
 }
 
 #[tokio::test]
-async fn a_body_that_is_cut_off_is_told_once_and_last() {
+async fn a_cut_body_is_one_error_at_the_end() {
     let script = RawScript::play(|head| match head {
         logs if logs.contains("/logs") => format!("{CLOSE}Content-Length: 9\r\n\r\nabc"),
         events if events.contains("/events") => {
@@ -186,7 +188,7 @@ async fn a_body_that_is_cut_off_is_told_once_and_last() {
 }
 
 #[tokio::test]
-async fn a_proxy_is_asked_for_the_engine_by_its_name() {
+async fn a_proxy_gets_the_name_of_the_engine() {
     let (port, heard) = http_proxy(|head| {
         let (method, rest) = head.split_once(' ').unwrap();
         let rest = rest.strip_prefix("http://engine.example:2375").unwrap_or("/refused");

@@ -19,7 +19,7 @@ fn names(text: &str) -> BTreeSet<String> {
 /// A series that needs a failure to come into being is not in what is served before there was one, so the names are held
 /// against those that the program makes.
 #[test]
-fn every_metric_that_the_dashboard_and_the_rules_name_is_made() {
+fn dashboard_and_rules_use_existing_metrics() {
     let folder = fs::read_dir(here("src/metrics")).unwrap().map(|entry| entry.unwrap().path());
     let made: String = folder.map(|path| fs::read_to_string(path).unwrap()).collect();
     let made = names(&made);
@@ -58,7 +58,7 @@ fn every_metric_that_the_dashboard_and_the_rules_name_is_made() {
 }
 
 #[test]
-fn the_cron_lines_run_what_there_is_as_root() {
+fn the_cron_lines_are_valid() {
     let cron = text("contrib/cron.d/docker-logwatch");
     let jobs: Vec<&str> = cron.lines().filter(|line| line.contains(" root ") && !line.starts_with('#')).collect();
     assert_eq!(jobs.len(), 2);

@@ -18,8 +18,9 @@ fn run(variables: &[(&str, &str)], words: &[&str]) -> Finished {
     Watch::spawn(command.args(words)).finish()
 }
 
+/// The error says where the engine was looked for.
 #[test]
-fn without_an_engine_it_says_where_it_looked_and_ends_with_3() {
+fn an_unreachable_engine_ends_with_3() {
     let dir = tempfile::tempdir().unwrap();
     let missing = format!("unix://{}", dir.path().join("missing.sock").display());
     let stale = dir.path().join("stale.sock");
@@ -40,7 +41,7 @@ fn without_an_engine_it_says_where_it_looked_and_ends_with_3() {
 }
 
 #[test]
-fn what_is_given_wrong_is_said_and_ends_with_2() {
+fn invalid_arguments_end_with_2() {
     for (variables, words, part) in [
         (&[][..], &["watch", "--include", "["][..], "unclosed character class"),
         (&[], &["watch", "--since", "yesterday"], "--since"),
@@ -128,7 +129,7 @@ fn speaking_after(oldest: u32, newest: u32, pause: Duration) -> Script {
 }
 
 #[test]
-fn every_engine_is_spoken_to_in_its_own_version_or_refused_in_one_line() {
+fn the_api_version_is_negotiated_or_refused() {
     for (oldest, newest, pinned, spoken) in
         [(12, 41, "", 41), (44, 52, "", 44), (24, 51, "", 44), (12, 41, "1.40", 40), (44, 52, "1.50", 50)]
     {
@@ -153,8 +154,9 @@ fn every_engine_is_spoken_to_in_its_own_version_or_refused_in_one_line() {
     }
 }
 
+/// Until the engine answers, a terminal shows that we wait for it.
 #[test]
-fn who_waits_for_a_slow_engine_is_told_on_a_terminal_until_it_answers() {
+fn a_slow_engine_is_reported_on_a_terminal() {
     let script = speaking_after(12, 41, Duration::from_secs(3));
     let program = env!("CARGO_BIN_EXE_docker-logwatch");
     let runs = [
@@ -182,7 +184,7 @@ fn who_waits_for_a_slow_engine_is_told_on_a_terminal_until_it_answers() {
 }
 
 #[test]
-fn an_engine_that_talks_nonsense_is_refused_in_a_few_words_and_ends_us() {
+fn nonsense_answers_end_in_few_words() {
     let garbage = Script::start(|_: &Request, answer: &mut Answer| answer.raw(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"));
     let silent = Script::start(|_: &Request, _: &mut Answer| {});
     let website = Script::start(|request: &Request, answer: &mut Answer| {
@@ -204,7 +206,7 @@ fn an_engine_that_talks_nonsense_is_refused_in_a_few_words_and_ends_us() {
 }
 
 #[test]
-fn what_came_before_an_error_of_the_engine_in_a_log_is_shown() {
+fn lines_before_an_api_error_are_shown() {
     let id = "4".repeat(64);
     let listed = format!(r#"[{{"Id":"{id}","Names":["/web"],"Image":"busybox","State":"running","Labels":{{}}}}]"#);
     let inspected = format!(

@@ -139,7 +139,7 @@ fn nothing_that_ends_by_itself_asks_for_events() {
 
 /// `events` waits for the first event as long as it takes, and notices when the engine goes meanwhile.
 #[test]
-fn events_wait_for_the_beginning_and_notice_the_end() {
+fn events_wait_for_a_late_beginning() {
     let stage = Stage::with(&["first"]);
     let script = Stage::play(&stage);
     // Twice as long as an answer may take.
@@ -168,7 +168,7 @@ fn events_wait_for_the_beginning_and_notice_the_end() {
 
 /// More at once than may wait, none of which can be left out; then a listing shows one container.
 #[test]
-fn events_that_find_no_room_are_counted_and_a_listing_makes_up_for_them() {
+fn dropped_events_are_counted() {
     const ALL: u64 = 5000;
     let listings = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&listings);

@@ -15,7 +15,7 @@ const MOST: u64 = 128 << 20;
 /// Whatever lies where docker keeps its files, the program says in words what is wrong, or goes on without it, and waits for
 /// nobody.
 #[test]
-fn no_file_of_docker_makes_the_program_wait_or_takes_its_memory() {
+fn odd_docker_files_neither_block_nor_fill_memory() {
     let script = Script::start(answer_plainly);
     let context = "cb1c9ef1d5c4e6c5b8cd0cd64a9cd9bd2e0ad4d1ee2d4a1f0a0f3d6a5ec2a3b1";
     let with = |at: &str, target: Option<&str>| {
@@ -162,7 +162,7 @@ fn endless_at(path: &'static str, endless: Endless) -> (Script, Arc<AtomicBool>)
 
 /// An answer without end is refused in one line, and costs no more memory than any other.
 #[test]
-fn no_endless_answer_takes_the_memory_of_the_host() {
+fn endless_answers_cost_little_memory() {
     let home = tempfile::tempdir().unwrap();
     let state = home.path().join("state.db");
     let state = state.to_str().unwrap();
@@ -261,7 +261,7 @@ fn hundred_megabytes(of: usize) -> Script {
 
 /// Labels of a hundred megabytes in all cost no command much memory, and everything else of their containers is told.
 #[test]
-fn a_hundred_megabytes_of_labels_cost_no_command_much_memory() {
+fn huge_labels_cost_little_memory() {
     for of in [1, 200] {
         let script = hundred_megabytes(of);
         let home = tempfile::tempdir().unwrap();
@@ -287,7 +287,7 @@ fn a_hundred_megabytes_of_labels_cost_no_command_much_memory() {
 
 /// Events that are as large as they may be, or larger, cost no more than others, whether or not somebody takes them.
 #[test]
-fn no_stream_of_large_events_takes_the_memory_of_the_host() {
+fn huge_events_cost_little_memory() {
     let long = |length: usize| "x".repeat(length);
     let event = |action: &str, id: &str, attributes: &str| {
         let actor = format!(r#"{{"ID":"{id}","Attributes":{{{attributes}}}}}"#);

@@ -10,7 +10,7 @@ use crate::support::{Answer, Request, Script, Signal, Watch, eventually, rows};
 
 /// Another engine comes up at the same place, and tells of a container before it is asked who it is.
 #[test]
-fn what_another_engine_at_the_same_place_tells_is_not_taken_for_the_first_ones() {
+fn a_second_engine_gets_rows_of_its_own() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state.db");
     let (is_other, streams) = (Arc::new(AtomicBool::new(false)), AtomicUsize::new(0));
@@ -64,7 +64,7 @@ fn what_another_engine_at_the_same_place_tells_is_not_taken_for_the_first_ones()
 }
 
 #[test]
-fn told_to_stop_before_anything_is_written_it_ends_well_and_writes_nothing() {
+fn a_stop_before_writing_writes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state.db");
     let engine = Script::start(|request: &Request, answer: &mut Answer| match request.path.as_str() {
@@ -86,7 +86,7 @@ fn told_to_stop_before_anything_is_written_it_ends_well_and_writes_nothing() {
 }
 
 #[test]
-fn at_rest_the_inventory_asks_the_engine_nothing() {
+fn at_rest_the_inventory_asks_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state.db");
     let engine = empty();
@@ -106,8 +106,9 @@ fn at_rest_the_inventory_asks_the_engine_nothing() {
     assert_eq!(watch.stop().code, Some(0));
 }
 
+/// A container whose death event came is listed again until the listing shows it as dead.
 #[test]
-fn a_death_that_listings_do_not_show_yet_is_waited_for() {
+fn a_death_is_not_overwritten_by_listings() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state.db");
     let id = format!("{:064x}", 7);

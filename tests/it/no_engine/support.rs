@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::support::{PATIENCE, Signal, Watch, eventually, process, watchdog};
 
 #[test]
-fn what_nobody_reads_is_kept_back_until_it_is_released() {
+fn held_output_stays_unread_until_released() {
     let mut command = Command::new("sh");
     let seq = Watch::spawn(command.args(["-c", "kill -STOP $$; echo before >&2; seq 1 200000; echo after >&2"]));
     seq.hold();
@@ -28,8 +28,8 @@ const HANGS: &str = "IT_HANGS";
 /// A test that waits for a program in vain fails by its time limit, with its name told, and what it started is gone. One
 /// that waits for nothing that can be killed takes the process with it. Neither needs nextest.
 #[test]
-fn a_test_that_hangs_ends_with_all_it_started() {
-    let name = "no_engine::support::a_test_that_hangs_ends_with_all_it_started";
+fn a_hanging_test_ends_with_its_programs() {
+    let name = "no_engine::support::a_hanging_test_ends_with_its_programs";
     match std::env::var(HANGS).as_deref() {
         Ok("program") => {
             let mut shell = Command::new("sh");
@@ -64,7 +64,7 @@ fn a_test_that_hangs_ends_with_all_it_started() {
 
 /// A pipeline's other programs hold its pipes, in whatever session they are, and must not hold up a test that failed.
 #[test]
-fn a_watch_that_is_dropped_takes_its_grandchildren_along() {
+fn a_dropped_watch_ends_its_grandchildren() {
     let mut shell = Command::new("sh");
     let watch = Watch::spawn(shell.args(["-c", "setsid sh -c 'echo $$; exec sleep 86399' & exit 0"]));
     watch.wait_for_count(1);
@@ -76,8 +76,8 @@ fn a_watch_that_is_dropped_takes_its_grandchildren_along() {
 
 /// `nohup` has SIGHUP ignored by all that is started below it, which the tests of signals do not survive.
 #[test]
-fn what_a_test_starts_does_not_ignore_a_hang_up() {
-    let name = "no_engine::support::what_a_test_starts_does_not_ignore_a_hang_up";
+fn programs_do_not_ignore_a_hang_up() {
+    let name = "no_engine::support::programs_do_not_ignore_a_hang_up";
     if std::env::var_os(HANGS).is_none() {
         let mut shell = Command::new("sh");
         shell.args(["-c", "trap '' HUP; exec \"$0\" \"$@\""]).arg(std::env::current_exe().unwrap());

@@ -114,7 +114,7 @@ fn obeyed(screen: &str) -> Vec<char> {
 
 /// Every command shows hostile words from every field that it shows at all, and a terminal obeys none of them.
 #[test]
-fn no_command_lets_a_terminal_obey_hostile_words() {
+fn hostile_text_never_controls_a_terminal() {
     let (hostile_engine, refusing) = (engine(false), engine(true));
     let (host, refusal) = (hostile_engine.host(), refusing.host());
     let metadata = "--metadata --lifecycle";

@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_loss_is_told_with_its_place() {
+    fn every_kind_of_loss_is_located() {
         check(&[1, 2, 3, 4, 5], "whole");
         check(&[1, 4, 5], "web: 3 of 5: 2 missing, first 2..=3");
         check(&[2, 3], "web: 2 of 5: 3 missing, first 1..=1");
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn the_two_streams_of_a_container_may_overtake_each_other() {
+    fn streams_of_a_container_may_overtake() {
         let record = |n: u64, stream: &str| {
             format!(r#"{{"type":"log","container_name":"web","stream":"{stream}","message":"line {n:09}"}}"#)
         };

@@ -14,7 +14,7 @@ fn logs(engine: &Engine, container: &str) -> Vec<String> {
 }
 
 #[test]
-fn what_a_container_wrote_is_what_docker_logs_tells() {
+fn containers_write_what_docker_logs_shows() {
     let engine = Engine::start();
     let id = engine.run("web", &["--log-opt", "max-size=1m"], &["--count", "1000", "--exit", "3"]);
     assert_eq!(engine.wait("web"), 3);
@@ -29,7 +29,7 @@ fn what_a_container_wrote_is_what_docker_logs_tells() {
 }
 
 #[test]
-fn a_stopped_or_killed_engine_comes_back_with_its_containers() {
+fn a_stopped_or_killed_engine_returns() {
     let engine = Engine::with(&["--live-restore"]);
     engine.run("steady", &[], &["--forever", "--rate", "100"]);
     let pid = |engine: &Engine| engine.must(&["inspect", "--format", "{{.State.Pid}}", "steady"]);
@@ -44,7 +44,7 @@ fn a_stopped_or_killed_engine_comes_back_with_its_containers() {
 }
 
 #[test]
-fn an_engine_leaves_no_process_no_mount_and_no_folder() {
+fn an_engine_leaves_nothing_behind() {
     let mut left = None;
     let panicked = catch_unwind(AssertUnwindSafe(|| {
         let engine = Engine::start();
@@ -71,7 +71,7 @@ fn an_engine_leaves_no_process_no_mount_and_no_folder() {
 }
 
 #[test]
-fn the_proxy_breaks_what_it_is_told_to_and_counts_what_it_lets_pass() {
+fn the_proxy_applies_and_counts_faults() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let ask = |words: &[&str]| {
@@ -126,7 +126,7 @@ fn the_proxy_breaks_what_it_is_told_to_and_counts_what_it_lets_pass() {
 }
 
 #[test]
-fn a_script_plays_an_engine_to_the_docker_cli() {
+fn a_script_serves_the_docker_cli() {
     let script = Script::start(|request: &Request, answer: &mut Answer| match request.path.as_str() {
         "/_ping" => answer.json(200, "OK"),
         "/containers/x/json" => answer.json(200, r#"{"Id":"x","Config":{"Tty":false}}"#),
