@@ -243,7 +243,7 @@ fn a_reused_inode_number_is_another_file() {
 
 /// A line stamped before one that had only begun is read when a run resumes by time.
 #[test]
-fn by_time_a_begun_line_hides_no_earlier_one() {
+fn a_begun_line_hides_no_earlier_one() {
     let setup = plain(1500, 1);
     let options = Options { driver: Driver::Cache, unlinks: true, ..setup.options };
     let write = |lines, size| Action::Write { lines, to: None, size, step: 0 };

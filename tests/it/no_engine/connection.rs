@@ -167,7 +167,7 @@ async fn malformed_answers_are_errors() {
 }
 
 #[tokio::test]
-async fn a_cut_body_is_one_error_at_the_end() {
+async fn a_cut_body_is_one_last_error() {
     let script = RawScript::play(|head| match head {
         logs if logs.contains("/logs") => format!("{CLOSE}Content-Length: 9\r\n\r\nabc"),
         events if events.contains("/events") => {

@@ -1,4 +1,4 @@
-//! The built program and docker's own CLI, run to their end with nothing of the caller's environment that shows.
+//! Runs the built program, or docker's CLI, to its end without environment variables that would change its output.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use super::watchdog;
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_docker-logwatch");
 
-/// A command whose output depends on nothing around the test.
+/// A command whose output does not depend on the environment of the test.
 pub fn quiet(program: &str) -> Command {
     let mut command = Command::new(program);
     watchdog::mark(&mut command);
@@ -24,7 +24,7 @@ pub fn run(line: &str) -> Output {
     quiet(BINARY).args(line.split_whitespace()).output().unwrap()
 }
 
-/// Exit code, stdout and stderr, to compare whole.
+/// Exit code, stdout and stderr as one text.
 pub fn told(output: &Output) -> String {
     let text = String::from_utf8_lossy;
     let code = output.status.code().unwrap_or(-1);
@@ -39,7 +39,7 @@ pub fn here(path: impl AsRef<Path>) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// The text of a file of the repository.
+/// The text of a file in this repository.
 pub fn text(path: &str) -> String {
     fs::read_to_string(here(path)).unwrap()
 }

@@ -1,4 +1,4 @@
-//! `logwatch::docker` as a library: endpoints from flags and variables, and what a failed connection says.
+//! Helpers for `logwatch::docker` as a library: endpoints, connections, and messages of failed ones.
 
 use std::net::TcpListener;
 
@@ -23,7 +23,7 @@ pub fn resolve(host: &str, variables: &[(&str, &str)]) -> Endpoint {
     Endpoint::resolve(&flags, &environment(variables)).unwrap()
 }
 
-/// The error and its causes, one to a line.
+/// The error and its causes, one per line.
 pub fn chain(error: &Error) -> String {
     let mut told = error.to_string();
     let mut next = std::error::Error::source(error);

@@ -1,11 +1,11 @@
-//! What `--listen` serves.
+//! Requests to the address that `--listen` serves.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use super::{PATIENCE, Watch};
 
-/// The place that the notice names.
+/// The address in the program's notice.
 pub fn place(watch: &Watch) -> String {
     const NOTICE: &str = "serving metrics and health at http://";
     watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with(NOTICE)), PATIENCE);
@@ -13,7 +13,7 @@ pub fn place(watch: &Watch) -> String {
     notices.iter().find_map(|line| line.strip_prefix(NOTICE)).unwrap().to_owned()
 }
 
-/// Status and body.
+/// Returns status and body.
 pub fn get(place: &str, path: &str) -> (u16, String) {
     let mut socket = TcpStream::connect(place).unwrap();
     write!(socket, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{Engine, Finished, Watch};
 
-/// The words of a run that keeps its positions in the engine's home and appends to a file there.
+/// The arguments of a run that keeps its positions in `state` and appends to `file`.
 fn words<'a>(state: &'a str, file: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     [&["--state", state, "--resume", "--format", "json", "-o", file], more].concat()
 }
@@ -26,7 +26,7 @@ impl Kept {
         Watch::start(engine, &words(self.state.to_str().unwrap(), self.file.to_str().unwrap(), more))
     }
 
-    /// Reads what there is, and no more.
+    /// Reads what exists and ends.
     #[track_caller]
     pub fn read(&self, engine: &Engine, more: &[&str]) -> Finished {
         let finished = self.start(engine, &[&["--no-follow"], more].concat()).finish();
@@ -44,7 +44,7 @@ pub fn lines(path: &Path) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// What a container said, in the order of the records.
+/// The messages of a container, in the order of the records.
 pub fn messages(lines: &[String], container: &str) -> Vec<String> {
     let records = lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap());
     let own = records.filter(|record| record["type"] == "log" && record["container_name"] == container);

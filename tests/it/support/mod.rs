@@ -39,28 +39,28 @@ pub use self::script::{Answer, Request, Script};
 pub use self::watch::{Finished, Watch, configured, records};
 pub use rustix::process::Signal;
 
-/// As long as anything in a test may take before it counts as broken, on a machine with other work to do.
+/// How long anything in a test may take before it counts as broken, on a machine with other work to do.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Whether tests run at full size where that takes minutes: `LOGWATCH_LONG=1 tests/run.sh`.
+/// Whether tests that then take minutes run at full size: `LOGWATCH_LONG=1 tests/run.sh`.
 pub fn long() -> bool {
     std::env::var_os("LOGWATCH_LONG").is_some_and(|value| value == "1")
 }
 
-/// The keys of a JSON text in their order, those of objects within it included.
+/// The keys of a JSON text in their order, those of nested objects included.
 pub fn keys(json: &str) -> Vec<&str> {
     let parts: Vec<&str> = json.split('"').collect();
     parts.windows(2).filter(|pair| pair[1].starts_with(':')).map(|pair| pair[0]).collect()
 }
 
-/// The line of README.md that begins so.
+/// The line of README.md that starts with `begin`.
 #[track_caller]
 pub fn readme(begin: &str) -> &'static str {
     let line = include_str!("../../../README.md").lines().find(|line| line.starts_with(begin));
     line.unwrap_or_else(|| panic!("no line of README.md begins with {begin}"))
 }
 
-/// Does `again` over and over on a thread of its own until `work` is done or has failed.
+/// Repeats `again` on its own thread until `work` has returned or failed.
 pub fn beside<T>(mut again: impl FnMut() + Send, work: impl FnOnce() -> T) -> T {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -69,14 +69,14 @@ pub fn beside<T>(mut again: impl FnMut() + Send, work: impl FnOnce() -> T) -> T 
                 again();
             }
         });
-        // The scope waits for the thread, so a failure would never be told if it did not end that, too.
+        // The scope waits for the thread, so a failure of `work` must end that as well before it is passed on.
         let result = panic::catch_unwind(AssertUnwindSafe(work));
         is_over.store(true, Ordering::Relaxed);
         result.unwrap_or_else(|failure| panic::resume_unwind(failure))
     })
 }
 
-/// Asks until `condition` holds, for what tells nobody when it happens (a process, a file, a socket of others).
+/// Polls until `condition` holds, for events that nothing announces: a process, a file, another program's socket.
 pub fn eventually(promise: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {

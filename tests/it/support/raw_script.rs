@@ -1,11 +1,12 @@
-//! A server that answers the head of each request with given bytes, for answers that are no well-formed HTTP.
+//! A server that answers the head of each request with given bytes, for answers that are not well-formed HTTP.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Mutex};
 
-/// Plays a script: for the head of each request, the bytes to answer. Keeps connections open; an empty answer closes.
+/// Calls a function with the head of each request and sends the bytes that it returns. Connections stay open; an empty
+/// answer closes one.
 pub struct RawScript {
     folder: tempfile::TempDir,
     pub heard: Arc<Mutex<Vec<String>>>,
@@ -30,13 +31,13 @@ impl RawScript {
         format!("unix://{}", self.folder.path().join("s").display())
     }
 
-    /// The first lines of the requests so far.
+    /// The first line of each request so far.
     pub fn lines(&self) -> Vec<String> {
         self.heard.lock().unwrap().iter().map(|head| head.lines().next().unwrap().to_owned()).collect()
     }
 }
 
-/// The beginning of an answer after which the script hangs up.
+/// How an answer starts after which the server closes the connection.
 pub const CLOSE: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\n";
 
 fn serve(mut stream: impl Read + Write, log: &Mutex<Vec<String>>, answer: &dyn Fn(&str) -> String) {
@@ -59,7 +60,7 @@ pub fn answer(status: &str, headers: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len())
 }
 
-/// An engine that speaks API versions in these bounds and lists no containers.
+/// An engine that supports API versions between these and lists no containers.
 pub fn engine_of(newest: &'static str, oldest: &'static str) -> impl Fn(&str) -> String + Send + Sync + 'static {
     let number = |version: &str| version.split('.').nth(1).unwrap().parse::<u32>().unwrap();
     move |head| {
@@ -81,7 +82,7 @@ pub fn engine_of(newest: &'static str, oldest: &'static str) -> impl Fn(&str) ->
     }
 }
 
-/// An HTTP proxy on tcp that plays a script and, asked for a tunnel, opens one to `target`.
+/// An HTTP proxy over TCP, scripted in the same way. Returns its port and the heads of all requests.
 pub fn http_proxy(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> (u16, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();

@@ -1,4 +1,4 @@
-//! The one JSON report of a run, and rows of its state.
+//! The JSON report of a run, and rows of its state.
 
 use std::path::Path;
 
@@ -14,7 +14,7 @@ pub fn report(finished: &Finished) -> Value {
     records[0].clone()
 }
 
-/// The check that cron makes: one line, of these words, and 4.
+/// Fails unless this is a failed `pool --check`: exit code 4, one line with this reason, nothing on stdout.
 #[track_caller]
 pub fn assert_pool_check(finished: &Finished, words: &str) {
     let expected = format!("error: the connection pool is {words}\n");
@@ -33,7 +33,7 @@ pub fn assert_told(finished: &Finished, code: i32, told: &str) {
     assert_eq!((finished.code, &*stdout, &*finished.stderr), (Some(code), "", told));
 }
 
-/// Created, updated, removed and unchanged rows of one kind.
+/// The created, updated, removed and unchanged rows of one kind.
 pub fn counts(report: &Value, resource: &str) -> [u64; 4] {
     ["created", "updated", "removed", "unchanged"].map(|kind| report["changes"][resource][kind].as_u64().unwrap())
 }

@@ -2,28 +2,28 @@
 
 use super::{Engine, Finished, PATIENCE, Proxy, Watch, eventually, messages};
 
-/// How containers are read by the first and by the second of two watches, and what their lines say of it: each promise
-/// holds for the files and for the API.
+/// The `--source` of two watches, and the `source` that their records have: promises are checked for files and for the
+/// API.
 pub const ROUTES: [(&str, &str); 2] = [("auto", "file"), ("stream", "stream")];
 
-/// The log drivers that both of them read.
+/// The log drivers that both routes can read.
 pub const DRIVERS: [&str; 2] = ["json-file", "local"];
 
-/// Two watches of the same containers, by [`ROUTES`].
+/// Two watches of the same containers, one for each of [`ROUTES`].
 #[track_caller]
 pub fn by_each_route(engine: &Engine, hosts: [&str; 2]) -> [Watch; 2] {
     let words = ROUTES.map(|(source, _)| ["--source", source]);
     Watch::ready_each(engine, [(hosts[0], &words[0]), (hosts[1], &words[1])])
 }
 
-/// The same, each through a proxy of its own.
+/// The same, each through its own proxy.
 #[track_caller]
 pub fn by_each_route_through(engine: &Engine, proxies: &[Proxy; 2]) -> [Watch; 2] {
     let hosts = proxies.each_ref().map(Proxy::host);
     by_each_route(engine, [&hosts[0], &hosts[1]])
 }
 
-/// Stops both. Fails when a line did not come by the route that its watch is there for.
+/// Stops both. Fails if a line came by another route than that of its watch.
 #[track_caller]
 pub fn stop_each(watches: [Watch; 2]) -> [Finished; 2] {
     let finished = watches.map(Watch::stop);
@@ -36,13 +36,13 @@ pub fn stop_each(watches: [Watch; 2]) -> [Finished; 2] {
     finished
 }
 
-/// The lines of a container so far.
+/// How many lines of a container came so far.
 pub fn count(watch: &Watch, container: &str) -> usize {
     let name = format!("\"container_name\":\"{container}\"");
     watch.lines().iter().filter(|line| line.contains(&name)).count()
 }
 
-/// Waits until each of these containers has said something more.
+/// Waits until more lines of each of these containers have come.
 #[track_caller]
 pub fn wait_for_more(watch: &Watch, containers: &[&str]) {
     let before: Vec<usize> = containers.iter().map(|name| count(watch, name)).collect();
@@ -56,7 +56,7 @@ pub fn has(watch: &Watch, notice: &str) {
     watch.wait_for_notice(|lines| lines.iter().any(|line| line.contains(notice)), PATIENCE);
 }
 
-/// Fails unless what came out is what the engine has, line by line. A killed engine takes lines along that it had read
+/// Fails unless the lines of a container are those that the engine has. A killed engine loses lines that it had read
 /// from the container and not yet written, so the container's own count is no measure.
 #[track_caller]
 pub fn assert_as_the_engine_has_it(engine: &Engine, lines: &[String], container: &str) -> usize {
@@ -74,7 +74,7 @@ pub fn assert_same(ours: &[String], theirs: &[String], container: &str) {
     assert!(ours == theirs, "{told}: {:?} for {:?}", ours.get(at), theirs.get(at));
 }
 
-/// A route's name and the words for it.
+/// A route over the API, and the arguments that choose it.
 pub type Way = (&'static str, &'static [&'static str]);
 
 pub const STREAM: Way = ("stream", &["--source", "stream"]);

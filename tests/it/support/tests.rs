@@ -1,4 +1,4 @@
-//! The support itself, where a fault in it would let other tests pass.
+//! Tests of the support itself, where a fault in it would let other tests pass.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::engine::{mounts, shim_sockets};
 use super::{Answer, Engine, Fault, Numbers, Proxy, Request, Script, Watch, eventually, process};
 
-/// `docker logs` by the engine's own CLI, standard output by lines.
+/// The standard output of `docker logs`, by lines.
 fn logs(engine: &Engine, container: &str) -> Vec<String> {
     engine.must(&["logs", container]).lines().map(str::to_owned).collect()
 }
@@ -86,7 +86,7 @@ fn the_proxy_applies_and_counts_faults() {
     let follow = Watch::spawn(command.env("DOCKER_HOST", proxy.host()).args(["logs", "-f", "steady"]));
     follow.wait_for_count(20);
     proxy.on("/logs", Fault::Stall);
-    // What was under way when the rule came may still arrive.
+    // What was under way when the rule was added may still arrive.
     eventually("nothing came for a while", || {
         let before = follow.lines().len();
         std::thread::sleep(Duration::from_millis(100));
@@ -143,7 +143,7 @@ fn a_script_serves_the_docker_cli() {
     assert!(script.requests().last().unwrap().starts_with("GET /v1.41/containers/x/logs?"));
     let mut docker = Command::new("docker");
     let lost = Watch::spawn(docker.args(["-H", &script.host(), "logs", "y"])).finish();
-    // 20.10 puts its own words for what it was told.
+    // Docker 20.10 replaces the message by its own.
     let told = ["not in the script", "No such container: y"];
     assert!(told.iter().any(|words| lost.stderr.contains(words)), "{}", lost.stderr);
 }
