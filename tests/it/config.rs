@@ -1,4 +1,4 @@
-//! What is configured reaches the program, from wherever it was said, and a slip is refused before anything else happens.
+//! Configuration reaches the program from files, variables and options.
 
 use super::support::{Engine, Watch};
 use std::fs;
@@ -27,7 +27,7 @@ fn the_last_configured_route_wins() {
     assert_eq!(source(&["--config-file", other], &[], &[("LOGWATCH_CONFIG_FILE", "/nowhere")]), "rotate");
     assert_eq!(source(&["--config-file", other], &[], &[variable]), "stream");
     assert_eq!(source(&[], &["--source", "file"], &[variable]), "file");
-    // As docker hands on where its own configuration is.
+    // Docker passes on where its own configuration is.
     let folder = engine.config_dir();
     let home = engine.home().display().to_string();
     let as_plugin = |folder: &str| source(&["--config", folder, "logwatch"], &[], &[("DOCKER_CONFIG", &home)]);

@@ -1,4 +1,4 @@
-//! What a container wrote is what is shown: by every route, in every form, byte by byte.
+//! What a container wrote is what is printed: on every route, in every format, byte by byte.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 
 use super::support::{Engine, PATIENCE, Signal, Watch, chatter, records};
 
-/// Lines without the last newline, which not every program writes.
+/// Lines without their final newline, which not every program writes.
 fn lines(bytes: &[u8]) -> Vec<String> {
     let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-    // Not lossy: bytes that are no UTF-8 differ, too.
+    // Not lossy, so that bytes that are not UTF-8 are compared as well.
     bytes.split(|byte| *byte == b'\n').map(|line| line.escape_ascii().to_string()).collect()
 }
 
-/// Fails with the first line that differs: some are 100 KB long.
+/// Fails with the first line that differs; some lines are 100 KB long.
 #[track_caller]
 fn same(ours: &[String], theirs: &[String], what: &str) {
     for (number, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
@@ -28,7 +28,7 @@ fn same(ours: &[String], theirs: &[String], what: &str) {
     assert_eq!(ours.len(), theirs.len(), "{what}: lines");
 }
 
-/// What the routes must agree on: all but the route.
+/// What all routes must agree on: everything except `source`.
 fn without_source(mut records: Vec<Value>, source: &str) -> Vec<Value> {
     for record in &mut records {
         assert_eq!(record.as_object_mut().unwrap().remove("source"), Some(json!(source)));
@@ -36,7 +36,7 @@ fn without_source(mut records: Vec<Value>, source: &str) -> Vec<Value> {
     records
 }
 
-/// Time, stream and cursor as the contract has them; the cursors number lines of one time.
+/// Checks time, stream and cursor against the contract; cursors number the lines of equal times.
 #[track_caller]
 fn check_identity(records: &[Value]) {
     let mut last: BTreeMap<&str, (i128, u32)> = BTreeMap::new();
@@ -62,7 +62,7 @@ const KEYS: [&str; 9] =
 #[test]
 fn every_route_shows_what_docker_logs_shows() {
     let engine = Engine::start();
-    // It forgets the newline behind the last piece of a long line of `local`.
+    // Docker forgets the newline after the last piece of a long `local` line.
     let glues = engine.version().starts_with("20.");
     let shapes = ["plain", "json", "text", "hostile"];
     let words = |shape| ["--shape", shape, "--count", "64", "--size", "200", "--stream", "alternating", "--unfinished"];
@@ -80,7 +80,7 @@ fn every_route_shows_what_docker_logs_shows() {
             for source in SOURCES {
                 let ours = Watch::read(&engine, &[name, "--source", source, "--stream", stream, "--format", "raw"]);
                 let (ours, what) = (lines(&ours.stdout), format!("{name} {stream} by {source}"));
-                // What is no UTF-8 has not survived its way into `json-file`.
+                // Bytes that are not UTF-8 do not survive the way into `json-file`.
                 if *driver == "local" || *shape != "hostile" {
                     same(&ours, &lines(&wrote), &format!("{what} and what it wrote"));
                 }
@@ -97,7 +97,8 @@ fn every_route_shows_what_docker_logs_shows() {
         check_identity(&by_stream);
         let by_stream = without_source(by_stream, "stream");
         let texts = |records: &[Value]| records.iter().map(Value::to_string).collect::<Vec<_>>();
-        // A line whose newline was forgotten is known to be whole by the next one of its stream, which is later.
+        // A line whose newline is forgotten is known to be complete only when the next line of its stream, which is
+        // later, arrives.
         let apart = |mut records: Vec<Value>| {
             if *driver == "local" && glues {
                 records.sort_by_key(|record| record["stream"] == "stderr");
@@ -177,7 +178,7 @@ fn every_route_cuts_long_messages_alike() {
                 assert!(cut == read(source, size), "{name} cut at {size} by {source}");
             }
             check_identity(&cut);
-            // Put together again they are what they were.
+            // Joined again, they are the original lines.
             let mut joined: Vec<(String, usize)> = Vec::new();
             let mut is_open = false;
             for record in &cut {
@@ -226,7 +227,7 @@ fn each_format_and_stream_is_written_as_asked() {
     check(&["web", "--format", "raw", "--stream", "stderr"], &[&*one, &three].concat());
     check(&["longer", "--timestamps"], &named(&timed, "longer"));
     check(&["longer", "-t", "--format", "raw"], &timed);
-    // Patterns meet the message, not the way the engine wrote it down.
+    // Patterns match the message, not the form in which the engine stored it.
     check(&["longer", "-i", r#"^\{"level":"info","#], &named(&json, "longer"));
     check(&["longer", "-i", r#"said \\"a\\\\b\\"""#, "--format", "raw"], &json);
     check(&["longer", "-i", r#"said \\\\"#, "--format", "raw"], "");
@@ -234,7 +235,7 @@ fn each_format_and_stream_is_written_as_asked() {
     check(&["longer", "-e", "0002 ", "--format", "raw"], &first);
     check(&["longer", "-i", "info", "-e", "0002 ", "-e", "nowhere", "--format", "raw"], &first);
     check(&["web", "-i", "1$", "--source", "stream"], &named(&one, "web"));
-    // Into a pipe names are not aligned, and coloured only by force.
+    // Into a pipe, names are not aligned, and coloured only when forced.
     let both = Watch::read(&engine, &["web", "longer", "-i", "01", "-e", "stderr"]).lines();
     let mut both: Vec<&str> = both.iter().map(|line| line.split(" | ").next().unwrap()).collect();
     both.sort_unstable();
@@ -249,7 +250,8 @@ fn each_format_and_stream_is_written_as_asked() {
     assert_eq!(fs::read_to_string(&file).unwrap(), "before\nweb | line 000000001\nweb | line 000000001\n");
 }
 
-/// Whatever escapes lie in a log file, JSON can be read and says what `docker logs` says; so does text.
+/// Whatever escapes a log file holds, the JSON output can be parsed and has the text that `docker logs` prints; so has
+/// the text output.
 #[test]
 fn unpaired_surrogates_are_read_as_docker_does() {
     let engine = Engine::start();
@@ -290,7 +292,7 @@ fn unpaired_surrogates_are_read_as_docker_does() {
     }
 }
 
-/// The program on a terminal that `script` of util-linux makes; what it wrote there.
+/// Runs the program on a terminal made by `script` of util-linux; returns what it wrote there.
 fn on_terminal(engine: &Engine, environment: &[(&str, &str)], words: &[&str]) -> String {
     let binary = env!("CARGO_BIN_EXE_docker-logwatch");
     let line = format!("{binary} -H {} watch --no-follow {}", engine.host(), words.join(" "));
@@ -315,7 +317,7 @@ fn a_long_history_shows_progress_on_a_terminal() {
         let file = engine.home().join(name);
         let text = on_terminal(&engine, &[], &["--source", "stream", "-o", file.to_str().unwrap(), name]);
         assert_eq!(text.contains("catching up: "), is_shown, "{name}: {text:?}");
-        // A line filled up with blanks would be left standing by a `^C` behind it.
+        // Padding a line with blanks would leave it visible behind a `^C`.
         assert!(!text.contains("    "), "{name}: {text:?}");
         let written = std::fs::read_to_string(file).unwrap();
         assert_eq!(written.lines().count(), expected, "{name}");
@@ -385,7 +387,7 @@ fn a_terminal_gets_aligned_coloured_names() {
             "line 000000015 \\u202ereversed\\u202c \\u200b\\u2066",
         ],
     );
-    // JSON leaves C1 and DEL as they are, but a terminal obeys them.
+    // JSON leaves C1 controls and DEL unescaped, but a terminal obeys them.
     let json = on_terminal(&engine, plain, &["web", "--format", "json", "-i", "'0(02|04) '"]);
     assert!(json.contains("del\\u007f\"") && json.contains(" and \\u2029 and \\ufeff and \\u0085\""), "{json}");
     let forbidden = |c: char| c.is_control() && c != '\r' && c != '\n';
@@ -405,7 +407,7 @@ fn lifecycle_records_enclose_the_lines() {
         ("file", &["--rm"][..], &[][..]),
         ("stream", &[], &[]),
         ("rotate", &[], &[]),
-        // Seldom read, it would be dead by the time its lines come.
+        // With a longer polling interval it would be dead before its lines come.
         ("poll", &[], &often),
     ] {
         let words = ["--format", "json", "--metadata", "--lifecycle", "--source", source];
@@ -429,7 +431,7 @@ fn lifecycle_records_enclose_the_lines() {
         assert_eq!(shown, ["line 000000001", "line 000000002", "line 000000003"], "{source}");
         let actions: Vec<&str> = told.iter().filter_map(|record| record["action"].as_str()).collect();
         assert_eq!(actions, ["create", "start", "die", "destroy"], "{source}");
-        // The first lines may be there before the engine tells of the start; the last before it tells of the end.
+        // The first lines may come before the engine announces the start, the last ones before it announces the end.
         let at = |action: &str| told.iter().position(|record| record["action"] == action).unwrap();
         assert_eq!((at("create"), at("die"), at("destroy")), (0, 5, 6), "{source}: {told:#?}");
         assert_eq!(told[5]["attributes"]["exitCode"], "7");
@@ -444,7 +446,7 @@ fn lifecycle_records_enclose_the_lines() {
         assert_eq!(records[0]["labels"], json!({"container_label_tier": "back"}));
         assert_eq!(records[0]["networks"], json!({"network_none": ""}));
     }
-    // Without a word on stderr when none is wanted.
+    // Nothing on stderr when no notices are wanted.
     let watch = Watch::start(&engine, &["--quiet", "before", "later"]);
     engine.run("later", &[], &["--count", "1"]);
     watch.wait_for_count(2);

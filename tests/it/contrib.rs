@@ -1,4 +1,4 @@
-//! What stands in `contrib/` is accepted by the programs it is for, and names nothing that is not there.
+//! The programs for which the files in `contrib/` are made accept them.
 
 use super::support::cli::{here, text};
 use super::support::{Engine, Numbers, PATIENCE, Watch, eventually, get, place};
@@ -12,8 +12,8 @@ use std::process::{Command, Stdio};
 const RULES: &str = "contrib/prometheus-rules.yml";
 const UNIT: &str = "contrib/docker-logwatch.service";
 
-/// Prometheus's own checker: the machine's, or the one that `tests/run.sh` has unpacked. What it is given on standard
-/// input, and all it says; it must be content.
+/// Runs Prometheus's own checker, the machine's or the one that `tests/run.sh` unpacked, with `input` on stdin. It must
+/// not complain.
 #[track_caller]
 fn promtool(words: &[&str], input: &str) {
     let unpacked = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("tools/usr/bin/promtool");
@@ -26,7 +26,7 @@ fn promtool(words: &[&str], input: &str) {
     let output = child.wait_with_output().unwrap();
     let said = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
     assert!(output.status.success(), "{words:?}: {said}");
-    // Of metrics it only complains, and still succeeds.
+    // It only warns about metrics and still succeeds.
     assert!(words[1] != "metrics" || said.is_empty(), "{said}");
 }
 
@@ -56,13 +56,13 @@ fn grafana_can_read_the_dashboard() {
     for panel in panels {
         assert!(ids.insert(panel["id"].as_u64().unwrap()) && places.insert(panel["gridPos"].to_string()), "{panel}");
         for target in panel["targets"].as_array().unwrap() {
-            // Every query keeps to the machines that were chosen.
+            // Every query is restricted to the selected jobs and instances.
             let query = target["expr"].as_str().unwrap();
             assert!(query.contains("{job=~\"$job\", instance=~\"$instance\"}"), "{query}");
         }
     }
     assert!(panels.len() > 10);
-    // Prometheus judges the queries as it would a rule, with the variables of Grafana filled in.
+    // Prometheus checks the queries as if they were rules, with Grafana's variables filled in.
     let queries = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
     let rules = queries.enumerate().map(|(number, target)| {
         let query = target["expr"].as_str().unwrap().replace("$__rate_interval", "5m");
@@ -74,7 +74,7 @@ fn grafana_can_read_the_dashboard() {
     promtool(&["check", "rules", file.path().to_str().unwrap()], "");
 }
 
-/// The words that the unit starts, with its folders and its port as they are here.
+/// The arguments in the unit's `ExecStart`, with the directories and the port of this test.
 fn start(state: &Path, logs: &Path) -> Vec<String> {
     let unit = text(UNIT);
     let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
@@ -87,7 +87,7 @@ fn start(state: &Path, logs: &Path) -> Vec<String> {
 fn systemd_accepts_the_hardened_unit() {
     let dir = tempfile::tempdir().unwrap();
     let copy = dir.path().join("docker-logwatch.service");
-    // The page and the program are where they are only once installed.
+    // The documentation and the program are at these paths only after installation.
     let unit = text(UNIT).replace("/usr/local/bin/docker-logwatch", env!("CARGO_BIN_EXE_docker-logwatch"));
     fs::write(&copy, unit.replace("Documentation=", "# ")).unwrap();
     let analyze = |words: &[&str]| {
@@ -99,9 +99,9 @@ fn systemd_accepts_the_hardened_unit() {
         said
     };
     assert_eq!(analyze(&["verify"]), "");
-    // What docker's own documentation has dockerd's metrics listen at (`metrics-addr`).
+    // Docker's documentation lets dockerd's own metrics (`metrics-addr`) listen on 9323.
     assert!(unit.contains(":8519") && !unit.contains(":9323"), "{unit}");
-    // In tenths: below 2.0 counts as fine; what is left is the network, the socket's group and the one right.
+    // In tenths: below 2.0 counts as good. What remains is the network, the socket's group and the one capability.
     analyze(&["security", "--offline=true", "--threshold=20", "--no-pager"]);
 }
 

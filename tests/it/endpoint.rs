@@ -1,4 +1,4 @@
-//! `logwatch::docker` against a private engine, and against a scripted one for what a real engine cannot be made to do.
+//! `logwatch::docker` with a private engine: endpoints, SSH, TLS, calls and streams.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -17,7 +17,7 @@ use logwatch::selector::Filters;
 use logwatch::time::Timestamp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// An image `talk` whose program prints lines.
+/// Imports an image `talk` whose program prints lines.
 fn import(engine: &Engine) {
     let root = engine.home().join("image");
     std::fs::create_dir(&root).unwrap();
@@ -33,7 +33,7 @@ fn import(engine: &Engine) {
     engine.must(&["import", tar.to_str().unwrap(), "talk"]);
 }
 
-/// `talk COUNT MILLISECONDS CODE`: so many lines on each stream, that far apart, then exit.
+/// `talk COUNT MILLISECONDS CODE` writes COUNT lines to each stream, that far apart, then exits with CODE.
 const TALK: &str = r#"fn main() {
     let words: Vec<u64> = std::env::args().skip(1).map(|word| word.parse().unwrap()).collect();
     for line in 0..words[0] {
@@ -44,7 +44,7 @@ const TALK: &str = r#"fn main() {
     std::process::exit(words[2] as i32);
 }"#;
 
-/// The program is the first of its container and would not hear a polite signal.
+/// As PID 1 of its container the program would ignore SIGTERM.
 const RUN: &[&str] = &["run", "--network", "none", "--stop-signal", "KILL"];
 
 async fn whole(mut stream: LogStream) -> Vec<u8> {
@@ -55,7 +55,7 @@ async fn whole(mut stream: LogStream) -> Vec<u8> {
     all
 }
 
-/// `1 TIME out 0` for each frame, the digit being the stream.
+/// Each frame as `1 TIME out 0`, where the digit is the stream.
 fn frames(mut bytes: &[u8]) -> Vec<String> {
     let mut lines = Vec::new();
     while let [stream, 0, 0, 0, a, b, c, d, rest @ ..] = bytes {
@@ -71,7 +71,7 @@ fn time_of(frame: &str) -> Timestamp {
     Timestamp::parse(frame.split(' ').nth(1).unwrap().as_bytes()).unwrap()
 }
 
-/// Takes events until one has this action.
+/// Reads events up to the first one with this action.
 async fn events_until(events: &mut EventStream, action: &str) -> Vec<logwatch::docker::Event> {
     let mut seen = Vec::new();
     loop {
@@ -109,7 +109,7 @@ async fn socket_tcp_and_ssh_reach_the_same_engine() {
     assert_eq!(called.lines().collect::<Vec<_>>(), [line], "one connection, used for all calls");
 }
 
-/// An `ssh` that writes down how it was called and runs the command here. Gives the `PATH` that finds it.
+/// Makes an `ssh` that records its arguments and runs the command locally. Returns the `PATH` that finds it.
 fn fake_ssh(engine: &Engine) -> String {
     let log = engine.home().join("ssh.log");
     let pid = engine.home().join("ssh.pid");
@@ -148,7 +148,7 @@ async fn an_ssh_connection_ends_with_its_client() {
     }
 }
 
-/// However the program ends, no ssh of it stays: not even one that reads nothing and waits for ever.
+/// However the program ends, it leaves no ssh process behind, not even one that reads nothing and never ends.
 #[test]
 fn no_ssh_outlives_a_program_that_was_killed() {
     let engine = Engine::with(&[]);
@@ -194,7 +194,7 @@ async fn complaints_of_ssh_are_reported() {
             "ssh: ssh: connect to host build port 22: Connection refused",
         ),
         ("exit 1", "ssh: ended without a word"),
-        // As a shared master connection does: it keeps stderr open after the client is gone.
+        // Like a shared master connection, it keeps stderr open after the client has gone.
         ("echo 'kex failed' >&2; sleep 5 >/dev/null </dev/null & exec >&-; exit 255", "ssh: kex failed"),
     ] {
         let path = script(folder.path(), body);
@@ -208,7 +208,7 @@ async fn complaints_of_ssh_are_reported() {
     assert!(chain(&error).contains("ssh: cannot be started: No such file"), "{}", chain(&error));
 }
 
-/// A CA, another one, a server's certificate for 127.0.0.1 and a client's, in `folder`.
+/// Creates a CA, another CA, a server certificate for 127.0.0.1 and a client certificate in `folder`.
 fn certificates(folder: &Path) {
     let run = |line: &str| {
         let out = Command::new("sh").arg("-ec").arg(line).current_dir(folder).output().unwrap();
@@ -469,7 +469,7 @@ async fn events_show_the_life_of_a_container() {
     assert_eq!(seen[1].attributes["oldName"], "/web");
     assert_eq!(seen[3].exit_code(), Some(7));
 
-    // What docker prints of the same time is the same, key for key.
+    // Docker prints the same events for the same time, key for key.
     let (first, last) = (seen[0].time, seen[4].time);
     let theirs = engine.must(&[
         "events",
@@ -496,7 +496,7 @@ async fn events_show_the_life_of_a_container() {
     let sorted = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap().to_string();
     assert_eq!(ours, theirs.lines().map(sorted).collect::<Vec<_>>());
 
-    // A second stream from a time on begins with the event of that very time, and ends by itself.
+    // A stream since a certain time starts with the event of exactly that time, and ends at `until`.
     let again = EventsQuery { since: Some(seen[2].time), until: Some(last), ..query };
     let mut events = docker.events(&again).await.unwrap();
     let mut repeated = Vec::new();
@@ -617,7 +617,7 @@ async fn a_proxy_that_refuses_the_tunnel_is_told() {
     assert!(heard[0].contains("Proxy-Authorization: Basic bWU6c2VjcmV0\r\n"), "{}", heard[0]);
 }
 
-/// Root may open every socket, so the test runs itself once more as somebody else.
+/// Root may open every socket, so the test runs itself once more as another user.
 #[tokio::test]
 async fn a_forbidden_socket_is_reported() {
     const SOCKET: &str = "LOGWATCH_TEST_FORBIDDEN";
@@ -631,7 +631,7 @@ async fn a_forbidden_socket_is_reported() {
     let _listener = UnixListener::bind(&socket).unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o600)).unwrap();
-    // The build folder may lie where only root can look.
+    // The build directory may be readable by root alone.
     let copy = folder.path().join("test");
     std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
     let out = Command::new("setpriv")
@@ -649,7 +649,7 @@ async fn a_forbidden_socket_is_reported() {
     assert!(said.contains(&told), "{said}{}", String::from_utf8_lossy(&out.stderr));
 }
 
-/// What docker's own CLI prints, or `None` where it refuses. Talks to no engine.
+/// What docker's CLI prints, or `None` where it fails. Contacts no engine.
 fn docker_says(config: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> Option<String> {
     let mut command = Command::new("docker");
     command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("DOCKER_CONFIG", config);
@@ -713,14 +713,14 @@ fn contexts_are_chosen_as_docker_chooses_them() {
         docker_says(config.path(), &[], &["context", "create", name, "--docker", &host]).unwrap();
     }
     let directory = config.path().to_str().unwrap();
-    // `docker context show` is not known to 20.10.
+    // Docker 20.10 has no `docker context show`.
     let current_of = &["context", "ls", "--format", "{{if .Current}}{{.Name}}{{end}}"][..];
     for current in ["default", "one"] {
         docker_says(config.path(), &[], &["context", "use", current]).unwrap();
         for host in ["", "tcp://env:1"] {
             for context in ["", "two", "default"] {
                 for flag in [&[][..], &["-c", "two"], &["-H", "tcp://flag:1"]] {
-                    // Set and empty is as good as not set, but 20.10 took it for a host.
+                    // An empty variable counts as unset, but 20.10 takes it for a host.
                     let set = |(_, value): &(&str, &str)| !value.is_empty();
                     let variables = [("DOCKER_HOST", host), ("DOCKER_CONTEXT", context)].into_iter().filter(set);
                     let variables: Vec<_> = variables.collect();
@@ -740,7 +740,7 @@ fn contexts_are_chosen_as_docker_chooses_them() {
     }
 }
 
-/// Files that a strict reader of JSON takes otherwise than Go does, or not at all.
+/// Files that a strict JSON parser reads differently from Go, or not at all.
 #[test]
 fn odd_json_is_read_as_docker_reads_it() {
     let deep = |depth: usize| {
@@ -827,7 +827,7 @@ fn odd_json_is_read_as_docker_reads_it() {
         docker_says(config.path(), &[], &["context", "create", "aa", "--docker", "host=unix:///run/aa.sock"]).unwrap();
         let folder = std::fs::read_dir(config.path().join("contexts/meta")).unwrap().next().unwrap().unwrap().path();
         std::fs::write(folder.join("meta.json"), json).unwrap();
-        // Nobody listens there, and docker names the place, unless it finds none.
+        // Nobody listens there, so docker names the address, unless it finds none.
         let out = Command::new("docker")
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
@@ -849,7 +849,7 @@ async fn a_slow_connection_times_out() {
     let folder = tempfile::tempdir().unwrap();
     certificates(folder.path());
     let certs = folder.path().join("certs").to_str().unwrap().to_owned();
-    // Takes connections, as the kernel does for it, and never says a word of TLS.
+    // The kernel accepts the connection, but nobody answers the TLS handshake.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = format!("tcp://{}", silent.local_addr().unwrap());
     let endpoint = resolve(&host, &[("DOCKER_TLS_VERIFY", "1"), ("DOCKER_CERT_PATH", &certs)]);
@@ -884,7 +884,7 @@ async fn a_container_with_every_option_is_inspected() {
     engine.must(&["rm", "-f", "all"]);
 }
 
-/// Tasks hold these, so their futures have to be able to move between threads.
+/// Tasks hold these, so their futures must be `Send`.
 #[allow(dead_code, reason = "it is enough that it compiles")]
 fn every_future_can_be_sent(docker: &'static Docker, logs: &'static mut LogStream, events: &'static mut EventStream) {
     fn is_send(_: impl Send + 'static) {}

@@ -1,5 +1,5 @@
-//! What cannot be done is told in a few words on standard error, with nothing on standard output and the exit code of the
-//! contract.
+//! What cannot be done is reported in a few words on stderr, with nothing on stdout and the exit code of the contract.
+//! These tests need a real engine.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -9,10 +9,10 @@ use std::process::Command;
 use crate::support::{Engine, Numbers, PATIENCE, Watch, assert_told, records};
 use serde_json::Value;
 
-/// Nobody, in no group.
+/// The user `nobody`, without groups.
 const NOBODY: [&str; 3] = ["--reuid=65534", "--regid=65534", "--clear-groups"];
 
-/// The built program where everybody may run it.
+/// Copies the built program to where every user may run it.
 fn public_binary(engine: &Engine) -> PathBuf {
     let copy = engine.home().join("docker-logwatch");
     fs::copy(Watch::command().get_program(), &copy).unwrap();
@@ -50,7 +50,7 @@ fn diagnostics_and_notices_are_json_objects() {
     assert!(said.iter().all(|said| said["timestamp"].as_str().is_some_and(|time| time.ends_with('Z'))), "{said:?}");
 }
 
-/// Without rights on the socket the error says how to get them, and the exit code is 3.
+/// The error says how to get rights on the socket, and the exit code is 3.
 #[test]
 fn a_forbidden_socket_has_a_hint() {
     let engine = Engine::start();

@@ -1,5 +1,5 @@
-//! `events` beside `docker events`: the same lines, none missing and none twice, whatever becomes of the connection; and
-//! the event client under `watch`: a busy engine is not slowed, and without events there are listings.
+//! `events` beside `docker events`: the same lines, none missing and none twice, whatever happens to the connection.
+//! And the event client of `watch`: it does not slow a busy engine, and without events it uses listings.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -17,16 +17,16 @@ use crate::support::{
     place, process,
 };
 
-/// What the engine remembers.
+/// How many events the engine remembers.
 const HISTORY: usize = 256;
 
-/// Seconds since the epoch as docker's CLI takes them.
+/// Seconds since the Unix epoch in the form of docker's CLI.
 fn now() -> String {
     let now = logwatch::time::Timestamp::now();
     now.api()
 }
 
-/// `POST` or `DELETE`, with a JSON body, without the docker CLI, which takes its time.
+/// `POST` or `DELETE` with a JSON body, without docker's CLI, which is slow.
 #[track_caller]
 fn call(engine: &Engine, method: &str, path: &str, body: &str) {
     let mut socket = UnixStream::connect(engine.socket()).unwrap();
@@ -45,14 +45,14 @@ fn remove_volume(engine: &Engine, name: &str) {
     call(engine, "DELETE", &format!("/volumes/{name}"), "");
 }
 
-/// A container that is made and removed; never started.
+/// Creates and removes a container without starting it.
 fn live(engine: &Engine, name: &str) {
     let body = format!(r#"{{"Image":"{IMAGE}","HostConfig":{{"NetworkMode":"none"}},"Labels":{{"life":"{name}"}}}}"#);
     call(engine, "POST", &format!("/containers/create?name={name}"), &body);
     call(engine, "DELETE", &format!("/containers/{name}"), "");
 }
 
-/// Makes two events of each.
+/// Creates volumes, two events each.
 fn make_volumes(engine: &Engine, prefix: &str, count: usize) {
     for number in 0..count {
         let name = format!("{prefix}{number}");
@@ -65,12 +65,12 @@ fn ours(engine: &Engine, words: &[&str]) -> Watch {
     Watch::verb(engine, "events", words)
 }
 
-/// `docker events`, its output awaited as ours is.
+/// `docker events`, its output awaited like ours.
 fn theirs(engine: &Engine, words: &[&str]) -> Watch {
     Watch::spawn(engine.command().arg("events").args(words))
 }
 
-/// Waits until it hears of whatever happens from now on: the events of a volume are told.
+/// Waits until it receives events: a volume is created until its event is printed.
 fn wait_until_told(engine: &Engine, watches: &[&Watch], name: &str) {
     for attempt in 0.. {
         let name = format!("{name}-{attempt}");
@@ -86,7 +86,7 @@ fn wait_until_told(engine: &Engine, watches: &[&Watch], name: &str) {
     }
 }
 
-/// Waits until each has told of a volume made last.
+/// Waits until each has printed the event of a volume that is created last.
 fn wait_for_end(engine: &Engine, watches: &[&Watch], name: &str) {
     make_volume(engine, name);
     let is_end =
@@ -94,7 +94,7 @@ fn wait_for_end(engine: &Engine, watches: &[&Watch], name: &str) {
     watches.iter().for_each(|watch| watch.wait_for(|lines| lines.iter().any(is_end), PATIENCE));
 }
 
-/// From the first event of a name on, in the order of the text.
+/// The lines from the first event of a name on, sorted by their text.
 fn sorted_from(lines: &[String], name: &str) -> Vec<String> {
     let from = lines.iter().position(|line| line.contains(name)).unwrap();
     let mut lines = lines[from..].to_vec();
@@ -102,7 +102,8 @@ fn sorted_from(lines: &[String], name: &str) -> Vec<String> {
     lines
 }
 
-/// JSON as Go writes it from 1.22 on, and with it docker's newer clients: `\b` and `\f` are no longer `\u0008` and `\u000c`.
+/// JSON in the form of Go 1.22 and later, with which newer docker clients are built: `\b` and `\f` instead of `\u0008`
+/// and `\u000c`.
 fn with_short_escapes(json: &str) -> String {
     let mut short = String::with_capacity(json.len());
     let mut rest = json;
@@ -112,7 +113,7 @@ fn with_short_escapes(json: &str) -> String {
         let (name, length) = match escape {
             _ if escape.starts_with("\\u0008") => ("\\b", 6),
             _ if escape.starts_with("\\u000c") => ("\\f", 6),
-            // The backslash and what it stands before, which may be another one.
+            // The backslash and the character it escapes, which may be a backslash.
             _ => (&escape[..2], 2),
         };
         short.push_str(name);
@@ -242,7 +243,7 @@ fn cut_again_and_again_no_event_is_lost() {
     wait_until_told(engine, &[&cut, &theirs], "begin");
     make_volume(engine, "first");
     thread::scope(|scope| {
-        // Not more of them in an outage than the engine remembers.
+        // No more events in one outage than the engine remembers.
         let pace = |millis| thread::sleep(Duration::from_millis(millis));
         scope.spawn(move || {
             for number in 0..lives {
@@ -262,7 +263,7 @@ fn cut_again_and_again_no_event_is_lost() {
             cut.wait_for_notice(back, PATIENCE);
         }
     });
-    // What happens in the last outage is told, too.
+    // Events of the last outage are printed as well.
     live(engine, "last");
     wait_for_end(engine, &[&cut, &theirs], "the-end");
     assert_eq!(sorted_from(&cut.lines(), r#""first""#), sorted_from(&theirs.lines(), r#""first""#));
@@ -282,7 +283,7 @@ fn events_beyond_the_engines_memory_are_reported() {
     let some = Watch::at(&engine, &proxies[1].host(), &["events", "--filter", "event=create"]);
     let each = [&all, &some];
     wait_until_told(&engine, &each, "begin");
-    // The last event that one of them saw is pushed out by others, and yet it misses nothing.
+    // Other events displace the last one that it saw, and yet it misses nothing.
     live(&engine, "seen");
     some.wait_for(|lines| lines.iter().any(|line| line.contains("name=seen")), PATIENCE);
     let id = engine.create("busy", &[], &[]);
@@ -297,7 +298,7 @@ fn events_beyond_the_engines_memory_are_reported() {
     for watch in each {
         watch.wait_for_notice(|lines| lines.iter().any(|line| line.contains("no event is missing")), PATIENCE);
     }
-    // Now more happens than it remembers.
+    // Now more events happen than the engine remembers.
     proxies.iter().for_each(Proxy::refuse);
     thread::sleep(Duration::from_millis(1500));
     make_volumes(&engine, "lost-", HISTORY / 2 + 20);
@@ -310,7 +311,7 @@ fn events_beyond_the_engines_memory_are_reported() {
     let told = |watch: &Watch| watch.lines().iter().filter(|line| line.contains("volume create lost-")).count();
     assert!((HISTORY / 2 - 5..HISTORY / 2 + 20).contains(&told(&all)), "{} of the volumes", told(&all));
     assert_eq!(told(&all), told(&some));
-    // A history that is gone.
+    // The engine's history is gone.
     engine.restart();
     wait_for_end(&engine, &each, "anew");
     for watch in [all, some] {
@@ -331,7 +332,7 @@ fn events_beyond_the_engines_memory_are_reported() {
     assert!(late.stderr.starts_with("the engine remembers no event before 2"), "{}", late.stderr);
 }
 
-/// Nobody can say then when the way was cut, only that it was noticed just now.
+/// Then nobody knows when the connection broke, only that it was noticed now.
 #[test]
 fn a_suspended_run_does_not_claim_completeness() {
     let engine = Engine::start();
@@ -347,7 +348,7 @@ fn a_suspended_run_does_not_claim_completeness() {
         watch.signal(Signal::STOP);
         proxy.cut();
         make_volumes(&engine, "volume-", count);
-        // Longer than what may be on its way when a connection breaks.
+        // Longer than events can be under way when a connection breaks.
         thread::sleep(Duration::from_millis(1500));
         watch.signal(Signal::CONT);
         backs += 1;
@@ -406,7 +407,7 @@ fn no_reconnect_ends_with_the_stream() {
     let finished = watch.finish();
     assert_eq!(finished.code, Some(3));
     assert!(finished.stderr.starts_with("error: lost the connection to "), "{}", finished.stderr);
-    // Nor is it waited for beyond the end that was asked for.
+    // It does not wait for the engine beyond the requested end either.
     let until = logwatch::time::Timestamp(logwatch::time::Timestamp::now().0 + 3_000_000_000).api();
     let watch = Watch::at(&engine, &proxy.host(), &["events", "--until", &until]);
     wait_until_told(&engine, &[&watch], "again");
@@ -416,7 +417,7 @@ fn no_reconnect_ends_with_the_stream() {
     assert!(finished.stderr.contains("error: the event stream was not back by "), "{}", finished.stderr);
 }
 
-/// Events that were made a second before the end that was asked for, and a stream that ends before it has told them.
+/// Events happen a second before the requested end, and the stream ends before it has delivered them.
 #[test]
 fn a_stream_that_ends_early_is_resumed() {
     let machine = Engine::start();
@@ -454,7 +455,7 @@ fn a_stream_that_ends_early_is_resumed() {
     assert!(streams.load(Ordering::SeqCst) > 1);
 }
 
-/// The events that were waited for come at the very end of a stream, and nobody reads them before that has come.
+/// The requested events come at the very end of a stream, and nobody reads them before that has arrived.
 #[test]
 fn the_requested_count_suffices_however_it_ends() {
     let machine = Engine::start();
@@ -483,7 +484,7 @@ fn the_requested_count_suffices_however_it_ends() {
         watch.hold();
         is_held.store(true, Ordering::SeqCst);
         eventually("the stream has ended", || has_ended.load(Ordering::SeqCst));
-        // It says nothing of having read up to there.
+        // It does not claim to have read up to there.
         thread::sleep(Duration::from_millis(300));
         watch.release();
         let finished = watch.finish();
@@ -551,7 +552,7 @@ fn a_slow_reader_loses_no_remembered_event() {
     };
     let notices = |part: &str| watch.notices().iter().filter(|line| line.contains(part)).count();
     let told = || watch.lines().iter().filter(|line| line.contains(" container rename ")).count();
-    // Fewer events than it remembers, and then more, while the stream is closed because nobody reads.
+    // First fewer events than the engine remembers, then more, while the stream is closed because nobody reads.
     for (round, more, missing) in [(1, HISTORY - 30, 0), (2, HISTORY + 150, 1)] {
         watch.hold();
         let before = told();
@@ -579,7 +580,7 @@ fn a_slow_reader_loses_no_remembered_event() {
     assert_eq!(lines.len(), all, "none came twice");
 }
 
-/// An engine that tells of so many events a second, for so long; how long it ever had to wait for us.
+/// Emits events at this rate for this long; measures how long the engine had to wait for us.
 struct Busy {
     script: Script,
     slowest: Arc<AtomicU64>,
@@ -640,7 +641,7 @@ fn many_events_cost_little() {
     let engine = Engine::start();
     let span = Duration::from_secs(if long() { 60 } else { 6 });
     let busy = Busy::start(500, span);
-    // The checks of the connections ask for the same, every 30 s.
+    // The health checks request the same every 30 s.
     let mut command = Watch::command();
     engine.furnish(&mut command);
     command.env_remove("DOCKER_HOST").env("LOGWATCH_DOCKER_POOL_HEALTH_CHECK_INTERVAL", "0");
@@ -672,12 +673,12 @@ fn many_events_cost_little() {
     assert_eq!(finished.code, Some(0));
 }
 
-/// An engine whose clock and history are in our hands: what it remembers, in the order of its making.
+/// An engine whose clock and history the test controls: what it remembers, in order of creation.
 #[derive(Default)]
 struct Remembered {
-    /// Time in nanoseconds, and the object's ID.
+    /// Time in nanoseconds and the ID of the object.
     events: Vec<(i64, String)>,
-    /// Its clock as compared with ours.
+    /// The offset of its clock from ours.
     ahead: i64,
     /// How often all streams were cut.
     cuts: usize,
@@ -689,7 +690,7 @@ impl Remembered {
         logwatch::time::Timestamp::now().0 + self.ahead
     }
 
-    /// As the engine picks them (moby `daemon/events/events.go`: loadBufferedEvents).
+    /// The events the engine selects (moby `daemon/events/events.go`: loadBufferedEvents).
     fn backlog(&self, since: Option<i64>, until: Option<i64>) -> Vec<(i64, String)> {
         let Some(since) = since else { return Vec::new() };
         let mut picked: Vec<_> = self.events.iter().rev().take_while(|(time, _)| *time >= since).cloned().collect();
@@ -737,8 +738,8 @@ fn remembering(request: &Request, answer: &mut Answer, engine: &Mutex<Remembered
     }
 }
 
-/// Two events lie in the history in another order than their times, one of them told before the break; then the clock is
-/// set back an hour, and everything new is older than all that was seen.
+/// Two events are in the history in another order than that of their times, and one of them was delivered before the
+/// break. Then the clock is set back by an hour, so everything new is older than everything seen.
 #[test]
 fn unordered_history_hides_and_repeats_no_event() {
     let machine = Engine::start();
@@ -760,7 +761,7 @@ fn unordered_history_hides_and_repeats_no_event() {
     make("one", 10_000);
     make("three", 0);
     watch.wait_for_count(2);
-    // In the history behind the third, and a little older.
+    // In the history after the third event, and a little older.
     let third = engine.lock().unwrap().events.last().unwrap().0;
     cut();
     engine.lock().unwrap().events.push((third - 1000, "two".to_owned()));
@@ -768,7 +769,7 @@ fn unordered_history_hides_and_repeats_no_event() {
     let back =
         |lines: &[String]| lines.last().is_some_and(|line| line == "the event stream is back: no event is missing");
     watch.wait_for_notice(back, PATIENCE);
-    // Now all of its history is told each time.
+    // From now on all of the history is delivered each time.
     engine.lock().unwrap().ahead = -3_600_000_000_000;
     cut();
     make("four", 0);
@@ -823,9 +824,9 @@ fn without_events_listings_find_containers() {
         ("LOGWATCH_EVENTS_RECONCILE_INTERVAL", "300ms"),
         ("LOGWATCH_EVENTS_BACKOFF_MIN_DURATION", "100ms"),
         ("LOGWATCH_EVENTS_BACKOFF_MAX_DURATION", "1s"),
-        // On a busy machine the fault lasts long enough to open a breaker, for a minute by default.
+        // On a busy machine the fault lasts long enough to open a circuit breaker, by default for a minute.
         ("LOGWATCH_DOCKER_CIRCUIT_BREAKER_TIMEOUT", "1s"),
-        // Its checks would ask for events.
+        // The health checks would request events.
         ("LOGWATCH_DOCKER_POOL_HEALTH_CHECK_INTERVAL", "0"),
     ];
     let watch = configured(&proxy.host(), &variables, &["--listen", "127.0.0.1:0"]);

@@ -1,5 +1,5 @@
-//! The engine dies, stalls and refuses, our reader stops reading or leaves, we are told to stop: nothing is lost that is
-//! still there, nothing comes twice, and we end when we are to.
+//! The engine dies, stalls and refuses; our reader stops reading or leaves; we are stopped. Nothing is lost that still
+//! exists, nothing comes twice, and we end when we should.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -12,7 +12,7 @@ use crate::support::routes::{
 };
 use crate::support::{Engine, Fault, Numbers, PATIENCE, Proxy, Signal, Watch, eventually, process};
 
-/// With `live-restore`, the containers of a killed engine live on and lose no line.
+/// With `--live-restore` the containers of a killed engine live on, and no line of theirs is lost.
 #[test]
 fn a_killed_engine_costs_no_line() {
     let engine = Engine::with(&["--live-restore"]);
@@ -98,7 +98,7 @@ fn events_cut_twenty_times_miss_no_container() {
         cutter.join().unwrap();
     });
     watch.wait_for_ends(40);
-    // A busy engine may lose what a container writes that is gone at once (seen on 26.1 and 28.5).
+    // A busy engine may lose the output of a container that is removed at once (seen on 26.1 and 28.5).
     let is_heard = |number: &u64| engine.must(&["logs", &format!("web-{number}")]).lines().count() == 3;
     let heard: Vec<u64> = (0..40).filter(is_heard).collect();
     assert!(heard.len() >= 38, "the engine itself heard {} of 40", heard.len());
@@ -247,7 +247,7 @@ fn a_stop_flushes_what_was_read() {
     }
 }
 
-/// A watch whose output nobody reads, with more to write than the pipe takes.
+/// A watch whose output nobody reads, with more to write than the pipe holds.
 fn blocked(engine: &Engine) -> Watch {
     let watch = Watch::start(engine, &["--tail", "all"]);
     watch.wait_for_count(1);
@@ -277,7 +277,7 @@ fn a_stop_ends_a_blocked_output() {
     }
     let watch = blocked(&engine);
     let begun = Instant::now();
-    // Signals that come closer than they are heard are one.
+    // Signals that follow each other before they are delivered count as one.
     eventually("it ended", || {
         watch.signal(Signal::INT);
         thread::sleep(Duration::from_millis(20));
@@ -287,13 +287,13 @@ fn a_stop_ends_a_blocked_output() {
     assert_eq!(watch.finish().code, Some(130));
 }
 
-/// Until the container has written all of its 40 MB.
+/// Waits until the container has written all of its 40 MB.
 fn watch_the_file_grow(engine: &Engine) {
     let path = engine.log_path(&engine.id("web"));
     eventually("all was written", || fs::metadata(&path).is_ok_and(|file| file.len() > 200_000 * 250));
 }
 
-/// The docker CLI that runs us as its plugin, into a pipe.
+/// Docker's CLI, which runs us as its plugin, with a pipe as output.
 fn through_docker(engine: &Engine) -> Watch {
     let plugins = engine.config_dir().join("cli-plugins");
     if !plugins.exists() {
@@ -322,7 +322,7 @@ fn docker_ends_its_plugin() {
         let [plugin] = plugins[..] else { panic!("{plugins:?}") };
         docker.signal(signal);
         if docker_major() < 25 {
-            // It tells its plugin nothing: a terminal would have.
+            // This docker does not notify its plugin; a terminal would have signalled it.
             process::signal(plugin, Signal::TERM);
         }
         eventually("the plugin ended", || !process::lives(plugin));
@@ -338,7 +338,7 @@ fn docker_ends_its_plugin() {
 fn without_inotify_watches_files_are_polled() {
     let engine = Engine::start();
     engine.run("beacon", &[], &["--count", "0", "--idle"]);
-    // The limit of a user namespace is its own; the machine's stays what it is.
+    // A user namespace has its own limit; the machine's stays unchanged.
     let line = "echo 1 >/proc/sys/user/max_inotify_watches; exec \"$0\" \"$@\"";
     let mut command = Command::new("unshare");
     engine.furnish(&mut command);

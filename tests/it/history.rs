@@ -1,4 +1,4 @@
-//! Which lines of the past are shown, across rotations, by every route; and what a damaged log gives.
+//! Which lines of the past are printed, across rotations, on every route; and what a damaged log yields.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -9,12 +9,12 @@ use serde_json::Value;
 
 use super::support::{Engine, Numbers, PATIENCE, Watch, eventually};
 
-/// Of the containers of [`with_histories`].
+/// The names of the containers of [`with_histories`].
 const NAMES: [&str; 5] = ["plain", "rotated", "compressed", "long", "restarted"];
 
 const SOURCES: [&str; 4] = ["file", "stream", "rotate", "poll"];
 
-/// What identifies each line, in the order shown.
+/// What identifies each line, in the order of the output.
 fn cursors(records: &[Value]) -> Vec<String> {
     records.iter().map(|record| record["cursor"].as_str().unwrap().to_owned()).collect()
 }
@@ -23,7 +23,7 @@ fn read(engine: &Engine, words: &[&str]) -> Vec<Value> {
     Watch::read(engine, &[&["--format", "json"], words].concat()).records()
 }
 
-/// Containers whose history lies in one file, in several, in compressed ones, and in lines of several records.
+/// Containers whose history is in one file, in several, in compressed ones, and in lines of several records.
 fn with_histories() -> Engine {
     let engine = Engine::start();
     let rotated = ["--log-opt", "max-size=20k", "--log-opt", "max-file=5"];
@@ -34,7 +34,7 @@ fn with_histories() -> Engine {
     engine.run("compressed", &compressed, &small);
     let long = ["--count", "40", "--shape", "hostile", "--stream", "alternating", "--unfinished"];
     engine.run("long", &[], &long);
-    // Each run ends in a line without newline, some of which lie in compressed files.
+    // Each run ends in a line without a newline; some of these lines are in compressed files.
     engine.run("restarted", &compressed, &["--count", "80", "--size", "200", "--unfinished"]);
     for _ in 1..3 {
         engine.wait("restarted");
@@ -63,7 +63,7 @@ fn a_slow_reader_gets_every_line() {
         let watch = Watch::start(&engine, &["--no-follow", "--source", source, "--format", "raw", "web"]);
         watch.wait_for_count(1);
         watch.hold();
-        // Longer than what was read before an order to stop is waited for.
+        // Longer than a stop waits for what was read before.
         std::thread::sleep(Duration::from_secs(7));
         let finished = watch.finish();
         assert_eq!(
@@ -80,7 +80,7 @@ fn tail_counts_lines_in_any_log() {
     let engine = with_histories();
     for name in NAMES {
         let whole = cursors(&read(&engine, &[name]));
-        // Empty lines are among those of "long".
+        // Some lines of "long" are empty.
         let least = [50, 600, 600, 40, 240][NAMES.iter().position(|known| *known == name).unwrap()];
         assert!(if name == "long" { whole.len() > least } else { whole.len() == least }, "{name}: {}", whole.len());
         for source in SOURCES {
@@ -95,7 +95,7 @@ fn tail_counts_lines_in_any_log() {
             }
         }
     }
-    // In the rotated ones nothing is missing at the seams.
+    // In rotated logs nothing is missing between two files.
     for name in ["rotated", "compressed"] {
         let lines = Watch::read(&engine, &[name, "--format", "json", "--source", "file"]).lines();
         Numbers::of_json(&lines).assert_whole(name, 1..=600);
@@ -119,7 +119,7 @@ fn following_starts_with_ten_lines() {
             Numbers::of_json(&finished.lines()).assert_whole("steady", first..=100);
         };
         if source == "file" {
-            // Half of it comes while we look on.
+            // Half of it is written while we follow.
             check(&[], 41);
         }
         check(&[], 91);
@@ -146,7 +146,7 @@ fn since_and_until_include_their_nanosecond() {
             if since > until {
                 continue;
             }
-            // All times are written with nine digits, so their order is that of their text.
+            // All times have nine digits, so they sort like their text.
             let expected: Vec<Value> =
                 whole.iter().filter(|record| since <= time(record) && time(record) <= until).cloned().collect();
             let expected = cursors(&expected);
@@ -157,7 +157,7 @@ fn since_and_until_include_their_nanosecond() {
                     assert!(cursors(&read(&engine, &words)) == expected, "{name} by {source}: {since} to {until}");
                 }
             }
-            // Where the streams overtake each other, engines differ in what lies between two times.
+            // Where the two streams overtake each other, engines differ in what they return between two times.
             if name == "plain" {
                 let told = engine.docker(&["logs", "--since", &since, "--until", &until, name]);
                 for (stream, told) in [("stdout", told.stdout), ("stderr", told.stderr)] {
@@ -171,7 +171,7 @@ fn since_and_until_include_their_nanosecond() {
                 }
             }
         }
-        // Each form of a time means the same to every route.
+        // Each form of a time means the same on every route.
         for source in SOURCES.into_iter().filter(|_| name == "compressed") {
             for (words, expected) in [
                 (["--since", "1h"], whole.len()),
@@ -195,7 +195,7 @@ fn since_and_until_include_their_nanosecond() {
 fn until_ends_a_watch() {
     let engine = Engine::start();
     engine.run("steady", &[], &["--forever", "--rate", "200", "--stream", "alternating"]);
-    // On one that says nothing, `docker logs --until` never ends.
+    // On a silent container `docker logs --until` never ends.
     engine.run("silent", &[], &["--count", "1", "--idle"]);
     for source in SOURCES {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
@@ -204,7 +204,7 @@ fn until_ends_a_watch() {
         let finished = Watch::start(&engine, &words).finish();
         assert_eq!(finished.code, Some(0));
         assert_eq!(finished.stderr.lines().count(), 2, "{}", finished.stderr);
-        // Nothing up to then is missing, and nothing is there from after it.
+        // Every line up to that time is there, and none after it.
         let of_steady = |records: Vec<Value>| {
             let steady = records.into_iter().filter(|record| record["container_name"] == "steady");
             cursors(&steady.collect::<Vec<_>>())
@@ -221,7 +221,7 @@ fn since_seeks_in_a_large_log() {
     let engine = Engine::start();
     let id = engine.run("large", &[], &["--count", "1"]);
     engine.wait("large");
-    // 100 MB: a line of 1000 bytes each 10 ms, for 1000 s.
+    // 100 MB: a line of 1,000 bytes every 10 ms for 1,000 s.
     let mut log = std::io::BufWriter::new(File::create(engine.log_path(&id)).unwrap());
     let fill = "x".repeat(900);
     let time = |number: u64| {
@@ -254,7 +254,7 @@ fn since_seeks_in_a_large_log() {
     }
 }
 
-/// Each record as a word, its message, and for a gap what was lost.
+/// Each record as a word and its message, or as a gap with the number of lost bytes.
 fn told(records: &[Value]) -> Vec<String> {
     let told = records.iter().map(|record| match record["type"].as_str() {
         Some("gap") => format!("gap {} {} after {}", record["reason"], record["lost_bytes"], record["after_cursor"]),
@@ -317,7 +317,7 @@ fn damage_costs_only_the_damaged_lines() {
         ["after_cursor", "container_id", "container_name", "lost_bytes", "message", "reason", "time", "type"]
     );
     assert_eq!((&gap["container_id"], &gap["container_name"]), (&Value::from(id), &Value::from("web")));
-    // As text it is a notice, which no one can turn off.
+    // In text format it is a notice that cannot be turned off.
     let text = Watch::start(&engine, &["web", "--no-follow", "--quiet"]).finish();
     assert_eq!(text.code, Some(0));
     assert_eq!(text.lines(), (1..=7).map(|number| format!("web | line {number:09}")).collect::<Vec<_>>());
@@ -328,7 +328,7 @@ fn damage_costs_only_the_damaged_lines() {
     let counted = Watch::start(&engine, &["web", "--no-follow", "-v"]).finish().stderr;
     let sums = "passed on 7 lines by file; 6 gaps (6 corrupt), 642 bytes known to be lost\n";
     assert!(counted.ends_with(sums), "{counted}");
-    // Looked at from its end, too.
+    // Also when it is read from its end.
     assert_eq!(told(&read(&engine, &["web", "--source", "file", "--tail", "2"])), expected[10..]);
     assert_eq!(
         told(&read(&engine, &["web", "--source", "file", "--since", "2026-01-01T00:00:06Z"])).last().unwrap(),
@@ -346,7 +346,7 @@ fn damage_while_following_is_reported() {
     let path = engine.log_path(&id);
     let mut log = File::options().append(true).open(&path).unwrap();
     let gaps = |lines: &[String]| lines.iter().filter(|line| line.starts_with("{\"type\":\"gap\"")).count();
-    // In one write each, as the engine's: neither lands in a record of the other.
+    // One write each, as the engine does it, so that neither lands inside a record of the other.
     for (count, damage) in [&b"garbage\n"[..], &[0; 300], b"\xff\xfe\n", b"{\"log\":\"half"].into_iter().enumerate() {
         log.write_all(damage).unwrap();
         watch.wait_for(|lines| gaps(lines) == count + 1, PATIENCE);
@@ -361,7 +361,7 @@ fn damage_while_following_is_reported() {
     assert_eq!(reasons(&watch.lines()), ["corrupt 8", "corrupt 300", "corrupt 3", "corrupt 12"]);
     let seen = Numbers::of_json(&watch.lines());
     seen.assert_whole("web", 1..=seen.count("web") as u64);
-    // Truncated by hand, it starts anew.
+    // Truncated by hand, the log starts again.
     let before = watch.lines().len();
     File::create(&path).unwrap();
     watch.wait_for_count(before + 10);

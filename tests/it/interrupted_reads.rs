@@ -1,4 +1,4 @@
-//! What cannot be read over the API is asked for again; where that is in vain it is told, and nothing is made up.
+//! Reads over the API that fail are repeated; what cannot be read at all is reported, and nothing is made up.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -9,7 +9,7 @@ use crate::support::{Engine, Fault, Numbers, PATIENCE, Proxy, Signal, Watch, eve
 /// Less than half of the lines of [`written`].
 const PART: Fault = Fault::Cut(40_000);
 
-/// A container whose 2,000 lines are there.
+/// Runs a container to its end that writes 2,000 lines.
 fn written(engine: &Engine, name: &str, options: &[&str]) {
     engine.run(name, options, &["--count", "2000"]);
     engine.wait(name);
@@ -21,7 +21,7 @@ fn gaps(lines: &[String]) -> Vec<String> {
     gaps.map(|gap| gap["reason"].as_str().unwrap().to_owned()).collect()
 }
 
-/// A log that is read once is whole, though its connection breaks for a while.
+/// The log is complete though its connection breaks for a while.
 #[test]
 fn a_broken_connection_costs_no_line() {
     let engine = Engine::start();
@@ -52,7 +52,7 @@ fn an_engine_gone_for_good_ends_the_read() {
     for name in &names {
         engine.run(name, &[], &["--count", "1"]);
     }
-    // The newest are read first.
+    // The newest containers are read first.
     written(&engine, "terminal", &["--tty"]);
     written(&engine, "framed", &[]);
     let proxy = Proxy::start(&engine);
@@ -66,12 +66,12 @@ fn an_engine_gone_for_good_ends_the_read() {
     let gone = Instant::now();
     proxy.refuse();
     let finished = watch.finish();
-    // Twenty seconds for those that are read, and one for those that wait behind them.
+    // Twenty seconds for those that are being read, and one for those that wait behind them.
     assert!(gone.elapsed() < Duration::from_secs(28), "{:?}", gone.elapsed());
     let lines = finished.lines();
     let numbers = Numbers::of_json(&lines);
     for name in ["terminal", "framed"] {
-        // No half line among them.
+        // There is no partial line among them.
         let count = numbers.count(name);
         assert!((100..2000).contains(&count), "{name}: {count}");
         let message = |record: &Value| record["message"].as_str().map(|text| text.trim_end().to_owned());
@@ -152,7 +152,7 @@ fn an_unreadable_rest_is_a_gap() {
     proxy.cut_where(&part);
     engine.must(&["rm", "--force", "web"]);
     watch.wait_for(|lines| !gaps(lines).is_empty(), Duration::from_secs(30));
-    // More than the one time that it was asked for before.
+    // It was requested more than once after the break.
     assert!(proxy.count(&part) > 4, "{:?}", proxy.requests());
     let finished = watch.stop();
     let (numbers, lines) = (Numbers::of_json(&finished.lines()), finished.lines());
@@ -161,7 +161,7 @@ fn an_unreadable_rest_is_a_gap() {
     assert!(finished.stderr.contains("! web: lost the connection to "), "{}", finished.stderr);
 }
 
-/// So many seconds from now, as `--until` takes it.
+/// The time in so many seconds, in the form of `--until`.
 fn until(seconds: f64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs_f64(seconds);
     format!("{}.{:09}", now.as_secs(), now.subsec_nanos())
@@ -204,7 +204,7 @@ fn until_is_met_by_a_slow_answer() {
         let words = ["watch", "--format", "json", "-f", "network=none", "--source", source, "--until", &until];
         let watch = Watch::at(&engine, &proxy.host(), &words);
         watch.wait_for_count(1);
-        // Longer than until then.
+        // Longer than the time until then.
         proxy.on("/containers/json", Fault::Delay(Duration::from_secs(7)));
         engine.run("web", &[], &["--count", "30", "--idle"]);
         let finished = watch.finish();
@@ -228,12 +228,12 @@ fn first_lines_wait_for_the_filter() {
     let watch = Watch::at(&engine, &proxy.host(), &words);
     watch.wait_for_count(12);
     proxy.on("/containers/json", Fault::Stall);
-    // It writes before it is heard of.
+    // It writes before its start event is received.
     proxy.on("/events", Fault::Delay(Duration::from_secs(1)));
     proxy.forget();
     engine.run("web", &[], &["--count", "30", "--idle"]);
     proxy.wait_for("/containers/json", Duration::from_secs(20));
-    // So long that what was known of it then is kept, as is how far the other one has come.
+    // So long that its first lines, and the position of the other container, are stored.
     let lines = watch.lines().len();
     watch.wait_for_count(lines + 30);
     watch.signal(Signal::KILL);
@@ -243,7 +243,7 @@ fn first_lines_wait_for_the_filter() {
     Numbers::of_json(&finished.lines()).assert_whole("web", 1..=30);
 }
 
-/// Fails unless every number is there once and in order, or a gap stands where some are missing; how many gaps there are.
+/// Fails unless every number comes once and in order, or a gap is where some are missing. Returns the number of gaps.
 #[track_caller]
 fn assert_whole_or_told(lines: &[String], name: &str, last: u64) -> usize {
     let (mut next, mut is_told, mut gaps) = (1, false, 0);
@@ -275,7 +275,8 @@ fn rotation_before_a_resume_is_reported() {
         let words = ["--state", state.to_str().unwrap(), "--resume", "--format", "json", "--source", source, &name];
         let mut lines = Vec::new();
         engine.run(&name, &options, &["--count", "1000", "--size", "100", "--resume"]);
-        // The first run finds what is left of the log; the second nothing new; and the third is too late for some of it.
+        // The first run reads what is left of the log, the second finds nothing new, and the third comes too late for
+        // some of it.
         for (run, gone) in [(1, false), (2, false), (3, true)] {
             if run == 3 {
                 engine.must(&["start", &name]);
@@ -316,7 +317,8 @@ fn polling_too_slowly_reports_the_loss() {
     }
 }
 
-/// Runs five `--rm` containers of three lines one after the other, each until it is gone; their IDs and names.
+/// Runs five `--rm` containers of three lines one after the other, each until it is removed; returns their IDs and
+/// names.
 fn five_gone(engine: &Engine, prefix: &str) -> Vec<(String, String)> {
     let run = |number: usize| {
         let name = format!("{prefix}-{number}");
@@ -330,7 +332,7 @@ fn five_gone(engine: &Engine, prefix: &str) -> Vec<(String, String)> {
     (0..5).map(run).collect()
 }
 
-/// A container that was gone before its log could be read is a gap, whatever the route, and counted once.
+/// A container that was removed before its log could be read is one gap, on every route.
 #[test]
 fn removals_during_a_suspension_are_gaps() {
     let engine = Engine::start();
@@ -392,7 +394,7 @@ fn removals_during_a_suspension_are_gaps() {
     }
 }
 
-/// A container that a listing told of is a gap, too, when it is gone before its history could be read.
+/// A container from a listing that is removed before its history could be read is a gap as well.
 #[test]
 fn removal_before_the_first_read_is_one_gap() {
     let engine = Engine::start();

@@ -1,4 +1,4 @@
-//! Containers come, go, come back, change their names and rotate their logs: each of their lines comes out once.
+//! Containers start, stop, restart, change their names and rotate their logs: each of their lines comes once.
 
 use std::io::BufRead;
 use std::thread;
@@ -9,25 +9,26 @@ use serde_json::Value;
 use crate::support::routes::DRIVERS;
 use crate::support::{Engine, IMAGE, Numbers, PATIENCE, Signal, Watch, beside, eventually, long, messages, process};
 
-/// How logs are read, each of them those of each of [`DRIVERS`].
+/// The routes by which the logs of each of [`DRIVERS`] are read.
 const SOURCES: [&str; 4] = ["file", "stream", "rotate", "poll"];
 
-/// A watch of the same containers for each of [`SOURCES`].
+/// One watch of the same containers for each of [`SOURCES`].
 fn by_each_source(engine: &Engine) -> [Watch; 4] {
     let words = SOURCES.map(|source| ["--source", source]);
     let host = engine.host();
     Watch::ready_each(engine, words.each_ref().map(|words| (host.as_str(), &words[..])))
 }
 
-/// Keeps both processors busy while `work` is done.
+/// Keeps two processors busy while `work` runs.
 fn while_busy<T>(work: impl FnOnce() -> T) -> T {
     beside(std::hint::spin_loop, || beside(std::hint::spin_loop, work))
 }
 
-/// `docker run --rm` so many times, a few at a time, each of three lines. Returns the numbers of those that the engine heard
-/// all of: an engine that is short of time now and then hands on nothing of a container's output, neither to its log nor
-/// to `docker run` (seen on 26.1). Where it is asked for the log of one that has just ended, it opens that anew, which may
-/// make its own removal of the folder fail (moby `daemon/logs.go`: getLogger).
+/// Runs `docker run --rm` this many times, a few at a time, with three lines each. Returns the numbers of the
+/// containers whose lines all reached the engine. A busy engine sometimes passes on nothing of a container's output,
+/// neither to its log nor to `docker run` (seen on 26.1). If somebody requests the log of a container that has just
+/// ended, the engine opens it again, which may make its own removal of the directory fail (moby `daemon/logs.go`:
+/// getLogger).
 fn short_lives(engine: &Engine, count: usize, is_asked: bool) -> Vec<usize> {
     let heard = |lane: usize| {
         let heard = (lane..count).step_by(4).filter(|number| {
@@ -74,7 +75,7 @@ fn short_lived_containers_are_read_whole() {
     assert!(heard.len() >= 95, "the engine itself heard {} of 100", heard.len());
 }
 
-/// The engine may have removed the log before it can be asked for it: only the file route promises more.
+/// The engine may have removed the log before it can be requested, so only the file route promises more.
 #[test]
 fn short_lived_containers_over_the_api() {
     let engine = Engine::start();
@@ -123,7 +124,7 @@ fn restart_policies_are_followed() {
     for life in 1..=3 {
         let said = |lines: &[String]| Numbers::of_json(lines).count("always") >= life * 300;
         watch.wait_for(said, PATIENCE);
-        // `docker kill` counts as the user's wish, after which the engine leaves it dead.
+        // `docker kill` counts as the user's intention, after which the engine does not restart it.
         let pid = engine.must(&["inspect", "--format", "{{.State.Pid}}", "always"]);
         process::signal(pid.parse().unwrap(), Signal::KILL);
     }
@@ -177,7 +178,7 @@ fn a_restarted_container_is_read_from_there() {
         engine.run(&name, &["--log-driver", driver], &["--count", "50", "--resume"]);
         engine.wait(&name);
     }
-    // The engine tells of a death before its listing shows it, and no watch must see them alive.
+    // The engine sends a die event before its listing shows it, and no watch must see them as running.
     eventually("they are listed as dead", || engine.must(&["ps", "--quiet"]).is_empty());
     let watches = by_each_source(&engine);
     engine.must(&["start", "old-json-file", "old-local"]);
@@ -209,7 +210,7 @@ fn an_unfinished_last_line_stays_apart() {
     }
 }
 
-/// They neither delay others nor leave anything open.
+/// Containers that cannot start neither delay others nor leave anything open.
 #[test]
 fn containers_that_cannot_start_block_nobody() {
     let engine = Engine::start();
@@ -252,8 +253,8 @@ fn every_kind_of_rotation_is_followed() {
     assert!(!finished.stderr.contains('!'), "{}", finished.stderr);
 }
 
-/// What comes out when we are stopped after the first burst until the container has written all of its `bursts` bursts
-/// of 300 lines.
+/// Suspends the watch after the first burst until the container has written all of its bursts of 300 lines. Returns the
+/// output.
 fn stopped_meanwhile(bursts: u64, options: &[&str]) -> Vec<String> {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &[]);
@@ -292,8 +293,8 @@ fn files_compressed_meanwhile_are_read_whole() {
     Numbers::of_json(&lines).assert_whole("web", 1..=1200);
 }
 
-/// Whoever is told that a container is followed is told of its end, and a stopped container of which nothing is shown
-/// is not worth a word.
+/// Each container with a start notice gets an end notice, and a stopped container of which nothing is printed gets
+/// none.
 #[test]
 fn start_and_end_notices_come_in_pairs() {
     let engine = Engine::start();
@@ -305,7 +306,7 @@ fn start_and_end_notices_come_in_pairs() {
     }
     let state = engine.home().join("state.db");
     let resume = ["--state", state.to_str().unwrap(), "--resume"];
-    // The first run of a name leaves alone what stood still before.
+    // The first run of a name ignores containers that were stopped before.
     let first = Watch::start(&engine, &[&resume[..], &["--no-follow", "--all"]].concat()).finish();
     assert_eq!((first.code, first.stderr.as_str()), (Some(0), ""));
     engine.must(&["start", "done"]);
@@ -330,7 +331,7 @@ fn start_and_end_notices_come_in_pairs() {
             watch.wait_for_count(lines);
             watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with("+ live")), PATIENCE);
             watch.wait_for_notice(|lines| of_done.iter().all(|line| lines.contains(line)), PATIENCE);
-            // What comes behind is known to be all.
+            // What comes after the end is known to be complete.
             engine.run("later", &[], &["--count", "1", "--prefix", "later"]);
             watch.wait_for_ends(of_done.len() / 2 + 1);
             let finished = watch.stop();
@@ -345,7 +346,7 @@ fn start_and_end_notices_come_in_pairs() {
     }
 }
 
-/// How many containers come and go.
+/// How many containers start and end.
 fn many_lives() -> usize {
     if long() { 1000 } else { 300 }
 }
@@ -356,8 +357,7 @@ fn hundreds_of_containers_leak_nothing() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &[]);
     let begun = Instant::now();
-    // An engine that is short of time now and then hands on nothing of a container's output: what `docker run` was told
-    // counts.
+    // A busy engine sometimes passes on nothing of a container's output, so what `docker run` printed counts.
     let live = |from: usize, to: usize| -> usize {
         let said = thread::scope(|scope| {
             let lane = |lane: usize| {
@@ -377,7 +377,7 @@ fn hundreds_of_containers_leak_nothing() {
         });
         said
     };
-    // Connections to the engine are the pool's, which may open one or close one meanwhile, but no more than it has.
+    // Connections to the engine belong to the pool, which may open or close one meanwhile, within its limit.
     let sockets = |files: &[String]| files.iter().filter(|file| file.starts_with("socket:")).count();
     let held = || {
         let files = process::open_files(watch.pid());

@@ -1,4 +1,4 @@
-//! Our own troubles: no room, no descriptors, a state that cannot be used; and logs that are made to be one.
+//! Limits of our own machine: full disks, no descriptors, an unusable state; and logs that are made to exceed memory.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -11,7 +11,7 @@ use crate::support::{Engine, Finished, Numbers, PATIENCE, Signal, Watch, eventua
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-/// A file system in the engine's home that holds so many KiB.
+/// Mounts a file system of so many KiB in the engine's home.
 fn small_disk(engine: &Engine, name: &str, size: u32) -> PathBuf {
     let disk = engine.home().join(name);
     fs::create_dir(&disk).unwrap();
@@ -48,14 +48,14 @@ fn a_full_output_disk_leaves_whole_lines() {
             file.display()
         );
         assert_eq!((finished.code, finished.stderr.as_str()), (Some(1), told.as_str()), "run {run}");
-        // Whoever has the state alone finds nothing in the file that it does not know of.
+        // With exclusive use of the state, a run finds nothing in the file that the state does not know.
         let text = fs::read_to_string(&file).unwrap();
         assert!(text.is_empty() || text.ends_with('\n'), "run {run} left half a line");
         let connection = rusqlite::Connection::open(&state).unwrap();
         let length = connection.query_row("SELECT length FROM outputs", [], |row| row.get::<_, i64>(0)).unwrap();
         assert_eq!(length.cast_unsigned(), text.len() as u64, "run {run}");
     }
-    // The state under another name, where the log of the file does not go with it, and the file moved elsewhere.
+    // The state under another name, so that the file's write-ahead log is not found, and the file in another place.
     let (other, away) = (engine.home().join("s/other.db"), engine.home().join("away.jsonl"));
     fs::copy(&state, &other).unwrap();
     fs::copy(&file, &away).unwrap();
@@ -66,7 +66,7 @@ fn a_full_output_disk_leaves_whole_lines() {
     Numbers::of_json(&[lines(&away), lines(&file)].concat()).assert_whole("web", 1..=10_000);
 }
 
-/// Once there is room, the run goes on where it had to stop.
+/// Once there is space, the run continues where it had to stop.
 #[test]
 fn a_file_on_a_full_disk_becomes_whole() {
     let engine = Engine::start();
@@ -92,7 +92,7 @@ fn a_full_state_disk_loses_nothing() {
         ["--state", state.to_str().unwrap(), "--resume", "--format", "json", "-o", file.to_str().unwrap(), "web"];
     let watch = Watch::start(&engine, &words);
     eventually("lines are kept", || file.exists() && lines(&file).len() > 300);
-    // What is left of the disk goes, whatever that is.
+    // Fill the rest of the disk, however much that is.
     let ballast = disk.join("ballast");
     let _ = fs::write(&ballast, vec![1; 8 << 20]);
     let finished = watch.finish();
@@ -128,7 +128,7 @@ fn an_unusable_state_is_refused_unchanged() {
     )
     .unwrap();
     let mut newer = fs::read(&good).unwrap();
-    // `user_version` lies at 60 of the header (https://sqlite.org/fileformat2.html).
+    // `user_version` is at offset 60 of the header (https://sqlite.org/fileformat2.html).
     newer[60..64].copy_from_slice(&99_u32.to_be_bytes());
     fs::write(path("newer.db"), &newer).unwrap();
     for (name, told, hint) in [
@@ -190,7 +190,7 @@ fn without_descriptors_files_wait_their_turn() {
         engine.run(name, &[], &["--count", "20", "--idle"]);
     }
     watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with("no descriptors are left")), PATIENCE);
-    // Those that end give theirs back.
+    // Containers that end free their descriptors.
     let all: Vec<&str> = names.iter().map(String::as_str).collect();
     engine.must(&[&["kill"], &all[..]].concat());
     watch.wait_for_ends(40);
@@ -238,10 +238,10 @@ fn huge_and_empty_lines_cost_little_memory() {
     }
 }
 
-/// What a line without end may cost.
+/// How much memory an endless line may cost, in bytes.
 const MOST: u64 = 64 << 20;
 
-/// A rotated log that is small on disk and has one line without end costs no more than another.
+/// A rotated log that is small on disk and contains an endless line costs no more than another.
 #[test]
 fn an_endless_compressed_line_costs_little_memory() {
     let engine = Engine::start();

@@ -1,4 +1,5 @@
-//! What much costs, and what rest costs. One at a time, by `.config/nextest.toml` and, without nextest, by a lock.
+//! What heavy load costs, and what idling costs. They run one at a time, by `.config/nextest.toml` and, without
+//! nextest, by a lock.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -18,7 +19,7 @@ fn seconds() -> u64 {
     if long() { 60 } else { 15 }
 }
 
-/// How long rest is looked at.
+/// How long the idle watch is measured.
 const REST: Duration = Duration::from_secs(10);
 
 fn alone() -> MutexGuard<'static, ()> {
@@ -70,7 +71,8 @@ fn fast_rotating_logs_are_whole() {
     }
 }
 
-/// Lines of eight containers, told apart by their prefix, as they come: too many to keep.
+/// The lines of eight containers, which are identified by their prefix, checked as they come because they are too many
+/// to keep.
 #[derive(Default)]
 struct Count {
     next: [u64; FLOODS],
@@ -95,7 +97,7 @@ impl Count {
 #[test]
 fn an_unread_output_keeps_memory_small() {
     let _alone = alone();
-    // In full, `long()`: 100 MB each into files of 10 MiB, unread for a minute.
+    // With `long()`: 100 MB each into files of 10 MiB, unread for a minute.
     let (lines, size, held) = if long() { (500_000, "10m", 60) } else { (100_000, "2m", 0) };
     let engine = Engine::start();
     let mut command = Watch::command();
@@ -153,7 +155,7 @@ fn twenty_busy_containers_are_read_whole() {
     }
 }
 
-/// So many times did the threads of a process go to sleep.
+/// How often the threads of a process went to sleep.
 fn wakeups(pid: u32) -> u64 {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
     let statuses = threads.filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok());
@@ -176,7 +178,7 @@ fn run_fifty(engine: &Engine, words: &[&str]) {
     });
 }
 
-/// At rest there is no request, hardly a wake-up, and few descriptors.
+/// An idle watch sends no request, hardly wakes up, and holds few descriptors.
 #[test]
 fn fifty_idle_containers_cost_nothing() {
     let _alone = alone();
@@ -194,7 +196,7 @@ fn fifty_idle_containers_cost_nothing() {
     proxy.forget();
     let (awake, ours, theirs) = (wakeups(watch.pid()), watch.cpu(), engine.cpu());
     let begun = Instant::now();
-    // A span of time is what is measured here.
+    // This measures a span of time.
     thread::sleep(REST);
     let (awake, ours, theirs) = (wakeups(watch.pid()) - awake, watch.cpu() - ours, engine.cpu() - theirs);
     let descriptors = watch.descriptors();
@@ -203,8 +205,8 @@ fn fifty_idle_containers_cost_nothing() {
         begun.elapsed(),
         process::memory(watch.pid()) / 1024,
     );
-    // The pool's checks of a connection, by their paths: none of them falls into a span that begins soon after the start, and
-    // three into one that does not.
+    // The pool's health checks, by their paths: none of them if the span starts soon after the program, otherwise
+    // three.
     let is_check = |line: &&String| {
         line.contains("/_ping ")
             || line.contains("/json?") && line.contains("limit=1")
@@ -229,7 +231,7 @@ fn polls_are_spread_over_the_interval() {
     run_fifty(&engine, &["--count", "100", "--idle"]);
     let watch = Watch::at(&engine, &proxy.host(), &["watch", "--source", "poll"]);
     watch.wait_for_count(500);
-    // Each was asked for its history and then some time within its first interval.
+    // Each was requested once for its history and once at a random time within its first interval.
     eventually("all have their rhythm", || proxy.count("&tail=64") >= 60);
     proxy.forget();
     let (ours, theirs, begun) = (watch.cpu(), engine.cpu(), Instant::now());
@@ -249,7 +251,7 @@ fn polls_are_spread_over_the_interval() {
     drop(watch);
 }
 
-/// It takes a handful of calls, little memory and less than two seconds.
+/// A reconciliation takes a handful of calls, little memory and less than two seconds.
 #[test]
 fn reconciling_two_thousand_containers_is_cheap() {
     let _alone = alone();
@@ -287,7 +289,7 @@ fn reconciling_two_thousand_containers_is_cheap() {
     assert_eq!(run(&["--check"])["in_sync"], json!(true));
 }
 
-/// An engine with so many containers, each with two mounts, and a volume for ten of them.
+/// An engine with this many containers, each with two mounts, and one volume for ten of them.
 fn crowd(count: usize) -> Script {
     let containers: Vec<Value> = (0..count)
         .map(|number| {
@@ -332,7 +334,7 @@ fn crowd(count: usize) -> Script {
         "/volumes" => answer.json(200, &volumes),
         "/events" => {
             answer.begin("application/json");
-            // What is over ends.
+            // A request for past events ends.
             if !request.path.contains("until=") {
                 answer.hold();
             }

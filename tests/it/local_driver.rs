@@ -1,5 +1,5 @@
-//! Logs that are no `json-file`: those of the `local` driver, and the cache that the engine keeps for drivers which it
-//! cannot read back, from their files; and what has no log at all.
+//! Logs that are not `json-file`: those of the `local` driver, and the cache that the engine keeps for drivers which it
+//! cannot read back, both read from their files; and containers without a log.
 
 use std::fs::{self, File};
 use std::net::UdpSocket;
@@ -8,19 +8,19 @@ use std::path::PathBuf;
 
 use crate::support::{Engine, Numbers, PATIENCE, Proxy, Watch, eventually, messages};
 
-/// Somebody who takes what is sent: without, the engine refuses every other line, and has it in no log.
+/// A receiver for remote drivers: without one, the engine rejects every other line and stores it in no log.
 fn listener() -> (UdpSocket, String) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = format!("udp://{}", socket.local_addr().unwrap());
     (socket, address)
 }
 
-/// Drivers that send lines away.
+/// Drivers that send lines to a remote server.
 const REMOTE: [&str; 3] = ["gelf", "syslog", "fluentd"];
 
 fn options(engine: &Engine, driver: &str, address: &str) -> Vec<String> {
     let option = match driver {
-        // It waits for somebody to connect to.
+        // This driver waits until it can connect.
         "fluentd" if engine.version().starts_with("20.") => "fluentd-async-connect=true".to_owned(),
         "fluentd" => "fluentd-async=true".to_owned(),
         driver => format!("{driver}-address={address}"),
@@ -32,7 +32,7 @@ fn local_log(engine: &Engine, name: &str) -> PathBuf {
     engine.container_dir(name).join("local-logs/container.log")
 }
 
-/// Through rotation and compression.
+/// The log is rotated and compressed meanwhile.
 #[test]
 fn a_local_log_is_followed_from_its_file() {
     let engine = Engine::start();
@@ -56,7 +56,7 @@ fn a_local_log_is_followed_from_its_file() {
     assert!(proxy.requests().iter().all(|request| !request.contains("/logs")), "no log was asked for");
 }
 
-/// All that one route has to say of a container.
+/// All records of a container on one route.
 fn read(engine: &Engine, source: &str, name: &str) -> Vec<String> {
     Watch::read(engine, &["--format", "json", "--source", source, name]).lines()
 }
@@ -112,7 +112,7 @@ fn local_history_matches_docker_logs() {
     }
 }
 
-/// It is reported and stepped over.
+/// The damage is reported and skipped.
 #[test]
 fn damage_in_a_local_log_is_skipped() {
     let engine = Engine::start();
@@ -146,7 +146,7 @@ fn a_cut_record_costs_no_later_one() {
     let log = fs::read(&path).unwrap();
     let length = log.len() / 10;
     let mut longer = [&log[..length / 2], &log[9 * length..]].concat();
-    // Its length says more than is left of the file.
+    // Its length field exceeds the rest of the file.
     longer[..4].copy_from_slice(&100_000_u32.to_be_bytes());
     fs::write(&path, &longer).unwrap();
     let mut shown = Vec::new();
@@ -174,7 +174,7 @@ fn an_unknown_file_format_uses_the_api() {
     engine.wait("web");
     let path = local_log(&engine, "web");
     let log = fs::read(&path).unwrap();
-    // As a later engine might write it: what we look for is there no more.
+    // As a later engine might write it: the fields that we look for are gone.
     fs::write(&path, [&b"\0LOG2"[..], &log].concat()).unwrap();
     let finished = Watch::start(&engine, &["--no-follow", "--format", "json", "web"]).finish();
     let told = "! web: its log file has an unknown form: reading through the engine instead\n";
@@ -184,7 +184,7 @@ fn an_unknown_file_format_uses_the_api() {
     assert_eq!((records.len(), &records[0]["reason"]), (1, &serde_json::json!("unreadable")));
 }
 
-/// The others are followed all the same.
+/// Such a container is reported once, and the others are followed.
 #[test]
 fn a_container_without_log_is_reported_once() {
     let engine = Engine::start();

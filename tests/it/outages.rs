@@ -1,6 +1,6 @@
-//! The engine goes away for longer, comes back as another, tells garbage, forgets what it had to tell: what it wrote is
-//! read, once and in order. Counted against what the log files held, for a killed engine takes lines along that it had
-//! read from a container and not yet written.
+//! The engine is away for long, returns in another version, sends garbage, or forgets events: what it logged is read
+//! once and in order. The lines are compared with the contents of the log files, because a killed engine loses lines
+//! that it had read from a container and not yet written.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,9 +24,9 @@ use crate::support::{
 
 const ROTATING: [&str; 4] = ["--log-opt", "max-size=200k", "--log-opt", "max-file=5"];
 
-/// Holds on to every file that the engine rotates away while `work` is done: all that a container's log ever held.
+/// Keeps a link to every file that the engine rotates away while `work` runs: everything a container's log ever held.
 fn with_all_files_kept<T>(engine: &Engine, id: &str, work: impl FnOnce() -> T) -> (T, Vec<String>) {
-    // The engine mounts its data over itself, and no link leads out of a mount.
+    // The engine bind-mounts its data over itself, and hard links cannot leave a mount.
     let (folder, kept) = (engine.container_dir(id), engine.data().join(format!("kept-{id}")));
     fs::create_dir(&kept).unwrap();
     let look = || {
@@ -47,7 +47,7 @@ fn keep(folder: &Path, kept: &Path) {
         if file.file_name().to_string_lossy().contains("-json.log")
             && let Ok(metadata) = file.metadata()
         {
-            // There already, or just removed: either is right.
+            // It exists already or was just removed; both are fine.
             let _ = fs::hard_link(file.path(), kept.join(metadata.ino().to_string()));
         }
     }
@@ -57,10 +57,10 @@ fn log(path: &Path) -> Vec<Value> {
     fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Containers that write until they are killed, one for each way a log is written.
+/// Containers that write until they are killed, one for each form of log.
 const WRITERS: [&str; 3] = ["json-file", "local", "rotating"];
 
-/// Starts them; the ID of the one that rotates.
+/// Starts them; returns the ID of the rotating one.
 fn start_writers(engine: &Engine, watches: &[Watch], rate: &str) -> String {
     let words = ["--forever", "--rate", rate];
     for driver in DRIVERS {
@@ -71,7 +71,7 @@ fn start_writers(engine: &Engine, watches: &[Watch], rate: &str) -> String {
     id
 }
 
-/// Kills them and waits until all that they said is out.
+/// Kills them and waits until all their lines are printed.
 fn end_writers(engine: &Engine, watches: &[Watch]) {
     engine.must(&[&["kill"], WRITERS.as_slice()].concat());
     for (watch, name) in watches.iter().flat_map(|watch| WRITERS.map(|name| (watch, name))) {
@@ -79,8 +79,8 @@ fn end_writers(engine: &Engine, watches: &[Watch]) {
     }
 }
 
-/// What each watch wrote. `theirs` is what the one that rotates ever had: over the API the engine may have removed it
-/// before it answers again.
+/// Compares the output of each watch. `theirs` is everything that the rotating log ever held: over the API the engine
+/// may have removed some of it before it answers again.
 #[track_caller]
 fn assert_writers_whole(engine: &Engine, watches: [Watch; 2], theirs: &[String]) -> [Vec<String>; 2] {
     let [by_file, over_api] = stop_each(watches).map(|finished| finished.lines());
@@ -102,7 +102,7 @@ fn ten_killed_engines_cost_no_written_line() {
             engine.kill();
             engine.up();
             wait_for_more(&watches[0], &WRITERS);
-            // The way over the API takes its time to come back, and may also be cut off on it.
+            // The API route takes its time to return, and may be cut off while it does.
             if kills % 3 == 0 {
                 wait_for_more(&watches[1], &WRITERS);
             }
@@ -115,7 +115,7 @@ fn ten_killed_engines_cost_no_written_line() {
     }
 }
 
-/// The containers live on meanwhile.
+/// `--live-restore` keeps the containers running meanwhile.
 #[test]
 fn a_stopped_engine_costs_no_line() {
     let engine = Engine::with(&["--live-restore"]);
@@ -169,7 +169,7 @@ fn a_moved_socket_loses_no_line() {
     let away = engine.home().join("away.sock");
     let elsewhere = format!("unix://{}", away.display());
     fs::rename(engine.socket(), &away).unwrap();
-    // Nobody can connect any more; the event stream that stands is still told.
+    // Nobody can connect any more, but the open event stream still delivers.
     for driver in DRIVERS {
         let options =
             ["-H", &elsewhere, "run", "--detach", "--network", "none", "--name", driver, "--log-driver", driver];
@@ -191,7 +191,7 @@ fn stall() -> Duration {
     Duration::from_secs(if long() { 60 } else { 12 })
 }
 
-/// It stops no file, and what it starts meanwhile is read from its first line.
+/// The stall stops no file, and containers started meanwhile are read from their first line.
 #[test]
 fn an_engine_stalled_for_long_costs_no_line() {
     let engine = Engine::start();
@@ -199,7 +199,7 @@ fn an_engine_stalled_for_long_costs_no_line() {
     let watches = by_each_route(&engine, [&proxy.host(); 2]);
     start_writers(&engine, &watches, "300");
     proxy.on("", Fault::Stall);
-    // These connections are made anew, and then have no answer.
+    // These connections are opened again, and then get no answer.
     assert!(proxy.cut_where("/logs") > 0);
     let begun = Instant::now();
     for driver in DRIVERS {
@@ -230,14 +230,14 @@ fn an_engine_stalled_for_long_costs_no_line() {
         assert_eq!(old + new, 500);
         numbers.assert_whole("renamed", old + 1..=500);
         numbers.assert_whole("new-local", 1..=500);
-        // What was removed by then is nowhere but in a file that was open.
+        // What was removed by then exists only in a file that was open.
         if source == "auto" {
             numbers.assert_whole("brief", 1..=20);
         }
     }
 }
 
-/// An engine that lived all the time wrote all that the container said.
+/// An engine that ran all the time has written everything that the container wrote.
 #[track_caller]
 fn assert_whole_but_for_rotation(engine: &Engine, lines: &[String], container: &str) {
     let theirs = engine.must(&["logs", "--tail", "1", container]);
@@ -245,7 +245,7 @@ fn assert_whole_but_for_rotation(engine: &Engine, lines: &[String], container: &
     Numbers::of_json(lines).assert_whole(container, 1..=last);
 }
 
-/// A watch of its own for each kind of garbage and each route that meets it, all of the same containers.
+/// One watch for each kind of garbage and each route that meets it, all of the same containers.
 #[test]
 fn garbage_answers_are_retried() {
     let engine = Engine::start();
@@ -262,7 +262,8 @@ fn garbage_answers_are_retried() {
             let proxy = Proxy::start(&engine);
             let mut command = Watch::command();
             engine.furnish(&mut command);
-            // On a busy machine a fault lasts, and the waits that grow with it would outlast the test's patience.
+            // On a busy machine a fault lasts, and backoff delays that grow with it would exceed the timeout of the
+            // test.
             for wait in ["DOCKER_CIRCUIT_BREAKER_TIMEOUT", "DOCKER_POOL_MAX_RETRY_DELAY", "EVENTS_BACKOFF_MAX_DURATION"]
             {
                 command.env(format!("LOGWATCH_{wait}"), "1s");
@@ -287,7 +288,7 @@ fn garbage_answers_are_retried() {
     engine.run("new", &[], &["--count", "50"]);
     engine.wait("new");
     for (_, proxy, (_, part, fault)) in &watches {
-        // An event stream that goes on with nonsense in it is not asked for again, and what is sense may be a lie.
+        // An event stream that continues after nonsense is not opened again, and its remaining events may be wrong.
         let is_lying = *fault == Fault::Corrupt;
         eventually(&format!("after {part} {fault:?} it was asked again"), || is_lying || proxy.count(part) > 1);
         proxy.heal();
@@ -314,16 +315,16 @@ fn garbage_answers_are_retried() {
     }
 }
 
-/// Makes so many events that change nothing.
+/// Causes this many events that change nothing.
 fn make_events(engine: &Engine, count: usize) {
     let id = engine.id("beacon");
     for _ in 0..count {
-        // Its answer is no HTTP.
+        // The answer to this request is not HTTP.
         let _ = engine.post(&format!("/containers/{id}/attach?stream=0&logs=0"));
     }
 }
 
-/// As many as the engine remembers, and more.
+/// As many events as the engine remembers, and more.
 const HISTORY: usize = 300;
 
 /// Deaths, returns, renames and removals while no event came show as soon as events are back.
@@ -374,7 +375,7 @@ fn unseen_changes_show_afterwards() {
     watches.iter().for_each(|watch| has(watch, "the engine is back"));
     for (watch, driver) in each(&watches) {
         has(watch, &format!("- removed-{driver}"));
-        // No event told how they ended: a listing did.
+        // A listing, not an event, showed their end.
         for (name, code) in [("ended", 137), ("made", 0), ("born", 0), ("turned", 0)] {
             has(watch, &format!("- {name}-{driver} (exit {code})"));
         }
@@ -414,7 +415,7 @@ fn unseen_changes_show_afterwards() {
     }
 }
 
-/// Each watch with each driver.
+/// Each watch combined with each driver.
 fn each(watches: &[Watch]) -> impl Iterator<Item = (&Watch, &'static str)> {
     watches.iter().flat_map(|watch| DRIVERS.map(|driver| (watch, driver)))
 }
@@ -425,7 +426,7 @@ fn assert_whole_together(engine: &Engine, before: u64, numbers: &Numbers, name: 
     assert_eq!(before + numbers.count(name) as u64, last, "{name}");
 }
 
-/// One watch after the other: of two that stand still the engine need not have had enough at the same moment.
+/// One watch after the other: of two suspended watches the engine need not drop both at the same moment.
 #[test]
 fn a_dropped_subscription_loses_nothing() {
     let engine = Engine::start();
@@ -444,7 +445,7 @@ fn a_dropped_subscription_loses_nothing() {
         watch.wait_for_count(400);
         watch.signal(Signal::STOP);
         make_events(&engine, 1000);
-        // From some moment on each takes 100 ms: the engine waits for us, and then leaves it out.
+        // From some moment on each takes 100 ms: the engine waits for us, and then drops us.
         let is_left_out = || {
             let begun = Instant::now();
             make_events(&engine, 10);
@@ -498,7 +499,7 @@ fn rotation_while_suspended_is_read() {
     }
 }
 
-/// A listing makes up for it at once.
+/// A listing replaces a malformed event at once.
 #[test]
 fn a_malformed_event_is_made_up_for() {
     let engine = Engine::start();
@@ -518,7 +519,7 @@ fn a_malformed_event_is_made_up_for() {
     }
 }
 
-/// Of a death that was just told the listing may not have heard, so it alone revives nobody.
+/// A listing may not show a death that was just announced, so a listing alone does not revive a container.
 #[test]
 fn a_missed_start_event_loses_nothing() {
     let engine = Engine::start();
@@ -542,8 +543,8 @@ fn a_missed_start_event_loses_nothing() {
     }
 }
 
-/// What inotify keeps for those who do not read is the same for all: of this one's queue too much is asked when of the
-/// watch's it is.
+/// The kernel's limit is the same for every inotify queue: when this test's own queue overflows, so does the one of the
+/// watch.
 fn queue_of(folders: &[PathBuf]) -> OwnedFd {
     let queue = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
     for folder in folders {
@@ -594,7 +595,7 @@ fn an_inotify_overflow_loses_nothing() {
     numbers.assert_whole("new", 1..=100);
 }
 
-/// It ends with a few words that name what is wrong.
+/// The error names what is wrong in a few words.
 #[test]
 fn garbage_at_the_start_is_an_error() {
     let engine = Engine::start();
@@ -606,7 +607,7 @@ fn garbage_at_the_start_is_an_error() {
             (Fault::Half, 3, "error: lost the connection to unix://"),
             (Fault::Hangup, 3, "error: lost the connection to unix://"),
         ] {
-            // The version of its API is missing in the answer of an engine of old, too, and an event stream may end.
+            // An old engine does not send its API version either, and an event stream may end.
             if fault == Fault::Page(200) && matches!(part, "/_ping" | "/events") {
                 continue;
             }
@@ -662,13 +663,13 @@ fn containers_of_a_dead_engine() {
     }
 }
 
-/// How many containers come and go unseen.
+/// How many containers start and end unseen.
 fn unseen() -> usize {
     if long() { 300 } else { 40 }
 }
 
-/// Every other one is removed when it ends. The names of those that the engine itself has heard all of: on a busy machine
-/// it may lose what a container writes that is gone at once.
+/// Every other container is removed when it ends. Returns the names of those whose lines all reached the engine: a busy
+/// one may lose the output of a container that is removed at once.
 fn live_unseen(engine: &Engine, prefix: &str, count: usize) -> BTreeSet<String> {
     let live = |number: usize| {
         let name = format!("{prefix}-{number}");
@@ -713,7 +714,7 @@ fn unseen_containers_are_read_whole() {
         }
         all.extend(heard);
     }
-    // Of those that were removed nobody will ever tell: they are waited for, and then read all the same.
+    // No event will ever announce those that were removed: the watch waits for one, and then reads them all the same.
     watch.wait_for(|lines| Numbers::of_json(lines).total() >= 30 * all.len(), PATIENCE * 4);
     let lived = 8 + unseen();
     watch.wait_for_ends(lived);
@@ -725,8 +726,8 @@ fn unseen_containers_are_read_whole() {
     assert!(all.len() * 100 >= 95 * lived, "the engine itself heard {} of {lived}", all.len());
 }
 
-/// Where a time was changed on the way nobody can tell, so of these containers nothing is promised but that they hold up
-/// no other and their ends are told.
+/// Nobody can tell whether a time was changed on the way, so of these containers nothing is promised except that they
+/// delay no other and that their ends are reported.
 #[test]
 fn corrupt_log_streams_harm_no_other_container() {
     let engine = Engine::start();

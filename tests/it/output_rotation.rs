@@ -1,5 +1,5 @@
-//! The file that lines are appended to is moved away, as logrotate does, or removed: another one takes its place, and all
-//! of them together hold each line once.
+//! The output file is moved away, as logrotate does, or removed: a new one takes its place, and all files together hold
+//! each line once.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -12,12 +12,12 @@ use crate::support::{Engine, Finished, Kept, Numbers, PATIENCE, Signal, Watch, e
 
 const ROTATING: [&str; 4] = ["--log-opt", "max-size=200k", "--log-opt", "max-file=50"];
 
-/// The name that the file gets when it is moved away for that time.
+/// The name to which the file is moved in this turn.
 fn moved(file: &Path, turn: usize) -> PathBuf {
     file.with_extension(format!("jsonl.{turn}"))
 }
 
-/// What all of them hold, the oldest first.
+/// The lines of all files, the oldest first.
 fn all(file: &Path, turns: usize) -> Vec<String> {
     (1..=turns).map(|turn| lines(&moved(file, turn))).chain([lines(file)]).flatten().collect()
 }
@@ -27,7 +27,7 @@ fn numbers(lines: &[String]) -> Vec<u64> {
     messages(lines, "web").iter().map(|message| message.trim_start_matches("line ").parse().unwrap()).collect()
 }
 
-/// In one step, or something could come between the two.
+/// Swaps two files atomically, so that nothing can come between.
 fn exchange(one: &Path, other: &Path) {
     renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).unwrap();
 }
@@ -71,7 +71,7 @@ fn repeated_moves_and_kills_lose_nothing() {
     assert!(lines.iter().all(|line| line.contains(r#""type":"log""#)), "no gap");
 }
 
-/// What a killed run left unfinished is finished in the file that it was moved to, or in the new one.
+/// What a killed run left unfinished is completed in the file that was moved away, or in the new one.
 #[test]
 fn a_file_moved_after_a_kill_stays_whole() {
     let engine = Engine::start();
@@ -87,7 +87,7 @@ fn a_file_moved_after_a_kill_stays_whole() {
     eventually("all came", || kept.lines().len() == 50);
     watch.signal(Signal::KILL);
     watch.finish();
-    // Killed in the middle of its last write, as it were.
+    // As if the run had been killed in the middle of its last write.
     let whole = fs::read(&kept.file).unwrap();
     fs::write(&kept.file, &whole[..whole.len() - 5]).unwrap();
     let away = moved(&kept.file, 1);
@@ -95,12 +95,12 @@ fn a_file_moved_after_a_kill_stays_whole() {
     kept.read(&engine, &[]);
     let all = all(&kept.file, 1);
     Numbers::of_json(&all).assert_whole("web", 1..=50);
-    // Moved after a run that ended well it is nobody's business any more.
+    // A file that is moved after a run has ended properly is ignored from then on.
     fs::rename(&kept.file, moved(&kept.file, 2)).unwrap();
     fs::write(moved(&kept.file, 2), "theirs\n").unwrap();
     assert_eq!(kept.read(&engine, &[]).stderr, "");
     assert_eq!(fs::read(moved(&kept.file, 2)).unwrap(), b"theirs\n");
-    // One that is far away is not looked for: what was logged is taken for written.
+    // A file in another place is not searched for: what was logged counts as written.
     kill();
     let folder = engine.home().join("far");
     fs::create_dir(&folder).unwrap();
@@ -109,7 +109,7 @@ fn a_file_moved_after_a_kill_stays_whole() {
     assert_eq!(kept.lines(), [""; 0]);
 }
 
-/// Whoever owns the folder could otherwise have root write where root alone may.
+/// Otherwise the owner of the directory could make root write where only root may.
 #[test]
 fn a_planted_link_is_not_followed() {
     let engine = Engine::start();
@@ -125,7 +125,7 @@ fn a_planted_link_is_not_followed() {
         let watch = plain(&engine, &file);
         eventually("it is written to", || lines(&file).len() > 20);
         let away = folder.join("away");
-        // In one step, as an attacker who is fast enough.
+        // Swapped atomically, as by an attacker who is fast enough.
         std::os::unix::fs::symlink(target, &away).unwrap();
         exchange(&file, &away);
         told(&watch, "cannot be opened anew, so it is written to where it is now: ");
@@ -133,7 +133,7 @@ fn a_planted_link_is_not_followed() {
         eventually("it is gone on with", || lines(&away).len() > before + 20);
         assert_eq!(fs::read(&victim).unwrap(), b"secret\n");
         assert!(!new.exists());
-        // Nor is a file of somebody else, who would read what root alone may.
+        // Nor is another user's file used, because its owner could read what only root may.
         fs::remove_file(&file).unwrap();
         fs::write(&file, "").unwrap();
         chown(&file, Some(1000), Some(1000)).unwrap();
@@ -145,7 +145,7 @@ fn a_planted_link_is_not_followed() {
     }
 }
 
-/// The engine's logs are readable by root alone; so is what is made of them, whatever the umask.
+/// Only root can read the engine's logs, so only root can read the output, whatever the umask.
 #[test]
 fn a_new_file_is_private() {
     let engine = Engine::start();
@@ -187,7 +187,7 @@ fn without_positions_the_name_is_followed_too() {
     assert_eq!((metadata.permissions().mode() & 0o777, metadata.uid(), metadata.gid()), (0o662, 1, 2));
 }
 
-/// Of each run, with positions and without: what it wrote, and how it ended.
+/// For the runs with and without positions: what it wrote, and how it ended.
 fn each(engine: &Engine, play: impl Fn(&Path, Watch) -> Finished) -> [(PathBuf, Finished); 2] {
     let kept = Kept { state: engine.home().join("state/state.db"), file: engine.home().join("kept.jsonl") };
     let file = engine.home().join("plain.jsonl");
@@ -199,7 +199,7 @@ fn each(engine: &Engine, play: impl Fn(&Path, Watch) -> Finished) -> [(PathBuf, 
     })
 }
 
-/// What was written just before is reported as lost.
+/// A new file takes its place, and what was written just before is reported as lost.
 #[test]
 fn a_removed_file_is_replaced() {
     let engine = Engine::start();
@@ -243,7 +243,7 @@ fn without_a_new_file_the_old_one_continues() {
         fs::remove_dir(file).unwrap();
         told(&watch, "was moved away: a new one is written");
         eventually("the new one is written to", || lines(file).len() > 50);
-        // The last line may be half there.
+        // The last line may be incomplete.
         let (first, second) = (numbers(&lines(&away)), numbers(&lines(file)[..50]));
         assert_eq!(second[0], first.last().unwrap() + 1);
         let spare = engine.home().join(format!("{}.spare", watch.pid()));
@@ -260,7 +260,7 @@ fn without_a_new_file_the_old_one_continues() {
     }
 }
 
-/// The right to write goes with the name, so the moved file is free.
+/// Writing belongs to whoever has the name, so the moved file is free.
 #[test]
 fn the_new_file_belongs_to_its_run() {
     let engine = Engine::start();
@@ -308,7 +308,7 @@ fn a_locked_state_delays_the_new_file() {
     Numbers::of_json(&all(&kept.file, 1)).assert_whole("web", 1..=4500);
 }
 
-/// A flood leaves in large writes, so that a part of what was taken is in the moved file while the rest still waits.
+/// A flood is written in large blocks, so a part of what was read is in the moved file while the rest still waits.
 #[test]
 fn a_kill_after_a_move_repeats_nothing() {
     let engine = Engine::start();
@@ -318,7 +318,7 @@ fn a_kill_after_a_move_repeats_nothing() {
         let home = engine.home().join(format!("{turn}"));
         fs::create_dir(&home).unwrap();
         let kept = Kept { state: home.join("state/state.db"), file: home.join("out.jsonl") };
-        // A disk that takes its time, so that the move comes in the middle and no commit before the end.
+        // A slow disk, so that the move comes in the middle of a write and no commit comes before the end.
         let mut command = Command::new("strace");
         engine.furnish(&mut command);
         command.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync,write"]);
@@ -339,7 +339,7 @@ fn a_kill_after_a_move_repeats_nothing() {
     }
 }
 
-/// A removed file's inode number may be that of a file of others now; its birth tells.
+/// The inode number of a removed file may belong to another file now; the creation time shows it.
 #[test]
 fn a_reused_inode_number_is_not_our_file() {
     let engine = Engine::start();

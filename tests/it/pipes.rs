@@ -1,4 +1,4 @@
-//! Readers of our output: one that leaves ends us, one that does not read cannot keep us.
+//! Readers of our output: one that leaves ends us, and one that does not read cannot block us.
 
 use std::fs::{self, File};
 use std::io::{PipeReader, PipeWriter, Write, pipe};
@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crate::support::{Answer, Engine, Request, Script, Signal, Watch, eventually, process};
 
-/// A run whose stdout is ours to read, or not.
+/// A run whose stdout the test reads or leaves.
 struct Run {
     child: Child,
     notices: std::path::PathBuf,
@@ -33,7 +33,7 @@ impl Run {
         eventually(&format!("a notice says {text}"), || self.notices().contains(text));
     }
 
-    /// Waits until a thread of this name is in a call of write.
+    /// Waits until a thread of this name is blocked in a write.
     fn wait_until_stuck(&self, thread: &str) {
         let write = if cfg!(target_arch = "x86_64") { "1 " } else { "64 " };
         let pid = self.child.id();
@@ -68,7 +68,8 @@ impl Drop for Run {
     }
 }
 
-/// As `watch | grep -q`, which leaves although the container says no more: we end well, at rest and while connecting.
+/// As with `watch | grep -q`, the reader leaves though the container writes no more: we end with 0, both when idle and
+/// while connecting.
 #[test]
 fn a_reader_that_leaves_ends_a_silent_run() {
     let engine = Engine::start();
@@ -81,7 +82,7 @@ fn a_reader_that_leaves_ends_a_silent_run() {
         drop(reader);
         assert_eq!(run.end(), Some(0), "{words:?}");
     }
-    // The positions were kept.
+    // The positions were stored.
     let (reader, writer) = pipe().unwrap();
     assert_eq!(Run::start(&engine, &host, &["watch", "--no-follow", "--resume"], writer).end(), Some(0));
     assert_eq!(std::io::read_to_string(reader).unwrap(), "");
@@ -90,7 +91,7 @@ fn a_reader_that_leaves_ends_a_silent_run() {
     run.wait_for_notice("+ web");
     drop(socket);
     assert_eq!(run.end(), Some(0));
-    // An engine that takes the question and says nothing, and one that has no events.
+    // An engine that accepts the request and never answers, and one without events.
     let mute = Script::start(|_: &Request, answer: &mut Answer| answer.hold());
     let quiet = Script::start(|request: &Request, answer: &mut Answer| match request.path.split('?').next().unwrap() {
         "/events" => {
@@ -102,7 +103,7 @@ fn a_reader_that_leaves_ends_a_silent_run() {
     });
     for script in [&mute, &quiet] {
         for words in [&["watch"][..], &["events"]] {
-            // One leaves at once, as `true` does, the other when we wait.
+            // One leaves at once, like `true`; the other while we wait.
             for is_there in [false, true] {
                 let (reader, writer) = pipe().unwrap();
                 let reader = Some(reader).filter(|_| is_there);
@@ -118,7 +119,7 @@ fn a_reader_that_leaves_ends_a_silent_run() {
     }
 }
 
-/// With `-o FILE` and for a report nobody needs to read stdout.
+/// With `-o FILE`, and for a reconciliation, nobody needs to read stdout.
 #[test]
 fn with_an_output_file_stdout_does_not_matter() {
     let engine = Engine::start();
@@ -133,7 +134,7 @@ fn with_an_output_file_stdout_does_not_matter() {
     run.signal(Signal::TERM);
     assert_eq!(run.end(), Some(0));
     engine.wait("web");
-    // A reconciliation that was asked for is done.
+    // A requested reconciliation is completed.
     let (reader, writer) = pipe().unwrap();
     drop(reader);
     assert_eq!(Run::start(&engine, &engine.host(), &["reconcile"], writer).end(), Some(0));
@@ -144,7 +145,7 @@ fn with_an_output_file_stdout_does_not_matter() {
         "--check",
     ]));
     assert_eq!(finished.finish().code, Some(0));
-    // A stdout that was closed from the start is a file that takes everything.
+    // A stdout that is closed from the start becomes a file that accepts everything.
     let line = format!("exec {} -H {} watch >&-", env!("CARGO_BIN_EXE_docker-logwatch"), engine.host());
     let watch = Watch::spawn(Command::new("sh").args(["-c", &line]));
     watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with("+ beacon")), crate::support::PATIENCE);
@@ -152,15 +153,15 @@ fn with_an_output_file_stdout_does_not_matter() {
     assert_eq!(watch.finish().code, Some(0));
 }
 
-/// A pipe that is full, and its other end.
+/// A full pipe and its other end.
 fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, writer) = pipe().unwrap();
-    // What Linux gives a pipe.
+    // The capacity of a pipe on Linux.
     (&writer).write_all(&[b' '; 64 * 1024]).unwrap();
     (reader, writer)
 }
 
-/// One signal lets the output take some time; a second one ends every command at once and well.
+/// After one signal the output may take some time; a second one ends every command at once, successfully.
 #[test]
 fn a_second_signal_ends_a_blocked_pipe() {
     let engine = Engine::start();
@@ -180,11 +181,11 @@ fn a_second_signal_ends_a_blocked_pipe() {
             run.wait_until_stuck(thread);
             let begun = Instant::now();
             run.signal(Signal::TERM);
-            // Two of a kind that wait to be heard are one.
+            // Two pending signals of one kind are merged.
             run.wait_for_notice("told to stop by a signal");
             run.signal(second);
             assert_eq!(run.end(), Some(0), "{words:?}");
-            // Far from the five seconds that the first alone would have given.
+            // Far below the five seconds after a single signal.
             assert!(begun.elapsed().as_secs() < 4, "{words:?}");
             drop(reader);
         }

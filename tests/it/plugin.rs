@@ -1,4 +1,4 @@
-//! The command line as a user and the docker CLI meet it: whole runs of the built program.
+//! The program as docker's plugin, and completion in each shell.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,7 +14,7 @@ use crate::support::{Answer, Engine, PATIENCE, Request, Script, Signal, Watch, e
 
 const WATCH: &str = "Follow the logs of every matching container, including those that start later";
 
-/// The keys that a section of a man page explains: what is listed in it.
+/// The keys that a section of a man page lists.
 fn explained(page: &str, section: &str) -> BTreeSet<String> {
     let text = fs::read_to_string(here("man").join(page)).unwrap().replace("\\-", "-");
     let (_, behind) = text.split_once(&format!("{section}\n")).unwrap_or_else(|| panic!("{page} has no {section}"));
@@ -23,7 +23,7 @@ fn explained(page: &str, section: &str) -> BTreeSet<String> {
     terms.flat_map(|(terms, _)| terms.split(", ").map(str::to_owned)).collect()
 }
 
-/// Every key in it, at whatever depth.
+/// Every key in a JSON value, at any depth.
 fn all_keys(value: &Value) -> BTreeSet<String> {
     match value {
         Value::Object(members) => {
@@ -34,7 +34,7 @@ fn all_keys(value: &Value) -> BTreeSet<String> {
     }
 }
 
-/// They explain every key that is written, and no other.
+/// Every key that is written is explained, and no other one.
 #[test]
 fn manual_and_readme_explain_every_key() {
     let engine = Engine::start();
@@ -81,7 +81,8 @@ fn manual_and_readme_explain_every_key() {
     }
 }
 
-/// What a shell offers for a line, by the committed script: candidates in the form of that shell, then how it goes on.
+/// What a shell offers for a line with the committed script: candidates in the form of that shell, and how completion
+/// continues.
 fn offered(shell: &str, typed: &str, host: &str) -> String {
     let (file, options, driver) = match shell {
         "bash" => (
@@ -115,7 +116,7 @@ fn offered(shell: &str, typed: &str, host: &str) -> String {
     let path = format!("{programs}:{}", std::env::var("PATH").unwrap());
     let mut command = quiet(shell);
     command.args(options).args(["-c", driver]);
-    // Where bash and zsh have the name of the script, fish has its first argument.
+    // bash and zsh take the first argument as the name of the script, fish does not.
     command.args(Some("driver").filter(|_| shell != "fish"));
     command.arg(here("completions").join(file)).arg(typed).current_dir("/").env("PATH", path).env("DOCKER_HOST", host);
     let output = command.output().unwrap_or_else(|error| panic!("{shell} must be installed for these tests: {error}"));
@@ -254,7 +255,7 @@ fn docker_passes_on_our_exit_code() {
     );
 }
 
-/// Even when there is none of that name.
+/// This holds even when there is no context of that name.
 #[test]
 fn dockers_context_reaches_us() {
     let output = Docker::with_us().run("--context nosuch logwatch watch --no-follow");
@@ -265,7 +266,7 @@ fn dockers_context_reaches_us() {
 #[test]
 fn docker_completes_our_arguments() {
     if docker_major() < 23 {
-        // Older ones leave completion to a shell script of theirs, which asks us directly.
+        // Older versions leave completion to their own shell script, which calls us directly.
         return check("__completeNoDesc watch --tai", "exit 0\n--- stdout\n--tail\n:4\n--- stderr\n");
     }
     let docker = Docker::with_us();
@@ -305,8 +306,8 @@ fn docker_accepts_our_metadata() {
     assert!(us.get("Err").is_none_or(serde_json::Value::is_null), "{us}");
 }
 
-/// Docker before 25 tells its plugins nothing of the signals that it gets, and dies of SIGHUP, SIGKILL and the third SIGTERM
-/// alone; a shell's `kill $!` reaches nobody but docker.
+/// Docker before 25 tells its plugins nothing of the signals that it receives, and is ended only by SIGHUP, SIGKILL or
+/// the third SIGTERM. A shell's `kill $!` reaches only docker.
 #[test]
 fn killing_docker_ends_us() {
     let engine = Engine::start();

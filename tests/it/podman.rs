@@ -1,7 +1,7 @@
-//! Podman behind Docker's API: what it says of itself, and that no line is lost or repeated by any route.
+//! Podman through Docker's API: what it says about itself, and that no route loses or repeats a line.
 //!
-//! It stamps lines with whole seconds, leaves out both ends of what is asked for, sends a line in pieces, and begins its
-//! answer to a request for events with the first event.
+//! It stamps lines with whole seconds, excludes both ends of a requested range, sends a line in pieces, and begins its
+//! answer to a request for events only with the first event.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::support::{Numbers, PATIENCE, Podman, Signal, Watch, records};
 
-/// The routes, by name, with words that make each begin requests often.
+/// The routes with arguments that make each send requests often.
 const WAYS: [(&str, &[&str]); 3] = [
     ("stream", &["--source", "stream"]),
     ("rotate", &["--source", "rotate", "--rotate-interval", "300ms"]),
@@ -24,7 +24,7 @@ fn messages<'a>(records: &'a [Value], container: &str, stream: &str) -> Vec<&'a 
     records.iter().filter(of).map(|record| record["message"].as_str().unwrap()).collect()
 }
 
-/// What the docker CLI shows of a container.
+/// What docker's CLI prints of a container.
 fn told_by_docker(podman: &Podman, container: &str) -> [Vec<String>; 2] {
     let output = podman.docker(&["logs", container]);
     [output.stdout, output.stderr].map(|bytes| {
@@ -88,7 +88,7 @@ fn every_line_comes_once(podman: &Podman) {
     }
 }
 
-/// Many lines share a second, and each comes once: from before the watch, and of what starts later.
+/// Many lines share a second, and each comes once, from before the watch and from later containers.
 #[test]
 fn podman_4_is_read_whole() {
     let podman = Podman::start();
@@ -96,7 +96,7 @@ fn podman_4_is_read_whole() {
     every_line_comes_once(&podman);
 }
 
-/// The same of the Podman that Debian 13 has.
+/// The same with the Podman of Debian 13.
 #[test]
 fn podman_5_is_read_whole() {
     let podman = Podman::of("trixie");
@@ -104,7 +104,7 @@ fn podman_5_is_read_whole() {
     every_line_comes_once(&podman);
 }
 
-/// Runs that are killed within a second of each other go on where the last one was, whatever the route.
+/// Runs that are killed within a second of each other continue where the last one was, on every route.
 #[test]
 fn killed_watches_of_podman_resume_exactly() {
     let podman = Podman::start();
@@ -140,7 +140,7 @@ fn killed_watches_of_podman_resume_exactly() {
     }
 }
 
-/// A service that was away for a while costs no line, and its return is noticed.
+/// A service that is away for a while costs no line, and its return is noticed.
 #[test]
 fn a_podman_that_returns_is_read_on() {
     let podman = Podman::start();
@@ -165,7 +165,7 @@ fn a_podman_that_returns_is_read_on() {
     }
 }
 
-/// `-n`, `--since` and `--until` mean the same as with Docker, although the times that come say less.
+/// `-n`, `--since` and `--until` mean the same as with Docker, although Podman's times are less precise.
 #[test]
 fn tail_since_and_until_select_podman_lines() {
     let podman = Podman::start();
@@ -185,7 +185,7 @@ fn tail_since_and_until_select_podman_lines() {
         for last in [1_u64, 7, 100, 400] {
             Numbers::of_json(&read(&["-n", &last.to_string()])).assert_whole("web", 600 - last + 1..=600);
         }
-        // Between a line from this one on and the next, by the engine's own record of them, which says more than it sends.
+        // Between this line and the next one, by the engine's own log, which is more precise than what it sends.
         let split = |around: usize| {
             let read = |number: usize| {
                 let stamp = kept[number - 1].split(' ').next().unwrap();
@@ -202,7 +202,7 @@ fn tail_since_and_until_select_podman_lines() {
     }
 }
 
-/// A watch from now on shows what is written from now on, also within the second in which it began.
+/// A watch from now on prints what is written from now on, also within the second in which it started.
 #[test]
 fn first_second_lines_of_podman_are_shown() {
     let podman = Podman::start();
@@ -221,7 +221,7 @@ fn first_second_lines_of_podman_are_shown() {
     }
 }
 
-/// Podman sends a long line in pieces, each with its own second; so it does with a line that is written bit by bit.
+/// Podman sends a long line in pieces, each with its own second; it does the same with a line that is written in parts.
 #[test]
 fn lines_that_come_in_pieces_are_put_together() {
     let podman = Podman::start();
@@ -247,7 +247,7 @@ fn lines_that_come_in_pieces_are_put_together() {
     }
 }
 
-/// A container that is started again after a line without an end goes on with a line of its own.
+/// A container that is restarted after an unfinished line continues with a line of its own.
 #[test]
 fn an_unfinished_line_is_shown() {
     let podman = Podman::start();
@@ -267,7 +267,7 @@ fn an_unfinished_line_is_shown() {
     }
 }
 
-/// Who is asked is told by name, in words and in JSON.
+/// Text and JSON reports name the engine as Podman.
 #[test]
 fn podman_is_called_podman() {
     let podman = Podman::start();
@@ -280,7 +280,7 @@ fn podman_is_called_podman() {
     assert_eq!(json["engine"]["version"].as_str(), Some(podman.version().as_str()), "{json}");
 }
 
-/// Removal and death have other names with Podman, and are told in Docker's.
+/// Podman's names for removal and death are reported as Docker's.
 #[test]
 fn podman_lifecycle_matches_docker() {
     let podman = Podman::start();
@@ -301,7 +301,7 @@ fn podman_lifecycle_matches_docker() {
     assert_eq!(told, ["create", "start", "die", "destroy"]);
 }
 
-/// On a host where nothing happens Podman answers a request for events with nothing at all, not even headers.
+/// On an idle host Podman answers a request for events with nothing at all, not even headers.
 #[test]
 fn a_quiet_podman_is_followed() {
     let podman = Podman::start();
@@ -317,7 +317,7 @@ fn a_quiet_podman_is_followed() {
     assert_eq!(dry.code, Some(0), "{}", dry.stderr);
     let watch = logwatch(&["watch", "--format", "json"]);
     let events = logwatch(&["events", "--filter", "type=container"]);
-    // Far more than the time that an answer may take.
+    // Far longer than an answer may take.
     watch.wait_for(|lines| lines.len() > 20 * 12, PATIENCE);
     podman.run("later", &[], &["--count", "5"]);
     watch.wait_for_ends(1);

@@ -1,4 +1,4 @@
-//! The connection pool against a private engine, through a proxy that breaks what passes.
+//! The connection pool with a private engine, through a proxy that applies faults.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -26,7 +26,7 @@ async fn connect(proxy: &Proxy, config: &config::Docker) -> Docker {
     Docker::connect_with(at(&proxy.host()), config, metrics::Pool::default()).await.unwrap()
 }
 
-/// As usual but for these, and without a rate.
+/// The defaults except for these settings, without a rate limit.
 fn configured(pool: config::Pool) -> config::Docker {
     let rate_limit = config::RateLimit { enabled: false, ..config::RateLimit::default() };
     config::Docker { pool, rate_limit, ..config::Docker::default() }
@@ -36,10 +36,10 @@ fn of_size(size: usize) -> config::Pool {
     config::Pool { min_size: size, initial_size: size, max_size: size, ..config::Pool::default() }
 }
 
-/// How one call went: when it was over, what it cost, and what failed it.
+/// When one call ended, how long it took, and its error.
 type Call = (Instant, Spent, Option<String>);
 
-/// So many callers make one call after the other while `go_on` says so of how many there were.
+/// Starts this many callers, each of which calls again while `go_on` allows it for the number of calls so far.
 async fn load(docker: &Docker, callers: usize, go_on: impl Fn(usize) -> bool + Clone + Send + 'static) -> Vec<Call> {
     let made = Arc::new(AtomicUsize::new(0));
     let mut tasks = JoinSet::new();
@@ -62,7 +62,7 @@ fn p99(mut took: Vec<Duration>) -> Duration {
     took[took.len() * 99 / 100]
 }
 
-/// Awaits what no call tells of, and lets the pool go on meanwhile.
+/// Polls for something that no call shows, while the pool keeps working.
 async fn until(docker: &Docker, promise: &str, holds: impl Fn(&Snapshot) -> bool) {
     let end = Instant::now() + PATIENCE;
     while !holds(&docker.pool()) {
@@ -95,7 +95,7 @@ async fn connections_cut_six_times_fail_no_request() {
     assert!(snapshot.clients.iter().map(|client| client.usage_count).sum::<u64>() >= 2000 + snapshot.retries);
 }
 
-/// The other half serves meanwhile.
+/// The other half of the connections serves meanwhile.
 #[tokio::test]
 async fn half_stalled_connections_are_replaced() {
     let engine = Engine::with(&[]);
@@ -126,7 +126,7 @@ async fn half_stalled_connections_are_replaced() {
     assert!(late.iter().all(|(_, spent, _)| spent.took < 2 * SECOND), "{late:?}");
     let open =
         |snapshot: &Snapshot| snapshot.clients.iter().filter(|client| client.breaker == BreakerState::Open).count();
-    // One may have made its next connection before it closed the one that stalls, and so have got away.
+    // A client may have opened its next connection before it closed the stalled one, and so have escaped.
     let opened = open(&docker.pool());
     assert!((3..=4).contains(&opened) && docker.pool().healthy == 8 - opened, "{:?}", docker.pool());
     assert_eq!(docker.pool().status(), Status::Degraded);
@@ -144,7 +144,7 @@ fn is_closed(client: &ClientReport) -> bool {
     client.breaker == BreakerState::Closed
 }
 
-/// While it is down the number of requests is bounded, and once it is back calls are served at once.
+/// While the engine is down the number of requests is bounded; once it is back, calls are served at once.
 #[tokio::test]
 async fn a_stopped_engine_is_asked_rarely() {
     let engine = Engine::with(&[]);
@@ -168,7 +168,7 @@ async fn a_stopped_engine_is_asked_rarely() {
     assert_eq!(docker.pool().status(), Status::Unhealthy);
     tokio::time::sleep_until((gone + 10 * SECOND).into()).await;
     let attempts = proxy.connections();
-    // Each caller's, and from then on a look every half second on average, with less between the first.
+    // One from each caller, and then on average one every half second, with shorter delays at first.
     assert!((8..=60).contains(&attempts), "{attempts} attempts");
     let engine = tokio::task::spawn_blocking(move || {
         engine.up();
@@ -187,12 +187,12 @@ async fn a_stopped_engine_is_asked_rarely() {
     let served = calls.iter().filter(|(over, ..)| *over > back + 2 * SECOND).count();
     eprintln!("{attempts} attempts in 10 s; the first answer {:?} after, {served} in the third second", first - back);
     assert!(first - back < 2 * SECOND);
-    // All that the rate allows.
+    // All that the rate limit allows.
     assert!(served >= 80, "{served}");
     drop(engine);
 }
 
-/// To within a twentieth.
+/// The rate is kept to within a twentieth.
 #[tokio::test]
 async fn the_request_rate_is_kept() {
     let engine = Engine::with(&[]);
@@ -210,7 +210,8 @@ async fn the_request_rate_is_kept() {
     }
 }
 
-/// Arrivals of a hundred clients that lost the engine together, after it is back: most within a tenth of the time that the
+/// When a hundred clients that lost the engine together return to it: most arrive within a tenth of the longest second
+/// backoff delay.
 /// second wait may take.
 async fn crowd(proxy: &Proxy, jitter: bool) -> usize {
     let pool =
@@ -251,7 +252,7 @@ async fn jitter_spreads_those_who_lost_the_engine_together() {
     assert!(together >= 50, "{together}");
 }
 
-/// And wait no longer than their time limit.
+/// Nobody waits longer than the time limit.
 #[tokio::test]
 async fn callers_are_served_in_order() {
     let engine = Engine::with(&[]);
@@ -288,13 +289,13 @@ async fn waiting_callers_cost_no_connection() {
     let told: Vec<_> = calls.iter().filter_map(|(.., error)| error.as_deref()).collect();
     assert!(told.iter().all(|told| *told == "no turn within 2s: docker.pool.max_pool_size allows no more"), "{told:?}");
     let served = calls.iter().filter(|(over, _, error)| error.is_none() && *over <= begun + 6 * SECOND).count();
-    // One each 0.4 s.
+    // One every 0.4 s.
     assert!((12..=15).contains(&served), "{served}");
     assert_eq!((docker.pool().clients[0].errors, proxy.connections()), (0, 1));
     assert_eq!(docker.pool().status(), Status::Healthy);
 }
 
-/// Each so often as configured.
+/// Each is retried as often as configured.
 #[tokio::test]
 async fn only_repeatable_calls_are_retried() {
     let engine = Engine::with(&[]);
@@ -310,11 +311,11 @@ async fn only_repeatable_calls_are_retried() {
         (Fault::Status(409), 1, "the proxy says 409"),
         (Fault::Status(400), 1, "the engine answered 400: the proxy says 400"),
         (Fault::Status(501), 1, "the engine answered 501: the proxy says 501"),
-        // Whoever may not ask this asks for the version.
+        // A client that may not request this requests the version.
         (Fault::Status(403), 1, "OK"),
     ] {
         proxy.heal();
-        // So that the clients' breakers stay out of it.
+        // So that the clients' circuit breakers do not interfere.
         for _ in 0..4 {
             docker.ping().await.unwrap();
         }
@@ -375,7 +376,7 @@ async fn old_connections_are_replaced_unnoticed() {
     assert!(docker.pool().clients.iter().all(|client| client.age < SECOND / 2), "{:?}", docker.pool());
 }
 
-/// One check is enough for all who ask.
+/// One check answers all who ask meanwhile.
 #[tokio::test]
 async fn checks_report_what_works() {
     let engine = Engine::with(&[]);
@@ -383,7 +384,7 @@ async fn checks_report_what_works() {
     let pool = config::Pool { health_check_timeout: SECOND / 2, ..of_size(2) };
     let docker = connect(&proxy, &configured(pool)).await;
     let all = [("/_ping", "ping"), ("/containers/json", "container_list"), ("/events", "event_stream")];
-    // What stalls on the client's own connection leaves no time for what follows on it.
+    // A check that stalls on the client's own connection leaves no time for the ones after it.
     for (broken, refused, stalled) in [
         (&[][..], 1.0, 1.0),
         (&["/events"], 0.7, 0.7),
@@ -421,7 +422,7 @@ async fn checks_report_what_works() {
     assert!(lists.iter().all(|line| line.contains("limit=1")), "{lists:?}");
 }
 
-/// The value of a series without its `logwatch_docker_`.
+/// The value of a series, whose name is given without `logwatch_docker_`.
 #[track_caller]
 fn sample(registry: &prometheus::Registry, name: &str) -> f64 {
     let told = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
@@ -444,7 +445,7 @@ async fn checks_and_calls_use_different_connections() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     upkeep.abort();
-    // The client's, and that on which the checks ask for events.
+    // The client's connection, and the one on which the checks request events.
     assert_eq!(proxy.connections(), 2);
     let client = &docker.pool().clients[0];
     assert_eq!((client.errors, client.score), (0, 1.0));
@@ -503,7 +504,7 @@ async fn every_connection_failure_is_counted() {
     assert_eq!(errors(), before + 1.0, "an answer that is late");
 }
 
-/// It is reported as half-open though nobody calls.
+/// A breaker is reported as half-open though nobody calls.
 #[tokio::test]
 async fn an_expired_breaker_is_half_open() {
     let engine = Engine::with(&[]);
@@ -666,7 +667,7 @@ async fn streams_are_limited_and_calls_are_not() {
     for _ in 0..10 {
         docker.list(false, &Filters::new()).await.unwrap();
     }
-    // One that ends soon waits for its place, in its time.
+    // A stream that ends soon waits for its permit, within its time limit.
     assert_eq!(docker.logs(&id, &LogsQuery::default()).await.err().unwrap().to_string(), told);
     let whole = LogsQuery::default();
     let (read, ()) = tokio::join!(docker.logs(&id, &whole), async { drop(other) });
@@ -674,7 +675,7 @@ async fn streams_are_limited_and_calls_are_not() {
     while let Some(bytes) = read.next().await {
         bytes.unwrap();
     }
-    // Read to its end, its place is free though it is still held.
+    // A stream that was read to its end has released its permit, though it is still held.
     let again = docker.logs(&id, &follow).await.unwrap();
     drop((logs, again, events, read));
     assert_eq!(docker.pool().streams, 0);
@@ -698,7 +699,7 @@ fn logs_beyond_the_stream_limit_wait() {
     let read =
         || names.into_iter().filter(|name| Numbers::of_json(&watch.lines()).count(name) == 20).collect::<Vec<_>>();
     eventually("two were read", || read().len() >= 2);
-    // Those that wait try it now and then, and ask the engine for nothing.
+    // Waiting streams retry now and then, without a request to the engine.
     std::thread::sleep(2 * SECOND);
     assert_eq!((read().len(), proxy.count("/logs?")), (2, 2), "{:?}", proxy.requests());
     for ended in read() {
@@ -711,7 +712,7 @@ fn logs_beyond_the_stream_limit_wait() {
     assert_eq!(finished.stderr.matches("max_concurrent_streams").count(), 1, "{}", finished.stderr);
 }
 
-/// They come back after a break though logs have all other permits.
+/// Events return after a break though logs have all other permits.
 #[test]
 fn events_have_a_stream_of_their_own() {
     for (places, source) in [("2", "stream"), ("1", "auto")] {
@@ -735,7 +736,7 @@ fn events_have_a_stream_of_their_own() {
     }
 }
 
-/// They do not connect again and again meanwhile.
+/// Streams do not reconnect again and again meanwhile.
 #[tokio::test]
 async fn streams_wait_for_a_missing_engine() {
     let engine = Engine::with(&[]);
@@ -772,7 +773,7 @@ async fn streams_wait_for_a_missing_engine() {
     assert_eq!(docker.pool().status(), Status::Healthy, "a check that passes shows it as well");
 }
 
-/// The pool can still be reported on.
+/// A report on the pool is still possible.
 #[tokio::test]
 async fn a_missing_engine_is_reported_at_once() {
     let engine = Engine::with(&[]);

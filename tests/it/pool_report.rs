@@ -1,4 +1,4 @@
-//! `pool`: what it tells of an engine that is well, of one that is not, and under load.
+//! `pool`: its report on a healthy engine, on a faulty one, and under load.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -15,7 +15,7 @@ fn pool(engine: &Engine, host: &str, words: &[&str]) -> Finished {
     Watch::at(engine, host, &[&["pool"], words].concat()).finish()
 }
 
-/// `--check` prints nothing.
+/// `--check` on a healthy engine prints nothing.
 #[test]
 fn a_healthy_engine_is_reported_in_full() {
     let engine = Engine::start();
@@ -71,7 +71,7 @@ fn a_load_survives_cut_connections() {
     assert!(spread("wait_ms").is_sorted() && load["requests_per_second"].as_f64() > Some(0.0), "{load}");
 }
 
-/// The same engine without `--check`: a report all the same, and 3.
+/// Fails unless the same engine without `--check` gives a report and exit code 3.
 #[track_caller]
 fn assert_report(finished: &Finished, words: &str) {
     let report = report(finished);
@@ -81,7 +81,7 @@ fn assert_report(finished: &Finished, words: &str) {
     assert!(finished.stderr.starts_with("error: "), "{}", finished.stderr);
 }
 
-/// An engine that is dead, forbidden or of another age.
+/// An engine may be dead, forbidden, too old or too new.
 #[test]
 fn causes_of_failure_are_told_apart() {
     let engine = Engine::start();
@@ -121,7 +121,7 @@ fn causes_of_failure_are_told_apart() {
     let told = "error: the connection pool is unhealthy: the engine answered 500: ";
     assert!(finished.stderr.starts_with(told) && finished.stderr.lines().count() == 1, "{}", finished.stderr);
     proxy.heal();
-    // What stands where cargo puts it is root's alone.
+    // The build directory may be readable by root alone.
     let path = engine.home().join("docker-logwatch");
     fs::copy(env!("CARGO_BIN_EXE_docker-logwatch"), &path).unwrap();
     fs::set_permissions(engine.home(), fs::Permissions::from_mode(0o755)).unwrap();
@@ -169,7 +169,7 @@ fn failing_listings_make_the_pool_unhealthy() {
     assert!(check.stderr.starts_with(told), "{}", check.stderr);
 }
 
-/// And removes it in the end.
+/// The progress line is removed in the end.
 #[test]
 fn a_load_shows_progress_on_a_terminal() {
     let engine = Engine::start();

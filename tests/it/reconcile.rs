@@ -1,4 +1,4 @@
-//! The inventory is what the engine has: brought in line by `reconcile`, kept so by `watch`.
+//! The inventory matches the engine: `reconcile` establishes that, `watch` maintains it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,7 +19,7 @@ fn reconcile(engine: &Engine, state: &Path, words: &[&str]) -> Finished {
     Watch::verb(engine, "reconcile", &[&["--state", state.to_str().unwrap()], words].concat()).finish()
 }
 
-/// The report, of a run that must end well.
+/// The report of a run that must succeed.
 #[track_caller]
 fn report(engine: &Engine, state: &Path, words: &[&str]) -> Value {
     let finished = reconcile(engine, state, &[&["--format", "json"], words].concat());
@@ -35,7 +35,7 @@ fn assert_nothing_to_do(engine: &Engine, state: &Path) {
     assert_eq!((checked.code, checked.stdout.len(), checked.stderr.as_str()), (Some(0), 0, ""));
 }
 
-/// What docker says of all containers and volumes, by its own words.
+/// What docker says about all containers and volumes.
 fn as_docker_tells(engine: &Engine) -> Vec<String> {
     let ids = engine.must(&["ps", "-aq", "--no-trunc"]);
     let mut told = Vec::new();
@@ -78,7 +78,7 @@ fn as_docker_tells(engine: &Engine) -> Vec<String> {
     told
 }
 
-/// Both tell the same.
+/// Fails unless inventory and engine match.
 #[track_caller]
 fn assert_true(engine: &Engine, state: &Path, when: &str) {
     let (told, kept) = (as_docker_tells(engine), as_kept(state));
@@ -87,7 +87,7 @@ fn assert_true(engine: &Engine, state: &Path, when: &str) {
     assert!(told == kept, "{when}: docker tells {missing:#?}, kept is {wrong:#?}");
 }
 
-/// The same as the inventory has it.
+/// The same rows from the inventory.
 fn as_kept(state: &Path) -> Vec<String> {
     let mut kept = rows(
         state,
@@ -166,7 +166,7 @@ fn the_queries_of_the_readme_work() {
     let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
     let connection = Connection::open_with_flags(&state, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
     let answers = readme.split("sqlite3 \"$db\" \"").skip(1).map(|query| {
-        // As a shell takes what is between double quotes.
+        // A shell's interpretation of a double-quoted text.
         let query = query.split("\"\n").next().unwrap().replace("\\$", "$").replace("\\\"", "\"");
         let mut statement = connection.prepare(&query).unwrap_or_else(|error| panic!("{error}: {query}"));
         let mut rows = statement.query([]).unwrap();
@@ -182,14 +182,14 @@ fn the_queries_of_the_readme_work() {
     assert_eq!(last.len(), 1, "{last:?}");
 }
 
-/// One random thing to do with containers and volumes of a few names.
+/// One random operation on containers and volumes of a few names.
 fn change(engine: &Engine, random: &mut fastrand::Rng, number: usize) {
     let containers = engine.must(&["ps", "-a", "--format", "{{.Names}}"]);
     let containers: Vec<&str> = containers.lines().filter(|name| *name != "beacon").collect();
     let any = |random: &mut fastrand::Rng| containers.get(random.usize(..containers.len().max(1))).copied();
     let volume = format!("volume{}", random.usize(..5));
     let mount = format!("{volume}:/data{}", if random.bool() { ":ro" } else { "" });
-    // Not everything can be done with everybody; what fails changes nothing.
+    // Not every operation is possible on every container; a failed one changes nothing.
     let words: Vec<&str> = match (random.usize(..14), any(random)) {
         (0..=2, _) | (_, None) => {
             let name = format!("c{number}");
@@ -220,7 +220,7 @@ fn change(engine: &Engine, random: &mut fastrand::Rng, number: usize) {
     engine.docker(&words);
 }
 
-/// Waits for those that end by themselves: what ends between two looks at it is told differently by each.
+/// Waits for containers that end by themselves: if one ended between the two queries, they would differ.
 fn settle(engine: &Engine) {
     let brief = ["--filter", "label=kind=count", "--format", "{{.Names}}"];
     for name in engine.must(&[&["ps", "-a", "--filter", "status=paused"], &brief[..]].concat()).lines() {
@@ -231,7 +231,7 @@ fn settle(engine: &Engine) {
     }
 }
 
-/// Whatever happens while a watch runs, is suspended or killed, the inventory ends as the engine.
+/// Whatever happens while a watch runs, is suspended or killed, the inventory ends like the engine.
 #[test]
 fn random_changes_end_in_a_true_inventory() {
     let engine = Engine::start();
@@ -273,7 +273,7 @@ fn random_changes_end_in_a_true_inventory() {
     assert!(!by_watch.is_empty());
 }
 
-/// The watch stands still while its connection is cut and more happens than the engine remembers.
+/// The watch is suspended while its connection is cut and more happens than the engine remembers.
 #[test]
 fn an_overrun_history_is_made_up_for() {
     let engine = Engine::start();
@@ -303,14 +303,14 @@ fn an_overrun_history_is_made_up_for() {
     assert_eq!(watch.stop().code, Some(0));
 }
 
-/// The engine says what it has pruned of containers, and of volumes only that it did.
+/// The engine names the containers that it has pruned, but of volumes it only says that it did.
 #[test]
 fn pruned_objects_leave_the_inventory_at_once() {
     let engine = Engine::start();
     let state = state_of(&engine);
     engine.create("spare", &["-v", "/anonymous"], &[]);
     engine.run("web", &["-v", "shop:/data"], &["--idle"]);
-    // Without a name: newer engines prune no other by default.
+    // Without a name, because newer engines prune only anonymous volumes by default.
     engine.must(&["volume", "create"]);
     let watch = Watch::start(&engine, &["--state", state.to_str().unwrap()]);
     watch.wait_until_up();
@@ -326,8 +326,8 @@ fn pruned_objects_leave_the_inventory_at_once() {
     assert_eq!(watch.stop().code, Some(0));
 }
 
-/// As cron asks, on a host where something happens all the time: what a watch will have kept in a moment is no difference,
-/// and what nobody keeps is one.
+/// As cron runs it, on a host where something happens all the time: changes that a running watch will store in a moment
+/// are no difference, and changes that nobody stores are one.
 #[test]
 fn a_watched_busy_host_passes_the_check() {
     let engine = Engine::start();
@@ -370,7 +370,7 @@ fn an_engine_that_returns_is_compared_again() {
     engine.must(&["volume", "rm", "shop"]);
     eventually("the inventory is in line again", is_in_sync);
     assert_true(&engine, &state, "in the end");
-    // Events alone may have done it.
+    // Events alone may have caused it.
     let runs = || rows(&state, "SELECT source FROM reconciliations");
     eventually("everything was compared again", || runs().len() >= 2);
     assert!(runs().iter().all(|source| source == "watch"));
@@ -401,7 +401,7 @@ fn positions_of_removed_containers_are_removed() {
     let held = resume("held", &["cut", "done"]);
     let all = ["first cut", "first done", "held cut", "held done"];
     eventually("both are kept", || positions() == all);
-    // The one that holds the name does not hear of it.
+    // The run that holds the name is not affected.
     held.signal(Signal::STOP);
     engine.must(&["rm", "-f", "cut", "done"]);
     let dry = reconcile(&engine, &state, &["--check", "--format", "json"]);
@@ -435,7 +435,7 @@ fn watches_and_reconciliations_share_a_state() {
         if number % 5 == 0 {
             let begun = Instant::now();
             report(&engine, &state, &[]);
-            // The busy time-out, and what the rest takes on a machine with other work to do.
+            // SQLite's busy timeout, and what the rest takes on a machine with other work to do.
             assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
         }
     }
@@ -447,7 +447,7 @@ fn watches_and_reconciliations_share_a_state() {
     }
 }
 
-/// It is reported once and made up for.
+/// The locked state is reported once, and made up for later.
 #[test]
 fn a_locked_state_does_not_stop_following() {
     let engine = Engine::start();
@@ -480,7 +480,7 @@ fn failures_leave_the_state_unchanged() {
     fs::create_dir(&folder).unwrap();
     let damaged: Vec<u8> = good.iter().enumerate().map(|(at, byte)| if at < 4096 { *byte } else { 0xa5 }).collect();
     let mut newer = good.clone();
-    // `user_version` lies at 60 of the header (https://sqlite.org/fileformat2.html).
+    // `user_version` is at offset 60 of the header (https://sqlite.org/fileformat2.html).
     newer[60..64].copy_from_slice(&99_u32.to_be_bytes());
     for (name, content, told) in [
         ("damaged", damaged, "is damaged"),
@@ -512,7 +512,7 @@ fn failures_leave_the_state_unchanged() {
     report(&engine, &path, &[]);
     engine.create("web", &[], &[]);
     let ballast = disk.join("ballast");
-    // What is left of the disk goes, whatever that is.
+    // Fill the rest of the disk, however much that is.
     let _ = fs::write(&ballast, vec![1; 1 << 20]);
     let full = reconcile(&engine, &path, &[]);
     let told = format!("error: no room is left for the state in {}\n", path.display());
@@ -529,7 +529,7 @@ fn failures_leave_the_state_unchanged() {
     assert!(dead.code == Some(3) && dead.stderr.starts_with("error: "), "{:?} {}", dead.code, dead.stderr);
 }
 
-/// A check that passes there would hide a wrong path for as long as the engine has no container.
+/// A check that succeeds there would hide a wrong path for as long as the engine has no container.
 #[test]
 fn a_check_without_state_fails() {
     let engine = Engine::start();

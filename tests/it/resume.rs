@@ -1,4 +1,4 @@
-//! A run goes on where the last one of its name stopped, however that one ended: each line is passed on once.
+//! A run continues where the last run of its name stopped, however that one ended: each line is printed once.
 
 use std::fs;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::support::routes::{DRIVERS, ROUTES};
 use crate::support::{Engine, Kept, Numbers, PATIENCE, Signal, Watch, eventually};
 
-/// How a log is written and read: by file, its cache and rotations, and over the API.
+/// The forms of a log and the routes to read it: current file, rotated files, cache, API.
 const WAYS: [(&str, &[&str], &str); 6] = [
     ("plain", &[], "auto"),
     ("rotating", &["--log-opt", "max-size=50k", "--log-opt", "max-file=50"], "auto"),
@@ -43,7 +43,7 @@ fn each_run_resumes_the_one_before() {
     }
 }
 
-/// One that was stopped before is left alone.
+/// A container that was stopped before the first run is ignored.
 #[test]
 fn unwatched_new_containers_are_read_whole() {
     let engine = Engine::start();
@@ -77,7 +77,7 @@ fn unwatched_new_containers_are_read_whole() {
     }
 }
 
-/// The lost end of the first one is reported.
+/// The lost end of the first container is reported.
 #[test]
 fn a_recreated_container_is_another_one() {
     let engine = Engine::start();
@@ -99,7 +99,7 @@ fn a_recreated_container_is_another_one() {
     assert_eq!(kept.read(&engine, &[]).stderr, "", "told once");
 }
 
-/// The second run is told who it is.
+/// The second run learns who holds the name.
 #[test]
 fn one_name_has_one_holder() {
     let engine = Engine::start();
@@ -127,7 +127,7 @@ fn one_name_has_one_holder() {
     assert_eq!(kept.lines().len(), 3);
 }
 
-/// Whoever may read FILE may lock it, and must not stop a run with that.
+/// Whoever may read FILE may lock it, and must not be able to stop a run that way.
 #[test]
 fn a_locked_output_file_stops_no_run() {
     let engine = Engine::start();
@@ -141,12 +141,12 @@ fn a_locked_output_file_stops_no_run() {
     assert_eq!(kept.lines().len(), 10);
 }
 
-/// Kills the watch so many times while the containers write, then lets it come to the end.
+/// Kills the watch this many times while the containers write, then lets it catch up.
 fn killed_again_and_again(engine: &Engine, kept: &Kept, kills: u32, every: Duration, total: usize, more: &[&str]) {
     for _ in 0..kills {
         let watch = kept.start(engine, more);
         let begun = Instant::now();
-        // Not a wait for anything: the moment of death is what is random here.
+        // The moment of death is random.
         std::thread::sleep(every.mul_f64(fastrand_f64(begun)));
         watch.signal(Signal::KILL);
         watch.finish();
@@ -156,7 +156,7 @@ fn killed_again_and_again(engine: &Engine, kept: &Kept, kills: u32, every: Durat
     watch.stop();
 }
 
-/// Between a half and one and a half.
+/// A random number from 0.5 to 1.5.
 fn fastrand_f64(seed: Instant) -> f64 {
     let nanos = seed.elapsed().subsec_nanos() ^ std::process::id();
     0.5 + f64::from(nanos.wrapping_mul(2_654_435_761) >> 8) / f64::from(1 << 24)
@@ -202,7 +202,8 @@ fn a_killed_api_run_repeats_nothing() {
 fn changing_routes_between_runs_loses_nothing() {
     let engine = Engine::start();
     let rotating = ["--log-opt", "max-size=100k", "--log-opt", "max-file=50"];
-    // Whom they follow through a rotation, engines before 23 tell some lines twice; not so who asks for what there is.
+    // When engines before 23 follow a log through a rotation they send some lines twice, but not when they read it
+    // once.
     for (kind, options, api) in [("rotating", &rotating[..], "poll"), ("plain", &[], "stream")] {
         let home = engine.home().join(kind);
         let kept = Kept { state: home.join("state.db"), file: engine.home().join(format!("{kind}.out")) };
@@ -275,7 +276,7 @@ fn the_next_run_starts_behind_until() {
     Numbers::of_json(&kept.lines()).assert_whole(name, 1..=2000);
 }
 
-/// Also a line that they have not finished, behind which ours begin anew.
+/// This holds also for an unfinished line of another program, behind which ours starts a new one.
 #[test]
 fn what_somebody_else_adds_to_the_output_stays() {
     let engine = Engine::start();
@@ -313,7 +314,7 @@ fn two_runs_never_share_a_file() {
     let kept = Kept::of(&engine);
     engine.run("web", &[], &["--count", "10", "--idle"]);
     let file = kept.file.to_str().unwrap();
-    // The locks lie beside the state.
+    // The locks are beside the state.
     let state = kept.state.to_str().unwrap();
     let plain = ["--no-follow", "--state", state, "-o", file, "web"];
     let holder = kept.start(&engine, &["web"]);
@@ -322,7 +323,7 @@ fn two_runs_never_share_a_file() {
     assert_eq!(refused.code, Some(1));
     assert!(refused.stderr.contains("is being written to by another docker-logwatch"), "{}", refused.stderr);
     assert_eq!((holder.stop().code, kept.lines().len()), (Some(0), 10));
-    // Without --resume they may share it.
+    // Without --resume two runs may share the file.
     let shared = Watch::start(&engine, &["--state", state, "-o", file, "web"]);
     eventually("it has read", || kept.lines().len() == 20);
     assert_eq!((Watch::start(&engine, &plain).finish().code, kept.lines().len()), (Some(0), 30));
@@ -331,7 +332,7 @@ fn two_runs_never_share_a_file() {
     shared.stop();
 }
 
-/// It goes on where an earlier run left it.
+/// The container continues where an earlier run left it.
 #[test]
 fn a_reselected_container_resumes() {
     let engine = Engine::start();
@@ -360,7 +361,7 @@ fn positions_follow_the_reader_of_stdout() {
     let words = ["--state", state, "--resume", "--format", "json", "--no-follow", "web"];
     let first = Watch::start(&engine, &words);
     first.wait_for_count(1000);
-    // Nobody takes the rest: it fills the pipe and stays unwritten.
+    // Nobody reads the rest: it fills the pipe and stays unwritten.
     first.hold();
     first.signal(Signal::TERM);
     let first = first.finish();

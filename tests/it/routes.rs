@@ -1,4 +1,4 @@
-//! The routes over the API, each with its own rhythm, under the same promises: every line once, in order, to the end.
+//! The API routes, each with its own rhythm, under the same promises: every line once, in order, to the end.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -45,7 +45,7 @@ fn renewed_streams_and_polls_lose_nothing() {
         }
         assert!(!notices.contains('!'), "{source}: {notices}");
     }
-    // Ten seconds of each: 33 streams and 50 polls, but for a busy machine.
+    // Ten seconds of each make 33 streams and 50 polls, and fewer on a busy machine.
     for driver in ["json-file", "local"] {
         let part = |follow: u8| format!("{}/logs?follow={follow}", engine.id(driver));
         let (streams, polls) = (proxy.count(&part(1)), proxy.count(&part(0)));
@@ -89,7 +89,7 @@ fn restarts_pauses_and_renames_lose_nothing() {
     }
 }
 
-/// Engines up to 24.0.7 send what the `local` driver and the cache hold with the offset of their own zone.
+/// Engines up to 24.0.7 send the times of `local` logs and caches with the offset of their own zone.
 #[test]
 fn every_route_reads_other_time_zones() {
     let engine = Engine::in_zone("Europe/Amsterdam");
@@ -116,7 +116,7 @@ fn every_route_reads_other_time_zones() {
         engine.run(&format!("{name}-later"), options, &words);
     }
     for ((source, way), watch) in [STREAM, ROTATE, POLL].into_iter().zip(watches) {
-        // Those that had ended before have their end told, too.
+        // Containers that had ended before have an end notice as well.
         watch.wait_for_ends(2 * kinds.len());
         for (name, _) in kinds {
             watch.wait_for(
@@ -172,7 +172,7 @@ fn told_by_us(lines: &[String], container: &str) -> BTreeMap<&'static str, Vec<S
     told
 }
 
-/// On any API route.
+/// This holds on every API route.
 #[test]
 fn a_killed_engine_costs_no_api_line() {
     let engine = Engine::with(&["--live-restore"]);
@@ -219,12 +219,12 @@ fn a_death_between_polls_loses_nothing() {
     watch.wait_for_ends(2);
     let lines = watch.stop().lines();
     Numbers::of_json(&lines).assert_whole("web", 1..=1000);
-    // One when it starts and one when it has died, twice; none between, and none while it is dead.
+    // One read when it starts and one when it has died, in both runs; none between, and none while it is dead.
     let reads = proxy.count(&format!("{id}/logs"));
     assert!((4..=6).contains(&reads), "{reads}: {:?}", proxy.requests());
 }
 
-/// It asks for the last records and reads everything that comes.
+/// Polling requests only the last records, and prints everything that comes.
 #[test]
 fn polling_from_now_on_asks_for_little() {
     let engine = Engine::start();
@@ -241,7 +241,7 @@ fn polling_from_now_on_asks_for_little() {
     let (all, tails) = (proxy.count(&format!("{id}/logs")), proxy.count("&tail="));
     watch.stop();
     assert!(proxy.count(&small) > 10);
-    // Each burst may be more than was asked for, and the first has no line before it to be joined to.
+    // Each burst may exceed what was requested, and the first has no line before it to connect to.
     assert!(tails > 10 && all - tails <= 2, "{all} requests, {tails} for the last records");
 }
 
@@ -251,7 +251,7 @@ fn a_container_without_log_is_asked_once() {
     for (source, way) in [STREAM, ROTATE, POLL] {
         let proxy = Proxy::start(&engine);
         let name = format!("{source}-mute");
-        // By name: the listing may still have the one before as running.
+        // By name, because the listing may still show the previous container as running.
         let words = [&["watch", "--format", "json", &name], way].concat();
         let watch = Watch::at(&engine, &proxy.host(), &words);
         watch.wait_until_up();
@@ -267,10 +267,10 @@ fn a_container_without_log_is_asked_once() {
     }
 }
 
-/// The first silence that is looked into, and some time to see what comes of it.
+/// The idle time after which a stream is examined, and some time to see the result.
 const SILENCE: Duration = Duration::from_secs(45);
 
-/// It costs no line.
+/// A stalled stream is replaced, and no line is lost.
 #[test]
 fn a_stalled_stream_is_noticed() {
     let engine = Engine::start();
@@ -288,7 +288,7 @@ fn a_stalled_stream_is_noticed() {
     watches.iter().for_each(|watch| watch.wait_for_count(300));
     let stalled: Vec<String> =
         proxy.requests().into_iter().filter(|line| line.contains(&id) && line.contains("follow=1")).collect();
-    // Those two, and not what is asked for later.
+    // Only these two, and not later requests.
     stalled.iter().for_each(|line| proxy.on(line, Fault::Stall));
     proxy.forget();
     let before = watches.each_ref().map(|watch| watch.lines().len());
@@ -297,7 +297,7 @@ fn a_stalled_stream_is_noticed() {
     // Each found the last line again among the last 64, 1,024 or 16,384 records.
     let again = proxy.count(&format!("{id}/logs?follow=1"));
     assert!((2..=6).contains(&again), "{:?}", proxy.requests());
-    // Whoever is silent is asked about once, and who cannot speak not at all.
+    // An idle container is examined once, and a paused one not at all.
     let looks = |name: &str| proxy.count(&format!("{}/logs?follow=0", engine.id(name)));
     assert_eq!((looks("idle"), looks("paused")), (2, 0), "{:?}", proxy.requests());
     for watch in watches {

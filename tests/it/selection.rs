@@ -1,10 +1,10 @@
-//! Whom a watch follows: what `docker ps` would list for the same words, now and later.
+//! Which containers a watch follows: those that `docker ps` lists for the same arguments, now and later.
 
 use std::collections::BTreeSet;
 
 use super::support::{Engine, Numbers, PATIENCE, Watch, eventually};
 
-/// Names in order, without those that come twice.
+/// The names in order, without duplicates.
 fn sorted<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let names: BTreeSet<&str> = names.into_iter().filter(|name| !name.is_empty()).collect();
     names.into_iter().map(str::to_owned).collect()
@@ -25,7 +25,7 @@ fn fleet() -> Engine {
     engine.run("paused", &["-v", "/mnt"], &idle);
     engine.must(&["pause", "paused"]);
     engine.create("made", &[], &once);
-    // A name that might be the beginning of an ID, and is that of another one's.
+    // A name that could be an ID prefix, and is the ID prefix of another container.
     engine.run(&id[..4], &[], &idle);
     engine.must(&["run", "-d", "--name", "host", "--network", "host", "logwatch-test", "--count", "1", "--idle"]);
     let health = |exit: &str| format!("--health-cmd=--count 0 --exit {exit}");
@@ -40,7 +40,7 @@ fn fleet() -> Engine {
     engine
 }
 
-/// Whom `watch` names in its plan.
+/// The containers in the plan of `watch`.
 fn planned(engine: &Engine, words: &[&str]) -> Vec<String> {
     let plan = Watch::start(engine, &[&["--dry-run", "--format", "json"], words].concat()).finish();
     assert_eq!((plan.code, plan.stderr.as_str()), (Some(0), ""), "{words:?}");
@@ -130,7 +130,7 @@ fn filters_match_docker_ps() {
     }
 }
 
-/// Exclusions remove from the selection.
+/// Exclusions remove containers from the selection.
 #[test]
 fn names_globs_and_labels_select() {
     let engine = fleet();
@@ -143,7 +143,7 @@ fn names_globs_and_labels_select() {
         (&[][..], &running[..]),
         (&["-a"], &all),
         (&["shop-web-1"], &["shop-web-1"]),
-        // Named, a stopped container is meant.
+        // A stopped container is included if it is named.
         (&["shop-web-2", "made"], &["made", "shop-web-2"]),
         (&["/shop-web-2"], &["shop-web-2"]),
         (&[prefix], &["shop-db-1"]),
@@ -168,7 +168,7 @@ fn names_globs_and_labels_select() {
     ] {
         let expected = sorted(expected.iter().copied());
         assert_eq!(planned(&engine, words), expected, "{words:?}");
-        // What is planned is read; a container that never ran has no line.
+        // What is planned is read; a container that never ran has no lines.
         let finished = Watch::start(&engine, &[&["--no-follow", "--format", "json"], words].concat()).finish();
         let told = if expected.is_empty() { "no container matches\n" } else { "" };
         assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), told), "{words:?}");
@@ -212,7 +212,7 @@ fn later_containers_are_followed_if_they_match() {
     let engine = Engine::start();
     let labels = ["-l", "tier=front", "-l", "com.docker.compose.project=shop"];
     let matching = [&labels[..], &["-v", "data:/data"]].concat();
-    // Those that differ in one thing each.
+    // Containers that differ in one property each.
     let other_volume = [&labels[..], &["-v", "other:/other"]].concat();
     let cases: [(&[&str], &[&str]); 7] = [
         (&["hit-*"], &[]),
@@ -234,7 +234,7 @@ fn later_containers_are_followed_if_they_match() {
         engine.run("miss-label", &["-v", "data:/data"], &["--count", "3"]);
         engine.run("miss-volume", &other_volume, &["--count", "3"]);
         engine.run("hit-1", &matching, &["--count", "20"]);
-        // Over the API a container has to live until it can be asked for.
+        // Over the API a container has to live until it can be requested.
         let short = [&matching[..], &["--rm"]].concat();
         if source == "auto" {
             engine.run("hit-2", &short, &["--count", "20"]);
@@ -262,7 +262,7 @@ fn later_containers_are_followed_if_they_match() {
 #[test]
 fn a_changed_container_can_start_to_match() {
     let engine = Engine::start();
-    // Nothing that it said before the watch began is wanted, and nothing that it says later is lost.
+    // Nothing is printed from before the watch began, and nothing from later is lost.
     engine.run("other", &[], &["--count", "1", "--idle"]);
     let by_name = Watch::start(&engine, &["wanted"]);
     by_name.wait_for_notice(|lines| !lines.is_empty(), PATIENCE);
@@ -300,7 +300,7 @@ fn a_changed_container_can_start_to_match() {
     );
 }
 
-/// Each filter takes what appears later as `docker ps` would, also when the container it was compared with is gone.
+/// Each filter matches later containers as `docker ps` would, also when the container it refers to is gone.
 #[test]
 fn containers_that_appear_later_pass_the_same_filters() {
     let engine = Engine::start();
@@ -312,7 +312,7 @@ fn containers_that_appear_later_pass_the_same_filters() {
         (&["before=first"], &[]),
         (&["exited=3"], &["failed"]),
         (&["exited=3", "exited=0"], &["failed", "plain"]),
-        // Without a network of its own a container has no ports, as docker sees it.
+        // Docker shows no ports for a container without its own network.
         (&["expose=70-90/tcp"], &[]),
         (&["publish=8080"], &[]),
         (&["is-task=false"], all),
@@ -337,7 +337,7 @@ fn containers_that_appear_later_pass_the_same_filters() {
         assert_eq!(sorted(numbers.containers()), sorted(expected.iter().copied()), "{filters:?}");
         expected.iter().for_each(|name| numbers.assert_whole(name, 1..=3));
     }
-    // As docker says it, and what cannot be meant.
+    // As docker prints it, and values that cannot match.
     let unknown = Watch::start(&engine, &["-f", "since=nobody"]).finish();
     assert_eq!(unknown.code, Some(1), "{}", unknown.stderr);
     assert!(
@@ -350,7 +350,7 @@ fn containers_that_appear_later_pass_the_same_filters() {
     assert!(misused.stderr.contains("`exited` cannot be `soon`, only a whole number"), "{}", misused.stderr);
 }
 
-/// What only the engine can tell is asked of it when a container appears, and until it has answered nothing is told.
+/// Facts that only the engine knows are requested when a container appears; until they arrive nothing is printed.
 #[test]
 fn what_the_engine_refuses_leaves_no_trace() {
     let engine = Engine::start();
@@ -362,7 +362,7 @@ fn what_the_engine_refuses_leaves_no_trace() {
         let words = ["-f", "volume=data", "--format", "json", "--lifecycle", "--source", source];
         let watch = Watch::start(&engine, &words);
         watch.wait_until_up();
-        // Again and anew.
+        // Restarted and recreated.
         engine.must(&["start", "--attach", "refused"]);
         engine.run("refused-too", &["--rm", "-v", "other:/other"], &["--count", "1"]);
         engine.must(&["start", "--attach", "wanted"]);
@@ -446,7 +446,7 @@ fn a_dry_run_shows_routes_and_risks() {
     assert_eq!(by_file[0]["source"], serde_json::Value::Null);
 }
 
-/// A name goes before the beginning of an ID also when it appears only later.
+/// A name takes precedence over an ID prefix also when it appears only later.
 #[test]
 fn an_id_prefix_yields_to_a_name() {
     let engine = Engine::start();
@@ -463,7 +463,7 @@ fn an_id_prefix_yields_to_a_name() {
         let why = format!("! other: is no longer followed: {word} is the name of another container now");
         assert!(told.contains(&why), "{told:?}");
         let so_far = Numbers::of_json(&watch.lines()).count("other");
-        // While nobody has the name nobody is meant; whoever takes it is followed from then on.
+        // While no container has the name none is selected; one that takes it is followed from then on.
         engine.must(&["rm", "--force", word]);
         watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with(&format!("- {word} "))), PATIENCE);
         engine.must(&["rename", "other", "another"]);
@@ -475,7 +475,7 @@ fn an_id_prefix_yields_to_a_name() {
     }
 }
 
-/// What docker refuses to guess is not guessed here either.
+/// Where docker refuses an ambiguous prefix, we refuse it too.
 #[test]
 fn the_beginning_of_several_ids_is_refused() {
     let engine = Engine::start();
@@ -496,7 +496,7 @@ fn the_beginning_of_several_ids_is_refused() {
     }
 }
 
-/// Labels that an event cannot show, because it has attributes of these names, select all the same.
+/// An event cannot show labels whose names are those of its own attributes. They select all the same.
 #[test]
 fn attribute_like_labels_select_later_containers() {
     let engine = Engine::start();
@@ -509,7 +509,7 @@ fn attribute_like_labels_select_later_containers() {
         engine.run("unwanted", &["-l", &other], &["--count", "5"]);
         engine.run("plain", &[], &["--count", "5"]);
         engine.must(&["rename", "plain", "renamed"]);
-        // What starts last is read last.
+        // The container that starts last is read last.
         engine.run("last", &["-l", &own], &["--count", "1"]);
         watch.wait_for_ends(2);
         let finished = watch.stop();
@@ -520,7 +520,7 @@ fn attribute_like_labels_select_later_containers() {
     }
 }
 
-/// Records carry labels of any name from the first line on.
+/// From its first line on a record has labels of any name.
 #[test]
 fn metadata_has_attribute_like_labels() {
     let engine = Engine::start();
@@ -549,7 +549,7 @@ fn metadata_has_attribute_like_labels() {
     }
 }
 
-/// A label of that name cannot say with what a container ended.
+/// A label named like the attribute cannot set the exit code of a container.
 #[test]
 fn a_label_cannot_forge_an_exit_code() {
     let engine = Engine::start();
@@ -575,7 +575,7 @@ fn a_label_cannot_forge_an_exit_code() {
         own.map(|record| record["attributes"]["exitCode"].as_str().map(str::to_owned)).collect::<Vec<_>>()
     };
     assert_eq!(codes("web"), [Some("7".to_owned()), Some("7".to_owned())]);
-    // One that runs again is no longer known by what it ended with.
+    // A container that runs again has no exit code any more.
     assert!(codes("again").iter().all(|code| code.as_deref().is_none_or(|code| code == "5")), "{:?}", codes("again"));
     let numbers = Numbers::of_json(&finished.lines());
     assert_eq!(numbers.count("web"), 6);

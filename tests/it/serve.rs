@@ -1,4 +1,4 @@
-//! What `--listen` serves, beside a real engine that is cut off and comes back.
+//! What `--listen` serves, with a real engine that is cut off and returns.
 
 use crate::support::{Engine, Proxy, Signal, Watch, eventually, get, keys, place, readme};
 use serde_json::Value;
@@ -13,14 +13,14 @@ fn health(place: &str) -> (u16, Value) {
     (status, serde_json::from_str(&body).unwrap())
 }
 
-/// The value of one series, labels included in its name; `None` where there is no such.
+/// The value of one series, labels included in its name; `None` if it does not exist.
 fn value(place: &str, series: &str) -> Option<f64> {
     let (status, text) = get(place, "/metrics");
     assert_eq!(status, 200);
     text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
 }
 
-/// No series names a container.
+/// Lines are counted by route, and no series names a container.
 #[test]
 fn metrics_count_by_route() {
     let engine = Engine::start();
@@ -35,7 +35,7 @@ fn metrics_count_by_route() {
         ("logwatch_log_gaps_total{reason=\"rotated_away\"}", 0.0),
         ("logwatch_log_lost_bytes_total", 0.0),
         ("logwatch_log_lag_bytes", 0.0),
-        // The beacon.
+        // This is the beacon.
         ("logwatch_containers_monitored{source=\"file\"}", 1.0),
         ("logwatch_metadata_cache_misses_total", 0.0),
         ("logwatch_discovery_latency_seconds_count", 1.0),
@@ -70,14 +70,14 @@ fn unread_output_is_reported_as_lag() {
     watch.hold();
     engine.run("flood", &[], &["--count", "200000", "--size", "100"]);
     engine.wait("flood");
-    // The queue and the pipe are full, and most of 26 MB lies unread.
+    // Queue and pipe are full, and most of 26 MB is unread.
     assert!(lag() > 10e6, "{}", lag());
     watch.release();
     watch.wait_for_ends(1);
     assert_eq!(lag(), 0.0);
 }
 
-/// And the return of the engine.
+/// The return of the engine shows as well.
 #[test]
 fn health_follows_a_cut_within_two_seconds() {
     let engine = Engine::start();
@@ -103,17 +103,17 @@ fn health_follows_a_cut_within_two_seconds() {
     };
     proxy.refuse();
     within(Duration::from_secs(2), 503);
-    // The stream is known to be gone a moment before the engine is.
+    // The loss of the stream is noticed a moment before that of the engine.
     eventually("the engine is unhealthy", || health(&place).1["checks"]["docker"]["status"] == "unhealthy");
     let (_, told) = health(&place);
     let (checks, now) = (&told["checks"], told["timestamp"].as_u64().unwrap());
     assert_eq!(told["status"], "unhealthy");
     assert_eq!((&checks["events"]["connected"], &checks["events"]["errors_total"]), (&false.into(), &1.into()));
     assert_eq!(get(&place, "/api/v1/health/events").0, 503);
-    // Metrics are served all the same.
+    // Metrics are still served.
     assert_eq!(value(&place, "logwatch_log_gaps_total{reason=\"corrupt\"}"), Some(0.0));
     proxy.admit();
-    // The longest wait between two tries, and what it takes to connect and to list.
+    // The longest backoff delay, and the time to connect and to list.
     within(longest + Duration::from_secs(1), 200);
     let (status, events) = get(&place, "/api/v1/health/events");
     let events: Value = serde_json::from_str(&events).unwrap();
@@ -121,7 +121,7 @@ fn health_follows_a_cut_within_two_seconds() {
     assert!(events["last_reconnect_timestamp"].as_u64() >= Some(now), "{events}");
 }
 
-/// Even when no notices are wanted.
+/// The chosen port is reported even when no other notices are wanted.
 #[test]
 fn a_chosen_port_is_always_reported() {
     let engine = Engine::start();
@@ -142,8 +142,8 @@ fn state_is_told_where_there_is_one() {
     assert_eq!(keys(&get(&place, "/api/v1/health").1), keys(readme("{\"status\":\"healthy\",\"timestamp\"")));
 }
 
-/// Another program holds the lock of the state file for longer than is waited for. What keeps positions meets it by itself,
-/// since nothing happens to any container, and what keeps the inventory where nothing else is kept.
+/// Another program holds the lock of the state file for longer than we wait. A watch with positions notices that by
+/// itself, since nothing happens to any container; so does one that stores only the inventory.
 #[test]
 fn an_unwritable_state_degrades_health() {
     const FAILURES: &str =
@@ -173,7 +173,7 @@ fn an_unwritable_state_degrades_health() {
     }
 }
 
-/// And none is bound unasked.
+/// No address is bound that was not requested.
 #[test]
 fn an_address_in_use_ends_with_1() {
     let engine = Engine::start();
@@ -189,7 +189,7 @@ fn an_address_in_use_ends_with_1() {
         )
     );
     let sockets = |pid: u32| {
-        // A listener is in state 0A; what is ours is among our descriptors.
+        // A listening socket is in state 0A; ours are among our descriptors.
         let tables = ["tcp", "tcp6"].map(|table| std::fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap());
         let ours: Vec<String> = super::support::process::open_files(pid);
         let listens = |line: &&str| line.split_whitespace().nth(3) == Some("0A");
@@ -209,7 +209,7 @@ fn an_address_in_use_ends_with_1() {
     assert_eq!(serving.finish().code, Some(0));
 }
 
-/// A page that calls itself by a name for this machine reads nothing, and Prometheus goes by any name on the network.
+/// A web page that uses a foreign name for this machine is refused, while Prometheus may use any name on the network.
 #[test]
 fn foreign_host_headers_are_refused() {
     let engine = Engine::start();

@@ -1,12 +1,11 @@
-//! Proxies before the engine that let some requests pass and not others: what works without them, and what is said where
-//! it does not.
+//! Proxies before the engine that allow only some requests: what works without the others, and what the errors say.
 
 use super::support::{Engine, Fault, Finished, PATIENCE, Proxy, Watch, records};
 
-/// What comes of a command.
+/// The expected result of a command.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Comes {
-    /// All that was asked for, and 0.
+    /// Everything that was requested, and exit code 0.
     All,
     /// This exit code, and one line that names the request.
     End(i32),
@@ -24,8 +23,8 @@ const COMMANDS: [&[&str]; 8] = [
     &["pool", "--check"],
 ];
 
-/// Each request that is ever made, as a part of its line and as it is called, and what comes of [`COMMANDS`] where it is
-/// refused alone.
+/// Each request that we ever send, as a part of its line and by its name in messages, and the results of [`COMMANDS`]
+/// when only that request is refused.
 const REQUESTS: [(&str, &str, [Comes; COMMANDS.len()]); 7] = [
     ("/_ping", "/_ping (CODE): allow it (PING=1)", [All; 8]),
     ("/version", "", [All; 8]),
@@ -35,21 +34,21 @@ const REQUESTS: [(&str, &str, [Comes; COMMANDS.len()]); 7] = [
         "/containers/json (CODE): allow it (CONTAINERS=1)",
         [End(3), End(3), End(3), End(3), End(3), All, End(3), End(4)],
     ),
-    // Nobody needs it but for what a plan says of drivers.
+    // Only a plan needs this, for its remarks on logging drivers.
     ("ID/json", "", [All; 8]),
     ("ID/logs", "/containers/ID/logs (CODE): allow it (CONTAINERS=1)", [All, All, All, End(3), All, All, All, All]),
     ("/events", "/events (CODE): allow it (EVENTS=1)", [All, All, All, All, All, End(3), All, All]),
 ];
 
-/// Of the volumes only the inventory is made.
+/// Only the inventory uses volumes.
 const VOLUMES: (&str, &str, [Comes; COMMANDS.len()]) =
     ("/volumes", "/volumes (CODE): allow it (VOLUMES=1)", [All, All, All, All, All, All, End(3), All]);
 
-/// Runs a command to its end; one that follows, until it has told what it has to tell.
+/// Runs a command to its end, or, if it follows, until it has printed what it can.
 fn run(engine: &Engine, proxy: &Proxy, words: &[&str], told: &str) -> Finished {
     let state = engine.home().join("state.db");
     let global = ["--state", state.to_str().unwrap()];
-    // What passes by itself is not waited for.
+    // Temporary notices are ignored.
     let watch = {
         let mut command = Watch::command();
         engine.furnish(&mut command);
@@ -74,7 +73,7 @@ fn run(engine: &Engine, proxy: &Proxy, words: &[&str], told: &str) -> Finished {
     watch.finish()
 }
 
-/// A call that a command does not need ends none, and one that it needs is named with the permission for it.
+/// A refused request that a command does not need does no harm; one that it needs is named with the permission for it.
 #[test]
 fn a_blocked_request_costs_only_its_users() {
     let engine = Engine::start();
@@ -105,7 +104,7 @@ fn a_blocked_request_costs_only_its_users() {
     }
 }
 
-/// A gateway that cannot reach the engine is named with the request, and its page is not shown.
+/// The error names the request when a gateway cannot reach the engine, and does not print the gateway's page.
 #[test]
 fn a_request_that_meets_a_gateway_is_named() {
     let engine = Engine::start();
@@ -137,7 +136,7 @@ fn a_request_that_meets_a_gateway_is_named() {
     }
 }
 
-/// Log files are read without `/info` where a container tells where they are; what needs the engine's ID says so.
+/// Log files are read without `/info` if a container's data show where they are; what needs the engine's ID says so.
 #[test]
 fn without_info_files_are_still_read() {
     let engine = Engine::start();
@@ -161,7 +160,7 @@ fn without_info_files_are_still_read() {
     assert_eq!((nowhere.code, nowhere.stderr.lines().next()), (Some(3), Some(&*format!("error: {refused}"))));
 }
 
-/// Where events are refused, listings find the containers, and this is said once.
+/// Where events are refused, listings find the containers, and one notice says so.
 #[test]
 fn without_events_containers_are_listed_instead() {
     let engine = Engine::start();

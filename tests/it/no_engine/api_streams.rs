@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use crate::support::routes::{POLL, ROTATE, STREAM};
 use crate::support::{Answer, Numbers, Request, Script, Watch};
 
-/// How long a stream may be silent before it is examined, and some time to see what comes of it.
+/// The idle time after which a stream is examined, and some time to see the result.
 const SILENCE: Duration = Duration::from_secs(45);
 
-/// A log that a scripted engine keeps and serves as engines up to 23 do: `since` meets each record.
+/// A log in a scripted engine that behaves like engines up to 23: `since` filters every record.
 #[derive(Default)]
 struct Log {
     records: Mutex<Vec<(i64, u8, String)>>,
@@ -24,7 +24,7 @@ impl Log {
         self.grown.notify_all();
     }
 
-    /// Answers `GET /containers/ID/logs?…`, for ever if it is followed.
+    /// Answers `GET /containers/ID/logs?…`; endlessly if it is followed.
     fn serve(&self, request: &Request, answer: &mut Answer) {
         let value = |key: &str| {
             let query = request.path.split_once('?')?.1;
@@ -51,7 +51,7 @@ impl Log {
             if value("follow") != Some("1") {
                 return;
             }
-            // Until whoever asked has left, which the next write finds out.
+            // Until the client has left, which the next write shows.
             records = self.grown.wait_timeout(records, Duration::from_secs(300)).unwrap().0;
         }
     }
@@ -62,7 +62,7 @@ fn written(nanos: i64) -> String {
     format!("{:.9}", jiff::Timestamp::from_nanosecond(i128::from(nanos)).unwrap())
 }
 
-/// An engine with one container, `web`, whose logs are as `logs` says.
+/// An engine with one container, `web`, whose logs are served by `logs`.
 fn scripted(logs: impl Fn(&Request, &mut Answer) + Send + Sync + 'static) -> Script {
     let id = "ab".repeat(32);
     Script::start(move |request: &Request, answer: &mut Answer| match request.path.split('?').next().unwrap() {
@@ -87,7 +87,7 @@ fn watch_script(script: &Script, words: &[&str]) -> Watch {
     Watch::spawn(&mut command)
 }
 
-/// By any API route, and also when it is set back twice.
+/// On every API route, and also when the clock is set back twice.
 #[test]
 fn a_clock_set_back_costs_no_line() {
     const SECOND: i64 = 1_000_000_000;
@@ -100,7 +100,7 @@ fn a_clock_set_back_costs_no_line() {
     let say = |number: i64, time: i64| {
         log.write(time, 1 + u8::from(number % 3 == 0), format!("line {number:09}"));
     };
-    // Two hours of history, of which the last lines are wanted.
+    // Two hours of history, of which the last lines are requested.
     (1..=200).for_each(|number| say(number, start + number * 36 * SECOND));
     let ways = [STREAM, ROTATE, POLL];
     let watches = ways.map(|(_, way)| watch_script(&script, &[&["-n", "20"], way].concat()));
@@ -111,7 +111,7 @@ fn a_clock_set_back_costs_no_line() {
     let now = now - 3600 * SECOND;
     for number in 301..=400 {
         say(number, now + number * SECOND / 2);
-        // The clock runs on between lines; so that requests fall between them.
+        // The clock advances between lines, so that requests fall between them.
         thread::sleep(Duration::from_millis(5));
     }
     for ((source, _), watch) in ways.iter().zip(&watches) {
@@ -119,7 +119,7 @@ fn a_clock_set_back_costs_no_line() {
         watch.wait_for(|lines| lines.len() >= 220, SILENCE);
         eprintln!("{source}: {:?}", begun.elapsed());
     }
-    // And once more, while it is read on.
+    // Set back once more while reading continues.
     let now = now - 3600 * SECOND;
     (401..=500).for_each(|number| say(number, now + number * SECOND / 10));
     for watch in watches {
@@ -133,7 +133,7 @@ fn a_clock_set_back_costs_no_line() {
 /// Every way in which a log fails is reported once, and reading goes on from there.
 #[test]
 fn a_failing_log_is_reported_once() {
-    /// An answer instead of the log, or behind its first lines.
+    /// An answer that replaces the log, or follows its first lines.
     type Trouble = fn(&mut Answer);
     let refusal: Trouble = |answer| answer.json(500, r#"{"message":"broken"}"#);
     let conflict: Trouble = |answer| answer.json(409, r#"{"message":"dead or marked for removal"}"#);

@@ -68,7 +68,7 @@ fn every_example_parses() {
     for line in ["logwatch --help", "logwatch watch --help", "logwatch events --help"] {
         let help = String::from_utf8(run(line).stdout).unwrap();
         for example in help.lines().filter_map(|line| line.trim().strip_prefix("$ docker logwatch ")) {
-            // `--help` behind it keeps the engine out; a flag not understood before it would be exit 2.
+            // `--help` after the example keeps it from connecting; an unknown option before it would end with 2.
             let example = example.trim_end_matches(" |").split(" | ").next().unwrap();
             let line = format!("{BINARY} logwatch {example} --help");
             let output = quiet("sh").args(["-c", &line]).output().unwrap();
@@ -162,7 +162,7 @@ fn every_way_to_ask_for_the_version() {
     }
 }
 
-/// They are printed whatever else is wrong.
+/// The metadata are printed whatever else is wrong.
 #[test]
 fn plugin_metadata_come_first() {
     let output = quiet(BINARY).env_clear().arg("docker-cli-plugin-metadata").output().unwrap();

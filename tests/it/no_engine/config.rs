@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::support::{Finished, Watch};
 
-/// `watch` with these words and variables; nothing else in the environment leads anywhere.
+/// `watch` with these arguments and variables, and no others.
 fn watch(home: &Path, words: &[&str], variables: &[(&str, &str)]) -> Finished {
     let mut command = Watch::command();
     let engine = [("DOCKER_HOST", "unix:///nowhere"), ("LC_ALL", "C.UTF-8")];
@@ -13,7 +13,7 @@ fn watch(home: &Path, words: &[&str], variables: &[(&str, &str)]) -> Finished {
     Watch::spawn(&mut command).finish()
 }
 
-/// They end with 2.
+/// The errors end with exit code 2 and name the file and line, or the variable.
 #[test]
 fn configuration_errors_name_their_place() {
     let home = tempfile::tempdir().unwrap();
@@ -49,7 +49,7 @@ fn configuration_errors_name_their_place() {
 fn an_unknown_variable_is_warned_of() {
     let home = tempfile::tempdir().unwrap();
     let finished = watch(home.path(), &[], &[("LOGWATCH_WATCH_SORCE", "poll")]);
-    // The engine is the next thing that is missing.
+    // Without an engine the run fails afterwards.
     assert_eq!(finished.code, Some(3));
     let warning = " WARN ignoring LOGWATCH_WATCH_SORCE: no key has this variable; did you mean LOGWATCH_WATCH_SOURCE?";
     assert_eq!(finished.stderr.lines().next(), Some(warning));

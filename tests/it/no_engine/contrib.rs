@@ -5,7 +5,7 @@ use std::fs;
 
 use crate::support::cli::{here, text};
 
-/// Names of metrics in a text, without what a histogram puts behind its own.
+/// The names of metrics in a text, without the suffixes of histograms.
 fn names(text: &str) -> BTreeSet<String> {
     let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     let begins = text.match_indices("logwatch_").filter(|(at, _)| !text[..*at].ends_with(word));
@@ -16,14 +16,13 @@ fn names(text: &str) -> BTreeSet<String> {
     names.map(bare).collect()
 }
 
-/// A series that needs a failure to come into being is not in what is served before there was one, so the names are held
-/// against those that the program makes.
+/// A series that appears only after a failure is not served before, so the names are compared with those in the source.
 #[test]
 fn dashboard_and_rules_use_existing_metrics() {
     let folder = fs::read_dir(here("src/metrics")).unwrap().map(|entry| entry.unwrap().path());
     let made: String = folder.map(|path| fs::read_to_string(path).unwrap()).collect();
     let made = names(&made);
-    // Each subject has a file of its own, and a word that all its names begin with.
+    // Each subject has its own file, and prefixes that all its names have.
     let subjects = [
         (
             "pool",
@@ -68,6 +67,6 @@ fn the_cron_lines_are_valid() {
         assert!(fields[..5].iter().all(is_time), "{job}");
         assert_eq!((fields[5], fields[6], fields.contains(&"--check")), ("root", "docker-logwatch", true), "{job}");
     }
-    // A file in cron.d must end its last line, and be named without a dot.
+    // The last line of a file in cron.d must end with a newline, and the name of the file must not contain a dot.
     assert!(cron.ends_with('\n'));
 }

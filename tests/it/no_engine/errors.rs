@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::support::{Answer, Finished, Request, Script, Watch, assert_told, records};
 
-/// Runs it without anything of the caller's environment that would lead it to an engine.
+/// Runs the program without environment variables that would lead it to an engine.
 fn run(variables: &[(&str, &str)], words: &[&str]) -> Finished {
     let mut command = Watch::command();
     for name in ["DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_API_VERSION", "DOCKER_TLS", "DOCKER_TLS_VERIFY"] {
@@ -90,12 +90,12 @@ fn refusals_are_objects_with_log_format_json() {
     }
 }
 
-/// An engine without containers that speaks from `oldest` to `newest`, in minor numbers.
+/// An engine without containers that supports API minor versions from `oldest` to `newest`.
 fn speaking(oldest: u32, newest: u32) -> Script {
     speaking_after(oldest, newest, Duration::ZERO)
 }
 
-/// The same, which takes so long to answer the first question.
+/// The same with a delay before the first answer.
 fn speaking_after(oldest: u32, newest: u32, pause: Duration) -> Script {
     Script::start(move |request: &Request, answer: &mut Answer| {
         if request.version.is_none() {

@@ -1,4 +1,4 @@
-//! An engine that begins its answer to a request for events with the first event, as Podman and some proxies do.
+//! Engines that begin the answer to a request for events only with the first event, as Podman and some proxies do.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -7,18 +7,18 @@ use serde_json::Value;
 
 use crate::support::{Answer, Numbers, PATIENCE, Request, Script, Watch, configured, eventually, get, place};
 
-/// What the scripted engine does, from step to step.
+/// The state of the scripted engine.
 #[derive(Default)]
 struct Stage {
-    /// Containers by name; each has written ten lines.
+    /// Names of containers; each has written ten lines.
     containers: Mutex<Vec<&'static str>>,
-    /// Requests for events that wait for their beginning, and how far the play is.
+    /// The number of requests for events so far, and the current step.
     events: AtomicUsize,
     step: Mutex<usize>,
     turned: Condvar,
 }
 
-/// Steps of the play, behind the first, in which nothing is said.
+/// The steps after the first one, in which the engine sends nothing.
 const BEGUN: usize = 1;
 const TOLD: usize = 2;
 const HUNG_UP: usize = 3;
@@ -56,7 +56,7 @@ impl Stage {
                 });
                 answer.json(200, &format!("[{}]", listed.collect::<Vec<_>>().join(",")));
             }
-            // Nothing of the past, which needs no beginning that is waited for.
+            // Past events: none, and this answer begins at once.
             "/events" if request.path.contains("until=") => answer.json(200, ""),
             "/events" => {
                 self.events.fetch_add(1, Ordering::SeqCst);
@@ -92,7 +92,7 @@ fn id(name: &str) -> String {
     format!("{:0<64}", name.bytes().map(|byte| format!("{byte:x}")).collect::<String>())
 }
 
-/// With less time for an answer than the beginning takes.
+/// With a time limit for answers that is shorter than the delay of the beginning.
 fn logwatch(script: &Script, words: &[&str]) -> Watch {
     let mut command = Watch::command();
     command.env_remove("DOCKER_API_VERSION").env("DOCKER_CONFIG", "/nowhere");
@@ -100,20 +100,20 @@ fn logwatch(script: &Script, words: &[&str]) -> Watch {
     Watch::spawn(command.args(["-H", &script.host()]).args(words))
 }
 
-/// Containers are listed and followed meanwhile, and nothing that was there before the beginning is missed.
+/// Containers are listed and followed meanwhile, and none is missed that was there before the beginning.
 #[test]
 fn a_subscription_that_begins_late_loses_no_container() {
     let stage = Stage::with(&["first"]);
     let script = Stage::play(&stage);
     let watch = logwatch(&script, &["watch", "--format", "json", "-n", "all"]);
     watch.wait_for_count(10);
-    // Listed once more for what the engine may have begun to listen to late, although it says nothing.
+    // It lists once more in case the engine has silently begun to deliver events.
     let listings = || script.requests().iter().filter(|request| request.contains("/containers/json?")).count();
     let first = listings();
     stage.containers.lock().unwrap().push("second");
     watch.wait_for_count(20);
     assert!(listings() > first && stage.events.load(Ordering::SeqCst) == 1, "{:?}", script.requests());
-    // And when it begins.
+    // And again when the answer begins.
     stage.containers.lock().unwrap().push("third");
     stage.turn(BEGUN);
     watch.wait_for_count(30);
@@ -125,7 +125,7 @@ fn a_subscription_that_begins_late_loses_no_container() {
     assert!(!finished.stderr.contains('!'), "{}", finished.stderr);
 }
 
-/// Who reads only what there is needs no events.
+/// Commands that read only what exists need no events.
 #[test]
 fn nothing_that_ends_by_itself_asks_for_events() {
     for words in [&["watch", "--no-follow", "--format", "json"][..], &["watch", "--dry-run"]] {
@@ -137,7 +137,7 @@ fn nothing_that_ends_by_itself_asks_for_events() {
     }
 }
 
-/// `events` waits for the first event as long as it takes, and notices when the engine goes meanwhile.
+/// `events` waits for the first event as long as it takes, and notices when the engine hangs up meanwhile.
 #[test]
 fn events_wait_for_a_late_beginning() {
     let stage = Stage::with(&["first"]);
@@ -145,7 +145,7 @@ fn events_wait_for_a_late_beginning() {
     // Twice as long as an answer may take.
     let finished = logwatch(&script, &["events", "--timeout", "6s"]).finish();
     assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
-    // It has listed, so it has gone on without the beginning.
+    // It has listed containers, so it did not wait for the beginning.
     let watch = logwatch(&script, &["watch", "--format", "json", "-n", "all"]);
     watch.wait_for_count(10);
     stage.turn(HUNG_UP);
@@ -166,7 +166,7 @@ fn events_wait_for_a_late_beginning() {
     assert_eq!(finished.code, Some(3), "{}", finished.stderr);
 }
 
-/// More at once than may wait, none of which can be left out; then a listing shows one container.
+/// More events at once than fit into the queue, none of which can be merged; then a listing shows one container.
 #[test]
 fn dropped_events_are_counted() {
     const ALL: u64 = 5000;

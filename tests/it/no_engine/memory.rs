@@ -1,5 +1,4 @@
-//! Memory that an engine may cost us, whatever it answers: a scripted one sends bodies without end, and descriptions
-//! that are far too large.
+//! How much memory an engine can cost us: a scripted one sends endless bodies and huge descriptions.
 
 use crate::support::{Answer, Finished, Request, Script, Watch, process};
 use rustix::fs::{CWD, Mode, mkfifoat};
@@ -9,11 +8,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// No answer may cost more.
+/// The limit for every answer, in bytes.
 const MOST: u64 = 128 << 20;
 
-/// Whatever lies where docker keeps its files, the program says in words what is wrong, or goes on without it, and waits for
-/// nobody.
+/// Whatever is in place of docker's files, the program reports it or continues without it, and never blocks on it.
 #[test]
 fn odd_docker_files_neither_block_nor_fill_memory() {
     let script = Script::start(answer_plainly);
@@ -53,7 +51,7 @@ fn odd_docker_files_neither_block_nor_fill_memory() {
     }
 }
 
-/// What an engine without containers says. `None` for what it does not know.
+/// The answers of an engine without containers; `None` for paths it does not know.
 fn plain(request: &Request) -> Option<&'static str> {
     match request.path.split('?').next().unwrap_or_default() {
         "/_ping" => Some("OK"),
@@ -64,7 +62,7 @@ fn plain(request: &Request) -> Option<&'static str> {
     }
 }
 
-/// The same, and an event stream on which nothing happens; past events end at once.
+/// The same with an event stream on which nothing happens; requests for past events end at once.
 fn answer_plainly(request: &Request, answer: &mut Answer) {
     match plain(request) {
         Some(body) => answer.json(200, body),
@@ -78,7 +76,7 @@ fn answer_plainly(request: &Request, answer: &mut Answer) {
     }
 }
 
-/// Runs a command to its end, and tells the most memory it ever held.
+/// Runs a command to its end, and returns its peak memory.
 fn measure(script: &Script, home: &Path, words: &[&str], is_done: impl Fn(&Watch) -> bool) -> (Finished, u64) {
     measure_within("20s", script, home, words, is_done)
 }
@@ -102,10 +100,10 @@ fn measure_within(
     (finished, peak)
 }
 
-/// What goes on without end in an answer.
+/// The endless part of an answer.
 #[derive(Clone, Copy, Debug)]
 enum Endless {
-    /// In a chunked body: its beginning, then the rest again and again.
+    /// A chunked body: its beginning, then the rest again and again.
     Body(&'static str, &'static str),
     /// The same with status 500.
     Refusal(&'static str),
@@ -117,13 +115,13 @@ enum Endless {
     ChunkExtension,
     /// Trailers behind an empty body.
     Trailers,
-    /// Answers before the answer.
+    /// Interim responses before the answer.
     Continue,
 }
 
 impl Endless {
     fn send(self, answer: &mut Answer, is_over: &AtomicBool) {
-        // With a version above ours a ping is asked for its body, too.
+        // With an API version above ours, a ping is sent again with GET.
         let chunked = "HTTP/1.1 200 OK\r\nApi-Version: 1.51\r\nTransfer-Encoding: chunked\r\n\r\n";
         let (begin, again) = match self {
             Endless::Body("", again) => (chunked.to_owned(), again),
@@ -149,7 +147,7 @@ impl Endless {
     }
 }
 
-/// The engine answers requests whose path begins so without end, and all others plainly.
+/// An engine that answers requests to this path endlessly, and all others plainly.
 fn endless_at(path: &'static str, endless: Endless) -> (Script, Arc<AtomicBool>) {
     let is_over = Arc::new(AtomicBool::new(false));
     let over = Arc::clone(&is_over);
@@ -160,7 +158,7 @@ fn endless_at(path: &'static str, endless: Endless) -> (Script, Arc<AtomicBool>)
     (script, is_over)
 }
 
-/// An answer without end is refused in one line, and costs no more memory than any other.
+/// An endless answer is refused in one line, and costs no more memory than any other.
 #[test]
 fn endless_answers_cost_little_memory() {
     let home = tempfile::tempdir().unwrap();
@@ -209,7 +207,7 @@ fn endless_answers_cost_little_memory() {
         (&["pool", "--check"], "/events", Endless::Body("", "x"), 0, String::new()),
     ] {
         let (script, is_over) = endless_at(path, endless);
-        // Only these end with the time that an answer may take.
+        // Only these end with the time limit for an answer.
         let limit = if matches!(endless, Endless::ChunkLength | Endless::Continue) { "1s" } else { "20s" };
         let (finished, _) = measure_within(limit, &script, home.path(), words, |_| false);
         is_over.store(true, Ordering::Relaxed);
@@ -220,7 +218,7 @@ fn endless_answers_cost_little_memory() {
     }
 }
 
-/// A container whose labels have a million bytes in all, in one label or in thousands.
+/// A container whose labels have a million bytes, in one label or in thousands.
 fn labelled(number: usize, of: usize) -> String {
     let value = "x".repeat(1_000_000 / of);
     let labels: Vec<String> = (0..of).map(|label| format!(r#""label-{label}":"{value}""#)).collect();
@@ -236,7 +234,7 @@ fn inspection(id: &str) -> String {
     format!(r#"{{"Id":"{id}","Name":"/web",{state},"Config":{{"Labels":{labels}}},{host}}}"#)
 }
 
-/// An engine with a hundred containers whose labels have a megabyte each.
+/// An engine with a hundred containers, each with a megabyte of labels.
 fn hundred_megabytes(of: usize) -> Script {
     Script::start(move |request, answer| {
         let path = request.path.split('?').next().unwrap_or_default();
@@ -259,7 +257,7 @@ fn hundred_megabytes(of: usize) -> Script {
     })
 }
 
-/// Labels of a hundred megabytes in all cost no command much memory, and everything else of their containers is told.
+/// Everything else about these containers is still printed.
 #[test]
 fn huge_labels_cost_little_memory() {
     for of in [1, 200] {
@@ -275,7 +273,7 @@ fn huge_labels_cost_little_memory() {
             (&["watch", "--dry-run", "-f", "label=app=web", "-f", "network=none"], "web-99"),
             (&["reconcile", "--state", state], ""),
             (&["pool", "--format", "json"], "container_list"),
-            // It gives up what takes long.
+            // Completion gives up what takes long.
             (&["__complete", "watch", "web-9"], ":4"),
         ] {
             let (finished, _) = measure(&script, home.path(), words, |_| false);
@@ -285,7 +283,7 @@ fn huge_labels_cost_little_memory() {
     }
 }
 
-/// Events that are as large as they may be, or larger, cost no more than others, whether or not somebody takes them.
+/// Events that reach or exceed the size limit cost no more memory than others, whether or not somebody reads them.
 #[test]
 fn huge_events_cost_little_memory() {
     let long = |length: usize| "x".repeat(length);

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use crate::support::{Answer, Finished, Request, Script, Watch, assert_pool_check, report};
 
-/// An engine that is well but for what `fails` says of a path and how often it was asked for before.
+/// A healthy engine, except that it answers 500 where `fails` returns true for a path and the number of earlier
+/// requests for it.
 fn unwell(fails: impl Fn(&str, usize) -> bool + Send + Sync + 'static) -> Script {
     let asked = Mutex::new(HashMap::<String, usize>::new());
     Script::start(move |request: &Request, answer: &mut Answer| {
@@ -34,7 +35,7 @@ fn pool_of_nobody(script: &Script, words: &[&str]) -> Finished {
     Watch::spawn(command.args(["-H", &script.host(), "pool"]).args(words)).finish()
 }
 
-/// However long the engine took to answer before.
+/// This includes the time that the engine took for earlier answers.
 #[test]
 fn a_hanging_listing_is_reported_in_ten_seconds() {
     // Side by side: each takes nearly ten seconds.
@@ -63,11 +64,11 @@ fn a_hanging_listing_is_reported_in_ten_seconds() {
     });
 }
 
-/// Only `--check` takes that for a failure.
+/// Only `--check` takes a degraded pool for a failure.
 #[test]
 fn an_unhealthy_client_degrades_the_pool() {
     let script = unwell(|path, before| path == "/containers/json" && before % 2 == 0);
-    // Either client may be the first to ask.
+    // Either client may be the first to send the request.
     let words = [0, 1].map(|client| {
         format!("1 of 2 clients healthy, client {client}: container_list: the engine answered 500: unwell")
     });
@@ -94,7 +95,7 @@ fn the_pool_size_is_limited() {
 #[test]
 fn a_single_failed_check_is_a_warning() {
     for (path, name) in [("/events", "event_stream"), ("/_ping", "ping")] {
-        // The first is that of the greeting.
+        // The first ping is part of connecting.
         let script = unwell(move |asked, before| asked == path && (before > 0 || path == "/events"));
         let finished = pool_of_nobody(&script, &["--check"]);
         let told = " WARN the connection pool is healthy, and yet a check failed: client 0: ";

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::support::{Answer, Request, Script, Signal, Watch, eventually, rows};
 
-/// Another engine comes up at the same place, and tells of a container before it is asked who it is.
+/// Another engine starts at the same endpoint, and sends an event of a container before it is asked for its ID.
 #[test]
 fn a_second_engine_gets_rows_of_its_own() {
     let dir = tempfile::tempdir().unwrap();
@@ -29,7 +29,7 @@ fn a_second_engine_gets_rows_of_its_own() {
                 );
             }
             "/containers/json" if is_other => {
-                // Long after what was heard is written.
+                // Long after the event was stored.
                 std::thread::sleep(Duration::from_secs(1));
                 answer.json(200, &listed);
             }
@@ -100,7 +100,7 @@ fn at_rest_the_inventory_asks_nothing() {
     assert_eq!(volumes, 1, "{asked:?}");
     let events = asked.iter().find(|request| request.contains("/events")).unwrap();
     assert!(events.contains("volume") && events.contains("unmount"), "{events}");
-    // Not a wait for anything: what is not to come comes within two of its looks, or not at all.
+    // A request that should not be sent would be sent within two rounds.
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(engine.requests(), asked);
     assert_eq!(watch.stop().code, Some(0));

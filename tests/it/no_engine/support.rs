@@ -1,4 +1,4 @@
-//! The tests' own support, as far as it needs no engine.
+//! Tests of the support that need no engine.
 
 use std::process::Command;
 
@@ -14,7 +14,7 @@ fn held_output_stays_unread_until_released() {
         seq.signal(Signal::CONT);
         seq.notices() == ["before"]
     });
-    // What is read beyond a last block and the pipe's own 64 KiB was not held.
+    // One last block and the pipe's 64 KiB may be read before the hold takes effect.
     assert!(process::lives(seq.pid()) && seq.lines().len() < 30_000);
     seq.release();
     let finished = seq.finish();
@@ -22,11 +22,11 @@ fn held_output_stays_unread_until_released() {
     assert_eq!(finished.stderr, "before\nafter\n");
 }
 
-/// In the environment of a test that runs itself: how it is to hang.
+/// Set in the environment of a test that runs itself: how it is to hang.
 const HANGS: &str = "IT_HANGS";
 
-/// A test that waits for a program in vain fails by its time limit, with its name told, and what it started is gone. One
-/// that waits for nothing that can be killed takes the process with it. Neither needs nextest.
+/// A test that waits for a program forever fails at its time limit, with its name in the message, and what it started
+/// is killed. A test that waits for nothing that can be killed ends the whole process. Neither needs nextest.
 #[test]
 fn a_hanging_test_ends_with_its_programs() {
     let name = "no_engine::support::a_hanging_test_ends_with_its_programs";
@@ -62,7 +62,7 @@ fn a_hanging_test_ends_with_its_programs() {
     }
 }
 
-/// A pipeline's other programs hold its pipes, in whatever session they are, and must not hold up a test that failed.
+/// Other programs of a pipeline hold its pipes, in whatever session they are, and must not block a test that failed.
 #[test]
 fn a_dropped_watch_ends_its_grandchildren() {
     let mut shell = Command::new("sh");
@@ -74,7 +74,7 @@ fn a_dropped_watch_ends_its_grandchildren() {
     assert!(!process::lives(grandchild));
 }
 
-/// `nohup` has SIGHUP ignored by all that is started below it, which the tests of signals do not survive.
+/// `nohup` makes everything below it ignore SIGHUP, which would break the tests of signals.
 #[test]
 fn programs_do_not_ignore_a_hang_up() {
     let name = "no_engine::support::programs_do_not_ignore_a_hang_up";
