@@ -1,30 +1,31 @@
-//! Plays random sequences of what an engine, its users and our own crashes do to one container's log files against the
-//! real reader, beside a model that only counts numbered lines.
+//! Plays random sequences of what an engine, its users and our own crashes do to the log files of one container. The
+//! real reader reads them, and a model that only counts numbered lines checks its output.
 //!
-//! The sequences are the same in each run, so that a change that breaks nothing fails nowhere; `MODEL_CASES` plays that many
-//! others. A sequence that fails is shrunk and printed.
+//! The sequences are the same in each run, so that an unrelated change never fails; `MODEL_CASES` plays that many other
+//! ones. A failing sequence is shrunk and printed.
 //!
-//! Whenever the reader has come to rest: each line that could be read has come, once, in its stream's order and with its
-//! cursor; what is missing lies in a gap between its neighbours; each gap stands for something that is missing. The
-//! output is that of `-o FILE --resume`: a crash cuts it back to what was committed, and the reader goes on from there.
+//! Whenever the reader is at rest: each line that could be read came once, in the order of its stream and with its
+//! cursor; missing lines are covered by a gap between their neighbours; each gap covers something that is missing. The
+//! output is that of `-o FILE --resume`: a crash cuts it back to what was committed, and the reader continues from
+//! there.
 //!
-//! Where that cannot be promised, and why:
+//! Exceptions, and why nothing better is possible:
 //!
-//! - A gap with nothing lost: the file was truncated, or the file that was read last is gone, or was removed by hand, or was
-//!   compressed when it had no record yet, while we were away. What came behind what was read cannot be known.
-//! - A loss with no gap: a file was truncated of which nothing had been read, so that there is nothing to compare it with;
-//!   a file was removed by hand that was not open; nothing had been committed, or only times, and the stream's last line
-//!   lies too far back to have to come again; the last file of a container was removed before it could be opened.
-//! - By time alone, lines of one nanosecond, and the parts of a line that is cut, are told by their numbers: where the
-//!   first of them are gone, others are taken for them. Of two lines of one nanosecond where the rest of the first is
-//!   lost, the second is taken for it; such are not written here.
-//! - After the clock was set back, what is new is not known where only times tell: readable lines may lie in a gap, or, when
-//!   the file was truncated while we were away, be taken for those that were in it. No
-//!   clock is set back here on a log with files removed by hand or copied, and none is removed by hand where files are
-//!   compressed: a compressed file is as new as its compression.
-//! - A gap in another place: a file that was truncated was rotated and compressed without a record. It is missed only when
-//!   the files are counted.
-//! - A gap that is met inside a line is told before it, and such a line is what is left of it.
+//! - A gap without a loss: while we were away the file was truncated, or the file read last vanished, was removed by
+//!   hand, or was compressed before it had a record. Nobody can know what came after the part that was read.
+//! - A loss without a gap: a file was truncated of which nothing had been read, so that there is nothing to compare; a
+//!   file was removed by hand that was not open; nothing had been committed, or only times, and the last line of the
+//!   stream is too old to come again; the last file of a container was removed before it could be opened.
+//! - By time alone, lines of the same nanosecond and the parts of a split line are identified by counting: if the first
+//!   of them are lost, others are taken for them. If the rest of the first of two lines of one nanosecond is lost, the
+//!   second is taken for it; the model does not write such lines.
+//! - After the clock was set back, times alone do not show what is new: readable lines may lie in a gap or, if the file
+//!   was truncated while we were away, be taken for lines that were in it. So the clock is not set back here on a log
+//!   with files that were removed by hand or copied, and no file is removed by hand where files are compressed, since
+//!   the time of a compressed file is that of its compression.
+//! - A gap in another place: a truncated file was rotated and compressed without a record. It is missed only when files
+//!   are counted.
+//! - A gap inside a line is reported before the line, which then is what is left of it.
 //! - While the reader runs beside the engine, a file may come and go before it is opened: a gap is enough.
 #![allow(unreachable_pub, reason = "one binary that nobody links")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
@@ -40,7 +41,7 @@ use play::{Action, BUFFER, Death, Play, Setup};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 
-/// How many sequences the largest of the tests plays.
+/// How many sequences the largest of these tests plays.
 const CASES: u32 = 800;
 
 /// The same under the nextest profile `fast`.
@@ -109,7 +110,7 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
     prop::collection::vec(action, 1..50)
 }
 
-/// Plays as many new sequences as `MODEL_CASES` says, or a part of the usual ones.
+/// Plays as many new sequences as `MODEL_CASES` says, or the usual number divided by `part`.
 fn play_all(driver: Driver, is_loose: bool, part: u32) {
     let asked = std::env::var("MODEL_CASES").ok().and_then(|cases| cases.parse().ok());
     let is_fast = std::env::var("NEXTEST_PROFILE").is_ok_and(|profile| profile == "fast");
@@ -130,25 +131,25 @@ fn play_all(driver: Driver, is_loose: bool, part: u32) {
     }
 }
 
-/// Or its loss is reported, whatever happens to the files.
+/// Or its loss is reported as a gap, whatever happens to the files.
 #[test]
 fn every_json_file_line_comes_once() {
     play_all(Driver::JsonFile, false, 1);
 }
 
-/// Or its loss is reported, whatever happens to the files.
+/// Or its loss is reported as a gap, whatever happens to the files.
 #[test]
 fn every_local_log_line_comes_once() {
     play_all(Driver::Local, false, 2);
 }
 
-/// Or its loss is reported, whatever happens to the files.
+/// Or its loss is reported as a gap, whatever happens to the files.
 #[test]
 fn every_cached_line_comes_once() {
     play_all(Driver::Cache, false, 4);
 }
 
-/// Or its loss is reported, whatever happens to the files meanwhile.
+/// Or its loss is reported as a gap, whatever happens to the files meanwhile.
 #[test]
 fn a_running_reader_reads_every_line_once() {
     play_all(Driver::JsonFile, true, 8);
@@ -169,7 +170,7 @@ fn lines(lines: u8, to: Option<Stream>, size: usize) -> Action {
     Action::Write { lines, to, size, step: 1000 }
 }
 
-/// Though the file before them is gone.
+/// This holds even when the file before them has vanished.
 #[test]
 fn opened_files_leave_no_gap() {
     check(plain(300, 1), &[Action::Rest, lines(7, None, 25)]);
@@ -226,7 +227,7 @@ fn truncated_delivered_lines_hide_no_new_ones() {
     check(plain(1500, 4), &[&[piece, lines(4, out, 25)], &killed[..], &again].concat());
 }
 
-/// And reads on behind it.
+/// A run that resumes by time reports what is lost, and reads on behind it.
 #[test]
 fn resuming_by_time_reports_the_loss() {
     let killed = [Action::Rest, Action::Commit, Action::Crash, lines(9, None, 25)];
