@@ -10,12 +10,12 @@ fn the_last_configured_route_wins() {
     engine.run("web", &[], &["--count", "1", "--idle"]);
     let (usual, other) = (engine.config_dir().join("logwatch.yaml"), engine.home().join("other.yaml"));
     fs::write(&other, "watch: {source: rotate}\n").unwrap();
-    let source = |before: &[&str], words: &[&str], variables: &[(&str, &str)]| {
+    let source = |before: &[&str], args: &[&str], variables: &[(&str, &str)]| {
         let mut command = Watch::command();
-        engine.furnish(&mut command);
-        let all = [before, &["watch", "--dry-run", "--format", "json"], words].concat();
+        engine.configure(&mut command);
+        let all = [before, &["watch", "--dry-run", "--format", "json"], args].concat();
         let plan = Watch::spawn(command.args(all).envs(variables.iter().copied())).finish();
-        assert_eq!((plan.code, plan.stderr.as_str()), (Some(0), ""), "{before:?} {words:?} {variables:?}");
+        assert_eq!((plan.code, plan.stderr.as_str()), (Some(0), ""), "{before:?} {args:?} {variables:?}");
         plan.records()[0]["source"].as_str().unwrap().to_owned()
     };
     let variable = ("LOGWATCH_WATCH_SOURCE", "stream");

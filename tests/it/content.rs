@@ -65,18 +65,20 @@ fn every_route_shows_what_docker_logs_shows() {
     // Docker forgets the newline after the last piece of a long `local` line.
     let glues = engine.version().starts_with("20.");
     let shapes = ["plain", "json", "text", "hostile"];
-    let words = |shape| ["--shape", shape, "--count", "64", "--size", "200", "--stream", "alternating", "--unfinished"];
+    let args = |shape| ["--shape", shape, "--count", "64", "--size", "200", "--stream", "alternating", "--unfinished"];
     let cases: Vec<(String, &str, &str)> = ["json-file", "local"]
         .iter()
         .flat_map(|driver| shapes.map(|shape| (format!("{driver}-{shape}"), *driver, shape)))
         .collect();
     for (name, driver, shape) in &cases {
-        engine.run(name, &["--log-driver", driver], &words(shape));
+        engine.run(name, &["--log-driver", driver], &args(shape));
     }
     for (name, driver, shape) in &cases {
         engine.wait(name);
-        let (wrote, told) = (chatter(&words(shape)), engine.docker(&["logs", name]));
-        for (stream, wrote, told) in [("stdout", wrote.stdout, told.stdout), ("stderr", wrote.stderr, told.stderr)] {
+        let (wrote, reported) = (chatter(&args(shape)), engine.docker(&["logs", name]));
+        for (stream, wrote, reported) in
+            [("stdout", wrote.stdout, reported.stdout), ("stderr", wrote.stderr, reported.stderr)]
+        {
             for source in SOURCES {
                 let ours = Watch::read(&engine, &[name, "--source", source, "--stream", stream, "--format", "raw"]);
                 let (ours, what) = (lines(&ours.stdout), format!("{name} {stream} by {source}"));
@@ -85,7 +87,7 @@ fn every_route_shows_what_docker_logs_shows() {
                     same(&ours, &lines(&wrote), &format!("{what} and what it wrote"));
                 }
                 if *driver == "json-file" || !glues {
-                    same(&ours, &lines(&told), &format!("{what} and docker logs"));
+                    same(&ours, &lines(&reported), &format!("{what} and docker logs"));
                 }
             }
         }
@@ -128,24 +130,23 @@ fn every_route_shows_what_docker_logs_shows() {
 fn a_terminals_container_is_read_like_any_other() {
     let engine = Engine::start();
     let glues = engine.version().starts_with("20.");
-    let words = |shape| ["--shape", shape, "--count", "32"];
+    let args = |shape| ["--shape", shape, "--count", "32"];
     let cases = [("json-file", "text"), ("json-file", "hostile"), ("local", "text"), ("local", "hostile")];
     for (driver, shape) in cases {
-        engine.run(&format!("{driver}-{shape}"), &["--tty", "--log-driver", driver], &words(shape));
+        engine.run(&format!("{driver}-{shape}"), &["--tty", "--log-driver", driver], &args(shape));
     }
     for (driver, shape) in cases {
         let name = format!("{driver}-{shape}");
         engine.wait(&name);
-        let told = lines(&engine.docker(&["logs", &name]).stdout);
-        let wrote: Vec<String> =
-            lines(&chatter(&words(shape)).stdout).iter().map(|line| format!("{line}\\r")).collect();
+        let reported = lines(&engine.docker(&["logs", &name]).stdout);
+        let wrote: Vec<String> = lines(&chatter(&args(shape)).stdout).iter().map(|line| format!("{line}\\r")).collect();
         let read = |source| lines(&Watch::read(&engine, &[&name, "--source", source, "--format", "raw"]).stdout);
         let by_stream = read("stream");
         if shape == "text" || driver == "local" {
             same(&by_stream, &wrote, &format!("{name} and what it wrote"));
         }
         if driver == "json-file" || !glues {
-            same(&by_stream, &told, &format!("{name} and docker logs"));
+            same(&by_stream, &reported, &format!("{name} and docker logs"));
         }
         for source in ["rotate", "poll", "file"] {
             same(&read(source), &by_stream, &format!("{name} by {source}"));
@@ -167,8 +168,8 @@ fn every_route_cuts_long_messages_alike() {
         engine.run(&name, &["--log-driver", driver], &["--shape", shape, "--count", "32", "--size", "300"]);
         engine.wait(&name);
         let read = |source: &'static str, size: &str| {
-            let words = [&name, "--source", source, "--format", "json", "--max-line-size", size];
-            without_source(Watch::read(&engine, &words).records(), source)
+            let args = [&name, "--source", source, "--format", "json", "--max-line-size", size];
+            without_source(Watch::read(&engine, &args).records(), source)
         };
         let whole = read("file", "1MiB");
         assert!(whole.iter().all(|record| record.get("partial").is_none()));
@@ -211,14 +212,14 @@ fn each_format_and_stream_is_written_as_asked() {
     engine.run("longer", &[], &["--count", "2", "--shape", "json"]);
     engine.wait("web");
     engine.wait("longer");
-    let told = |words: &[&str]| String::from_utf8(engine.docker(words).stdout).unwrap();
-    let timed = told(&["logs", "--timestamps", "longer"]);
-    let json = told(&["logs", "longer"]);
+    let reported = |args: &[&str]| String::from_utf8(engine.docker(args).stdout).unwrap();
+    let timed = reported(&["logs", "--timestamps", "longer"]);
+    let json = reported(&["logs", "longer"]);
     let named = |text: &str, name: &str| text.lines().map(|line| format!("{name} | {line}\n")).collect::<String>();
     let first = json.lines().next().unwrap().to_owned() + "\n";
-    let check = |words: &[&str], expected: &str| {
-        let ours = Watch::read(&engine, words);
-        assert_eq!(String::from_utf8_lossy(&ours.stdout), expected, "{words:?}");
+    let check = |args: &[&str], expected: &str| {
+        let ours = Watch::read(&engine, args);
+        assert_eq!(String::from_utf8_lossy(&ours.stdout), expected, "{args:?}");
     };
     let [one, two, three, four] = [1, 2, 3, 4].map(|number| format!("line 00000000{number}\n"));
     check(&["web"], &named(&[&*one, &two, &three, &four].concat(), "web"));
@@ -293,11 +294,11 @@ fn unpaired_surrogates_are_read_as_docker_does() {
 }
 
 /// Runs the program on a terminal made by `script` of util-linux; returns what it wrote there.
-fn on_terminal(engine: &Engine, environment: &[(&str, &str)], words: &[&str]) -> String {
+fn on_terminal(engine: &Engine, environment: &[(&str, &str)], args: &[&str]) -> String {
     let binary = env!("CARGO_BIN_EXE_docker-logwatch");
-    let line = format!("{binary} -H {} watch --no-follow {}", engine.host(), words.join(" "));
+    let line = format!("{binary} -H {} watch --no-follow {}", engine.host(), args.join(" "));
     let mut script = Command::new("script");
-    engine.furnish(&mut script);
+    engine.configure(&mut script);
     script.env_remove("NO_COLOR").env_remove("CLICOLOR_FORCE").env_remove("DOCKER_HOST").env("TERM", "xterm");
     script.envs(environment.iter().copied()).args(["-qec", &line, "/dev/null"]);
     let output = script.output().expect("script of util-linux is needed");
@@ -335,11 +336,11 @@ fn a_terminal_gets_aligned_coloured_names() {
     for name in ["web", "longer", "evil"] {
         engine.wait(name);
     }
-    let check = |environment: &[(&str, &str)], words: &[&str], expected: &[&str]| {
-        let text = on_terminal(&engine, environment, words);
+    let check = |environment: &[(&str, &str)], args: &[&str], expected: &[&str]| {
+        let text = on_terminal(&engine, environment, args);
         let mut lines: Vec<&str> = text.split_terminator("\r\n").collect();
         lines.sort_unstable();
-        assert_eq!(lines, expected, "{words:?} {environment:?}");
+        assert_eq!(lines, expected, "{args:?} {environment:?}");
     };
     let plain = &[("NO_COLOR", "1")][..];
     check(
@@ -410,8 +411,8 @@ fn lifecycle_records_enclose_the_lines() {
         // With a longer polling interval it would be dead before its lines come.
         ("poll", &[], &often),
     ] {
-        let words = ["--format", "json", "--metadata", "--lifecycle", "--source", source];
-        let watch = Watch::start(&engine, &[&words, more].concat());
+        let args = ["--format", "json", "--metadata", "--lifecycle", "--source", source];
+        let watch = Watch::start(&engine, &[&args, more].concat());
         watch.wait_for_count(1);
         let options = [&["--label", "tier=front", "--label", "com.docker.compose.project=shop"], rm].concat();
         let id = engine.run("job", &options, &["--count", "3", "--rate", "5", "--exit", "7", "--after", "300"]);
@@ -426,22 +427,22 @@ fn lifecycle_records_enclose_the_lines() {
             [format!("+ before ({source})"), format!("+ job ({source})"), "- job (exit 7)".to_owned(), String::new()];
         assert_eq!(finished.stderr, notices.join("\n"), "{source}");
         let records = finished.records();
-        let told: Vec<&Value> = records.iter().filter(|record| record["container_name"] == "job").collect();
-        let shown = told.iter().filter_map(|record| record["message"].as_str()).collect::<Vec<_>>();
+        let reported: Vec<&Value> = records.iter().filter(|record| record["container_name"] == "job").collect();
+        let shown = reported.iter().filter_map(|record| record["message"].as_str()).collect::<Vec<_>>();
         assert_eq!(shown, ["line 000000001", "line 000000002", "line 000000003"], "{source}");
-        let actions: Vec<&str> = told.iter().filter_map(|record| record["action"].as_str()).collect();
+        let actions: Vec<&str> = reported.iter().filter_map(|record| record["action"].as_str()).collect();
         assert_eq!(actions, ["create", "start", "die", "destroy"], "{source}");
         // The first lines may come before the engine announces the start, the last ones before it announces the end.
-        let at = |action: &str| told.iter().position(|record| record["action"] == action).unwrap();
-        assert_eq!((at("create"), at("die"), at("destroy")), (0, 5, 6), "{source}: {told:#?}");
-        assert_eq!(told[5]["attributes"]["exitCode"], "7");
-        for record in told.iter().filter(|record| record["type"] == "log") {
+        let at = |action: &str| reported.iter().position(|record| record["action"] == action).unwrap();
+        assert_eq!((at("create"), at("die"), at("destroy")), (0, 5, 6), "{source}: {reported:#?}");
+        assert_eq!(reported[5]["attributes"]["exitCode"], "7");
+        for record in reported.iter().filter(|record| record["type"] == "log") {
             assert_eq!(record["container_id"], id.as_str());
             assert_eq!((&record["image"], &record["project"]), (&json!("logwatch-test"), &json!("shop")));
             let labels = json!({"container_label_tier": "front", "container_label_com.docker.compose.project": "shop"});
             assert_eq!((&record["labels"], &record["state"]), (&labels, &json!("running")), "{source}");
         }
-        let last = told.iter().rfind(|record| record["type"] == "log").unwrap();
+        let last = reported.iter().rfind(|record| record["type"] == "log").unwrap();
         assert_eq!(last["networks"], json!({"network_none": ""}), "{source}");
         assert_eq!(records[0]["labels"], json!({"container_label_tier": "back"}));
         assert_eq!(records[0]["networks"], json!({"network_none": ""}));

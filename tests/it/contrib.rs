@@ -15,19 +15,19 @@ const UNIT: &str = "contrib/docker-logwatch.service";
 /// Runs Prometheus's own checker, the machine's or the one that `tests/run.sh` unpacked, with `input` on stdin. It must
 /// not complain.
 #[track_caller]
-fn promtool(words: &[&str], input: &str) {
+fn promtool(args: &[&str], input: &str) {
     let unpacked = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("tools/usr/bin/promtool");
     let program = if unpacked.exists() { unpacked } else { "promtool".into() };
     let mut command = Command::new(program);
-    command.args(words).current_dir(here("")).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(args).current_dir(here("")).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child =
         command.spawn().unwrap_or_else(|error| panic!("promtool cannot be started: {error}; try tests/run.sh"));
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     let said = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
-    assert!(output.status.success(), "{words:?}: {said}");
+    assert!(output.status.success(), "{args:?}: {said}");
     // It only warns about metrics and still succeeds.
-    assert!(words[1] != "metrics" || said.is_empty(), "{said}");
+    assert!(args[1] != "metrics" || said.is_empty(), "{said}");
 }
 
 /// Prometheus loads the alert rules, and each fires in the situations of its test file and in no other.
@@ -90,12 +90,12 @@ fn systemd_accepts_the_hardened_unit() {
     // The documentation and the program are at these paths only after installation.
     let unit = text(UNIT).replace("/usr/local/bin/docker-logwatch", env!("CARGO_BIN_EXE_docker-logwatch"));
     fs::write(&copy, unit.replace("Documentation=", "# ")).unwrap();
-    let analyze = |words: &[&str]| {
-        let output = Command::new("systemd-analyze").args(words).arg(&copy).output();
+    let analyze = |args: &[&str]| {
+        let output = Command::new("systemd-analyze").args(args).arg(&copy).output();
         let output =
             output.unwrap_or_else(|error| panic!("systemd-analyze cannot be started: {error}; try tests/run.sh"));
         let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
-        assert!(output.status.success(), "{words:?}: {said}");
+        assert!(output.status.success(), "{args:?}: {said}");
         said
     };
     assert_eq!(analyze(&["verify"]), "");
@@ -120,7 +120,7 @@ fn the_service_user_reads_log_files() {
     let only = "CAP_DAC_READ_SEARCH";
     assert!(unit.contains(&format!("AmbientCapabilities={only}\nCapabilityBoundingSet={only}\n")));
     let mut command = Command::new("setpriv");
-    engine.furnish(&mut command);
+    engine.configure(&mut command);
     let caps = "-all,+dac_read_search";
     command.args([&format!("--reuid={NOBODY}"), &format!("--regid={NOBODY}"), &format!("--groups={group}")]);
     command.args(["--inh-caps", caps, "--ambient-caps", caps, "--bounding-set", caps, "--no-new-privs"]);
@@ -148,7 +148,7 @@ fn logrotate_loses_and_repeats_no_line() {
     fs::write(&copy, rules.replace(folder, &format!("{}/", logs.display()))).unwrap();
     let file = logs.join("containers.jsonl");
     let mut command = Watch::command();
-    engine.furnish(&mut command);
+    engine.configure(&mut command);
     let watch = Watch::spawn(command.args(start(&state, &logs)));
     engine.run("talker", &[], &["--count", "4000", "--rate", "1000"]);
     let written = || fs::metadata(&file).map_or(0, |metadata| metadata.len());
@@ -158,8 +158,8 @@ fn logrotate_loses_and_repeats_no_line() {
         let output = Command::new("logrotate").args(["--force", "--state"]).args([&memory, &copy]).output();
         let output = output.unwrap_or_else(|error| panic!("logrotate cannot be started: {error}; try tests/run.sh"));
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let told = |lines: &[String]| lines.iter().filter(|line| line.contains("was moved away")).count() == turn;
-        watch.wait_for_notice(told, PATIENCE);
+        let reported = |lines: &[String]| lines.iter().filter(|line| line.contains("was moved away")).count() == turn;
+        watch.wait_for_notice(reported, PATIENCE);
     }
     watch.wait_for_ends(1);
     assert_eq!(watch.stop().code, Some(0));

@@ -160,7 +160,7 @@ fn no_ssh_outlives_a_program_that_was_killed() {
         let _ = std::fs::remove_file(&pids);
         let path = script(engine.home(), &body);
         let mut command = Watch::command();
-        engine.furnish(&mut command);
+        engine.configure(&mut command);
         command.env("PATH", &path).env_remove("DOCKER_HOST");
         let host = format!("ssh://build{}", engine.socket().display());
         let watch = Watch::spawn(command.args(["-H", &host, "watch"]));
@@ -267,16 +267,16 @@ async fn tls_verifies_as_configured() {
     assert_eq!(reach(plain.clone(), &certs).await, id);
     let strange = || Some(file("other.pem").into());
     assert_eq!(reach(Flags { tlscacert: strange(), ..flags(false) }, &[]).await, id, "nothing is verified");
-    let told = reach(Flags { tlscacert: strange(), ..flags(true) }, &[]).await;
-    assert!(told.starts_with("the TLS handshake with HOST failed\ninvalid peer certificate: "), "{told}");
-    let told = reach(Flags { tlscert: None, tlskey: None, ..flags(true) }, &[]).await;
-    assert!(told.starts_with("the TLS handshake with HOST failed\nreceived fatal alert: "), "{told}");
-    let told = reach(Flags { host: Some(format!("tcp://localhost:{port}")), ..flags(true) }, &[]).await;
-    assert!(told.contains("certificate not valid for name \"localhost\""), "{told}");
-    let told = reach(plain, &[]).await;
-    assert_eq!(told, "the engine answered 400: Client sent an HTTP request to an HTTPS server.");
-    let told = reach(Flags { tlskey: Some(file("client.pem").into()), ..flags(true) }, &[]).await;
-    assert!(told.starts_with("cannot use the TLS key for HOST\n"), "{told}");
+    let reported = reach(Flags { tlscacert: strange(), ..flags(true) }, &[]).await;
+    assert!(reported.starts_with("the TLS handshake with HOST failed\ninvalid peer certificate: "), "{reported}");
+    let reported = reach(Flags { tlscert: None, tlskey: None, ..flags(true) }, &[]).await;
+    assert!(reported.starts_with("the TLS handshake with HOST failed\nreceived fatal alert: "), "{reported}");
+    let reported = reach(Flags { host: Some(format!("tcp://localhost:{port}")), ..flags(true) }, &[]).await;
+    assert!(reported.contains("certificate not valid for name \"localhost\""), "{reported}");
+    let reported = reach(plain, &[]).await;
+    assert_eq!(reported, "the engine answered 400: Client sent an HTTP request to an HTTPS server.");
+    let reported = reach(Flags { tlskey: Some(file("client.pem").into()), ..flags(true) }, &[]).await;
+    assert!(reported.starts_with("cannot use the TLS key for HOST\n"), "{reported}");
 }
 
 #[tokio::test]
@@ -313,7 +313,7 @@ async fn the_engine_is_described_as_docker_describes_it() {
     let docker = Docker::connect(at(&engine.host())).await.unwrap();
 
     let info = docker.info().await.unwrap();
-    let told = format!(
+    let reported = format!(
         "{} {} {} {} {} {} {}",
         info.id,
         info.version,
@@ -324,7 +324,7 @@ async fn the_engine_is_described_as_docker_describes_it() {
         info.live_restore
     );
     let form = "{{.ID}} {{.ServerVersion}} {{.OSType}} {{.OperatingSystem}} {{.DockerRootDir}} {{.LoggingDriver}} {{.LiveRestoreEnabled}}";
-    assert_eq!(told, engine.must(&["info", "-f", form]));
+    assert_eq!(reported, engine.must(&["info", "-f", form]));
     assert_eq!(info.api_version, engine.must(&["version", "-f", "{{.Server.APIVersion}}"]));
     assert!(!info.is_podman);
 
@@ -360,12 +360,12 @@ async fn the_engine_is_described_as_docker_describes_it() {
         let said = engine.must(&["inspect", "-f", form, reference]);
         let path = |path: &Option<PathBuf>| path.as_ref().map_or(String::new(), |path| path.display().to_string());
         let time = |time: Option<Timestamp>| time.map(|time| time.to_string());
-        let mut words = said.split(' ');
-        assert_eq!(words.next(), Some(&*details.container.id));
-        assert_eq!(words.next(), Some(&*path(&details.log_path)));
-        assert_eq!(words.next(), Some(&*path(&details.hosts_path)));
+        let mut fields = said.split(' ');
+        assert_eq!(fields.next(), Some(&*details.container.id));
+        assert_eq!(fields.next(), Some(&*path(&details.log_path)));
+        assert_eq!(fields.next(), Some(&*path(&details.hosts_path)));
         let mut same_time = |ours: Option<Timestamp>| {
-            let theirs = words.next().unwrap().as_bytes();
+            let theirs = fields.next().unwrap().as_bytes();
             assert_eq!(time(ours), time(Timestamp::parse(theirs)), "{reference}");
         };
         same_time(details.started_at);
@@ -391,8 +391,8 @@ async fn logs_have_nanoseconds_and_an_end() {
     let engine = Engine::with(&[]);
     import(&engine);
     let docker = Docker::connect(at(&engine.host())).await.unwrap();
-    let run = |name: &str, options: &[&str], words: &[&str]| {
-        engine.must(&[RUN, &["-d", "--name", name], options, &["talk", "/talk"], words].concat())
+    let run = |name: &str, options: &[&str], args: &[&str]| {
+        engine.must(&[RUN, &["-d", "--name", name], options, &["talk", "/talk"], args].concat())
     };
     let read = async |name: &str, query: LogsQuery| whole(docker.logs(name, &query).await.unwrap()).await;
 
@@ -418,8 +418,8 @@ async fn logs_have_nanoseconds_and_an_end() {
     let tty = run("tty", &["-t"], &["2", "0", "0"]);
     engine.must(&["wait", &tty]);
     let text = String::from_utf8(read("tty", LogsQuery::default()).await).unwrap();
-    let words: Vec<&str> = text.lines().map(|line| line.split_once(' ').unwrap().1).collect();
-    assert_eq!(words, ["out 0", "err 0", "out 1", "err 1"], "no frames, only text");
+    let lines_of_tty: Vec<&str> = text.lines().map(|line| line.split_once(' ').unwrap().1).collect();
+    assert_eq!(lines_of_tty, ["out 0", "err 0", "out 1", "err 1"], "no frames, only text");
 
     run("mute", &["--log-driver", "none"], &["1", "0", "0"]);
     let error = docker.logs("mute", &LogsQuery::default()).await.err().unwrap();
@@ -611,8 +611,8 @@ async fn a_proxy_that_refuses_the_tunnel_is_told() {
     let certs = folder.path().join("certs").to_str().unwrap().to_owned();
     let variables = [("HTTPS_PROXY", &*proxy), ("DOCKER_TLS_VERIFY", "1"), ("DOCKER_CERT_PATH", &*certs)];
     let error = failure(resolve("tcp://engine.example:2376", &variables)).await;
-    let told = "cannot reach the Docker engine at tcp://engine.example:2376\ntunnel error: unsuccessful";
-    assert_eq!(chain(&error), told);
+    let reported = "cannot reach the Docker engine at tcp://engine.example:2376\ntunnel error: unsuccessful";
+    assert_eq!(chain(&error), reported);
     let heard = heard.lock().unwrap().clone();
     assert!(heard[0].contains("Proxy-Authorization: Basic bWU6c2VjcmV0\r\n"), "{}", heard[0]);
 }
@@ -644,9 +644,9 @@ async fn a_forbidden_socket_is_reported() {
         .unwrap();
     let said = String::from_utf8_lossy(&out.stdout);
     let host = format!("unix://{}", socket.display());
-    let told =
+    let reported =
         format!("<permission denied on the Docker socket at {host}\nPermission denied (os error 13)|Unreachable>");
-    assert!(said.contains(&told), "{said}{}", String::from_utf8_lossy(&out.stderr));
+    assert!(said.contains(&reported), "{said}{}", String::from_utf8_lossy(&out.stderr));
 }
 
 /// What docker's CLI prints, or `None` where it fails. Contacts no engine.
@@ -792,8 +792,8 @@ fn odd_json_is_read_as_docker_reads_it() {
         let variables = [("DOCKER_CONFIG", config.path().to_str().unwrap())];
         let ours = Endpoint::resolve(&Flags::default(), &environment(&variables)).unwrap();
         let ours = format!("{} {ours}", ours.context);
-        let told = json.escape_ascii().to_string();
-        assert_eq!(theirs.unwrap().trim(), ours, "{}", told.get(..100).unwrap_or(&told));
+        let reported = json.escape_ascii().to_string();
+        assert_eq!(theirs.unwrap().trim(), ours, "{}", reported.get(..100).unwrap_or(&reported));
     }
     for json in [
         &b"{\"Name\":\"aa\",\"x\":\"\\ud83d\",\"Endpoints\":{\"docker\":{\"Host\":\"unix:///run/x\xf6\xdf.sock\"}}}"[..],
@@ -870,8 +870,8 @@ async fn a_container_with_every_option_is_inspected() {
         --stop-signal KILL --stop-timeout 3 --oom-score-adj 5 --shm-size 1m --sysctl kernel.shm_rmid_forced=1
         --log-driver json-file --log-opt max-size=1m --log-opt max-file=3 --log-opt mode=non-blocking -l k=v -it";
     let options: Vec<&str> = options.split_whitespace().collect();
-    let words = ["talk", "/talk", "1000", "1000", "0"];
-    let id = engine.must(&[&["run", "-d", "--name", "all"], &options[..], &words].concat());
+    let args = ["talk", "/talk", "1000", "1000", "0"];
+    let id = engine.must(&[&["run", "-d", "--name", "all"], &options[..], &args].concat());
     let details = docker.inspect("all").await.unwrap();
     assert_eq!(details.container, docker.list(false, &Filters::new()).await.unwrap()[0]);
     assert_eq!((&details.container.id, &*details.container.state), (&id, "running"));

@@ -5,11 +5,11 @@ use std::net::TcpListener;
 use crate::support::{Engine, PATIENCE, Watch, eventually};
 
 /// With backoff delays that are far longer than the test.
-fn patient_watch(engine: &Engine, host: &str, words: &[&str]) -> Watch {
+fn patient_watch(engine: &Engine, host: &str, args: &[&str]) -> Watch {
     let mut command = Watch::command();
-    engine.furnish(&mut command);
+    engine.configure(&mut command);
     command.env("LOGWATCH_EVENTS_BACKOFF_MIN_DURATION", "24h").env("LOGWATCH_EVENTS_BACKOFF_MAX_DURATION", "24h");
-    Watch::spawn(command.env_remove("DOCKER_HOST").args(["-H", host]).args(words))
+    Watch::spawn(command.env_remove("DOCKER_HOST").args(["-H", host]).args(args))
 }
 
 /// How many of these lines belong to a container.

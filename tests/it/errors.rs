@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use crate::support::{Engine, Numbers, PATIENCE, Watch, assert_told, records};
+use crate::support::{Engine, Numbers, PATIENCE, Watch, assert_failure, records};
 use serde_json::Value;
 
 /// The user `nobody`, without groups.
@@ -20,28 +20,28 @@ fn public_binary(engine: &Engine) -> PathBuf {
     copy
 }
 
-fn as_nobody(engine: &Engine, words: &[&str]) -> Watch {
+fn as_nobody(engine: &Engine, args: &[&str]) -> Watch {
     let mut command = Command::new("setpriv");
-    engine.furnish(&mut command);
-    command.args(NOBODY).arg(engine.home().join("docker-logwatch")).args(words);
+    engine.configure(&mut command);
+    command.args(NOBODY).arg(engine.home().join("docker-logwatch")).args(args);
     Watch::spawn(&mut command)
 }
 
 #[test]
 fn diagnostics_and_notices_are_json_objects() {
     let engine = Engine::start();
-    let words = ["-v", "--log-format", "json", "gone", "web", "--listen", "127.0.0.1:0"];
-    let watch = Watch::start(&engine, &words);
+    let args = ["-v", "--log-format", "json", "gone", "web", "--listen", "127.0.0.1:0"];
+    let watch = Watch::start(&engine, &args);
     watch.wait_until_up();
     engine.run("web", &[], &["--count", "3"]);
     watch.wait_for_notice(|lines| lines.iter().any(|line| line.contains("has ended")), PATIENCE);
     let said = records(watch.stop().stderr.lines());
-    let told = |name: Option<&str>| -> Vec<String> {
+    let reported = |name: Option<&str>| -> Vec<String> {
         let of = said.iter().filter(|said| said.get("container_name").and_then(Value::as_str) == name);
         of.map(|said| format!("{} {}", said["level"].as_str().unwrap(), said["message"].as_str().unwrap())).collect()
     };
-    assert_eq!(told(Some("web")), ["INFO is followed by file", "INFO has ended (exit 0)"]);
-    let general = told(None);
+    assert_eq!(reported(Some("web")), ["INFO is followed by file", "INFO has ended (exit 0)"]);
+    let general = reported(None);
     for part in
         ["INFO serving metrics and health at http://", "INFO no container is called gone", "INFO passed on 3 lines"]
     {
@@ -55,12 +55,12 @@ fn diagnostics_and_notices_are_json_objects() {
 fn a_forbidden_socket_has_a_hint() {
     let engine = Engine::start();
     public_binary(&engine);
-    let told = format!(
+    let reported = format!(
         "error: permission denied on the Docker socket at {}\n  caused by: Permission denied (os error 13)\n\
          hint: run it as root, or as a member of the group that owns the socket (`docker`)\n",
         engine.host()
     );
-    assert_told(&as_nobody(&engine, &["watch"]).finish(), 3, &told);
+    assert_failure(&as_nobody(&engine, &["watch"]).finish(), 3, &reported);
 }
 
 /// With rights on the socket alone, logs are read through the engine, and one notice says so.
@@ -88,24 +88,24 @@ fn without_file_rights_the_api_is_used() {
     assert_eq!(finished.stderr.matches("no permission").count(), 1, "{}", finished.stderr);
     assert!(finished.stderr.contains(&notice), "{}", finished.stderr);
 
-    let told = format!(
+    let reported = format!(
         "error: no log file can be read in {}\n  caused by: Permission denied (os error 13)\n\
          hint: read through the engine instead: `--source stream`, or run it as root\n",
         folder.display()
     );
-    assert_told(&as_nobody(&engine, &["watch", "--source", "file"]).finish(), 1, &told);
+    assert_failure(&as_nobody(&engine, &["watch", "--source", "file"]).finish(), 1, &reported);
 }
 
 /// With `--no-follow` or `--dry-run` a missing container is an error; when following, it is waited for.
 #[test]
 fn a_missing_container_fails_unless_followed() {
     let engine = Engine::start();
-    let told = "error: no such container: web\n\
+    let reported = "error: no such container: web\n\
                 hint: `docker ps -a` lists those there are; without --no-follow it is waited for\n";
-    assert_told(&Watch::start(&engine, &["--no-follow", "web"]).finish(), 1, told);
-    for words in [&["--dry-run", "web"][..], &["--dry-run", "--no-follow", "web"]] {
-        let told = "error: no such container: web\nhint: `docker ps -a` lists those there are\n";
-        assert_told(&Watch::start(&engine, words).finish(), 1, told);
+    assert_failure(&Watch::start(&engine, &["--no-follow", "web"]).finish(), 1, reported);
+    for args in [&["--dry-run", "web"][..], &["--dry-run", "--no-follow", "web"]] {
+        let reported = "error: no such container: web\nhint: `docker ps -a` lists those there are\n";
+        assert_failure(&Watch::start(&engine, args).finish(), 1, reported);
     }
     let watch = Watch::start(&engine, &["--format", "json", "web"]);
     let notice = "no container is called web: waiting for it to be started (`docker ps -a` lists what there is)";
@@ -124,13 +124,13 @@ fn reports_to_a_full_disk_fail() {
     let engine = Engine::start();
     engine.run("web", &[], &["--count", "1"]);
     let program = env!("CARGO_BIN_EXE_docker-logwatch");
-    let verbs =
+    let subcommands =
         ["watch --dry-run", "pool", "pool --format json", "reconcile --dry-run", "events --since 1h --until 0s"];
-    for verb in verbs {
+    for subcommand in subcommands {
         let mut command = Command::new("sh");
-        engine.furnish(&mut command);
-        command.env("XDG_STATE_HOME", engine.home()).args(["-c", &format!("{program} {verb} > /dev/full")]);
-        let told = "error: cannot write to stdout\n  caused by: No space left on device (os error 28)\nhint: make room there\n";
-        assert_told(&Watch::spawn(&mut command).finish(), 1, told);
+        engine.configure(&mut command);
+        command.env("XDG_STATE_HOME", engine.home()).args(["-c", &format!("{program} {subcommand} > /dev/full")]);
+        let reported = "error: cannot write to stdout\n  caused by: No space left on device (os error 28)\nhint: make room there\n";
+        assert_failure(&Watch::spawn(&mut command).finish(), 1, reported);
     }
 }

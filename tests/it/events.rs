@@ -61,13 +61,13 @@ fn make_volumes(engine: &Engine, prefix: &str, count: usize) {
     }
 }
 
-fn ours(engine: &Engine, words: &[&str]) -> Watch {
-    Watch::verb(engine, "events", words)
+fn ours(engine: &Engine, args: &[&str]) -> Watch {
+    Watch::subcommand(engine, "events", args)
 }
 
 /// `docker events`, its output awaited like ours.
-fn theirs(engine: &Engine, words: &[&str]) -> Watch {
-    Watch::spawn(engine.command().arg("events").args(words))
+fn theirs(engine: &Engine, args: &[&str]) -> Watch {
+    Watch::spawn(engine.command().arg("events").args(args))
 }
 
 /// Waits until it receives events: a volume is created until its event is printed.
@@ -82,7 +82,7 @@ fn wait_until_told(engine: &Engine, watches: &[&Watch], name: &str) {
             }
             thread::sleep(Duration::from_millis(10));
         }
-        assert!(attempt < 15, "not told");
+        assert!(attempt < 15, "no event of it came");
     }
 }
 
@@ -127,14 +127,14 @@ fn assert_same_as_docker(engine: &Engine, filters: &[&str], window: &[&str], zon
     let filters: Vec<&str> = filters.iter().flat_map(|filter| ["--filter", filter]).collect();
     let mut lines = 0;
     for (format, dockers) in [("text", None), ("json", Some(["--format", "{{json .}}"]))] {
-        let words = [window, &filters].concat();
+        let args = [window, &filters].concat();
         let mut asked = engine.command();
-        asked.env("TZ", zone).arg("events").args(&words).args(dockers.into_iter().flatten());
+        asked.env("TZ", zone).arg("events").args(&args).args(dockers.into_iter().flatten());
         let theirs = asked.output().unwrap();
         assert!(theirs.status.success(), "{filters:?}: {}", String::from_utf8_lossy(&theirs.stderr));
         let mut command = Watch::command();
-        engine.furnish(&mut command);
-        let got = command.env("TZ", zone).arg("events").args(&words).args(["--format", format]).output().unwrap();
+        engine.configure(&mut command);
+        let got = command.env("TZ", zone).arg("events").args(&args).args(["--format", format]).output().unwrap();
         let got_text = String::from_utf8(got.stdout).unwrap();
         let mut text = String::from_utf8(theirs.stdout).unwrap();
         if format == "json" {
@@ -156,7 +156,7 @@ fn filtered_events_match_docker_events() {
     let id = engine.run("web", &labels, &["--count", "1"]);
     engine.wait("web");
     engine.run("db", &["--label", "tier=back", "--health-cmd", "--count 0", "--health-interval", "200ms"], &["--idle"]);
-    eventually("its health was told", || {
+    eventually("its health is reported", || {
         engine.must(&["inspect", "-f", "{{.State.Health.Status}}", "db"]) != "starting"
     });
     engine.must(&["rename", "db", "base"]);
@@ -173,8 +173,8 @@ fn filtered_events_match_docker_events() {
     process::signal(engine.pid(), Signal::HUP);
     let reloads = || {
         let until = now();
-        let words = ["events", "--since", &since, "--until", &until, "--filter", "event=reload"];
-        !engine.must(&words).is_empty()
+        let args = ["events", "--since", &since, "--until", &until, "--filter", "event=reload"];
+        !engine.must(&args).is_empty()
     };
     eventually("it read its configuration again", reloads);
     let until = now();
@@ -308,9 +308,9 @@ fn events_beyond_the_engines_memory_are_reported() {
         let missing = "events may be missing: more happened meanwhile than the engine remembers";
         watch.wait_for_notice(|lines| lines.iter().any(|line| line == missing), PATIENCE);
     }
-    let told = |watch: &Watch| watch.lines().iter().filter(|line| line.contains("volume create lost-")).count();
-    assert!((HISTORY / 2 - 5..HISTORY / 2 + 20).contains(&told(&all)), "{} of the volumes", told(&all));
-    assert_eq!(told(&all), told(&some));
+    let reported = |watch: &Watch| watch.lines().iter().filter(|line| line.contains("volume create lost-")).count();
+    assert!((HISTORY / 2 - 5..HISTORY / 2 + 20).contains(&reported(&all)), "{} of the volumes", reported(&all));
+    assert_eq!(reported(&all), reported(&some));
     // The engine's history is gone.
     engine.restart();
     wait_for_end(&engine, &each, "anew");
@@ -340,7 +340,7 @@ fn a_suspended_run_does_not_claim_completeness() {
     let watch = Watch::at(&engine, &proxy.host(), &["events"]);
     wait_until_told(&engine, &[&watch], "begin");
     let mut backs = 0;
-    for (count, told) in [
+    for (count, reported) in [
         (10, "no event is missing"),
         (HISTORY / 2 + 20, "events may be missing: more happened meanwhile than the engine remembers"),
         (10, "no event is missing"),
@@ -354,7 +354,7 @@ fn a_suspended_run_does_not_claim_completeness() {
         backs += 1;
         watch.wait_for_notice(|lines| lines.len() == 2 * backs, PATIENCE);
         let notices = watch.notices();
-        assert!(notices.last().unwrap().contains(told), "{count}: {notices:?}");
+        assert!(notices.last().unwrap().contains(reported), "{count}: {notices:?}");
         wait_for_end(&engine, &[&watch], &format!("after-{backs}"));
     }
 }
@@ -365,7 +365,7 @@ fn exit_codes_match_the_contract() {
     let since = now();
     make_volumes(&engine, "v", 3);
     let since = ["--since", since.as_str()];
-    for (words, code, lines, told) in [
+    for (args, code, lines, reported) in [
         (&["--until", "0s"][..], 0, 6, ""),
         (&["--count", "2"], 0, 2, ""),
         (&["--count", "6", "--timeout", "20s"], 0, 6, ""),
@@ -375,9 +375,9 @@ fn exit_codes_match_the_contract() {
         (&["--filter", "event=oom", "--timeout", "2s"], 0, 0, ""),
         (&["--filter", "event=oom", "--count", "1", "--timeout", "2s"], 4, 0, "error: 0 of 1 events came within 2s\n"),
     ] {
-        let finished = ours(&engine, &[&since, words].concat()).finish();
-        assert_eq!((finished.code, finished.lines().len()), (Some(code), lines), "{words:?} {}", finished.stderr);
-        assert_eq!(finished.stderr, told, "{words:?}");
+        let finished = ours(&engine, &[&since, args].concat()).finish();
+        assert_eq!((finished.code, finished.lines().len()), (Some(code), lines), "{args:?} {}", finished.stderr);
+        assert_eq!(finished.stderr, reported, "{args:?}");
     }
     let soon = logwatch::time::Timestamp(logwatch::time::Timestamp::now().0 + 1_500_000_000).api();
     let begun = Instant::now();
@@ -392,8 +392,8 @@ fn exit_codes_match_the_contract() {
     }
     let nowhere = Watch::at(&engine, "unix:///nowhere/docker.sock", &["events"]).finish();
     assert_eq!(nowhere.code, Some(3), "{}", nowhere.stderr);
-    for words in [&["--filter", "nonsense=x"][..], &["--filter", "type"], &["--count", "0"], &["--timeout", "5"]] {
-        assert_eq!(ours(&engine, words).finish().code, Some(2), "{words:?}");
+    for args in [&["--filter", "nonsense=x"][..], &["--filter", "type"], &["--count", "0"], &["--timeout", "5"]] {
+        assert_eq!(ours(&engine, args).finish().code, Some(2), "{args:?}");
     }
 }
 
@@ -447,8 +447,8 @@ fn a_stream_that_ends_early_is_resumed() {
         _ => answer.json(404, r#"{"message":"not in the script"}"#),
     });
     let since = logwatch::time::Timestamp(until.0 - 10_000_000_000).api();
-    let words = ["events", "--since", &since, "--until", &until.api()];
-    let finished = Watch::at(&machine, &script.host(), &words).finish();
+    let args = ["events", "--since", &since, "--until", &until.api()];
+    let finished = Watch::at(&machine, &script.host(), &args).finish();
     let ids: Vec<String> = finished.lines().iter().map(|line| line.rsplit(' ').next().unwrap().to_owned()).collect();
     assert_eq!((finished.code, ids, finished.stderr.as_str()), (Some(0), vec!["early".into(), "late".into()], ""));
     assert!(logwatch::time::Timestamp::now() >= until, "it ends at that time");
@@ -496,16 +496,16 @@ fn the_requested_count_suffices_however_it_ends() {
 fn a_timeout_during_an_outage_is_an_error() {
     let engine = Engine::start();
     let silent = Script::start(|_, answer| answer.hold());
-    for words in [&["events", "--timeout", "300ms"][..], &["events", "--timeout", "300ms", "--count", "1"]] {
-        let finished = Watch::at(&engine, &silent.host(), words).finish();
+    for args in [&["events", "--timeout", "300ms"][..], &["events", "--timeout", "300ms", "--count", "1"]] {
+        let finished = Watch::at(&engine, &silent.host(), args).finish();
         assert_eq!((finished.code, finished.lines().len()), (Some(3), 0), "{}", finished.stderr);
-        let told = format!("error: no answer from {} within 0.3s\n", silent.host());
-        assert!(finished.stderr.starts_with(&told), "{}", finished.stderr);
+        let reported = format!("error: no answer from {} within 0.3s\n", silent.host());
+        assert!(finished.stderr.starts_with(&reported), "{}", finished.stderr);
     }
     let proxy = Proxy::start(&engine);
     for count in [&["--count", "100"][..], &[]] {
-        let words = [&["events", "--timeout", "6s"], count].concat();
-        let watch = Watch::at(&engine, &proxy.host(), &words);
+        let args = [&["events", "--timeout", "6s"], count].concat();
+        let watch = Watch::at(&engine, &proxy.host(), &args);
         wait_until_told(&engine, &[&watch], "begin");
         proxy.refuse();
         let finished = watch.finish();
@@ -519,16 +519,16 @@ fn a_timeout_during_an_outage_is_an_error() {
 fn a_reader_that_left_ends_it_well() {
     let engine = Engine::start();
     let mut command = Watch::command();
-    engine.furnish(&mut command);
+    engine.configure(&mut command);
     let mut child = command.arg("events").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     eventually("it ended", || {
         make_volumes(&engine, "v", 1);
         child.try_wait().unwrap().is_some()
     });
-    let mut told = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut told).unwrap();
-    assert_eq!((child.wait().unwrap().code(), told.as_str()), (Some(0), ""));
+    let mut reported = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut reported).unwrap();
+    assert_eq!((child.wait().unwrap().code(), reported.as_str()), (Some(0), ""));
 }
 
 /// A slow reader neither slows the engine nor loses what that still remembers; what is lost is reported.
@@ -551,11 +551,11 @@ fn a_slow_reader_loses_no_remembered_event() {
         made
     };
     let notices = |part: &str| watch.notices().iter().filter(|line| line.contains(part)).count();
-    let told = || watch.lines().iter().filter(|line| line.contains(" container rename ")).count();
+    let reported = || watch.lines().iter().filter(|line| line.contains(" container rename ")).count();
     // First fewer events than the engine remembers, then more, while the stream is closed because nobody reads.
     for (round, more, missing) in [(1, HISTORY - 30, 0), (2, HISTORY + 150, 1)] {
         watch.hold();
-        let before = told();
+        let before = reported();
         let mut all = 0;
         while notices(CLOSED) < round {
             all = make(10);
@@ -565,9 +565,9 @@ fn a_slow_reader_loses_no_remembered_event() {
         watch.release();
         let last = format!("name=busy-{all}, ");
         watch.wait_for(|lines| lines.iter().any(|line| line.contains(&last)), PATIENCE);
-        assert!(told() > before + 1000);
+        assert!(reported() > before + 1000);
         assert_eq!(notices("more happened meanwhile than the engine remembers"), missing, "{:?}", watch.notices());
-        assert_eq!(told() == all, missing == 0, "{} of {all}", told());
+        assert_eq!(reported() == all, missing == 0, "{} of {all}", reported());
     }
     wait_for_end(&engine, &[&watch], "the-end");
     let memory = watch.peak_memory();
@@ -643,7 +643,7 @@ fn many_events_cost_little() {
     let busy = Busy::start(500, span);
     // The health checks request the same every 30 s.
     let mut command = Watch::command();
-    engine.furnish(&mut command);
+    engine.configure(&mut command);
     command.env_remove("DOCKER_HOST").env("LOGWATCH_DOCKER_POOL_HEALTH_CHECK_INTERVAL", "0");
     let watch = Watch::spawn(command.args(["-H", &busy.script.host(), "watch"]));
     let sent = || busy.sent.load(Ordering::SeqCst);
@@ -775,8 +775,9 @@ fn unordered_history_hides_and_repeats_no_event() {
     make("four", 0);
     make("five", 0);
     watch.wait_for_count(5);
-    let told = |lines: &[String]| lines.last().is_some_and(|line| line.ends_with("the engine's clock was set back"));
-    watch.wait_for_notice(told, PATIENCE);
+    let reported =
+        |lines: &[String]| lines.last().is_some_and(|line| line.ends_with("the engine's clock was set back"));
+    watch.wait_for_notice(reported, PATIENCE);
     make("six", 0);
     watch.wait_for_count(6);
     cut();
@@ -796,8 +797,8 @@ fn a_failed_listing_counts_as_no_lost_event() {
     let watch = configured(&proxy.host(), &variables, &["--listen", "127.0.0.1:0"]);
     let place = place(&watch);
     let checks = || {
-        let told: Value = serde_json::from_str(&get(&place, "/api/v1/health").1).unwrap();
-        let checks = &told["checks"];
+        let reported: Value = serde_json::from_str(&get(&place, "/api/v1/health").1).unwrap();
+        let checks = &reported["checks"];
         let events =
             ["connected", "reconnects_total", "last_reconnect_timestamp"].map(|name| checks["events"][name].clone());
         (checks["docker"]["status"].as_str().unwrap().to_owned(), events)
@@ -843,10 +844,10 @@ fn without_events_listings_find_containers() {
     eventually("it was asked again", || proxy.count("/containers/json") > 1);
     proxy.heal();
     eventually("it was found", || come("while-away") == 2);
-    let told = watch.stop().lines();
+    let reported = watch.stop().lines();
     assert_eq!(proxy.count("/events"), 0);
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    told.into_iter().for_each(|line| *counts.entry(line).or_default() += 1);
+    reported.into_iter().for_each(|line| *counts.entry(line).or_default() += 1);
     assert!(counts.values().all(|count| *count == 1), "{counts:?}");
 }
 
@@ -855,7 +856,7 @@ fn the_examples_of_the_help_work() {
     let engine = Engine::start();
     let program = Watch::command().get_program().to_str().unwrap().to_owned();
     let mut shell = Command::new("sh");
-    engine.furnish(&mut shell);
+    engine.configure(&mut shell);
     let recipe = format!(
         "{program} events -f event=oom -f event=die --format json --count 3 |
          jq -r --unbuffered 'select(.Actor.Attributes.exitCode != \"0\") | .Actor.Attributes.name'"

@@ -137,7 +137,7 @@ fn two_killed_names_lose_and_repeat_nothing() {
         engine.must(&["kill", name]);
         engine.wait(name);
     }
-    names.iter().for_each(|words| drop(run.read(&engine, words)));
+    names.iter().for_each(|args| drop(run.read(&engine, args)));
     assert_once(&whole_lines(&run.file), &ever);
     let numbers = run.numbers();
     for name in ["a-load", "a-local", "b-load", "b-local"] {
@@ -259,8 +259,8 @@ fn the_file_is_known_on_another_device() {
     }
     engine.must(&["kill", "web"]);
     engine.wait("web");
-    let told = run.read(&engine, &["--resume"]).stderr;
-    assert_eq!(told, "");
+    let reported = run.read(&engine, &["--resume"]).stderr;
+    assert_eq!(reported, "");
     let numbers = run.numbers();
     numbers.assert_whole("web", 1..=numbers.count("web") as u64);
 }
@@ -283,9 +283,12 @@ fn half_a_record_is_moved_beside_the_file() {
         }
     }
     fs::write(&run.file, [&whole[..], b"{\"type\":\"log\",\"ti\0\0\0\0"].concat()).unwrap();
-    let told = run.read(&engine, &["--resume"]).stderr;
+    let reported = run.read(&engine, &["--resume"]).stderr;
     let (file, aside) = (run.file.display(), format!("{}.damaged", run.file.display()));
-    assert!(told.starts_with(&format!("{file}: an incomplete record of 17 bytes was moved to {aside}\n")), "{told}");
+    assert!(
+        reported.starts_with(&format!("{file}: an incomplete record of 17 bytes was moved to {aside}\n")),
+        "{reported}"
+    );
     assert_eq!(fs::read(&run.file).unwrap(), whole);
     assert_eq!(fs::read(&aside).unwrap(), b"{\"type\":\"log\",\"ti\n");
     assert_eq!(run.read(&engine, &["--resume"]).stderr, "");

@@ -17,10 +17,10 @@ use crate::support::{Engine, Fault, Numbers, PATIENCE, Proxy, Signal, Watch, eve
 fn a_killed_engine_costs_no_line() {
     let engine = Engine::with(&["--live-restore"]);
     let watches = by_each_route(&engine, [&engine.host(); 2]);
-    let words = ["--count", "12000", "--rate", "1500"];
+    let args = ["--count", "12000", "--rate", "1500"];
     let containers = [("json-0", "json-file"), ("json-1", "json-file"), ("local-0", "local"), ("local-1", "local")];
     for (name, driver) in containers {
-        engine.run(name, &["--log-driver", driver], &words);
+        engine.run(name, &["--log-driver", driver], &args);
     }
     for (watch, (name, _)) in watches.iter().flat_map(|watch| containers.map(|container| (watch, container))) {
         watch.wait_for(|lines| lines.iter().any(|line| line.contains(name)), PATIENCE);
@@ -47,11 +47,11 @@ fn a_killed_engine_costs_no_line() {
 fn a_restarted_engine_is_read_on() {
     let engine = Engine::start();
     let watches = by_each_route(&engine, [&engine.host(); 2]);
-    let words = ["--count", "1000", "--rate", "5000", "--resume", "--idle"];
+    let args = ["--count", "1000", "--rate", "5000", "--resume", "--idle"];
     for driver in DRIVERS {
         let options = ["--log-driver", driver];
-        engine.run(&format!("always-{driver}"), &[&options[..], &["--restart", "always"]].concat(), &words);
-        engine.run(&format!("mortal-{driver}"), &options, &words);
+        engine.run(&format!("always-{driver}"), &[&options[..], &["--restart", "always"]].concat(), &args);
+        engine.run(&format!("mortal-{driver}"), &options, &args);
     }
     watches.iter().for_each(|watch| watch.wait_for_count(4000));
     engine.restart();
@@ -199,7 +199,7 @@ fn a_reader_that_leaves_ends_the_run() {
     let engine = Engine::start();
     engine.run("web", &[], &["--forever", "--rate", "100"]);
     let mut shell = Command::new("bash");
-    engine.furnish(&mut shell);
+    engine.configure(&mut shell);
     let line = "\"$0\" watch -q --format raw | head -5; echo \"${PIPESTATUS[0]}\"";
     let begun = Instant::now();
     let finished = Watch::spawn(shell.args(["-c", line]).arg(Watch::command().get_program())).finish();
@@ -216,14 +216,14 @@ fn a_stop_ends_the_wait_for_a_reader() {
     let pipe = engine.home().join("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let proxy = Proxy::start(&engine);
-    let words = ["watch", "-o", pipe.to_str().unwrap(), "--format", "raw"];
-    let watch = Watch::at(&engine, &proxy.host(), &words);
+    let args = ["watch", "-o", pipe.to_str().unwrap(), "--format", "raw"];
+    let watch = Watch::at(&engine, &proxy.host(), &args);
     let tasks = || fs::read_dir(format!("/proc/{}/task", watch.pid())).unwrap().map(|task| task.unwrap().path());
     let is_opening = || tasks().any(|task| fs::read_to_string(task.join("comm")).is_ok_and(|name| name == "open\n"));
     eventually("it opens the pipe", is_opening);
     assert_eq!(proxy.count("/events"), 0, "nobody would read them");
     assert_eq!(watch.stop().code, Some(0));
-    let watch = Watch::at(&engine, &proxy.host(), &words);
+    let watch = Watch::at(&engine, &proxy.host(), &args);
     let mut reader = std::io::BufReader::new(fs::File::open(&pipe).unwrap());
     let mut line = String::new();
     std::io::BufRead::read_line(&mut reader, &mut line).unwrap();
@@ -341,7 +341,7 @@ fn without_inotify_watches_files_are_polled() {
     // A user namespace has its own limit; the machine's stays unchanged.
     let line = "echo 1 >/proc/sys/user/max_inotify_watches; exec \"$0\" \"$@\"";
     let mut command = Command::new("unshare");
-    engine.furnish(&mut command);
+    engine.configure(&mut command);
     command.args(["--user", "--map-root-user", "sh", "-c", line]).arg(Watch::command().get_program());
     let watch = Watch::spawn(command.args(["watch", "--format", "json", "--source", "file"]));
     has(&watch, "+ beacon");
@@ -370,8 +370,8 @@ fn a_full_disk_leaves_whole_records() {
     engine.run("web", &[], &["--count", "1000"]);
     engine.wait("web");
     let file = disk.join("out.json");
-    let words = ["--all", "--tail", "all", "--format", "json", "-q", "-o", file.to_str().unwrap()];
-    let finished = Watch::start(&engine, &words).finish();
+    let args = ["--all", "--tail", "all", "--format", "json", "-q", "-o", file.to_str().unwrap()];
+    let finished = Watch::start(&engine, &args).finish();
     assert_eq!(finished.code, Some(1));
     assert_eq!(finished.stdout, b"");
     let path = file.display();

@@ -19,8 +19,8 @@ fn cursors(records: &[Value]) -> Vec<String> {
     records.iter().map(|record| record["cursor"].as_str().unwrap().to_owned()).collect()
 }
 
-fn read(engine: &Engine, words: &[&str]) -> Vec<Value> {
-    Watch::read(engine, &[&["--format", "json"], words].concat()).records()
+fn read(engine: &Engine, args: &[&str]) -> Vec<Value> {
+    Watch::read(engine, &[&["--format", "json"], args].concat()).records()
 }
 
 /// Containers whose history is in one file, in several, in compressed ones, and in lines of several records.
@@ -110,8 +110,8 @@ fn following_starts_with_ten_lines() {
         eventually("the first half was written", || {
             engine.must(&["logs", "--tail", "1", "steady"]).ends_with("50") || source != "file"
         });
-        let check = |words: &[&str], first: u64| {
-            let watch = Watch::start(&engine, &[&["steady", "--source", source, "--format", "json"], words].concat());
+        let check = |args: &[&str], first: u64| {
+            let watch = Watch::start(&engine, &[&["steady", "--source", source, "--format", "json"], args].concat());
             let expected = (101 - first) as usize;
             watch.wait_for(|lines| lines.len() >= expected, PATIENCE);
             let finished = watch.stop();
@@ -153,19 +153,19 @@ fn since_and_until_include_their_nanosecond() {
             let fraction = (unix(&cursors(&whole)[from]), unix(&cursors(&whole)[to]));
             for source in SOURCES {
                 for (since, until) in [(&since, &until), (&fraction.0, &fraction.1)] {
-                    let words = [name, "--source", source, "--since", since, "--until", until];
-                    assert!(cursors(&read(&engine, &words)) == expected, "{name} by {source}: {since} to {until}");
+                    let args = [name, "--source", source, "--since", since, "--until", until];
+                    assert!(cursors(&read(&engine, &args)) == expected, "{name} by {source}: {since} to {until}");
                 }
             }
             // Where the two streams overtake each other, engines differ in what they return between two times.
             if name == "plain" {
-                let told = engine.docker(&["logs", "--since", &since, "--until", &until, name]);
-                for (stream, told) in [("stdout", told.stdout), ("stderr", told.stderr)] {
-                    let words = [name, "--since", &since, "--until", &until, "--stream", stream, "--format", "raw"];
-                    let ours = Watch::read(&engine, &words);
+                let reported = engine.docker(&["logs", "--since", &since, "--until", &until, name]);
+                for (stream, reported) in [("stdout", reported.stdout), ("stderr", reported.stderr)] {
+                    let args = [name, "--since", &since, "--until", &until, "--stream", stream, "--format", "raw"];
+                    let ours = Watch::read(&engine, &args);
                     assert_eq!(
                         String::from_utf8_lossy(&ours.stdout),
-                        String::from_utf8_lossy(&told),
+                        String::from_utf8_lossy(&reported),
                         "{since} {until}"
                     );
                 }
@@ -173,7 +173,7 @@ fn since_and_until_include_their_nanosecond() {
         }
         // Each form of a time means the same on every route.
         for source in SOURCES.into_iter().filter(|_| name == "compressed") {
-            for (words, expected) in [
+            for (args, expected) in [
                 (["--since", "1h"], whole.len()),
                 (["--since", "1h30m5.5s"], whole.len()),
                 (["--since", "2020-01-01"], whole.len()),
@@ -184,8 +184,8 @@ fn since_and_until_include_their_nanosecond() {
                 (["--until", "1h"], 0),
                 (["--until", "2020-01-01"], 0),
             ] {
-                let shown = read(&engine, &[&[name, "--source", source], &words[..]].concat()).len();
-                assert_eq!(shown, expected, "{name} by {source}: {words:?}");
+                let shown = read(&engine, &[&[name, "--source", source], &args[..]].concat()).len();
+                assert_eq!(shown, expected, "{name} by {source}: {args:?}");
             }
         }
     }
@@ -200,8 +200,8 @@ fn until_ends_a_watch() {
     for source in SOURCES {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let until = format!("{}.{:09}", now.as_secs() + 1, now.subsec_nanos());
-        let words = ["--source", source, "--format", "json", "--tail", "all", "--until", &until];
-        let finished = Watch::start(&engine, &words).finish();
+        let args = ["--source", source, "--format", "json", "--tail", "all", "--until", &until];
+        let finished = Watch::start(&engine, &args).finish();
         assert_eq!(finished.code, Some(0));
         assert_eq!(finished.stderr.lines().count(), 2, "{}", finished.stderr);
         // Every line up to that time is there, and none after it.
@@ -235,32 +235,32 @@ fn since_seeks_in_a_large_log() {
     log.into_inner().unwrap().sync_data().unwrap();
     let trace = engine.home().join("trace");
     let (late, early) = (time(99_995), time(4));
-    for (words, shown, megabytes) in [
+    for (args, shown, megabytes) in [
         (&["--since", &late][..], 99_995..=99_999, 4),
         (&["--tail", "5"], 99_995..=99_999, 3),
         (&["--until", &early], 0..=4, 4),
         (&["--since", "2026-01-01T00:08:00Z", "--until", "2026-01-01T00:08:00.1Z"], 48_000..=48_010, 6),
     ] {
         let mut strace = Command::new("strace");
-        engine.furnish(&mut strace);
+        engine.configure(&mut strace);
         strace.args(["-f", "-qq", "-e", "trace=pread64", "-o", trace.to_str().unwrap()]);
         strace.args([env!("CARGO_BIN_EXE_docker-logwatch"), "watch", "--no-follow", "large", "--format", "json"]);
-        let finished = Watch::spawn(strace.args(words)).finish();
+        let finished = Watch::spawn(strace.args(args)).finish();
         assert_eq!(finished.code, Some(0), "{}", finished.stderr);
         Numbers::of_json(&finished.lines()).assert_whole("large", shown);
         let calls = fs::read_to_string(&trace).unwrap();
         let read: u64 = calls.lines().filter_map(|call| call.rsplit(" = ").next()?.parse::<u64>().ok()).sum();
-        assert!(read > 4000 && read < megabytes << 20, "{words:?} read {read} bytes");
+        assert!(read > 4000 && read < megabytes << 20, "{args:?} read {read} bytes");
     }
 }
 
 /// Each record as a word and its message, or as a gap with the number of lost bytes.
-fn told(records: &[Value]) -> Vec<String> {
-    let told = records.iter().map(|record| match record["type"].as_str() {
+fn reported(records: &[Value]) -> Vec<String> {
+    let reported = records.iter().map(|record| match record["type"].as_str() {
         Some("gap") => format!("gap {} {} after {}", record["reason"], record["lost_bytes"], record["after_cursor"]),
         _ => record["message"].as_str().unwrap().to_owned(),
     });
-    told.collect()
+    reported.collect()
 }
 
 /// Damage in a log costs what is damaged, and is reported.
@@ -309,7 +309,7 @@ fn damage_costs_only_the_damaged_lines() {
         "line 000000007",
     ];
     let all = read(&engine, &["web", "--source", "file"]);
-    assert_eq!(told(&all), expected);
+    assert_eq!(reported(&all), expected);
     let gap = all[1].as_object().unwrap();
     let keys: Vec<&str> = gap.keys().map(String::as_str).collect();
     assert_eq!(
@@ -329,9 +329,9 @@ fn damage_costs_only_the_damaged_lines() {
     let sums = "passed on 7 lines by file; 6 gaps (6 corrupt), 642 bytes known to be lost\n";
     assert!(counted.ends_with(sums), "{counted}");
     // Also when it is read from its end.
-    assert_eq!(told(&read(&engine, &["web", "--source", "file", "--tail", "2"])), expected[10..]);
+    assert_eq!(reported(&read(&engine, &["web", "--source", "file", "--tail", "2"])), expected[10..]);
     assert_eq!(
-        told(&read(&engine, &["web", "--source", "file", "--since", "2026-01-01T00:00:06Z"])).last().unwrap(),
+        reported(&read(&engine, &["web", "--source", "file", "--since", "2026-01-01T00:00:06Z"])).last().unwrap(),
         expected[12]
     );
 }

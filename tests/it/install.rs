@@ -52,17 +52,17 @@ fn uninstall(prefix: &Path) -> Output {
 
 #[track_caller]
 fn assert_done(output: &Output) -> String {
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{}: {told}", output.status);
-    told
+    let reported = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{}: {reported}", output.status);
+    reported
 }
 
 #[track_caller]
-fn assert_refused(output: &Output, words: &str) {
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.code() == Some(1) && told.contains(words), "{}: {told}", output.status);
+fn assert_refused(output: &Output, args: &str) {
+    let reported = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && reported.contains(args), "{}: {reported}", output.status);
     // What a program prints that does not know of the problem.
-    assert!(!told.contains("rm: ") && !told.contains("mkdir: "), "{told}");
+    assert!(!reported.contains("rm: ") && !reported.contains("mkdir: "), "{reported}");
 }
 
 /// All files below a directory, without links.
@@ -114,13 +114,13 @@ fn uninstall_names_what_it_removes_and_leaves() {
     assert_done(&install(&mut installer(), &prefix));
     let mut command = installer();
     command.args(["--uninstall", "--prefix"]).arg(&prefix).env("XDG_STATE_HOME", &state);
-    let told = assert_done(&command.output().unwrap());
-    let (removed, left) = told.split_once("left, ").unwrap();
+    let reported = assert_done(&command.output().unwrap());
+    let (removed, left) = reported.split_once("left, ").unwrap();
     for path in ["lib/docker/cli-plugins/docker-logwatch", "bin/docker-logwatch", "share/man/man1/docker-logwatch.1"] {
-        assert!(removed.contains(&format!("  {}\n", prefix.join(path).display())), "{path}: {told}");
+        assert!(removed.contains(&format!("  {}\n", prefix.join(path).display())), "{path}: {reported}");
     }
-    assert!(left.contains(&format!("  {}\n", state.join("docker-logwatch").display())), "{told}");
-    assert!(left.contains("packages"), "{told}");
+    assert!(left.contains(&format!("  {}\n", state.join("docker-logwatch").display())), "{reported}");
+    assert!(left.contains("packages"), "{reported}");
     assert_eq!(below(&prefix), [prefix.join("bin"), prefix.join("bin/other")]);
     assert_refused(&uninstall(&prefix), "nothing to remove");
 }
@@ -181,8 +181,8 @@ fn a_manifest_removes_only_known_files() {
     );
     fs::write(dir.path().join("precious.1"), "").unwrap();
     fs::write(&manifest, fs::read_to_string(&manifest).unwrap() + &lines).unwrap();
-    let told = assert_done(&uninstall(&prefix));
-    assert_eq!(told.matches("left alone: ").count(), 6, "{told}");
+    let reported = assert_done(&uninstall(&prefix));
+    assert_eq!(reported.matches("left alone: ").count(), 6, "{reported}");
     for path in [&file, &folder, &dir.path().join("precious.1"), &prefix.join("bin/other")] {
         assert!(path.exists(), "{}", path.display());
     }
@@ -273,9 +273,9 @@ fn nothing_is_done_before_somebody_has_agreed() {
     let mut shell = Command::new("bash");
     settle(&mut shell);
     let terminal = shell.args(["-c", "echo n | script -qec \"$0\" /dev/null", &line]).output().unwrap();
-    let told = String::from_utf8_lossy(&terminal.stdout);
-    assert!(told.contains("This is going to") && told.contains("Go on? [Y/n]"), "{told}");
-    assert!(told.contains("nothing was done") && !prefix.exists(), "{told}");
+    let reported = String::from_utf8_lossy(&terminal.stdout);
+    assert!(reported.contains("This is going to") && reported.contains("Go on? [Y/n]"), "{reported}");
+    assert!(reported.contains("nothing was done") && !prefix.exists(), "{reported}");
     // A machine without a C compiler, according to PATH.
     let tools = dir.path().join("tools");
     fs::create_dir(&tools).unwrap();
@@ -297,10 +297,10 @@ fn nothing_is_done_before_somebody_has_agreed() {
 /// Starts a demo with the shell command `line`, where `$0` is the script with its arguments. Returns also the directory
 /// of its engine, once the watch has printed something.
 fn demo(line: &str) -> (Watch, PathBuf) {
-    let words = format!("{} --demo --yes --binary {BINARY}", here("install.sh").display());
+    let args = format!("{} --demo --yes --binary {BINARY}", here("install.sh").display());
     let mut shell = Command::new("bash");
     settle(&mut shell);
-    let demo = Watch::spawn(shell.args(["-c", line, &words]));
+    let demo = Watch::spawn(shell.args(["-c", line, &args]));
     let is_up = |lines: &[String]| lines.iter().any(|line| line.contains("steady 00000"));
     demo.wait_for(is_up, PATIENCE * 4);
     let all = [demo.lines(), demo.notices()].concat();

@@ -32,8 +32,8 @@ fn a_broken_connection_costs_no_line() {
             let part = format!("{}/logs", engine.id(name));
             proxy.on(&part, PART);
             proxy.forget();
-            let words = ["watch", "--no-follow", "--format", "json", "--source", "stream", "--tail", tail, name];
-            let watch = Watch::at(&engine, &proxy.host(), &words);
+            let args = ["watch", "--no-follow", "--format", "json", "--source", "stream", "--tail", tail, name];
+            let watch = Watch::at(&engine, &proxy.host(), &args);
             eventually("it has asked again", || proxy.count(&part) >= 6);
             proxy.heal();
             let finished = watch.finish();
@@ -60,8 +60,8 @@ fn an_engine_gone_for_good_ends_the_read() {
     for name in ["terminal", "framed"] {
         proxy.on(&format!("{}/logs", engine.id(name)), PART);
     }
-    let words = ["watch", "--all", "--no-follow", "--format", "json", "--source", "stream", "--tail", "all"];
-    let watch = Watch::at(&engine, &proxy.host(), &words);
+    let args = ["watch", "--all", "--no-follow", "--format", "json", "--source", "stream", "--tail", "all"];
+    let watch = Watch::at(&engine, &proxy.host(), &args);
     watch.wait_for_count(1000);
     let gone = Instant::now();
     proxy.refuse();
@@ -80,15 +80,15 @@ fn an_engine_gone_for_good_ends_the_read() {
         let theirs: Vec<String> = engine.must(&["logs", name]).lines().map(|line| line.trim_end().to_owned()).collect();
         assert!(ours[..count] == theirs[..count], "{name}: {:?}", ours.last());
     }
-    let told: Vec<Value> = records(&lines).into_iter().filter(|record| record["type"] == "gap").collect();
-    assert_eq!((told.len(), gaps(&lines)), (42, vec!["unreadable".to_owned(); 42]), "{}", finished.stderr);
-    let behind = told.iter().filter(|gap| gap["after_cursor"].is_string()).count();
-    assert_eq!(behind, 2, "{told:?}");
+    let reported: Vec<Value> = records(&lines).into_iter().filter(|record| record["type"] == "gap").collect();
+    assert_eq!((reported.len(), gaps(&lines)), (42, vec!["unreadable".to_owned(); 42]), "{}", finished.stderr);
+    let behind = reported.iter().filter(|gap| gap["after_cursor"].is_string()).count();
+    assert_eq!(behind, 2, "{reported:?}");
     for name in ["terminal", "framed", "web-39"] {
         assert!(finished.stderr.contains(&format!("! {name}: ")), "{}", finished.stderr);
     }
-    let told = finished.stderr.lines().find(|line| line.starts_with("error: not read to the end: "));
-    assert!(told.is_some_and(|told| told.ends_with(" and 39 more")), "{}", finished.stderr);
+    let reported = finished.stderr.lines().find(|line| line.starts_with("error: not read to the end: "));
+    assert!(reported.is_some_and(|reported| reported.ends_with(" and 39 more")), "{}", finished.stderr);
     assert_eq!(finished.code, Some(3), "{}", finished.stderr);
 }
 
@@ -100,7 +100,7 @@ fn a_named_container_without_log_fails() {
     engine.wait("mute");
     engine.wait("web");
     let why = "configured logging driver does not support reading";
-    for (words, lines, code, told) in [
+    for (args, lines, code, reported) in [
         (&["--all"][..], 3, 0, format!("! mute: cannot be read: {why}\n")),
         (&["-q", "--all"], 3, 0, String::new()),
         (
@@ -113,8 +113,8 @@ fn a_named_container_without_log_fails() {
             ),
         ),
     ] {
-        let finished = Watch::start(&engine, &[&["--no-follow"], words].concat()).finish();
-        assert_eq!((finished.lines().len(), finished.code, finished.stderr), (lines, Some(code), told), "{words:?}");
+        let finished = Watch::start(&engine, &[&["--no-follow"], args].concat()).finish();
+        assert_eq!((finished.lines().len(), finished.code, finished.stderr), (lines, Some(code), reported), "{args:?}");
     }
     let file = Watch::start(&engine, &["--no-follow", "--source", "file", "mute"]).finish();
     assert_eq!(file.code, Some(1), "{}", file.stderr);
@@ -174,8 +174,8 @@ fn until_is_met_despite_an_outage() {
     let proxy = Proxy::start(&engine);
     engine.run("web", &[], &["--forever", "--rate", "200"]);
     let until = until(3.0);
-    let words = ["watch", "--format", "json", "--source", "stream", "--tail", "all", "--until", &until];
-    let watch = Watch::at(&engine, &proxy.host(), &words);
+    let args = ["watch", "--format", "json", "--source", "stream", "--tail", "all", "--until", &until];
+    let watch = Watch::at(&engine, &proxy.host(), &args);
     watch.wait_for_count(10);
     proxy.on("/logs", Fault::Hangup);
     proxy.cut_where("/logs");
@@ -201,8 +201,8 @@ fn until_is_met_by_a_slow_answer() {
     for source in ["auto", "stream"] {
         engine.run("beacon", &[], &["--count", "1", "--idle"]);
         let until = until(6.0);
-        let words = ["watch", "--format", "json", "-f", "network=none", "--source", source, "--until", &until];
-        let watch = Watch::at(&engine, &proxy.host(), &words);
+        let args = ["watch", "--format", "json", "-f", "network=none", "--source", source, "--until", &until];
+        let watch = Watch::at(&engine, &proxy.host(), &args);
         watch.wait_for_count(1);
         // Longer than the time until then.
         proxy.on("/containers/json", Fault::Delay(Duration::from_secs(7)));
@@ -223,9 +223,9 @@ fn first_lines_wait_for_the_filter() {
     let proxy = Proxy::start(&engine);
     engine.run("beacon", &[], &["--forever", "--rate", "20"]);
     let state = engine.home().join("state.db");
-    let words = ["--state", state.to_str().unwrap(), "--resume", "--format", "json", "--source", "stream"];
-    let words = [&["watch", "-f", "network=none"], &words[..]].concat();
-    let watch = Watch::at(&engine, &proxy.host(), &words);
+    let args = ["--state", state.to_str().unwrap(), "--resume", "--format", "json", "--source", "stream"];
+    let args = [&["watch", "-f", "network=none"], &args[..]].concat();
+    let watch = Watch::at(&engine, &proxy.host(), &args);
     watch.wait_for_count(12);
     proxy.on("/containers/json", Fault::Stall);
     // It writes before its start event is received.
@@ -239,7 +239,7 @@ fn first_lines_wait_for_the_filter() {
     watch.signal(Signal::KILL);
     watch.finish();
     proxy.heal();
-    let finished = Watch::at(&engine, &proxy.host(), &[&words[..], &["--no-follow"]].concat()).finish();
+    let finished = Watch::at(&engine, &proxy.host(), &[&args[..], &["--no-follow"]].concat()).finish();
     Numbers::of_json(&finished.lines()).assert_whole("web", 1..=30);
 }
 
@@ -272,7 +272,7 @@ fn rotation_before_a_resume_is_reported() {
         let name = format!("{source}-{driver}");
         let options = [&["--log-driver", driver], &options[..]].concat();
         let state = engine.home().join(&name).with_extension("db");
-        let words = ["--state", state.to_str().unwrap(), "--resume", "--format", "json", "--source", source, &name];
+        let args = ["--state", state.to_str().unwrap(), "--resume", "--format", "json", "--source", source, &name];
         let mut lines = Vec::new();
         engine.run(&name, &options, &["--count", "1000", "--size", "100", "--resume"]);
         // The first run reads what is left of the log, the second finds nothing new, and the third comes too late for
@@ -282,11 +282,11 @@ fn rotation_before_a_resume_is_reported() {
                 engine.must(&["start", &name]);
             }
             engine.wait(&name);
-            let finished = Watch::start(&engine, &[&["--no-follow"], &words[..]].concat()).finish();
+            let finished = Watch::start(&engine, &[&["--no-follow"], &args[..]].concat()).finish();
             assert_eq!(finished.code, Some(0), "{}", finished.stderr);
             let more = finished.lines();
-            let told = more.iter().filter(|line| line.contains(r#""type":"gap""#)).count();
-            assert_eq!(told, usize::from(gone), "{name}, run {run}: {}", finished.stderr);
+            let reported = more.iter().filter(|line| line.contains(r#""type":"gap""#)).count();
+            assert_eq!(reported, usize::from(gone), "{name}, run {run}: {}", finished.stderr);
             lines.extend(more);
         }
         let gap = lines.iter().position(|line| line.contains(r#""type":"gap""#)).unwrap();
@@ -305,8 +305,8 @@ fn polling_too_slowly_reports_the_loss() {
     for (name, options, interval) in
         [("fast", ["max-size=10k", "max-file=3"], "200ms"), ("slow", ["max-size=20k", "max-file=2"], "2s")]
     {
-        let words = ["watch", "--format", "json", "--source", "poll", "--poll-interval", interval, "--tail", "all"];
-        let watch = Watch::ready(&engine, &words[3..]);
+        let args = ["watch", "--format", "json", "--source", "poll", "--poll-interval", interval, "--tail", "all"];
+        let watch = Watch::ready(&engine, &args[3..]);
         let options = options.map(|option| ["--log-opt", option]).concat();
         engine.run(name, &options, &["--count", "4000", "--rate", "500"]);
         watch.wait_for_ends(1);
@@ -336,7 +336,7 @@ fn five_gone(engine: &Engine, prefix: &str) -> Vec<(String, String)> {
 #[test]
 fn removals_during_a_suspension_are_gaps() {
     let engine = Engine::start();
-    let words = [
+    let args = [
         &["-v", "--source", "auto"][..],
         &["-v", "--source", "file"],
         &["-v", "--source", "stream"],
@@ -347,7 +347,7 @@ fn removals_during_a_suspension_are_gaps() {
         &["-v", "--metadata", "--lifecycle"],
     ];
     let host = engine.host();
-    let watches = Watch::ready_each(&engine, words.map(|words| (host.as_str(), words)));
+    let watches = Watch::ready_each(&engine, args.map(|args| (host.as_str(), args)));
     let text = Watch::start(&engine, &[]);
     text.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with("+ beacon")), PATIENCE);
     for watch in watches.iter().chain([&text]) {
@@ -357,7 +357,7 @@ fn removals_during_a_suspension_are_gaps() {
     for watch in watches.iter().chain([&text]) {
         watch.signal(Signal::CONT);
     }
-    for (watch, words) in watches.into_iter().zip(words) {
+    for (watch, args) in watches.into_iter().zip(args) {
         watch.wait_for_ends(5);
         let finished = watch.stop();
         let records = finished.records();
@@ -370,19 +370,19 @@ fn removals_during_a_suspension_are_gaps() {
             };
             assert!(
                 matches!((of("log"), of("gap")), (3, 0) | (0..3, 1)),
-                "{words:?} {name}: {} {}",
+                "{args:?} {name}: {} {}",
                 of("log"),
                 of("gap")
             );
             gaps += of("gap");
         }
-        assert_eq!(records.iter().filter(|record| record["type"] == "gap").count(), gaps, "{words:?}: of nobody else");
+        assert_eq!(records.iter().filter(|record| record["type"] == "gap").count(), gaps, "{args:?}: of nobody else");
         let counted = match gaps {
             0 => "; no gap".to_owned(),
             1 => "; 1 gap (1 unreadable)".to_owned(),
             gaps => format!("; {gaps} gaps ({gaps} unreadable)"),
         };
-        assert!(finished.stderr.contains(&counted), "{words:?}: {counted}\n{}", finished.stderr);
+        assert!(finished.stderr.contains(&counted), "{args:?}: {counted}\n{}", finished.stderr);
     }
     text.wait_for_ends(5);
     let finished = text.stop();
@@ -404,8 +404,8 @@ fn removal_before_the_first_read_is_one_gap() {
         engine.create("made", &[], &["--count", "1"]);
         proxy.on("/logs", Fault::Hangup);
         proxy.forget();
-        let words = ["watch", "--format", "json", "--source", "stream", "--tail", tail];
-        let watch = Watch::at(&engine, &proxy.host(), &words);
+        let args = ["watch", "--format", "json", "--source", "stream", "--tail", tail];
+        let watch = Watch::at(&engine, &proxy.host(), &args);
         proxy.wait_for(&format!("{id}/logs"), PATIENCE);
         engine.must(&["rm", "--force", name, "made"]);
         proxy.heal();
@@ -423,7 +423,7 @@ fn a_removed_container_read_whole_has_no_gap() {
     let engine = Engine::start();
     let sources = ["auto", "stream"].map(|source| ["-v", "--source", source]);
     let host = engine.host();
-    let watches = Watch::ready_each(&engine, sources.each_ref().map(|words| (host.as_str(), &words[..])));
+    let watches = Watch::ready_each(&engine, sources.each_ref().map(|args| (host.as_str(), &args[..])));
     for number in 0..5 {
         engine.run(&format!("web-{number}"), &["--rm"], &["--forever", "--rate", "500"]);
     }

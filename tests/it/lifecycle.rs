@@ -14,9 +14,9 @@ const SOURCES: [&str; 4] = ["file", "stream", "rotate", "poll"];
 
 /// One watch of the same containers for each of [`SOURCES`].
 fn by_each_source(engine: &Engine) -> [Watch; 4] {
-    let words = SOURCES.map(|source| ["--source", source]);
+    let args = SOURCES.map(|source| ["--source", source]);
     let host = engine.host();
-    Watch::ready_each(engine, words.each_ref().map(|words| (host.as_str(), &words[..])))
+    Watch::ready_each(engine, args.each_ref().map(|args| (host.as_str(), &args[..])))
 }
 
 /// Keeps two processors busy while `work` runs.
@@ -34,9 +34,9 @@ fn short_lives(engine: &Engine, count: usize, is_asked: bool) -> Vec<usize> {
         let heard = (lane..count).step_by(4).filter(|number| {
             let name = format!("short-{number}");
             let run = engine.docker(&["run", "--rm", "--network", "none", "--name", &name, IMAGE, "--count", "3"]);
-            let told = String::from_utf8(run.stderr).unwrap();
-            let is_removed = run.status.success() || is_asked && told.contains("unable to remove filesystem");
-            assert!(is_removed, "{name}: {}: {told}", run.status);
+            let reported = String::from_utf8(run.stderr).unwrap();
+            let is_removed = run.status.success() || is_asked && reported.contains("unable to remove filesystem");
+            assert!(is_removed, "{name}: {}: {reported}", run.status);
             run.stdout.lines().count() == 3
         });
         heard.collect::<Vec<_>>()
@@ -57,8 +57,8 @@ fn a_new_name_is_used_at_once() {
     engine.must(&["kill", "svc2"]);
     watch.wait_for_ends(1);
     let notices = watch.stop().stderr;
-    let told: Vec<&str> = notices.lines().filter(|line| line.contains("svc")).collect();
-    assert_eq!(told, ["+ svc (file)", "svc is now called svc2", "- svc2 (exit 137)"]);
+    let reported: Vec<&str> = notices.lines().filter(|line| line.contains("svc")).collect();
+    assert_eq!(reported, ["+ svc (file)", "svc is now called svc2", "- svc2 (exit 137)"]);
 }
 
 /// A hundred containers that print and exit on a busy machine are read whole.
@@ -97,8 +97,8 @@ fn docker_restart_loses_no_line() {
     let engine = Engine::start();
     let watches = by_each_source(&engine);
     for driver in DRIVERS {
-        let words = ["--count", "500", "--rate", "5000", "--resume", "--idle"];
-        engine.run(driver, &["--log-driver", driver], &words);
+        let args = ["--count", "500", "--rate", "5000", "--resume", "--idle"];
+        engine.run(driver, &["--log-driver", driver], &args);
     }
     for lives in 1..=3 {
         watches.iter().for_each(|watch| watch.wait_for_count(lives * 1000));
@@ -118,8 +118,8 @@ fn docker_restart_loses_no_line() {
 fn restart_policies_are_followed() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &[]);
-    let words = ["--count", "100", "--resume", "--exit", "1"];
-    engine.run("failing", &["--restart", "on-failure:3"], &words);
+    let args = ["--count", "100", "--resume", "--exit", "1"];
+    engine.run("failing", &["--restart", "on-failure:3"], &args);
     engine.run("always", &["--restart", "always"], &["--count", "300", "--resume", "--idle"]);
     for life in 1..=3 {
         let said = |lines: &[String]| Numbers::of_json(lines).count("always") >= life * 300;
@@ -234,13 +234,13 @@ fn containers_that_cannot_start_block_nobody() {
 fn every_kind_of_rotation_is_followed() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &[]);
-    let words = ["--count", "20000", "--rate", "5000", "--size", "60"];
+    let args = ["--count", "20000", "--rate", "5000", "--size", "60"];
     for (name, options) in [
         ("three", &["--log-opt", "max-size=100k", "--log-opt", "max-file=3"][..]),
         ("one", &["--log-opt", "max-size=100k", "--log-opt", "max-file=1"]),
         ("gz", &["--log-opt", "max-size=100k", "--log-opt", "max-file=3", "--log-opt", "compress=true"]),
     ] {
-        engine.run(name, options, &words);
+        engine.run(name, options, &args);
     }
     watch.wait_for_ends(3);
     let finished = watch.stop();
@@ -318,7 +318,7 @@ fn start_and_end_notices_come_in_pairs() {
         let copy = engine.home().join(format!("{source}.db"));
         std::fs::copy(&state, &copy).unwrap();
         let resume = ["--state", copy.to_str().unwrap(), "--resume"];
-        for (words, lines, of_done) in [
+        for (args, lines, of_done) in [
             (&[][..], 1, &[][..]),
             (&["--all"], 7, &shown),
             (&["done", "mute", "made", "live", "later"], 7, &shown),
@@ -327,7 +327,7 @@ fn start_and_end_notices_come_in_pairs() {
             (&resume, 4, &shown),
             (&resume, 0, &[]),
         ] {
-            let watch = Watch::start(&engine, &[&["--source", source], words].concat());
+            let watch = Watch::start(&engine, &[&["--source", source], args].concat());
             watch.wait_for_count(lines);
             watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with("+ live")), PATIENCE);
             watch.wait_for_notice(|lines| of_done.iter().all(|line| lines.contains(line)), PATIENCE);
@@ -335,10 +335,11 @@ fn start_and_end_notices_come_in_pairs() {
             engine.run("later", &[], &["--count", "1", "--prefix", "later"]);
             watch.wait_for_ends(of_done.len() / 2 + 1);
             let finished = watch.stop();
-            let told = finished.stderr.lines();
-            let told: Vec<&str> = told.filter(|line| !line.contains(" live ") && !line.contains("later")).collect();
-            assert_eq!(told, of_done, "{source} {words:?}: {}", finished.stderr);
-            assert_eq!(finished.lines().len(), lines + 1, "{source} {words:?}");
+            let reported = finished.stderr.lines();
+            let reported: Vec<&str> =
+                reported.filter(|line| !line.contains(" live ") && !line.contains("later")).collect();
+            assert_eq!(reported, of_done, "{source} {args:?}: {}", finished.stderr);
+            assert_eq!(finished.lines().len(), lines + 1, "{source} {args:?}");
             engine.must(&["rm", "later"]);
         }
         let read = Watch::start(&engine, &["--source", source, "--no-follow", "done"]).finish();
@@ -363,8 +364,8 @@ fn hundreds_of_containers_leak_nothing() {
             let lane = |lane: usize| {
                 let live = |number: usize| {
                     let name = format!("life-{number}");
-                    let words = ["run", "--rm", "--network", "none", "--name", &name, IMAGE, "--count", "3"];
-                    engine.must(&words).lines().count()
+                    let args = ["run", "--rm", "--network", "none", "--name", &name, IMAGE, "--count", "3"];
+                    engine.must(&args).lines().count()
                 };
                 (from + lane..to).step_by(4).map(live).sum::<usize>()
             };

@@ -23,8 +23,8 @@ fn small_disk(engine: &Engine, name: &str, size: u32) -> PathBuf {
 
 fn resumed(engine: &Engine, state: &Path, file: &Path, more: &[&str]) -> Finished {
     let (state, file) = (state.to_str().unwrap(), file.to_str().unwrap());
-    let words = [&["--state", state, "--resume", "--format", "json", "-o", file, "--no-follow"], more].concat();
-    Watch::start(engine, &words).finish()
+    let args = [&["--state", state, "--resume", "--format", "json", "-o", file, "--no-follow"], more].concat();
+    Watch::start(engine, &args).finish()
 }
 
 fn lines(path: &Path) -> Vec<String> {
@@ -42,12 +42,12 @@ fn a_full_output_disk_leaves_whole_lines() {
     for (run, size) in [400, 300, 200].into_iter().enumerate() {
         fs::write(&ballast, vec![1; size * 1024]).unwrap();
         let finished = resumed(&engine, &state, &file, &["web"]);
-        let told = format!(
+        let reported = format!(
             "error: cannot write to {}\n  caused by: No space left on device (os error 28)\n\
              hint: make room there; what was not written is still in the engine's logs\n",
             file.display()
         );
-        assert_eq!((finished.code, finished.stderr.as_str()), (Some(1), told.as_str()), "run {run}");
+        assert_eq!((finished.code, finished.stderr.as_str()), (Some(1), reported.as_str()), "run {run}");
         // With exclusive use of the state, a run finds nothing in the file that the state does not know.
         let text = fs::read_to_string(&file).unwrap();
         assert!(text.is_empty() || text.ends_with('\n'), "run {run} left half a line");
@@ -88,21 +88,21 @@ fn a_full_state_disk_loses_nothing() {
     let disk = small_disk(&engine, "disk", 4096);
     let (state, file) = (disk.join("state.db"), engine.home().join("out.jsonl"));
     engine.run("web", &[], &["--forever", "--rate", "500"]);
-    let words =
+    let args =
         ["--state", state.to_str().unwrap(), "--resume", "--format", "json", "-o", file.to_str().unwrap(), "web"];
-    let watch = Watch::start(&engine, &words);
+    let watch = Watch::start(&engine, &args);
     eventually("lines are kept", || file.exists() && lines(&file).len() > 300);
     // Fill the rest of the disk, however much that is.
     let ballast = disk.join("ballast");
     let _ = fs::write(&ballast, vec![1; 8 << 20]);
     let finished = watch.finish();
     assert_eq!(finished.code, Some(1), "{}", finished.stderr);
-    let told = format!("error: no room is left for the state in {}\n", state.display());
-    assert!(finished.stderr.contains(&told), "{}", finished.stderr);
+    let reported = format!("error: no room is left for the state in {}\n", state.display());
+    assert!(finished.stderr.contains(&reported), "{}", finished.stderr);
     assert!(finished.stderr.ends_with("hint: make room there; the next run goes on from what was kept\n"));
     fs::remove_file(&ballast).unwrap();
     let before = lines(&file).len();
-    let watch = Watch::start(&engine, &words);
+    let watch = Watch::start(&engine, &args);
     eventually("lines are kept again", || lines(&file).len() > before + 300);
     assert_eq!(watch.stop().code, Some(0));
     let numbers = Numbers::of_json(&lines(&file));
@@ -131,7 +131,7 @@ fn an_unusable_state_is_refused_unchanged() {
     // `user_version` is at offset 60 of the header (https://sqlite.org/fileformat2.html).
     newer[60..64].copy_from_slice(&99_u32.to_be_bytes());
     fs::write(path("newer.db"), &newer).unwrap();
-    for (name, told, hint) in [
+    for (name, reported, hint) in [
         ("damaged.db", "the state in FILE is damaged", "move it away to begin anew"),
         ("text.db", "FILE is no state file", "name another file with --state\n"),
         (
@@ -143,7 +143,7 @@ fn an_unusable_state_is_refused_unchanged() {
         let before = fs::read(path(name)).unwrap();
         let finished = resumed(&engine, &path(name), &file, &["web"]);
         assert_eq!(finished.code, Some(1), "{name}: {}", finished.stderr);
-        let first = format!("error: {}\n", told.replace("FILE", path(name).to_str().unwrap()));
+        let first = format!("error: {}\n", reported.replace("FILE", path(name).to_str().unwrap()));
         assert!(finished.stderr.starts_with(&first), "{name}: {}", finished.stderr);
         assert!(finished.stderr.contains(&format!("hint: {hint}")), "{name}: {}", finished.stderr);
         assert!(fs::read(path(name)).unwrap() == before, "{name} was written to");
@@ -151,8 +151,8 @@ fn an_unusable_state_is_refused_unchanged() {
     assert_eq!(lines(&file).len(), 3);
     let bad = Watch::start(&engine, &["--resume=a/b", "--no-follow", "--state", good.to_str().unwrap()]).finish();
     assert_eq!(bad.code, Some(2));
-    let told = "error: invalid resume name \"a/b\": it takes 1 to 64 letters, digits, `_`, `.` and `-`\n";
-    assert_eq!(bad.stderr, told);
+    let reported = "error: invalid resume name \"a/b\": it takes 1 to 64 letters, digits, `_`, `.` and `-`\n";
+    assert_eq!(bad.stderr, reported);
 }
 
 #[test]
@@ -160,9 +160,9 @@ fn a_locked_state_is_written_later() {
     let engine = Engine::start();
     let (state, file) = (engine.home().join("s/state.db"), engine.home().join("out.jsonl"));
     engine.run("web", &[], &["--count", "4500", "--rate", "500"]);
-    let words =
+    let args =
         ["--state", state.to_str().unwrap(), "--resume", "--format", "json", "-o", file.to_str().unwrap(), "web"];
-    let watch = Watch::start(&engine, &words);
+    let watch = Watch::start(&engine, &args);
     eventually("lines are kept", || file.exists() && lines(&file).len() > 100);
     let other = rusqlite::Connection::open(&state).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -181,7 +181,7 @@ fn without_descriptors_files_wait_their_turn() {
     let engine = Engine::start();
     engine.run("beacon", &[], &["--count", "0", "--idle"]);
     let mut command = Command::new("prlimit");
-    engine.furnish(&mut command);
+    engine.configure(&mut command);
     command.arg("--nofile=34:34").arg(Watch::command().get_program());
     let watch = Watch::spawn(command.args(["watch", "--format", "json"]));
     watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with("+ beacon")), PATIENCE);
@@ -254,10 +254,10 @@ fn an_endless_compressed_line_costs_little_memory() {
         packed.write_all(&block).unwrap();
     }
     packed.finish().unwrap();
-    let words = ["watch", "--source", "file", "-n", "5", "--format", "json", "--no-follow", "web"];
+    let args = ["watch", "--source", "file", "-n", "5", "--format", "json", "--no-follow", "web"];
     let mut command = Watch::command();
-    engine.furnish(&mut command);
-    let watch = Watch::spawn(command.env("DOCKER_HOST", engine.host()).args(words));
+    engine.configure(&mut command);
+    let watch = Watch::spawn(command.env("DOCKER_HOST", engine.host()).args(args));
     let peak = watch.peak_memory_until(MOST, |_| false);
     let finished = watch.finish();
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);

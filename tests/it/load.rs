@@ -101,7 +101,7 @@ fn an_unread_output_keeps_memory_small() {
     let (lines, size, held) = if long() { (500_000, "10m", 60) } else { (100_000, "2m", 0) };
     let engine = Engine::start();
     let mut command = Watch::command();
-    engine.furnish(&mut command);
+    engine.configure(&mut command);
     engine.run("beacon", &[], &["--count", "0", "--idle"]);
     command.args(["watch", "--format", "raw", "beacon", "flood-*"]);
     let mut watch = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -111,8 +111,8 @@ fn an_unread_output_keeps_memory_small() {
     let size = format!("max-size={size}");
     for number in 0..FLOODS {
         let name = format!("flood-{number}");
-        let words = ["--count", &lines.to_string(), "--size", "200", "--prefix", &name];
-        engine.run(&name, &["--log-opt", &size, "--log-opt", "max-file=3"], &words);
+        let args = ["--count", &lines.to_string(), "--size", "200", "--prefix", &name];
+        engine.run(&name, &["--log-opt", &size, "--log-opt", "max-file=3"], &args);
     }
     for number in 0..FLOODS {
         engine.wait(&format!("flood-{number}"));
@@ -166,12 +166,12 @@ fn wakeups(pid: u32) -> u64 {
 }
 
 /// Starts `idle-0` to `idle-49`, four at a time.
-fn run_fifty(engine: &Engine, words: &[&str]) {
+fn run_fifty(engine: &Engine, args: &[&str]) {
     thread::scope(|scope| {
         for lane in 0..4 {
             scope.spawn(move || {
                 for number in (lane..50).step_by(4) {
-                    engine.run(&format!("idle-{number}"), &[], words);
+                    engine.run(&format!("idle-{number}"), &[], args);
                 }
             });
         }
@@ -258,10 +258,10 @@ fn reconciling_two_thousand_containers_is_cheap() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state.db");
     let engine = crowd(2000);
-    let run = |words: &[&str]| {
+    let run = |args: &[&str]| {
         let mut command = Watch::command();
         command.env("HOME", dir.path()).env_remove("DOCKER_HOST").args(["-H", &engine.host(), "reconcile"]);
-        command.args(["--state", state.to_str().unwrap(), "--format", "json"]).args(words);
+        command.args(["--state", state.to_str().unwrap(), "--format", "json"]).args(args);
         let before = engine.requests().len();
         let begun = Instant::now();
         let watch = Watch::spawn(&mut command);

@@ -39,11 +39,11 @@ fn a_local_log_is_followed_from_its_file() {
     let proxy = Proxy::start(&engine);
     let watch = Watch::ready_at(&engine, &proxy.host(), &["--source", "file"]);
     proxy.forget();
-    let words = ["--count", "30000", "--rate", "6000", "--stream", "alternating", "--size", "80"];
+    let args = ["--count", "30000", "--rate", "6000", "--stream", "alternating", "--size", "80"];
     let small = ["--log-driver", "local", "--log-opt", "max-size=100k"];
-    engine.run("packed", &[&small[..], &["--log-opt", "max-file=3"]].concat(), &words);
-    engine.run("plain", &[&small[..], &["--log-opt", "max-file=3", "--log-opt", "compress=false"]].concat(), &words);
-    engine.run("one", &[&small[..], &["--log-opt", "max-file=1", "--log-opt", "compress=false"]].concat(), &words);
+    engine.run("packed", &[&small[..], &["--log-opt", "max-file=3"]].concat(), &args);
+    engine.run("plain", &[&small[..], &["--log-opt", "max-file=3", "--log-opt", "compress=false"]].concat(), &args);
+    engine.run("one", &[&small[..], &["--log-opt", "max-file=1", "--log-opt", "compress=false"]].concat(), &args);
     engine.run("text", &["--log-driver", "local"], &["--count", "64", "--shape", "hostile"]);
     watch.wait_for_ends(4);
     let finished = watch.stop();
@@ -151,13 +151,13 @@ fn a_cut_record_costs_no_later_one() {
     fs::write(&path, &longer).unwrap();
     let mut shown = Vec::new();
     for follow in [false, true] {
-        let words = ["--format", "json", "--source", "file", "--all", "--tail", "all", "web"];
+        let args = ["--format", "json", "--source", "file", "--all", "--tail", "all", "web"];
         let records = if follow {
-            let watch = Watch::start(&engine, &words);
+            let watch = Watch::start(&engine, &args);
             watch.wait_for(|lines| lines.len() == 2, PATIENCE);
             watch.stop().records()
         } else {
-            Watch::start(&engine, &[&["--no-follow"], &words[..]].concat()).finish().records()
+            Watch::start(&engine, &[&["--no-follow"], &args[..]].concat()).finish().records()
         };
         shown.push(records.iter().map(|record| record["type"].as_str().unwrap().to_owned()).collect::<Vec<_>>());
         assert_eq!(records[0]["lost_bytes"], length as u64 / 2);
@@ -177,8 +177,8 @@ fn an_unknown_file_format_uses_the_api() {
     // As a later engine might write it: the fields that we look for are gone.
     fs::write(&path, [&b"\0LOG2"[..], &log].concat()).unwrap();
     let finished = Watch::start(&engine, &["--no-follow", "--format", "json", "web"]).finish();
-    let told = "! web: its log file has an unknown form: reading through the engine instead\n";
-    assert!(finished.stderr.starts_with(told), "{}", finished.stderr);
+    let reported = "! web: its log file has an unknown form: reading through the engine instead\n";
+    assert!(finished.stderr.starts_with(reported), "{}", finished.stderr);
     let finished = Watch::start(&engine, &["--no-follow", "--format", "json", "--source", "file", "web"]).finish();
     let records = finished.records();
     assert_eq!((records.len(), &records[0]["reason"]), (1, &serde_json::json!("unreadable")));
@@ -195,9 +195,9 @@ fn a_container_without_log_is_reported_once() {
     engine.run("silent", &["--log-driver", "none"], &["--count", "5", "--idle"]);
     engine.run("uncached", &uncached, &["--count", "5", "--idle"]);
     engine.run("web", &[], &["--count", "50"]);
-    let told =
+    let reported =
         |lines: &[String], name: &str| lines.iter().filter(|line| line.starts_with(&format!("! {name}: "))).count();
-    watch.wait_for_notice(|lines| told(lines, "silent") > 0 && told(lines, "uncached") > 0, PATIENCE);
+    watch.wait_for_notice(|lines| reported(lines, "silent") > 0 && reported(lines, "uncached") > 0, PATIENCE);
     eventually("the other was read", || Numbers::of_json(&watch.lines()).count("web") == 50);
     engine.must(&["restart", "silent"]);
     engine.must(&["kill", "silent", "uncached"]);
@@ -205,5 +205,5 @@ fn a_container_without_log_is_reported_once() {
     watch.wait_for_notice(|lines| ended(lines, "silent") && ended(lines, "uncached"), PATIENCE);
     let notices = watch.stop().stderr;
     let lines: Vec<String> = notices.lines().map(str::to_owned).collect();
-    assert_eq!((told(&lines, "silent"), told(&lines, "uncached")), (1, 1), "{notices}");
+    assert_eq!((reported(&lines, "silent"), reported(&lines, "uncached")), (1, 1), "{notices}");
 }

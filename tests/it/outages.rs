@@ -62,11 +62,11 @@ const WRITERS: [&str; 3] = ["json-file", "local", "rotating"];
 
 /// Starts them; returns the ID of the rotating one.
 fn start_writers(engine: &Engine, watches: &[Watch], rate: &str) -> String {
-    let words = ["--forever", "--rate", rate];
+    let args = ["--forever", "--rate", rate];
     for driver in DRIVERS {
-        engine.run(driver, &["--log-driver", driver], &words);
+        engine.run(driver, &["--log-driver", driver], &args);
     }
-    let id = engine.run("rotating", &ROTATING, &words);
+    let id = engine.run("rotating", &ROTATING, &args);
     watches.iter().for_each(|watch| wait_for_more(watch, &WRITERS));
     id
 }
@@ -261,7 +261,7 @@ fn garbage_answers_are_retried() {
         .map(|row| {
             let proxy = Proxy::start(&engine);
             let mut command = Watch::command();
-            engine.furnish(&mut command);
+            engine.configure(&mut command);
             // On a busy machine a fault lasts, and backoff delays that grow with it would exceed the timeout of the
             // test.
             for wait in ["DOCKER_CIRCUIT_BREAKER_TIMEOUT", "DOCKER_POOL_MAX_RETRY_DELAY", "EVENTS_BACKOFF_MAX_DURATION"]
@@ -310,8 +310,8 @@ fn garbage_answers_are_retried() {
         for (name, count) in written.into_iter().chain([("new", 50)]) {
             assert_eq!(numbers.flaw(name, 1..=count), None, "after {row:?}:\n{}", finished.stderr);
         }
-        let told = finished.stderr.lines().count();
-        assert!(told < 24, "after {row:?} a flood of notices:\n{}", finished.stderr);
+        let reported = finished.stderr.lines().count();
+        assert!(reported < 24, "after {row:?} a flood of notices:\n{}", finished.stderr);
     }
 }
 
@@ -335,8 +335,8 @@ fn unseen_changes_show_afterwards() {
     let watches = by_each_route(&engine, [&proxy.host(); 2]);
     let resumed = ["--count", "200", "--resume"];
     for driver in DRIVERS {
-        let run = |name: &str, options: &[&str], words: &[&str]| {
-            engine.run(&format!("{name}-{driver}"), &[&["--log-driver", driver], options].concat(), words);
+        let run = |name: &str, options: &[&str], args: &[&str]| {
+            engine.run(&format!("{name}-{driver}"), &[&["--log-driver", driver], options].concat(), args);
         };
         run("removed", &[], &["--count", "100", "--idle"]);
         run("renamed", &[], &["--forever", "--rate", "100"]);
@@ -390,7 +390,7 @@ fn unseen_changes_show_afterwards() {
     for (watch, driver) in each(&watches) {
         has(watch, &format!("- other-{driver}"));
         let end = format!("- restarted-{driver} (exit 137)");
-        eventually("its end was told", || watch.notices().contains(&end));
+        eventually("its end is reported", || watch.notices().contains(&end));
     }
     for finished in stop_each(watches) {
         let numbers = Numbers::of_json(&finished.lines());
@@ -434,9 +434,9 @@ fn a_dropped_subscription_loses_nothing() {
     for (source, _) in ROUTES {
         let watch = Watch::start(&engine, &["--format", "json", "--source", source, &format!("*-{source}")]);
         watch.wait_until_up();
-        let run = |name: &str, driver: &str, words: &[&str]| {
+        let run = |name: &str, driver: &str, args: &[&str]| {
             let name = format!("{name}-{driver}-{source}");
-            engine.run(&name, &["--log-driver", driver], &[&["--count", "100"], words].concat());
+            engine.run(&name, &["--log-driver", driver], &[&["--count", "100"], args].concat());
         };
         for driver in DRIVERS {
             run("old", driver, &["--idle"]);
@@ -567,8 +567,8 @@ fn an_inotify_overflow_loses_nothing() {
     let writers: Vec<String> = (0..6).map(|number| format!("writer-{number}")).collect();
     let names: Vec<&str> = writers.iter().map(String::as_str).collect();
     let options = ["--log-opt", "max-size=1m", "--log-opt", "max-file=50"];
-    let words = ["--forever", "--rate", "1000"];
-    let ids: Vec<String> = names.iter().map(|name| engine.run(name, &options, &words)).collect();
+    let args = ["--forever", "--rate", "1000"];
+    let ids: Vec<String> = names.iter().map(|name| engine.run(name, &options, &args)).collect();
     engine.create("made", &[], &["--count", "100"]);
     wait_for_more(&watch, &names);
     watch.signal(Signal::STOP);
@@ -583,7 +583,7 @@ fn an_inotify_overflow_loses_nothing() {
     engine.run("new", &options, &["--count", "100"]);
     engine.must(&["wait", "made", "new"]);
     engine.must(&[&["kill"], names.as_slice()].concat());
-    assert!(has_overflowed(&queue), "there was not enough to tell");
+    assert!(has_overflowed(&queue), "there were too few events");
     watch.signal(Signal::CONT);
     watch.wait_for_ends(8);
     let lines = watch.stop().lines();
@@ -631,12 +631,12 @@ fn garbage_at_the_start_is_an_error() {
 fn containers_of_a_dead_engine() {
     let engine = Engine::with(&["--live-restore"]);
     let watches = by_each_route(&engine, [&engine.host(); 2]);
-    let words = ["--count", "500", "--resume", "--idle"];
+    let args = ["--count", "500", "--resume", "--idle"];
     let mut names = Vec::new();
     for driver in DRIVERS {
         for (name, options) in [("always", &["--restart", "always"][..]), ("mortal", &[]), ("brief", &["--rm"])] {
             names.push(format!("{name}-{driver}"));
-            engine.run(&format!("{name}-{driver}"), &[&["--log-driver", driver], options].concat(), &words);
+            engine.run(&format!("{name}-{driver}"), &[&["--log-driver", driver], options].concat(), &args);
         }
     }
     watches.iter().for_each(|watch| watch.wait_for_count(3000));
@@ -733,10 +733,10 @@ fn corrupt_log_streams_harm_no_other_container() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watch = Watch::ready_at(&engine, &proxy.host(), &["--source", "stream"]);
-    let words = ["--count", "5000", "--rate", "1000"];
-    engine.run("sound", &[], &words);
+    let args = ["--count", "5000", "--rate", "1000"];
+    engine.run("sound", &[], &args);
     let changed = ["json-file-0", "local-0", "local-1"];
-    let ids = changed.map(|name| engine.run(name, &["--log-driver", &name[..name.len() - 2]], &words));
+    let ids = changed.map(|name| engine.run(name, &["--log-driver", &name[..name.len() - 2]], &args));
     wait_for_more(&watch, &changed);
     ids.iter().for_each(|id| proxy.on(&format!("{id}/logs"), Fault::Corrupt));
     let before = count(&watch, "sound");

@@ -37,7 +37,7 @@ fn plain(engine: &Engine, file: &Path) -> Watch {
     Watch::start(engine, &["--format", "json", "-o", file.to_str().unwrap()])
 }
 
-fn told(watch: &Watch, text: &str) {
+fn reported(watch: &Watch, text: &str) {
     watch.wait_for_notice(|lines| lines.iter().any(|line| line.contains(text)), PATIENCE);
 }
 
@@ -46,9 +46,9 @@ fn told(watch: &Watch, text: &str) {
 fn repeated_moves_and_kills_lose_nothing() {
     let engine = Engine::start();
     let kept = Kept::of(&engine);
-    let words = ["--count", "24000", "--rate", "1500", "--stream", "alternating"];
-    engine.run("json", &ROTATING, &words);
-    engine.run("local", &[&ROTATING[..], &["--log-driver", "local"]].concat(), &words);
+    let args = ["--count", "24000", "--rate", "1500", "--stream", "alternating"];
+    engine.run("json", &ROTATING, &args);
+    engine.run("local", &[&ROTATING[..], &["--log-driver", "local"]].concat(), &args);
     let (mut watch, mut turns) = (kept.start(&engine, &[]), 0);
     while all(&kept.file, turns).len() < 40_000 {
         eventually("the new file is written to", || lines(&kept.file).len() > 100);
@@ -79,7 +79,7 @@ fn a_file_moved_after_a_kill_stays_whole() {
     engine.run("web", &[], &["--count", "50", "--idle"]);
     let kill = || {
         let watch = kept.start(&engine, &[]);
-        told(&watch, "+ web");
+        reported(&watch, "+ web");
         watch.signal(Signal::KILL);
         watch.finish();
     };
@@ -128,7 +128,7 @@ fn a_planted_link_is_not_followed() {
         // Swapped atomically, as by an attacker who is fast enough.
         std::os::unix::fs::symlink(target, &away).unwrap();
         exchange(&file, &away);
-        told(&watch, "cannot be opened anew, so it is written to where it is now: ");
+        reported(&watch, "cannot be opened anew, so it is written to where it is now: ");
         let before = lines(&away).len();
         eventually("it is gone on with", || lines(&away).len() > before + 20);
         assert_eq!(fs::read(&victim).unwrap(), b"secret\n");
@@ -154,7 +154,7 @@ fn a_new_file_is_private() {
     for umask in ["000", "022", "077"] {
         let file = engine.home().join(umask);
         let mut command = Command::new("sh");
-        engine.furnish(&mut command);
+        engine.configure(&mut command);
         let program = Watch::command().get_program().to_owned();
         let script = format!("umask {umask}; exec \"$0\" watch --no-follow -o {} web", file.display());
         assert!(command.args(["-c", &script]).arg(program).status().unwrap().success());
@@ -175,7 +175,7 @@ fn without_positions_the_name_is_followed_too() {
     for turn in 1..=3 {
         eventually("it is written to", || lines(&file).len() > 100);
         fs::rename(&file, moved(&file, turn)).unwrap();
-        told(&watch, "was moved away: a new one is written");
+        reported(&watch, "was moved away: a new one is written");
     }
     watch.wait_for_ends(1);
     let name = file.canonicalize().unwrap();
@@ -193,7 +193,7 @@ fn each(engine: &Engine, play: impl Fn(&Path, Watch) -> Finished) -> [(PathBuf, 
     let file = engine.home().join("plain.jsonl");
     let runs = [(kept.file.clone(), kept.start(engine, &[])), (file.clone(), plain(engine, &file))];
     runs.map(|(file, watch)| {
-        told(&watch, "+ web");
+        reported(&watch, "+ web");
         let finished = play(&file, watch);
         (file, finished)
     })
@@ -207,20 +207,20 @@ fn a_removed_file_is_replaced() {
     let runs = each(&engine, |file, watch| {
         eventually("it is written to", || lines(file).len() > 50);
         fs::remove_file(file).unwrap();
-        told(&watch, "was removed");
+        reported(&watch, "was removed");
         eventually("a new one is written to", || lines(file).len() > 50);
         watch.stop()
     });
     for (file, finished) in runs {
         assert_eq!(finished.code, Some(0));
         let name = file.canonicalize().unwrap();
-        let told = finished.stderr.lines().find(|line| line.contains("was removed")).unwrap();
-        let rest = told.strip_prefix(&format!("{} was removed", name.display())).unwrap();
-        assert!(rest.ends_with(": a new one is written"), "{told}");
+        let reported = finished.stderr.lines().find(|line| line.contains("was removed")).unwrap();
+        let rest = reported.strip_prefix(&format!("{} was removed", name.display())).unwrap();
+        assert!(rest.ends_with(": a new one is written"), "{reported}");
         if rest != ": a new one is written" {
             let lost: u64 =
                 rest.strip_prefix(", and with it up to ").unwrap().split(' ').next().unwrap().parse().unwrap();
-            assert!((1..20_000).contains(&lost), "{told}");
+            assert!((1..20_000).contains(&lost), "{reported}");
         }
         let numbers = numbers(&lines(&file));
         assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "whole from where it begins");
@@ -237,11 +237,11 @@ fn without_a_new_file_the_old_one_continues() {
         let away = moved(file, 1);
         fs::create_dir(&away).unwrap();
         exchange(&away, file);
-        told(&watch, "so it is written to where it is now: it is no regular file any more");
+        reported(&watch, "so it is written to where it is now: it is no regular file any more");
         let before = lines(&away).len();
         eventually("it is gone on with", || lines(&away).len() > before + 100);
         fs::remove_dir(file).unwrap();
-        told(&watch, "was moved away: a new one is written");
+        reported(&watch, "was moved away: a new one is written");
         eventually("the new one is written to", || lines(file).len() > 50);
         // The last line may be incomplete.
         let (first, second) = (numbers(&lines(&away)), numbers(&lines(file)[..50]));
@@ -269,7 +269,7 @@ fn the_new_file_belongs_to_its_run() {
     let watch = kept.start(&engine, &[]);
     eventually("it is written to", || kept.lines().len() > 50);
     fs::rename(&kept.file, moved(&kept.file, 1)).unwrap();
-    told(&watch, "was moved away: a new one is written");
+    reported(&watch, "was moved away: a new one is written");
     let beside = |file: &Path| {
         Watch::start(
             &engine,
@@ -280,7 +280,7 @@ fn the_new_file_belongs_to_its_run() {
     assert_eq!(second.code, Some(1));
     assert!(second.stderr.contains("is being written to by another docker-logwatch"), "{}", second.stderr);
     let third = beside(&moved(&kept.file, 1));
-    told(&third, "+ web");
+    reported(&third, "+ web");
     assert_eq!(third.stop().code, Some(0));
     assert_eq!(watch.stop().code, Some(0));
 }
@@ -296,10 +296,10 @@ fn a_locked_state_delays_the_new_file() {
     let other = rusqlite::Connection::open(&kept.state).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     fs::rename(&kept.file, moved(&kept.file, 1)).unwrap();
-    told(&watch, "is locked by another program");
-    assert_eq!(kept.lines(), [""; 0], "nothing that no position tells of");
+    reported(&watch, "is locked by another program");
+    assert_eq!(kept.lines(), [""; 0], "nothing without a position");
     other.execute_batch("ROLLBACK").unwrap();
-    told(&watch, "was moved away: a new one is written");
+    reported(&watch, "was moved away: a new one is written");
     eventually("it is written to", || lines(&kept.file).len() > 100);
     watch.signal(Signal::KILL);
     watch.finish();
@@ -320,7 +320,7 @@ fn a_kill_after_a_move_repeats_nothing() {
         let kept = Kept { state: home.join("state/state.db"), file: home.join("out.jsonl") };
         // A slow disk, so that the move comes in the middle of a write and no commit comes before the end.
         let mut command = Command::new("strace");
-        engine.furnish(&mut command);
+        engine.configure(&mut command);
         command.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync,write"]);
         command.args(["-e", "inject=fdatasync:delay_enter=300000", "-e", "inject=write:delay_enter=20000"]);
         command.arg(Watch::command().get_program());
@@ -375,8 +375,8 @@ fn a_removal_before_the_end_is_reported() {
     });
     for (file, finished) in runs {
         assert_eq!(finished.code, Some(0));
-        let told = finished.stderr.lines().find(|line| line.contains("was removed, and with it up to ")).unwrap();
-        assert!(told.starts_with(&file.canonicalize().unwrap().display().to_string()), "{told}");
+        let reported = finished.stderr.lines().find(|line| line.contains("was removed, and with it up to ")).unwrap();
+        assert!(reported.starts_with(&file.canonicalize().unwrap().display().to_string()), "{reported}");
         assert_eq!(lines(&file), [""; 0]);
     }
 }
@@ -393,7 +393,7 @@ fn a_lost_folder_keeps_the_old_file() {
     eventually("it is written to", || written(&folder) > 50);
     fs::write(&away, "").unwrap();
     exchange(&folder, &away);
-    told(&watch, "so it is written to where it is now: Not a directory");
+    reported(&watch, "so it is written to where it is now: Not a directory");
     let before = written(&away);
     eventually("it is gone on with", || written(&away) > before + 50);
     assert_eq!(watch.stop().code, Some(0));

@@ -16,11 +16,11 @@ struct Run {
 }
 
 impl Run {
-    fn start(engine: &Engine, host: &str, words: &[&str], stdout: impl Into<Stdio>) -> Run {
+    fn start(engine: &Engine, host: &str, args: &[&str], stdout: impl Into<Stdio>) -> Run {
         let notices = engine.home().join(format!("notices-{}", fastrand::u64(..)));
         let mut command = Watch::command();
-        engine.furnish(&mut command);
-        command.env_remove("DOCKER_HOST").env("XDG_STATE_HOME", engine.home()).arg("-H").arg(host).args(words);
+        engine.configure(&mut command);
+        command.env_remove("DOCKER_HOST").env("XDG_STATE_HOME", engine.home()).arg("-H").arg(host).args(args);
         let stderr = File::create(&notices).unwrap();
         Run { child: command.stdout(stdout).stderr(stderr).spawn().unwrap(), notices }
     }
@@ -75,12 +75,12 @@ fn a_reader_that_leaves_ends_a_silent_run() {
     let engine = Engine::start();
     engine.run("web", &[], &["--count", "1", "--idle"]);
     let host = engine.host();
-    for words in [&["watch"][..], &["watch", "--resume"], &["watch", "--source", "stream", "--format", "json"]] {
+    for args in [&["watch"][..], &["watch", "--resume"], &["watch", "--source", "stream", "--format", "json"]] {
         let (reader, writer) = pipe().unwrap();
-        let run = Run::start(&engine, &host, words, writer);
+        let run = Run::start(&engine, &host, args, writer);
         run.wait_for_notice("+ web");
         drop(reader);
-        assert_eq!(run.end(), Some(0), "{words:?}");
+        assert_eq!(run.end(), Some(0), "{args:?}");
     }
     // The positions were stored.
     let (reader, writer) = pipe().unwrap();
@@ -102,18 +102,18 @@ fn a_reader_that_leaves_ends_a_silent_run() {
         _ => answer.json(200, r#"{"ID":"x","DockerRootDir":"/nowhere"}"#),
     });
     for script in [&mute, &quiet] {
-        for words in [&["watch"][..], &["events"]] {
+        for args in [&["watch"][..], &["events"]] {
             // One leaves at once, like `true`; the other while we wait.
             for is_there in [false, true] {
                 let (reader, writer) = pipe().unwrap();
                 let reader = Some(reader).filter(|_| is_there);
                 let before = script.requests().len();
-                let run = Run::start(&engine, &script.host(), words, writer);
+                let run = Run::start(&engine, &script.host(), args, writer);
                 if let Some(reader) = reader {
                     eventually("the engine is asked", || script.requests().len() > before);
                     drop(reader);
                 }
-                assert_eq!(run.end(), Some(0), "{words:?} {is_there}");
+                assert_eq!(run.end(), Some(0), "{args:?} {is_there}");
             }
         }
     }
@@ -167,7 +167,7 @@ fn a_second_signal_ends_a_blocked_pipe() {
     let engine = Engine::start();
     engine.run("web", &[], &["--count", "10", "--idle"]);
     let host = engine.host();
-    for (words, thread) in [
+    for (args, thread) in [
         (&["watch"][..], "deliver"),
         (&["watch", "--resume=full", "--format", "json"], "deliver"),
         (&["events", "--since", "1h"], "output"),
@@ -177,16 +177,16 @@ fn a_second_signal_ends_a_blocked_pipe() {
     ] {
         for second in [Signal::TERM, Signal::INT] {
             let (reader, writer) = full_pipe();
-            let run = Run::start(&engine, &host, &[words, &["-vv"]].concat(), writer);
+            let run = Run::start(&engine, &host, &[args, &["-vv"]].concat(), writer);
             run.wait_until_stuck(thread);
             let begun = Instant::now();
             run.signal(Signal::TERM);
             // Two pending signals of one kind are merged.
             run.wait_for_notice("told to stop by a signal");
             run.signal(second);
-            assert_eq!(run.end(), Some(0), "{words:?}");
+            assert_eq!(run.end(), Some(0), "{args:?}");
             // Far below the five seconds after a single signal.
-            assert!(begun.elapsed().as_secs() < 4, "{words:?}");
+            assert!(begun.elapsed().as_secs() < 4, "{args:?}");
             drop(reader);
         }
     }

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use serde_json::Value;
 
-use crate::support::cli::{BINARY, check, here, quiet, run, told};
+use crate::support::cli::{BINARY, check, here, outcome, quiet, run};
 use crate::support::{Answer, Engine, PATIENCE, Request, Script, Signal, Watch, eventually, keys, process, readme};
 
 const WATCH: &str = "Follow the logs of every matching container, including those that start later";
@@ -53,31 +53,31 @@ fn manual_and_readme_explain_every_key() {
     for kind in ["log", "gap", "lifecycle", "plan"] {
         let of_kind = records.iter().filter(|record| record["type"] == kind).filter_map(Value::as_object);
         let written: BTreeSet<String> = of_kind.flat_map(|record| record.keys().cloned()).collect();
-        let mut told = explained("docker-logwatch-watch.1", &format!(".SS {kind}"));
-        told.insert("type".into());
-        assert_eq!(told, written, "{kind}");
-        let words =
+        let mut reported = explained("docker-logwatch-watch.1", &format!(".SS {kind}"));
+        reported.insert("type".into());
+        assert_eq!(reported, written, "{kind}");
+        let keys_of_kind =
             readme(&format!("| `{kind}` | ")).split('`').skip(3).step_by(2).filter(|word| !word.starts_with('-'));
-        let mut told: BTreeSet<String> = words.map(str::to_owned).collect();
-        told.insert("type".into());
-        assert_eq!(told, written, "{kind} in README.md");
+        let mut reported: BTreeSet<String> = keys_of_kind.map(str::to_owned).collect();
+        reported.insert("type".into());
+        assert_eq!(reported, written, "{kind} in README.md");
     }
     let state = engine.home().join("state.db");
-    for (verb, words) in
+    for (subcommand, args) in
         [("pool", &["--requests", "10"][..]), ("reconcile", &["--details", "--state", state.to_str().unwrap()])]
     {
-        let words = [words, &["--format", "json"]].concat();
-        let report = Watch::verb(&engine, verb, &words).finish().records().remove(0);
-        let page = format!("docker-logwatch-{verb}.1");
+        let args = [args, &["--format", "json"]].concat();
+        let report = Watch::subcommand(&engine, subcommand, &args).finish().records().remove(0);
+        let page = format!("docker-logwatch-{subcommand}.1");
         let written: BTreeSet<String> = report.as_object().unwrap().keys().cloned().collect();
         let intro = fs::read_to_string(here("man").join(&page)).unwrap();
         let (_, intro) = intro.split_once(".SH \"REPORT\"\n").unwrap();
         let heading = format!(".SH \"REPORT\"\n{}", intro.lines().next().unwrap().replace("\\-", "-"));
-        assert_eq!(explained(&page, &heading), written, "{verb}");
+        assert_eq!(explained(&page, &heading), written, "{subcommand}");
         let deeper = all_keys(&report);
         let unnamed: Vec<_> =
             deeper.iter().filter(|key| !written.contains(*key) && !intro.contains(&format!("`{key}`"))).collect();
-        assert_eq!(unnamed, Vec::<&String>::new(), "{verb}");
+        assert_eq!(unnamed, Vec::<&String>::new(), "{subcommand}");
     }
 }
 
@@ -178,8 +178,8 @@ fn each_shell_completes_as_docker_does() {
         ("docker-logwatch --config et", "compopt -o dirnames", "files -/".into(), "etc/\tDirectory".into()),
         ("docker-logwatch watch --since ", "", String::new(), String::new()),
     ] {
-        let told = ["bash", "zsh", "fish"].map(|shell| offered(shell, typed, &script.host()));
-        assert_eq!(told, [bash.to_owned(), zsh, fish], "{typed}");
+        let reported = ["bash", "zsh", "fish"].map(|shell| offered(shell, typed, &script.host()));
+        assert_eq!(reported, [bash.to_owned(), zsh, fish], "{typed}");
     }
 }
 
@@ -240,7 +240,7 @@ fn docker_passes_on_every_help_request() {
         ("-D logwatch watch -h", "logwatch watch -h"),
         ("-H unix:///nowhere logwatch watch -h", "logwatch watch -h"),
     ] {
-        assert_eq!(told(&docker.run(line)), told(&run(ours)), "{line}");
+        assert_eq!(outcome(&docker.run(line)), outcome(&run(ours)), "{line}");
     }
 }
 
@@ -259,7 +259,7 @@ fn docker_passes_on_our_exit_code() {
 #[test]
 fn dockers_context_reaches_us() {
     let output = Docker::with_us().run("--context nosuch logwatch watch --no-follow");
-    assert!(String::from_utf8_lossy(&output.stderr).contains("nosuch"), "{}", told(&output));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("nosuch"), "{}", outcome(&output));
     assert_eq!(&*output.stdout, b"");
 }
 
@@ -301,7 +301,7 @@ fn docker_accepts_our_metadata() {
     let output = Docker::with_us().run_with("info", &["--format", "{{json .ClientInfo.Plugins}}"]);
     let plugins: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
     let us = plugins.as_array().and_then(|all| all.iter().find(|plugin| plugin["Name"] == "logwatch"));
-    let us = us.unwrap_or_else(|| panic!("{}", told(&output)));
+    let us = us.unwrap_or_else(|| panic!("{}", outcome(&output)));
     assert_eq!(us["Version"], env!("CARGO_PKG_VERSION"));
     assert!(us.get("Err").is_none_or(serde_json::Value::is_null), "{us}");
 }
@@ -319,7 +319,7 @@ fn killing_docker_ends_us() {
         let docker = engine.client_of(suite);
         for signal in [Signal::HUP, Signal::TERM, Signal::KILL] {
             let mut command = Command::new(&docker);
-            engine.furnish(&mut command);
+            engine.configure(&mut command);
             let watch = Watch::spawn(command.args(["logwatch", "watch"]));
             watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with("+ beacon")), PATIENCE);
             let ours = process::children(watch.pid());

@@ -55,8 +55,8 @@ fn assert_as_docker_has_it(podman: &Podman, records: &[Value], name: &str) {
 }
 
 fn every_line_comes_once(podman: &Podman) {
-    let words = ["--count", "4000", "--rate", "400", "--stream", "alternating"];
-    podman.run("before", &[], &words);
+    let args = ["--count", "4000", "--rate", "400", "--stream", "alternating"];
+    podman.run("before", &[], &args);
     podman.run("stopped", &[], &["--count", "300", "--stream", "alternating"]);
     podman.wait("stopped");
     let watches = WAYS.map(|(source, way)| {
@@ -64,7 +64,7 @@ fn every_line_comes_once(podman: &Podman) {
         watch.wait_for_notice(|lines| lines.contains(&format!("+ before ({source})")), PATIENCE);
         watch
     });
-    podman.run("later", &[], &words);
+    podman.run("later", &[], &args);
     podman.run("tty", &["--tty"], &["--count", "1000", "--rate", "400"]);
     podman.run("brief", &[], &["--count", "20"]);
     for name in ["before", "later", "tty", "brief"] {
@@ -174,10 +174,10 @@ fn tail_since_and_until_select_podman_lines() {
     let kept = podman.must(&["inspect", "--format", "{{.LogPath}}", "web"]);
     let kept: Vec<String> = fs::read_to_string(kept).unwrap().lines().map(str::to_owned).collect();
     for (source, way) in WAYS {
-        let read = |words: &[&str]| {
+        let read = |args: &[&str]| {
             let finished =
-                podman.logwatch(&[&["watch", "--no-follow", "--format", "json", "web"], way, words].concat()).finish();
-            assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{source} {words:?}");
+                podman.logwatch(&[&["watch", "--no-follow", "--format", "json", "web"], way, args].concat()).finish();
+            assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{source} {args:?}");
             finished.lines()
         };
         let all = read(&[]);
@@ -233,8 +233,8 @@ fn lines_that_come_in_pieces_are_put_together() {
         podman.wait(name);
     }
     for (source, way) in WAYS {
-        let words = [&["watch", "--no-follow", "--all", "--format", "json"], way].concat();
-        let finished = podman.logwatch(&words).finish();
+        let args = [&["watch", "--no-follow", "--all", "--format", "json"], way].concat();
+        let finished = podman.logwatch(&args).finish();
         assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{source}");
         let records = finished.records();
         let framed = messages(&records, "framed", "stdout");
@@ -293,12 +293,12 @@ fn podman_lifecycle_matches_docker() {
     let finished = watch.stop();
     assert!(finished.stderr.contains("- web (exit 3)"), "{}", finished.stderr);
     Numbers::of_json(&finished.lines()).assert_whole("web", 1..=3);
-    let told: Vec<String> = records(events.stop().lines())
+    let reported: Vec<String> = records(events.stop().lines())
         .iter()
         .filter_map(|event| event["Action"].as_str().map(str::to_owned))
         .filter(|action| ["create", "start", "die", "destroy"].contains(&action.as_str()))
         .collect();
-    assert_eq!(told, ["create", "start", "die", "destroy"]);
+    assert_eq!(reported, ["create", "start", "die", "destroy"]);
 }
 
 /// On an idle host Podman answers a request for events with nothing at all, not even headers.
@@ -306,10 +306,10 @@ fn podman_lifecycle_matches_docker() {
 fn a_quiet_podman_is_followed() {
     let podman = Podman::start();
     podman.run("web", &[], &["--count", "100000", "--rate", "20"]);
-    let logwatch = |words: &[&str]| {
+    let logwatch = |args: &[&str]| {
         let mut command = Watch::command();
-        podman.furnish(&mut command);
-        Watch::spawn(command.env("LOGWATCH_DOCKER_POOL_REQUEST_TIMEOUT", "8s").args(words))
+        podman.configure(&mut command);
+        Watch::spawn(command.env("LOGWATCH_DOCKER_POOL_REQUEST_TIMEOUT", "8s").args(args))
     };
     let once = logwatch(&["watch", "--no-follow", "--format", "json"]).finish();
     assert_eq!(once.code, Some(0), "{}", once.stderr);
@@ -326,10 +326,10 @@ fn a_quiet_podman_is_followed() {
     let finished = watch.stop();
     Numbers::of_json(&finished.lines()).assert_whole("later", 1..=5);
     assert!(!finished.stderr.contains('!'), "{}", finished.stderr);
-    let told = events.stop();
-    assert!(told.code == Some(0) && !told.stderr.contains('!'), "{:?} {}", told.code, told.stderr);
+    let reported = events.stop();
+    assert!(reported.code == Some(0) && !reported.stderr.contains('!'), "{:?} {}", reported.code, reported.stderr);
     for action in ["create", "start", "die", "destroy"] {
-        let count = told.lines().iter().filter(|line| line.contains(&format!(" container {action} "))).count();
-        assert_eq!(count, 1, "{action}: {:?}", told.lines());
+        let count = reported.lines().iter().filter(|line| line.contains(&format!(" container {action} "))).count();
+        assert_eq!(count, 1, "{action}: {:?}", reported.lines());
     }
 }

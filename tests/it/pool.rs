@@ -66,7 +66,7 @@ fn p99(mut took: Vec<Duration>) -> Duration {
 async fn until(docker: &Docker, promise: &str, holds: impl Fn(&Snapshot) -> bool) {
     let end = Instant::now() + PATIENCE;
     while !holds(&docker.pool()) {
-        assert!(Instant::now() < end, "waited in vain until {promise}: {:?}", docker.pool());
+        assert!(Instant::now() < end, "timed out, waiting until {promise}: {:?}", docker.pool());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
@@ -286,8 +286,11 @@ async fn waiting_callers_cost_no_connection() {
     proxy.on("/_ping", Fault::Delay(Duration::from_millis(400)));
     let begun = Instant::now();
     let calls = load(&docker, 20, move |_| begun.elapsed() < 6 * SECOND).await;
-    let told: Vec<_> = calls.iter().filter_map(|(.., error)| error.as_deref()).collect();
-    assert!(told.iter().all(|told| *told == "no turn within 2s: docker.pool.max_pool_size allows no more"), "{told:?}");
+    let reported: Vec<_> = calls.iter().filter_map(|(.., error)| error.as_deref()).collect();
+    assert!(
+        reported.iter().all(|reported| *reported == "no turn within 2s: docker.pool.max_pool_size allows no more"),
+        "{reported:?}"
+    );
     let served = calls.iter().filter(|(over, _, error)| error.is_none() && *over <= begun + 6 * SECOND).count();
     // One every 0.4 s.
     assert!((12..=15).contains(&served), "{served}");
@@ -302,7 +305,7 @@ async fn only_repeatable_calls_are_retried() {
     let proxy = Proxy::start(&engine);
     let pool = config::Pool { max_retries: 3, initial_retry_delay: SECOND / 100, ..config::Pool::default() };
     let docker = connect(&proxy, &configured(pool)).await;
-    for (fault, requests, told) in [
+    for (fault, requests, reported) in [
         (Fault::Status(500), 4, "the engine answered 500: the proxy says 500"),
         (Fault::Status(503), 4, "the engine answered 503: the proxy says 503"),
         (Fault::Status(429), 4, "the engine answered 429: the proxy says 429"),
@@ -323,7 +326,7 @@ async fn only_repeatable_calls_are_retried() {
         proxy.on("/_ping", fault);
         let (answer, spent) = docker.ping_timed().await;
         let answer = answer.map_or_else(|error| error.to_string(), |()| "OK".to_owned());
-        assert_eq!(answer.replace(&proxy.host(), "HOST"), told);
+        assert_eq!(answer.replace(&proxy.host(), "HOST"), reported);
         assert_eq!((proxy.count("/_ping"), spent.retries), (requests, requests as u32 - 1), "{fault:?}");
     }
 }
@@ -394,7 +397,7 @@ async fn checks_report_what_works() {
         (&["/_ping", "/containers/json", "/events"], 0.0, 0.0),
         (&[], 1.0, 1.0),
     ] {
-        for (fault, told, score) in
+        for (fault, reported, score) in
             [(Fault::Status(500), "the engine answered 500", refused), (Fault::Stall, "no answer from", stalled)]
         {
             proxy.heal();
@@ -412,7 +415,7 @@ async fn checks_report_what_works() {
                     let check = client.checks.iter().find(|check| check.name == name).unwrap();
                     let follows = name == "container_list" && fault == Fault::Stall && broken.contains(&"/_ping");
                     assert_eq!(check.ok, !broken.contains(&path) && !follows, "{broken:?} {fault:?} {name}");
-                    assert!(check.error.as_deref().unwrap_or(told).starts_with(told), "{check:?}");
+                    assert!(check.error.as_deref().unwrap_or(reported).starts_with(reported), "{check:?}");
                     assert_eq!(check.ok, check.error.is_none());
                 }
             }
@@ -425,9 +428,9 @@ async fn checks_report_what_works() {
 /// The value of a series, whose name is given without `logwatch_docker_`.
 #[track_caller]
 fn sample(registry: &prometheus::Registry, name: &str) -> f64 {
-    let told = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
-    let line = told.lines().find(|line| line.starts_with(&format!("logwatch_docker_{name} "))).map(str::to_owned);
-    line.unwrap_or_else(|| panic!("{name} in {told}")).rsplit(' ').next().unwrap().parse().unwrap()
+    let reported = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+    let line = reported.lines().find(|line| line.starts_with(&format!("logwatch_docker_{name} "))).map(str::to_owned);
+    line.unwrap_or_else(|| panic!("{name} in {reported}")).rsplit(' ').next().unwrap().parse().unwrap()
 }
 
 #[tokio::test]
@@ -659,16 +662,16 @@ async fn streams_are_limited_and_calls_are_not() {
     let mut logs = docker.logs(&id, &follow).await.unwrap();
     logs.next().await.unwrap().unwrap();
     let other = docker.logs(&id, &follow).await.unwrap();
-    let told = "all 3 places for logs and events are taken (docker.pool.max_concurrent_streams)";
-    assert_eq!(docker.logs(&id, &follow).await.err().unwrap().to_string(), told);
+    let reported = "all 3 places for logs and events are taken (docker.pool.max_concurrent_streams)";
+    assert_eq!(docker.logs(&id, &follow).await.err().unwrap().to_string(), reported);
     let events = docker.events(&EventsQuery::default()).await.unwrap();
-    assert_eq!(docker.events(&EventsQuery::default()).await.err().unwrap().to_string(), told);
+    assert_eq!(docker.events(&EventsQuery::default()).await.err().unwrap().to_string(), reported);
     assert_eq!((docker.pool().streams, docker.pool().max_streams), (3, 3));
     for _ in 0..10 {
         docker.list(false, &Filters::new()).await.unwrap();
     }
     // A stream that ends soon waits for its permit, within its time limit.
-    assert_eq!(docker.logs(&id, &LogsQuery::default()).await.err().unwrap().to_string(), told);
+    assert_eq!(docker.logs(&id, &LogsQuery::default()).await.err().unwrap().to_string(), reported);
     let whole = LogsQuery::default();
     let (read, ()) = tokio::join!(docker.logs(&id, &whole), async { drop(other) });
     let mut read = read.unwrap();
@@ -691,7 +694,7 @@ fn logs_beyond_the_stream_limit_wait() {
     }
     let proxy = Proxy::start(&engine);
     let mut command = Watch::command();
-    engine.furnish(&mut command);
+    engine.configure(&mut command);
     // One for events, two for logs.
     command.env_remove("DOCKER_HOST").env("LOGWATCH_DOCKER_POOL_MAX_CONCURRENT_STREAMS", "3");
     command.args(["-H", &proxy.host(), "watch", "--source", "stream", "-n", "all", "--format", "json"]);
@@ -720,16 +723,18 @@ fn events_have_a_stream_of_their_own() {
         let proxy = Proxy::start(&engine);
         engine.run("beacon", &[], &["--count", "20", "--idle"]);
         let mut command = Watch::command();
-        engine.furnish(&mut command);
+        engine.configure(&mut command);
         command.env_remove("DOCKER_HOST").env("LOGWATCH_DOCKER_POOL_MAX_CONCURRENT_STREAMS", places);
-        let words = ["watch", "--source", source, "-n", "all", "--format", "json", "--lifecycle"];
-        let watch = Watch::spawn(command.args(["-H", &proxy.host()]).args(words));
+        let args = ["watch", "--source", source, "-n", "all", "--format", "json", "--lifecycle"];
+        let watch = Watch::spawn(command.args(["-H", &proxy.host()]).args(args));
         let read = |name: &str| Numbers::of_json(&watch.lines()).count(name) == 20;
         eventually("the first was read", || read("beacon"));
         assert!(proxy.cut_where("/events") > 0, "{:?}", proxy.requests());
         engine.run("late", &[], &["--count", "20", "--idle"]);
         let is_start = |line: &String| line.contains("\"lifecycle\"") && line.contains("\"action\":\"start\"");
-        eventually("the start was told", || watch.lines().iter().any(|line| is_start(line) && line.contains("late")));
+        eventually("the start is reported", || {
+            watch.lines().iter().any(|line| is_start(line) && line.contains("late"))
+        });
         engine.must(&["kill", "beacon"]);
         eventually("the second was read", || read("late"));
         watch.stop();
@@ -786,10 +791,10 @@ async fn a_missing_engine_is_reported_at_once() {
     assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
     let snapshot = docker.pool();
     assert_eq!((snapshot.size, snapshot.status()), (2, Status::Unhealthy));
-    let told = format!("cannot reach the Docker engine at {}: ", proxy.host());
+    let reported = format!("cannot reach the Docker engine at {}: ", proxy.host());
     let checks = snapshot.clients.iter().flat_map(|client| &client.checks);
     assert!(
-        checks.clone().count() == 6 && checks.clone().all(|check| check.error.as_ref().unwrap().starts_with(&told))
+        checks.clone().count() == 6 && checks.clone().all(|check| check.error.as_ref().unwrap().starts_with(&reported))
     );
     proxy.admit();
     docker.renegotiate().await.unwrap();

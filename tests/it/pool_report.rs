@@ -11,8 +11,8 @@ use crate::support::{
     Answer, Engine, Fault, Finished, Proxy, Request, Script, Watch, assert_pool_check, eventually, report,
 };
 
-fn pool(engine: &Engine, host: &str, words: &[&str]) -> Finished {
-    Watch::at(engine, host, &[&["pool"], words].concat()).finish()
+fn pool(engine: &Engine, host: &str, args: &[&str]) -> Finished {
+    Watch::at(engine, host, &[&["pool"], args].concat()).finish()
 }
 
 /// `--check` on a healthy engine prints nothing.
@@ -22,9 +22,9 @@ fn a_healthy_engine_is_reported_in_full() {
     let finished = pool(&engine, &engine.host(), &["--format", "json"]);
     assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
     let report = report(&finished);
-    let told = engine.must(&["info", "--format", "{{.ID}} {{.ServerVersion}} {{.LoggingDriver}}"]);
+    let reported = engine.must(&["info", "--format", "{{.ID}} {{.ServerVersion}} {{.LoggingDriver}}"]);
     let of = |key: &str| report["engine"][key].as_str().unwrap().to_owned();
-    assert_eq!(format!("{} {} {}", of("id"), of("version"), of("logging_driver")), told);
+    assert_eq!(format!("{} {} {}", of("id"), of("version"), of("logging_driver")), reported);
     assert_eq!((of("os"), of("api_version")), ("linux".into(), engine.spoken().to_string()));
     assert_eq!(report["endpoint"], engine.host());
     assert_eq!((&report["status"], &report["load"], &report["error"]), (&"healthy".into(), &Value::Null, &Value::Null));
@@ -53,8 +53,8 @@ fn a_load_survives_cut_connections() {
     const REQUESTS: u64 = 6000;
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
-    let words = ["pool", "--requests", &REQUESTS.to_string(), "--concurrency", "8", "--format", "json"];
-    let load = Watch::at(&engine, &proxy.host(), &words);
+    let args = ["pool", "--requests", &REQUESTS.to_string(), "--concurrency", "8", "--format", "json"];
+    let load = Watch::at(&engine, &proxy.host(), &args);
     for cut in 1..=3 {
         let so_many = cut * REQUESTS as usize / 5;
         eventually("the load goes on", || proxy.count("/_ping") > so_many);
@@ -73,11 +73,11 @@ fn a_load_survives_cut_connections() {
 
 /// Fails unless the same engine without `--check` gives a report and exit code 3.
 #[track_caller]
-fn assert_report(finished: &Finished, words: &str) {
+fn assert_report(finished: &Finished, reason: &str) {
     let report = report(finished);
     assert_eq!((finished.code, &report["status"]), (Some(3), &"unhealthy".into()), "{finished:?}");
     assert_eq!((&report["engine"], &report["pool"]["healthy"]), (&Value::Null, &0.into()));
-    assert_eq!(report["error"], words);
+    assert_eq!(report["error"], reason);
     assert!(finished.stderr.starts_with("error: "), "{}", finished.stderr);
 }
 
@@ -85,11 +85,11 @@ fn assert_report(finished: &Finished, words: &str) {
 #[test]
 fn causes_of_failure_are_told_apart() {
     let engine = Engine::start();
-    let check = |host: &str, words: &str| {
-        assert_pool_check(&pool(&engine, host, &["--check"]), &format!("unhealthy: {words}"));
-        assert_report(&pool(&engine, host, &["--format", "json"]), words);
+    let check = |host: &str, reason: &str| {
+        assert_pool_check(&pool(&engine, host, &["--check"]), &format!("unhealthy: {reason}"));
+        assert_report(&pool(&engine, host, &["--format", "json"]), reason);
         let both = pool(&engine, host, &["--check", "--format", "json"]);
-        assert_eq!((both.code, &report(&both)["error"]), (Some(4), &words.into()));
+        assert_eq!((both.code, &report(&both)["error"]), (Some(4), &reason.into()));
     };
     check(
         "unix:///nowhere.sock",
@@ -118,15 +118,15 @@ fn causes_of_failure_are_told_apart() {
     proxy.on("", Fault::Status(500));
     let finished = pool(&engine, &proxy.host(), &["--check"]);
     assert_eq!(finished.code, Some(4));
-    let told = "error: the connection pool is unhealthy: the engine answered 500: ";
-    assert!(finished.stderr.starts_with(told) && finished.stderr.lines().count() == 1, "{}", finished.stderr);
+    let reported = "error: the connection pool is unhealthy: the engine answered 500: ";
+    assert!(finished.stderr.starts_with(reported) && finished.stderr.lines().count() == 1, "{}", finished.stderr);
     proxy.heal();
     // The build directory may be readable by root alone.
     let path = engine.home().join("docker-logwatch");
     fs::copy(env!("CARGO_BIN_EXE_docker-logwatch"), &path).unwrap();
     fs::set_permissions(engine.home(), fs::Permissions::from_mode(0o755)).unwrap();
     let mut command = Command::new("setpriv");
-    engine.furnish(&mut command);
+    engine.configure(&mut command);
     command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]).arg(path);
     let finished =
         Watch::spawn(command.env_remove("DOCKER_HOST").args(["-H", &engine.host(), "pool", "--check"])).finish();
@@ -165,8 +165,8 @@ fn failing_listings_make_the_pool_unhealthy() {
     assert_eq!((&client["checks"][0]["ok"], &client["checks"][1]["ok"]), (&true.into(), &false.into()));
     let check = pool(&engine, &proxy.host(), &["--check"]);
     assert_eq!((check.code, check.stderr.lines().count()), (Some(4), 1));
-    let told = "error: the connection pool is unhealthy: 0 of 2 clients healthy, client 0: container_list: the engine answered 500";
-    assert!(check.stderr.starts_with(told), "{}", check.stderr);
+    let reported = "error: the connection pool is unhealthy: 0 of 2 clients healthy, client 0: container_list: the engine answered 500";
+    assert!(check.stderr.starts_with(reported), "{}", check.stderr);
 }
 
 /// The progress line is removed in the end.
@@ -176,7 +176,7 @@ fn a_load_shows_progress_on_a_terminal() {
     let binary = env!("CARGO_BIN_EXE_docker-logwatch");
     let line = format!("{binary} -H {} pool --requests 20000 --format json > /dev/null", engine.host());
     let mut script = Command::new("script");
-    engine.furnish(&mut script);
+    engine.configure(&mut script);
     let output =
         script.env_remove("DOCKER_HOST").env("TERM", "xterm").args(["-qec", &line, "/dev/null"]).output().unwrap();
     assert!(output.status.success(), "{output:?}");

@@ -15,14 +15,14 @@ fn state_of(engine: &Engine) -> PathBuf {
     engine.home().join("state/state.db")
 }
 
-fn reconcile(engine: &Engine, state: &Path, words: &[&str]) -> Finished {
-    Watch::verb(engine, "reconcile", &[&["--state", state.to_str().unwrap()], words].concat()).finish()
+fn reconcile(engine: &Engine, state: &Path, args: &[&str]) -> Finished {
+    Watch::subcommand(engine, "reconcile", &[&["--state", state.to_str().unwrap()], args].concat()).finish()
 }
 
 /// The report of a run that must succeed.
 #[track_caller]
-fn report(engine: &Engine, state: &Path, words: &[&str]) -> Value {
-    let finished = reconcile(engine, state, &[&["--format", "json"], words].concat());
+fn report(engine: &Engine, state: &Path, args: &[&str]) -> Value {
+    let finished = reconcile(engine, state, &[&["--format", "json"], args].concat());
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
     finished.records().pop().unwrap()
 }
@@ -38,13 +38,13 @@ fn assert_nothing_to_do(engine: &Engine, state: &Path) {
 /// What docker says about all containers and volumes.
 fn as_docker_tells(engine: &Engine) -> Vec<String> {
     let ids = engine.must(&["ps", "-aq", "--no-trunc"]);
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for id in ids.lines() {
         let object: Value = serde_json::from_str::<Vec<Value>>(&engine.must(&["inspect", id])).unwrap().remove(0);
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let labels: BTreeMap<String, String> =
             serde_json::from_value(object["Config"]["Labels"].clone()).unwrap_or_default();
-        told.push(format!(
+        reported.push(format!(
             "container {id} {} {} {} {} {}",
             text(&object["Name"]).trim_start_matches('/'),
             text(&object["Config"]["Image"]),
@@ -55,7 +55,7 @@ fn as_docker_tells(engine: &Engine) -> Vec<String> {
         for mount in object["Mounts"].as_array().unwrap() {
             let access = if mount["RW"] == json!(true) { 0 } else { 1 };
             let name = mount["Name"].as_str().unwrap_or("-");
-            told.push(format!(
+            reported.push(format!(
                 "mount {id} {} {} {name} {} {access}",
                 text(&mount["Destination"]),
                 text(&mount["Type"]),
@@ -67,24 +67,24 @@ fn as_docker_tells(engine: &Engine) -> Vec<String> {
         let object: Value =
             serde_json::from_str::<Vec<Value>>(&engine.must(&["volume", "inspect", name])).unwrap().remove(0);
         let labels: BTreeMap<String, String> = serde_json::from_value(object["Labels"].clone()).unwrap_or_default();
-        told.push(format!(
+        reported.push(format!(
             "volume {name} {} {} {}",
             object["Driver"].as_str().unwrap(),
             object["Mountpoint"].as_str().unwrap(),
             serde_json::to_string(&labels).unwrap()
         ));
     }
-    told.sort();
-    told
+    reported.sort();
+    reported
 }
 
 /// Fails unless inventory and engine match.
 #[track_caller]
 fn assert_true(engine: &Engine, state: &Path, when: &str) {
-    let (told, kept) = (as_docker_tells(engine), as_kept(state));
-    let missing: Vec<&String> = told.iter().filter(|row| !kept.contains(row)).collect();
-    let wrong: Vec<&String> = kept.iter().filter(|row| !told.contains(row)).collect();
-    assert!(told == kept, "{when}: docker tells {missing:#?}, kept is {wrong:#?}");
+    let (reported, kept) = (as_docker_tells(engine), as_kept(state));
+    let missing: Vec<&String> = reported.iter().filter(|row| !kept.contains(row)).collect();
+    let wrong: Vec<&String> = kept.iter().filter(|row| !reported.contains(row)).collect();
+    assert!(reported == kept, "{when}: docker tells {missing:#?}, kept is {wrong:#?}");
 }
 
 /// The same rows from the inventory.
@@ -116,20 +116,20 @@ fn a_second_run_changes_nothing() {
     let dry = reconcile(&engine, &state, &["--dry-run"]);
     assert_eq!(dry.code, Some(0), "{}", dry.stderr);
     let table = String::from_utf8(dry.stdout).unwrap();
-    let told: Vec<&str> = table.lines().collect();
-    assert_eq!(told[1].split_whitespace().collect::<Vec<_>>(), ["containers", "3", "-", "-", "0"], "{table}");
-    assert!(told[6].starts_with("they differ; nothing was written ("), "{table}");
+    let reported: Vec<&str> = table.lines().collect();
+    assert_eq!(reported[1].split_whitespace().collect::<Vec<_>>(), ["containers", "3", "-", "-", "0"], "{table}");
+    assert!(reported[6].starts_with("they differ; nothing was written ("), "{table}");
     assert!(!state.exists() && !state.parent().unwrap().exists(), "nothing was written");
     let check = reconcile(&engine, &state, &["--check", "--format", "json"]);
     assert_eq!((check.code, &check.records()[0]["in_sync"]), (Some(4), &json!(false)));
-    let told = format!(
+    let reported = format!(
         "error: there is no state in {} yet to hold the engine against\nhint: `reconcile` without --check creates it, and \
          so does `watch --resume`\n",
         state.display()
     );
-    assert_eq!(check.stderr, told);
+    assert_eq!(check.stderr, reported);
     let check = reconcile(&engine, &state, &["--check"]);
-    assert_eq!((check.code, check.stdout.len(), check.stderr), (Some(4), 0, told));
+    assert_eq!((check.code, check.stdout.len(), check.stderr), (Some(4), 0, reported));
     assert!(!state.exists() && !state.parent().unwrap().exists(), "nothing was written");
     let first = report(&engine, &state, &["--details"]);
     assert_eq!(counts(&first, "containers"), [3, 0, 0, 0]);
@@ -190,13 +190,13 @@ fn change(engine: &Engine, random: &mut fastrand::Rng, number: usize) {
     let volume = format!("volume{}", random.usize(..5));
     let mount = format!("{volume}:/data{}", if random.bool() { ":ro" } else { "" });
     // Not every operation is possible on every container; a failed one changes nothing.
-    let words: Vec<&str> = match (random.usize(..14), any(random)) {
+    let args: Vec<&str> = match (random.usize(..14), any(random)) {
         (0..=2, _) | (_, None) => {
             let name = format!("c{number}");
             let idle = if random.bool() { "--idle" } else { "--count" };
-            let words = if idle == "--idle" { vec![idle] } else { vec![idle, "1"] };
+            let args = if idle == "--idle" { vec![idle] } else { vec![idle, "1"] };
             let kind = format!("kind={}", &idle[2..]);
-            engine.run(&name, &["-v", &mount, "--label", &format!("number={number}"), "--label", &kind], &words);
+            engine.run(&name, &["-v", &mount, "--label", &format!("number={number}"), "--label", &kind], &args);
             return;
         }
         (3, _) => {
@@ -217,7 +217,7 @@ fn change(engine: &Engine, random: &mut fastrand::Rng, number: usize) {
         (12, _) if random.bool() => vec!["container", "prune", "--force"],
         _ => vec!["volume", "create", "--label", "a=b", &volume],
     };
-    engine.docker(&words);
+    engine.docker(&args);
 }
 
 /// Waits for containers that end by themselves: if one ended between the two queries, they would differ.
@@ -240,13 +240,13 @@ fn random_changes_end_in_a_true_inventory() {
     eprintln!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let file = engine.home().join("out");
-    let words = ["--state", state.to_str().unwrap(), "--resume", "-o", file.to_str().unwrap()];
+    let args = ["--state", state.to_str().unwrap(), "--resume", "-o", file.to_str().unwrap()];
     let mut number = 0..;
     let mut changes =
         |count: usize| number.by_ref().take(count).for_each(|number| change(&engine, &mut random, number));
     let is_in_sync = || reconcile(&engine, &state, &["--check"]).code == Some(0);
     changes(10);
-    let watch = Watch::start(&engine, &words);
+    let watch = Watch::start(&engine, &args);
     watch.wait_until_up();
     changes(40);
     settle(&engine);
@@ -259,7 +259,7 @@ fn random_changes_end_in_a_true_inventory() {
     assert_true(&engine, &state, "changed while nobody watched");
     assert_nothing_to_do(&engine, &state);
     for _ in 0..3 {
-        let watch = Watch::start(&engine, &words);
+        let watch = Watch::start(&engine, &args);
         watch.wait_until_up();
         changes(10);
         watch.signal(Signal::KILL);
@@ -349,8 +349,8 @@ fn a_watched_busy_host_passes_the_check() {
     watch.signal(Signal::STOP);
     engine.create("unkept", &[], &[]);
     let checked = reconcile(&engine, &state, &["--check", "--details"]);
-    let told = String::from_utf8(checked.stdout).unwrap();
-    assert!(checked.code == Some(4) && told.contains("unkept"), "{told}");
+    let reported = String::from_utf8(checked.stdout).unwrap();
+    assert!(checked.code == Some(4) && reported.contains("unkept"), "{reported}");
     watch.signal(Signal::CONT);
     assert_eq!(watch.stop().code, Some(0));
 }
@@ -385,8 +385,8 @@ fn positions_of_removed_containers_are_removed() {
     let resume = |name: &str, more: &[&str]| {
         let name = format!("--resume={name}");
         let file = file.with_extension(&name);
-        let words = ["--state", state.to_str().unwrap(), &name, "-o", file.to_str().unwrap()];
-        Watch::start(&engine, &[&words, more].concat())
+        let args = ["--state", state.to_str().unwrap(), &name, "-o", file.to_str().unwrap()];
+        Watch::start(&engine, &[&args, more].concat())
     };
     engine.run("cut", &[], &["--count", "5", "--idle"]);
     engine.run("done", &[], &["--count", "5", "--idle"]);
@@ -407,8 +407,8 @@ fn positions_of_removed_containers_are_removed() {
     let dry = reconcile(&engine, &state, &["--check", "--format", "json"]);
     assert_eq!((dry.code, counts(&dry.records()[0], "positions")), (Some(4), [0, 0, 2, 2]));
     let finished = reconcile(&engine, &state, &["--format", "json", "--details"]);
-    let told = "cut was removed while nobody watched: what it wrote since then cannot be read\n";
-    assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), told));
+    let reported = "cut was removed while nobody watched: what it wrote since then cannot be read\n";
+    assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), reported));
     let report = finished.records().pop().unwrap();
     assert_eq!((counts(&report, "positions"), &report["lost"]), ([0, 0, 2, 2], &json!(["cut"])));
     assert_eq!(positions(), ["held cut", "held done"]);
@@ -482,15 +482,15 @@ fn failures_leave_the_state_unchanged() {
     let mut newer = good.clone();
     // `user_version` is at offset 60 of the header (https://sqlite.org/fileformat2.html).
     newer[60..64].copy_from_slice(&99_u32.to_be_bytes());
-    for (name, content, told) in [
+    for (name, content, reported) in [
         ("damaged", damaged, "is damaged"),
         ("newer", newer, "was written by a newer docker-logwatch (schema 99, this one knows 6)"),
     ] {
         let path = folder.join(name);
         fs::write(&path, &content).unwrap();
-        for words in [&[][..], &["--dry-run"], &["--check"]] {
-            let finished = reconcile(&engine, &path, words);
-            let expected = format!("error: the state in {} {told}\n", path.display());
+        for args in [&[][..], &["--dry-run"], &["--check"]] {
+            let finished = reconcile(&engine, &path, args);
+            let expected = format!("error: the state in {} {reported}\n", path.display());
             assert!(
                 finished.stderr.starts_with(&expected) && finished.stderr.contains("\nhint: "),
                 "{}",
@@ -515,13 +515,13 @@ fn failures_leave_the_state_unchanged() {
     // Fill the rest of the disk, however much that is.
     let _ = fs::write(&ballast, vec![1; 1 << 20]);
     let full = reconcile(&engine, &path, &[]);
-    let told = format!("error: no room is left for the state in {}\n", path.display());
-    assert!(full.code == Some(1) && full.stderr.starts_with(&told), "{}", full.stderr);
+    let reported = format!("error: no room is left for the state in {}\n", path.display());
+    assert!(full.code == Some(1) && full.stderr.starts_with(&reported), "{}", full.stderr);
     fs::remove_file(&ballast).unwrap();
     mount("remount,ro");
     let read_only = reconcile(&engine, &path, &[]);
-    let told = format!("error: the state in {} cannot be written: it is read-only\n", path.display());
-    assert!(read_only.code == Some(1) && read_only.stderr.starts_with(&told), "{}", read_only.stderr);
+    let reported = format!("error: the state in {} cannot be written: it is read-only\n", path.display());
+    assert!(read_only.code == Some(1) && read_only.stderr.starts_with(&reported), "{}", read_only.stderr);
     mount("remount,rw");
     assert_eq!(counts(&report(&engine, &path, &[]), "containers"), [1, 0, 0, 0]);
     engine.kill();
@@ -535,9 +535,9 @@ fn a_check_without_state_fails() {
     let engine = Engine::start();
     let state = engine.home().join("none/state.db");
     let check = reconcile(&engine, &state, &["--check"]);
-    let told = format!("error: there is no state in {} yet", state.display());
+    let reported = format!("error: there is no state in {} yet", state.display());
     assert_eq!(
-        (check.code, check.stdout.len(), check.stderr.starts_with(&told)),
+        (check.code, check.stdout.len(), check.stderr.starts_with(&reported)),
         (Some(4), 0, true),
         "{}",
         check.stderr

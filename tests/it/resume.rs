@@ -90,13 +90,13 @@ fn a_recreated_container_is_another_one() {
     let id = engine.run("web", &[], &["--count", "7"]);
     engine.wait("web");
     let before = kept.lines().len();
-    let told = kept.read(&engine, &[]).stderr;
-    assert_eq!(told, "web was removed while nobody watched: what it wrote since then cannot be read\n");
+    let reported = kept.read(&engine, &[]).stderr;
+    assert_eq!(reported, "web was removed while nobody watched: what it wrote since then cannot be read\n");
     let all = kept.lines();
     let (anew, lost): (Vec<String>, Vec<String>) = all[before..].iter().cloned().partition(|line| line.contains(&id));
     assert!(matches!(&lost[..], [gap] if gap.contains(r#""type":"gap""#)), "{lost:?}");
     Numbers::of_json(&anew).assert_whole("web", 1..=7);
-    assert_eq!(kept.read(&engine, &[]).stderr, "", "told once");
+    assert_eq!(kept.read(&engine, &[]).stderr, "", "reported once");
 }
 
 /// The second run learns who holds the name.
@@ -109,16 +109,16 @@ fn one_name_has_one_holder() {
     eventually("lines were kept", || kept.lines().len() == 3);
     let second = kept.start(&engine, &["--no-follow"]).finish();
     assert_eq!(second.code, Some(1));
-    let told = format!("error: \"default\" is in use by process {} since ", watch.pid());
-    assert!(second.stderr.starts_with(&told), "{}", second.stderr);
+    let reported = format!("error: \"default\" is in use by process {} since ", watch.pid());
+    assert!(second.stderr.starts_with(&reported), "{}", second.stderr);
     assert!(second.stderr.ends_with("hint: end that process, or use a name of its own: `--resume=NAME`\n"));
     let state = kept.state.to_str().unwrap();
     let same_file = ["--state", state, "--resume=other", "--no-follow", "-o", kept.file.to_str().unwrap()];
     let third = Watch::start(&engine, &same_file).finish();
     assert_eq!(third.code, Some(1));
     let file = kept.file.canonicalize().unwrap();
-    let told = format!("error: {} is being written to by another docker-logwatch\n", file.display());
-    assert!(third.stderr.starts_with(&told), "{}", third.stderr);
+    let reported = format!("error: {} is being written to by another docker-logwatch\n", file.display());
+    assert!(third.stderr.starts_with(&reported), "{}", third.stderr);
     let other = Watch::start(&engine, &["--state", state, "--resume=other", "--no-follow", "--format", "raw"]).finish();
     assert_eq!((other.code, other.lines().len()), (Some(0), 3));
     watch.signal(Signal::KILL);
@@ -168,12 +168,12 @@ fn fifty_kills_under_load_lose_nothing() {
     let engine = Engine::start();
     let kept = Kept::of(&engine);
     let (count, rate) = (30_000, "1700");
-    let words = ["--count", &count.to_string(), "--rate", rate, "--stream", "alternating"];
+    let args = ["--count", &count.to_string(), "--rate", rate, "--stream", "alternating"];
     let rotating = ["--log-opt", "max-size=200k", "--log-opt", "max-file=50"];
     let compressed = [&rotating[..], &["--log-opt", "compress=true"]].concat();
-    engine.run("rotating", &rotating, &words);
-    engine.run("compressed", &compressed, &words);
-    engine.run("local", &[&rotating[..], &["--log-driver", "local"]].concat(), &words);
+    engine.run("rotating", &rotating, &args);
+    engine.run("compressed", &compressed, &args);
+    engine.run("local", &[&rotating[..], &["--log-driver", "local"]].concat(), &args);
     killed_again_and_again(&engine, &kept, 50, Duration::from_millis(350), 3 * count, &[]);
     let lines = kept.lines();
     let numbers = Numbers::of_json(&lines);
@@ -188,9 +188,9 @@ fn fifty_kills_under_load_lose_nothing() {
 fn a_killed_api_run_repeats_nothing() {
     let engine = Engine::start();
     let kept = Kept::of(&engine);
-    let words = ["--count", "6000", "--rate", "1000", "--stream", "alternating"];
-    engine.run("json", &[], &words);
-    engine.run("local", &["--log-driver", "local"], &words);
+    let args = ["--count", "6000", "--rate", "1000", "--stream", "alternating"];
+    engine.run("json", &[], &args);
+    engine.run("local", &["--log-driver", "local"], &args);
     killed_again_and_again(&engine, &kept, 12, Duration::from_millis(400), 12_000, &["--source", "stream"]);
     let numbers = Numbers::of_json(&kept.lines());
     numbers.assert_whole("json", 1..=6000);
@@ -208,9 +208,9 @@ fn changing_routes_between_runs_loses_nothing() {
         let home = engine.home().join(kind);
         let kept = Kept { state: home.join("state.db"), file: engine.home().join(format!("{kind}.out")) };
         let names = [format!("{kind}-json"), format!("{kind}-local")];
-        let words = ["--count", "12000", "--rate", "1500", "--stream", "alternating"];
-        engine.run(&names[0], options, &words);
-        engine.run(&names[1], &[options, &["--log-driver", "local"]].concat(), &words);
+        let args = ["--count", "12000", "--rate", "1500", "--stream", "alternating"];
+        engine.run(&names[0], options, &args);
+        engine.run(&names[1], &[options, &["--log-driver", "local"]].concat(), &args);
         let names = names.each_ref().map(String::as_str);
         for (run, source) in ["file", api, "file", "auto", api].into_iter().enumerate() {
             let before = kept.lines().len();
@@ -289,8 +289,8 @@ fn what_somebody_else_adds_to_the_output_stays() {
     };
     kept.read(&engine, &["web"]);
     add("a note\n");
-    let told = format!("{}: 7 bytes were added that are not ours: they are kept\n", kept.file.display());
-    assert_eq!(kept.read(&engine, &["web"]).stderr.lines().next(), Some(told.trim_end()));
+    let reported = format!("{}: 7 bytes were added that are not ours: they are kept\n", kept.file.display());
+    assert_eq!(kept.read(&engine, &["web"]).stderr.lines().next(), Some(reported.trim_end()));
     assert_eq!(kept.read(&engine, &["web"]).stderr, "");
     assert_eq!((kept.lines().len(), kept.lines()[100].as_str()), (101, "a note"));
     engine.run("idle", &[], &["--count", "1", "--idle"]);
@@ -301,8 +301,8 @@ fn what_somebody_else_adds_to_the_output_stays() {
     add("half a li");
     engine.run("more", &[], &["--count", "1"]);
     engine.wait("more");
-    let told = kept.read(&engine, &["web", "idle", "more"]).stderr;
-    assert!(told.contains(": 9 bytes were added that are not ours: they are kept"), "{told}");
+    let reported = kept.read(&engine, &["web", "idle", "more"]).stderr;
+    assert!(reported.contains(": 9 bytes were added that are not ours: they are kept"), "{reported}");
     let lines = kept.lines();
     assert_eq!((lines.len(), lines[102].as_str()), (104, "half a li"));
     assert!(lines[103].starts_with(r#"{"type":"log""#), "{}", lines[103]);
@@ -358,8 +358,8 @@ fn positions_follow_the_reader_of_stdout() {
     engine.run("web", &[], &["--count", "200000", "--size", "100"]);
     engine.wait("web");
     let state = kept.state.to_str().unwrap();
-    let words = ["--state", state, "--resume", "--format", "json", "--no-follow", "web"];
-    let first = Watch::start(&engine, &words);
+    let args = ["--state", state, "--resume", "--format", "json", "--no-follow", "web"];
+    let first = Watch::start(&engine, &args);
     first.wait_for_count(1000);
     // Nobody reads the rest: it fills the pipe and stays unwritten.
     first.hold();
@@ -367,7 +367,7 @@ fn positions_follow_the_reader_of_stdout() {
     let first = first.finish();
     let taken = first.lines();
     assert!(taken.len() < 200_000, "it was stopped in the middle");
-    let second = Watch::start(&engine, &words).finish();
+    let second = Watch::start(&engine, &args).finish();
     assert_eq!(second.code, Some(0));
     let all = [taken.clone(), second.lines()].concat();
     let mut numbers: Vec<u64> = Vec::new();

@@ -10,10 +10,10 @@ use crate::support::{Engine, Fault, Numbers, PATIENCE, Proxy, Watch, eventually}
 
 #[track_caller]
 fn assert_all_by(lines: &[String], source: &str) {
-    let told = format!("\"source\":\"{source}\"");
+    let reported = format!("\"source\":\"{source}\"");
     let logs = lines.iter().filter(|line| line.starts_with(r#"{"type":"log""#));
     for line in logs {
-        assert!(line.contains(&told), "{line}");
+        assert!(line.contains(&reported), "{line}");
     }
 }
 
@@ -22,16 +22,16 @@ fn assert_all_by(lines: &[String], source: &str) {
 fn renewed_streams_and_polls_lose_nothing() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
-    let words = ["--count", "20000", "--rate", "2000", "--stream", "alternating"];
+    let args = ["--count", "20000", "--rate", "2000", "--stream", "alternating"];
     engine.run("beacon", &[], &["--count", "0", "--idle"]);
     let watches = [ROTATE, POLL].map(|(source, way)| {
-        let words = [&["watch", "--format", "json"], way].concat();
-        let watch = Watch::at(&engine, &proxy.host(), &words);
+        let args = [&["watch", "--format", "json"], way].concat();
+        let watch = Watch::at(&engine, &proxy.host(), &args);
         watch.wait_for_notice(|lines| lines.contains(&format!("+ beacon ({source})")), PATIENCE);
         watch
     });
     for driver in ["json-file", "local"] {
-        engine.run(driver, &["--log-driver", driver], &words);
+        engine.run(driver, &["--log-driver", driver], &args);
     }
     for ((source, _), watch) in [ROTATE, POLL].into_iter().zip(watches) {
         watch.wait_for_ends(2);
@@ -101,9 +101,9 @@ fn every_route_reads_other_time_zones() {
         ("local-tty", &["--log-driver", "local", "--tty"]),
         ("cache", &["--log-driver", "gelf", "--log-opt", &address]),
     ];
-    let words = ["--count", "2000", "--rate", "1000"];
+    let args = ["--count", "2000", "--rate", "1000"];
     for (name, options) in kinds {
-        engine.run(&format!("{name}-before"), options, &words);
+        engine.run(&format!("{name}-before"), options, &args);
         engine.wait(&format!("{name}-before"));
     }
     engine.run("beacon", &[], &["--count", "0", "--idle"]);
@@ -113,7 +113,7 @@ fn every_route_reads_other_time_zones() {
         watch
     });
     for (name, options) in kinds {
-        engine.run(&format!("{name}-later"), options, &words);
+        engine.run(&format!("{name}-later"), options, &args);
     }
     for ((source, way), watch) in [STREAM, ROTATE, POLL].into_iter().zip(watches) {
         // Containers that had ended before have an end notice as well.
@@ -161,15 +161,15 @@ fn told_by_docker(engine: &Engine, container: &str) -> BTreeMap<&'static str, Ve
 }
 
 fn told_by_us(lines: &[String], container: &str) -> BTreeMap<&'static str, Vec<String>> {
-    let mut told = BTreeMap::from([("stdout", Vec::new()), ("stderr", Vec::new())]);
+    let mut reported = BTreeMap::from([("stdout", Vec::new()), ("stderr", Vec::new())]);
     for line in lines {
         let record: Value = serde_json::from_str(line).unwrap();
         if record["type"] == "log" && record["container_name"] == container {
             let message = record["message"].as_str().unwrap().to_owned();
-            told.get_mut(record["stream"].as_str().unwrap()).unwrap().push(message);
+            reported.get_mut(record["stream"].as_str().unwrap()).unwrap().push(message);
         }
     }
-    told
+    reported
 }
 
 /// This holds on every API route.
@@ -182,9 +182,9 @@ fn a_killed_engine_costs_no_api_line() {
         watch.wait_for_notice(|lines| lines.contains(&format!("+ beacon ({source})")), PATIENCE);
         watch
     });
-    let words = ["--count", "9000", "--rate", "1500", "--stream", "alternating"];
+    let args = ["--count", "9000", "--rate", "1500", "--stream", "alternating"];
     for driver in ["json-file", "local"] {
-        engine.run(driver, &["--log-driver", driver], &words);
+        engine.run(driver, &["--log-driver", driver], &args);
     }
     watches.iter().for_each(|watch| watch.wait_for_count(1000));
     engine.kill();
@@ -252,15 +252,15 @@ fn a_container_without_log_is_asked_once() {
         let proxy = Proxy::start(&engine);
         let name = format!("{source}-mute");
         // By name, because the listing may still show the previous container as running.
-        let words = [&["watch", "--format", "json", &name], way].concat();
-        let watch = Watch::at(&engine, &proxy.host(), &words);
+        let args = [&["watch", "--format", "json", &name], way].concat();
+        let watch = Watch::at(&engine, &proxy.host(), &args);
         watch.wait_until_up();
         let id = engine.run(&name, &["--log-driver", "none"], &["--count", "3", "--after", "1500", "--exit", "3"]);
         watch.wait_for_ends(1);
         let finished = watch.stop();
         assert_eq!(finished.stdout, b"");
-        let told = format!("! {name}: cannot be followed: configured logging driver does not support reading");
-        assert_eq!(finished.stderr.lines().filter(|line| *line == told).count(), 1, "{}", finished.stderr);
+        let reported = format!("! {name}: cannot be followed: configured logging driver does not support reading");
+        assert_eq!(finished.stderr.lines().filter(|line| *line == reported).count(), 1, "{}", finished.stderr);
         assert!(!finished.stderr.contains('+'), "{}", finished.stderr);
         assert!(finished.stderr.contains(&format!("- {name} (exit 3)")), "{}", finished.stderr);
         assert_eq!(proxy.count(&format!("{id}/logs")), 1, "{:?}", proxy.requests());
@@ -312,7 +312,7 @@ fn a_stalled_stream_is_noticed() {
 fn polling_reads_a_rotating_log_whole() {
     let engine = Engine::start();
     let options = ["--log-opt", "max-size=100k", "--log-opt", "max-file=5"];
-    let words = ["--count", "10000", "--rate", "1000", "--stream", "alternating"];
+    let args = ["--count", "10000", "--rate", "1000", "--stream", "alternating"];
     let ways = [STREAM, ROTATE, POLL];
     engine.run("beacon", &[], &["--count", "0", "--idle"]);
     let watches = ways.map(|(source, way)| {
@@ -321,7 +321,7 @@ fn polling_reads_a_rotating_log_whole() {
         watch
     });
     for driver in ["json-file", "local"] {
-        engine.run(driver, &[&["--log-driver", driver], &options[..]].concat(), &words);
+        engine.run(driver, &[&["--log-driver", driver], &options[..]].concat(), &args);
     }
     for ((source, _), watch) in ways.into_iter().zip(watches) {
         watch.wait_for_ends(2);

@@ -41,9 +41,9 @@ fn fleet() -> Engine {
 }
 
 /// The containers in the plan of `watch`.
-fn planned(engine: &Engine, words: &[&str]) -> Vec<String> {
-    let plan = Watch::start(engine, &[&["--dry-run", "--format", "json"], words].concat()).finish();
-    assert_eq!((plan.code, plan.stderr.as_str()), (Some(0), ""), "{words:?}");
+fn planned(engine: &Engine, args: &[&str]) -> Vec<String> {
+    let plan = Watch::start(engine, &[&["--dry-run", "--format", "json"], args].concat()).finish();
+    assert_eq!((plan.code, plan.stderr.as_str()), (Some(0), ""), "{args:?}");
     sorted(plan.records().iter().map(|record| record["container_name"].as_str().unwrap()))
 }
 
@@ -123,9 +123,9 @@ fn filters_match_docker_ps() {
     ] {
         let filters: Vec<&str> = filters.iter().flat_map(|filter| ["--filter", filter]).collect();
         for all in [&[][..], &["--all"]] {
-            let words = [all, &filters].concat();
-            let listed = engine.must(&[&["ps", "--format", "{{.Names}}"], words.as_slice()].concat());
-            assert_eq!(planned(&engine, &words), sorted(listed.lines()), "{words:?}");
+            let args = [all, &filters].concat();
+            let listed = engine.must(&[&["ps", "--format", "{{.Names}}"], args.as_slice()].concat());
+            assert_eq!(planned(&engine, &args), sorted(listed.lines()), "{args:?}");
         }
     }
 }
@@ -139,7 +139,7 @@ fn names_globs_and_labels_select() {
     let running = [lookalike, "host", "paused", "shop-db-1", "shop-web-1", "sick", "well"];
     let all = [&running[..], &["blog-web-1", "made", "shop-web-2"]].concat();
     let shop = ["shop-db-1", "shop-web-1", "shop-web-2"];
-    for (words, expected) in [
+    for (args, expected) in [
         (&[][..], &running[..]),
         (&["-a"], &all),
         (&["shop-web-1"], &["shop-web-1"]),
@@ -167,18 +167,18 @@ fn names_globs_and_labels_select() {
         (&["shop-*", "-f", "volume=data"], &["shop-db-1", "shop-web-2"]),
     ] {
         let expected = sorted(expected.iter().copied());
-        assert_eq!(planned(&engine, words), expected, "{words:?}");
+        assert_eq!(planned(&engine, args), expected, "{args:?}");
         // What is planned is read; a container that never ran has no lines.
-        let finished = Watch::start(&engine, &[&["--no-follow", "--format", "json"], words].concat()).finish();
-        let told = if expected.is_empty() { "no container matches\n" } else { "" };
-        assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), told), "{words:?}");
+        let finished = Watch::start(&engine, &[&["--no-follow", "--format", "json"], args].concat()).finish();
+        let reported = if expected.is_empty() { "no container matches\n" } else { "" };
+        assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), reported), "{args:?}");
         let read = finished.records();
         let read = sorted(read.iter().map(|record| record["container_name"].as_str().unwrap()));
         let spoken: Vec<String> = expected.into_iter().filter(|name| name != "made").collect();
-        assert_eq!(read, spoken, "{words:?}");
+        assert_eq!(read, spoken, "{args:?}");
     }
-    for words in [&["--no-follow", "nobody", "host"][..], &["--dry-run", "nobody"]] {
-        let refused = Watch::start(&engine, words).finish();
+    for args in [&["--no-follow", "nobody", "host"][..], &["--dry-run", "nobody"]] {
+        let refused = Watch::start(&engine, args).finish();
         assert_eq!((refused.code, refused.stdout.len()), (Some(1), 0));
         assert!(refused.stderr.contains("no such container: nobody"), "{}", refused.stderr);
     }
@@ -190,20 +190,20 @@ fn where_nothing_matches_that_is_said() {
     engine.run("web", &[], &["--count", "1", "--idle"]);
     engine.run("done", &[], &["--count", "1"]);
     engine.wait("done");
-    for words in
+    for args in
         [&["db*"][..], &["-p", "nope"], &["-f", "label=nope"], &["-f", "network=nope"], &["done*", "-E", "done"]]
     {
-        let finished = Watch::start(&engine, &[words, &["--no-follow"]].concat()).finish();
-        assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), "no container matches\n"), "{words:?}");
-        let watch = Watch::start(&engine, words);
-        let told = "no running container matches: waiting for one to start";
-        watch.wait_for_notice(|lines| lines.contains(&told.to_owned()), PATIENCE);
-        assert_eq!(watch.stop().stderr.lines().count(), 1, "{words:?}");
+        let finished = Watch::start(&engine, &[args, &["--no-follow"]].concat()).finish();
+        assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), "no container matches\n"), "{args:?}");
+        let watch = Watch::start(&engine, args);
+        let reported = "no running container matches: waiting for one to start";
+        watch.wait_for_notice(|lines| lines.contains(&reported.to_owned()), PATIENCE);
+        assert_eq!(watch.stop().stderr.lines().count(), 1, "{args:?}");
     }
-    for words in [&[][..], &["we*"], &["--no-follow", "done"]] {
-        let watch = Watch::start(&engine, words);
+    for args in [&[][..], &["we*"], &["--no-follow", "done"]] {
+        let watch = Watch::start(&engine, args);
         watch.wait_for_count(1);
-        assert!(!watch.stop().stderr.contains("match"), "{words:?}");
+        assert!(!watch.stop().stderr.contains("match"), "{args:?}");
     }
 }
 
@@ -224,9 +224,9 @@ fn later_containers_are_followed_if_they_match() {
         (&["-f", "ancestor=logwatch-test", "-f", "network=none"], &["miss-label", "miss-volume"]),
     ];
     for source in ["auto", "stream"] {
-        let watches = cases.map(|(words, also)| {
-            let watch = Watch::start(&engine, &[&["--source", source, "--format", "json"], words].concat());
-            (words, also, watch)
+        let watches = cases.map(|(args, also)| {
+            let watch = Watch::start(&engine, &[&["--source", source, "--format", "json"], args].concat());
+            (args, also, watch)
         });
         for (_, _, watch) in &watches {
             watch.wait_until_up();
@@ -241,13 +241,13 @@ fn later_containers_are_followed_if_they_match() {
         } else {
             engine.run("hit-2", &matching, &["--count", "20"]);
         }
-        for (words, also, watch) in watches {
+        for (args, also, watch) in watches {
             let all = [also, &["hit-1", "hit-2"][..]].concat();
             let expected = 40 + 3 * also.len();
             watch.wait_for(|lines| lines.len() >= expected, PATIENCE);
             let finished = watch.stop();
             let numbers = Numbers::of_json(&finished.lines());
-            assert_eq!(sorted(numbers.containers()), sorted(all.iter().copied()), "{words:?} by {source}");
+            assert_eq!(sorted(numbers.containers()), sorted(all.iter().copied()), "{args:?} by {source}");
             for name in all {
                 numbers.assert_whole(name, 1..=if name.starts_with("hit") { 20 } else { 3 });
             }
@@ -359,8 +359,8 @@ fn what_the_engine_refuses_leaves_no_trace() {
     engine.wait("refused");
     engine.wait("wanted");
     for source in ["file", "stream"] {
-        let words = ["-f", "volume=data", "--format", "json", "--lifecycle", "--source", source];
-        let watch = Watch::start(&engine, &words);
+        let args = ["-f", "volume=data", "--format", "json", "--lifecycle", "--source", source];
+        let watch = Watch::start(&engine, &args);
         watch.wait_until_up();
         // Restarted and recreated.
         engine.must(&["start", "--attach", "refused"]);
@@ -381,7 +381,7 @@ fn what_the_engine_refuses_leaves_no_trace() {
 #[test]
 fn a_dry_run_shows_routes_and_risks() {
     let engine = Engine::start();
-    let words = ["--count", "1", "--idle"];
+    let args = ["--count", "1", "--idle"];
     type Case<'a> = (&'a str, &'a [&'a str], Option<&'a str>, Option<&'a str>);
     let away = ["--log-driver", "gelf", "--log-opt", "gelf-address=udp://127.0.0.1:9", "--log-opt"];
     let cached = [&away[..], &["mode=blocking"]].concat();
@@ -408,11 +408,11 @@ fn a_dry_run_shows_routes_and_risks() {
         ("sound", &["--log-opt", "max-size=1m", "--log-opt", "max-file=3"], Some("file"), None),
     ];
     for (name, options, _, _) in cases {
-        engine.run(name, options, &words);
+        engine.run(name, options, &args);
     }
-    let plan = |words: &[&str]| Watch::start(&engine, &[&["--dry-run"], words].concat()).finish();
+    let plan = |args: &[&str]| Watch::start(&engine, &[&["--dry-run"], args].concat()).finish();
     for (name, _, source, risk) in cases {
-        let told = plan(&[name, "--format", "json"]);
+        let reported = plan(&[name, "--format", "json"]);
         let driver = match name {
             "deaf" => "none",
             "local" => "local",
@@ -423,10 +423,10 @@ fn a_dry_run_shows_routes_and_risks() {
             "type": "plan", "container_id": engine.id(name), "container_name": name, "image": "logwatch-test",
             "state": "running", "driver": driver, "source": source, "risk": risk,
         });
-        assert_eq!((told.code, told.records()), (Some(0), vec![expected]));
-        let told = plan(&[name]).lines();
+        assert_eq!((reported.code, reported.records()), (Some(0), vec![expected]));
+        let reported = plan(&[name]).lines();
         assert_eq!(
-            told[0].split_whitespace().collect::<Vec<_>>().join(" "),
+            reported[0].split_whitespace().collect::<Vec<_>>().join(" "),
             "CONTAINER NAME STATE DRIVER SOURCE MAY LOSE LINES"
         );
         let row = format!(
@@ -435,8 +435,8 @@ fn a_dry_run_shows_routes_and_risks() {
             source.unwrap_or("-"),
             risk.unwrap_or_default()
         );
-        assert_eq!(told[1].split_whitespace().collect::<Vec<_>>().join(" "), row.trim());
-        assert_eq!(told.len(), 2);
+        assert_eq!(reported[1].split_whitespace().collect::<Vec<_>>().join(" "), row.trim());
+        assert_eq!(reported.len(), 2);
     }
     for (name, source) in [("sound", "stream"), ("sound", "rotate"), ("local", "poll")] {
         let planned = plan(&[name, "--source", source, "--format", "json"]).records();
@@ -459,9 +459,9 @@ fn an_id_prefix_yields_to_a_name() {
         watch.wait_for_notice(|lines| lines.iter().any(|line| line == "- other"), PATIENCE);
         let of_the_name = |lines: &[String]| Numbers::of_json(lines).count(word) >= 5;
         watch.wait_for(of_the_name, PATIENCE);
-        let told = watch.notices();
+        let reported = watch.notices();
         let why = format!("! other: is no longer followed: {word} is the name of another container now");
-        assert!(told.contains(&why), "{told:?}");
+        assert!(reported.contains(&why), "{reported:?}");
         let so_far = Numbers::of_json(&watch.lines()).count("other");
         // While no container has the name none is selected; one that takes it is followed from then on.
         engine.must(&["rm", "--force", word]);
@@ -487,11 +487,11 @@ fn the_beginning_of_several_ids_is_refused() {
             break id[..1].to_owned();
         }
     };
-    for words in [&[][..], &["--no-follow"], &["--dry-run"]] {
-        let finished = Watch::start(&engine, &[words, &[word.as_str()]].concat()).finish();
-        let told = format!("error: 2 containers have an ID that begins with {word}, ");
+    for args in [&[][..], &["--no-follow"], &["--dry-run"]] {
+        let finished = Watch::start(&engine, &[args, &[word.as_str()]].concat()).finish();
+        let reported = format!("error: 2 containers have an ID that begins with {word}, ");
         assert_eq!((finished.code, finished.stdout.len()), (Some(1), 0), "{}", finished.stderr);
-        assert!(finished.stderr.starts_with(&told), "{}", finished.stderr);
+        assert!(finished.stderr.starts_with(&reported), "{}", finished.stderr);
         assert!(finished.stderr.ends_with("\nhint: give more of the ID, or the name\n"), "{}", finished.stderr);
     }
 }

@@ -85,15 +85,15 @@ fn health_follows_a_cut_within_two_seconds() {
     engine.run("beacon", &[], &["--count", "0", "--idle"]);
     let longest = Duration::from_secs(2);
     let mut command = Watch::command();
-    engine.furnish(&mut command);
+    engine.configure(&mut command);
     command.env("LOGWATCH_EVENTS_BACKOFF_MAX_DURATION", "2s").args(["-H", &proxy.host(), "watch"]).args(LISTEN);
     let watch = Watch::spawn(&mut command);
     watch.wait_until_up();
     let place = place(&watch);
-    let (status, told) = health(&place);
-    assert_eq!((status, &told["status"]), (200, &"healthy".into()), "{told}");
-    assert_eq!(told["checks"]["docker"]["status"], "healthy");
-    assert_eq!(told["checks"]["state"]["status"], "not_configured");
+    let (status, reported) = health(&place);
+    assert_eq!((status, &reported["status"]), (200, &"healthy".into()), "{reported}");
+    assert_eq!(reported["checks"]["docker"]["status"], "healthy");
+    assert_eq!(reported["checks"]["state"]["status"], "not_configured");
     let within = |limit: Duration, wanted: u16| {
         let start = Instant::now();
         while health(&place).0 != wanted {
@@ -105,9 +105,9 @@ fn health_follows_a_cut_within_two_seconds() {
     within(Duration::from_secs(2), 503);
     // The loss of the stream is noticed a moment before that of the engine.
     eventually("the engine is unhealthy", || health(&place).1["checks"]["docker"]["status"] == "unhealthy");
-    let (_, told) = health(&place);
-    let (checks, now) = (&told["checks"], told["timestamp"].as_u64().unwrap());
-    assert_eq!(told["status"], "unhealthy");
+    let (_, reported) = health(&place);
+    let (checks, now) = (&reported["checks"], reported["timestamp"].as_u64().unwrap());
+    assert_eq!(reported["status"], "unhealthy");
     assert_eq!((&checks["events"]["connected"], &checks["events"]["errors_total"]), (&false.into(), &1.into()));
     assert_eq!(get(&place, "/api/v1/health/events").0, 503);
     // Metrics are still served.
@@ -156,8 +156,9 @@ fn an_unwritable_state_degrades_health() {
         let watch = Watch::start(&engine, &[&LISTEN[..], resume, &["--state", state.to_str().unwrap()]].concat());
         let place = place(&watch);
         let is = |expected: &str| {
-            let (code, told) = health(&place);
-            (code, &told["status"], &told["checks"]["state"]["status"]) == (200, &expected.into(), &expected.into())
+            let (code, reported) = health(&place);
+            (code, &reported["status"], &reported["checks"]["state"]["status"])
+                == (200, &expected.into(), &expected.into())
         };
         eventually("all is well", || value(&place, RUNS) == Some(1.0) && is("healthy"));
         let other = rusqlite::Connection::open(&state).unwrap();

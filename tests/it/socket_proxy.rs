@@ -45,20 +45,20 @@ const VOLUMES: (&str, &str, [Comes; COMMANDS.len()]) =
     ("/volumes", "/volumes (CODE): allow it (VOLUMES=1)", [All, All, All, All, All, All, End(3), All]);
 
 /// Runs a command to its end, or, if it follows, until it has printed what it can.
-fn run(engine: &Engine, proxy: &Proxy, words: &[&str], told: &str) -> Finished {
+fn run(engine: &Engine, proxy: &Proxy, args: &[&str], reported: &str) -> Finished {
     let state = engine.home().join("state.db");
     let global = ["--state", state.to_str().unwrap()];
     // Temporary notices are ignored.
     let watch = {
         let mut command = Watch::command();
-        engine.furnish(&mut command);
+        engine.configure(&mut command);
         command.env("LOGWATCH_DOCKER_POOL_MAX_RETRIES", "0").env_remove("DOCKER_HOST");
-        Watch::spawn(command.arg("-H").arg(proxy.host()).args(global).args(words))
+        Watch::spawn(command.arg("-H").arg(proxy.host()).args(global).args(args))
     };
-    if words == ["watch"] || words == ["watch", "--source", "stream"] {
+    if args == ["watch"] || args == ["watch", "--source", "stream"] {
         let is_told = |lines: &[String]| {
             let is_over =
-                lines.iter().any(|line| line.starts_with("error: ") || !told.is_empty() && line.contains(told));
+                lines.iter().any(|line| line.starts_with("error: ") || !reported.is_empty() && line.contains(reported));
             is_over || lines.iter().any(|line| line.starts_with("+ web"))
         };
         watch.wait_for_notice(is_told, PATIENCE);
@@ -79,23 +79,23 @@ fn a_blocked_request_costs_only_its_users() {
     let engine = Engine::start();
     let id = engine.run("web", &[], &["--count", "1", "--idle"]);
     let proxy = Proxy::start(&engine);
-    for (part, told, outcomes) in REQUESTS.iter().chain([&VOLUMES]) {
+    for (part, reported, outcomes) in REQUESTS.iter().chain([&VOLUMES]) {
         for fault in [Fault::Page(403), Fault::Page(404), Fault::Page(405)] {
             proxy.heal();
             proxy.on(&part.replace("ID", &id), fault);
             let Fault::Page(code) = fault else { unreachable!() };
-            let told = told.replace("CODE", &code.to_string()).replace("ID", &id);
-            for (words, expected) in COMMANDS.iter().zip(outcomes) {
-                let finished = run(&engine, &proxy, words, &told);
+            let reported = reported.replace("CODE", &code.to_string()).replace("ID", &id);
+            for (args, expected) in COMMANDS.iter().zip(outcomes) {
+                let finished = run(&engine, &proxy, args, &reported);
                 let (stdout, stderr) = (String::from_utf8_lossy(&finished.stdout), &finished.stderr);
-                let case = format!("{part} {code} {words:?}: {:?}\n{stdout}{stderr}", finished.code);
+                let case = format!("{part} {code} {args:?}: {:?}\n{stdout}{stderr}", finished.code);
                 assert!(!stderr.contains("html") && !stdout.contains("html"), "{case}");
                 match expected {
                     All => assert_eq!(finished.code, Some(0), "{case}"),
                     End(exit) => {
                         assert_eq!(finished.code, Some(*exit), "{case}");
-                        let told = format!("the engine or a proxy before it refuses GET {told}");
-                        let lines = stderr.lines().filter(|line| line.contains(&told)).count();
+                        let reported = format!("the engine or a proxy before it refuses GET {reported}");
+                        let lines = stderr.lines().filter(|line| line.contains(&reported)).count();
                         assert!((1..=2).contains(&lines), "{case}");
                     }
                 }
@@ -120,16 +120,16 @@ fn a_request_that_meets_a_gateway_is_named() {
     ] {
         proxy.heal();
         proxy.on(&part.replace("ID", &id), Fault::Page(502));
-        let told = format!("GET {} with 502 Bad Gateway", name.replace("ID", &id));
-        for (words, expected) in COMMANDS.iter().zip(outcomes) {
-            let finished = run(&engine, &proxy, words, &told);
-            let case = format!("{part} {words:?}: {:?}\n{}", finished.code, finished.stderr);
+        let reported = format!("GET {} with 502 Bad Gateway", name.replace("ID", &id));
+        for (args, expected) in COMMANDS.iter().zip(outcomes) {
+            let finished = run(&engine, &proxy, args, &reported);
+            let case = format!("{part} {args:?}: {:?}\n{}", finished.code, finished.stderr);
             assert!(!finished.stderr.contains("html"), "{case}");
             match expected {
                 All => assert_eq!(finished.code, Some(0), "{case}"),
                 End(exit) => {
                     assert_eq!(finished.code, Some(exit), "{case}");
-                    assert!(finished.stderr.contains(&told), "{case}");
+                    assert!(finished.stderr.contains(&reported), "{case}");
                 }
             }
         }
@@ -143,7 +143,7 @@ fn without_info_files_are_still_read() {
     engine.run("web", &[], &["--count", "5", "--idle"]);
     let proxy = Proxy::start(&engine);
     proxy.on("/info", Fault::Page(403));
-    let at = |words: &[&str]| Watch::at(&engine, &proxy.host(), words);
+    let at = |args: &[&str]| Watch::at(&engine, &proxy.host(), args);
     let refused = "the engine or a proxy before it refuses GET /info (403): allow it (INFO=1)";
     let read = at(&["watch", "--no-follow", "--format", "json", "--source", "file"]).finish();
     let sources: Vec<_> = records(read.lines()).iter().map(|record| record["source"].clone()).collect();
@@ -153,8 +153,8 @@ fn without_info_files_are_still_read() {
     let state = engine.home().join("state.db");
     let watch = at(&["watch", "--state", state.to_str().unwrap()]);
     watch.wait_for_count(5);
-    let told = watch.stop().stderr;
-    assert!(told.contains(&format!("{refused}; without the engine's ID no inventory is kept\n")), "{told}");
+    let reported = watch.stop().stderr;
+    assert!(reported.contains(&format!("{refused}; without the engine's ID no inventory is kept\n")), "{reported}");
     engine.must(&["rm", "--force", "web"]);
     let nowhere = at(&["watch", "--source", "file"]).finish();
     assert_eq!((nowhere.code, nowhere.stderr.lines().next()), (Some(3), Some(&*format!("error: {refused}"))));
@@ -168,13 +168,13 @@ fn without_events_containers_are_listed_instead() {
     let proxy = Proxy::start(&engine);
     proxy.on("/events", Fault::Page(403));
     let mut command = Watch::command();
-    engine.furnish(&mut command);
+    engine.configure(&mut command);
     command.env("LOGWATCH_EVENTS_RECONCILE_INTERVAL", "1s").env_remove("DOCKER_HOST");
     let watch = Watch::spawn(command.arg("-H").arg(proxy.host()).args(["watch", "--source", "stream"]));
     watch.wait_for_count(1);
     engine.run("later", &[], &["--count", "1", "--idle"]);
     watch.wait_for_count(2);
-    let told = "the engine or a proxy before it refuses GET /events (403): allow it (EVENTS=1); containers are listed \
+    let reported = "the engine or a proxy before it refuses GET /events (403): allow it (EVENTS=1); containers are listed \
                 every 1s instead";
-    assert_eq!(watch.stop().stderr.lines().filter(|line| *line == told).count(), 1);
+    assert_eq!(watch.stop().stderr.lines().filter(|line| *line == reported).count(), 1);
 }

@@ -80,10 +80,10 @@ fn scripted(logs: impl Fn(&Request, &mut Answer) + Send + Sync + 'static) -> Scr
     })
 }
 
-fn watch_script(script: &Script, words: &[&str]) -> Watch {
+fn watch_script(script: &Script, args: &[&str]) -> Watch {
     let mut command = Watch::command();
     command.env_remove("DOCKER_API_VERSION").env("DOCKER_CONFIG", "/nowhere");
-    command.args(["-H", &script.host(), "watch", "--format", "json"]).args(words);
+    command.args(["-H", &script.host(), "watch", "--format", "json"]).args(args);
     Watch::spawn(&mut command)
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tempfile::TempDir;
 
-use crate::support::cli::{BINARY, check, here, quiet, run, told};
+use crate::support::cli::{BINARY, check, here, outcome, quiet, run};
 
 /// Compares with a committed file, or writes it when `UPDATE` is set.
 fn golden(path: &Path, text: &[u8]) {
@@ -80,10 +80,10 @@ fn every_example_parses() {
 #[test]
 fn docker_help_is_our_help() {
     for line in ["help logwatch", "logwatch help", "--help logwatch", "-h logwatch"] {
-        assert_eq!(told(&run(line)), told(&run("logwatch --help")), "{line}");
+        assert_eq!(outcome(&run(line)), outcome(&run("logwatch --help")), "{line}");
     }
     for line in ["help logwatch watch", "logwatch help watch", "--help logwatch watch"] {
-        assert_eq!(told(&run(line)), told(&run("logwatch watch --help")), "{line}");
+        assert_eq!(outcome(&run(line)), outcome(&run("logwatch watch --help")), "{line}");
     }
 }
 
@@ -189,14 +189,14 @@ fn a_reader_that_left_is_no_failure() {
         "{BINARY} --help | true; echo ${{PIPESTATUS[0]}}; {BINARY} docker-cli-plugin-metadata | true; echo ${{PIPESTATUS[0]}}"
     );
     let output = quiet("bash").args(["-c", &line]).output().unwrap();
-    assert_eq!(told(&output), "exit 0\n--- stdout\n0\n0\n--- stderr\n");
+    assert_eq!(outcome(&output), "exit 0\n--- stdout\n0\n0\n--- stderr\n");
 }
 
 #[test]
 fn committed_completions_and_man_pages_are_current() {
     let dir = TempDir::new().unwrap();
     let output = quiet(BINARY).arg("generate").arg(dir.path()).output().unwrap();
-    assert_eq!(told(&output), "exit 0\n--- stdout\n--- stderr\n");
+    assert_eq!(outcome(&output), "exit 0\n--- stdout\n--- stderr\n");
     let mut names = Vec::new();
     for folder in ["completions", "man"] {
         for entry in fs::read_dir(dir.path().join(folder)).unwrap() {

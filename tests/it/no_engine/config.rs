@@ -6,10 +6,10 @@ use std::path::Path;
 use crate::support::{Finished, Watch};
 
 /// `watch` with these arguments and variables, and no others.
-fn watch(home: &Path, words: &[&str], variables: &[(&str, &str)]) -> Finished {
+fn watch(home: &Path, args: &[&str], variables: &[(&str, &str)]) -> Finished {
     let mut command = Watch::command();
     let engine = [("DOCKER_HOST", "unix:///nowhere"), ("LC_ALL", "C.UTF-8")];
-    command.env_clear().env("HOME", home).envs(engine).envs(variables.iter().copied()).arg("watch").args(words);
+    command.env_clear().env("HOME", home).envs(engine).envs(variables.iter().copied()).arg("watch").args(args);
     Watch::spawn(&mut command).finish()
 }
 
@@ -19,14 +19,14 @@ fn configuration_errors_name_their_place() {
     let home = tempfile::tempdir().unwrap();
     fs::create_dir(home.path().join(".docker")).unwrap();
     let (file, named) = (home.path().join(".docker/logwatch.yaml"), home.path().join("named.yaml"));
-    let told = |text: &str, words: &[&str], variables: &[(&str, &str)]| {
+    let reported = |text: &str, args: &[&str], variables: &[(&str, &str)]| {
         fs::write(&file, text).unwrap();
-        let finished = watch(home.path(), words, variables);
+        let finished = watch(home.path(), args, variables);
         assert_eq!((finished.code, finished.lines()), (Some(2), Vec::new()), "{text:?}");
         finished.stderr.replace(&home.path().display().to_string(), "~")
     };
     assert_eq!(
-        told(
+        reported(
             "docker:\n  pool:\n    min_pool_size: 9\n  co\x1blour: red\n",
             &[],
             &[("LOGWATCH_EVENTS_QUEUE_SIZE", "\x1b[2J")]
@@ -36,11 +36,11 @@ fn configuration_errors_name_their_place() {
          error: ~/.docker/logwatch.yaml:3: docker.pool.min_pool_size is 9, above docker.pool.max_pool_size, which is 8 by default\n",
     );
     assert_eq!(
-        told("colour: red", &["--config-file", named.to_str().unwrap()], &[]),
+        reported("colour: red", &["--config-file", named.to_str().unwrap()], &[]),
         "error: cannot read ~/named.yaml, which --config-file names: No such file or directory (os error 2)\n",
     );
     assert_eq!(
-        told("", &[], &[("LOGWATCH_CONFIG_FILE", "/dev")]),
+        reported("", &[], &[("LOGWATCH_CONFIG_FILE", "/dev")]),
         "error: cannot read /dev, which LOGWATCH_CONFIG_FILE names: is a directory\n",
     );
 }

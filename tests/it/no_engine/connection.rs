@@ -13,7 +13,7 @@ use crate::support::raw_script::{CLOSE, RawScript, answer, engine_of, http_proxy
 
 #[tokio::test]
 async fn the_api_version_suits_every_engine() {
-    for (newest, oldest, pin, told) in [
+    for (newest, oldest, pin, reported) in [
         ("1.41", "1.12", "", "/v1.41/"),
         ("1.44", "1.24", "", "/v1.44/"),
         ("1.51", "1.24", "", "/v1.44/"),
@@ -38,7 +38,7 @@ async fn the_api_version_suits_every_engine() {
                 error.to_string()
             }
         };
-        assert_eq!(got, told, "{newest} {oldest} {pin}");
+        assert_eq!(got, reported, "{newest} {oldest} {pin}");
     }
 }
 
@@ -93,7 +93,7 @@ async fn every_request_has_custom_headers_and_host() {
 
 #[tokio::test]
 async fn other_servers_are_reported_in_one_line() {
-    for (said, told) in [
+    for (said, reported) in [
         ("SSH-2.0-OpenSSH_9.2\r\n", "lost the connection to HOST"),
         ("", "lost the connection to HOST"),
         ("HTTP/1.1 200 OK\r\nApi-Version: x\r\n\r\n", "the engine's answer for its API version makes no sense"),
@@ -105,14 +105,15 @@ async fn other_servers_are_reported_in_one_line() {
     ] {
         let script = RawScript::play(move |_| said.to_owned());
         let error = failure(at(&script.host())).await;
-        assert_eq!(error.to_string().replace(&script.host(), "HOST"), told, "{said}");
+        assert_eq!(error.to_string().replace(&script.host(), "HOST"), reported, "{said}");
     }
     let error = failure(at("unix:///nowhere/docker.sock")).await;
-    let told = "cannot reach the Docker engine at unix:///nowhere/docker.sock\nNo such file or directory (os error 2)";
-    assert_eq!(chain(&error), told);
+    let reported =
+        "cannot reach the Docker engine at unix:///nowhere/docker.sock\nNo such file or directory (os error 2)";
+    assert_eq!(chain(&error), reported);
     let closed = format!("tcp://127.0.0.1:{}", free_port());
-    let told = format!("cannot reach the Docker engine at {closed}\nConnection refused (os error 111)");
-    assert_eq!(chain(&failure(at(&closed)).await), told);
+    let reported = format!("cannot reach the Docker engine at {closed}\nConnection refused (os error 111)");
+    assert_eq!(chain(&failure(at(&closed)).await), reported);
 }
 
 #[tokio::test]
@@ -158,12 +159,12 @@ async fn malformed_answers_are_errors() {
     assert!(matches!(&error, Error::Conflict { message } if message == "is dead"), "{error}");
 
     let mut events = docker.events(&EventsQuery::default()).await.unwrap();
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     while let Some(event) = events.next().await {
-        told.push(event.map_or_else(|error| error.to_string(), |event| event.action));
+        reported.push(event.map_or_else(|error| error.to_string(), |event| event.action));
     }
     let nonsense = "the engine's answer for events makes no sense";
-    assert_eq!(told, [nonsense, "start", nonsense, "start"]);
+    assert_eq!(reported, [nonsense, "start", nonsense, "start"]);
 }
 
 #[tokio::test]

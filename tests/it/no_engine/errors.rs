@@ -5,17 +5,17 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Answer, Finished, Request, Script, Watch, assert_told, records};
+use crate::support::{Answer, Finished, Request, Script, Watch, assert_failure, records};
 
 /// Runs the program without environment variables that would lead it to an engine.
-fn run(variables: &[(&str, &str)], words: &[&str]) -> Finished {
+fn run(variables: &[(&str, &str)], args: &[&str]) -> Finished {
     let mut command = Watch::command();
     for name in ["DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_API_VERSION", "DOCKER_TLS", "DOCKER_TLS_VERIFY"] {
         command.env_remove(name);
     }
     let none = tempfile::tempdir().unwrap();
     command.env("DOCKER_CONFIG", none.path()).envs(variables.iter().copied());
-    Watch::spawn(command.args(words)).finish()
+    Watch::spawn(command.args(args)).finish()
 }
 
 /// The error says where the engine was looked for.
@@ -31,18 +31,18 @@ fn an_unreachable_engine_ends_with_3() {
         (&stale, "Connection refused (os error 111)"),
         ("tcp://127.0.0.1:1", "Connection refused (os error 111)"),
     ] {
-        let told = format!(
+        let reported = format!(
             "error: cannot reach the Docker engine at {host}\n  caused by: {why}\n\
              hint: is the engine running? `docker info` tells, `-H` and `-c` name another\n"
         );
-        assert_told(&run(&[], &["-H", host, "watch"]), 3, &told);
-        assert_told(&run(&[("DOCKER_HOST", host)], &["watch", "--no-follow"]), 3, &told);
+        assert_failure(&run(&[], &["-H", host, "watch"]), 3, &reported);
+        assert_failure(&run(&[("DOCKER_HOST", host)], &["watch", "--no-follow"]), 3, &reported);
     }
 }
 
 #[test]
 fn invalid_arguments_end_with_2() {
-    for (variables, words, part) in [
+    for (variables, args, part) in [
         (&[][..], &["watch", "--include", "["][..], "unclosed character class"),
         (&[], &["watch", "--since", "yesterday"], "--since"),
         (&[], &["watch", "--nonsense"], "--nonsense"),
@@ -54,17 +54,17 @@ fn invalid_arguments_end_with_2() {
         (&[], &["-H", "http://example.org", "watch"], "invalid host \"http://example.org\""),
         (&[("DOCKER_API_VERSION", "newest")], &["watch"], "invalid API version \"newest\""),
     ] {
-        let finished = run(variables, words);
-        assert_eq!((finished.code, finished.stdout.as_slice()), (Some(2), &b""[..]), "{words:?}: {}", finished.stderr);
-        assert!(finished.stderr.contains(part), "{words:?}: {}", finished.stderr);
-        assert!(finished.stderr.lines().count() <= 10, "{words:?}: {}", finished.stderr);
+        let finished = run(variables, args);
+        assert_eq!((finished.code, finished.stdout.as_slice()), (Some(2), &b""[..]), "{args:?}: {}", finished.stderr);
+        assert!(finished.stderr.contains(part), "{args:?}: {}", finished.stderr);
+        assert!(finished.stderr.lines().count() <= 10, "{args:?}: {}", finished.stderr);
     }
 }
 
 /// With `--log-format json` each refusal is one object.
 #[test]
 fn refusals_are_objects_with_log_format_json() {
-    for (words, told) in [
+    for (args, reported) in [
         (&["watch", "--metadata"][..], &["--metadata says nothing without --format json"][..]),
         (
             &["pool"],
@@ -78,14 +78,14 @@ fn refusals_are_objects_with_log_format_json() {
         (&["-H", "ftp://x", "events"], &["invalid host \"ftp://x\""]),
     ] {
         let variables: &[(&str, &str)] =
-            if words == ["pool"] { &[("LOGWATCH_WATCH_SOURCE", "x"), ("LOGWATCH_EVENTS_ENABLED", "7")] } else { &[] };
-        let finished = run(variables, &[words, &["--log-format", "json"]].concat());
-        assert_eq!((finished.code, finished.stdout.len()), (Some(2), 0), "{words:?}");
+            if args == ["pool"] { &[("LOGWATCH_WATCH_SOURCE", "x"), ("LOGWATCH_EVENTS_ENABLED", "7")] } else { &[] };
+        let finished = run(variables, &[args, &["--log-format", "json"]].concat());
+        assert_eq!((finished.code, finished.stdout.len()), (Some(2), 0), "{args:?}");
         let said = records(finished.stderr.lines());
-        assert_eq!(said.len(), told.len(), "{said:?}");
-        for (said, told) in said.iter().zip(told) {
+        assert_eq!(said.len(), reported.len(), "{said:?}");
+        for (said, reported) in said.iter().zip(reported) {
             assert_eq!(said["level"], "ERROR");
-            assert!(said["message"].as_str().unwrap().starts_with(told), "{said}");
+            assert!(said["message"].as_str().unwrap().starts_with(reported), "{said}");
         }
     }
 }
@@ -134,14 +134,14 @@ fn the_api_version_is_negotiated_or_refused() {
         [(12, 41, "", 41), (44, 52, "", 44), (24, 51, "", 44), (12, 41, "1.40", 40), (44, 52, "1.50", 50)]
     {
         let script = speaking(oldest, newest);
-        let words = ["-H", &script.host(), "watch", "--no-follow"];
-        assert_told(&run(&[("DOCKER_API_VERSION", pinned)], &words), 0, "no container matches\n");
+        let args = ["-H", &script.host(), "watch", "--no-follow"];
+        assert_failure(&run(&[("DOCKER_API_VERSION", pinned)], &args), 0, "no container matches\n");
         let requests = script.requests();
         let versioned = requests.iter().filter(|request| !request.ends_with(" /_ping"));
         let prefix = format!("GET /v1.{spoken}/");
         assert!(versioned.clone().count() >= 2 && versioned.clone().all(|r| r.starts_with(&prefix)), "{requests:?}");
     }
-    for (oldest, newest, pinned, told) in [
+    for (oldest, newest, pinned, reported) in [
         (12, 20, "", "the engine speaks API 1.20 at most and 1.24 is needed: it is too old"),
         (12, 41, "1.44", "the engine speaks API 1.41 at most and 1.44 is needed: it is too old"),
         (44, 52, "1.41", "the engine takes API 1.44 at least and 1.41 was to be spoken: it is too new"),
@@ -149,7 +149,7 @@ fn the_api_version_is_negotiated_or_refused() {
         let script = speaking(oldest, newest);
         let finished = run(&[("DOCKER_API_VERSION", pinned)], &["-H", &script.host(), "watch"]);
         assert_eq!((finished.code, finished.stdout.as_slice()), (Some(3), &b""[..]));
-        assert_eq!(finished.stderr.lines().next(), Some(format!("error: {told}").as_str()));
+        assert_eq!(finished.stderr.lines().next(), Some(format!("error: {reported}").as_str()));
         assert!(finished.stderr.lines().skip(1).all(|line| line.starts_with("hint: ")), "{}", finished.stderr);
     }
 }
@@ -165,21 +165,21 @@ fn a_slow_engine_is_reported_on_a_terminal() {
         ("watch --no-follow -q", false),
         ("watch --no-follow --log-format json", false),
     ]
-    .map(|(verb, is_told)| {
-        let line = format!("{program} -H {} {verb}", script.host());
+    .map(|(subcommand, is_told)| {
+        let line = format!("{program} -H {} {subcommand}", script.host());
         let mut command = Command::new("script");
         command.env("TERM", "xterm").args(["-qec", &line, "/dev/null"]);
-        (verb, is_told, Watch::spawn(&mut command))
+        (subcommand, is_told, Watch::spawn(&mut command))
     });
-    for (verb, is_told, run) in runs {
+    for (subcommand, is_told, run) in runs {
         let finished = run.finish();
         let text = String::from_utf8(finished.stdout).unwrap();
-        assert_eq!(finished.code, Some(0), "{verb}: {text:?}");
+        assert_eq!(finished.code, Some(0), "{subcommand}: {text:?}");
         let status = format!("waiting for the engine at {}", script.host());
-        assert_eq!(text.contains(&status), is_told, "{verb}: {text:?}");
-        assert!(is_told || !text.contains('\x1b'), "{verb}: {text:?}");
+        assert_eq!(text.contains(&status), is_told, "{subcommand}: {text:?}");
+        assert!(is_told || !text.contains('\x1b'), "{subcommand}: {text:?}");
         let rest = text.trim_end_matches("no container matches\r\n");
-        assert!(!is_told || rest.ends_with("\r\x1b[2K"), "{verb}: {text:?}");
+        assert!(!is_told || rest.ends_with("\r\x1b[2K"), "{subcommand}: {text:?}");
     }
 }
 
@@ -198,8 +198,8 @@ fn nonsense_answers_end_in_few_words() {
     });
     for (script, code) in [(&garbage, 3), (&silent, 3), (&website, 1), (&half, 1)] {
         let finished = run(&[], &["-H", &script.host(), "watch", "--no-follow"]);
-        let told = (finished.code, finished.stdout.as_slice());
-        assert_eq!(told, (Some(code), &b""[..]), "{}", finished.stderr);
+        let reported = (finished.code, finished.stdout.as_slice());
+        assert_eq!(reported, (Some(code), &b""[..]), "{}", finished.stderr);
         assert!(finished.stderr.starts_with("error: "), "{}", finished.stderr);
         assert!(finished.stderr.lines().count() <= 4 && !finished.stderr.contains('\x1b'), "{}", finished.stderr);
     }

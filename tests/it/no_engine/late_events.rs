@@ -93,11 +93,11 @@ fn id(name: &str) -> String {
 }
 
 /// With a time limit for answers that is shorter than the delay of the beginning.
-fn logwatch(script: &Script, words: &[&str]) -> Watch {
+fn logwatch(script: &Script, args: &[&str]) -> Watch {
     let mut command = Watch::command();
     command.env_remove("DOCKER_API_VERSION").env("DOCKER_CONFIG", "/nowhere");
     command.env("LOGWATCH_DOCKER_POOL_REQUEST_TIMEOUT", "3s");
-    Watch::spawn(command.args(["-H", &script.host()]).args(words))
+    Watch::spawn(command.args(["-H", &script.host()]).args(args))
 }
 
 /// Containers are listed and followed meanwhile, and none is missed that was there before the beginning.
@@ -128,10 +128,10 @@ fn a_subscription_that_begins_late_loses_no_container() {
 /// Commands that read only what exists need no events.
 #[test]
 fn nothing_that_ends_by_itself_asks_for_events() {
-    for words in [&["watch", "--no-follow", "--format", "json"][..], &["watch", "--dry-run"]] {
+    for args in [&["watch", "--no-follow", "--format", "json"][..], &["watch", "--dry-run"]] {
         let stage = Stage::with(&["first"]);
         let script = Stage::play(&stage);
-        let finished = logwatch(&script, words).finish();
+        let finished = logwatch(&script, args).finish();
         assert_eq!(finished.code, Some(0), "{}", finished.stderr);
         assert!(!script.requests().iter().any(|request| request.contains("/events")), "{:?}", script.requests());
     }

@@ -27,7 +27,7 @@ fn odd_docker_files_neither_block_nor_fill_memory() {
         home
     };
     for target in [None, Some("/dev/zero")] {
-        for (at, words, code, told) in [
+        for (at, args, code, reported) in [
             ("config.json", &["watch", "--dry-run"][..], 0, "ignoring HOME/config.json: it is no regular file"),
             ("logwatch.yaml", &["watch", "--dry-run"], 2, "cannot read HOME/logwatch.yaml: it is no regular file"),
             ("ca.pem", &["--tls", "watch", "--dry-run"], 2, "error: cannot read HOME/ca.pem"),
@@ -36,16 +36,16 @@ fn odd_docker_files_neither_block_nor_fill_memory() {
         ] {
             let home = with(at, target);
             let place = home.path().to_str().unwrap();
-            let words: Vec<String> = words.iter().map(|word| word.replace("HOME", place)).collect();
-            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let args: Vec<String> = args.iter().map(|word| word.replace("HOME", place)).collect();
+            let args: Vec<&str> = args.iter().map(String::as_str).collect();
             let mut command = Watch::command();
             command.env("HOME", place).env("DOCKER_CONFIG", place).env("DOCKER_HOST", script.host());
-            let watch = Watch::spawn(command.env_remove("DOCKER_CONTEXT").args(&words));
+            let watch = Watch::spawn(command.env_remove("DOCKER_CONTEXT").args(&args));
             let peak = watch.peak_memory_until(MOST, |_| false);
             let finished = watch.finish();
             let said = finished.stderr.replace(place, "HOME");
             assert_eq!(finished.code, Some(code), "{at} {target:?}: {said}");
-            assert!(said.contains(told), "{at} {target:?}: {said}");
+            assert!(said.contains(reported), "{at} {target:?}: {said}");
             assert!(peak < MOST, "{at} {target:?}: {} MiB", peak >> 20);
         }
     }
@@ -77,8 +77,8 @@ fn answer_plainly(request: &Request, answer: &mut Answer) {
 }
 
 /// Runs a command to its end, and returns its peak memory.
-fn measure(script: &Script, home: &Path, words: &[&str], is_done: impl Fn(&Watch) -> bool) -> (Finished, u64) {
-    measure_within("20s", script, home, words, is_done)
+fn measure(script: &Script, home: &Path, args: &[&str], is_done: impl Fn(&Watch) -> bool) -> (Finished, u64) {
+    measure_within("20s", script, home, args, is_done)
 }
 
 /// The same with a time limit for each answer.
@@ -86,16 +86,16 @@ fn measure_within(
     limit: &str,
     script: &Script,
     home: &Path,
-    words: &[&str],
+    args: &[&str],
     is_done: impl Fn(&Watch) -> bool,
 ) -> (Finished, u64) {
     let mut command = Watch::command();
-    command.env("HOME", home).env("XDG_STATE_HOME", home).env("DOCKER_HOST", script.host()).args(words);
+    command.env("HOME", home).env("XDG_STATE_HOME", home).env("DOCKER_HOST", script.host()).args(args);
     command.env_remove("DOCKER_CONFIG").env_remove("DOCKER_CONTEXT");
     command.env("LOGWATCH_DOCKER_POOL_REQUEST_TIMEOUT", limit).env("LOGWATCH_DOCKER_POOL_MAX_RETRIES", "0");
     let watch = Watch::spawn(&mut command);
     let peak = watch.peak_memory_until(MOST, is_done);
-    assert!(peak < MOST, "{words:?}: {} MiB", peak >> 20);
+    assert!(peak < MOST, "{args:?}: {} MiB", peak >> 20);
     let finished = if process::lives(watch.pid()) { watch.stop() } else { watch.finish() };
     (finished, peak)
 }
@@ -174,7 +174,7 @@ fn endless_answers_cost_little_memory() {
     const KEYS: Endless = Endless::Body("{\"a\":1", ",\"a\":1");
     let list = "the engine's answer for the container list is too large: it may have ";
     let watch = &["watch"][..];
-    for (words, path, endless, code, told) in [
+    for (args, path, endless, code, reported) in [
         (watch, "/containers/json", BLANKS, 1, format!("{list}128 MiB")),
         (watch, "/containers/json", STRING, 1, format!("{list}8 MiB")),
         (watch, "/containers/json", OBJECTS, 1, format!("{list}40 MiB")),
@@ -209,12 +209,12 @@ fn endless_answers_cost_little_memory() {
         let (script, is_over) = endless_at(path, endless);
         // Only these end with the time limit for an answer.
         let limit = if matches!(endless, Endless::ChunkLength | Endless::Continue) { "1s" } else { "20s" };
-        let (finished, _) = measure_within(limit, &script, home.path(), words, |_| false);
+        let (finished, _) = measure_within(limit, &script, home.path(), args, |_| false);
         is_over.store(true, Ordering::Relaxed);
         let said = finished.stderr.replace(&script.host(), "HOST");
-        assert_eq!(finished.code, Some(code), "{words:?} {path} {endless:?}: {said}");
-        let first = format!("error: {told}");
-        assert!(told.is_empty() || said.starts_with(&first), "{words:?} {path} {endless:?}: {said}");
+        assert_eq!(finished.code, Some(code), "{args:?} {path} {endless:?}: {said}");
+        let first = format!("error: {reported}");
+        assert!(reported.is_empty() || said.starts_with(&first), "{args:?} {path} {endless:?}: {said}");
     }
 }
 
@@ -268,7 +268,7 @@ fn huge_labels_cost_little_memory() {
         let followed = |_: &Watch| script.requests().iter().filter(|asked| asked.contains("/logs?")).count() >= 100;
         let (finished, _) = measure(&script, home.path(), &["watch", "--state", state], followed);
         assert_eq!(finished.code, Some(0), "{}", finished.stderr);
-        for (words, told) in [
+        for (args, reported) in [
             (&["watch", "--dry-run", "-f", "label=app=web"][..], "web-99"),
             (&["watch", "--dry-run", "-f", "label=app=web", "-f", "network=none"], "web-99"),
             (&["reconcile", "--state", state], ""),
@@ -276,9 +276,9 @@ fn huge_labels_cost_little_memory() {
             // Completion gives up what takes long.
             (&["__complete", "watch", "web-9"], ":4"),
         ] {
-            let (finished, _) = measure(&script, home.path(), words, |_| false);
-            assert_eq!(finished.code, Some(0), "{words:?}: {}", finished.stderr);
-            assert!(finished.lines().iter().any(|line| line.contains(told)), "{words:?}: {:?}", finished.lines());
+            let (finished, _) = measure(&script, home.path(), args, |_| false);
+            assert_eq!(finished.code, Some(0), "{args:?}: {}", finished.stderr);
+            assert!(finished.lines().iter().any(|line| line.contains(reported)), "{args:?}: {:?}", finished.lines());
         }
     }
 }
@@ -305,7 +305,7 @@ fn huge_events_cost_little_memory() {
         ("no end of a line", long(1 << 20)),
     ];
     for (what, line) in lines {
-        for words in [&["watch"][..], &["events", "--format", "json"]] {
+        for args in [&["watch"][..], &["events", "--format", "json"]] {
             let line = line.clone();
             let is_over = Arc::new(AtomicBool::new(false));
             let over = Arc::clone(&is_over);
@@ -328,9 +328,9 @@ fn huge_events_cost_little_memory() {
                 }
             });
             let home = tempfile::tempdir().unwrap();
-            let (finished, _) = measure(&script, home.path(), words, |_| sent.load(Ordering::Relaxed) > 100 << 20);
+            let (finished, _) = measure(&script, home.path(), args, |_| sent.load(Ordering::Relaxed) > 100 << 20);
             is_over.store(true, Ordering::Relaxed);
-            assert_eq!(finished.code, Some(0), "{what} {words:?}: {}", finished.stderr);
+            assert_eq!(finished.code, Some(0), "{what} {args:?}: {}", finished.stderr);
         }
     }
 }

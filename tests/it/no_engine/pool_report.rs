@@ -29,10 +29,10 @@ fn unwell(fails: impl Fn(&str, usize) -> bool + Send + Sync + 'static) -> Script
     })
 }
 
-fn pool_of_nobody(script: &Script, words: &[&str]) -> Finished {
+fn pool_of_nobody(script: &Script, args: &[&str]) -> Finished {
     let mut command = Watch::command();
     command.env_remove("DOCKER_HOST").env("DOCKER_CONFIG", "/nowhere");
-    Watch::spawn(command.args(["-H", &script.host(), "pool"]).args(words)).finish()
+    Watch::spawn(command.args(["-H", &script.host(), "pool"]).args(args)).finish()
 }
 
 /// This includes the time that the engine took for earlier answers.
@@ -57,8 +57,8 @@ fn a_hanging_listing_is_reported_in_ten_seconds() {
                 let finished = pool_of_nobody(&script, &["--check"]);
                 assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
                 assert_eq!((finished.code, finished.stderr.lines().count()), (Some(4), 1), "{finished:?}");
-                let told = "error: the connection pool is unhealthy: 0 of 2 clients healthy, client 0: container_list: no answer from ";
-                assert!(finished.stderr.starts_with(told), "{}", finished.stderr);
+                let reported = "error: the connection pool is unhealthy: 0 of 2 clients healthy, client 0: container_list: no answer from ";
+                assert!(finished.stderr.starts_with(reported), "{}", finished.stderr);
             });
         }
     });
@@ -69,17 +69,17 @@ fn a_hanging_listing_is_reported_in_ten_seconds() {
 fn an_unhealthy_client_degrades_the_pool() {
     let script = unwell(|path, before| path == "/containers/json" && before % 2 == 0);
     // Either client may be the first to send the request.
-    let words = [0, 1].map(|client| {
+    let reasons = [0, 1].map(|client| {
         format!("1 of 2 clients healthy, client {client}: container_list: the engine answered 500: unwell")
     });
     let check = pool_of_nobody(&script, &["--check"]);
-    let unwell = words.iter().position(|words| check.stderr.contains(words)).unwrap_or(0);
-    assert_pool_check(&check, &format!("degraded: {}", words[unwell]));
+    let unwell = reasons.iter().position(|reason| check.stderr.contains(reason)).unwrap_or(0);
+    assert_pool_check(&check, &format!("degraded: {}", reasons[unwell]));
     let finished = pool_of_nobody(&script, &["--format", "json"]);
     assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
     let report = report(&finished);
     assert_eq!((&report["status"], &report["pool"]["healthy"]), (&"degraded".into(), &1.into()));
-    let unwell = words.iter().position(|words| report["error"] == **words).unwrap_or_else(|| panic!("{report}"));
+    let unwell = reasons.iter().position(|reason| report["error"] == **reason).unwrap_or_else(|| panic!("{report}"));
     let of = |client: usize| report["clients"][client]["status"].clone();
     assert_eq!([of(unwell), of(1 - unwell)], ["unhealthy", "healthy"]);
 }
@@ -98,8 +98,8 @@ fn a_single_failed_check_is_a_warning() {
         // The first ping is part of connecting.
         let script = unwell(move |asked, before| asked == path && (before > 0 || path == "/events"));
         let finished = pool_of_nobody(&script, &["--check"]);
-        let told = " WARN the connection pool is healthy, and yet a check failed: client 0: ";
-        let expected = format!("{told}{name}: the engine answered 500: unwell\n");
+        let reported = " WARN the connection pool is healthy, and yet a check failed: client 0: ";
+        let expected = format!("{reported}{name}: the engine answered 500: unwell\n");
         assert_eq!((finished.code, finished.stderr, finished.stdout.len()), (Some(0), expected, 0), "{name}");
     }
 }

@@ -51,13 +51,13 @@ fn a_hanging_test_ends_with_its_programs() {
         let run = Watch::spawn(&mut itself);
         let started = format!("IT_STARTED_BY={}-", run.pid());
         let finished = run.finish();
-        let told = String::from_utf8_lossy(&finished.stdout).into_owned() + &finished.stderr;
-        assert_eq!(finished.code, Some(101), "{how}: {told}");
+        let reported = String::from_utf8_lossy(&finished.stdout).into_owned() + &finished.stderr;
+        assert_eq!(finished.code, Some(101), "{how}: {reported}");
         assert!(
-            told.contains(&format!("{name} has taken more than 1s: all that it started is killed")),
-            "{how}: {told}"
+            reported.contains(&format!("{name} has taken more than 1s: all that it started is killed")),
+            "{how}: {reported}"
         );
-        assert_eq!(told.contains("this process ends"), how == "nothing", "{told}");
+        assert_eq!(reported.contains("this process ends"), how == "nothing", "{reported}");
         assert_eq!(process::with_variable(&started).filter(|pid| process::lives(*pid)).count(), 0, "{how}");
     }
 }

@@ -167,17 +167,17 @@ fn hostile_text_never_controls_a_terminal() {
         let mut strings = objects.flat_map(|object| strings(&object));
         strings.any(|string| string.contains(&value) || string.contains(&value.replace('\n', "")))
     };
-    let verdict = |host: &str, line: &str, words: &[&str], has: &dyn Fn(&str, &str) -> bool| {
+    let verdict = |host: &str, line: &str, args: &[&str], has: &dyn Fn(&str, &str) -> bool| {
         let screen = on_terminal(host, line);
-        let missing: Vec<&&str> = words.iter().filter(|word| !has(&screen, word)).collect();
+        let missing: Vec<&&str> = args.iter().filter(|word| !has(&screen, word)).collect();
         let obeyed = obeyed(&screen);
         let is_well = missing.is_empty() && obeyed.is_empty();
         (!is_well).then(|| format!("{}: obeyed {obeyed:?}, missing {missing:?}: {screen:?}", line.escape_debug()))
     };
     // Each command waits for something, so they run side by side.
     let verdicts: Vec<String> = thread::scope(|scope| {
-        let text = of_text.iter().map(|(host, line, words)| scope.spawn(|| verdict(host, line, words, &is_shown)));
-        let json = of_json.iter().map(|(host, line, words)| scope.spawn(|| verdict(host, line, words, &is_value)));
+        let text = of_text.iter().map(|(host, line, args)| scope.spawn(|| verdict(host, line, args, &is_shown)));
+        let json = of_json.iter().map(|(host, line, args)| scope.spawn(|| verdict(host, line, args, &is_value)));
         let runs: Vec<_> = text.chain(json).collect();
         runs.into_iter().filter_map(|run| run.join().unwrap()).collect()
     });

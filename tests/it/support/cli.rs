@@ -25,14 +25,14 @@ pub fn run(line: &str) -> Output {
 }
 
 /// Exit code, stdout and stderr as one text.
-pub fn told(output: &Output) -> String {
+pub fn outcome(output: &Output) -> String {
     let text = String::from_utf8_lossy;
     let code = output.status.code().unwrap_or(-1);
     format!("exit {code}\n--- stdout\n{}--- stderr\n{}", text(&output.stdout), text(&output.stderr))
 }
 
 pub fn check(line: &str, expected: &str) {
-    assert_eq!(told(&run(line)), expected, "{line}");
+    assert_eq!(outcome(&run(line)), expected, "{line}");
 }
 
 pub fn here(path: impl AsRef<Path>) -> std::path::PathBuf {

@@ -25,13 +25,13 @@ pub fn resolve(host: &str, variables: &[(&str, &str)]) -> Endpoint {
 
 /// The error and its causes, one per line.
 pub fn chain(error: &Error) -> String {
-    let mut told = error.to_string();
+    let mut reported = error.to_string();
     let mut next = std::error::Error::source(error);
     while let Some(cause) = next {
-        told.push_str(&format!("\n{cause}"));
+        reported.push_str(&format!("\n{cause}"));
         next = cause.source();
     }
-    told
+    reported
 }
 
 pub async fn connect_with(endpoint: Endpoint, pool: config::Pool) -> Result<Docker, Error> {

@@ -123,12 +123,12 @@ impl Engine {
     /// The docker CLI for this engine, without environment variables of the caller that would lead it to another one.
     pub fn command(&self) -> Command {
         let mut command = Command::new("docker");
-        self.furnish(&mut command);
+        self.configure(&mut command);
         command
     }
 
     /// Points `command` at this engine, and keeps it out of the user's home.
-    pub fn furnish(&self, command: &mut Command) {
+    pub fn configure(&self, command: &mut Command) {
         watchdog::mark(command);
         let strays = std::env::vars_os().map(|(name, _)| name);
         for name in strays.filter(|name| {
@@ -142,15 +142,15 @@ impl Engine {
     }
 
     /// Runs the docker CLI, whether or not it succeeds.
-    pub fn docker(&self, words: &[&str]) -> Output {
-        self.command().args(words).output().expect("the docker CLI is needed: apt-get install docker.io")
+    pub fn docker(&self, args: &[&str]) -> Output {
+        self.command().args(args).output().expect("the docker CLI is needed: apt-get install docker.io")
     }
 
     /// Runs the docker CLI, which must succeed, and returns what it printed, trimmed.
-    pub fn must(&self, words: &[&str]) -> String {
-        let output = self.docker(words);
+    pub fn must(&self, args: &[&str]) -> String {
+        let output = self.docker(args);
         let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "docker {words:?}: {}\n{stdout}{stderr}", output.status);
+        assert!(output.status.success(), "docker {args:?}: {}\n{stdout}{stderr}", output.status);
         stdout.trim().to_owned()
     }
 
@@ -161,13 +161,13 @@ impl Engine {
     }
 
     /// Starts a container that runs `/chatter` with these arguments; returns its ID.
-    pub fn run(&self, name: &str, options: &[&str], words: &[&str]) -> String {
-        self.must(&[&["run", "--detach"], self.container(name).as_slice(), options, &[IMAGE], words].concat())
+    pub fn run(&self, name: &str, options: &[&str], args: &[&str]) -> String {
+        self.must(&[&["run", "--detach"], self.container(name).as_slice(), options, &[IMAGE], args].concat())
     }
 
     /// The same without starting it.
-    pub fn create(&self, name: &str, options: &[&str], words: &[&str]) -> String {
-        self.must(&[&["create"], self.container(name).as_slice(), options, &[IMAGE], words].concat())
+    pub fn create(&self, name: &str, options: &[&str], args: &[&str]) -> String {
+        self.must(&[&["create"], self.container(name).as_slice(), options, &[IMAGE], args].concat())
     }
 
     /// As PID 1 the program ignores SIGTERM, and the engine has no network to offer.
@@ -468,10 +468,10 @@ pub(super) fn clear_orphans() {
 }
 
 /// The program directories that `tests/engines.sh` unpacks for these arguments.
-fn unpacked(words: &[&str]) -> String {
+fn unpacked(args: &[&str]) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/engines.sh");
-    let output = Command::new(script).args(words).arg(others()).stderr(Stdio::inherit()).output().unwrap();
-    assert!(output.status.success(), "Debian's programs for {words:?} are not to be had: {}", output.status);
+    let output = Command::new(script).args(args).arg(others()).stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success(), "cannot unpack Debian's programs for {args:?}: {}", output.status);
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
@@ -515,9 +515,9 @@ pub(super) fn image() -> PathBuf {
 }
 
 /// What `/chatter` writes when it runs with these arguments outside a container.
-pub fn chatter(words: &[&str]) -> Output {
+pub fn chatter(args: &[&str]) -> Output {
     image();
-    Command::new(Path::new(env!("CARGO_TARGET_TMPDIR")).join("chatter/chatter")).args(words).output().unwrap()
+    Command::new(Path::new(env!("CARGO_TARGET_TMPDIR")).join("chatter/chatter")).args(args).output().unwrap()
 }
 
 fn succeed(command: &mut Command) {

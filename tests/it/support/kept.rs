@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{Engine, Finished, Watch};
 
 /// The arguments of a run that keeps its positions in `state` and appends to `file`.
-fn words<'a>(state: &'a str, file: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+fn args<'a>(state: &'a str, file: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     [&["--state", state, "--resume", "--format", "json", "-o", file], more].concat()
 }
 
@@ -23,7 +23,7 @@ impl Kept {
     }
 
     pub fn start(&self, engine: &Engine, more: &[&str]) -> Watch {
-        Watch::start(engine, &words(self.state.to_str().unwrap(), self.file.to_str().unwrap(), more))
+        Watch::start(engine, &args(self.state.to_str().unwrap(), self.file.to_str().unwrap(), more))
     }
 
     /// Reads what exists and ends.

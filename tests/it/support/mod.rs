@@ -34,7 +34,7 @@ pub use self::kept::{Kept, lines, messages};
 pub use self::numbers::Numbers;
 pub use self::podman::Podman;
 pub use self::proxy::{Fault, Proxy};
-pub use self::reports::{assert_pool_check, assert_told, counts, report, rows};
+pub use self::reports::{assert_failure, assert_pool_check, counts, report, rows};
 pub use self::script::{Answer, Request, Script};
 pub use self::watch::{Finished, Watch, configured, records};
 pub use rustix::process::Signal;
@@ -80,7 +80,7 @@ pub fn beside<T>(mut again: impl FnMut() + Send, work: impl FnOnce() -> T) -> T 
 pub fn eventually(promise: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain until {promise}");
+        assert!(Instant::now() < deadline, "timed out after {PATIENCE:?}, waiting until {promise}");
         thread::sleep(Duration::from_millis(5));
     }
 }

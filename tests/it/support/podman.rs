@@ -74,7 +74,7 @@ impl Podman {
     }
 
     /// Points `command` at this service, and keeps it out of the user's home.
-    pub fn furnish(&self, command: &mut Command) {
+    pub fn configure(&self, command: &mut Command) {
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
             if ["DOCKER_", "XDG_", "LOGWATCH_"].iter().any(|prefix| text.starts_with(prefix)) {
@@ -86,33 +86,33 @@ impl Podman {
     }
 
     /// Runs the docker CLI, whether or not it succeeds.
-    pub fn docker(&self, words: &[&str]) -> Output {
+    pub fn docker(&self, args: &[&str]) -> Output {
         let mut command = Command::new("docker");
-        self.furnish(&mut command);
-        command.args(words).output().unwrap()
+        self.configure(&mut command);
+        command.args(args).output().unwrap()
     }
 
     /// Runs the docker CLI, which must succeed, and returns what it printed, trimmed.
     #[track_caller]
-    pub fn must(&self, words: &[&str]) -> String {
-        let output = self.docker(words);
+    pub fn must(&self, args: &[&str]) -> String {
+        let output = self.docker(args);
         let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "docker {words:?}: {}\n{stdout}{stderr}", output.status);
+        assert!(output.status.success(), "docker {args:?}: {}\n{stdout}{stderr}", output.status);
         stdout.trim().to_owned()
     }
 
     /// Starts a container that runs `/chatter` with these arguments; returns its ID.
     #[track_caller]
-    pub fn run(&self, name: &str, options: &[&str], words: &[&str]) -> String {
+    pub fn run(&self, name: &str, options: &[&str], args: &[&str]) -> String {
         let own = ["run", "--detach", "--name", name, "--network", "none", "--stop-signal", "KILL"];
-        self.must(&[&own[..], options, &[IMAGE], words].concat())
+        self.must(&[&own[..], options, &[IMAGE], args].concat())
     }
 
     /// Starts `docker-logwatch -H …` with these arguments.
-    pub fn logwatch(&self, words: &[&str]) -> Watch {
+    pub fn logwatch(&self, args: &[&str]) -> Watch {
         let mut command = Watch::command();
-        self.furnish(&mut command);
-        Watch::spawn(command.args(words))
+        self.configure(&mut command);
+        Watch::spawn(command.args(args))
     }
 
     /// Waits until the container has ended.

@@ -53,8 +53,8 @@ pub fn lives(pid: u32) -> bool {
 
 /// Its command line, arguments separated by spaces.
 pub fn command(pid: u32) -> String {
-    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(&words).replace('\0', " ").trim_end().to_owned()
+    let args = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&args).replace('\0', " ").trim_end().to_owned()
 }
 
 pub fn signal(pid: u32, signal: Signal) {

@@ -16,8 +16,8 @@ pub fn report(finished: &Finished) -> Value {
 
 /// Fails unless this is a failed `pool --check`: exit code 4, one line with this reason, nothing on stdout.
 #[track_caller]
-pub fn assert_pool_check(finished: &Finished, words: &str) {
-    let expected = format!("error: the connection pool is {words}\n");
+pub fn assert_pool_check(finished: &Finished, reason: &str) {
+    let expected = format!("error: the connection pool is {reason}\n");
     assert_eq!((finished.code, &finished.stderr, finished.stdout.len()), (Some(4), &expected, 0));
 }
 
@@ -28,9 +28,9 @@ pub fn rows(state: &Path, sql: &str) -> Vec<String> {
 }
 
 #[track_caller]
-pub fn assert_told(finished: &Finished, code: i32, told: &str) {
+pub fn assert_failure(finished: &Finished, code: i32, reported: &str) {
     let stdout = String::from_utf8_lossy(&finished.stdout);
-    assert_eq!((finished.code, &*stdout, &*finished.stderr), (Some(code), "", told));
+    assert_eq!((finished.code, &*stdout, &*finished.stderr), (Some(code), "", reported));
 }
 
 /// The created, updated, removed and unchanged rows of one kind.

@@ -12,8 +12,8 @@ pub const DRIVERS: [&str; 2] = ["json-file", "local"];
 /// Two watches of the same containers, one for each of [`ROUTES`].
 #[track_caller]
 pub fn by_each_route(engine: &Engine, hosts: [&str; 2]) -> [Watch; 2] {
-    let words = ROUTES.map(|(source, _)| ["--source", source]);
-    Watch::ready_each(engine, [(hosts[0], &words[0]), (hosts[1], &words[1])])
+    let args = ROUTES.map(|(source, _)| ["--source", source]);
+    Watch::ready_each(engine, [(hosts[0], &args[0]), (hosts[1], &args[1])])
 }
 
 /// The same, each through its own proxy.
@@ -70,8 +70,8 @@ pub fn assert_as_the_engine_has_it(engine: &Engine, lines: &[String], container:
 pub fn assert_same(ours: &[String], theirs: &[String], container: &str) {
     let first = ours.iter().zip(theirs).position(|(ours, theirs)| ours != theirs);
     let at = first.unwrap_or(ours.len().min(theirs.len()));
-    let told = format!("{container}: ours {}, theirs {}, first other at {at}", ours.len(), theirs.len());
-    assert!(ours == theirs, "{told}: {:?} for {:?}", ours.get(at), theirs.get(at));
+    let reported = format!("{container}: ours {}, theirs {}, first other at {at}", ours.len(), theirs.len());
+    assert!(ours == theirs, "{reported}: {:?} for {:?}", ours.get(at), theirs.get(at));
 }
 
 /// A route over the API, and the arguments that choose it.

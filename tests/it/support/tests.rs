@@ -74,8 +74,8 @@ fn an_engine_leaves_nothing_behind() {
 fn the_proxy_applies_and_counts_faults() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
-    let ask = |words: &[&str]| {
-        let output = engine.command().env("DOCKER_HOST", proxy.host()).args(words).output().unwrap();
+    let ask = |args: &[&str]| {
+        let output = engine.command().env("DOCKER_HOST", proxy.host()).args(args).output().unwrap();
         (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
     assert!(ask(&["ps"]).0);
@@ -144,6 +144,6 @@ fn a_script_serves_the_docker_cli() {
     let mut docker = Command::new("docker");
     let lost = Watch::spawn(docker.args(["-H", &script.host(), "logs", "y"])).finish();
     // Docker 20.10 replaces the message by its own.
-    let told = ["not in the script", "No such container: y"];
-    assert!(told.iter().any(|words| lost.stderr.contains(words)), "{}", lost.stderr);
+    let reported = ["not in the script", "No such container: y"];
+    assert!(reported.iter().any(|args| lost.stderr.contains(args)), "{}", lost.stderr);
 }

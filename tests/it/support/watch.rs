@@ -85,29 +85,29 @@ impl Written {
 
 impl Watch {
     /// Starts `docker-logwatch -H … watch` with these arguments.
-    pub fn start(engine: &Engine, words: &[&str]) -> Self {
-        Self::verb(engine, "watch", words)
+    pub fn start(engine: &Engine, args: &[&str]) -> Self {
+        Self::subcommand(engine, "watch", args)
     }
 
     /// Runs `watch --no-follow` with these arguments; it must succeed and print nothing on stderr.
     #[track_caller]
-    pub fn read(engine: &Engine, words: &[&str]) -> Finished {
-        let finished = Self::start(engine, &[&["--no-follow"], words].concat()).finish();
-        assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{words:?}");
+    pub fn read(engine: &Engine, args: &[&str]) -> Finished {
+        let finished = Self::start(engine, &[&["--no-follow"], args].concat()).finish();
+        assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{args:?}");
         finished
     }
 
     /// Starts a watch in JSON and waits for its notice of an idle container `beacon`, so that containers started
     /// afterwards are new to it.
     #[track_caller]
-    pub fn ready(engine: &Engine, words: &[&str]) -> Self {
-        Self::ready_at(engine, &engine.host(), words)
+    pub fn ready(engine: &Engine, args: &[&str]) -> Self {
+        Self::ready_at(engine, &engine.host(), args)
     }
 
     /// The same at another endpoint of that engine.
     #[track_caller]
-    pub fn ready_at(engine: &Engine, host: &str, words: &[&str]) -> Self {
-        let [watch] = Self::ready_each(engine, [(host, words)]);
+    pub fn ready_at(engine: &Engine, host: &str, args: &[&str]) -> Self {
+        let [watch] = Self::ready_each(engine, [(host, args)]);
         watch
     }
 
@@ -115,9 +115,9 @@ impl Watch {
     #[track_caller]
     pub fn ready_each<const N: usize>(engine: &Engine, each: [(&str, &[&str]); N]) -> [Self; N] {
         engine.run("beacon", &[], &["--count", "0", "--idle"]);
-        let watches = each.map(|(host, words)| {
-            let words = [&["watch", "--format", "json"], words].concat();
-            Self::at(engine, host, &words)
+        let watches = each.map(|(host, args)| {
+            let args = [&["watch", "--format", "json"], args].concat();
+            Self::at(engine, host, &args)
         });
         for watch in &watches {
             watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with("+ beacon")), PATIENCE);
@@ -133,15 +133,15 @@ impl Watch {
     }
 
     /// Starts another command on this engine.
-    pub fn verb(engine: &Engine, verb: &str, words: &[&str]) -> Self {
-        Self::at(engine, &engine.host(), &[&[verb], words].concat())
+    pub fn subcommand(engine: &Engine, subcommand: &str, args: &[&str]) -> Self {
+        Self::at(engine, &engine.host(), &[&[subcommand], args].concat())
     }
 
     /// Starts the program at an endpoint that is not the engine itself, such as a [`super::Proxy`].
-    pub fn at(engine: &Engine, host: &str, words: &[&str]) -> Self {
+    pub fn at(engine: &Engine, host: &str, args: &[&str]) -> Self {
         let mut command = Self::command();
-        engine.furnish(&mut command);
-        Self::spawn(command.env_remove("DOCKER_HOST").arg("-H").arg(host).args(words))
+        engine.configure(&mut command);
+        Self::spawn(command.env_remove("DOCKER_HOST").arg("-H").arg(host).args(args))
     }
 
     /// The built binary, to be configured and [`spawn`](Self::spawn)ed.
@@ -338,8 +338,8 @@ fn tail(state: &State) -> String {
 }
 
 /// Starts a watch at this host, configured by environment variables.
-pub fn configured(host: &str, variables: &[(&str, &str)], words: &[&str]) -> Watch {
+pub fn configured(host: &str, variables: &[(&str, &str)], args: &[&str]) -> Watch {
     let mut command = Watch::command();
     command.env_remove("DOCKER_HOST").env("DOCKER_CONFIG", "/nowhere").envs(variables.iter().copied());
-    Watch::spawn(command.args(["-H", host, "watch"]).args(words))
+    Watch::spawn(command.args(["-H", host, "watch"]).args(args))
 }
