@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs what README.md tells a newcomer in a fresh Debian, on a clean clone of the last commit, and then the tests:
+# Follows README.md as a newcomer would in a fresh Debian, on a clean clone of the last commit, then runs the tests:
 #
 #   tests/fresh.sh [--only STEP]... [--binary FILE] bookworm|trixie [ARGUMENTS OF tests/run.sh]
 #

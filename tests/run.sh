@@ -64,7 +64,7 @@ install_missing() {
     install_packages "${packages[@]}"
 }
 
-# The profile `fast` of .config/nextest.toml, which also tells what it leaves out.
+# The profile `fast` of .config/nextest.toml, which explains what it leaves out.
 run_fast() {
     if has cargo-nextest; then
         cargo nextest run --profile fast "$@"
@@ -111,7 +111,7 @@ done
 
 # rustup's own place, which a root shell often lacks in its PATH.
 PATH=$PATH:$HOME/.cargo/bin
-has cargo || fail "cargo is missing: install Rust as https://rustup.rs tells"
+has cargo || fail "cargo is missing: install Rust, see https://rustup.rs"
 if [ -n "$fast" ]; then
     run_fast "${arguments[@]}"
     exit

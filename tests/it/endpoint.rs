@@ -373,7 +373,7 @@ async fn the_engine_is_described_as_docker_describes_it() {
         assert_eq!(details.container.exit_code, exit_code, "{reference}");
         assert_eq!((&*details.log_driver, details.tty, details.auto_remove), (log_driver, tty, auto_remove));
     }
-    assert_eq!(docker.inspect("web-1").await.unwrap().container, *container, "both tell the same");
+    assert_eq!(docker.inspect("web-1").await.unwrap().container, *container, "both agree");
     let options = docker.inspect("once").await.unwrap().log_options;
     assert_eq!(options, BTreeMap::from([("max-size".to_owned(), "1m".to_owned())]));
 
@@ -603,7 +603,7 @@ async fn head_of(stream: &mut tokio::net::TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn a_proxy_that_refuses_the_tunnel_is_told() {
+async fn a_refused_proxy_tunnel_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     certificates(folder.path());
     let (port, heard) = http_proxy(|_| "HTTP/1.1 403 No\r\n\r\n".to_owned());

@@ -71,7 +71,7 @@ fn theirs(engine: &Engine, args: &[&str]) -> Watch {
 }
 
 /// Waits until it receives events: a volume is created until its event is printed.
-fn wait_until_told(engine: &Engine, watches: &[&Watch], name: &str) {
+fn wait_until_reported(engine: &Engine, watches: &[&Watch], name: &str) {
     for attempt in 0.. {
         let name = format!("{name}-{attempt}");
         make_volume(engine, &name);
@@ -240,7 +240,7 @@ fn cut_again_and_again_no_event_is_lost() {
     let proxy = Proxy::start(engine);
     let cut = Watch::at(engine, &proxy.host(), &["events", "--format", "json"]);
     let theirs = theirs(engine, &["--format", "{{json .}}"]);
-    wait_until_told(engine, &[&cut, &theirs], "begin");
+    wait_until_reported(engine, &[&cut, &theirs], "begin");
     make_volume(engine, "first");
     thread::scope(|scope| {
         // No more events in one outage than the engine remembers.
@@ -282,7 +282,7 @@ fn events_beyond_the_engines_memory_are_reported() {
     let all = Watch::at(&engine, &proxies[0].host(), &["events"]);
     let some = Watch::at(&engine, &proxies[1].host(), &["events", "--filter", "event=create"]);
     let each = [&all, &some];
-    wait_until_told(&engine, &each, "begin");
+    wait_until_reported(&engine, &each, "begin");
     // Other events displace the last one that it saw, and yet it misses nothing.
     live(&engine, "seen");
     some.wait_for(|lines| lines.iter().any(|line| line.contains("name=seen")), PATIENCE);
@@ -338,7 +338,7 @@ fn a_suspended_run_does_not_claim_completeness() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watch = Watch::at(&engine, &proxy.host(), &["events"]);
-    wait_until_told(&engine, &[&watch], "begin");
+    wait_until_reported(&engine, &[&watch], "begin");
     let mut backs = 0;
     for (count, reported) in [
         (10, "no event is missing"),
@@ -402,7 +402,7 @@ fn no_reconnect_ends_with_the_stream() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watch = Watch::at(&engine, &proxy.host(), &["events", "--no-reconnect"]);
-    wait_until_told(&engine, &[&watch], "begin");
+    wait_until_reported(&engine, &[&watch], "begin");
     proxy.cut();
     let finished = watch.finish();
     assert_eq!(finished.code, Some(3));
@@ -410,7 +410,7 @@ fn no_reconnect_ends_with_the_stream() {
     // It does not wait for the engine beyond the requested end either.
     let until = logwatch::time::Timestamp(logwatch::time::Timestamp::now().0 + 3_000_000_000).api();
     let watch = Watch::at(&engine, &proxy.host(), &["events", "--until", &until]);
-    wait_until_told(&engine, &[&watch], "again");
+    wait_until_reported(&engine, &[&watch], "again");
     proxy.refuse();
     let finished = watch.finish();
     assert_eq!(finished.code, Some(3));
@@ -506,7 +506,7 @@ fn a_timeout_during_an_outage_is_an_error() {
     for count in [&["--count", "100"][..], &[]] {
         let args = [&["events", "--timeout", "6s"], count].concat();
         let watch = Watch::at(&engine, &proxy.host(), &args);
-        wait_until_told(&engine, &[&watch], "begin");
+        wait_until_reported(&engine, &[&watch], "begin");
         proxy.refuse();
         let finished = watch.finish();
         assert_eq!(finished.code, Some(3), "{count:?} {}", finished.stderr);
@@ -537,7 +537,7 @@ fn a_slow_reader_loses_no_remembered_event() {
     const CLOSED: &str = "the stream is closed meanwhile";
     let engine = Engine::start();
     let watch = ours(&engine, &["-v"]);
-    wait_until_told(&engine, &[&watch], "begin");
+    wait_until_reported(&engine, &[&watch], "begin");
     let id = engine.create("busy", &[], &[]);
     let mut slowest = Duration::ZERO;
     let mut made = 0;

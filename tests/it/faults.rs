@@ -58,7 +58,7 @@ fn a_restarted_engine_is_read_on() {
     watches.iter().for_each(|watch| watch.wait_for_count(6000));
     engine.must(&["kill", "always-json-file", "always-local"]);
     for watch in &watches {
-        eventually("both ends were told", || {
+        eventually("both ends are reported", || {
             let ends =
                 |name: &str| watch.notices().iter().filter(|line| line.starts_with(&format!("- {name} "))).count();
             DRIVERS

@@ -245,17 +245,20 @@ fn first_lines_wait_for_the_filter() {
 
 /// Fails unless every number comes once and in order, or a gap is where some are missing. Returns the number of gaps.
 #[track_caller]
-fn assert_whole_or_told(lines: &[String], name: &str, last: u64) -> usize {
-    let (mut next, mut is_told, mut gaps) = (1, false, 0);
+fn assert_whole_or_reported(lines: &[String], name: &str, last: u64) -> usize {
+    let (mut next, mut is_reported, mut gaps) = (1, false, 0);
     for record in records(lines).into_iter().filter(|record| record["container_name"] == name) {
         if record["type"] == "gap" {
             assert_eq!(record["reason"], "rotated_away", "{record}");
-            (is_told, gaps) = (true, gaps + 1);
+            (is_reported, gaps) = (true, gaps + 1);
         } else if record["type"] == "log" {
             let message = record["message"].as_str().unwrap();
             let number: u64 = message.split(' ').nth(1).unwrap().parse().unwrap();
-            assert!(number == next || is_told && number > next, "{name}: {number} for {next}, told: {is_told}");
-            (next, is_told) = (number + 1, false);
+            assert!(
+                number == next || is_reported && number > next,
+                "{name}: {number} for {next}, reported: {is_reported}"
+            );
+            (next, is_reported) = (number + 1, false);
         }
     }
     assert_eq!(next, last + 1, "{name}: the end");
@@ -311,7 +314,7 @@ fn polling_too_slowly_reports_the_loss() {
         engine.run(name, &options, &["--count", "4000", "--rate", "500"]);
         watch.wait_for_ends(1);
         let finished = watch.stop();
-        let gaps = assert_whole_or_told(&finished.lines(), name, 4000);
+        let gaps = assert_whole_or_reported(&finished.lines(), name, 4000);
         assert!(gaps > 0 || name == "fast", "{name}: {gaps}");
         engine.must(&["rm", "--force", "beacon"]);
     }

@@ -25,7 +25,7 @@ fn messages<'a>(records: &'a [Value], container: &str, stream: &str) -> Vec<&'a 
 }
 
 /// What docker's CLI prints of a container.
-fn told_by_docker(podman: &Podman, container: &str) -> [Vec<String>; 2] {
+fn lines_of_docker(podman: &Podman, container: &str) -> [Vec<String>; 2] {
     let output = podman.docker(&["logs", container]);
     [output.stdout, output.stderr].map(|bytes| {
         String::from_utf8_lossy(&bytes).lines().map(|line| line.trim_end_matches('\r').to_owned()).collect()
@@ -34,7 +34,7 @@ fn told_by_docker(podman: &Podman, container: &str) -> [Vec<String>; 2] {
 
 #[track_caller]
 fn assert_as_docker_has_it(podman: &Podman, records: &[Value], name: &str) {
-    let theirs = told_by_docker(podman, name);
+    let theirs = lines_of_docker(podman, name);
     for (stream, theirs) in ["stdout", "stderr"].into_iter().zip(theirs) {
         let ours: Vec<_> = messages(records, name, stream).iter().map(|line| line.trim_end_matches('\r')).collect();
         let differs = ours.iter().zip(&theirs).position(|(ours, theirs)| ours != theirs);
@@ -125,7 +125,7 @@ fn killed_watches_of_podman_resume_exactly() {
     }
     podman.must(&["kill", "web"]);
     podman.wait("web");
-    let written: usize = told_by_docker(&podman, "web").iter().map(Vec::len).sum();
+    let written: usize = lines_of_docker(&podman, "web").iter().map(Vec::len).sum();
     for (source, way) in WAYS {
         let output = podman.home().join(format!("{source}.json"));
         let output = output.to_str().unwrap();

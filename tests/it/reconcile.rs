@@ -36,7 +36,7 @@ fn assert_nothing_to_do(engine: &Engine, state: &Path) {
 }
 
 /// What docker says about all containers and volumes.
-fn as_docker_tells(engine: &Engine) -> Vec<String> {
+fn as_docker_reports(engine: &Engine) -> Vec<String> {
     let ids = engine.must(&["ps", "-aq", "--no-trunc"]);
     let mut reported = Vec::new();
     for id in ids.lines() {
@@ -81,10 +81,10 @@ fn as_docker_tells(engine: &Engine) -> Vec<String> {
 /// Fails unless inventory and engine match.
 #[track_caller]
 fn assert_true(engine: &Engine, state: &Path, when: &str) {
-    let (reported, kept) = (as_docker_tells(engine), as_kept(state));
+    let (reported, kept) = (as_docker_reports(engine), as_kept(state));
     let missing: Vec<&String> = reported.iter().filter(|row| !kept.contains(row)).collect();
     let wrong: Vec<&String> = kept.iter().filter(|row| !reported.contains(row)).collect();
-    assert!(reported == kept, "{when}: docker tells {missing:#?}, kept is {wrong:#?}");
+    assert!(reported == kept, "{when}: docker has {missing:#?}, kept is {wrong:#?}");
 }
 
 /// The same rows from the inventory.
@@ -322,7 +322,7 @@ fn pruned_objects_leave_the_inventory_at_once() {
     engine.must(&["system", "prune", "--force", "--volumes"]);
     eventually("the stopped container and its volume are gone", || names() == ["web"] && volumes() == 1);
     assert_true(&engine, &state, "in the end");
-    assert_eq!(rows(&state, "SELECT source FROM reconciliations").len(), 1, "by what events told");
+    assert_eq!(rows(&state, "SELECT source FROM reconciliations").len(), 1, "events alone did it");
     assert_eq!(watch.stop().code, Some(0));
 }
 
@@ -415,7 +415,7 @@ fn positions_of_removed_containers_are_removed() {
     assert_nothing_to_do(&engine, &state);
     held.signal(Signal::CONT);
     eventually("it forgets them itself", || positions().is_empty());
-    assert_eq!(resume("first", &["--no-follow"]).finish().stderr, "no container matches\n", "told once");
+    assert_eq!(resume("first", &["--no-follow"]).finish().stderr, "no container matches\n", "reported once");
     held.stop();
 }
 

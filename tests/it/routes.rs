@@ -154,13 +154,13 @@ fn every_route_reads_other_time_zones() {
 }
 
 /// What the engine has of a container, which is less than that wrote when the engine was killed.
-fn told_by_docker(engine: &Engine, container: &str) -> BTreeMap<&'static str, Vec<String>> {
+fn lines_of_docker(engine: &Engine, container: &str) -> BTreeMap<&'static str, Vec<String>> {
     let output = engine.docker(&["logs", container]);
     let lines = |bytes: &[u8]| String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect();
     BTreeMap::from([("stdout", lines(&output.stdout)), ("stderr", lines(&output.stderr))])
 }
 
-fn told_by_us(lines: &[String], container: &str) -> BTreeMap<&'static str, Vec<String>> {
+fn our_lines(lines: &[String], container: &str) -> BTreeMap<&'static str, Vec<String>> {
     let mut reported = BTreeMap::from([("stdout", Vec::new()), ("stderr", Vec::new())]);
     for line in lines {
         let record: Value = serde_json::from_str(line).unwrap();
@@ -196,7 +196,7 @@ fn a_killed_engine_costs_no_api_line() {
         watch.wait_for_ends(2);
         let lines = watch.stop().lines();
         for driver in ["json-file", "local"] {
-            let (ours, theirs) = (told_by_us(&lines, driver), told_by_docker(&engine, driver));
+            let (ours, theirs) = (our_lines(&lines, driver), lines_of_docker(&engine, driver));
             for (stream, theirs) in &theirs {
                 let first = ours[stream].iter().zip(theirs).position(|(ours, theirs)| ours != theirs);
                 let counts = (ours[stream].len(), theirs.len());
@@ -232,7 +232,7 @@ fn polling_from_now_on_asks_for_little() {
     let bursts = ["--count", "24000", "--burst", "8000", "--every", "4000", "--stream", "alternating", "--idle"];
     let id = engine.run("web", &["--log-driver", "local"], &bursts);
     eventually("the first burst was written", || {
-        told_by_docker(&engine, "web").values().all(|lines| lines.len() == 4000)
+        lines_of_docker(&engine, "web").values().all(|lines| lines.len() == 4000)
     });
     let watch = Watch::at(&engine, &proxy.host(), &[&["watch", "--format", "json", "-n", "0"], POLL.1].concat());
     let small = format!("{id}/logs?follow=0&stdout=1&stderr=1&timestamps=1&since=");

@@ -133,7 +133,7 @@ fn a_chosen_port_is_always_reported() {
 }
 
 #[test]
-fn state_is_told_where_there_is_one() {
+fn state_is_reported_if_there_is_one() {
     let engine = Engine::start();
     let state = engine.home().join("state.db");
     let watch = Watch::ready(&engine, &[&LISTEN[..], &["--resume", "--state", state.to_str().unwrap()]].concat());
@@ -166,7 +166,7 @@ fn an_unwritable_state_degrades_health() {
         if resume.is_empty() {
             engine.create("made", &[], &[]);
         }
-        eventually("it is told", || is("degraded"));
+        eventually("it is reported", || is("degraded"));
         assert_eq!(value(&place, FAILURES).unwrap() > 0.0, resume.is_empty(), "{name}");
         other.execute_batch("ROLLBACK").unwrap();
         eventually("it is made up for", || is("healthy"));

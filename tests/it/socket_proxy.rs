@@ -56,12 +56,12 @@ fn run(engine: &Engine, proxy: &Proxy, args: &[&str], reported: &str) -> Finishe
         Watch::spawn(command.arg("-H").arg(proxy.host()).args(global).args(args))
     };
     if args == ["watch"] || args == ["watch", "--source", "stream"] {
-        let is_told = |lines: &[String]| {
+        let is_reported = |lines: &[String]| {
             let is_over =
                 lines.iter().any(|line| line.starts_with("error: ") || !reported.is_empty() && line.contains(reported));
             is_over || lines.iter().any(|line| line.starts_with("+ web"))
         };
-        watch.wait_for_notice(is_told, PATIENCE);
+        watch.wait_for_notice(is_reported, PATIENCE);
         if !watch.notices().iter().any(|line| line.starts_with("error: ") || line.starts_with("! web")) {
             watch.wait_for_count(1);
             return watch.stop();

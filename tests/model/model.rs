@@ -222,7 +222,7 @@ impl Model {
                 || line.pieces.iter().any(|(record, _)| self.fates[*record].is_silent);
             let is_last = !is_damaged && after.is_none();
             if !has_gap && !is_silent && !is_last {
-                return Err(format!("line {} is missing and no gap tells it", line.describe()));
+                return Err(format!("line {} is missing and no gap covers it", line.describe()));
             }
         }
         Ok(())
@@ -325,12 +325,12 @@ impl Line {
 }
 
 /// The output as text.
-pub fn tell(out: &[Out]) -> String {
-    let told = out.iter().map(|out| match out {
+pub fn describe(out: &[Out]) -> String {
+    let lines = out.iter().map(|out| match out {
         Out::Line(cursor, text) => {
             format!("{cursor} {}: {}", text.len(), String::from_utf8_lossy(&text[..text.len().min(20)]))
         }
         Out::Gap(reason) => format!("{reason:?}"),
     });
-    told.collect::<Vec<_>>().join("\n")
+    lines.collect::<Vec<_>>().join("\n")
 }

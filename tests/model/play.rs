@@ -724,7 +724,7 @@ impl Play {
         let (files, fates) = (&self.engine.files, &self.model.fates);
         self.touched =
             (0..files.len()).filter(|id| files[*id].records.iter().any(|record| fates[*record].is_read)).collect();
-        self.model.check(&self.out, &readable).map_err(|wrong| format!("{wrong}\n{}", model::tell(&self.out)))
+        self.model.check(&self.out, &readable).map_err(|wrong| format!("{wrong}\n{}", model::describe(&self.out)))
     }
 }
 

@@ -72,9 +72,10 @@ impl Life {
         let wake = Wake::new()?;
         let on_room = wake.clone();
         let queue = Arc::new(Queue::new(limit, move || on_room.wake()));
-        let ((commands, told), (report, reports), gate) = (mpsc::channel(), mpsc::channel(), Arc::new(Gate::default()));
+        let ((commands, received), (report, reports), gate) =
+            (mpsc::channel(), mpsc::channel(), Arc::new(Gate::default()));
         let at_gate = Arc::clone(&gate);
-        let reader = Reader::new(Arc::clone(&queue), wake.clone(), told, move |told| match told {
+        let reader = Reader::new(Arc::clone(&queue), wake.clone(), received, move |message| match message {
             Report::NotFollowed(GATE, _) => at_gate.pass(),
             // A reader that was dropped has no receiver.
             other => drop(report.send(other)),

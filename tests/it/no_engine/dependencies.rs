@@ -338,7 +338,7 @@ impl Names {
             syn::UseTree::Group(group) => {
                 group.items.iter().for_each(|tree| self.add_use(tree, before, is_passed_on));
             }
-            // Where it begins does not matter, for which line is told; it names the module itself.
+            // The line of the star stands for the whole path, which names the module itself.
             syn::UseTree::Glob(glob) => self.name(glob.star_token.spans[0].start().line, before.to_vec(), is_passed_on),
             syn::UseTree::Name(name) => self.add_name(&name.ident, &name.ident, before, is_passed_on),
             syn::UseTree::Rename(rename) => self.add_name(&rename.ident, &rename.rename, before, is_passed_on),

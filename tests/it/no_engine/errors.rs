@@ -165,21 +165,21 @@ fn a_slow_engine_is_reported_on_a_terminal() {
         ("watch --no-follow -q", false),
         ("watch --no-follow --log-format json", false),
     ]
-    .map(|(subcommand, is_told)| {
+    .map(|(subcommand, is_reported)| {
         let line = format!("{program} -H {} {subcommand}", script.host());
         let mut command = Command::new("script");
         command.env("TERM", "xterm").args(["-qec", &line, "/dev/null"]);
-        (subcommand, is_told, Watch::spawn(&mut command))
+        (subcommand, is_reported, Watch::spawn(&mut command))
     });
-    for (subcommand, is_told, run) in runs {
+    for (subcommand, is_reported, run) in runs {
         let finished = run.finish();
         let text = String::from_utf8(finished.stdout).unwrap();
         assert_eq!(finished.code, Some(0), "{subcommand}: {text:?}");
         let status = format!("waiting for the engine at {}", script.host());
-        assert_eq!(text.contains(&status), is_told, "{subcommand}: {text:?}");
-        assert!(is_told || !text.contains('\x1b'), "{subcommand}: {text:?}");
+        assert_eq!(text.contains(&status), is_reported, "{subcommand}: {text:?}");
+        assert!(is_reported || !text.contains('\x1b'), "{subcommand}: {text:?}");
         let rest = text.trim_end_matches("no container matches\r\n");
-        assert!(!is_told || rest.ends_with("\r\x1b[2K"), "{subcommand}: {text:?}");
+        assert!(!is_reported || rest.ends_with("\r\x1b[2K"), "{subcommand}: {text:?}");
     }
 }
 
