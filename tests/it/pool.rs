@@ -210,9 +210,7 @@ async fn the_request_rate_is_kept() {
     }
 }
 
-/// When a hundred clients that lost the engine together return to it: most arrive within a tenth of the longest second
-/// backoff delay.
-/// second wait may take.
+/// Cuts a hundred clients off together. Returns how many of them, at most, come back within a tenth of the delay.
 async fn crowd(proxy: &Proxy, jitter: bool) -> usize {
     let pool =
         config::Pool { max_retries: 20, initial_retry_delay: SECOND, retry_multiplier: 1.0, jitter, ..of_size(1) };
@@ -314,7 +312,7 @@ async fn only_repeatable_calls_are_retried() {
         (Fault::Status(409), 1, "the proxy says 409"),
         (Fault::Status(400), 1, "the engine answered 400: the proxy says 400"),
         (Fault::Status(501), 1, "the engine answered 501: the proxy says 501"),
-        // A client that may not request this requests the version.
+        // A client whose ping is refused requests the version instead.
         (Fault::Status(403), 1, "OK"),
     ] {
         proxy.heal();

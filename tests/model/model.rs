@@ -209,7 +209,6 @@ impl Model {
             }
             // A gap inside a long line is reported before it: a line is delivered with its last piece or, if that never
             // comes, before the next line.
-            // never comes, with the next line.
             let before = matches[..next].iter().rev().find(|found| self.is_short(found.line)).map(|before| before.at);
             let own = matches[next..].iter().take_while(|found| found.line == number).count();
             let is_damaged = matches[next..next + own].iter().any(|found| found.part.is_none());

@@ -578,7 +578,6 @@ impl Play {
             self.is_blind |= !self.engine.names.contains_key(&Name::Live);
             // Without a position nothing shows what came before the first available line, except on a stream whose last
             // line must come again.
-            // to come again.
             let resume = position.map(|position| position.resume).unwrap_or_default();
             let shows = resume.seen.map(|seen| seen.is_some_and(|seen| Some(seen.time) >= resume.since));
             let there = self.on_disk();
