@@ -2,11 +2,12 @@
 # Installs what the tests need and runs the whole suite; on Debian or Ubuntu, as root.
 #
 #   tests/run.sh [--engines all] [--client SUITE] [ARGUMENTS OF THE TEST RUNNER]
+#   tests/run.sh --fast [ARGUMENTS OF THE TEST RUNNER]
 #
-# The tests start private Docker engines and leave the machine's alone. With `--engines all`, the suite runs once for
-# each of three engines: the machine's, and those of Debian 13 and Debian unstable, which are unpacked and not
-# installed. `--client` uses the docker CLI of a Debian suite instead of the machine's: bookworm has 20.10, unstable the
-# newest.
+# With `--fast` it runs the tests that need neither root nor Docker, and installs nothing. All others start private Docker
+# engines and leave the machine's alone. With `--engines all`, the suite runs once for each of three engines: the machine's,
+# and those of Debian 13 and Debian unstable, which are unpacked and not installed. `--client` uses the docker CLI of a Debian
+# suite instead of the machine's: bookworm has 20.10, unstable the newest.
 #
 # With cargo-nextest, each test runs in a process of its own; otherwise `cargo test` runs three at a time.
 set -euo pipefail
@@ -70,6 +71,20 @@ install_missing() {
     install_packages "${packages[@]}"
 }
 
+# The profile `fast` of .config/nextest.toml, which explains what it leaves out.
+run_fast() {
+    if has cargo-nextest; then
+        cargo nextest run --profile fast "$@"
+        return
+    fi
+    NEXTEST_PROFILE=fast cargo test --bins --test chatter --test gauge --test model "$@"
+    cargo test --lib "$@" -- \
+        --skip state::place::tests::a_link_of_others --skip state::place::tests::a_lock_that_belongs \
+        --skip state::place::tests::a_state_of_another_user --skip state::tests::a_disk_that_is_read_only \
+        --skip state::tests::a_full_disk --skip state::tests::the_output_is_synced_then
+    cargo test --test it "$@" -- no_engine::
+}
+
 run_suite() {
     local runner
     say "engine: $(dockerd --version), client: $(docker --version)"
@@ -94,11 +109,13 @@ run_suite() {
 
 engines=first
 client=
+fast=
 arguments=()
 while [ $# -gt 0 ]; do
     case $1 in
         --engines) engines=${2:-}; shift ;;
         --engines=*) engines=${1#--engines=} ;;
+        --fast) fast=yes ;;
         --client) client=${2:-}; shift ;;
         --client=*) client=${1#--client=} ;;
         *) arguments+=("$1") ;;
@@ -109,6 +126,10 @@ done
 # The PATH of a root shell often lacks rustup's folder.
 PATH=$PATH:$HOME/.cargo/bin
 has cargo || fail "cargo is missing: install Rust, see https://rustup.rs"
+if [ -n "$fast" ]; then
+    run_fast "${arguments[@]}"
+    exit
+fi
 install_missing
 fetch_promtool
 [ "$(id -u)" = 0 ] || fail "the tests start Docker engines, which needs root: sudo env \"PATH=\$PATH\" $0 ${arguments[*]}"

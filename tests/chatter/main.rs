@@ -1,9 +1,9 @@
-//! The whole content of the containers that the tests watch: a program that writes numbered lines.
+//! The only program in the containers of the tests: it writes numbered lines.
 //!
-//! In: options (see [`parse`]). Out: lines on stdout and stderr, each with a nine-digit number counting from 1.
-//! Compiled by `support::engine` into one static program and imported as an image, where it is `/chatter` and, for
-//! `--health-cmd`, `/bin/sh`. Plain `std`, so that `rustc` alone builds it.
-//! A process with the PID 1 is deaf to SIGTERM unless it handles it, and `std` cannot: stop these containers with SIGKILL.
+//! It writes lines to stdout and stderr, each with a nine-digit number counting from 1; [`parse`] lists its options.
+//! `support::engine` compiles it into one static program and imports that as an image, where it is `/chatter` and, for
+//! `--health-cmd`, `/bin/sh`. It uses only `std`, so that `rustc` alone builds it. A process with PID 1 ignores SIGTERM
+//! unless it handles it, which `std` cannot, so stop these containers with SIGKILL.
 #![allow(clippy::disallowed_methods, reason = "what it prints comes from itself")]
 
 use std::fmt::Write as _;
@@ -12,13 +12,13 @@ use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Where the number of the last line is kept between two lives of one container.
+/// Where the number of the last line is stored between two runs of a container.
 const LAST: &str = "/last";
 
-/// Flat out, this much is gathered for each write.
+/// Without a rate, this many bytes are collected for each write.
 const BLOCK: usize = 64 * 1024;
 
-/// Nearer than this, sleeping is less precise than writing several lines at once.
+/// For shorter delays, sleeping is less precise than writing several lines at once.
 const TICK: Duration = Duration::from_millis(1);
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -68,7 +68,7 @@ fn main() -> ExitCode {
     let options = match parse(&words) {
         Ok(options) => options,
         Err(why) => {
-            // Nowhere to go with a failure to complain.
+            // If this fails, there is nowhere to report it.
             let _ = writeln!(io::stderr(), "chatter: {why}");
             return ExitCode::from(64);
         }
@@ -217,7 +217,8 @@ fn last_life() -> u64 {
     std::fs::read_to_string(LAST).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-/// Waits until line `index` is due. Lines due within one tick are written together after it, which keeps high rates exact.
+/// Waits until line `index` is due. Lines that are due within one tick are written together after it, so that high
+/// rates are exact.
 fn await_turn(options: &Options, start: Instant, index: u64) {
     let at_rate = |index| Duration::from_nanos((u128::from(index) * 1_000_000_000 / u128::from(options.rate)) as u64);
     let due = match index.checked_div(options.burst) {
@@ -235,7 +236,7 @@ fn await_turn(options: &Options, start: Instant, index: u64) {
     }
 }
 
-/// One write(2): what ends in a newline passes through the buffer of `std` untouched, the rest is flushed out of it.
+/// One write(2): what ends in a newline passes through the buffer of `std` untouched, and the rest is flushed.
 fn write(stream: usize, bytes: &[u8]) -> io::Result<()> {
     if stream == 1 {
         return io::stderr().write_all(bytes);
@@ -280,7 +281,7 @@ fn compose(options: &Options, n: u64, line: &mut Vec<u8>) {
     line.push(b'\n');
 }
 
-/// A line as it lies in a `json-file` log (moby `daemon/logger/jsonfilelog/jsonlog/jsonlogbytes.go`).
+/// A line in the form of a `json-file` log (moby `daemon/logger/jsonfilelog/jsonlog/jsonlogbytes.go`).
 fn record(line: &[u8], nanos: u64) -> Vec<u8> {
     let mut record = String::with_capacity(line.len() * 2 + 80);
     record.push_str("{\"log\":\"");
@@ -301,7 +302,7 @@ fn record(line: &[u8], nanos: u64) -> Vec<u8> {
     record.into_bytes()
 }
 
-/// Nanoseconds since the epoch as the engine writes them, without the zeros at the end.
+/// Nanoseconds since the epoch in the engine's format, without trailing zeros.
 fn rfc3339(nanos: u64) -> String {
     let (seconds, fraction) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
     let (mut days, of_day) = (seconds / 86_400, seconds % 86_400);
@@ -322,7 +323,7 @@ fn rfc3339(nanos: u64) -> String {
     format!("{}Z", whole.trim_end_matches('0').trim_end_matches('.'))
 }
 
-/// Up to `size` bytes with the newline to come.
+/// Fills up to `size` bytes, including the newline to come.
 fn fill(line: &mut Vec<u8>, size: usize, with: &str) {
     if line.len() + 1 + with.len() < size {
         line.push(b' ');
@@ -343,7 +344,7 @@ const TEXTS: [&str; 8] = [
     " \\u0041 \\n \\\" literal escapes, trailing spaces   ",
 ];
 
-/// What a program may write to break a reader or a terminal; each number still once, at the head of its line.
+/// Lines that might break a reader or a terminal; each still has its number once, at its start.
 fn hostile(n: u64, line: &mut Vec<u8>) {
     match n % 16 {
         0 => line.extend_from_slice(b"\x1b]0;owned\x07\x1b[2J\x1b[H\x1b[8m hidden"),
@@ -359,7 +360,7 @@ fn hostile(n: u64, line: &mut Vec<u8>) {
         10 => line.extend_from_slice(br#"{"log":"forged\n","stream":"stderr","time":"2020-01-01T00:00:00Z"}"#),
         11 => line.extend_from_slice(b" \x1bP+q544e\x1b\\ \x9b31m \x1b]8;;http://evil\x1b\\link\x1b]8;;\x1b\\"),
         12 => {
-            // A character of three bytes across the engine's buffer of 16384 is torn apart there.
+            // A three-byte character across the end of the engine's buffer of 16,384 bytes is torn apart there.
             line.resize(16_383, b'e');
             line.extend_from_slice("€ after the seam".as_bytes());
         }
@@ -381,14 +382,14 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_line_is_as_long_as_asked_and_holds_its_number() {
+    fn a_plain_line_has_its_length_and_number() {
         assert_eq!(lines("--prefix web --size 24", 123), b"web 000000123 xxxxxxxxx\n");
         assert_eq!(lines("--size 16384", 1).len(), 16384);
         assert_eq!(lines("", 7), b"line 000000007\n");
     }
 
     #[test]
-    fn every_shape_holds_its_number_once_in_each_line() {
+    fn every_shape_holds_its_number_once() {
         for shape in ["plain", "json", "text", "hostile"] {
             for n in 1..=32 {
                 let line = lines(&format!("--shape {shape} --size 300"), n);

@@ -1,4 +1,4 @@
-//! What a container wrote is what is shown: by every route, in every form, byte by byte.
+//! What a container wrote is what is printed: on every route, in every format, byte by byte.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 
 use super::support::{Engine, PATIENCE, Signal, Watch, chatter, records};
 
-/// Lines without the last newline, which not every program writes.
+/// Lines without their final newline, which not every program writes.
 fn lines(bytes: &[u8]) -> Vec<String> {
     let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-    // Not lossy: bytes that are no UTF-8 differ, too.
+    // Not lossy, so that bytes that are not UTF-8 are compared as well.
     bytes.split(|byte| *byte == b'\n').map(|line| line.escape_ascii().to_string()).collect()
 }
 
-/// Fails with the first line that differs: some are 100 KB long.
+/// Fails with the first line that differs; some lines are 100 KB long.
 #[track_caller]
 fn same(ours: &[String], theirs: &[String], what: &str) {
     for (number, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
@@ -28,7 +28,7 @@ fn same(ours: &[String], theirs: &[String], what: &str) {
     assert_eq!(ours.len(), theirs.len(), "{what}: lines");
 }
 
-/// What the routes must agree on: all but the route.
+/// What all routes must agree on: everything except `source`.
 fn without_source(mut records: Vec<Value>, source: &str) -> Vec<Value> {
     for record in &mut records {
         assert_eq!(record.as_object_mut().unwrap().remove("source"), Some(json!(source)));
@@ -36,7 +36,7 @@ fn without_source(mut records: Vec<Value>, source: &str) -> Vec<Value> {
     records
 }
 
-/// Time, stream and cursor as the contract has them; the cursors number lines of one time.
+/// Checks time, stream and cursor against the contract; cursors number the lines of equal times.
 #[track_caller]
 fn check_identity(records: &[Value]) {
     let mut last: BTreeMap<&str, (i128, u32)> = BTreeMap::new();
@@ -60,32 +60,34 @@ const KEYS: [&str; 9] =
     ["container_id", "container_name", "cursor", "image", "message", "source", "stream", "time", "type"];
 
 #[test]
-fn every_route_shows_what_was_written_as_docker_logs_does() {
+fn every_route_shows_what_docker_logs_shows() {
     let engine = Engine::start();
-    // It forgets the newline behind the last piece of a long line of `local`.
+    // Docker forgets the newline after the last piece of a long `local` line.
     let glues = engine.version().starts_with("20.");
     let shapes = ["plain", "json", "text", "hostile"];
-    let words = |shape| ["--shape", shape, "--count", "64", "--size", "200", "--stream", "alternating", "--unfinished"];
+    let args = |shape| ["--shape", shape, "--count", "64", "--size", "200", "--stream", "alternating", "--unfinished"];
     let cases: Vec<(String, &str, &str)> = ["json-file", "local"]
         .iter()
         .flat_map(|driver| shapes.map(|shape| (format!("{driver}-{shape}"), *driver, shape)))
         .collect();
     for (name, driver, shape) in &cases {
-        engine.run(name, &["--log-driver", driver], &words(shape));
+        engine.run(name, &["--log-driver", driver], &args(shape));
     }
     for (name, driver, shape) in &cases {
         engine.wait(name);
-        let (wrote, told) = (chatter(&words(shape)), engine.docker(&["logs", name]));
-        for (stream, wrote, told) in [("stdout", wrote.stdout, told.stdout), ("stderr", wrote.stderr, told.stderr)] {
+        let (wrote, reported) = (chatter(&args(shape)), engine.docker(&["logs", name]));
+        for (stream, wrote, reported) in
+            [("stdout", wrote.stdout, reported.stdout), ("stderr", wrote.stderr, reported.stderr)]
+        {
             for source in SOURCES {
                 let ours = Watch::read(&engine, &[name, "--source", source, "--stream", stream, "--format", "raw"]);
                 let (ours, what) = (lines(&ours.stdout), format!("{name} {stream} by {source}"));
-                // What is no UTF-8 has not survived its way into `json-file`.
+                // Bytes that are not UTF-8 do not survive the way into `json-file`.
                 if *driver == "local" || *shape != "hostile" {
                     same(&ours, &lines(&wrote), &format!("{what} and what it wrote"));
                 }
                 if *driver == "json-file" || !glues {
-                    same(&ours, &lines(&told), &format!("{what} and docker logs"));
+                    same(&ours, &lines(&reported), &format!("{what} and docker logs"));
                 }
             }
         }
@@ -97,7 +99,8 @@ fn every_route_shows_what_was_written_as_docker_logs_does() {
         check_identity(&by_stream);
         let by_stream = without_source(by_stream, "stream");
         let texts = |records: &[Value]| records.iter().map(Value::to_string).collect::<Vec<_>>();
-        // A line whose newline was forgotten is known to be whole by the next one of its stream, which is later.
+        // A line whose newline is forgotten is known to be complete only when the next line of its stream, which is
+        // later, arrives.
         let apart = |mut records: Vec<Value>| {
             if *driver == "local" && glues {
                 records.sort_by_key(|record| record["stream"] == "stderr");
@@ -127,24 +130,23 @@ fn every_route_shows_what_was_written_as_docker_logs_does() {
 fn a_terminals_container_is_read_like_any_other() {
     let engine = Engine::start();
     let glues = engine.version().starts_with("20.");
-    let words = |shape| ["--shape", shape, "--count", "32"];
+    let args = |shape| ["--shape", shape, "--count", "32"];
     let cases = [("json-file", "text"), ("json-file", "hostile"), ("local", "text"), ("local", "hostile")];
     for (driver, shape) in cases {
-        engine.run(&format!("{driver}-{shape}"), &["--tty", "--log-driver", driver], &words(shape));
+        engine.run(&format!("{driver}-{shape}"), &["--tty", "--log-driver", driver], &args(shape));
     }
     for (driver, shape) in cases {
         let name = format!("{driver}-{shape}");
         engine.wait(&name);
-        let told = lines(&engine.docker(&["logs", &name]).stdout);
-        let wrote: Vec<String> =
-            lines(&chatter(&words(shape)).stdout).iter().map(|line| format!("{line}\\r")).collect();
+        let reported = lines(&engine.docker(&["logs", &name]).stdout);
+        let wrote: Vec<String> = lines(&chatter(&args(shape)).stdout).iter().map(|line| format!("{line}\\r")).collect();
         let read = |source| lines(&Watch::read(&engine, &[&name, "--source", source, "--format", "raw"]).stdout);
         let by_stream = read("stream");
         if shape == "text" || driver == "local" {
             same(&by_stream, &wrote, &format!("{name} and what it wrote"));
         }
         if driver == "json-file" || !glues {
-            same(&by_stream, &told, &format!("{name} and docker logs"));
+            same(&by_stream, &reported, &format!("{name} and docker logs"));
         }
         for source in ["rotate", "poll", "file"] {
             same(&read(source), &by_stream, &format!("{name} by {source}"));
@@ -159,15 +161,15 @@ fn a_terminals_container_is_read_like_any_other() {
 }
 
 #[test]
-fn a_message_longer_than_allowed_is_cut_alike_by_every_route() {
+fn every_route_cuts_long_messages_alike() {
     let engine = Engine::start();
     for (driver, shape) in [("json-file", "text"), ("json-file", "hostile"), ("local", "text"), ("local", "hostile")] {
         let name = format!("{driver}-{shape}");
         engine.run(&name, &["--log-driver", driver], &["--shape", shape, "--count", "32", "--size", "300"]);
         engine.wait(&name);
         let read = |source: &'static str, size: &str| {
-            let words = [&name, "--source", source, "--format", "json", "--max-line-size", size];
-            without_source(Watch::read(&engine, &words).records(), source)
+            let args = [&name, "--source", source, "--format", "json", "--max-line-size", size];
+            without_source(Watch::read(&engine, &args).records(), source)
         };
         let whole = read("file", "1MiB");
         assert!(whole.iter().all(|record| record.get("partial").is_none()));
@@ -177,7 +179,7 @@ fn a_message_longer_than_allowed_is_cut_alike_by_every_route() {
                 assert!(cut == read(source, size), "{name} cut at {size} by {source}");
             }
             check_identity(&cut);
-            // Put together again they are what they were.
+            // Joined again, they are the original lines.
             let mut joined: Vec<(String, usize)> = Vec::new();
             let mut is_open = false;
             for record in &cut {
@@ -204,20 +206,20 @@ fn a_message_longer_than_allowed_is_cut_alike_by_every_route() {
 }
 
 #[test]
-fn a_line_is_written_in_the_form_and_of_the_kind_that_was_asked_for() {
+fn each_format_and_stream_is_written_as_asked() {
     let engine = Engine::start();
     engine.run("web", &[], &["--count", "4", "--rate", "10", "--stream", "alternating"]);
     engine.run("longer", &[], &["--count", "2", "--shape", "json"]);
     engine.wait("web");
     engine.wait("longer");
-    let told = |words: &[&str]| String::from_utf8(engine.docker(words).stdout).unwrap();
-    let timed = told(&["logs", "--timestamps", "longer"]);
-    let json = told(&["logs", "longer"]);
+    let reported = |args: &[&str]| String::from_utf8(engine.docker(args).stdout).unwrap();
+    let timed = reported(&["logs", "--timestamps", "longer"]);
+    let json = reported(&["logs", "longer"]);
     let named = |text: &str, name: &str| text.lines().map(|line| format!("{name} | {line}\n")).collect::<String>();
     let first = json.lines().next().unwrap().to_owned() + "\n";
-    let check = |words: &[&str], expected: &str| {
-        let ours = Watch::read(&engine, words);
-        assert_eq!(String::from_utf8_lossy(&ours.stdout), expected, "{words:?}");
+    let check = |args: &[&str], expected: &str| {
+        let ours = Watch::read(&engine, args);
+        assert_eq!(String::from_utf8_lossy(&ours.stdout), expected, "{args:?}");
     };
     let [one, two, three, four] = [1, 2, 3, 4].map(|number| format!("line 00000000{number}\n"));
     check(&["web"], &named(&[&*one, &two, &three, &four].concat(), "web"));
@@ -226,7 +228,7 @@ fn a_line_is_written_in_the_form_and_of_the_kind_that_was_asked_for() {
     check(&["web", "--format", "raw", "--stream", "stderr"], &[&*one, &three].concat());
     check(&["longer", "--timestamps"], &named(&timed, "longer"));
     check(&["longer", "-t", "--format", "raw"], &timed);
-    // Patterns meet the message, not the way the engine wrote it down.
+    // Patterns match the message, not the form in which the engine stored it.
     check(&["longer", "-i", r#"^\{"level":"info","#], &named(&json, "longer"));
     check(&["longer", "-i", r#"said \\"a\\\\b\\"""#, "--format", "raw"], &json);
     check(&["longer", "-i", r#"said \\\\"#, "--format", "raw"], "");
@@ -234,7 +236,7 @@ fn a_line_is_written_in_the_form_and_of_the_kind_that_was_asked_for() {
     check(&["longer", "-e", "0002 ", "--format", "raw"], &first);
     check(&["longer", "-i", "info", "-e", "0002 ", "-e", "nowhere", "--format", "raw"], &first);
     check(&["web", "-i", "1$", "--source", "stream"], &named(&one, "web"));
-    // Into a pipe names are not aligned, and coloured only by force.
+    // Into a pipe, names are not aligned, and coloured only when forced.
     let both = Watch::read(&engine, &["web", "longer", "-i", "01", "-e", "stderr"]).lines();
     let mut both: Vec<&str> = both.iter().map(|line| line.split(" | ").next().unwrap()).collect();
     both.sort_unstable();
@@ -249,9 +251,10 @@ fn a_line_is_written_in_the_form_and_of_the_kind_that_was_asked_for() {
     assert_eq!(fs::read_to_string(&file).unwrap(), "before\nweb | line 000000001\nweb | line 000000001\n");
 }
 
-/// Whatever escapes lie in a log file, JSON can be read and says what `docker logs` says; so does text.
+/// Whatever escapes a log file holds, the JSON output can be parsed and has the text that `docker logs` prints; so has
+/// the text output.
 #[test]
-fn halves_of_surrogate_pairs_in_a_log_are_read_as_docker_reads_them() {
+fn unpaired_surrogates_are_read_as_docker_does() {
     let engine = Engine::start();
     let id = engine.run("web", &[], &["--count", "1"]);
     engine.wait("web");
@@ -290,12 +293,12 @@ fn halves_of_surrogate_pairs_in_a_log_are_read_as_docker_reads_them() {
     }
 }
 
-/// The program on a terminal that `script` of util-linux makes; what it wrote there.
-fn on_terminal(engine: &Engine, environment: &[(&str, &str)], words: &[&str]) -> String {
+/// Runs the program on a terminal made by `script` of util-linux; returns what it wrote there.
+fn on_terminal(engine: &Engine, environment: &[(&str, &str)], args: &[&str]) -> String {
     let binary = env!("CARGO_BIN_EXE_docker-logwatch");
-    let line = format!("{binary} -H {} watch --no-follow {}", engine.host(), words.join(" "));
+    let line = format!("{binary} -H {} watch --no-follow {}", engine.host(), args.join(" "));
     let mut script = Command::new("script");
-    engine.furnish(&mut script);
+    engine.configure(&mut script);
     script.env_remove("NO_COLOR").env_remove("CLICOLOR_FORCE").env_remove("DOCKER_HOST").env("TERM", "xterm");
     script.envs(environment.iter().copied()).args(["-qec", &line, "/dev/null"]);
     let output = script.output().expect("script of util-linux is needed");
@@ -303,8 +306,9 @@ fn on_terminal(engine: &Engine, environment: &[(&str, &str)], words: &[&str]) ->
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// When lines go to a file and stderr is a terminal, that shows how much of a long history has been read.
 #[test]
-fn a_long_history_shows_how_far_it_is_on_a_terminal_that_the_lines_do_not_go_to() {
+fn a_long_history_shows_progress_on_a_terminal() {
     const LINES: usize = 300_000;
     let engine = Engine::start();
     engine.run("long", &[], &["--count", &LINES.to_string(), "--size", "150"]);
@@ -314,7 +318,7 @@ fn a_long_history_shows_how_far_it_is_on_a_terminal_that_the_lines_do_not_go_to(
         let file = engine.home().join(name);
         let text = on_terminal(&engine, &[], &["--source", "stream", "-o", file.to_str().unwrap(), name]);
         assert_eq!(text.contains("catching up: "), is_shown, "{name}: {text:?}");
-        // A line filled up with blanks would be left standing by a `^C` behind it.
+        // Padding a line with blanks would leave it visible behind a `^C`.
         assert!(!text.contains("    "), "{name}: {text:?}");
         let written = std::fs::read_to_string(file).unwrap();
         assert_eq!(written.lines().count(), expected, "{name}");
@@ -322,8 +326,9 @@ fn a_long_history_shows_how_far_it_is_on_a_terminal_that_the_lines_do_not_go_to(
     }
 }
 
+/// Names are aligned and coloured, and of a message's control characters only colours reach the terminal.
 #[test]
-fn a_terminal_gets_aligned_coloured_names_and_no_control_but_colours() {
+fn a_terminal_gets_aligned_coloured_names() {
     let engine = Engine::start();
     engine.run("web", &[], &["--count", "8", "--shape", "text"]);
     engine.run("longer", &[], &["--count", "1"]);
@@ -331,11 +336,11 @@ fn a_terminal_gets_aligned_coloured_names_and_no_control_but_colours() {
     for name in ["web", "longer", "evil"] {
         engine.wait(name);
     }
-    let check = |environment: &[(&str, &str)], words: &[&str], expected: &[&str]| {
-        let text = on_terminal(&engine, environment, words);
+    let check = |environment: &[(&str, &str)], args: &[&str], expected: &[&str]| {
+        let text = on_terminal(&engine, environment, args);
         let mut lines: Vec<&str> = text.split_terminator("\r\n").collect();
         lines.sort_unstable();
-        assert_eq!(lines, expected, "{words:?} {environment:?}");
+        assert_eq!(lines, expected, "{args:?} {environment:?}");
     };
     let plain = &[("NO_COLOR", "1")][..];
     check(
@@ -383,7 +388,7 @@ fn a_terminal_gets_aligned_coloured_names_and_no_control_but_colours() {
             "line 000000015 \\u202ereversed\\u202c \\u200b\\u2066",
         ],
     );
-    // JSON leaves C1 and DEL as they are, but a terminal obeys them.
+    // JSON leaves C1 controls and DEL unescaped, but a terminal obeys them.
     let json = on_terminal(&engine, plain, &["web", "--format", "json", "-i", "'0(02|04) '"]);
     assert!(json.contains("del\\u007f\"") && json.contains(" and \\u2029 and \\ufeff and \\u0085\""), "{json}");
     let forbidden = |c: char| c.is_control() && c != '\r' && c != '\n';
@@ -393,8 +398,9 @@ fn a_terminal_gets_aligned_coloured_names_and_no_control_but_colours() {
     assert_eq!(messages(records(json.lines())), messages(piped));
 }
 
+/// A start and an end are records with the lines of that run between them, and with the container's metadata.
 #[test]
-fn a_life_is_told_with_its_lines_between_and_what_the_container_is() {
+fn lifecycle_records_enclose_the_lines() {
     let engine = Engine::start();
     engine.run("before", &["--label", "tier=back"], &["--count", "1", "--idle"]);
     let often = ["--poll-interval", "100ms"];
@@ -402,11 +408,11 @@ fn a_life_is_told_with_its_lines_between_and_what_the_container_is() {
         ("file", &["--rm"][..], &[][..]),
         ("stream", &[], &[]),
         ("rotate", &[], &[]),
-        // Seldom read, it would be dead by the time its lines come.
+        // With a longer polling interval it would be dead before its lines come.
         ("poll", &[], &often),
     ] {
-        let words = ["--format", "json", "--metadata", "--lifecycle", "--source", source];
-        let watch = Watch::start(&engine, &[&words, more].concat());
+        let args = ["--format", "json", "--metadata", "--lifecycle", "--source", source];
+        let watch = Watch::start(&engine, &[&args, more].concat());
         watch.wait_for_count(1);
         let options = [&["--label", "tier=front", "--label", "com.docker.compose.project=shop"], rm].concat();
         let id = engine.run("job", &options, &["--count", "3", "--rate", "5", "--exit", "7", "--after", "300"]);
@@ -421,27 +427,27 @@ fn a_life_is_told_with_its_lines_between_and_what_the_container_is() {
             [format!("+ before ({source})"), format!("+ job ({source})"), "- job (exit 7)".to_owned(), String::new()];
         assert_eq!(finished.stderr, notices.join("\n"), "{source}");
         let records = finished.records();
-        let told: Vec<&Value> = records.iter().filter(|record| record["container_name"] == "job").collect();
-        let shown = told.iter().filter_map(|record| record["message"].as_str()).collect::<Vec<_>>();
+        let reported: Vec<&Value> = records.iter().filter(|record| record["container_name"] == "job").collect();
+        let shown = reported.iter().filter_map(|record| record["message"].as_str()).collect::<Vec<_>>();
         assert_eq!(shown, ["line 000000001", "line 000000002", "line 000000003"], "{source}");
-        let actions: Vec<&str> = told.iter().filter_map(|record| record["action"].as_str()).collect();
+        let actions: Vec<&str> = reported.iter().filter_map(|record| record["action"].as_str()).collect();
         assert_eq!(actions, ["create", "start", "die", "destroy"], "{source}");
-        // The first lines may be there before the engine tells of the start; the last before it tells of the end.
-        let at = |action: &str| told.iter().position(|record| record["action"] == action).unwrap();
-        assert_eq!((at("create"), at("die"), at("destroy")), (0, 5, 6), "{source}: {told:#?}");
-        assert_eq!(told[5]["attributes"]["exitCode"], "7");
-        for record in told.iter().filter(|record| record["type"] == "log") {
+        // The first lines may come before the engine announces the start, the last ones before it announces the end.
+        let at = |action: &str| reported.iter().position(|record| record["action"] == action).unwrap();
+        assert_eq!((at("create"), at("die"), at("destroy")), (0, 5, 6), "{source}: {reported:#?}");
+        assert_eq!(reported[5]["attributes"]["exitCode"], "7");
+        for record in reported.iter().filter(|record| record["type"] == "log") {
             assert_eq!(record["container_id"], id.as_str());
             assert_eq!((&record["image"], &record["project"]), (&json!("logwatch-test"), &json!("shop")));
             let labels = json!({"container_label_tier": "front", "container_label_com.docker.compose.project": "shop"});
             assert_eq!((&record["labels"], &record["state"]), (&labels, &json!("running")), "{source}");
         }
-        let last = told.iter().rfind(|record| record["type"] == "log").unwrap();
+        let last = reported.iter().rfind(|record| record["type"] == "log").unwrap();
         assert_eq!(last["networks"], json!({"network_none": ""}), "{source}");
         assert_eq!(records[0]["labels"], json!({"container_label_tier": "back"}));
         assert_eq!(records[0]["networks"], json!({"network_none": ""}));
     }
-    // Without a word on stderr when none is wanted.
+    // Nothing on stderr when no notices are wanted.
     let watch = Watch::start(&engine, &["--quiet", "before", "later"]);
     engine.run("later", &[], &["--count", "1"]);
     watch.wait_for_count(2);

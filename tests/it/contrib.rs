@@ -1,51 +1,44 @@
-//! What stands in `contrib/` is accepted by the programs it is for, and names nothing that is not there.
+//! The programs for which the files in `contrib/` are made accept them.
 
-use super::serve::{get, place};
-use super::support::{Engine, Numbers, PATIENCE, Watch, eventually};
+use super::support::cli::{here, text};
+use super::support::{Engine, Numbers, PATIENCE, Watch, eventually, get, place};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, chown};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 const RULES: &str = "contrib/prometheus-rules.yml";
 const UNIT: &str = "contrib/docker-logwatch.service";
 
-fn here(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
-
-fn text(path: &str) -> String {
-    fs::read_to_string(here(path)).unwrap()
-}
-
-/// Prometheus's own checker: the machine's, or the one that `tests/run.sh` has unpacked. What it is given on standard
-/// input, and all it says; it must be content.
+/// Runs Prometheus's own checker, the machine's or the one that `tests/run.sh` unpacked, with `input` on stdin. It must
+/// not complain.
 #[track_caller]
-fn promtool(words: &[&str], input: &str) {
+fn promtool(args: &[&str], input: &str) {
     let unpacked = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap().join("tools/usr/bin/promtool");
     let program = if unpacked.exists() { unpacked } else { "promtool".into() };
     let mut command = Command::new(program);
-    command.args(words).current_dir(here("")).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.args(args).current_dir(here("")).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child =
         command.spawn().unwrap_or_else(|error| panic!("promtool cannot be started: {error}; try tests/run.sh"));
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     let output = child.wait_with_output().unwrap();
     let said = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
-    assert!(output.status.success(), "{words:?}: {said}");
-    // Of metrics it only complains, and still succeeds.
-    assert!(words[1] != "metrics" || said.is_empty(), "{said}");
+    assert!(output.status.success(), "{args:?}: {said}");
+    // It only warns about metrics and still succeeds.
+    assert!(args[1] != "metrics" || said.is_empty(), "{said}");
 }
 
+/// Prometheus loads the alert rules, and each fires in the situations of its test file and in no other.
 #[test]
-fn prometheus_takes_the_rules_and_they_fire_when_they_should_and_not_else() {
+fn prometheus_accepts_the_rules() {
     promtool(&["check", "rules", RULES], "");
     promtool(&["test", "rules", "contrib/prometheus-rules-test.yml"], "");
 }
 
 #[test]
-fn prometheus_takes_what_is_served() {
+fn prometheus_accepts_the_metrics() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &["--listen", "127.0.0.1:0"]);
     engine.run("talker", &[], &["--count", "3"]);
@@ -55,73 +48,21 @@ fn prometheus_takes_what_is_served() {
     promtool(&["check", "metrics"], &series);
 }
 
-/// Names of metrics in a text, without what a histogram puts behind its own.
-fn names(text: &str) -> BTreeSet<String> {
-    let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    let begins = text.match_indices("logwatch_").filter(|(at, _)| !text[..*at].ends_with(word));
-    let names = begins.map(|(at, _)| text[at..].split(|c| !word(c)).next().unwrap());
-    let bare = |name: &str| {
-        ["_bucket", "_count", "_sum"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name).to_owned()
-    };
-    names.map(bare).collect()
-}
-
-/// A series that needs a failure to come into being is not in what is served before there was one, so the names are held
-/// against those that the program makes.
 #[test]
-fn every_metric_that_the_dashboard_and_the_rules_name_is_made() {
-    let folder = fs::read_dir(here("src/metrics")).unwrap().map(|entry| entry.unwrap().path());
-    let made: String = folder.map(|path| fs::read_to_string(path).unwrap()).collect();
-    let made = names(&made);
-    // Each subject has a file of its own, and a word that all its names begin with.
-    let subjects = [
-        (
-            "pool",
-            &[
-                "docker_pool_",
-                "docker_connection_",
-                "docker_health_",
-                "docker_operation_",
-                "docker_recovery_",
-                "docker_circuit_",
-            ][..],
-        ),
-        ("events", &["docker_events_"]),
-        (
-            "reconciliation",
-            &["docker_reconciliation_", "docker_volumes_", "docker_containers_", "docker_mounts_", "docker_resources_"],
-        ),
-        ("logs", &["containers_", "log_", "metadata_", "discovery_", "build_"]),
-    ];
-    for file in ["contrib/grafana-dashboard.json", RULES] {
-        let named = names(&text(file));
-        assert!(named.len() > 5, "{file} names only {named:?}");
-        for name in named {
-            let of = |(_, begins): &&(&str, &[&str])| {
-                begins.iter().any(|begin| name["logwatch_".len()..].starts_with(begin))
-            };
-            let (subject, _) = subjects.iter().find(of).unwrap_or_else(|| panic!("{file}: {name} is of no subject"));
-            assert!(here(&format!("src/metrics/{subject}.rs")).exists(), "{subject} has no file");
-            assert!(made.contains(&name), "{file} names {name}, which is nowhere in src/metrics");
-        }
-    }
-}
-
-#[test]
-fn the_dashboard_is_one_that_grafana_can_read() {
+fn grafana_can_read_the_dashboard() {
     let dashboard: serde_json::Value = serde_json::from_str(&text("contrib/grafana-dashboard.json")).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();
     let (mut ids, mut places) = (BTreeSet::new(), BTreeSet::new());
     for panel in panels {
         assert!(ids.insert(panel["id"].as_u64().unwrap()) && places.insert(panel["gridPos"].to_string()), "{panel}");
         for target in panel["targets"].as_array().unwrap() {
-            // Every query keeps to the machines that were chosen.
+            // Every query is restricted to the selected jobs and instances.
             let query = target["expr"].as_str().unwrap();
             assert!(query.contains("{job=~\"$job\", instance=~\"$instance\"}"), "{query}");
         }
     }
     assert!(panels.len() > 10);
-    // Prometheus judges the queries as it would a rule, with the variables of Grafana filled in.
+    // Prometheus checks the queries as if they were rules, with Grafana's variables filled in.
     let queries = panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap());
     let rules = queries.enumerate().map(|(number, target)| {
         let query = target["expr"].as_str().unwrap().replace("$__rate_interval", "5m");
@@ -133,7 +74,7 @@ fn the_dashboard_is_one_that_grafana_can_read() {
     promtool(&["check", "rules", file.path().to_str().unwrap()], "");
 }
 
-/// The words that the unit starts, with its folders and its port as they are here.
+/// The arguments in the unit's `ExecStart`, with the directories and the port of this test.
 fn start(state: &Path, logs: &Path) -> Vec<String> {
     let unit = text(UNIT);
     let line = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
@@ -143,29 +84,29 @@ fn start(state: &Path, logs: &Path) -> Vec<String> {
 }
 
 #[test]
-fn systemd_takes_the_unit_and_finds_it_well_locked_up() {
+fn systemd_accepts_the_hardened_unit() {
     let dir = tempfile::tempdir().unwrap();
     let copy = dir.path().join("docker-logwatch.service");
-    // The page and the program are where they are only once installed.
+    // The documentation and the program are at these paths only after installation.
     let unit = text(UNIT).replace("/usr/local/bin/docker-logwatch", env!("CARGO_BIN_EXE_docker-logwatch"));
     fs::write(&copy, unit.replace("Documentation=", "# ")).unwrap();
-    let analyze = |words: &[&str]| {
-        let output = Command::new("systemd-analyze").args(words).arg(&copy).output();
+    let analyze = |args: &[&str]| {
+        let output = Command::new("systemd-analyze").args(args).arg(&copy).output();
         let output =
             output.unwrap_or_else(|error| panic!("systemd-analyze cannot be started: {error}; try tests/run.sh"));
         let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
-        assert!(output.status.success(), "{words:?}: {said}");
+        assert!(output.status.success(), "{args:?}: {said}");
         said
     };
     assert_eq!(analyze(&["verify"]), "");
-    // What docker's own documentation has dockerd's metrics listen at (`metrics-addr`).
+    // Docker's documentation lets dockerd's own metrics (`metrics-addr`) listen on 9323.
     assert!(unit.contains(":8519") && !unit.contains(":9323"), "{unit}");
-    // In tenths: below 2.0 counts as fine; what is left is the network, the socket's group and the one right.
+    // In tenths: below 2.0 counts as good. What remains is the network, the socket's group and the one capability.
     analyze(&["security", "--offline=true", "--threshold=20", "--no-pager"]);
 }
 
 #[test]
-fn the_service_reads_files_as_the_user_that_the_unit_makes() {
+fn the_service_user_reads_log_files() {
     const NOBODY: u32 = 65534;
     let engine = Engine::start();
     engine.run("beacon", &[], &["--count", "5", "--idle"]);
@@ -179,7 +120,7 @@ fn the_service_reads_files_as_the_user_that_the_unit_makes() {
     let only = "CAP_DAC_READ_SEARCH";
     assert!(unit.contains(&format!("AmbientCapabilities={only}\nCapabilityBoundingSet={only}\n")));
     let mut command = Command::new("setpriv");
-    engine.furnish(&mut command);
+    engine.configure(&mut command);
     let caps = "-all,+dac_read_search";
     command.args([&format!("--reuid={NOBODY}"), &format!("--regid={NOBODY}"), &format!("--groups={group}")]);
     command.args(["--inh-caps", caps, "--ambient-caps", caps, "--bounding-set", caps, "--no-new-privs"]);
@@ -196,7 +137,7 @@ fn the_service_reads_files_as_the_user_that_the_unit_makes() {
 }
 
 #[test]
-fn logrotate_rotates_what_the_service_writes_and_no_line_is_lost_or_doubled() {
+fn logrotate_loses_and_repeats_no_line() {
     let engine = Engine::start();
     let [state, logs] = ["state", "logs"].map(|name| engine.home().join(name));
     fs::create_dir(&logs).unwrap();
@@ -207,7 +148,7 @@ fn logrotate_rotates_what_the_service_writes_and_no_line_is_lost_or_doubled() {
     fs::write(&copy, rules.replace(folder, &format!("{}/", logs.display()))).unwrap();
     let file = logs.join("containers.jsonl");
     let mut command = Watch::command();
-    engine.furnish(&mut command);
+    engine.configure(&mut command);
     let watch = Watch::spawn(command.args(start(&state, &logs)));
     engine.run("talker", &[], &["--count", "4000", "--rate", "1000"]);
     let written = || fs::metadata(&file).map_or(0, |metadata| metadata.len());
@@ -217,8 +158,8 @@ fn logrotate_rotates_what_the_service_writes_and_no_line_is_lost_or_doubled() {
         let output = Command::new("logrotate").args(["--force", "--state"]).args([&memory, &copy]).output();
         let output = output.unwrap_or_else(|error| panic!("logrotate cannot be started: {error}; try tests/run.sh"));
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let told = |lines: &[String]| lines.iter().filter(|line| line.contains("was moved away")).count() == turn;
-        watch.wait_for_notice(told, PATIENCE);
+        let reported = |lines: &[String]| lines.iter().filter(|line| line.contains("was moved away")).count() == turn;
+        watch.wait_for_notice(reported, PATIENCE);
     }
     watch.wait_for_ends(1);
     assert_eq!(watch.stop().code, Some(0));
@@ -232,19 +173,4 @@ fn logrotate_rotates_what_the_service_writes_and_no_line_is_lost_or_doubled() {
         lines.extend(String::from_utf8(bytes).unwrap().lines().map(str::to_owned));
     }
     Numbers::of_json(&lines).assert_whole("talker", 1..=4000);
-}
-
-#[test]
-fn the_cron_lines_run_what_there_is_as_root() {
-    let cron = text("contrib/cron.d/docker-logwatch");
-    let jobs: Vec<&str> = cron.lines().filter(|line| line.contains(" root ") && !line.starts_with('#')).collect();
-    assert_eq!(jobs.len(), 2);
-    for job in jobs {
-        let fields: Vec<&str> = job.split_whitespace().collect();
-        let is_time = |field: &&str| field.bytes().all(|byte| byte.is_ascii_digit() || b"*/,-".contains(&byte));
-        assert!(fields[..5].iter().all(is_time), "{job}");
-        assert_eq!((fields[5], fields[6], fields.contains(&"--check")), ("root", "docker-logwatch", true), "{job}");
-    }
-    // A file in cron.d must end its last line, and be named without a dot.
-    assert!(cron.ends_with('\n'));
 }

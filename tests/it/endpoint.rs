@@ -1,27 +1,23 @@
-//! `logwatch::docker` against a private engine, and against a scripted one for what a real engine cannot be made to do.
+//! `logwatch::docker` with a private engine: endpoints, SSH, TLS, calls and streams.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::support::client::{at, chain, connect_with, environment, failure, free_port, resolve};
+use crate::support::raw_script::http_proxy;
 use crate::support::{Engine, Proxy, Signal, Watch, eventually, process};
 use logwatch::config;
-use logwatch::docker::{
-    Docker, Endpoint, Environment, Error, EventStream, EventsQuery, Flags, Kind, LogStream, LogsQuery,
-};
-use logwatch::metrics;
+use logwatch::docker::{Docker, Endpoint, Error, EventStream, EventsQuery, Flags, Kind, LogStream, LogsQuery};
 use logwatch::model::selector::Filters;
 use logwatch::model::time::Timestamp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// An image `talk` whose program prints lines.
+/// Imports an image `talk` whose program prints lines.
 fn import(engine: &Engine) {
     let root = engine.home().join("image");
     std::fs::create_dir(&root).unwrap();
@@ -37,7 +33,7 @@ fn import(engine: &Engine) {
     engine.must(&["import", tar.to_str().unwrap(), "talk"]);
 }
 
-/// `talk COUNT MILLISECONDS CODE`: so many lines on each stream, that far apart, then exit.
+/// `talk COUNT MILLISECONDS CODE` writes COUNT lines to each stream, that far apart, then exits with CODE.
 const TALK: &str = r#"fn main() {
     let words: Vec<u64> = std::env::args().skip(1).map(|word| word.parse().unwrap()).collect();
     for line in 0..words[0] {
@@ -48,45 +44,8 @@ const TALK: &str = r#"fn main() {
     std::process::exit(words[2] as i32);
 }"#;
 
-/// The program is the first of its container and would not hear a polite signal.
+/// As PID 1 of its container the program would ignore SIGTERM.
 const RUN: &[&str] = &["run", "--network", "none", "--stop-signal", "KILL"];
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn environment(variables: &[(&str, &str)]) -> Environment {
-    [("HOME", "/nowhere")].iter().chain(variables).copied().collect()
-}
-
-fn at(host: &str) -> Endpoint {
-    resolve(host, &[])
-}
-
-fn resolve(host: &str, variables: &[(&str, &str)]) -> Endpoint {
-    let flags = Flags { host: Some(host.to_owned()), ..Flags::default() };
-    Endpoint::resolve(&flags, &environment(variables)).unwrap()
-}
-
-/// The error and its causes, one to a line.
-fn chain(error: &Error) -> String {
-    let mut told = error.to_string();
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        told.push_str(&format!("\n{cause}"));
-        next = cause.source();
-    }
-    told
-}
-
-async fn connect_with(endpoint: Endpoint, pool: config::PoolConfig) -> Result<Docker, Error> {
-    let config = config::DockerConfig { pool, ..config::DockerConfig::default() };
-    Docker::connect_with(endpoint, &config, metrics::PoolMetrics::default()).await
-}
-
-async fn failure(endpoint: Endpoint) -> Error {
-    Docker::connect(endpoint).await.err().expect("it connected")
-}
 
 async fn whole(mut stream: LogStream) -> Vec<u8> {
     let mut all = Vec::new();
@@ -96,7 +55,7 @@ async fn whole(mut stream: LogStream) -> Vec<u8> {
     all
 }
 
-/// `1 TIME out 0` for each frame, the digit being the stream.
+/// Each frame as `1 TIME out 0`, where the digit is the stream.
 fn frames(mut bytes: &[u8]) -> Vec<String> {
     let mut lines = Vec::new();
     while let [stream, 0, 0, 0, a, b, c, d, rest @ ..] = bytes {
@@ -112,7 +71,7 @@ fn time_of(frame: &str) -> Timestamp {
     Timestamp::parse(frame.split(' ').nth(1).unwrap().as_bytes()).unwrap()
 }
 
-/// Takes events until one has this action.
+/// Reads events up to the first one with this action.
 async fn events_until(events: &mut EventStream, action: &str) -> Vec<logwatch::docker::Event> {
     let mut seen = Vec::new();
     loop {
@@ -126,7 +85,7 @@ async fn events_until(events: &mut EventStream, action: &str) -> Vec<logwatch::d
 }
 
 #[tokio::test]
-async fn an_engine_is_the_same_by_socket_by_tcp_and_by_ssh() {
+async fn socket_tcp_and_ssh_reach_the_same_engine() {
     let port = free_port();
     let engine = Engine::with(&["-H", &format!("tcp://127.0.0.1:{port}")]);
     let path = fake_ssh(&engine);
@@ -150,7 +109,7 @@ async fn an_engine_is_the_same_by_socket_by_tcp_and_by_ssh() {
     assert_eq!(called.lines().collect::<Vec<_>>(), [line], "one connection, used for all calls");
 }
 
-/// An `ssh` that writes down how it was called and runs the command here. Gives the `PATH` that finds it.
+/// Makes an `ssh` that records its arguments and runs the command locally. Returns the `PATH` that finds it.
 fn fake_ssh(engine: &Engine) -> String {
     let log = engine.home().join("ssh.log");
     let pid = engine.home().join("ssh.pid");
@@ -189,7 +148,7 @@ async fn an_ssh_connection_ends_with_its_client() {
     }
 }
 
-/// However the program ends, no ssh of it stays: not even one that reads nothing and waits for ever.
+/// However the program ends, it leaves no ssh process behind, not even one that reads nothing and never ends.
 #[test]
 fn no_ssh_outlives_a_program_that_was_killed() {
     let engine = Engine::with(&[]);
@@ -201,7 +160,7 @@ fn no_ssh_outlives_a_program_that_was_killed() {
         let _ = std::fs::remove_file(&pids);
         let path = script(engine.home(), &body);
         let mut command = Watch::command();
-        engine.furnish(&mut command);
+        engine.configure(&mut command);
         command.env("PATH", &path).env_remove("DOCKER_HOST");
         let host = format!("ssh://build{}", engine.socket().display());
         let watch = Watch::spawn(command.args(["-H", &host, "watch"]));
@@ -216,7 +175,7 @@ fn no_ssh_outlives_a_program_that_was_killed() {
 }
 
 #[tokio::test]
-async fn an_ssh_that_talks_much_does_not_stand_still() {
+async fn a_talkative_ssh_does_not_block() {
     let engine = Engine::with(&[]);
     let more_than_a_pipe_holds = "head -c 300000 /dev/zero | tr '\\0' x >&2";
     let serve = "while [ \"$1\" != -- ]; do shift; done\nshift 2\neval exec \"$*\"";
@@ -227,7 +186,7 @@ async fn an_ssh_that_talks_much_does_not_stand_still() {
 }
 
 #[tokio::test]
-async fn what_ssh_complains_of_is_told() {
+async fn complaints_of_ssh_are_reported() {
     let folder = tempfile::tempdir().unwrap();
     for (body, cause) in [
         (
@@ -235,7 +194,7 @@ async fn what_ssh_complains_of_is_told() {
             "ssh: ssh: connect to host build port 22: Connection refused",
         ),
         ("exit 1", "ssh: ended without a word"),
-        // As a shared master connection does: it keeps stderr open after the client is gone.
+        // Like a shared master connection, it keeps stderr open after the client has gone.
         ("echo 'kex failed' >&2; sleep 5 >/dev/null </dev/null & exec >&-; exit 255", "ssh: kex failed"),
     ] {
         let path = script(folder.path(), body);
@@ -249,7 +208,7 @@ async fn what_ssh_complains_of_is_told() {
     assert!(chain(&error).contains("ssh: cannot be started: No such file"), "{}", chain(&error));
 }
 
-/// A CA, another one, a server's certificate for 127.0.0.1 and a client's, in `folder`.
+/// Creates a CA, another CA, a server certificate for 127.0.0.1 and a client certificate in `folder`.
 fn certificates(folder: &Path) {
     let run = |line: &str| {
         let out = Command::new("sh").arg("-ec").arg(line).current_dir(folder).output().unwrap();
@@ -278,7 +237,7 @@ fn certificates(folder: &Path) {
 }
 
 #[tokio::test]
-async fn tls_verifies_what_it_was_told_to_verify() {
+async fn tls_verifies_as_configured() {
     let folder = tempfile::tempdir().unwrap();
     certificates(folder.path());
     let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
@@ -308,20 +267,20 @@ async fn tls_verifies_what_it_was_told_to_verify() {
     assert_eq!(reach(plain.clone(), &certs).await, id);
     let strange = || Some(file("other.pem").into());
     assert_eq!(reach(Flags { tlscacert: strange(), ..flags(false) }, &[]).await, id, "nothing is verified");
-    let told = reach(Flags { tlscacert: strange(), ..flags(true) }, &[]).await;
-    assert!(told.starts_with("the TLS handshake with HOST failed\ninvalid peer certificate: "), "{told}");
-    let told = reach(Flags { tlscert: None, tlskey: None, ..flags(true) }, &[]).await;
-    assert!(told.starts_with("the TLS handshake with HOST failed\nreceived fatal alert: "), "{told}");
-    let told = reach(Flags { host: Some(format!("tcp://localhost:{port}")), ..flags(true) }, &[]).await;
-    assert!(told.contains("certificate not valid for name \"localhost\""), "{told}");
-    let told = reach(plain, &[]).await;
-    assert_eq!(told, "the engine answered 400: Client sent an HTTP request to an HTTPS server.");
-    let told = reach(Flags { tlskey: Some(file("client.pem").into()), ..flags(true) }, &[]).await;
-    assert!(told.starts_with("cannot use the TLS key for HOST\n"), "{told}");
+    let reported = reach(Flags { tlscacert: strange(), ..flags(true) }, &[]).await;
+    assert!(reported.starts_with("the TLS handshake with HOST failed\ninvalid peer certificate: "), "{reported}");
+    let reported = reach(Flags { tlscert: None, tlskey: None, ..flags(true) }, &[]).await;
+    assert!(reported.starts_with("the TLS handshake with HOST failed\nreceived fatal alert: "), "{reported}");
+    let reported = reach(Flags { host: Some(format!("tcp://localhost:{port}")), ..flags(true) }, &[]).await;
+    assert!(reported.contains("certificate not valid for name \"localhost\""), "{reported}");
+    let reported = reach(plain, &[]).await;
+    assert_eq!(reported, "the engine answered 400: Client sent an HTTP request to an HTTPS server.");
+    let reported = reach(Flags { tlskey: Some(file("client.pem").into()), ..flags(true) }, &[]).await;
+    assert!(reported.starts_with("cannot use the TLS key for HOST\n"), "{reported}");
 }
 
 #[tokio::test]
-async fn a_context_of_dockers_own_making_leads_to_its_engine() {
+async fn a_docker_context_leads_to_its_engine() {
     let folder = tempfile::tempdir().unwrap();
     certificates(folder.path());
     let file = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
@@ -348,13 +307,13 @@ async fn a_context_of_dockers_own_making_leads_to_its_engine() {
 }
 
 #[tokio::test]
-async fn an_engine_and_its_containers_are_told_as_docker_tells_them() {
+async fn the_engine_is_described_as_docker_describes_it() {
     let engine = Engine::with(&[]);
     import(&engine);
     let docker = Docker::connect(at(&engine.host())).await.unwrap();
 
     let info = docker.info().await.unwrap();
-    let told = format!(
+    let reported = format!(
         "{} {} {} {} {} {} {}",
         info.id,
         info.version,
@@ -365,7 +324,7 @@ async fn an_engine_and_its_containers_are_told_as_docker_tells_them() {
         info.live_restore
     );
     let form = "{{.ID}} {{.ServerVersion}} {{.OSType}} {{.OperatingSystem}} {{.DockerRootDir}} {{.LoggingDriver}} {{.LiveRestoreEnabled}}";
-    assert_eq!(told, engine.must(&["info", "-f", form]));
+    assert_eq!(reported, engine.must(&["info", "-f", form]));
     assert_eq!(info.api_version, engine.must(&["version", "-f", "{{.Server.APIVersion}}"]));
     assert!(!info.is_podman);
 
@@ -401,12 +360,12 @@ async fn an_engine_and_its_containers_are_told_as_docker_tells_them() {
         let said = engine.must(&["inspect", "-f", form, reference]);
         let path = |path: &Option<PathBuf>| path.as_ref().map_or(String::new(), |path| path.display().to_string());
         let time = |time: Option<Timestamp>| time.map(|time| time.to_string());
-        let mut words = said.split(' ');
-        assert_eq!(words.next(), Some(&*details.container.id));
-        assert_eq!(words.next(), Some(&*path(&details.log_path)));
-        assert_eq!(words.next(), Some(&*path(&details.hosts_path)));
+        let mut fields = said.split(' ');
+        assert_eq!(fields.next(), Some(&*details.container.id));
+        assert_eq!(fields.next(), Some(&*path(&details.log_path)));
+        assert_eq!(fields.next(), Some(&*path(&details.hosts_path)));
         let mut same_time = |ours: Option<Timestamp>| {
-            let theirs = words.next().unwrap().as_bytes();
+            let theirs = fields.next().unwrap().as_bytes();
             assert_eq!(time(ours), time(Timestamp::parse(theirs)), "{reference}");
         };
         same_time(details.started_at);
@@ -414,7 +373,7 @@ async fn an_engine_and_its_containers_are_told_as_docker_tells_them() {
         assert_eq!(details.container.exit_code, exit_code, "{reference}");
         assert_eq!((&*details.log_driver, details.tty, details.auto_remove), (log_driver, tty, auto_remove));
     }
-    assert_eq!(docker.inspect("web-1").await.unwrap().container, *container, "both tell the same");
+    assert_eq!(docker.inspect("web-1").await.unwrap().container, *container, "both agree");
     let options = docker.inspect("once").await.unwrap().log_options;
     assert_eq!(options, BTreeMap::from([("max-size".to_owned(), "1m".to_owned())]));
 
@@ -428,12 +387,12 @@ async fn an_engine_and_its_containers_are_told_as_docker_tells_them() {
 }
 
 #[tokio::test]
-async fn logs_are_told_to_the_nanosecond_and_followed_to_the_end() {
+async fn logs_have_nanoseconds_and_an_end() {
     let engine = Engine::with(&[]);
     import(&engine);
     let docker = Docker::connect(at(&engine.host())).await.unwrap();
-    let run = |name: &str, options: &[&str], words: &[&str]| {
-        engine.must(&[RUN, &["-d", "--name", name], options, &["talk", "/talk"], words].concat())
+    let run = |name: &str, options: &[&str], args: &[&str]| {
+        engine.must(&[RUN, &["-d", "--name", name], options, &["talk", "/talk"], args].concat())
     };
     let read = async |name: &str, query: LogsQuery| whole(docker.logs(name, &query).await.unwrap()).await;
 
@@ -459,8 +418,8 @@ async fn logs_are_told_to_the_nanosecond_and_followed_to_the_end() {
     let tty = run("tty", &["-t"], &["2", "0", "0"]);
     engine.must(&["wait", &tty]);
     let text = String::from_utf8(read("tty", LogsQuery::default()).await).unwrap();
-    let words: Vec<&str> = text.lines().map(|line| line.split_once(' ').unwrap().1).collect();
-    assert_eq!(words, ["out 0", "err 0", "out 1", "err 1"], "no frames, only text");
+    let lines_of_tty: Vec<&str> = text.lines().map(|line| line.split_once(' ').unwrap().1).collect();
+    assert_eq!(lines_of_tty, ["out 0", "err 0", "out 1", "err 1"], "no frames, only text");
 
     run("mute", &["--log-driver", "none"], &["1", "0", "0"]);
     let error = docker.logs("mute", &LogsQuery::default()).await.err().unwrap();
@@ -469,7 +428,7 @@ async fn logs_are_told_to_the_nanosecond_and_followed_to_the_end() {
 }
 
 #[tokio::test]
-async fn events_tell_the_life_of_a_container() {
+async fn events_show_the_life_of_a_container() {
     let engine = Engine::with(&[]);
     import(&engine);
     let docker = Docker::connect(at(&engine.host())).await.unwrap();
@@ -510,7 +469,7 @@ async fn events_tell_the_life_of_a_container() {
     assert_eq!(seen[1].attributes["oldName"], "/web");
     assert_eq!(seen[3].exit_code(), Some(7));
 
-    // What docker prints of the same time is the same, key for key.
+    // Docker prints the same events for the same time, key for key.
     let (first, last) = (seen[0].time, seen[4].time);
     let theirs = engine.must(&[
         "events",
@@ -537,7 +496,7 @@ async fn events_tell_the_life_of_a_container() {
     let sorted = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap().to_string();
     assert_eq!(ours, theirs.lines().map(sorted).collect::<Vec<_>>());
 
-    // A second stream from a time on begins with the event of that very time, and ends by itself.
+    // A stream since a certain time starts with the event of exactly that time, and ends at `until`.
     let again = EventsQuery { since: Some(seen[2].time), until: Some(last), ..query };
     let mut events = docker.events(&again).await.unwrap();
     let mut repeated = Vec::new();
@@ -584,8 +543,9 @@ async fn connections_are_used_again_and_streams_close_theirs() {
     }
 }
 
+/// While the engine is down each call says so; once it is back, the same client works again.
 #[tokio::test]
-async fn an_engine_that_went_away_is_told_and_used_again_when_it_is_back() {
+async fn an_engine_that_returns_is_used_again() {
     let engine = Engine::with(&[]);
     let pool = config::PoolConfig { request_timeout: Duration::from_secs(4), ..config::PoolConfig::default() };
     let docker = connect_with(at(&engine.host()), pool).await.unwrap();
@@ -603,287 +563,6 @@ async fn an_engine_that_went_away_is_told_and_used_again_when_it_is_back() {
     engine.up();
     docker.renegotiate().await.unwrap();
     assert_eq!(docker.list(true, &Filters::new()).await.unwrap(), []);
-}
-
-/// Plays a script: for the head of each request, the bytes to answer. Keeps connections open; an empty answer closes.
-struct Script {
-    folder: tempfile::TempDir,
-    heard: Arc<Mutex<Vec<String>>>,
-}
-
-impl Script {
-    fn play(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Script {
-        let folder = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(folder.path().join("s")).unwrap();
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let (log, answer) = (heard.clone(), Arc::new(answer));
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let (log, answer) = (log.clone(), answer.clone());
-                std::thread::spawn(move || serve(stream.unwrap(), &log, &*answer));
-            }
-        });
-        Script { folder, heard }
-    }
-
-    fn host(&self) -> String {
-        format!("unix://{}", self.folder.path().join("s").display())
-    }
-
-    /// The first lines of the requests so far.
-    fn lines(&self) -> Vec<String> {
-        self.heard.lock().unwrap().iter().map(|head| head.lines().next().unwrap().to_owned()).collect()
-    }
-}
-
-/// The beginning of an answer after which the script hangs up.
-const CLOSE: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\n";
-
-fn serve(mut stream: impl Read + Write, log: &Mutex<Vec<String>>, answer: &dyn Fn(&str) -> String) {
-    let mut head = Vec::new();
-    let mut byte = [0];
-    while stream.read(&mut byte).is_ok_and(|read| read == 1) {
-        head.push(byte[0]);
-        if head.ends_with(b"\r\n\r\n") {
-            let text = String::from_utf8(std::mem::take(&mut head)).unwrap();
-            log.lock().unwrap().push(text.clone());
-            let bytes = answer(&text);
-            if bytes.is_empty() || stream.write_all(bytes.as_bytes()).is_err() || bytes.starts_with(CLOSE) {
-                return;
-            }
-        }
-    }
-}
-
-fn answer(status: &str, headers: &str, body: &str) -> String {
-    format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len())
-}
-
-/// An engine that speaks API versions in these bounds and lists no containers.
-fn engine_of(newest: &'static str, oldest: &'static str) -> impl Fn(&str) -> String + Send + Sync + 'static {
-    let number = |version: &str| version.split('.').nth(1).unwrap().parse::<u32>().unwrap();
-    move |head| {
-        let path = head.split(' ').nth(1).unwrap();
-        let ping = format!("Api-Version: {newest}\r\n");
-        let asked = path.strip_prefix("/v").map(|path| path.split('/').next().unwrap());
-        let body = match asked {
-            Some(asked) if number(asked) > number(newest) => {
-                format!("client version {asked} is too new. Maximum supported API version is {newest}")
-            }
-            Some(asked) if number(asked) < number(oldest) => format!(
-                "client version {asked} is too old. Minimum supported API version is {oldest}, please upgrade your client to a newer version"
-            ),
-            _ if head.starts_with("HEAD") => return format!("HTTP/1.1 200 OK\r\n{ping}Content-Length: 2\r\n\r\n"),
-            _ if path.ends_with("/_ping") => return answer("200 OK", &ping, "OK"),
-            _ => return answer("200 OK", &ping, "[]"),
-        };
-        answer("400 Bad Request", &ping, &serde_json::json!({ "message": body }).to_string())
-    }
-}
-
-#[tokio::test]
-async fn every_engine_is_spoken_to_in_a_version_it_takes() {
-    for (newest, oldest, pin, told) in [
-        ("1.41", "1.12", "", "/v1.41/"),
-        ("1.44", "1.24", "", "/v1.44/"),
-        ("1.51", "1.24", "", "/v1.44/"),
-        ("1.52", "1.44", "", "/v1.44/"),
-        ("1.54", "1.50", "", "/v1.54/"),
-        ("1.51", "1.24", "1.30", "/v1.30/"),
-        ("1.51", "1.24", "1.51", "/v1.51/"),
-        ("1.23", "1.12", "", "the engine speaks API 1.23 at most and 1.24 is needed: it is too old"),
-        ("1.41", "1.12", "1.50", "the engine speaks API 1.41 at most and 1.50 is needed: it is too old"),
-        ("1.54", "1.44", "1.41", "the engine takes API 1.44 at least and 1.41 was to be spoken: it is too new"),
-        ("2.0", "2.0", "", "the engine takes API 2.0 at least and 1.44 was to be spoken: it is too new"),
-    ] {
-        let script = Script::play(engine_of(newest, oldest));
-        let got = match Docker::connect(resolve(&script.host(), &[("DOCKER_API_VERSION", pin)])).await {
-            Ok(docker) => {
-                docker.list(false, &Filters::new()).await.unwrap();
-                let path = script.lines().pop().unwrap();
-                path.strip_prefix("GET ").unwrap().split("containers").next().unwrap().to_owned()
-            }
-            Err(error) => {
-                assert_eq!(error.kind(), Kind::Unreachable);
-                error.to_string()
-            }
-        };
-        assert_eq!(got, told, "{newest} {oldest} {pin}");
-    }
-}
-
-#[tokio::test]
-async fn an_engine_without_head_is_asked_by_get_and_podman_is_recognised() {
-    let script = Script::play(|head| match head.split(' ').next() {
-        Some("HEAD") => answer("405 Method Not Allowed", "", "").to_owned(),
-        _ if head.contains("/info") => answer("200 OK", "", r#"{"ID":"x"}"#),
-        _ => answer("200 OK", "Api-Version: 1.41\r\nLibpod-API-Version: 5.0.0\r\n", "OK"),
-    });
-    let docker = Docker::connect(at(&script.host())).await.unwrap();
-    assert_eq!(script.lines(), ["HEAD /_ping HTTP/1.1", "GET /_ping HTTP/1.1"]);
-    assert!(docker.info().await.unwrap().is_podman);
-}
-
-#[tokio::test]
-async fn an_upgraded_engine_is_spoken_to_anew() {
-    let upgraded = Arc::new(AtomicUsize::new(0));
-    let now = upgraded.clone();
-    let script = Script::play(move |head| match now.load(Ordering::SeqCst) {
-        0 => engine_of("1.41", "1.12")(head),
-        _ => engine_of("1.52", "1.44")(head),
-    });
-    let docker = Docker::connect(at(&script.host())).await.unwrap();
-    upgraded.store(1, Ordering::SeqCst);
-    let error = docker.list(false, &Filters::new()).await.unwrap_err();
-    assert!(matches!(error, Error::TooNew { .. }), "{error}");
-    let clone = docker.clone();
-    docker.renegotiate().await.unwrap();
-    clone.list(false, &Filters::new()).await.unwrap();
-    assert_eq!(clone.api_version().to_string(), "1.44");
-}
-
-#[tokio::test]
-async fn custom_headers_and_a_host_go_with_every_request() {
-    let script = Script::play(engine_of("1.41", "1.12"));
-    let endpoint = resolve(&script.host(), &[("DOCKER_CUSTOM_HEADERS", "X-Tenant=a b")]);
-    let docker = Docker::connect(endpoint).await.unwrap();
-    docker.list(false, &Filters::new()).await.unwrap();
-    docker.logs("x", &LogsQuery::default()).await.unwrap();
-    docker.events(&EventsQuery::default()).await.unwrap();
-    let heard = script.heard.lock().unwrap().clone();
-    assert_eq!(heard.len(), 4);
-    for head in heard {
-        let lower = head.to_lowercase();
-        assert!(lower.contains("\r\nx-tenant: a b\r\n") && lower.contains("\r\nhost: localhost\r\n"), "{head}");
-        assert!(lower.contains("\r\nuser-agent: docker-logwatch/"), "{head}");
-        assert!(!lower.contains("\r\naccept:"), "{head}");
-    }
-}
-
-#[tokio::test]
-async fn what_is_no_engine_is_told_in_one_line() {
-    for (said, told) in [
-        ("SSH-2.0-OpenSSH_9.2\r\n", "lost the connection to HOST"),
-        ("", "lost the connection to HOST"),
-        ("HTTP/1.1 200 OK\r\nApi-Version: x\r\n\r\n", "the engine's answer for its API version makes no sense"),
-        ("HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n", "the engine answered 500: Internal Server Error"),
-        (
-            "HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n",
-            "the engine or a proxy before it refuses GET /_ping (403): allow it (PING=1)",
-        ),
-    ] {
-        let script = Script::play(move |_| said.to_owned());
-        let error = failure(at(&script.host())).await;
-        assert_eq!(error.to_string().replace(&script.host(), "HOST"), told, "{said}");
-    }
-    let error = failure(at("unix:///nowhere/docker.sock")).await;
-    let told = "cannot reach the Docker engine at unix:///nowhere/docker.sock\nNo such file or directory (os error 2)";
-    assert_eq!(chain(&error), told);
-    let closed = format!("tcp://127.0.0.1:{}", free_port());
-    let told = format!("cannot reach the Docker engine at {closed}\nConnection refused (os error 111)");
-    assert_eq!(chain(&failure(at(&closed)).await), told);
-}
-
-#[tokio::test]
-async fn a_silent_engine_is_given_up_in_time_and_a_silent_stream_is_not() {
-    let limit = Duration::from_millis(200);
-    let pool = config::PoolConfig { request_timeout: limit, ..config::PoolConfig::default() };
-    let script = Script::play(|head| match head {
-        // Headers and the beginning of a body that never ends.
-        list if list.contains("/containers/json") => "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n[".to_owned(),
-        events if events.contains("/events") => "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n".to_owned(),
-        other => engine_of("1.41", "1.12")(other),
-    });
-    let docker = connect_with(at(&script.host()), pool).await.unwrap();
-    let error = docker.list(false, &Filters::new()).await.unwrap_err();
-    assert!(matches!(error, Error::Timeout { after, .. } if after == limit), "{error}");
-    assert_eq!(error.to_string(), format!("no answer from {} within 0.2s", script.host()));
-    let mut events = docker.events(&EventsQuery::default()).await.unwrap();
-    assert!(tokio::time::timeout(3 * limit, events.next()).await.is_err(), "silence is no failure");
-}
-
-#[tokio::test]
-async fn a_malformed_answer_is_an_error_and_a_malformed_event_does_not_end_the_stream() {
-    let event = r#"{"Type":"container","Action":"start","Actor":{"ID":"x"},"timeNano":5}"#;
-    let body = format!("{{\"Type\":\n{event}\nnonsense\n\u{1e}{event}\n");
-    let script = Script::play(move |head| match head {
-        list if list.contains("/containers/json") => answer("200 OK", "", r#"[{"Id":7}]"#),
-        x if x.contains("/containers/x/json") => answer("200 OK", "", r#"{"Name":"/x"}"#),
-        y if y.contains("/containers/y/json") => answer("200 OK", "", "<html>"),
-        events if events.contains("/events") => answer("200 OK", "", &body),
-        cut if cut.contains("/containers/cut/logs") => "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc".to_owned(),
-        gone if gone.contains("/containers/gone/") => answer("409 Conflict", "", r#"{"message":"is dead"}"#),
-        other => engine_of("1.41", "1.12")(other),
-    });
-    let docker = Docker::connect(at(&script.host())).await.unwrap();
-    let error = docker.list(false, &Filters::new()).await.unwrap_err();
-    assert_eq!(error.to_string(), "the engine's answer for the container list makes no sense");
-    let error = docker.inspect("x").await.unwrap_err();
-    assert_eq!(chain(&error), "the engine's answer for a container makes no sense\nId is missing");
-    let error = docker.inspect("y").await.unwrap_err();
-    assert_eq!(error.to_string(), "the engine's answer for a container makes no sense");
-    let error = docker.logs("gone", &LogsQuery::default()).await.err().unwrap();
-    assert!(matches!(&error, Error::Conflict { message } if message == "is dead"), "{error}");
-
-    let mut events = docker.events(&EventsQuery::default()).await.unwrap();
-    let mut told = Vec::new();
-    while let Some(event) = events.next().await {
-        told.push(event.map_or_else(|error| error.to_string(), |event| event.action));
-    }
-    let nonsense = "the engine's answer for events makes no sense";
-    assert_eq!(told, [nonsense, "start", nonsense, "start"]);
-}
-
-#[tokio::test]
-async fn a_body_that_is_cut_off_is_told_once_and_last() {
-    let script = Script::play(|head| match head {
-        logs if logs.contains("/logs") => format!("{CLOSE}Content-Length: 9\r\n\r\nabc"),
-        events if events.contains("/events") => {
-            format!("{CLOSE}Transfer-Encoding: chunked\r\n\r\n4\r\n{{\"Ty\r\n")
-        }
-        other => engine_of("1.41", "1.12")(other),
-    });
-    let docker = Docker::connect(at(&script.host())).await.unwrap();
-    let mut logs = docker.logs("x", &LogsQuery::default()).await.unwrap();
-    assert_eq!(&logs.next().await.unwrap().unwrap()[..], b"abc");
-    let error = logs.next().await.unwrap().unwrap_err();
-    assert_eq!(error.to_string(), format!("lost the connection to {}", script.host()));
-    assert!(error.is_passing() && logs.next().await.is_none());
-    let mut events = docker.events(&EventsQuery::default()).await.unwrap();
-    let error = events.next().await.unwrap().unwrap_err();
-    assert!(matches!(error, Error::Broken { .. }), "{error}");
-    assert!(events.next().await.is_none());
-}
-
-/// An HTTP proxy on tcp that plays a script and, asked for a tunnel, opens one to `target`.
-fn http_proxy(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> (u16, Arc<Mutex<Vec<String>>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let heard = Arc::new(Mutex::new(Vec::new()));
-    let (log, answer) = (heard.clone(), Arc::new(answer));
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            let (log, answer) = (log.clone(), answer.clone());
-            std::thread::spawn(move || serve(stream.unwrap(), &log, &*answer));
-        }
-    });
-    (port, heard)
-}
-
-#[tokio::test]
-async fn a_proxy_is_asked_for_the_engine_by_its_name() {
-    let (port, heard) = http_proxy(|head| {
-        let (method, rest) = head.split_once(' ').unwrap();
-        let rest = rest.strip_prefix("http://engine.example:2375").unwrap_or("/refused");
-        engine_of("1.41", "1.12")(&format!("{method} {rest}"))
-    });
-    let proxy = format!("http://me:secret@127.0.0.1:{port}");
-    let docker = Docker::connect(resolve("tcp://engine.example", &[("HTTP_PROXY", &proxy)])).await.unwrap();
-    assert_eq!(docker.api_version().to_string(), "1.41");
-    let heard = heard.lock().unwrap().clone();
-    assert!(heard[0].starts_with("HEAD http://engine.example:2375/_ping HTTP/1.1\r\n"), "{}", heard[0]);
-    assert!(heard[0].to_lowercase().contains("\r\nproxy-authorization: basic bwu6c2vjcmv0\r\n"), "{}", heard[0]);
-    assert!(heard[0].to_lowercase().contains("\r\nhost: engine.example:2375\r\n"), "{}", heard[0]);
 }
 
 #[tokio::test]
@@ -924,7 +603,7 @@ async fn head_of(stream: &mut tokio::net::TcpStream) -> String {
 }
 
 #[tokio::test]
-async fn a_proxy_that_refuses_the_tunnel_is_told() {
+async fn a_refused_proxy_tunnel_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     certificates(folder.path());
     let (port, heard) = http_proxy(|_| "HTTP/1.1 403 No\r\n\r\n".to_owned());
@@ -932,15 +611,15 @@ async fn a_proxy_that_refuses_the_tunnel_is_told() {
     let certs = folder.path().join("certs").to_str().unwrap().to_owned();
     let variables = [("HTTPS_PROXY", &*proxy), ("DOCKER_TLS_VERIFY", "1"), ("DOCKER_CERT_PATH", &*certs)];
     let error = failure(resolve("tcp://engine.example:2376", &variables)).await;
-    let told = "cannot reach the Docker engine at tcp://engine.example:2376\ntunnel error: unsuccessful";
-    assert_eq!(chain(&error), told);
+    let reported = "cannot reach the Docker engine at tcp://engine.example:2376\ntunnel error: unsuccessful";
+    assert_eq!(chain(&error), reported);
     let heard = heard.lock().unwrap().clone();
     assert!(heard[0].contains("Proxy-Authorization: Basic bWU6c2VjcmV0\r\n"), "{}", heard[0]);
 }
 
-/// Root may open every socket, so the test runs itself once more as somebody else.
+/// Root may open every socket, so the test runs itself once more as another user.
 #[tokio::test]
-async fn a_socket_that_may_not_be_opened_is_forbidden() {
+async fn a_forbidden_socket_is_reported() {
     const SOCKET: &str = "LOGWATCH_TEST_FORBIDDEN";
     if let Ok(socket) = std::env::var(SOCKET) {
         let error = failure(at(&format!("unix://{socket}"))).await;
@@ -952,25 +631,25 @@ async fn a_socket_that_may_not_be_opened_is_forbidden() {
     let _listener = UnixListener::bind(&socket).unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o600)).unwrap();
-    // The build folder may lie where only root can look.
+    // The build directory may be readable by root alone.
     let copy = folder.path().join("test");
     std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
     let out = Command::new("setpriv")
         .args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"])
         .arg(copy)
-        .args(["--exact", "endpoint::a_socket_that_may_not_be_opened_is_forbidden", "--nocapture"])
+        .args(["--exact", "endpoint::a_forbidden_socket_is_reported", "--nocapture"])
         .env(SOCKET, &socket)
         .current_dir("/")
         .output()
         .unwrap();
     let said = String::from_utf8_lossy(&out.stdout);
     let host = format!("unix://{}", socket.display());
-    let told =
+    let reported =
         format!("<permission denied on the Docker socket at {host}\nPermission denied (os error 13)|Unreachable>");
-    assert!(said.contains(&told), "{said}{}", String::from_utf8_lossy(&out.stderr));
+    assert!(said.contains(&reported), "{said}{}", String::from_utf8_lossy(&out.stderr));
 }
 
-/// What docker's own CLI prints, or `None` where it refuses. Talks to no engine.
+/// What docker's CLI prints, or `None` where it fails. Contacts no engine.
 fn docker_says(config: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> Option<String> {
     let mut command = Command::new("docker");
     command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("DOCKER_CONFIG", config);
@@ -979,7 +658,7 @@ fn docker_says(config: &Path, variables: &[(&str, &str)], arguments: &[&str]) ->
 }
 
 #[test]
-fn a_host_means_what_it_means_to_docker() {
+fn hosts_are_read_as_docker_reads_them() {
     let config = tempfile::tempdir().unwrap();
     let is_20 = docker_says(config.path(), &[], &["--version"]).unwrap().contains(" 20.");
     for written in [
@@ -1027,21 +706,21 @@ fn a_host_means_what_it_means_to_docker() {
 }
 
 #[test]
-fn the_context_is_the_one_docker_takes() {
+fn contexts_are_chosen_as_docker_chooses_them() {
     let config = tempfile::tempdir().unwrap();
     for name in ["one", "two"] {
         let host = format!("host=unix:///run/{name}.sock");
         docker_says(config.path(), &[], &["context", "create", name, "--docker", &host]).unwrap();
     }
     let directory = config.path().to_str().unwrap();
-    // `docker context show` is not known to 20.10.
+    // Docker 20.10 has no `docker context show`.
     let current_of = &["context", "ls", "--format", "{{if .Current}}{{.Name}}{{end}}"][..];
     for current in ["default", "one"] {
         docker_says(config.path(), &[], &["context", "use", current]).unwrap();
         for host in ["", "tcp://env:1"] {
             for context in ["", "two", "default"] {
                 for flag in [&[][..], &["-c", "two"], &["-H", "tcp://flag:1"]] {
-                    // Set and empty is as good as not set, but 20.10 took it for a host.
+                    // An empty variable counts as unset, but 20.10 takes it for a host.
                     let set = |(_, value): &(&str, &str)| !value.is_empty();
                     let variables = [("DOCKER_HOST", host), ("DOCKER_CONTEXT", context)].into_iter().filter(set);
                     let variables: Vec<_> = variables.collect();
@@ -1061,9 +740,9 @@ fn the_context_is_the_one_docker_takes() {
     }
 }
 
-/// Files that a strict reader of JSON takes otherwise than Go does, or not at all.
+/// Files that a strict JSON parser reads differently from Go, or not at all.
 #[test]
-fn docker_and_we_read_the_same_engine_out_of_any_json() {
+fn odd_json_is_read_as_docker_reads_it() {
     let deep = |depth: usize| {
         [b"{\"x\":".to_vec(), vec![b'['; depth], vec![b']'; depth], b",\"currentContext\":\"aa\"}".to_vec()].concat()
     };
@@ -1113,8 +792,8 @@ fn docker_and_we_read_the_same_engine_out_of_any_json() {
         let variables = [("DOCKER_CONFIG", config.path().to_str().unwrap())];
         let ours = Endpoint::resolve(&Flags::default(), &environment(&variables)).unwrap();
         let ours = format!("{} {ours}", ours.context);
-        let told = json.escape_ascii().to_string();
-        assert_eq!(theirs.unwrap().trim(), ours, "{}", told.get(..100).unwrap_or(&told));
+        let reported = json.escape_ascii().to_string();
+        assert_eq!(theirs.unwrap().trim(), ours, "{}", reported.get(..100).unwrap_or(&reported));
     }
     for json in [
         &b"{\"Name\":\"aa\",\"x\":\"\\ud83d\",\"Endpoints\":{\"docker\":{\"Host\":\"unix:///run/x\xf6\xdf.sock\"}}}"[..],
@@ -1148,7 +827,7 @@ fn docker_and_we_read_the_same_engine_out_of_any_json() {
         docker_says(config.path(), &[], &["context", "create", "aa", "--docker", "host=unix:///run/aa.sock"]).unwrap();
         let folder = std::fs::read_dir(config.path().join("contexts/meta")).unwrap().next().unwrap().unwrap().path();
         std::fs::write(folder.join("meta.json"), json).unwrap();
-        // Nobody listens there, and docker names the place, unless it finds none.
+        // Nobody listens there, so docker names the address, unless it finds none.
         let out = Command::new("docker")
             .env_clear()
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
@@ -1166,11 +845,11 @@ fn docker_and_we_read_the_same_engine_out_of_any_json() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_not_made_in_time_is_given_up() {
+async fn a_slow_connection_times_out() {
     let folder = tempfile::tempdir().unwrap();
     certificates(folder.path());
     let certs = folder.path().join("certs").to_str().unwrap().to_owned();
-    // Takes connections, as the kernel does for it, and never says a word of TLS.
+    // The kernel accepts the connection, but nobody answers the TLS handshake.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = format!("tcp://{}", silent.local_addr().unwrap());
     let endpoint = resolve(&host, &[("DOCKER_TLS_VERIFY", "1"), ("DOCKER_CERT_PATH", &certs)]);
@@ -1180,7 +859,7 @@ async fn a_connection_that_is_not_made_in_time_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_container_with_every_option_is_told() {
+async fn a_container_with_every_option_is_inspected() {
     let engine = Engine::with(&[]);
     import(&engine);
     let docker = Docker::connect(at(&engine.host())).await.unwrap();
@@ -1191,8 +870,8 @@ async fn a_container_with_every_option_is_told() {
         --stop-signal KILL --stop-timeout 3 --oom-score-adj 5 --shm-size 1m --sysctl kernel.shm_rmid_forced=1
         --log-driver json-file --log-opt max-size=1m --log-opt max-file=3 --log-opt mode=non-blocking -l k=v -it";
     let options: Vec<&str> = options.split_whitespace().collect();
-    let words = ["talk", "/talk", "1000", "1000", "0"];
-    let id = engine.must(&[&["run", "-d", "--name", "all"], &options[..], &words].concat());
+    let args = ["talk", "/talk", "1000", "1000", "0"];
+    let id = engine.must(&[&["run", "-d", "--name", "all"], &options[..], &args].concat());
     let details = docker.inspect("all").await.unwrap();
     assert_eq!(details.container, docker.list(false, &Filters::new()).await.unwrap()[0]);
     assert_eq!((&details.container.id, &*details.container.state), (&id, "running"));
@@ -1205,7 +884,7 @@ async fn a_container_with_every_option_is_told() {
     engine.must(&["rm", "-f", "all"]);
 }
 
-/// Tasks hold these, so their futures have to be able to move between threads.
+/// Tasks hold these, so their futures must be `Send`.
 #[allow(dead_code, reason = "it is enough that it compiles")]
 fn every_future_can_be_sent(docker: &'static Docker, logs: &'static mut LogStream, events: &'static mut EventStream) {
     fn is_send(_: impl Send + 'static) {}

@@ -1,5 +1,5 @@
-//! `events` beside `docker events`: the same lines, none missing and none twice, whatever becomes of the connection; and
-//! the event client under `watch`: a busy engine is not slowed, and without events there are listings.
+//! `events` beside `docker events`: the same lines, none missing and none twice, whatever happens to the connection.
+//! And the event client of `watch`: it does not slow a busy engine, and without events it uses listings.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -12,21 +12,21 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::serve;
 use crate::support::{
-    Answer, Engine, Fault, IMAGE, PATIENCE, Proxy, Request, Script, Signal, Watch, eventually, long, process,
+    Answer, Engine, Fault, IMAGE, PATIENCE, Proxy, Request, Script, Signal, Watch, configured, eventually, get, long,
+    place, process,
 };
 
-/// What the engine remembers.
+/// How many events the engine remembers.
 const HISTORY: usize = 256;
 
-/// Seconds since the epoch as docker's CLI takes them.
+/// Seconds since the Unix epoch in the form of docker's CLI.
 fn now() -> String {
     let now = logwatch::model::time::Timestamp::now();
     now.api()
 }
 
-/// `POST` or `DELETE`, with a JSON body, without the docker CLI, which takes its time.
+/// `POST` or `DELETE` with a JSON body, without docker's CLI, which is slow.
 #[track_caller]
 fn call(engine: &Engine, method: &str, path: &str, body: &str) {
     let mut socket = UnixStream::connect(engine.socket()).unwrap();
@@ -45,14 +45,14 @@ fn remove_volume(engine: &Engine, name: &str) {
     call(engine, "DELETE", &format!("/volumes/{name}"), "");
 }
 
-/// A container that is made and removed; never started.
+/// Creates and removes a container without starting it.
 fn live(engine: &Engine, name: &str) {
     let body = format!(r#"{{"Image":"{IMAGE}","HostConfig":{{"NetworkMode":"none"}},"Labels":{{"life":"{name}"}}}}"#);
     call(engine, "POST", &format!("/containers/create?name={name}"), &body);
     call(engine, "DELETE", &format!("/containers/{name}"), "");
 }
 
-/// Makes two events of each.
+/// Creates volumes, two events each.
 fn make_volumes(engine: &Engine, prefix: &str, count: usize) {
     for number in 0..count {
         let name = format!("{prefix}{number}");
@@ -61,17 +61,17 @@ fn make_volumes(engine: &Engine, prefix: &str, count: usize) {
     }
 }
 
-fn ours(engine: &Engine, words: &[&str]) -> Watch {
-    Watch::verb(engine, "events", words)
+fn ours(engine: &Engine, args: &[&str]) -> Watch {
+    Watch::subcommand(engine, "events", args)
 }
 
-/// `docker events`, its output awaited as ours is.
-fn theirs(engine: &Engine, words: &[&str]) -> Watch {
-    Watch::spawn(engine.command().arg("events").args(words))
+/// `docker events`, its output awaited like ours.
+fn theirs(engine: &Engine, args: &[&str]) -> Watch {
+    Watch::spawn(engine.command().arg("events").args(args))
 }
 
-/// Waits until it hears of whatever happens from now on: the events of a volume are told.
-fn wait_until_told(engine: &Engine, watches: &[&Watch], name: &str) {
+/// Waits until it receives events: a volume is created until its event is printed.
+fn wait_until_reported(engine: &Engine, watches: &[&Watch], name: &str) {
     for attempt in 0.. {
         let name = format!("{name}-{attempt}");
         make_volume(engine, &name);
@@ -82,11 +82,11 @@ fn wait_until_told(engine: &Engine, watches: &[&Watch], name: &str) {
             }
             thread::sleep(Duration::from_millis(10));
         }
-        assert!(attempt < 15, "not told");
+        assert!(attempt < 15, "no event of it came");
     }
 }
 
-/// Waits until each has told of a volume made last.
+/// Waits until each has printed the event of a volume that is created last.
 fn wait_for_end(engine: &Engine, watches: &[&Watch], name: &str) {
     make_volume(engine, name);
     let is_end =
@@ -94,7 +94,7 @@ fn wait_for_end(engine: &Engine, watches: &[&Watch], name: &str) {
     watches.iter().for_each(|watch| watch.wait_for(|lines| lines.iter().any(is_end), PATIENCE));
 }
 
-/// From the first event of a name on, in the order of the text.
+/// The lines from the first event of a name on, sorted by their text.
 fn sorted_from(lines: &[String], name: &str) -> Vec<String> {
     let from = lines.iter().position(|line| line.contains(name)).unwrap();
     let mut lines = lines[from..].to_vec();
@@ -102,7 +102,8 @@ fn sorted_from(lines: &[String], name: &str) -> Vec<String> {
     lines
 }
 
-/// JSON as Go writes it from 1.22 on, and with it docker's newer clients: `\b` and `\f` are no longer `\u0008` and `\u000c`.
+/// JSON in the form of Go 1.22 and later, with which newer docker clients are built: `\b` and `\f` instead of `\u0008`
+/// and `\u000c`.
 fn with_short_escapes(json: &str) -> String {
     let mut short = String::with_capacity(json.len());
     let mut rest = json;
@@ -112,7 +113,7 @@ fn with_short_escapes(json: &str) -> String {
         let (name, length) = match escape {
             _ if escape.starts_with("\\u0008") => ("\\b", 6),
             _ if escape.starts_with("\\u000c") => ("\\f", 6),
-            // The backslash and what it stands before, which may be another one.
+            // The backslash and the character it escapes, which may be a backslash.
             _ => (&escape[..2], 2),
         };
         short.push_str(name);
@@ -126,14 +127,14 @@ fn assert_same_as_docker(engine: &Engine, filters: &[&str], window: &[&str], zon
     let filters: Vec<&str> = filters.iter().flat_map(|filter| ["--filter", filter]).collect();
     let mut lines = 0;
     for (format, dockers) in [("text", None), ("json", Some(["--format", "{{json .}}"]))] {
-        let words = [window, &filters].concat();
+        let args = [window, &filters].concat();
         let mut asked = engine.command();
-        asked.env("TZ", zone).arg("events").args(&words).args(dockers.into_iter().flatten());
+        asked.env("TZ", zone).arg("events").args(&args).args(dockers.into_iter().flatten());
         let theirs = asked.output().unwrap();
         assert!(theirs.status.success(), "{filters:?}: {}", String::from_utf8_lossy(&theirs.stderr));
         let mut command = Watch::command();
-        engine.furnish(&mut command);
-        let got = command.env("TZ", zone).arg("events").args(&words).args(["--format", format]).output().unwrap();
+        engine.configure(&mut command);
+        let got = command.env("TZ", zone).arg("events").args(&args).args(["--format", format]).output().unwrap();
         let got_text = String::from_utf8(got.stdout).unwrap();
         let mut text = String::from_utf8(theirs.stdout).unwrap();
         if format == "json" {
@@ -147,7 +148,7 @@ fn assert_same_as_docker(engine: &Engine, filters: &[&str], window: &[&str], zon
 }
 
 #[test]
-fn whatever_is_filtered_the_lines_and_objects_are_those_of_docker() {
+fn filtered_events_match_docker_events() {
     let engine = Engine::start();
     let since = now();
     let hostile = "esc=\u{1b}[31m\u{7}<b>&\"quoted\"\\ \u{2028}\u{9b}\u{202e}\r\nline\u{8}\u{c}";
@@ -155,7 +156,7 @@ fn whatever_is_filtered_the_lines_and_objects_are_those_of_docker() {
     let id = engine.run("web", &labels, &["--count", "1"]);
     engine.wait("web");
     engine.run("db", &["--label", "tier=back", "--health-cmd", "--count 0", "--health-interval", "200ms"], &["--idle"]);
-    eventually("its health was told", || {
+    eventually("its health is reported", || {
         engine.must(&["inspect", "-f", "{{.State.Health.Status}}", "db"]) != "starting"
     });
     engine.must(&["rename", "db", "base"]);
@@ -172,8 +173,8 @@ fn whatever_is_filtered_the_lines_and_objects_are_those_of_docker() {
     process::signal(engine.pid(), Signal::HUP);
     let reloads = || {
         let until = now();
-        let words = ["events", "--since", &since, "--until", &until, "--filter", "event=reload"];
-        !engine.must(&words).is_empty()
+        let args = ["events", "--since", &since, "--until", &until, "--filter", "event=reload"];
+        !engine.must(&args).is_empty()
     };
     eventually("it read its configuration again", reloads);
     let until = now();
@@ -231,17 +232,18 @@ fn whatever_is_filtered_the_lines_and_objects_are_those_of_docker() {
     }
 }
 
+/// Beside `docker events`, over a connection that is cut again and again, no event is missing and none comes twice.
 #[test]
-fn beside_docker_through_a_socket_that_is_cut_again_and_again_none_is_missing_and_none_comes_twice() {
+fn cut_again_and_again_no_event_is_lost() {
     let (cuts, lives, volumes) = if long() { (50, 500, 200) } else { (8, 40, 16) };
     let engine = &Engine::start();
     let proxy = Proxy::start(engine);
     let cut = Watch::at(engine, &proxy.host(), &["events", "--format", "json"]);
     let theirs = theirs(engine, &["--format", "{{json .}}"]);
-    wait_until_told(engine, &[&cut, &theirs], "begin");
+    wait_until_reported(engine, &[&cut, &theirs], "begin");
     make_volume(engine, "first");
     thread::scope(|scope| {
-        // Not more of them in an outage than the engine remembers.
+        // No more events in one outage than the engine remembers.
         let pace = |millis| thread::sleep(Duration::from_millis(millis));
         scope.spawn(move || {
             for number in 0..lives {
@@ -261,7 +263,7 @@ fn beside_docker_through_a_socket_that_is_cut_again_and_again_none_is_missing_an
             cut.wait_for_notice(back, PATIENCE);
         }
     });
-    // What happens in the last outage is told, too.
+    // Events of the last outage are printed as well.
     live(engine, "last");
     wait_for_end(engine, &[&cut, &theirs], "the-end");
     assert_eq!(sorted_from(&cut.lines(), r#""first""#), sorted_from(&theirs.lines(), r#""first""#));
@@ -272,15 +274,16 @@ fn beside_docker_through_a_socket_that_is_cut_again_and_again_none_is_missing_an
     assert_eq!(finished.stderr.lines().count(), 2 * cuts, "{}", finished.stderr);
 }
 
+/// What the engine no longer remembers is reported as missing, and what it does remember is printed.
 #[test]
-fn what_the_engine_no_longer_remembers_is_said_and_what_it_does_is_told() {
+fn events_beyond_the_engines_memory_are_reported() {
     let engine = Engine::start();
     let proxies = [(); 2].map(|()| Proxy::start(&engine));
     let all = Watch::at(&engine, &proxies[0].host(), &["events"]);
     let some = Watch::at(&engine, &proxies[1].host(), &["events", "--filter", "event=create"]);
     let each = [&all, &some];
-    wait_until_told(&engine, &each, "begin");
-    // The last event that one of them saw is pushed out by others, and yet it misses nothing.
+    wait_until_reported(&engine, &each, "begin");
+    // Other events displace the last one that it saw, and yet it misses nothing.
     live(&engine, "seen");
     some.wait_for(|lines| lines.iter().any(|line| line.contains("name=seen")), PATIENCE);
     let id = engine.create("busy", &[], &[]);
@@ -295,7 +298,7 @@ fn what_the_engine_no_longer_remembers_is_said_and_what_it_does_is_told() {
     for watch in each {
         watch.wait_for_notice(|lines| lines.iter().any(|line| line.contains("no event is missing")), PATIENCE);
     }
-    // Now more happens than it remembers.
+    // Now more events happen than the engine remembers.
     proxies.iter().for_each(Proxy::refuse);
     thread::sleep(Duration::from_millis(1500));
     make_volumes(&engine, "lost-", HISTORY / 2 + 20);
@@ -305,10 +308,10 @@ fn what_the_engine_no_longer_remembers_is_said_and_what_it_does_is_told() {
         let missing = "events may be missing: more happened meanwhile than the engine remembers";
         watch.wait_for_notice(|lines| lines.iter().any(|line| line == missing), PATIENCE);
     }
-    let told = |watch: &Watch| watch.lines().iter().filter(|line| line.contains("volume create lost-")).count();
-    assert!((HISTORY / 2 - 5..HISTORY / 2 + 20).contains(&told(&all)), "{} of the volumes", told(&all));
-    assert_eq!(told(&all), told(&some));
-    // A history that is gone.
+    let reported = |watch: &Watch| watch.lines().iter().filter(|line| line.contains("volume create lost-")).count();
+    assert!((HISTORY / 2 - 5..HISTORY / 2 + 20).contains(&reported(&all)), "{} of the volumes", reported(&all));
+    assert_eq!(reported(&all), reported(&some));
+    // The engine's history is gone.
     engine.restart();
     wait_for_end(&engine, &each, "anew");
     for watch in [all, some] {
@@ -329,15 +332,15 @@ fn what_the_engine_no_longer_remembers_is_said_and_what_it_does_is_told() {
     assert!(late.stderr.starts_with("the engine remembers no event before 2"), "{}", late.stderr);
 }
 
-/// Nobody can say then when the way was cut, only that it was noticed just now.
+/// Then nobody knows when the connection broke, only that it was noticed now.
 #[test]
-fn one_that_stood_still_while_much_happened_does_not_claim_to_have_missed_nothing() {
+fn a_suspended_run_does_not_claim_completeness() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watch = Watch::at(&engine, &proxy.host(), &["events"]);
-    wait_until_told(&engine, &[&watch], "begin");
+    wait_until_reported(&engine, &[&watch], "begin");
     let mut backs = 0;
-    for (count, told) in [
+    for (count, reported) in [
         (10, "no event is missing"),
         (HISTORY / 2 + 20, "events may be missing: more happened meanwhile than the engine remembers"),
         (10, "no event is missing"),
@@ -345,24 +348,24 @@ fn one_that_stood_still_while_much_happened_does_not_claim_to_have_missed_nothin
         watch.signal(Signal::STOP);
         proxy.cut();
         make_volumes(&engine, "volume-", count);
-        // Longer than what may be on its way when a connection breaks.
+        // Longer than events can be under way when a connection breaks.
         thread::sleep(Duration::from_millis(1500));
         watch.signal(Signal::CONT);
         backs += 1;
         watch.wait_for_notice(|lines| lines.len() == 2 * backs, PATIENCE);
         let notices = watch.notices();
-        assert!(notices.last().unwrap().contains(told), "{count}: {notices:?}");
+        assert!(notices.last().unwrap().contains(reported), "{count}: {notices:?}");
         wait_for_end(&engine, &[&watch], &format!("after-{backs}"));
     }
 }
 
 #[test]
-fn it_exits_as_the_contract_says() {
+fn exit_codes_match_the_contract() {
     let engine = Engine::start();
     let since = now();
     make_volumes(&engine, "v", 3);
     let since = ["--since", since.as_str()];
-    for (words, code, lines, told) in [
+    for (args, code, lines, reported) in [
         (&["--until", "0s"][..], 0, 6, ""),
         (&["--count", "2"], 0, 2, ""),
         (&["--count", "6", "--timeout", "20s"], 0, 6, ""),
@@ -372,9 +375,9 @@ fn it_exits_as_the_contract_says() {
         (&["--filter", "event=oom", "--timeout", "2s"], 0, 0, ""),
         (&["--filter", "event=oom", "--count", "1", "--timeout", "2s"], 4, 0, "error: 0 of 1 events came within 2s\n"),
     ] {
-        let finished = ours(&engine, &[&since, words].concat()).finish();
-        assert_eq!((finished.code, finished.lines().len()), (Some(code), lines), "{words:?} {}", finished.stderr);
-        assert_eq!(finished.stderr, told, "{words:?}");
+        let finished = ours(&engine, &[&since, args].concat()).finish();
+        assert_eq!((finished.code, finished.lines().len()), (Some(code), lines), "{args:?} {}", finished.stderr);
+        assert_eq!(finished.stderr, reported, "{args:?}");
     }
     let soon = logwatch::model::time::Timestamp(logwatch::model::time::Timestamp::now().0 + 1_500_000_000).api();
     let begun = Instant::now();
@@ -389,34 +392,34 @@ fn it_exits_as_the_contract_says() {
     }
     let nowhere = Watch::at(&engine, "unix:///nowhere/docker.sock", &["events"]).finish();
     assert_eq!(nowhere.code, Some(3), "{}", nowhere.stderr);
-    for words in [&["--filter", "nonsense=x"][..], &["--filter", "type"], &["--count", "0"], &["--timeout", "5"]] {
-        assert_eq!(ours(&engine, words).finish().code, Some(2), "{words:?}");
+    for args in [&["--filter", "nonsense=x"][..], &["--filter", "type"], &["--count", "0"], &["--timeout", "5"]] {
+        assert_eq!(ours(&engine, args).finish().code, Some(2), "{args:?}");
     }
 }
 
 #[test]
-fn a_lost_stream_ends_it_where_it_is_not_to_come_back() {
+fn no_reconnect_ends_with_the_stream() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watch = Watch::at(&engine, &proxy.host(), &["events", "--no-reconnect"]);
-    wait_until_told(&engine, &[&watch], "begin");
+    wait_until_reported(&engine, &[&watch], "begin");
     proxy.cut();
     let finished = watch.finish();
     assert_eq!(finished.code, Some(3));
     assert!(finished.stderr.starts_with("error: lost the connection to "), "{}", finished.stderr);
-    // Nor is it waited for beyond the end that was asked for.
+    // It does not wait for the engine beyond the requested end either.
     let until = logwatch::model::time::Timestamp(logwatch::model::time::Timestamp::now().0 + 3_000_000_000).api();
     let watch = Watch::at(&engine, &proxy.host(), &["events", "--until", &until]);
-    wait_until_told(&engine, &[&watch], "again");
+    wait_until_reported(&engine, &[&watch], "again");
     proxy.refuse();
     let finished = watch.finish();
     assert_eq!(finished.code, Some(3));
     assert!(finished.stderr.contains("error: the event stream was not back by "), "{}", finished.stderr);
 }
 
-/// Events that were made a second before the end that was asked for, and a stream that ends before it has told them.
+/// Events happen a second before the requested end, and the stream ends before it has delivered them.
 #[test]
-fn a_stream_that_ends_a_little_before_its_time_is_asked_once_more() {
+fn a_stream_that_ends_early_is_resumed() {
     let machine = Engine::start();
     let until = logwatch::model::time::Timestamp(logwatch::model::time::Timestamp::now().0 + 1_800_000_000);
     let streams = Arc::new(AtomicU64::new(0));
@@ -444,17 +447,17 @@ fn a_stream_that_ends_a_little_before_its_time_is_asked_once_more() {
         _ => answer.json(404, r#"{"message":"not in the script"}"#),
     });
     let since = logwatch::model::time::Timestamp(until.0 - 10_000_000_000).api();
-    let words = ["events", "--since", &since, "--until", &until.api()];
-    let finished = Watch::at(&machine, &script.host(), &words).finish();
+    let args = ["events", "--since", &since, "--until", &until.api()];
+    let finished = Watch::at(&machine, &script.host(), &args).finish();
     let ids: Vec<String> = finished.lines().iter().map(|line| line.rsplit(' ').next().unwrap().to_owned()).collect();
     assert_eq!((finished.code, ids, finished.stderr.as_str()), (Some(0), vec!["early".into(), "late".into()], ""));
     assert!(logwatch::model::time::Timestamp::now() >= until, "it ends at that time");
     assert!(streams.load(Ordering::SeqCst) > 1);
 }
 
-/// The events that were waited for come at the very end of a stream, and nobody reads them before that has come.
+/// The requested events come at the very end of a stream, and nobody reads them before that has arrived.
 #[test]
-fn events_that_came_in_the_number_asked_for_are_enough_whatever_ends_it() {
+fn the_requested_count_suffices_however_it_ends() {
     let machine = Engine::start();
     for (count, code) in [("3", 0), ("4", 3)] {
         let (is_held, has_ended) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
@@ -481,7 +484,7 @@ fn events_that_came_in_the_number_asked_for_are_enough_whatever_ends_it() {
         watch.hold();
         is_held.store(true, Ordering::SeqCst);
         eventually("the stream has ended", || has_ended.load(Ordering::SeqCst));
-        // It says nothing of having read up to there.
+        // It does not claim to have read up to there.
         thread::sleep(Duration::from_millis(300));
         watch.release();
         let finished = watch.finish();
@@ -490,20 +493,20 @@ fn events_that_came_in_the_number_asked_for_are_enough_whatever_ends_it() {
 }
 
 #[test]
-fn a_time_out_while_the_engine_is_not_there_is_no_quiet_time() {
+fn a_timeout_during_an_outage_is_an_error() {
     let engine = Engine::start();
     let silent = Script::start(|_, answer| answer.hold());
-    for words in [&["events", "--timeout", "300ms"][..], &["events", "--timeout", "300ms", "--count", "1"]] {
-        let finished = Watch::at(&engine, &silent.host(), words).finish();
+    for args in [&["events", "--timeout", "300ms"][..], &["events", "--timeout", "300ms", "--count", "1"]] {
+        let finished = Watch::at(&engine, &silent.host(), args).finish();
         assert_eq!((finished.code, finished.lines().len()), (Some(3), 0), "{}", finished.stderr);
-        let told = format!("error: no answer from {} within 0.3s\n", silent.host());
-        assert!(finished.stderr.starts_with(&told), "{}", finished.stderr);
+        let reported = format!("error: no answer from {} within 0.3s\n", silent.host());
+        assert!(finished.stderr.starts_with(&reported), "{}", finished.stderr);
     }
     let proxy = Proxy::start(&engine);
     for count in [&["--count", "100"][..], &[]] {
-        let words = [&["events", "--timeout", "6s"], count].concat();
-        let watch = Watch::at(&engine, &proxy.host(), &words);
-        wait_until_told(&engine, &[&watch], "begin");
+        let args = [&["events", "--timeout", "6s"], count].concat();
+        let watch = Watch::at(&engine, &proxy.host(), &args);
+        wait_until_reported(&engine, &[&watch], "begin");
         proxy.refuse();
         let finished = watch.finish();
         assert_eq!(finished.code, Some(3), "{count:?} {}", finished.stderr);
@@ -516,24 +519,25 @@ fn a_time_out_while_the_engine_is_not_there_is_no_quiet_time() {
 fn a_reader_that_left_ends_it_well() {
     let engine = Engine::start();
     let mut command = Watch::command();
-    engine.furnish(&mut command);
+    engine.configure(&mut command);
     let mut child = command.arg("events").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
     eventually("it ended", || {
         make_volumes(&engine, "v", 1);
         child.try_wait().unwrap().is_some()
     });
-    let mut told = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut told).unwrap();
-    assert_eq!((child.wait().unwrap().code(), told.as_str()), (Some(0), ""));
+    let mut reported = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut reported).unwrap();
+    assert_eq!((child.wait().unwrap().code(), reported.as_str()), (Some(0), ""));
 }
 
+/// A slow reader neither slows the engine nor loses what that still remembers; what is lost is reported.
 #[test]
-fn a_slow_reader_slows_no_engine_loses_nothing_that_it_remembers_and_is_told_of_what_it_does_not() {
+fn a_slow_reader_loses_no_remembered_event() {
     const CLOSED: &str = "the stream is closed meanwhile";
     let engine = Engine::start();
     let watch = ours(&engine, &["-v"]);
-    wait_until_told(&engine, &[&watch], "begin");
+    wait_until_reported(&engine, &[&watch], "begin");
     let id = engine.create("busy", &[], &[]);
     let mut slowest = Duration::ZERO;
     let mut made = 0;
@@ -547,11 +551,11 @@ fn a_slow_reader_slows_no_engine_loses_nothing_that_it_remembers_and_is_told_of_
         made
     };
     let notices = |part: &str| watch.notices().iter().filter(|line| line.contains(part)).count();
-    let told = || watch.lines().iter().filter(|line| line.contains(" container rename ")).count();
-    // Fewer events than it remembers, and then more, while the stream is closed because nobody reads.
+    let reported = || watch.lines().iter().filter(|line| line.contains(" container rename ")).count();
+    // First fewer events than the engine remembers, then more, while the stream is closed because nobody reads.
     for (round, more, missing) in [(1, HISTORY - 30, 0), (2, HISTORY + 150, 1)] {
         watch.hold();
-        let before = told();
+        let before = reported();
         let mut all = 0;
         while notices(CLOSED) < round {
             all = make(10);
@@ -561,9 +565,9 @@ fn a_slow_reader_slows_no_engine_loses_nothing_that_it_remembers_and_is_told_of_
         watch.release();
         let last = format!("name=busy-{all}, ");
         watch.wait_for(|lines| lines.iter().any(|line| line.contains(&last)), PATIENCE);
-        assert!(told() > before + 1000);
+        assert!(reported() > before + 1000);
         assert_eq!(notices("more happened meanwhile than the engine remembers"), missing, "{:?}", watch.notices());
-        assert_eq!(told() == all, missing == 0, "{} of {all}", told());
+        assert_eq!(reported() == all, missing == 0, "{} of {all}", reported());
     }
     wait_for_end(&engine, &[&watch], "the-end");
     let memory = watch.peak_memory();
@@ -576,7 +580,7 @@ fn a_slow_reader_slows_no_engine_loses_nothing_that_it_remembers_and_is_told_of_
     assert_eq!(lines.len(), all, "none came twice");
 }
 
-/// An engine that tells of so many events a second, for so long; how long it ever had to wait for us.
+/// Emits events at this rate for this long; measures how long the engine had to wait for us.
 struct Busy {
     script: Script,
     slowest: Arc<AtomicU64>,
@@ -631,14 +635,15 @@ fn busy(
     }
 }
 
+/// Five hundred events a second neither slow the engine nor grow our memory.
 #[test]
-fn five_hundred_events_a_second_neither_slow_the_engine_nor_grow_our_memory() {
+fn many_events_cost_little() {
     let engine = Engine::start();
     let span = Duration::from_secs(if long() { 60 } else { 6 });
     let busy = Busy::start(500, span);
-    // The checks of the connections ask for the same, every 30 s.
+    // The health checks request the same every 30 s.
     let mut command = Watch::command();
-    engine.furnish(&mut command);
+    engine.configure(&mut command);
     command.env_remove("DOCKER_HOST").env("LOGWATCH_DOCKER_POOL_HEALTH_CHECK_INTERVAL", "0");
     let watch = Watch::spawn(command.args(["-H", &busy.script.host(), "watch"]));
     let sent = || busy.sent.load(Ordering::SeqCst);
@@ -668,12 +673,12 @@ fn five_hundred_events_a_second_neither_slow_the_engine_nor_grow_our_memory() {
     assert_eq!(finished.code, Some(0));
 }
 
-/// An engine whose clock and history are in our hands: what it remembers, in the order of its making.
+/// An engine whose clock and history the test controls: what it remembers, in order of creation.
 #[derive(Default)]
 struct Remembered {
-    /// Time in nanoseconds, and the object's ID.
+    /// Time in nanoseconds and the ID of the object.
     events: Vec<(i64, String)>,
-    /// Its clock as compared with ours.
+    /// The offset of its clock from ours.
     ahead: i64,
     /// How often all streams were cut.
     cuts: usize,
@@ -685,7 +690,7 @@ impl Remembered {
         logwatch::model::time::Timestamp::now().0 + self.ahead
     }
 
-    /// As the engine picks them (moby `daemon/events/events.go`: loadBufferedEvents).
+    /// The events the engine selects (moby `daemon/events/events.go`: loadBufferedEvents).
     fn backlog(&self, since: Option<i64>, until: Option<i64>) -> Vec<(i64, String)> {
         let Some(since) = since else { return Vec::new() };
         let mut picked: Vec<_> = self.events.iter().rev().take_while(|(time, _)| *time >= since).cloned().collect();
@@ -733,10 +738,10 @@ fn remembering(request: &Request, answer: &mut Answer, engine: &Mutex<Remembered
     }
 }
 
-/// Two events lie in the history in another order than their times, one of them told before the break; then the clock is
-/// set back an hour, and everything new is older than all that was seen.
+/// Two events are in the history in another order than that of their times, and one of them was delivered before the
+/// break. Then the clock is set back by an hour, so everything new is older than everything seen.
 #[test]
-fn neither_the_order_of_the_history_nor_a_clock_that_was_set_hides_an_event_or_brings_one_twice() {
+fn unordered_history_hides_and_repeats_no_event() {
     let machine = Engine::start();
     let engine = Arc::new(Mutex::new(Remembered::default()));
     let script = Script::start({
@@ -756,7 +761,7 @@ fn neither_the_order_of_the_history_nor_a_clock_that_was_set_hides_an_event_or_b
     make("one", 10_000);
     make("three", 0);
     watch.wait_for_count(2);
-    // In the history behind the third, and a little older.
+    // In the history after the third event, and a little older.
     let third = engine.lock().unwrap().events.last().unwrap().0;
     cut();
     engine.lock().unwrap().events.push((third - 1000, "two".to_owned()));
@@ -764,14 +769,15 @@ fn neither_the_order_of_the_history_nor_a_clock_that_was_set_hides_an_event_or_b
     let back =
         |lines: &[String]| lines.last().is_some_and(|line| line == "the event stream is back: no event is missing");
     watch.wait_for_notice(back, PATIENCE);
-    // Now all of its history is told each time.
+    // From now on all of the history is delivered each time.
     engine.lock().unwrap().ahead = -3_600_000_000_000;
     cut();
     make("four", 0);
     make("five", 0);
     watch.wait_for_count(5);
-    let told = |lines: &[String]| lines.last().is_some_and(|line| line.ends_with("the engine's clock was set back"));
-    watch.wait_for_notice(told, PATIENCE);
+    let reported =
+        |lines: &[String]| lines.last().is_some_and(|line| line.ends_with("the engine's clock was set back"));
+    watch.wait_for_notice(reported, PATIENCE);
     make("six", 0);
     watch.wait_for_count(6);
     cut();
@@ -783,69 +789,16 @@ fn neither_the_order_of_the_history_nor_a_clock_that_was_set_hides_an_event_or_b
     assert_eq!(finished.stderr.matches("may be missing").count(), 1, "{}", finished.stderr);
 }
 
-/// A watch at this host, configured by variables.
-fn configured(host: &str, variables: &[(&str, &str)], words: &[&str]) -> Watch {
-    let mut command = Watch::command();
-    command.env_remove("DOCKER_HOST").env("DOCKER_CONFIG", "/nonexistent").envs(variables.iter().copied());
-    Watch::spawn(command.args(["-H", host, "watch"]).args(words))
-}
-
-/// More at once than may wait, none of which can be left out; then a listing shows one container.
 #[test]
-fn events_that_find_no_room_are_counted_and_a_listing_makes_up_for_them() {
-    const ALL: u64 = 5000;
-    let listings = Arc::new(AtomicU64::new(0));
-    let counted = Arc::clone(&listings);
-    let script = Script::start(move |request, answer| match request.path.split('?').next().unwrap() {
-        "/_ping" => answer.json(200, "OK"),
-        "/info" => {
-            answer.json(200, r#"{"ID":"busy","ServerVersion":"20.10.24","DockerRootDir":"/nowhere","OSType":"linux"}"#)
-        }
-        "/containers/json" if counted.fetch_add(1, Ordering::SeqCst) == 0 => answer.json(200, "[]"),
-        "/containers/json" => {
-            let id = format!("{:064}", ALL + 1);
-            answer.json(
-                200,
-                &format!(r#"[{{"Id":"{id}","Names":["/found"],"Image":"i","State":"running","Labels":{{}}}}]"#),
-            );
-        }
-        "/events" => {
-            answer.begin("application/json");
-            eventually("it has listed", || counted.load(Ordering::SeqCst) > 0);
-            let time = logwatch::model::time::Timestamp::now().0;
-            let event = |id: u64| {
-                format!(
-                    r#"{{"Type":"container","Action":"create","Actor":{{"ID":"{id:064}","Attributes":{{"name":"c"}}}},"timeNano":{}}}"#,
-                    time + i64::try_from(id).unwrap(),
-                )
-            };
-            answer.chunk((0..ALL).map(|id| event(id) + "\n").collect::<String>().as_bytes());
-            answer.hold();
-        }
-        _ => answer.json(404, r#"{"message":"not in the script"}"#),
-    });
-    let watch = configured(&script.host(), &[("LOGWATCH_EVENTS_QUEUE_SIZE", "5")], &["--listen", "127.0.0.1:0"]);
-    eventually("it has listed again", || listings.load(Ordering::SeqCst) > 1);
-    eventually("it asks for the log of what is listed", || {
-        script.requests().iter().any(|line| line.contains(&format!("{:064}/logs", ALL + 1)))
-    });
-    let (status, health) = serve::get(&serve::place(&watch), "/api/v1/health/events");
-    let health: Value = serde_json::from_str(&health).unwrap();
-    let [processed, dropped] = ["processed_total", "dropped_total"].map(|name| health[name].as_u64().unwrap());
-    assert_eq!((status, processed + dropped), (200, ALL), "{health}");
-    assert!((1..ALL).contains(&dropped), "{health}");
-}
-
-#[test]
-fn a_listing_that_fails_is_the_engines_fault_and_no_loss_of_events() {
+fn a_failed_listing_counts_as_no_lost_event() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let variables = [("LOGWATCH_EVENTS_RECONCILE_INTERVAL", "300ms"), ("LOGWATCH_EVENTS_BACKOFF_MAX_DURATION", "1s")];
     let watch = configured(&proxy.host(), &variables, &["--listen", "127.0.0.1:0"]);
-    let place = serve::place(&watch);
+    let place = place(&watch);
     let checks = || {
-        let told: Value = serde_json::from_str(&serve::get(&place, "/api/v1/health").1).unwrap();
-        let checks = &told["checks"];
+        let reported: Value = serde_json::from_str(&get(&place, "/api/v1/health").1).unwrap();
+        let checks = &reported["checks"];
         let events =
             ["connected", "reconnects_total", "last_reconnect_timestamp"].map(|name| checks["events"][name].clone());
         (checks["docker"]["status"].as_str().unwrap().to_owned(), events)
@@ -862,8 +815,9 @@ fn a_listing_that_fails_is_the_engines_fault_and_no_loss_of_events() {
     assert_eq!(watch.stop().code, Some(0));
 }
 
+/// With `events.enabled: false` containers are found by listings, and nobody subscribes.
 #[test]
-fn without_events_containers_are_found_by_listings_and_nobody_subscribes() {
+fn without_events_listings_find_containers() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let variables = [
@@ -871,15 +825,15 @@ fn without_events_containers_are_found_by_listings_and_nobody_subscribes() {
         ("LOGWATCH_EVENTS_RECONCILE_INTERVAL", "300ms"),
         ("LOGWATCH_EVENTS_BACKOFF_MIN_DURATION", "100ms"),
         ("LOGWATCH_EVENTS_BACKOFF_MAX_DURATION", "1s"),
-        // On a busy machine the fault lasts long enough to open a breaker, for a minute by default.
+        // On a busy machine the fault lasts long enough to open a circuit breaker, by default for a minute.
         ("LOGWATCH_DOCKER_CIRCUIT_BREAKER_TIMEOUT", "1s"),
-        // Its checks would ask for events.
+        // The health checks would request events.
         ("LOGWATCH_DOCKER_POOL_HEALTH_CHECK_INTERVAL", "0"),
     ];
     let watch = configured(&proxy.host(), &variables, &["--listen", "127.0.0.1:0"]);
     let come = |name: &str| watch.lines().iter().filter(|line| line.starts_with(name)).count();
     eventually("it has listed", || proxy.count("/containers/json") > 0);
-    let (status, health) = serve::get(&serve::place(&watch), "/api/v1/health/events");
+    let (status, health) = get(&place(&watch), "/api/v1/health/events");
     let health: Value = serde_json::from_str(&health).unwrap();
     assert_eq!((status, &health["status"]), (200, &"not_configured".into()), "{health}");
     engine.run("later", &[], &["--count", "3", "--idle"]);
@@ -890,19 +844,19 @@ fn without_events_containers_are_found_by_listings_and_nobody_subscribes() {
     eventually("it was asked again", || proxy.count("/containers/json") > 1);
     proxy.heal();
     eventually("it was found", || come("while-away") == 2);
-    let told = watch.stop().lines();
+    let reported = watch.stop().lines();
     assert_eq!(proxy.count("/events"), 0);
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    told.into_iter().for_each(|line| *counts.entry(line).or_default() += 1);
+    reported.into_iter().for_each(|line| *counts.entry(line).or_default() += 1);
     assert!(counts.values().all(|count| *count == 1), "{counts:?}");
 }
 
 #[test]
-fn the_examples_do_what_they_say() {
+fn the_examples_of_the_help_work() {
     let engine = Engine::start();
     let program = Watch::command().get_program().to_str().unwrap().to_owned();
     let mut shell = Command::new("sh");
-    engine.furnish(&mut shell);
+    engine.configure(&mut shell);
     let recipe = format!(
         "{program} events -f event=oom -f event=die --format json --count 3 |
          jq -r --unbuffered 'select(.Actor.Attributes.exitCode != \"0\") | .Actor.Attributes.name'"

@@ -1,5 +1,5 @@
-//! `-o FILE --resume` under everything that ends a run: each line that was ever complete in FILE is there in the end, and
-//! once.
+//! `-o FILE --resume` under everything that can end a run: each line that was ever complete in FILE is there in the
+//! end, exactly once.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -9,12 +9,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::resume::lines;
-use crate::support::{Engine, Finished, Numbers, Signal, Volume, Watch, beside, eventually, long};
+use crate::support::{Disk, Engine, Finished, Numbers, Signal, Watch, beside, eventually, lines, long};
 
 const ROTATING: [&str; 4] = ["--log-opt", "max-size=50k", "--log-opt", "max-file=100"];
 
-/// A run with positions: its state, its file and its format.
+/// The state, the output file and the format of a run.
 struct Run {
     state: PathBuf,
     file: PathBuf,
@@ -56,7 +55,7 @@ fn kill(watch: Watch) {
     watch.finish();
 }
 
-/// Complete lines of a file, as they lie.
+/// The complete lines of a file, unparsed.
 fn whole_lines(path: &Path) -> Vec<String> {
     let text = fs::read_to_string(path).unwrap_or_default();
     text.split_inclusive('\n').filter(|line| line.ends_with('\n')).map(str::to_owned).collect()
@@ -72,7 +71,7 @@ fn assert_once<'a>(lines: &[String], ever: impl IntoIterator<Item = &'a String>)
     assert_eq!(gone, [""; 0], "complete lines are gone");
 }
 
-/// What a `--rm` container wrote can be read only once: its log goes with it.
+/// The log of a `--rm` container vanishes with it, so its lines can be read only once.
 #[test]
 fn lines_of_removed_containers_survive_a_kill() {
     let engine = Engine::start();
@@ -100,9 +99,9 @@ fn lines_of_removed_containers_survive_a_kill() {
     numbers.assert_whole("load", 1..=numbers.count("load") as u64);
 }
 
-/// Two names take turns on one FILE, each killed at random, while jobs come and go and logs rotate.
+/// Two names take turns on one FILE, each killed at random, while containers come and go and logs rotate.
 #[test]
-fn two_names_killed_at_random_lose_and_repeat_nothing() {
+fn two_killed_names_lose_and_repeat_nothing() {
     let engine = Engine::start();
     let run = Run::of(&engine);
     let names = [["--resume=a", "a-*"], ["--resume=b", "b-*"]];
@@ -113,7 +112,7 @@ fn two_names_killed_at_random_lose_and_repeat_nothing() {
             &[&ROTATING[..], &["--log-driver", "local"]].concat(),
             &["--forever", "--rate", "500"],
         );
-        // From here on both know where they stand.
+        // From here on both names have positions.
         let watch = run.start(&engine, &names[usize::from(name == "b")]);
         watch.wait_until_up();
         kill(watch);
@@ -128,7 +127,7 @@ fn two_names_killed_at_random_lose_and_repeat_nothing() {
     beside(job, || {
         for turn in 0..kills {
             let watch = run.start(&engine, &names[turn % 2]);
-            // The moment of death is what is random here.
+            // The moment of death is random.
             thread::sleep(Duration::from_millis(u64::from(std::process::id() * 7919 + turn as u32 * 104_729) % 700));
             kill(watch);
             ever.extend(whole_lines(&run.file));
@@ -138,7 +137,7 @@ fn two_names_killed_at_random_lose_and_repeat_nothing() {
         engine.must(&["kill", name]);
         engine.wait(name);
     }
-    names.iter().for_each(|words| drop(run.read(&engine, words)));
+    names.iter().for_each(|args| drop(run.read(&engine, args)));
     assert_once(&whole_lines(&run.file), &ever);
     let numbers = run.numbers();
     for name in ["a-load", "a-local", "b-load", "b-local"] {
@@ -147,7 +146,7 @@ fn two_names_killed_at_random_lose_and_repeat_nothing() {
     assert!(run.lines().iter().all(|line| line.contains(r#""type":"log""#) || line.contains("-job-")), "no other gap");
 }
 
-/// Others may append to FILE at any time, also behind half a record.
+/// Other programs may append to FILE at any time, also behind half a record.
 #[test]
 fn lines_that_others_append_stay() {
     let engine = Engine::start();
@@ -171,9 +170,9 @@ fn lines_that_others_append_stay() {
     numbers.assert_whole("web", 1..=numbers.count("web") as u64);
 }
 
-/// The state forgets what was written since the backup; FILE and its log do not.
+/// The state forgets what was written since the backup, but FILE and its log do not.
 #[test]
-fn a_state_from_a_backup_goes_on_at_the_end_of_the_file() {
+fn a_restored_state_continues_at_the_file_end() {
     for (format, has_log) in [("json", true), ("json", false), ("text", true)] {
         let engine = Engine::start();
         let run = Run::at(&engine.home().join("kept"), format);
@@ -209,12 +208,12 @@ fn a_state_from_a_backup_goes_on_at_the_end_of_the_file() {
     }
 }
 
-/// Only what was synced is there afterwards. Nothing of that is lost, and nothing comes twice.
+/// Only what was synced is there after a power failure. None of that is lost, and nothing comes twice.
 #[test]
 fn a_power_failure_loses_and_repeats_nothing() {
     for (format, turns) in [("json", 3), ("text", 3)] {
         let engine = Engine::start();
-        let mut disk = Volume::new(&engine, "disk", 128);
+        let disk = Disk::new(&engine, "disk", 128);
         let run = Run::at(disk.path(), format);
         engine.run("web", &ROTATING, &["--forever", "--rate", "1000"]);
         engine.run("other", &[], &["--forever", "--rate", "300", "--stream", "stderr"]);
@@ -224,7 +223,7 @@ fn a_power_failure_loses_and_repeats_nothing() {
             eventually("it is written to", || run.lines().len() > before + 700);
             disk.cut_power();
             kill(watch);
-            disk.move_to_another_device();
+            disk.restore_power();
         }
         for name in ["web", "other"] {
             engine.must(&["kill", name]);
@@ -237,15 +236,14 @@ fn a_power_failure_loses_and_repeats_nothing() {
             assert!(count > 100, "{format}: {name} has {count} lines");
             numbers.assert_whole(name, 1..=count);
         }
-        drop(disk);
     }
 }
 
-/// A device's number is given anew at each boot.
+/// Device numbers are assigned anew at each boot.
 #[test]
 fn the_file_is_known_on_another_device() {
     let engine = Engine::start();
-    let mut disk = Volume::new(&engine, "disk", 64);
+    let disk = Disk::new(&engine, "disk", 64);
     let run = Run::at(disk.path(), "text");
     engine.run("web", &[], &["--forever", "--rate", "500"]);
     for turn in 0..4 {
@@ -261,13 +259,13 @@ fn the_file_is_known_on_another_device() {
     }
     engine.must(&["kill", "web"]);
     engine.wait("web");
-    let told = run.read(&engine, &["--resume"]).stderr;
-    assert_eq!(told, "");
+    let reported = run.read(&engine, &["--resume"]).stderr;
+    assert_eq!(reported, "");
     let numbers = run.numbers();
     numbers.assert_whole("web", 1..=numbers.count("web") as u64);
 }
 
-/// Half a record at the end that nobody can vouch for leaves FILE, and is kept beside it.
+/// Half a record at the end, for which there is no evidence, is moved out of FILE and kept beside it.
 #[test]
 fn half_a_record_is_moved_beside_the_file() {
     let engine = Engine::start();
@@ -277,7 +275,7 @@ fn half_a_record_is_moved_beside_the_file() {
     eventually("all is there", || run.lines().len() == 50);
     kill(watch);
     let whole = fs::read(&run.file).unwrap();
-    // As a power failure may leave it: no log, and half a line.
+    // As a power failure may leave it: no write-ahead log, and half a line.
     for file in fs::read_dir(run.state.parent().unwrap()).unwrap() {
         let path = file.unwrap().path();
         if path.to_string_lossy().contains(".wal") {
@@ -285,17 +283,20 @@ fn half_a_record_is_moved_beside_the_file() {
         }
     }
     fs::write(&run.file, [&whole[..], b"{\"type\":\"log\",\"ti\0\0\0\0"].concat()).unwrap();
-    let told = run.read(&engine, &["--resume"]).stderr;
+    let reported = run.read(&engine, &["--resume"]).stderr;
     let (file, aside) = (run.file.display(), format!("{}.damaged", run.file.display()));
-    assert!(told.starts_with(&format!("{file}: an incomplete record of 17 bytes was moved to {aside}\n")), "{told}");
+    assert!(
+        reported.starts_with(&format!("{file}: an incomplete record of 17 bytes was moved to {aside}\n")),
+        "{reported}"
+    );
     assert_eq!(fs::read(&run.file).unwrap(), whole);
     assert_eq!(fs::read(&aside).unwrap(), b"{\"type\":\"log\",\"ti\n");
     assert_eq!(run.read(&engine, &["--resume"]).stderr, "");
 }
 
-/// What cannot be read any more, and was perhaps not written, is a gap in FILE.
+/// Lines that can no longer be read, and were perhaps not written, are a gap in FILE.
 #[test]
-fn a_container_removed_while_nobody_watched_leaves_a_gap() {
+fn an_unwatched_removal_leaves_a_gap() {
     let engine = Engine::start();
     let run = Run::of(&engine);
     let id = engine.run("web", &[], &["--forever", "--rate", "100"]);

@@ -1,5 +1,5 @@
-//! The engine dies, stalls and refuses, our reader stops reading or leaves, we are told to stop: nothing is lost that is
-//! still there, nothing comes twice, and we end when we are to.
+//! The engine dies, stalls and refuses; our reader stops reading or leaves; we are stopped. Nothing is lost that still
+//! exists, nothing comes twice, and we end when we should.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -7,89 +7,20 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::life::messages;
-use crate::support::{Engine, Fault, Finished, Numbers, PATIENCE, Proxy, Signal, Watch, eventually, process};
+use crate::support::routes::{
+    DRIVERS, assert_as_the_engine_has_it, by_each_route, by_each_route_through, count, has, stop_each, wait_for_more,
+};
+use crate::support::{Engine, Fault, Numbers, PATIENCE, Proxy, Signal, Watch, eventually, process};
 
-/// How containers are read by the first and by the second of two watches, and what their lines say of it: each promise
-/// holds for the files and for the API.
-pub const ROUTES: [(&str, &str); 2] = [("auto", "file"), ("stream", "stream")];
-
-/// The log drivers that both of them read.
-pub const DRIVERS: [&str; 2] = ["json-file", "local"];
-
-/// Two watches of the same containers, by [`ROUTES`].
-#[track_caller]
-pub fn by_each_route(engine: &Engine, hosts: [&str; 2]) -> [Watch; 2] {
-    let words = ROUTES.map(|(source, _)| ["--source", source]);
-    Watch::ready_each(engine, [(hosts[0], &words[0]), (hosts[1], &words[1])])
-}
-
-/// The same, each through a proxy of its own.
-#[track_caller]
-pub fn by_each_route_through(engine: &Engine, proxies: &[Proxy; 2]) -> [Watch; 2] {
-    let hosts = proxies.each_ref().map(Proxy::host);
-    by_each_route(engine, [&hosts[0], &hosts[1]])
-}
-
-/// Stops both. Fails when a line did not come by the route that its watch is there for.
-#[track_caller]
-pub fn stop_each(watches: [Watch; 2]) -> [Finished; 2] {
-    let finished = watches.map(Watch::stop);
-    for (finished, (_, route)) in finished.iter().zip(ROUTES) {
-        let source = format!(r#""source":"{route}""#);
-        let other =
-            finished.lines().into_iter().find(|line| line.contains(r#""type":"log""#) && !line.contains(&source));
-        assert_eq!(other, None, "not by {route}");
-    }
-    finished
-}
-
-/// The lines of a container so far.
-pub fn count(watch: &Watch, container: &str) -> usize {
-    let name = format!("\"container_name\":\"{container}\"");
-    watch.lines().iter().filter(|line| line.contains(&name)).count()
-}
-
-/// Waits until each of these containers has said something more.
-#[track_caller]
-pub fn wait_for_more(watch: &Watch, containers: &[&str]) {
-    let before: Vec<usize> = containers.iter().map(|name| count(watch, name)).collect();
-    for (name, before) in containers.iter().zip(before) {
-        eventually(&format!("{name} said more than {before} lines"), || count(watch, name) > before);
-    }
-}
-
-#[track_caller]
-pub fn has(watch: &Watch, notice: &str) {
-    watch.wait_for_notice(|lines| lines.iter().any(|line| line.contains(notice)), PATIENCE);
-}
-
-/// Fails unless what came out is what the engine has, line by line. A killed engine takes lines along that it had read
-/// from the container and not yet written, so the container's own count is no measure.
-#[track_caller]
-pub fn assert_as_the_engine_has_it(engine: &Engine, lines: &[String], container: &str) -> usize {
-    let theirs: Vec<String> = engine.must(&["logs", container]).lines().map(str::to_owned).collect();
-    let ours = messages(lines, container);
-    assert_same(&ours, &theirs, container);
-    ours.len()
-}
-
-#[track_caller]
-pub fn assert_same(ours: &[String], theirs: &[String], container: &str) {
-    let first = ours.iter().zip(theirs).position(|(ours, theirs)| ours != theirs);
-    let at = first.unwrap_or(ours.len().min(theirs.len()));
-    let told = format!("{container}: ours {}, theirs {}, first other at {at}", ours.len(), theirs.len());
-    assert!(ours == theirs, "{told}: {:?} for {:?}", ours.get(at), theirs.get(at));
-}
-
+/// With `--live-restore` the containers of a killed engine live on, and no line of theirs is lost.
 #[test]
-fn an_engine_killed_and_started_again_costs_no_line_of_the_containers_that_live_on() {
+fn a_killed_engine_costs_no_line() {
     let engine = Engine::with(&["--live-restore"]);
     let watches = by_each_route(&engine, [&engine.host(); 2]);
-    let words = ["--count", "12000", "--rate", "1500"];
+    let args = ["--count", "12000", "--rate", "1500"];
     let containers = [("json-0", "json-file"), ("json-1", "json-file"), ("local-0", "local"), ("local-1", "local")];
     for (name, driver) in containers {
-        engine.run(name, &["--log-driver", driver], &words);
+        engine.run(name, &["--log-driver", driver], &args);
     }
     for (watch, (name, _)) in watches.iter().flat_map(|watch| containers.map(|container| (watch, container))) {
         watch.wait_for(|lines| lines.iter().any(|line| line.contains(name)), PATIENCE);
@@ -111,22 +42,23 @@ fn an_engine_killed_and_started_again_costs_no_line_of_the_containers_that_live_
     }
 }
 
+/// A restarted engine stops its containers; those that return are read on.
 #[test]
-fn an_engine_that_is_restarted_takes_its_containers_along_and_those_that_return_are_read_on() {
+fn a_restarted_engine_is_read_on() {
     let engine = Engine::start();
     let watches = by_each_route(&engine, [&engine.host(); 2]);
-    let words = ["--count", "1000", "--rate", "5000", "--resume", "--idle"];
+    let args = ["--count", "1000", "--rate", "5000", "--resume", "--idle"];
     for driver in DRIVERS {
         let options = ["--log-driver", driver];
-        engine.run(&format!("always-{driver}"), &[&options[..], &["--restart", "always"]].concat(), &words);
-        engine.run(&format!("mortal-{driver}"), &options, &words);
+        engine.run(&format!("always-{driver}"), &[&options[..], &["--restart", "always"]].concat(), &args);
+        engine.run(&format!("mortal-{driver}"), &options, &args);
     }
     watches.iter().for_each(|watch| watch.wait_for_count(4000));
     engine.restart();
     watches.iter().for_each(|watch| watch.wait_for_count(6000));
     engine.must(&["kill", "always-json-file", "always-local"]);
     for watch in &watches {
-        eventually("both ends were told", || {
+        eventually("both ends are reported", || {
             let ends =
                 |name: &str| watch.notices().iter().filter(|line| line.starts_with(&format!("- {name} "))).count();
             DRIVERS
@@ -144,7 +76,7 @@ fn an_engine_that_is_restarted_takes_its_containers_along_and_those_that_return_
 }
 
 #[test]
-fn events_cut_off_twenty_times_miss_no_container_and_bring_none_twice() {
+fn events_cut_twenty_times_miss_no_container() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watch = Watch::ready_at(&engine, &proxy.host(), &[]);
@@ -166,7 +98,7 @@ fn events_cut_off_twenty_times_miss_no_container_and_bring_none_twice() {
         cutter.join().unwrap();
     });
     watch.wait_for_ends(40);
-    // A busy engine may lose what a container writes that is gone at once (seen on 26.1 and 28.5).
+    // A busy engine may lose the output of a container that is removed at once (seen on 26.1 and 28.5).
     let is_heard = |number: &u64| engine.must(&["logs", &format!("web-{number}")]).lines().count() == 3;
     let heard: Vec<u64> = (0..40).filter(is_heard).collect();
     assert!(heard.len() >= 38, "the engine itself heard {} of 40", heard.len());
@@ -183,7 +115,7 @@ fn events_cut_off_twenty_times_miss_no_container_and_bring_none_twice() {
 }
 
 #[test]
-fn a_log_stream_cut_off_twenty_times_gives_every_line_once() {
+fn a_log_stream_cut_twenty_times_is_whole() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watch = Watch::ready_at(&engine, &proxy.host(), &["--source", "stream", "-E", "none"]);
@@ -203,7 +135,7 @@ fn a_log_stream_cut_off_twenty_times_gives_every_line_once() {
 }
 
 #[test]
-fn an_engine_that_answers_500_for_a_while_is_asked_again_and_loses_nothing() {
+fn an_engine_that_answers_500_is_retried() {
     let engine = Engine::start();
     let proxies = [(); 2].map(|()| Proxy::start(&engine));
     let watches = by_each_route_through(&engine, &proxies);
@@ -235,7 +167,7 @@ fn an_engine_that_answers_500_for_a_while_is_asked_again_and_loses_nothing() {
 }
 
 #[test]
-fn an_engine_that_stalls_for_five_seconds_stops_no_file_and_costs_no_line() {
+fn an_engine_stalled_for_seconds_costs_no_line() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watches = by_each_route(&engine, [&proxy.host(); 2]);
@@ -261,12 +193,13 @@ fn an_engine_that_stalls_for_five_seconds_stops_no_file_and_costs_no_line() {
     }
 }
 
+/// When the reader of our output has seen enough and leaves, we end at once, silently and with 0.
 #[test]
-fn a_reader_that_has_seen_enough_ends_us_quickly_silently_and_with_0() {
+fn a_reader_that_leaves_ends_the_run() {
     let engine = Engine::start();
     engine.run("web", &[], &["--forever", "--rate", "100"]);
     let mut shell = Command::new("bash");
-    engine.furnish(&mut shell);
+    engine.configure(&mut shell);
     let line = "\"$0\" watch -q --format raw | head -5; echo \"${PIPESTATUS[0]}\"";
     let begun = Instant::now();
     let finished = Watch::spawn(shell.args(["-c", line]).arg(Watch::command().get_program())).finish();
@@ -275,21 +208,22 @@ fn a_reader_that_has_seen_enough_ends_us_quickly_silently_and_with_0() {
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
+/// Told to stop before anybody opens the pipe it writes to, it ends with 0.
 #[test]
-fn told_to_stop_before_anybody_reads_the_pipe_it_is_to_write_to_it_ends_with_0() {
+fn a_stop_ends_the_wait_for_a_reader() {
     let engine = Engine::start();
     engine.run("web", &[], &["--count", "10", "--idle"]);
     let pipe = engine.home().join("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let proxy = Proxy::start(&engine);
-    let words = ["watch", "-o", pipe.to_str().unwrap(), "--format", "raw"];
-    let watch = Watch::at(&engine, &proxy.host(), &words);
+    let args = ["watch", "-o", pipe.to_str().unwrap(), "--format", "raw"];
+    let watch = Watch::at(&engine, &proxy.host(), &args);
     let tasks = || fs::read_dir(format!("/proc/{}/task", watch.pid())).unwrap().map(|task| task.unwrap().path());
     let is_opening = || tasks().any(|task| fs::read_to_string(task.join("comm")).is_ok_and(|name| name == "open\n"));
     eventually("it opens the pipe", is_opening);
     assert_eq!(proxy.count("/events"), 0, "nobody would read them");
     assert_eq!(watch.stop().code, Some(0));
-    let watch = Watch::at(&engine, &proxy.host(), &words);
+    let watch = Watch::at(&engine, &proxy.host(), &args);
     let mut reader = std::io::BufReader::new(fs::File::open(&pipe).unwrap());
     let mut line = String::new();
     std::io::BufRead::read_line(&mut reader, &mut line).unwrap();
@@ -298,7 +232,7 @@ fn told_to_stop_before_anybody_reads_the_pipe_it_is_to_write_to_it_ends_with_0()
 }
 
 #[test]
-fn told_to_stop_it_writes_what_was_read_and_ends_with_0() {
+fn a_stop_flushes_what_was_read() {
     let engine = Engine::start();
     engine.run("web", &[], &["--forever", "--rate", "2000"]);
     for signal in [Signal::INT, Signal::TERM] {
@@ -313,7 +247,7 @@ fn told_to_stop_it_writes_what_was_read_and_ends_with_0() {
     }
 }
 
-/// A watch whose output nobody reads, with more to write than the pipe takes.
+/// A watch whose output nobody reads, with more to write than the pipe holds.
 fn blocked(engine: &Engine) -> Watch {
     let watch = Watch::start(engine, &["--tail", "all"]);
     watch.wait_for_count(1);
@@ -327,8 +261,9 @@ fn blocked(engine: &Engine) -> Watch {
     watch
 }
 
+/// While its output is blocked, a signal ends it with 0 within seconds, and the third one at once.
 #[test]
-fn told_to_stop_while_its_output_is_blocked_it_ends_with_0_within_seconds_and_at_the_third_signal_at_once() {
+fn a_stop_ends_a_blocked_output() {
     let engine = Engine::start();
     engine.run("web", &[], &["--count", "200000", "--size", "200", "--idle"]);
     watch_the_file_grow(&engine);
@@ -342,7 +277,7 @@ fn told_to_stop_while_its_output_is_blocked_it_ends_with_0_within_seconds_and_at
     }
     let watch = blocked(&engine);
     let begun = Instant::now();
-    // Signals that come closer than they are heard are one.
+    // Signals that follow each other before they are delivered count as one.
     eventually("it ended", || {
         watch.signal(Signal::INT);
         thread::sleep(Duration::from_millis(20));
@@ -352,13 +287,13 @@ fn told_to_stop_while_its_output_is_blocked_it_ends_with_0_within_seconds_and_at
     assert_eq!(watch.finish().code, Some(130));
 }
 
-/// Until the container has written all of its 40 MB.
+/// Waits until the container has written all of its 40 MB.
 fn watch_the_file_grow(engine: &Engine) {
     let path = engine.log_path(&engine.id("web"));
     eventually("all was written", || fs::metadata(&path).is_ok_and(|file| file.len() > 200_000 * 250));
 }
 
-/// The docker CLI that runs us as its plugin, into a pipe.
+/// Docker's CLI, which runs us as its plugin, with a pipe as output.
 fn through_docker(engine: &Engine) -> Watch {
     let plugins = engine.config_dir().join("cli-plugins");
     if !plugins.exists() {
@@ -376,8 +311,9 @@ fn docker_major() -> u32 {
     text.trim_start_matches("Docker version ").split('.').next().unwrap().parse().unwrap()
 }
 
+/// As docker's plugin we end when docker is stopped, and when it is killed.
 #[test]
-fn as_dockers_plugin_we_end_when_docker_is_told_to_stop_and_when_it_is_killed() {
+fn docker_ends_its_plugin() {
     let engine = Engine::start();
     engine.run("web", &[], &["--forever", "--rate", "200"]);
     for signal in [Signal::INT, Signal::TERM, Signal::KILL] {
@@ -386,7 +322,7 @@ fn as_dockers_plugin_we_end_when_docker_is_told_to_stop_and_when_it_is_killed() 
         let [plugin] = plugins[..] else { panic!("{plugins:?}") };
         docker.signal(signal);
         if docker_major() < 25 {
-            // It tells its plugin nothing: a terminal would have.
+            // This docker does not notify its plugin; a terminal would have signalled it.
             process::signal(plugin, Signal::TERM);
         }
         eventually("the plugin ended", || !process::lives(plugin));
@@ -397,14 +333,15 @@ fn as_dockers_plugin_we_end_when_docker_is_told_to_stop_and_when_it_is_killed() 
     }
 }
 
+/// Without inotify watches files are polled, and one notice says so.
 #[test]
-fn without_inotify_watches_files_are_looked_at_and_this_is_said_once() {
+fn without_inotify_watches_files_are_polled() {
     let engine = Engine::start();
     engine.run("beacon", &[], &["--count", "0", "--idle"]);
-    // The limit of a user namespace is its own; the machine's stays what it is.
+    // A user namespace has its own limit; the machine's stays unchanged.
     let line = "echo 1 >/proc/sys/user/max_inotify_watches; exec \"$0\" \"$@\"";
     let mut command = Command::new("unshare");
-    engine.furnish(&mut command);
+    engine.configure(&mut command);
     command.args(["--user", "--map-root-user", "sh", "-c", line]).arg(Watch::command().get_program());
     let watch = Watch::spawn(command.args(["watch", "--format", "json", "--source", "file"]));
     has(&watch, "+ beacon");
@@ -421,8 +358,9 @@ fn without_inotify_watches_files_are_looked_at_and_this_is_said_once() {
     }
 }
 
+/// A full disk ends the run with exit code 1, and the file holds whole records up to there.
 #[test]
-fn a_full_disk_ends_it_with_1_and_the_file_holds_whole_records_up_to_there() {
+fn a_full_disk_leaves_whole_records() {
     let engine = Engine::start();
     let disk = engine.home().join("disk");
     fs::create_dir(&disk).unwrap();
@@ -432,8 +370,8 @@ fn a_full_disk_ends_it_with_1_and_the_file_holds_whole_records_up_to_there() {
     engine.run("web", &[], &["--count", "1000"]);
     engine.wait("web");
     let file = disk.join("out.json");
-    let words = ["--all", "--tail", "all", "--format", "json", "-q", "-o", file.to_str().unwrap()];
-    let finished = Watch::start(&engine, &words).finish();
+    let args = ["--all", "--tail", "all", "--format", "json", "-q", "-o", file.to_str().unwrap()];
+    let finished = Watch::start(&engine, &args).finish();
     assert_eq!(finished.code, Some(1));
     assert_eq!(finished.stdout, b"");
     let path = file.display();

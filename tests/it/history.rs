@@ -1,4 +1,4 @@
-//! Which lines of the past are shown, across rotations, by every route; and what a damaged log gives.
+//! Which lines of the past are printed, across rotations, on every route; and what a damaged log yields.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -9,21 +9,21 @@ use serde_json::Value;
 
 use super::support::{Engine, Numbers, PATIENCE, Watch, eventually};
 
-/// Of the containers of [`with_histories`].
+/// The names of the containers of [`with_histories`].
 const NAMES: [&str; 5] = ["plain", "rotated", "compressed", "long", "restarted"];
 
 const SOURCES: [&str; 4] = ["file", "stream", "rotate", "poll"];
 
-/// What identifies each line, in the order shown.
+/// What identifies each line, in the order of the output.
 fn cursors(records: &[Value]) -> Vec<String> {
     records.iter().map(|record| record["cursor"].as_str().unwrap().to_owned()).collect()
 }
 
-fn read(engine: &Engine, words: &[&str]) -> Vec<Value> {
-    Watch::read(engine, &[&["--format", "json"], words].concat()).records()
+fn read(engine: &Engine, args: &[&str]) -> Vec<Value> {
+    Watch::read(engine, &[&["--format", "json"], args].concat()).records()
 }
 
-/// Containers whose history lies in one file, in several, in compressed ones, and in lines of several records.
+/// Containers whose history is in one file, in several, in compressed ones, and in lines of several records.
 fn with_histories() -> Engine {
     let engine = Engine::start();
     let rotated = ["--log-opt", "max-size=20k", "--log-opt", "max-file=5"];
@@ -34,7 +34,7 @@ fn with_histories() -> Engine {
     engine.run("compressed", &compressed, &small);
     let long = ["--count", "40", "--shape", "hostile", "--stream", "alternating", "--unfinished"];
     engine.run("long", &[], &long);
-    // Each run ends in a line without newline, some of which lie in compressed files.
+    // Each run ends in a line without a newline; some of these lines are in compressed files.
     engine.run("restarted", &compressed, &["--count", "80", "--size", "200", "--unfinished"]);
     for _ in 1..3 {
         engine.wait("restarted");
@@ -55,7 +55,7 @@ fn with_histories() -> Engine {
 }
 
 #[test]
-fn a_slow_reader_gets_all_there_is() {
+fn a_slow_reader_gets_every_line() {
     let engine = Engine::start();
     engine.run("web", &[], &["--count", "200000", "--size", "100"]);
     engine.wait("web");
@@ -63,7 +63,7 @@ fn a_slow_reader_gets_all_there_is() {
         let watch = Watch::start(&engine, &["--no-follow", "--source", source, "--format", "raw", "web"]);
         watch.wait_for_count(1);
         watch.hold();
-        // Longer than what was read before an order to stop is waited for.
+        // Longer than a stop waits for what was read before.
         std::thread::sleep(Duration::from_secs(7));
         let finished = watch.finish();
         assert_eq!(
@@ -74,12 +74,13 @@ fn a_slow_reader_gets_all_there_is() {
     }
 }
 
+/// `--tail` shows so many lines, whatever they are made of and in whichever files they are.
 #[test]
-fn so_many_lines_are_shown_whatever_they_are_made_of_and_wherever_they_lie() {
+fn tail_counts_lines_in_any_log() {
     let engine = with_histories();
     for name in NAMES {
         let whole = cursors(&read(&engine, &[name]));
-        // Empty lines are among those of "long".
+        // Some lines of "long" are empty.
         let least = [50, 600, 600, 40, 240][NAMES.iter().position(|known| *known == name).unwrap()];
         assert!(if name == "long" { whole.len() > least } else { whole.len() == least }, "{name}: {}", whole.len());
         for source in SOURCES {
@@ -94,7 +95,7 @@ fn so_many_lines_are_shown_whatever_they_are_made_of_and_wherever_they_lie() {
             }
         }
     }
-    // In the rotated ones nothing is missing at the seams.
+    // In rotated logs nothing is missing between two files.
     for name in ["rotated", "compressed"] {
         let lines = Watch::read(&engine, &[name, "--format", "json", "--source", "file"]).lines();
         Numbers::of_json(&lines).assert_whole(name, 1..=600);
@@ -102,15 +103,15 @@ fn so_many_lines_are_shown_whatever_they_are_made_of_and_wherever_they_lie() {
 }
 
 #[test]
-fn following_begins_with_ten_lines_and_ends_with_none_missing() {
+fn following_starts_with_ten_lines() {
     let engine = Engine::start();
     engine.run("steady", &[], &["--count", "100", "--burst", "50", "--every", "1500", "--idle"]);
     for source in SOURCES {
         eventually("the first half was written", || {
             engine.must(&["logs", "--tail", "1", "steady"]).ends_with("50") || source != "file"
         });
-        let check = |words: &[&str], first: u64| {
-            let watch = Watch::start(&engine, &[&["steady", "--source", source, "--format", "json"], words].concat());
+        let check = |args: &[&str], first: u64| {
+            let watch = Watch::start(&engine, &[&["steady", "--source", source, "--format", "json"], args].concat());
             let expected = (101 - first) as usize;
             watch.wait_for(|lines| lines.len() >= expected, PATIENCE);
             let finished = watch.stop();
@@ -118,7 +119,7 @@ fn following_begins_with_ten_lines_and_ends_with_none_missing() {
             Numbers::of_json(&finished.lines()).assert_whole("steady", first..=100);
         };
         if source == "file" {
-            // Half of it comes while we look on.
+            // Half of it is written while we follow.
             check(&[], 41);
         }
         check(&[], 91);
@@ -130,7 +131,7 @@ fn following_begins_with_ten_lines_and_ends_with_none_missing() {
 }
 
 #[test]
-fn lines_are_bounded_by_time_to_the_nanosecond_and_both_ends_belong_to_it() {
+fn since_and_until_include_their_nanosecond() {
     let engine = with_histories();
     let unix = |cursor: &str| {
         let nanos: u64 = cursor.split('-').next().unwrap().parse().unwrap();
@@ -145,34 +146,34 @@ fn lines_are_bounded_by_time_to_the_nanosecond_and_both_ends_belong_to_it() {
             if since > until {
                 continue;
             }
-            // All times are written with nine digits, so their order is that of their text.
+            // All times have nine digits, so they sort like their text.
             let expected: Vec<Value> =
                 whole.iter().filter(|record| since <= time(record) && time(record) <= until).cloned().collect();
             let expected = cursors(&expected);
             let fraction = (unix(&cursors(&whole)[from]), unix(&cursors(&whole)[to]));
             for source in SOURCES {
                 for (since, until) in [(&since, &until), (&fraction.0, &fraction.1)] {
-                    let words = [name, "--source", source, "--since", since, "--until", until];
-                    assert!(cursors(&read(&engine, &words)) == expected, "{name} by {source}: {since} to {until}");
+                    let args = [name, "--source", source, "--since", since, "--until", until];
+                    assert!(cursors(&read(&engine, &args)) == expected, "{name} by {source}: {since} to {until}");
                 }
             }
-            // Where the streams overtake each other, engines differ in what lies between two times.
+            // Where the two streams overtake each other, engines differ in what they return between two times.
             if name == "plain" {
-                let told = engine.docker(&["logs", "--since", &since, "--until", &until, name]);
-                for (stream, told) in [("stdout", told.stdout), ("stderr", told.stderr)] {
-                    let words = [name, "--since", &since, "--until", &until, "--stream", stream, "--format", "raw"];
-                    let ours = Watch::read(&engine, &words);
+                let reported = engine.docker(&["logs", "--since", &since, "--until", &until, name]);
+                for (stream, reported) in [("stdout", reported.stdout), ("stderr", reported.stderr)] {
+                    let args = [name, "--since", &since, "--until", &until, "--stream", stream, "--format", "raw"];
+                    let ours = Watch::read(&engine, &args);
                     assert_eq!(
                         String::from_utf8_lossy(&ours.stdout),
-                        String::from_utf8_lossy(&told),
+                        String::from_utf8_lossy(&reported),
                         "{since} {until}"
                     );
                 }
             }
         }
-        // Each form of a time means the same to every route.
+        // Each form of a time means the same on every route.
         for source in SOURCES.into_iter().filter(|_| name == "compressed") {
-            for (words, expected) in [
+            for (args, expected) in [
                 (["--since", "1h"], whole.len()),
                 (["--since", "1h30m5.5s"], whole.len()),
                 (["--since", "2020-01-01"], whole.len()),
@@ -183,27 +184,27 @@ fn lines_are_bounded_by_time_to_the_nanosecond_and_both_ends_belong_to_it() {
                 (["--until", "1h"], 0),
                 (["--until", "2020-01-01"], 0),
             ] {
-                let shown = read(&engine, &[&[name, "--source", source], &words[..]].concat()).len();
-                assert_eq!(shown, expected, "{name} by {source}: {words:?}");
+                let shown = read(&engine, &[&[name, "--source", source], &args[..]].concat()).len();
+                assert_eq!(shown, expected, "{name} by {source}: {args:?}");
             }
         }
     }
 }
 
 #[test]
-fn a_watch_ends_by_itself_when_the_time_has_come() {
+fn until_ends_a_watch() {
     let engine = Engine::start();
     engine.run("steady", &[], &["--forever", "--rate", "200", "--stream", "alternating"]);
-    // On one that says nothing, `docker logs --until` never ends.
+    // On a silent container `docker logs --until` never ends.
     engine.run("silent", &[], &["--count", "1", "--idle"]);
     for source in SOURCES {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let until = format!("{}.{:09}", now.as_secs() + 1, now.subsec_nanos());
-        let words = ["--source", source, "--format", "json", "--tail", "all", "--until", &until];
-        let finished = Watch::start(&engine, &words).finish();
+        let args = ["--source", source, "--format", "json", "--tail", "all", "--until", &until];
+        let finished = Watch::start(&engine, &args).finish();
         assert_eq!(finished.code, Some(0));
         assert_eq!(finished.stderr.lines().count(), 2, "{}", finished.stderr);
-        // Nothing up to then is missing, and nothing is there from after it.
+        // Every line up to that time is there, and none after it.
         let of_steady = |records: Vec<Value>| {
             let steady = records.into_iter().filter(|record| record["container_name"] == "steady");
             cursors(&steady.collect::<Vec<_>>())
@@ -214,12 +215,13 @@ fn a_watch_ends_by_itself_when_the_time_has_come() {
     }
 }
 
+/// A time in a large log is found without reading all of it.
 #[test]
-fn a_moment_in_a_large_log_is_found_without_reading_it() {
+fn since_seeks_in_a_large_log() {
     let engine = Engine::start();
     let id = engine.run("large", &[], &["--count", "1"]);
     engine.wait("large");
-    // 100 MB: a line of 1000 bytes each 10 ms, for 1000 s.
+    // 100 MB: a line of 1,000 bytes every 10 ms for 1,000 s.
     let mut log = std::io::BufWriter::new(File::create(engine.log_path(&id)).unwrap());
     let fill = "x".repeat(900);
     let time = |number: u64| {
@@ -233,36 +235,37 @@ fn a_moment_in_a_large_log_is_found_without_reading_it() {
     log.into_inner().unwrap().sync_data().unwrap();
     let trace = engine.home().join("trace");
     let (late, early) = (time(99_995), time(4));
-    for (words, shown, megabytes) in [
+    for (args, shown, megabytes) in [
         (&["--since", &late][..], 99_995..=99_999, 4),
         (&["--tail", "5"], 99_995..=99_999, 3),
         (&["--until", &early], 0..=4, 4),
         (&["--since", "2026-01-01T00:08:00Z", "--until", "2026-01-01T00:08:00.1Z"], 48_000..=48_010, 6),
     ] {
         let mut strace = Command::new("strace");
-        engine.furnish(&mut strace);
+        engine.configure(&mut strace);
         strace.args(["-f", "-qq", "-e", "trace=pread64", "-o", trace.to_str().unwrap()]);
         strace.args([env!("CARGO_BIN_EXE_docker-logwatch"), "watch", "--no-follow", "large", "--format", "json"]);
-        let finished = Watch::spawn(strace.args(words)).finish();
+        let finished = Watch::spawn(strace.args(args)).finish();
         assert_eq!(finished.code, Some(0), "{}", finished.stderr);
         Numbers::of_json(&finished.lines()).assert_whole("large", shown);
         let calls = fs::read_to_string(&trace).unwrap();
         let read: u64 = calls.lines().filter_map(|call| call.rsplit(" = ").next()?.parse::<u64>().ok()).sum();
-        assert!(read > 4000 && read < megabytes << 20, "{words:?} read {read} bytes");
+        assert!(read > 4000 && read < megabytes << 20, "{args:?} read {read} bytes");
     }
 }
 
-/// Each record as a word, its message, and for a gap what was lost.
-fn told(records: &[Value]) -> Vec<String> {
-    let told = records.iter().map(|record| match record["type"].as_str() {
+/// Each record as a word and its message, or as a gap with the number of lost bytes.
+fn reported(records: &[Value]) -> Vec<String> {
+    let reported = records.iter().map(|record| match record["type"].as_str() {
         Some("gap") => format!("gap {} {} after {}", record["reason"], record["lost_bytes"], record["after_cursor"]),
         _ => record["message"].as_str().unwrap().to_owned(),
     });
-    told.collect()
+    reported.collect()
 }
 
+/// Damage in a log costs what is damaged, and is reported.
 #[test]
-fn damage_in_a_log_costs_what_is_damaged_and_is_told() {
+fn damage_costs_only_the_damaged_lines() {
     let engine = Engine::start();
     let id = engine.run("web", &[], &["--count", "1"]);
     engine.wait("web");
@@ -306,7 +309,7 @@ fn damage_in_a_log_costs_what_is_damaged_and_is_told() {
         "line 000000007",
     ];
     let all = read(&engine, &["web", "--source", "file"]);
-    assert_eq!(told(&all), expected);
+    assert_eq!(reported(&all), expected);
     let gap = all[1].as_object().unwrap();
     let keys: Vec<&str> = gap.keys().map(String::as_str).collect();
     assert_eq!(
@@ -314,7 +317,7 @@ fn damage_in_a_log_costs_what_is_damaged_and_is_told() {
         ["after_cursor", "container_id", "container_name", "lost_bytes", "message", "reason", "time", "type"]
     );
     assert_eq!((&gap["container_id"], &gap["container_name"]), (&Value::from(id), &Value::from("web")));
-    // As text it is a notice, which no one can turn off.
+    // In text format it is a notice that cannot be turned off.
     let text = Watch::start(&engine, &["web", "--no-follow", "--quiet"]).finish();
     assert_eq!(text.code, Some(0));
     assert_eq!(text.lines(), (1..=7).map(|number| format!("web | line {number:09}")).collect::<Vec<_>>());
@@ -325,16 +328,17 @@ fn damage_in_a_log_costs_what_is_damaged_and_is_told() {
     let counted = Watch::start(&engine, &["web", "--no-follow", "-v"]).finish().stderr;
     let sums = "passed on 7 lines by file; 6 gaps (6 corrupt), 642 bytes known to be lost\n";
     assert!(counted.ends_with(sums), "{counted}");
-    // Looked at from its end, too.
-    assert_eq!(told(&read(&engine, &["web", "--source", "file", "--tail", "2"])), expected[10..]);
+    // Also when it is read from its end.
+    assert_eq!(reported(&read(&engine, &["web", "--source", "file", "--tail", "2"])), expected[10..]);
     assert_eq!(
-        told(&read(&engine, &["web", "--source", "file", "--since", "2026-01-01T00:00:06Z"])).last().unwrap(),
+        reported(&read(&engine, &["web", "--source", "file", "--since", "2026-01-01T00:00:06Z"])).last().unwrap(),
         expected[12]
     );
 }
 
+/// Damage that appears while we follow is reported, and the lines behind it come.
 #[test]
-fn damage_while_we_follow_is_told_and_the_lines_behind_it_come() {
+fn damage_while_following_is_reported() {
     let engine = Engine::start();
     let id = engine.run("web", &[], &["--forever", "--rate", "50"]);
     let watch = Watch::start(&engine, &["web", "--format", "json", "--tail", "all"]);
@@ -342,7 +346,7 @@ fn damage_while_we_follow_is_told_and_the_lines_behind_it_come() {
     let path = engine.log_path(&id);
     let mut log = File::options().append(true).open(&path).unwrap();
     let gaps = |lines: &[String]| lines.iter().filter(|line| line.starts_with("{\"type\":\"gap\"")).count();
-    // In one write each, as the engine's: neither lands in a record of the other.
+    // One write each, as the engine does it, so that neither lands inside a record of the other.
     for (count, damage) in [&b"garbage\n"[..], &[0; 300], b"\xff\xfe\n", b"{\"log\":\"half"].into_iter().enumerate() {
         log.write_all(damage).unwrap();
         watch.wait_for(|lines| gaps(lines) == count + 1, PATIENCE);
@@ -357,7 +361,7 @@ fn damage_while_we_follow_is_told_and_the_lines_behind_it_come() {
     assert_eq!(reasons(&watch.lines()), ["corrupt 8", "corrupt 300", "corrupt 3", "corrupt 12"]);
     let seen = Numbers::of_json(&watch.lines());
     seen.assert_whole("web", 1..=seen.count("web") as u64);
-    // Truncated by hand, it starts anew.
+    // Truncated by hand, the log starts again.
     let before = watch.lines().len();
     File::create(&path).unwrap();
     watch.wait_for_count(before + 10);

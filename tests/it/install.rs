@@ -1,5 +1,5 @@
-//! `install.sh`: what it installs, with which modes, what it removes and what it refuses to; and the demo, which leaves
-//! nothing behind, whatever ends it.
+//! `install.sh`: what it installs, with which modes, what it removes and what it refuses; and the demo, which leaves
+//! nothing behind, however it ends.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -12,10 +12,10 @@ use crate::support::{PATIENCE, Signal, Watch, eventually, process, watchdog};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_docker-logwatch");
 
-/// An ordinary user's and group's id.
+/// User and group ID of an ordinary user.
 const NOBODY: &str = "65534";
 
-/// The script, with nothing of the caller's environment that would lead it elsewhere.
+/// The script, without environment variables of the caller that would redirect it.
 fn installer() -> Command {
     let mut command = Command::new(here("install.sh"));
     settle(&mut command);
@@ -34,7 +34,7 @@ fn settle(command: &mut Command) {
     command.stdin(Stdio::null());
 }
 
-/// The same under a shell that runs `before` first.
+/// The same in a shell that runs `before` first.
 fn installer_after(before: &str) -> Command {
     let mut shell = Command::new("bash");
     shell.args(["-c", &format!("{before}; exec \"$0\" \"$@\"")]).arg(here("install.sh"));
@@ -52,20 +52,20 @@ fn uninstall(prefix: &Path) -> Output {
 
 #[track_caller]
 fn assert_done(output: &Output) -> String {
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{}: {told}", output.status);
-    told
+    let reported = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{}: {reported}", output.status);
+    reported
 }
 
 #[track_caller]
-fn assert_refused(output: &Output, words: &str) {
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.code() == Some(1) && told.contains(words), "{}: {told}", output.status);
-    // What a program that was not told of the trouble says.
-    assert!(!told.contains("rm: ") && !told.contains("mkdir: "), "{told}");
+fn assert_refused(output: &Output, args: &str) {
+    let reported = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && reported.contains(args), "{}: {reported}", output.status);
+    // What a program prints that does not know of the problem.
+    assert!(!reported.contains("rm: ") && !reported.contains("mkdir: "), "{reported}");
 }
 
-/// Everything below a folder, without links.
+/// All files below a directory, without links.
 fn below(folder: &Path) -> Vec<PathBuf> {
     let mut all = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -84,9 +84,9 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
-/// What root removes by a list must not be in the hands of others, and what it runs neither.
+/// Files that root removes by a list, and programs that root runs, must not be writable by others.
 #[test]
-fn no_umask_changes_the_modes_of_what_is_installed() {
+fn the_umask_does_not_change_modes() {
     for mask in ["0", "022", "077"] {
         let dir = TempDir::new().unwrap();
         let prefix = dir.path().join("new/prefix");
@@ -104,7 +104,7 @@ fn no_umask_changes_the_modes_of_what_is_installed() {
 }
 
 #[test]
-fn uninstall_names_what_it_removes_and_what_it_leaves() {
+fn uninstall_names_what_it_removes_and_leaves() {
     let dir = TempDir::new().unwrap();
     let state = dir.path().join("state");
     fs::create_dir_all(state.join("docker-logwatch")).unwrap();
@@ -114,20 +114,20 @@ fn uninstall_names_what_it_removes_and_what_it_leaves() {
     assert_done(&install(&mut installer(), &prefix));
     let mut command = installer();
     command.args(["--uninstall", "--prefix"]).arg(&prefix).env("XDG_STATE_HOME", &state);
-    let told = assert_done(&command.output().unwrap());
-    let (removed, left) = told.split_once("left, ").unwrap();
+    let reported = assert_done(&command.output().unwrap());
+    let (removed, left) = reported.split_once("left, ").unwrap();
     for path in ["lib/docker/cli-plugins/docker-logwatch", "bin/docker-logwatch", "share/man/man1/docker-logwatch.1"] {
-        assert!(removed.contains(&format!("  {}\n", prefix.join(path).display())), "{path}: {told}");
+        assert!(removed.contains(&format!("  {}\n", prefix.join(path).display())), "{path}: {reported}");
     }
-    assert!(left.contains(&format!("  {}\n", state.join("docker-logwatch").display())), "{told}");
-    assert!(left.contains("packages"), "{told}");
+    assert!(left.contains(&format!("  {}\n", state.join("docker-logwatch").display())), "{reported}");
+    assert!(left.contains("packages"), "{reported}");
     assert_eq!(below(&prefix), [prefix.join("bin"), prefix.join("bin/other")]);
     assert_refused(&uninstall(&prefix), "nothing to remove");
 }
 
-/// Whoever could write to the list, or put another in its place, would choose what root deletes.
+/// Whoever can write to the list, or replace it, could choose what root deletes.
 #[test]
-fn a_list_that_others_could_write_is_not_followed() {
+fn a_writable_manifest_is_ignored() {
     let dir = TempDir::new().unwrap();
     let prefix = dir.path().join("prefix");
     let manifest = prefix.join("share/docker-logwatch/installed");
@@ -161,7 +161,7 @@ fn a_list_that_others_could_write_is_not_followed() {
 }
 
 #[test]
-fn a_list_leads_to_nothing_that_the_script_does_not_install() {
+fn a_manifest_removes_only_known_files() {
     let dir = TempDir::new().unwrap();
     let prefix = dir.path().join("prefix");
     assert_done(&install(&mut installer(), &prefix));
@@ -181,18 +181,19 @@ fn a_list_leads_to_nothing_that_the_script_does_not_install() {
     );
     fs::write(dir.path().join("precious.1"), "").unwrap();
     fs::write(&manifest, fs::read_to_string(&manifest).unwrap() + &lines).unwrap();
-    let told = assert_done(&uninstall(&prefix));
-    assert_eq!(told.matches("left alone: ").count(), 6, "{told}");
+    let reported = assert_done(&uninstall(&prefix));
+    assert_eq!(reported.matches("left alone: ").count(), 6, "{reported}");
     for path in [&file, &folder, &dir.path().join("precious.1"), &prefix.join("bin/other")] {
         assert!(path.exists(), "{}", path.display());
     }
     assert!(!prefix.join("lib").exists());
 }
 
-/// Debian 13 has the client in a package of its own, which docker.io only recommends; a machine that has never been told of
-/// its packages cannot know before `apt-get update`. apt is played here, and knows a package only once it was updated.
+/// Debian 13 has the client in its own package, which docker.io only recommends. A machine whose package lists were
+/// never fetched cannot know that before `apt-get update`. The test replaces apt by a script that knows a package only
+/// after an update.
 #[test]
-fn the_docker_client_is_chosen_once_apt_has_its_lists() {
+fn the_docker_client_is_chosen_after_apt_update() {
     let dir = TempDir::new().unwrap();
     let tool = |name: &str, script: &str| {
         let path = dir.path().join(name);
@@ -206,7 +207,7 @@ fn the_docker_client_is_chosen_once_apt_has_its_lists() {
         ("13", "docker.io docker-client", Some("docker.io docker-cli")),
         ("12", "docker-client", Some("docker.io")),
         ("13", alone, Some("docker-cli")),
-        // There it would bring an engine along, which nobody asked for.
+        // On that release it would install an engine, which nobody requested.
         ("12", alone, None),
         ("12", "gcc docker-client-alone", Some("gcc")),
     ] {
@@ -224,7 +225,7 @@ fn the_docker_client_is_chosen_once_apt_has_its_lists() {
     }
 }
 
-/// Runs the script in a mount namespace of its own, where /usr/local is another.
+/// Runs the script in its own mount namespace with another /usr/local.
 fn apart(script: &str) -> Output {
     let mut command = Command::new("unshare");
     settle(&mut command);
@@ -234,9 +235,9 @@ fn apart(script: &str) -> Output {
     command.env("INSTALL", here("install.sh")).env("BINARY", BINARY).output().unwrap()
 }
 
-/// An ssh session and a service have no XDG_DATA_DIRS, and then fish looks nowhere below /usr/local.
+/// SSH sessions and services have no XDG_DATA_DIRS, and then fish searches nothing below /usr/local.
 #[test]
-fn fish_finds_the_completion_of_a_system_without_xdg_data_dirs() {
+fn fish_finds_system_completions() {
     let output = apart(
         r#""$INSTALL" --yes --system --binary "$BINARY" >&2
         env -i HOME=/nonexistent PATH=/usr/local/bin:/usr/bin:/bin fish -c 'complete -C "docker-logwatch wat"'
@@ -248,9 +249,9 @@ fn fish_finds_the_completion_of_a_system_without_xdg_data_dirs() {
     assert!(offered.starts_with("watch\tFollow the logs"), "{offered}");
 }
 
-/// Without sudo, that is; with it the script asks that to put the files in place.
+/// This is the case without sudo; with it, the script uses sudo to put the files in place.
 #[test]
-fn an_ordinary_user_is_told_that_a_system_takes_root() {
+fn an_ordinary_user_cannot_install_for_all() {
     let user = format!(
         "setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups env HOME=/nonexistent PATH=/nonexistent:$PATH"
     );
@@ -263,7 +264,7 @@ fn an_ordinary_user_is_told_that_a_system_takes_root() {
     assert_refused(&output, "only root can write to /usr/local");
 }
 
-/// A question on a terminal, answered with no, and without one a failure where packages would be installed.
+/// A question on a terminal, answered with no; without a terminal, a failure where packages would be installed.
 #[test]
 fn nothing_is_done_before_somebody_has_agreed() {
     let dir = TempDir::new().unwrap();
@@ -272,10 +273,10 @@ fn nothing_is_done_before_somebody_has_agreed() {
     let mut shell = Command::new("bash");
     settle(&mut shell);
     let terminal = shell.args(["-c", "echo n | script -qec \"$0\" /dev/null", &line]).output().unwrap();
-    let told = String::from_utf8_lossy(&terminal.stdout);
-    assert!(told.contains("This is going to") && told.contains("Go on? [Y/n]"), "{told}");
-    assert!(told.contains("nothing was done") && !prefix.exists(), "{told}");
-    // A machine without a C compiler, as far as PATH can tell.
+    let reported = String::from_utf8_lossy(&terminal.stdout);
+    assert!(reported.contains("This is going to") && reported.contains("Go on? [Y/n]"), "{reported}");
+    assert!(reported.contains("nothing was done") && !prefix.exists(), "{reported}");
+    // A machine without a C compiler, according to PATH.
     let tools = dir.path().join("tools");
     fs::create_dir(&tools).unwrap();
     for tool in
@@ -293,13 +294,13 @@ fn nothing_is_done_before_somebody_has_agreed() {
     assert!(!prefix.exists() && !dir.path().join("target").exists());
 }
 
-/// A demo, started by a shell as `line` says where `$0` is the script with its words; and the folder of its engine, once
-/// its watch has said something.
+/// Starts a demo with the shell command `line`, where `$0` is the script with its arguments. Returns also the directory
+/// of its engine, once the watch has printed something.
 fn demo(line: &str) -> (Watch, PathBuf) {
-    let words = format!("{} --demo --yes --binary {BINARY}", here("install.sh").display());
+    let args = format!("{} --demo --yes --binary {BINARY}", here("install.sh").display());
     let mut shell = Command::new("bash");
     settle(&mut shell);
-    let demo = Watch::spawn(shell.args(["-c", line, &words]));
+    let demo = Watch::spawn(shell.args(["-c", line, &args]));
     let is_up = |lines: &[String]| lines.iter().any(|line| line.contains("steady 00000"));
     demo.wait_for(is_up, PATIENCE * 4);
     let all = [demo.lines(), demo.notices()].concat();
@@ -322,8 +323,9 @@ fn assert_gone(home: &Path, how: &str) {
     assert_eq!(String::from_utf8_lossy(&found.stdout), "", "{how}");
 }
 
+/// A demo without a terminal ends by itself and installs nothing.
 #[test]
-fn a_demo_without_a_terminal_ends_by_itself_and_installs_nothing() {
+fn a_demo_without_terminal_installs_nothing() {
     let (demo, home) = demo("exec $0");
     demo.wait_for_notice(|lines| lines.iter().any(|line| line.contains("nothing was installed; ")), PATIENCE * 4);
     let finished = demo.finish();
@@ -331,34 +333,34 @@ fn a_demo_without_a_terminal_ends_by_itself_and_installs_nothing() {
     assert_gone(&home, "its end");
 }
 
-/// Root's engine must not outlive the demo, whatever its terminal and its outputs came to.
+/// Root's engine must not outlive the demo, whatever happened to its terminal and outputs.
 #[test]
-fn a_demo_that_is_cut_short_leaves_nothing_running() {
+fn an_interrupted_demo_leaves_no_process() {
     for signal in [Signal::HUP, Signal::TERM, Signal::QUIT, Signal::KILL] {
         let (demo, home) = demo("exec $0");
         demo.signal(signal);
         assert_gone(&home, &format!("{signal:?}"));
     }
-    // Nobody reads what it says any more, neither lines nor notices.
+    // From now on nobody reads its output, neither lines nor notices.
     let (_demo, home) = demo("$0 2>&1 | sed -u '/steady 000000012/q'");
     assert_gone(&home, "the end of its readers");
 }
 
 #[test]
-fn closing_the_terminal_of_a_demo_leaves_nothing_running() {
-    // The terminal is gone with the program that plays it.
+fn closing_the_terminal_ends_a_demo() {
+    // The terminal vanishes with the program that provides it.
     let (terminal, home) = demo("exec script -qfec \"exec $0\" /dev/null");
     terminal.signal(Signal::KILL);
     assert_gone(&home, "the end of the terminal");
 }
 
-/// Ctrl-C reaches script, docker CLI and plugin alike; the script goes on to clear up.
+/// Ctrl-C reaches script, docker's CLI and plugin alike; the script continues with its cleanup.
 #[test]
 fn ctrl_c_ends_a_demo_well() {
     let dir = TempDir::new().unwrap();
     let keys = dir.path().join("keys");
     assert!(Command::new("mkfifo").arg(&keys).status().unwrap().success());
-    // `exec`, for a shell in between that gets the signal too may answer for itself.
+    // `exec`, because a shell in between that gets the signal as well may react on its own.
     let line = format!("exec script -qfec \"exec $0\" /dev/null <>'{}'", keys.display());
     let (terminal, home) = demo(&line);
     fs::write(&keys, "\u{3}").unwrap();

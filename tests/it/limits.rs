@@ -1,14 +1,17 @@
-//! Our own troubles: no room, no descriptors, a state that cannot be used; and logs that are made to be one.
+//! Limits of our own machine: full disks, no descriptors, an unusable state; and logs that are made to exceed memory.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use crate::support::{Engine, Finished, Numbers, PATIENCE, Signal, Watch, eventually};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 
-/// A file system in the engine's home that holds so many KiB.
+/// Mounts a file system of so many KiB in the engine's home.
 fn small_disk(engine: &Engine, name: &str, size: u32) -> PathBuf {
     let disk = engine.home().join(name);
     fs::create_dir(&disk).unwrap();
@@ -20,8 +23,8 @@ fn small_disk(engine: &Engine, name: &str, size: u32) -> PathBuf {
 
 fn resumed(engine: &Engine, state: &Path, file: &Path, more: &[&str]) -> Finished {
     let (state, file) = (state.to_str().unwrap(), file.to_str().unwrap());
-    let words = [&["--state", state, "--resume", "--format", "json", "-o", file, "--no-follow"], more].concat();
-    Watch::start(engine, &words).finish()
+    let args = [&["--state", state, "--resume", "--format", "json", "-o", file, "--no-follow"], more].concat();
+    Watch::start(engine, &args).finish()
 }
 
 fn lines(path: &Path) -> Vec<String> {
@@ -29,7 +32,7 @@ fn lines(path: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_full_disk_under_the_file_ends_the_run_and_leaves_whole_lines() {
+fn a_full_output_disk_leaves_whole_lines() {
     let engine = Engine::start();
     let disk = small_disk(&engine, "disk", 512);
     let (state, file) = (engine.home().join("s/state.db"), disk.join("out.jsonl"));
@@ -39,20 +42,20 @@ fn a_full_disk_under_the_file_ends_the_run_and_leaves_whole_lines() {
     for (run, size) in [400, 300, 200].into_iter().enumerate() {
         fs::write(&ballast, vec![1; size * 1024]).unwrap();
         let finished = resumed(&engine, &state, &file, &["web"]);
-        let told = format!(
+        let reported = format!(
             "error: cannot write to {}\n  caused by: No space left on device (os error 28)\n\
              hint: make room there; what was not written is still in the engine's logs\n",
             file.display()
         );
-        assert_eq!((finished.code, finished.stderr.as_str()), (Some(1), told.as_str()), "run {run}");
-        // Whoever has the state alone finds nothing in the file that it does not know of.
+        assert_eq!((finished.code, finished.stderr.as_str()), (Some(1), reported.as_str()), "run {run}");
+        // With exclusive use of the state, a run finds nothing in the file that the state does not know.
         let text = fs::read_to_string(&file).unwrap();
         assert!(text.is_empty() || text.ends_with('\n'), "run {run} left half a line");
         let connection = rusqlite::Connection::open(&state).unwrap();
         let length = connection.query_row("SELECT length FROM outputs", [], |row| row.get::<_, i64>(0)).unwrap();
         assert_eq!(length.cast_unsigned(), text.len() as u64, "run {run}");
     }
-    // The state under another name, where the log of the file does not go with it, and the file moved elsewhere.
+    // The state under another name, so that the file's write-ahead log is not found, and the file in another place.
     let (other, away) = (engine.home().join("s/other.db"), engine.home().join("away.jsonl"));
     fs::copy(&state, &other).unwrap();
     fs::copy(&file, &away).unwrap();
@@ -63,7 +66,7 @@ fn a_full_disk_under_the_file_ends_the_run_and_leaves_whole_lines() {
     Numbers::of_json(&[lines(&away), lines(&file)].concat()).assert_whole("web", 1..=10_000);
 }
 
-/// Once there is room, the run goes on where it had to stop.
+/// Once there is space, the run continues where it had to stop.
 #[test]
 fn a_file_on_a_full_disk_becomes_whole() {
     let engine = Engine::start();
@@ -80,26 +83,26 @@ fn a_file_on_a_full_disk_becomes_whole() {
 }
 
 #[test]
-fn a_full_disk_under_the_state_ends_it_and_nothing_is_lost_or_repeated() {
+fn a_full_state_disk_loses_nothing() {
     let engine = Engine::start();
     let disk = small_disk(&engine, "disk", 4096);
     let (state, file) = (disk.join("state.db"), engine.home().join("out.jsonl"));
     engine.run("web", &[], &["--forever", "--rate", "500"]);
-    let words =
+    let args =
         ["--state", state.to_str().unwrap(), "--resume", "--format", "json", "-o", file.to_str().unwrap(), "web"];
-    let watch = Watch::start(&engine, &words);
+    let watch = Watch::start(&engine, &args);
     eventually("lines are kept", || file.exists() && lines(&file).len() > 300);
-    // What is left of the disk goes, whatever that is.
+    // Fill the rest of the disk, however much that is.
     let ballast = disk.join("ballast");
     let _ = fs::write(&ballast, vec![1; 8 << 20]);
     let finished = watch.finish();
     assert_eq!(finished.code, Some(1), "{}", finished.stderr);
-    let told = format!("error: no room is left for the state in {}\n", state.display());
-    assert!(finished.stderr.contains(&told), "{}", finished.stderr);
+    let reported = format!("error: no room is left for the state in {}\n", state.display());
+    assert!(finished.stderr.contains(&reported), "{}", finished.stderr);
     assert!(finished.stderr.ends_with("hint: make room there; the next run goes on from what was kept\n"));
     fs::remove_file(&ballast).unwrap();
     let before = lines(&file).len();
-    let watch = Watch::start(&engine, &words);
+    let watch = Watch::start(&engine, &args);
     eventually("lines are kept again", || lines(&file).len() > before + 300);
     assert_eq!(watch.stop().code, Some(0));
     let numbers = Numbers::of_json(&lines(&file));
@@ -107,7 +110,7 @@ fn a_full_disk_under_the_state_ends_it_and_nothing_is_lost_or_repeated() {
 }
 
 #[test]
-fn a_state_that_cannot_be_used_is_refused_in_words_and_left_as_it_is() {
+fn an_unusable_state_is_refused_unchanged() {
     let engine = Engine::start();
     engine.run("web", &[], &["--count", "3"]);
     engine.wait("web");
@@ -125,10 +128,10 @@ fn a_state_that_cannot_be_used_is_refused_in_words_and_left_as_it_is() {
     )
     .unwrap();
     let mut newer = fs::read(&good).unwrap();
-    // `user_version` lies at 60 of the header (https://sqlite.org/fileformat2.html).
+    // `user_version` is at offset 60 of the header (https://sqlite.org/fileformat2.html).
     newer[60..64].copy_from_slice(&99_u32.to_be_bytes());
     fs::write(path("newer.db"), &newer).unwrap();
-    for (name, told, hint) in [
+    for (name, reported, hint) in [
         ("damaged.db", "the state in FILE is damaged", "move it away to begin anew"),
         ("text.db", "FILE is no state file", "name another file with --state\n"),
         (
@@ -140,7 +143,7 @@ fn a_state_that_cannot_be_used_is_refused_in_words_and_left_as_it_is() {
         let before = fs::read(path(name)).unwrap();
         let finished = resumed(&engine, &path(name), &file, &["web"]);
         assert_eq!(finished.code, Some(1), "{name}: {}", finished.stderr);
-        let first = format!("error: {}\n", told.replace("FILE", path(name).to_str().unwrap()));
+        let first = format!("error: {}\n", reported.replace("FILE", path(name).to_str().unwrap()));
         assert!(finished.stderr.starts_with(&first), "{name}: {}", finished.stderr);
         assert!(finished.stderr.contains(&format!("hint: {hint}")), "{name}: {}", finished.stderr);
         assert!(fs::read(path(name)).unwrap() == before, "{name} was written to");
@@ -148,18 +151,18 @@ fn a_state_that_cannot_be_used_is_refused_in_words_and_left_as_it_is() {
     assert_eq!(lines(&file).len(), 3);
     let bad = Watch::start(&engine, &["--resume=a/b", "--no-follow", "--state", good.to_str().unwrap()]).finish();
     assert_eq!(bad.code, Some(2));
-    let told = "error: invalid resume name \"a/b\": it takes 1 to 64 letters, digits, `_`, `.` and `-`\n";
-    assert_eq!(bad.stderr, told);
+    let reported = "error: invalid resume name \"a/b\": it takes 1 to 64 letters, digits, `_`, `.` and `-`\n";
+    assert_eq!(bad.stderr, reported);
 }
 
 #[test]
-fn a_state_that_another_program_has_locked_for_a_while_is_written_later() {
+fn a_locked_state_is_written_later() {
     let engine = Engine::start();
     let (state, file) = (engine.home().join("s/state.db"), engine.home().join("out.jsonl"));
     engine.run("web", &[], &["--count", "4500", "--rate", "500"]);
-    let words =
+    let args =
         ["--state", state.to_str().unwrap(), "--resume", "--format", "json", "-o", file.to_str().unwrap(), "web"];
-    let watch = Watch::start(&engine, &words);
+    let watch = Watch::start(&engine, &args);
     eventually("lines are kept", || file.exists() && lines(&file).len() > 100);
     let other = rusqlite::Connection::open(&state).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
@@ -172,12 +175,13 @@ fn a_state_that_another_program_has_locked_for_a_while_is_written_later() {
     Numbers::of_json(&lines(&file)).assert_whole("web", 1..=4500);
 }
 
+/// When descriptors run out, one notice says so, and all files are read in the end.
 #[test]
-fn without_descriptors_files_wait_this_is_said_once_and_all_are_read_in_the_end() {
+fn without_descriptors_files_wait_their_turn() {
     let engine = Engine::start();
     engine.run("beacon", &[], &["--count", "0", "--idle"]);
     let mut command = Command::new("prlimit");
-    engine.furnish(&mut command);
+    engine.configure(&mut command);
     command.arg("--nofile=34:34").arg(Watch::command().get_program());
     let watch = Watch::spawn(command.args(["watch", "--format", "json"]));
     watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with("+ beacon")), PATIENCE);
@@ -186,7 +190,7 @@ fn without_descriptors_files_wait_this_is_said_once_and_all_are_read_in_the_end(
         engine.run(name, &[], &["--count", "20", "--idle"]);
     }
     watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with("no descriptors are left")), PATIENCE);
-    // Those that end give theirs back.
+    // Containers that end free their descriptors.
     let all: Vec<&str> = names.iter().map(String::as_str).collect();
     engine.must(&[&["kill"], &all[..]].concat());
     watch.wait_for_ends(40);
@@ -198,8 +202,9 @@ fn without_descriptors_files_wait_this_is_said_once_and_all_are_read_in_the_end(
     }
 }
 
+/// A line of a hundred megabytes and a million empty ones take no more memory than others.
 #[test]
-fn a_line_of_a_hundred_megabytes_and_a_million_empty_ones_take_no_more_memory_than_others() {
+fn huge_and_empty_lines_cost_little_memory() {
     let engine = Engine::start();
     for (name, driver) in [("json", "json-file"), ("local", "local")] {
         let options = ["--log-driver", driver, "--log-opt", "max-size=1g"];
@@ -231,4 +236,32 @@ fn a_line_of_a_hundred_megabytes_and_a_million_empty_ones_take_no_more_memory_th
         let finished = Watch::read(&engine, &["--format", "raw", "--source", "file", &empty]);
         assert_eq!(finished.stdout, vec![b'\n'; 1_000_000], "{name}");
     }
+}
+
+/// How much memory an endless line may cost, in bytes.
+const MOST: u64 = 64 << 20;
+
+/// A rotated log that is small on disk and contains an endless line costs no more than another.
+#[test]
+fn an_endless_compressed_line_costs_little_memory() {
+    let engine = Engine::start();
+    let id = engine.run("web", &["--log-opt", "max-size=10m", "--log-opt", "max-file=3"], &["--count", "3"]);
+    engine.wait("web");
+    let log = engine.must(&["inspect", "-f", "{{.LogPath}}", &id]);
+    let mut packed = GzEncoder::new(File::create(format!("{log}.1.gz")).unwrap(), Compression::fast());
+    let block = vec![b'a'; 1 << 20];
+    for _ in 0..300 {
+        packed.write_all(&block).unwrap();
+    }
+    packed.finish().unwrap();
+    let args = ["watch", "--source", "file", "-n", "5", "--format", "json", "--no-follow", "web"];
+    let mut command = Watch::command();
+    engine.configure(&mut command);
+    let watch = Watch::spawn(command.env("DOCKER_HOST", engine.host()).args(args));
+    let peak = watch.peak_memory_until(MOST, |_| false);
+    let finished = watch.finish();
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    assert!(peak < MOST, "{} MiB", peak >> 20);
+    let lines = finished.records();
+    assert_eq!(lines.iter().filter(|line| line["type"] != "gap").count(), 3);
 }

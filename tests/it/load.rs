@@ -1,4 +1,5 @@
-//! What much costs, and what rest costs. One at a time, by `.config/nextest.toml` and, without nextest, by a lock.
+//! What heavy load costs, and what idling costs. They run one at a time, by `.config/nextest.toml` and, without
+//! nextest, by a lock.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -7,11 +8,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::support::{Engine, IMAGE, Numbers, Proxy, Signal, Watch, eventually, long, process};
+use serde_json::{Value, json};
 
-/// How long the twenty containers of the load write.
-const SECONDS: u64 = 30;
-/// How long rest is looked at.
+use crate::support::{
+    Answer, Engine, Numbers, Proxy, Request, Script, Signal, Watch, counts, eventually, long, process,
+};
+
+/// How long the twenty containers of the load write, in seconds.
+fn seconds() -> u64 {
+    if long() { 60 } else { 15 }
+}
+
+/// How long the idle watch is measured.
 const REST: Duration = Duration::from_secs(10);
 
 fn alone() -> MutexGuard<'static, ()> {
@@ -22,7 +30,7 @@ fn alone() -> MutexGuard<'static, ()> {
 const MIB: u64 = 1024 * 1024;
 
 #[test]
-fn a_container_flat_out_into_small_rotating_files_is_read_whole() {
+fn a_flood_into_rotating_files_is_whole() {
     let _alone = alone();
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &[]);
@@ -34,8 +42,9 @@ fn a_container_flat_out_into_small_rotating_files_is_read_whole() {
     Numbers::of_json(&finished.lines()).assert_whole("flood", 1..=200_000);
 }
 
+/// Four kinds of logs at 15,000 lines a second are whole, or their loss is reported.
 #[test]
-fn four_kinds_of_rotating_logs_at_fifteen_thousand_lines_a_second_are_whole_or_their_loss_is_told() {
+fn fast_rotating_logs_are_whole() {
     let _alone = alone();
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &[]);
@@ -62,7 +71,8 @@ fn four_kinds_of_rotating_logs_at_fifteen_thousand_lines_a_second_are_whole_or_t
     }
 }
 
-/// Lines of eight containers, told apart by their prefix, as they come: too many to keep.
+/// The lines of eight containers, which are identified by their prefix, checked as they come because they are too many
+/// to keep.
 #[derive(Default)]
 struct Count {
     next: [u64; FLOODS],
@@ -83,14 +93,15 @@ impl Count {
     }
 }
 
+/// While nobody reads our output, memory stays small and what rotates is kept.
 #[test]
-fn while_nobody_reads_our_output_memory_stays_small_and_what_rotates_is_kept() {
+fn an_unread_output_keeps_memory_small() {
     let _alone = alone();
-    // In full, `long()`: 100 MB each into files of 10 MiB, unread for a minute.
+    // With `long()`: 100 MB each into files of 10 MiB, unread for a minute.
     let (lines, size, held) = if long() { (500_000, "10m", 60) } else { (100_000, "2m", 0) };
     let engine = Engine::start();
     let mut command = Watch::command();
-    engine.furnish(&mut command);
+    engine.configure(&mut command);
     engine.run("beacon", &[], &["--count", "0", "--idle"]);
     command.args(["watch", "--format", "raw", "beacon", "flood-*"]);
     let mut watch = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -100,8 +111,8 @@ fn while_nobody_reads_our_output_memory_stays_small_and_what_rotates_is_kept() {
     let size = format!("max-size={size}");
     for number in 0..FLOODS {
         let name = format!("flood-{number}");
-        let words = ["--count", &lines.to_string(), "--size", "200", "--prefix", &name];
-        engine.run(&name, &["--log-opt", &size, "--log-opt", "max-file=3"], &words);
+        let args = ["--count", &lines.to_string(), "--size", "200", "--prefix", &name];
+        engine.run(&name, &["--log-opt", &size, "--log-opt", "max-file=3"], &args);
     }
     for number in 0..FLOODS {
         engine.wait(&format!("flood-{number}"));
@@ -122,18 +133,19 @@ fn while_nobody_reads_our_output_memory_stays_small_and_what_rotates_is_kept() {
     assert!(peak < 64 * MIB, "{} MiB", peak / MIB);
 }
 
+/// Twenty containers at 2,000 lines a second are read whole and in order.
 #[test]
-fn twenty_containers_at_two_thousand_lines_a_second_are_read_whole_and_in_order() {
+fn twenty_busy_containers_are_read_whole() {
     let _alone = alone();
     let engine = Engine::start();
     let watch = Watch::start(&engine, &[]);
-    let count = 2000 * SECONDS;
+    let count = 2000 * seconds();
     let names: Vec<String> = (0..20).map(|number| format!("load-{number}")).collect();
     for name in &names {
         engine.run(name, &[], &["--count", &count.to_string(), "--rate", "2000"]);
     }
     let expected = names.len() * usize::try_from(count).unwrap();
-    watch.wait_for(|lines| lines.len() >= expected, Duration::from_secs(SECONDS * 5));
+    watch.wait_for(|lines| lines.len() >= expected, Duration::from_secs(seconds() * 5));
     watch.wait_for_ends(names.len());
     eprintln!("{expected} lines for {:?} of CPU, {} MiB", watch.cpu(), watch.peak_memory() / MIB);
     assert!(watch.peak_memory() < 64 * MIB);
@@ -143,7 +155,7 @@ fn twenty_containers_at_two_thousand_lines_a_second_are_read_whole_and_in_order(
     }
 }
 
-/// So many times did the threads of a process go to sleep.
+/// How often the threads of a process went to sleep.
 fn wakeups(pid: u32) -> u64 {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
     let statuses = threads.filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok());
@@ -153,21 +165,26 @@ fn wakeups(pid: u32) -> u64 {
     statuses.filter_map(count).sum()
 }
 
-#[test]
-fn at_rest_fifty_containers_cost_no_request_no_wakeup_and_few_descriptors() {
-    let _alone = alone();
-    let engine = Engine::start();
-    let proxy = Proxy::start(&engine);
+/// Starts `idle-0` to `idle-49`, four at a time.
+fn run_fifty(engine: &Engine, args: &[&str]) {
     thread::scope(|scope| {
         for lane in 0..4 {
-            let engine = &engine;
             scope.spawn(move || {
                 for number in (lane..50).step_by(4) {
-                    engine.run(&format!("idle-{number}"), &[], &["--count", "1", "--idle"]);
+                    engine.run(&format!("idle-{number}"), &[], args);
                 }
             });
         }
     });
+}
+
+/// An idle watch sends no request, hardly wakes up, and holds few descriptors.
+#[test]
+fn fifty_idle_containers_cost_nothing() {
+    let _alone = alone();
+    let engine = Engine::start();
+    let proxy = Proxy::start(&engine);
+    run_fifty(&engine, &["--count", "1", "--idle"]);
     let watch = Watch::at(&engine, &proxy.host(), &["watch"]);
     watch.wait_for_count(50);
     let quiet = || (wakeups(watch.pid()), proxy.requests().len());
@@ -179,7 +196,7 @@ fn at_rest_fifty_containers_cost_no_request_no_wakeup_and_few_descriptors() {
     proxy.forget();
     let (awake, ours, theirs) = (wakeups(watch.pid()), watch.cpu(), engine.cpu());
     let begun = Instant::now();
-    // A span of time is what is measured here.
+    // This measures a span of time.
     thread::sleep(REST);
     let (awake, ours, theirs) = (wakeups(watch.pid()) - awake, watch.cpu() - ours, engine.cpu() - theirs);
     let descriptors = watch.descriptors();
@@ -188,8 +205,8 @@ fn at_rest_fifty_containers_cost_no_request_no_wakeup_and_few_descriptors() {
         begun.elapsed(),
         process::memory(watch.pid()) / 1024,
     );
-    // The pool's checks of a connection, by their paths: none of them falls into a span that begins soon after the start, and
-    // three into one that does not.
+    // The pool's health checks, by their paths: none of them if the span starts soon after the program, otherwise
+    // three.
     let is_check = |line: &&String| {
         line.contains("/_ping ")
             || line.contains("/json?") && line.contains("limit=1")
@@ -204,18 +221,17 @@ fn at_rest_fifty_containers_cost_no_request_no_wakeup_and_few_descriptors() {
     drop(watch);
 }
 
+/// Fifty polled containers cost one request each in an interval, and not all at once.
 #[test]
-fn fifty_polled_containers_cost_a_request_each_in_an_interval_and_not_all_at_once() {
+fn polls_are_spread_over_the_interval() {
     const INTERVALS: u32 = 5;
     let _alone = alone();
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
-    for number in 0..50 {
-        engine.run(&format!("idle-{number}"), &[], &["--count", "100", "--idle"]);
-    }
+    run_fifty(&engine, &["--count", "100", "--idle"]);
     let watch = Watch::at(&engine, &proxy.host(), &["watch", "--source", "poll"]);
     watch.wait_for_count(500);
-    // Each was asked for its history and then some time within its first interval.
+    // Each was requested once for its history and once at a random time within its first interval.
     eventually("all have their rhythm", || proxy.count("&tail=64") >= 60);
     proxy.forget();
     let (ours, theirs, begun) = (watch.cpu(), engine.cpu(), Instant::now());
@@ -235,53 +251,94 @@ fn fifty_polled_containers_cost_a_request_each_in_an_interval_and_not_all_at_onc
     drop(watch);
 }
 
-/// How many containers come and go.
-fn lives() -> usize {
-    if long() { 1000 } else { 300 }
+/// A reconciliation takes a handful of calls, little memory and less than two seconds.
+#[test]
+fn reconciling_two_thousand_containers_is_cheap() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state.db");
+    let engine = crowd(2000);
+    let run = |args: &[&str]| {
+        let mut command = Watch::command();
+        command.env("HOME", dir.path()).env_remove("DOCKER_HOST").args(["-H", &engine.host(), "reconcile"]);
+        command.args(["--state", state.to_str().unwrap(), "--format", "json"]).args(args);
+        let before = engine.requests().len();
+        let begun = Instant::now();
+        let watch = Watch::spawn(&mut command);
+        let mut peak = 0;
+        eventually("it ended", || {
+            peak = peak.max(process::peak_memory(watch.pid()));
+            !process::lives(watch.pid())
+        });
+        let took = begun.elapsed();
+        let finished = watch.finish();
+        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+        let calls = engine.requests()[before..].to_vec();
+        eprintln!("{took:?}, {} KiB, {} calls", peak / 1024, calls.len());
+        assert!(calls.len() <= 5, "{calls:?}");
+        assert!(peak < 64 << 20, "{peak}");
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        finished.records().pop().unwrap()
+    };
+    let first = run(&[]);
+    assert_eq!(counts(&first, "containers"), [2000, 0, 0, 0]);
+    assert_eq!(counts(&first, "volumes"), [200, 0, 0, 0]);
+    assert_eq!(counts(&first, "mounts"), [4000, 0, 0, 0]);
+    let second = run(&[]);
+    assert_eq!((&second["in_sync"], counts(&second, "mounts")), (&json!(true), [0, 0, 0, 4000]));
+    assert_eq!(run(&["--check"])["in_sync"], json!(true));
 }
 
-#[test]
-fn hundreds_of_lives_leave_no_descriptor_no_thread_and_no_memory_behind() {
-    let _alone = alone();
-    let engine = Engine::start();
-    let watch = Watch::ready(&engine, &[]);
-    let begun = Instant::now();
-    // An engine that is short of time now and then hands on nothing of a container's output: what `docker run` was told
-    // counts.
-    let live = |from: usize, to: usize| -> usize {
-        let said = thread::scope(|scope| {
-            let lane = |lane: usize| {
-                let live = |number: usize| {
-                    let name = format!("life-{number}");
-                    let words = ["run", "--rm", "--network", "none", "--name", &name, IMAGE, "--count", "3"];
-                    engine.must(&words).lines().count()
-                };
-                (from + lane..to).step_by(4).map(live).sum::<usize>()
-            };
-            let lanes: Vec<_> = (0..4).map(|number| scope.spawn(move || lane(number))).collect();
-            lanes.into_iter().map(|lane| lane.join().unwrap()).sum()
-        });
-        watch.wait_for_ends(to);
-        eventually("the last removal was heard", || {
-            process::open_files(watch.pid()).iter().all(|file| !file.contains("deleted"))
-        });
-        said
-    };
-    // Connections to the engine are the pool's, which may open one or close one meanwhile, but no more than it has.
-    let sockets = |files: &[String]| files.iter().filter(|file| file.starts_with("socket:")).count();
-    let held = || {
-        let files = process::open_files(watch.pid());
-        let memory = process::memory(watch.pid()) / 1024;
-        assert!(sockets(&files) <= 12, "{files:?}");
-        (files.len() - sockets(&files), process::threads(watch.pid()), memory)
-    };
-    let early = live(0, 20);
-    let before = held();
-    let late = live(20, lives());
-    let after = held();
-    eprintln!("{} lives in {:?}: descriptors, threads, KiB {before:?}, then {after:?}", lives(), begun.elapsed());
-    assert!(after.0 <= before.0 && after.1 <= before.1 && after.2 <= before.2 + 3072, "{before:?}, then {after:?}");
-    let numbers = Numbers::of_json(&watch.stop().lines());
-    assert_eq!(numbers.total(), early + late);
-    assert!(early + late > lives() * 3 * 9 / 10);
+/// An engine with this many containers, each with two mounts, and one volume for ten of them.
+fn crowd(count: usize) -> Script {
+    let containers: Vec<Value> = (0..count)
+        .map(|number| {
+            let volume = format!("v{}", number / 10);
+            json!({
+                "Id": format!("{number:064x}"),
+                "Names": [format!("/name-{number}")],
+                "Image": "img:1",
+                "ImageID": format!("sha256:{:064x}", 7),
+                "Command": "/chatter",
+                "Created": 1_795_215_653,
+                "Ports": [],
+                "Labels": {"com.docker.compose.project": "shop", "number": number.to_string()},
+                "State": if number % 3 == 0 { "exited" } else { "running" },
+                "Status": "Up 2 minutes",
+                "HostConfig": {"NetworkMode": "none"},
+                "NetworkSettings": {"Networks": {}},
+                "Mounts": [
+                    {"Type": "volume", "Name": volume, "Source": format!("/d/{volume}/_data"), "Destination": "/data",
+                        "Driver": "local", "Mode": "z", "RW": true, "Propagation": ""},
+                    {"Type": "bind", "Source": "/etc/app", "Destination": "/etc/app", "Mode": "ro", "RW": false,
+                        "Propagation": "rprivate"},
+                ],
+            })
+        })
+        .collect();
+    let volumes: Vec<Value> = (0..count / 10)
+        .map(|number| {
+            json!({"Name": format!("v{number}"), "Driver": "local", "Mountpoint": format!("/d/v{number}/_data"),
+                "Scope": "local", "CreatedAt": "2026-11-20T23:00:53Z", "Labels": null, "Options": null})
+        })
+        .collect();
+    let containers = Value::from(containers).to_string();
+    let volumes = json!({"Volumes": volumes, "Warnings": null}).to_string();
+    let info = json!({"ID": "CROWD", "ServerVersion": "20.10.24", "OSType": "linux", "DockerRootDir": "/nowhere",
+        "LoggingDriver": "json-file"})
+    .to_string();
+    Script::start(move |request: &Request, answer: &mut Answer| match request.path.split('?').next().unwrap() {
+        "/_ping" => answer.json(200, "OK"),
+        "/info" => answer.json(200, &info),
+        "/containers/json" => answer.json(200, &containers),
+        "/volumes" => answer.json(200, &volumes),
+        "/events" => {
+            answer.begin("application/json");
+            // A request for past events ends.
+            if !request.path.contains("until=") {
+                answer.hold();
+            }
+        }
+        _ => answer.json(404, r#"{"message":"page not found"}"#),
+    })
 }

@@ -1,4 +1,5 @@
-//! The tests that run the built program, most of them against a real engine, in one binary: `tests/run.sh` runs them.
+//! Tests that run the built program. Those in `no_engine` need neither root nor Docker nor anything installed; all others
+//! start a private Docker daemon as root. `tests/run.sh` installs what they need and runs them.
 #![allow(unreachable_pub, reason = "one binary that nobody links")]
 #![allow(
     clippy::unwrap_used,
@@ -8,38 +9,35 @@
     reason = "a test fails by panicking"
 )]
 
-mod arrows;
-mod blocked;
-mod bounds;
-mod cli;
 mod config;
 mod content;
 mod contrib;
 mod endpoint;
+mod engine_returns;
 mod errors;
 mod events;
 mod exactly_once;
 mod faults;
 mod history;
 mod install;
-mod life;
+mod interrupted_reads;
+mod lifecycle;
 mod limits;
 mod load;
-mod local;
+mod local_driver;
+mod no_engine;
 mod outages;
+mod output_rotation;
 mod pipes;
+mod plugin;
 mod podman;
 mod pool;
 mod pool_report;
-mod quiet;
 mod reconcile;
 mod remount;
 mod resume;
-mod returns;
-mod rollover;
 mod routes;
 mod selection;
 mod serve;
+mod socket_proxy;
 mod support;
-mod terminal;
-mod unread;

@@ -1,6 +1,6 @@
-//! The engine goes away for longer, comes back as another, tells garbage, forgets what it had to tell: what it wrote is
-//! read, once and in order. Counted against what the log files held, for a killed engine takes lines along that it had
-//! read from a container and not yet written.
+//! The engine is away for long, returns in another version, sends garbage, or forgets events: what it logged is read
+//! once and in order. The lines are compared with the contents of the log files, because a killed engine loses lines
+//! that it had read from a container and not yet written.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,20 +14,19 @@ use rustix::fd::OwnedFd;
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use serde_json::Value;
 
-use crate::faults::{
+use crate::support::routes::{
     DRIVERS, ROUTES, assert_as_the_engine_has_it, assert_same, by_each_route, by_each_route_through, count, has,
     stop_each, wait_for_more,
 };
-use crate::life::messages;
 use crate::support::{
-    Engine, Fault, IMAGE, Numbers, PATIENCE, Proxy, Signal, Watch, beside, eventually, long, process,
+    Engine, Fault, IMAGE, Numbers, PATIENCE, Proxy, Signal, Watch, beside, eventually, long, messages, process,
 };
 
 const ROTATING: [&str; 4] = ["--log-opt", "max-size=200k", "--log-opt", "max-file=5"];
 
-/// Holds on to every file that the engine rotates away while `work` is done: all that a container's log ever held.
+/// Keeps a link to every file that the engine rotates away while `work` runs: everything a container's log ever held.
 fn with_all_files_kept<T>(engine: &Engine, id: &str, work: impl FnOnce() -> T) -> (T, Vec<String>) {
-    // The engine mounts its data over itself, and no link leads out of a mount.
+    // The engine bind-mounts its data over itself, and hard links cannot leave a mount.
     let (folder, kept) = (engine.container_dir(id), engine.data().join(format!("kept-{id}")));
     fs::create_dir(&kept).unwrap();
     let look = || {
@@ -48,7 +47,7 @@ fn keep(folder: &Path, kept: &Path) {
         if file.file_name().to_string_lossy().contains("-json.log")
             && let Ok(metadata) = file.metadata()
         {
-            // There already, or just removed: either is right.
+            // It exists already or was just removed; both are fine.
             let _ = fs::hard_link(file.path(), kept.join(metadata.ino().to_string()));
         }
     }
@@ -58,21 +57,21 @@ fn log(path: &Path) -> Vec<Value> {
     fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Containers that write until they are killed, one for each way a log is written.
+/// Containers that write until they are killed, one for each form of log.
 const WRITERS: [&str; 3] = ["json-file", "local", "rotating"];
 
-/// Starts them; the ID of the one that rotates.
+/// Starts them; returns the ID of the rotating one.
 fn start_writers(engine: &Engine, watches: &[Watch], rate: &str) -> String {
-    let words = ["--forever", "--rate", rate];
+    let args = ["--forever", "--rate", rate];
     for driver in DRIVERS {
-        engine.run(driver, &["--log-driver", driver], &words);
+        engine.run(driver, &["--log-driver", driver], &args);
     }
-    let id = engine.run("rotating", &ROTATING, &words);
+    let id = engine.run("rotating", &ROTATING, &args);
     watches.iter().for_each(|watch| wait_for_more(watch, &WRITERS));
     id
 }
 
-/// Kills them and waits until all that they said is out.
+/// Kills them and waits until all their lines are printed.
 fn end_writers(engine: &Engine, watches: &[Watch]) {
     engine.must(&[&["kill"], WRITERS.as_slice()].concat());
     for (watch, name) in watches.iter().flat_map(|watch| WRITERS.map(|name| (watch, name))) {
@@ -80,8 +79,8 @@ fn end_writers(engine: &Engine, watches: &[Watch]) {
     }
 }
 
-/// What each watch wrote. `theirs` is what the one that rotates ever had: over the API the engine may have removed it
-/// before it answers again.
+/// Compares the output of each watch. `theirs` is everything that the rotating log ever held: over the API the engine
+/// may have removed some of it before it answers again.
 #[track_caller]
 fn assert_writers_whole(engine: &Engine, watches: [Watch; 2], theirs: &[String]) -> [Vec<String>; 2] {
     let [by_file, over_api] = stop_each(watches).map(|finished| finished.lines());
@@ -92,8 +91,9 @@ fn assert_writers_whole(engine: &Engine, watches: [Watch; 2], theirs: &[String])
     [by_file, over_api]
 }
 
+/// An engine killed ten times under load costs no line that reached a file.
 #[test]
-fn an_engine_killed_ten_times_under_load_costs_no_line_that_reached_a_file() {
+fn ten_killed_engines_cost_no_written_line() {
     let engine = Engine::with(&["--live-restore"]);
     let watches = by_each_route(&engine, [&engine.host(); 2]);
     let id = start_writers(&engine, &watches, "1500");
@@ -102,7 +102,7 @@ fn an_engine_killed_ten_times_under_load_costs_no_line_that_reached_a_file() {
             engine.kill();
             engine.up();
             wait_for_more(&watches[0], &WRITERS);
-            // The way over the API takes its time to come back, and may also be cut off on it.
+            // The API route takes its time to return, and may be cut off while it does.
             if kills % 3 == 0 {
                 wait_for_more(&watches[1], &WRITERS);
             }
@@ -115,8 +115,9 @@ fn an_engine_killed_ten_times_under_load_costs_no_line_that_reached_a_file() {
     }
 }
 
+/// `--live-restore` keeps the containers running meanwhile.
 #[test]
-fn an_engine_stopped_in_peace_under_containers_that_live_on_costs_no_line() {
+fn a_stopped_engine_costs_no_line() {
     let engine = Engine::with(&["--live-restore"]);
     let watches = by_each_route(&engine, [&engine.host(); 2]);
     let id = start_writers(&engine, &watches, "1500");
@@ -130,8 +131,9 @@ fn an_engine_stopped_in_peace_under_containers_that_live_on_costs_no_line() {
     assert_writers_whole(&engine, watches, &theirs);
 }
 
+/// An engine that is upgraded twice is asked in its own API version, and no line is lost.
 #[test]
-fn an_engine_upgraded_twice_under_us_is_spoken_to_in_its_own_version_and_costs_no_line() {
+fn upgrades_under_a_watch_cost_no_line() {
     let engine = Engine::of_the_machine(&["--live-restore"]);
     let proxies = [(); 2].map(|()| Proxy::start(&engine));
     let watches = by_each_route_through(&engine, &proxies);
@@ -159,14 +161,15 @@ fn an_engine_upgraded_twice_under_us_is_spoken_to_in_its_own_version_and_costs_n
     }
 }
 
+/// No line is lost while the socket is elsewhere, or when it is made again.
 #[test]
-fn while_the_socket_lies_elsewhere_and_when_it_is_made_again_no_line_is_lost() {
+fn a_moved_socket_loses_no_line() {
     let engine = Engine::with(&["--live-restore"]);
     let watches = by_each_route(&engine, [&engine.host(); 2]);
     let away = engine.home().join("away.sock");
     let elsewhere = format!("unix://{}", away.display());
     fs::rename(engine.socket(), &away).unwrap();
-    // Nobody can connect any more; the event stream that stands is still told.
+    // Nobody can connect any more, but the open event stream still delivers.
     for driver in DRIVERS {
         let options =
             ["-H", &elsewhere, "run", "--detach", "--network", "none", "--name", driver, "--log-driver", driver];
@@ -188,14 +191,15 @@ fn stall() -> Duration {
     Duration::from_secs(if long() { 60 } else { 12 })
 }
 
+/// The stall stops no file, and containers started meanwhile are read from their first line.
 #[test]
-fn an_engine_that_stalls_for_long_stops_no_file_and_what_it_started_meanwhile_is_read_from_its_first_line() {
+fn an_engine_stalled_for_long_costs_no_line() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watches = by_each_route(&engine, [&proxy.host(); 2]);
     start_writers(&engine, &watches, "300");
     proxy.on("", Fault::Stall);
-    // These connections are made anew, and then have no answer.
+    // These connections are opened again, and then get no answer.
     assert!(proxy.cut_where("/logs") > 0);
     let begun = Instant::now();
     for driver in DRIVERS {
@@ -226,14 +230,14 @@ fn an_engine_that_stalls_for_long_stops_no_file_and_what_it_started_meanwhile_is
         assert_eq!(old + new, 500);
         numbers.assert_whole("renamed", old + 1..=500);
         numbers.assert_whole("new-local", 1..=500);
-        // What was removed by then is nowhere but in a file that was open.
+        // What was removed by then exists only in a file that was open.
         if source == "auto" {
             numbers.assert_whole("brief", 1..=20);
         }
     }
 }
 
-/// An engine that lived all the time wrote all that the container said.
+/// An engine that ran all the time has written everything that the container wrote.
 #[track_caller]
 fn assert_whole_but_for_rotation(engine: &Engine, lines: &[String], container: &str) {
     let theirs = engine.must(&["logs", "--tail", "1", container]);
@@ -241,9 +245,9 @@ fn assert_whole_but_for_rotation(engine: &Engine, lines: &[String], container: &
     Numbers::of_json(lines).assert_whole(container, 1..=last);
 }
 
-/// A watch of its own for each kind of garbage and each route that meets it, all of the same containers.
+/// One watch for each kind of garbage and each route that meets it, all of the same containers.
 #[test]
-fn whatever_garbage_the_engine_answers_is_asked_for_again_and_costs_no_line() {
+fn garbage_answers_are_retried() {
     let engine = Engine::start();
     engine.run("beacon", &[], &["--count", "0", "--idle"]);
     let faults = [Fault::Status(500), Fault::Page(502), Fault::Half];
@@ -257,8 +261,9 @@ fn whatever_garbage_the_engine_answers_is_asked_for_again_and_costs_no_line() {
         .map(|row| {
             let proxy = Proxy::start(&engine);
             let mut command = Watch::command();
-            engine.furnish(&mut command);
-            // On a busy machine a fault lasts, and the waits that grow with it would outlast the test's patience.
+            engine.configure(&mut command);
+            // On a busy machine a fault lasts, and backoff delays that grow with it would exceed the timeout of the
+            // test.
             for wait in ["DOCKER_CIRCUIT_BREAKER_TIMEOUT", "DOCKER_POOL_MAX_RETRY_DELAY", "EVENTS_BACKOFF_MAX_DURATION"]
             {
                 command.env(format!("LOGWATCH_{wait}"), "1s");
@@ -283,7 +288,7 @@ fn whatever_garbage_the_engine_answers_is_asked_for_again_and_costs_no_line() {
     engine.run("new", &[], &["--count", "50"]);
     engine.wait("new");
     for (_, proxy, (_, part, fault)) in &watches {
-        // An event stream that goes on with nonsense in it is not asked for again, and what is sense may be a lie.
+        // An event stream that continues after nonsense is not opened again, and its remaining events may be wrong.
         let is_lying = *fault == Fault::Corrupt;
         eventually(&format!("after {part} {fault:?} it was asked again"), || is_lying || proxy.count(part) > 1);
         proxy.heal();
@@ -305,32 +310,33 @@ fn whatever_garbage_the_engine_answers_is_asked_for_again_and_costs_no_line() {
         for (name, count) in written.into_iter().chain([("new", 50)]) {
             assert_eq!(numbers.flaw(name, 1..=count), None, "after {row:?}:\n{}", finished.stderr);
         }
-        let told = finished.stderr.lines().count();
-        assert!(told < 24, "after {row:?} a flood of notices:\n{}", finished.stderr);
+        let reported = finished.stderr.lines().count();
+        assert!(reported < 24, "after {row:?} a flood of notices:\n{}", finished.stderr);
     }
 }
 
-/// Makes so many events that change nothing.
+/// Causes this many events that change nothing.
 fn make_events(engine: &Engine, count: usize) {
     let id = engine.id("beacon");
     for _ in 0..count {
-        // Its answer is no HTTP.
+        // The answer to this request is not HTTP.
         let _ = engine.post(&format!("/containers/{id}/attach?stream=0&logs=0"));
     }
 }
 
-/// As many as the engine remembers, and more.
+/// As many events as the engine remembers, and more.
 const HISTORY: usize = 300;
 
+/// Deaths, returns, renames and removals while no event came show as soon as events are back.
 #[test]
-fn what_died_came_back_was_renamed_and_removed_while_no_event_came_is_as_it_is_afterwards() {
+fn unseen_changes_show_afterwards() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watches = by_each_route(&engine, [&proxy.host(); 2]);
     let resumed = ["--count", "200", "--resume"];
     for driver in DRIVERS {
-        let run = |name: &str, options: &[&str], words: &[&str]| {
-            engine.run(&format!("{name}-{driver}"), &[&["--log-driver", driver], options].concat(), words);
+        let run = |name: &str, options: &[&str], args: &[&str]| {
+            engine.run(&format!("{name}-{driver}"), &[&["--log-driver", driver], options].concat(), args);
         };
         run("removed", &[], &["--count", "100", "--idle"]);
         run("renamed", &[], &["--forever", "--rate", "100"]);
@@ -369,7 +375,7 @@ fn what_died_came_back_was_renamed_and_removed_while_no_event_came_is_as_it_is_a
     watches.iter().for_each(|watch| has(watch, "the engine is back"));
     for (watch, driver) in each(&watches) {
         has(watch, &format!("- removed-{driver}"));
-        // No event told how they ended: a listing did.
+        // A listing, not an event, showed their end.
         for (name, code) in [("ended", 137), ("made", 0), ("born", 0), ("turned", 0)] {
             has(watch, &format!("- {name}-{driver} (exit {code})"));
         }
@@ -384,7 +390,7 @@ fn what_died_came_back_was_renamed_and_removed_while_no_event_came_is_as_it_is_a
     for (watch, driver) in each(&watches) {
         has(watch, &format!("- other-{driver}"));
         let end = format!("- restarted-{driver} (exit 137)");
-        eventually("its end was told", || watch.notices().contains(&end));
+        eventually("its end is reported", || watch.notices().contains(&end));
     }
     for finished in stop_each(watches) {
         let numbers = Numbers::of_json(&finished.lines());
@@ -409,7 +415,7 @@ fn what_died_came_back_was_renamed_and_removed_while_no_event_came_is_as_it_is_a
     }
 }
 
-/// Each watch with each driver.
+/// Each watch combined with each driver.
 fn each(watches: &[Watch]) -> impl Iterator<Item = (&Watch, &'static str)> {
     watches.iter().flat_map(|watch| DRIVERS.map(|driver| (watch, driver)))
 }
@@ -420,17 +426,17 @@ fn assert_whole_together(engine: &Engine, before: u64, numbers: &Numbers, name: 
     assert_eq!(before + numbers.count(name) as u64, last, "{name}");
 }
 
-/// One watch after the other: of two that stand still the engine need not have had enough at the same moment.
+/// One watch after the other: of two suspended watches the engine need not drop both at the same moment.
 #[test]
-fn when_the_engine_skipped_us_because_we_stood_still_all_that_is_left_is_found() {
+fn a_dropped_subscription_loses_nothing() {
     let engine = Engine::start();
     engine.run("beacon", &[], &["--count", "0", "--idle"]);
     for (source, _) in ROUTES {
         let watch = Watch::start(&engine, &["--format", "json", "--source", source, &format!("*-{source}")]);
         watch.wait_until_up();
-        let run = |name: &str, driver: &str, words: &[&str]| {
+        let run = |name: &str, driver: &str, args: &[&str]| {
             let name = format!("{name}-{driver}-{source}");
-            engine.run(&name, &["--log-driver", driver], &[&["--count", "100"], words].concat());
+            engine.run(&name, &["--log-driver", driver], &[&["--count", "100"], args].concat());
         };
         for driver in DRIVERS {
             run("old", driver, &["--idle"]);
@@ -439,7 +445,7 @@ fn when_the_engine_skipped_us_because_we_stood_still_all_that_is_left_is_found()
         watch.wait_for_count(400);
         watch.signal(Signal::STOP);
         make_events(&engine, 1000);
-        // From some moment on each takes 100 ms: the engine waits for us, and then leaves it out.
+        // From some moment on each takes 100 ms: the engine waits for us, and then drops us.
         let is_left_out = || {
             let begun = Instant::now();
             make_events(&engine, 10);
@@ -472,8 +478,9 @@ fn when_the_engine_skipped_us_because_we_stood_still_all_that_is_left_is_found()
     }
 }
 
+/// What a new container rotated while we were suspended is read.
 #[test]
-fn what_a_new_container_rotated_while_we_stood_still_is_read_too() {
+fn rotation_while_suspended_is_read() {
     let engine = Engine::start();
     let watches = by_each_route(&engine, [&engine.host(); 2]);
     watches.iter().for_each(|watch| watch.signal(Signal::STOP));
@@ -492,8 +499,9 @@ fn what_a_new_container_rotated_while_we_stood_still_is_read_too() {
     }
 }
 
+/// A listing replaces a malformed event at once.
 #[test]
-fn an_event_that_makes_no_sense_is_made_up_for_at_once() {
+fn a_malformed_event_is_made_up_for() {
     let engine = Engine::start();
     let proxies = [(); 2].map(|()| Proxy::start(&engine));
     let watches = by_each_route_through(&engine, &proxies);
@@ -511,9 +519,9 @@ fn an_event_that_makes_no_sense_is_made_up_for_at_once() {
     }
 }
 
-/// Of a death that was just told the listing may not have heard, so it alone revives nobody.
+/// A listing may not show a death that was just announced, so a listing alone does not revive a container.
 #[test]
-fn a_container_whose_death_was_told_and_whose_start_was_not_is_read_on() {
+fn a_missed_start_event_loses_nothing() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watches = by_each_route(&engine, [&proxy.host(); 2]);
@@ -535,8 +543,8 @@ fn a_container_whose_death_was_told_and_whose_start_was_not_is_read_on() {
     }
 }
 
-/// What inotify keeps for those who do not read is the same for all: of this one's queue too much is asked when of the
-/// watch's it is.
+/// The kernel's limit is the same for every inotify queue: when this test's own queue overflows, so does the one of the
+/// watch.
 fn queue_of(folders: &[PathBuf]) -> OwnedFd {
     let queue = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).unwrap();
     for folder in folders {
@@ -553,14 +561,14 @@ fn has_overflowed(queue: &OwnedFd) -> bool {
 }
 
 #[test]
-fn when_inotify_has_overflowed_everything_is_found_all_the_same() {
+fn an_inotify_overflow_loses_nothing() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &[]);
     let writers: Vec<String> = (0..6).map(|number| format!("writer-{number}")).collect();
     let names: Vec<&str> = writers.iter().map(String::as_str).collect();
     let options = ["--log-opt", "max-size=1m", "--log-opt", "max-file=50"];
-    let words = ["--forever", "--rate", "1000"];
-    let ids: Vec<String> = names.iter().map(|name| engine.run(name, &options, &words)).collect();
+    let args = ["--forever", "--rate", "1000"];
+    let ids: Vec<String> = names.iter().map(|name| engine.run(name, &options, &args)).collect();
     engine.create("made", &[], &["--count", "100"]);
     wait_for_more(&watch, &names);
     watch.signal(Signal::STOP);
@@ -575,7 +583,7 @@ fn when_inotify_has_overflowed_everything_is_found_all_the_same() {
     engine.run("new", &options, &["--count", "100"]);
     engine.must(&["wait", "made", "new"]);
     engine.must(&[&["kill"], names.as_slice()].concat());
-    assert!(has_overflowed(&queue), "there was not enough to tell");
+    assert!(has_overflowed(&queue), "there were too few events");
     watch.signal(Signal::CONT);
     watch.wait_for_ends(8);
     let lines = watch.stop().lines();
@@ -587,10 +595,11 @@ fn when_inotify_has_overflowed_everything_is_found_all_the_same() {
     numbers.assert_whole("new", 1..=100);
 }
 
+/// The error names what is wrong in a few words.
 #[test]
-fn garbage_at_the_start_ends_it_with_a_few_words_that_name_what_is_wrong() {
+fn garbage_at_the_start_is_an_error() {
     let engine = Engine::start();
-    for part in ["/_ping", "/info", "/events", "/containers/json"] {
+    let check = |part: &str| {
         for (fault, code, first) in [
             (Fault::Status(500), 1, "error: the engine answered 500: the proxy says 500\n"),
             (Fault::Page(502), 1, "error: the engine or a proxy before it answers GET /"),
@@ -598,7 +607,7 @@ fn garbage_at_the_start_ends_it_with_a_few_words_that_name_what_is_wrong() {
             (Fault::Half, 3, "error: lost the connection to unix://"),
             (Fault::Hangup, 3, "error: lost the connection to unix://"),
         ] {
-            // The version of its API is missing in the answer of an engine of old, too, and an event stream may end.
+            // An old engine does not send its API version either, and an event stream may end.
             if fault == Fault::Page(200) && matches!(part, "/_ping" | "/events") {
                 continue;
             }
@@ -608,19 +617,26 @@ fn garbage_at_the_start_ends_it_with_a_few_words_that_name_what_is_wrong() {
             let said = (finished.code, finished.stderr.get(..first.len()));
             assert_eq!(said, (Some(code), Some(first)), "{part} {fault:?}: {}", finished.stderr);
         }
-    }
+    };
+    thread::scope(|scope| {
+        for part in ["/_ping", "/info", "/events", "/containers/json"] {
+            let check = &check;
+            scope.spawn(move || check(part));
+        }
+    });
 }
 
+/// What dies while the engine is dead is reported, and what its policy brings back is read on.
 #[test]
-fn what_dies_while_the_engine_is_dead_is_told_and_what_its_policy_brings_back_is_read_on() {
+fn containers_of_a_dead_engine() {
     let engine = Engine::with(&["--live-restore"]);
     let watches = by_each_route(&engine, [&engine.host(); 2]);
-    let words = ["--count", "500", "--resume", "--idle"];
+    let args = ["--count", "500", "--resume", "--idle"];
     let mut names = Vec::new();
     for driver in DRIVERS {
         for (name, options) in [("always", &["--restart", "always"][..]), ("mortal", &[]), ("brief", &["--rm"])] {
             names.push(format!("{name}-{driver}"));
-            engine.run(&format!("{name}-{driver}"), &[&["--log-driver", driver], options].concat(), &words);
+            engine.run(&format!("{name}-{driver}"), &[&["--log-driver", driver], options].concat(), &args);
         }
     }
     watches.iter().for_each(|watch| watch.wait_for_count(3000));
@@ -647,13 +663,13 @@ fn what_dies_while_the_engine_is_dead_is_told_and_what_its_policy_brings_back_is
     }
 }
 
-/// How many containers come and go unseen.
+/// How many containers start and end unseen.
 fn unseen() -> usize {
     if long() { 300 } else { 40 }
 }
 
-/// Every other one is removed when it ends. The names of those that the engine itself has heard all of: on a busy machine
-/// it may lose what a container writes that is gone at once.
+/// Every other container is removed when it ends. Returns the names of those whose lines all reached the engine: a busy
+/// one may lose the output of a container that is removed at once.
 fn live_unseen(engine: &Engine, prefix: &str, count: usize) -> BTreeSet<String> {
     let live = |number: usize| {
         let name = format!("{prefix}-{number}");
@@ -670,8 +686,10 @@ fn live_unseen(engine: &Engine, prefix: &str, count: usize) -> BTreeSet<String> 
     })
 }
 
+/// Containers that came and went while no event came are read whole, whether they still exist, are in the engine's
+/// history of events, or neither.
 #[test]
-fn containers_that_came_and_went_while_no_event_came_are_read_whole_whether_they_are_left_remembered_or_neither() {
+fn unseen_containers_are_read_whole() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watch = Watch::ready_at(&engine, &proxy.host(), &[]);
@@ -696,7 +714,7 @@ fn containers_that_came_and_went_while_no_event_came_are_read_whole_whether_they
         }
         all.extend(heard);
     }
-    // Of those that were removed nobody will ever tell: they are waited for, and then read all the same.
+    // No event will ever announce those that were removed: the watch waits for one, and then reads them all the same.
     watch.wait_for(|lines| Numbers::of_json(lines).total() >= 30 * all.len(), PATIENCE * 4);
     let lived = 8 + unseen();
     watch.wait_for_ends(lived);
@@ -708,17 +726,17 @@ fn containers_that_came_and_went_while_no_event_came_are_read_whole_whether_they
     assert!(all.len() * 100 >= 95 * lived, "the engine itself heard {} of {lived}", all.len());
 }
 
-/// Where a time was changed on the way nobody can tell, so of these containers nothing is promised but that they hold up
-/// no other and their ends are told.
+/// Nobody can tell whether a time was changed on the way, so of these containers nothing is promised except that they
+/// delay no other and that their ends are reported.
 #[test]
-fn log_streams_with_changed_bytes_in_them_cost_no_other_container_a_line() {
+fn corrupt_log_streams_harm_no_other_container() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watch = Watch::ready_at(&engine, &proxy.host(), &["--source", "stream"]);
-    let words = ["--count", "5000", "--rate", "1000"];
-    engine.run("sound", &[], &words);
+    let args = ["--count", "5000", "--rate", "1000"];
+    engine.run("sound", &[], &args);
     let changed = ["json-file-0", "local-0", "local-1"];
-    let ids = changed.map(|name| engine.run(name, &["--log-driver", &name[..name.len() - 2]], &words));
+    let ids = changed.map(|name| engine.run(name, &["--log-driver", &name[..name.len() - 2]], &args));
     wait_for_more(&watch, &changed);
     ids.iter().for_each(|id| proxy.on(&format!("{id}/logs"), Fault::Corrupt));
     let before = count(&watch, "sound");
@@ -734,8 +752,9 @@ fn log_streams_with_changed_bytes_in_them_cost_no_other_container_a_line() {
     assert!(finished.stderr.lines().count() < 24, "{}", finished.stderr);
 }
 
+/// A container that dies while its log is refused is read to its end afterwards.
 #[test]
-fn a_container_that_dies_while_its_log_is_refused_is_read_to_its_end_afterwards() {
+fn a_death_during_refused_reads_loses_nothing() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watch = Watch::ready_at(&engine, &proxy.host(), &["--source", "stream"]);

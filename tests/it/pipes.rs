@@ -1,4 +1,4 @@
-//! Readers of our output: one that leaves ends us, one that does not read cannot keep us.
+//! Readers of our output: one that leaves ends us, and one that does not read cannot block us.
 
 use std::fs::{self, File};
 use std::io::{PipeReader, PipeWriter, Write, pipe};
@@ -9,18 +9,18 @@ use std::time::Instant;
 
 use crate::support::{Answer, Engine, Request, Script, Signal, Watch, eventually, process};
 
-/// A run whose stdout is ours to read, or not.
+/// A run whose stdout the test reads or leaves.
 struct Run {
     child: Child,
     notices: std::path::PathBuf,
 }
 
 impl Run {
-    fn start(engine: &Engine, host: &str, words: &[&str], stdout: impl Into<Stdio>) -> Run {
+    fn start(engine: &Engine, host: &str, args: &[&str], stdout: impl Into<Stdio>) -> Run {
         let notices = engine.home().join(format!("notices-{}", fastrand::u64(..)));
         let mut command = Watch::command();
-        engine.furnish(&mut command);
-        command.env_remove("DOCKER_HOST").env("XDG_STATE_HOME", engine.home()).arg("-H").arg(host).args(words);
+        engine.configure(&mut command);
+        command.env_remove("DOCKER_HOST").env("XDG_STATE_HOME", engine.home()).arg("-H").arg(host).args(args);
         let stderr = File::create(&notices).unwrap();
         Run { child: command.stdout(stdout).stderr(stderr).spawn().unwrap(), notices }
     }
@@ -33,7 +33,7 @@ impl Run {
         eventually(&format!("a notice says {text}"), || self.notices().contains(text));
     }
 
-    /// Waits until a thread of this name is in a call of write.
+    /// Waits until a thread of this name is blocked in a write.
     fn wait_until_stuck(&self, thread: &str) {
         let write = if cfg!(target_arch = "x86_64") { "1 " } else { "64 " };
         let pid = self.child.id();
@@ -68,20 +68,21 @@ impl Drop for Run {
     }
 }
 
-/// As `watch | grep -q`, which leaves although the container says no more: we end well, at rest and while connecting.
+/// As with `watch | grep -q`, the reader leaves though the container writes no more: we end with 0, both when idle and
+/// while connecting.
 #[test]
 fn a_reader_that_leaves_ends_a_silent_run() {
     let engine = Engine::start();
     engine.run("web", &[], &["--count", "1", "--idle"]);
     let host = engine.host();
-    for words in [&["watch"][..], &["watch", "--resume"], &["watch", "--source", "stream", "--format", "json"]] {
+    for args in [&["watch"][..], &["watch", "--resume"], &["watch", "--source", "stream", "--format", "json"]] {
         let (reader, writer) = pipe().unwrap();
-        let run = Run::start(&engine, &host, words, writer);
+        let run = Run::start(&engine, &host, args, writer);
         run.wait_for_notice("+ web");
         drop(reader);
-        assert_eq!(run.end(), Some(0), "{words:?}");
+        assert_eq!(run.end(), Some(0), "{args:?}");
     }
-    // The positions were kept.
+    // The positions were stored.
     let (reader, writer) = pipe().unwrap();
     assert_eq!(Run::start(&engine, &host, &["watch", "--no-follow", "--resume"], writer).end(), Some(0));
     assert_eq!(std::io::read_to_string(reader).unwrap(), "");
@@ -90,7 +91,7 @@ fn a_reader_that_leaves_ends_a_silent_run() {
     run.wait_for_notice("+ web");
     drop(socket);
     assert_eq!(run.end(), Some(0));
-    // An engine that takes the question and says nothing, and one that has no events.
+    // An engine that accepts the request and never answers, and one without events.
     let mute = Script::start(|_: &Request, answer: &mut Answer| answer.hold());
     let quiet = Script::start(|request: &Request, answer: &mut Answer| match request.path.split('?').next().unwrap() {
         "/events" => {
@@ -101,26 +102,26 @@ fn a_reader_that_leaves_ends_a_silent_run() {
         _ => answer.json(200, r#"{"ID":"x","DockerRootDir":"/nowhere"}"#),
     });
     for script in [&mute, &quiet] {
-        for words in [&["watch"][..], &["events"]] {
-            // One leaves at once, as `true` does, the other when we wait.
+        for args in [&["watch"][..], &["events"]] {
+            // One leaves at once, like `true`; the other while we wait.
             for is_there in [false, true] {
                 let (reader, writer) = pipe().unwrap();
                 let reader = Some(reader).filter(|_| is_there);
                 let before = script.requests().len();
-                let run = Run::start(&engine, &script.host(), words, writer);
+                let run = Run::start(&engine, &script.host(), args, writer);
                 if let Some(reader) = reader {
                     eventually("the engine is asked", || script.requests().len() > before);
                     drop(reader);
                 }
-                assert_eq!(run.end(), Some(0), "{words:?} {is_there}");
+                assert_eq!(run.end(), Some(0), "{args:?} {is_there}");
             }
         }
     }
 }
 
-/// With `-o FILE` and for a report nobody needs to read stdout.
+/// With `-o FILE`, and for a reconciliation, nobody needs to read stdout.
 #[test]
-fn where_lines_go_to_a_file_the_reader_of_stdout_does_not_matter() {
+fn with_an_output_file_stdout_does_not_matter() {
     let engine = Engine::start();
     engine.run("beacon", &[], &["--count", "0", "--idle"]);
     let file = engine.home().join("out.log");
@@ -133,7 +134,7 @@ fn where_lines_go_to_a_file_the_reader_of_stdout_does_not_matter() {
     run.signal(Signal::TERM);
     assert_eq!(run.end(), Some(0));
     engine.wait("web");
-    // A reconciliation that was asked for is done.
+    // A requested reconciliation is completed.
     let (reader, writer) = pipe().unwrap();
     drop(reader);
     assert_eq!(Run::start(&engine, &engine.host(), &["reconcile"], writer).end(), Some(0));
@@ -144,7 +145,7 @@ fn where_lines_go_to_a_file_the_reader_of_stdout_does_not_matter() {
         "--check",
     ]));
     assert_eq!(finished.finish().code, Some(0));
-    // A stdout that was closed from the start is a file that takes everything.
+    // A stdout that is closed from the start becomes a file that accepts everything.
     let line = format!("exec {} -H {} watch >&-", env!("CARGO_BIN_EXE_docker-logwatch"), engine.host());
     let watch = Watch::spawn(Command::new("sh").args(["-c", &line]));
     watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with("+ beacon")), crate::support::PATIENCE);
@@ -152,21 +153,21 @@ fn where_lines_go_to_a_file_the_reader_of_stdout_does_not_matter() {
     assert_eq!(watch.finish().code, Some(0));
 }
 
-/// A pipe that is full, and its other end.
+/// A full pipe and its other end.
 fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, writer) = pipe().unwrap();
-    // What Linux gives a pipe.
+    // The capacity of a pipe on Linux.
     (&writer).write_all(&[b' '; 64 * 1024]).unwrap();
     (reader, writer)
 }
 
-/// One signal lets the output take some time; a second one ends every command at once and well.
+/// After one signal the output may take some time; a second one ends every command at once, successfully.
 #[test]
-fn a_second_signal_ends_the_wait_for_a_reader_that_does_not_read() {
+fn a_second_signal_ends_a_blocked_pipe() {
     let engine = Engine::start();
     engine.run("web", &[], &["--count", "10", "--idle"]);
     let host = engine.host();
-    for (words, thread) in [
+    for (args, thread) in [
         (&["watch"][..], "deliver"),
         (&["watch", "--resume=full", "--format", "json"], "deliver"),
         (&["events", "--since", "1h"], "output"),
@@ -176,16 +177,16 @@ fn a_second_signal_ends_the_wait_for_a_reader_that_does_not_read() {
     ] {
         for second in [Signal::TERM, Signal::INT] {
             let (reader, writer) = full_pipe();
-            let run = Run::start(&engine, &host, &[words, &["-vv"]].concat(), writer);
+            let run = Run::start(&engine, &host, &[args, &["-vv"]].concat(), writer);
             run.wait_until_stuck(thread);
             let begun = Instant::now();
             run.signal(Signal::TERM);
-            // Two of a kind that wait to be heard are one.
+            // Two pending signals of one kind are merged.
             run.wait_for_notice("told to stop by a signal");
             run.signal(second);
-            assert_eq!(run.end(), Some(0), "{words:?}");
-            // Far from the five seconds that the first alone would have given.
-            assert!(begun.elapsed().as_secs() < 4, "{words:?}");
+            assert_eq!(run.end(), Some(0), "{args:?}");
+            // Far below the five seconds after a single signal.
+            assert!(begun.elapsed().as_secs() < 4, "{args:?}");
             drop(reader);
         }
     }

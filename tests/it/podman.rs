@@ -1,7 +1,7 @@
-//! Podman behind Docker's API: what it says of itself, and that no line is lost or repeated by any route.
+//! Podman through Docker's API: what it says about itself, and that no route loses or repeats a line.
 //!
-//! It stamps lines with whole seconds, leaves out both ends of what is asked for, sends a line in pieces, and begins its
-//! answer to a request for events with the first event.
+//! It stamps lines with whole seconds, excludes both ends of a requested range, sends a line in pieces, and begins its
+//! answer to a request for events only with the first event.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::support::{Numbers, PATIENCE, Podman, Signal, Watch, records};
 
-/// The routes, by name, with words that make each begin requests often.
+/// The routes with arguments that make each send requests often.
 const WAYS: [(&str, &[&str]); 3] = [
     ("stream", &["--source", "stream"]),
     ("rotate", &["--source", "rotate", "--rotate-interval", "300ms"]),
@@ -24,8 +24,8 @@ fn messages<'a>(records: &'a [Value], container: &str, stream: &str) -> Vec<&'a 
     records.iter().filter(of).map(|record| record["message"].as_str().unwrap()).collect()
 }
 
-/// What the docker CLI shows of a container.
-fn told_by_docker(podman: &Podman, container: &str) -> [Vec<String>; 2] {
+/// What docker's CLI prints of a container.
+fn lines_of_docker(podman: &Podman, container: &str) -> [Vec<String>; 2] {
     let output = podman.docker(&["logs", container]);
     [output.stdout, output.stderr].map(|bytes| {
         String::from_utf8_lossy(&bytes).lines().map(|line| line.trim_end_matches('\r').to_owned()).collect()
@@ -34,7 +34,7 @@ fn told_by_docker(podman: &Podman, container: &str) -> [Vec<String>; 2] {
 
 #[track_caller]
 fn assert_as_docker_has_it(podman: &Podman, records: &[Value], name: &str) {
-    let theirs = told_by_docker(podman, name);
+    let theirs = lines_of_docker(podman, name);
     for (stream, theirs) in ["stdout", "stderr"].into_iter().zip(theirs) {
         let ours: Vec<_> = messages(records, name, stream).iter().map(|line| line.trim_end_matches('\r')).collect();
         let differs = ours.iter().zip(&theirs).position(|(ours, theirs)| ours != theirs);
@@ -55,8 +55,8 @@ fn assert_as_docker_has_it(podman: &Podman, records: &[Value], name: &str) {
 }
 
 fn every_line_comes_once(podman: &Podman) {
-    let words = ["--count", "4000", "--rate", "400", "--stream", "alternating"];
-    podman.run("before", &[], &words);
+    let args = ["--count", "4000", "--rate", "400", "--stream", "alternating"];
+    podman.run("before", &[], &args);
     podman.run("stopped", &[], &["--count", "300", "--stream", "alternating"]);
     podman.wait("stopped");
     let watches = WAYS.map(|(source, way)| {
@@ -64,7 +64,7 @@ fn every_line_comes_once(podman: &Podman) {
         watch.wait_for_notice(|lines| lines.contains(&format!("+ before ({source})")), PATIENCE);
         watch
     });
-    podman.run("later", &[], &words);
+    podman.run("later", &[], &args);
     podman.run("tty", &["--tty"], &["--count", "1000", "--rate", "400"]);
     podman.run("brief", &[], &["--count", "20"]);
     for name in ["before", "later", "tty", "brief"] {
@@ -88,25 +88,25 @@ fn every_line_comes_once(podman: &Podman) {
     }
 }
 
-/// Many lines share a second, and each comes once: from before the watch, and of what starts later.
+/// Many lines share a second, and each comes once, from before the watch and from later containers.
 #[test]
-fn podman_4_is_read_whole_by_every_api_route() {
+fn podman_4_is_read_whole() {
     let podman = Podman::of("bookworm");
     assert!(podman.version().starts_with("4."), "{}", podman.version());
     every_line_comes_once(&podman);
 }
 
-/// The same of the Podman of Debian 13.
+/// The same with the Podman of Debian 13.
 #[test]
-fn podman_5_is_read_whole_by_every_api_route() {
+fn podman_5_is_read_whole() {
     let podman = Podman::of("trixie");
     assert!(podman.version().starts_with("5."), "{}", podman.version());
     every_line_comes_once(&podman);
 }
 
-/// Runs that are killed within a second of each other go on where the last one was, whatever the route.
+/// Runs that are killed within a second of each other continue where the last one was, on every route.
 #[test]
-fn killed_watches_of_podman_go_on_within_the_second() {
+fn killed_watches_of_podman_resume_exactly() {
     let podman = Podman::start();
     podman.run("web", &[], &["--forever", "--rate", "300", "--stream", "alternating"]);
     for (source, way) in WAYS {
@@ -125,7 +125,7 @@ fn killed_watches_of_podman_go_on_within_the_second() {
     }
     podman.must(&["kill", "web"]);
     podman.wait("web");
-    let written: usize = told_by_docker(&podman, "web").iter().map(Vec::len).sum();
+    let written: usize = lines_of_docker(&podman, "web").iter().map(Vec::len).sum();
     for (source, way) in WAYS {
         let output = podman.home().join(format!("{source}.json"));
         let output = output.to_str().unwrap();
@@ -140,9 +140,9 @@ fn killed_watches_of_podman_go_on_within_the_second() {
     }
 }
 
-/// A service that was away for a while costs no line, and its return is noticed.
+/// A service that is away for a while costs no line, and its return is noticed.
 #[test]
-fn a_podman_that_returns_is_read_on_from_where_it_was() {
+fn a_podman_that_returns_is_read_on() {
     let podman = Podman::start();
     podman.run("web", &[], &["--count", "4000", "--rate", "400", "--stream", "alternating"]);
     let watches = WAYS.map(|(_, way)| podman.logwatch(&[&["watch", "--format", "json", "-n", "all"], way].concat()));
@@ -165,19 +165,19 @@ fn a_podman_that_returns_is_read_on_from_where_it_was() {
     }
 }
 
-/// `-n`, `--since` and `--until` mean the same as with Docker, although the times that come say less.
+/// `-n`, `--since` and `--until` mean the same as with Docker, although Podman's times are less precise.
 #[test]
-fn the_last_lines_and_those_between_two_moments_are_the_right_ones() {
+fn tail_since_and_until_select_podman_lines() {
     let podman = Podman::start();
     podman.run("web", &[], &["--count", "600", "--rate", "150"]);
     podman.wait("web");
     let kept = podman.must(&["inspect", "--format", "{{.LogPath}}", "web"]);
     let kept: Vec<String> = fs::read_to_string(kept).unwrap().lines().map(str::to_owned).collect();
     for (source, way) in WAYS {
-        let read = |words: &[&str]| {
+        let read = |args: &[&str]| {
             let finished =
-                podman.logwatch(&[&["watch", "--no-follow", "--format", "json", "web"], way, words].concat()).finish();
-            assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{source} {words:?}");
+                podman.logwatch(&[&["watch", "--no-follow", "--format", "json", "web"], way, args].concat()).finish();
+            assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{source} {args:?}");
             finished.lines()
         };
         let all = read(&[]);
@@ -185,7 +185,7 @@ fn the_last_lines_and_those_between_two_moments_are_the_right_ones() {
         for last in [1_u64, 7, 100, 400] {
             Numbers::of_json(&read(&["-n", &last.to_string()])).assert_whole("web", 600 - last + 1..=600);
         }
-        // Between a line from this one on and the next, by the engine's own record of them, which says more than it sends.
+        // Between this line and the next one, by the engine's own log, which is more precise than what it sends.
         let split = |around: usize| {
             let read = |number: usize| {
                 let stamp = kept[number - 1].split(' ').next().unwrap();
@@ -202,9 +202,9 @@ fn the_last_lines_and_those_between_two_moments_are_the_right_ones() {
     }
 }
 
-/// A watch from now on shows what is written from now on, also within the second in which it began.
+/// A watch from now on prints what is written from now on, also within the second in which it started.
 #[test]
-fn what_is_written_within_the_first_second_is_shown() {
+fn first_second_lines_of_podman_are_shown() {
     let podman = Podman::start();
     podman.run("web", &[], &["--count", "3000", "--rate", "300"]);
     for (source, way) in WAYS {
@@ -221,7 +221,7 @@ fn what_is_written_within_the_first_second_is_shown() {
     }
 }
 
-/// Podman sends a long line in pieces, each with its own second; so it does with a line that is written bit by bit.
+/// Podman sends a long line in pieces, each with its own second; it does the same with a line that is written in parts.
 #[test]
 fn lines_that_come_in_pieces_are_put_together() {
     let podman = Podman::start();
@@ -233,8 +233,8 @@ fn lines_that_come_in_pieces_are_put_together() {
         podman.wait(name);
     }
     for (source, way) in WAYS {
-        let words = [&["watch", "--no-follow", "--all", "--format", "json"], way].concat();
-        let finished = podman.logwatch(&words).finish();
+        let args = [&["watch", "--no-follow", "--all", "--format", "json"], way].concat();
+        let finished = podman.logwatch(&args).finish();
         assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{source}");
         let records = finished.records();
         let framed = messages(&records, "framed", "stdout");
@@ -247,9 +247,9 @@ fn lines_that_come_in_pieces_are_put_together() {
     }
 }
 
-/// A container that is started again after a line without an end goes on with a line of its own.
+/// A container that is restarted after an unfinished line continues with a line of its own.
 #[test]
-fn a_line_without_an_end_is_shown_and_what_follows_is_not_lost() {
+fn an_unfinished_line_is_shown() {
     let podman = Podman::start();
     let watches = WAYS.map(|(_, way)| podman.logwatch(&[&["watch", "--format", "json"], way].concat()));
     watches.iter().for_each(Watch::wait_until_up);
@@ -267,7 +267,7 @@ fn a_line_without_an_end_is_shown_and_what_follows_is_not_lost() {
     }
 }
 
-/// Who is asked is told by name, in words and in JSON.
+/// Text and JSON reports name the engine as Podman.
 #[test]
 fn podman_is_called_podman() {
     let podman = Podman::start();
@@ -280,12 +280,12 @@ fn podman_is_called_podman() {
     assert_eq!(json["engine"]["version"].as_str(), Some(podman.version().as_str()), "{json}");
 }
 
-/// Removal and death have other names with Podman, and are told in Docker's.
+/// Podman's names for removal and death are reported as Docker's.
 #[test]
-fn what_becomes_of_a_container_is_told_as_with_docker() {
+fn podman_lifecycle_matches_docker() {
     let podman = Podman::start();
     let watch = podman.logwatch(&["watch", "--format", "json", "--lifecycle"]);
-    // From before it starts, for nothing shows when it listens.
+    // From before they happen: nothing shows when the command has subscribed.
     let events = podman.logwatch(&["events", "--format", "json", "--filter", "type=container", "--since", "1h"]);
     watch.wait_until_up();
     podman.run("web", &["--rm"], &["--count", "3", "--after", "300", "--exit", "3"]);
@@ -294,23 +294,23 @@ fn what_becomes_of_a_container_is_told_as_with_docker() {
     let finished = watch.stop();
     assert!(finished.stderr.contains("- web (exit 3)"), "{}", finished.stderr);
     Numbers::of_json(&finished.lines()).assert_whole("web", 1..=3);
-    let told: Vec<String> = records(events.stop().lines())
+    let reported: Vec<String> = records(events.stop().lines())
         .iter()
         .filter_map(|event| event["Action"].as_str().map(str::to_owned))
         .filter(|action| ["create", "start", "die", "destroy"].contains(&action.as_str()))
         .collect();
-    assert_eq!(told, ["create", "start", "die", "destroy"]);
+    assert_eq!(reported, ["create", "start", "die", "destroy"]);
 }
 
-/// On a host where nothing happens Podman answers a request for events with nothing at all, not even headers.
+/// On an idle host Podman answers a request for events with nothing at all, not even headers.
 #[test]
-fn on_a_quiet_podman_logs_are_followed_and_events_awaited() {
+fn a_quiet_podman_is_followed() {
     let podman = Podman::start();
     podman.run("web", &[], &["--count", "100000", "--rate", "20"]);
-    let logwatch = |words: &[&str]| {
+    let logwatch = |args: &[&str]| {
         let mut command = Watch::command();
-        podman.furnish(&mut command);
-        Watch::spawn(command.env("LOGWATCH_DOCKER_POOL_REQUEST_TIMEOUT", "8s").args(words))
+        podman.configure(&mut command);
+        Watch::spawn(command.env("LOGWATCH_DOCKER_POOL_REQUEST_TIMEOUT", "8s").args(args))
     };
     let once = logwatch(&["watch", "--no-follow", "--format", "json"]).finish();
     assert_eq!(once.code, Some(0), "{}", once.stderr);
@@ -318,7 +318,7 @@ fn on_a_quiet_podman_logs_are_followed_and_events_awaited() {
     assert_eq!(dry.code, Some(0), "{}", dry.stderr);
     let watch = logwatch(&["watch", "--format", "json"]);
     let events = logwatch(&["events", "--filter", "type=container"]);
-    // Far more than the time that an answer may take.
+    // Far longer than an answer may take.
     watch.wait_for(|lines| lines.len() > 20 * 12, PATIENCE);
     podman.run("later", &[], &["--count", "5"]);
     watch.wait_for_ends(1);
@@ -327,10 +327,10 @@ fn on_a_quiet_podman_logs_are_followed_and_events_awaited() {
     let finished = watch.stop();
     Numbers::of_json(&finished.lines()).assert_whole("later", 1..=5);
     assert!(!finished.stderr.contains('!'), "{}", finished.stderr);
-    let told = events.stop();
-    assert!(told.code == Some(0) && !told.stderr.contains('!'), "{:?} {}", told.code, told.stderr);
+    let reported = events.stop();
+    assert!(reported.code == Some(0) && !reported.stderr.contains('!'), "{:?} {}", reported.code, reported.stderr);
     for action in ["create", "start", "die", "destroy"] {
-        let count = told.lines().iter().filter(|line| line.contains(&format!(" container {action} "))).count();
-        assert_eq!(count, 1, "{action}: {:?}", told.lines());
+        let count = reported.lines().iter().filter(|line| line.contains(&format!(" container {action} "))).count();
+        assert_eq!(count, 1, "{action}: {:?}", reported.lines());
     }
 }

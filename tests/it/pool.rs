@@ -1,4 +1,4 @@
-//! The connection pool against a private engine, through a proxy that breaks what passes.
+//! The connection pool with a private engine, through a proxy that applies faults.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -26,7 +26,7 @@ async fn connect(proxy: &Proxy, config: &config::DockerConfig) -> Docker {
     Docker::connect_with(at(&proxy.host()), config, metrics::PoolMetrics::default()).await.unwrap()
 }
 
-/// As usual but for these, and without a rate.
+/// The defaults except for these settings, without a rate limit.
 fn configured(pool: config::PoolConfig) -> config::DockerConfig {
     let rate_limit = config::RateLimit { enabled: false, ..config::RateLimit::default() };
     config::DockerConfig { pool, rate_limit, ..config::DockerConfig::default() }
@@ -36,10 +36,10 @@ fn of_size(size: usize) -> config::PoolConfig {
     config::PoolConfig { min_size: size, initial_size: size, max_size: size, ..config::PoolConfig::default() }
 }
 
-/// How one call went: when it was over, what it cost, and what failed it.
+/// When one call ended, how long it took, and its error.
 type Call = (Instant, Spent, Option<String>);
 
-/// So many callers make one call after the other while `go_on` says so of how many there were.
+/// Starts this many callers, each of which calls again while `go_on` allows it for the number of calls so far.
 async fn load(docker: &Docker, callers: usize, go_on: impl Fn(usize) -> bool + Clone + Send + 'static) -> Vec<Call> {
     let made = Arc::new(AtomicUsize::new(0));
     let mut tasks = JoinSet::new();
@@ -62,17 +62,17 @@ fn p99(mut took: Vec<Duration>) -> Duration {
     took[took.len() * 99 / 100]
 }
 
-/// Awaits what no call tells of, and lets the pool go on meanwhile.
+/// Polls for something that no call shows, while the pool keeps working.
 async fn until(docker: &Docker, promise: &str, holds: impl Fn(&Snapshot) -> bool) {
     let end = Instant::now() + PATIENCE;
     while !holds(&docker.pool()) {
-        assert!(Instant::now() < end, "waited in vain until {promise}: {:?}", docker.pool());
+        assert!(Instant::now() < end, "timed out, waiting until {promise}: {:?}", docker.pool());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
 #[tokio::test]
-async fn no_request_fails_when_all_connections_are_cut_six_times() {
+async fn connections_cut_six_times_fail_no_request() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     let docker = connect(&proxy, &configured(config::PoolConfig::default())).await;
@@ -95,8 +95,9 @@ async fn no_request_fails_when_all_connections_are_cut_six_times() {
     assert!(snapshot.clients.iter().map(|client| client.usage_count).sum::<u64>() >= 2000 + snapshot.retries);
 }
 
+/// The other half of the connections serves meanwhile.
 #[tokio::test]
-async fn the_rest_serves_while_half_of_the_connections_stall_and_those_come_back() {
+async fn half_stalled_connections_are_replaced() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     // So that the engine's time counts, and not that of this machine.
@@ -125,7 +126,7 @@ async fn the_rest_serves_while_half_of_the_connections_stall_and_those_come_back
     assert!(late.iter().all(|(_, spent, _)| spent.took < 2 * SECOND), "{late:?}");
     let open =
         |snapshot: &Snapshot| snapshot.clients.iter().filter(|client| client.breaker == BreakerState::Open).count();
-    // One may have made its next connection before it closed the one that stalls, and so have got away.
+    // A client may have opened its next connection before it closed the stalled one, and so have escaped.
     let opened = open(&docker.pool());
     assert!((3..=4).contains(&opened) && docker.pool().healthy == 8 - opened, "{:?}", docker.pool());
     assert_eq!(docker.pool().status(), Status::Degraded);
@@ -143,8 +144,9 @@ fn is_closed(client: &ClientReport) -> bool {
     client.breaker == BreakerState::Closed
 }
 
+/// While the engine is down the number of requests is bounded; once it is back, calls are served at once.
 #[tokio::test]
-async fn an_engine_that_was_stopped_is_asked_a_bounded_number_of_times_and_served_at_once_when_it_is_back() {
+async fn a_stopped_engine_is_asked_rarely() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     let docker = connect(&proxy, &config::DockerConfig::default()).await;
@@ -166,7 +168,7 @@ async fn an_engine_that_was_stopped_is_asked_a_bounded_number_of_times_and_serve
     assert_eq!(docker.pool().status(), Status::Unhealthy);
     tokio::time::sleep_until((gone + 10 * SECOND).into()).await;
     let attempts = proxy.connections();
-    // Each caller's, and from then on a look every half second on average, with less between the first.
+    // One from each caller, and then on average one every half second, with shorter delays at first.
     assert!((8..=60).contains(&attempts), "{attempts} attempts");
     let engine = tokio::task::spawn_blocking(move || {
         engine.up();
@@ -185,13 +187,14 @@ async fn an_engine_that_was_stopped_is_asked_a_bounded_number_of_times_and_serve
     let served = calls.iter().filter(|(over, ..)| *over > back + 2 * SECOND).count();
     eprintln!("{attempts} attempts in 10 s; the first answer {:?} after, {served} in the third second", first - back);
     assert!(first - back < 2 * SECOND);
-    // All that the rate allows.
+    // All that the rate limit allows.
     assert!(served >= 80, "{served}");
     drop(engine);
 }
 
+/// The rate is kept to within a twentieth.
 #[tokio::test]
-async fn the_rate_is_kept_to_within_a_twentieth() {
+async fn the_request_rate_is_kept() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     for (rate, burst_size, seconds) in [(150, 10, 10), (20, 1, 5)] {
@@ -207,8 +210,7 @@ async fn the_rate_is_kept_to_within_a_twentieth() {
     }
 }
 
-/// Arrivals of a hundred clients that lost the engine together, after it is back: most within a tenth of the time that the
-/// second wait may take.
+/// Cuts a hundred clients off together. Returns how many of them, at most, come back within a tenth of the delay.
 async fn crowd(proxy: &Proxy, jitter: bool) -> usize {
     let pool = config::PoolConfig {
         max_retries: 20,
@@ -253,8 +255,9 @@ async fn jitter_spreads_those_who_lost_the_engine_together() {
     assert!(together >= 50, "{together}");
 }
 
+/// Nobody waits longer than the time limit.
 #[tokio::test]
-async fn callers_are_served_in_order_and_no_longer_than_their_time() {
+async fn callers_are_served_in_order() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     let pool = config::PoolConfig { request_timeout: SECOND, max_retries: 0, ..of_size(1) };
@@ -278,7 +281,7 @@ async fn callers_are_served_in_order_and_no_longer_than_their_time() {
 }
 
 #[tokio::test]
-async fn more_callers_than_can_be_served_cost_no_connection_and_as_many_are_served_as_can_be() {
+async fn waiting_callers_cost_no_connection() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     let pool = config::PoolConfig { request_timeout: 2 * SECOND, ..of_size(1) };
@@ -286,23 +289,27 @@ async fn more_callers_than_can_be_served_cost_no_connection_and_as_many_are_serv
     proxy.on("/_ping", Fault::Delay(Duration::from_millis(400)));
     let begun = Instant::now();
     let calls = load(&docker, 20, move |_| begun.elapsed() < 6 * SECOND).await;
-    let told: Vec<_> = calls.iter().filter_map(|(.., error)| error.as_deref()).collect();
-    assert!(told.iter().all(|told| *told == "no turn within 2s: docker.pool.max_pool_size allows no more"), "{told:?}");
+    let reported: Vec<_> = calls.iter().filter_map(|(.., error)| error.as_deref()).collect();
+    assert!(
+        reported.iter().all(|reported| *reported == "no turn within 2s: docker.pool.max_pool_size allows no more"),
+        "{reported:?}"
+    );
     let served = calls.iter().filter(|(over, _, error)| error.is_none() && *over <= begun + 6 * SECOND).count();
-    // One each 0.4 s.
+    // One every 0.4 s.
     assert!((12..=15).contains(&served), "{served}");
     assert_eq!((docker.pool().clients[0].errors, proxy.connections()), (0, 1));
     assert_eq!(docker.pool().status(), Status::Healthy);
 }
 
+/// Each is retried as often as configured.
 #[tokio::test]
-async fn only_what_may_pass_is_asked_again_and_each_call_so_often() {
+async fn only_repeatable_calls_are_retried() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     let pool =
         config::PoolConfig { max_retries: 3, initial_retry_delay: SECOND / 100, ..config::PoolConfig::default() };
     let docker = connect(&proxy, &configured(pool)).await;
-    for (fault, requests, told) in [
+    for (fault, requests, reported) in [
         (Fault::Status(500), 4, "the engine answered 500: the proxy says 500"),
         (Fault::Status(503), 4, "the engine answered 503: the proxy says 503"),
         (Fault::Status(429), 4, "the engine answered 429: the proxy says 429"),
@@ -311,11 +318,11 @@ async fn only_what_may_pass_is_asked_again_and_each_call_so_often() {
         (Fault::Status(409), 1, "the proxy says 409"),
         (Fault::Status(400), 1, "the engine answered 400: the proxy says 400"),
         (Fault::Status(501), 1, "the engine answered 501: the proxy says 501"),
-        // Whoever may not ask this asks for the version.
+        // A client whose ping is refused requests the version instead.
         (Fault::Status(403), 1, "OK"),
     ] {
         proxy.heal();
-        // So that the clients' breakers stay out of it.
+        // So that the clients' circuit breakers do not interfere.
         for _ in 0..4 {
             docker.ping().await.unwrap();
         }
@@ -323,13 +330,13 @@ async fn only_what_may_pass_is_asked_again_and_each_call_so_often() {
         proxy.on("/_ping", fault);
         let (answer, spent) = docker.ping_timed().await;
         let answer = answer.map_or_else(|error| error.to_string(), |()| "OK".to_owned());
-        assert_eq!(answer.replace(&proxy.host(), "HOST"), told);
+        assert_eq!(answer.replace(&proxy.host(), "HOST"), reported);
         assert_eq!((proxy.count("/_ping"), spent.retries), (requests, requests as u32 - 1), "{fault:?}");
     }
 }
 
 #[tokio::test]
-async fn the_pool_grows_when_callers_wait_and_shrinks_when_they_are_gone() {
+async fn the_pool_grows_and_shrinks() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     let pool = config::PoolConfig {
@@ -363,7 +370,7 @@ async fn the_pool_grows_when_callers_wait_and_shrinks_when_they_are_gone() {
 }
 
 #[tokio::test]
-async fn a_connection_of_age_is_replaced_and_no_call_notices() {
+async fn old_connections_are_replaced_unnoticed() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     let pool = config::PoolConfig { max_connection_age: SECOND / 5, ..of_size(2) };
@@ -376,14 +383,15 @@ async fn a_connection_of_age_is_replaced_and_no_call_notices() {
     assert!(docker.pool().clients.iter().all(|client| client.age < SECOND / 2), "{:?}", docker.pool());
 }
 
+/// One check answers all who ask meanwhile.
 #[tokio::test]
-async fn checks_tell_what_works_and_one_look_is_enough_for_who_asks() {
+async fn checks_report_what_works() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     let pool = config::PoolConfig { health_check_timeout: SECOND / 2, ..of_size(2) };
     let docker = connect(&proxy, &configured(pool)).await;
     let all = [("/_ping", "ping"), ("/containers/json", "container_list"), ("/events", "event_stream")];
-    // What stalls on the client's own connection leaves no time for what follows on it.
+    // A check that stalls on the client's own connection leaves no time for the ones after it.
     for (broken, refused, stalled) in [
         (&[][..], 1.0, 1.0),
         (&["/events"], 0.7, 0.7),
@@ -393,7 +401,7 @@ async fn checks_tell_what_works_and_one_look_is_enough_for_who_asks() {
         (&["/_ping", "/containers/json", "/events"], 0.0, 0.0),
         (&[], 1.0, 1.0),
     ] {
-        for (fault, told, score) in
+        for (fault, reported, score) in
             [(Fault::Status(500), "the engine answered 500", refused), (Fault::Stall, "no answer from", stalled)]
         {
             proxy.heal();
@@ -411,7 +419,7 @@ async fn checks_tell_what_works_and_one_look_is_enough_for_who_asks() {
                     let check = client.checks.iter().find(|check| check.name == name).unwrap();
                     let follows = name == "container_list" && fault == Fault::Stall && broken.contains(&"/_ping");
                     assert_eq!(check.ok, !broken.contains(&path) && !follows, "{broken:?} {fault:?} {name}");
-                    assert!(check.error.as_deref().unwrap_or(told).starts_with(told), "{check:?}");
+                    assert!(check.error.as_deref().unwrap_or(reported).starts_with(reported), "{check:?}");
                     assert_eq!(check.ok, check.error.is_none());
                 }
             }
@@ -421,16 +429,16 @@ async fn checks_tell_what_works_and_one_look_is_enough_for_who_asks() {
     assert!(lists.iter().all(|line| line.contains("limit=1")), "{lists:?}");
 }
 
-/// The value of a series without its `logwatch_docker_`.
+/// The value of a series, whose name is given without `logwatch_docker_`.
 #[track_caller]
 fn sample(registry: &prometheus::Registry, name: &str) -> f64 {
-    let told = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
-    let line = told.lines().find(|line| line.starts_with(&format!("logwatch_docker_{name} "))).map(str::to_owned);
-    line.unwrap_or_else(|| panic!("{name} in {told}")).rsplit(' ').next().unwrap().parse().unwrap()
+    let reported = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+    let line = reported.lines().find(|line| line.starts_with(&format!("logwatch_docker_{name} "))).map(str::to_owned);
+    line.unwrap_or_else(|| panic!("{name} in {reported}")).rsplit(' ').next().unwrap().parse().unwrap()
 }
 
 #[tokio::test]
-async fn a_check_and_a_call_never_have_the_same_connection() {
+async fn checks_and_calls_use_different_connections() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     let docker =
@@ -445,14 +453,14 @@ async fn a_check_and_a_call_never_have_the_same_connection() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     upkeep.abort();
-    // The client's, and that on which the checks ask for events.
+    // The client's connection, and the one on which the checks request events.
     assert_eq!(proxy.connections(), 2);
     let client = &docker.pool().clients[0];
     assert_eq!((client.errors, client.score), (0, 1.0));
 }
 
 #[tokio::test]
-async fn a_pool_whose_clients_are_all_stuck_in_calls_finds_out() {
+async fn a_pool_of_stuck_clients_recovers() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     let pool = config::PoolConfig { request_timeout: 2 * SECOND, health_check_interval: SECOND / 10, ..of_size(2) };
@@ -470,7 +478,7 @@ async fn a_pool_whose_clients_are_all_stuck_in_calls_finds_out() {
 }
 
 #[tokio::test]
-async fn whatever_fails_on_the_way_to_the_engine_is_counted() {
+async fn every_connection_failure_is_counted() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     let registry = prometheus::Registry::new();
@@ -504,8 +512,9 @@ async fn whatever_fails_on_the_way_to_the_engine_is_counted() {
     assert_eq!(errors(), before + 1.0, "an answer that is late");
 }
 
+/// A breaker is reported as half-open though nobody calls.
 #[tokio::test]
-async fn a_breaker_whose_time_is_over_is_told_as_half_open_though_nobody_calls() {
+async fn an_expired_breaker_is_half_open() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     let registry = prometheus::Registry::new();
@@ -528,8 +537,9 @@ async fn a_breaker_whose_time_is_over_is_told_as_half_open_though_nobody_calls()
     upkeep.abort();
 }
 
+/// An engine that answers pings and fails calls gets no call while the breaker is open.
 #[tokio::test]
-async fn an_engine_that_answers_pings_and_fails_calls_is_left_alone_for_the_breakers_time() {
+async fn a_failing_engine_is_left_alone() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     let pool = config::PoolConfig { max_retries: 0, request_timeout: 2 * SECOND, ..of_size(2) };
@@ -555,7 +565,7 @@ async fn an_engine_that_answers_pings_and_fails_calls_is_left_alone_for_the_brea
 }
 
 #[tokio::test]
-async fn all_that_a_stream_or_an_agreement_waits_for_has_one_time() {
+async fn one_time_limit_covers_a_whole_call() {
     let engine = Engine::start();
     let id = engine.run("web", &[], &["--count", "10", "--idle"]);
     let proxy = Proxy::start(&engine);
@@ -586,7 +596,7 @@ async fn all_that_a_stream_or_an_agreement_waits_for_has_one_time() {
 }
 
 #[tokio::test]
-async fn who_stays_unhealthy_is_made_anew_and_comes_back() {
+async fn unhealthy_clients_are_replaced() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     let registry = prometheus::Registry::new();
@@ -626,7 +636,7 @@ async fn who_stays_unhealthy_is_made_anew_and_comes_back() {
 }
 
 #[tokio::test]
-async fn however_often_checks_are_due_upkeep_rests_between_them() {
+async fn upkeep_rests_between_checks() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     let pool = config::PoolConfig {
@@ -648,7 +658,7 @@ async fn however_often_checks_are_due_upkeep_rests_between_them() {
 }
 
 #[tokio::test]
-async fn logs_and_events_have_so_many_places_and_calls_go_on_beside_them() {
+async fn streams_are_limited_and_calls_are_not() {
     let engine = Engine::start();
     let id = engine.run("web", &[], &["--count", "10", "--idle"]);
     let proxy = Proxy::start(&engine);
@@ -659,30 +669,31 @@ async fn logs_and_events_have_so_many_places_and_calls_go_on_beside_them() {
     let mut logs = docker.logs(&id, &follow).await.unwrap();
     logs.next().await.unwrap().unwrap();
     let other = docker.logs(&id, &follow).await.unwrap();
-    let told = "all 3 places for logs and events are taken (docker.pool.max_concurrent_streams)";
-    assert_eq!(docker.logs(&id, &follow).await.err().unwrap().to_string(), told);
+    let reported = "all 3 places for logs and events are taken (docker.pool.max_concurrent_streams)";
+    assert_eq!(docker.logs(&id, &follow).await.err().unwrap().to_string(), reported);
     let events = docker.events(&EventsQuery::default()).await.unwrap();
-    assert_eq!(docker.events(&EventsQuery::default()).await.err().unwrap().to_string(), told);
+    assert_eq!(docker.events(&EventsQuery::default()).await.err().unwrap().to_string(), reported);
     assert_eq!((docker.pool().streams, docker.pool().max_streams), (3, 3));
     for _ in 0..10 {
         docker.list(false, &Filters::new()).await.unwrap();
     }
-    // One that ends soon waits for its place, in its time.
-    assert_eq!(docker.logs(&id, &LogsQuery::default()).await.err().unwrap().to_string(), told);
+    // A stream that ends soon waits for its permit, within its time limit.
+    assert_eq!(docker.logs(&id, &LogsQuery::default()).await.err().unwrap().to_string(), reported);
     let whole = LogsQuery::default();
     let (read, ()) = tokio::join!(docker.logs(&id, &whole), async { drop(other) });
     let mut read = read.unwrap();
     while let Some(bytes) = read.next().await {
         bytes.unwrap();
     }
-    // Read to its end, its place is free though it is still held.
+    // A stream that was read to its end has released its permit, though it is still held.
     let again = docker.logs(&id, &follow).await.unwrap();
     drop((logs, again, events, read));
     assert_eq!(docker.pool().streams, 0);
 }
 
+/// A watch of more logs than there are stream permits reads what it can, and the others when one ends.
 #[test]
-fn a_watch_of_more_logs_than_there_are_places_reads_what_it_can_and_the_others_when_one_ends() {
+fn logs_beyond_the_stream_limit_wait() {
     let engine = Engine::start();
     let names = ["one", "two", "three", "four"];
     for name in names {
@@ -690,7 +701,7 @@ fn a_watch_of_more_logs_than_there_are_places_reads_what_it_can_and_the_others_w
     }
     let proxy = Proxy::start(&engine);
     let mut command = Watch::command();
-    engine.furnish(&mut command);
+    engine.configure(&mut command);
     // One for events, two for logs.
     command.env_remove("DOCKER_HOST").env("LOGWATCH_DOCKER_POOL_MAX_CONCURRENT_STREAMS", "3");
     command.args(["-H", &proxy.host(), "watch", "--source", "stream", "-n", "all", "--format", "json"]);
@@ -698,7 +709,7 @@ fn a_watch_of_more_logs_than_there_are_places_reads_what_it_can_and_the_others_w
     let read =
         || names.into_iter().filter(|name| Numbers::of_json(&watch.lines()).count(name) == 20).collect::<Vec<_>>();
     eventually("two were read", || read().len() >= 2);
-    // Those that wait try it now and then, and ask the engine for nothing.
+    // Waiting streams retry now and then, without a request to the engine.
     std::thread::sleep(2 * SECOND);
     assert_eq!((read().len(), proxy.count("/logs?")), (2, 2), "{:?}", proxy.requests());
     for ended in read() {
@@ -711,31 +722,35 @@ fn a_watch_of_more_logs_than_there_are_places_reads_what_it_can_and_the_others_w
     assert_eq!(finished.stderr.matches("max_concurrent_streams").count(), 1, "{}", finished.stderr);
 }
 
+/// Events return after a break though logs have all other permits.
 #[test]
-fn events_come_back_after_a_break_though_logs_have_all_other_places() {
+fn events_have_a_stream_of_their_own() {
     for (places, source) in [("2", "stream"), ("1", "auto")] {
         let engine = Engine::start();
         let proxy = Proxy::start(&engine);
         engine.run("beacon", &[], &["--count", "20", "--idle"]);
         let mut command = Watch::command();
-        engine.furnish(&mut command);
+        engine.configure(&mut command);
         command.env_remove("DOCKER_HOST").env("LOGWATCH_DOCKER_POOL_MAX_CONCURRENT_STREAMS", places);
-        let words = ["watch", "--source", source, "-n", "all", "--format", "json", "--lifecycle"];
-        let watch = Watch::spawn(command.args(["-H", &proxy.host()]).args(words));
+        let args = ["watch", "--source", source, "-n", "all", "--format", "json", "--lifecycle"];
+        let watch = Watch::spawn(command.args(["-H", &proxy.host()]).args(args));
         let read = |name: &str| Numbers::of_json(&watch.lines()).count(name) == 20;
         eventually("the first was read", || read("beacon"));
         assert!(proxy.cut_where("/events") > 0, "{:?}", proxy.requests());
         engine.run("late", &[], &["--count", "20", "--idle"]);
         let is_start = |line: &String| line.contains("\"lifecycle\"") && line.contains("\"action\":\"start\"");
-        eventually("the start was told", || watch.lines().iter().any(|line| is_start(line) && line.contains("late")));
+        eventually("the start is reported", || {
+            watch.lines().iter().any(|line| is_start(line) && line.contains("late"))
+        });
         engine.must(&["kill", "beacon"]);
         eventually("the second was read", || read("late"));
         watch.stop();
     }
 }
 
+/// Streams do not reconnect again and again meanwhile.
 #[tokio::test]
-async fn streams_wait_for_an_engine_that_is_gone_instead_of_knocking() {
+async fn streams_wait_for_a_missing_engine() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     let pool = config::PoolConfig {
@@ -774,8 +789,9 @@ async fn streams_wait_for_an_engine_that_is_gone_instead_of_knocking() {
     assert_eq!(docker.pool().status(), Status::Healthy, "a check that passes shows it as well");
 }
 
+/// A report on the pool is still possible.
 #[tokio::test]
-async fn an_engine_that_is_not_there_is_told_at_once_and_can_still_be_reported_on() {
+async fn a_missing_engine_is_reported_at_once() {
     let engine = Engine::with(&[]);
     let proxy = Proxy::start(&engine);
     proxy.refuse();
@@ -787,10 +803,10 @@ async fn an_engine_that_is_not_there_is_told_at_once_and_can_still_be_reported_o
     assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
     let snapshot = docker.pool();
     assert_eq!((snapshot.size, snapshot.status()), (2, Status::Unhealthy));
-    let told = format!("cannot reach the Docker engine at {}: ", proxy.host());
+    let reported = format!("cannot reach the Docker engine at {}: ", proxy.host());
     let checks = snapshot.clients.iter().flat_map(|client| &client.checks);
     assert!(
-        checks.clone().count() == 6 && checks.clone().all(|check| check.error.as_ref().unwrap().starts_with(&told))
+        checks.clone().count() == 6 && checks.clone().all(|check| check.error.as_ref().unwrap().starts_with(&reported))
     );
     proxy.admit();
     docker.renegotiate().await.unwrap();

@@ -1,39 +1,30 @@
-//! The inventory is what the engine has: brought in line by `reconcile`, kept so by `watch`.
+//! The inventory matches the engine: `reconcile` establishes that, `watch` maintains it.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 
-use crate::support::{
-    Answer, Engine, Finished, PATIENCE, Proxy, Request, Script, Signal, Watch, beside, eventually, process,
-};
+use crate::support::{Engine, Finished, PATIENCE, Proxy, Signal, Watch, beside, counts, eventually, rows};
 
 fn state_of(engine: &Engine) -> PathBuf {
     engine.home().join("state/state.db")
 }
 
-fn reconcile(engine: &Engine, state: &Path, words: &[&str]) -> Finished {
-    Watch::verb(engine, "reconcile", &[&["--state", state.to_str().unwrap()], words].concat()).finish()
+fn reconcile(engine: &Engine, state: &Path, args: &[&str]) -> Finished {
+    Watch::subcommand(engine, "reconcile", &[&["--state", state.to_str().unwrap()], args].concat()).finish()
 }
 
-/// The report, of a run that must end well.
+/// The report of a run that must succeed.
 #[track_caller]
-fn report(engine: &Engine, state: &Path, words: &[&str]) -> Value {
-    let finished = reconcile(engine, state, &[&["--format", "json"], words].concat());
+fn report(engine: &Engine, state: &Path, args: &[&str]) -> Value {
+    let finished = reconcile(engine, state, &[&["--format", "json"], args].concat());
     assert_eq!(finished.code, Some(0), "{}", finished.stderr);
     finished.records().pop().unwrap()
-}
-
-/// Created, updated, removed and unchanged rows of one kind.
-fn counts(report: &Value, resource: &str) -> [u64; 4] {
-    ["created", "updated", "removed", "unchanged"].map(|kind| report["changes"][resource][kind].as_u64().unwrap())
 }
 
 #[track_caller]
@@ -44,22 +35,16 @@ fn assert_nothing_to_do(engine: &Engine, state: &Path) {
     assert_eq!((checked.code, checked.stdout.len(), checked.stderr.as_str()), (Some(0), 0, ""));
 }
 
-fn rows(state: &Path, sql: &str) -> Vec<String> {
-    let connection = Connection::open_with_flags(state, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
-    let mut statement = connection.prepare(sql).unwrap();
-    statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
-}
-
-/// What docker says of all containers and volumes, by its own words.
-fn as_docker_tells(engine: &Engine) -> Vec<String> {
+/// What docker says about all containers and volumes.
+fn as_docker_reports(engine: &Engine) -> Vec<String> {
     let ids = engine.must(&["ps", "-aq", "--no-trunc"]);
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     for id in ids.lines() {
         let object: Value = serde_json::from_str::<Vec<Value>>(&engine.must(&["inspect", id])).unwrap().remove(0);
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let labels: BTreeMap<String, String> =
             serde_json::from_value(object["Config"]["Labels"].clone()).unwrap_or_default();
-        told.push(format!(
+        reported.push(format!(
             "container {id} {} {} {} {} {}",
             text(&object["Name"]).trim_start_matches('/'),
             text(&object["Config"]["Image"]),
@@ -70,7 +55,7 @@ fn as_docker_tells(engine: &Engine) -> Vec<String> {
         for mount in object["Mounts"].as_array().unwrap() {
             let access = if mount["RW"] == json!(true) { 0 } else { 1 };
             let name = mount["Name"].as_str().unwrap_or("-");
-            told.push(format!(
+            reported.push(format!(
                 "mount {id} {} {} {name} {} {access}",
                 text(&mount["Destination"]),
                 text(&mount["Type"]),
@@ -82,27 +67,27 @@ fn as_docker_tells(engine: &Engine) -> Vec<String> {
         let object: Value =
             serde_json::from_str::<Vec<Value>>(&engine.must(&["volume", "inspect", name])).unwrap().remove(0);
         let labels: BTreeMap<String, String> = serde_json::from_value(object["Labels"].clone()).unwrap_or_default();
-        told.push(format!(
+        reported.push(format!(
             "volume {name} {} {} {}",
             object["Driver"].as_str().unwrap(),
             object["Mountpoint"].as_str().unwrap(),
             serde_json::to_string(&labels).unwrap()
         ));
     }
-    told.sort();
-    told
+    reported.sort();
+    reported
 }
 
-/// Both tell the same.
+/// Fails unless inventory and engine match.
 #[track_caller]
 fn assert_true(engine: &Engine, state: &Path, when: &str) {
-    let (told, kept) = (as_docker_tells(engine), as_kept(state));
-    let missing: Vec<&String> = told.iter().filter(|row| !kept.contains(row)).collect();
-    let wrong: Vec<&String> = kept.iter().filter(|row| !told.contains(row)).collect();
-    assert!(told == kept, "{when}: docker tells {missing:#?}, kept is {wrong:#?}");
+    let (reported, kept) = (as_docker_reports(engine), as_kept(state));
+    let missing: Vec<&String> = reported.iter().filter(|row| !kept.contains(row)).collect();
+    let wrong: Vec<&String> = kept.iter().filter(|row| !reported.contains(row)).collect();
+    assert!(reported == kept, "{when}: docker has {missing:#?}, kept is {wrong:#?}");
 }
 
-/// The same as the inventory has it.
+/// The same rows from the inventory.
 fn as_kept(state: &Path) -> Vec<String> {
     let mut kept = rows(
         state,
@@ -117,7 +102,7 @@ fn as_kept(state: &Path) -> Vec<String> {
 }
 
 #[test]
-fn one_run_takes_stock_and_the_next_finds_nothing_to_do() {
+fn a_second_run_changes_nothing() {
     let engine = Engine::start();
     let state = state_of(&engine);
     let source = engine.home().join("source");
@@ -131,20 +116,20 @@ fn one_run_takes_stock_and_the_next_finds_nothing_to_do() {
     let dry = reconcile(&engine, &state, &["--dry-run"]);
     assert_eq!(dry.code, Some(0), "{}", dry.stderr);
     let table = String::from_utf8(dry.stdout).unwrap();
-    let told: Vec<&str> = table.lines().collect();
-    assert_eq!(told[1].split_whitespace().collect::<Vec<_>>(), ["containers", "3", "-", "-", "0"], "{table}");
-    assert!(told[6].starts_with("they differ; nothing was written ("), "{table}");
+    let reported: Vec<&str> = table.lines().collect();
+    assert_eq!(reported[1].split_whitespace().collect::<Vec<_>>(), ["containers", "3", "-", "-", "0"], "{table}");
+    assert!(reported[6].starts_with("they differ; nothing was written ("), "{table}");
     assert!(!state.exists() && !state.parent().unwrap().exists(), "nothing was written");
     let check = reconcile(&engine, &state, &["--check", "--format", "json"]);
     assert_eq!((check.code, &check.records()[0]["in_sync"]), (Some(4), &json!(false)));
-    let told = format!(
+    let reported = format!(
         "error: there is no state in {} yet to hold the engine against\nhint: `reconcile` without --check creates it, and \
          so does `watch --resume`\n",
         state.display()
     );
-    assert_eq!(check.stderr, told);
+    assert_eq!(check.stderr, reported);
     let check = reconcile(&engine, &state, &["--check"]);
-    assert_eq!((check.code, check.stdout.len(), check.stderr), (Some(4), 0, told));
+    assert_eq!((check.code, check.stdout.len(), check.stderr), (Some(4), 0, reported));
     assert!(!state.exists() && !state.parent().unwrap().exists(), "nothing was written");
     let first = report(&engine, &state, &["--details"]);
     assert_eq!(counts(&first, "containers"), [3, 0, 0, 0]);
@@ -171,7 +156,7 @@ fn one_run_takes_stock_and_the_next_finds_nothing_to_do() {
 }
 
 #[test]
-fn documented_queries_answer() {
+fn documented_queries_work() {
     let engine = Engine::start();
     let state = state_of(&engine);
     engine.must(&["volume", "create", "unused"]);
@@ -181,7 +166,7 @@ fn documented_queries_answer() {
     let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/reconcile.md")).unwrap();
     let connection = Connection::open_with_flags(&state, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
     let answers = page.split("sqlite3 \"$db\" \"").skip(1).map(|query| {
-        // As a shell takes what is between double quotes.
+        // A shell's interpretation of a double-quoted text.
         let query = query.split("\"\n").next().unwrap().replace("\\$", "$").replace("\\\"", "\"");
         let mut statement = connection.prepare(&query).unwrap_or_else(|error| panic!("{error}: {query}"));
         let mut rows = statement.query([]).unwrap();
@@ -197,21 +182,21 @@ fn documented_queries_answer() {
     assert_eq!(last.len(), 1, "{last:?}");
 }
 
-/// One random thing to do with containers and volumes of a few names.
+/// One random operation on containers and volumes of a few names.
 fn change(engine: &Engine, random: &mut fastrand::Rng, number: usize) {
     let containers = engine.must(&["ps", "-a", "--format", "{{.Names}}"]);
     let containers: Vec<&str> = containers.lines().filter(|name| *name != "beacon").collect();
     let any = |random: &mut fastrand::Rng| containers.get(random.usize(..containers.len().max(1))).copied();
     let volume = format!("volume{}", random.usize(..5));
     let mount = format!("{volume}:/data{}", if random.bool() { ":ro" } else { "" });
-    // Not everything can be done with everybody; what fails changes nothing.
-    let words: Vec<&str> = match (random.usize(..14), any(random)) {
+    // Not every operation is possible on every container; a failed one changes nothing.
+    let args: Vec<&str> = match (random.usize(..14), any(random)) {
         (0..=2, _) | (_, None) => {
             let name = format!("c{number}");
             let idle = if random.bool() { "--idle" } else { "--count" };
-            let words = if idle == "--idle" { vec![idle] } else { vec![idle, "1"] };
+            let args = if idle == "--idle" { vec![idle] } else { vec![idle, "1"] };
             let kind = format!("kind={}", &idle[2..]);
-            engine.run(&name, &["-v", &mount, "--label", &format!("number={number}"), "--label", &kind], &words);
+            engine.run(&name, &["-v", &mount, "--label", &format!("number={number}"), "--label", &kind], &args);
             return;
         }
         (3, _) => {
@@ -232,10 +217,10 @@ fn change(engine: &Engine, random: &mut fastrand::Rng, number: usize) {
         (12, _) if random.bool() => vec!["container", "prune", "--force"],
         _ => vec!["volume", "create", "--label", "a=b", &volume],
     };
-    engine.docker(&words);
+    engine.docker(&args);
 }
 
-/// Waits for those that end by themselves: what ends between two looks at it is told differently by each.
+/// Waits for containers that end by themselves: if one ended between the two queries, they would differ.
 fn settle(engine: &Engine) {
     let brief = ["--filter", "label=kind=count", "--format", "{{.Names}}"];
     for name in engine.must(&[&["ps", "-a", "--filter", "status=paused"], &brief[..]].concat()).lines() {
@@ -246,21 +231,22 @@ fn settle(engine: &Engine) {
     }
 }
 
+/// Whatever happens while a watch runs, is suspended or killed, the inventory ends like the engine.
 #[test]
-fn whatever_happens_while_a_watch_runs_stands_still_or_is_killed_the_inventory_ends_as_the_engine() {
+fn random_changes_end_in_a_true_inventory() {
     let engine = Engine::start();
     let state = state_of(&engine);
     let seed = u64::from(std::process::id()) ^ 0x10_6a7c;
     eprintln!("seed {seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let file = engine.home().join("out");
-    let words = ["--state", state.to_str().unwrap(), "--resume", "-o", file.to_str().unwrap()];
+    let args = ["--state", state.to_str().unwrap(), "--resume", "-o", file.to_str().unwrap()];
     let mut number = 0..;
     let mut changes =
         |count: usize| number.by_ref().take(count).for_each(|number| change(&engine, &mut random, number));
     let is_in_sync = || reconcile(&engine, &state, &["--check"]).code == Some(0);
     changes(10);
-    let watch = Watch::start(&engine, &words);
+    let watch = Watch::start(&engine, &args);
     watch.wait_until_up();
     changes(40);
     settle(&engine);
@@ -273,7 +259,7 @@ fn whatever_happens_while_a_watch_runs_stands_still_or_is_killed_the_inventory_e
     assert_true(&engine, &state, "changed while nobody watched");
     assert_nothing_to_do(&engine, &state);
     for _ in 0..3 {
-        let watch = Watch::start(&engine, &words);
+        let watch = Watch::start(&engine, &args);
         watch.wait_until_up();
         changes(10);
         watch.signal(Signal::KILL);
@@ -287,9 +273,9 @@ fn whatever_happens_while_a_watch_runs_stands_still_or_is_killed_the_inventory_e
     assert!(!by_watch.is_empty());
 }
 
-/// The watch stands still while its connection is cut and more happens than the engine remembers.
+/// The watch is suspended while its connection is cut and more happens than the engine remembers.
 #[test]
-fn what_happened_while_the_history_was_overrun_is_in_the_inventory_right_afterwards() {
+fn an_overrun_history_is_made_up_for() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let state = state_of(&engine);
@@ -317,69 +303,14 @@ fn what_happened_while_the_history_was_overrun_is_in_the_inventory_right_afterwa
     assert_eq!(watch.stop().code, Some(0));
 }
 
-/// Another engine comes up at the same place, and tells of a container before it is asked who it is.
+/// The engine names the containers that it has pruned, but of volumes it only says that it did.
 #[test]
-fn what_another_engine_at_the_same_place_tells_is_not_taken_for_the_first_ones() {
-    let dir = tempfile::tempdir().unwrap();
-    let state = dir.path().join("state.db");
-    let (is_other, streams) = (Arc::new(AtomicBool::new(false)), AtomicUsize::new(0));
-    let other = Arc::clone(&is_other);
-    let id = format!("{:064x}", 7);
-    let listed = json!([{"Id": id, "Names": ["/new"], "Image": "img", "State": "created", "Labels": {}}]).to_string();
-    let engine = Script::start(move |request: &Request, answer: &mut Answer| {
-        let is_other = other.load(Ordering::SeqCst);
-        match request.path.split('?').next().unwrap() {
-            "/_ping" => answer.json(200, "OK"),
-            "/info" => {
-                let id = if is_other { "SECOND" } else { "FIRST" };
-                answer.json(
-                    200,
-                    &json!({"ID": id, "ServerVersion": "20.10.24", "DockerRootDir": "/nowhere"}).to_string(),
-                );
-            }
-            "/containers/json" if is_other => {
-                // Long after what was heard is written.
-                std::thread::sleep(Duration::from_secs(1));
-                answer.json(200, &listed);
-            }
-            "/containers/json" => answer.json(200, "[]"),
-            "/volumes" => answer.json(200, r#"{"Volumes":[]}"#),
-            "/events" => {
-                answer.begin("application/json");
-                if request.path.contains("until=") {
-                    return;
-                }
-                if streams.fetch_add(1, Ordering::SeqCst) > 0 {
-                    let now = logwatch::model::time::Timestamp::now().0;
-                    let made = json!({"Type": "container", "Action": "create", "timeNano": now,
-                        "Actor": {"ID": id, "Attributes": {"name": "new", "image": "img"}}});
-                    answer.chunk(format!("{made}\n").as_bytes());
-                    answer.hold();
-                }
-                eventually("another one comes", || other.load(Ordering::SeqCst));
-            }
-            _ => answer.json(404, r#"{"message":"page not found"}"#),
-        }
-    });
-    let mut command = Watch::command();
-    command.env("HOME", dir.path()).env_remove("DOCKER_HOST").args(["-H", &engine.host(), "watch"]);
-    let watch = Watch::spawn(command.args(["--state", state.to_str().unwrap()]));
-    watch.wait_until_up();
-    eventually("the first was compared", || rows(&state, "SELECT engine_id FROM reconciliations") == ["FIRST"]);
-    is_other.store(true, Ordering::SeqCst);
-    eventually("the second was", || rows(&state, "SELECT engine_id FROM reconciliations").len() == 2);
-    assert_eq!(rows(&state, "SELECT engine_id || ' ' || name FROM containers"), ["SECOND new"]);
-    assert_eq!(watch.stop().code, Some(0));
-}
-
-/// The engine says what it has pruned of containers, and of volumes only that it did.
-#[test]
-fn what_is_pruned_is_gone_from_the_inventory_at_once() {
+fn pruned_objects_leave_the_inventory_at_once() {
     let engine = Engine::start();
     let state = state_of(&engine);
     engine.create("spare", &["-v", "/anonymous"], &[]);
     engine.run("web", &["-v", "shop:/data"], &["--idle"]);
-    // Without a name: newer engines prune no other by default.
+    // Without a name, because newer engines prune only anonymous volumes by default.
     engine.must(&["volume", "create"]);
     let watch = Watch::start(&engine, &["--state", state.to_str().unwrap()]);
     watch.wait_until_up();
@@ -391,14 +322,14 @@ fn what_is_pruned_is_gone_from_the_inventory_at_once() {
     engine.must(&["system", "prune", "--force", "--volumes"]);
     eventually("the stopped container and its volume are gone", || names() == ["web"] && volumes() == 1);
     assert_true(&engine, &state, "in the end");
-    assert_eq!(rows(&state, "SELECT source FROM reconciliations").len(), 1, "by what events told");
+    assert_eq!(rows(&state, "SELECT source FROM reconciliations").len(), 1, "events alone did it");
     assert_eq!(watch.stop().code, Some(0));
 }
 
-/// As cron asks, on a host where something happens all the time: what a watch will have kept in a moment is no difference,
-/// and what nobody keeps is one.
+/// As cron runs it, on a host where something happens all the time: changes that a running watch will store in a moment
+/// are no difference, and changes that nobody stores are one.
 #[test]
-fn a_busy_host_whose_state_a_watch_keeps_passes_the_check() {
+fn a_watched_busy_host_passes_the_check() {
     let engine = Engine::start();
     let state = state_of(&engine);
     engine.run("web", &[], &["--idle"]);
@@ -418,36 +349,14 @@ fn a_busy_host_whose_state_a_watch_keeps_passes_the_check() {
     watch.signal(Signal::STOP);
     engine.create("unkept", &[], &[]);
     let checked = reconcile(&engine, &state, &["--check", "--details"]);
-    let told = String::from_utf8(checked.stdout).unwrap();
-    assert!(checked.code == Some(4) && told.contains("unkept"), "{told}");
+    let reported = String::from_utf8(checked.stdout).unwrap();
+    assert!(checked.code == Some(4) && reported.contains("unkept"), "{reported}");
     watch.signal(Signal::CONT);
     assert_eq!(watch.stop().code, Some(0));
 }
 
 #[test]
-fn told_to_stop_before_anything_is_written_it_ends_well_and_writes_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let state = dir.path().join("state.db");
-    let engine = Script::start(|request: &Request, answer: &mut Answer| match request.path.as_str() {
-        path if path.ends_with("/_ping") => answer.json(200, "OK"),
-        path if path.ends_with("/info") => answer.json(200, r#"{"ID":"SLOW","ServerVersion":"20.10.24"}"#),
-        _ => answer.hold(),
-    });
-    for signal in [Signal::INT, Signal::TERM] {
-        let before = engine.requests().len();
-        let mut command = Watch::command();
-        command.env("HOME", dir.path()).env_remove("DOCKER_HOST").args(["-H", &engine.host(), "reconcile"]);
-        let reconcile = Watch::spawn(command.args(["--state", state.to_str().unwrap()]));
-        eventually("it has asked", || engine.requests()[before..].iter().any(|request| request.contains("/events")));
-        reconcile.signal(signal);
-        let finished = reconcile.finish();
-        assert_eq!((finished.code, finished.stdout.len(), finished.stderr.as_str()), (Some(0), 0, ""), "{signal:?}");
-    }
-    assert_eq!(rows(&state, "SELECT source FROM reconciliations"), Vec::<String>::new());
-}
-
-#[test]
-fn an_engine_that_comes_back_is_compared_anew() {
+fn an_engine_that_returns_is_compared_again() {
     let engine = Engine::start();
     let state = state_of(&engine);
     engine.run("web", &["-v", "shop:/data"], &["--idle"]);
@@ -461,22 +370,23 @@ fn an_engine_that_comes_back_is_compared_anew() {
     engine.must(&["volume", "rm", "shop"]);
     eventually("the inventory is in line again", is_in_sync);
     assert_true(&engine, &state, "in the end");
-    // Events alone may have done it.
+    // Events alone may have caused it.
     let runs = || rows(&state, "SELECT source FROM reconciliations");
     eventually("everything was compared again", || runs().len() >= 2);
     assert!(runs().iter().all(|source| source == "watch"));
     watch.stop();
 }
 
+/// What is lost with them is reported; a name that is in use keeps its positions.
 #[test]
-fn positions_of_the_removed_go_with_a_word_about_what_is_lost_but_for_a_name_that_is_held() {
+fn positions_of_removed_containers_are_removed() {
     let engine = Engine::start();
     let (state, file) = (state_of(&engine), engine.home().join("out"));
     let resume = |name: &str, more: &[&str]| {
         let name = format!("--resume={name}");
         let file = file.with_extension(&name);
-        let words = ["--state", state.to_str().unwrap(), &name, "-o", file.to_str().unwrap()];
-        Watch::start(&engine, &[&words, more].concat())
+        let args = ["--state", state.to_str().unwrap(), &name, "-o", file.to_str().unwrap()];
+        Watch::start(&engine, &[&args, more].concat())
     };
     engine.run("cut", &[], &["--count", "5", "--idle"]);
     engine.run("done", &[], &["--count", "5", "--idle"]);
@@ -491,26 +401,26 @@ fn positions_of_the_removed_go_with_a_word_about_what_is_lost_but_for_a_name_tha
     let held = resume("held", &["cut", "done"]);
     let all = ["first cut", "first done", "held cut", "held done"];
     eventually("both are kept", || positions() == all);
-    // The one that holds the name does not hear of it.
+    // The run that holds the name is not affected.
     held.signal(Signal::STOP);
     engine.must(&["rm", "-f", "cut", "done"]);
     let dry = reconcile(&engine, &state, &["--check", "--format", "json"]);
     assert_eq!((dry.code, counts(&dry.records()[0], "positions")), (Some(4), [0, 0, 2, 2]));
     let finished = reconcile(&engine, &state, &["--format", "json", "--details"]);
-    let told = "cut was removed while nobody watched: what it wrote since then cannot be read\n";
-    assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), told));
+    let reported = "cut was removed while nobody watched: what it wrote since then cannot be read\n";
+    assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), reported));
     let report = finished.records().pop().unwrap();
     assert_eq!((counts(&report, "positions"), &report["lost"]), ([0, 0, 2, 2], &json!(["cut"])));
     assert_eq!(positions(), ["held cut", "held done"]);
     assert_nothing_to_do(&engine, &state);
     held.signal(Signal::CONT);
     eventually("it forgets them itself", || positions().is_empty());
-    assert_eq!(resume("first", &["--no-follow"]).finish().stderr, "no container matches\n", "told once");
+    assert_eq!(resume("first", &["--no-follow"]).finish().stderr, "no container matches\n", "reported once");
     held.stop();
 }
 
 #[test]
-fn two_watches_and_reconciliations_on_one_state_are_all_right() {
+fn watches_and_reconciliations_share_a_state() {
     let engine = Engine::start();
     let state = state_of(&engine);
     let watch = |name: &str| {
@@ -525,7 +435,7 @@ fn two_watches_and_reconciliations_on_one_state_are_all_right() {
         if number % 5 == 0 {
             let begun = Instant::now();
             report(&engine, &state, &[]);
-            // The busy time-out, and what the rest takes on a machine with other work to do.
+            // SQLite's busy timeout, and what the rest takes on a machine with other work to do.
             assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
         }
     }
@@ -537,8 +447,9 @@ fn two_watches_and_reconciliations_on_one_state_are_all_right() {
     }
 }
 
+/// The locked state is reported once, and made up for later.
 #[test]
-fn a_locked_state_does_not_stop_following_is_told_once_and_made_up_for() {
+fn a_locked_state_does_not_stop_following() {
     let engine = Engine::start();
     let state = state_of(&engine);
     engine.run("web", &[], &["--forever", "--rate", "50"]);
@@ -560,7 +471,7 @@ fn a_locked_state_does_not_stop_following_is_told_once_and_made_up_for() {
 }
 
 #[test]
-fn what_cannot_be_asked_or_written_is_told_in_words_and_left_as_it_is() {
+fn failures_leave_the_state_unchanged() {
     let engine = Engine::start();
     let state = state_of(&engine);
     report(&engine, &state, &[]);
@@ -569,17 +480,17 @@ fn what_cannot_be_asked_or_written_is_told_in_words_and_left_as_it_is() {
     fs::create_dir(&folder).unwrap();
     let damaged: Vec<u8> = good.iter().enumerate().map(|(at, byte)| if at < 4096 { *byte } else { 0xa5 }).collect();
     let mut newer = good.clone();
-    // `user_version` lies at 60 of the header (https://sqlite.org/fileformat2.html).
+    // `user_version` is at offset 60 of the header (https://sqlite.org/fileformat2.html).
     newer[60..64].copy_from_slice(&99_u32.to_be_bytes());
-    for (name, content, told) in [
+    for (name, content, reported) in [
         ("damaged", damaged, "is damaged"),
         ("newer", newer, "was written by a newer docker-logwatch (schema 99, this one knows 6)"),
     ] {
         let path = folder.join(name);
         fs::write(&path, &content).unwrap();
-        for words in [&[][..], &["--dry-run"], &["--check"]] {
-            let finished = reconcile(&engine, &path, words);
-            let expected = format!("error: the state in {} {told}\n", path.display());
+        for args in [&[][..], &["--dry-run"], &["--check"]] {
+            let finished = reconcile(&engine, &path, args);
+            let expected = format!("error: the state in {} {reported}\n", path.display());
             assert!(
                 finished.stderr.starts_with(&expected) && finished.stderr.contains("\nhint: "),
                 "{}",
@@ -601,16 +512,16 @@ fn what_cannot_be_asked_or_written_is_told_in_words_and_left_as_it_is() {
     report(&engine, &path, &[]);
     engine.create("web", &[], &[]);
     let ballast = disk.join("ballast");
-    // What is left of the disk goes, whatever that is.
+    // Fill the rest of the disk, however much that is.
     let _ = fs::write(&ballast, vec![1; 1 << 20]);
     let full = reconcile(&engine, &path, &[]);
-    let told = format!("error: no room is left for the state in {}\n", path.display());
-    assert!(full.code == Some(1) && full.stderr.starts_with(&told), "{}", full.stderr);
+    let reported = format!("error: no room is left for the state in {}\n", path.display());
+    assert!(full.code == Some(1) && full.stderr.starts_with(&reported), "{}", full.stderr);
     fs::remove_file(&ballast).unwrap();
     mount("remount,ro");
     let read_only = reconcile(&engine, &path, &[]);
-    let told = format!("error: the state in {} cannot be written: it is read-only\n", path.display());
-    assert!(read_only.code == Some(1) && read_only.stderr.starts_with(&told), "{}", read_only.stderr);
+    let reported = format!("error: the state in {} cannot be written: it is read-only\n", path.display());
+    assert!(read_only.code == Some(1) && read_only.stderr.starts_with(&reported), "{}", read_only.stderr);
     mount("remount,rw");
     assert_eq!(counts(&report(&engine, &path, &[]), "containers"), [1, 0, 0, 0]);
     engine.kill();
@@ -618,15 +529,15 @@ fn what_cannot_be_asked_or_written_is_told_in_words_and_left_as_it_is() {
     assert!(dead.code == Some(3) && dead.stderr.starts_with("error: "), "{:?} {}", dead.code, dead.stderr);
 }
 
-/// A check that passes there would hide a wrong path for as long as the engine has no container.
+/// A check that succeeds there would hide a wrong path for as long as the engine has no container.
 #[test]
-fn a_check_without_a_state_fails_even_beside_an_empty_engine() {
+fn a_check_without_state_fails() {
     let engine = Engine::start();
     let state = engine.home().join("none/state.db");
     let check = reconcile(&engine, &state, &["--check"]);
-    let told = format!("error: there is no state in {} yet", state.display());
+    let reported = format!("error: there is no state in {} yet", state.display());
     assert_eq!(
-        (check.code, check.stdout.len(), check.stderr.starts_with(&told)),
+        (check.code, check.stdout.len(), check.stderr.starts_with(&reported)),
         (Some(4), 0, true),
         "{}",
         check.stderr
@@ -634,148 +545,4 @@ fn a_check_without_a_state_fails_even_beside_an_empty_engine() {
     assert_eq!(report(&engine, &state, &["--dry-run"])["in_sync"], json!(true));
     report(&engine, &state, &[]);
     assert_eq!(reconcile(&engine, &state, &["--check"]).code, Some(0));
-}
-
-/// An engine with so many containers, each with two mounts, and a volume for ten of them.
-fn crowd(count: usize) -> Script {
-    let containers: Vec<Value> = (0..count)
-        .map(|number| {
-            let volume = format!("v{}", number / 10);
-            json!({
-                "Id": format!("{number:064x}"),
-                "Names": [format!("/name-{number}")],
-                "Image": "img:1",
-                "ImageID": format!("sha256:{:064x}", 7),
-                "Command": "/chatter",
-                "Created": 1_795_215_653,
-                "Ports": [],
-                "Labels": {"com.docker.compose.project": "shop", "number": number.to_string()},
-                "State": if number % 3 == 0 { "exited" } else { "running" },
-                "Status": "Up 2 minutes",
-                "HostConfig": {"NetworkMode": "none"},
-                "NetworkSettings": {"Networks": {}},
-                "Mounts": [
-                    {"Type": "volume", "Name": volume, "Source": format!("/d/{volume}/_data"), "Destination": "/data",
-                        "Driver": "local", "Mode": "z", "RW": true, "Propagation": ""},
-                    {"Type": "bind", "Source": "/etc/app", "Destination": "/etc/app", "Mode": "ro", "RW": false,
-                        "Propagation": "rprivate"},
-                ],
-            })
-        })
-        .collect();
-    let volumes: Vec<Value> = (0..count / 10)
-        .map(|number| {
-            json!({"Name": format!("v{number}"), "Driver": "local", "Mountpoint": format!("/d/v{number}/_data"),
-                "Scope": "local", "CreatedAt": "2026-11-20T23:00:53Z", "Labels": null, "Options": null})
-        })
-        .collect();
-    let containers = Value::from(containers).to_string();
-    let volumes = json!({"Volumes": volumes, "Warnings": null}).to_string();
-    let info = json!({"ID": "CROWD", "ServerVersion": "20.10.24", "OSType": "linux", "DockerRootDir": "/nowhere",
-        "LoggingDriver": "json-file"})
-    .to_string();
-    Script::start(move |request: &Request, answer: &mut Answer| match request.path.split('?').next().unwrap() {
-        "/_ping" => answer.json(200, "OK"),
-        "/info" => answer.json(200, &info),
-        "/containers/json" => answer.json(200, &containers),
-        "/volumes" => answer.json(200, &volumes),
-        "/events" => {
-            answer.begin("application/json");
-            // What is over ends.
-            if !request.path.contains("until=") {
-                answer.hold();
-            }
-        }
-        _ => answer.json(404, r#"{"message":"page not found"}"#),
-    })
-}
-
-#[test]
-fn at_rest_the_inventory_asks_the_engine_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let state = dir.path().join("state.db");
-    let engine = crowd(0);
-    let mut command = Watch::command();
-    command.env("HOME", dir.path()).env_remove("DOCKER_HOST").args(["-H", &engine.host(), "watch"]);
-    let watch = Watch::spawn(command.args(["--state", state.to_str().unwrap()]));
-    watch.wait_until_up();
-    eventually("everything was compared", || rows(&state, "SELECT source FROM reconciliations").len() == 1);
-    let asked = engine.requests();
-    let volumes = asked.iter().filter(|request| request.ends_with("/volumes")).count();
-    assert_eq!(volumes, 1, "{asked:?}");
-    let events = asked.iter().find(|request| request.contains("/events")).unwrap();
-    assert!(events.contains("volume") && events.contains("unmount"), "{events}");
-    // Not a wait for anything: what is not to come comes within two of its looks, or not at all.
-    std::thread::sleep(Duration::from_secs(2));
-    assert_eq!(engine.requests(), asked);
-    assert_eq!(watch.stop().code, Some(0));
-}
-
-#[test]
-fn two_thousand_containers_take_a_handful_of_calls_and_little_memory() {
-    let dir = tempfile::tempdir().unwrap();
-    let state = dir.path().join("state.db");
-    let engine = crowd(2000);
-    let run = |words: &[&str]| {
-        let mut command = Watch::command();
-        command.env("HOME", dir.path()).env_remove("DOCKER_HOST").args(["-H", &engine.host(), "reconcile"]);
-        command.args(["--state", state.to_str().unwrap(), "--format", "json"]).args(words);
-        let before = engine.requests().len();
-        let begun = Instant::now();
-        let watch = Watch::spawn(&mut command);
-        let mut peak = 0;
-        eventually("it ended", || {
-            peak = peak.max(process::peak_memory(watch.pid()));
-            !process::lives(watch.pid())
-        });
-        let took = begun.elapsed();
-        let finished = watch.finish();
-        assert_eq!(finished.code, Some(0), "{}", finished.stderr);
-        let calls = engine.requests()[before..].to_vec();
-        eprintln!("{took:?}, {} KiB, {} calls", peak / 1024, calls.len());
-        assert!(calls.len() <= 5, "{calls:?}");
-        assert!(peak < 64 << 20, "{peak}");
-        assert!(took < Duration::from_secs(2), "{took:?}");
-        finished.records().pop().unwrap()
-    };
-    let first = run(&[]);
-    assert_eq!(counts(&first, "containers"), [2000, 0, 0, 0]);
-    assert_eq!(counts(&first, "volumes"), [200, 0, 0, 0]);
-    assert_eq!(counts(&first, "mounts"), [4000, 0, 0, 0]);
-    let second = run(&[]);
-    assert_eq!((&second["in_sync"], counts(&second, "mounts")), (&json!(true), [0, 0, 0, 4000]));
-    assert_eq!(run(&["--check"])["in_sync"], json!(true));
-}
-
-#[test]
-fn a_death_that_listings_do_not_show_yet_is_waited_for() {
-    let dir = tempfile::tempdir().unwrap();
-    let state = dir.path().join("state.db");
-    let id = format!("{:064x}", 7);
-    let (listings, container) = (AtomicUsize::new(0), id.clone());
-    let engine =
-        Script::start(move |request: &Request, answer: &mut Answer| match request.path.split('?').next().unwrap() {
-            "/_ping" => answer.json(200, "OK"),
-            "/info" => answer.json(200, r#"{"ID":"SLOW","ServerVersion":"20.10.24","DockerRootDir":"/nowhere"}"#),
-            "/containers/json" => {
-                let is_first = listings.fetch_add(1, Ordering::SeqCst) == 0;
-                let state = if is_first { "running" } else { "exited" };
-                let listed =
-                    json!([{"Id": container, "Names": ["/web"], "Image": "img", "State": state, "Labels": {}}]);
-                answer.json(200, &listed.to_string());
-            }
-            "/volumes" => answer.json(200, r#"{"Volumes":[]}"#),
-            "/events" => {
-                let then = logwatch::model::time::Timestamp::now().0 - 100_000_000;
-                let died = json!({"Type": "container", "Action": "die", "Actor": {"ID": container}, "timeNano": then});
-                answer.begin("application/json");
-                answer.chunk(format!("{died}\n").as_bytes());
-            }
-            _ => answer.json(404, r#"{"message":"page not found"}"#),
-        });
-    let mut command = Watch::command();
-    command.env("HOME", dir.path()).env_remove("DOCKER_HOST").args(["-H", &engine.host(), "reconcile"]);
-    let finished = Watch::spawn(command.args(["--state", state.to_str().unwrap()])).finish();
-    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
-    assert_eq!(rows(&state, "SELECT container_id || ' ' || state FROM containers"), [format!("{id} exited")]);
 }

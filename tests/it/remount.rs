@@ -1,10 +1,9 @@
-//! The engine's data get another device number: the log files are still the same, and so is what was read of them.
+//! The device number of the engine's data changes: the log files are still the same, and so are the positions.
 
-use crate::resume::Kept;
 use crate::support::process::{lives, open_files, signal};
-use crate::support::{Disk, Engine, Numbers, Signal, eventually};
+use crate::support::{Disk, Engine, Kept, Numbers, Signal, eventually};
 
-/// Name, options and lines per life of containers whose logs differ in form. `silent` has a log file without a record.
+/// Name, options and lines per run of containers with different forms of logs. `silent` has a log file without records.
 const CONTAINERS: [(&str, &[&str], u64); 5] = [
     ("json", &[], 300),
     ("rotating", &["--log-opt", "max-size=20k", "--log-opt", "max-file=50"], 600),
@@ -33,7 +32,7 @@ fn wait_for_all(engine: &Engine) {
     }
 }
 
-/// How many lines all of them have written in so many lives.
+/// How many lines all of them write in this many runs.
 fn written(lives: u64) -> usize {
     let each: u64 = CONTAINERS.iter().map(|(.., lines)| lines).sum();
     usize::try_from(lives * each).unwrap()
@@ -56,14 +55,14 @@ fn resuming_on_another_device_number_is_exactly_once() {
     resume_between_moves(&engine, &Disk::under(&engine));
 }
 
-/// The same holds where the file system cannot tell a file from an older one of the same number by its birth.
+/// The same holds where the file system does not record creation times.
 #[test]
-fn resuming_on_another_device_number_is_exactly_once_without_birth_times() {
+fn resuming_without_birth_times_is_exactly_once() {
     let engine = Engine::start();
     resume_between_moves(&engine, &Disk::without_births_under(&engine));
 }
 
-fn resume_between_moves(engine: &Engine, disk: &Disk<'_>) {
+fn resume_between_moves(engine: &Engine, disk: &Disk) {
     let kept = Kept::of(engine);
     run_all(engine);
     kept.read(engine, &["--all"]);
@@ -81,9 +80,9 @@ fn resume_between_moves(engine: &Engine, disk: &Disk<'_>) {
     assert_all_once(&kept.lines(), 2);
 }
 
-/// A watch that goes on while the engine is moved continues each log, and follows what starts later.
+/// A running watch follows each log to the other device, and follows containers that start later.
 #[test]
-fn a_running_watch_follows_the_logs_to_another_device() {
+fn a_running_watch_survives_a_move() {
     let engine = Engine::start();
     let disk = Disk::under(&engine);
     let kept = Kept::of(&engine);
@@ -96,7 +95,7 @@ fn a_running_watch_follows_the_logs_to_another_device() {
             start_all_again(&engine);
         }
         eventually("all lines came", || kept.lines().len() >= written(lives));
-        // What an engine is about to tell when it stops keeps a log open until it is back.
+        // Events that an engine has pending when it stops keep a log open until it is back.
         let is_ours = |file: &String| file.starts_with(engine.data().to_str().unwrap());
         eventually("all logs are closed", || !open_files(watch.pid()).iter().any(is_ours));
         engine.stop();
@@ -111,9 +110,9 @@ fn a_running_watch_follows_the_logs_to_another_device() {
     Numbers::of_json(&kept.lines()).assert_whole("later", 1..=50);
 }
 
-/// A watch whose files are open when the disk is moved reads on from the new device, once each.
+/// A watch whose files are open when the disk moves reads each on from the new device, once.
 #[test]
-fn files_that_are_open_while_the_disk_moves_are_read_on() {
+fn open_files_survive_a_move() {
     let engine = Engine::start();
     let disk = Disk::under(&engine);
     let kept = Kept::of(&engine);

@@ -1,10 +1,10 @@
-//! Whom a watch follows: what `docker ps` would list for the same words, now and later.
+//! Which containers a watch follows: those that `docker ps` lists for the same arguments, now and later.
 
 use std::collections::BTreeSet;
 
 use super::support::{Engine, Numbers, PATIENCE, Watch, eventually};
 
-/// Names in order, without those that come twice.
+/// The names in order, without duplicates.
 fn sorted<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let names: BTreeSet<&str> = names.into_iter().filter(|name| !name.is_empty()).collect();
     names.into_iter().map(str::to_owned).collect()
@@ -25,7 +25,7 @@ fn fleet() -> Engine {
     engine.run("paused", &["-v", "/mnt"], &idle);
     engine.must(&["pause", "paused"]);
     engine.create("made", &[], &once);
-    // A name that might be the beginning of an ID, and is that of another one's.
+    // A name that could be an ID prefix, and is the ID prefix of another container.
     engine.run(&id[..4], &[], &idle);
     engine.must(&["run", "-d", "--name", "host", "--network", "host", "logwatch-test", "--count", "1", "--idle"]);
     let health = |exit: &str| format!("--health-cmd=--count 0 --exit {exit}");
@@ -40,15 +40,15 @@ fn fleet() -> Engine {
     engine
 }
 
-/// Whom `watch` names in its plan.
-fn planned(engine: &Engine, words: &[&str]) -> Vec<String> {
-    let plan = Watch::start(engine, &[&["--dry-run", "--format", "json"], words].concat()).finish();
-    assert_eq!((plan.code, plan.stderr.as_str()), (Some(0), ""), "{words:?}");
+/// The containers in the plan of `watch`.
+fn planned(engine: &Engine, args: &[&str]) -> Vec<String> {
+    let plan = Watch::start(engine, &[&["--dry-run", "--format", "json"], args].concat()).finish();
+    assert_eq!((plan.code, plan.stderr.as_str()), (Some(0), ""), "{args:?}");
     sorted(plan.records().iter().map(|record| record["container_name"].as_str().unwrap()))
 }
 
 #[test]
-fn filters_select_what_docker_ps_lists_for_them() {
+fn filters_match_docker_ps() {
     let engine = fleet();
     let ids = ["shop-web-1", "shop-db-1", "made"].map(|name| engine.id(name));
     let (first, second, made) = (format!("id={}", &ids[0][..12]), format!("id={}", ids[1]), format!("id={}", ids[2]));
@@ -123,26 +123,27 @@ fn filters_select_what_docker_ps_lists_for_them() {
     ] {
         let filters: Vec<&str> = filters.iter().flat_map(|filter| ["--filter", filter]).collect();
         for all in [&[][..], &["--all"]] {
-            let words = [all, &filters].concat();
-            let listed = engine.must(&[&["ps", "--format", "{{.Names}}"], words.as_slice()].concat());
-            assert_eq!(planned(&engine, &words), sorted(listed.lines()), "{words:?}");
+            let args = [all, &filters].concat();
+            let listed = engine.must(&[&["ps", "--format", "{{.Names}}"], args.as_slice()].concat());
+            assert_eq!(planned(&engine, &args), sorted(listed.lines()), "{args:?}");
         }
     }
 }
 
+/// Exclusions remove containers from the selection.
 #[test]
-fn names_globs_and_compose_labels_select_and_exclusions_take_away() {
+fn names_globs_and_labels_select() {
     let engine = fleet();
     let id = engine.id("shop-db-1");
     let (lookalike, prefix) = (&id[..4], &id[..12]);
     let running = [lookalike, "host", "paused", "shop-db-1", "shop-web-1", "sick", "well"];
     let all = [&running[..], &["blog-web-1", "made", "shop-web-2"]].concat();
     let shop = ["shop-db-1", "shop-web-1", "shop-web-2"];
-    for (words, expected) in [
+    for (args, expected) in [
         (&[][..], &running[..]),
         (&["-a"], &all),
         (&["shop-web-1"], &["shop-web-1"]),
-        // Named, a stopped container is meant.
+        // A stopped container is included if it is named.
         (&["shop-web-2", "made"], &["made", "shop-web-2"]),
         (&["/shop-web-2"], &["shop-web-2"]),
         (&[prefix], &["shop-db-1"]),
@@ -166,18 +167,18 @@ fn names_globs_and_compose_labels_select_and_exclusions_take_away() {
         (&["shop-*", "-f", "volume=data"], &["shop-db-1", "shop-web-2"]),
     ] {
         let expected = sorted(expected.iter().copied());
-        assert_eq!(planned(&engine, words), expected, "{words:?}");
-        // What is planned is read; a container that never ran has no line.
-        let finished = Watch::start(&engine, &[&["--no-follow", "--format", "json"], words].concat()).finish();
-        let told = if expected.is_empty() { "no container matches\n" } else { "" };
-        assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), told), "{words:?}");
+        assert_eq!(planned(&engine, args), expected, "{args:?}");
+        // What is planned is read; a container that never ran has no lines.
+        let finished = Watch::start(&engine, &[&["--no-follow", "--format", "json"], args].concat()).finish();
+        let reported = if expected.is_empty() { "no container matches\n" } else { "" };
+        assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), reported), "{args:?}");
         let read = finished.records();
         let read = sorted(read.iter().map(|record| record["container_name"].as_str().unwrap()));
         let spoken: Vec<String> = expected.into_iter().filter(|name| name != "made").collect();
-        assert_eq!(read, spoken, "{words:?}");
+        assert_eq!(read, spoken, "{args:?}");
     }
-    for words in [&["--no-follow", "nobody", "host"][..], &["--dry-run", "nobody"]] {
-        let refused = Watch::start(&engine, words).finish();
+    for args in [&["--no-follow", "nobody", "host"][..], &["--dry-run", "nobody"]] {
+        let refused = Watch::start(&engine, args).finish();
         assert_eq!((refused.code, refused.stdout.len()), (Some(1), 0));
         assert!(refused.stderr.contains("no such container: nobody"), "{}", refused.stderr);
     }
@@ -189,29 +190,29 @@ fn where_nothing_matches_that_is_said() {
     engine.run("web", &[], &["--count", "1", "--idle"]);
     engine.run("done", &[], &["--count", "1"]);
     engine.wait("done");
-    for words in
+    for args in
         [&["db*"][..], &["-p", "nope"], &["-f", "label=nope"], &["-f", "network=nope"], &["done*", "-E", "done"]]
     {
-        let finished = Watch::start(&engine, &[words, &["--no-follow"]].concat()).finish();
-        assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), "no container matches\n"), "{words:?}");
-        let watch = Watch::start(&engine, words);
-        let told = "no running container matches: waiting for one to start";
-        watch.wait_for_notice(|lines| lines.contains(&told.to_owned()), PATIENCE);
-        assert_eq!(watch.stop().stderr.lines().count(), 1, "{words:?}");
+        let finished = Watch::start(&engine, &[args, &["--no-follow"]].concat()).finish();
+        assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), "no container matches\n"), "{args:?}");
+        let watch = Watch::start(&engine, args);
+        let reported = "no running container matches: waiting for one to start";
+        watch.wait_for_notice(|lines| lines.contains(&reported.to_owned()), PATIENCE);
+        assert_eq!(watch.stop().stderr.lines().count(), 1, "{args:?}");
     }
-    for words in [&[][..], &["we*"], &["--no-follow", "done"]] {
-        let watch = Watch::start(&engine, words);
+    for args in [&[][..], &["we*"], &["--no-follow", "done"]] {
+        let watch = Watch::start(&engine, args);
         watch.wait_for_count(1);
-        assert!(!watch.stop().stderr.contains("match"), "{words:?}");
+        assert!(!watch.stop().stderr.contains("match"), "{args:?}");
     }
 }
 
 #[test]
-fn a_container_that_starts_later_is_followed_if_it_matches_and_only_then() {
+fn later_containers_are_followed_if_they_match() {
     let engine = Engine::start();
     let labels = ["-l", "tier=front", "-l", "com.docker.compose.project=shop"];
     let matching = [&labels[..], &["-v", "data:/data"]].concat();
-    // Those that differ in one thing each.
+    // Containers that differ in one property each.
     let other_volume = [&labels[..], &["-v", "other:/other"]].concat();
     let cases: [(&[&str], &[&str]); 7] = [
         (&["hit-*"], &[]),
@@ -223,9 +224,9 @@ fn a_container_that_starts_later_is_followed_if_it_matches_and_only_then() {
         (&["-f", "ancestor=logwatch-test", "-f", "network=none"], &["miss-label", "miss-volume"]),
     ];
     for source in ["auto", "stream"] {
-        let watches = cases.map(|(words, also)| {
-            let watch = Watch::start(&engine, &[&["--source", source, "--format", "json"], words].concat());
-            (words, also, watch)
+        let watches = cases.map(|(args, also)| {
+            let watch = Watch::start(&engine, &[&["--source", source, "--format", "json"], args].concat());
+            (args, also, watch)
         });
         for (_, _, watch) in &watches {
             watch.wait_until_up();
@@ -233,20 +234,20 @@ fn a_container_that_starts_later_is_followed_if_it_matches_and_only_then() {
         engine.run("miss-label", &["-v", "data:/data"], &["--count", "3"]);
         engine.run("miss-volume", &other_volume, &["--count", "3"]);
         engine.run("hit-1", &matching, &["--count", "20"]);
-        // Over the API a container has to live until it can be asked for.
+        // Over the API a container has to live until it can be requested.
         let short = [&matching[..], &["--rm"]].concat();
         if source == "auto" {
             engine.run("hit-2", &short, &["--count", "20"]);
         } else {
             engine.run("hit-2", &matching, &["--count", "20"]);
         }
-        for (words, also, watch) in watches {
+        for (args, also, watch) in watches {
             let all = [also, &["hit-1", "hit-2"][..]].concat();
             let expected = 40 + 3 * also.len();
             watch.wait_for(|lines| lines.len() >= expected, PATIENCE);
             let finished = watch.stop();
             let numbers = Numbers::of_json(&finished.lines());
-            assert_eq!(sorted(numbers.containers()), sorted(all.iter().copied()), "{words:?} by {source}");
+            assert_eq!(sorted(numbers.containers()), sorted(all.iter().copied()), "{args:?} by {source}");
             for name in all {
                 numbers.assert_whole(name, 1..=if name.starts_with("hit") { 20 } else { 3 });
             }
@@ -259,9 +260,9 @@ fn a_container_that_starts_later_is_followed_if_it_matches_and_only_then() {
 }
 
 #[test]
-fn what_a_container_becomes_later_can_make_it_match() {
+fn a_changed_container_can_start_to_match() {
     let engine = Engine::start();
-    // Nothing that it said before the watch began is wanted, and nothing that it says later is lost.
+    // Nothing is printed from before the watch began, and nothing from later is lost.
     engine.run("other", &[], &["--count", "1", "--idle"]);
     let by_name = Watch::start(&engine, &["wanted"]);
     by_name.wait_for_notice(|lines| !lines.is_empty(), PATIENCE);
@@ -299,7 +300,7 @@ fn what_a_container_becomes_later_can_make_it_match() {
     );
 }
 
-/// Each filter takes what appears later as `docker ps` would, also when the container it was compared with is gone.
+/// Each filter matches later containers as `docker ps` would, also when the container it refers to is gone.
 #[test]
 fn containers_that_appear_later_pass_the_same_filters() {
     let engine = Engine::start();
@@ -311,7 +312,7 @@ fn containers_that_appear_later_pass_the_same_filters() {
         (&["before=first"], &[]),
         (&["exited=3"], &["failed"]),
         (&["exited=3", "exited=0"], &["failed", "plain"]),
-        // Without a network of its own a container has no ports, as docker sees it.
+        // Docker shows no ports for a container without its own network.
         (&["expose=70-90/tcp"], &[]),
         (&["publish=8080"], &[]),
         (&["is-task=false"], all),
@@ -336,7 +337,7 @@ fn containers_that_appear_later_pass_the_same_filters() {
         assert_eq!(sorted(numbers.containers()), sorted(expected.iter().copied()), "{filters:?}");
         expected.iter().for_each(|name| numbers.assert_whole(name, 1..=3));
     }
-    // As docker says it, and what cannot be meant.
+    // As docker prints it, and values that cannot match.
     let unknown = Watch::start(&engine, &["-f", "since=nobody"]).finish();
     assert_eq!(unknown.code, Some(1), "{}", unknown.stderr);
     assert!(
@@ -349,7 +350,7 @@ fn containers_that_appear_later_pass_the_same_filters() {
     assert!(misused.stderr.contains("`exited` cannot be `soon`, only a whole number"), "{}", misused.stderr);
 }
 
-/// What only the engine can tell is asked of it when a container appears, and until it has answered nothing is told.
+/// Facts that only the engine knows are requested when a container appears; until they arrive nothing is printed.
 #[test]
 fn what_the_engine_refuses_leaves_no_trace() {
     let engine = Engine::start();
@@ -358,10 +359,10 @@ fn what_the_engine_refuses_leaves_no_trace() {
     engine.wait("refused");
     engine.wait("wanted");
     for source in ["file", "stream"] {
-        let words = ["-f", "volume=data", "--format", "json", "--lifecycle", "--source", source];
-        let watch = Watch::start(&engine, &words);
+        let args = ["-f", "volume=data", "--format", "json", "--lifecycle", "--source", source];
+        let watch = Watch::start(&engine, &args);
         watch.wait_until_up();
-        // Again and anew.
+        // Restarted and recreated.
         engine.must(&["start", "--attach", "refused"]);
         engine.run("refused-too", &["--rm", "-v", "other:/other"], &["--count", "1"]);
         engine.must(&["start", "--attach", "wanted"]);
@@ -378,9 +379,9 @@ fn what_the_engine_refuses_leaves_no_trace() {
 }
 
 #[test]
-fn a_dry_run_tells_the_route_and_what_may_lose_lines() {
+fn a_dry_run_shows_routes_and_risks() {
     let engine = Engine::start();
-    let words = ["--count", "1", "--idle"];
+    let args = ["--count", "1", "--idle"];
     type Case<'a> = (&'a str, &'a [&'a str], Option<&'a str>, Option<&'a str>);
     let away = ["--log-driver", "gelf", "--log-opt", "gelf-address=udp://127.0.0.1:9", "--log-opt"];
     let cached = [&away[..], &["mode=blocking"]].concat();
@@ -407,11 +408,11 @@ fn a_dry_run_tells_the_route_and_what_may_lose_lines() {
         ("sound", &["--log-opt", "max-size=1m", "--log-opt", "max-file=3"], Some("file"), None),
     ];
     for (name, options, _, _) in cases {
-        engine.run(name, options, &words);
+        engine.run(name, options, &args);
     }
-    let plan = |words: &[&str]| Watch::start(&engine, &[&["--dry-run"], words].concat()).finish();
+    let plan = |args: &[&str]| Watch::start(&engine, &[&["--dry-run"], args].concat()).finish();
     for (name, _, source, risk) in cases {
-        let told = plan(&[name, "--format", "json"]);
+        let reported = plan(&[name, "--format", "json"]);
         let driver = match name {
             "deaf" => "none",
             "local" => "local",
@@ -422,10 +423,10 @@ fn a_dry_run_tells_the_route_and_what_may_lose_lines() {
             "type": "plan", "container_id": engine.id(name), "container_name": name, "image": "logwatch-test",
             "state": "running", "driver": driver, "source": source, "risk": risk,
         });
-        assert_eq!((told.code, told.records()), (Some(0), vec![expected]));
-        let told = plan(&[name]).lines();
+        assert_eq!((reported.code, reported.records()), (Some(0), vec![expected]));
+        let reported = plan(&[name]).lines();
         assert_eq!(
-            told[0].split_whitespace().collect::<Vec<_>>().join(" "),
+            reported[0].split_whitespace().collect::<Vec<_>>().join(" "),
             "CONTAINER NAME STATE DRIVER SOURCE MAY LOSE LINES"
         );
         let row = format!(
@@ -434,8 +435,8 @@ fn a_dry_run_tells_the_route_and_what_may_lose_lines() {
             source.unwrap_or("-"),
             risk.unwrap_or_default()
         );
-        assert_eq!(told[1].split_whitespace().collect::<Vec<_>>().join(" "), row.trim());
-        assert_eq!(told.len(), 2);
+        assert_eq!(reported[1].split_whitespace().collect::<Vec<_>>().join(" "), row.trim());
+        assert_eq!(reported.len(), 2);
     }
     for (name, source) in [("sound", "stream"), ("sound", "rotate"), ("local", "poll")] {
         let planned = plan(&[name, "--source", source, "--format", "json"]).records();
@@ -445,9 +446,9 @@ fn a_dry_run_tells_the_route_and_what_may_lose_lines() {
     assert_eq!(by_file[0]["source"], serde_json::Value::Null);
 }
 
-/// A name goes before the beginning of an ID also when it appears only later.
+/// A name takes precedence over an ID prefix also when it appears only later.
 #[test]
-fn a_container_meant_by_its_id_is_let_go_for_a_name() {
+fn an_id_prefix_yields_to_a_name() {
     let engine = Engine::start();
     for source in ["file", "stream"] {
         let id = engine.run("other", &[], &["--forever", "--rate", "50"]);
@@ -458,11 +459,11 @@ fn a_container_meant_by_its_id_is_let_go_for_a_name() {
         watch.wait_for_notice(|lines| lines.iter().any(|line| line == "- other"), PATIENCE);
         let of_the_name = |lines: &[String]| Numbers::of_json(lines).count(word) >= 5;
         watch.wait_for(of_the_name, PATIENCE);
-        let told = watch.notices();
+        let reported = watch.notices();
         let why = format!("! other: is no longer followed: {word} is the name of another container now");
-        assert!(told.contains(&why), "{told:?}");
+        assert!(reported.contains(&why), "{reported:?}");
         let so_far = Numbers::of_json(&watch.lines()).count("other");
-        // While nobody has the name nobody is meant; whoever takes it is followed from then on.
+        // While no container has the name none is selected; one that takes it is followed from then on.
         engine.must(&["rm", "--force", word]);
         watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with(&format!("- {word} "))), PATIENCE);
         engine.must(&["rename", "other", "another"]);
@@ -474,7 +475,7 @@ fn a_container_meant_by_its_id_is_let_go_for_a_name() {
     }
 }
 
-/// What docker refuses to guess is not guessed here either.
+/// Where docker refuses an ambiguous prefix, we refuse it too.
 #[test]
 fn the_beginning_of_several_ids_is_refused() {
     let engine = Engine::start();
@@ -486,18 +487,18 @@ fn the_beginning_of_several_ids_is_refused() {
             break id[..1].to_owned();
         }
     };
-    for words in [&[][..], &["--no-follow"], &["--dry-run"]] {
-        let finished = Watch::start(&engine, &[words, &[word.as_str()]].concat()).finish();
-        let told = format!("error: 2 containers have an ID that begins with {word}, ");
+    for args in [&[][..], &["--no-follow"], &["--dry-run"]] {
+        let finished = Watch::start(&engine, &[args, &[word.as_str()]].concat()).finish();
+        let reported = format!("error: 2 containers have an ID that begins with {word}, ");
         assert_eq!((finished.code, finished.stdout.len()), (Some(1), 0), "{}", finished.stderr);
-        assert!(finished.stderr.starts_with(&told), "{}", finished.stderr);
+        assert!(finished.stderr.starts_with(&reported), "{}", finished.stderr);
         assert!(finished.stderr.ends_with("\nhint: give more of the ID, or the name\n"), "{}", finished.stderr);
     }
 }
 
-/// Labels that an event cannot show, because it has attributes of these names, select all the same.
+/// An event cannot show labels whose names are those of its own attributes. They select all the same.
 #[test]
-fn labels_named_like_attributes_of_events_select_what_starts_later() {
+fn attribute_like_labels_select_later_containers() {
     let engine = Engine::start();
     for label in ["name", "image", "exitCode", "signal", "oldName", "execID", "comment"] {
         let (own, other) = (format!("{label}=front"), format!("{label}=back"));
@@ -508,7 +509,7 @@ fn labels_named_like_attributes_of_events_select_what_starts_later() {
         engine.run("unwanted", &["-l", &other], &["--count", "5"]);
         engine.run("plain", &[], &["--count", "5"]);
         engine.must(&["rename", "plain", "renamed"]);
-        // What starts last is read last.
+        // The container that starts last is read last.
         engine.run("last", &["-l", &own], &["--count", "1"]);
         watch.wait_for_ends(2);
         let finished = watch.stop();
@@ -519,9 +520,9 @@ fn labels_named_like_attributes_of_events_select_what_starts_later() {
     }
 }
 
-/// Records carry labels of any name from the first line on.
+/// From its first line on a record has labels of any name.
 #[test]
-fn metadata_has_labels_named_like_attributes_from_the_first_line() {
+fn metadata_has_attribute_like_labels() {
     let engine = Engine::start();
     for source in ["file", "stream"] {
         let watch = Watch::ready(&engine, &["--metadata", "--lifecycle", "--source", source]);
@@ -548,9 +549,9 @@ fn metadata_has_labels_named_like_attributes_from_the_first_line() {
     }
 }
 
-/// A label of that name cannot say with what a container ended.
+/// A label named like the attribute cannot set the exit code of a container.
 #[test]
-fn a_label_named_exit_code_forges_no_exit_code() {
+fn a_label_cannot_forge_an_exit_code() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &["--lifecycle"]);
     let label = ["-l", "exitCode=42"];
@@ -574,7 +575,7 @@ fn a_label_named_exit_code_forges_no_exit_code() {
         own.map(|record| record["attributes"]["exitCode"].as_str().map(str::to_owned)).collect::<Vec<_>>()
     };
     assert_eq!(codes("web"), [Some("7".to_owned()), Some("7".to_owned())]);
-    // One that runs again is no longer known by what it ended with.
+    // A container that runs again has no exit code any more.
     assert!(codes("again").iter().all(|code| code.as_deref().is_none_or(|code| code == "5")), "{:?}", codes("again"));
     let numbers = Numbers::of_json(&finished.lines());
     assert_eq!(numbers.count("web"), 6);

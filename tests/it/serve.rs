@@ -1,6 +1,6 @@
-//! What `--listen` serves, beside a real engine that is cut off and comes back.
+//! What `--listen` serves, with a real engine that is cut off and returns.
 
-use super::support::{Engine, PATIENCE, Proxy, Signal, Watch, documented, eventually, keys};
+use crate::support::{Engine, Proxy, Signal, Watch, documented, eventually, get, keys, place};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -8,38 +8,21 @@ use std::time::{Duration, Instant};
 
 const LISTEN: [&str; 2] = ["--listen", "127.0.0.1:0"];
 
-/// The place that the notice names.
-pub fn place(watch: &Watch) -> String {
-    const NOTICE: &str = "serving metrics and health at http://";
-    watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with(NOTICE)), PATIENCE);
-    let notices = watch.notices();
-    notices.iter().find_map(|line| line.strip_prefix(NOTICE)).unwrap().to_owned()
-}
-
-/// Status and body.
-pub fn get(place: &str, path: &str) -> (u16, String) {
-    let mut socket = TcpStream::connect(place).unwrap();
-    write!(socket, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
-}
-
 fn health(place: &str) -> (u16, Value) {
     let (status, body) = get(place, "/api/v1/health");
     (status, serde_json::from_str(&body).unwrap())
 }
 
-/// The value of one series, labels included in its name; `None` where there is no such.
+/// The value of one series, labels included in its name; `None` if it does not exist.
 fn value(place: &str, series: &str) -> Option<f64> {
     let (status, text) = get(place, "/metrics");
     assert_eq!(status, 200);
     text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
 }
 
+/// Lines are counted by route, and no series names a container.
 #[test]
-fn metrics_tell_what_was_read_by_which_route_and_name_no_container() {
+fn metrics_count_by_route() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &LISTEN);
     let place = place(&watch);
@@ -52,7 +35,7 @@ fn metrics_tell_what_was_read_by_which_route_and_name_no_container() {
         ("logwatch_log_gaps_total{reason=\"rotated_away\"}", 0.0),
         ("logwatch_log_lost_bytes_total", 0.0),
         ("logwatch_log_lag_bytes", 0.0),
-        // The beacon.
+        // This is the beacon.
         ("logwatch_containers_monitored{source=\"file\"}", 1.0),
         ("logwatch_metadata_cache_misses_total", 0.0),
         ("logwatch_discovery_latency_seconds_count", 1.0),
@@ -79,7 +62,7 @@ fn metrics_tell_what_was_read_by_which_route_and_name_no_container() {
 }
 
 #[test]
-fn what_nobody_takes_is_told_as_lag_until_somebody_does() {
+fn unread_output_is_reported_as_lag() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &LISTEN);
     let place = place(&watch);
@@ -87,29 +70,30 @@ fn what_nobody_takes_is_told_as_lag_until_somebody_does() {
     watch.hold();
     engine.run("flood", &[], &["--count", "200000", "--size", "100"]);
     engine.wait("flood");
-    // The queue and the pipe are full, and most of 26 MB lies unread.
+    // Queue and pipe are full, and most of 26 MB is unread.
     assert!(lag() > 10e6, "{}", lag());
     watch.release();
     watch.wait_for_ends(1);
     assert_eq!(lag(), 0.0);
 }
 
+/// The return of the engine shows as well.
 #[test]
-fn health_follows_a_cut_within_two_seconds_and_the_return() {
+fn health_follows_a_cut_within_two_seconds() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     engine.run("beacon", &[], &["--count", "0", "--idle"]);
     let longest = Duration::from_secs(2);
     let mut command = Watch::command();
-    engine.furnish(&mut command);
+    engine.configure(&mut command);
     command.env("LOGWATCH_EVENTS_BACKOFF_MAX_DURATION", "2s").args(["-H", &proxy.host(), "watch"]).args(LISTEN);
     let watch = Watch::spawn(&mut command);
     watch.wait_until_up();
     let place = place(&watch);
-    let (status, told) = health(&place);
-    assert_eq!((status, &told["status"]), (200, &"healthy".into()), "{told}");
-    assert_eq!(told["checks"]["docker"]["status"], "healthy");
-    assert_eq!(told["checks"]["state"]["status"], "not_configured");
+    let (status, reported) = health(&place);
+    assert_eq!((status, &reported["status"]), (200, &"healthy".into()), "{reported}");
+    assert_eq!(reported["checks"]["docker"]["status"], "healthy");
+    assert_eq!(reported["checks"]["state"]["status"], "not_configured");
     let within = |limit: Duration, wanted: u16| {
         let start = Instant::now();
         while health(&place).0 != wanted {
@@ -119,17 +103,17 @@ fn health_follows_a_cut_within_two_seconds_and_the_return() {
     };
     proxy.refuse();
     within(Duration::from_secs(2), 503);
-    // The stream is known to be gone a moment before the engine is.
+    // The loss of the stream is noticed a moment before that of the engine.
     eventually("the engine is unhealthy", || health(&place).1["checks"]["docker"]["status"] == "unhealthy");
-    let (_, told) = health(&place);
-    let (checks, now) = (&told["checks"], told["timestamp"].as_u64().unwrap());
-    assert_eq!(told["status"], "unhealthy");
+    let (_, reported) = health(&place);
+    let (checks, now) = (&reported["checks"], reported["timestamp"].as_u64().unwrap());
+    assert_eq!(reported["status"], "unhealthy");
     assert_eq!((&checks["events"]["connected"], &checks["events"]["errors_total"]), (&false.into(), &1.into()));
     assert_eq!(get(&place, "/api/v1/health/events").0, 503);
-    // Metrics are served all the same.
+    // Metrics are still served.
     assert_eq!(value(&place, "logwatch_log_gaps_total{reason=\"corrupt\"}"), Some(0.0));
     proxy.admit();
-    // The longest wait between two tries, and what it takes to connect and to list.
+    // The longest backoff delay, and the time to connect and to list.
     within(longest + Duration::from_secs(1), 200);
     let (status, events) = get(&place, "/api/v1/health/events");
     let events: Value = serde_json::from_str(&events).unwrap();
@@ -137,8 +121,9 @@ fn health_follows_a_cut_within_two_seconds_and_the_return() {
     assert!(events["last_reconnect_timestamp"].as_u64() >= Some(now), "{events}");
 }
 
+/// The chosen port is reported even when no other notices are wanted.
 #[test]
-fn a_port_that_nobody_could_know_is_told_though_no_notices_are_wanted() {
+fn a_chosen_port_is_always_reported() {
     let engine = Engine::start();
     let watch = Watch::start(&engine, &[&LISTEN[..], &["-q"]].concat());
     let place = place(&watch);
@@ -148,7 +133,7 @@ fn a_port_that_nobody_could_know_is_told_though_no_notices_are_wanted() {
 }
 
 #[test]
-fn state_is_told_where_there_is_one() {
+fn state_is_reported_if_there_is_one() {
     let engine = Engine::start();
     let state = engine.home().join("state.db");
     let watch = Watch::ready(&engine, &[&LISTEN[..], &["--resume", "--state", state.to_str().unwrap()]].concat());
@@ -157,10 +142,10 @@ fn state_is_told_where_there_is_one() {
     assert_eq!(keys(&get(&place, "/api/v1/health").1), keys(documented("{\"status\":\"healthy\",\"timestamp\"")));
 }
 
-/// Another program holds the lock of the state file for longer than is waited for. What keeps positions meets it by itself,
-/// since nothing happens to any container, and what keeps the inventory where nothing else is kept.
+/// Another program holds the lock of the state file for longer than we wait. A watch with positions notices that by
+/// itself, since nothing happens to any container; so does one that stores only the inventory.
 #[test]
-fn a_state_that_cannot_be_kept_is_degraded_until_it_is_kept_again() {
+fn an_unwritable_state_degrades_health() {
     const FAILURES: &str =
         "logwatch_docker_reconciliation_failures_total{error_type=\"state\",reconciliation_type=\"containers\"}";
     const RUNS: &str = "logwatch_docker_reconciliation_runs_total{reconciliation_type=\"full\"}";
@@ -171,8 +156,9 @@ fn a_state_that_cannot_be_kept_is_degraded_until_it_is_kept_again() {
         let watch = Watch::start(&engine, &[&LISTEN[..], resume, &["--state", state.to_str().unwrap()]].concat());
         let place = place(&watch);
         let is = |expected: &str| {
-            let (code, told) = health(&place);
-            (code, &told["status"], &told["checks"]["state"]["status"]) == (200, &expected.into(), &expected.into())
+            let (code, reported) = health(&place);
+            (code, &reported["status"], &reported["checks"]["state"]["status"])
+                == (200, &expected.into(), &expected.into())
         };
         eventually("all is well", || value(&place, RUNS) == Some(1.0) && is("healthy"));
         let other = rusqlite::Connection::open(&state).unwrap();
@@ -180,7 +166,7 @@ fn a_state_that_cannot_be_kept_is_degraded_until_it_is_kept_again() {
         if resume.is_empty() {
             engine.create("made", &[], &[]);
         }
-        eventually("it is told", || is("degraded"));
+        eventually("it is reported", || is("degraded"));
         assert_eq!(value(&place, FAILURES).unwrap() > 0.0, resume.is_empty(), "{name}");
         other.execute_batch("ROLLBACK").unwrap();
         eventually("it is made up for", || is("healthy"));
@@ -188,8 +174,9 @@ fn a_state_that_cannot_be_kept_is_degraded_until_it_is_kept_again() {
     }
 }
 
+/// No address is bound that was not requested.
 #[test]
-fn an_address_in_use_is_named_and_ends_with_1_and_none_is_bound_unasked() {
+fn an_address_in_use_ends_with_1() {
     let engine = Engine::start();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
@@ -203,7 +190,7 @@ fn an_address_in_use_is_named_and_ends_with_1_and_none_is_bound_unasked() {
         )
     );
     let sockets = |pid: u32| {
-        // A listener is in state 0A; what is ours is among our descriptors.
+        // A listening socket is in state 0A; ours are among our descriptors.
         let tables = ["tcp", "tcp6"].map(|table| std::fs::read_to_string(format!("/proc/{pid}/net/{table}")).unwrap());
         let ours: Vec<String> = super::support::process::open_files(pid);
         let listens = |line: &&str| line.split_whitespace().nth(3) == Some("0A");
@@ -223,9 +210,9 @@ fn an_address_in_use_is_named_and_ends_with_1_and_none_is_bound_unasked() {
     assert_eq!(serving.finish().code, Some(0));
 }
 
-/// A page that calls itself by a name for this machine reads nothing, and Prometheus goes by any name on the network.
+/// A web page that uses a foreign name for this machine is refused, while Prometheus may use any name on the network.
 #[test]
-fn a_name_that_is_not_ours_is_answered_only_where_the_network_is_meant() {
+fn foreign_host_headers_are_refused() {
     let engine = Engine::start();
     for (listen, code) in [("127.0.0.1:0", 421), ("0.0.0.0:0", 200)] {
         let watch = Watch::start(&engine, &["--listen", listen]);

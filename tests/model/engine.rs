@@ -1,7 +1,7 @@
-//! Writes one container's log files as the engine does, and knows what is in each of them.
+//! Writes the log files of one container as the engine does, and knows which records each of them holds.
 //!
-//! In: records, and what happens to the container and its files. Out: files, and which records lie in which of them. The
-//! order of steps is that of moby `daemon/logger/loggerutils/logfile.go`, the bytes those of `jsonfilelog` and `local`.
+//! The order of steps is that of moby `daemon/logger/loggerutils/logfile.go`, the bytes are those of the drivers
+//! `jsonfilelog` and `local`.
 
 use flate2::{Compression, GzBuilder};
 use logwatch::model::batch::Stream;
@@ -12,7 +12,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-/// The log driver, or the cache that the engine keeps for one that cannot be read back.
+/// The log driver, or the cache that the engine keeps for a driver that cannot be read back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Driver {
     JsonFile,
@@ -20,31 +20,31 @@ pub enum Driver {
     Cache,
 }
 
-/// How a container's log is kept.
+/// The log options of a container.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     pub driver: Driver,
-    /// Beyond so many bytes the next record goes to a new file.
+    /// In bytes: once the file is larger, the next record goes to a new file.
     pub max_size: u64,
     pub max_file: u32,
     pub compress: bool,
-    /// With one file: removes the full one, as engines from 23 on do; before they renamed it.
+    /// With `max_file` 1: removes the full file, as engines from 23 on do, instead of renaming it.
     pub unlinks: bool,
 }
 
-/// One piece of a line, as the driver is given it.
+/// One piece of a line, as the driver receives it.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
     pub stream: Stream,
     pub time: Timestamp,
     pub text: &'a [u8],
-    /// Counted from 1, of a line that is cut.
+    /// Counted from 1 among the pieces of a line that was split.
     pub ordinal: Option<u32>,
-    /// Ends in a newline.
+    /// The piece ends with a newline.
     pub ends: bool,
 }
 
-/// A name in the log's folder.
+/// The name of a file in the log's directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Name {
     Live,
@@ -52,19 +52,19 @@ pub enum Name {
     Packed(u32),
 }
 
-/// A file, by its number in the order in which they were made.
+/// A file, numbered in the order of creation.
 pub type Id = usize;
 
-/// What is in a file, wherever it lies.
+/// The content of a file, under whatever name.
 #[derive(Clone, Debug, Default)]
 pub struct Content {
-    /// The numbers of the records.
+    /// The numbers of its records.
     pub records: Vec<usize>,
-    /// Made by somebody else.
+    /// It was created by somebody other than the engine.
     pub is_copy: bool,
 }
 
-/// One step of a rotation; between any two the reader may look.
+/// One step of a rotation. The reader may look between any two steps.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
     Pack,
@@ -74,7 +74,7 @@ pub enum Step {
     Create,
 }
 
-/// Packing `.1` goes on beside the writing.
+/// The progress of compressing `.1`, which goes on while new records are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Packing {
     Nothing,
@@ -86,7 +86,7 @@ enum Packing {
 struct Writer {
     file: File,
     id: Id,
-    /// As the engine counts it, whatever others did to the file.
+    /// The size as the engine counts it, regardless of what others did to the file.
     size: u64,
 }
 
@@ -98,7 +98,7 @@ pub struct Engine {
     writer: Option<Writer>,
     packing: Packing,
     last: Timestamp,
-    /// What files are stamped with; the system's own clock where there is none.
+    /// The modification time of written files; without it, the system's clock stamps them.
     pub clock: Option<Timestamp>,
 }
 
@@ -117,7 +117,7 @@ impl Engine {
         self.writer.is_some()
     }
 
-    /// The container starts: goes on in the file that is there.
+    /// The container starts: the engine continues in the existing file.
     pub fn start(&mut self) {
         if let Some(folder) = self.live.parent() {
             fs::create_dir_all(folder).unwrap();
@@ -140,7 +140,7 @@ impl Engine {
         self.files.len() - 1
     }
 
-    /// The file being written, where it has lost its name.
+    /// The file that is being written but has lost its name.
     pub fn hidden(&self) -> Option<Id> {
         self.writer.as_ref().map(|writer| writer.id).filter(|id| self.names.get(&Name::Live) != Some(id))
     }
@@ -153,7 +153,7 @@ impl Engine {
         self.writer.as_ref().is_none_or(|writer| writer.size == 0)
     }
 
-    /// The steps of a rotation now.
+    /// The steps of a rotation that begins now.
     pub fn rotation(&self) -> Vec<Step> {
         let numbered = |number| if self.options.compress { Name::Packed(number) } else { Name::Plain(number) };
         let mut steps = vec![Step::Pack; 3];
@@ -177,7 +177,7 @@ impl Engine {
             Step::Close => self.writer = None,
             Step::Remove(name) => self.remove(name),
             Step::Rename(from, to) => {
-                // What is not there is left out.
+                // A missing file is skipped.
                 if let Some(id) = self.names.remove(&from) {
                     fs::rename(self.path(from), self.path(to)).unwrap();
                     self.names.insert(to, id);
@@ -196,7 +196,7 @@ impl Engine {
         }
     }
 
-    /// One step of packing `.1`; whether there was one to do.
+    /// Does one step of compressing `.1`; returns whether there was one.
     pub fn pack(&mut self) -> bool {
         let (plain, packed) = (self.path(Name::Plain(1)), self.path(Name::Packed(1)));
         let begin = || OpenOptions::new().write(true).create(true).truncate(true).open(&packed).unwrap();
@@ -225,7 +225,7 @@ impl Engine {
         true
     }
 
-    /// Appends a record. `halfway` is called when half of it is there.
+    /// Appends a record, and calls `halfway` when its first half is written.
     pub fn write(&mut self, number: usize, record: Record<'_>, halfway: Option<&mut dyn FnMut()>) {
         let bytes = match self.options.driver {
             Driver::JsonFile => json_line(record),
@@ -252,7 +252,7 @@ impl Engine {
         }
     }
 
-    /// Somebody empties the live file; whatever was in it.
+    /// Somebody truncates the live file, whatever it holds.
     pub fn truncate(&mut self) -> Option<Id> {
         let id = *self.names.get(&Name::Live)?;
         self.stamp(&File::options().write(true).truncate(true).open(&self.live).unwrap());
@@ -260,7 +260,7 @@ impl Engine {
         Some(id)
     }
 
-    /// `logrotate` with `copytruncate`, which knows nothing of the engine.
+    /// `logrotate` with `copytruncate`, of which the engine knows nothing.
     pub fn copy_and_truncate(&mut self) -> Option<Id> {
         while self.pack() {}
         let id = *self.names.get(&Name::Live)?;
@@ -280,14 +280,14 @@ impl Engine {
         self.truncate()
     }
 
-    /// Somebody removes a file; whoever has it open goes on with it.
+    /// Somebody removes a file; whoever has it open can still use it.
     pub fn remove(&mut self, name: Name) {
         if self.names.remove(&name).is_some() {
             fs::remove_file(self.path(name)).unwrap();
         }
     }
 
-    /// The container is removed, and all its files.
+    /// The container is removed with all its files.
     pub fn remove_all(&mut self, container: &Path) {
         self.names.clear();
         self.packing = Packing::Nothing;

@@ -1,30 +1,31 @@
-//! Plays random sequences of what an engine, its users and our own crashes do to one container's log files against the
-//! real reader, beside a model that only counts numbered lines.
+//! Plays random sequences of what an engine, its users and our own crashes do to the log files of one container. The
+//! real reader reads them, and a model that only counts numbered lines checks its output.
 //!
-//! The sequences are the same in each run, so that a change that breaks nothing fails nowhere; `MODEL_CASES` plays that many
-//! others. A sequence that fails is shrunk and printed.
+//! The sequences are the same in each run, so that an unrelated change never fails; `MODEL_CASES` plays that many other
+//! ones. A failing sequence is shrunk and printed.
 //!
-//! Whenever the reader has come to rest: each line that could be read has come, once, in its stream's order and with its
-//! cursor; what is missing lies in a gap between its neighbours; each gap stands for something that is missing. The
-//! output is that of `-o FILE --resume`: a crash cuts it back to what was committed, and the reader goes on from there.
+//! Whenever the reader is at rest: each line that could be read came once, in the order of its stream and with its
+//! cursor; missing lines are covered by a gap between their neighbours; each gap covers something that is missing. The
+//! output is that of `-o FILE --resume`: a crash cuts it back to what was committed, and the reader continues from
+//! there.
 //!
-//! Where that cannot be promised, and why:
+//! Exceptions, and why nothing better is possible:
 //!
-//! - A gap with nothing lost: the file was truncated, or the file that was read last is gone, or was removed by hand, or was
-//!   compressed when it had no record yet, while we were away. What came behind what was read cannot be known.
-//! - A loss with no gap: a file was truncated of which nothing had been read, so that there is nothing to compare it with;
-//!   a file was removed by hand that was not open; nothing had been committed, or only times, and the stream's last line
-//!   lies too far back to have to come again; the last file of a container was removed before it could be opened.
-//! - By time alone, lines of one nanosecond, and the parts of a line that is cut, are told by their numbers: where the
-//!   first of them are gone, others are taken for them. Of two lines of one nanosecond where the rest of the first is
-//!   lost, the second is taken for it; such are not written here.
-//! - After the clock was set back, what is new is not known where only times tell: readable lines may lie in a gap, or, when
-//!   the file was truncated while we were away, be taken for those that were in it. No
-//!   clock is set back here on a log with files removed by hand or copied, and none is removed by hand where files are
-//!   compressed: a compressed file is as new as its compression.
-//! - A gap in another place: a file that was truncated was rotated and compressed without a record. It is missed only when
-//!   the files are counted.
-//! - A gap that is met inside a line is told before it, and such a line is what is left of it.
+//! - A gap without a loss: while we were away the file was truncated, or the file read last vanished, was removed by
+//!   hand, or was compressed before it had a record. Nobody can know what came after the part that was read.
+//! - A loss without a gap: a file was truncated of which nothing had been read, so that there is nothing to compare; a
+//!   file was removed by hand that was not open; nothing had been committed, or only times, and the last line of the
+//!   stream is too old to come again; the last file of a container was removed before it could be opened.
+//! - By time alone, lines of the same nanosecond and the parts of a split line are identified by counting: if the first
+//!   of them are lost, others are taken for them. If the rest of the first of two lines of one nanosecond is lost, the
+//!   second is taken for it; the model does not write such lines.
+//! - After the clock was set back, times alone do not show what is new: readable lines may lie in a gap or, if the file
+//!   was truncated while we were away, be taken for lines that were in it. So the clock is not set back here on a log
+//!   with files that were removed by hand or copied, and no file is removed by hand where files are compressed, since
+//!   the time of a compressed file is that of its compression.
+//! - A gap in another place: a truncated file was rotated and compressed without a record. It is missed only when files
+//!   are counted.
+//! - A gap inside a line is reported before the line, which then is what is left of it.
 //! - While the reader runs beside the engine, a file may come and go before it is opened: a gap is enough.
 #![allow(unreachable_pub, reason = "one binary that nobody links")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
@@ -40,8 +41,11 @@ use play::{Action, BUFFER, Death, Play, Setup};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 
-/// Sequences of the largest of the tests, unless told otherwise.
+/// How many sequences the largest of these tests plays.
 const CASES: u32 = 800;
+
+/// The same under the nextest profile `fast`.
+const FAST_CASES: u32 = 80;
 
 fn sizes() -> impl Strategy<Value = usize> {
     prop_oneof![
@@ -106,10 +110,12 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
     prop::collection::vec(action, 1..50)
 }
 
-/// Plays as many new sequences as `MODEL_CASES` says, or a part of the usual ones.
+/// Plays as many new sequences as `MODEL_CASES` says, or the usual number divided by `part`.
 fn play_all(driver: Driver, is_loose: bool, part: u32) {
     let asked = std::env::var("MODEL_CASES").ok().and_then(|cases| cases.parse().ok());
-    let cases = asked.unwrap_or(CASES / part);
+    let is_fast = std::env::var("NEXTEST_PROFILE").is_ok_and(|profile| profile == "fast");
+    let usual = if is_fast { FAST_CASES } else { CASES };
+    let cases = asked.unwrap_or(usual / part);
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 4000, ..Config::default() };
     let mut runner = match asked {
         Some(_) => TestRunner::new(config),
@@ -125,23 +131,27 @@ fn play_all(driver: Driver, is_loose: bool, part: u32) {
     }
 }
 
+/// Or its loss is reported as a gap, whatever happens to the files.
 #[test]
-fn whatever_happens_to_a_json_file_each_line_comes_once_or_is_told_to_be_lost() {
+fn every_json_file_line_comes_once() {
     play_all(Driver::JsonFile, false, 1);
 }
 
+/// Or its loss is reported as a gap, whatever happens to the files.
 #[test]
-fn whatever_happens_to_a_local_log_each_line_comes_once_or_is_told_to_be_lost() {
+fn every_local_log_line_comes_once() {
     play_all(Driver::Local, false, 2);
 }
 
+/// Or its loss is reported as a gap, whatever happens to the files.
 #[test]
-fn whatever_happens_to_a_cache_each_line_comes_once_or_is_told_to_be_lost() {
+fn every_cached_line_comes_once() {
     play_all(Driver::Cache, false, 4);
 }
 
+/// Or its loss is reported as a gap, whatever happens to the files meanwhile.
 #[test]
-fn whatever_happens_while_the_reader_runs_each_line_comes_once_or_is_told_to_be_lost() {
+fn a_running_reader_reads_every_line_once() {
     play_all(Driver::JsonFile, true, 8);
 }
 
@@ -160,20 +170,22 @@ fn lines(lines: u8, to: Option<Stream>, size: usize) -> Action {
     Action::Write { lines, to, size, step: 1000 }
 }
 
+/// This holds even when the file before them has vanished.
 #[test]
-fn files_that_were_all_opened_leave_no_gap_though_the_one_before_them_is_gone() {
+fn opened_files_leave_no_gap() {
     check(plain(300, 1), &[Action::Rest, lines(7, None, 25)]);
 }
 
+/// A line that begins before the reader hears of a death is not cut there.
 #[test]
-fn a_line_that_begins_before_the_end_of_a_life_is_heard_of_is_not_cut_there() {
+fn an_unfinished_line_spans_a_late_death() {
     let piece = Action::Piece { to: Stream::Stdout, size: BUFFER };
     let torn = Action::Torn { to: Stream::Stderr };
     check(plain(300, 4), &[Action::Die(Death::Whole), Action::Start, piece, torn, Action::Rest, lines(1, None, 0)]);
 }
 
 #[test]
-fn a_stream_that_is_silent_since_a_loss_does_not_hide_the_next_one() {
+fn a_silent_stream_hides_no_second_loss() {
     let first = Action::Piece { to: Stream::Stdout, size: 40_000 };
     let (out, life) = (Some(Stream::Stdout), [Action::Die(Death::Whole), Action::Rest, Action::Start]);
     let mut actions = vec![Action::Die(Death::Open(1)), Action::Start, first];
@@ -185,7 +197,7 @@ fn a_stream_that_is_silent_since_a_loss_does_not_hide_the_next_one() {
 }
 
 #[test]
-fn a_file_that_was_truncated_before_it_was_compressed_is_read_once() {
+fn a_truncated_then_compressed_file_comes_once() {
     let setup = plain(1500, 4);
     let setup = Setup { options: Options { compress: true, ..setup.options }, ..setup };
     let torn = Action::Torn { to: Stream::Stdout };
@@ -194,7 +206,7 @@ fn a_file_that_was_truncated_before_it_was_compressed_is_read_once() {
 }
 
 #[test]
-fn a_record_that_is_half_there_behind_a_hole_is_read_whole() {
+fn half_a_record_behind_a_hole_is_read() {
     let setup = plain(1500, 2);
     let setup = Setup { options: Options { driver: Driver::Local, ..setup.options }, ..setup };
     let (rotate, torn) = (Action::Rotate { slowly: false }, Action::Torn { to: Stream::Stderr });
@@ -202,34 +214,37 @@ fn a_record_that_is_half_there_behind_a_hole_is_read_whole() {
 }
 
 #[test]
-fn a_file_that_comes_and_goes_before_the_first_is_opened_is_told_to_be_lost() {
+fn a_file_gone_before_opening_is_a_gap() {
     let hidden = [Action::Rest, Action::Commit, Action::Die(Death::Whole), Action::Rest, Action::Start];
     check(plain(300, 1), &[&hidden[..], &[lines(9, None, 25), lines(9, None, 25)]].concat());
 }
 
 #[test]
-fn lines_passed_inside_a_longer_one_that_were_truncated_since_do_not_hide_new_ones() {
+fn truncated_delivered_lines_hide_no_new_ones() {
     let (piece, out) = (Action::Piece { to: Stream::Stderr, size: 40_000 }, Some(Stream::Stdout));
     let killed = [Action::Rest, Action::Commit, Action::Crash, Action::Truncate];
     let again = [lines(3, out, 25), Action::Resume { by_time: false }, Action::Rest];
     check(plain(1500, 4), &[&[piece, lines(4, out, 25)], &killed[..], &again].concat());
 }
 
+/// A run that resumes by time reports what is lost, and reads on behind it.
 #[test]
-fn a_log_that_is_gone_on_with_by_time_tells_what_is_gone_and_reads_on() {
+fn resuming_by_time_reports_the_loss() {
     let killed = [Action::Rest, Action::Commit, Action::Crash, lines(9, None, 25)];
     let again = [Action::Resume { by_time: true }, Action::Rest, lines(1, None, 25), Action::Rest];
     check(plain(300, 1), &[&[lines(2, None, 25)], &killed[..], &again].concat());
 }
 
+/// A file that was empty at the crash is not taken for the next one with its inode number.
 #[test]
-fn a_file_that_was_empty_when_we_were_killed_is_not_taken_for_the_next_one_with_its_number() {
+fn a_reused_inode_number_is_another_file() {
     let killed = [Action::Rest, Action::Commit, Action::Crash, lines(40, None, 25)];
     check(plain(300, 2), &[&killed[..], &[Action::Resume { by_time: false }, Action::Rest]].concat());
 }
 
+/// A line stamped before one that had only begun is read when a run resumes by time.
 #[test]
-fn a_line_stamped_before_the_one_that_had_only_begun_is_read_when_it_is_gone_on_by_time() {
+fn a_begun_line_hides_no_earlier_one() {
     let setup = plain(1500, 1);
     let options = Options { driver: Driver::Cache, unlinks: true, ..setup.options };
     let write = |lines, size| Action::Write { lines, to: None, size, step: 0 };
@@ -242,7 +257,7 @@ fn a_line_stamped_before_the_one_that_had_only_begun_is_read_when_it_is_gone_on_
 }
 
 #[test]
-fn lines_that_a_copy_brings_back_are_not_taken_for_those_that_were_passed_on() {
+fn lines_copied_back_are_not_skipped() {
     use Action::*;
     let setup = plain(u64::MAX, 2);
     let setup = Setup { options: Options { compress: true, ..setup.options }, ..setup };
@@ -255,7 +270,7 @@ fn lines_that_a_copy_brings_back_are_not_taken_for_those_that_were_passed_on() {
 }
 
 #[test]
-fn a_clock_that_is_set_back_hides_no_line_behind_a_start_by_time() {
+fn a_start_by_time_survives_a_clock_change() {
     use Action::*;
     let setup = plain(300, 2);
     let setup = Setup { options: Options { driver: Driver::Local, ..setup.options }, ..setup };

@@ -1,13 +1,15 @@
-//! What must come of a container's log: counts numbered lines, and knows nothing of files' bytes.
+//! The expected output for the log of one container: it counts numbered lines and knows nothing about the bytes of
+//! files.
 //!
-//! In: the lines as they are written, which of their records can be read at all, and what came. Out: what is wrong.
+//! It is given the lines as they are written, and which of their records can still be read, and checks what the reader
+//! delivered.
 
 use logwatch::model::batch::{Cursor, Reason, Stream};
 use logwatch::model::time::Timestamp;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Write;
 
-/// Something that came.
+/// What the reader delivered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Out {
     Line(Cursor, Vec<u8>),
@@ -20,24 +22,24 @@ pub struct Line {
     pub stream: Stream,
     pub time: Timestamp,
     pub text: Vec<u8>,
-    /// The number of each record, and where its piece of the text ends.
+    /// For each piece, the number of its record and the end offset in `text`.
     pub pieces: Vec<(usize, usize)>,
-    /// No more comes of it.
+    /// No more pieces will follow.
     pub is_over: bool,
-    /// With a newline.
+    /// Its last piece ends with a newline.
     pub has_end: bool,
-    /// The reader came to the end of the container's life behind it.
+    /// The reader reached the end of the container's run behind this line.
     pub is_flushed: bool,
 }
 
-/// What became of a record.
+/// What happened to a record.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Fate {
-    /// It lay in an open file when the reader was at rest: of this life of the reader.
+    /// It was in an open file when the reader was last at rest, during this run of the reader.
     pub is_read: bool,
-    /// Gone before it could be read.
+    /// It vanished before it could be read.
     pub is_gone: bool,
-    /// Nothing can tell that it is gone.
+    /// Nothing can show that it vanished.
     pub is_silent: bool,
 }
 
@@ -45,25 +47,25 @@ pub struct Fate {
 pub struct Model {
     pub lines: Vec<Line>,
     pub fates: Vec<Fate>,
-    /// The line of each record.
+    /// The line of each record, as an index into `lines`.
     pub of: Vec<usize>,
     /// The first record that the reader could know of.
     pub origin: usize,
-    /// Between which records something happened after which continuity cannot be proven, and what.
+    /// Pairs of records between which something happened after which continuity cannot be proven, and what it was.
     pub doubts: Vec<(usize, usize, &'static str)>,
     limit: usize,
-    /// What the reader sees is known: what it can read has to come, and no gap makes up for it.
+    /// What the reader can see is known exactly: every readable line must come, and no gap excuses its absence.
     pub is_strict: bool,
     at: HashMap<(Stream, Timestamp), Vec<usize>>,
 }
 
-/// A record of the output, found among the lines.
+/// A delivered line, matched with the line that was written.
 #[derive(Clone, Copy, Debug)]
 struct Match {
-    /// Its place in the output.
+    /// Its index in the output.
     at: usize,
     line: usize,
-    /// `None` when a part of the line is missing from it.
+    /// Which part of the cut line it is; `None` when a piece of the line is missing from it.
     part: Option<usize>,
 }
 
@@ -73,7 +75,7 @@ impl Model {
         Model { limit, is_strict, ..Model::default() }
     }
 
-    /// A new line; its pieces are told as they are written.
+    /// Adds a line, whose pieces follow with [`Model::record`]. Returns its index.
     pub fn add(&mut self, stream: Stream, time: Timestamp, text: Vec<u8>) -> usize {
         let pieces = Vec::new();
         self.at.entry((stream, time)).or_default().push(self.lines.len());
@@ -81,7 +83,7 @@ impl Model {
         self.lines.len() - 1
     }
 
-    /// A record of this line, up to this place of its text, is written: its number.
+    /// Adds the record of this line that ends at this offset of its text. Returns its number.
     pub fn record(&mut self, line: usize, end: usize) -> usize {
         let number = self.fates.len();
         self.fates.push(Fate::default());
@@ -90,7 +92,8 @@ impl Model {
         number
     }
 
-    /// Why what came is not what has to come; `readable` are the records in files that the reader can read now.
+    /// Describes how the output differs from what must come. `readable` are the records in files that the reader can
+    /// read now.
     pub fn check(&self, out: &[Out], readable: &BTreeSet<usize>) -> Result<(), String> {
         let mut matches = [Vec::new(), Vec::new()];
         for (at, out) in out.iter().enumerate() {
@@ -108,7 +111,7 @@ impl Model {
     }
 
     fn find(&self, at: usize, cursor: Cursor, text: &[u8], last: Option<Match>) -> Result<Match, String> {
-        // A line that lost a piece comes once as well, but for what was cut of it.
+        // A line that lost a piece also comes once, without the lost part.
         let is_later = |line: usize, part: Option<usize>| {
             last.is_none_or(|last| match (last.part, part) {
                 (Some(before), Some(part)) => (last.line, before) < (line, part),
@@ -145,7 +148,7 @@ impl Model {
         text.chunks(self.limit).chain(empty)
     }
 
-    /// Whether this is what some of a line's pieces make.
+    /// Whether `text` consists of some of the pieces of a line.
     fn is_part_of(&self, line: &Line, text: &[u8]) -> bool {
         let starts = [0].into_iter().chain(line.pieces.iter().map(|piece| piece.1));
         let pieces: Vec<&[u8]> = starts.zip(&line.pieces).map(|(start, (_, end))| &line.text[start..*end]).collect();
@@ -156,7 +159,8 @@ impl Model {
         })
     }
 
-    /// Ordinals are those of a log that is read from its beginning, but where lines of the same time are missing before.
+    /// Ordinals must be those of a log that is read from its beginning, unless earlier lines of the same time are
+    /// missing.
     fn check_ordinals(&self, stream: Stream, matches: &[Match], out: &[Out]) -> Result<(), String> {
         let mut expected = HashMap::new();
         let mut last = None;
@@ -203,8 +207,8 @@ impl Model {
             if is_whole || line.pieces[0].0 < self.origin {
                 continue;
             }
-            // A gap that is met inside a long line is told before it: a line is told with its last piece, and when that
-            // never comes, with the next line.
+            // A gap inside a long line is reported before it: a line is delivered with its last piece or, if that never
+            // comes, before the next line.
             let before = matches[..next].iter().rev().find(|found| self.is_short(found.line)).map(|before| before.at);
             let own = matches[next..].iter().take_while(|found| found.line == number).count();
             let is_damaged = matches[next..next + own].iter().any(|found| found.part.is_none());
@@ -217,19 +221,19 @@ impl Model {
                 || line.pieces.iter().any(|(record, _)| self.fates[*record].is_silent);
             let is_last = !is_damaged && after.is_none();
             if !has_gap && !is_silent && !is_last {
-                return Err(format!("line {} is missing and no gap tells it", line.describe()));
+                return Err(format!("line {} is missing and no gap covers it", line.describe()));
             }
         }
         Ok(())
     }
 
-    /// Whether a line is told as soon as something of it is there.
+    /// Whether a line is delivered as soon as a part of it is there.
     fn is_short(&self, number: usize) -> bool {
         self.lines[number].pieces.len() == 1 && self.lines[number].has_end
     }
 
-    /// Whether what was cut of it or earlier lines of the same nanosecond are gone: where only times and numbers tell what
-    /// has come, it is taken for one of those.
+    /// Whether earlier parts of it, or earlier lines of the same nanosecond, are lost. Where only times and counts show
+    /// what was delivered, it is then taken for one of those.
     fn is_blurred(&self, number: usize, readable: &BTreeSet<usize>) -> bool {
         let line = &self.lines[number];
         let is_cut = line.text.len() > self.limit;
@@ -259,7 +263,7 @@ impl Model {
             && (line.has_end || line.is_flushed || is_superseded())
     }
 
-    /// A gap has to stand for something.
+    /// A gap must cover something that is missing.
     fn check_gap(&self, gap: usize, matches: &[Vec<Match>; 2], out: &[Out]) -> Result<(), String> {
         let mut between = String::new();
         for (stream, matches) in [Stream::Stdout, Stream::Stderr].into_iter().zip(matches) {
@@ -289,7 +293,7 @@ impl Model {
                 }
             }
             let low = before.and_then(|found| self.lines[found.line].pieces.first()).map_or(0, |piece| piece.0);
-            // As above: a line that was begun before the gap is told behind it.
+            // As above: a line that was begun before the gap is delivered after it.
             let after = matches[at..].iter().find(|found| self.is_short(found.line));
             let high = after.and_then(|found| self.lines[found.line].pieces.last()).map_or(usize::MAX, |piece| piece.0);
             if self.doubts.iter().any(|(from, to, _)| *from <= high && low <= *to) {
@@ -302,7 +306,7 @@ impl Model {
 }
 
 impl Line {
-    /// What of it was written.
+    /// The part of its text that was written.
     fn written(&self) -> &[u8] {
         &self.text[..self.pieces.last().map_or(0, |piece| piece.1)]
     }
@@ -319,13 +323,13 @@ impl Line {
     }
 }
 
-/// What came, in words.
-pub fn tell(out: &[Out]) -> String {
-    let told = out.iter().map(|out| match out {
+/// The output as text.
+pub fn describe(out: &[Out]) -> String {
+    let lines = out.iter().map(|out| match out {
         Out::Line(cursor, text) => {
             format!("{cursor} {}: {}", text.len(), String::from_utf8_lossy(&text[..text.len().min(20)]))
         }
         Out::Gap(reason) => format!("{reason:?}"),
     });
-    told.collect::<Vec<_>>().join("\n")
+    lines.collect::<Vec<_>>().join("\n")
 }

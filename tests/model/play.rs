@@ -1,7 +1,7 @@
-//! Plays a sequence: what happens to the files, what the reader makes of it, and what the model says to that.
+//! Plays a sequence of actions on the files, lets the reader read them, and has the model check the output.
 //!
-//! In: a setup and actions. Out: what is wrong, if anything. Called by the tests. Whenever the reader has come to rest, all
-//! that came is looked at; which records it can read then is known from the names in the folder and from what it has open.
+//! Whenever the reader is at rest, everything it delivered is checked. Which records it can read then is derived from
+//! the names in the directory and from the files that it has open.
 
 use crate::engine::{self, Engine, Id, Name, Options};
 use crate::model::{self, Model, Out};
@@ -16,9 +16,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// What the engine reads of a line at once.
+/// The engine's buffer: how much of a line it reads at once, in bytes.
 pub const BUFFER: usize = 16 * 1024;
-/// How long an engine takes at least to fill a file while the reader runs.
+/// The shortest time in which an engine fills a file while the reader runs.
 const TICK: Duration = Duration::from_millis(5);
 const ID: &str = "container";
 const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
@@ -26,57 +26,57 @@ const STREAMS: [Stream; 2] = [Stream::Stdout, Stream::Stderr];
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
     pub options: Options,
-    /// Bytes in the queue.
+    /// The limit of the queue, in bytes.
     pub limit: usize,
     pub max_line_size: usize,
-    /// The reader runs while the engine writes, instead of where it is let.
+    /// The reader runs while the engine writes, instead of only when an action lets it.
     pub is_loose: bool,
-    /// At the end, the container is removed before the reader has seen that it died.
+    /// In the end, the container is removed before the reader has noticed its death.
     pub is_removed: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub enum Action {
-    /// The container writes lines: to one stream, or to both in turn.
+    /// The container writes lines, to one stream or alternately to both.
     Write {
         lines: u8,
         to: Option<Stream>,
         size: usize,
         step: u32,
     },
-    /// One more piece of a long line, or the first of a new one.
+    /// One more piece of a long line, or the first piece of a new one.
     Piece {
         to: Stream,
         size: usize,
     },
-    /// A line of which the reader may see the first half alone.
+    /// A line of which the reader may see only the first half.
     Torn {
         to: Stream,
     },
-    /// The engine rotates, though the file is not full; `slowly`: the reader sees each step.
+    /// The engine rotates although the file is not full. With `slowly` the reader sees each step.
     Rotate {
         slowly: bool,
     },
-    /// A step of packing the last rotated file.
+    /// One step of compressing the last rotated file.
     Pack,
     Truncate,
     CopyTruncate,
     Unlink,
-    /// The container dies: with its lines written, in the middle of them, or with so many bytes without a newline.
+    /// The container dies: between two lines, in the middle of one, or after so many bytes without a newline.
     Die(Death),
     Start,
-    /// The reader runs a little.
+    /// The reader makes one pass.
     Step,
     /// The reader runs until nothing is left to do.
     Rest,
-    /// The output takes nothing.
+    /// The output accepts nothing.
     Hold,
     Release,
-    /// The output remembers how far it is.
+    /// The output commits its position.
     Commit,
     /// We are killed.
     Crash,
-    /// We run again; `by_time`: the place is lost.
+    /// We run again; with `by_time` the position in the file is lost.
     Resume {
         by_time: bool,
     },
@@ -93,7 +93,7 @@ pub enum Death {
     Open(usize),
 }
 
-/// A line whose last piece was not written yet.
+/// A line whose last piece is still to be written.
 #[derive(Debug)]
 struct Open {
     line: usize,
@@ -113,27 +113,27 @@ pub struct Play {
     life: Option<Life>,
     /// The reader has a file open.
     is_open: bool,
-    /// It had one in this life: where there is none of the live name, it waits for it.
+    /// It had a file open in this run: when no live file exists, it waits for one.
     was_open: bool,
-    /// It began where somebody had removed the live file, without a place to go on from, or opens its first file while the
-    /// engine writes: what is made and removed before it has come to rest may be as old as what lies there.
+    /// It started without a position where somebody had removed the live file, or it opens its first file while the
+    /// engine writes. A file that comes and goes before it is at rest may then be as old as the existing ones.
     is_blind: bool,
-    /// It goes on by time, and has not come to rest since.
+    /// It resumed by time, and has not been at rest since.
     is_by_time: bool,
-    /// Files that it has opened, or will before anything else happens.
+    /// The files that it has opened, or will open before anything else happens.
     held: BTreeSet<Id>,
-    /// Files of which it has seen something, so that it will see that they were truncated.
+    /// The files of which it has seen a part, so that it will notice a truncation.
     touched: BTreeSet<Id>,
-    /// Files that were truncated, and what was in them.
+    /// The files that were truncated, and their records.
     truncated: Vec<(Id, Vec<usize>)>,
-    /// Files that are gone, by the last record of each.
+    /// The last record of each file that has vanished.
     removed: Vec<usize>,
-    /// The last record that was read when a file was removed by hand that may not have been opened yet: where among the
-    /// others it was cannot be known.
+    /// The last record that was read when a file was removed by hand that may not have been open. Where that file
+    /// belonged among the others cannot be known.
     vanished: Option<usize>,
-    /// Files that were removed by hand.
+    /// The files that were removed by hand.
     unlinked: BTreeSet<Id>,
-    /// Deaths that the reader was told of.
+    /// How many deaths the reader was notified of.
     deaths: usize,
     is_holding: bool,
     out: Vec<Out>,
@@ -183,7 +183,7 @@ impl Play {
         self.root.path().join(ID)
     }
 
-    /// The whole of it: the container dies in the end, and everything has to have come.
+    /// Plays the whole sequence: in the end the container dies, and everything must have come.
     pub fn play(mut self, actions: &[Action]) -> Played {
         self.start()?;
         self.resume(false)?;
@@ -237,7 +237,7 @@ impl Play {
                 Ok(())
             }
             Action::Truncate => self.change(|engine| engine.truncate()),
-            // Nobody lets both rotate: a copy counts as a file that the engine made.
+            // Nobody uses both kinds of rotation: a copy counts as a file that the engine made.
             Action::CopyTruncate if !self.rotates() => self.change(Engine::copy_and_truncate),
             Action::CopyTruncate => Ok(()),
             Action::Unlink if !self.was_set_back && !self.setup.options.compress => {
@@ -275,7 +275,7 @@ impl Play {
                 self.now.0 -= 3_600_000_000_000;
                 self.last = [Timestamp(0); 2];
                 self.was_set_back = true;
-                // Which files and lines are new is told by their times where nothing else is left to tell it.
+                // Where nothing else is left, the times of files and lines show which are new.
                 self.model.is_strict = false;
                 Ok(())
             }
@@ -287,8 +287,8 @@ impl Play {
         }
     }
 
-    /// Not where only times tell: on a log that is being gone on with by time, and of a file that somebody removed or
-    /// copied, whether what is left is older.
+    /// Not where only times show it: on a log that is resumed by time, or when somebody removed or copied a file, they
+    /// must show whether the remaining one is older.
     fn may_set_back(&self) -> bool {
         let mut positions = self.latest.into_iter().chain(self.committed.map(|(_, position)| position));
         let is_by_time = self.is_by_time || positions.any(|position| position.place.is_none());
@@ -299,7 +299,7 @@ impl Play {
         self.setup.options.max_size < u64::MAX
     }
 
-    /// So many microseconds pass.
+    /// Advances the clock by so many microseconds.
     fn tick(&mut self, micros: u32) {
         self.now.0 += i64::from(micros) * 1000 + 1;
         if self.setup.is_loose {
@@ -309,14 +309,14 @@ impl Play {
         }
     }
 
-    /// A new line, stamped by the writer of its stream: the two are not in order.
+    /// Begins a new line, stamped by the writer of its stream. The stamps of the two writers are not in order.
     fn begin(&mut self, stream: Stream, size: usize, may_share: bool) -> Open {
         let number = self.model.lines.len();
         let skew = (number as i64).wrapping_mul(7_919_000_017).rem_euclid(1_500_000_000);
         let last = &mut self.last[stream as usize];
         let text = text(number, size);
-        // What has the time of a piece that got no newline, or whose rest is lost, is taken for its rest; and a file is
-        // known by its first record, which may be the end of a line and no other.
+        // A line with the time of an unfinished piece is taken for the rest of that, and a file is identified by its
+        // first record, which may be only the end of a line.
         let before = self.model.lines.iter().rev().find(|line| line.stream == stream);
         let may_share = may_share && before.is_some_and(|line| line.has_end && line.pieces.len() == 1);
         *last = match may_share && (8..BUFFER).contains(&size) && last.0 > 0 && !number.is_multiple_of(4) {
@@ -336,7 +336,7 @@ impl Play {
         Ok(())
     }
 
-    /// Writes the next piece of the line that is open.
+    /// Writes the next piece of the unfinished line.
     fn piece(&mut self, stream: Stream, is_torn: bool) -> Played {
         let Some((end, ends)) = self.open[stream as usize].as_mut().and_then(|open| open.rest.pop_front()) else {
             return Ok(());
@@ -378,12 +378,13 @@ impl Play {
 
     fn rotate(&mut self, slowly: bool) -> Played {
         if self.setup.is_loose {
-            // No engine fills a file in less than the tick of the clock that files are stamped with.
+            // No engine fills a file in less than a tick of the clock that stamps files.
             std::thread::sleep(TICK);
         }
         let live = self.engine.names.get(&Name::Live).map(|live| &self.engine.files[*live]);
         if self.setup.options.compress && live.is_some_and(|live| live.records.is_empty()) {
-            // Packed, a file that was truncated and has no record is not found: it counts as lost, where the next is looked for.
+            // A truncated and compressed file without a record is not found: where the next one is looked for, it
+            // counts as lost.
             self.model.doubts.push((self.now(), usize::MAX, "packed when it was empty"));
         }
         for step in self.engine.rotation() {
@@ -397,7 +398,7 @@ impl Play {
         Ok(())
     }
 
-    /// Somebody does something to the live file.
+    /// Somebody changes the live file by hand.
     fn change(&mut self, change: impl FnOnce(&mut Engine) -> Option<Id>) -> Played {
         let (before, files) = (self.names(), self.engine.files.clone());
         let truncated = change(&mut self.engine);
@@ -405,14 +406,14 @@ impl Play {
         if let Some(id) = truncated {
             let is_copied = self.names().len() > before.len();
             let last = files[id].records.last().copied().filter(|_| !is_copied);
-            // A truncated file does not say whether anything was behind what was read, and a copy that is found by a crash
-            // brings back what was told to be lost.
+            // A truncated file does not show whether anything followed the part that was read, and a copy found after a
+            // crash brings back lines that were reported as lost.
             self.model.doubts.push((last.unwrap_or(0), self.now(), "truncated"));
-            // There is nothing to compare a file with of which nothing was read.
+            // A file of which nothing was read cannot be compared.
             if !self.touched.contains(&id) {
                 files[id].records.iter().for_each(|record| self.model.fates[*record].is_silent = true);
             }
-            // Nor while it may have been begun anew, or where a copy is taken for it.
+            // Nor while it may have been started again, or where a copy is taken for it.
             if self.setup.is_loose || self.life.is_none() && is_copied {
                 self.touched.remove(&id);
             }
@@ -430,7 +431,7 @@ impl Play {
         self.model.fates.len()
     }
 
-    /// Remembers the files that lost their last name.
+    /// Records which files have lost their last name.
     fn lose(&mut self, before: &BTreeSet<Id>) {
         for id in before.difference(&self.names()) {
             let from = self.engine.files[*id].records.last().copied().unwrap_or(0);
@@ -453,11 +454,11 @@ impl Play {
                 self.model.doubts.push((self.now(), self.now(), "packed when only its birth was known"));
             }
             if !std::mem::take(&mut self.removed).is_empty() {
-                // Should the file that was read last be among them, nothing shows what came behind it.
+                // If the file read last is among them, nothing shows what came after it.
                 self.model.doubts.push((self.now(), self.now(), "removed before it was opened again"));
             }
             if self.setup.is_loose {
-                // A file that is made while the first is opened may be one of those told of before.
+                // A file that is created while the first one is opened may be one of those announced before.
                 self.is_blind = true;
                 self.model.doubts.push((self.now(), self.now() + 30, "rotated while it was opened"));
             }
@@ -530,7 +531,7 @@ impl Play {
         if self.setup.options.compress
             && self.committed.is_some_and(|(_, position)| position.place.is_some_and(|place| place.offset == 0))
         {
-            // A file of which nothing was known but when it was made is not known again when it is packed.
+            // A file of which only the creation time was known is not recognised once it is compressed.
             self.removed.push(0);
         }
         for (_, records) in self.truncated.iter().filter(|(id, _)| !self.touched.contains(id)) {
@@ -542,7 +543,7 @@ impl Play {
         }
     }
 
-    /// Whether all of a line has come.
+    /// Whether all of a line was delivered.
     fn is_out(&self, line: usize) -> bool {
         let line = &self.model.lines[line];
         let parts = self.out.iter().filter_map(|out| match out {
@@ -559,7 +560,7 @@ impl Play {
         }
         self.life =
             Some(Life::begin(&self.root.path().join("markers"), self.setup.limit, self.setup.is_loose).unwrap());
-        // After the clock was set back, times do not tell where to go on.
+        // After the clock was set back, times do not show where to resume.
         let by_time = by_time && !self.was_set_back;
         let position = self.committed.map(|(_, position)| match by_time {
             true => Position { place: None, ..position },
@@ -575,8 +576,8 @@ impl Play {
         self.is_blind = self.setup.is_loose;
         if position.is_none_or(|position| position.place.is_none()) {
             self.is_blind |= !self.engine.names.contains_key(&Name::Live);
-            // With no place nothing shows what was before the first line that is there, but on a stream whose last line has
-            // to come again.
+            // Without a position nothing shows what came before the first available line, except on a stream whose last
+            // line must come again.
             let resume = position.map(|position| position.resume).unwrap_or_default();
             let shows = resume.seen.map(|seen| seen.is_some_and(|seen| Some(seen.time) >= resume.since));
             let there = self.on_disk();
@@ -592,9 +593,9 @@ impl Play {
             life.send(Command::Finish(MAIN, vec![Item::End(MAIN, None)]));
             self.deaths += 1;
         }
-        // Of a file that it came to by another it may have seen nothing yet.
+        // It may have seen nothing yet of a file that it reached from another one.
         self.touched.clear();
-        // What happens before it has heard that its file is open is another matter.
+        // What happens before it is notified that its file is open is another case.
         self.step()?;
         self.step()
     }
@@ -617,7 +618,7 @@ impl Play {
         Ok(())
     }
 
-    /// The reader has come to the end of all that the container wrote, and closed its files.
+    /// The reader has reached the end of everything the container wrote, and closed its files.
     fn has_ended(&self) -> bool {
         let ends = self.life.as_ref().map_or(0, |life| life.ends);
         self.deaths > 0 && self.deaths == ends && !self.engine.is_running()
@@ -649,10 +650,10 @@ impl Play {
         }
     }
 
-    /// Lets the reader do all it can, then looks at what came.
+    /// Lets the reader do everything it can, then checks the output.
     fn rest(&mut self) -> Played {
         self.run_until_quiet(3);
-        // Nothing comes of files in between that are empty.
+        // Empty files in between have no effect.
         self.settle().or_else(|_| {
             self.run_until_quiet(20);
             self.settle()
@@ -694,7 +695,7 @@ impl Play {
         }
         let mut readable = self.on_disk();
         let hidden = self.engine.hidden();
-        // Nobody tells of what is written to a file without a name.
+        // inotify does not report writes to a file without a name.
         let held = self.held.iter().filter(|id| Some(**id) != hidden).map(|id| &self.engine.files[*id]);
         readable.extend(held.filter(|file| !file.is_copy).flat_map(|file| file.records.iter().copied()));
         let late: BTreeSet<usize> = hidden
@@ -708,7 +709,7 @@ impl Play {
         if let Some(from) = self.vanished.take() {
             self.model.doubts.push((from, self.now(), "removed by hand"));
         }
-        // The engine goes on as if a file that was removed by hand had never been.
+        // The engine continues as if the file that was removed by hand had never existed.
         for record in self.unlinked.difference(&self.held).flat_map(|id| &self.engine.files[*id].records) {
             self.model.fates[*record].is_silent = true;
         }
@@ -722,11 +723,11 @@ impl Play {
         let (files, fates) = (&self.engine.files, &self.model.fates);
         self.touched =
             (0..files.len()).filter(|id| files[*id].records.iter().any(|record| fates[*record].is_read)).collect();
-        self.model.check(&self.out, &readable).map_err(|wrong| format!("{wrong}\n{}", model::tell(&self.out)))
+        self.model.check(&self.out, &readable).map_err(|wrong| format!("{wrong}\n{}", model::describe(&self.out)))
     }
 }
 
-/// What line number `number` says: its number where there is room, and characters of all kinds of escapes.
+/// The text of line `number`: its number if there is space for it, then characters with all kinds of escapes.
 fn text(number: usize, size: usize) -> Vec<u8> {
     const KINDS: &[u8] = b"abcdefghij klmnop\"qr\\st<uvwxyz0123456789\t";
     let mut text = if size >= 8 { format!("{number:06} ").into_bytes() } else { Vec::new() };

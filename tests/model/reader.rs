@@ -1,8 +1,8 @@
-//! The real reader in its thread, which the play holds still while it acts, and lets run to its rest.
+//! Runs the real reader on its own thread, which a play holds while it acts and releases until the reader is at rest.
 //!
-//! In: commands. Out: what it put on its queue. Who is told that a container has finished is called in the reader's
-//! thread, so a container of no name makes a gate there; and what inotify told before the file of another appeared has
-//! been taken when that one is announced.
+//! The reader calls back on its own thread when a container has finished, so a container without files serves as a gate
+//! that blocks it there. When inotify announces the file of another such container, everything that happened before has
+//! been processed.
 
 use logwatch::model::batch::{ContainerKey, Item};
 use logwatch::model::queue::Queue;
@@ -15,16 +15,16 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use std::{fs, io};
 
-/// The container.
+/// The container's ID.
 pub const MAIN: ContainerKey = ContainerKey(0);
 const GATE: ContainerKey = ContainerKey(1);
 const FIRST_MARKER: u32 = 2;
-/// After which the reader is taken to hang.
+/// After this time the reader counts as hanging.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Default)]
 struct Gate {
-    /// How often the reader came, and how often it was let through.
+    /// How often the reader arrived at the gate, and how often it was let through.
     state: Mutex<(u64, u64)>,
     changed: Condvar,
 }
@@ -49,7 +49,7 @@ impl Gate {
     }
 }
 
-/// One life of the reader.
+/// One run of the reader.
 pub struct Life {
     queue: Arc<Queue>,
     wake: Wake,
@@ -57,13 +57,13 @@ pub struct Life {
     pub reports: Receiver<Report>,
     gate: Arc<Gate>,
     thread: Option<JoinHandle<()>>,
-    /// It is only held still while it comes to rest.
+    /// It is held only until it comes to rest.
     is_loose: bool,
     passes: u32,
     markers: PathBuf,
-    /// How often it came to the end of the container's life.
+    /// How often it reached the end of the container's run.
     pub ends: usize,
-    /// What came of the container and has not been looked at.
+    /// What it delivered and was not yet checked.
     pub taken: VecDeque<Item>,
 }
 
@@ -72,11 +72,12 @@ impl Life {
         let wake = Wake::new()?;
         let on_room = wake.clone();
         let queue = Arc::new(Queue::new(limit, move || on_room.wake()));
-        let ((commands, told), (report, reports), gate) = (mpsc::channel(), mpsc::channel(), Arc::new(Gate::default()));
+        let ((commands, received), (report, reports), gate) =
+            (mpsc::channel(), mpsc::channel(), Arc::new(Gate::default()));
         let at_gate = Arc::clone(&gate);
-        let reader = Reader::new(Arc::clone(&queue), wake.clone(), told, move |told| match told {
+        let reader = Reader::new(Arc::clone(&queue), wake.clone(), received, move |message| match message {
             Report::NotFollowed(GATE, _) => at_gate.pass(),
-            // Nobody listens to a reader that was let go.
+            // A reader that was dropped has no receiver.
             other => drop(report.send(other)),
         })?;
         let thread = Some(std::thread::spawn(move || reader.run()));
@@ -94,8 +95,8 @@ impl Life {
         self.wake.wake();
     }
 
-    /// Lets it run until it has taken everything that happened and has been through all files at least once since the
-    /// pass before; how much came of it.
+    /// Lets it run until it has processed everything that happened and has checked all files at least once since the
+    /// previous pass. Returns how much it delivered.
     pub fn pass(&mut self) -> usize {
         let (before, marker) = (self.taken.len(), ContainerKey(FIRST_MARKER + self.passes));
         fs::write(self.marker_file(), "").unwrap();
@@ -107,7 +108,7 @@ impl Life {
         self.taken.len() - before
     }
 
-    /// Has it stop at the gate, with a new marker to look out for.
+    /// Makes it stop at the gate, with a new marker to recognise the pass.
     fn halt(&mut self) {
         self.passes += 1;
         let (folder, file) = (self.marker_folder(), self.marker_file());
@@ -143,7 +144,7 @@ impl Life {
         self.marker_folder().join("marker-json.log")
     }
 
-    /// Takes what there is, or waits for it; whether a marker was there.
+    /// Takes what is on the queue, or waits for it. Returns whether a marker was there.
     fn take(&mut self, patience: Duration, marker: Option<ContainerKey>) -> bool {
         let (mut items, mut found) = (VecDeque::new(), false);
         self.queue.take(&mut items, Some(patience));
@@ -170,7 +171,7 @@ impl Life {
         found
     }
 
-    /// The output is done with it.
+    /// Tells the reader that the output has written this.
     pub fn finish(&self, item: Item) {
         self.queue.finish(item);
     }
@@ -182,7 +183,7 @@ impl Drop for Life {
         self.gate.open(u64::MAX);
         self.wake.wake();
         if let Some(thread) = self.thread.take() {
-            // A panic in it shows as what it did not do.
+            // A panic of the reader shows in what it did not do.
             let _ = thread.join();
         }
     }

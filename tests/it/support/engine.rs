@@ -1,10 +1,9 @@
-//! A private Docker engine, and containers in it that write numbered lines.
+//! A private Docker engine with containers that write numbered lines.
 //!
-//! Out: a `dockerd` with its own folder, socket, containerd and cgroup, never the machine's own; as many at once as
-//! there are tests. It ends with its value, by whatever way the test ends; what a killed test process left behind is
-//! cleared by the next one that starts an engine.
-//! `dockerd` starts its own `containerd` below `--exec-root`; killed, it takes that along, but shims and containers live
-//! on, and so do its mounts.
+//! Each [`Engine`] is a `dockerd` with its own directory, socket, containerd and cgroup; it never touches the machine's
+//! own engine, and any number can run at once. Dropping it ends it, also when the test fails; what a killed test
+//! process leaves behind is cleared by the next one that starts an engine. `dockerd` starts its own `containerd` below
+//! `--exec-root`. That dies with it, but shims, containers and mounts survive a killed `dockerd`.
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -25,39 +24,40 @@ use super::{Signal, eventually, process, watchdog};
 /// The image that holds `/chatter` and nothing else.
 pub const IMAGE: &str = "logwatch-test";
 
-/// Engines' folders begin with this; short, since a socket's path may have 108 bytes and containerd adds its own.
+/// Every engine's directory starts with this. It is short because a socket path is limited to 108 bytes and containerd
+/// appends its own part.
 const HOME: &str = "/tmp/lw-";
 
-/// See the module.
+/// A running engine, or one that the test has stopped or killed.
 pub struct Engine {
     home: PathBuf,
     options: Vec<String>,
-    /// As in `TZ`; empty for UTC.
+    /// The value of `TZ`; empty for UTC.
     zone: &'static str,
-    /// The folders of its programs, as in `PATH`.
+    /// Where its programs are found, in the form of `PATH`.
     path: Mutex<String>,
     daemon: Mutex<Option<Child>>,
-    /// Locked for as long as we live: what is not locked is nobody's, and may be cleared.
+    /// Locked while we live. An engine whose claim is not locked was abandoned and may be cleared.
     _claim: File,
 }
 
 impl Engine {
-    /// A running engine that has the test image.
+    /// Starts an engine that has the test image.
     pub fn start() -> Self {
         Self::with(&[])
     }
 
-    /// The same with more options of `dockerd`, such as `--live-restore`.
+    /// The same with additional `dockerd` options such as `--live-restore`.
     pub fn with(options: &[&str]) -> Self {
         Self::from(std::env::var("PATH").unwrap_or_default(), options, "")
     }
 
-    /// In a time zone, such as `Europe/Amsterdam`.
+    /// The same in a time zone such as `Europe/Amsterdam`.
     pub fn in_zone(zone: &'static str) -> Self {
         Self::from(std::env::var("PATH").unwrap_or_default(), &[], zone)
     }
 
-    /// The machine's own, also where the tests run with another.
+    /// Starts the machine's own version, also when the tests run with another one.
     pub fn of_the_machine(options: &[&str]) -> Self {
         Self::from(machines_path(), options, "")
     }
@@ -69,7 +69,7 @@ impl Engine {
         let (home, claim) = new_home();
         let options = options.iter().map(|&option| option.to_owned()).collect();
         watchdog::watch_engine(&home);
-        // From here on Drop cleans up, also when the start fails.
+        // From here on Drop cleans up, also when starting fails.
         let engine = Self { home, options, zone, path: Mutex::new(path), daemon: Mutex::default(), _claim: claim };
         fs::create_dir(engine.config_dir()).unwrap();
         engine.up();
@@ -78,12 +78,12 @@ impl Engine {
         engine
     }
 
-    /// The folder of everything it has.
+    /// The directory that holds everything of this engine.
     pub fn home(&self) -> &Path {
         &self.home
     }
 
-    /// Where `dockerd` keeps its containers.
+    /// The data root of `dockerd`.
     pub fn data(&self) -> PathBuf {
         self.home.join("data")
     }
@@ -92,23 +92,22 @@ impl Engine {
         self.home.join("docker.sock")
     }
 
-    /// For `-H` and `DOCKER_HOST`.
+    /// The value for `-H` and `DOCKER_HOST`.
     pub fn host(&self) -> String {
         format!("unix://{}", self.socket().display())
     }
 
-    /// A `DOCKER_CONFIG` without contexts, plugins or the user's own settings.
+    /// A value for `DOCKER_CONFIG`: without contexts, plugins or the user's settings.
     pub fn config_dir(&self) -> PathBuf {
         self.home.join("config")
     }
 
-    /// The docker CLI of a Debian suite, unpacked beside the machine's own.
+    /// The docker CLI of a Debian suite, unpacked outside the system's own directories.
     pub fn client_of(&self, suite: &str) -> PathBuf {
         Path::new(&unpacked(&["--client", suite])).join("docker")
     }
 
-    /// Stops it as a service manager does and starts that of a Debian suite on the same data, unpacked beside the machine's
-    /// own.
+    /// Stops it as a service manager does, and starts the version of a Debian suite on the same data.
     pub fn become_that_of(&self, suite: &str) {
         let folders = unpacked(&[suite]);
         self.stop();
@@ -116,20 +115,20 @@ impl Engine {
         self.up();
     }
 
-    /// Its version, such as `20.10.24`.
+    /// The version of `dockerd`, such as `20.10.24`.
     pub fn version(&self) -> String {
         self.must(&["version", "--format", "{{.Server.Version}}"])
     }
 
-    /// The docker CLI with this engine, and nothing of the caller's environment that would lead it elsewhere.
+    /// The docker CLI for this engine, without environment variables of the caller that would lead it to another one.
     pub fn command(&self) -> Command {
         let mut command = Command::new("docker");
-        self.furnish(&mut command);
+        self.configure(&mut command);
         command
     }
 
-    /// Points `command` at this engine and keeps it out of the user's home.
-    pub fn furnish(&self, command: &mut Command) {
+    /// Points `command` at this engine, and keeps it out of the user's home.
+    pub fn configure(&self, command: &mut Command) {
         watchdog::mark(command);
         let strays = std::env::vars_os().map(|(name, _)| name);
         for name in strays.filter(|name| {
@@ -142,64 +141,64 @@ impl Engine {
         command.stdin(Stdio::null());
     }
 
-    /// Runs the docker CLI, whatever comes of it.
-    pub fn docker(&self, words: &[&str]) -> Output {
-        self.command().args(words).output().expect("the docker CLI is needed: apt-get install docker.io")
+    /// Runs the docker CLI, whether or not it succeeds.
+    pub fn docker(&self, args: &[&str]) -> Output {
+        self.command().args(args).output().expect("the docker CLI is needed: apt-get install docker.io")
     }
 
-    /// Runs the docker CLI, which must succeed; what it printed, trimmed.
-    pub fn must(&self, words: &[&str]) -> String {
-        let output = self.docker(words);
+    /// Runs the docker CLI, which must succeed, and returns what it printed, trimmed.
+    pub fn must(&self, args: &[&str]) -> String {
+        let output = self.docker(args);
         let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "docker {words:?}: {}\n{stdout}{stderr}", output.status);
+        assert!(output.status.success(), "docker {args:?}: {}\n{stdout}{stderr}", output.status);
         stdout.trim().to_owned()
     }
 
-    /// The version of the API to speak with it: its own, if that is not newer than what we know.
+    /// The API version that we speak with this engine: its newest, limited to the newest we know.
     pub fn spoken(&self) -> Version {
         let newest: Version = self.must(&["version", "--format", "{{.Server.APIVersion}}"]).parse().unwrap();
         newest.min(Version { major: 1, minor: 44 })
     }
 
-    /// Starts a container that runs `/chatter` with `words`; its id.
-    pub fn run(&self, name: &str, options: &[&str], words: &[&str]) -> String {
-        self.must(&[&["run", "--detach"], self.container(name).as_slice(), options, &[IMAGE], words].concat())
+    /// Starts a container that runs `/chatter` with these arguments; returns its ID.
+    pub fn run(&self, name: &str, options: &[&str], args: &[&str]) -> String {
+        self.must(&[&["run", "--detach"], self.container(name).as_slice(), options, &[IMAGE], args].concat())
     }
 
-    /// Creates it without starting it.
-    pub fn create(&self, name: &str, options: &[&str], words: &[&str]) -> String {
-        self.must(&[&["create"], self.container(name).as_slice(), options, &[IMAGE], words].concat())
+    /// The same without starting it.
+    pub fn create(&self, name: &str, options: &[&str], args: &[&str]) -> String {
+        self.must(&[&["create"], self.container(name).as_slice(), options, &[IMAGE], args].concat())
     }
 
-    /// A process of PID 1 is deaf to SIGTERM, and the engine has no network to give.
+    /// As PID 1 the program ignores SIGTERM, and the engine has no network to offer.
     fn container<'a>(&self, name: &'a str) -> [&'a str; 6] {
         ["--name", name, "--network", "none", "--stop-signal", "KILL"]
     }
 
-    /// Waits until the container has ended; its exit code.
+    /// Waits until the container has ended; returns its exit code.
     pub fn wait(&self, container: &str) -> i64 {
         self.must(&["wait", container]).parse().unwrap()
     }
 
-    /// The full id of a container.
+    /// The full ID of a container.
     pub fn id(&self, container: &str) -> String {
         self.must(&["inspect", "--type", "container", "--format", "{{.Id}}", container])
     }
 
-    /// Where the engine keeps what it has of the container, logs included.
+    /// The directory where the engine keeps a container's files, logs included.
     pub fn container_dir(&self, id: &str) -> PathBuf {
         let id = if id.len() == 64 { id.to_owned() } else { self.id(id) };
         self.data().join("containers").join(id)
     }
 
-    /// The live `json-file` log of a container.
+    /// The current `json-file` log of a container.
     pub fn log_path(&self, id: &str) -> PathBuf {
         let dir = self.container_dir(id);
         let name = format!("{}-json.log", dir.file_name().unwrap().to_str().unwrap());
         dir.join(name)
     }
 
-    /// The body of `GET path`, asked without the docker CLI.
+    /// The body of `GET path`, requested without the docker CLI.
     pub fn get(&self, path: &str) -> io::Result<String> {
         self.ask("GET", path)
     }
@@ -212,7 +211,7 @@ impl Engine {
     fn ask(&self, method: &str, path: &str) -> io::Result<String> {
         let mut socket = UnixStream::connect(self.socket())?;
         socket.set_read_timeout(Some(Duration::from_secs(10)))?;
-        // The engine closes after the answer to HTTP/1.0, so the answer is all there is.
+        // After an HTTP/1.0 request the engine closes the connection, so everything up to its end is the answer.
         write!(socket, "{method} {path} HTTP/1.0\r\nHost: docker\r\n\r\n")?;
         let mut answer = String::new();
         socket.read_to_string(&mut answer)?;
@@ -222,27 +221,27 @@ impl Engine {
         }
     }
 
-    /// The process id of `dockerd`.
+    /// The process ID of `dockerd`.
     pub fn pid(&self) -> u32 {
         self.daemon().as_ref().expect("the engine is down").id()
     }
 
-    /// CPU that `dockerd` has used, without containerd and the containers.
+    /// CPU time of `dockerd`, without containerd and the containers.
     pub fn cpu(&self) -> Duration {
         process::cpu(self.pid())
     }
 
-    /// Descriptors that `dockerd` holds.
+    /// Open descriptors of `dockerd`.
     pub fn descriptors(&self) -> usize {
         process::descriptors(self.pid())
     }
 
-    /// Stops the engine as a service manager does; its containers stop too, but for `--live-restore`.
+    /// Stops the engine as a service manager does. Its containers stop as well, except with `--live-restore`.
     pub fn stop(&self) {
         self.down(Signal::TERM);
     }
 
-    /// `kill -9`; the containers go on writing into their pipes.
+    /// Kills `dockerd` with SIGKILL. Its containers keep writing into their pipes.
     pub fn kill(&self) {
         self.down(Signal::KILL);
     }
@@ -252,7 +251,8 @@ impl Engine {
         let log = File::options().create(true).append(true).open(self.home.join("dockerd.log")).unwrap();
         let mut command = self.dockerd();
         command.args(self.daemon_options()).args(&self.options);
-        // On a machine under load it replaces a containerd that starts slowly, whose last words go there.
+        // When the machine is busy, `dockerd` replaces a containerd that starts slowly; that one's last output goes
+        // there.
         command.env("TMPDIR", &self.home);
         command.env("TZ", self.zone);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
@@ -279,8 +279,8 @@ impl Engine {
         let containerd = process::children(child.id());
         process::signal(child.id(), signal);
         child.wait().unwrap();
-        // The kernel kills it with its parent. Until somebody reaps it the next dockerd takes its process id for a running
-        // containerd and waits for that in vain.
+        // The kernel kills containerd with its parent. Until it is reaped, the next `dockerd` would take its process ID
+        // for a running containerd and wait for it forever.
         eventually("containerd ended", || !containerd.iter().any(|pid| process::lives(*pid)));
         let _ = fs::remove_file(self.home.join("exec/containerd/containerd.pid"));
     }
@@ -292,8 +292,9 @@ impl Engine {
 
     fn daemon_options(&self) -> Vec<String> {
         let home = self.home.display();
-        // Without a file of its own it would read the machine's. 20.10 takes its identity from /etc/docker unless told
-        // otherwise, and then all engines would be the same one; later versions have it in their data and refuse the key.
+        // Without this file `dockerd` would read the machine's. Docker 20.10 reads its identity from /etc/docker unless
+        // configured otherwise, so all engines would have the same ID; later versions keep it in their data and refuse
+        // the key.
         let config = match self.is_20() {
             true => format!("{{\"deprecated-key-path\":\"{home}/key.json\"}}"),
             false => "{}".to_owned(),
@@ -308,7 +309,7 @@ impl Engine {
             "--bridge=none".to_owned(),
             "--iptables=false".to_owned(),
             "--ip-forward=false".to_owned(),
-            // A cgroup of its own, so that it can be cleared when the engine was killed.
+            // Its own cgroup, so that it can be removed after the engine was killed.
             "--exec-opt=native.cgroupdriver=cgroupfs".to_owned(),
             format!("--cgroup-parent=/{}", self.home.file_name().unwrap().to_str().unwrap()),
         ]
@@ -342,10 +343,10 @@ impl Drop for Engine {
     }
 }
 
-/// Ends all processes of the engine in `home`, then takes away its mounts, its cgroups and the folder. Killing serves a
-/// healthy engine as well as a dead one, and takes a tenth of the time of stopping it.
+/// Ends all processes of the engine in `home`, then removes its mounts, cgroups and directory. Killing works for a
+/// healthy engine as well as for a dead one, and takes a tenth of the time of stopping it.
 pub fn clear(home: &Path) {
-    // The daemon first: it would restart what has a restart policy.
+    // The daemon first, because it would restart containers that have a restart policy.
     let mut family = process::family(home);
     while !family.is_empty() {
         kill(home);
@@ -371,11 +372,11 @@ pub fn kill(home: &Path) {
     for pid in process::family(home) {
         process::signal(pid, Signal::KILL);
     }
-    // What is paused dies only when it goes on.
+    // Paused processes die only after they are thawed.
     cgroups(home).for_each(|cgroup| thaw(&cgroup));
 }
 
-/// Mount points below `home`, the innermost first.
+/// The mount points below `home`, innermost first.
 pub fn mounts(home: &Path) -> Vec<String> {
     let home = format!("{}/", home.display());
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
@@ -386,8 +387,8 @@ pub fn mounts(home: &Path) -> Vec<String> {
     points
 }
 
-/// The sockets of shims that may be left: they lie in a folder that all engines share, and only the shim takes its own away.
-/// `address` holds the path, from containerd 2 on `bootstrap.json` does.
+/// The sockets of shims that may be left. They are in a directory that all engines share, and only the shim itself
+/// removes its own. The path is in `address`, from containerd 2 on in `bootstrap.json`.
 pub fn shim_sockets(home: &Path) -> Vec<PathBuf> {
     let tasks = home.join("exec/containerd/daemon/io.containerd.runtime.v2.task/moby");
     let bundles = fs::read_dir(tasks).into_iter().flatten().flatten();
@@ -401,7 +402,7 @@ pub fn shim_sockets(home: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Where the engine's cgroup may be: in each hierarchy, or in the only one.
+/// Where the engine's cgroup may be: in each hierarchy of version 1, or in the only one of version 2.
 fn cgroups(home: &Path) -> impl Iterator<Item = PathBuf> {
     let name = home.file_name().unwrap();
     let root = Path::new("/sys/fs/cgroup");
@@ -415,13 +416,13 @@ fn thaw(dir: &Path) {
             thaw(&entry.path());
         }
     }
-    // Of the first and the second version of cgroups; neither is made by writing to it.
+    // The files of cgroup versions 1 and 2. Writing to a file that does not exist creates none.
     for (file, word) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
         let _ = File::options().write(true).open(dir.join(file)).and_then(|mut file| file.write_all(word.as_bytes()));
     }
 }
 
-/// A cgroup's files are the kernel's; only its folders can be removed, from within.
+/// The files of a cgroup belong to the kernel: only its directories can be removed, innermost first.
 fn remove_cgroup(dir: &Path) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
@@ -438,7 +439,7 @@ pub(super) fn new_home() -> (PathBuf, File) {
         let home = PathBuf::from(format!("{HOME}{}-{number}", std::process::id()));
         match fs::create_dir(&home) {
             Ok(()) => {
-                // Under its own name only once it is locked, or another process might take it for an orphan's.
+                // It gets its final name only once it is locked, or another process might take it for abandoned.
                 let unlocked = home.join("claim.new");
                 let claim = File::create(&unlocked).unwrap();
                 flock(&claim, FlockOperation::NonBlockingLockExclusive).unwrap();
@@ -451,14 +452,14 @@ pub(super) fn new_home() -> (PathBuf, File) {
     }
 }
 
-/// Clears the engines whose test process was killed before it could.
+/// Clears the engines of test processes that were killed before they could.
 pub(super) fn clear_orphans() {
     let (parent, prefix) = HOME.rsplit_once('/').unwrap();
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         if !entry.file_name().to_string_lossy().starts_with(prefix) {
             continue;
         }
-        // A folder without a claim is only just being made.
+        // A directory without a claim is still being created.
         let Ok(claim) = File::open(entry.path().join("claim")) else { continue };
         if flock(&claim, FlockOperation::NonBlockingLockExclusive).is_ok() {
             clear(&entry.path());
@@ -466,11 +467,11 @@ pub(super) fn clear_orphans() {
     }
 }
 
-/// The folders of the programs that `tests/engines.sh` unpacks when it is asked so.
-fn unpacked(words: &[&str]) -> String {
+/// The program directories that `tests/engines.sh` unpacks for these arguments.
+fn unpacked(args: &[&str]) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/engines.sh");
-    let output = Command::new(script).args(words).arg(others()).stderr(Stdio::inherit()).output().unwrap();
-    assert!(output.status.success(), "Debian's programs for {words:?} are not to be had: {}", output.status);
+    let output = Command::new(script).args(args).arg(others()).stderr(Stdio::inherit()).output().unwrap();
+    assert!(output.status.success(), "cannot unpack Debian's programs for {args:?}: {}", output.status);
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
@@ -485,8 +486,8 @@ fn machines_path() -> String {
     path.split(':').filter(|folder| !Path::new(folder).starts_with(&others)).collect::<Vec<_>>().join(":")
 }
 
-/// The archive of the image. Kept between runs under a name made of the program's text: nextest starts a process for each
-/// test, and a lock lets one of them compile while the others wait.
+/// The archive of the image. It is kept between runs under a name derived from the program's source. Nextest starts one
+/// process per test; a lock lets one of them compile while the others wait.
 pub(super) fn image() -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/chatter/main.rs");
     let mut hasher = DefaultHasher::new();
@@ -505,7 +506,7 @@ pub(super) fn image() -> PathBuf {
     let mut rustc = Command::new("rustc");
     rustc.args(["--edition=2024", "-O", "-Ctarget-feature=+crt-static", "-Cstrip=symbols", "-Cpanic=abort"]);
     succeed(rustc.arg("-o").arg(root.join("chatter")).arg(&source));
-    // `--health-cmd` runs its words by a shell.
+    // `--health-cmd` runs its command in a shell.
     std::os::unix::fs::symlink("/chatter", root.join("bin/sh")).unwrap();
     let partial = image.with_extension("partial");
     succeed(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&partial).arg("."));
@@ -513,10 +514,10 @@ pub(super) fn image() -> PathBuf {
     image
 }
 
-/// What `/chatter` writes with these words, run without an engine between us and it.
-pub fn chatter(words: &[&str]) -> Output {
+/// What `/chatter` writes when it runs with these arguments outside a container.
+pub fn chatter(args: &[&str]) -> Output {
     image();
-    Command::new(Path::new(env!("CARGO_TARGET_TMPDIR")).join("chatter/chatter")).args(words).output().unwrap()
+    Command::new(Path::new(env!("CARGO_TARGET_TMPDIR")).join("chatter/chatter")).args(args).output().unwrap()
 }
 
 fn succeed(command: &mut Command) {

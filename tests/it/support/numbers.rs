@@ -1,17 +1,17 @@
-//! Counts the numbered lines of the containers: none missing, none twice, in order.
+//! Checks that the numbered lines of containers are complete, unrepeated and in order.
 //!
-//! In: lines as the program printed them, in any of its formats. Out: the first flaw, in words.
-//! Order is asked of each stream of a container: the engine reads its two streams by two writers that race.
+//! Takes lines as the program printed them, in any of its formats, and describes the first flaw. Order is checked for
+//! each stream of a container separately: the engine reads the two streams with two writers that race.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::RangeInclusive;
 
-/// The numbers seen, by container and stream, in the order seen.
+/// The numbers that were seen, by container and stream, in the order of the output.
 #[derive(Debug, Default)]
 pub struct Numbers(BTreeMap<String, BTreeMap<String, Vec<u64>>>);
 
 impl Numbers {
-    /// Of `--format json`: the `log` records. A line that is no JSON fails the test.
+    /// From `--format json`: its `log` records. A line that is not JSON fails the test.
     pub fn of_json<L: AsRef<str>>(lines: &[L]) -> Self {
         let mut numbers = Self::default();
         for line in lines {
@@ -25,7 +25,7 @@ impl Numbers {
         numbers
     }
 
-    /// Of `--format text`, which does not tell the streams apart: for containers that use one of them.
+    /// From `--format text`, which does not show the stream: for containers that use only one.
     pub fn of_text<L: AsRef<str>>(lines: &[L]) -> Self {
         let mut numbers = Self::default();
         for line in lines {
@@ -36,7 +36,7 @@ impl Numbers {
         numbers
     }
 
-    /// Of lines that are one container's and bare, as in `--format raw` and `docker logs`.
+    /// From bare lines of one container, as `--format raw` and `docker logs` print them.
     pub fn of_raw<L: AsRef<str>>(container: &str, lines: &[L]) -> Self {
         let mut numbers = Self::default();
         for line in lines {
@@ -45,7 +45,7 @@ impl Numbers {
         numbers
     }
 
-    /// A line without a number, as some shapes of `chatter` have, does not count.
+    /// Lines without a number, which some shapes of `chatter` write, are ignored.
     fn add(&mut self, container: &str, stream: &str, message: &str) {
         if let Some(number) = number(message) {
             let streams = self.0.entry(container.to_owned()).or_default();
@@ -53,22 +53,22 @@ impl Numbers {
         }
     }
 
-    /// The containers seen.
+    /// The containers that were seen.
     pub fn containers(&self) -> Vec<&str> {
         self.0.keys().map(String::as_str).collect()
     }
 
-    /// How many lines the container has.
+    /// How many lines of the container were seen.
     pub fn count(&self, container: &str) -> usize {
         self.0.get(container).map_or(0, |streams| streams.values().map(Vec::len).sum())
     }
 
-    /// How many lines all containers have.
+    /// How many lines of all containers were seen.
     pub fn total(&self) -> usize {
         self.0.keys().map(|container| self.count(container)).sum()
     }
 
-    /// Fails unless the container said each of `expected` once and in order.
+    /// Fails unless the container's lines are exactly `expected`, in order.
     #[track_caller]
     pub fn assert_whole(&self, container: &str, expected: RangeInclusive<u64>) {
         if let Some(flaw) = self.flaw(container, expected) {
@@ -76,7 +76,7 @@ impl Numbers {
         }
     }
 
-    /// What is wrong with the container's lines, if anything.
+    /// Describes what is wrong with the container's lines, if anything.
     pub fn flaw(&self, container: &str, expected: RangeInclusive<u64>) -> Option<String> {
         let Some(streams) = self.0.get(container) else {
             return (!expected.is_empty()).then(|| format!("{container}: no line at all, expected {expected:?}"));
@@ -118,7 +118,7 @@ impl Numbers {
     }
 }
 
-/// The nine digits that `chatter` puts into each line.
+/// The nine digits that `chatter` writes into each line.
 pub fn number(message: &str) -> Option<u64> {
     message.split(|c: char| !c.is_ascii_digit()).find(|run| run.len() == 9)?.parse().ok()
 }
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_loss_is_told_with_its_place() {
+    fn every_kind_of_loss_is_located() {
         check(&[1, 2, 3, 4, 5], "whole");
         check(&[1, 4, 5], "web: 3 of 5: 2 missing, first 2..=3");
         check(&[2, 3], "web: 2 of 5: 3 missing, first 1..=1");
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn the_two_streams_of_a_container_may_overtake_each_other() {
+    fn streams_of_a_container_may_overtake() {
         let record = |n: u64, stream: &str| {
             format!(r#"{{"type":"log","container_name":"web","stream":"{stream}","message":"line {n:09}"}}"#)
         };

@@ -1,7 +1,7 @@
-//! A private Podman behind Docker's API, and containers in it that write numbered lines.
+//! A private Podman that serves Docker's API, with containers that write numbered lines.
 //!
-//! Out: a `podman system service` with its own folders, socket and settings, never the machine's own. It ends with its
-//! value, as [`super::Engine`] does.
+//! Each [`Podman`] is a `podman system service` with its own directories, socket and settings; it never touches the
+//! machine's own. Dropping it ends it, as with [`super::Engine`].
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -14,23 +14,23 @@ use std::time::Duration;
 use super::engine::{clear, clear_orphans, image, new_home, others};
 use super::{IMAGE, Signal, Watch, eventually, process};
 
-/// See the module.
+/// A running service.
 pub struct Podman {
     home: PathBuf,
-    /// The root file system of another Debian suite that it runs in.
+    /// The root file system of another Debian suite in which it runs.
     root: Option<PathBuf>,
     service: Mutex<Option<Child>>,
-    /// Locked for as long as we live: what is not locked is nobody's, and may be cleared.
+    /// Locked while we live. A directory whose claim is not locked was abandoned and may be cleared.
     _claim: File,
 }
 
 impl Podman {
-    /// The machine's own, with the test image.
+    /// Starts the machine's version with the test image.
     pub fn start() -> Self {
         Self::from(None)
     }
 
-    /// That of a Debian suite, unpacked beside the machine's own.
+    /// Starts the version of a Debian suite.
     pub fn of(suite: &str) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/podman.sh");
         let mut fetch = Command::new(script);
@@ -45,7 +45,7 @@ impl Podman {
         let (home, claim) = new_home();
         let podman = Self { home, root, service: Mutex::default(), _claim: claim };
         fs::create_dir(podman.home.join("config")).unwrap();
-        // A machine's hard limits may be below Podman's own; and where nobody asks for another one, `auto` takes journald.
+        // The machine's hard limits may be below Podman's defaults, and `auto` would choose journald as the log driver.
         let settings = "[containers]\ndefault_ulimits = [\"nofile=1024:1024\",\"nproc=1024:1024\"]\n\
                         log_driver = \"k8s-file\"\n[engine]\nevents_logger = \"file\"\n";
         fs::write(podman.home.join("containers.conf"), settings).unwrap();
@@ -58,23 +58,23 @@ impl Podman {
         self.home.join("podman.sock")
     }
 
-    /// The folder of everything it has.
+    /// The directory that holds everything of this service.
     pub fn home(&self) -> &Path {
         &self.home
     }
 
-    /// For `-H` and `DOCKER_HOST`.
+    /// The value for `-H` and `DOCKER_HOST`.
     pub fn host(&self) -> String {
         format!("unix://{}", self.socket().display())
     }
 
-    /// Its version, such as `4.3.1`.
+    /// The version of Podman, such as `4.3.1`.
     pub fn version(&self) -> String {
         self.must(&["version", "--format", "{{.Server.Version}}"])
     }
 
-    /// Points `command` at it and keeps the command out of the user's home.
-    pub fn furnish(&self, command: &mut Command) {
+    /// Points `command` at this service, and keeps it out of the user's home.
+    pub fn configure(&self, command: &mut Command) {
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
             if ["DOCKER_", "XDG_", "LOGWATCH_"].iter().any(|prefix| text.starts_with(prefix)) {
@@ -85,34 +85,34 @@ impl Podman {
         command.stdin(Stdio::null());
     }
 
-    /// Runs the docker CLI, whatever comes of it.
-    pub fn docker(&self, words: &[&str]) -> Output {
+    /// Runs the docker CLI, whether or not it succeeds.
+    pub fn docker(&self, args: &[&str]) -> Output {
         let mut command = Command::new("docker");
-        self.furnish(&mut command);
-        command.args(words).output().unwrap()
+        self.configure(&mut command);
+        command.args(args).output().unwrap()
     }
 
-    /// Runs the docker CLI, which must succeed; what it printed, trimmed.
+    /// Runs the docker CLI, which must succeed, and returns what it printed, trimmed.
     #[track_caller]
-    pub fn must(&self, words: &[&str]) -> String {
-        let output = self.docker(words);
+    pub fn must(&self, args: &[&str]) -> String {
+        let output = self.docker(args);
         let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "docker {words:?}: {}\n{stdout}{stderr}", output.status);
+        assert!(output.status.success(), "docker {args:?}: {}\n{stdout}{stderr}", output.status);
         stdout.trim().to_owned()
     }
 
-    /// Starts a container that runs `/chatter` with `words`; its id.
+    /// Starts a container that runs `/chatter` with these arguments; returns its ID.
     #[track_caller]
-    pub fn run(&self, name: &str, options: &[&str], words: &[&str]) -> String {
+    pub fn run(&self, name: &str, options: &[&str], args: &[&str]) -> String {
         let own = ["run", "--detach", "--name", name, "--network", "none", "--stop-signal", "KILL"];
-        self.must(&[&own[..], options, &[IMAGE], words].concat())
+        self.must(&[&own[..], options, &[IMAGE], args].concat())
     }
 
-    /// `docker-logwatch -H … WORDS`.
-    pub fn logwatch(&self, words: &[&str]) -> Watch {
+    /// Starts `docker-logwatch -H …` with these arguments.
+    pub fn logwatch(&self, args: &[&str]) -> Watch {
         let mut command = Watch::command();
-        self.furnish(&mut command);
-        Watch::spawn(command.args(words))
+        self.configure(&mut command);
+        Watch::spawn(command.args(args))
     }
 
     /// Waits until the container has ended.
@@ -123,7 +123,8 @@ impl Podman {
         });
     }
 
-    /// Kills the service; its containers live on. One that is told to stop leaves out lines of the logs that it is sending.
+    /// Kills the service; its containers live on. A service that is stopped gracefully omits lines of the logs that it
+    /// is sending.
     pub fn kill(&self) {
         let mut service = self.service.lock().unwrap_or_else(PoisonError::into_inner).take().unwrap();
         process::signal(service.id(), Signal::KILL);
@@ -141,13 +142,13 @@ impl Podman {
                 let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/podman.sh");
                 let mut command = Command::new(script);
                 command.arg("serve").arg(root).arg(&self.home);
-                // That of the machine may lack the folders of that root.
+                // The machine's root may lack the directories of the suite's root.
                 command.env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
                 command
             }
         };
         command.arg(format!("--root={home}/root")).arg(format!("--runroot={home}/run"));
-        // Its events would be those of all Podmans on the machine.
+        // Without this its events would be those of all Podmans on the machine.
         command.arg(format!("--tmpdir={home}/tmp"));
         command.args(["--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--runtime=/usr/sbin/runc"]);
         command.args(["system", "service", "--time=0"]).arg(self.host());
@@ -184,7 +185,7 @@ impl Drop for Podman {
     fn drop(&mut self) {
         let containers = names_in(&self.home.join("root/vfs-containers"));
         clear(&self.home);
-        // All Podmans put theirs side by side, and what was killed leaves its own behind.
+        // All Podmans share a directory for these, and a killed one leaves its own behind.
         for parent in names_in(Path::new("/sys/fs/cgroup")) {
             let parent = Path::new("/sys/fs/cgroup").join(parent).join("libpod_parent");
             for (id, kind) in containers.iter().flat_map(|id| [(id, "libpod"), (id, "libpod-conmon")]) {

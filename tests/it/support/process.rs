@@ -1,6 +1,4 @@
-//! What `/proc` tells of a process.
-//!
-//! In: a process id. Out: its costs, its children; a process that has ended costs nothing.
+//! Facts about processes from `/proc`: costs, children, environment. A process that has ended costs nothing.
 
 use std::fs;
 use std::path::Path;
@@ -11,8 +9,8 @@ use rustix::process::{Pid, Signal, kill_process};
 /// The length of a tick in `/proc/PID/stat`: the kernel's USER_HZ, 100 wherever Docker runs.
 const TICK: Duration = Duration::from_millis(10);
 
-/// CPU used since the start, by all threads: `stat` counts the ended threads but in ticks, `schedstat` nanoseconds but
-/// only of those that live, so the larger is nearer.
+/// CPU time of all threads since the start. `stat` includes ended threads but counts in ticks; `schedstat` counts
+/// nanoseconds but only of live threads. So the larger one is closer.
 pub fn cpu(pid: u32) -> Duration {
     let ticks = stat(pid).map_or(0, |fields| fields[11].parse::<u32>().unwrap() + fields[12].parse::<u32>().unwrap());
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
@@ -23,12 +21,12 @@ pub fn cpu(pid: u32) -> Duration {
     (TICK * ticks).max(Duration::from_nanos(exact))
 }
 
-/// The most memory it ever held, in bytes.
+/// Its peak memory in bytes.
 pub fn peak_memory(pid: u32) -> u64 {
     status(pid, "VmHWM:")
 }
 
-/// The memory it holds now, in bytes.
+/// Its resident memory in bytes.
 pub fn memory(pid: u32) -> u64 {
     status(pid, "VmRSS:")
 }
@@ -38,7 +36,7 @@ pub fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
 
-/// Where the open descriptors lead.
+/// The targets of its open descriptors.
 pub fn open_files(pid: u32) -> Vec<String> {
     let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     descriptors.filter_map(|fd| Some(fs::read_link(fd.path()).ok()?.to_string_lossy().into_owned())).collect()
@@ -48,25 +46,25 @@ pub fn threads(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
 }
 
-/// Whether it runs: a zombie does not.
+/// Whether it runs; a zombie does not.
 pub fn lives(pid: u32) -> bool {
     stat(pid).is_some_and(|fields| fields[0] != "Z" && fields[0] != "X")
 }
 
-/// Its command line, words joined by blanks.
+/// Its command line, arguments separated by spaces.
 pub fn command(pid: u32) -> String {
-    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    String::from_utf8_lossy(&words).replace('\0', " ").trim_end().to_owned()
+    let args = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    String::from_utf8_lossy(&args).replace('\0', " ").trim_end().to_owned()
 }
 
 pub fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        // It may have ended by itself.
+        // It may have ended already.
         let _ = kill_process(pid, signal);
     }
 }
 
-/// The processes in whose environment an entry begins so.
+/// The processes whose environment has an entry that starts with `begin`.
 pub fn with_variable(begin: &str) -> impl Iterator<Item = u32> {
     let has = move |pid: &u32| {
         let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
@@ -82,9 +80,9 @@ pub fn ignores_hang_up() -> bool {
     u64::from_str_radix(line.trim(), 16).unwrap() & 1 == 1
 }
 
-/// The engine's own programs that were started for the folder `home`, and all that descends from them: `containerd`
-/// and its shims name the folder on their command line, and a container is its shim's child. So does `conmon`, whose child
-/// a container of Podman is.
+/// The engine's programs that were started for the directory `home`, and all their descendants. `containerd` and its
+/// shims have the directory on their command line, and a container is a child of its shim; so does `conmon`, whose
+/// child is a container of Podman.
 pub fn family(home: &Path) -> Vec<u32> {
     let home = format!("{}/", home.display());
     let all = parents();
@@ -110,7 +108,7 @@ pub fn family(home: &Path) -> Vec<u32> {
     family
 }
 
-/// The processes that it started and that run still.
+/// Its children that still run.
 pub fn children(pid: u32) -> Vec<u32> {
     parents().into_iter().filter(|(child, parent)| *parent == pid && lives(*child)).map(|(child, _)| child).collect()
 }
@@ -126,7 +124,7 @@ pub fn all() -> impl Iterator<Item = u32> {
     entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
 }
 
-/// The fields of `/proc/PID/stat` from the state on; the name before it may hold blanks and parentheses.
+/// The fields of `/proc/PID/stat` from the state on. The name before it may contain spaces and parentheses.
 fn stat(pid: u32) -> Option<Vec<String>> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     Some(text.rsplit_once(") ")?.1.split_whitespace().map(str::to_owned).collect())

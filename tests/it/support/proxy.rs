@@ -1,7 +1,7 @@
-//! A proxy on a unix socket between the program and the engine, that breaks what passes through it.
+//! A proxy on a Unix socket between the program and the engine, which applies faults to the traffic.
 //!
-//! In: the engine's socket; rules that say which requests meet which fault. Out: a socket of its own, and a count of
-//! connections and requests. It reads just enough HTTP to know where each request begins.
+//! Rules select requests by a part of their request line. The proxy counts connections and requests; it parses just
+//! enough HTTP to find where each request begins.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -16,30 +16,31 @@ use tempfile::TempDir;
 
 use super::Engine;
 
-/// What befalls the requests that a rule names.
+/// What happens to the requests that a rule selects.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fault {
-    /// The engine's answer stops arriving, until the rules change.
+    /// No more of the engine's answer arrives until the rules change.
     Stall,
-    /// Each piece of the engine's answer comes this much later.
+    /// Each block of the engine's answer arrives this much later.
     Delay(Duration),
-    /// One bit in the middle of each piece of the answer after the first is turned over.
+    /// One bit in the middle of every block of the answer except the first is flipped.
     Corrupt,
-    /// The request never reaches the engine: this status and a message as the engine words it, then the end.
+    /// The request does not reach the engine. The client gets this status with a message in the engine's form, then the
+    /// connection ends.
     Status(u16),
-    /// The first brace in each piece of the answer after the first is none.
+    /// The first brace in every block of the answer except the first is replaced.
     Blot,
-    /// Half of the first piece of the engine's answer, then the end.
+    /// Half of the first block of the engine's answer arrives, then the connection ends.
     Half,
-    /// So many bytes of the engine's answer, then the end.
+    /// This many bytes of the engine's answer arrive, then the connection ends.
     Cut(usize),
-    /// The request never reaches the engine: a page in HTML with this status, as from a gateway before it.
+    /// The request does not reach the engine. The client gets an HTML page with this status, as from a gateway.
     Page(u16),
-    /// The request never reaches the engine: the connection ends.
+    /// The request does not reach the engine: the connection ends.
     Hangup,
 }
 
-/// See the module.
+/// A running proxy.
 pub struct Proxy {
     dir: TempDir,
     shared: Arc<Shared>,
@@ -55,21 +56,21 @@ struct Shared {
 #[derive(Default)]
 struct State {
     rules: Vec<(String, Fault)>,
-    /// Connections on which no answer arrives, by number.
+    /// The numbers of the connections on which no answer arrives.
     stalled: Vec<usize>,
-    /// Request lines in the order of arrival.
+    /// All request lines in the order of their arrival.
     requests: Vec<String>,
-    /// When each came.
+    /// When each of `requests` arrived.
     arrivals: Vec<Instant>,
     accepted: usize,
     open: Vec<Connection>,
-    /// The acceptor is to end.
+    /// Tells the acceptor to end.
     closing: bool,
 }
 
 struct Connection {
     number: usize,
-    /// The request line last seen on it.
+    /// The last request line on this connection.
     request: String,
     ends: [UnixStream; 2],
 }
@@ -83,7 +84,7 @@ impl Connection {
 }
 
 impl Proxy {
-    /// A proxy that breaks nothing yet.
+    /// Starts a proxy without rules.
     pub fn start(engine: &Engine) -> Self {
         super::watchdog::watch();
         let dir = TempDir::with_prefix_in("lwp", "/tmp").unwrap();
@@ -93,7 +94,7 @@ impl Proxy {
         proxy
     }
 
-    /// For `-H` and `DOCKER_HOST`.
+    /// The value for `-H` and `DOCKER_HOST`.
     pub fn host(&self) -> String {
         format!("unix://{}", self.socket().display())
     }
@@ -102,14 +103,14 @@ impl Proxy {
         self.dir.path().join("docker.sock")
     }
 
-    /// From now on requests whose line contains `part` (`""`: all) meet `fault`; the rule last made goes first. Answers
-    /// under way are met too by those faults that concern an answer.
+    /// From now on `fault` applies to requests whose line contains `part` (all, if it is empty); the newest rule goes
+    /// first. Faults that concern answers also apply to answers that are under way.
     pub fn on(&self, part: &str, fault: Fault) {
         self.shared.state().rules.insert(0, (part.to_owned(), fault));
         self.shared.changed.notify_all();
     }
 
-    /// No rules; what stalled goes on where it stopped.
+    /// Removes all rules; stalled answers continue where they stopped.
     pub fn heal(&self) {
         let mut state = self.shared.state();
         state.rules.clear();
@@ -118,20 +119,19 @@ impl Proxy {
         self.shared.changed.notify_all();
     }
 
-    /// On every other connection no answer arrives any more, and neither on one that takes the place of such a one; how
-    /// many those are.
+    /// Stalls every other connection, and later ones that replace a stalled one. Returns how many were stalled.
     pub fn stall_half(&self) -> usize {
         let mut state = self.shared.state();
         state.stalled = state.open.iter().step_by(2).map(|connection| connection.number).collect();
         state.stalled.len()
     }
 
-    /// Cuts every connection; new ones are let in.
+    /// Cuts every connection; new ones are accepted.
     pub fn cut(&self) {
         self.cut_where("");
     }
 
-    /// Cuts the connections whose last request line contains `part`; how many those were.
+    /// Cuts the connections whose last request line contains `part`; returns how many.
     pub fn cut_where(&self, part: &str) -> usize {
         let state = self.shared.state();
         let cut: Vec<_> = state.open.iter().filter(|connection| connection.request.contains(part)).collect();
@@ -139,18 +139,18 @@ impl Proxy {
         cut.len()
     }
 
-    /// Cuts every connection and lets no new one in: connecting is refused, as by an engine that is down.
+    /// Cuts every connection and refuses new ones, like an engine that is down.
     pub fn refuse(&self) {
         if let Some(acceptor) = self.acceptor.lock().unwrap().take() {
             self.shared.state().closing = true;
-            // Nothing else wakes it.
+            // Only a connection wakes it.
             let _ = UnixStream::connect(self.socket());
             acceptor.join().unwrap();
         }
         self.cut();
     }
 
-    /// Lets connections in again.
+    /// Accepts connections again.
     pub fn admit(&self) {
         let _ = std::fs::remove_file(self.socket());
         let listener = UnixListener::bind(self.socket()).unwrap();
@@ -159,12 +159,12 @@ impl Proxy {
         *self.acceptor.lock().unwrap() = Some(thread::spawn(move || accept(&shared, &listener)));
     }
 
-    /// Connections let in so far.
+    /// How many connections were accepted so far.
     pub fn connections(&self) -> usize {
         self.shared.state().accepted
     }
 
-    /// Connections that stand now.
+    /// How many connections are open now.
     pub fn open(&self) -> usize {
         self.shared.state().open.len()
     }
@@ -174,7 +174,7 @@ impl Proxy {
         self.shared.state().requests.clone()
     }
 
-    /// When the requests came whose lines contain `part`.
+    /// When the requests arrived whose line contains `part`.
     pub fn arrivals(&self, part: &str) -> Vec<Instant> {
         let state = self.shared.state();
         let all = state.requests.iter().zip(&state.arrivals);
@@ -186,7 +186,7 @@ impl Proxy {
         self.shared.state().requests.iter().filter(|line| line.contains(part)).count()
     }
 
-    /// Begins the count of requests and connections anew.
+    /// Resets the counts of requests and connections.
     pub fn forget(&self) {
         let mut state = self.shared.state();
         state.requests.clear();
@@ -215,7 +215,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A client whose connection stalls may make the next one before it has closed that.
+    /// A client whose connection stalls may open the next one before it closes that.
     fn wait_for_hangup(&self) {
         let end = Instant::now() + Duration::from_millis(200);
         let has_hung_up = |state: &State| state.stalled.is_empty() || state.left().is_some();
@@ -238,7 +238,7 @@ impl State {
         self.stalled.contains(&number)
     }
 
-    /// A stalled connection that its client has closed, by its place among those that are open.
+    /// The index among the open connections of a stalled one that its client has closed.
     fn left(&self) -> Option<usize> {
         let is_closed = |connection: &Connection| {
             let peeked = recv(&connection.ends[0], [0_u8; 1].as_mut_slice(), RecvFlags::PEEK | RecvFlags::DONTWAIT);
@@ -247,7 +247,7 @@ impl State {
         self.open.iter().position(|connection| self.is_stalled(connection.number) && is_closed(connection))
     }
 
-    /// Such a one leaves its trouble to the next that is made.
+    /// The next new connection stalls in place of one that its client has closed.
     fn inherit(&mut self, number: usize) {
         if let Some(left) = self.left() {
             let left = self.open.remove(left);
@@ -267,7 +267,7 @@ fn accept(shared: &Arc<Shared>, listener: &UnixListener) {
         }
         state.accepted += 1;
         let Ok(client) = client else { continue };
-        // An engine that is down looks like one that hangs up.
+        // To the client, an engine that is down looks like one that hangs up.
         let Ok(engine) = UnixStream::connect(&shared.engine) else { continue };
         let Ok(ends) = both(&client, &engine) else { continue };
         state.inherit(number);
@@ -282,7 +282,7 @@ fn accept(shared: &Arc<Shared>, listener: &UnixListener) {
         thread::spawn(move || {
             let _ = carry_answers(&down, number, from_engine, to_client);
             let mut state = down.state();
-            // Refused by a cut or ended by the engine: either way both ends are through.
+            // The connection was cut, or the engine ended it: close both ends.
             state.open.iter().filter(|connection| connection.number == number).for_each(Connection::cut);
             state.open.retain(|connection| connection.number != number);
             drop(state);
@@ -295,12 +295,12 @@ fn both(one: &UnixStream, other: &UnixStream) -> io::Result<[UnixStream; 2]> {
     Ok([one.try_clone()?, other.try_clone()?])
 }
 
-/// Passes requests on, one by one; their bodies have a `Content-Length` or none, as the engine's clients send them.
+/// Forwards requests one by one. Their bodies have a `Content-Length` or are absent, as Docker clients send them.
 fn carry_requests(shared: &Shared, number: usize, mut client: UnixStream, mut engine: UnixStream) -> io::Result<()> {
     let mut pending = Vec::new();
     loop {
         let Some(end) = read_head(&mut client, &mut pending)? else {
-            // The client will ask no more, but may still wait for the answer.
+            // The client sends no more requests, but may still wait for the answer.
             return engine.shutdown(Shutdown::Write);
         };
         let head = String::from_utf8_lossy(&pending[..end]).into_owned();
@@ -355,7 +355,7 @@ fn answer(client: &mut UnixStream, status: u16, kind: &str, body: &str) -> io::R
     write!(client, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
 
-/// The length of the next request's head in `pending`; `None` when the client is through.
+/// The length of the next request's head in `pending`; `None` when the client has closed the connection.
 fn read_head(client: &mut UnixStream, pending: &mut Vec<u8>) -> io::Result<Option<usize>> {
     loop {
         if let Some(at) = pending.windows(4).position(|window| window == b"\r\n\r\n") {

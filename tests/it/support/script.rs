@@ -1,7 +1,7 @@
-//! A scripted HTTP server on a unix socket, for what a real engine cannot be made to do: another API version, frames
-//! that are malformed, ten thousand containers.
+//! A scripted HTTP server on a Unix socket, for what a real engine cannot be made to do: another API version, malformed
+//! frames, ten thousand containers.
 //!
-//! In: a function that answers each request. One thread for each connection.
+//! A function answers each request. Every connection has its own thread.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 
 use tempfile::TempDir;
 
-/// See the module.
+/// A server; dropping it closes all connections.
 pub struct Script {
     dir: TempDir,
     shared: Arc<Shared>,
@@ -27,30 +27,30 @@ struct Shared {
     closing: AtomicBool,
 }
 
-/// What is asked.
+/// A request without its headers and body.
 #[derive(Debug)]
 pub struct Request {
     pub method: String,
-    /// With the query, without the `/v1.NN` before it.
+    /// With the query, without the prefix `/v1.NN`.
     pub path: String,
-    /// The `1.NN` that the path asked for.
+    /// The `1.NN` of the path, if it has one.
     pub version: Option<String>,
-    pub body: Vec<u8>,
 }
 
-/// Where the answer goes: one of [`json`](Self::json), [`raw`](Self::raw), or [`begin`](Self::begin) and
-/// [`chunk`](Self::chunk)s. An answer that was begun ends with the function; nothing at all hangs up.
+/// Where the answer goes: one of [`json`](Self::json), [`raw`](Self::raw), or [`begin`](Self::begin) with
+/// [`chunk`](Self::chunk)s. A chunked answer ends when the function returns; a function that sends nothing closes the
+/// connection.
 pub struct Answer {
     client: UnixStream,
-    /// `HEAD` was asked, which has no body.
-    bodiless: bool,
+    /// The request was `HEAD`, whose answer has no body.
+    pub is_bodiless: bool,
     chunked: bool,
-    /// The connection can serve another request.
+    /// The answer was complete, so the connection can serve another request.
     whole: bool,
 }
 
 impl Script {
-    /// Serves until dropped.
+    /// Serves until it is dropped.
     pub fn start(answer: impl Fn(&Request, &mut Answer) + Send + Sync + 'static) -> Self {
         super::watchdog::watch();
         let dir = TempDir::with_prefix_in("lws", "/tmp").unwrap();
@@ -75,7 +75,7 @@ impl Script {
         Self { dir, shared, acceptor: Some(acceptor) }
     }
 
-    /// For `-H` and `DOCKER_HOST`.
+    /// The value for `-H` and `DOCKER_HOST`.
     pub fn host(&self) -> String {
         format!("unix://{}", self.socket().display())
     }
@@ -84,7 +84,7 @@ impl Script {
         self.dir.path().join("docker.sock")
     }
 
-    /// Every request so far as `GET /v1.41/info`.
+    /// Every request so far, such as `GET /v1.41/info`.
     pub fn requests(&self) -> Vec<String> {
         self.shared.requests.lock().unwrap().clone()
     }
@@ -104,11 +104,11 @@ impl Drop for Script {
 }
 
 impl Answer {
-    /// A whole answer. The client may be gone, here as below: then there is nobody to tell.
+    /// A complete answer. Errors are ignored here and below: they mean that the client has left.
     pub fn json(&mut self, status: u16, body: &str) {
         let head = "Content-Type: application/json\r\nApi-Version: 1.41\r\nOstype: linux\r\nServer: Script";
         let length = body.len();
-        let body = if self.bodiless { "" } else { body };
+        let body = if self.is_bodiless { "" } else { body };
         self.raw(format!("HTTP/1.1 {status} Scripted\r\n{head}\r\nContent-Length: {length}\r\n\r\n{body}").as_bytes());
         self.whole = true;
     }
@@ -118,7 +118,7 @@ impl Answer {
         let _ = self.client.write_all(bytes);
     }
 
-    /// The same; `false` once the client is gone.
+    /// The same; returns `false` once the client has left.
     pub fn try_raw(&mut self, bytes: &[u8]) -> bool {
         self.client.write_all(bytes).is_ok()
     }
@@ -130,12 +130,12 @@ impl Answer {
         self.chunked = true;
     }
 
-    /// One chunk, at once.
+    /// One chunk, sent at once.
     pub fn chunk(&mut self, bytes: &[u8]) {
         self.raw(&[format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat());
     }
 
-    /// One frame of a log stream: 1 is stdout, 2 stderr, 3 the engine's own error.
+    /// One frame of a log stream: 1 is stdout, 2 is stderr, 3 is an error of the engine.
     pub fn frame(&mut self, stream: u8, payload: &[u8]) {
         let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
         self.chunk(&[&[stream, 0, 0, 0], length.as_slice(), payload].concat());
@@ -152,7 +152,7 @@ fn serve(shared: &Shared, client: UnixStream, answer: &dyn Fn(&Request, &mut Ans
     let mut reader = BufReader::new(client.try_clone()?);
     while let Some(request) = read_request(shared, &mut reader)? {
         let mut reply =
-            Answer { client: client.try_clone()?, bodiless: request.method == "HEAD", chunked: false, whole: false };
+            Answer { client: client.try_clone()?, is_bodiless: request.method == "HEAD", chunked: false, whole: false };
         answer(&request, &mut reply);
         if reply.chunked {
             reply.raw(b"0\r\n\r\n");
@@ -187,5 +187,5 @@ fn read_request(shared: &Shared, reader: &mut BufReader<UnixStream>) -> io::Resu
     }
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
-    Ok(Some(Request { method: method.to_owned(), path, version, body }))
+    Ok(Some(Request { method: method.to_owned(), path, version }))
 }

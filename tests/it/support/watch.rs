@@ -1,7 +1,4 @@
-//! The program under test, its output awaited.
-//!
-//! In: an engine, or any endpoint, and the words of a command line. Out: lines as they come, what it costs, its end.
-//! Dropped, it is killed.
+//! The program under test: starts it, waits for its output, measures it and ends it. Dropping a [`Watch`] kills it.
 
 use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -13,38 +10,38 @@ use serde_json::Value;
 
 use super::{Engine, PATIENCE, Signal, eventually, process, watchdog};
 
-/// See the module.
+/// A running program whose outputs are read.
 pub struct Watch {
     child: Child,
-    /// Of all processes that it started.
+    /// Identifies all processes that it started.
     mark: String,
     output: Arc<Output>,
     readers: Vec<JoinHandle<()>>,
 }
 
-/// How it ended, and all it wrote.
+/// The exit code and all output of a program that has ended.
 #[derive(Debug)]
 pub struct Finished {
-    /// The exit code; `None` when a signal ended it.
+    /// `None` when a signal ended it.
     pub code: Option<i32>,
     pub stdout: Vec<u8>,
     pub stderr: String,
 }
 
 impl Finished {
-    /// Standard output by lines, without their newlines.
+    /// The lines of standard output, without newlines.
     pub fn lines(&self) -> Vec<String> {
         String::from_utf8_lossy(&self.stdout).lines().map(str::to_owned).collect()
     }
 
-    /// Of `--format json`: each line, which must be one whole object in UTF-8.
+    /// The records of `--format json`: each line must be one complete object in UTF-8.
     #[track_caller]
     pub fn records(&self) -> Vec<Value> {
         records(std::str::from_utf8(&self.stdout).unwrap().lines())
     }
 }
 
-/// Lines of `--format json` as objects.
+/// Parses lines of `--format json`.
 #[track_caller]
 pub fn records<L: AsRef<str>>(lines: impl IntoIterator<Item = L>) -> Vec<Value> {
     let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
@@ -61,16 +58,16 @@ struct Output {
 struct State {
     stdout: Written,
     stderr: Written,
-    /// Pipes that have ended, of two.
+    /// How many of the two pipes have ended.
     ended: usize,
-    /// Nobody reads standard output for now.
+    /// Standard output is not read at the moment.
     held: bool,
 }
 
 #[derive(Default)]
 struct Written {
     bytes: Vec<u8>,
-    /// The whole lines of `bytes`, and where the rest begins.
+    /// The complete lines of `bytes`, and where the remainder starts.
     lines: Vec<String>,
     rest: usize,
 }
@@ -87,40 +84,40 @@ impl Written {
 }
 
 impl Watch {
-    /// `docker-logwatch -H … watch WORDS` on this engine.
-    pub fn start(engine: &Engine, words: &[&str]) -> Self {
-        Self::verb(engine, "watch", words)
+    /// Starts `docker-logwatch -H … watch` with these arguments.
+    pub fn start(engine: &Engine, args: &[&str]) -> Self {
+        Self::subcommand(engine, "watch", args)
     }
 
-    /// `watch --no-follow WORDS`, which must end well and without a word on stderr.
+    /// Runs `watch --no-follow` with these arguments; it must succeed and print nothing on stderr.
     #[track_caller]
-    pub fn read(engine: &Engine, words: &[&str]) -> Finished {
-        let finished = Self::start(engine, &[&["--no-follow"], words].concat()).finish();
-        assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{words:?}");
+    pub fn read(engine: &Engine, args: &[&str]) -> Finished {
+        let finished = Self::start(engine, &[&["--no-follow"], args].concat()).finish();
+        assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""), "{args:?}");
         finished
     }
 
-    /// The same, followed from now on: an idle container `beacon` was there first, and its notice shows that what starts
-    /// after this is new to it.
+    /// Starts a watch in JSON and waits for its notice of an idle container `beacon`, so that containers started
+    /// afterwards are new to it.
     #[track_caller]
-    pub fn ready(engine: &Engine, words: &[&str]) -> Self {
-        Self::ready_at(engine, &engine.host(), words)
+    pub fn ready(engine: &Engine, args: &[&str]) -> Self {
+        Self::ready_at(engine, &engine.host(), args)
     }
 
     /// The same at another endpoint of that engine.
     #[track_caller]
-    pub fn ready_at(engine: &Engine, host: &str, words: &[&str]) -> Self {
-        let [watch] = Self::ready_each(engine, [(host, words)]);
+    pub fn ready_at(engine: &Engine, host: &str, args: &[&str]) -> Self {
+        let [watch] = Self::ready_each(engine, [(host, args)]);
         watch
     }
 
-    /// Several of the same containers, each at its endpoint and with its words.
+    /// The same for several watches, each with its endpoint and its arguments.
     #[track_caller]
     pub fn ready_each<const N: usize>(engine: &Engine, each: [(&str, &[&str]); N]) -> [Self; N] {
         engine.run("beacon", &[], &["--count", "0", "--idle"]);
-        let watches = each.map(|(host, words)| {
-            let words = [&["watch", "--format", "json"], words].concat();
-            Self::at(engine, host, &words)
+        let watches = each.map(|(host, args)| {
+            let args = [&["watch", "--format", "json"], args].concat();
+            Self::at(engine, host, &args)
         });
         for watch in &watches {
             watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with("+ beacon")), PATIENCE);
@@ -128,31 +125,31 @@ impl Watch {
         watches
     }
 
-    /// Waits until the notices tell of so many ends of containers, and all of their lines are out.
+    /// Waits until so many notices of ended containers are printed, and with them all their lines.
     #[track_caller]
     pub fn wait_for_ends(&self, count: usize) {
         let ends = |lines: &[String]| lines.iter().filter(|line| line.starts_with("- ")).count();
         self.wait_for_notice(|lines| ends(lines) >= count, PATIENCE * 4);
     }
 
-    /// Any other command on this engine.
-    pub fn verb(engine: &Engine, verb: &str, words: &[&str]) -> Self {
-        Self::at(engine, &engine.host(), &[&[verb], words].concat())
+    /// Starts another command on this engine.
+    pub fn subcommand(engine: &Engine, subcommand: &str, args: &[&str]) -> Self {
+        Self::at(engine, &engine.host(), &[&[subcommand], args].concat())
     }
 
-    /// Any words to an endpoint that is not the engine itself, such as a [`super::Proxy`] before it.
-    pub fn at(engine: &Engine, host: &str, words: &[&str]) -> Self {
+    /// Starts the program at an endpoint that is not the engine itself, such as a [`super::Proxy`].
+    pub fn at(engine: &Engine, host: &str, args: &[&str]) -> Self {
         let mut command = Self::command();
-        engine.furnish(&mut command);
-        Self::spawn(command.env_remove("DOCKER_HOST").arg("-H").arg(host).args(words))
+        engine.configure(&mut command);
+        Self::spawn(command.env_remove("DOCKER_HOST").arg("-H").arg(host).args(args))
     }
 
-    /// The built binary, to be furnished and [`spawn`](Self::spawn)ed.
+    /// The built binary, to be configured and [`spawn`](Self::spawn)ed.
     pub fn command() -> Command {
         Command::new(env!("CARGO_BIN_EXE_docker-logwatch"))
     }
 
-    /// Starts a command with both outputs read by us.
+    /// Starts a command and reads both of its outputs.
     pub fn spawn(command: &mut Command) -> Self {
         let mark = watchdog::mark(command);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -167,27 +164,28 @@ impl Watch {
         self.child.id()
     }
 
-    /// Waits until the whole lines on standard output satisfy `condition`; fails when it ends before, or at the timeout.
+    /// Waits until the complete lines on standard output satisfy `condition`. Fails at the timeout, or when the program
+    /// ends before.
     #[track_caller]
     pub fn wait_for(&self, condition: impl Fn(&[String]) -> bool, timeout: Duration) {
         self.wait(timeout, "standard output", |state| condition(&state.stdout.lines));
     }
 
-    /// The same with standard error: notices and diagnostics.
+    /// The same for standard error: notices and diagnostics.
     #[track_caller]
     pub fn wait_for_notice(&self, condition: impl Fn(&[String]) -> bool, timeout: Duration) {
         self.wait(timeout, "standard error", |state| condition(&state.stderr.lines));
     }
 
-    /// Waits until it hears of every container that starts from now on, whether or not anything matches: it has subscribed
-    /// and listed before it gets itself an inotify instance.
+    /// Waits until it notices every container that starts from now on, whether or not one matches: it creates its
+    /// inotify instance after it has subscribed and listed.
     #[track_caller]
     pub fn wait_until_up(&self) {
         let is_up = || process::open_files(self.pid()).iter().any(|file| file.contains("inotify"));
         eventually("it has subscribed and listed", is_up);
     }
 
-    /// Waits for so many lines.
+    /// Waits for this many lines.
     #[track_caller]
     pub fn wait_for_count(&self, count: usize) {
         self.wait_for(|lines| lines.len() >= count, PATIENCE);
@@ -203,12 +201,12 @@ impl Watch {
         self.state().stderr.lines.clone()
     }
 
-    /// Stops reading its standard output, as a pager does; what the pipe holds comes first.
+    /// Stops reading its standard output, as a pager does, once the pipe's current content is read.
     pub fn hold(&self) {
         self.state().held = true;
     }
 
-    /// Reads again.
+    /// Reads standard output again.
     pub fn release(&self) {
         self.state().held = false;
         self.output.changed.notify_all();
@@ -219,12 +217,24 @@ impl Watch {
         process::signal(self.pid(), signal);
     }
 
-    /// The most memory it ever held, in bytes.
+    /// Its peak memory in bytes.
     pub fn peak_memory(&self) -> u64 {
         process::peak_memory(self.pid())
     }
 
-    /// CPU used so far.
+    /// Its peak memory until it ends, until `is_done`, or until that exceeds `limit`: a program that takes all memory
+    /// would take the machine down.
+    #[track_caller]
+    pub fn peak_memory_until(&self, limit: u64, is_done: impl Fn(&Self) -> bool) -> u64 {
+        let mut peak = 0;
+        eventually("it ends or is where it should be", || {
+            peak = peak.max(self.peak_memory());
+            peak > limit || !process::lives(self.pid()) || is_done(self)
+        });
+        peak
+    }
+
+    /// CPU time used so far.
     pub fn cpu(&self) -> Duration {
         process::cpu(self.pid())
     }
@@ -234,7 +244,7 @@ impl Watch {
         process::descriptors(self.pid())
     }
 
-    /// Interrupts it as Ctrl-C does and waits for the end.
+    /// Interrupts it as Ctrl-C does and waits for its end.
     #[track_caller]
     pub fn stop(self) -> Finished {
         self.signal(Signal::INT);
@@ -283,7 +293,7 @@ impl Drop for Watch {
         let _ = self.child.wait();
         for reader in self.readers.drain(..) {
             if !reader.is_finished() {
-                // What the program itself started may hold the pipes for as long as it likes.
+                // Programs that it started may hold the pipes for as long as they like.
                 watchdog::kill_marked(&self.mark);
             }
             let _ = reader.join();
@@ -314,7 +324,7 @@ fn read(output: &Arc<Output>, mut pipe: impl Read + Send + 'static, stdout: bool
     })
 }
 
-/// The end of both outputs, for a failure's message.
+/// The last lines of both outputs, for the message of a failure.
 fn tail(state: &State) -> String {
     let last = |written: &Written| written.lines[written.lines.len().saturating_sub(8)..].join("\n  ");
     let (stdout, stderr) = (&state.stdout, &state.stderr);
@@ -325,4 +335,11 @@ fn tail(state: &State) -> String {
         stderr.lines.len(),
         last(stderr)
     )
+}
+
+/// Starts a watch at this host, configured by environment variables.
+pub fn configured(host: &str, variables: &[(&str, &str)], args: &[&str]) -> Watch {
+    let mut command = Watch::command();
+    command.env_remove("DOCKER_HOST").env("DOCKER_CONFIG", "/nowhere").envs(variables.iter().copied());
+    Watch::spawn(command.args(["-H", host, "watch"]).args(args))
 }

@@ -1,7 +1,7 @@
-//! A time limit for every test, for `cargo test` has none.
+//! A time limit for every test, which `cargo test` lacks.
 //!
-//! A test is watched from its first engine or program on until its thread ends. At the limit all that it started is
-//! killed, which fails whatever it waits for. If that does not end it, the process ends with all its tests, since a
+//! A test is watched from its first engine or program until its thread ends. At the limit everything that it started is
+//! killed, so whatever it waits for fails. If that does not end it, the process ends with all its tests, because a
 //! thread cannot be stopped.
 
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use super::{engine, long, process};
 
-/// Names the limit in milliseconds, for the watchdog's own test.
+/// Overrides the limit, in milliseconds, for the watchdog's own test.
 pub const LIMIT: &str = "IT_LIMIT";
 
-/// In the environment of everything that a test starts, so that it is found wherever it went.
+/// An environment variable of every process that a test starts, which identifies its descendants wherever they are.
 const MARK: &str = "IT_STARTED_BY";
 
 static TESTS: Mutex<Vec<Test>> = Mutex::new(Vec::new());
@@ -29,7 +29,7 @@ struct Test {
     is_killed: bool,
 }
 
-/// Watches the test of this thread.
+/// Watches the test on this thread.
 pub fn watch() {
     static STARTED: Once = Once::new();
     STARTED.call_once(|| {
@@ -39,23 +39,23 @@ pub fn watch() {
     WATCHED.with(|_| ());
 }
 
-/// Watches the test of this thread, which has the engine in this folder.
+/// Watches the test on this thread, which owns the engine in this directory.
 pub fn watch_engine(home: &Path) {
     watch();
     with_own(|test| test.engines.push(home.to_owned()));
 }
 
-/// Marks what is to be started, and whatever that starts, as this thread's test's; returns the mark.
+/// Marks a command, and whatever that starts, as belonging to this thread's test; returns the mark.
 pub fn mark(command: &mut Command) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     watch();
-    // No mark begins with another.
+    // No mark is a prefix of another one.
     let mark = format!("{}{}.", mark_of(thread::current().id()), NEXT.fetch_add(1, Ordering::Relaxed));
     command.env(MARK, &mark);
     mark
 }
 
-/// Kills every process whose mark begins so, again and again until there are none: one may have started another
+/// Kills every process whose mark starts with this, repeatedly until none is left: one may have started another
 /// meanwhile.
 pub fn kill_marked(mark: &str) {
     let line = format!("{MARK}={mark}");
@@ -73,7 +73,7 @@ thread_local! {
     static WATCHED: Watched = Watched::new();
 }
 
-/// As long as the thread lives.
+/// Lives as long as its thread.
 struct Watched;
 
 impl Watched {
@@ -104,12 +104,12 @@ fn with_own(change: impl FnOnce(&mut Test)) {
     }
 }
 
-/// The beginning of all marks of a thread's test.
+/// The common prefix of all marks of a thread's test.
 fn mark_of(thread: thread::ThreadId) -> String {
     format!("{}-{thread:?}-", std::process::id())
 }
 
-/// Less than nextest gives a test, so that what the test started is killed before the test itself.
+/// Shorter than the limit of nextest, so that what the test started is killed before the test itself.
 fn limit() -> Duration {
     let milliseconds = std::env::var(LIMIT).ok().and_then(|text| text.parse().ok());
     let usual = Duration::from_secs(if long() { 1800 } else { 220 });
@@ -118,7 +118,7 @@ fn limit() -> Duration {
 
 fn guard() {
     let limit = limit();
-    // As long as a test may take to notice that all it started is gone.
+    // How long a test may take to notice that everything it started is gone.
     let grace = (limit / 10).max(Duration::from_secs(2));
     loop {
         thread::sleep(limit / 20);
@@ -139,13 +139,13 @@ fn guard() {
     }
 }
 
-/// Under `nohup` SIGHUP is ignored, and what is ignored stays so in everything that is started. A signal that is caught
-/// does not: a child begins with the system's default.
+/// Under `nohup` SIGHUP is ignored, and an ignored signal stays ignored in every child. A caught signal does not: a
+/// child starts with the default action.
 fn restore_hang_up() {
     if !process::ignores_hang_up() {
         return;
     }
-    // On a thread of its own: a test may have a runtime, within which no other can end.
+    // On its own thread, because a test may run inside a runtime, where no second one can be dropped.
     let catch = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
         let signal = || tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup());

@@ -1,12 +1,11 @@
-//! Proxies before the engine that let some requests pass and not others: what works without them, and what is said where
-//! it does not.
+//! Proxies before the engine that allow only some requests: what works without the others, and what the errors say.
 
 use super::support::{Engine, Fault, Finished, PATIENCE, Proxy, Watch, records};
 
-/// What comes of a command.
+/// The expected result of a command.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Comes {
-    /// All that was asked for, and 0.
+    /// Everything that was requested, and exit code 0.
     All,
     /// This exit code, and one line that names the request.
     End(i32),
@@ -24,8 +23,8 @@ const COMMANDS: [&[&str]; 8] = [
     &["pool", "--check"],
 ];
 
-/// Each request that is ever made, as a part of its line and as it is called, and what comes of [`COMMANDS`] where it is
-/// refused alone.
+/// Each request that we ever send, as a part of its line and by its name in messages, and the results of [`COMMANDS`]
+/// when only that request is refused.
 const REQUESTS: [(&str, &str, [Comes; COMMANDS.len()]); 7] = [
     ("/_ping", "/_ping (CODE): allow it (PING=1)", [All; 8]),
     ("/version", "", [All; 8]),
@@ -35,34 +34,34 @@ const REQUESTS: [(&str, &str, [Comes; COMMANDS.len()]); 7] = [
         "/containers/json (CODE): allow it (CONTAINERS=1)",
         [End(3), End(3), End(3), End(3), End(3), All, End(3), End(4)],
     ),
-    // Nobody needs it but for what a plan says of drivers.
+    // Only a plan needs this, for its remarks on logging drivers.
     ("ID/json", "", [All; 8]),
     ("ID/logs", "/containers/ID/logs (CODE): allow it (CONTAINERS=1)", [All, All, All, End(3), All, All, All, All]),
     ("/events", "/events (CODE): allow it (EVENTS=1)", [All, All, All, All, All, End(3), All, All]),
 ];
 
-/// Of the volumes only the inventory is made.
+/// Only the inventory uses volumes.
 const VOLUMES: (&str, &str, [Comes; COMMANDS.len()]) =
     ("/volumes", "/volumes (CODE): allow it (VOLUMES=1)", [All, All, All, All, All, All, End(3), All]);
 
-/// Runs a command to its end; one that follows, until it has told what it has to tell.
-fn run(engine: &Engine, proxy: &Proxy, words: &[&str], told: &str) -> Finished {
+/// Runs a command to its end, or, if it follows, until it has printed what it can.
+fn run(engine: &Engine, proxy: &Proxy, args: &[&str], reported: &str) -> Finished {
     let state = engine.home().join("state.db");
     let global = ["--state", state.to_str().unwrap()];
-    // What passes by itself is not waited for.
+    // Temporary notices are ignored.
     let watch = {
         let mut command = Watch::command();
-        engine.furnish(&mut command);
+        engine.configure(&mut command);
         command.env("LOGWATCH_DOCKER_POOL_MAX_RETRIES", "0").env_remove("DOCKER_HOST");
-        Watch::spawn(command.arg("-H").arg(proxy.host()).args(global).args(words))
+        Watch::spawn(command.arg("-H").arg(proxy.host()).args(global).args(args))
     };
-    if words == ["watch"] || words == ["watch", "--source", "stream"] {
-        let is_told = |lines: &[String]| {
+    if args == ["watch"] || args == ["watch", "--source", "stream"] {
+        let is_reported = |lines: &[String]| {
             let is_over =
-                lines.iter().any(|line| line.starts_with("error: ") || !told.is_empty() && line.contains(told));
+                lines.iter().any(|line| line.starts_with("error: ") || !reported.is_empty() && line.contains(reported));
             is_over || lines.iter().any(|line| line.starts_with("+ web"))
         };
-        watch.wait_for_notice(is_told, PATIENCE);
+        watch.wait_for_notice(is_reported, PATIENCE);
         if !watch.notices().iter().any(|line| line.starts_with("error: ") || line.starts_with("! web")) {
             watch.wait_for_count(1);
             return watch.stop();
@@ -74,29 +73,29 @@ fn run(engine: &Engine, proxy: &Proxy, words: &[&str], told: &str) -> Finished {
     watch.finish()
 }
 
-/// A call that a command does not need ends none, and one that it needs is named with the permission for it.
+/// A refused request that a command does not need does no harm; one that it needs is named with the permission for it.
 #[test]
-fn each_request_that_is_blocked_costs_only_what_needs_it() {
+fn a_blocked_request_costs_only_its_users() {
     let engine = Engine::start();
     let id = engine.run("web", &[], &["--count", "1", "--idle"]);
     let proxy = Proxy::start(&engine);
-    for (part, told, outcomes) in REQUESTS.iter().chain([&VOLUMES]) {
+    for (part, reported, outcomes) in REQUESTS.iter().chain([&VOLUMES]) {
         for fault in [Fault::Page(403), Fault::Page(404), Fault::Page(405)] {
             proxy.heal();
             proxy.on(&part.replace("ID", &id), fault);
             let Fault::Page(code) = fault else { unreachable!() };
-            let told = told.replace("CODE", &code.to_string()).replace("ID", &id);
-            for (words, expected) in COMMANDS.iter().zip(outcomes) {
-                let finished = run(&engine, &proxy, words, &told);
+            let reported = reported.replace("CODE", &code.to_string()).replace("ID", &id);
+            for (args, expected) in COMMANDS.iter().zip(outcomes) {
+                let finished = run(&engine, &proxy, args, &reported);
                 let (stdout, stderr) = (String::from_utf8_lossy(&finished.stdout), &finished.stderr);
-                let case = format!("{part} {code} {words:?}: {:?}\n{stdout}{stderr}", finished.code);
+                let case = format!("{part} {code} {args:?}: {:?}\n{stdout}{stderr}", finished.code);
                 assert!(!stderr.contains("html") && !stdout.contains("html"), "{case}");
                 match expected {
                     All => assert_eq!(finished.code, Some(0), "{case}"),
                     End(exit) => {
                         assert_eq!(finished.code, Some(*exit), "{case}");
-                        let told = format!("the engine or a proxy before it refuses GET {told}");
-                        let lines = stderr.lines().filter(|line| line.contains(&told)).count();
+                        let reported = format!("the engine or a proxy before it refuses GET {reported}");
+                        let lines = stderr.lines().filter(|line| line.contains(&reported)).count();
                         assert!((1..=2).contains(&lines), "{case}");
                     }
                 }
@@ -105,7 +104,7 @@ fn each_request_that_is_blocked_costs_only_what_needs_it() {
     }
 }
 
-/// A gateway that cannot reach the engine is named with the request, and its page is not shown.
+/// The error names the request when a gateway cannot reach the engine, and does not print the gateway's page.
 #[test]
 fn a_request_that_meets_a_gateway_is_named() {
     let engine = Engine::start();
@@ -121,30 +120,30 @@ fn a_request_that_meets_a_gateway_is_named() {
     ] {
         proxy.heal();
         proxy.on(&part.replace("ID", &id), Fault::Page(502));
-        let told = format!("GET {} with 502 Bad Gateway", name.replace("ID", &id));
-        for (words, expected) in COMMANDS.iter().zip(outcomes) {
-            let finished = run(&engine, &proxy, words, &told);
-            let case = format!("{part} {words:?}: {:?}\n{}", finished.code, finished.stderr);
+        let reported = format!("GET {} with 502 Bad Gateway", name.replace("ID", &id));
+        for (args, expected) in COMMANDS.iter().zip(outcomes) {
+            let finished = run(&engine, &proxy, args, &reported);
+            let case = format!("{part} {args:?}: {:?}\n{}", finished.code, finished.stderr);
             assert!(!finished.stderr.contains("html"), "{case}");
             match expected {
                 All => assert_eq!(finished.code, Some(0), "{case}"),
                 End(exit) => {
                     assert_eq!(finished.code, Some(exit), "{case}");
-                    assert!(finished.stderr.contains(&told), "{case}");
+                    assert!(finished.stderr.contains(&reported), "{case}");
                 }
             }
         }
     }
 }
 
-/// Log files are read without `/info` where a container tells where they are; what needs the engine's ID says so.
+/// Log files are read without `/info` if a container's data show where they are; what needs the engine's ID says so.
 #[test]
-fn without_info_files_are_read_and_what_needs_the_engines_id_says_so() {
+fn without_info_files_are_still_read() {
     let engine = Engine::start();
     engine.run("web", &[], &["--count", "5", "--idle"]);
     let proxy = Proxy::start(&engine);
     proxy.on("/info", Fault::Page(403));
-    let at = |words: &[&str]| Watch::at(&engine, &proxy.host(), words);
+    let at = |args: &[&str]| Watch::at(&engine, &proxy.host(), args);
     let refused = "the engine or a proxy before it refuses GET /info (403): allow it (INFO=1)";
     let read = at(&["watch", "--no-follow", "--format", "json", "--source", "file"]).finish();
     let sources: Vec<_> = records(read.lines()).iter().map(|record| record["source"].clone()).collect();
@@ -154,14 +153,14 @@ fn without_info_files_are_read_and_what_needs_the_engines_id_says_so() {
     let state = engine.home().join("state.db");
     let watch = at(&["watch", "--state", state.to_str().unwrap()]);
     watch.wait_for_count(5);
-    let told = watch.stop().stderr;
-    assert!(told.contains(&format!("{refused}; without the engine's ID no inventory is kept\n")), "{told}");
+    let reported = watch.stop().stderr;
+    assert!(reported.contains(&format!("{refused}; without the engine's ID no inventory is kept\n")), "{reported}");
     engine.must(&["rm", "--force", "web"]);
     let nowhere = at(&["watch", "--source", "file"]).finish();
     assert_eq!((nowhere.code, nowhere.stderr.lines().next()), (Some(3), Some(&*format!("error: {refused}"))));
 }
 
-/// Where events are refused, listings find the containers, and this is said once.
+/// Where events are refused, listings find the containers, and one notice says so.
 #[test]
 fn without_events_containers_are_listed_instead() {
     let engine = Engine::start();
@@ -169,13 +168,13 @@ fn without_events_containers_are_listed_instead() {
     let proxy = Proxy::start(&engine);
     proxy.on("/events", Fault::Page(403));
     let mut command = Watch::command();
-    engine.furnish(&mut command);
+    engine.configure(&mut command);
     command.env("LOGWATCH_EVENTS_RECONCILE_INTERVAL", "1s").env_remove("DOCKER_HOST");
     let watch = Watch::spawn(command.arg("-H").arg(proxy.host()).args(["watch", "--source", "stream"]));
     watch.wait_for_count(1);
     engine.run("later", &[], &["--count", "1", "--idle"]);
     watch.wait_for_count(2);
-    let told = "the engine or a proxy before it refuses GET /events (403): allow it (EVENTS=1); containers are listed \
+    let reported = "the engine or a proxy before it refuses GET /events (403): allow it (EVENTS=1); containers are listed \
                 every 1s instead";
-    assert_eq!(watch.stop().stderr.lines().filter(|line| *line == told).count(), 1);
+    assert_eq!(watch.stop().stderr.lines().filter(|line| *line == reported).count(), 1);
 }

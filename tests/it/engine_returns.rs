@@ -1,24 +1,24 @@
-//! An engine that was away for long is noticed when it returns, however long the wait before the next attempt is.
+//! An engine that returns after a long absence is noticed, however long the wait before the next attempt is.
 
 use std::net::TcpListener;
 
 use crate::support::{Engine, PATIENCE, Watch, eventually};
 
-/// With waits that are far longer than a test.
-fn patient_watch(engine: &Engine, host: &str, words: &[&str]) -> Watch {
+/// With backoff delays that are far longer than the test.
+fn patient_watch(engine: &Engine, host: &str, args: &[&str]) -> Watch {
     let mut command = Watch::command();
-    engine.furnish(&mut command);
+    engine.configure(&mut command);
     command.env("LOGWATCH_EVENTS_BACKOFF_MIN_DURATION", "24h").env("LOGWATCH_EVENTS_BACKOFF_MAX_DURATION", "24h");
-    Watch::spawn(command.env_remove("DOCKER_HOST").args(["-H", host]).args(words))
+    Watch::spawn(command.env_remove("DOCKER_HOST").args(["-H", host]).args(args))
 }
 
-/// How many of these lines are of a container.
+/// How many of these lines belong to a container.
 fn count(lines: &[String], name: &str) -> usize {
     let of = format!("\"container_name\":\"{name}\"");
     lines.iter().filter(|line| line.contains(&of)).count()
 }
 
-/// By socket, and by tcp, where nothing tells of the return.
+/// Over the socket, whose return inotify shows, and over TCP, where nothing does.
 #[test]
 fn a_returning_engine_ends_the_longest_wait() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -43,7 +43,7 @@ fn a_returning_engine_ends_the_longest_wait() {
         }
         let before = watches.each_ref().map(|watch| count(&watch.lines(), "web"));
         engine.up();
-        // The log by its own wait, and what starts from now on by that of the events.
+        // The log returns after its own backoff, new containers after that of the events.
         let name = format!("later-{round}");
         engine.run(&name, &[], &["--count", "10"]);
         for (watch, before) in watches.iter().zip(before) {
@@ -51,7 +51,7 @@ fn a_returning_engine_ends_the_longest_wait() {
         }
         let started = format!("name={name}");
         events.wait_for(|lines| lines.iter().any(|line| line.contains("start") && line.contains(&started)), PATIENCE);
-        // The listing that ends the outage comes last; a loss before it is told no second time.
+        // The listing that ends the outage comes last; a loss before it is not reported a second time.
         eventually("the engine is said to be back", || {
             watches.iter().all(|watch| watch.notices().iter().filter(|line| line.contains("is back")).count() == round)
         });

@@ -1,40 +1,42 @@
-//! Containers come, go, come back, change their names and rotate their logs: each of their lines comes out once.
+//! Containers start, stop, restart, change their names and rotate their logs: each of their lines comes once.
 
 use std::io::BufRead;
 use std::thread;
+use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::faults::DRIVERS;
-use crate::support::{Engine, IMAGE, Numbers, PATIENCE, Signal, Watch, beside, eventually, process};
+use crate::support::routes::DRIVERS;
+use crate::support::{Engine, IMAGE, Numbers, PATIENCE, Signal, Watch, beside, eventually, long, messages, process};
 
-/// How logs are read, each of them those of each of [`DRIVERS`].
+/// The routes by which the logs of each of [`DRIVERS`] are read.
 const SOURCES: [&str; 4] = ["file", "stream", "rotate", "poll"];
 
-/// A watch of the same containers for each of [`SOURCES`].
+/// One watch of the same containers for each of [`SOURCES`].
 fn by_each_source(engine: &Engine) -> [Watch; 4] {
-    let words = SOURCES.map(|source| ["--source", source]);
+    let args = SOURCES.map(|source| ["--source", source]);
     let host = engine.host();
-    Watch::ready_each(engine, words.each_ref().map(|words| (host.as_str(), &words[..])))
+    Watch::ready_each(engine, args.each_ref().map(|args| (host.as_str(), &args[..])))
 }
 
-/// Keeps both processors busy while `work` is done.
+/// Keeps two processors busy while `work` runs.
 fn while_busy<T>(work: impl FnOnce() -> T) -> T {
     beside(std::hint::spin_loop, || beside(std::hint::spin_loop, work))
 }
 
-/// `docker run --rm` so many times, a few at a time, each of three lines. Returns the numbers of those that the engine heard
-/// all of: an engine that is short of time now and then hands on nothing of a container's output, neither to its log nor
-/// to `docker run` (seen on 26.1). Where it is asked for the log of one that has just ended, it opens that anew, which may
-/// make its own removal of the folder fail (moby `daemon/logs.go`: getLogger).
+/// Runs `docker run --rm` this many times, a few at a time, with three lines each. Returns the numbers of the
+/// containers whose lines all reached the engine. A busy engine sometimes passes on nothing of a container's output,
+/// neither to its log nor to `docker run` (seen on 26.1). If somebody requests the log of a container that has just
+/// ended, the engine opens it again, which may make its own removal of the directory fail (moby `daemon/logs.go`:
+/// getLogger).
 fn short_lives(engine: &Engine, count: usize, is_asked: bool) -> Vec<usize> {
     let heard = |lane: usize| {
         let heard = (lane..count).step_by(4).filter(|number| {
             let name = format!("short-{number}");
             let run = engine.docker(&["run", "--rm", "--network", "none", "--name", &name, IMAGE, "--count", "3"]);
-            let told = String::from_utf8(run.stderr).unwrap();
-            let is_removed = run.status.success() || is_asked && told.contains("unable to remove filesystem");
-            assert!(is_removed, "{name}: {}: {told}", run.status);
+            let reported = String::from_utf8(run.stderr).unwrap();
+            let is_removed = run.status.success() || is_asked && reported.contains("unable to remove filesystem");
+            assert!(is_removed, "{name}: {}: {reported}", run.status);
             run.stdout.lines().count() == 3
         });
         heard.collect::<Vec<_>>()
@@ -45,15 +47,8 @@ fn short_lives(engine: &Engine, count: usize, is_asked: bool) -> Vec<usize> {
     })
 }
 
-/// What a container said, in the order of the records.
-pub fn messages(lines: &[String], container: &str) -> Vec<String> {
-    let records = lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let own = records.filter(|record| record["type"] == "log" && record["container_name"] == container);
-    own.map(|record| record["message"].as_str().unwrap().to_owned()).collect()
-}
-
 #[test]
-fn a_new_name_is_told_and_used_from_then_on() {
+fn a_new_name_is_used_at_once() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &[]);
     engine.run("svc", &[], &["--count", "0", "--idle"]);
@@ -62,12 +57,13 @@ fn a_new_name_is_told_and_used_from_then_on() {
     engine.must(&["kill", "svc2"]);
     watch.wait_for_ends(1);
     let notices = watch.stop().stderr;
-    let told: Vec<&str> = notices.lines().filter(|line| line.contains("svc")).collect();
-    assert_eq!(told, ["+ svc (file)", "svc is now called svc2", "- svc2 (exit 137)"]);
+    let reported: Vec<&str> = notices.lines().filter(|line| line.contains("svc")).collect();
+    assert_eq!(reported, ["+ svc (file)", "svc is now called svc2", "- svc2 (exit 137)"]);
 }
 
+/// A hundred containers that print and exit on a busy machine are read whole.
 #[test]
-fn a_hundred_containers_that_live_for_a_moment_on_a_busy_machine_are_read_whole() {
+fn short_lived_containers_are_read_whole() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &["--source", "file"]);
     let heard = while_busy(|| short_lives(&engine, 100, false));
@@ -79,9 +75,9 @@ fn a_hundred_containers_that_live_for_a_moment_on_a_busy_machine_are_read_whole(
     assert!(heard.len() >= 95, "the engine itself heard {} of 100", heard.len());
 }
 
-/// The engine may have removed the log before it can be asked for it: only the file route promises more.
+/// The engine may have removed the log before it can be requested, so only the file route promises more.
 #[test]
-fn containers_that_live_for_a_moment_are_read_over_the_api_as_far_as_the_engine_still_has_them() {
+fn short_lived_containers_over_the_api() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &["--source", "stream"]);
     short_lives(&engine, 40, true);
@@ -97,12 +93,12 @@ fn containers_that_live_for_a_moment_are_read_over_the_api_as_far_as_the_engine_
 }
 
 #[test]
-fn docker_restart_neither_loses_nor_repeats_a_line() {
+fn docker_restart_loses_no_line() {
     let engine = Engine::start();
     let watches = by_each_source(&engine);
     for driver in DRIVERS {
-        let words = ["--count", "500", "--rate", "5000", "--resume", "--idle"];
-        engine.run(driver, &["--log-driver", driver], &words);
+        let args = ["--count", "500", "--rate", "5000", "--resume", "--idle"];
+        engine.run(driver, &["--log-driver", driver], &args);
     }
     for lives in 1..=3 {
         watches.iter().for_each(|watch| watch.wait_for_count(lives * 1000));
@@ -119,16 +115,16 @@ fn docker_restart_neither_loses_nor_repeats_a_line() {
 }
 
 #[test]
-fn what_a_restart_policy_brings_back_is_read_on() {
+fn restart_policies_are_followed() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &[]);
-    let words = ["--count", "100", "--resume", "--exit", "1"];
-    engine.run("failing", &["--restart", "on-failure:3"], &words);
+    let args = ["--count", "100", "--resume", "--exit", "1"];
+    engine.run("failing", &["--restart", "on-failure:3"], &args);
     engine.run("always", &["--restart", "always"], &["--count", "300", "--resume", "--idle"]);
     for life in 1..=3 {
         let said = |lines: &[String]| Numbers::of_json(lines).count("always") >= life * 300;
         watch.wait_for(said, PATIENCE);
-        // `docker kill` counts as the user's wish, after which the engine leaves it dead.
+        // `docker kill` counts as the user's intention, after which the engine does not restart it.
         let pid = engine.must(&["inspect", "--format", "{{.State.Pid}}", "always"]);
         process::signal(pid.parse().unwrap(), Signal::KILL);
     }
@@ -142,7 +138,7 @@ fn what_a_restart_policy_brings_back_is_read_on() {
 }
 
 #[test]
-fn a_paused_container_is_silent_and_then_goes_on() {
+fn a_paused_container_goes_on_afterwards() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &["--lifecycle"]);
     engine.run("web", &[], &["--count", "3000", "--rate", "2000"]);
@@ -157,7 +153,7 @@ fn a_paused_container_is_silent_and_then_goes_on() {
 }
 
 #[test]
-fn a_container_renamed_while_it_writes_loses_nothing_and_goes_on_under_its_new_name() {
+fn a_rename_while_writing_loses_nothing() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &[]);
     engine.run("before", &[], &["--count", "4000", "--rate", "2000"]);
@@ -173,15 +169,16 @@ fn a_container_renamed_while_it_writes_loses_nothing_and_goes_on_under_its_new_n
     assert!(finished.stderr.contains("- after (exit 0)"), "{}", finished.stderr);
 }
 
+/// A container that was stopped when the watch began is read from the first line of its next run.
 #[test]
-fn a_container_that_stood_still_is_read_from_the_first_line_of_its_next_run() {
+fn a_restarted_container_is_read_from_there() {
     let engine = Engine::start();
     for name in DRIVERS.iter().flat_map(|driver| [format!("old-{driver}"), format!("dead-{driver}")]) {
         let (_, driver) = name.split_once('-').unwrap();
         engine.run(&name, &["--log-driver", driver], &["--count", "50", "--resume"]);
         engine.wait(&name);
     }
-    // The engine tells of a death before its listing shows it, and no watch must see them alive.
+    // The engine sends a die event before its listing shows it, and no watch must see them as running.
     eventually("they are listed as dead", || engine.must(&["ps", "--quiet"]).is_empty());
     let watches = by_each_source(&engine);
     engine.must(&["start", "old-json-file", "old-local"]);
@@ -195,8 +192,9 @@ fn a_container_that_stood_still_is_read_from_the_first_line_of_its_next_run() {
     }
 }
 
+/// A last line without a newline is not joined with the first line of the next run.
 #[test]
-fn a_last_line_without_a_newline_stays_apart_from_the_first_one_of_the_next_run() {
+fn an_unfinished_last_line_stays_apart() {
     let engine = Engine::start();
     let watches = by_each_source(&engine);
     for driver in DRIVERS {
@@ -212,8 +210,9 @@ fn a_last_line_without_a_newline_stays_apart_from_the_first_one_of_the_next_run(
     }
 }
 
+/// Containers that cannot start neither delay others nor leave anything open.
 #[test]
-fn containers_that_cannot_be_started_hold_up_nobody_and_leave_nothing_open() {
+fn containers_that_cannot_start_block_nobody() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &[]);
     let before = watch.descriptors();
@@ -232,16 +231,16 @@ fn containers_that_cannot_be_started_hold_up_nobody_and_leave_nothing_open() {
 }
 
 #[test]
-fn rotation_of_every_kind_is_followed_whole_and_in_order() {
+fn every_kind_of_rotation_is_followed() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &[]);
-    let words = ["--count", "20000", "--rate", "5000", "--size", "60"];
+    let args = ["--count", "20000", "--rate", "5000", "--size", "60"];
     for (name, options) in [
         ("three", &["--log-opt", "max-size=100k", "--log-opt", "max-file=3"][..]),
         ("one", &["--log-opt", "max-size=100k", "--log-opt", "max-file=1"]),
         ("gz", &["--log-opt", "max-size=100k", "--log-opt", "max-file=3", "--log-opt", "compress=true"]),
     ] {
-        engine.run(name, options, &words);
+        engine.run(name, options, &args);
     }
     watch.wait_for_ends(3);
     let finished = watch.stop();
@@ -254,8 +253,8 @@ fn rotation_of_every_kind_is_followed_whole_and_in_order() {
     assert!(!finished.stderr.contains('!'), "{}", finished.stderr);
 }
 
-/// What comes out when we are stopped after the first burst until the container has written all of its `bursts` bursts
-/// of 300 lines.
+/// Suspends the watch after the first burst until the container has written all of its bursts of 300 lines. Returns the
+/// output.
 fn stopped_meanwhile(bursts: u64, options: &[&str]) -> Vec<String> {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &[]);
@@ -269,8 +268,9 @@ fn stopped_meanwhile(bursts: u64, options: &[&str]) -> Vec<String> {
     watch.stop().lines()
 }
 
+/// What was rotated away while we were suspended is a gap in its place.
 #[test]
-fn what_rotation_took_away_while_we_were_stopped_is_told_as_a_gap_in_its_place() {
+fn rotation_while_stopped_is_a_gap() {
     let lines = stopped_meanwhile(20, &["--log-opt", "max-size=100k", "--log-opt", "max-file=2"]);
     let records: Vec<Value> = lines.iter().map(|line| serde_json::from_str(line).unwrap()).collect();
     let gaps: Vec<usize> = (0..records.len()).filter(|at| records[*at]["type"] == "gap").collect();
@@ -286,17 +286,17 @@ fn what_rotation_took_away_while_we_were_stopped_is_told_as_a_gap_in_its_place()
 }
 
 #[test]
-fn files_that_were_compressed_while_we_were_stopped_are_read_whole() {
+fn files_compressed_meanwhile_are_read_whole() {
     let options = ["--log-opt", "max-size=100k", "--log-opt", "max-file=3", "--log-opt", "compress=true"];
     let lines = stopped_meanwhile(4, &options);
     assert!(lines.iter().all(|line| line.contains(r#""type":"log""#)), "no gap");
     Numbers::of_json(&lines).assert_whole("web", 1..=1200);
 }
 
-/// Whoever is told that a container is followed is told of its end, and a stopped container of which nothing is shown
-/// is not worth a word.
+/// Each container with a start notice gets an end notice, and a stopped container of which nothing is printed gets
+/// none.
 #[test]
-fn each_plus_has_its_minus_and_neither_comes_for_what_is_not_shown() {
+fn start_and_end_notices_come_in_pairs() {
     let engine = Engine::start();
     engine.run("done", &[], &["--count", "3", "--exit", "7"]);
     engine.run("mute", &[], &["--count", "0"]);
@@ -306,7 +306,7 @@ fn each_plus_has_its_minus_and_neither_comes_for_what_is_not_shown() {
     }
     let state = engine.home().join("state.db");
     let resume = ["--state", state.to_str().unwrap(), "--resume"];
-    // The first run of a name leaves alone what stood still before.
+    // The first run of a name ignores containers that were stopped before.
     let first = Watch::start(&engine, &[&resume[..], &["--no-follow", "--all"]].concat()).finish();
     assert_eq!((first.code, first.stderr.as_str()), (Some(0), ""));
     engine.must(&["start", "done"]);
@@ -318,7 +318,7 @@ fn each_plus_has_its_minus_and_neither_comes_for_what_is_not_shown() {
         let copy = engine.home().join(format!("{source}.db"));
         std::fs::copy(&state, &copy).unwrap();
         let resume = ["--state", copy.to_str().unwrap(), "--resume"];
-        for (words, lines, of_done) in [
+        for (args, lines, of_done) in [
             (&[][..], 1, &[][..]),
             (&["--all"], 7, &shown),
             (&["done", "mute", "made", "live", "later"], 7, &shown),
@@ -327,21 +327,72 @@ fn each_plus_has_its_minus_and_neither_comes_for_what_is_not_shown() {
             (&resume, 4, &shown),
             (&resume, 0, &[]),
         ] {
-            let watch = Watch::start(&engine, &[&["--source", source], words].concat());
+            let watch = Watch::start(&engine, &[&["--source", source], args].concat());
             watch.wait_for_count(lines);
             watch.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with("+ live")), PATIENCE);
             watch.wait_for_notice(|lines| of_done.iter().all(|line| lines.contains(line)), PATIENCE);
-            // What comes behind is known to be all.
+            // What comes after the end is known to be complete.
             engine.run("later", &[], &["--count", "1", "--prefix", "later"]);
             watch.wait_for_ends(of_done.len() / 2 + 1);
             let finished = watch.stop();
-            let told = finished.stderr.lines();
-            let told: Vec<&str> = told.filter(|line| !line.contains(" live ") && !line.contains("later")).collect();
-            assert_eq!(told, of_done, "{source} {words:?}: {}", finished.stderr);
-            assert_eq!(finished.lines().len(), lines + 1, "{source} {words:?}");
+            let reported = finished.stderr.lines();
+            let reported: Vec<&str> =
+                reported.filter(|line| !line.contains(" live ") && !line.contains("later")).collect();
+            assert_eq!(reported, of_done, "{source} {args:?}: {}", finished.stderr);
+            assert_eq!(finished.lines().len(), lines + 1, "{source} {args:?}");
             engine.must(&["rm", "later"]);
         }
         let read = Watch::start(&engine, &["--source", source, "--no-follow", "done"]).finish();
         assert_eq!((read.lines().len(), read.stderr.as_str()), (6, ""), "{source}");
     }
+}
+
+/// How many containers start and end.
+fn many_lives() -> usize {
+    if long() { 1000 } else { 300 }
+}
+
+/// Containers that come and go leave no descriptor, no thread and no memory behind.
+#[test]
+fn hundreds_of_containers_leak_nothing() {
+    let engine = Engine::start();
+    let watch = Watch::ready(&engine, &[]);
+    let begun = Instant::now();
+    // A busy engine sometimes passes on nothing of a container's output, so what `docker run` printed counts.
+    let live = |from: usize, to: usize| -> usize {
+        let said = thread::scope(|scope| {
+            let lane = |lane: usize| {
+                let live = |number: usize| {
+                    let name = format!("life-{number}");
+                    let args = ["run", "--rm", "--network", "none", "--name", &name, IMAGE, "--count", "3"];
+                    engine.must(&args).lines().count()
+                };
+                (from + lane..to).step_by(4).map(live).sum::<usize>()
+            };
+            let lanes: Vec<_> = (0..4).map(|number| scope.spawn(move || lane(number))).collect();
+            lanes.into_iter().map(|lane| lane.join().unwrap()).sum()
+        });
+        watch.wait_for_ends(to);
+        eventually("the last removal was heard", || {
+            process::open_files(watch.pid()).iter().all(|file| !file.contains("deleted"))
+        });
+        said
+    };
+    // Connections to the engine belong to the pool, which may open or close one meanwhile, within its limit.
+    let sockets = |files: &[String]| files.iter().filter(|file| file.starts_with("socket:")).count();
+    let held = || {
+        let files = process::open_files(watch.pid());
+        let memory = process::memory(watch.pid()) / 1024;
+        assert!(sockets(&files) <= 12, "{files:?}");
+        (files.len() - sockets(&files), process::threads(watch.pid()), memory)
+    };
+    let early = live(0, 20);
+    let before = held();
+    let late = live(20, many_lives());
+    let after = held();
+    eprintln!("{} lives in {:?}: descriptors, threads, KiB {before:?}, then {after:?}", many_lives(), begun.elapsed());
+    assert!(after.0 <= before.0 && after.1 <= before.1 && after.2 <= before.2 + 3072, "{before:?}, then {after:?}");
+    let numbers = Numbers::of_json(&watch.stop().lines());
+    assert_eq!(numbers.total(), early + late);
+    assert!(early + late > many_lives() * 3 * 9 / 10);
 }

@@ -1,27 +1,26 @@
-//! Logs that are no `json-file`: those of the `local` driver, and the cache that the engine keeps for drivers which it
-//! cannot read back, from their files; and what has no log at all.
+//! Logs that are not `json-file`: those of the `local` driver, and the cache that the engine keeps for drivers which it
+//! cannot read back, both read from their files; and containers without a log.
 
 use std::fs::{self, File};
 use std::net::UdpSocket;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use crate::life::messages;
-use crate::support::{Engine, Numbers, PATIENCE, Proxy, Watch, eventually};
+use crate::support::{Engine, Numbers, PATIENCE, Proxy, Watch, eventually, messages};
 
-/// Somebody who takes what is sent: without, the engine refuses every other line, and has it in no log.
+/// A receiver for remote drivers: without one, the engine rejects every other line and stores it in no log.
 fn listener() -> (UdpSocket, String) {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = format!("udp://{}", socket.local_addr().unwrap());
     (socket, address)
 }
 
-/// Drivers that send lines away.
+/// Drivers that send lines to a remote server.
 const REMOTE: [&str; 3] = ["gelf", "syslog", "fluentd"];
 
 fn options(engine: &Engine, driver: &str, address: &str) -> Vec<String> {
     let option = match driver {
-        // It waits for somebody to connect to.
+        // This driver waits until it can connect.
         "fluentd" if engine.version().starts_with("20.") => "fluentd-async-connect=true".to_owned(),
         "fluentd" => "fluentd-async=true".to_owned(),
         driver => format!("{driver}-address={address}"),
@@ -33,17 +32,18 @@ fn local_log(engine: &Engine, name: &str) -> PathBuf {
     engine.container_dir(name).join("local-logs/container.log")
 }
 
+/// The log is rotated and compressed meanwhile.
 #[test]
-fn a_local_log_is_followed_from_its_file_through_rotation_and_compression() {
+fn a_local_log_is_followed_from_its_file() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watch = Watch::ready_at(&engine, &proxy.host(), &["--source", "file"]);
     proxy.forget();
-    let words = ["--count", "30000", "--rate", "6000", "--stream", "alternating", "--size", "80"];
+    let args = ["--count", "30000", "--rate", "6000", "--stream", "alternating", "--size", "80"];
     let small = ["--log-driver", "local", "--log-opt", "max-size=100k"];
-    engine.run("packed", &[&small[..], &["--log-opt", "max-file=3"]].concat(), &words);
-    engine.run("plain", &[&small[..], &["--log-opt", "max-file=3", "--log-opt", "compress=false"]].concat(), &words);
-    engine.run("one", &[&small[..], &["--log-opt", "max-file=1", "--log-opt", "compress=false"]].concat(), &words);
+    engine.run("packed", &[&small[..], &["--log-opt", "max-file=3"]].concat(), &args);
+    engine.run("plain", &[&small[..], &["--log-opt", "max-file=3", "--log-opt", "compress=false"]].concat(), &args);
+    engine.run("one", &[&small[..], &["--log-opt", "max-file=1", "--log-opt", "compress=false"]].concat(), &args);
     engine.run("text", &["--log-driver", "local"], &["--count", "64", "--shape", "hostile"]);
     watch.wait_for_ends(4);
     let finished = watch.stop();
@@ -56,13 +56,13 @@ fn a_local_log_is_followed_from_its_file_through_rotation_and_compression() {
     assert!(proxy.requests().iter().all(|request| !request.contains("/logs")), "no log was asked for");
 }
 
-/// All that one route has to say of a container.
+/// All records of a container on one route.
 fn read(engine: &Engine, source: &str, name: &str) -> Vec<String> {
     Watch::read(engine, &["--format", "json", "--source", source, name]).lines()
 }
 
 #[test]
-fn what_the_engine_keeps_for_a_driver_that_cannot_be_read_is_read_from_its_cache() {
+fn the_cache_of_unreadable_drivers_is_read() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &["--source", "file"]);
     let (_socket, address) = listener();
@@ -86,7 +86,7 @@ fn what_the_engine_keeps_for_a_driver_that_cannot_be_read_is_read_from_its_cache
 }
 
 #[test]
-fn history_of_a_local_log_is_that_of_the_engine() {
+fn local_history_matches_docker_logs() {
     let engine = Engine::start();
     let options = ["--log-driver", "local", "--log-opt", "max-size=20k", "--log-opt", "max-file=5"];
     engine.run("web", &options, &["--count", "1500", "--stream", "alternating", "--size", "60", "--rate", "5000"]);
@@ -112,8 +112,9 @@ fn history_of_a_local_log_is_that_of_the_engine() {
     }
 }
 
+/// The damage is reported and skipped.
 #[test]
-fn damage_in_a_local_log_is_told_and_stepped_over() {
+fn damage_in_a_local_log_is_skipped() {
     let engine = Engine::start();
     engine.run("web", &["--log-driver", "local"], &["--count", "300", "--size", "50"]);
     engine.wait("web");
@@ -137,7 +138,7 @@ fn damage_in_a_local_log_is_told_and_stepped_over() {
 }
 
 #[test]
-fn a_record_that_lost_its_end_takes_none_of_those_behind_it_along() {
+fn a_cut_record_costs_no_later_one() {
     let engine = Engine::start();
     engine.run("web", &["--log-driver", "local"], &["--count", "10", "--size", "2000"]);
     engine.wait("web");
@@ -145,18 +146,18 @@ fn a_record_that_lost_its_end_takes_none_of_those_behind_it_along() {
     let log = fs::read(&path).unwrap();
     let length = log.len() / 10;
     let mut longer = [&log[..length / 2], &log[9 * length..]].concat();
-    // Its length says more than is left of the file.
+    // Its length field exceeds the rest of the file.
     longer[..4].copy_from_slice(&100_000_u32.to_be_bytes());
     fs::write(&path, &longer).unwrap();
     let mut shown = Vec::new();
     for follow in [false, true] {
-        let words = ["--format", "json", "--source", "file", "--all", "--tail", "all", "web"];
+        let args = ["--format", "json", "--source", "file", "--all", "--tail", "all", "web"];
         let records = if follow {
-            let watch = Watch::start(&engine, &words);
+            let watch = Watch::start(&engine, &args);
             watch.wait_for(|lines| lines.len() == 2, PATIENCE);
             watch.stop().records()
         } else {
-            Watch::start(&engine, &[&["--no-follow"], &words[..]].concat()).finish().records()
+            Watch::start(&engine, &[&["--no-follow"], &args[..]].concat()).finish().records()
         };
         shown.push(records.iter().map(|record| record["type"].as_str().unwrap().to_owned()).collect::<Vec<_>>());
         assert_eq!(records[0]["lost_bytes"], length as u64 / 2);
@@ -165,25 +166,27 @@ fn a_record_that_lost_its_end_takes_none_of_those_behind_it_along() {
     assert_eq!(shown, [["gap", "log"]; 2]);
 }
 
+/// A file in an unknown format is read through the engine, and a notice says so.
 #[test]
-fn a_file_of_a_form_that_nobody_knows_is_read_through_the_engine_and_this_is_said() {
+fn an_unknown_file_format_uses_the_api() {
     let engine = Engine::start();
     engine.run("web", &["--log-driver", "local"], &["--count", "20"]);
     engine.wait("web");
     let path = local_log(&engine, "web");
     let log = fs::read(&path).unwrap();
-    // As a later engine might write it: what we look for is there no more.
+    // As a later engine might write it: the fields that we look for are gone.
     fs::write(&path, [&b"\0LOG2"[..], &log].concat()).unwrap();
     let finished = Watch::start(&engine, &["--no-follow", "--format", "json", "web"]).finish();
-    let told = "! web: its log file has an unknown form: reading through the engine instead\n";
-    assert!(finished.stderr.starts_with(told), "{}", finished.stderr);
+    let reported = "! web: its log file has an unknown form: reading through the engine instead\n";
+    assert!(finished.stderr.starts_with(reported), "{}", finished.stderr);
     let finished = Watch::start(&engine, &["--no-follow", "--format", "json", "--source", "file", "web"]).finish();
     let records = finished.records();
     assert_eq!((records.len(), &records[0]["reason"]), (1, &serde_json::json!("unreadable")));
 }
 
+/// Such a container is reported once, and the others are followed.
 #[test]
-fn a_container_without_a_log_is_told_of_once_and_the_rest_goes_on() {
+fn a_container_without_log_is_reported_once() {
     let engine = Engine::start();
     let watch = Watch::ready(&engine, &[]);
     let (_socket, address) = listener();
@@ -192,9 +195,9 @@ fn a_container_without_a_log_is_told_of_once_and_the_rest_goes_on() {
     engine.run("silent", &["--log-driver", "none"], &["--count", "5", "--idle"]);
     engine.run("uncached", &uncached, &["--count", "5", "--idle"]);
     engine.run("web", &[], &["--count", "50"]);
-    let told =
+    let reported =
         |lines: &[String], name: &str| lines.iter().filter(|line| line.starts_with(&format!("! {name}: "))).count();
-    watch.wait_for_notice(|lines| told(lines, "silent") > 0 && told(lines, "uncached") > 0, PATIENCE);
+    watch.wait_for_notice(|lines| reported(lines, "silent") > 0 && reported(lines, "uncached") > 0, PATIENCE);
     eventually("the other was read", || Numbers::of_json(&watch.lines()).count("web") == 50);
     engine.must(&["restart", "silent"]);
     engine.must(&["kill", "silent", "uncached"]);
@@ -202,5 +205,5 @@ fn a_container_without_a_log_is_told_of_once_and_the_rest_goes_on() {
     watch.wait_for_notice(|lines| ended(lines, "silent") && ended(lines, "uncached"), PATIENCE);
     let notices = watch.stop().stderr;
     let lines: Vec<String> = notices.lines().map(str::to_owned).collect();
-    assert_eq!((told(&lines, "silent"), told(&lines, "uncached")), (1, 1), "{notices}");
+    assert_eq!((reported(&lines, "silent"), reported(&lines, "uncached")), (1, 1), "{notices}");
 }

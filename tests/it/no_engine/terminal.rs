@@ -1,4 +1,4 @@
-//! What a terminal is given: nothing that it obeys, whatever an engine, its containers and the command line say.
+//! A terminal gets nothing that it obeys, whatever an engine, its containers and the command line contain.
 
 use std::process::Command;
 use std::thread;
@@ -9,14 +9,15 @@ use crate::support::{Answer, PATIENCE, Request, Script, Signal, Watch};
 
 const ID: &str = "4444444444444444444444444444444444444444444444444444444444444444";
 
-/// A string that would clear the screen, set the title, turn text around, hide and forge lines; `word` shows where it is.
+/// A string that would clear the screen, set the title, reverse text, hide it and forge lines; `word` marks where it is
+/// printed.
 fn hostile(word: &str) -> String {
     format!(
         "{word}\u{9d}0;X\u{9c}\x1b]0;t\x07\x1b[2J\u{9b}2J\u{202e}\u{2066}\u{61c}\u{200f}\u{feff}\u{e0041}\u{2028}\r\n\x7f\x08{word}"
     )
 }
 
-/// An engine all of whose words are hostile. With a `refusal` it says nothing else.
+/// An engine whose every string is hostile. With `is_refusing` it answers everything with a hostile error.
 fn engine(is_refusing: bool) -> Script {
     let labels = json!({
         hostile("labelkey"): hostile("labelvalue"),
@@ -101,7 +102,7 @@ fn on_terminal(host: &str, line: &str) -> String {
     String::from_utf8(run.finish().stdout).unwrap()
 }
 
-/// Without the ends of lines, which the terminal driver writes, and without what takes a status line away.
+/// Without line ends, which the terminal driver adds, and without the sequence that removes a status line.
 fn obeyed(screen: &str) -> Vec<char> {
     let bare = screen.replace("\r\n", "").replace("\r\x1b[2K", "");
     let is_unsafe = |c: &char| {
@@ -112,9 +113,9 @@ fn obeyed(screen: &str) -> Vec<char> {
     bare.chars().filter(is_unsafe).collect()
 }
 
-/// Every command shows hostile words from every field that it shows at all, and a terminal obeys none of them.
+/// Every command prints hostile text from every field that it prints at all, and a terminal obeys none of it.
 #[test]
-fn no_command_lets_a_terminal_obey_hostile_words() {
+fn hostile_text_never_controls_a_terminal() {
     let (hostile_engine, refusing) = (engine(false), engine(true));
     let (host, refusal) = (hostile_engine.host(), refusing.host());
     let metadata = "--metadata --lifecycle";
@@ -166,24 +167,24 @@ fn no_command_lets_a_terminal_obey_hostile_words() {
         let mut strings = objects.flat_map(|object| strings(&object));
         strings.any(|string| string.contains(&value) || string.contains(&value.replace('\n', "")))
     };
-    let verdict = |host: &str, line: &str, words: &[&str], has: &dyn Fn(&str, &str) -> bool| {
+    let verdict = |host: &str, line: &str, args: &[&str], has: &dyn Fn(&str, &str) -> bool| {
         let screen = on_terminal(host, line);
-        let missing: Vec<&&str> = words.iter().filter(|word| !has(&screen, word)).collect();
+        let missing: Vec<&&str> = args.iter().filter(|word| !has(&screen, word)).collect();
         let obeyed = obeyed(&screen);
         let is_well = missing.is_empty() && obeyed.is_empty();
         (!is_well).then(|| format!("{}: obeyed {obeyed:?}, missing {missing:?}: {screen:?}", line.escape_debug()))
     };
-    // Each waits for this and that, so all of them do at once.
+    // Each command waits for something, so they run side by side.
     let verdicts: Vec<String> = thread::scope(|scope| {
-        let text = of_text.iter().map(|(host, line, words)| scope.spawn(|| verdict(host, line, words, &is_shown)));
-        let json = of_json.iter().map(|(host, line, words)| scope.spawn(|| verdict(host, line, words, &is_value)));
+        let text = of_text.iter().map(|(host, line, args)| scope.spawn(|| verdict(host, line, args, &is_shown)));
+        let json = of_json.iter().map(|(host, line, args)| scope.spawn(|| verdict(host, line, args, &is_value)));
         let runs: Vec<_> = text.chain(json).collect();
         runs.into_iter().filter_map(|run| run.join().unwrap()).collect()
     });
     assert!(verdicts.is_empty(), "{}", verdicts.join("\n\n"));
 }
 
-/// All strings in it, keys among them.
+/// All strings in it, keys included.
 fn strings(value: &Value) -> Vec<String> {
     match value {
         Value::String(text) => vec![text.clone()],

@@ -1,4 +1,4 @@
-//! What cannot be read over the API is asked for again; where that is in vain it is told, and nothing is made up.
+//! Reads over the API that fail are repeated; what cannot be read at all is reported, and nothing is made up.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -9,7 +9,7 @@ use crate::support::{Engine, Fault, Numbers, PATIENCE, Proxy, Signal, Watch, eve
 /// Less than half of the lines of [`written`].
 const PART: Fault = Fault::Cut(40_000);
 
-/// A container whose 2,000 lines are there.
+/// Runs a container to its end that writes 2,000 lines.
 fn written(engine: &Engine, name: &str, options: &[&str]) {
     engine.run(name, options, &["--count", "2000"]);
     engine.wait(name);
@@ -21,8 +21,9 @@ fn gaps(lines: &[String]) -> Vec<String> {
     gaps.map(|gap| gap["reason"].as_str().unwrap().to_owned()).collect()
 }
 
+/// The log is complete though its connection breaks for a while.
 #[test]
-fn a_log_that_is_read_once_is_whole_though_its_connection_breaks_for_a_while() {
+fn a_broken_connection_costs_no_line() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     for (name, options) in [("framed", &[][..]), ("terminal", &["--tty"])] {
@@ -31,8 +32,8 @@ fn a_log_that_is_read_once_is_whole_though_its_connection_breaks_for_a_while() {
             let part = format!("{}/logs", engine.id(name));
             proxy.on(&part, PART);
             proxy.forget();
-            let words = ["watch", "--no-follow", "--format", "json", "--source", "stream", "--tail", tail, name];
-            let watch = Watch::at(&engine, &proxy.host(), &words);
+            let args = ["watch", "--no-follow", "--format", "json", "--source", "stream", "--tail", tail, name];
+            let watch = Watch::at(&engine, &proxy.host(), &args);
             eventually("it has asked again", || proxy.count(&part) >= 6);
             proxy.heal();
             let finished = watch.finish();
@@ -43,14 +44,15 @@ fn a_log_that_is_read_once_is_whole_though_its_connection_breaks_for_a_while() {
     }
 }
 
+/// With `--no-follow` an engine that goes for good ends the run soon, and the loss is reported.
 #[test]
-fn an_engine_that_goes_for_good_while_logs_are_read_once_ends_that_soon_and_the_loss_is_told() {
+fn an_engine_gone_for_good_ends_the_read() {
     let engine = Engine::start();
     let names: Vec<String> = (0..40).map(|number| format!("web-{number}")).collect();
     for name in &names {
         engine.run(name, &[], &["--count", "1"]);
     }
-    // The newest are read first.
+    // The newest containers are read first.
     written(&engine, "terminal", &["--tty"]);
     written(&engine, "framed", &[]);
     let proxy = Proxy::start(&engine);
@@ -58,18 +60,18 @@ fn an_engine_that_goes_for_good_while_logs_are_read_once_ends_that_soon_and_the_
     for name in ["terminal", "framed"] {
         proxy.on(&format!("{}/logs", engine.id(name)), PART);
     }
-    let words = ["watch", "--all", "--no-follow", "--format", "json", "--source", "stream", "--tail", "all"];
-    let watch = Watch::at(&engine, &proxy.host(), &words);
+    let args = ["watch", "--all", "--no-follow", "--format", "json", "--source", "stream", "--tail", "all"];
+    let watch = Watch::at(&engine, &proxy.host(), &args);
     watch.wait_for_count(1000);
     let gone = Instant::now();
     proxy.refuse();
     let finished = watch.finish();
-    // Twenty seconds for those that are read, and one for those that wait behind them.
+    // Twenty seconds for those that are being read, and one for those that wait behind them.
     assert!(gone.elapsed() < Duration::from_secs(28), "{:?}", gone.elapsed());
     let lines = finished.lines();
     let numbers = Numbers::of_json(&lines);
     for name in ["terminal", "framed"] {
-        // No half line among them.
+        // There is no partial line among them.
         let count = numbers.count(name);
         assert!((100..2000).contains(&count), "{name}: {count}");
         let message = |record: &Value| record["message"].as_str().map(|text| text.trim_end().to_owned());
@@ -78,27 +80,27 @@ fn an_engine_that_goes_for_good_while_logs_are_read_once_ends_that_soon_and_the_
         let theirs: Vec<String> = engine.must(&["logs", name]).lines().map(|line| line.trim_end().to_owned()).collect();
         assert!(ours[..count] == theirs[..count], "{name}: {:?}", ours.last());
     }
-    let told: Vec<Value> = records(&lines).into_iter().filter(|record| record["type"] == "gap").collect();
-    assert_eq!((told.len(), gaps(&lines)), (42, vec!["unreadable".to_owned(); 42]), "{}", finished.stderr);
-    let behind = told.iter().filter(|gap| gap["after_cursor"].is_string()).count();
-    assert_eq!(behind, 2, "{told:?}");
+    let reported: Vec<Value> = records(&lines).into_iter().filter(|record| record["type"] == "gap").collect();
+    assert_eq!((reported.len(), gaps(&lines)), (42, vec!["unreadable".to_owned(); 42]), "{}", finished.stderr);
+    let behind = reported.iter().filter(|gap| gap["after_cursor"].is_string()).count();
+    assert_eq!(behind, 2, "{reported:?}");
     for name in ["terminal", "framed", "web-39"] {
         assert!(finished.stderr.contains(&format!("! {name}: ")), "{}", finished.stderr);
     }
-    let told = finished.stderr.lines().find(|line| line.starts_with("error: not read to the end: "));
-    assert!(told.is_some_and(|told| told.ends_with(" and 39 more")), "{}", finished.stderr);
+    let reported = finished.stderr.lines().find(|line| line.starts_with("error: not read to the end: "));
+    assert!(reported.is_some_and(|reported| reported.ends_with(" and 39 more")), "{}", finished.stderr);
     assert_eq!(finished.code, Some(3), "{}", finished.stderr);
 }
 
 #[test]
-fn a_container_without_a_log_is_a_failure_where_it_was_named() {
+fn a_named_container_without_log_fails() {
     let engine = Engine::start();
     engine.run("mute", &["--log-driver", "none"], &["--count", "3"]);
     engine.run("web", &[], &["--count", "3"]);
     engine.wait("mute");
     engine.wait("web");
     let why = "configured logging driver does not support reading";
-    for (words, lines, code, told) in [
+    for (args, lines, code, reported) in [
         (&["--all"][..], 3, 0, format!("! mute: cannot be read: {why}\n")),
         (&["-q", "--all"], 3, 0, String::new()),
         (
@@ -111,8 +113,8 @@ fn a_container_without_a_log_is_a_failure_where_it_was_named() {
             ),
         ),
     ] {
-        let finished = Watch::start(&engine, &[&["--no-follow"], words].concat()).finish();
-        assert_eq!((finished.lines().len(), finished.code, finished.stderr), (lines, Some(code), told), "{words:?}");
+        let finished = Watch::start(&engine, &[&["--no-follow"], args].concat()).finish();
+        assert_eq!((finished.lines().len(), finished.code, finished.stderr), (lines, Some(code), reported), "{args:?}");
     }
     let file = Watch::start(&engine, &["--no-follow", "--source", "file", "mute"]).finish();
     assert_eq!(file.code, Some(1), "{}", file.stderr);
@@ -120,7 +122,7 @@ fn a_container_without_a_log_is_a_failure_where_it_was_named() {
 }
 
 #[test]
-fn a_container_whose_last_lines_cannot_be_found_at_once_is_followed_all_the_same() {
+fn following_starts_despite_failing_tail_requests() {
     let engine = Engine::start();
     engine.run("web", &[], &["--count", "20", "--resume", "--idle"]);
     let proxy = Proxy::start(&engine);
@@ -136,8 +138,9 @@ fn a_container_whose_last_lines_cannot_be_found_at_once_is_followed_all_the_same
     assert!(!finished.stderr.contains("cannot be followed"), "{}", finished.stderr);
 }
 
+/// The rest of a removed container that cannot be read is reported as a gap.
 #[test]
-fn of_a_container_that_was_removed_the_rest_that_cannot_be_read_is_told_as_a_gap() {
+fn an_unreadable_rest_is_a_gap() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watch = Watch::ready_at(&engine, &proxy.host(), &["--source", "stream"]);
@@ -149,7 +152,7 @@ fn of_a_container_that_was_removed_the_rest_that_cannot_be_read_is_told_as_a_gap
     proxy.cut_where(&part);
     engine.must(&["rm", "--force", "web"]);
     watch.wait_for(|lines| !gaps(lines).is_empty(), Duration::from_secs(30));
-    // More than the one time that it was asked for before.
+    // It was requested more than once after the break.
     assert!(proxy.count(&part) > 4, "{:?}", proxy.requests());
     let finished = watch.stop();
     let (numbers, lines) = (Numbers::of_json(&finished.lines()), finished.lines());
@@ -158,20 +161,21 @@ fn of_a_container_that_was_removed_the_rest_that_cannot_be_read_is_told_as_a_gap
     assert!(finished.stderr.contains("! web: lost the connection to "), "{}", finished.stderr);
 }
 
-/// So many seconds from now, as `--until` takes it.
+/// The time in so many seconds, in the form of `--until`.
 fn until(seconds: f64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs_f64(seconds);
     format!("{}.{:09}", now.as_secs(), now.subsec_nanos())
 }
 
+/// What was written before `--until` is read, though the engine is away at that moment.
 #[test]
-fn what_was_written_by_the_time_asked_for_is_read_though_the_engine_is_away_just_then() {
+fn until_is_met_despite_an_outage() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     engine.run("web", &[], &["--forever", "--rate", "200"]);
     let until = until(3.0);
-    let words = ["watch", "--format", "json", "--source", "stream", "--tail", "all", "--until", &until];
-    let watch = Watch::at(&engine, &proxy.host(), &words);
+    let args = ["watch", "--format", "json", "--source", "stream", "--tail", "all", "--until", &until];
+    let watch = Watch::at(&engine, &proxy.host(), &args);
     watch.wait_for_count(10);
     proxy.on("/logs", Fault::Hangup);
     proxy.cut_where("/logs");
@@ -189,17 +193,18 @@ fn what_was_written_by_the_time_asked_for_is_read_though_the_engine_is_away_just
     assert_eq!(gaps(&finished.lines()), [""; 0]);
 }
 
+/// A container whose lookup is under way when the time of `--until` comes is read up to then, and delays nobody.
 #[test]
-fn a_container_that_is_asked_about_when_the_time_has_come_is_read_up_to_then_and_holds_nobody_up() {
+fn until_is_met_by_a_slow_answer() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     for source in ["auto", "stream"] {
         engine.run("beacon", &[], &["--count", "1", "--idle"]);
         let until = until(6.0);
-        let words = ["watch", "--format", "json", "-f", "network=none", "--source", source, "--until", &until];
-        let watch = Watch::at(&engine, &proxy.host(), &words);
+        let args = ["watch", "--format", "json", "-f", "network=none", "--source", source, "--until", &until];
+        let watch = Watch::at(&engine, &proxy.host(), &args);
         watch.wait_for_count(1);
-        // Longer than until then.
+        // Longer than the time until then.
         proxy.on("/containers/json", Fault::Delay(Duration::from_secs(7)));
         engine.run("web", &[], &["--count", "30", "--idle"]);
         let finished = watch.finish();
@@ -211,53 +216,58 @@ fn a_container_that_is_asked_about_when_the_time_has_come_is_read_up_to_then_and
     }
 }
 
+/// A run that is killed before it knows whether a container is wanted leaves its first lines to the next run.
 #[test]
-fn a_run_that_is_killed_before_it_knows_whether_a_container_is_wanted_leaves_its_first_lines_to_the_next() {
+fn first_lines_wait_for_the_filter() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     engine.run("beacon", &[], &["--forever", "--rate", "20"]);
     let state = engine.home().join("state.db");
-    let words = ["--state", state.to_str().unwrap(), "--resume", "--format", "json", "--source", "stream"];
-    let words = [&["watch", "-f", "network=none"], &words[..]].concat();
-    let watch = Watch::at(&engine, &proxy.host(), &words);
+    let args = ["--state", state.to_str().unwrap(), "--resume", "--format", "json", "--source", "stream"];
+    let args = [&["watch", "-f", "network=none"], &args[..]].concat();
+    let watch = Watch::at(&engine, &proxy.host(), &args);
     watch.wait_for_count(12);
     proxy.on("/containers/json", Fault::Stall);
-    // It writes before it is heard of.
+    // It writes before its start event is received.
     proxy.on("/events", Fault::Delay(Duration::from_secs(1)));
     proxy.forget();
     engine.run("web", &[], &["--count", "30", "--idle"]);
     proxy.wait_for("/containers/json", Duration::from_secs(20));
-    // So long that what was known of it then is kept, as is how far the other one has come.
+    // So long that its first lines, and the position of the other container, are stored.
     let lines = watch.lines().len();
     watch.wait_for_count(lines + 30);
     watch.signal(Signal::KILL);
     watch.finish();
     proxy.heal();
-    let finished = Watch::at(&engine, &proxy.host(), &[&words[..], &["--no-follow"]].concat()).finish();
+    let finished = Watch::at(&engine, &proxy.host(), &[&args[..], &["--no-follow"]].concat()).finish();
     Numbers::of_json(&finished.lines()).assert_whole("web", 1..=30);
 }
 
-/// Fails unless every number is there once and in order, or a gap stands where some are missing; how many gaps there are.
+/// Fails unless every number comes once and in order, or a gap is where some are missing. Returns the number of gaps.
 #[track_caller]
-fn assert_whole_or_told(lines: &[String], name: &str, last: u64) -> usize {
-    let (mut next, mut is_told, mut gaps) = (1, false, 0);
+fn assert_whole_or_reported(lines: &[String], name: &str, last: u64) -> usize {
+    let (mut next, mut is_reported, mut gaps) = (1, false, 0);
     for record in records(lines).into_iter().filter(|record| record["container_name"] == name) {
         if record["type"] == "gap" {
             assert_eq!(record["reason"], "rotated_away", "{record}");
-            (is_told, gaps) = (true, gaps + 1);
+            (is_reported, gaps) = (true, gaps + 1);
         } else if record["type"] == "log" {
             let message = record["message"].as_str().unwrap();
             let number: u64 = message.split(' ').nth(1).unwrap().parse().unwrap();
-            assert!(number == next || is_told && number > next, "{name}: {number} for {next}, told: {is_told}");
-            (next, is_told) = (number + 1, false);
+            assert!(
+                number == next || is_reported && number > next,
+                "{name}: {number} for {next}, reported: {is_reported}"
+            );
+            (next, is_reported) = (number + 1, false);
         }
     }
     assert_eq!(next, last + 1, "{name}: the end");
     gaps
 }
 
+/// What was rotated away between two runs is reported on every API route.
 #[test]
-fn what_the_engine_rotated_away_while_nobody_watched_is_told_by_every_route_over_the_api() {
+fn rotation_before_a_resume_is_reported() {
     let engine = Engine::start();
     let options = ["--log-opt", "max-size=20k", "--log-opt", "max-file=3"];
     for (source, driver) in [("stream", "json-file"), ("rotate", "json-file"), ("poll", "json-file"), ("poll", "local")]
@@ -265,20 +275,21 @@ fn what_the_engine_rotated_away_while_nobody_watched_is_told_by_every_route_over
         let name = format!("{source}-{driver}");
         let options = [&["--log-driver", driver], &options[..]].concat();
         let state = engine.home().join(&name).with_extension("db");
-        let words = ["--state", state.to_str().unwrap(), "--resume", "--format", "json", "--source", source, &name];
+        let args = ["--state", state.to_str().unwrap(), "--resume", "--format", "json", "--source", source, &name];
         let mut lines = Vec::new();
         engine.run(&name, &options, &["--count", "1000", "--size", "100", "--resume"]);
-        // The first run finds what is left of the log; the second nothing new; and the third is too late for some of it.
+        // The first run reads what is left of the log, the second finds nothing new, and the third comes too late for
+        // some of it.
         for (run, gone) in [(1, false), (2, false), (3, true)] {
             if run == 3 {
                 engine.must(&["start", &name]);
             }
             engine.wait(&name);
-            let finished = Watch::start(&engine, &[&["--no-follow"], &words[..]].concat()).finish();
+            let finished = Watch::start(&engine, &[&["--no-follow"], &args[..]].concat()).finish();
             assert_eq!(finished.code, Some(0), "{}", finished.stderr);
             let more = finished.lines();
-            let told = more.iter().filter(|line| line.contains(r#""type":"gap""#)).count();
-            assert_eq!(told, usize::from(gone), "{name}, run {run}: {}", finished.stderr);
+            let reported = more.iter().filter(|line| line.contains(r#""type":"gap""#)).count();
+            assert_eq!(reported, usize::from(gone), "{name}, run {run}: {}", finished.stderr);
             lines.extend(more);
         }
         let gap = lines.iter().position(|line| line.contains(r#""type":"gap""#)).unwrap();
@@ -290,25 +301,27 @@ fn what_the_engine_rotated_away_while_nobody_watched_is_told_by_every_route_over
     }
 }
 
+/// A log that rotates faster than it is polled comes whole but for what is reported.
 #[test]
-fn polled_too_seldom_for_its_rotation_a_log_comes_whole_but_for_what_is_told() {
+fn polling_too_slowly_reports_the_loss() {
     let engine = Engine::start();
     for (name, options, interval) in
         [("fast", ["max-size=10k", "max-file=3"], "200ms"), ("slow", ["max-size=20k", "max-file=2"], "2s")]
     {
-        let words = ["watch", "--format", "json", "--source", "poll", "--poll-interval", interval, "--tail", "all"];
-        let watch = Watch::ready(&engine, &words[3..]);
+        let args = ["watch", "--format", "json", "--source", "poll", "--poll-interval", interval, "--tail", "all"];
+        let watch = Watch::ready(&engine, &args[3..]);
         let options = options.map(|option| ["--log-opt", option]).concat();
         engine.run(name, &options, &["--count", "4000", "--rate", "500"]);
         watch.wait_for_ends(1);
         let finished = watch.stop();
-        let gaps = assert_whole_or_told(&finished.lines(), name, 4000);
+        let gaps = assert_whole_or_reported(&finished.lines(), name, 4000);
         assert!(gaps > 0 || name == "fast", "{name}: {gaps}");
         engine.must(&["rm", "--force", "beacon"]);
     }
 }
 
-/// Runs five `--rm` containers of three lines one after the other, each until it is gone; their IDs and names.
+/// Runs five `--rm` containers of three lines one after the other, each until it is removed; returns their IDs and
+/// names.
 fn five_gone(engine: &Engine, prefix: &str) -> Vec<(String, String)> {
     let run = |number: usize| {
         let name = format!("{prefix}-{number}");
@@ -322,11 +335,11 @@ fn five_gone(engine: &Engine, prefix: &str) -> Vec<(String, String)> {
     (0..5).map(run).collect()
 }
 
-/// A container that was gone before its log could be read is a gap, whatever the route, and counted once.
+/// A container that was removed before its log could be read is one gap, on every route.
 #[test]
-fn each_container_gone_while_the_watch_stood_still_is_one_gap() {
+fn removals_during_a_suspension_are_gaps() {
     let engine = Engine::start();
-    let words = [
+    let args = [
         &["-v", "--source", "auto"][..],
         &["-v", "--source", "file"],
         &["-v", "--source", "stream"],
@@ -337,7 +350,7 @@ fn each_container_gone_while_the_watch_stood_still_is_one_gap() {
         &["-v", "--metadata", "--lifecycle"],
     ];
     let host = engine.host();
-    let watches = Watch::ready_each(&engine, words.map(|words| (host.as_str(), words)));
+    let watches = Watch::ready_each(&engine, args.map(|args| (host.as_str(), args)));
     let text = Watch::start(&engine, &[]);
     text.wait_for_notice(|lines| lines.iter().any(|line| line.starts_with("+ beacon")), PATIENCE);
     for watch in watches.iter().chain([&text]) {
@@ -347,7 +360,7 @@ fn each_container_gone_while_the_watch_stood_still_is_one_gap() {
     for watch in watches.iter().chain([&text]) {
         watch.signal(Signal::CONT);
     }
-    for (watch, words) in watches.into_iter().zip(words) {
+    for (watch, args) in watches.into_iter().zip(args) {
         watch.wait_for_ends(5);
         let finished = watch.stop();
         let records = finished.records();
@@ -360,19 +373,19 @@ fn each_container_gone_while_the_watch_stood_still_is_one_gap() {
             };
             assert!(
                 matches!((of("log"), of("gap")), (3, 0) | (0..3, 1)),
-                "{words:?} {name}: {} {}",
+                "{args:?} {name}: {} {}",
                 of("log"),
                 of("gap")
             );
             gaps += of("gap");
         }
-        assert_eq!(records.iter().filter(|record| record["type"] == "gap").count(), gaps, "{words:?}: of nobody else");
+        assert_eq!(records.iter().filter(|record| record["type"] == "gap").count(), gaps, "{args:?}: of nobody else");
         let counted = match gaps {
             0 => "; no gap".to_owned(),
             1 => "; 1 gap (1 unreadable)".to_owned(),
             gaps => format!("; {gaps} gaps ({gaps} unreadable)"),
         };
-        assert!(finished.stderr.contains(&counted), "{words:?}: {counted}\n{}", finished.stderr);
+        assert!(finished.stderr.contains(&counted), "{args:?}: {counted}\n{}", finished.stderr);
     }
     text.wait_for_ends(5);
     let finished = text.stop();
@@ -384,9 +397,9 @@ fn each_container_gone_while_the_watch_stood_still_is_one_gap() {
     }
 }
 
-/// A container that a listing told of is a gap, too, when it is gone before its history could be read.
+/// A container from a listing that is removed before its history could be read is a gap as well.
 #[test]
-fn a_listed_container_removed_before_its_history_was_read_is_one_gap() {
+fn removal_before_the_first_read_is_one_gap() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     for (tail, name) in [("10", "some"), ("all", "whole")] {
@@ -394,8 +407,8 @@ fn a_listed_container_removed_before_its_history_was_read_is_one_gap() {
         engine.create("made", &[], &["--count", "1"]);
         proxy.on("/logs", Fault::Hangup);
         proxy.forget();
-        let words = ["watch", "--format", "json", "--source", "stream", "--tail", tail];
-        let watch = Watch::at(&engine, &proxy.host(), &words);
+        let args = ["watch", "--format", "json", "--source", "stream", "--tail", tail];
+        let watch = Watch::at(&engine, &proxy.host(), &args);
         proxy.wait_for(&format!("{id}/logs"), PATIENCE);
         engine.must(&["rm", "--force", name, "made"]);
         proxy.heal();
@@ -409,11 +422,11 @@ fn a_listed_container_removed_before_its_history_was_read_is_one_gap() {
 
 /// Nothing is lost of a container whose stream the engine ended before it removed the log.
 #[test]
-fn a_container_read_to_the_end_of_its_stream_and_removed_is_no_gap() {
+fn a_removed_container_read_whole_has_no_gap() {
     let engine = Engine::start();
     let sources = ["auto", "stream"].map(|source| ["-v", "--source", source]);
     let host = engine.host();
-    let watches = Watch::ready_each(&engine, sources.each_ref().map(|words| (host.as_str(), &words[..])));
+    let watches = Watch::ready_each(&engine, sources.each_ref().map(|args| (host.as_str(), &args[..])));
     for number in 0..5 {
         engine.run(&format!("web-{number}"), &["--rm"], &["--forever", "--rate", "500"]);
     }

@@ -1,5 +1,5 @@
-//! The file that lines are appended to is moved away, as logrotate does, or removed: another one takes its place, and all
-//! of them together hold each line once.
+//! The output file is moved away, as logrotate does, or removed: a new one takes its place, and all files together hold
+//! each line once.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -8,18 +8,16 @@ use std::process::Command;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
-use crate::life::messages;
-use crate::resume::{Kept, lines};
-use crate::support::{Engine, Finished, Numbers, PATIENCE, Signal, Watch, eventually};
+use crate::support::{Engine, Finished, Kept, Numbers, PATIENCE, Signal, Watch, eventually, lines, messages};
 
 const ROTATING: [&str; 4] = ["--log-opt", "max-size=200k", "--log-opt", "max-file=50"];
 
-/// The name that the file gets when it is moved away for that time.
+/// The name to which the file is moved in this turn.
 fn moved(file: &Path, turn: usize) -> PathBuf {
     file.with_extension(format!("jsonl.{turn}"))
 }
 
-/// What all of them hold, the oldest first.
+/// The lines of all files, the oldest first.
 fn all(file: &Path, turns: usize) -> Vec<String> {
     (1..=turns).map(|turn| lines(&moved(file, turn))).chain([lines(file)]).flatten().collect()
 }
@@ -29,7 +27,7 @@ fn numbers(lines: &[String]) -> Vec<u64> {
     messages(lines, "web").iter().map(|message| message.trim_start_matches("line ").parse().unwrap()).collect()
 }
 
-/// In one step, or something could come between the two.
+/// Swaps two files atomically, so that nothing can come between.
 fn exchange(one: &Path, other: &Path) {
     renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE).unwrap();
 }
@@ -39,17 +37,18 @@ fn plain(engine: &Engine, file: &Path) -> Watch {
     Watch::start(engine, &["--format", "json", "-o", file.to_str().unwrap()])
 }
 
-fn told(watch: &Watch, text: &str) {
+fn reported(watch: &Watch, text: &str) {
     watch.wait_for_notice(|lines| lines.iter().any(|line| line.contains(text)), PATIENCE);
 }
 
+/// All files together hold every line once and in order.
 #[test]
-fn moved_away_again_and_again_and_killed_before_it_is_noticed_all_files_together_hold_every_line_once_and_in_order() {
+fn repeated_moves_and_kills_lose_nothing() {
     let engine = Engine::start();
     let kept = Kept::of(&engine);
-    let words = ["--count", "24000", "--rate", "1500", "--stream", "alternating"];
-    engine.run("json", &ROTATING, &words);
-    engine.run("local", &[&ROTATING[..], &["--log-driver", "local"]].concat(), &words);
+    let args = ["--count", "24000", "--rate", "1500", "--stream", "alternating"];
+    engine.run("json", &ROTATING, &args);
+    engine.run("local", &[&ROTATING[..], &["--log-driver", "local"]].concat(), &args);
     let (mut watch, mut turns) = (kept.start(&engine, &[]), 0);
     while all(&kept.file, turns).len() < 40_000 {
         eventually("the new file is written to", || lines(&kept.file).len() > 100);
@@ -72,15 +71,15 @@ fn moved_away_again_and_again_and_killed_before_it_is_noticed_all_files_together
     assert!(lines.iter().all(|line| line.contains(r#""type":"log""#)), "no gap");
 }
 
-/// What a killed run left unfinished is finished in the file that it was moved to, or in the new one.
+/// What a killed run left unfinished is completed in the file that was moved away, or in the new one.
 #[test]
-fn a_file_moved_after_a_kill_is_found_and_left_whole() {
+fn a_file_moved_after_a_kill_stays_whole() {
     let engine = Engine::start();
     let kept = Kept::of(&engine);
     engine.run("web", &[], &["--count", "50", "--idle"]);
     let kill = || {
         let watch = kept.start(&engine, &[]);
-        told(&watch, "+ web");
+        reported(&watch, "+ web");
         watch.signal(Signal::KILL);
         watch.finish();
     };
@@ -88,7 +87,7 @@ fn a_file_moved_after_a_kill_is_found_and_left_whole() {
     eventually("all came", || kept.lines().len() == 50);
     watch.signal(Signal::KILL);
     watch.finish();
-    // Killed in the middle of its last write, as it were.
+    // As if the run had been killed in the middle of its last write.
     let whole = fs::read(&kept.file).unwrap();
     fs::write(&kept.file, &whole[..whole.len() - 5]).unwrap();
     let away = moved(&kept.file, 1);
@@ -96,12 +95,12 @@ fn a_file_moved_after_a_kill_is_found_and_left_whole() {
     kept.read(&engine, &[]);
     let all = all(&kept.file, 1);
     Numbers::of_json(&all).assert_whole("web", 1..=50);
-    // Moved after a run that ended well it is nobody's business any more.
+    // A file that is moved after a run has ended properly is ignored from then on.
     fs::rename(&kept.file, moved(&kept.file, 2)).unwrap();
     fs::write(moved(&kept.file, 2), "theirs\n").unwrap();
     assert_eq!(kept.read(&engine, &[]).stderr, "");
     assert_eq!(fs::read(moved(&kept.file, 2)).unwrap(), b"theirs\n");
-    // One that is far away is not looked for: what was logged is taken for written.
+    // A file in another place is not searched for: what was logged counts as written.
     kill();
     let folder = engine.home().join("far");
     fs::create_dir(&folder).unwrap();
@@ -110,9 +109,9 @@ fn a_file_moved_after_a_kill_is_found_and_left_whole() {
     assert_eq!(kept.lines(), [""; 0]);
 }
 
-/// Whoever owns the folder could otherwise have root write where root alone may.
+/// Otherwise the owner of the directory could make root write where only root may.
 #[test]
-fn a_link_planted_for_the_moved_file_is_not_followed() {
+fn a_planted_link_is_not_followed() {
     let engine = Engine::start();
     engine.run("web", &[], &["--forever", "--rate", "100"]);
     let (victim, new) = (engine.home().join("victim"), engine.home().join("new"));
@@ -126,15 +125,15 @@ fn a_link_planted_for_the_moved_file_is_not_followed() {
         let watch = plain(&engine, &file);
         eventually("it is written to", || lines(&file).len() > 20);
         let away = folder.join("away");
-        // In one step, as an attacker who is fast enough.
+        // Swapped atomically, as by an attacker who is fast enough.
         std::os::unix::fs::symlink(target, &away).unwrap();
         exchange(&file, &away);
-        told(&watch, "cannot be opened anew, so it is written to where it is now: ");
+        reported(&watch, "cannot be opened anew, so it is written to where it is now: ");
         let before = lines(&away).len();
         eventually("it is gone on with", || lines(&away).len() > before + 20);
         assert_eq!(fs::read(&victim).unwrap(), b"secret\n");
         assert!(!new.exists());
-        // Nor is a file of somebody else, who would read what root alone may.
+        // Nor is another user's file used, because its owner could read what only root may.
         fs::remove_file(&file).unwrap();
         fs::write(&file, "").unwrap();
         chown(&file, Some(1000), Some(1000)).unwrap();
@@ -146,16 +145,16 @@ fn a_link_planted_for_the_moved_file_is_not_followed() {
     }
 }
 
-/// The engine's logs are readable by root alone; so is what is made of them, whatever the umask.
+/// Only root can read the engine's logs, so only root can read the output, whatever the umask.
 #[test]
-fn a_new_file_is_readable_by_its_owner_alone() {
+fn a_new_file_is_private() {
     let engine = Engine::start();
     engine.run("web", &[], &["--count", "3"]);
     engine.wait("web");
     for umask in ["000", "022", "077"] {
         let file = engine.home().join(umask);
         let mut command = Command::new("sh");
-        engine.furnish(&mut command);
+        engine.configure(&mut command);
         let program = Watch::command().get_program().to_owned();
         let script = format!("umask {umask}; exec \"$0\" watch --no-follow -o {} web", file.display());
         assert!(command.args(["-c", &script]).arg(program).status().unwrap().success());
@@ -163,8 +162,9 @@ fn a_new_file_is_readable_by_its_owner_alone() {
     }
 }
 
+/// The new file has the rights and the owner of the old one.
 #[test]
-fn a_run_without_positions_follows_the_name_too_and_the_new_file_has_the_rights_and_the_owner_of_the_old_one() {
+fn without_positions_the_name_is_followed_too() {
     let engine = Engine::start();
     let file = engine.home().join("out.jsonl");
     fs::write(&file, "").unwrap();
@@ -175,7 +175,7 @@ fn a_run_without_positions_follows_the_name_too_and_the_new_file_has_the_rights_
     for turn in 1..=3 {
         eventually("it is written to", || lines(&file).len() > 100);
         fs::rename(&file, moved(&file, turn)).unwrap();
-        told(&watch, "was moved away: a new one is written");
+        reported(&watch, "was moved away: a new one is written");
     }
     watch.wait_for_ends(1);
     let name = file.canonicalize().unwrap();
@@ -187,47 +187,49 @@ fn a_run_without_positions_follows_the_name_too_and_the_new_file_has_the_rights_
     assert_eq!((metadata.permissions().mode() & 0o777, metadata.uid(), metadata.gid()), (0o662, 1, 2));
 }
 
-/// Of each run, with positions and without: what it wrote, and how it ended.
+/// For the runs with and without positions: what it wrote, and how it ended.
 fn each(engine: &Engine, play: impl Fn(&Path, Watch) -> Finished) -> [(PathBuf, Finished); 2] {
     let kept = Kept { state: engine.home().join("state/state.db"), file: engine.home().join("kept.jsonl") };
     let file = engine.home().join("plain.jsonl");
     let runs = [(kept.file.clone(), kept.start(engine, &[])), (file.clone(), plain(engine, &file))];
     runs.map(|(file, watch)| {
-        told(&watch, "+ web");
+        reported(&watch, "+ web");
         let finished = play(&file, watch);
         (file, finished)
     })
 }
 
+/// A new file takes its place, and what was written just before is reported as lost.
 #[test]
-fn removed_it_is_made_anew_and_what_was_just_written_is_told_to_be_gone() {
+fn a_removed_file_is_replaced() {
     let engine = Engine::start();
     engine.run("web", &[], &["--forever", "--rate", "100"]);
     let runs = each(&engine, |file, watch| {
         eventually("it is written to", || lines(file).len() > 50);
         fs::remove_file(file).unwrap();
-        told(&watch, "was removed");
+        reported(&watch, "was removed");
         eventually("a new one is written to", || lines(file).len() > 50);
         watch.stop()
     });
     for (file, finished) in runs {
         assert_eq!(finished.code, Some(0));
         let name = file.canonicalize().unwrap();
-        let told = finished.stderr.lines().find(|line| line.contains("was removed")).unwrap();
-        let rest = told.strip_prefix(&format!("{} was removed", name.display())).unwrap();
-        assert!(rest.ends_with(": a new one is written"), "{told}");
+        let reported = finished.stderr.lines().find(|line| line.contains("was removed")).unwrap();
+        let rest = reported.strip_prefix(&format!("{} was removed", name.display())).unwrap();
+        assert!(rest.ends_with(": a new one is written"), "{reported}");
         if rest != ": a new one is written" {
             let lost: u64 =
                 rest.strip_prefix(", and with it up to ").unwrap().split(' ').next().unwrap().parse().unwrap();
-            assert!((1..20_000).contains(&lost), "{told}");
+            assert!((1..20_000).contains(&lost), "{reported}");
         }
         let numbers = numbers(&lines(&file));
         assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "whole from where it begins");
     }
 }
 
+/// Where no new file can be opened, a moved one is written on, and a removed one ends the run.
 #[test]
-fn where_no_new_one_can_be_opened_the_moved_one_is_gone_on_with_and_a_removed_one_ends_the_run() {
+fn without_a_new_file_the_old_one_continues() {
     let engine = Engine::start();
     engine.run("web", &[], &["--forever", "--rate", "100"]);
     let runs = each(&engine, |file, watch| {
@@ -235,13 +237,13 @@ fn where_no_new_one_can_be_opened_the_moved_one_is_gone_on_with_and_a_removed_on
         let away = moved(file, 1);
         fs::create_dir(&away).unwrap();
         exchange(&away, file);
-        told(&watch, "so it is written to where it is now: it is no regular file any more");
+        reported(&watch, "so it is written to where it is now: it is no regular file any more");
         let before = lines(&away).len();
         eventually("it is gone on with", || lines(&away).len() > before + 100);
         fs::remove_dir(file).unwrap();
-        told(&watch, "was moved away: a new one is written");
+        reported(&watch, "was moved away: a new one is written");
         eventually("the new one is written to", || lines(file).len() > 50);
-        // The last line may be half there.
+        // The last line may be incomplete.
         let (first, second) = (numbers(&lines(&away)), numbers(&lines(file)[..50]));
         assert_eq!(second[0], first.last().unwrap() + 1);
         let spare = engine.home().join(format!("{}.spare", watch.pid()));
@@ -258,16 +260,16 @@ fn where_no_new_one_can_be_opened_the_moved_one_is_gone_on_with_and_a_removed_on
     }
 }
 
-/// The right to write goes with the name, so the moved file is free.
+/// Writing belongs to whoever has the name, so the moved file is free.
 #[test]
-fn the_new_file_belongs_to_its_run_like_the_old_one() {
+fn the_new_file_belongs_to_its_run() {
     let engine = Engine::start();
     let kept = Kept::of(&engine);
     engine.run("web", &[], &["--forever", "--rate", "100"]);
     let watch = kept.start(&engine, &[]);
     eventually("it is written to", || kept.lines().len() > 50);
     fs::rename(&kept.file, moved(&kept.file, 1)).unwrap();
-    told(&watch, "was moved away: a new one is written");
+    reported(&watch, "was moved away: a new one is written");
     let beside = |file: &Path| {
         Watch::start(
             &engine,
@@ -278,13 +280,14 @@ fn the_new_file_belongs_to_its_run_like_the_old_one() {
     assert_eq!(second.code, Some(1));
     assert!(second.stderr.contains("is being written to by another docker-logwatch"), "{}", second.stderr);
     let third = beside(&moved(&kept.file, 1));
-    told(&third, "+ web");
+    reported(&third, "+ web");
     assert_eq!(third.stop().code, Some(0));
     assert_eq!(watch.stop().code, Some(0));
 }
 
+/// While the state is locked, the moved file is written on.
 #[test]
-fn while_the_state_is_locked_the_moved_one_is_gone_on_with_until_the_new_one_counts() {
+fn a_locked_state_delays_the_new_file() {
     let engine = Engine::start();
     let kept = Kept::of(&engine);
     engine.run("web", &[], &["--count", "4500", "--rate", "500"]);
@@ -293,10 +296,10 @@ fn while_the_state_is_locked_the_moved_one_is_gone_on_with_until_the_new_one_cou
     let other = rusqlite::Connection::open(&kept.state).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     fs::rename(&kept.file, moved(&kept.file, 1)).unwrap();
-    told(&watch, "is locked by another program");
-    assert_eq!(kept.lines(), [""; 0], "nothing that no position tells of");
+    reported(&watch, "is locked by another program");
+    assert_eq!(kept.lines(), [""; 0], "nothing without a position");
     other.execute_batch("ROLLBACK").unwrap();
-    told(&watch, "was moved away: a new one is written");
+    reported(&watch, "was moved away: a new one is written");
     eventually("it is written to", || lines(&kept.file).len() > 100);
     watch.signal(Signal::KILL);
     watch.finish();
@@ -305,9 +308,9 @@ fn while_the_state_is_locked_the_moved_one_is_gone_on_with_until_the_new_one_cou
     Numbers::of_json(&all(&kept.file, 1)).assert_whole("web", 1..=4500);
 }
 
-/// A flood leaves in large writes, so that a part of what was taken is in the moved file while the rest still waits.
+/// A flood is written in large blocks, so a part of what was read is in the moved file while the rest still waits.
 #[test]
-fn killed_in_a_flood_just_after_it_was_moved_away_no_line_is_in_both_files() {
+fn a_kill_after_a_move_repeats_nothing() {
     let engine = Engine::start();
     engine.run("web", &[], &["--count", "100000"]);
     engine.wait("web");
@@ -315,9 +318,9 @@ fn killed_in_a_flood_just_after_it_was_moved_away_no_line_is_in_both_files() {
         let home = engine.home().join(format!("{turn}"));
         fs::create_dir(&home).unwrap();
         let kept = Kept { state: home.join("state/state.db"), file: home.join("out.jsonl") };
-        // A disk that takes its time, so that the move comes in the middle and no commit before the end.
+        // A slow disk, so that the move comes in the middle of a write and no commit comes before the end.
         let mut command = Command::new("strace");
-        engine.furnish(&mut command);
+        engine.configure(&mut command);
         command.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fdatasync,write"]);
         command.args(["-e", "inject=fdatasync:delay_enter=300000", "-e", "inject=write:delay_enter=20000"]);
         command.arg(Watch::command().get_program());
@@ -336,9 +339,9 @@ fn killed_in_a_flood_just_after_it_was_moved_away_no_line_is_in_both_files() {
     }
 }
 
-/// A removed file's inode number may be that of a file of others now; its birth tells.
+/// The inode number of a removed file may belong to another file now; the creation time shows it.
 #[test]
-fn a_file_of_others_with_the_old_inode_number_is_left_alone() {
+fn a_reused_inode_number_is_not_our_file() {
     let engine = Engine::start();
     let kept = Kept::of(&engine);
     engine.run("web", &[], &["--count", "50", "--idle"]);
@@ -362,7 +365,7 @@ fn a_file_of_others_with_the_old_inode_number_is_left_alone() {
 }
 
 #[test]
-fn removed_just_before_the_end_it_is_told_what_went_with_it() {
+fn a_removal_before_the_end_is_reported() {
     let engine = Engine::start();
     engine.run("web", &[], &["--count", "50", "--idle"]);
     let runs = each(&engine, |file, watch| {
@@ -372,14 +375,15 @@ fn removed_just_before_the_end_it_is_told_what_went_with_it() {
     });
     for (file, finished) in runs {
         assert_eq!(finished.code, Some(0));
-        let told = finished.stderr.lines().find(|line| line.contains("was removed, and with it up to ")).unwrap();
-        assert!(told.starts_with(&file.canonicalize().unwrap().display().to_string()), "{told}");
+        let reported = finished.stderr.lines().find(|line| line.contains("was removed, and with it up to ")).unwrap();
+        assert!(reported.starts_with(&file.canonicalize().unwrap().display().to_string()), "{reported}");
         assert_eq!(lines(&file), [""; 0]);
     }
 }
 
+/// When the folder is gone, a notice says so, and writing goes on into the file that was moved with it.
 #[test]
-fn a_folder_that_is_moved_away_and_is_no_folder_any_more_is_told_and_its_file_gone_on_with() {
+fn a_lost_folder_keeps_the_old_file() {
     let engine = Engine::start();
     engine.run("web", &[], &["--forever", "--rate", "100"]);
     let (folder, away) = (engine.home().join("logs"), engine.home().join("logs.old"));
@@ -389,7 +393,7 @@ fn a_folder_that_is_moved_away_and_is_no_folder_any_more_is_told_and_its_file_go
     eventually("it is written to", || written(&folder) > 50);
     fs::write(&away, "").unwrap();
     exchange(&folder, &away);
-    told(&watch, "so it is written to where it is now: Not a directory");
+    reported(&watch, "so it is written to where it is now: Not a directory");
     let before = written(&away);
     eventually("it is gone on with", || written(&away) > before + 50);
     assert_eq!(watch.stop().code, Some(0));

@@ -1,24 +1,19 @@
-//! Memory that an engine may cost us, whatever it answers: a scripted one sends bodies without end, and descriptions
-//! that are far too large.
+//! How much memory an engine can cost us: a scripted one sends endless bodies and huge descriptions.
 
-use crate::support::{Answer, Engine, Finished, Request, Script, Watch, eventually, process};
-use flate2::Compression;
-use flate2::write::GzEncoder;
+use crate::support::{Answer, Finished, Request, Script, Watch, process};
 use rustix::fs::{CWD, Mode, mkfifoat};
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs::{self};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// No answer may cost more.
+/// The limit for every answer, in bytes.
 const MOST: u64 = 128 << 20;
 
-/// Whatever lies where docker keeps its files, the program says in words what is wrong, or goes on without it, and waits for
-/// nobody.
+/// Whatever is in place of docker's files, the program reports it or continues without it, and never blocks on it.
 #[test]
-fn no_file_of_docker_makes_the_program_wait_or_takes_its_memory() {
+fn odd_docker_files_neither_block_nor_fill_memory() {
     let script = Script::start(answer_plainly);
     let context = "cb1c9ef1d5c4e6c5b8cd0cd64a9cd9bd2e0ad4d1ee2d4a1f0a0f3d6a5ec2a3b1";
     let with = |at: &str, target: Option<&str>| {
@@ -32,7 +27,7 @@ fn no_file_of_docker_makes_the_program_wait_or_takes_its_memory() {
         home
     };
     for target in [None, Some("/dev/zero")] {
-        for (at, words, code, told) in [
+        for (at, args, code, reported) in [
             ("config.json", &["watch", "--dry-run"][..], 0, "ignoring HOME/config.json: it is no regular file"),
             ("logwatch.yaml", &["watch", "--dry-run"], 2, "cannot read HOME/logwatch.yaml: it is no regular file"),
             ("ca.pem", &["--tls", "watch", "--dry-run"], 2, "error: cannot read HOME/ca.pem"),
@@ -41,47 +36,22 @@ fn no_file_of_docker_makes_the_program_wait_or_takes_its_memory() {
         ] {
             let home = with(at, target);
             let place = home.path().to_str().unwrap();
-            let words: Vec<String> = words.iter().map(|word| word.replace("HOME", place)).collect();
-            let words: Vec<&str> = words.iter().map(String::as_str).collect();
+            let args: Vec<String> = args.iter().map(|word| word.replace("HOME", place)).collect();
+            let args: Vec<&str> = args.iter().map(String::as_str).collect();
             let mut command = Watch::command();
             command.env("HOME", place).env("DOCKER_CONFIG", place).env("DOCKER_HOST", script.host());
-            let watch = Watch::spawn(command.env_remove("DOCKER_CONTEXT").args(&words));
-            let peak = peak_until(&watch, |_| false);
+            let watch = Watch::spawn(command.env_remove("DOCKER_CONTEXT").args(&args));
+            let peak = watch.peak_memory_until(MOST, |_| false);
             let finished = watch.finish();
             let said = finished.stderr.replace(place, "HOME");
             assert_eq!(finished.code, Some(code), "{at} {target:?}: {said}");
-            assert!(said.contains(told), "{at} {target:?}: {said}");
+            assert!(said.contains(reported), "{at} {target:?}: {said}");
             assert!(peak < MOST, "{at} {target:?}: {} MiB", peak >> 20);
         }
     }
 }
 
-/// A rotated log that is small on disk and has one line without end costs no more than another.
-#[test]
-fn a_compressed_line_without_end_is_passed_by_in_little_memory() {
-    let engine = Engine::start();
-    let id = engine.run("web", &["--log-opt", "max-size=10m", "--log-opt", "max-file=3"], &["--count", "3"]);
-    engine.wait("web");
-    let log = engine.must(&["inspect", "-f", "{{.LogPath}}", &id]);
-    let mut packed = GzEncoder::new(File::create(format!("{log}.1.gz")).unwrap(), Compression::fast());
-    let block = vec![b'a'; 1 << 20];
-    for _ in 0..300 {
-        packed.write_all(&block).unwrap();
-    }
-    packed.finish().unwrap();
-    let words = ["watch", "--source", "file", "-n", "5", "--format", "json", "--no-follow", "web"];
-    let mut command = Watch::command();
-    engine.furnish(&mut command);
-    let watch = Watch::spawn(command.env("DOCKER_HOST", engine.host()).args(words));
-    let peak = peak_until(&watch, |_| false);
-    let finished = watch.finish();
-    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
-    assert!(peak < 64 << 20, "{} MiB", peak >> 20);
-    let lines = finished.records();
-    assert_eq!(lines.iter().filter(|line| line["type"] != "gap").count(), 3);
-}
-
-/// What an engine without containers says. `None` for what it does not know.
+/// The answers of an engine without containers; `None` for paths it does not know.
 fn plain(request: &Request) -> Option<&'static str> {
     match request.path.split('?').next().unwrap_or_default() {
         "/_ping" => Some("OK"),
@@ -92,7 +62,7 @@ fn plain(request: &Request) -> Option<&'static str> {
     }
 }
 
-/// The same, and an event stream on which nothing happens; past events end at once.
+/// The same with an event stream on which nothing happens; requests for past events end at once.
 fn answer_plainly(request: &Request, answer: &mut Answer) {
     match plain(request) {
         Some(body) => answer.json(200, body),
@@ -106,20 +76,9 @@ fn answer_plainly(request: &Request, answer: &mut Answer) {
     }
 }
 
-/// The most memory it held until it ended or was where it should be.
-fn peak_until(watch: &Watch, is_done: impl Fn(&Watch) -> bool) -> u64 {
-    let mut peak = 0;
-    eventually("it ends or is where it should be", || {
-        peak = peak.max(watch.peak_memory());
-        // A program that takes all of it would take the machine with it.
-        peak > MOST || !process::lives(watch.pid()) || is_done(watch)
-    });
-    peak
-}
-
-/// Runs a command to its end, and tells the most memory it ever held.
-fn measure(script: &Script, home: &Path, words: &[&str], is_done: impl Fn(&Watch) -> bool) -> (Finished, u64) {
-    measure_within("20s", script, home, words, is_done)
+/// Runs a command to its end, and returns its peak memory.
+fn measure(script: &Script, home: &Path, args: &[&str], is_done: impl Fn(&Watch) -> bool) -> (Finished, u64) {
+    measure_within("20s", script, home, args, is_done)
 }
 
 /// The same with a time limit for each answer.
@@ -127,24 +86,24 @@ fn measure_within(
     limit: &str,
     script: &Script,
     home: &Path,
-    words: &[&str],
+    args: &[&str],
     is_done: impl Fn(&Watch) -> bool,
 ) -> (Finished, u64) {
     let mut command = Watch::command();
-    command.env("HOME", home).env("XDG_STATE_HOME", home).env("DOCKER_HOST", script.host()).args(words);
+    command.env("HOME", home).env("XDG_STATE_HOME", home).env("DOCKER_HOST", script.host()).args(args);
     command.env_remove("DOCKER_CONFIG").env_remove("DOCKER_CONTEXT");
     command.env("LOGWATCH_DOCKER_POOL_REQUEST_TIMEOUT", limit).env("LOGWATCH_DOCKER_POOL_MAX_RETRIES", "0");
     let watch = Watch::spawn(&mut command);
-    let peak = peak_until(&watch, is_done);
-    assert!(peak < MOST, "{words:?}: {} MiB", peak >> 20);
+    let peak = watch.peak_memory_until(MOST, is_done);
+    assert!(peak < MOST, "{args:?}: {} MiB", peak >> 20);
     let finished = if process::lives(watch.pid()) { watch.stop() } else { watch.finish() };
     (finished, peak)
 }
 
-/// What goes on without end in an answer.
+/// The endless part of an answer.
 #[derive(Clone, Copy, Debug)]
 enum Endless {
-    /// In a chunked body: its beginning, then the rest again and again.
+    /// A chunked body: its beginning, then the rest again and again.
     Body(&'static str, &'static str),
     /// The same with status 500.
     Refusal(&'static str),
@@ -156,13 +115,13 @@ enum Endless {
     ChunkExtension,
     /// Trailers behind an empty body.
     Trailers,
-    /// Answers before the answer.
+    /// Interim responses before the answer.
     Continue,
 }
 
 impl Endless {
     fn send(self, answer: &mut Answer, is_over: &AtomicBool) {
-        // With a version above ours a ping is asked for its body, too.
+        // With an API version above ours, a ping is sent again with GET.
         let chunked = "HTTP/1.1 200 OK\r\nApi-Version: 1.51\r\nTransfer-Encoding: chunked\r\n\r\n";
         let (begin, again) = match self {
             Endless::Body("", again) => (chunked.to_owned(), again),
@@ -175,6 +134,10 @@ impl Endless {
             Endless::Continue => (String::new(), "HTTP/1.1 100 Continue\r\n\r\n"),
         };
         answer.raw(begin.as_bytes());
+        // An answer to HEAD has no body, which would be taken for the next answer.
+        if answer.is_bodiless && matches!(self, Endless::Body(..) | Endless::Refusal(_)) {
+            return;
+        }
         let block = again.repeat((256 << 10) / again.len());
         let block = match self {
             Endless::Body(..) | Endless::Refusal(_) => format!("{:x}\r\n{block}\r\n", block.len()),
@@ -184,7 +147,7 @@ impl Endless {
     }
 }
 
-/// The engine answers requests whose path begins so without end, and all others plainly.
+/// An engine that answers requests to this path endlessly, and all others plainly.
 fn endless_at(path: &'static str, endless: Endless) -> (Script, Arc<AtomicBool>) {
     let is_over = Arc::new(AtomicBool::new(false));
     let over = Arc::clone(&is_over);
@@ -195,9 +158,9 @@ fn endless_at(path: &'static str, endless: Endless) -> (Script, Arc<AtomicBool>)
     (script, is_over)
 }
 
-/// An answer without end is refused in one line, and costs no more memory than any other.
+/// An endless answer is refused in one line, and costs no more memory than any other.
 #[test]
-fn no_endless_answer_takes_the_memory_of_the_host() {
+fn endless_answers_cost_little_memory() {
     let home = tempfile::tempdir().unwrap();
     let state = home.path().join("state.db");
     let state = state.to_str().unwrap();
@@ -211,7 +174,7 @@ fn no_endless_answer_takes_the_memory_of_the_host() {
     const KEYS: Endless = Endless::Body("{\"a\":1", ",\"a\":1");
     let list = "the engine's answer for the container list is too large: it may have ";
     let watch = &["watch"][..];
-    for (words, path, endless, code, told) in [
+    for (args, path, endless, code, reported) in [
         (watch, "/containers/json", BLANKS, 1, format!("{list}128 MiB")),
         (watch, "/containers/json", STRING, 1, format!("{list}8 MiB")),
         (watch, "/containers/json", OBJECTS, 1, format!("{list}40 MiB")),
@@ -244,18 +207,18 @@ fn no_endless_answer_takes_the_memory_of_the_host() {
         (&["pool", "--check"], "/events", Endless::Body("", "x"), 0, String::new()),
     ] {
         let (script, is_over) = endless_at(path, endless);
-        // Only these end with the time that an answer may take.
+        // Only these end with the time limit for an answer.
         let limit = if matches!(endless, Endless::ChunkLength | Endless::Continue) { "1s" } else { "20s" };
-        let (finished, _) = measure_within(limit, &script, home.path(), words, |_| false);
+        let (finished, _) = measure_within(limit, &script, home.path(), args, |_| false);
         is_over.store(true, Ordering::Relaxed);
         let said = finished.stderr.replace(&script.host(), "HOST");
-        assert_eq!(finished.code, Some(code), "{words:?} {path} {endless:?}: {said}");
-        let first = format!("error: {told}");
-        assert!(told.is_empty() || said.starts_with(&first), "{words:?} {path} {endless:?}: {said}");
+        assert_eq!(finished.code, Some(code), "{args:?} {path} {endless:?}: {said}");
+        let first = format!("error: {reported}");
+        assert!(reported.is_empty() || said.starts_with(&first), "{args:?} {path} {endless:?}: {said}");
     }
 }
 
-/// A container whose labels have a million bytes in all, in one label or in thousands.
+/// A container whose labels have a million bytes, in one label or in thousands.
 fn labelled(number: usize, of: usize) -> String {
     let value = "x".repeat(1_000_000 / of);
     let labels: Vec<String> = (0..of).map(|label| format!(r#""label-{label}":"{value}""#)).collect();
@@ -271,7 +234,7 @@ fn inspection(id: &str) -> String {
     format!(r#"{{"Id":"{id}","Name":"/web",{state},"Config":{{"Labels":{labels}}},{host}}}"#)
 }
 
-/// An engine with a hundred containers whose labels have a megabyte each.
+/// An engine with a hundred containers, each with a megabyte of labels.
 fn hundred_megabytes(of: usize) -> Script {
     Script::start(move |request, answer| {
         let path = request.path.split('?').next().unwrap_or_default();
@@ -294,9 +257,9 @@ fn hundred_megabytes(of: usize) -> Script {
     })
 }
 
-/// Labels of a hundred megabytes in all cost no command much memory, and everything else of their containers is told.
+/// Everything else about these containers is still printed.
 #[test]
-fn a_hundred_megabytes_of_labels_cost_no_command_much_memory() {
+fn huge_labels_cost_little_memory() {
     for of in [1, 200] {
         let script = hundred_megabytes(of);
         let home = tempfile::tempdir().unwrap();
@@ -305,24 +268,24 @@ fn a_hundred_megabytes_of_labels_cost_no_command_much_memory() {
         let followed = |_: &Watch| script.requests().iter().filter(|asked| asked.contains("/logs?")).count() >= 100;
         let (finished, _) = measure(&script, home.path(), &["watch", "--state", state], followed);
         assert_eq!(finished.code, Some(0), "{}", finished.stderr);
-        for (words, told) in [
+        for (args, reported) in [
             (&["watch", "--dry-run", "-f", "label=app=web"][..], "web-99"),
             (&["watch", "--dry-run", "-f", "label=app=web", "-f", "network=none"], "web-99"),
             (&["reconcile", "--state", state], ""),
             (&["pool", "--format", "json"], "container_list"),
-            // It gives up what takes long.
+            // Completion gives up what takes long.
             (&["__complete", "watch", "web-9"], ":4"),
         ] {
-            let (finished, _) = measure(&script, home.path(), words, |_| false);
-            assert_eq!(finished.code, Some(0), "{words:?}: {}", finished.stderr);
-            assert!(finished.lines().iter().any(|line| line.contains(told)), "{words:?}: {:?}", finished.lines());
+            let (finished, _) = measure(&script, home.path(), args, |_| false);
+            assert_eq!(finished.code, Some(0), "{args:?}: {}", finished.stderr);
+            assert!(finished.lines().iter().any(|line| line.contains(reported)), "{args:?}: {:?}", finished.lines());
         }
     }
 }
 
-/// Events that are as large as they may be, or larger, cost no more than others, whether or not somebody takes them.
+/// Events that reach or exceed the size limit cost no more memory than others, whether or not somebody reads them.
 #[test]
-fn no_stream_of_large_events_takes_the_memory_of_the_host() {
+fn huge_events_cost_little_memory() {
     let long = |length: usize| "x".repeat(length);
     let event = |action: &str, id: &str, attributes: &str| {
         let actor = format!(r#"{{"ID":"{id}","Attributes":{{{attributes}}}}}"#);
@@ -342,7 +305,7 @@ fn no_stream_of_large_events_takes_the_memory_of_the_host() {
         ("no end of a line", long(1 << 20)),
     ];
     for (what, line) in lines {
-        for words in [&["watch"][..], &["events", "--format", "json"]] {
+        for args in [&["watch"][..], &["events", "--format", "json"]] {
             let line = line.clone();
             let is_over = Arc::new(AtomicBool::new(false));
             let over = Arc::clone(&is_over);
@@ -365,9 +328,9 @@ fn no_stream_of_large_events_takes_the_memory_of_the_host() {
                 }
             });
             let home = tempfile::tempdir().unwrap();
-            let (finished, _) = measure(&script, home.path(), words, |_| sent.load(Ordering::Relaxed) > 100 << 20);
+            let (finished, _) = measure(&script, home.path(), args, |_| sent.load(Ordering::Relaxed) > 100 << 20);
             is_over.store(true, Ordering::Relaxed);
-            assert_eq!(finished.code, Some(0), "{what} {words:?}: {}", finished.stderr);
+            assert_eq!(finished.code, Some(0), "{what} {args:?}: {}", finished.stderr);
         }
     }
 }

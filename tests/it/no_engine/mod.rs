@@ -1,0 +1,16 @@
+//! Tests that need neither root, nor a Docker daemon or CLI, nor anything that `tests/run.sh` installs: the command line,
+//! the source itself, and the program beside a scripted engine. The nextest profile `fast` runs them.
+
+mod api_streams;
+mod cli;
+mod config;
+mod connection;
+mod contrib;
+mod dependencies;
+mod errors;
+mod late_events;
+mod memory;
+mod pool_report;
+mod reconcile;
+mod support;
+mod terminal;

@@ -1,0 +1,105 @@
+//! `pool` with a scripted engine: which failures make a client unhealthy, and how soon a silent engine is reported.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::support::{Answer, Finished, Request, Script, Watch, assert_pool_check, report};
+
+/// A healthy engine, except that it answers 500 where `fails` returns true for a path and the number of earlier
+/// requests for it.
+fn unwell(fails: impl Fn(&str, usize) -> bool + Send + Sync + 'static) -> Script {
+    let asked = Mutex::new(HashMap::<String, usize>::new());
+    Script::start(move |request: &Request, answer: &mut Answer| {
+        let path = request.path.split('?').next().unwrap();
+        let before = {
+            let mut asked = asked.lock().unwrap();
+            let count = asked.entry(path.to_owned()).or_default();
+            *count += 1;
+            *count - 1
+        };
+        match path {
+            _ if fails(path, before) => answer.json(500, r#"{"message":"unwell"}"#),
+            "/_ping" => answer.json(200, "OK"),
+            "/info" => answer.json(200, r#"{"ID":"x","ServerVersion":"20.10.24","OSType":"linux"}"#),
+            "/containers/json" => answer.json(200, "[]"),
+            _ => answer.json(200, ""),
+        }
+    })
+}
+
+fn pool_of_nobody(script: &Script, args: &[&str]) -> Finished {
+    let mut command = Watch::command();
+    command.env_remove("DOCKER_HOST").env("DOCKER_CONFIG", "/nowhere");
+    Watch::spawn(command.args(["-H", &script.host(), "pool"]).args(args)).finish()
+}
+
+/// This includes the time that the engine took for earlier answers.
+#[test]
+fn a_hanging_listing_is_reported_in_ten_seconds() {
+    // Side by side: each takes nearly ten seconds.
+    thread::scope(|scope| {
+        for seconds in [0, 5] {
+            scope.spawn(move || {
+                let script = Script::start(move |request: &Request, answer: &mut Answer| {
+                    match request.path.split('?').next().unwrap() {
+                        "/_ping" => answer.json(200, "OK"),
+                        "/info" => {
+                            thread::sleep(Duration::from_secs(seconds));
+                            answer.json(200, r#"{"ID":"slow","ServerVersion":"20.10.24","OSType":"linux"}"#);
+                        }
+                        "/containers/json" => answer.hold(),
+                        _ => answer.json(200, ""),
+                    }
+                });
+                let begun = Instant::now();
+                let finished = pool_of_nobody(&script, &["--check"]);
+                assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+                assert_eq!((finished.code, finished.stderr.lines().count()), (Some(4), 1), "{finished:?}");
+                let reported = "error: the connection pool is unhealthy: 0 of 2 clients healthy, client 0: container_list: no answer from ";
+                assert!(finished.stderr.starts_with(reported), "{}", finished.stderr);
+            });
+        }
+    });
+}
+
+/// Only `--check` takes a degraded pool for a failure.
+#[test]
+fn an_unhealthy_client_degrades_the_pool() {
+    let script = unwell(|path, before| path == "/containers/json" && before % 2 == 0);
+    // Either client may be the first to send the request.
+    let reasons = [0, 1].map(|client| {
+        format!("1 of 2 clients healthy, client {client}: container_list: the engine answered 500: unwell")
+    });
+    let check = pool_of_nobody(&script, &["--check"]);
+    let unwell = reasons.iter().position(|reason| check.stderr.contains(reason)).unwrap_or(0);
+    assert_pool_check(&check, &format!("degraded: {}", reasons[unwell]));
+    let finished = pool_of_nobody(&script, &["--format", "json"]);
+    assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
+    let report = report(&finished);
+    assert_eq!((&report["status"], &report["pool"]["healthy"]), (&"degraded".into(), &1.into()));
+    let unwell = reasons.iter().position(|reason| report["error"] == **reason).unwrap_or_else(|| panic!("{report}"));
+    let of = |client: usize| report["clients"][client]["status"].clone();
+    assert_eq!([of(unwell), of(1 - unwell)], ["unhealthy", "healthy"]);
+}
+
+#[test]
+fn the_pool_size_is_limited() {
+    let script = unwell(|_, _| false);
+    let finished = pool_of_nobody(&script, &["--size", "1001"]);
+    assert_eq!((finished.code, script.requests()), (Some(2), Vec::new()));
+    assert!(finished.stderr.contains("invalid value '1001' for '--size <N>': at most 1000"), "{}", finished.stderr);
+}
+
+#[test]
+fn a_single_failed_check_is_a_warning() {
+    for (path, name) in [("/events", "event_stream"), ("/_ping", "ping")] {
+        // The first ping is part of connecting.
+        let script = unwell(move |asked, before| asked == path && (before > 0 || path == "/events"));
+        let finished = pool_of_nobody(&script, &["--check"]);
+        let reported = " WARN the connection pool is healthy, and yet a check failed: client 0: ";
+        let expected = format!("{reported}{name}: the engine answered 500: unwell\n");
+        assert_eq!((finished.code, finished.stderr, finished.stdout.len()), (Some(0), expected, 0), "{name}");
+    }
+}
