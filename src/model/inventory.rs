@@ -4,8 +4,8 @@
 //! clock, so that any order and any repetition end in the same. Every row knows when it was last told of, by the engine's
 //! clock, and what is older changes nothing. Used by the rooms that observe, plan, keep and report.
 
-use super::batch::Route;
 use super::container;
+use super::cursor::Route;
 use super::time::Timestamp;
 use serde::Serialize;
 use std::collections::BTreeMap;

@@ -73,7 +73,7 @@ impl Queue {
         }
         for item in items {
             state.held += item.weight();
-            state.unwritten += item.of_file();
+            state.unwritten += item.file_bytes();
             state.items.push_back(item);
         }
         drop(state);
@@ -122,7 +122,7 @@ impl Queue {
 
     /// The consumer has finished with an item.
     pub fn finish(&self, item: Item) {
-        let (weight, of_file) = (item.weight(), item.of_file());
+        let (weight, of_file) = (item.weight(), item.file_bytes());
         let mut state = self.lock();
         state.unwritten = state.unwritten.saturating_sub(of_file);
         if let Item::Lines(batch) = item {
@@ -185,7 +185,8 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::batch::{Batch, ContainerKey, Route};
+    use crate::model::batch::{Batch, ContainerKey};
+    use crate::model::cursor::Route;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 

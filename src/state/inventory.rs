@@ -743,7 +743,7 @@ mod tests {
             created: Some(at(1)),
             beyond: UnlistedFields {
                 log_driver: Some("local".into()),
-                log_route: Some(crate::model::batch::Route::File),
+                log_route: Some(crate::model::cursor::Route::File),
                 started: Some(at(2)),
                 finished: Some(at(3)),
                 exit_code: Some(-1),

@@ -341,7 +341,7 @@ fn sync(output: &Written) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::batch::Route;
+    use crate::model::cursor::Route;
     use crate::model::file_id::FileId;
     use crate::model::position::{FilePosition, Mark, TimePosition};
     use rustix::process::{Pid, Signal, kill_process};

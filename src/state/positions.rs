@@ -5,7 +5,7 @@
 //! knows no others.
 
 use super::{Commit, Output, Saved, Written};
-use crate::model::batch::Route;
+use crate::model::cursor::Route;
 use crate::model::file_id::FileId;
 use crate::model::position::{FilePosition, Mark, Position, TimePosition};
 use crate::model::time::Timestamp;

@@ -2,7 +2,8 @@
 //!
 //! In: the lines as they are written, which of their records can be read at all, and what came. Out: what is wrong.
 
-use logwatch::model::batch::{Cursor, Reason, Stream};
+use logwatch::model::batch::Reason;
+use logwatch::model::cursor::{Cursor, Stream};
 use logwatch::model::time::Timestamp;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Write;

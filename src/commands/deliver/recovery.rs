@@ -12,7 +12,7 @@
 //! Only an incomplete line at the end, or what is proven to be damaged, is taken out of FILE, into a file beside it.
 
 use super::wal::{Change, Entry, FileRef, Found, Kind, apply};
-use crate::model::batch::{Cursor, Route};
+use crate::model::cursor::{Cursor, Route};
 use crate::model::file_id::FileId;
 use crate::model::position::{Position, TimePosition};
 use crate::model::time::Timestamp;
@@ -561,7 +561,7 @@ pub(crate) fn part(saved: Option<&Saved>, name: &str, route: Route, lines: impl 
 mod tests {
     use super::*;
     use crate::commands::deliver::wal::{self, Wal};
-    use crate::model::batch::Stream;
+    use crate::model::cursor::Stream;
     use proptest::prelude::*;
     use std::collections::HashSet;
 

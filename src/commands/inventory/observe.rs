@@ -137,7 +137,7 @@ fn beyond(routes: &Routes, container: &ContainerRow) -> UnlistedFields {
     };
     let log_route = match routes.of(&listed) {
         _ if log_driver.as_deref() == Some("none") => None,
-        Choice::File(_) => Some(crate::model::batch::Route::File),
+        Choice::File(_) => Some(crate::model::cursor::Route::File),
         Choice::Stream => Some(routes.over_api()),
         Choice::Nothing => None,
     };
