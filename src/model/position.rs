@@ -45,7 +45,8 @@ pub struct FilePosition {
     /// The device number of the file. Only for people who inspect the state: files are not recognised by it.
     pub device: u64,
     pub file: FileId,
-    /// The fingerprint of the file's first record, if it had one. Older versions stored the birth time here if it had none.
+    /// The fingerprint of the file's first record, if it had one. Older versions stored a value derived from the birth
+    /// time if it had none.
     pub fingerprint: Option<u64>,
     /// Where the first record to read starts, in bytes of log. In a compressed file, an offset into the unpacked content.
     pub offset: u64,

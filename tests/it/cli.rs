@@ -161,7 +161,7 @@ fn a_usage_error_is_said_on_stderr_and_ends_with_2() {
     check(
         "logwatch watch -f limit=1",
         "exit 2\n--- stdout\n--- stderr\n\
-         error: invalid value 'limit=1' for '--filter <KEY=VALUE>': no filter is called `limit`; there are name, id, label, \
+         error: invalid value 'limit=1' for '--filter <KEY=VALUE>': unknown filter `limit`; expected one of name, id, label, \
          ancestor, status, network, volume, health, before, since, exited, expose, publish, is-task\n\n\
          For more information, try '--help'.\n",
     );

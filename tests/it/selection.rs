@@ -346,7 +346,7 @@ fn containers_that_appear_later_pass_the_same_filters() {
     );
     let misused = Watch::start(&engine, &["-f", "exited=soon"]).finish();
     assert_eq!(misused.code, Some(2), "{}", misused.stderr);
-    assert!(misused.stderr.contains("`exited` cannot be `soon`, only a whole number"), "{}", misused.stderr);
+    assert!(misused.stderr.contains("`exited` cannot be `soon`: expected a whole number"), "{}", misused.stderr);
 }
 
 /// What only the engine can tell is asked of it when a container appears, and until it has answered nothing is told.
@@ -488,7 +488,7 @@ fn the_beginning_of_several_ids_is_refused() {
     };
     for words in [&[][..], &["--no-follow"], &["--dry-run"]] {
         let finished = Watch::start(&engine, &[words, &[word.as_str()]].concat()).finish();
-        let told = format!("error: 2 containers have an ID that begins with {word}, ");
+        let told = format!("error: 2 container IDs start with {word}, ");
         assert_eq!((finished.code, finished.stdout.len()), (Some(1), 0), "{}", finished.stderr);
         assert!(finished.stderr.starts_with(&told), "{}", finished.stderr);
         assert!(finished.stderr.ends_with("\nhint: give more of the ID, or the name\n"), "{}", finished.stderr);
