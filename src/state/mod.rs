@@ -1,12 +1,13 @@
-//! The state: what is kept between runs, in one SQLite file. The only room that speaks SQL.
+//! The state: what outlasts a run, in one SQLite file. The only module that uses SQL.
 //!
-//! [`Store`] hands work to the one thread that owns the connection. [`Held`] is a resume NAME, which one run holds at a
-//! time (`lock`): its positions and the length of its output (`positions`) are committed together. What each engine has
-//! is beside them (`inventory`). `schema` opens a file and brings it to our schema (`migrations/`). Called by the engine
-//! room; knows the shelf alone.
+//! [`Store`] passes work to the one thread that owns the connection. [`HeldName`] is a resume name, which only one run can
+//! hold at a time (`name_lock`). Its positions and the length of its output file (`positions`) are committed together. The
+//! inventory of each engine is in the same file (`inventory`). `schema` opens the file and migrates it to the current schema
+//! (`migrations/`), and `location` decides whether the file may be used at all. Called by the commands; depends only on
+//! `model`.
 //!
-//! A commit is on the disk when it is reported, so that a power cut takes nothing of it: the output is synced first, then
-//! SQLite syncs its write-ahead log (`synchronous=FULL`, <https://sqlite.org/pragma.html#pragma_synchronous>).
+//! A commit is on the disk when it is reported, so that a power failure cannot undo it: the output file is synced first,
+//! then SQLite syncs its write-ahead log (`synchronous=FULL`, <https://sqlite.org/pragma.html#pragma_synchronous>).
 
 mod error;
 mod inventory;
@@ -15,15 +16,15 @@ mod name_lock;
 mod positions;
 mod schema;
 
-pub use error::{Error, Fault, Holder};
+pub use error::{BoxedError, Error, Holder};
 pub use inventory::Trigger;
 
 use crate::model::inventory::{ChangeSummary, Update};
 use crate::model::plan::{Observed, Plan};
 use crate::model::position::Position;
 use crate::model::time::Timestamp;
-pub use location::open_beside;
-use name_lock::Lock;
+pub use location::open_companion;
+use name_lock::NameLock;
 pub use name_lock::OutputLock;
 use positions::Owner;
 use rusqlite::Connection;
@@ -36,269 +37,264 @@ use std::sync::mpsc::{self, Receiver, SendError, SyncSender};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// How long to wait for another program that holds the lock of the file.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait for another program that holds SQLite's lock of the file.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// So much work may wait for the thread before [`Held::commit`] waits too.
+/// The number of requests that can wait for the thread before [`HeldName::commit`] blocks.
 const QUEUE: usize = 64;
 
-/// Work for the thread of the connection, which it does not get when the thread is gone.
-type Work = Box<dyn FnOnce(Result<&mut Connection, Error>) + Send>;
+/// A request to the thread of the connection. It gets an error if the thread is gone.
+type Request = Box<dyn FnOnce(Result<&mut Connection, Error>) + Send>;
 
-/// A handle to the one thread that owns the connection to a state file; a clone is another handle to the same, and a
-/// [`Held`] has one. The last that goes waits until all work is done and the file is closed.
+/// A handle to the one thread that owns the connection to a state file. A clone is another handle to the same thread, and
+/// each [`HeldName`] contains one. Dropping the last handle waits until all requests are done and the file is closed.
 #[derive(Clone)]
 pub struct Store {
-    owned: Arc<Owned>,
+    thread: Arc<Thread>,
 }
 
-struct Owned {
+struct Thread {
     path: PathBuf,
-    /// `None` once no more will come.
-    works: Option<SyncSender<Work>>,
-    thread: Option<JoinHandle<()>>,
+    /// `None` once no more requests will come.
+    requests: Option<SyncSender<Request>>,
+    handle: Option<JoinHandle<()>>,
 }
 
-/// A resume NAME of one engine, held against all other runs. It is free again when this is dropped, which waits for its
-/// commits.
-pub struct Held {
+/// A resume name of one engine, held against all other runs. Dropping it waits for its commits, then releases the name.
+pub struct HeldName {
     store: Store,
     owner: Arc<Owner>,
     is_new: bool,
-    lock: Option<Lock>,
+    lock: Option<NameLock>,
 }
 
-/// What is known of a container from the last commit.
+/// The committed position of a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Saved {
-    /// Its name then.
+    /// The container's name at the time of the commit.
     pub name: String,
-    /// How far its log was passed on.
     pub position: Position,
-    /// It had stopped, and its log was read to the end.
+    /// Whether the container had stopped and its log was read to the end.
     pub ended: bool,
 }
 
-/// What is known of an output from the last commit.
+/// The committed progress of an output file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Output {
-    /// The number of the device it lies on.
+pub struct SavedOutput {
     pub device: u64,
-    /// Its number there.
     pub inode: u64,
-    /// Its bytes up to which the positions tell.
+    /// The length of the file in bytes up to which the positions account for it.
     pub length: u64,
-    /// The run that wrote it has ended, and nothing of it stands behind them.
+    /// Whether the run that wrote the file ended with all of its output committed. What follows `length` is not its own.
     pub is_closed: bool,
-    /// When it was made, where its file system tells: its number may be another's by now.
+    /// When the file was created, if its file system records it: the inode may belong to another file by now.
     pub born: Option<Timestamp>,
-    /// The last entry of the write-ahead log that the positions include.
+    /// The last entry of the write-ahead log that the positions include; 0 if there was no such log.
     pub sequence: u64,
 }
 
-/// What to keep, all of it or nothing.
+/// What to commit, all of it or nothing.
 #[derive(Debug, Default)]
 pub struct Commit {
-    /// Container IDs and how far each is.
+    /// Container IDs and their positions.
     pub positions: Vec<(String, Saved)>,
-    /// IDs of containers that have stopped and were read to the end, as far as they were committed before.
+    /// IDs of containers that have stopped and whose logs were read to the position committed before.
     pub ended: Vec<String>,
-    /// IDs of containers that are gone, forgotten even if they are among `positions`.
+    /// IDs of containers whose positions are deleted, even if they are among `positions`.
     pub removed: Vec<String>,
-    /// What the positions were written to, where that is a file.
-    pub output: Option<Written>,
+    /// The file that the lines were written to, if any.
+    pub output: Option<OutputProgress>,
 }
 
-/// An output as far as it was written.
+/// An output file and how far it was written.
 #[derive(Debug)]
-pub struct Written {
-    /// What it is known by.
+pub struct OutputProgress {
+    /// The path by which the file is found again.
     pub path: PathBuf,
-    /// Any descriptor of it; synced before the positions are committed.
+    /// Any descriptor of the file. It is synced before the positions are committed.
     pub file: File,
-    /// The number of the device it lies on.
     pub device: u64,
-    /// Its number there.
     pub inode: u64,
-    /// When it was made, where its file system tells.
+    /// When the file was created, if its file system records it.
     pub born: Option<Timestamp>,
-    /// Bytes in it once all that the positions tell of is written.
+    /// The length of the file in bytes once everything up to the positions is written.
     pub length: u64,
-    /// Nothing more will be written to it.
+    /// Whether this run writes no more to the file.
     pub is_last: bool,
     /// The last entry of the write-ahead log that the positions include.
     pub sequence: u64,
 }
 
 impl Store {
-    /// Opens a state file, made with mode 0600, in a folder of 0700, where missing. An older schema is brought to ours; a
-    /// newer one, a damaged file and a database of another program are refused and left as they are.
+    /// Opens a state file. A missing file is created with mode 0600, and its folder with mode 0700. An older schema is
+    /// migrated. A newer schema, a damaged file and a database of another program are rejected and left unchanged.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        Store::open_with(path, PATIENCE)
+        Store::open_with(path, BUSY_TIMEOUT)
     }
 
-    fn open_with(path: &Path, patience: Duration) -> Result<Self, Error> {
-        // To SQLite `:memory:` and the empty path are no files, unless they are absolute.
+    fn open_with(path: &Path, busy_timeout: Duration) -> Result<Self, Error> {
+        // An absolute path, because SQLite does not take `:memory:` and the empty path for files.
         let path = std::path::absolute(path)
-            .map_err(|source| Error::Unopened { path: path.to_owned(), source: source.into() })?;
-        let connection = schema::open(&path, patience)?;
+            .map_err(|source| Error::CannotOpen { path: path.to_owned(), source: source.into() })?;
+        let connection = schema::open(&path, busy_timeout)?;
         Store::start(path, connection)
     }
 
     fn start(path: PathBuf, connection: Connection) -> Result<Self, Error> {
-        let (works, queue) = mpsc::sync_channel(QUEUE);
+        let (requests, queue) = mpsc::sync_channel(QUEUE);
         let serve = move || serve(connection, &queue);
-        let thread = thread::Builder::new().name("state".into()).spawn(serve).map_err(Error::Thread)?;
-        Ok(Store { owned: Arc::new(Owned { path, works: Some(works), thread: Some(thread) }) })
+        let handle = thread::Builder::new().name("state".into()).spawn(serve).map_err(Error::Thread)?;
+        Ok(Store { thread: Arc::new(Thread { path, requests: Some(requests), handle: Some(handle) }) })
     }
 
-    /// Opens a state file to look at it: it is neither made nor brought to our schema. `None` where there is none. What is
-    /// refused is what [`Store::open`] refuses.
-    pub fn look(path: &Path) -> Result<Option<Self>, Error> {
+    /// Opens a state file for reading, without creating or migrating it. `None` if there is none. Rejects the same files as
+    /// [`Store::open`].
+    pub fn open_existing(path: &Path) -> Result<Option<Self>, Error> {
         let path = std::path::absolute(path)
-            .map_err(|source| Error::Unopened { path: path.to_owned(), source: source.into() })?;
-        let Some(connection) = schema::look(&path, PATIENCE)? else { return Ok(None) };
+            .map_err(|source| Error::CannotOpen { path: path.to_owned(), source: source.into() })?;
+        let Some(connection) = schema::open_existing(&path, BUSY_TIMEOUT)? else { return Ok(None) };
         Store::start(path, connection).map(Some)
     }
 
-    /// Compares what is known of an engine with what was observed, in one transaction that leaves it in line unless the
-    /// occasion is only to tell. `done` is called on the thread of the state, as by [`Held::commit`].
+    /// Compares the inventory of an engine with an observation and, if the trigger says so, applies the difference, all in
+    /// one transaction. `done` is called on the thread of the state, like that of [`HeldName::commit`].
     pub fn reconcile(
         &self,
         engine_id: &str,
         observed: Observed,
-        occasion: Trigger,
+        trigger: Trigger,
         done: impl FnOnce(Result<Plan, Error>) + Send + 'static,
     ) {
-        let (engine_id, path) = (engine_id.to_owned(), self.owned.path.clone());
-        self.give(Box::new(move |connection| {
+        let (engine_id, path) = (engine_id.to_owned(), self.thread.path.clone());
+        self.send(Box::new(move |connection| {
             let is_held = |name: &str| name_lock::is_held(&path, &engine_id, name);
             done(connection.and_then(|connection| {
-                let plan = inventory::reconcile(connection, &engine_id, &observed, occasion, is_held);
+                let plan = inventory::reconcile(connection, &engine_id, &observed, trigger, is_held);
                 plan.map_err(|error| Error::of(&path, error))
             }));
         }));
     }
 
-    /// Takes what events told of an engine, in one transaction, and tells what that changed; `done` as above.
-    pub fn hear(
+    /// Applies updates from events to the inventory of an engine, in one transaction, and passes the number of changes to
+    /// `done`, which is called like that of [`HeldName::commit`].
+    pub fn apply_updates(
         &self,
         engine_id: &str,
-        told: Vec<Update>,
+        updates: Vec<Update>,
         done: impl FnOnce(Result<ChangeSummary, Error>) + Send + 'static,
     ) {
-        let (engine_id, path) = (engine_id.to_owned(), self.owned.path.clone());
-        self.give(Box::new(move |connection| {
+        let (engine_id, path) = (engine_id.to_owned(), self.thread.path.clone());
+        self.send(Box::new(move |connection| {
             done(connection.and_then(|connection| {
-                inventory::hear(connection, &engine_id, &told).map_err(|error| Error::of(&path, error))
+                inventory::apply_updates(connection, &engine_id, &updates).map_err(|error| Error::of(&path, error))
             }));
         }));
     }
 
-    /// Takes a resume NAME for an engine. [`Error::Held`] when another run has it, [`Error::BadName`] when it is none.
-    pub fn hold(&self, engine_id: &str, name: &str) -> Result<Held, Error> {
-        let lock = Lock::take(&self.owned.path, engine_id, name)?;
+    /// Takes a resume name for an engine. Fails with [`Error::Held`] if another run holds it, and with [`Error::BadName`] if
+    /// the name is invalid.
+    pub fn hold(&self, engine_id: &str, name: &str) -> Result<HeldName, Error> {
+        let lock = NameLock::take(&self.thread.path, engine_id, name)?;
         let owner = Arc::new(Owner { engine_id: engine_id.to_owned(), name: name.to_owned() });
         let known = Arc::clone(&owner);
-        let is_new = !self.ask(move |connection| positions::is_known(connection, &known))?;
-        Ok(Held { store: self.clone(), owner, is_new, lock: Some(lock) })
+        let is_new = !self.query(move |connection| positions::is_known(connection, &known))?;
+        Ok(HeldName { store: self.clone(), owner, is_new, lock: Some(lock) })
     }
 
-    /// Has the thread answer a question, after all work before it.
-    fn ask<T: Send + 'static>(
+    /// Runs a query on the thread, after all requests before it, and waits for the answer.
+    fn query<T: Send + 'static>(
         &self,
-        question: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+        query: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, Error> {
         let (reply, answer) = mpsc::sync_channel(1);
-        let path = self.owned.path.clone();
-        self.give(Box::new(move |connection| {
-            let answer = connection.and_then(|connection| question(connection).map_err(|e| Error::of(&path, e)));
-            // Whoever asked waits for it.
+        let path = self.thread.path.clone();
+        self.send(Box::new(move |connection| {
+            let answer = connection.and_then(|connection| query(connection).map_err(|e| Error::of(&path, e)));
+            // The receiver waits below, so sending cannot fail.
             let _ = reply.send(answer);
         }));
         answer.recv().unwrap_or(Err(Error::Closed))
     }
 
-    fn give(&self, work: Work) {
-        let refused = match &self.owned.works {
-            Some(works) => works.send(work).err(),
-            None => Some(SendError(work)),
+    fn send(&self, request: Request) {
+        let refused = match &self.thread.requests {
+            Some(requests) => requests.send(request).err(),
+            None => Some(SendError(request)),
         };
-        if let Some(SendError(work)) = refused {
-            work(Err(Error::Closed));
+        if let Some(SendError(request)) = refused {
+            request(Err(Error::Closed));
         }
     }
 
-    /// Whether we are on the thread of the connection, which cannot wait for itself.
-    fn is_here(&self) -> bool {
-        self.owned.is_here()
+    /// Whether the caller is on the thread of the connection, which cannot wait for itself.
+    fn is_own_thread(&self) -> bool {
+        self.thread.is_current()
     }
 }
 
-impl Owned {
-    fn is_here(&self) -> bool {
-        self.thread.as_ref().is_some_and(|thread| thread.thread().id() == thread::current().id())
+impl Thread {
+    fn is_current(&self) -> bool {
+        self.handle.as_ref().is_some_and(|handle| handle.thread().id() == thread::current().id())
     }
 }
 
-impl Drop for Owned {
+impl Drop for Thread {
     fn drop(&mut self) {
-        self.works = None;
-        let is_here = self.is_here();
-        if let Some(thread) = self.thread.take().filter(|_| !is_here) {
-            // A panic was told of when it happened.
-            let _ = thread.join();
+        self.requests = None;
+        let is_current = self.is_current();
+        if let Some(handle) = self.handle.take().filter(|_| !is_current) {
+            // A panic of the thread was reported when it happened.
+            let _ = handle.join();
         }
     }
 }
 
-/// The thread: works, then closes the file.
-fn serve(mut connection: Connection, queue: &Receiver<Work>) {
-    for work in queue {
-        work(Ok(&mut connection));
+/// The body of the thread: handles requests until all senders are gone, then closes the file.
+fn serve(mut connection: Connection, queue: &Receiver<Request>) {
+    for request in queue {
+        request(Ok(&mut connection));
     }
-    // Closing would do it too, but only where no other process has the file open. What stays in the log is no less safe.
+    // Closing runs a checkpoint too, but only if no other process has the file open. Data that stays in the write-ahead log
+    // is equally safe.
     let checkpoint = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
     if let Err(error) = checkpoint.and_then(|()| connection.close().map_err(|(_, error)| error)) {
         tracing::debug!(%error, "the state was closed without a checkpoint");
     }
 }
 
-impl Held {
-    /// Of which engine it is.
+impl HeldName {
     pub fn engine_id(&self) -> &str {
         &self.owner.engine_id
     }
 
-    /// The NAME.
     pub fn name(&self) -> &str {
         &self.owner.name
     }
 
-    /// Whether nothing was ever committed under this NAME for this engine before it was taken.
+    /// Whether nothing was committed under this name for this engine before it was taken.
     pub fn is_new(&self) -> bool {
         self.is_new
     }
 
-    /// What was committed last, by container ID.
+    /// The committed positions, by container ID.
     pub fn positions(&self) -> Result<HashMap<String, Saved>, Error> {
         let owner = Arc::clone(&self.owner);
-        self.store.ask(move |connection| positions::read(connection, &owner))
+        self.store.query(move |connection| positions::read(connection, &owner))
     }
 
-    /// What was committed last of an output, by the path it was committed with; `None` when nothing was.
-    pub fn output(&self, path: &Path) -> Result<Option<Output>, Error> {
+    /// The committed progress of the output file with this path. `None` if nothing was committed for the path.
+    pub fn output(&self, path: &Path) -> Result<Option<SavedOutput>, Error> {
         let (owner, path) = (Arc::clone(&self.owner), path.to_owned());
-        self.store.ask(move |connection| positions::read_output(connection, &owner, &path))
+        self.store.query(move |connection| positions::read_output(connection, &owner, &path))
     }
 
-    /// Has it all committed, in this order: the output is synced, one transaction keeps everything, `done` is called. Does
-    /// not wait, unless dozens of others wait already. `done` is called on the thread of the state: it must be quick and
-    /// ask for nothing here. After an error nothing of it is kept and the state works on; what is committed next may
-    /// include it.
+    /// Commits in this order: the output file is synced, one transaction stores everything, `done` is called. Does not block
+    /// unless dozens of requests wait already. `done` runs on the thread of the state: it must be quick and must not query
+    /// the state. After an error nothing of this commit is stored, but the state stays usable, and the next commit may
+    /// contain the same data again.
     pub fn commit(&self, commit: Commit, done: impl FnOnce(Result<(), Error>) + Send + 'static) {
-        let (owner, path) = (Arc::clone(&self.owner), self.store.owned.path.clone());
-        self.store.give(Box::new(move |connection| {
+        let (owner, path) = (Arc::clone(&self.owner), self.store.thread.path.clone());
+        self.store.send(Box::new(move |connection| {
             let synced =
                 connection.and_then(|connection| commit.output.as_ref().map_or(Ok(()), sync).map(|()| connection));
             done(synced.and_then(|connection| {
@@ -307,34 +303,34 @@ impl Held {
         }));
     }
 
-    /// Forgets the containers that are not among these, and returns their IDs and what was known of them: one that had
-    /// not ended was lost sight of.
+    /// Deletes the positions of all containers except these, and returns the deleted ones with their IDs. The log of a
+    /// deleted container that had not ended was not read to its end.
     pub fn forget_all_but<'a>(
         &self,
         container_ids: impl IntoIterator<Item = &'a str>,
     ) -> Result<Vec<(String, Saved)>, Error> {
         let owner = Arc::clone(&self.owner);
         let container_ids: HashSet<String> = container_ids.into_iter().map(str::to_owned).collect();
-        self.store.ask(move |connection| positions::forget_all_but(connection, &owner, &container_ids))
+        self.store.query(move |connection| positions::forget_all_but(connection, &owner, &container_ids))
     }
 }
 
-impl Drop for Held {
+impl Drop for HeldName {
     fn drop(&mut self) {
-        // Behind the commits: whoever holds the NAME next has to find them.
+        // Released after all commits, because the next holder has to find them.
         let lock = self.lock.take();
         let (reply, answer) = mpsc::sync_channel(1);
-        self.store.give(Box::new(move |_| {
+        self.store.send(Box::new(move |_| {
             drop(lock);
             let _ = reply.send(());
         }));
-        if !self.store.is_here() {
+        if !self.store.is_own_thread() {
             let _ = answer.recv();
         }
     }
 }
 
-fn sync(output: &Written) -> Result<(), Error> {
+fn sync(output: &OutputProgress) -> Result<(), Error> {
     output.file.sync_data().map_err(|source| Error::Output { path: output.path.clone(), source })
 }
 
@@ -357,13 +353,13 @@ mod tests {
 
     const ENGINE: &str = "ABCD:EFGH";
 
-    /// The test that also is the child process of the others.
-    const CHILD: &str = "state::tests::a_held_name_is_refused_with_its_holder_and_free_once_that_is_killed";
+    /// The test that also runs in the child processes of the other tests.
+    const CHILD: &str = "state::tests::a_held_name_names_its_holder_and_is_freed_by_a_kill";
 
-    /// Set in a child: what it does.
+    /// Set in a child process: what it does.
     const ROLE: &str = "LOGWATCH_TEST_ROLE";
 
-    /// Set in a child: the state file.
+    /// Set in a child process: the state file.
     const STATE: &str = "LOGWATCH_TEST_STATE";
 
     fn saved(name: &str, offset: u64) -> Saved {
@@ -380,23 +376,23 @@ mod tests {
         Commit { positions: vec![(container_id.into(), saved("web", offset))], ..Commit::default() }
     }
 
-    /// Commits, and waits until it is done.
-    fn commit(held: &Held, commit: Commit) -> Result<(), Error> {
+    /// Commits and waits for the result.
+    fn commit(held: &HeldName, commit: Commit) -> Result<(), Error> {
         let (done, result) = mpsc::channel();
         held.commit(commit, move |answer| done.send(answer).unwrap());
         result.recv().unwrap()
     }
 
-    fn offset(held: &Held, container_id: &str) -> Option<u64> {
+    fn offset(held: &HeldName, container_id: &str) -> Option<u64> {
         held.positions().unwrap().get(container_id)?.position.place.map(|place| place.offset)
     }
 
     const BORN: Timestamp = Timestamp(1_795_215_653_037_882_171);
 
-    /// An output of so many bytes, known by a path of its own.
-    fn written(path: &Path, file: File, length: u64) -> Written {
+    /// An output file of this length. Only a length above 812 has a birth time and is final.
+    fn written(path: &Path, file: File, length: u64) -> OutputProgress {
         let metadata = file.metadata().unwrap();
-        Written {
+        OutputProgress {
             path: path.to_owned(),
             file,
             device: metadata.dev(),
@@ -409,10 +405,10 @@ mod tests {
     }
 
     #[test]
-    fn what_was_committed_is_there_in_the_next_run() {
+    fn committed_data_is_read_back_by_the_next_run() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.db");
-        // Linux file names are bytes.
+        // Linux file names need not be UTF-8.
         let outputs = [dir.path().join("out.log"), dir.path().join(OsStr::from_bytes(b"out\xff.log"))];
         let store = Store::open(&path).unwrap();
         let held = store.hold(ENGINE, "default").unwrap();
@@ -432,7 +428,7 @@ mod tests {
             let metadata = fs::metadata(output).unwrap();
             let is_closed = length > 812;
             let (device, inode, born) = (metadata.dev(), metadata.ino(), is_closed.then_some(BORN));
-            let expected = Output { device, inode, born, length, is_closed, sequence: length };
+            let expected = SavedOutput { device, inode, born, length, is_closed, sequence: length };
             assert_eq!(held.output(output).unwrap(), Some(expected));
         }
         assert_eq!(held.output(&dir.path().join("other.log")).unwrap(), None);
@@ -449,16 +445,16 @@ mod tests {
         drop(held);
         assert!(
             !Store::open(&path).unwrap().hold(ENGINE, "default").unwrap().is_new(),
-            "all were removed, not forgotten"
+            "the name stays known without positions"
         );
     }
 
     #[test]
-    fn engines_and_names_are_apart() {
+    fn engines_and_names_are_independent() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("state.db")).unwrap();
         let keys = [(ENGINE, "default"), (ENGINE, "other"), ("7f3a", "default")];
-        let held: Vec<Held> = keys.iter().map(|(engine, name)| store.hold(engine, name).unwrap()).collect();
+        let held: Vec<HeldName> = keys.iter().map(|(engine, name)| store.hold(engine, name).unwrap()).collect();
         for (held, at) in held.iter().zip(1..) {
             assert!(held.is_new());
             commit(held, one("a", at)).unwrap();
@@ -471,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn all_files_are_for_their_owner_alone() {
+    fn all_files_are_accessible_only_to_their_owner() {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("docker-logwatch");
         let held = Store::open(&folder.join("state.db")).unwrap().hold("", "default").unwrap();
@@ -484,7 +480,7 @@ mod tests {
             })
             .collect();
         modes.sort();
-        // The hash is that of nothing.
+        // The hash of the empty engine ID.
         let expected = [
             "100600 state.db",
             "100600 state.db-shm",
@@ -493,17 +489,17 @@ mod tests {
         ];
         assert_eq!(modes, expected);
         drop(held);
-        assert!(!folder.join("state.db-wal").exists(), "closing takes the log into the file");
+        assert!(!folder.join("state.db-wal").exists(), "closing removes the write-ahead log");
     }
 
     #[test]
-    fn a_name_that_is_none_is_refused() {
+    fn an_invalid_name_is_rejected() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("state.db")).unwrap();
         let error = store.hold(ENGINE, "../x").err().unwrap();
         assert_eq!(
             error.to_string(),
-            "invalid resume name \"../x\": it takes 1 to 64 letters, digits, `_`, `.` and `-`"
+            "invalid resume name \"../x\": expected 1 to 64 letters, digits, `_`, `.` and `-`"
         );
     }
 
@@ -526,7 +522,7 @@ mod tests {
             Other { child, input, lines: BufReader::new(output).lines() }
         }
 
-        /// Reads on to a line that begins so, and returns the rest of it.
+        /// Reads up to a line that starts with `start`, and returns the rest of that line.
         fn wait_for(&mut self, start: &str) -> String {
             let rest = self.lines.find_map(|line| line.unwrap().strip_prefix(start).map(str::to_owned));
             rest.unwrap_or_else(|| panic!("ended without {start:?}"))
@@ -547,7 +543,7 @@ mod tests {
         }
     }
 
-    /// What a child does.
+    /// The body of a child process.
     fn play(role: &str) {
         let wait = || std::io::stdin().lines().next();
         let path = PathBuf::from(std::env::var_os(STATE).unwrap());
@@ -594,7 +590,7 @@ mod tests {
     }
 
     #[test]
-    fn a_held_name_is_refused_with_its_holder_and_free_once_that_is_killed() {
+    fn a_held_name_names_its_holder_and_is_freed_by_a_kill() {
         if let Ok(role) = std::env::var(ROLE) {
             return play(&role);
         }
@@ -621,7 +617,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_free_again_only_behind_the_commits_of_its_holder() {
+    fn a_name_is_released_after_its_commits() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("state.db")).unwrap();
         for at in 1..=50 {
@@ -632,7 +628,7 @@ mod tests {
     }
 
     #[test]
-    fn processes_that_make_a_state_at_once_all_can_use_it() {
+    fn concurrent_processes_can_create_one_state_file() {
         let dir = tempfile::tempdir().unwrap();
         for round in 0..5 {
             let path = dir.path().join(format!("{round}/new/state.db"));
@@ -649,7 +645,7 @@ mod tests {
     }
 
     #[test]
-    fn two_processes_commit_in_turns_and_both_are_right() {
+    fn two_processes_can_commit_alternately() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.db");
         let store = Store::open(&path).unwrap();
@@ -668,20 +664,20 @@ mod tests {
     }
 
     #[test]
-    fn what_was_reported_outlives_a_kill() {
+    fn reported_commits_survive_a_kill() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.db");
         for _ in 0..3 {
             let mut other = Other::start("commit on and on", &path);
-            let told = (0..20).map(|_| other.wait_for("committed ").parse::<u64>().unwrap()).last().unwrap();
+            let reported = (0..20).map(|_| other.wait_for("committed ").parse::<u64>().unwrap()).last().unwrap();
             other.kill();
             let kept = offset(&Store::open(&path).unwrap().hold(ENGINE, "default").unwrap(), "a").unwrap();
-            assert!(kept >= told, "{told} was reported, {kept} is there");
+            assert!(kept >= reported, "{reported} was reported, {kept} is stored");
         }
     }
 
     #[test]
-    fn the_output_is_synced_then_the_positions_then_it_is_reported() {
+    fn a_commit_syncs_output_then_positions_then_reports() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.db");
         let trace = dir.path().join("trace");
@@ -693,7 +689,7 @@ mod tests {
         other.end();
         let trace = fs::read_to_string(trace).unwrap();
         let lines = trace.lines().skip_while(|line| !line.contains("begins"));
-        // The output is synced, the log written, the log synced, and that reported.
+        // Output synced, write-ahead log written, write-ahead log synced, success reported.
         let step = |line: &str| match line {
             line if line.contains("committed") => Some('r'),
             line if line.contains("sync(") && line.contains("/out.log>") => Some('o'),
@@ -703,21 +699,21 @@ mod tests {
         };
         let mut steps: Vec<char> = lines.filter_map(step).collect();
         steps.dedup();
-        // What follows is the checkpoint of the closing.
+        // The remaining steps belong to the checkpoint on closing.
         assert!(steps.starts_with(&['o', 'w', 's', 'r']), "{steps:?}:\n{trace}");
     }
 
     #[test]
-    fn an_output_that_does_not_reach_its_disk_moves_no_position() {
+    fn no_position_is_committed_if_the_output_cannot_be_synced() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("state.db")).unwrap();
         let held = store.hold(ENGINE, "default").unwrap();
         commit(&held, one("a", 1)).unwrap();
         let path = Path::new("/log/out");
-        // A pipe has no disk to reach.
+        // A pipe cannot be synced.
         let pipe = File::from(OwnedFd::from(std::io::pipe().unwrap().1));
         let error = commit(&held, Commit { output: Some(written(path, pipe, 5)), ..one("a", 2) }).unwrap_err();
-        assert_eq!(error.to_string(), "cannot write /log/out to its disk");
+        assert_eq!(error.to_string(), "cannot sync /log/out to its disk");
         assert!(std::error::Error::source(&error).is_some() && !error.is_passing());
         assert_eq!((offset(&held, "a"), held.output(path).unwrap()), (Some(1), None));
         commit(&held, one("a", 3)).unwrap();
@@ -725,28 +721,28 @@ mod tests {
     }
 
     #[test]
-    fn a_locked_file_passes_and_the_next_commit_goes_through() {
+    fn commits_succeed_again_after_a_lock_is_released() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.db");
-        let patience = Duration::from_millis(50);
-        let store = Store::open_with(&path, patience).unwrap();
+        let timeout = Duration::from_millis(50);
+        let store = Store::open_with(&path, timeout).unwrap();
         let held = store.hold(ENGINE, "default").unwrap();
         commit(&held, one("a", 1)).unwrap();
         let other = Connection::open(&path).unwrap();
         other.execute_batch("BEGIN IMMEDIATE; DELETE FROM positions").unwrap();
-        let begun = Instant::now();
+        let start = Instant::now();
         let error = commit(&held, one("a", 2)).unwrap_err();
-        assert!(begun.elapsed() >= patience);
+        assert!(start.elapsed() >= timeout);
         assert_eq!(error.to_string(), format!("the state in {} is locked by another program", path.display()));
         assert!(error.is_passing());
         assert!(held.forget_all_but([]).unwrap_err().is_passing());
-        assert_eq!(offset(&held, "a"), Some(1), "reading waits for nobody");
+        assert_eq!(offset(&held, "a"), Some(1), "reads do not wait for the lock");
         other.execute_batch("ROLLBACK").unwrap();
         commit(&held, one("a", 3)).unwrap();
         assert_eq!(offset(&held, "a"), Some(3));
     }
 
-    /// A small disk of its own.
+    /// A small file system that only this test uses.
     struct Disk(tempfile::TempDir);
 
     impl Disk {
@@ -761,17 +757,17 @@ mod tests {
             self.0.path().join(name)
         }
 
-        fn run(&self, program: &str, words: &[&str]) {
-            assert!(Command::new(program).args(words).arg(self.0.path()).status().unwrap().success());
+        fn run(&self, program: &str, args: &[&str]) {
+            assert!(Command::new(program).args(args).arg(self.0.path()).status().unwrap().success());
         }
 
-        /// Leaves no room.
+        /// Writes until no space is left.
         fn fill(&self) {
             let mut ballast = File::create(self.path("ballast")).unwrap();
             while ballast.write_all(&[0; 512]).is_ok() {}
         }
 
-        fn make_room(&self) {
+        fn free_space(&self) {
             fs::remove_file(self.path("ballast")).unwrap();
         }
     }
@@ -783,7 +779,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_told_leaves_the_last_commit_and_works_again_with_room() {
+    fn a_full_disk_is_reported_and_loses_no_earlier_commit() {
         let disk = Disk::mount();
         let path = disk.path("state.db");
         let store = Store::open(&path).unwrap();
@@ -796,11 +792,11 @@ mod tests {
         };
         for _ in 0..3 {
             let error = commit(&held, many()).unwrap_err();
-            assert_eq!(error.to_string(), format!("no room is left for the state in {}", path.display()));
+            assert_eq!(error.to_string(), format!("no space left for the state in {}", path.display()));
             assert!(matches!(error, Error::Full { .. }) && !error.is_passing());
             assert_eq!(held.positions().unwrap(), HashMap::from([("a".into(), saved("web", 1))]));
         }
-        disk.make_room();
+        disk.free_space();
         commit(&held, many()).unwrap();
         assert_eq!(held.positions().unwrap().len(), 100);
         drop((held, store));
@@ -808,26 +804,26 @@ mod tests {
         let another = disk.path("another.db");
         let error = Store::open(&another).err().unwrap();
         assert!(matches!(error, Error::Full { .. }), "{error:?}");
-        disk.make_room();
+        disk.free_space();
         Store::open(&another).unwrap();
         assert_eq!(Store::open(&path).unwrap().hold(ENGINE, "default").unwrap().positions().unwrap().len(), 100);
     }
 
     #[test]
-    fn a_disk_that_is_read_only_is_told() {
+    fn a_read_only_disk_is_reported() {
         let disk = Disk::mount();
         let (path, missing) = (disk.path("state.db"), disk.path("missing.db"));
         drop(Store::open(&path).unwrap());
         disk.run("mount", &["-o", "remount,ro"]);
         for path in [path, missing] {
             let error = Store::open(&path).err().unwrap();
-            let words = format!("the state in {} cannot be written: it is read-only", path.display());
-            assert_eq!(error.to_string(), words, "{error:?}");
+            let expected = format!("the state in {} cannot be written: it is read-only", path.display());
+            assert_eq!(error.to_string(), expected, "{error:?}");
         }
     }
 
     #[test]
-    fn a_store_that_is_dropped_does_what_it_was_given_first() {
+    fn dropping_the_store_finishes_all_requests() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.db");
         let done = Arc::new(AtomicU64::new(0));
@@ -841,12 +837,12 @@ mod tests {
         }
         drop(held);
         assert_eq!(done.load(Ordering::SeqCst), 200);
-        assert!(!dir.path().join("state.db-wal").exists(), "it is closed");
+        assert!(!dir.path().join("state.db-wal").exists(), "the file was not closed");
         assert_eq!(offset(&Store::open(&path).unwrap().hold(ENGINE, "default").unwrap(), "a"), Some(200));
     }
 
     #[test]
-    fn the_last_handle_may_go_on_the_thread_itself() {
+    fn the_last_handle_can_be_dropped_on_the_thread() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.db");
         let held = Arc::new(Store::open(&path).unwrap().hold(ENGINE, "default").unwrap());
@@ -864,7 +860,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_thousand_containers_that_are_gone_are_forgotten_in_one_call() {
+    fn ten_thousand_removed_containers_are_forgotten_in_one_call() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("state.db")).unwrap();
         let held = store.hold(ENGINE, "default").unwrap();
@@ -872,9 +868,9 @@ mod tests {
         let positions = ids.iter().zip(0..).map(|(id, at)| (id.clone(), saved("web", at))).collect();
         commit(&held, Commit { positions, ..Commit::default() }).unwrap();
         let (gone, there) = ids.split_at(10_000);
-        let begun = Instant::now();
+        let start = Instant::now();
         let mut forgotten = held.forget_all_but(there.iter().map(String::as_str)).unwrap();
-        let took = begun.elapsed();
+        let took = start.elapsed();
         forgotten.sort_by(|a, b| a.0.cmp(&b.0));
         let expected: Vec<_> = gone.iter().zip(0..).map(|(id, at)| (id.clone(), saved("web", at))).collect();
         assert!(forgotten == expected);
@@ -885,14 +881,14 @@ mod tests {
     }
 
     #[test]
-    fn the_table_reads_well_in_sqlites_own_shell() {
+    fn positions_are_readable_in_the_sqlite_shell() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("state.db")).unwrap();
         let held = store.hold(ENGINE, "default").unwrap();
         let begun = Timestamp::now();
         commit(&held, one("a", 812)).unwrap();
         let (row, updated) = store
-            .ask(|connection| {
+            .query(|connection| {
                 let sql = "SELECT engine_id || '|' || name || '|' || container_id || '|' || container_name || '|' ||
                     route || '|' || ended || '|' || offset || '|' || stdout_time || '|' || datetime(stdout_time),
                     updated_at FROM positions";

@@ -94,7 +94,7 @@ fn a_full_disk_under_the_state_ends_it_and_nothing_is_lost_or_repeated() {
     let _ = fs::write(&ballast, vec![1; 8 << 20]);
     let finished = watch.finish();
     assert_eq!(finished.code, Some(1), "{}", finished.stderr);
-    let told = format!("error: no room is left for the state in {}\n", state.display());
+    let told = format!("error: no space left for the state in {}\n", state.display());
     assert!(finished.stderr.contains(&told), "{}", finished.stderr);
     assert!(finished.stderr.ends_with("hint: make room there; the next run goes on from what was kept\n"));
     fs::remove_file(&ballast).unwrap();
@@ -130,7 +130,7 @@ fn a_state_that_cannot_be_used_is_refused_in_words_and_left_as_it_is() {
     fs::write(path("newer.db"), &newer).unwrap();
     for (name, told, hint) in [
         ("damaged.db", "the state in FILE is damaged", "move it away to begin anew"),
-        ("text.db", "FILE is no state file", "name another file with --state\n"),
+        ("text.db", "FILE is not a state file", "name another file with --state\n"),
         (
             "newer.db",
             "the state in FILE was written by a newer docker-logwatch (schema 99, this one knows 6)",
@@ -148,7 +148,7 @@ fn a_state_that_cannot_be_used_is_refused_in_words_and_left_as_it_is() {
     assert_eq!(lines(&file).len(), 3);
     let bad = Watch::start(&engine, &["--resume=a/b", "--no-follow", "--state", good.to_str().unwrap()]).finish();
     assert_eq!(bad.code, Some(2));
-    let told = "error: invalid resume name \"a/b\": it takes 1 to 64 letters, digits, `_`, `.` and `-`\n";
+    let told = "error: invalid resume name \"a/b\": expected 1 to 64 letters, digits, `_`, `.` and `-`\n";
     assert_eq!(bad.stderr, told);
 }
 

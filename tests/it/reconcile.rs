@@ -604,7 +604,7 @@ fn what_cannot_be_asked_or_written_is_told_in_words_and_left_as_it_is() {
     // What is left of the disk goes, whatever that is.
     let _ = fs::write(&ballast, vec![1; 1 << 20]);
     let full = reconcile(&engine, &path, &[]);
-    let told = format!("error: no room is left for the state in {}\n", path.display());
+    let told = format!("error: no space left for the state in {}\n", path.display());
     assert!(full.code == Some(1) && full.stderr.starts_with(&told), "{}", full.stderr);
     fs::remove_file(&ballast).unwrap();
     mount("remount,ro");

@@ -60,7 +60,7 @@ impl Observer {
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
         let filters =
             Filters::from([("type".into(), words(&["container"])), ("event".into(), words(&["die", "start"]))]);
-        let since = Timestamp(at.0.saturating_sub(LISTINGS_LAG));
+        let since = at - LISTINGS_LAG;
         let query = EventsQuery { since: Some(since), until: Some(at), filters };
         let mut events = self.docker.past_events(&query).await?;
         let mut died = HashSet::new();
@@ -102,7 +102,7 @@ impl Observer {
         let reading = tokio::task::spawn_blocking(move || {
             let count = observed.containers.len();
             for (container, _) in &mut observed.containers {
-                container.beyond = beyond(&routes, container);
+                container.unlisted = beyond(&routes, container);
                 read(count);
             }
             observed
