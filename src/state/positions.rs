@@ -4,16 +4,74 @@
 //! function is one transaction. SQLite has only signed integers, so unsigned 64-bit numbers are stored as the signed ones
 //! with the same bits.
 
-use super::{Commit, OutputProgress, Saved, SavedOutput};
 use crate::model::cursor::Route;
 use crate::model::file_id::FileId;
 use crate::model::position::{FilePosition, Mark, Position, TimePosition};
 use crate::model::time::Timestamp;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Result, Row, TransactionBehavior, params};
+use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// The committed position of a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    /// The container's name at the time of the commit.
+    pub name: String,
+    pub position: Position,
+    /// Whether the container had stopped and its log was read to the end.
+    pub ended: bool,
+}
+
+/// The committed progress of an output file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SavedOutput {
+    pub device: u64,
+    pub inode: u64,
+    /// The length of the file in bytes up to which the positions account for it.
+    pub length: u64,
+    /// Whether the run that wrote the file ended with all of its output committed. What follows `length` is not its own.
+    pub is_closed: bool,
+    /// When the file was created, if its file system records it: the inode may belong to another file by now.
+    pub born: Option<Timestamp>,
+    /// The last entry of the write-ahead log that the positions include; 0 if there was no such log.
+    pub sequence: u64,
+}
+
+/// What to commit, all of it or nothing.
+#[derive(Debug, Default)]
+pub struct Commit {
+    /// Container IDs and their positions.
+    pub positions: Vec<(String, Saved)>,
+    /// IDs of containers that have stopped and whose logs were read to the position committed before.
+    pub ended: Vec<String>,
+    /// IDs of containers whose positions are deleted, even if they are among `positions`.
+    pub removed: Vec<String>,
+    /// The file that the lines were written to, if any.
+    pub output: Option<OutputProgress>,
+}
+
+/// An output file and how far it was written.
+#[derive(Debug)]
+pub struct OutputProgress {
+    /// The path by which the file is found again.
+    pub path: PathBuf,
+    /// Any descriptor of the file. It is synced before the positions are committed.
+    pub file: File,
+    pub device: u64,
+    pub inode: u64,
+    /// When the file was created, if its file system records it.
+    pub born: Option<Timestamp>,
+    /// The length of the file in bytes once everything up to the positions is written.
+    pub length: u64,
+    /// Whether this run writes no more to the file.
+    pub is_last: bool,
+    /// The last entry of the write-ahead log that the positions include.
+    pub sequence: u64,
+}
 
 /// The key of a set of positions: a resume name of an engine.
 #[derive(Debug)]
