@@ -483,7 +483,7 @@ mod tests {
             ("watch --format j", "json\tOne object a line\n:4\n".into()),
             ("watch -tao x --format=r", "raw\tThe message alone\n:4\n".into()),
             ("watch -f st", "status=\tState\n:6\n".into()),
-            ("watch --filter=he", "health=\tVerdict of the health check\n:6\n".into()),
+            ("watch --filter=he", "health=\tResult of the health check\n:6\n".into()),
             ("watch -f status=r", "status=running\nstatus=restarting\nstatus=removing\n:4\n".into()),
             ("watch --filter health=un", "health=unhealthy\n:4\n".into()),
             ("watch -f nonsense=", ":4\n".into()),

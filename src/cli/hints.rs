@@ -79,9 +79,9 @@ fn advice(error: &commands::Error) -> Option<&'static str> {
             state::Error::Newer { .. } => {
                 Some("use the newer docker-logwatch, or name another state file with --state")
             }
-            state::Error::NoState { .. } | state::Error::Foreign { .. } => Some("name another file with --state"),
+            state::Error::NotAState { .. } | state::Error::Foreign { .. } => Some("name another file with --state"),
             state::Error::Full { .. } => Some("make room there; the next run goes on from what was kept"),
-            state::Error::ReadOnly { .. } | state::Error::Folder { .. } | state::Error::Unopened { .. } => {
+            state::Error::ReadOnly { .. } | state::Error::Folder { .. } | state::Error::CannotOpen { .. } => {
                 Some("name a file that can be written with --state")
             }
             state::Error::Busy { .. } => Some("end the program that holds it (`fuser` on the file tells which)"),

@@ -8,7 +8,7 @@ use crate::commands::watch::WatchOptions;
 use crate::commands::watch::resume::Resume;
 use crate::config::value::{self, PLACES, SIZES};
 use crate::config::{self, Config, Layers, Source};
-use crate::model::batch::Stream;
+use crate::model::cursor::Stream;
 use crate::model::selector::{self, Filter, Glob, Pattern, Selector};
 use crate::model::time::Timestamp;
 use crate::output::{Ansi, Format, Settings};

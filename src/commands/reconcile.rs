@@ -56,7 +56,8 @@ async fn run(endpoint: Endpoint, options: &ReconcileOptions, stop: &Stop) -> Res
     let Some(docker) = stop.run_until_cancelled(greeting).await else { return Ok(None) };
     meter.say(ASKING);
     // A state that cannot be used is told before anything is asked that takes time.
-    let store = if options.dry_run { Store::look(&options.state)? } else { Some(Store::open(&options.state)?) };
+    let store =
+        if options.dry_run { Store::open_existing(&options.state)? } else { Some(Store::open(&options.state)?) };
     let mut glance = Glance { docker: docker?, meter, started, is_patient: true, pause: Duration::ZERO };
     let mut before = None;
     loop {
@@ -70,12 +71,12 @@ async fn run(endpoint: Endpoint, options: &ReconcileOptions, stop: &Stop) -> Res
             glance.wait_for_listings();
             continue;
         }
-        if options.must_last && before.is_none() && store.is_some() && !plan.tally().is_none() {
+        if options.must_last && before.is_none() && store.is_some() && !plan.tally().is_empty() {
             glance.wait_for_watch();
             before = Some(plan);
             continue;
         }
-        let plan = before.iter().fold(plan, |plan, before| plan.lasting(before));
+        let plan = before.iter().fold(plan, |plan, before| plan.confirmed_by(before));
         let took = begun.elapsed();
         let (is_dry_run, has_no_state) = (options.dry_run, store.is_none());
         return Ok(Some(Reconciled { engine_id, is_dry_run, started, took, plan, has_no_state }));
@@ -118,7 +119,7 @@ impl Glance {
     fn wait_for_listings(&mut self) {
         self.meter.say("waiting until the engine's listings show who died");
         self.is_patient = false;
-        self.pause = Duration::from_nanos(LISTINGS_LAG.unsigned_abs());
+        self.pause = LISTINGS_LAG;
     }
 
     /// Until a watch has kept what had just happened.

@@ -364,12 +364,12 @@ mod tests {
         for (path, expected) in [
             (at("small"), "watch:"),
             (at("link"), "watch:"),
-            (at("large"), "it has more than 262144 bytes"),
-            (at("fifo"), "it is no regular file"),
+            (at("large"), "larger than 262144 bytes"),
+            (at("fifo"), "not a regular file"),
             (at("none"), "No such file or directory (os error 2)"),
             (dir.path().to_owned(), "is a directory"),
             ("/dev/null".into(), ""),
-            ("/dev/zero".into(), "it is no regular file"),
+            ("/dev/zero".into(), "not a regular file"),
         ] {
             assert_eq!(told(&path), expected, "{}", path.display());
         }

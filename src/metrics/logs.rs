@@ -3,7 +3,8 @@
 //! In: batches on their way to the output, once each, and what the engine and the reader know when somebody asks. Out:
 //! series for Prometheus, and the same numbers in a sentence for `-v`.
 
-use crate::model::batch::{Batch, Reason, Route};
+use crate::model::batch::{Batch, Reason};
+use crate::model::cursor::Route;
 use crate::model::time::Timestamp;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use std::fmt;
@@ -134,7 +135,8 @@ impl fmt::Display for LogMetrics {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::batch::{ContainerKey, Encoding, Gap, Head, Line, Part, Stream};
+    use crate::model::batch::{ContainerKey, Encoding, Gap, Head, Line, Part};
+    use crate::model::cursor::Stream;
 
     #[test]
     fn lines_and_losses_are_counted_by_route_and_cause() {

@@ -1,4 +1,4 @@
-//! What a container is to every room: who it is and how it is doing.
+//! What every module knows about a container: its identity, its labels and its state.
 
 use std::collections::BTreeMap;
 
@@ -7,50 +7,51 @@ use std::collections::BTreeMap;
 pub struct Container {
     /// 64 hexadecimal digits.
     pub id: String,
-    /// Without the leading slash that the API puts before it.
+    /// Without the leading slash of the API.
     pub name: String,
-    /// As it was named when the container was created, `nginx:1`.
+    /// The image reference with which the container was created, such as `nginx:1`.
     pub image: String,
-    /// All of them, Compose's included.
+    /// All labels, including those that Compose sets.
     pub labels: BTreeMap<String, String>,
     /// `created`, `running`, `paused`, `restarting`, `removing`, `exited` or `dead`.
     pub state: String,
-    /// What its newest run ended with; `None` while it is up, before it ever was, and where nobody told.
+    /// The exit code of the latest run. `None` while the container is up, before its first run, and if unknown.
     pub exit_code: Option<i64>,
-    /// Network name to the address in it; empty when the container has none now.
+    /// Network name to address. Empty if the container has no address now.
     pub networks: BTreeMap<String, String>,
-    /// Labels that it may have without their being among `labels`: what told of it has attributes of the same names.
+    /// Names of labels that the container may have although they are not in `labels`: an event has attributes of its own
+    /// with these names, which hide the labels.
     pub hidden: &'static [&'static str],
 }
 
 impl Container {
-    /// The Compose project it belongs to.
+    /// The Compose project that the container belongs to.
     pub fn project(&self) -> Option<&str> {
         self.labels.get("com.docker.compose.project").map(String::as_str)
     }
 
-    /// The Compose service it is an instance of.
+    /// The Compose service that the container is an instance of.
     pub fn service(&self) -> Option<&str> {
         self.labels.get("com.docker.compose.service").map(String::as_str)
     }
 
-    /// Whether its main process exists, so that it can still write.
+    /// Whether the container's main process exists, so that the container can still write.
     pub fn is_up(&self) -> bool {
         matches!(self.state.as_str(), "running" | "paused" | "restarting")
     }
 }
 
-/// Labels of one container, or networks, take so much memory at most. Nothing else limits them, and there may be thousands
-/// of containers.
+/// The limit for the labels of one container, and for its networks, in bytes of memory. Docker does not limit them, and
+/// there may be thousands of containers.
 pub const LABELS: usize = 64 << 10;
 
-/// Memory that a pair takes in a map, about.
+/// The approximate memory that a pair takes in a map, in bytes.
 pub fn weight(name: &str, value: &str) -> usize {
     name.len() + value.len() + 96
 }
 
-/// Takes away the longest pairs until the others fit into [`LABELS`], and returns what those take. Which ones go does not
-/// depend on the order in which they were told, so a listing, an inspection and an event leave the same.
+/// Removes the largest pairs until the rest fits into [`LABELS`], and returns the size of the rest. The result does not
+/// depend on the order in which the pairs arrived, so that a listing, an inspection and an event keep the same ones.
 pub fn bound(pairs: &mut BTreeMap<String, String>) -> usize {
     let whole: usize = pairs.iter().map(|(name, value)| weight(name, value)).sum();
     if whole <= LABELS {
@@ -80,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_labels_go_first_and_the_order_of_telling_does_not_matter() {
+    fn largest_labels_are_removed_first_in_any_order() {
         let long = |length: usize| "x".repeat(length);
         let mut labels: BTreeMap<String, String> =
             [("a", 70_000), ("b", 30_000), ("c", 30_000), ("d", 30_000), ("com.docker.compose.project", 4)]

@@ -1,15 +1,15 @@
-//! Recognises a file that was seen before, also after a reboot or on another device node.
+//! Recognises a file that was seen before, even after a reboot or on another device node.
 //!
-//! In: an open file. Out: a [`FileId`], which is kept in memory or in the state and compared with that of a file met
-//! later. Used for log files and for the output.
+//! In: an open file. Out: a [`FileId`], which is kept in memory or in the state and compared with that of a file found
+//! later. Used for log files and for the output file.
 //!
-//! The device number (`st_dev`) is not part of it. It names the way to a file system and not the file system: a loop
+//! The device number (`st_dev`) is not part of the ID, because it identifies a device node and not a file system: a loop
 //! device may get another number, disks are found in another order at boot, and btrfs, NFS and overlayfs take the next
-//! free number at each mount. While a file is open, its device and inode number identify it exactly; afterwards only
-//! what lies on the disk does.
+//! free number at each mount. While a file is open, its device and inode number identify it exactly. Afterwards only what
+//! is stored on the disk does.
 //!
-//! An inode number is given to a new file once the old one is removed, often at once. The birth time tells the two
-//! apart. Where neither is enough the answer is [`Likeness::Unsure`], and the caller compares the content.
+//! A file system may give the inode number of a removed file to a new one, often at once. The birth time distinguishes
+//! the two. Where neither is enough, the answer is [`Likeness::Unsure`], and the caller compares the content.
 
 use super::time::Timestamp;
 use rustix::fd::AsFd;
@@ -21,38 +21,35 @@ use std::os::unix::fs::MetadataExt;
 /// What identifies a file from one run to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FileId {
-    /// The ID of the file system, where that does not change from one mount to the next (ext, btrfs, tmpfs).
+    /// The ID of the file system, if it stays the same from one mount to the next (ext, btrfs, tmpfs).
     pub filesystem: Option<u64>,
-    /// The number of the file there.
     pub inode: u64,
-    /// When the file was created, where the file system records that.
+    /// When the file was created, if the file system records it.
     pub born: Option<Timestamp>,
 }
 
-/// Whether two IDs mean one file.
+/// Whether two IDs belong to one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Likeness {
-    /// They do.
     Same,
-    /// They do not.
     Other,
-    /// The content decides. A caller that has no content to compare should take them for one file only where a mistake
+    /// Only the content can decide. A caller that has no content to compare should assume one file only where a mistake
     /// is harmless.
     Unsure,
 }
 
 impl FileId {
-    /// Asks the kernel for it.
+    /// Reads the ID of an open file.
     pub fn of(file: &File) -> io::Result<FileId> {
         Ok(FileId::with(file, &file.metadata()?))
     }
 
-    /// The same, for a caller that has the metadata of this very file already.
+    /// Like [`FileId::of`], for a caller that already has the metadata of this file.
     pub fn with(file: impl AsFd, metadata: &Metadata) -> FileId {
         FileId { filesystem: filesystem(file), inode: metadata.ino(), born: born(metadata) }
     }
 
-    /// Compares what is known of both. By row, the first that applies decides:
+    /// Compares two IDs. The first row that applies decides:
     ///
     /// | inode     | birth time       | file system ID   | result   |
     /// |-----------|------------------|------------------|----------|
@@ -63,8 +60,8 @@ impl FileId {
     /// | equal     | unknown          | different        | `Other`  |
     /// | equal     | unknown          | equal or unknown | `Unsure` |
     ///
-    /// "Unknown" means that at least one of the two lacks it. The third row is a clone of a disk that was given an ID of
-    /// its own, or two file systems that a reproducible build filled with files of one time. In the last row the inode
+    /// "Unknown" means that at least one of the two lacks the value. The third row is a clone of a disk with a new file
+    /// system ID, or two file systems that a reproducible build filled with files of one time. In the last row the inode
     /// number may have been given to a new file.
     pub fn likeness(&self, other: &FileId) -> Likeness {
         let differ = |pair: Option<(u64, u64)>| pair.map(|(this, other)| this != other);
@@ -80,18 +77,18 @@ impl FileId {
     }
 }
 
-/// When a file was created, where its file system records that.
+/// When a file was created, if its file system records it.
 pub fn born(metadata: &Metadata) -> Option<Timestamp> {
     let born = metadata.created().ok().and_then(Timestamp::of)?;
-    // File systems that have a field for it but no value leave it at zero.
+    // File systems that have the field but no value for it leave it at zero.
     (born > Timestamp(0)).then_some(born)
 }
 
 fn filesystem(file: impl AsFd) -> Option<u64> {
-    // Where a sandbox refuses these calls, the file has no ID of this kind.
+    // A sandbox may refuse these calls; the file then has no file system ID.
     let kind = rustix::fs::fstatfs(&file).ok()?.f_type;
     let id = rustix::fs::fstatvfs(&file).ok()?.f_fsid;
-    // Zero is what the kernel reports for "none".
+    // The kernel reports zero for "none".
     (keeps_its_id(u64::try_from(kind).ok()?) && id != 0).then_some(id)
 }
 
@@ -102,14 +99,14 @@ mod magic {
     pub(crate) const TMPFS: u64 = 0x0102_1994;
 }
 
-/// Whether `f_fsid` of this kind of file system stays the same from mount to mount, as far as we know for certain:
+/// Whether `f_fsid` of this kind of file system is known to stay the same from mount to mount:
 ///
 /// - ext2, ext3, ext4: made from the UUID on the disk.
 /// - btrfs: made from the UUID on the disk and the number of the subvolume.
 /// - tmpfs: random (zero before Linux 5.12), and its files do not outlive the mount.
 ///
-/// Not so for XFS, f2fs, FAT, exFAT, NTFS, squashfs: they return the device number. Nor for overlayfs, which returns that of
-/// whatever lies below it. NFS and FUSE return zero.
+/// XFS, f2fs, FAT, exFAT, NTFS and squashfs return the device number instead, overlayfs returns the ID of the file system
+/// below it, and NFS and FUSE return zero.
 fn keeps_its_id(kind: u64) -> bool {
     [magic::EXT, magic::BTRFS, magic::TMPFS].contains(&kind)
 }
@@ -150,12 +147,12 @@ mod tests {
         }
     }
 
-    /// Pins which file systems are believed when they tell their ID.
+    /// Pins which file systems have a trusted ID.
     #[test]
-    fn only_ids_made_from_the_disk_are_believed() {
+    fn only_ids_derived_from_the_disk_are_trusted() {
         let (ext, btrfs, tmpfs) = (0xef53, 0x9123_683e, 0x0102_1994);
         let (xfs, overlay, nfs, fuse, fat) = (0x5846_5342, 0x794c_7630, 0x6969, 0x6573_5546, 0x4d44);
-        for (kind, is_believed) in [
+        for (kind, is_trusted) in [
             (ext, true),
             (btrfs, true),
             (tmpfs, true),
@@ -166,11 +163,11 @@ mod tests {
             (fat, false),
             (0, false),
         ] {
-            assert_eq!(keeps_its_id(kind), is_believed, "{kind:x}");
+            assert_eq!(keeps_its_id(kind), is_trusted, "{kind:x}");
         }
     }
 
-    /// A file keeps its ID whatever is done to it, and its successor under the same name has another one.
+    /// A file keeps its ID through writes and renames, and its successor under the same name has another one.
     #[test]
     fn writing_and_renaming_keep_the_id_and_replacing_does_not() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,30 +1,28 @@
-//! How we are doing: plain numbers on the shelf. The engine keeps them true, the listener tells them.
+//! The health of a running `watch`, as plain numbers. The commands update it, and the HTTP endpoint reports it.
 
 use super::time::Timestamp;
 use serde::Serialize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Without an event for so long, it may be that none can come.
+/// Without an event for this long, the event stream may be broken without notice.
 const QUIET: Duration = Duration::from_secs(5 * 60);
 
-/// The worst comes last.
+/// The health of a part, from best to worst.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// It is turned off.
     #[default]
     NotConfigured,
-    /// All is well.
     Healthy,
-    /// It works, and may miss something.
+    /// It works but may miss something.
     Degraded,
     /// It does not work.
     Unhealthy,
 }
 
 impl Status {
-    /// As the contract words it.
+    /// The name in the health report.
     pub const fn name(self) -> &'static str {
         match self {
             Status::NotConfigured => "not_configured",
@@ -35,31 +33,27 @@ impl Status {
     }
 }
 
-/// All there is to tell.
+/// The health of all parts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Health {
-    /// The engine.
+    /// The connection to the Docker Engine.
     pub docker: Status,
-    /// What is kept between runs.
     pub state: StateHealth,
-    /// The engine's events.
     pub events: EventsHealth,
 }
 
 impl Health {
-    /// The worst of the three; with nothing that could be wrong, all is well.
+    /// The worst status of all parts; healthy if no part is configured.
     pub fn status(&self, now: Instant) -> Status {
         self.docker.max(self.state.status()).max(self.events.status(now)).max(Status::Healthy)
     }
 }
 
-/// What is kept between runs, by what it is: each is as well as the last try to keep it. One that will be made up for is
+/// The health of the state. Each part reflects its latest write. A failed write that will be made up for later counts as
 /// degraded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StateHealth {
-    /// How far each log was read.
     pub positions: Status,
-    /// What the engine has.
     pub inventory: Status,
 }
 
@@ -70,46 +64,41 @@ impl StateHealth {
     }
 }
 
-/// The event stream, as far as it is known.
+/// The health and counters of the event stream.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EventsHealth {
-    /// Whether they are listened to at all.
+    /// Whether the command subscribes to events at all.
     pub is_enabled: bool,
-    /// Since when the stream stands; `None` while it does not.
+    /// When the current stream was opened; `None` while there is none.
     pub connected: Option<Instant>,
-    /// Events that wait to be dealt with.
+    /// Events that wait to be processed.
     pub queued: u64,
-    /// Events dealt with.
     pub processed: u64,
-    /// Streams that broke, and what came and made no sense.
+    /// Broken streams and undecodable messages.
     pub errors: u64,
-    /// Events that nobody took in time.
+    /// Events that were discarded because they were not processed in time.
     pub dropped: u64,
-    /// Times that the stream came back.
+    /// How often the stream was opened again.
     pub reconnects: u64,
-    /// When the newest event came.
+    /// When the newest event arrived.
     pub heard: Option<Instant>,
-    /// When it happened, by the engine's clock.
+    /// When the newest event happened, by the daemon's clock.
     pub last_event: Option<Timestamp>,
-    /// When the stream last came back.
+    /// When the stream was last opened again.
     pub last_reconnect: Option<Timestamp>,
-    /// Reconciliations that ran.
     pub reconciliations: Reconciliations,
 }
 
-/// Reconciliations by what they were about.
+/// How many reconciliations ran, by scope.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Reconciliations {
-    /// All of it.
     pub full: u64,
-    /// Volumes alone.
     pub volumes: u64,
-    /// Containers alone.
     pub containers: u64,
 }
 
 impl EventsHealth {
-    /// Whether they come. A stream that stands and has told nothing for long is doubted.
+    /// The health of the stream. An open stream without events for five minutes is degraded.
     pub fn status(&self, now: Instant) -> Status {
         let Some(connected) = self.connected.filter(|_| self.is_enabled) else {
             return if self.is_enabled { Status::Unhealthy } else { Status::NotConfigured };
@@ -118,23 +107,21 @@ impl EventsHealth {
         if now.saturating_duration_since(heard) >= QUIET { Status::Degraded } else { Status::Healthy }
     }
 
-    /// Since the newest event came.
+    /// The time since the newest event arrived.
     pub fn last_event_age(&self, now: Instant) -> Option<Duration> {
         self.heard.map(|heard| now.saturating_duration_since(heard))
     }
 }
 
-/// The one copy of it: kept by the engine, read by whoever is asked.
+/// The shared health: the commands write it, the HTTP endpoint reads it.
 #[derive(Clone, Debug, Default)]
 pub struct SharedHealth(Arc<Mutex<Health>>);
 
 impl SharedHealth {
-    /// Changes what is told.
     pub fn update(&self, change: impl FnOnce(&mut Health)) {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// What is told now.
     pub fn read(&self) -> Health {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -145,9 +132,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_are_as_well_as_their_stream_and_doubted_after_five_quiet_minutes() {
-        let begun = Instant::now();
-        let at = |seconds: u64| begun + Duration::from_secs(seconds);
+    fn a_silent_event_stream_is_degraded_after_five_minutes() {
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
         for (is_enabled, connected, heard, now, expected) in [
             (false, None, None, 0, Status::NotConfigured),
             (false, Some(0), None, 0, Status::NotConfigured),
@@ -157,7 +144,7 @@ mod tests {
             (true, Some(0), None, 300, Status::Degraded),
             (true, Some(0), Some(100), 399, Status::Healthy),
             (true, Some(0), Some(100), 400, Status::Degraded),
-            // Just connected anew, after a long time without events.
+            // Just reconnected, after a long time without events.
             (true, Some(500), Some(100), 501, Status::Healthy),
         ] {
             let events = EventsHealth {
@@ -171,12 +158,12 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_is_as_ill_as_its_worst_part() {
+    fn overall_health_is_the_worst_of_its_parts() {
         use Status::{Degraded, Healthy, NotConfigured, Unhealthy};
-        let begun = Instant::now();
-        let now = begun + Duration::from_secs(1000);
+        let start = Instant::now();
+        let now = start + Duration::from_secs(1000);
         let standing = EventsHealth { is_enabled: true, connected: Some(now), ..EventsHealth::default() };
-        let quiet = EventsHealth { connected: Some(begun), ..standing.clone() };
+        let quiet = EventsHealth { connected: Some(start), ..standing.clone() };
         for (docker, [positions, inventory], events, expected) in [
             (Healthy, [Healthy, Healthy], &standing, Healthy),
             (Healthy, [NotConfigured, NotConfigured], &EventsHealth::default(), Healthy),

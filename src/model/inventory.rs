@@ -1,167 +1,159 @@
-//! What an engine has, as the inventory keeps it: containers, volumes, and who mounts what where.
+//! The rows of the inventory: an engine's containers and volumes, and which container mounts what where.
 //!
-//! Rows, what events tell of them ([`Update`]), and how one of them changes by what is told: pure rules without SQL, socket or
-//! clock, so that any order and any repetition end in the same. Every row knows when it was last told of, by the engine's
-//! clock, and what is older changes nothing. Used by the rooms that observe, plan, keep and report.
+//! Defines the rows, the updates that events report ([`Update`]), and how an update or a listing changes a row. The rules
+//! are pure functions without SQL, sockets or clocks: updates in any order and any repetition lead to the same rows. Every
+//! row records when it was last confirmed, by the daemon's clock, and older updates do not change it.
 
-use super::batch::Route;
 use super::container;
+use super::cursor::Route;
 use super::time::Timestamp;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
-/// The engine tells of a death before its listings do (moby `daemon/monitor.go`: the event, then clearing up, then the
-/// snapshot that listings are made from). Within this time of a death a listing does not prove that a container runs.
-/// Nanoseconds.
-pub const LISTINGS_LAG: i64 = 5_000_000_000;
+/// The daemon publishes a death before its listings show it (moby `daemon/monitor.go`: the event, then cleaning up, then
+/// the snapshot that listings are made from). Within this time of a death, a listing does not prove that a container
+/// still runs.
+pub const LISTINGS_LAG: Duration = Duration::from_secs(5);
 
-/// A container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ContainerRow {
     /// 64 hexadecimal digits.
     pub id: String,
     /// Without a leading slash.
     pub name: String,
-    /// As it was named when the container was created. Listings show an ID instead once that name means another image.
+    /// The image reference with which the container was created. Listings show an image ID instead once the reference
+    /// points to another image.
     pub image: String,
-    /// All of them.
     pub labels: BTreeMap<String, String>,
-    /// `created`, `running`, `paused`, `restarting`, `removing`, `exited` or `dead`; empty while nobody told.
+    /// `created`, `running`, `paused`, `restarting`, `removing`, `exited` or `dead`; empty while unknown.
     pub state: String,
-    /// In whole seconds, as listings tell it.
+    /// In whole seconds, as listings report it.
     pub created: Option<Timestamp>,
-    /// What no listing tells.
-    pub beyond: UnlistedFields,
-    /// Since when, and how lately, it was told of.
+    pub unlisted: UnlistedFields,
+    /// When the container was first and last seen.
     pub seen: SeenRange,
-    /// How lately its state was told, by an event or a listing that is believed.
+    /// When `state` was last confirmed, by an event or by a listing that is trusted.
     pub state_seen: Option<Timestamp>,
 }
 
-/// What no listing tells of a container. It is kept where it is known and makes no difference where it is not.
+/// What listings do not report about a container. Unknown values never count as a difference and never replace known ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UnlistedFields {
     /// `json-file`, `local`, ...
     pub log_driver: Option<String>,
-    /// How `watch` would read it.
+    /// How `watch` would read the log.
     pub log_route: Option<Route>,
-    /// Of the newest run.
+    /// When the latest run started.
     pub started: Option<Timestamp>,
-    /// Of the newest run that ended.
+    /// When the latest finished run ended.
     pub finished: Option<Timestamp>,
-    /// Of the newest run that ended.
+    /// The exit code of the latest finished run.
     pub exit_code: Option<i64>,
 }
 
-/// A volume.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VolumeRow {
-    /// Its name.
     pub name: String,
-    /// `local`, or that of a plugin.
+    /// `local`, or the name of a plugin.
     pub driver: String,
-    /// `local` or `global`; empty while only events told of it, as `mountpoint` and `labels` are.
+    /// `local` or `global`. Empty, like `mountpoint` and `labels`, while only events have mentioned the volume.
     pub scope: String,
-    /// Where it lies on the engine's machine.
+    /// The folder on the engine's machine.
     pub mountpoint: String,
-    /// All of them.
     pub labels: BTreeMap<String, String>,
-    /// As it was first told: engines before 23 take the time its folder last changed for it.
+    /// The first value that was reported: engines before 23 report the time of the last change of the volume's folder.
     pub created: Option<Timestamp>,
-    /// Since when, and how lately, it was told of.
+    /// When the volume was first and last seen.
     pub seen: SeenRange,
 }
 
-/// A container's use of a volume or a folder. It is fixed when the container is created.
+/// A container's use of a volume or a folder. Fixed when the container is created.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MountRow {
-    /// Whose.
     pub container_id: String,
-    /// Where in the container.
+    /// The path in the container.
     pub destination: String,
     /// `volume`, `bind`, `tmpfs`, ...
     pub kind: String,
-    /// The volume's name, where it is one.
+    /// The name of the volume, if it is one.
     pub volume: Option<String>,
-    /// Where on the engine's machine; `None` while only an event told of it, as `mode` is.
+    /// The path on the engine's machine. `None`, like `mode`, while only an event has mentioned the mount.
     pub source: Option<String>,
-    /// The volume's driver, where it is one.
+    /// The driver of the volume, if it is one.
     pub driver: Option<String>,
-    /// As it was given: `z`, `ro`, ...
+    /// The options as given by the user: `z`, `ro`, ...
     pub mode: Option<String>,
-    /// The container may write there.
+    /// Whether the container may write to it.
     pub is_writable: bool,
     /// `rprivate`, ...; mostly empty for volumes.
     pub propagation: String,
 }
 
-/// How far a resume NAME has read a container.
+/// A stored position of one resume name for one container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PositionRow {
-    /// The resume NAME.
+    /// The resume name.
     pub resume: String,
-    /// Whose log.
     pub container_id: String,
-    /// As it was called then.
+    /// The container's name when the position was stored.
     pub container_name: String,
-    /// It had stopped, and its log was read to the end.
+    /// Whether the container had stopped and its log was read to the end.
     pub has_ended: bool,
-    /// A run holds the NAME and sees to it.
+    /// Whether a run holds the resume name now and maintains its positions.
     pub is_held: bool,
 }
 
-/// When something was told of, by the engine's clock.
+/// When something was first and last seen in an event or a listing, by the daemon's clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SeenRange {
-    /// First.
     pub first: Timestamp,
-    /// Last, by an event or a listing.
     pub last: Timestamp,
 }
 
 impl SeenRange {
-    /// Once, so far.
+    /// Seen once, at this time.
     pub fn at(time: Timestamp) -> Self {
         SeenRange { first: time, last: time }
     }
 
-    /// Whether it was told of after a listing of that moment. By much more than a listing takes it is a clock that was set
-    /// back, and the listing is to be believed.
+    /// Whether it was seen after a listing of this time; see [`is_newer`].
     pub fn is_newer(self, listing: Timestamp) -> bool {
         is_newer(self.last, listing)
     }
 
-    /// Once more.
+    /// Extends the range to include `time`.
     pub fn and(self, time: Timestamp) -> Self {
         SeenRange { first: self.first.min(time), last: self.last.max(time) }
     }
 }
 
-/// See [`SeenRange::is_newer`].
-pub fn is_newer(told: Timestamp, listing: Timestamp) -> bool {
-    const LONGEST: i64 = 60_000_000_000;
-    (1..=LONGEST).contains(&told.0.saturating_sub(listing.0))
+/// Whether something seen at `seen` is newer than a listing of the time `listing`. If it is more than a minute newer, which
+/// is longer than any listing takes, the daemon's clock was set back, and the listing wins.
+pub fn is_newer(seen: Timestamp, listing: Timestamp) -> bool {
+    const LONGEST_LISTING: Duration = Duration::from_secs(60);
+    seen > listing && seen.saturating_duration_since(listing) <= LONGEST_LISTING
 }
 
-/// What an event tells.
+/// A change of a row that an event reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Update {
-    /// There was this container at [`SeenRange::last`], and it was so.
+    /// The container existed like this at [`SeenRange::last`].
     Container(Box<ContainerRow>),
-    /// It was removed, with its mounts.
+    /// The container with this ID was removed, with its mounts, at this time.
     ContainerGone(String, Timestamp),
-    /// There was this volume at [`SeenRange::last`].
+    /// The volume existed at [`SeenRange::last`].
     Volume(VolumeRow),
-    /// It was removed.
+    /// The volume with this name was removed at this time.
     VolumeGone(String, Timestamp),
-    /// There was this mount then.
+    /// The mount existed at this time.
     Mount(MountRow, Timestamp),
 }
 
-/// Memory that texts take beside the value that has them, about.
-fn texts<'a>(texts: impl IntoIterator<Item = &'a String>) -> usize {
-    texts.into_iter().map(|text| text.len() + 16).sum()
+/// The approximate memory of strings, beyond the struct that holds them.
+fn strings<'a>(strings: impl IntoIterator<Item = &'a String>) -> usize {
+    strings.into_iter().map(|string| string.len() + 16).sum()
 }
 
 fn pairs(pairs: &BTreeMap<String, String>) -> usize {
@@ -169,30 +161,32 @@ fn pairs(pairs: &BTreeMap<String, String>) -> usize {
 }
 
 impl ContainerRow {
-    /// Memory that it takes, about, in bytes.
+    /// The approximate memory that the row takes, in bytes.
     pub fn weight(&self) -> usize {
-        size_of::<ContainerRow>() + texts([&self.id, &self.name, &self.image, &self.state]) + pairs(&self.labels)
+        size_of::<ContainerRow>() + strings([&self.id, &self.name, &self.image, &self.state]) + pairs(&self.labels)
     }
 }
 
 impl VolumeRow {
-    /// Memory that it takes, about, in bytes.
+    /// The approximate memory that the row takes, in bytes.
     pub fn weight(&self) -> usize {
-        size_of::<VolumeRow>() + texts([&self.name, &self.driver, &self.scope, &self.mountpoint]) + pairs(&self.labels)
+        size_of::<VolumeRow>()
+            + strings([&self.name, &self.driver, &self.scope, &self.mountpoint])
+            + pairs(&self.labels)
     }
 }
 
 impl MountRow {
-    /// Memory that it takes, about, in bytes.
+    /// The approximate memory that the row takes, in bytes.
     pub fn weight(&self) -> usize {
         let optional = [&self.volume, &self.source, &self.driver, &self.mode].into_iter().flatten();
         let plain = [&self.container_id, &self.destination, &self.kind, &self.propagation];
-        size_of::<MountRow>() + texts(plain.into_iter().chain(optional))
+        size_of::<MountRow>() + strings(plain.into_iter().chain(optional))
     }
 }
 
 impl Update {
-    /// Memory that it takes, about, in bytes.
+    /// The approximate memory that the update takes, in bytes.
     pub fn weight(&self) -> usize {
         size_of::<Update>()
             + match self {
@@ -204,25 +198,20 @@ impl Update {
     }
 }
 
-/// What is counted and reported apart.
+/// A kind of row, counted and reported separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Resource {
-    /// A [`ContainerRow`].
     Container,
-    /// A [`VolumeRow`].
     Volume,
-    /// A [`MountRow`].
     Mount,
-    /// A [`PositionRow`].
     Position,
 }
 
 impl Resource {
-    /// All of them, in the order of reports.
+    /// All resources, in the order of reports.
     pub const ALL: [Resource; 4] = [Resource::Container, Resource::Volume, Resource::Mount, Resource::Position];
 
-    /// `container`, `volume`, ...
     pub fn name(self) -> &'static str {
         match self {
             Resource::Container => "container",
@@ -233,50 +222,44 @@ impl Resource {
     }
 }
 
-/// How many rows changed, and how.
+/// How many rows a comparison or an update created, changed, removed, and left as they were.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ChangeCounts {
-    /// Were not there.
     pub created: u64,
-    /// Were there and were otherwise.
     pub updated: u64,
-    /// Are not there any more.
     pub removed: u64,
-    /// Are as they were.
     pub unchanged: u64,
 }
 
 impl ChangeCounts {
     /// Whether no row changed.
-    pub fn is_none(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.created + self.updated + self.removed == 0
     }
 }
 
-/// [`ChangeCounts`] of each [`Resource`], in its order.
+/// The counts of each [`Resource`], in the order of [`Resource::ALL`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ChangeSummary(pub [ChangeCounts; 4]);
 
 impl ChangeSummary {
-    /// Of one resource.
+    /// The counts of one resource.
     pub fn of(&mut self, resource: Resource) -> &mut ChangeCounts {
         &mut self.0[resource as usize]
     }
 
     /// Whether no row changed.
-    pub fn is_none(&self) -> bool {
-        self.0.iter().all(ChangeCounts::is_none)
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(ChangeCounts::is_empty)
     }
 }
 
-/// What differs between two rows, or between a row and none.
+/// A field that differs between two versions of a row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Field {
-    /// As the column is called.
+    /// The name of the column in the state.
     pub name: &'static str,
-    /// As it was.
     pub before: String,
-    /// As it is.
     pub after: String,
 }
 
@@ -286,18 +269,17 @@ impl fmt::Display for Field {
     }
 }
 
-/// A row that plans and reports are made of.
+/// What plans and reports need to know of a row.
 pub trait Row {
-    /// What kind of row.
     const RESOURCE: Resource;
 
-    /// Of the container, or the volume's name.
+    /// The ID of the container, or the name of the volume.
     fn id(&self) -> &str;
 
-    /// What a person knows it by.
+    /// What the row is called in reports.
     fn name(&self) -> String;
 
-    /// What a listing proves to be otherwise in the other.
+    /// The fields that a listing proves to be different in `after`.
     fn differences(&self, after: &Self) -> Vec<Field>;
 }
 
@@ -394,9 +376,9 @@ fn differing<const N: usize>(fields: [(&'static str, String, String); N]) -> Vec
     differing.map(|(name, before, after)| Field { name, before, after }).collect()
 }
 
-/// Labels as the inventory keeps them: one JSON object.
+/// Labels as the state stores them: one JSON object.
 pub fn object(labels: &BTreeMap<String, String>) -> String {
-    // A map of strings is always an object.
+    // A map of strings always serializes to an object.
     serde_json::to_string(labels).unwrap_or_default()
 }
 
@@ -405,35 +387,35 @@ fn written(time: Option<Timestamp>) -> String {
 }
 
 impl ContainerRow {
-    /// What is known of a container once an event has told this of it. `None` where nothing is news.
-    pub fn heard(known: Option<&ContainerRow>, told: &ContainerRow) -> Option<ContainerRow> {
-        let Some(known) = known else { return Some(told.clone()) };
+    /// The row after an event reported `update`. `None` if nothing changes.
+    pub fn after_event(known: Option<&ContainerRow>, update: &ContainerRow) -> Option<ContainerRow> {
+        let Some(known) = known else { return Some(update.clone()) };
         let mut row = known.clone();
-        if told.seen.last >= known.seen.last && !told.name.is_empty() {
-            row.name.clone_from(&told.name);
+        if update.seen.last >= known.seen.last && !update.name.is_empty() {
+            row.name.clone_from(&update.name);
         }
         if known.image.is_empty() {
-            row.image.clone_from(&told.image);
+            row.image.clone_from(&update.image);
         }
-        if told.state_seen > known.state_seen {
-            row.state.clone_from(&told.state);
-            row.state_seen = told.state_seen;
-            row.beyond.started = told.beyond.started.or(known.beyond.started);
-            if told.beyond.finished.is_some() {
-                (row.beyond.finished, row.beyond.exit_code) = (told.beyond.finished, told.beyond.exit_code);
+        if update.state_seen > known.state_seen {
+            row.state.clone_from(&update.state);
+            row.state_seen = update.state_seen;
+            row.unlisted.started = update.unlisted.started.or(known.unlisted.started);
+            if update.unlisted.finished.is_some() {
+                (row.unlisted.finished, row.unlisted.exit_code) = (update.unlisted.finished, update.unlisted.exit_code);
             }
         }
-        row.seen = known.seen.and(told.seen.first).and(told.seen.last);
+        row.seen = known.seen.and(update.seen.first).and(update.seen.last);
         (row != *known).then_some(row)
     }
 
-    /// What is known of a container once a listing of the moment [`SeenRange::last`] has shown this, and whether that leaves a
-    /// doubt: the listing may be behind a death.
-    pub fn listed(known: Option<&ContainerRow>, listed: &ContainerRow) -> (ContainerRow, bool) {
+    /// The row after a listing of the time `listed.seen.last` showed `listed`, and whether the listed state is in doubt
+    /// because the listing may not show a recent death yet.
+    pub fn after_listing(known: Option<&ContainerRow>, listed: &ContainerRow) -> (ContainerRow, bool) {
         let Some(known) = known else { return (listed.clone(), false) };
         let mut row = known.clone();
-        row.beyond = known.beyond.clone().and(&listed.beyond);
-        // These never change, so that it does not matter which is newer.
+        row.unlisted = known.unlisted.clone().and(&listed.unlisted);
+        // These never change, so it does not matter which source is newer.
         row.labels.clone_from(&listed.labels);
         row.created = listed.created.or(known.created);
         if known.image.is_empty() {
@@ -445,63 +427,63 @@ impl ContainerRow {
         }
         row.name.clone_from(&listed.name);
         row.seen.last = at;
-        let is_behind = known.has_just_died(listed, at);
-        if !is_behind {
+        let is_doubtful = known.has_just_died(listed, at);
+        if !is_doubtful {
             row.state.clone_from(&listed.state);
             row.state_seen = Some(at);
         }
-        (row, is_behind)
+        (row, is_doubtful)
     }
 
     fn has_just_died(&self, listed: &ContainerRow, at: Timestamp) -> bool {
-        let shows_life = matches!(listed.state.as_str(), "running" | "paused");
-        let died = self.beyond.finished.filter(|_| matches!(self.state.as_str(), "exited" | "dead"));
-        let has_begun_anew = listed.beyond.started.is_some_and(|started| Some(started) > died);
-        let is_new = died.is_some_and(|died| at.0.saturating_sub(died.0) < LISTINGS_LAG);
-        shows_life && is_new && !has_begun_anew
+        let is_listed_alive = matches!(listed.state.as_str(), "running" | "paused");
+        let died = self.unlisted.finished.filter(|_| matches!(self.state.as_str(), "exited" | "dead"));
+        let was_restarted = listed.unlisted.started.is_some_and(|started| Some(started) > died);
+        let is_recent = died.is_some_and(|died| at.saturating_duration_since(died) < LISTINGS_LAG);
+        is_listed_alive && is_recent && !was_restarted
     }
 }
 
 impl UnlistedFields {
-    /// What is known once this is told: what it does not tell stays.
-    fn and(self, told: &UnlistedFields) -> UnlistedFields {
+    /// Takes over the known values of `newer`.
+    fn and(self, newer: &UnlistedFields) -> UnlistedFields {
         UnlistedFields {
-            log_driver: told.log_driver.clone().or(self.log_driver),
-            log_route: told.log_route.or(self.log_route),
-            started: told.started.or(self.started),
-            finished: told.finished.or(self.finished),
-            exit_code: told.exit_code.or(self.exit_code),
+            log_driver: newer.log_driver.clone().or(self.log_driver),
+            log_route: newer.log_route.or(self.log_route),
+            started: newer.started.or(self.started),
+            finished: newer.finished.or(self.finished),
+            exit_code: newer.exit_code.or(self.exit_code),
         }
     }
 }
 
 impl MountRow {
-    /// What is known of a mount once a listing has shown this: of a container that was never started it need not tell
-    /// where a volume lies.
-    pub fn listed(known: Option<&MountRow>, listed: &MountRow) -> MountRow {
-        let told = listed.source.clone().filter(|source| !source.is_empty());
-        MountRow { source: told.or(known.and_then(|known| known.source.clone())), ..listed.clone() }
+    /// The row after a listing showed `listed`. For a container that was never started, the daemon may not report the source
+    /// of a volume; a known source is kept then.
+    pub fn after_listing(known: Option<&MountRow>, listed: &MountRow) -> MountRow {
+        let source = listed.source.clone().filter(|source| !source.is_empty());
+        MountRow { source: source.or(known.and_then(|known| known.source.clone())), ..listed.clone() }
     }
 }
 
 impl VolumeRow {
-    /// What is known of a volume once an event has told of it. `None` where nothing is news.
-    pub fn heard(known: Option<&VolumeRow>, told: &VolumeRow) -> Option<VolumeRow> {
-        let Some(known) = known else { return Some(told.clone()) };
+    /// The row after an event reported `update`. `None` if nothing changes.
+    pub fn after_event(known: Option<&VolumeRow>, update: &VolumeRow) -> Option<VolumeRow> {
+        let Some(known) = known else { return Some(update.clone()) };
         let mut row = known.clone();
         if known.driver.is_empty() {
-            row.driver.clone_from(&told.driver);
+            row.driver.clone_from(&update.driver);
         }
-        row.seen = known.seen.and(told.seen.first).and(told.seen.last);
+        row.seen = known.seen.and(update.seen.first).and(update.seen.last);
         (row != *known).then_some(row)
     }
 
-    /// What is known of a volume once a listing of the moment [`SeenRange::last`] has shown this.
-    pub fn listed(known: Option<&VolumeRow>, listed: &VolumeRow) -> VolumeRow {
+    /// The row after a listing of the time `listed.seen.last` showed `listed`.
+    pub fn after_listing(known: Option<&VolumeRow>, listed: &VolumeRow) -> VolumeRow {
         let Some(known) = known else { return listed.clone() };
         let row = VolumeRow { created: known.created.or(listed.created), seen: known.seen, ..listed.clone() };
         if known.seen.is_newer(listed.seen.last) {
-            // What events do not tell is better known late than never.
+            // Events do not report the other fields, so that even an older listing improves on them.
             return row;
         }
         VolumeRow { seen: SeenRange { last: listed.seen.last, ..known.seen }, ..row }

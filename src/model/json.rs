@@ -1,13 +1,13 @@
-//! The inside of a JSON string: bytes into it, and out of it again.
+//! Converts between bytes and the inside of a JSON string.
 //!
-//! `serde_json` builds values; a line must cross without one. Used by the decoders, which hand messages on as they lie
-//! in a log file, and by the output, which writes them in either form.
+//! `serde_json` builds values, which is too slow for every line of a log. The decoders pass messages on in the encoding of
+//! the log file, and the output uses these functions to write them as text or as JSON.
 
 use serde::de::DeserializeOwned;
 
-/// Appends `bytes` as the inside of a JSON string. Bytes that are no UTF-8 become U+FFFD, one for each maximal piece.
+/// Appends `bytes` as the inside of a JSON string. Invalid UTF-8 becomes U+FFFD, one for each maximal invalid sequence.
 pub fn escape(bytes: &[u8], out: &mut Vec<u8>) {
-    // Looking for what is no text takes its time, and nearly all of it is.
+    // Nearly all bytes are valid text, so check once instead of splitting into chunks.
     if let Ok(text) = std::str::from_utf8(bytes) {
         return escape_str(text, out);
     }
@@ -24,8 +24,8 @@ fn escape_str(text: &str, out: &mut Vec<u8>) {
     let mut rest = text.as_bytes();
     loop {
         rest = copy_plain(rest, first_special, out);
-        let Some((byte, behind)) = rest.split_first() else { return };
-        rest = behind;
+        let Some((byte, after)) = rest.split_first() else { return };
+        rest = after;
         match byte {
             b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),
             b'\n' => out.extend_from_slice(b"\\n"),
@@ -40,16 +40,16 @@ fn escape_str(text: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends what the inside of a JSON string stands for. The text must be valid there; what is not is copied as it lies.
-/// A lone surrogate becomes U+FFFD.
+/// Decodes the inside of a JSON string and appends the result. Invalid escapes are copied unchanged, and a lone surrogate
+/// becomes U+FFFD.
 pub fn unescape(text: &[u8], out: &mut Vec<u8>) {
     out.reserve(text.len());
     let mut rest = text;
     loop {
         rest = copy_plain(rest, first_backslash, out);
         match rest {
-            [b'\\', kind, behind @ ..] => {
-                rest = behind;
+            [b'\\', kind, after @ ..] => {
+                rest = after;
                 match kind {
                     b'n' => out.push(b'\n'),
                     b't' => out.push(b'\t'),
@@ -66,36 +66,35 @@ pub fn unescape(text: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Copies what comes before the first byte of a kind, and returns what starts with it. Eight bytes at a time, those from it
-/// on taken back: where such bytes are many, a search for each and a copy of what lies between would cost more.
+/// Copies the bytes before the first special one and returns the rest. Copies eight bytes at a time and truncates what was
+/// copied too much: if special bytes are frequent, that is faster than searching first and copying afterwards.
 #[inline]
 fn copy_plain<'a>(mut rest: &'a [u8], first: impl Fn([u8; 8]) -> Option<usize>, out: &mut Vec<u8>) -> &'a [u8] {
-    while let Some((word, behind)) = rest.split_first_chunk::<8>() {
+    while let Some((word, after)) = rest.split_first_chunk::<8>() {
         out.extend_from_slice(word);
         if let Some(at) = first(*word) {
             out.truncate(out.len() - 8 + at);
             return &rest[at..];
         }
-        rest = behind;
+        rest = after;
     }
     let mut word = [b' '; 8];
     word[..rest.len()].copy_from_slice(rest);
-    let (plain, behind) = rest.split_at(first(word).unwrap_or(rest.len()));
+    let (plain, after) = rest.split_at(first(word).unwrap_or(rest.len()));
     out.extend_from_slice(plain);
-    behind
+    after
 }
 
 const ONES: u64 = u64::from_ne_bytes([1; 8]);
 const TOPS: u64 = ONES << 7;
 
-/// Where in eight bytes the first backslash is.
+/// The index of the first backslash in eight bytes.
 #[inline]
 fn first_backslash(word: [u8; 8]) -> Option<usize> {
     lowest(zeros(u64::from_le_bytes(word) ^ (ONES * b'\\' as u64)))
 }
 
-/// Where in eight bytes the first is that cannot stand as it is in a JSON string: a quote, backslash or control
-/// character.
+/// The index of the first byte that must be escaped in a JSON string: a quote, backslash or control character.
 #[inline]
 pub fn first_special(word: [u8; 8]) -> Option<usize> {
     let word = u64::from_le_bytes(word);
@@ -103,7 +102,7 @@ pub fn first_special(word: [u8; 8]) -> Option<usize> {
     lowest(zeros(word ^ (ONES * b'\\' as u64)) | zeros(word ^ (ONES * b'"' as u64)) | below)
 }
 
-/// The top bit of each byte that is zero; above the lowest such byte others may be set too.
+/// Sets the top bit of each byte that is zero. Bytes above the lowest zero byte may be reported falsely.
 #[inline]
 fn zeros(word: u64) -> u64 {
     word.wrapping_sub(ONES) & !word & TOPS
@@ -114,25 +113,25 @@ fn lowest(tops: u64) -> Option<usize> {
     (tops != 0).then(|| tops.trailing_zeros() as usize / 8)
 }
 
-/// The character of `\uXXXX`, or of two of them that are a surrogate pair; returns what comes behind.
+/// Appends the character of a `\uXXXX` escape, or of two that form a surrogate pair. Returns the rest of the text.
 fn unicode<'a>(digits: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
     let Some((unit, mut rest)) = unit(digits) else {
         out.extend_from_slice(b"\\u");
         return digits;
     };
     let mut code = u32::from(unit);
-    if let (0xd800..0xdc00, Some((low @ 0xdc00..0xe000, behind))) =
+    if let (0xd800..0xdc00, Some((low @ 0xdc00..0xe000, after))) =
         (unit, rest.strip_prefix(b"\\u").and_then(self::unit))
     {
         code = 0x10000 + ((code - 0xd800) << 10) + (u32::from(low) - 0xdc00);
-        rest = behind;
+        rest = after;
     }
     let character = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
     out.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
     rest
 }
 
-/// Reads JSON as Go does, and so docker: bytes that are no UTF-8 and halves of surrogate pairs are U+FFFD.
+/// Parses JSON like Go, and so like docker: invalid UTF-8 and lone surrogates become U+FFFD.
 pub fn from_slice<T: DeserializeOwned>(json: &[u8]) -> serde_json::Result<T> {
     serde_json::from_slice(json).or_else(|error| match repaired(json) {
         Some(repaired) => serde_json::from_slice(&repaired),
@@ -140,7 +139,7 @@ pub fn from_slice<T: DeserializeOwned>(json: &[u8]) -> serde_json::Result<T> {
     })
 }
 
-/// The JSON with U+FFFD in place of what stands for no character; `None` where it needs no repair.
+/// Replaces invalid UTF-8 and lone surrogates by U+FFFD. `None` if there are none.
 fn repaired(json: &[u8]) -> Option<Vec<u8>> {
     let text = String::from_utf8_lossy(json);
     let (mut out, mut rest) = (String::with_capacity(text.len()), &*text);
@@ -148,7 +147,7 @@ fn repaired(json: &[u8]) -> Option<Vec<u8>> {
         let (before, escape) = rest.split_at(at);
         out.push_str(before);
         let code = |at: usize| escape.as_bytes().get(at..)?.strip_prefix(b"\\u").and_then(unit).map(|(unit, _)| unit);
-        // An escaped backslash begins no other escape.
+        // An escaped backslash cannot start another escape.
         let len = match (code(0), code(6)) {
             (Some(0xd800..0xdc00), Some(0xdc00..0xe000)) => 12,
             (Some(0xd800..0xe000), _) => 0,
@@ -185,12 +184,12 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_become_replacement_characters() {
+    fn invalid_utf8_is_escaped_as_replacement_characters() {
         assert_eq!(escaped(b"a\xff\xfeb\xe2\x82"), "a\u{fffd}\u{fffd}b\u{fffd}");
     }
 
     #[test]
-    fn pairs_are_one_character_and_lone_halves_are_replaced() {
+    fn surrogate_pairs_decode_and_lone_surrogates_are_replaced() {
         for (text, expected) in [
             (r"\ud83d\ude00", "😀"),
             (r"\ud83d", "\u{fffd}"),
@@ -204,9 +203,9 @@ mod tests {
         }
     }
 
-    /// The values are those that Go's `encoding/json` gives.
+    /// The expected values are those of Go's `encoding/json`.
     #[test]
-    fn what_stands_for_no_character_is_read_as_go_reads_it() {
+    fn lone_surrogates_and_invalid_utf8_parse_like_go() {
         for (json, expected) in [
             (&br#""\ud83d\ude00""#[..], "\u{1f600}"),
             (br#""\ud83d""#, "\u{fffd}"),
@@ -223,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_valid_is_copied() {
+    fn invalid_escapes_are_copied() {
         for text in [r"\", r"a\", r"\u12", r"\uzzzz!"] {
             assert_eq!(unescaped(text), text);
         }
@@ -231,7 +230,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_first_special_byte_of_eight_is_the_first(word: [u8; 8]) {
+        fn first_special_byte_agrees_with_a_simple_search(word: [u8; 8]) {
             let special = |&byte: &u8| byte < 0x20 || byte == b'"' || byte == b'\\';
             prop_assert_eq!(first_special(word), word.iter().position(special));
             prop_assert_eq!(first_backslash(word), word.iter().position(|&byte| byte == b'\\'));
@@ -247,7 +246,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_lies_there_nothing_panics(text: Vec<u8>) {
+        fn arbitrary_bytes_do_not_panic(text: Vec<u8>) {
             let mut out = Vec::new();
             unescape(&text, &mut out);
             escape(&text, &mut out);

@@ -1,7 +1,8 @@
-//! Types and helpers that all modules share. None of them knows the modules above it.
+//! Types and helpers that all modules share. They depend on no other module of this crate.
 
 pub mod batch;
 pub mod container;
+pub mod cursor;
 pub mod file_id;
 pub mod health;
 pub mod inventory;

@@ -1,31 +1,31 @@
-//! What holds of the shelf's decoders whatever they are given, and what such checks need.
+//! Checks of the parsers in `model` that hold for any input, and tools for such checks.
 //!
-//! In: any bytes. Out: nothing, or a panic that says what does not hold. Called by the targets in `fuzz/`, for which
-//! this is built with `cfg(fuzzing)`, and by the tests below and in the rooms, whose own checks lie in modules of this
-//! name. The oracles are libraries that read the same forms, as little of our own as can be.
+//! In: any bytes. Out: nothing, or a panic that says which check failed. The targets in `fuzz/` call these functions, for
+//! which this module is built with `cfg(fuzzing)`, and so do tests here and in the other modules named `oracle`. Our results
+//! are compared with independent libraries that read the same formats.
 
 use super::json;
 use super::time::{Timestamp, TimestampParser};
 
-/// Bytes into a JSON string and out of it again, as `serde_json` does it.
+/// Compares escaping and unescaping of arbitrary bytes with `serde_json`.
 pub fn escape(bytes: &[u8]) {
     let lossy = String::from_utf8_lossy(bytes);
     let escaped = with(json::escape, bytes);
     let quoted = quoted(&escaped);
-    assert_eq!(serde_json::from_slice::<String>(&quoted).ok().as_deref(), Some(&*lossy), "what escape wrote");
-    assert_eq!(with(json::unescape, &escaped), lossy.as_bytes(), "unescape of what escape wrote");
+    assert_eq!(serde_json::from_slice::<String>(&quoted).ok().as_deref(), Some(&*lossy), "escaped text");
+    assert_eq!(with(json::unescape, &escaped), lossy.as_bytes(), "unescaping our own escapes");
     let theirs = serde_json::to_vec(&*lossy).unwrap_or_default();
     let inside = theirs.get(1..theirs.len() - 1).unwrap_or_default();
-    assert_eq!(with(json::unescape, inside), lossy.as_bytes(), "unescape of what a library wrote");
+    assert_eq!(with(json::unescape, inside), lossy.as_bytes(), "unescaping a library's escapes");
 }
 
-/// What may be the inside of a JSON string, as `serde_json` reads it.
+/// Compares unescaping of arbitrary text with `serde_json`.
 pub fn unescape(text: &[u8]) {
     let unescaped = with(json::unescape, text);
-    // The longest thing that becomes longer is half a surrogate pair, of six bytes, and that becomes three.
-    assert!(unescaped.len() <= text.len(), "unescape made more of it");
+    // The longest replacement is that of a lone surrogate: six bytes become three.
+    assert!(unescaped.len() <= text.len(), "unescape made the text longer");
     if let Ok(theirs) = serde_json::from_slice::<String>(&quoted(text)) {
-        assert_eq!(unescaped, theirs.as_bytes(), "unescape of what a library reads");
+        assert_eq!(unescaped, theirs.as_bytes(), "unescaping text that a library accepts");
     }
     for (at, word) in text.windows(8).enumerate() {
         let word = <[u8; 8]>::try_from(word).unwrap_or_default();
@@ -34,20 +34,20 @@ pub fn unescape(text: &[u8]) {
     }
 }
 
-/// Written times, one a line, as `jiff` reads them, by a reader that keeps the last minute as well.
+/// Compares the parsing of timestamps, one per line, with `jiff`, also through the parser that caches the last minute.
 pub fn timestamp(bytes: &[u8]) {
-    let mut clock = TimestampParser::default();
+    let mut parser = TimestampParser::default();
     for text in bytes.split(|byte| *byte == b'\n') {
         let ours = Timestamp::parse(text);
-        assert_eq!(clock.parse(text), ours, "the reader on {:?}", text.escape_ascii().to_string());
+        assert_eq!(parser.parse(text), ours, "the parser on {:?}", text.escape_ascii().to_string());
         let theirs = by_library(text);
-        // The range begins within a minute of 1677, and what is of that year may be refused.
+        // The range of the type starts in the middle of a minute of 1677, so the parser may reject times of that year.
         let is_shared = is_shared_form(text);
         if is_shared && (ours.is_some() || theirs.is_none_or(|time| time >= FIRST)) {
             assert_eq!(ours, theirs, "{:?}", text.escape_ascii().to_string());
         }
         if let Some(time) = ours {
-            assert_eq!(Timestamp::parse(&time.written()), Some(time), "as it is written");
+            assert_eq!(Timestamp::parse(&time.written()), Some(time), "parsing the written form");
         }
     }
 }
@@ -60,7 +60,7 @@ fn by_library(text: &[u8]) -> Option<Timestamp> {
     i64::try_from(time.as_nanosecond()).ok().map(Timestamp)
 }
 
-/// Of all that a library takes, what RFC 3339 allows and both take for the same.
+/// Whether the text is in a form that RFC 3339 allows and that both parsers understand in the same way.
 pub(crate) fn is_shared_form(text: &[u8]) -> bool {
     let shape = b"0000-00-00T00:00:00";
     let Some((seconds, rest)) = text.split_at_checked(shape.len()) else { return false };
@@ -71,7 +71,7 @@ pub(crate) fn is_shared_form(text: &[u8]) -> bool {
     let zone = match rest {
         [b'.', rest @ ..] => {
             let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-            // The library takes no more than nine.
+            // The library accepts at most nine digits.
             if !(1..=9).contains(&digits) {
                 return false;
             }
@@ -86,14 +86,14 @@ pub(crate) fn is_shared_form(text: &[u8]) -> bool {
         }
         _ => false,
     };
-    // A library takes a leap second for the one before.
+    // The library takes a leap second for the second before it.
     seconds.iter().zip(shape).all(fits) && &seconds[17..] != b"60" && is_offset(zone)
 }
 
 fn with(convert: impl Fn(&[u8], &mut Vec<u8>), bytes: &[u8]) -> Vec<u8> {
     let mut out = b"before".to_vec();
     convert(bytes, &mut out);
-    assert!(out.starts_with(b"before"), "what was there before is left alone");
+    assert!(out.starts_with(b"before"), "existing content was changed");
     out.split_off(b"before".len())
 }
 
@@ -101,48 +101,46 @@ fn quoted(inside: &[u8]) -> Vec<u8> {
     [b"\"", inside, b"\""].concat()
 }
 
-/// Reads what to do off a fuzzer's bytes. Past their end it reads zeros.
+/// Interprets the bytes of a fuzzer as instructions. Reads zeros after their end.
 #[derive(Clone, Copy, Debug)]
 pub struct Script<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Script<'a> {
-    /// From the first byte on.
     pub fn new(bytes: &'a [u8]) -> Self {
         Script { rest: bytes }
     }
 
-    /// The next byte.
+    /// Reads one byte.
     pub fn byte(&mut self) -> u8 {
         self.take(1).first().copied().unwrap_or(0)
     }
 
-    /// The next bytes, so many or all there are.
+    /// Reads `length` bytes, or as many as are left.
     pub fn take(&mut self, length: usize) -> &'a [u8] {
         let (taken, rest) = self.rest.split_at(length.min(self.rest.len()));
         self.rest = rest;
         taken
     }
 
-    /// Everything behind.
+    /// All bytes that are left.
     pub fn rest(self) -> &'a [u8] {
         self.rest
     }
 
-    /// Whether nothing is left.
     pub fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 }
 
-/// Bytes as lengths to cut something into; not all of them are 0.
+/// Interprets bytes as the lengths of chunks. At least one length is not 0.
 pub fn lengths(bytes: &[u8]) -> Vec<usize> {
     let bytes = if bytes.iter().all(|length| *length == 0) { &[1] } else { bytes };
     bytes.iter().copied().map(usize::from).collect()
 }
 
-/// Cuts bytes into chunks of these lengths, over and over. Some may be empty.
+/// Cuts bytes into chunks of these lengths, which repeat. Some chunks may be empty.
 pub fn chunks<'a>(lengths: &'a [usize], bytes: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
     let mut script = Script::new(bytes);
     lengths.iter().cycle().map_while(move |length| (!script.is_empty()).then(|| script.take(*length)))
@@ -156,26 +154,26 @@ pub(crate) mod tests {
     use proptest::test_runner::{Config, TestRunner};
     use std::path::Path;
 
-    /// So many inputs are tried beside the seeds.
-    const TRIES: u32 = 2000;
+    /// The number of random inputs per target, besides the seeds.
+    const CASES: u32 = 2000;
 
-    /// Runs a target of `fuzz/` on its seeds there, and on what chance makes of them.
+    /// Runs a target of `fuzz/` on its seeds and on random variations of them.
     pub(crate) fn try_out(name: &str, target: fn(&[u8])) {
         let fuzz = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
         let program = std::fs::read_to_string(fuzz.join(format!("targets/{name}.rs"))).unwrap();
-        assert!(program.contains(&format!("fuzzing::{name}(")), "targets/{name}.rs calls something else");
+        assert!(program.contains(&format!("oracle::{name}(")), "targets/{name}.rs calls another function");
         let files = std::fs::read_dir(fuzz.join("seeds").join(name)).unwrap();
         let mut files: Vec<_> = files.map(|entry| entry.unwrap().path()).collect();
         files.sort();
         let seeds: Vec<Vec<u8>> = files.iter().map(|file| std::fs::read(file).unwrap()).collect();
         assert!(!seeds.is_empty());
         seeds.iter().for_each(|seed| target(seed));
-        let config = Config { cases: TRIES, failure_persistence: None, ..Config::default() };
-        let tried = TestRunner::new(config).run(&changed(seeds), |bytes| {
+        let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };
+        let result = TestRunner::new(config).run(&changed(seeds), |bytes| {
             target(&bytes);
             Ok(())
         });
-        tried.unwrap();
+        result.unwrap();
     }
 
     #[derive(Clone, Debug)]
@@ -188,7 +186,7 @@ pub(crate) mod tests {
         CutOff(Index),
     }
 
-    /// One of some inputs, changed a little, or two of them behind each other, or bytes that are like none.
+    /// One seed, or two in a row, with a few changes; or arbitrary bytes.
     fn changed(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
         let change = prop_oneof![
             4 => (any::<Index>(), any::<u8>()).prop_map(|(at, byte)| Change::Byte(at, byte)),
@@ -226,18 +224,18 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn strings_pass_into_json_and_out_of_it_as_a_library_has_them_pass() {
+    fn json_strings_agree_with_a_library() {
         try_out("escape", escape);
         try_out("unescape", unescape);
     }
 
     #[test]
-    fn times_are_read_as_a_library_reads_them() {
+    fn timestamps_agree_with_a_library() {
         try_out("timestamp", timestamp);
     }
 
     #[test]
-    fn chunks_are_as_long_as_they_were_to_be_and_add_up() {
+    fn chunks_repeat_the_lengths_and_cover_all_bytes() {
         let cut = |cuts: &[u8]| chunks(&lengths(cuts), b"abcdefg").map(<[u8]>::to_vec).collect::<Vec<_>>();
         assert_eq!(cut(&[3, 0, 2]), [&b"abc"[..], b"", b"de", b"fg"]);
         assert_eq!(cut(&[0]).concat(), b"abcdefg");

@@ -1,8 +1,9 @@
-//! What it takes to bring the inventory in line with what was observed, as data that prints.
+//! The changes that bring the inventory in line with an observation, as data that can be printed.
 //!
-//! In: what is known and what a listing showed. Out: rows to make, to change and to remove, and those that stay. Called by
-//! the state within the transaction that applies it, so that nothing comes between. What is known by something newer than
-//! the listing stays as it is, and what no listing can prove makes no difference: a second plan has nothing to do.
+//! In: the known rows and what a listing showed. Out: the rows to create, update and remove, and those that stay. The state
+//! calls [`plan`] in the transaction that applies the result, so that no other change comes in between. A row that is newer
+//! than the listing stays as it is, and what listings cannot prove never counts as a difference. Therefore a second plan
+//! from the same observation is empty.
 
 use super::inventory::{
     ChangeCounts, ChangeSummary, ContainerRow, Field, MountRow, PositionRow, Resource, Row, VolumeRow, is_newer,
@@ -12,65 +13,60 @@ use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
-/// What an engine showed of itself.
+/// What an engine showed in one observation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
-    /// By the engine's clock, no later than it was shown.
+    /// A time by the daemon's clock, not later than the observation.
     pub at: Timestamp,
-    /// Each with its mounts.
+    /// The containers, each with its mounts.
     pub containers: Vec<(ContainerRow, Vec<MountRow>)>,
-    /// IDs of the only containers that were asked for; `None` is all.
+    /// The IDs of the containers that were queried; `None` means all.
     pub asked: Option<Vec<String>>,
-    /// All of them, where they were asked for.
+    /// All volumes; `None` if they were not queried.
     pub volumes: Option<Vec<VolumeRow>>,
-    /// Positions of containers that are gone shall go too.
+    /// Whether positions of containers that no longer exist are removed too.
     pub with_positions: bool,
 }
 
-/// What is known before.
+/// The rows of an engine before the comparison.
 #[derive(Debug, Default)]
 pub struct KnownRows {
-    /// By ID.
+    /// By container ID.
     pub containers: BTreeMap<String, ContainerRow>,
     /// By name.
     pub volumes: BTreeMap<String, VolumeRow>,
-    /// By the container's ID and the place in it.
+    /// By container ID and destination.
     pub mounts: BTreeMap<(String, String), MountRow>,
-    /// Of all resume NAMEs.
+    /// The positions of all resume names.
     pub positions: Vec<PositionRow>,
-    /// IDs of containers that are gone for good.
+    /// IDs of removed containers. IDs are never reused.
     pub removed_containers: HashSet<String>,
-    /// Names of volumes that are gone, and when they went: another may be called so later.
+    /// Names of removed volumes with the time of the removal: a new volume may have the same name later.
     pub removed_volumes: HashMap<String, Timestamp>,
 }
 
-/// See the module.
+/// The result of a comparison.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Of containers.
     pub containers: TableChanges<ContainerRow>,
-    /// Of volumes.
     pub volumes: TableChanges<VolumeRow>,
-    /// Of mounts.
     pub mounts: TableChanges<MountRow>,
-    /// Of positions, which are only ever removed.
+    /// Positions are only ever removed.
     pub positions: TableChanges<PositionRow>,
-    /// IDs of containers that may be otherwise than the listing shows: it may be behind a death.
+    /// IDs of containers whose listed state is in doubt, because the listing may not show a recent death yet.
     pub doubted: Vec<String>,
 }
 
-/// What becomes of the rows of one kind.
+/// The changes to one kind of rows.
 #[derive(Debug, PartialEq, Eq)]
 pub struct TableChanges<T> {
-    /// Rows to make.
     pub created: Vec<T>,
-    /// Rows to change, before and after.
+    /// Each row before and after.
     pub updated: Vec<(T, T)>,
-    /// Rows to remove.
     pub removed: Vec<T>,
-    /// Rows that stay, but for when they were seen and what no listing tells.
+    /// Rows in which only the time last seen, or fields that listings do not report, change. They count as unchanged.
     pub refreshed: Vec<T>,
-    /// How many stay untouched.
+    /// How many rows stay untouched.
     pub kept: u64,
 }
 
@@ -80,35 +76,28 @@ impl<T> Default for TableChanges<T> {
     }
 }
 
-/// One step of a plan.
+/// One change of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PlanStep {
-    /// Of what kind the row is.
     pub resource: Resource,
-    /// Of the container, or the volume's name.
+    /// The ID of the container, or the name of the volume.
     pub id: String,
-    /// What a person knows it by.
+    /// What the row is called in reports.
     pub name: String,
-    /// What becomes of it.
     pub operation: Operation,
-    /// What is changed.
+    /// The fields that differ; empty unless the row is updated.
     pub fields: Vec<Field>,
 }
 
-/// What becomes of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Operation {
-    /// It is made.
     Created,
-    /// It is changed.
     Updated,
-    /// It is removed.
     Removed,
 }
 
 impl Operation {
-    /// `created`, `updated` or `removed`.
     pub fn name(self) -> &'static str {
         match self {
             Operation::Created => "created",
@@ -128,7 +117,7 @@ impl fmt::Display for PlanStep {
     }
 }
 
-/// A step on each line.
+/// One step per line.
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.steps().iter().try_for_each(|step| writeln!(f, "{step}"))
@@ -148,8 +137,8 @@ impl<T: Row> TableChanges<T> {
         }
     }
 
-    /// Leaves out what is otherwise than in the plan before.
-    fn last(&mut self, before: &TableChanges<T>) {
+    /// Keeps only the changes that `before` also contained.
+    fn confirm(&mut self, before: &TableChanges<T>) {
         let keys = |rows: &[T]| rows.iter().map(key).collect::<HashSet<_>>();
         let (created, removed) = (keys(&before.created), keys(&before.removed));
         let updated = before.updated.iter().map(|(from, row)| (key(row), from.differences(row)));
@@ -161,7 +150,7 @@ impl<T: Row> TableChanges<T> {
         self.kept += (count - self.updated.len() - self.removed.len()) as u64;
     }
 
-    /// How many rows change.
+    /// How many rows change, and how.
     pub fn changes(&self) -> ChangeCounts {
         ChangeCounts {
             created: self.created.len() as u64,
@@ -186,22 +175,23 @@ impl<T: Row> TableChanges<T> {
     }
 }
 
-/// What tells a row from others of its kind.
+/// Identifies a row among the rows of its kind.
 fn key<T: Row>(row: &T) -> (String, String) {
     (row.id().to_owned(), row.name())
 }
 
 impl Plan {
-    /// What of it stood in a plan of a moment before as well. The rest has just happened.
-    pub fn lasting(mut self, before: &Plan) -> Plan {
-        self.containers.last(&before.containers);
-        self.volumes.last(&before.volumes);
-        self.mounts.last(&before.mounts);
-        self.positions.last(&before.positions);
+    /// Keeps only the changes that the plan of a moment before also contained. The others were caused by what happened in
+    /// between.
+    pub fn confirmed_by(mut self, before: &Plan) -> Plan {
+        self.containers.confirm(&before.containers);
+        self.volumes.confirm(&before.volumes);
+        self.mounts.confirm(&before.mounts);
+        self.positions.confirm(&before.positions);
         self
     }
 
-    /// How many rows change.
+    /// How many rows change, and how.
     pub fn tally(&self) -> ChangeSummary {
         ChangeSummary([
             self.containers.changes(),
@@ -211,7 +201,7 @@ impl Plan {
         ])
     }
 
-    /// What is to be done, one by one.
+    /// The changes as a list.
     pub fn steps(&self) -> Vec<PlanStep> {
         let mut steps = Vec::new();
         self.containers.steps(&mut steps);
@@ -221,7 +211,7 @@ impl Plan {
         steps
     }
 
-    /// Names of containers that were not read to their end and now cannot be any more, each once.
+    /// Names of containers whose log can no longer be read to its end, each once.
     pub fn lost(&self) -> Vec<String> {
         let lost = self.positions.removed.iter().filter(|position| !position.has_ended);
         let mut names: Vec<String> = lost.map(|position| position.container_name.clone()).collect();
@@ -231,7 +221,7 @@ impl Plan {
     }
 }
 
-/// Compares.
+/// Compares the known rows with an observation.
 pub fn plan(known: &KnownRows, observed: &Observed) -> Plan {
     let mut plan = Plan::default();
     let there: HashSet<&str> = observed.containers.iter().map(|(container, _)| &*container.id).collect();
@@ -242,7 +232,7 @@ pub fn plan(known: &KnownRows, observed: &Observed) -> Plan {
             continue;
         }
         let before = known.containers.get(&container.id);
-        let (after, is_doubted) = ContainerRow::listed(before, container);
+        let (after, is_doubted) = ContainerRow::after_listing(before, container);
         if is_doubted {
             plan.doubted.push(after.id.clone());
         }
@@ -281,7 +271,7 @@ pub fn plan(known: &KnownRows, observed: &Observed) -> Plan {
 }
 
 impl Plan {
-    /// All mounts of one container.
+    /// Compares all mounts of one container.
     fn settle_mounts(&mut self, known: &KnownRows, id: &str, mounts: &[MountRow]) {
         let of_container = (id.to_owned(), String::new())..;
         let mut before: BTreeMap<&str, &MountRow> = known
@@ -292,7 +282,7 @@ impl Plan {
             .collect();
         for mount in mounts {
             let known = before.remove(&*mount.destination);
-            self.mounts.settle(known, MountRow::listed(known, mount));
+            self.mounts.settle(known, MountRow::after_listing(known, mount));
         }
         self.mounts.removed.extend(before.into_values().cloned());
     }
@@ -304,7 +294,7 @@ impl Plan {
                 continue;
             }
             let before = known.volumes.get(&volume.name);
-            self.volumes.settle(before, VolumeRow::listed(before, volume));
+            self.volumes.settle(before, VolumeRow::after_listing(before, volume));
         }
         for volume in known.volumes.values().filter(|volume| !there.contains(&*volume.name)) {
             if volume.seen.is_newer(at) {
@@ -327,11 +317,11 @@ mod tests {
         Timestamp(seconds * SECOND)
     }
 
-    /// `ID NAME STATE` as a listing tells it at that second.
-    fn container(told: &str, seconds: i64) -> ContainerRow {
-        let words: Vec<&str> = told.split(' ').collect();
+    /// Builds a row from `ID NAME STATE`, as a listing at that second reports it.
+    fn container(text: &str, seconds: i64) -> ContainerRow {
+        let parts: Vec<&str> = text.split(' ').collect();
         let seen = SeenRange::at(at(seconds));
-        let (id, name, state) = (words[0].into(), words[1].into(), words[2].into());
+        let (id, name, state) = (parts[0].into(), parts[1].into(), parts[2].into());
         ContainerRow { id, name, state, seen, state_seen: Some(at(seconds)), ..ContainerRow::default() }
     }
 
@@ -350,12 +340,12 @@ mod tests {
     }
 
     fn known(containers: &[(&str, i64)]) -> KnownRows {
-        let containers = containers.iter().map(|(told, seconds)| container(told, *seconds));
+        let containers = containers.iter().map(|(text, seconds)| container(text, *seconds));
         KnownRows { containers: containers.map(|row| (row.id.clone(), row)).collect(), ..KnownRows::default() }
     }
 
     fn observed(seconds: i64, containers: &[&str]) -> Observed {
-        let containers = containers.iter().map(|told| (container(told, seconds), Vec::new()));
+        let containers = containers.iter().map(|text| (container(text, seconds), Vec::new()));
         Observed { at: at(seconds), containers: containers.collect(), ..Observed::default() }
     }
 
@@ -365,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_is_made_changed_or_removed_and_the_rest_stays() {
+    fn differing_rows_are_created_updated_or_removed() {
         let before = known(&[("a web running", 1), ("b db running", 1), ("c old exited", 1)]);
         let now = observed(9, &["a web running", "b db-1 exited", "d new created"]);
         let expected = "\
@@ -380,31 +370,31 @@ removed container c \"old\"
     }
 
     #[test]
-    fn what_is_otherwise_than_a_moment_before_has_just_happened_and_does_not_last() {
+    fn only_changes_in_both_plans_are_confirmed() {
         let before = known(&[("a web running", 1), ("b db running", 1), ("c old exited", 1), ("e job running", 1)]);
         let first = plan(&before, &observed(8, &["a web exited", "b db-1 running", "d new created"]));
-        // Meanwhile a watch has kept the new one, and `a` has gone on.
+        // Meanwhile a watch recorded the new container, and `a` changed once more.
         let mut kept = known(&[("a web running", 1), ("b db running", 1), ("c old exited", 1), ("d new created", 8)]);
         kept.containers.insert("e".into(), container("e job exited", 9));
         let second =
             plan(&kept, &observed(10, &["a web paused", "b db-1 running", "d new created", "f newer created"]));
         assert_eq!(second.steps().len(), 5, "{second}");
-        let lasting = second.lasting(&first);
+        let confirmed = second.confirmed_by(&first);
         let expected = "\
 updated container b \"db-1\": name: db -> db-1
 removed container c \"old\"
 removed container e \"job\"
 ";
-        assert_eq!(lasting.to_string(), expected);
-        let ChangeSummary([containers, ..]) = lasting.tally();
+        assert_eq!(confirmed.to_string(), expected);
+        let ChangeSummary([containers, ..]) = confirmed.tally();
         assert_eq!(containers, ChangeCounts { created: 0, updated: 1, removed: 2, unchanged: 2 });
     }
 
     #[test]
-    fn what_is_known_by_something_newer_than_the_listing_stays() {
+    fn rows_newer_than_the_listing_stay() {
         let before = known(&[("a web exited", 9), ("b new created", 9)]);
         check(&before, &observed(8, &["a web running"]), "");
-        // A clock that was set back is no newer event.
+        // An hour newer means that the clock was set back.
         check(
             &known(&[("a web exited", 3600), ("b new created", 3600)]),
             &observed(8, &["a web running"]),
@@ -420,13 +410,13 @@ removed container e \"job\"
     }
 
     #[test]
-    fn a_listing_does_not_bring_back_to_life_who_has_just_died() {
+    fn a_listing_does_not_revive_a_recently_dead_container() {
         let dead = |died: i64, started: Option<i64>| {
             let mut before = known(&[("a web exited", died)]);
-            let beyond = UnlistedFields { finished: Some(at(died)), ..UnlistedFields::default() };
-            before.containers.get_mut("a").unwrap().beyond = beyond;
+            let unlisted = UnlistedFields { finished: Some(at(died)), ..UnlistedFields::default() };
+            before.containers.get_mut("a").unwrap().unlisted = unlisted;
             let mut now = observed(10, &["a web running"]);
-            now.containers[0].0.beyond.started = started.map(at);
+            now.containers[0].0.unlisted.started = started.map(at);
             let plan = plan(&before, &now);
             (plan.containers.updated.len(), plan.doubted.len())
         };
@@ -434,24 +424,24 @@ removed container e \"job\"
             (9, None, (0, 1)),
             (6, None, (0, 1)),
             (5, None, (1, 0)),
-            // What the engine has written down tells that it was started again.
+            // The daemon's own file says whether the container was restarted.
             (9, Some(8), (0, 1)),
             (8, Some(9), (1, 0)),
         ] {
             assert_eq!(dead(died, started), expected, "died at {died}, started at {started:?}");
         }
         let mut restarting = known(&[("a web exited", 9)]);
-        restarting.containers.get_mut("a").unwrap().beyond.finished = Some(at(9));
-        let told = "updated container a \"web\": state: exited -> restarting\n";
-        check(&restarting, &observed(10, &["a web restarting"]), told);
+        restarting.containers.get_mut("a").unwrap().unlisted.finished = Some(at(9));
+        let expected = "updated container a \"web\": state: exited -> restarting\n";
+        check(&restarting, &observed(10, &["a web restarting"]), expected);
     }
 
     #[test]
-    fn what_no_listing_proves_makes_no_difference_and_is_kept() {
+    fn unlisted_fields_are_kept_and_are_no_difference() {
         let mut before = known(&[("a web running", 1)]);
         let mut now = observed(9, &["a web running"]);
-        now.containers[0].0.beyond.log_driver = Some("local".into());
-        // The name of its image means another one now.
+        now.containers[0].0.unlisted.log_driver = Some("local".into());
+        // The reference of the container's image points to another image now.
         before.containers.get_mut("a").unwrap().image = "nginx:1".into();
         now.containers[0].0.image = "sha256:0123".into();
         before.volumes.insert("v".into(), VolumeRow { created: Some(at(1)), ..volume("v", "local", 1) });
@@ -459,7 +449,7 @@ removed container e \"job\"
         let plan = plan(&before, &now);
         assert_eq!(plan.to_string(), "");
         let kept = &plan.containers.refreshed[0];
-        assert_eq!((kept.beyond.log_driver.as_deref(), &*kept.image), (Some("local"), "nginx:1"));
+        assert_eq!((kept.unlisted.log_driver.as_deref(), &*kept.image), (Some("local"), "nginx:1"));
         assert_eq!(
             (kept.seen, plan.volumes.refreshed[0].created),
             (SeenRange { first: at(1), last: at(9) }, Some(at(1)))
@@ -467,7 +457,7 @@ removed container e \"job\"
     }
 
     #[test]
-    fn mounts_go_with_their_containers_and_only_who_was_asked_for_is_judged() {
+    fn mounts_follow_their_containers_and_only_queried_containers_count() {
         let mut before = known(&[("a web running", 1), ("b db running", 1), ("c old exited", 1)]);
         for mount in [mount("a", "/x", "v"), mount("a", "/y", "v"), mount("b", "/x", "v"), mount("c", "/x", "v")] {
             before.mounts.insert((mount.container_id.clone(), mount.destination.clone()), mount);
@@ -476,7 +466,7 @@ removed container e \"job\"
         let read_only = MountRow { is_writable: false, ..mount("a", "/x", "v") };
         now.containers[0].1 = vec![read_only, mount("a", "/z", "w")];
         now.asked = Some(vec!["a".into(), "c".into()]);
-        // Of a container that was never started the listing tells no source.
+        // For a container that was never started, the listing reports no source.
         let with_source = |source: &str| MountRow { source: Some(source.into()), ..mount("a", "/s", "s") };
         before.mounts.insert(("a".into(), "/s".into()), with_source("/volumes/s"));
         now.containers[0].1.push(with_source(""));
@@ -491,7 +481,7 @@ removed mount c \"/x\"
     }
 
     #[test]
-    fn positions_of_who_is_gone_go_unless_a_run_holds_them() {
+    fn positions_of_removed_containers_are_removed_unless_held() {
         let position = |resume: &str, id: &str, name: &str, has_ended, is_held| PositionRow {
             resume: resume.into(),
             container_id: id.into(),

@@ -1,88 +1,87 @@
-//! Where to go on in a container's log, in forms that any route can go on from.
+//! Where reading of a container's log continues, in a form that every route can use.
 //!
-//! A tail makes one behind each batch, the output hands it on once it has the batch, the state keeps it, and the next
-//! tail of that container starts from it. [`TimePosition`] is by time and serves every route; [`FilePosition`] is by file and offset
-//! and is exact whatever the clock did, as long as the file or what the engine has made of it is still there.
+//! A reader attaches a position to each batch, the output passes it on once it has delivered the batch, the state stores
+//! it, and the next reader of that container starts from it. A position has two parts. [`TimePosition`] is by time and
+//! serves every route. [`FilePosition`] is by file and offset: it is exact even if the clock was changed, as long as the
+//! file still exists, be it renamed or compressed by rotation.
 
-use super::batch::{Cursor, Route, Stream};
+use super::cursor::{Cursor, Route, Stream};
 use super::file_id::FileId;
 use super::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// How far a container's log was passed on.
+/// How far a container's log was delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
-    /// By which route it came this far.
+    /// The route that read up to here.
     pub route: Route,
-    /// By time.
     pub resume: TimePosition,
-    /// In a file, where it was read from one.
+    /// `None` if the log was not read from a file.
     pub place: Option<FilePosition>,
 }
 
-/// How far, by time: the last line of each stream.
+/// A position by time: the last line of each stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimePosition {
-    /// Where the log has to be read again from; `None` is the beginning.
+    /// The time from which the log has to be read again. `None` is the beginning of the log.
     pub since: Option<Timestamp>,
-    /// The last line of stdout and of stderr that was passed on.
+    /// The last delivered line of stdout and of stderr, indexed by [`Stream`].
     pub seen: [Option<Mark>; 2],
 }
 
 /// The last line of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Mark {
-    /// Its time.
     pub time: Timestamp,
-    /// Its number among the lines of its stream with the same time.
+    /// Counts the lines of the same stream with the same time, from 0.
     pub ordinal: u32,
-    /// The latest time of any line up to it. A clock that was set back leaves lines behind it with earlier ones.
+    /// The latest time of any line up to this one. Later than `time` if the clock was set back.
     pub high: Timestamp,
 }
 
-/// How far, in a file.
+/// A position by file and offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FilePosition {
-    /// The number of the device that the file was on. For people who look at the state: nothing is recognised by it.
+    /// The device number of the file. Only for people who inspect the state: files are not recognised by it.
     pub device: u64,
-    /// Which file it is.
     pub file: FileId,
-    /// Of the file's first record, if there was one. Older versions of this program put the birth time here where there
-    /// was none.
+    /// The fingerprint of the file's first record, if it had one. Older versions stored a value derived from the birth
+    /// time if it had none.
     pub fingerprint: Option<u64>,
-    /// Of the record to start with, in bytes of log: of a compressed file, once unpacked.
+    /// Where the first record to read starts, in bytes of log. In a compressed file, an offset into the unpacked content.
     pub offset: u64,
-    /// The last line of each stream before that record, with its ordinal.
+    /// The time and ordinal of the last line of each stream before `offset`, indexed by [`Stream`].
     pub before: [Option<(Timestamp, u32)>; 2],
-    /// Lines of each stream behind that record which were passed on: those that came between the pieces of a longer one.
+    /// How many lines of each stream after `offset` were delivered already, indexed by [`Stream`]: `offset` stays at the
+    /// start of an unfinished line while complete lines follow between its pieces.
     pub passed: [u32; 2],
 }
 
 impl TimePosition {
-    /// Nothing passed on yet, and nothing wanted from before this.
+    /// A position before which nothing is wanted, with no line delivered yet.
     pub fn at(since: Option<Timestamp>) -> Self {
         TimePosition { since, seen: [None; 2] }
     }
 
-    /// This line is the last of its stream now; what is read again may begin where it did.
+    /// Records the last delivered line of a stream. `since` stays as it is.
     pub fn advance(&mut self, line: Cursor) {
         let seen = &mut self.seen[line.stream as usize];
         let high = seen.map_or(line.time, |seen| seen.high.max(line.time));
         *seen = Some(Mark { time: line.time, ordinal: line.ordinal, high });
     }
 
-    /// Whether no line was passed on.
+    /// Whether no line was delivered.
     pub fn is_at_start(&self) -> bool {
         self.seen == [None; 2]
     }
 
-    /// This, or the other when this is no position at all.
+    /// Returns `self`, or `other` if `self` is empty.
     #[must_use]
     pub fn or(self, other: TimePosition) -> TimePosition {
         if self.is_at_start() && self.since.is_none() { other } else { self }
     }
 
-    /// The last line of either stream.
+    /// The last delivered line of both streams, by time.
     pub fn last(&self) -> Option<Cursor> {
         let streams = [Stream::Stdout, Stream::Stderr].into_iter().zip(self.seen);
         let last = streams.filter_map(|(stream, seen)| {
@@ -92,7 +91,8 @@ impl TimePosition {
         last.max_by_key(|line| line.time)
     }
 
-    /// Whether this line lies before it; by its time alone when no line of its stream was passed on.
+    /// Whether this line was delivered. If no line of its stream was, its time is compared with the last mark of the other
+    /// stream.
     pub fn has(&self, line: Cursor) -> bool {
         let newest = || self.seen.iter().flatten().map(|seen| (seen.time, 0)).max();
         let own = self.seen[line.stream as usize].map(|seen| (seen.time, seen.ordinal));

@@ -1,8 +1,8 @@
-//! The bounded queue between the tails and the output.
+//! The bounded queue between the readers and the output.
 //!
-//! Bounded by the bytes it holds, counted until the consumer has finished with them. Two kinds of producers meet here:
-//! the reader thread, which must not wait ([`Queue::has_room`] and [`Queue::push`], told of room by a call), and the
-//! stream tasks, which wait for room without holding a thread ([`Queue::send`]).
+//! The bound is in bytes. The bytes of an item count until the consumer has finished with it. There are two kinds of
+//! producers. The reader thread must not block: it asks [`Queue::has_room`], calls [`Queue::push`], and is called back once
+//! there is room again. Tasks that read API streams wait for room without blocking a thread ([`Queue::send`]).
 
 use super::batch::{Item, Line};
 use std::collections::VecDeque;
@@ -10,10 +10,10 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// Bytes in buffers kept for the next batches; beyond these they are given back to the allocator.
+/// The bytes of spare buffers that are kept for the next batches. Further buffers are freed.
 const SPARE: usize = 2 * 1024 * 1024;
 
-/// See the module.
+/// A bounded queue of items that also recycles the buffers of batches.
 pub struct Queue {
     state: Mutex<State>,
     ready: Condvar,
@@ -25,67 +25,67 @@ pub struct Queue {
 #[derive(Default)]
 struct State {
     items: VecDeque<Item>,
-    /// Bytes in `items` and in what the consumer took and has not finished.
+    /// Bytes in `items`, and in items that the consumer took and has not finished.
     held: usize,
-    /// Bytes of log files in the same.
+    /// Bytes of log files in the same items.
     unwritten: usize,
     closed: bool,
-    /// The consumer is gone: what is pushed is dropped.
-    deaf: bool,
-    /// The reader found the queue full and wants a call.
-    wanted: bool,
+    /// The consumer is gone: new items are dropped.
+    abandoned: bool,
+    /// The reader thread found the queue full and waits for a call of `on_room`.
+    callback_wanted: bool,
     spare: Vec<(Vec<u8>, Vec<Line>)>,
     /// Bytes in `spare`.
-    spared: usize,
+    spare_bytes: usize,
 }
 
 impl State {
     fn spare(&mut self, bytes: Vec<u8>, mut lines: Vec<Line>) {
-        // What joined lines made large, or never was a buffer, is not worth keeping.
-        if !bytes.is_empty() && self.spared + bytes.len() <= SPARE {
+        // An empty buffer is useless. A batch of joined lines has one.
+        if !bytes.is_empty() && self.spare_bytes + bytes.len() <= SPARE {
             lines.clear();
-            self.spared += bytes.len();
+            self.spare_bytes += bytes.len();
             self.spare.push((bytes, lines));
         }
     }
 }
 
 impl Queue {
-    /// A queue that is full when it holds `limit` bytes; `on_room` is called when there is room again after
-    /// [`Queue::has_room`] said no.
+    /// Creates a queue that is full when it holds `limit` bytes. `on_room` is called when there is room again after
+    /// [`Queue::has_room`] returned `false`.
     pub fn new(limit: usize, on_room: impl Fn() + Send + Sync + 'static) -> Self {
         Queue { state: Mutex::default(), ready: Condvar::new(), room: Notify::new(), limit, on_room: Box::new(on_room) }
     }
 
-    /// Whether a batch may be read for it now. After a no, the call comes.
+    /// Whether there is room for a batch. After `false`, `on_room` will be called.
     pub fn has_room(&self) -> bool {
         let mut state = self.lock();
         let room = state.held < self.limit;
-        state.wanted = !room;
+        state.callback_wanted = !room;
         room
     }
 
-    /// Puts items behind the others, however full it is: the bound is kept by asking first.
+    /// Appends items even if the queue is full; the caller asks [`Queue::has_room`] first.
     pub fn push(&self, items: impl IntoIterator<Item = Item>) {
         let mut state = self.lock();
-        if state.deaf {
+        if state.abandoned {
             return;
         }
         for item in items {
             state.held += item.weight();
-            state.unwritten += item.of_file();
+            state.unwritten += item.file_bytes();
             state.items.push_back(item);
         }
         drop(state);
         self.ready.notify_one();
     }
 
-    /// Waits for room, then pushes.
+    /// Waits until there is room, then appends the item.
     pub async fn send(&self, item: Item) {
         loop {
             let room = self.room.notified();
             tokio::pin!(room);
-            // Registered before the look, so that room made in between is not missed.
+            // Registered before the check, so that a notification in between is not missed.
             room.as_mut().enable();
             if self.lock().held < self.limit {
                 return self.push([item]);
@@ -94,15 +94,15 @@ impl Queue {
         }
     }
 
-    /// Waits for items, no longer than `patience` if there is one, and moves all there are behind those in `into`; `false`
-    /// when the queue is closed and empty.
-    pub fn take(&self, into: &mut VecDeque<Item>, patience: Option<Duration>) -> bool {
+    /// Waits for items, at most for `timeout` if given, and moves all items to the end of `into`. Returns `false` once the
+    /// queue is closed and empty.
+    pub fn take(&self, into: &mut VecDeque<Item>, timeout: Option<Duration>) -> bool {
         let is_waiting = |state: &mut State| state.items.is_empty() && !state.closed;
         let state = self.lock();
-        let mut state = match patience {
+        let mut state = match timeout {
             None => self.ready.wait_while(state, is_waiting).unwrap_or_else(PoisonError::into_inner),
-            Some(patience) => {
-                self.ready.wait_timeout_while(state, patience, is_waiting).unwrap_or_else(PoisonError::into_inner).0
+            Some(timeout) => {
+                self.ready.wait_timeout_while(state, timeout, is_waiting).unwrap_or_else(PoisonError::into_inner).0
             }
         };
         let is_over = state.closed && state.items.is_empty();
@@ -110,28 +110,28 @@ impl Queue {
         !is_over
     }
 
-    /// Whether nothing waits.
+    /// Whether no item waits to be taken.
     pub fn is_empty(&self) -> bool {
         self.lock().items.is_empty()
     }
 
-    /// Bytes of log files that were read and that the consumer has not finished with, roughly.
+    /// The approximate bytes of log files that were read and that the consumer has not finished with.
     pub fn unwritten(&self) -> usize {
         self.lock().unwritten
     }
 
-    /// The consumer has finished with an item.
+    /// Called by the consumer when it has finished with an item: frees its room and recycles its buffer.
     pub fn finish(&self, item: Item) {
-        let (weight, of_file) = (item.weight(), item.of_file());
+        let (weight, file_bytes) = (item.weight(), item.file_bytes());
         let mut state = self.lock();
-        state.unwritten = state.unwritten.saturating_sub(of_file);
+        state.unwritten = state.unwritten.saturating_sub(file_bytes);
         if let Item::Lines(batch) = item {
             state.spare(batch.bytes, batch.lines);
         }
         state.held = state.held.saturating_sub(weight);
-        // Half is enough to be worth a wake-up and still keeps the consumer busy meanwhile.
+        // Half of the limit is enough to be worth a wake-up and still keeps the consumer busy meanwhile.
         let room = state.held <= self.limit / 2;
-        let call = room && std::mem::take(&mut state.wanted);
+        let call = room && std::mem::take(&mut state.callback_wanted);
         drop(state);
         if room {
             self.room.notify_waiters();
@@ -141,35 +141,35 @@ impl Queue {
         }
     }
 
-    /// A buffer of at least `size` bytes, its content left over from before, and a list to go with it.
+    /// Returns a buffer of at least `size` bytes with arbitrary content, and an empty list of lines.
     pub fn buffer(&self, size: usize) -> (Vec<u8>, Vec<Line>) {
         let mut state = self.lock();
         let fit = state.spare.iter().position(|(bytes, _)| bytes.len() >= size && bytes.len() <= size * 2);
         match fit {
             Some(at) => {
                 let spare = state.spare.swap_remove(at);
-                state.spared -= spare.0.len();
+                state.spare_bytes -= spare.0.len();
                 spare
             }
             None => (vec![0; size], Vec::new()),
         }
     }
 
-    /// Gives a buffer back that nothing came of.
+    /// Returns a buffer that was not used for a batch.
     pub fn finish_unused(&self, bytes: Vec<u8>, lines: Vec<Line>) {
         self.lock().spare(bytes, lines);
     }
 
-    /// No more items will come; what waits is still taken.
+    /// Declares that no more items will come. Items in the queue can still be taken.
     pub fn close(&self) {
         self.lock().closed = true;
         self.ready.notify_all();
     }
 
-    /// The consumer leaves: what waits and what comes is dropped, and nobody waits for room any more.
+    /// Called when the consumer ends: drops all present and future items, so that no producer waits any longer.
     pub fn abandon(&self) {
         let mut state = self.lock();
-        state.deaf = true;
+        state.abandoned = true;
         state.items.clear();
         (state.held, state.unwritten) = (0, 0);
         drop(state);
@@ -185,7 +185,8 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::batch::{Batch, ContainerKey, Route};
+    use crate::model::batch::{Batch, ContainerKey};
+    use crate::model::cursor::Route;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_count_until_the_consumer_has_finished_with_them() {
+    fn bytes_count_until_the_consumer_has_finished() {
         let calls = Arc::new(AtomicUsize::new(0));
         let queue = Queue::new(1000, {
             let calls = Arc::clone(&calls);
@@ -206,7 +207,7 @@ mod tests {
         assert!(!queue.has_room());
         let mut taken = VecDeque::new();
         assert!(queue.take(&mut taken, None));
-        assert!(!queue.has_room(), "taken is not finished");
+        assert!(!queue.has_room(), "taken items are not finished");
         queue.finish(taken.pop_front().unwrap());
         assert_eq!(calls.load(Ordering::SeqCst), 0, "more than half is still held");
         queue.finish(taken.pop_front().unwrap());
@@ -215,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_is_used_again_but_not_a_large_one_for_a_small_batch() {
+    fn buffers_are_reused_for_batches_of_similar_size() {
         let queue = Queue::new(1000, || ());
         for size in [64, 4096] {
             queue.push([batch(size)]);
@@ -224,12 +225,12 @@ mod tests {
             queue.finish(taken.pop_front().unwrap());
         }
         assert_eq!(queue.buffer(64).0.len(), 64);
-        assert_eq!(queue.buffer(64).0.len(), 64, "made anew");
+        assert_eq!(queue.buffer(64).0.len(), 64, "a new buffer");
         assert_eq!(queue.buffer(4000).0.len(), 4096);
     }
 
     #[test]
-    fn closing_lets_the_rest_through() {
+    fn items_can_be_taken_after_closing() {
         let queue = Queue::new(1000, || ());
         queue.push([Item::Notice(None, "last".into())]);
         queue.close();
@@ -240,7 +241,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_sender_waits_for_room_and_is_let_go_when_the_consumer_leaves() {
+    async fn a_waiting_sender_is_released_when_the_consumer_leaves() {
         let queue = Arc::new(Queue::new(1000, || ()));
         queue.send(batch(2000)).await;
         let sender = tokio::spawn({

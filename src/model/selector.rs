@@ -1,20 +1,20 @@
-//! Which containers are asked for.
+//! Which containers the user selects.
 //!
-//! A container is selected when it passes every kind of condition that was given: a named word, a project, a service,
-//! each filter key; and no exclusion. Within a kind one hit is enough, but all `label` filters must hold, as with
-//! `docker ps --filter` (moby `daemon/list.go`: includeContainerInList).
+//! A container is selected if it meets at least one condition of every kind that was given (names, projects, services, and
+//! each filter key) and no exclusion. Only `label` filters must all hold, like with `docker ps --filter` (moby
+//! `daemon/list.go`: includeContainerInList).
 //!
 //! | condition | what it is compared with |
 //! |---|---|
-//! | `CONTAINER` | the whole name, the beginning of the ID, or, with one of `*?[{`, the name as a glob |
+//! | `CONTAINER` | the whole name, the start of the ID, or, if it contains one of `*?[{`, the name as a glob |
 //! | `--exclude-container` | the name, as a glob |
 //! | `--project`, `--service` | the labels that Compose sets |
 //! | `name` | a regular expression, unanchored, on the name with and without a leading slash |
-//! | `id` | the beginning of the ID |
+//! | `id` | the start of the ID |
 //! | `label` | `key` present, or `key=value` exactly |
 //! | `status` | the state |
 //! | `before`, `since` | what the engine lists when the watch begins: [`CreationOrder`] |
-//! | `ancestor`, `network`, `volume`, `health`, `exited`, `expose`, `publish`, `is-task` | only the engine can tell: [`Selector::remote`] |
+//! | `ancestor`, `network`, `volume`, `health`, `exited`, `expose`, `publish`, `is-task` | only the engine can evaluate these: [`Selector::remote`] |
 
 use super::container::Container;
 use globset::{GlobBuilder, GlobMatcher};
@@ -22,32 +22,32 @@ use regex::Regex;
 use std::collections::{BTreeMap, HashSet};
 use std::str::FromStr;
 
-/// Filters as the engine's list and events endpoints take them: key to the values of that key.
+/// Filters in the form that the list and events endpoints take: each key with its values.
 pub type Filters = BTreeMap<String, Vec<String>>;
 
-/// Which containers are asked for. The default asks for all.
+/// Which containers are selected. The default selects all.
 #[derive(Clone, Debug, Default)]
 pub struct Selector {
-    /// Any of these containers; none means all.
+    /// Any of these containers; empty means all.
     pub names: Vec<Pattern>,
-    /// None of these.
+    /// None of these containers.
     pub exclude: Vec<Glob>,
-    /// Of any of these Compose projects; none means all.
+    /// Any of these Compose projects; empty means all.
     pub projects: Vec<String>,
-    /// Instances of any of these Compose services; none means all.
+    /// Any of these Compose services; empty means all.
     pub services: Vec<String>,
-    /// As `docker ps --filter`.
+    /// Filters of `docker ps --filter`.
     pub filters: Vec<Filter>,
 }
 
-/// What a user calls a container.
+/// A `CONTAINER` argument.
 #[derive(Clone, Debug)]
 pub enum Pattern {
-    /// A whole name, or the beginning of an ID.
-    Word(String),
-    /// A whole name, which does not stand for an ID: see [`Selector::settle`].
+    /// A whole name, or the start of an ID, not resolved yet.
+    Unresolved(String),
+    /// A whole name. It does not match IDs: see [`Selector::settle`].
     Name(String),
-    /// A word that no container has as its name, and the ID that begins with it.
+    /// An argument that is no container's name, and the ID that starts with it.
     Id(String, String),
     /// A glob over names.
     Glob(Glob),
@@ -62,30 +62,30 @@ pub struct Glob(GlobMatcher);
 pub enum Filter {
     /// Matches the name, with or without a leading slash.
     Name(Regex),
-    /// The beginning of the ID.
+    /// Matches the start of the ID.
     Id(String),
-    /// The key, and with a value that value.
+    /// Matches a label by its key, and by its value if one is given.
     Label(String, Option<String>),
     /// One of [`STATES`].
     Status(String),
     /// Key and value of a filter that only the engine can evaluate.
     Remote(&'static str, String),
-    /// What the filters `before` and `since` came to.
+    /// The result of the filters `before` and `since`.
     Order(CreationOrder),
 }
 
-/// The filters that compare the time at which a container was created with that of another one.
+/// The filters that compare the creation time of a container with that of another one.
 const ORDERS: [&str; 2] = ["before", "since"];
 
-/// Which containers were created before or since another one. The engine is asked once: the order never changes, and the
-/// other container may be removed meanwhile, after which the engine refuses to tell.
+/// Which containers were created before or since another one. The engine is queried once, because the order never changes
+/// and the other container may be removed later, after which the engine rejects the filter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CreationOrder {
-    /// The IDs of all that there were.
+    /// The IDs of all containers that existed.
     pub known: HashSet<String>,
-    /// Those that pass.
+    /// Those of `known` that pass the filter.
     pub passing: HashSet<String>,
-    /// One that was created later passes.
+    /// Whether containers that are created later pass.
     pub takes_new: bool,
 }
 
@@ -98,20 +98,20 @@ impl CreationOrder {
     }
 }
 
-/// A key of `--filter`: its name, what it selects, and its values where they are known beforehand.
+/// A key of `--filter`.
 pub struct FilterKey {
-    /// As it is written before the `=`.
+    /// The text before the `=`.
     pub name: &'static str,
-    /// In a few words, for completion.
+    /// A short description for completion.
     pub help: &'static str,
-    /// Empty when there is no fixed set.
+    /// The allowed values; empty if they are not a fixed set.
     pub values: &'static [&'static str],
 }
 
-/// The states a container can be in.
+/// The states that a container can be in.
 pub const STATES: &[&str] = &["created", "running", "paused", "restarting", "removing", "exited", "dead"];
 
-/// The verdicts of a health check.
+/// The results of a health check.
 const HEALTH: &[&str] = &["starting", "healthy", "unhealthy", "none"];
 
 /// The keys of `--filter`.
@@ -119,76 +119,57 @@ pub const KEYS: &[FilterKey] = &[
     FilterKey { name: "name", help: "Name, as a regular expression", values: &[] },
     FilterKey { name: "id", help: "ID prefix", values: &[] },
     FilterKey { name: "label", help: "Label `key` or `key=value`", values: &[] },
-    FilterKey { name: "ancestor", help: "Image, or one built upon it", values: &[] },
+    FilterKey { name: "ancestor", help: "Image, or an image built on it", values: &[] },
     FilterKey { name: "status", help: "State", values: STATES },
     FilterKey { name: "network", help: "Network name or ID", values: &[] },
     FilterKey { name: "volume", help: "Volume name or mount point", values: &[] },
-    FilterKey { name: "health", help: "Verdict of the health check", values: HEALTH },
+    FilterKey { name: "health", help: "Result of the health check", values: HEALTH },
     FilterKey { name: "before", help: "Created before this container", values: &[] },
     FilterKey { name: "since", help: "Created since this container", values: &[] },
     FilterKey { name: "exited", help: "Exit code", values: &[] },
     FilterKey { name: "expose", help: "Exposed `port[/proto]`, or a range of ports", values: &[] },
     FilterKey { name: "publish", help: "Published `port[/proto]`, or a range of ports", values: &[] },
-    FilterKey { name: "is-task", help: "Whether a Swarm task", values: &["true", "false"] },
+    FilterKey { name: "is-task", help: "Whether it is a Swarm task", values: &["true", "false"] },
 ];
 
-/// What `exited` takes.
+/// The values of `exited`, for error messages.
 const CODES: &str = "a whole number";
-/// What `expose` and `publish` take.
-const PORTS: &str = "`PORT[/PROTOCOL]` or `FIRST-LAST[/PROTOCOL]`, the protocol being tcp, udp or sctp";
+/// The values of `expose` and `publish`, for error messages.
+const PORTS: &str = "`PORT[/PROTOCOL]` or `FIRST-LAST[/PROTOCOL]`, where PROTOCOL is tcp, udp or sctp";
 
-/// Why a word selects nothing.
+/// Why an argument is not a valid selection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// An unset variable in a script, most likely: as a prefix it would select everything.
+    /// Most likely an unset variable in a script. As an ID prefix it would select everything.
     #[error("a container's name cannot be empty")]
     Empty,
-    /// The reason in words.
-    #[error("no glob: {0}")]
+    #[error("invalid pattern: {0}")]
     Glob(String),
-    /// The reason in words.
-    #[error("no regular expression: {0}")]
+    #[error("invalid regular expression: {0}")]
     Regex(String),
-    /// There is no `=`, or nothing before or behind it.
-    #[error("expected KEY=VALUE, KEY being one of {}", keys())]
+    /// There is no `=`, or nothing before or after it.
+    #[error("expected KEY=VALUE, where KEY is one of {}", keys())]
     NoPair,
     /// An unknown key.
-    #[error("no filter is called `{key}`; there are {}", keys())]
-    Key {
-        /// What was given.
-        key: String,
-    },
-    /// The key, the value, and those allowed.
-    #[error("`{key}` cannot be `{value}`, only {}", listed(*.allowed))]
-    Value {
-        /// The key.
-        key: &'static str,
-        /// What was given.
-        value: String,
-        /// What may be given.
-        allowed: &'static [&'static str],
-    },
-    /// The value is not of the form that the key takes.
-    #[error("`{key}` cannot be `{value}`, only {form}")]
-    Form {
-        /// The key.
-        key: &'static str,
-        /// What was given.
-        value: String,
-        /// What may be given.
-        form: &'static str,
-    },
+    #[error("unknown filter `{key}`; expected one of {}", keys())]
+    Key { key: String },
+    /// The key takes only certain values.
+    #[error("`{key}` cannot be `{value}`: expected one of {}", listed(*.allowed))]
+    Value { key: &'static str, value: String, allowed: &'static [&'static str] },
+    /// The value does not have the form that the key takes.
+    #[error("`{key}` cannot be `{value}`: expected {form}")]
+    Form { key: &'static str, value: String, form: &'static str },
 }
 
-/// A word that is no container's name, and the beginning of several IDs.
+/// An argument that is no container's name, and the start of several IDs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{count} containers have an ID that begins with {word}, {} and {} among them", names[0], names[1])]
+#[error("{count} container IDs start with {argument}, including those of {} and {}", names[0], names[1])]
 pub struct Ambiguous {
-    /// As it was given.
-    pub word: String,
-    /// Two of the containers.
+    /// The argument.
+    pub argument: String,
+    /// The names of two of the containers.
     pub names: [String; 2],
-    /// How many there are.
+    /// How many containers there are.
     pub count: usize,
 }
 
@@ -196,24 +177,24 @@ fn keys() -> String {
     listed(KEYS.iter().map(|key| &key.name))
 }
 
-fn listed<'a>(words: impl IntoIterator<Item = &'a &'a str>) -> String {
-    words.into_iter().copied().collect::<Vec<_>>().join(", ")
+fn listed<'a>(values: impl IntoIterator<Item = &'a &'a str>) -> String {
+    values.into_iter().copied().collect::<Vec<_>>().join(", ")
 }
 
 impl FromStr for Pattern {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        // As the API writes names; `docker logs /web` works, too.
+        // The API writes names with a leading slash, and `docker logs /web` works too.
         let text = text.strip_prefix('/').unwrap_or(text);
         if text.is_empty() {
             return Err(Error::Empty);
         }
-        // No name contains these (moby `daemon/names/names.go`), so a word with one cannot be a name.
+        // Names cannot contain these characters (moby `daemon/names/names.go`).
         if text.contains(['*', '?', '[', '{']) {
             text.parse().map(Pattern::Glob)
         } else {
-            Ok(Pattern::Word(text.into()))
+            Ok(Pattern::Unresolved(text.into()))
         }
     }
 }
@@ -221,7 +202,7 @@ impl FromStr for Pattern {
 impl Pattern {
     fn names(&self, container: &Container) -> bool {
         match self {
-            Pattern::Word(word) => container.name == *word || container.id.starts_with(&**word),
+            Pattern::Unresolved(argument) => container.name == *argument || container.id.starts_with(&**argument),
             Pattern::Name(name) => container.name == *name,
             Pattern::Id(_, id) => container.id == *id,
             Pattern::Glob(glob) => glob.matches(&container.name),
@@ -252,7 +233,7 @@ impl FromStr for Filter {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        // Blanks and capitals in the key are forgiven as docker forgives them (docker/cli `opts/opts.go`: FilterOpt).
+        // Docker also ignores blanks around the key and its case (docker/cli `opts/opts.go`: FilterOpt).
         let (key, value) = text.split_once('=').ok_or(Error::NoPair)?;
         let (key, value) = (key.trim().to_lowercase(), value.trim());
         if key.is_empty() || value.is_empty() {
@@ -283,7 +264,7 @@ impl FromStr for Filter {
     }
 }
 
-/// `80`, `80/udp`, `80-90/tcp` (moby `daemon/list.go`: portOp).
+/// Whether the text is like `80`, `80/udp` or `80-90/tcp` (moby `daemon/list.go`: portOp).
 fn is_ports(text: &str) -> bool {
     let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
@@ -292,18 +273,18 @@ fn is_ports(text: &str) -> bool {
     is_range && matches!(protocol.to_ascii_lowercase().as_str(), "tcp" | "udp" | "sctp")
 }
 
-/// A regular expression of Go without `\Q…\E`, the one form that our library does not know: what is between is literal.
+/// Replaces `\Q…\E` in a regular expression of Go by escapes. It is the only syntax of Go that our library does not support.
 fn unquoted(pattern: &str) -> String {
     let (mut out, mut rest) = (String::new(), pattern);
     while let Some(at) = rest.find('\\') {
         let (before, escape) = rest.split_at(at);
         out.push_str(before);
         if let Some(quoted) = escape.strip_prefix("\\Q") {
-            let (literal, behind) = quoted.split_once("\\E").unwrap_or((quoted, ""));
+            let (literal, after) = quoted.split_once("\\E").unwrap_or((quoted, ""));
             out.push_str(&regex::escape(literal));
-            rest = behind;
+            rest = after;
         } else {
-            // The character behind a backslash begins no quotation.
+            // A character after a backslash cannot start a quotation.
             let len = 1 + escape.chars().nth(1).map_or(0, char::len_utf8);
             out.push_str(&escape[..len]);
             rest = &escape[len..];
@@ -312,15 +293,15 @@ fn unquoted(pattern: &str) -> String {
     out + rest
 }
 
-/// The last line of the library's drawing of what is wrong with a pattern: the reason alone.
+/// The reason why a pattern is invalid: the last line of the library's message, without its drawing of the pattern.
 pub fn reason(error: &regex::Error) -> String {
-    let drawn = error.to_string();
-    let last = drawn.lines().last().unwrap_or_default();
+    let message = error.to_string();
+    let last = message.lines().last().unwrap_or_default();
     last.strip_prefix("error: ").unwrap_or(last).to_owned()
 }
 
 impl Filter {
-    /// The pair as the engine takes it.
+    /// The key and value as the engine takes them; `None` if the filter is not sent to it.
     fn pair(&self) -> Option<(&'static str, String)> {
         Some(match self {
             Filter::Order(_) => return None,
@@ -335,10 +316,10 @@ impl Filter {
 }
 
 impl Selector {
-    /// Whether everything holds that can be told from the container itself. What [`Selector::remote`] returns must be
-    /// asked of the engine besides.
+    /// Whether the container meets all conditions that can be checked without the engine. The filters of
+    /// [`Selector::remote`] must be checked by the engine in addition.
     pub fn matches(&self, container: &Container) -> bool {
-        let one_of = |asked: &[String], has: Option<&str>| asked.is_empty() || asked.iter().any(|a| has == Some(a));
+        let one_of = |values: &[String], has: Option<&str>| values.is_empty() || values.iter().any(|v| has == Some(v));
         (self.names.is_empty() || self.names_container(container))
             && !self.exclude.iter().any(|glob| glob.matches(&container.name))
             && one_of(&self.projects, container.project())
@@ -346,7 +327,7 @@ impl Selector {
             && self.passes(container)
     }
 
-    /// Whether [`Selector::matches`] may hold once the labels are known that are hidden now.
+    /// Whether [`Selector::matches`] may become true once the hidden labels of the container are known.
     pub fn may_match(&self, container: &Container) -> bool {
         let is_hidden =
             |filter: &Filter| matches!(filter, Filter::Label(key, _) if container.hidden.contains(&key.as_str()));
@@ -357,7 +338,7 @@ impl Selector {
         Selector { filters, ..self.clone() }.matches(container)
     }
 
-    /// Whether a word of the user's stands for it, so that it is meant even when it is stopped.
+    /// Whether a `CONTAINER` argument matches the container. Such a container is selected even if it is stopped.
     pub fn names_container(&self, container: &Container) -> bool {
         self.names.iter().any(|pattern| pattern.names(container))
     }
@@ -367,27 +348,27 @@ impl Selector {
         collect(self.filters.iter().filter(|filter| matches!(filter, Filter::Remote(..))).filter_map(Filter::pair))
     }
 
-    /// The filters that [`Selector::set_order`] takes the place of, once the engine has told what they come to.
+    /// The filters `before` and `since`, which [`Selector::set_order`] replaces by their result.
     pub fn order(&self) -> Filters {
         let mut filters = self.remote();
         filters.retain(|key, _| ORDERS.contains(&key.as_str()));
         filters
     }
 
-    /// What passes the filters of [`Selector::order`]: `passing` of all that are `known`. A container that is created later
-    /// was created since any of them, and before none.
+    /// Sets the result of the filters of [`Selector::order`]: of all containers in `known`, those in `passing` pass. A
+    /// container that is created later passes `since` and never passes `before`.
     pub fn set_order(&mut self, known: HashSet<String>, passing: HashSet<String>) {
         let takes_new = !self.order().contains_key("before");
         self.filters.retain(|filter| !matches!(filter, Filter::Remote(key, _) if ORDERS.contains(key)));
         self.filters.push(Filter::Order(CreationOrder { known, passing, takes_new }));
     }
 
-    /// All that makes the engine's first listing shorter and loses nothing that [`Selector::matches`] would take. `name`
-    /// and `id` are left out: the engine silently finds nothing for an expression it cannot read, and for an ID prefix
-    /// that several containers share.
+    /// The filters that make the engine's first listing shorter without losing a container that [`Selector::matches`]
+    /// accepts. `name` and `id` are not among them: the engine silently finds nothing for an invalid expression, and for an
+    /// ID prefix that several containers share.
     pub fn listing(&self) -> Filters {
         let filters = self.filters.iter().filter(|filter| !matches!(filter, Filter::Name(_) | Filter::Id(_)));
-        // All values of `label` must hold, so two projects cannot be put this way.
+        // Label filters must all hold, so two projects cannot be expressed as labels.
         let only = |key: &str, values: &[String]| match values {
             [value] => Some(("label", format!("com.docker.compose.{key}={value}"))),
             _ => None,
@@ -396,12 +377,12 @@ impl Selector {
         collect(filters.filter_map(Filter::pair).chain(compose))
     }
 
-    /// Whether a filter asks for containers that do not run, which lists them without `--all`, as `docker ps` does.
+    /// Whether a filter selects stopped containers, which lists them without `--all`, like in `docker ps`.
     pub fn includes_stopped(&self) -> bool {
         self.filters.iter().any(|filter| matches!(filter, Filter::Status(state) if state != "running"))
     }
 
-    /// The words that stand for none of these containers; globs are not among them, for they may match later.
+    /// The `CONTAINER` arguments that match none of these containers. Globs are not among them, because they may match later.
     pub fn unmatched<'a>(&self, seen: impl Iterator<Item = &'a Container>) -> Vec<&str> {
         let mut left: Vec<&Pattern> = self.names.iter().filter(|name| !matches!(name, Pattern::Glob(_))).collect();
         for container in seen {
@@ -409,49 +390,51 @@ impl Selector {
         }
         left.into_iter()
             .filter_map(|pattern| match pattern {
-                Pattern::Word(word) | Pattern::Name(word) | Pattern::Id(word, _) => Some(word.as_str()),
+                Pattern::Unresolved(argument) | Pattern::Name(argument) | Pattern::Id(argument, _) => {
+                    Some(argument.as_str())
+                }
                 Pattern::Glob(_) => None,
             })
             .collect()
     }
 
-    /// Decides for each word what it stands for among all containers there are, in docker's order: a whole ID, a name, the
-    /// beginning of one ID (moby `daemon/container.go`: GetContainer). As there, the beginning of several IDs is an error.
+    /// Resolves each `CONTAINER` argument against all existing containers, in docker's order: a whole ID, a name, the start
+    /// of one ID (moby `daemon/container.go`: GetContainer). As in docker, the start of several IDs is an error.
     ///
-    /// A word that stands for nothing yet is waited for as a name: else `db` would select one in 256 of all containers that
-    /// come. Only what is as long as the IDs that docker prints may still turn out to be one.
+    /// An argument that matches nothing yet can only match a name later: as an ID prefix, `db` would select one in 256 of
+    /// all new containers. Only an argument as long as the IDs that docker prints may still match an ID.
     pub fn settle<'a>(&mut self, listed: impl Iterator<Item = &'a Container> + Clone) -> Result<(), Ambiguous> {
         for pattern in &mut self.names {
-            let Pattern::Word(word) = pattern else { continue };
-            let word = std::mem::take(word);
-            *pattern = resolve(word, listed.clone())?;
+            let Pattern::Unresolved(argument) = pattern else { continue };
+            let argument = std::mem::take(argument);
+            *pattern = resolve(argument, listed.clone())?;
         }
         Ok(())
     }
 
-    /// Takes note of a container that is new, or has a new name. A name goes before the beginning of an ID at any time, and
-    /// once a container had it the word stands for that name for good: one that is made anew is not to be mistaken for
-    /// another while it is away. Returns the ID that a word stood for until now.
+    /// Updates the arguments for a container that is new or has a new name. A name always takes precedence over the start
+    /// of an ID. Once a container had the name, the argument stands for that name for good: while a container is being
+    /// recreated, its argument must not match the ID of another one. Returns the ID that an argument stood for until now.
     pub fn learn(&mut self, container: &Container) -> Option<String> {
-        let mut let_go = None;
+        let mut released = None;
         for pattern in &mut self.names {
             match pattern {
-                Pattern::Word(word) | Pattern::Id(word, _) if *word == container.name => {
-                    let name = Pattern::Name(std::mem::take(word));
+                Pattern::Unresolved(argument) | Pattern::Id(argument, _) if *argument == container.name => {
+                    let name = Pattern::Name(std::mem::take(argument));
                     if let Pattern::Id(_, id) = std::mem::replace(pattern, name) {
-                        let_go = Some(id);
+                        released = Some(id);
                     }
                 }
-                Pattern::Word(word) if container.id.starts_with(&**word) => {
-                    *pattern = Pattern::Id(std::mem::take(word), container.id.clone());
+                Pattern::Unresolved(argument) if container.id.starts_with(&**argument) => {
+                    *pattern = Pattern::Id(std::mem::take(argument), container.id.clone());
                 }
-                Pattern::Word(_) | Pattern::Name(_) | Pattern::Id(..) | Pattern::Glob(_) => {}
+                Pattern::Unresolved(_) | Pattern::Name(_) | Pattern::Id(..) | Pattern::Glob(_) => {}
             }
         }
-        let_go
+        released
     }
 
-    /// Filters of one key are alternatives, but each label must hold, and so must each key.
+    /// Whether the filters hold. Filters of one key are alternatives, except that every label must hold.
     fn passes(&self, container: &Container) -> bool {
         let (mut name, mut id, mut status) = (None, None, None);
         for filter in &self.filters {
@@ -477,28 +460,28 @@ impl Selector {
     }
 }
 
-fn resolve<'a>(word: String, listed: impl Iterator<Item = &'a Container> + Clone) -> Result<Pattern, Ambiguous> {
-    let of_id = |id: &str| id.starts_with(&*word);
-    if listed.clone().any(|container| container.id == word) {
-        return Ok(Pattern::Id(word.clone(), word));
+fn resolve<'a>(argument: String, listed: impl Iterator<Item = &'a Container> + Clone) -> Result<Pattern, Ambiguous> {
+    let starts_id = |id: &str| id.starts_with(&*argument);
+    if listed.clone().any(|container| container.id == argument) {
+        return Ok(Pattern::Id(argument.clone(), argument));
     }
-    if listed.clone().any(|container| container.name == word) {
-        return Ok(Pattern::Name(word));
+    if listed.clone().any(|container| container.name == argument) {
+        return Ok(Pattern::Name(argument));
     }
-    let mut found = listed.filter(|container| of_id(&container.id));
+    let mut found = listed.filter(|container| starts_id(&container.id));
     match (found.next(), found.next()) {
-        (None, _) if is_like_an_id(&word) => Ok(Pattern::Word(word)),
-        (None, _) => Ok(Pattern::Name(word)),
-        (Some(one), None) => Ok(Pattern::Id(word, one.id.clone())),
+        (None, _) if is_like_an_id(&argument) => Ok(Pattern::Unresolved(argument)),
+        (None, _) => Ok(Pattern::Name(argument)),
+        (Some(one), None) => Ok(Pattern::Id(argument, one.id.clone())),
         (Some(one), Some(another)) => {
-            Err(Ambiguous { names: [one.name.clone(), another.name.clone()], count: 2 + found.count(), word })
+            Err(Ambiguous { names: [one.name.clone(), another.name.clone()], count: 2 + found.count(), argument })
         }
     }
 }
 
-/// As long as docker prints them.
-fn is_like_an_id(word: &str) -> bool {
-    word.len() >= 12 && word.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+/// Whether the text is at least as long as the short IDs that docker prints.
+fn is_like_an_id(argument: &str) -> bool {
+    argument.len() >= 12 && argument.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn collect(pairs: impl Iterator<Item = (&'static str, String)>) -> Filters {
@@ -535,13 +518,13 @@ mod tests {
         ]
     }
 
-    /// Reads words as `watch` does: `-E`, `-p`, `-s` (service) and `-f` take the next word, others name containers.
+    /// Parses arguments like `watch`: `-E`, `-p`, `-s` (service) and `-f` take a value, others name containers.
     fn selector(line: &str) -> Selector {
         let mut selector = Selector::default();
-        let mut words = line.split_whitespace();
-        while let Some(word) = words.next() {
-            let mut value = || words.next().unwrap();
-            match word {
+        let mut arguments = line.split_whitespace();
+        while let Some(argument) = arguments.next() {
+            let mut value = || arguments.next().unwrap();
+            match argument {
                 "-E" => selector.exclude.push(value().parse().unwrap()),
                 "-p" => selector.projects.push(value().into()),
                 "-s" => selector.services.push(value().into()),
@@ -559,7 +542,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_is_selected_when_every_kind_of_condition_holds() {
+    fn containers_must_meet_every_kind_of_condition() {
         for (line, expected) in [
             ("", "web-1 web-2 db wiki lone"),
             ("web-1", "web-1"),
@@ -613,9 +596,9 @@ mod tests {
         }
     }
 
-    /// A label that an event cannot show decides nothing before the engine was asked, and all else does.
+    /// A label that an event hides decides nothing before the engine was queried; everything else does.
     #[test]
-    fn a_hidden_label_leaves_open_whether_a_container_matches() {
+    fn hidden_labels_leave_a_match_open() {
         let hidden: &[&str] = &["name", "image"];
         for (line, of_event, labels, matches, may_match) in [
             ("-f label=name", hidden, &[][..], false, true),
@@ -638,33 +621,33 @@ mod tests {
     }
 
     #[test]
-    fn a_word_that_is_no_selection_says_what_would_be() {
+    fn invalid_selections_name_the_valid_ones() {
         let keys = "name, id, label, ancestor, status, network, volume, health, before, since, exited, expose, publish, is-task";
         for (text, expected) in [
-            ("status", format!("expected KEY=VALUE, KEY being one of {keys}")),
-            ("=x", format!("expected KEY=VALUE, KEY being one of {keys}")),
-            ("name=", format!("expected KEY=VALUE, KEY being one of {keys}")),
-            ("limit=1", format!("no filter is called `limit`; there are {keys}")),
-            ("exited=x", "`exited` cannot be `x`, only a whole number".into()),
-            ("is-task=1", "`is-task` cannot be `1`, only true, false".into()),
-            ("expose=x", format!("`expose` cannot be `x`, only {PORTS}")),
-            ("publish=90-80", format!("`publish` cannot be `90-80`, only {PORTS}")),
-            ("publish=80/ip", format!("`publish` cannot be `80/ip`, only {PORTS}")),
-            ("expose=65536", format!("`expose` cannot be `65536`, only {PORTS}")),
-            ("expose=+1", format!("`expose` cannot be `+1`, only {PORTS}")),
-            ("health=ill", "`health` cannot be `ill`, only starting, healthy, unhealthy, none".into()),
-            ("name=(", "no regular expression: unclosed group".into()),
+            ("status", format!("expected KEY=VALUE, where KEY is one of {keys}")),
+            ("=x", format!("expected KEY=VALUE, where KEY is one of {keys}")),
+            ("name=", format!("expected KEY=VALUE, where KEY is one of {keys}")),
+            ("limit=1", format!("unknown filter `limit`; expected one of {keys}")),
+            ("exited=x", "`exited` cannot be `x`: expected a whole number".into()),
+            ("is-task=1", "`is-task` cannot be `1`: expected one of true, false".into()),
+            ("expose=x", format!("`expose` cannot be `x`: expected {PORTS}")),
+            ("publish=90-80", format!("`publish` cannot be `90-80`: expected {PORTS}")),
+            ("publish=80/ip", format!("`publish` cannot be `80/ip`: expected {PORTS}")),
+            ("expose=65536", format!("`expose` cannot be `65536`: expected {PORTS}")),
+            ("expose=+1", format!("`expose` cannot be `+1`: expected {PORTS}")),
+            ("health=ill", "`health` cannot be `ill`: expected one of starting, healthy, unhealthy, none".into()),
+            ("name=(", "invalid regular expression: unclosed group".into()),
         ] {
             assert_eq!(text.parse::<Filter>().unwrap_err().to_string(), expected, "{text:?}");
         }
-        let told = |text: &str| text.parse::<Pattern>().unwrap_err().to_string();
-        assert_eq!(told(""), "a container's name cannot be empty");
-        assert_eq!(told("/"), "a container's name cannot be empty");
-        assert_eq!(told("web-["), "no glob: unclosed character class; missing ']'");
+        let message = |text: &str| text.parse::<Pattern>().unwrap_err().to_string();
+        assert_eq!(message(""), "a container's name cannot be empty");
+        assert_eq!(message("/"), "a container's name cannot be empty");
+        assert_eq!(message("web-["), "invalid pattern: unclosed character class; missing ']'");
     }
 
     #[test]
-    fn what_the_engine_evaluates_is_taken_in_every_form() {
+    fn filters_for_the_engine_are_accepted_in_every_form() {
         for text in
             ["exited=0", "exited=-1", "expose=80", "publish=80/UDP", "expose=80-90/sctp", "is-task=true", "before=a"]
         {
@@ -677,9 +660,9 @@ mod tests {
         }
     }
 
-    /// What was there has its verdict, what comes later is newer than anything.
+    /// The result holds for existing containers; later ones are newer than any of them.
     #[test]
-    fn the_order_of_creation_is_settled_once() {
+    fn creation_order_is_resolved_once() {
         let ids = |names: &[&str]| -> HashSet<String> {
             containers().into_iter().filter(|c| names.contains(&c.name.as_str())).map(|c| c.id).collect()
         };
@@ -703,7 +686,7 @@ mod tests {
     }
 
     #[test]
-    fn the_engine_is_asked_only_what_it_can_answer_as_we_would() {
+    fn the_engine_gets_only_filters_it_evaluates_like_us() {
         let everything =
             "-f ancestor=nginx -f ancestor=redis -f network=n -f name=a -f id=b -f status=dead -f label=c=d";
         for (line, remote, listing) in [
@@ -720,7 +703,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_other_than_running_asks_for_stopped_containers() {
+    fn a_status_other_than_running_selects_stopped_containers() {
         for (line, expected) in [
             ("", false),
             ("web-1", false),
@@ -733,7 +716,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_is_named_by_words_and_globs_alone() {
+    fn only_names_and_globs_name_a_container() {
         for (line, expected) in
             [("", ""), ("-p shop", ""), ("lone", "lone"), ("w*", "web-1 web-2 wiki"), ("cc", "lone")]
         {
@@ -746,7 +729,7 @@ mod tests {
     }
 
     #[test]
-    fn words_that_stand_for_nothing_are_told_and_globs_are_not() {
+    fn unmatched_arguments_are_reported_except_globs() {
         for (line, expected) in [
             ("", &[][..]),
             ("web-1 lone aa2", &[]),
@@ -762,11 +745,11 @@ mod tests {
         Container { id: format!("{id:0<64}"), name: name.into(), ..Container::default() }
     }
 
-    /// A word is read as docker reads it: an ID, else a name, else the beginning of one ID.
+    /// Arguments resolve like in docker: an ID, else a name, else the start of one ID.
     #[test]
-    fn a_word_stands_for_what_docker_takes_it_for() {
+    fn arguments_resolve_like_in_docker() {
         let id = format!("{:0<64}", "bb1");
-        for (words, expected) in [
+        for (line, expected) in [
             ("db", Ok("db")),
             ("wiki", Ok("wiki")),
             ("aa1", Ok("web-1")),
@@ -774,28 +757,28 @@ mod tests {
             ("aa1 db", Ok("web-1 db")),
             (&id, Ok("db")),
             ("ff", Ok("")),
-            ("aa", Err("2 containers have an ID that begins with aa, web-1 and web-2 among them")),
-            ("a", Err("2 containers have an ID that begins with a, web-1 and web-2 among them")),
-            ("lone aa", Err("2 containers have an ID that begins with aa, web-1 and web-2 among them")),
+            ("aa", Err("2 container IDs start with aa, including those of web-1 and web-2")),
+            ("a", Err("2 container IDs start with a, including those of web-1 and web-2")),
+            ("lone aa", Err("2 container IDs start with aa, including those of web-1 and web-2")),
             ("aa*", Ok("")),
         ] {
-            let mut selector = selector(words);
+            let mut selector = selector(line);
             let settled = selector.settle(containers().iter()).map(|()| selected(&selector));
             assert_eq!(
                 settled.map_err(|error| error.to_string()),
                 expected.map(str::to_owned).map_err(str::to_owned),
-                "{words}"
+                "{line}"
             );
         }
     }
 
-    /// A name goes before an ID whenever it appears, and is kept while nobody has it.
+    /// A new name always takes precedence over an ID, and stays reserved while no container has it.
     #[test]
-    fn a_name_that_appears_takes_its_word_from_an_id() {
+    fn a_new_name_takes_its_argument_from_an_id() {
         let (other, late) = (named("other", "ed1"), named("late", "ed2"));
         let (ed, renamed) = (named("ed", "11"), named("away", "11"));
         let long = named("long", "ed1234567890");
-        /// What comes one after the other, and whom `words` select behind each.
+        /// Containers that appear one after the other, each with the ID it replaces and the selected containers afterwards.
         type Steps<'a> = &'a [(&'a Container, Option<&'a Container>, &'a [&'a Container])];
         let steps: [(&str, &[Container], Steps<'_>); 5] = [
             (
@@ -803,25 +786,25 @@ mod tests {
                 std::slice::from_ref(&other),
                 &[(&other, None, &[&other]), (&late, None, &[&other]), (&ed, Some(&other), &[&ed])],
             ),
-            // The name is gone and nobody else is meant by it.
+            // The name is gone, and the argument matches no other container.
             ("ed", &[ed.clone(), other.clone()], &[(&renamed, None, &[]), (&late, None, &[]), (&ed, None, &[&ed])]),
-            // What stands for nothing is waited for as a name, unless it is as long as an ID.
+            // An argument that matches nothing waits for a name, unless it is as long as an ID.
             ("ed", &[], &[(&late, None, &[]), (&ed, None, &[&ed])]),
             ("ed1234567890", &[], &[(&late, None, &[]), (&long, None, &[&long])]),
             ("ed other", std::slice::from_ref(&other), &[(&ed, Some(&other), &[&other, &ed])]),
         ];
-        for (words, listed, steps) in steps {
-            let mut selector = selector(words);
+        for (line, listed, steps) in steps {
+            let mut selector = selector(line);
             selector.settle(listed.iter()).unwrap();
             let mut seen = listed.to_vec();
-            for (container, let_go, selected) in steps {
-                assert_eq!(selector.learn(container), let_go.map(|gone| gone.id.clone()), "{words} {}", container.name);
+            for (container, released, selected) in steps {
+                assert_eq!(selector.learn(container), released.map(|old| old.id.clone()), "{line} {}", container.name);
                 seen.retain(|known| known.id != container.id);
                 seen.push((*container).clone());
                 let got: Vec<&str> = seen.iter().filter(|c| selector.matches(c)).map(|c| c.name.as_str()).collect();
                 let mut expected: Vec<&str> = selected.iter().map(|c| c.name.as_str()).collect();
                 expected.sort_by_key(|name| seen.iter().position(|c| c.name == *name));
-                assert_eq!(got, expected, "{words} behind {}", container.name);
+                assert_eq!(got, expected, "{line} after {}", container.name);
             }
         }
     }

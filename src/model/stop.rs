@@ -1,11 +1,11 @@
 //! How running work learns that it has to end.
 //!
-//! In: the order of a user, a service manager, or docker. Out: two moments that work can wait for. Given by the command
-//! line, which hears the signals; waited for by the engine.
+//! In: a request to stop from the user, a service manager or docker. Out: two moments that work can wait for. `cli`
+//! handles the signals and requests the stop; the commands wait for it.
 
 use tokio_util::sync::CancellationToken;
 
-/// See the module. Clones share the moments.
+/// A request to stop, with two levels of urgency. Clones share the request.
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
     ordered: CancellationToken,
@@ -13,12 +13,12 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// The work has to end, and may take the time that its output needs.
+    /// Asks the work to end. It may take the time that its output needs.
     pub fn order(&self) {
         self.ordered.cancel();
     }
 
-    /// The same, and nobody wants to wait for the output.
+    /// Asks the work to end at once, without waiting for its output.
     pub fn hurry(&self) {
         self.ordered.cancel();
         self.hurried.cancel();
@@ -34,12 +34,12 @@ impl Stop {
         self.ordered.cancelled().await;
     }
 
-    /// Returns when nobody wants to wait any longer.
+    /// Returns when the work has to end at once.
     pub async fn hurried(&self) {
         self.hurried.cancelled().await;
     }
 
-    /// What the work gives, or `None` when it has to end before.
+    /// Returns the result of `work`, or `None` if the work has to end first.
     pub async fn run_until_cancelled<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         self.ordered.run_until_cancelled(work).await
     }

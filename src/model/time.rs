@@ -1,49 +1,51 @@
-//! A moment as the engine stamps it, and its one written form.
+//! Timestamps of the Docker Engine, in memory and in text.
 //!
-//! Engines write RFC 3339 in many forms. Docker's log files are in UTC and have up to nine digits, trailing zeros cut,
-//! while its API keeps all nine (moby `daemon/logger/jsonfilelog/jsonlog/time_marshalling.go`, `pkg/jsonmessage`); up to
-//! 24.0.7 it sends what the `local` driver and the cache hold with the offset of the engine's own zone. Podman up to 4.3
-//! sends whole seconds. Written times can therefore not be compared as text; this type can.
+//! Engines write RFC 3339 in many forms. Docker's log files are in UTC, with up to nine digits after the dot and trailing
+//! zeros removed, while its API keeps all nine (moby `daemon/logger/jsonfilelog/jsonlog/time_marshalling.go`,
+//! `pkg/jsonmessage`). Up to 24.0.7, the API sends lines of the `local` driver and of the dual-logging cache with the offset
+//! of the daemon's own time zone. Podman up to 4.3 sends whole seconds. So timestamps cannot be compared as text, but values
+//! of this type can.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::ops::{Add, Sub};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Nanoseconds since the Unix epoch, UTC. Covers the years 1678 to 2262, as Go's `UnixNano` does.
+/// Nanoseconds since the Unix epoch, UTC. Covers the years 1678 to 2262, like Go's `UnixNano`. Arithmetic saturates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Timestamp(pub i64);
 
 const NANOS: i64 = 1_000_000_000;
 
-/// Length of the written form with all nine digits: `2026-11-20T23:00:53.037882171Z`.
+/// The length of the written form, which has all nine digits: `2026-11-20T23:00:53.037882171Z`.
 pub const WRITTEN: usize = 30;
 
 impl Timestamp {
-    /// The system clock's reading.
+    /// The current time of the system clock.
     pub fn now() -> Self {
         Timestamp::of(SystemTime::now()).unwrap_or(Timestamp(0))
     }
 
-    /// A time of the operating system's; `None` before 1970 and after 2262.
+    /// Converts a time of the operating system. `None` before 1970 and after 2262.
     pub fn of(time: SystemTime) -> Option<Self> {
         let since = time.duration_since(UNIX_EPOCH).ok()?;
         Some(Timestamp(i64::try_from(since.as_nanos()).ok()?))
     }
 
-    /// Reads every form that RFC 3339 allows: any number of digits behind the dot (those beyond nine are cut), an offset,
-    /// lower-case letters, a leap second. Anything else is `None`.
+    /// Parses every form that RFC 3339 allows: any number of digits after the dot (digits after the ninth are dropped), an
+    /// offset, lower-case letters, a leap second. Returns `None` for anything else.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let (minute, rest) = text.split_at_checked(17)?;
         let minute = parse_minute(minute)?;
         parse_rest(minute, rest).map(Timestamp)
     }
 
-    /// Appends the written form with nine digits, [`WRITTEN`] bytes.
+    /// Appends the written form, [`WRITTEN`] bytes.
     pub fn write(self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.written());
     }
 
-    /// The written form with nine digits.
+    /// The written form: UTC with nine digits after the dot.
     pub fn written(self) -> [u8; WRITTEN] {
         let mut text = *b"0000-00-00T00:00:00.000000000Z";
         let seconds = self.0.div_euclid(NANOS);
@@ -59,19 +61,45 @@ impl Timestamp {
         text
     }
 
-    /// The second it lies in.
+    /// The start of the second that contains this time.
     pub fn whole_second(self) -> Self {
         Timestamp(self.0.saturating_sub(self.0.rem_euclid(NANOS)))
     }
 
-    /// So many nanoseconds later, or earlier.
+    /// Adds a signed number of nanoseconds.
     pub fn plus(self, nanos: i64) -> Self {
         Timestamp(self.0.saturating_add(nanos))
     }
 
-    /// Whole seconds and the nanoseconds behind them, as the API's `since` and `until` take them: `1795215653.037882171`.
+    /// The time that passed since `earlier`; zero if `earlier` is later.
+    pub fn saturating_duration_since(self, earlier: Timestamp) -> Duration {
+        if self > earlier { Duration::from_nanos(self.0.abs_diff(earlier.0)) } else { Duration::ZERO }
+    }
+
+    /// Seconds and nanoseconds, in the form that the API takes for `since` and `until`: `1795215653.037882171`.
     pub fn api(self) -> String {
         format!("{}.{:09}", self.0.div_euclid(NANOS), self.0.rem_euclid(NANOS))
+    }
+}
+
+/// A span in nanoseconds; spans of 292 years and more count as the longest.
+fn nanos(span: Duration) -> i64 {
+    i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)
+}
+
+impl Add<Duration> for Timestamp {
+    type Output = Timestamp;
+
+    fn add(self, span: Duration) -> Timestamp {
+        Timestamp(self.0.saturating_add(nanos(span)))
+    }
+}
+
+impl Sub<Duration> for Timestamp {
+    type Output = Timestamp;
+
+    fn sub(self, span: Duration) -> Timestamp {
+        Timestamp(self.0.saturating_sub(nanos(span)))
     }
 }
 
@@ -81,22 +109,24 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// Reads written times one after the other, keeping the last minute: neighbours in a log nearly always share it.
+/// Parses a sequence of timestamps. Caches the last minute, which neighbouring lines of a log nearly always share.
 #[derive(Clone, Copy, Debug)]
 pub struct TimestampParser {
+    /// The text up to the seconds of the last timestamp, such as `2026-11-20T23:00:`.
     text: [u8; 17],
+    /// The same in nanoseconds since the epoch.
     minute: i64,
 }
 
 impl Default for TimestampParser {
     fn default() -> Self {
-        // A minute like any other: what is no minute must not be equal to the one that is kept.
+        // Must be a valid minute: an invalid one would make equal invalid text look cached.
         TimestampParser { text: *b"1970-01-01T00:00:", minute: 0 }
     }
 }
 
 impl TimestampParser {
-    /// As [`Timestamp::parse`].
+    /// Like [`Timestamp::parse`].
     #[inline]
     pub fn parse(&mut self, text: &[u8]) -> Option<Timestamp> {
         let (minute, rest) = text.split_first_chunk::<17>()?;
@@ -108,23 +138,21 @@ impl TimestampParser {
     }
 }
 
-/// The first written time in `text` when a space follows it, and where that space stands. Engines put a time and a space
-/// before each line that they send.
+/// A timestamp followed by a space at the start of a line. Engines put one before each line that they send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
-    /// The time.
     pub time: Timestamp,
-    /// How many bytes it takes, without the space.
+    /// The length of the timestamp in bytes, without the space.
     pub len: usize,
-    /// How many of them are digits behind the dot.
+    /// The number of digits after the dot.
     pub digits: usize,
 }
 
-/// More digits than any engine writes: what is longer than this is no stamp.
+/// The longest text that is taken for a stamp. No engine writes that many digits.
 pub const LONGEST_STAMP: usize = 64;
 
 impl TimestampParser {
-    /// Reads a stamp at the start of `text`.
+    /// Parses the stamp at the start of `text`.
     #[inline]
     pub fn stamp(&mut self, text: &[u8]) -> Option<Stamp> {
         // Nearly every engine writes nine digits and a `Z`.
@@ -147,7 +175,7 @@ impl TimestampParser {
     }
 }
 
-/// `2026-11-20T23:00:` to nanoseconds since the epoch.
+/// Converts text such as `2026-11-20T23:00:` to nanoseconds since the epoch.
 fn parse_minute(text: &[u8]) -> Option<i64> {
     let [y0, y1, y2, y3, b'-', m0, m1, b'-', d0, d1, b'T' | b't', h0, h1, b':', n0, n1, b':'] = *text else {
         return None;
@@ -158,7 +186,7 @@ fn parse_minute(text: &[u8]) -> Option<i64> {
     in_range.then(|| days_since_epoch(year, month, day) * 86_400 + hour * 3600 + minute * 60)?.checked_mul(NANOS)
 }
 
-/// `53.037882171Z` behind a minute, to nanoseconds since the epoch.
+/// Adds text such as `53.037882171Z` to a minute. Both are in nanoseconds since the epoch.
 #[inline]
 fn parse_rest(minute: i64, text: &[u8]) -> Option<i64> {
     if let [s0, s1, b'.', a, b, c, d, e, f, g, h, i, b'Z'] = *text {
@@ -170,7 +198,7 @@ fn parse_rest(minute: i64, text: &[u8]) -> Option<i64> {
     parse_any_rest(minute, text)
 }
 
-/// The forms that engines write more rarely: `53Z`, `53.5+01:00`.
+/// Handles the rarer forms, such as `53Z` and `53.5+01:00`.
 fn parse_any_rest(minute: i64, text: &[u8]) -> Option<i64> {
     let (seconds, rest) = text.split_at_checked(2)?;
     let seconds = number(seconds)?;
@@ -185,13 +213,13 @@ fn parse_any_rest(minute: i64, text: &[u8]) -> Option<i64> {
     };
     let offset = parse_offset(zone)?;
     let minute = minute.checked_sub(offset)?;
-    // A leap second comes at the end of a day in UTC, and counts as the first second of the next one.
+    // A leap second ends a day in UTC. It counts as the first second of the next day.
     let is_last_minute = minute.rem_euclid(86_400 * NANOS) == (86_400 - 60) * NANOS;
     let is_second = seconds < 60 || seconds == 60 && is_last_minute;
     minute.checked_add(is_second.then_some(seconds * NANOS + nanos)?)
 }
 
-/// `Z` or `+01:00` to nanoseconds.
+/// Converts an offset such as `Z` or `+01:00` to nanoseconds.
 fn parse_offset(zone: &[u8]) -> Option<i64> {
     let (sign, [h0, h1, b':', m0, m1]) = (match *zone {
         [b'Z' | b'z'] => return Some(0),
@@ -219,13 +247,13 @@ fn number(digits: &[u8]) -> Option<i64> {
 
 fn digits(out: &mut [u8], mut value: i64) {
     for place in out.iter_mut().rev() {
-        // The remainder of a division by ten fits a byte.
+        // The remainder of a division by ten fits into a byte.
         *place = b'0' + (value % 10) as u8;
         value /= 10;
     }
 }
 
-/// Days from 1970-01-01 of a proleptic Gregorian date; years are counted from March so that the leap day comes last.
+/// Days from 1970-01-01 to a proleptic Gregorian date. Years are counted from March, so that the leap day comes last.
 fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);
@@ -234,7 +262,7 @@ fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
     era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
 }
 
-/// The reverse of [`days_since_epoch`].
+/// Converts days since 1970-01-01 to year, month and day: the inverse of [`days_since_epoch`].
 fn civil(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
@@ -260,9 +288,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Engines write any of these, and all of them name the same moments.
+    /// Engines write any of these.
     #[test]
-    fn every_form_of_rfc_3339_is_read() {
+    fn all_rfc_3339_forms_are_parsed() {
         for (text, nanos) in [
             ("1970-01-01T00:00:00Z", 0),
             ("1970-01-01T00:00:00.000000001Z", 1),
@@ -286,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_is_refused() {
+    fn invalid_timestamps_are_rejected() {
         for text in [
             "",
             "2026-11-20",
@@ -317,9 +345,9 @@ mod tests {
         }
     }
 
-    /// The stamp before a line ends where the space does, however long it is.
+    /// The stamp ends at the first space, whatever its length.
     #[test]
-    fn a_stamp_is_a_time_with_a_space_behind_it() {
+    fn a_stamp_is_a_timestamp_followed_by_a_space() {
         for (text, expected) in [
             ("2026-11-20T23:00:53.037882171Z one", Some((30, 9))),
             ("2026-11-20T23:00:53Z one", Some((20, 0))),
@@ -339,16 +367,44 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_has_read_nothing_takes_no_nuls_for_a_minute() {
+    fn a_new_parser_does_not_accept_nul_bytes() {
         let text = [&[0; 17][..], b"53.5Z"].concat();
         assert_eq!(Timestamp::parse(&text), None);
         assert_eq!(TimestampParser::default().parse(&text), None);
     }
 
+    #[test]
+    fn arithmetic_with_durations_saturates() {
+        let second = Duration::from_secs(1);
+        let (first, last) = (Timestamp(i64::MIN), Timestamp(i64::MAX));
+        for (result, expected) in [
+            (Timestamp(5) + second, Timestamp(1_000_000_005)),
+            (Timestamp(5) - second, Timestamp(-999_999_995)),
+            (Timestamp(5) + Duration::ZERO, Timestamp(5)),
+            (Timestamp(-1) + Duration::MAX, Timestamp(i64::MAX - 1)),
+            (Timestamp(1) + Duration::MAX, last),
+            (Timestamp(-2) - Duration::MAX, first),
+            (last + second, last),
+            (first - second, first),
+        ] {
+            assert_eq!(result, expected);
+        }
+        for (later, earlier, expected) in [
+            (Timestamp(1_000_000_005), Timestamp(5), second),
+            (Timestamp(5), Timestamp(-5), Duration::from_nanos(10)),
+            (Timestamp(5), Timestamp(5), Duration::ZERO),
+            (Timestamp(5), Timestamp(6), Duration::ZERO),
+            (last, first, Duration::from_nanos(u64::MAX)),
+            (first, last, Duration::ZERO),
+        ] {
+            assert_eq!(later.saturating_duration_since(earlier), expected, "{later} {earlier}");
+        }
+    }
+
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(nanos: i64) {
-            // The written year has four digits; the type's whole range lies within them.
+        fn a_written_timestamp_is_parsed_back(nanos: i64) {
+            // The written year has four digits, and the whole range of the type fits into them.
             let mut out = Vec::new();
             Timestamp(nanos).write(&mut out);
             prop_assert_eq!(Timestamp::parse(&out), Some(Timestamp(nanos)));

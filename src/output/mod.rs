@@ -89,7 +89,7 @@ pub struct Settings {
     /// Names and notices in colour.
     pub color: When,
     /// Only this stream; `None` is both.
-    pub stream: Option<crate::model::batch::Stream>,
+    pub stream: Option<crate::model::cursor::Stream>,
     /// A line is shown when one of these matches its message, or there are none, ...
     pub include: Vec<regex::bytes::Regex>,
     /// ... and none of these does.

@@ -1,4 +1,4 @@
-//! What can go wrong with the state, by what a caller can do about it.
+//! Errors of the state, one variant for each situation that a caller can act on.
 //!
 //! `Display` is one line about one object; the cause is in `source()`.
 
@@ -9,163 +9,96 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A cause of any type.
-pub type Fault = Box<dyn StdError + Send + Sync>;
+pub type BoxedError = Box<dyn StdError + Send + Sync>;
 
-/// What can go wrong with the state.
+/// An error of the state. In each variant, `path` is the file that the message names, and `source` comes from the operating
+/// system or from SQLite.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The folder of the state file is missing and cannot be made.
-    #[error("cannot make the folder {}", path.display())]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// Of the file system.
-        source: io::Error,
-    },
-    /// It, or what SQLite keeps beside it, cannot be opened or made.
+    /// The folder of the state file is missing and cannot be created.
+    #[error("cannot create the folder {}", path.display())]
+    Folder { path: PathBuf, source: io::Error },
+    /// The file, or one that SQLite keeps next to it, cannot be opened or created.
     #[error("cannot open the state in {}", path.display())]
-    Unopened {
-        /// The state file.
-        path: PathBuf,
-        /// Of the file system or of SQLite.
-        source: Fault,
-    },
-    /// Somebody else could have put it there. It was left as it is.
-    #[error("the state in {} is not used: {reason}", path.display())]
+    CannotOpen { path: PathBuf, source: BoxedError },
+    /// Another user could have put the file there. It was left unchanged.
+    #[error("refusing to use the state in {}: {reason}", path.display())]
     Untrusted {
-        /// The state file, as it was given.
+        /// The state file as the user gave it.
         path: PathBuf,
-        /// What is wrong.
         reason: String,
     },
-    /// It can be read and not written.
+    /// The file can be read but not written.
     #[error("the state in {} cannot be written: it is read-only", path.display())]
     ReadOnly {
-        /// The state file.
         path: PathBuf,
-        /// Of the file system or of SQLite, where one of them said so.
-        source: Option<Fault>,
+        /// `None` if SQLite opened the file read-only without an error.
+        source: Option<BoxedError>,
     },
-    /// Another program has held its lock for longer than we wait.
+    /// Another program has held SQLite's lock of the file for longer than we wait.
     #[error("the state in {} is locked by another program", path.display())]
-    Busy {
-        /// The state file.
-        path: PathBuf,
-        /// Of SQLite.
-        source: Fault,
-    },
-    /// No room is left on its disk. What was committed before is whole.
-    #[error("no room is left for the state in {}", path.display())]
-    Full {
-        /// The state file.
-        path: PathBuf,
-        /// Of SQLite.
-        source: Fault,
-    },
-    /// Its disk failed, or the file system does not do what SQLite needs.
-    #[error("reading or writing the state in {} failed", path.display())]
-    Disk {
-        /// The state file.
-        path: PathBuf,
-        /// Of SQLite.
-        source: Fault,
-    },
-    /// It does not begin as a database does. It was left as it is.
-    #[error("{} is no state file", path.display())]
-    NoState {
-        /// The file.
-        path: PathBuf,
-        /// Of SQLite.
-        source: Fault,
-    },
-    /// It is a broken database. It was left as it is.
+    Busy { path: PathBuf, source: BoxedError },
+    /// The disk is full. What was committed before is intact.
+    #[error("no space left for the state in {}", path.display())]
+    Full { path: PathBuf, source: BoxedError },
+    /// The disk failed, or the file system does not support what SQLite needs.
+    #[error("cannot read or write the state in {}", path.display())]
+    Disk { path: PathBuf, source: BoxedError },
+    /// The file does not start like a database. It was left unchanged.
+    #[error("{} is not a state file", path.display())]
+    NotAState { path: PathBuf, source: BoxedError },
+    /// The file is a corrupt database. It was left unchanged.
     #[error("the state in {} is damaged", path.display())]
-    Damaged {
-        /// The state file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: Fault,
-    },
-    /// It is a database of some other program. It was left as it is.
+    Damaged { path: PathBuf, source: BoxedError },
+    /// The file is a database of another program. It was left unchanged.
     #[error("{} is the database of another program", path.display())]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Its schema is one of the future. It was left as it is.
+    Foreign { path: PathBuf },
+    /// The schema of the file is newer than ours. The file was left unchanged.
     #[error(
         "the state in {} was written by a newer docker-logwatch (schema {schema}, this one knows {known})",
         path.display()
     )]
     Newer {
-        /// The state file.
         path: PathBuf,
-        /// Its schema.
         schema: i64,
-        /// The newest that we know.
+        /// The newest schema that this version knows.
         known: i64,
     },
-    /// A resume NAME with characters of the wrong kind, with none, or with too many.
-    #[error("invalid resume name {name:?}: it takes 1 to 64 letters, digits, `_`, `.` and `-`")]
-    BadName {
-        /// As it was given.
-        name: String,
-    },
-    /// Another run holds the resume NAME.
+    /// A resume name has invalid characters, or is too short or too long.
+    #[error("invalid resume name {name:?}: expected 1 to 64 letters, digits, `_`, `.` and `-`")]
+    BadName { name: String },
+    /// Another run holds the resume name.
     #[error("\"{name}\" is in use by {}", described(holder.as_ref()))]
     Held {
-        /// The NAME.
         name: String,
-        /// Who it is, where it could be told.
+        /// `None` if the holder has not recorded itself yet.
         holder: Option<Holder>,
     },
-    /// The lock of a resume NAME cannot be made.
+    /// The lock file of a resume name or an output cannot be created or locked.
     #[error("cannot lock {}", path.display())]
-    Lock {
-        /// The lock file.
-        path: PathBuf,
-        /// Of the file system.
-        source: io::Error,
-    },
-    /// The output did not reach its disk, so nothing was committed.
-    #[error("cannot write {} to its disk", path.display())]
-    Output {
-        /// The output.
-        path: PathBuf,
-        /// Of the file system.
-        source: io::Error,
-    },
-    /// What goes to the output cannot be logged first, so it is not written.
-    #[error("cannot write the log of the output in {}", path.display())]
-    OutputLog {
-        /// The log.
-        path: PathBuf,
-        /// Of the file system.
-        source: io::Error,
-    },
-    /// The operating system gives us no thread.
+    Lock { path: PathBuf, source: io::Error },
+    /// The output file could not be synced, so nothing was committed.
+    #[error("cannot sync {} to its disk", path.display())]
+    Output { path: PathBuf, source: io::Error },
+    /// The write-ahead log of the output file could not be written, so neither was the output file.
+    #[error("cannot write the write-ahead log of the output in {}", path.display())]
+    OutputLog { path: PathBuf, source: io::Error },
     #[error("cannot start the thread of the state")]
     Thread(#[source] io::Error),
-    /// The thread of the state has ended before its time.
+    /// The thread of the state ended early.
     #[error("the state is closed")]
     Closed,
-    /// Anything else that SQLite refuses.
+    /// Any other error of SQLite.
     #[error("cannot use the state in {}", path.display())]
-    Failed {
-        /// The state file.
-        path: PathBuf,
-        /// Of SQLite.
-        source: Fault,
-    },
+    Failed { path: PathBuf, source: BoxedError },
 }
 
-/// Who holds a resume NAME.
+/// The process that holds a resume name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Holder {
-    /// Its process, as it sees itself: in a container that is another number than outside.
+    /// The process ID as the process itself sees it; inside a container it differs from the one outside.
     pub pid: u32,
-    /// Since when, in whole seconds.
+    /// When the process took the name.
     pub since: Timestamp,
 }
 
@@ -182,29 +115,29 @@ fn described(holder: Option<&Holder>) -> String {
 }
 
 impl Error {
-    /// Whether the same call may work a little later, without anybody doing anything about it.
+    /// Whether the same call may succeed a little later without any intervention.
     pub fn is_passing(&self) -> bool {
         matches!(self, Error::Busy { .. })
     }
 
-    /// What an error of SQLite on this file means.
+    /// Classifies an error of SQLite on this file.
     pub(super) fn of(path: &Path, source: rusqlite::Error) -> Self {
-        // The index of the write-ahead log is made large at once, and only a full disk hinders that.
-        let no_room = source.sqlite_error().is_some_and(|e| e.extended_code == ffi::SQLITE_IOERR_SHMSIZE);
+        // SQLite grows the index of the write-ahead log to its full size at once, which only a full disk prevents.
+        let is_full = source.sqlite_error().is_some_and(|e| e.extended_code == ffi::SQLITE_IOERR_SHMSIZE);
         let code = source.sqlite_error_code();
-        let is_misread = matches!(source, rusqlite::Error::FromSqlConversionFailure(..))
+        let is_invalid_value = matches!(source, rusqlite::Error::FromSqlConversionFailure(..))
             || matches!(source, rusqlite::Error::InvalidColumnType(..) | rusqlite::Error::IntegralValueOutOfRange(..));
-        let (path, source) = (path.to_owned(), Fault::from(source));
+        let (path, source) = (path.to_owned(), BoxedError::from(source));
         match code {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Error::Busy { path, source },
             Some(ErrorCode::ReadOnly) => Error::ReadOnly { path, source: Some(source) },
             Some(ErrorCode::DiskFull) => Error::Full { path, source },
-            Some(ErrorCode::SystemIoFailure) if no_room => Error::Full { path, source },
+            Some(ErrorCode::SystemIoFailure) if is_full => Error::Full { path, source },
             Some(ErrorCode::SystemIoFailure) => Error::Disk { path, source },
             Some(ErrorCode::DatabaseCorrupt) => Error::Damaged { path, source },
-            Some(ErrorCode::NotADatabase) => Error::NoState { path, source },
-            Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => Error::Unopened { path, source },
-            None if is_misread => Error::Damaged { path, source },
+            Some(ErrorCode::NotADatabase) => Error::NotAState { path, source },
+            Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => Error::CannotOpen { path, source },
+            None if is_invalid_value => Error::Damaged { path, source },
             _ => Error::Failed { path, source },
         }
     }
@@ -215,26 +148,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_refusal_of_sqlite_names_the_file_and_tells_what_to_do_about_it() {
-        for (code, words, is_passing) in [
+    fn every_sqlite_error_names_the_file_and_has_a_cause() {
+        for (code, message, is_passing) in [
             (ffi::SQLITE_BUSY, "the state in /s.db is locked by another program", true),
             (ffi::SQLITE_BUSY_SNAPSHOT, "the state in /s.db is locked by another program", true),
             (ffi::SQLITE_BUSY_RECOVERY, "the state in /s.db is locked by another program", true),
             (ffi::SQLITE_LOCKED, "the state in /s.db is locked by another program", true),
             (ffi::SQLITE_READONLY_DIRECTORY, "the state in /s.db cannot be written: it is read-only", false),
-            (ffi::SQLITE_FULL, "no room is left for the state in /s.db", false),
-            (ffi::SQLITE_IOERR_SHMSIZE, "no room is left for the state in /s.db", false),
-            (ffi::SQLITE_IOERR_WRITE, "reading or writing the state in /s.db failed", false),
-            (ffi::SQLITE_IOERR_FSYNC, "reading or writing the state in /s.db failed", false),
+            (ffi::SQLITE_FULL, "no space left for the state in /s.db", false),
+            (ffi::SQLITE_IOERR_SHMSIZE, "no space left for the state in /s.db", false),
+            (ffi::SQLITE_IOERR_WRITE, "cannot read or write the state in /s.db", false),
+            (ffi::SQLITE_IOERR_FSYNC, "cannot read or write the state in /s.db", false),
             (ffi::SQLITE_CORRUPT, "the state in /s.db is damaged", false),
             (ffi::SQLITE_CORRUPT_INDEX, "the state in /s.db is damaged", false),
-            (ffi::SQLITE_NOTADB, "/s.db is no state file", false),
+            (ffi::SQLITE_NOTADB, "/s.db is not a state file", false),
             (ffi::SQLITE_CANTOPEN, "cannot open the state in /s.db", false),
             (ffi::SQLITE_PERM, "cannot open the state in /s.db", false),
             (ffi::SQLITE_NOMEM, "cannot use the state in /s.db", false),
         ] {
             let error = Error::of(Path::new("/s.db"), rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
-            assert_eq!((error.to_string().as_str(), error.is_passing()), (words, is_passing), "{code}");
+            assert_eq!((error.to_string().as_str(), error.is_passing()), (message, is_passing), "{code}");
             assert!(error.source().is_some(), "{error:?} has no cause");
         }
     }

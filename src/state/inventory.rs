@@ -1,8 +1,9 @@
-//! What each engine has: containers, volumes and mounts, and how often they were compared with it.
+//! Stores the inventory of each engine: its containers, volumes and mounts, and the history of reconciliations.
 //!
-//! In: what was observed, or what events told. Out: what had to be changed. Called by [`super::Store`], on the thread of
-//! the connection. Each function is one transaction, within which rows are read, compared by the rules of
-//! [`crate::model::inventory`] and [`crate::model::plan`], and written: two processes that tell of the same engine do not undo each other.
+//! In: an observation, or updates from events. Out: what was changed. Called by [`super::Store`], on the thread of the
+//! connection. Each function is one transaction that reads rows, compares them by the rules of [`crate::model::inventory`]
+//! and [`crate::model::plan`], and writes them, so that two processes that watch the same engine do not undo each other's
+//! changes.
 
 use crate::model::inventory::{
     ChangeCounts, ChangeSummary, ContainerRow, MountRow, PositionRow, Resource, Row as _, SeenRange, UnlistedFields,
@@ -13,119 +14,119 @@ use crate::model::time::Timestamp;
 use rusqlite::types::{FromSqlError, Type};
 use rusqlite::{Connection, OptionalExtension, Result, Row, Transaction, TransactionBehavior, params};
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// So many reconciliations of an engine are remembered.
-const REMEMBERED: i64 = 1000;
+/// The number of reconciliations of an engine that are kept in the history.
+const HISTORY: i64 = 1000;
 
-/// How long a removal is remembered, by the engine's clock, in nanoseconds. What was told before it comes within seconds.
-const REMOVED: i64 = 600 * 1_000_000_000;
+/// How long a removal is remembered, by the daemon's clock. Updates from before the removal arrive within seconds.
+const REMOVAL_MEMORY: Duration = Duration::from_secs(600);
 
-/// Who compares, since when, and to what end.
+/// Who runs a reconciliation, since when, and whether the result is applied.
 #[derive(Clone, Copy, Debug)]
 pub struct Trigger {
     /// `reconcile` or `watch`.
     pub source: &'static str,
-    /// By our clock, ...
+    /// The start by the system clock.
     pub started: Timestamp,
-    /// ... and by one that nobody sets.
+    /// The same moment by the monotonic clock.
     pub begun: Instant,
-    /// Apply what follows, and not only tell it, ...
+    /// Whether to apply the plan; otherwise it is only returned.
     pub is_to_write: bool,
-    /// ... but nothing while there is a doubt ([`Plan::doubted`]).
+    /// Whether to apply nothing if a container is in doubt ([`Plan::doubted`]).
     pub must_be_sure: bool,
 }
 
-/// Compares, and applies what follows from it unless it is only to be told. `is_held` tells whether a run holds a resume
-/// NAME.
+/// Compares the inventory with an observation and applies the plan if the trigger says so. `is_held` returns whether a run
+/// holds a resume name.
 pub(super) fn reconcile(
     connection: &mut Connection,
     engine_id: &str,
     observed: &Observed,
-    occasion: Trigger,
+    trigger: Trigger,
     is_held: impl Fn(&str) -> bool,
 ) -> Result<Plan> {
-    let behavior = if occasion.is_to_write { TransactionBehavior::Immediate } else { TransactionBehavior::Deferred };
+    let behavior = if trigger.is_to_write { TransactionBehavior::Immediate } else { TransactionBehavior::Deferred };
     let transaction = connection.transaction_with_behavior(behavior)?;
     let known = read(&transaction, engine_id, observed, is_held)?;
     let plan = plan(&known, observed);
-    let is_sure_enough = plan.doubted.is_empty() || !occasion.must_be_sure;
-    if occasion.is_to_write && is_sure_enough {
+    let is_certain = plan.doubted.is_empty() || !trigger.must_be_sure;
+    if trigger.is_to_write && is_certain {
         apply(&transaction, engine_id, &plan)?;
         forget_removals(&transaction, engine_id, observed.at)?;
         if observed.asked.is_none() {
-            note(&transaction, engine_id, &plan, occasion)?;
+            record(&transaction, engine_id, &plan, trigger)?;
         }
         transaction.commit()?;
     }
     Ok(plan)
 }
 
-/// Takes what events told, and returns what that changed.
-pub(super) fn hear(connection: &mut Connection, engine_id: &str, told: &[Update]) -> Result<ChangeSummary> {
+/// Applies updates from events, and returns how many rows changed.
+pub(super) fn apply_updates(connection: &mut Connection, engine_id: &str, updates: &[Update]) -> Result<ChangeSummary> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut tally = ChangeSummary::default();
-    for told in told {
-        match told {
-            Update::Container(container) => hear_container(&transaction, engine_id, container, &mut tally)?,
+    let mut summary = ChangeSummary::default();
+    for update in updates {
+        match update {
+            Update::Container(container) => update_container(&transaction, engine_id, container, &mut summary)?,
             Update::ContainerGone(id, at) => {
                 let mounts = transaction.prepare_cached(REMOVE_MOUNTS)?.execute(params![engine_id, id])?;
-                tally.of(Resource::Mount).removed += mounts as u64;
+                summary.of(Resource::Mount).removed += mounts as u64;
                 let rows = transaction.prepare_cached(REMOVE_CONTAINER)?.execute(params![engine_id, id])?;
-                tally.of(Resource::Container).removed += rows as u64;
+                summary.of(Resource::Container).removed += rows as u64;
                 remember_removal(&transaction, engine_id, Resource::Container, id, *at)?;
                 forget_removals(&transaction, engine_id, *at)?;
             }
-            Update::Volume(volume) => hear_volume(&transaction, engine_id, volume, &mut tally)?,
+            Update::Volume(volume) => update_volume(&transaction, engine_id, volume, &mut summary)?,
             Update::VolumeGone(name, at) => {
                 let rows = transaction.prepare_cached(REMOVE_OLD_VOLUME)?.execute(params![engine_id, name, at])?;
-                tally.of(Resource::Volume).removed += rows as u64;
+                summary.of(Resource::Volume).removed += rows as u64;
                 remember_removal(&transaction, engine_id, Resource::Volume, name, *at)?;
             }
-            Update::Mount(mount, at) => hear_mount(&transaction, engine_id, mount, *at, &mut tally)?,
+            Update::Mount(mount, at) => add_mount(&transaction, engine_id, mount, *at, &mut summary)?,
         }
     }
     transaction.commit()?;
-    Ok(tally)
+    Ok(summary)
 }
 
-fn hear_container(
+fn update_container(
     transaction: &Transaction<'_>,
     engine_id: &str,
-    told: &ContainerRow,
-    tally: &mut ChangeSummary,
+    update: &ContainerRow,
+    summary: &mut ChangeSummary,
 ) -> Result<()> {
-    let changes = tally.of(Resource::Container);
-    if removed_at(transaction, engine_id, Resource::Container, &told.id)?.is_some() {
+    let changes = summary.of(Resource::Container);
+    if removed_at(transaction, engine_id, Resource::Container, &update.id)?.is_some() {
         return Ok(());
     }
     let known = transaction
         .prepare_cached(&one(CONTAINERS, "container_id"))?
-        .query_row(params![engine_id, told.id], container)
+        .query_row(params![engine_id, update.id], container)
         .optional()?;
-    let Some(row) = ContainerRow::heard(known.as_ref(), told) else { return Ok(()) };
+    let Some(row) = ContainerRow::after_event(known.as_ref(), update) else { return Ok(()) };
     save_container(transaction, engine_id, &row)?;
     count(changes, known.as_ref().map(|known| known.differences(&row).is_empty()));
     Ok(())
 }
 
-fn hear_volume(
+fn update_volume(
     transaction: &Transaction<'_>,
     engine_id: &str,
-    told: &VolumeRow,
-    tally: &mut ChangeSummary,
+    update: &VolumeRow,
+    summary: &mut ChangeSummary,
 ) -> Result<()> {
-    let removed = removed_at(transaction, engine_id, Resource::Volume, &told.name)?;
-    if removed.is_some_and(|removed| removed >= told.seen.last) {
+    let removed = removed_at(transaction, engine_id, Resource::Volume, &update.name)?;
+    if removed.is_some_and(|removed| removed >= update.seen.last) {
         return Ok(());
     }
     let known = transaction
         .prepare_cached(&one(VOLUMES, "name"))?
-        .query_row(params![engine_id, told.name], volume)
+        .query_row(params![engine_id, update.name], volume)
         .optional()?;
-    let Some(row) = VolumeRow::heard(known.as_ref(), told) else { return Ok(()) };
+    let Some(row) = VolumeRow::after_event(known.as_ref(), update) else { return Ok(()) };
     save_volume(transaction, engine_id, &row)?;
-    count(tally.of(Resource::Volume), known.as_ref().map(|known| known.differences(&row).is_empty()));
+    count(summary.of(Resource::Volume), known.as_ref().map(|known| known.differences(&row).is_empty()));
     Ok(())
 }
 
@@ -134,13 +135,13 @@ INSERT OR IGNORE INTO mounts (
     engine_id, container_id, destination, type, volume, source, driver, mode, read_only, propagation
 ) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
 
-/// A mount never changes, and a listing knows more of it: the first one told stays.
-fn hear_mount(
+/// Adds a mount and its volume. A known mount stays as it is: mounts never change, and listings contain more about them.
+fn add_mount(
     transaction: &Transaction<'_>,
     engine_id: &str,
     mount: &MountRow,
     at: Timestamp,
-    tally: &mut ChangeSummary,
+    summary: &mut ChangeSummary,
 ) -> Result<()> {
     let volume = VolumeRow {
         name: mount.volume.clone().unwrap_or_default(),
@@ -148,17 +149,17 @@ fn hear_mount(
         seen: SeenRange::at(at),
         ..VolumeRow::default()
     };
-    hear_volume(transaction, engine_id, &volume, tally)?;
+    update_volume(transaction, engine_id, &volume, summary)?;
     if removed_at(transaction, engine_id, Resource::Container, &mount.container_id)?.is_none() {
         let added = write_mount(transaction, ADD_MOUNT, engine_id, mount)?;
-        tally.of(Resource::Mount).created += added as u64;
+        summary.of(Resource::Mount).created += added as u64;
     }
     Ok(())
 }
 
-/// `None`: the row was not there; else whether it is as it was.
-fn count(changes: &mut ChangeCounts, is_same: Option<bool>) {
-    match is_same {
+/// Counts a written row. `is_unchanged` is `None` if the row is new.
+fn count(changes: &mut ChangeCounts, is_unchanged: Option<bool>) {
+    match is_unchanged {
         None => changes.created += 1,
         Some(false) => changes.updated += 1,
         Some(true) => changes.unchanged += 1,
@@ -172,7 +173,7 @@ const POSITIONS: &str =
     "SELECT name, container_id, container_name, ended FROM positions WHERE engine_id = ?1 ORDER BY name, container_id";
 const REMOVALS: &str = "SELECT id, removed_at FROM removals WHERE engine_id = ?1 AND resource = ?2";
 
-/// Those of one key.
+/// Restricts a query to the rows with one key.
 fn one(select: &str, column: &str) -> String {
     format!("{select} AND {column} = ?2")
 }
@@ -188,7 +189,7 @@ fn read(
         known.positions = read_positions(transaction, engine_id, is_held)?;
     }
     let schema: i64 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    // Of a file that is only looked at and has no inventory yet.
+    // A file that was opened without migrating it may have no inventory yet.
     if schema < 2 {
         return Ok(known);
     }
@@ -202,8 +203,8 @@ fn read(
         None => {
             each(transaction, CONTAINERS, params![engine_id], container, &mut keep_container)?;
             each(transaction, MOUNTS, params![engine_id], mount, &mut keep_mount)?;
-            let of = params![engine_id, Resource::Container.name()];
-            each(transaction, REMOVALS, of, removal, |(id, _): (String, Timestamp)| {
+            let key = params![engine_id, Resource::Container.name()];
+            each(transaction, REMOVALS, key, removal, |(id, _): (String, Timestamp)| {
                 known.removed_containers.insert(id);
             })?;
         }
@@ -221,8 +222,8 @@ fn read(
     if observed.volumes.is_some() {
         let keep = |found: VolumeRow| drop(known.volumes.insert(found.name.clone(), found));
         each(transaction, VOLUMES, params![engine_id], volume, keep)?;
-        let of = params![engine_id, Resource::Volume.name()];
-        each(transaction, REMOVALS, of, removal, |(name, at)| {
+        let key = params![engine_id, Resource::Volume.name()];
+        each(transaction, REMOVALS, key, removal, |(name, at)| {
             known.removed_volumes.insert(name, at);
         })?;
     }
@@ -255,31 +256,31 @@ fn read_positions(
 fn each<T>(
     connection: &Connection,
     sql: &str,
-    of: impl rusqlite::Params,
+    params: impl rusqlite::Params,
     row: impl FnMut(&Row<'_>) -> Result<T>,
     mut take: impl FnMut(T),
 ) -> Result<()> {
     let mut statement = connection.prepare_cached(sql)?;
-    for found in statement.query_map(of, row)? {
+    for found in statement.query_map(params, row)? {
         take(found?);
     }
     Ok(())
 }
 
 fn apply(transaction: &Transaction<'_>, engine_id: &str, plan: &Plan) -> Result<()> {
-    for row in written(&plan.containers) {
+    for row in rows_to_write(&plan.containers) {
         save_container(transaction, engine_id, row)?;
     }
     for row in &plan.containers.removed {
         transaction.prepare_cached(REMOVE_CONTAINER)?.execute(params![engine_id, row.id])?;
     }
-    for row in written(&plan.volumes) {
+    for row in rows_to_write(&plan.volumes) {
         save_volume(transaction, engine_id, row)?;
     }
     for row in &plan.volumes.removed {
         transaction.prepare_cached(REMOVE_VOLUME)?.execute(params![engine_id, row.name])?;
     }
-    for row in written(&plan.mounts) {
+    for row in rows_to_write(&plan.mounts) {
         write_mount(transaction, SAVE_MOUNT, engine_id, row)?;
     }
     for row in &plan.mounts.removed {
@@ -293,8 +294,8 @@ fn apply(transaction: &Transaction<'_>, engine_id: &str, plan: &Plan) -> Result<
     Ok(())
 }
 
-fn written<T>(part: &TableChanges<T>) -> impl Iterator<Item = &T> {
-    part.created.iter().chain(part.updated.iter().map(|(_, row)| row)).chain(&part.refreshed)
+fn rows_to_write<T>(changes: &TableChanges<T>) -> impl Iterator<Item = &T> {
+    changes.created.iter().chain(changes.updated.iter().map(|(_, row)| row)).chain(&changes.refreshed)
 }
 
 const SAVE_CONTAINER: &str = "\
@@ -304,7 +305,7 @@ INSERT OR REPLACE INTO containers (
 ) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)";
 
 fn save_container(transaction: &Transaction<'_>, engine_id: &str, row: &ContainerRow) -> Result<()> {
-    let UnlistedFields { log_driver, log_route, started, finished, exit_code } = &row.beyond;
+    let UnlistedFields { log_driver, log_route, started, finished, exit_code } = &row.unlisted;
     let values = params![
         engine_id,
         row.id,
@@ -369,7 +370,7 @@ fn write_mount(transaction: &Transaction<'_>, sql: &str, engine_id: &str, row: &
 
 const REMOVE_CONTAINER: &str = "DELETE FROM containers WHERE engine_id = ?1 AND container_id = ?2";
 const REMOVE_VOLUME: &str = "DELETE FROM volumes WHERE engine_id = ?1 AND name = ?2";
-/// Not one that was made anew since.
+/// Keeps a volume that was created again after the removal.
 const REMOVE_OLD_VOLUME: &str = "DELETE FROM volumes WHERE engine_id = ?1 AND name = ?2 AND last_seen_at <= ?3";
 const REMOVE_MOUNT: &str = "DELETE FROM mounts WHERE engine_id = ?1 AND container_id = ?2 AND destination = ?3";
 const REMOVE_MOUNTS: &str = "DELETE FROM mounts WHERE engine_id = ?1 AND container_id = ?2";
@@ -405,11 +406,11 @@ fn remember_removal(
 const FORGET_REMOVALS: &str = "DELETE FROM removals WHERE engine_id = ?1 AND removed_at < ?2";
 
 fn forget_removals(transaction: &Transaction<'_>, engine_id: &str, now: Timestamp) -> Result<()> {
-    let before = Timestamp(now.0.saturating_sub(REMOVED));
+    let before = now - REMOVAL_MEMORY;
     transaction.prepare_cached(FORGET_REMOVALS)?.execute(params![engine_id, before]).map(drop)
 }
 
-const NOTE: &str = "\
+const RECORD: &str = "\
 INSERT INTO reconciliations (
     engine_id, started_at, duration_seconds, source,
     containers_created, containers_updated, containers_removed, containers_unchanged,
@@ -418,20 +419,20 @@ INSERT INTO reconciliations (
     positions_removed, positions_unchanged
 ) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
 
-const FORGET_NOTES: &str = "\
+const FORGET_RECORDS: &str = "\
 DELETE FROM reconciliations WHERE engine_id = ?1 AND id <= (
     SELECT id FROM reconciliations WHERE engine_id = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2
 )";
 
-/// Leaves a row about this one, and takes away those of long ago.
-fn note(transaction: &Transaction<'_>, engine_id: &str, plan: &Plan, occasion: Trigger) -> Result<()> {
+/// Adds a reconciliation to the history, and removes the oldest ones.
+fn record(transaction: &Transaction<'_>, engine_id: &str, plan: &Plan, trigger: Trigger) -> Result<()> {
     let ChangeSummary([containers, volumes, mounts, positions]) = plan.tally();
     let number = |count: u64| count.cast_signed();
     let values = params![
         engine_id,
-        occasion.started,
-        occasion.begun.elapsed().as_secs_f64(),
-        occasion.source,
+        trigger.started,
+        trigger.begun.elapsed().as_secs_f64(),
+        trigger.source,
         number(containers.created),
         number(containers.updated),
         number(containers.removed),
@@ -447,8 +448,8 @@ fn note(transaction: &Transaction<'_>, engine_id: &str, plan: &Plan, occasion: T
         number(positions.removed),
         number(positions.unchanged),
     ];
-    transaction.prepare_cached(NOTE)?.execute(values)?;
-    transaction.prepare_cached(FORGET_NOTES)?.execute(params![engine_id, REMEMBERED]).map(drop)
+    transaction.prepare_cached(RECORD)?.execute(values)?;
+    transaction.prepare_cached(FORGET_RECORDS)?.execute(params![engine_id, HISTORY]).map(drop)
 }
 
 fn container(row: &Row<'_>) -> Result<ContainerRow> {
@@ -459,7 +460,7 @@ fn container(row: &Row<'_>) -> Result<ContainerRow> {
         labels: labels(row)?,
         state: row.get("state")?,
         created: row.get("created_at")?,
-        beyond: UnlistedFields {
+        unlisted: UnlistedFields {
             log_driver: row.get("log_driver")?,
             log_route: row.get("log_route")?,
             started: row.get("started_at")?,
@@ -516,7 +517,6 @@ mod tests {
     use crate::state::schema;
     use proptest::prelude::*;
     use std::cell::{Cell, RefCell};
-    use std::time::Duration;
 
     const ENGINE: &str = "ABCD:EFGH";
 
@@ -529,7 +529,7 @@ mod tests {
         (dir, connection)
     }
 
-    fn occasion() -> Trigger {
+    fn trigger() -> Trigger {
         let (started, begun) = (Timestamp::now(), Instant::now());
         Trigger { source: "reconcile", started, begun, is_to_write: true, must_be_sure: false }
     }
@@ -570,7 +570,7 @@ mod tests {
         }
     }
 
-    /// What a user can query of an engine, without when it was seen.
+    /// The inventory of an engine as text, without the times at which things were seen.
     fn dump(connection: &Connection, engine_id: &str) -> Vec<String> {
         let sql = "
             SELECT 'container ' || container_id || ' ' || name || ' ' || state || ' ' || labels
@@ -582,9 +582,9 @@ mod tests {
         statement.query_map([engine_id], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
     }
 
-    /// One thing that happens in an engine.
+    /// An action in the fake engine.
     #[derive(Clone, Copy, Debug)]
-    enum Act {
+    enum Action {
         Create(usize),
         Start(usize),
         Die(usize),
@@ -596,154 +596,154 @@ mod tests {
         Mount(usize, usize),
     }
 
-    fn acts() -> impl Strategy<Value = Vec<Act>> {
+    fn actions() -> impl Strategy<Value = Vec<Action>> {
         let one = prop_oneof![
-            (0..4_usize).prop_map(Act::Create),
-            (0..4_usize).prop_map(Act::Start),
-            (0..4_usize).prop_map(Act::Die),
-            (0..4_usize).prop_map(Act::Pause),
-            (0..4_usize).prop_map(Act::Rename),
-            (0..4_usize).prop_map(Act::Destroy),
-            (0..3_usize).prop_map(Act::MakeVolume),
-            (0..3_usize).prop_map(Act::RemoveVolume),
-            (0..4_usize, 0..3_usize).prop_map(|(container, volume)| Act::Mount(container, volume)),
+            (0..4_usize).prop_map(Action::Create),
+            (0..4_usize).prop_map(Action::Start),
+            (0..4_usize).prop_map(Action::Die),
+            (0..4_usize).prop_map(Action::Pause),
+            (0..4_usize).prop_map(Action::Rename),
+            (0..4_usize).prop_map(Action::Destroy),
+            (0..3_usize).prop_map(Action::MakeVolume),
+            (0..3_usize).prop_map(Action::RemoveVolume),
+            (0..4_usize, 0..3_usize).prop_map(|(container, volume)| Action::Mount(container, volume)),
         ];
         prop::collection::vec(one, 1..40)
     }
 
-    /// An engine that does what can be done, tells of it, and lists what it has.
+    /// Performs the actions that are possible, collects the updates that events would report, and produces listings.
     #[derive(Default)]
-    struct Engine {
+    struct FakeEngine {
         slots: [Option<(String, String, &'static str)>; 4],
         volumes: [bool; 3],
         mounts: Vec<(String, String)>,
-        made: usize,
+        created: usize,
         now: i64,
-        told: Vec<Update>,
+        updates: Vec<Update>,
     }
 
-    impl Engine {
-        fn act(&mut self, act: Act) {
+    impl FakeEngine {
+        fn act(&mut self, action: Action) {
             self.now += 1;
             let now = self.now;
             let volume_name = |volume: usize| format!("v{volume}");
-            match act {
-                Act::Create(slot) if self.slots[slot].is_none() => {
-                    // An ID is never used again.
-                    let id = format!("c{}", self.made);
-                    self.made += 1;
+            match action {
+                Action::Create(slot) if self.slots[slot].is_none() => {
+                    // IDs are never reused.
+                    let id = format!("c{}", self.created);
+                    self.created += 1;
                     self.slots[slot] = Some((id, format!("name{slot}"), "created"));
-                    self.tell(slot, "created");
+                    self.report(slot, "created");
                 }
-                Act::Start(slot) => self.change(slot, &["created", "exited"], "running"),
-                Act::Die(slot) => self.change(slot, &["running"], "exited"),
-                Act::Pause(slot) => self.change(slot, &["running"], "paused"),
-                Act::Rename(slot) => {
+                Action::Start(slot) => self.change(slot, &["created", "exited"], "running"),
+                Action::Die(slot) => self.change(slot, &["running"], "exited"),
+                Action::Pause(slot) => self.change(slot, &["running"], "paused"),
+                Action::Rename(slot) => {
                     if let Some((_, name, _)) = &mut self.slots[slot] {
                         *name = format!("name{slot}-{now}");
-                        self.tell(slot, "");
+                        self.report(slot, "");
                     }
                 }
-                Act::Destroy(slot) => {
+                Action::Destroy(slot) => {
                     if let Some((id, ..)) = self.slots[slot].take() {
                         self.mounts.retain(|(of, _)| *of != id);
-                        self.told.push(Update::ContainerGone(id, at(now)));
+                        self.updates.push(Update::ContainerGone(id, at(now)));
                     }
                 }
-                Act::MakeVolume(slot) => {
+                Action::MakeVolume(slot) => {
                     self.volumes[slot] = true;
-                    self.told.push(Update::Volume(volume(&volume_name(slot), now)));
+                    self.updates.push(Update::Volume(volume(&volume_name(slot), now)));
                 }
-                Act::RemoveVolume(slot) => {
+                Action::RemoveVolume(slot) => {
                     let is_used = self.mounts.iter().any(|(_, volume)| *volume == volume_name(slot));
                     if self.volumes[slot] && !is_used {
                         self.volumes[slot] = false;
-                        self.told.push(Update::VolumeGone(volume_name(slot), at(now)));
+                        self.updates.push(Update::VolumeGone(volume_name(slot), at(now)));
                     }
                 }
-                Act::Mount(slot, of) => {
+                Action::Mount(slot, of) => {
                     if let Some((id, ..)) = self.slots[slot].as_ref().filter(|_| self.volumes[of]) {
                         let used = (id.clone(), volume_name(of));
-                        self.told.push(Update::Mount(mount(id, &volume_name(of)), at(now)));
+                        self.updates.push(Update::Mount(mount(id, &volume_name(of)), at(now)));
                         if !self.mounts.contains(&used) {
                             self.mounts.push(used);
                         }
                     }
                 }
-                Act::Create(_) => {}
+                Action::Create(_) => {}
             }
         }
 
         fn change(&mut self, slot: usize, from: &[&str], to: &'static str) {
             if let Some((_, _, state)) = self.slots[slot].as_mut().filter(|(_, _, state)| from.contains(state)) {
                 *state = to;
-                self.tell(slot, to);
+                self.report(slot, to);
             }
         }
 
-        fn tell(&mut self, slot: usize, state: &str) {
+        fn report(&mut self, slot: usize, state: &str) {
             let Some((id, name, _)) = &self.slots[slot] else { return };
-            let mut told = container(id, name, state, self.now);
-            told.beyond.finished = told.state_seen.filter(|_| state == "exited");
-            self.told.push(Update::Container(Box::new(told)));
+            let mut row = container(id, name, state, self.now);
+            row.unlisted.finished = row.state_seen.filter(|_| state == "exited");
+            self.updates.push(Update::Container(Box::new(row)));
         }
 
-        /// A while later.
+        /// Lists everything ten seconds after the last action.
         fn list(&self) -> Observed {
             let now = self.now + 10;
-            let there = self.slots.iter().flatten();
-            let containers = there.map(|(id, name, state)| {
+            let existing = self.slots.iter().flatten();
+            let containers = existing.map(|(id, name, state)| {
                 let mounts = self.mounts.iter().filter(|(of, _)| of == id);
                 (container(id, name, state, now), mounts.map(|(id, volume)| mount(id, volume)).collect())
             });
-            let volumes = self.volumes.iter().enumerate().filter(|(_, is_there)| **is_there);
+            let volumes = self.volumes.iter().enumerate().filter(|(_, exists)| **exists);
             let volumes = volumes.map(|(slot, _)| volume(&format!("v{slot}"), now)).collect();
             Observed { at: at(now), containers: containers.collect(), volumes: Some(volumes), ..Observed::default() }
         }
     }
 
     #[test]
-    fn a_history_in_any_order_and_however_often_told_ends_as_the_listing() {
+    fn updates_in_any_order_and_repetition_match_the_listing() {
         let (_dir, connection) = open();
         let (connection, cases) = (RefCell::new(connection), Cell::new(0));
         let order = prop::collection::vec(any::<u32>(), 80);
         let repeats = prop::collection::vec(any::<prop::sample::Index>(), 0..20);
-        proptest!(|(acts in acts(), order in order, repeats in repeats, batch in 1..20_usize)| {
+        proptest!(|(actions in actions(), order in order, repeats in repeats, batch in 1..20_usize)| {
             let mut connection = connection.borrow_mut();
-            // Each case has engines of its own.
+            // Each case uses its own engine IDs.
             let number = cases.replace(cases.get() + 1);
             let (by_events, by_listing) = (format!("events {number}"), format!("listing {number}"));
-            let mut engine = Engine::default();
-            acts.iter().for_each(|act| engine.act(*act));
-            let mut told: Vec<Update> = engine.told.clone();
-            if !told.is_empty() {
-                told.extend(repeats.iter().map(|index| index.get(&engine.told).clone()));
+            let mut engine = FakeEngine::default();
+            actions.iter().for_each(|action| engine.act(*action));
+            let mut updates: Vec<Update> = engine.updates.clone();
+            if !updates.is_empty() {
+                updates.extend(repeats.iter().map(|index| index.get(&engine.updates).clone()));
             }
-            let mut shuffled: Vec<(u32, Update)> = order.iter().copied().cycle().zip(told).collect();
+            let mut shuffled: Vec<(u32, Update)> = order.iter().copied().cycle().zip(updates).collect();
             shuffled.sort_by_key(|(key, _)| *key);
-            let shuffled: Vec<Update> = shuffled.into_iter().map(|(_, told)| told).collect();
+            let shuffled: Vec<Update> = shuffled.into_iter().map(|(_, update)| update).collect();
             for batch in shuffled.chunks(batch) {
-                hear(&mut connection, &by_events, batch).unwrap();
+                apply_updates(&mut connection, &by_events, batch).unwrap();
             }
-            reconcile(&mut connection, &by_listing, &engine.list(), occasion(), |_| false).unwrap();
+            reconcile(&mut connection, &by_listing, &engine.list(), trigger(), |_| false).unwrap();
             prop_assert_eq!(dump(&connection, &by_events), dump(&connection, &by_listing));
-            // A listing finds nothing to do, and after it what is told once more changes nothing.
-            let plan = reconcile(&mut connection, &by_events, &engine.list(), occasion(), |_| false).unwrap();
+            // A listing leads to no changes, and neither do the same updates after it.
+            let plan = reconcile(&mut connection, &by_events, &engine.list(), trigger(), |_| false).unwrap();
             prop_assert_eq!(plan.to_string(), "");
-            hear(&mut connection, &by_events, &shuffled).unwrap();
+            apply_updates(&mut connection, &by_events, &shuffled).unwrap();
             prop_assert_eq!(dump(&connection, &by_events), dump(&connection, &by_listing));
         });
     }
 
     #[test]
-    fn every_column_is_read_as_it_was_written_and_engines_are_apart() {
+    fn every_column_is_read_back_and_engines_are_independent() {
         let (_dir, mut connection) = open();
         let row = ContainerRow {
             labels: BTreeMap::from([("a \"b\"".into(), "\u{1b}\0ü".into()), (String::new(), String::new())]),
             created: Some(at(1)),
-            beyond: UnlistedFields {
+            unlisted: UnlistedFields {
                 log_driver: Some("local".into()),
-                log_route: Some(crate::model::batch::Route::File),
+                log_route: Some(crate::model::cursor::Route::File),
                 started: Some(at(2)),
                 finished: Some(at(3)),
                 exit_code: Some(-1),
@@ -760,9 +760,9 @@ mod tests {
             ..Observed::default()
         };
         for engine in [ENGINE, "other"] {
-            let plan = reconcile(&mut connection, engine, &observed, occasion(), |_| false).unwrap();
+            let plan = reconcile(&mut connection, engine, &observed, trigger(), |_| false).unwrap();
             assert_eq!(plan.steps().len(), 3, "{plan}");
-            let again = reconcile(&mut connection, engine, &observed, occasion(), |_| false).unwrap();
+            let again = reconcile(&mut connection, engine, &observed, trigger(), |_| false).unwrap();
             assert_eq!((again.to_string(), again.containers.kept), (String::new(), 1));
         }
         let transaction = connection.transaction().unwrap();
@@ -771,7 +771,7 @@ mod tests {
         assert_eq!(known.mounts.values().collect::<Vec<_>>(), [&bind]);
         drop(transaction);
         let nothing = Observed { at: at(5), volumes: Some(Vec::new()), ..Observed::default() };
-        let plan = reconcile(&mut connection, "other", &nothing, occasion(), |_| false).unwrap();
+        let plan = reconcile(&mut connection, "other", &nothing, trigger(), |_| false).unwrap();
         assert_eq!(plan.tally().0.map(|changes| changes.removed), [1, 1, 1, 0]);
         assert_eq!(dump(&connection, ENGINE).len(), 3);
         let runs: Vec<(String, i64)> = connection
@@ -786,13 +786,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_only_to_be_told_and_what_is_in_doubt_is_not_written() {
+    fn dry_runs_and_doubtful_plans_are_not_written() {
         let (_dir, mut connection) = open();
         let died = ContainerRow {
-            beyond: UnlistedFields { finished: Some(at(3)), ..UnlistedFields::default() },
+            unlisted: UnlistedFields { finished: Some(at(3)), ..UnlistedFields::default() },
             ..container("a", "web", "exited", 3)
         };
-        hear(&mut connection, ENGINE, &[Update::Container(Box::new(died))]).unwrap();
+        apply_updates(&mut connection, ENGINE, &[Update::Container(Box::new(died))]).unwrap();
         let before = dump(&connection, ENGINE);
         let containers =
             vec![(container("a", "web", "running", 4), vec![]), (container("b", "db", "running", 4), vec![])];
@@ -800,38 +800,38 @@ mod tests {
         for (is_to_write, must_be_sure, rows) in
             [(false, false, 1), (false, true, 1), (true, true, 1), (true, false, 2)]
         {
-            let occasion = Trigger { is_to_write, must_be_sure, ..occasion() };
-            let plan = reconcile(&mut connection, ENGINE, &observed, occasion, |_| false).unwrap();
+            let trigger = Trigger { is_to_write, must_be_sure, ..trigger() };
+            let plan = reconcile(&mut connection, ENGINE, &observed, trigger, |_| false).unwrap();
             assert_eq!(
                 (plan.to_string().as_str(), &plan.doubted),
                 ("created container b \"db\"\n", &vec!["a".to_owned()])
             );
             assert_eq!(dump(&connection, ENGINE).len(), rows);
         }
-        assert!(dump(&connection, ENGINE).starts_with(&before), "its death stands");
+        assert!(dump(&connection, ENGINE).starts_with(&before), "the death must stay recorded");
     }
 
     #[test]
-    fn removals_and_reconciliations_are_remembered_only_so_long() {
+    fn old_removals_and_reconciliations_are_deleted() {
         let (_dir, mut connection) = open();
         let count = |connection: &Connection, table: &str| -> i64 {
             connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
         };
         for second in 0..700 {
-            hear(&mut connection, ENGINE, &[Update::ContainerGone(format!("c{second}"), at(second))]).unwrap();
+            apply_updates(&mut connection, ENGINE, &[Update::ContainerGone(format!("c{second}"), at(second))]).unwrap();
         }
         assert_eq!(count(&connection, "removals"), 601);
-        for _ in 0..REMEMBERED + 5 {
+        for _ in 0..HISTORY + 5 {
             let observed = Observed { at: at(5000), ..Observed::default() };
-            reconcile(&mut connection, ENGINE, &observed, occasion(), |_| false).unwrap();
+            reconcile(&mut connection, ENGINE, &observed, trigger(), |_| false).unwrap();
         }
-        assert_eq!((count(&connection, "removals"), count(&connection, "reconciliations")), (0, REMEMBERED));
+        assert_eq!((count(&connection, "removals"), count(&connection, "reconciliations")), (0, HISTORY));
     }
 
     #[test]
-    fn what_no_version_writes_is_damage() {
+    fn invalid_values_are_reported_as_damage() {
         let (dir, mut connection) = open();
-        let told =
+        let updates =
             [Update::Container(Box::new(container("a", "web", "running", 1))), Update::Mount(mount("a", "v"), at(1))];
         for change in [
             "UPDATE containers SET labels = '['",
@@ -841,10 +841,10 @@ mod tests {
             "UPDATE mounts SET read_only = 'no'",
         ] {
             connection.execute_batch("DELETE FROM containers; DELETE FROM volumes; DELETE FROM mounts").unwrap();
-            hear(&mut connection, ENGINE, &told).unwrap();
+            apply_updates(&mut connection, ENGINE, &updates).unwrap();
             connection.execute_batch(change).unwrap();
             let observed = Observed { at: at(2), volumes: Some(Vec::new()), ..Observed::default() };
-            let error = reconcile(&mut connection, ENGINE, &observed, occasion(), |_| false).unwrap_err();
+            let error = reconcile(&mut connection, ENGINE, &observed, trigger(), |_| false).unwrap_err();
             let error = crate::state::Error::of(&dir.path().join("state.db"), error);
             assert!(error.to_string().ends_with("is damaged"), "{change}: {error}");
         }

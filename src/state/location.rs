@@ -1,10 +1,12 @@
-//! Where a state file really lies, and whether what lies there may be used.
+//! Resolves the path of a state file, and decides whether the file there can be trusted.
 //!
-//! In: the path that a user gave. Out: the same without links, or why not. Called by [`super::schema`] before anything is
-//! written, and by [`super::lock`]. Whoever may write to a folder on the way can plant a link there, and have us, who may
-//! be root, make a database of somebody else's file. So a link counts only if nobody but root and us could have made it,
-//! an empty file only if it is ours, and what SQLite keeps beside a database only if it belongs to whom that belongs to.
-//! A state of another user that proves to be one may be used as ever: who owns it can harm nothing but it.
+//! In: the path that a user gave. Out: the path without symbolic links, or why it is rejected. Called by [`super::schema`]
+//! before anything is written, and by [`super::name_lock`].
+//!
+//! Whoever may write to a folder on the way can plant a link there and make us, who may be root, turn another user's file
+//! into a database. Therefore a link is followed only if nobody but root and us could have made it, an empty file is used
+//! only if it is ours, and the files that SQLite keeps next to a database only if they belong to a trusted user. A state of
+//! another user that is already one may be used: its owner can harm nothing but that file.
 
 use super::error::Error;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, statat};
@@ -15,12 +17,12 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Links on the way to one file; the kernel follows as many.
+/// The most links on the way to one file. The kernel follows as many.
 const LINKS: usize = 40;
 
-/// The path without links. What is missing at its end may be made there.
+/// Returns the path without links. Its last parts may not exist; they are created later.
 pub(super) fn resolve(path: &Path) -> Result<PathBuf, Error> {
-    let failed = |source: io::Error| Error::Unopened { path: path.to_owned(), source: source.into() };
+    let failed = |source: io::Error| Error::CannotOpen { path: path.to_owned(), source: source.into() };
     let mut ahead: VecDeque<OsString> = path.components().map(|part| part.as_os_str().to_owned()).collect();
     let (mut real, mut links) = (PathBuf::new(), 0);
     while let Some(part) = ahead.pop_front() {
@@ -32,7 +34,7 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, Error> {
         }
         let next = real.join(&part);
         let Ok(status) = lstat(&next) else {
-            // Nothing is there, or we may not look: opening it will tell.
+            // Nothing is there, or we may not look at it: opening it will report the error.
             real = next;
             continue;
         };
@@ -46,7 +48,7 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, Error> {
         }
         let folder = lstat(&real).map_err(|errno| failed(errno.into()))?;
         if !is_safe_link(&status, &folder) {
-            return Err(untrusted(path, format!("{} is a link that another user can have made", next.display())));
+            return Err(untrusted(path, format!("{} is a link that another user could have made", next.display())));
         }
         let target = fs::read_link(&next).map_err(failed)?;
         if ahead.is_empty() && fs::metadata(&next).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
@@ -62,37 +64,37 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, Error> {
     Ok(real)
 }
 
-/// Refuses a file that is there and must not be written to. `path` is what the user calls it, `real` where it lies.
+/// Rejects an existing file that must not be written to. `path` is the path that the user gave, `real` the resolved one.
 pub(super) fn check(path: &Path, real: &Path) -> Result<(), Error> {
     let Ok(status) = lstat(real) else { return Ok(()) };
     let is_ours = status.st_uid == geteuid().as_raw();
     match kind(&status) {
         FileType::RegularFile => {}
-        // SQLite says what is wrong with it.
+        // SQLite reports it.
         FileType::Directory => return Ok(()),
-        _ => return Err(untrusted(path, "it is no regular file".to_owned())),
+        _ => return Err(untrusted(path, "it is not a regular file".to_owned())),
     }
     if !is_ours && path != real && lstat(path).is_ok_and(|given| kind(&given) == FileType::Symlink) {
-        return Err(untrusted(path, "it is a link to a file of another user".to_owned()));
+        return Err(untrusted(path, "it is a link to another user's file".to_owned()));
     }
     if !is_ours && status.st_size == 0 {
-        return Err(untrusted(path, "it is an empty file of another user".to_owned()));
+        return Err(untrusted(path, "it is another user's empty file".to_owned()));
     }
-    for end in ["-wal", "-shm", "-journal"] {
-        let mut beside = real.as_os_str().to_owned();
-        beside.push(end);
-        if let Ok(found) = lstat(Path::new(&beside))
+    for suffix in ["-wal", "-shm", "-journal"] {
+        let mut companion = real.as_os_str().to_owned();
+        companion.push(suffix);
+        if let Ok(found) = lstat(Path::new(&companion))
             && !is_trusted(&found, status.st_uid)
         {
-            return Err(untrusted(path, format!("{} belongs to another user", Path::new(&beside).display())));
+            return Err(untrusted(path, format!("{} belongs to another user", Path::new(&companion).display())));
         }
     }
     Ok(())
 }
 
-/// Opens a file beside a state file, and makes it where `flags` say so. It is not followed where it is a link, not waited
-/// for, and refused where it belongs to somebody else.
-pub fn open_beside(state: &Path, path: &Path, flags: OFlags) -> io::Result<File> {
+/// Opens a file next to a state file, and creates it if `flags` say so. Does not follow links, does not block, and rejects a
+/// file of another user.
+pub fn open_companion(state: &Path, path: &Path, flags: OFlags) -> io::Result<File> {
     let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = File::from(rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?);
     let owner = statat(CWD, state, AtFlags::empty()).map_or(geteuid().as_raw(), |status| status.st_uid);
@@ -102,17 +104,17 @@ pub fn open_beside(state: &Path, path: &Path, flags: OFlags) -> io::Result<File>
     }
 }
 
-/// Whether it is a file of the state's owner, of ours or of root's.
+/// Whether it is a regular file of the state's owner, of us or of root.
 fn is_trusted(status: &Stat, owner: u32) -> bool {
     kind(status) == FileType::RegularFile && [0, geteuid().as_raw(), owner].contains(&status.st_uid)
 }
 
-/// Whether nobody but root and us can have made a link, and nobody else can put another in its place.
+/// Whether only root and we can have made the link, and nobody else can replace it.
 fn is_safe_link(link: &Stat, folder: &Stat) -> bool {
     let is_known = |status: &Stat| [0, geteuid().as_raw()].contains(&status.st_uid);
     let mode = Mode::from_raw_mode(folder.st_mode);
     let by_others = mode.contains(Mode::WOTH) || mode.contains(Mode::WGRP) && folder.st_gid != getegid().as_raw();
-    // In a sticky folder, such as /tmp, nobody replaces what belongs to others.
+    // In a sticky folder, such as /tmp, nobody can replace the files of others.
     is_known(link) && is_known(folder) && (!by_others || mode.contains(Mode::SVTX))
 }
 
@@ -134,10 +136,10 @@ mod tests {
     use crate::state::Store;
     use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 
-    /// Of any user that is neither root nor us.
+    /// A user that is neither root nor us.
     const OTHER: u32 = 4711;
 
-    /// Runs as root, who can give files away. Returns what the store says, and whether the victim's file stayed empty.
+    /// Opens a state; run as root, who can give files away. Returns the outcome, and whether the victim's file stayed empty.
     fn opened(prepare: impl FnOnce(&Path, &Path) -> PathBuf) -> (String, bool) {
         let dir = tempfile::tempdir().unwrap();
         let mine = dir.path().join("mine");
@@ -146,46 +148,43 @@ mod tests {
         fs::write(&victim, "").unwrap();
         chown(&victim, Some(OTHER), None).unwrap();
         let path = prepare(&mine, &victim);
-        let looked = Store::look(&path).err().map(|error| error.to_string());
-        let told = match Store::open(&path) {
+        let existing = Store::open_existing(&path).err().map(|error| error.to_string());
+        let outcome = match Store::open(&path) {
             Ok(_) => "opened".to_owned(),
             Err(error) => {
-                assert!(looked.is_none_or(|looked| looked == error.to_string()), "{error}");
+                assert!(existing.is_none_or(|existing| existing == error.to_string()), "{error}");
                 error.to_string()
             }
         };
-        let told = told.replace(path.to_str().unwrap(), "STATE").replace(dir.path().to_str().unwrap(), "DIR");
-        (told, fs::metadata(victim).unwrap().len() == 0)
+        let outcome = outcome.replace(path.to_str().unwrap(), "STATE").replace(dir.path().to_str().unwrap(), "DIR");
+        (outcome, fs::metadata(victim).unwrap().len() == 0)
     }
 
     fn is_root() -> bool {
         geteuid().is_root()
     }
 
-    /// Somebody else's file never becomes a database, whatever leads there.
+    /// Another user's file never becomes a database, whatever path leads to it.
     #[test]
-    fn a_link_of_others_or_a_file_of_others_is_refused_and_left_alone() {
+    fn links_and_files_of_other_users_are_rejected_unchanged() {
         assert!(is_root(), "these tests give files away, which takes root");
-        let refused = |reason: &str| (format!("the state in STATE is not used: {reason}"), true);
+        let refused = |reason: &str| (format!("refusing to use the state in STATE: {reason}"), true);
         let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         let link = |target: &Path, at: PathBuf| {
             symlink(target, &at).unwrap();
             at
         };
-        assert_eq!(
-            opened(|mine, victim| link(victim, mine.join("s"))),
-            refused("it is a link to a file of another user")
-        );
-        assert_eq!(opened(|_, victim| victim.to_owned()), refused("it is an empty file of another user"));
+        assert_eq!(opened(|mine, victim| link(victim, mine.join("s"))), refused("it is a link to another user's file"));
+        assert_eq!(opened(|_, victim| victim.to_owned()), refused("it is another user's empty file"));
         let by_other = |mine: &Path, _: &Path| {
             fs::write(mine.join("own"), "").unwrap();
             let at = link(&mine.join("own"), mine.join("s"));
             lchown(&at, Some(OTHER), None).unwrap();
             at
         };
-        assert_eq!(opened(by_other), refused("STATE is a link that another user can have made"));
-        for (bits, told) in [
-            (0o777, refused("STATE is a link that another user can have made")),
+        assert_eq!(opened(by_other), refused("STATE is a link that another user could have made"));
+        for (bits, expected) in [
+            (0o777, refused("STATE is a link that another user could have made")),
             (0o775, ("opened".to_owned(), true)),
             (0o1777, ("opened".to_owned(), true)),
             (0o755, ("opened".to_owned(), true)),
@@ -195,7 +194,7 @@ mod tests {
                 mode(mine, bits);
                 link(&mine.join("own"), mine.join("s"))
             };
-            assert_eq!(opened(in_folder), told, "{bits:o}");
+            assert_eq!(opened(in_folder), expected, "{bits:o}");
         }
         let of_another_group = |mine: &Path, _: &Path| {
             fs::write(mine.join("own"), "").unwrap();
@@ -203,12 +202,12 @@ mod tests {
             mode(mine, 0o775);
             link(&mine.join("own"), mine.join("s"))
         };
-        assert_eq!(opened(of_another_group), refused("STATE is a link that another user can have made"));
+        assert_eq!(opened(of_another_group), refused("STATE is a link that another user could have made"));
         let folder_link = |mine: &Path, victim: &Path| {
             mode(mine, 0o777);
             link(victim.parent().unwrap(), mine.join("folder")).join("new.db")
         };
-        assert_eq!(opened(folder_link), refused("DIR/mine/folder is a link that another user can have made"));
+        assert_eq!(opened(folder_link), refused("DIR/mine/folder is a link that another user could have made"));
         let safe_folder = |mine: &Path, _: &Path| {
             fs::create_dir(mine.join("real")).unwrap();
             link(Path::new("./real/../real"), mine.join("folder")).join("new.db")
@@ -221,27 +220,27 @@ mod tests {
             rustix::fs::mkfifoat(CWD, &at, Mode::RUSR | Mode::WUSR).unwrap();
             at
         };
-        assert_eq!(opened(pipe), refused("it is no regular file"));
-        for end in ["-wal", "-shm", "-journal"] {
-            let beside = |is_link: bool| {
+        assert_eq!(opened(pipe), refused("it is not a regular file"));
+        for suffix in ["-wal", "-shm", "-journal"] {
+            let companion = |is_link: bool| {
                 move |mine: &Path, victim: &Path| {
                     let at = mine.join("s");
                     fs::write(&at, "").unwrap();
                     match is_link {
-                        true => symlink(victim, mine.join(format!("s{end}"))).unwrap(),
-                        false => fs::hard_link(victim, mine.join(format!("s{end}"))).unwrap(),
+                        true => symlink(victim, mine.join(format!("s{suffix}"))).unwrap(),
+                        false => fs::hard_link(victim, mine.join(format!("s{suffix}"))).unwrap(),
                     }
                     at
                 }
             };
-            let told = refused(&format!("STATE{end} belongs to another user"));
-            assert_eq!((opened(beside(true)), opened(beside(false))), (told.clone(), told));
+            let expected = refused(&format!("STATE{suffix} belongs to another user"));
+            assert_eq!((opened(companion(true)), opened(companion(false))), (expected.clone(), expected));
         }
     }
 
-    /// What a user has made, root may go on with.
+    /// Root may use a state that another user created.
     #[test]
-    fn a_state_of_another_user_that_is_one_is_used_as_ever() {
+    fn a_valid_state_of_another_user_is_used() {
         assert!(is_root(), "these tests give files away, which takes root");
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.db");
@@ -257,9 +256,9 @@ mod tests {
         drop(store.hold("engine", "default").unwrap());
     }
 
-    /// A lock is not written into what somebody else has put in its place.
+    /// A lock file that another user put in place is not written to.
     #[test]
-    fn a_lock_that_belongs_to_others_or_is_a_link_is_refused() {
+    fn lock_files_of_others_and_links_are_rejected() {
         assert!(is_root(), "these tests give files away, which takes root");
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.db");
@@ -270,11 +269,11 @@ mod tests {
         let victim = dir.path().join("victim");
         fs::write(&victim, "precious").unwrap();
         chown(&victim, Some(OTHER), None).unwrap();
-        let told = format!("cannot lock {}", lock.display());
+        let expected = format!("cannot lock {}", lock.display());
         for is_link in [true, false] {
             fs::remove_file(&lock).unwrap();
             if is_link { symlink(&victim, &lock) } else { fs::hard_link(&victim, &lock) }.unwrap();
-            assert_eq!(store.hold("engine", "default").err().unwrap().to_string(), told);
+            assert_eq!(store.hold("engine", "default").err().unwrap().to_string(), expected);
             assert_eq!(fs::read(&victim).unwrap(), b"precious");
         }
     }

@@ -1,21 +1,79 @@
-//! How far each container's log was passed on, and how long the output was then.
+//! Stores how far each container's log was delivered, and the length of the output file at that time.
 //!
-//! In: a connection and whose positions are meant. Called by [`super::Held`], on the thread of the connection. Each
-//! function is one transaction. Numbers of 64 bits without a sign are kept as the signed ones of the same bits: SQLite
-//! knows no others.
+//! In: a connection, and whose positions to access. Called by [`super::HeldName`], on the thread of the connection. Each
+//! function is one transaction. SQLite has only signed integers, so unsigned 64-bit numbers are stored as the signed ones
+//! with the same bits.
 
-use super::{Commit, Output, Saved, Written};
-use crate::model::batch::Route;
+use crate::model::cursor::Route;
 use crate::model::file_id::FileId;
 use crate::model::position::{FilePosition, Mark, Position, TimePosition};
 use crate::model::time::Timestamp;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Result, Row, TransactionBehavior, params};
+use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Whose positions: those of one resume NAME of one engine.
+/// The committed position of a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Saved {
+    /// The container's name at the time of the commit.
+    pub name: String,
+    pub position: Position,
+    /// Whether the container had stopped and its log was read to the end.
+    pub ended: bool,
+}
+
+/// The committed progress of an output file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SavedOutput {
+    pub device: u64,
+    pub inode: u64,
+    /// The length of the file in bytes up to which the positions account for it.
+    pub length: u64,
+    /// Whether the run that wrote the file ended with all of its output committed. What follows `length` is not its own.
+    pub is_closed: bool,
+    /// When the file was created, if its file system records it: the inode may belong to another file by now.
+    pub born: Option<Timestamp>,
+    /// The last entry of the write-ahead log that the positions include; 0 if there was no such log.
+    pub sequence: u64,
+}
+
+/// What to commit, all of it or nothing.
+#[derive(Debug, Default)]
+pub struct Commit {
+    /// Container IDs and their positions.
+    pub positions: Vec<(String, Saved)>,
+    /// IDs of containers that have stopped and whose logs were read to the position committed before.
+    pub ended: Vec<String>,
+    /// IDs of containers whose positions are deleted, even if they are among `positions`.
+    pub removed: Vec<String>,
+    /// The file that the lines were written to, if any.
+    pub output: Option<OutputProgress>,
+}
+
+/// An output file and how far it was written.
+#[derive(Debug)]
+pub struct OutputProgress {
+    /// The path by which the file is found again.
+    pub path: PathBuf,
+    /// Any descriptor of the file. It is synced before the positions are committed.
+    pub file: File,
+    pub device: u64,
+    pub inode: u64,
+    /// When the file was created, if its file system records it.
+    pub born: Option<Timestamp>,
+    /// The length of the file in bytes once everything up to the positions is written.
+    pub length: u64,
+    /// Whether this run writes no more to the file.
+    pub is_last: bool,
+    /// The last entry of the write-ahead log that the positions include.
+    pub sequence: u64,
+}
+
+/// The key of a set of positions: a resume name of an engine.
 #[derive(Debug)]
 pub(super) struct Owner {
     pub(super) engine_id: String,
@@ -24,14 +82,14 @@ pub(super) struct Owner {
 
 const IS_KNOWN: &str = "SELECT EXISTS (SELECT 1 FROM resumes WHERE engine_id = ?1 AND name = ?2)";
 
-/// Whether anything was ever committed.
+/// Whether anything was ever committed under this name.
 pub(super) fn is_known(connection: &Connection, owner: &Owner) -> Result<bool> {
     connection.prepare_cached(IS_KNOWN)?.query_row(params![owner.engine_id, owner.name], |row| row.get(0))
 }
 
 const READ: &str = "SELECT * FROM positions WHERE engine_id = ?1 AND name = ?2";
 
-/// All of them, by container ID.
+/// Reads all positions, by container ID.
 pub(super) fn read(connection: &Connection, owner: &Owner) -> Result<HashMap<String, Saved>> {
     let mut statement = connection.prepare_cached(READ)?;
     let rows =
@@ -41,23 +99,22 @@ pub(super) fn read(connection: &Connection, owner: &Owner) -> Result<HashMap<Str
 
 const READ_OUTPUT: &str = "SELECT device, inode, length, is_closed, born, sequence FROM outputs WHERE engine_id = ?1 AND name = ?2 AND path = ?3";
 
-/// What is known of an output.
-pub(super) fn read_output(connection: &Connection, owner: &Owner, path: &Path) -> Result<Option<Output>> {
+/// Reads the progress of an output file.
+pub(super) fn read_output(connection: &Connection, owner: &Owner, path: &Path) -> Result<Option<SavedOutput>> {
     let mut statement = connection.prepare_cached(READ_OUTPUT)?;
     let output = |row: &Row<'_>| {
         let number = |column| row.get(column).map(i64::cast_unsigned);
         let (device, inode, length) = (number("device")?, number("inode")?, number("length")?);
         let (is_closed, born, sequence) = (row.get("is_closed")?, row.get("born")?, number("sequence")?);
-        Ok(Output { device, inode, length, is_closed, born, sequence })
+        Ok(SavedOutput { device, inode, length, is_closed, born, sequence })
     };
-    statement.query_row(params![owner.engine_id, owner.name, Name(path)], output).optional()
+    statement.query_row(params![owner.engine_id, owner.name, SqlPath(path)], output).optional()
 }
 
-/// Commits.
 pub(super) fn commit(connection: &mut Connection, owner: &Owner, commit: &Commit) -> Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let now = Timestamp::now();
-    note(&transaction, owner, now)?;
+    save_name(&transaction, owner, now)?;
     for (container_id, saved) in &commit.positions {
         save(&transaction, owner, container_id, saved, now)?;
     }
@@ -73,28 +130,28 @@ pub(super) fn commit(connection: &mut Connection, owner: &Owner, commit: &Commit
     transaction.commit()
 }
 
-/// Forgets the containers that are not among these, and returns what was known of them.
+/// Deletes the positions of all containers except these, and returns the deleted ones with their IDs.
 pub(super) fn forget_all_but(
     connection: &mut Connection,
     owner: &Owner,
     container_ids: &HashSet<String>,
 ) -> Result<Vec<(String, Saved)>> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut gone = Vec::from_iter(read(&transaction, owner)?);
-    gone.retain(|(container_id, _)| !container_ids.contains(container_id));
-    for (container_id, _) in &gone {
+    let mut deleted = Vec::from_iter(read(&transaction, owner)?);
+    deleted.retain(|(container_id, _)| !container_ids.contains(container_id));
+    for (container_id, _) in &deleted {
         forget(&transaction, owner, container_id)?;
     }
     transaction.commit()?;
-    Ok(gone)
+    Ok(deleted)
 }
 
-const NOTE: &str = "\
+const SAVE_NAME: &str = "\
 INSERT INTO resumes (engine_id, name, created_at, updated_at) VALUES (?1, ?2, ?3, ?3)
 ON CONFLICT (engine_id, name) DO UPDATE SET updated_at = excluded.updated_at";
 
-fn note(connection: &Connection, owner: &Owner, now: Timestamp) -> Result<()> {
-    connection.prepare_cached(NOTE)?.execute(params![owner.engine_id, owner.name, now]).map(drop)
+fn save_name(connection: &Connection, owner: &Owner, now: Timestamp) -> Result<()> {
+    connection.prepare_cached(SAVE_NAME)?.execute(params![owner.engine_id, owner.name, now]).map(drop)
 }
 
 const SAVE: &str = "\
@@ -161,10 +218,10 @@ INSERT OR REPLACE INTO outputs (
     engine_id, name, path, device, inode, length, is_closed, born, sequence, updated_at
 ) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
 
-fn save_output(connection: &Connection, owner: &Owner, output: &Written, now: Timestamp) -> Result<()> {
+fn save_output(connection: &Connection, owner: &Owner, output: &OutputProgress, now: Timestamp) -> Result<()> {
     let [device, inode, length, sequence] =
         [output.device, output.inode, output.length, output.sequence].map(u64::cast_signed);
-    let (path, born) = (Name(&output.path), output.born);
+    let (path, born) = (SqlPath(&output.path), output.born);
     let values = params![owner.engine_id, owner.name, path, device, inode, length, output.is_last, born, sequence, now];
     connection.prepare_cached(SAVE_OUTPUT)?.execute(values).map(drop)
 }
@@ -206,7 +263,7 @@ fn before(row: &Row<'_>, time: &str, ordinal: &str) -> Result<Option<(Timestamp,
     Ok(Some((time, row.get(ordinal)?)))
 }
 
-/// As records write it, which SQLite's own functions read too.
+/// Stored as text, in the form of JSON records. The date functions of SQLite can parse it.
 impl ToSql for Timestamp {
     fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
         Ok(self.to_string().into())
@@ -216,7 +273,8 @@ impl ToSql for Timestamp {
 impl FromSql for Timestamp {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
         let text = value.as_str()?;
-        Timestamp::parse(text.as_bytes()).ok_or_else(|| FromSqlError::Other(format!("{text:?} is no time").into()))
+        Timestamp::parse(text.as_bytes())
+            .ok_or_else(|| FromSqlError::Other(format!("{text:?} is not a timestamp").into()))
     }
 }
 
@@ -230,14 +288,14 @@ impl FromSql for Route {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
         let text = value.as_str()?;
         let route = Route::ALL.into_iter().find(|route| route.name() == text);
-        route.ok_or_else(|| FromSqlError::Other(format!("{text:?} is no route").into()))
+        route.ok_or_else(|| FromSqlError::Other(format!("{text:?} is not a route").into()))
     }
 }
 
-/// A path: text where it is UTF-8, which nearly all are, and else a blob.
-struct Name<'a>(&'a Path);
+/// A path. Stored as text if it is UTF-8, as nearly all paths are, and as a blob otherwise.
+struct SqlPath<'a>(&'a Path);
 
-impl ToSql for Name<'_> {
+impl ToSql for SqlPath<'_> {
     fn to_sql(&self) -> Result<ToSqlOutput<'_>> {
         let bytes = self.0.as_os_str().as_bytes();
         Ok(ToSqlOutput::Borrowed(self.0.to_str().map_or(ValueRef::Blob(bytes), ValueRef::from)))
@@ -289,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_committed_is_read_back() {
+    fn any_committed_position_is_read_back() {
         let dir = tempfile::tempdir().unwrap();
         let connection = schema::open(&dir.path().join("state.db"), Duration::ZERO).unwrap();
         connection.pragma_update(None, "synchronous", "OFF").unwrap();
@@ -303,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_version_writes_is_damage_and_no_position() {
+    fn invalid_values_are_reported_as_damage() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.db");
         let mut connection = schema::open(&path, Duration::ZERO).unwrap();

@@ -10,7 +10,8 @@
 //! was passed on because the container died, and the piece that follows is new ([`Joiner::count_pieces`]).
 
 use super::Piece;
-use crate::model::batch::{Batch, Cursor, Encoding, Gap, Head, Line, Part, Reason, Stream};
+use crate::model::batch::{Batch, Encoding, Gap, Head, Line, Part, Reason};
+use crate::model::cursor::{Cursor, Stream};
 use crate::model::position::{Mark, TimePosition};
 use crate::model::time::Timestamp;
 
@@ -582,7 +583,8 @@ fn escape_unit(digits: &[u8]) -> Unit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::batch::{ContainerKey, Route};
+    use crate::model::batch::ContainerKey;
+    use crate::model::cursor::Route;
     use proptest::prelude::*;
     use std::borrow::Cow;
 

@@ -25,7 +25,8 @@ pub use files::reader::{Command, Follow, Measure, Reader, Report, Wake, can_read
 pub use lines::Window;
 pub use log_stat::LogStat;
 
-use crate::model::batch::{Encoding, Stream};
+use crate::model::batch::Encoding;
+use crate::model::cursor::Stream;
 use crate::model::time::Timestamp;
 use std::borrow::Cow;
 

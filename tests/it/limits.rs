@@ -133,7 +133,7 @@ fn an_unusable_state_is_refused_unchanged() {
     fs::write(path("newer.db"), &newer).unwrap();
     for (name, reported, hint) in [
         ("damaged.db", "the state in FILE is damaged", "move it away to begin anew"),
-        ("text.db", "FILE is no state file", "name another file with --state\n"),
+        ("text.db", "FILE is not a state file", "name another file with --state\n"),
         (
             "newer.db",
             "the state in FILE was written by a newer docker-logwatch (schema 99, this one knows 6)",

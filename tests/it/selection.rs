@@ -347,7 +347,7 @@ fn containers_that_appear_later_pass_the_same_filters() {
     );
     let misused = Watch::start(&engine, &["-f", "exited=soon"]).finish();
     assert_eq!(misused.code, Some(2), "{}", misused.stderr);
-    assert!(misused.stderr.contains("`exited` cannot be `soon`, only a whole number"), "{}", misused.stderr);
+    assert!(misused.stderr.contains("`exited` cannot be `soon`: expected a whole number"), "{}", misused.stderr);
 }
 
 /// Facts that only the engine knows are requested when a container appears; until they arrive nothing is printed.

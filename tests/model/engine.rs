@@ -4,7 +4,7 @@
 //! `jsonfilelog` and `local`.
 
 use flate2::{Compression, GzBuilder};
-use logwatch::model::batch::Stream;
+use logwatch::model::cursor::Stream;
 use logwatch::model::time::Timestamp;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};

@@ -6,7 +6,8 @@
 use crate::engine::{self, Engine, Id, Name, Options};
 use crate::model::{self, Model, Out};
 use crate::reader::{Life, MAIN};
-use logwatch::model::batch::{Encoding, Item, Stream};
+use logwatch::model::batch::{Encoding, Item};
+use logwatch::model::cursor::Stream;
 use logwatch::model::json;
 use logwatch::model::position::Position;
 use logwatch::model::time::Timestamp;

@@ -12,7 +12,7 @@ use crate::model::file_id::born;
 use crate::model::health::{SharedHealth, Status};
 use crate::model::position::Position;
 use crate::output::Printer;
-use crate::state::{self, Commit, Held, Saved, Written};
+use crate::state::{self, Commit, HeldName, OutputProgress, Saved};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
@@ -26,7 +26,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// See the module.
 pub(crate) struct Checkpointer {
-    held: Held,
+    held: HeldName,
     output: Option<Output>,
     /// The log of `output`. There is none before the first commit has succeeded, and nothing is written until then.
     wal: Option<Wal>,
@@ -89,7 +89,7 @@ impl Log {
 impl Checkpointer {
     /// Commits first how far each container is known to have been read, and how long the file is; then begins its log.
     pub(crate) fn start(
-        held: Held,
+        held: HeldName,
         output: Option<Output>,
         known: HashMap<String, Saved>,
     ) -> Result<Self, state::Error> {
@@ -373,12 +373,21 @@ impl Checkpointer {
 }
 
 impl Output {
-    fn as_it_is(&self, is_last: bool, sequence: u64) -> Result<Written, state::Error> {
+    fn as_it_is(&self, is_last: bool, sequence: u64) -> Result<OutputProgress, state::Error> {
         let failed = |source: io::Error| state::Error::Output { path: self.path.clone(), source };
         let metadata = self.file.metadata().map_err(failed)?;
         let (device, inode) = (metadata.dev(), metadata.ino());
         let (length, is_last) = (self.unproven_from.unwrap_or(metadata.len()), is_last && self.unproven_from.is_none());
         let file = self.file.try_clone().map_err(failed)?;
-        Ok(Written { path: self.path.clone(), file, device, inode, born: born(&metadata), length, is_last, sequence })
+        Ok(OutputProgress {
+            path: self.path.clone(),
+            file,
+            device,
+            inode,
+            born: born(&metadata),
+            length,
+            is_last,
+            sequence,
+        })
     }
 }

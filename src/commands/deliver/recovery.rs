@@ -12,12 +12,12 @@
 //! Only an incomplete line at the end, or what is proven to be damaged, is taken out of FILE, into a file beside it.
 
 use super::wal::{Change, Entry, FileRef, Found, Kind, apply};
-use crate::model::batch::{Cursor, Route};
+use crate::model::cursor::{Cursor, Route};
 use crate::model::file_id::FileId;
 use crate::model::position::{Position, TimePosition};
 use crate::model::time::Timestamp;
 use crate::output::{Format, Repeats};
-use crate::state::{Output, Saved};
+use crate::state::{Saved, SavedOutput};
 use memchr::{memmem, memrchr};
 use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::geteuid;
@@ -44,7 +44,7 @@ pub(crate) struct Recovery<'a> {
     /// ... opened to append.
     pub(crate) file: &'a File,
     /// As of the last commit, where there was one.
-    pub(crate) known: Option<Output>,
+    pub(crate) known: Option<SavedOutput>,
     pub(crate) found: Found,
     pub(crate) format: Format,
 }
@@ -71,7 +71,7 @@ pub(crate) fn file_ref(file: &File) -> io::Result<FileRef> {
 }
 
 impl FileRef {
-    fn of_commit(output: &Output) -> Self {
+    fn of_commit(output: &SavedOutput) -> Self {
         let id = FileId { filesystem: None, inode: output.inode, born: output.born };
         FileRef { device: output.device, id }
     }
@@ -561,7 +561,7 @@ pub(crate) fn part(saved: Option<&Saved>, name: &str, route: Route, lines: impl 
 mod tests {
     use super::*;
     use crate::commands::deliver::wal::{self, Wal};
-    use crate::model::batch::Stream;
+    use crate::model::cursor::Stream;
     use proptest::prelude::*;
     use std::collections::HashSet;
 
@@ -604,7 +604,7 @@ mod tests {
         prop::collection::vec(op, 1..40)
     }
 
-    type State = (Option<Output>, HashMap<String, Saved>);
+    type State = (Option<SavedOutput>, HashMap<String, Saved>);
 
     struct Model {
         folder: tempfile::TempDir,
@@ -768,7 +768,7 @@ mod tests {
         ) {
             let id = file_ref(file).unwrap();
             let FileRef { device, id: FileId { inode, born, .. } } = id;
-            let output = Output { device, inode, length, is_closed, born, sequence };
+            let output = SavedOutput { device, inode, length, is_closed, born, sequence };
             self.backups.push(self.state.clone());
             self.state = (Some(output), positions.clone());
         }

@@ -11,7 +11,7 @@
 
 use crate::model::file_id::{FileId, Likeness};
 use crate::model::small_file;
-use crate::state::{Saved, open_beside};
+use crate::state::{Saved, open_companion};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -149,7 +149,7 @@ pub(crate) fn read(state: &Path, base: &Path) -> Found {
     let mut here = String::new();
     let [one, other] = [0, 1].map(|number| {
         let mut bytes = Vec::new();
-        if let Ok(file) = open_beside(state, &segment_path(base, number), OFlags::RDONLY) {
+        if let Ok(file) = open_companion(state, &segment_path(base, number), OFlags::RDONLY) {
             here = mount(&file);
             // What could be read counts: each entry has a checksum.
             let _ = file.take(MOST_READ).read_to_end(&mut bytes);
@@ -268,7 +268,7 @@ impl Wal {
         written: (FileRef, u64),
     ) -> io::Result<Wal> {
         let open = |number| {
-            let file = open_beside(state, &segment_path(base, number), OFlags::WRONLY | OFlags::CREATE);
+            let file = open_companion(state, &segment_path(base, number), OFlags::WRONLY | OFlags::CREATE);
             file.map(|file| Segment { file, length: 0, last: 0 })
         };
         let (segments, buffer) = ([open(0)?, open(1)?], Vec::new());

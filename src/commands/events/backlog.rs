@@ -273,7 +273,7 @@ mod tests {
     fn keep(rows: &mut BTreeMap<String, ContainerRow>, told: Update) {
         match told {
             Update::Container(row) => {
-                if let Some(mut row) = ContainerRow::heard(rows.get(&row.id), &row) {
+                if let Some(mut row) = ContainerRow::after_event(rows.get(&row.id), &row) {
                     row.seen.first = Timestamp(0);
                     rows.insert(row.id.clone(), row);
                 }

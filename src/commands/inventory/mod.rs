@@ -187,13 +187,13 @@ pub(super) fn told(event: &Event) -> Vec<Update> {
 fn row(event: &Event, container: crate::model::container::Container) -> ContainerRow {
     let at = event.time;
     let crate::model::container::Container { id, name, image, labels, state, .. } = container;
-    let beyond = match event.verb() {
+    let unlisted = match event.verb() {
         "start" => UnlistedFields { started: Some(at), ..UnlistedFields::default() },
         "die" => UnlistedFields { finished: Some(at), exit_code: event.exit_code(), ..UnlistedFields::default() },
         _ => UnlistedFields::default(),
     };
     let state_seen = Some(at).filter(|_| !state.is_empty());
-    ContainerRow { id, name, image, labels, state, created: None, beyond, seen: SeenRange::at(at), state_seen }
+    ContainerRow { id, name, image, labels, state, created: None, unlisted, seen: SeenRange::at(at), state_seen }
 }
 
 struct Task {
@@ -300,7 +300,7 @@ impl Task {
         let is_volume = |told: &Update| matches!(told, Update::Volume(_) | Update::VolumeGone(..));
         let extent = if told.iter().all(is_volume) { Extent::Volumes } else { Extent::Containers };
         let (done, answer) = oneshot::channel();
-        self.store.hear(&self.engine_id, told, move |tally| drop(done.send(tally)));
+        self.store.apply_updates(&self.engine_id, told, move |tally| drop(done.send(tally)));
         match answer.await.unwrap_or(Err(state::Error::Closed)) {
             Ok(tally) => self.metrics.changed(&tally, Origin::Event),
             Err(error) => self.failed(extent, &error.into()),
@@ -412,7 +412,7 @@ mod tests {
     fn words(told: &[Update]) -> String {
         let words = told.iter().map(|told| match told {
             Update::Container(row) => {
-                let UnlistedFields { started, finished, exit_code, .. } = &row.beyond;
+                let UnlistedFields { started, finished, exit_code, .. } = &row.unlisted;
                 let times = [*started, *finished].map(|time| time.map_or(0, |time| time.0 / 1_000_000_000));
                 format!("{} {:?} {:?} {times:?} {exit_code:?}", row.name, row.state, row.labels)
             }

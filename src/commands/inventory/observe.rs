@@ -60,7 +60,7 @@ impl Observer {
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
         let filters =
             Filters::from([("type".into(), words(&["container"])), ("event".into(), words(&["die", "start"]))]);
-        let since = Timestamp(at.0.saturating_sub(LISTINGS_LAG));
+        let since = at - LISTINGS_LAG;
         let query = EventsQuery { since: Some(since), until: Some(at), filters };
         let mut events = self.docker.past_events(&query).await?;
         let mut died = HashSet::new();
@@ -102,7 +102,7 @@ impl Observer {
         let reading = tokio::task::spawn_blocking(move || {
             let count = observed.containers.len();
             for (container, _) in &mut observed.containers {
-                container.beyond = beyond(&routes, container);
+                container.unlisted = beyond(&routes, container);
                 read(count);
             }
             observed
@@ -137,7 +137,7 @@ fn beyond(routes: &Routes, container: &ContainerRow) -> UnlistedFields {
     };
     let log_route = match routes.of(&listed) {
         _ if log_driver.as_deref() == Some("none") => None,
-        Choice::File(_) => Some(crate::model::batch::Route::File),
+        Choice::File(_) => Some(crate::model::cursor::Route::File),
         Choice::Stream => Some(routes.over_api()),
         Choice::Nothing => None,
     };

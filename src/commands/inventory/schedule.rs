@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// From an event to the look at what it did not tell.
 pub(crate) const LOOK: Duration = Duration::from_secs(1);
 /// After a death, which the engine's listings show late.
-pub(crate) const LOOK_AFTER_DEATH: Duration = Duration::from_nanos(LISTINGS_LAG.unsigned_abs());
+pub(crate) const LOOK_AFTER_DEATH: Duration = LISTINGS_LAG;
 /// More IDs than fit a request: then everything is compared.
 const MOST: usize = 100;
 
@@ -65,7 +65,7 @@ impl Schedule {
             Update::Container(container) => {
                 let at = container.seen.last;
                 self.latest = self.latest.max(at);
-                if container.beyond.finished.is_some() {
+                if container.unlisted.finished.is_some() {
                     self.doubt(&container.id, at, now);
                 } else {
                     self.look(&container.id, now + LOOK, at);
@@ -86,7 +86,7 @@ impl Schedule {
 
     /// A container that died then, or may have: listings will show it.
     pub(crate) fn doubt(&mut self, id: &str, at: Timestamp, now: Instant) {
-        self.look(id, now + LOOK_AFTER_DEATH, Timestamp(at.0.saturating_add(LISTINGS_LAG)));
+        self.look(id, now + LOOK_AFTER_DEATH, at + LISTINGS_LAG);
     }
 
     /// Which volumes there are has changed by then.
@@ -139,10 +139,10 @@ mod tests {
     }
 
     fn container(id: &str, second: i64, has_died: bool) -> Update {
-        let beyond = UnlistedFields { finished: Some(at(second)).filter(|_| has_died), ..UnlistedFields::default() };
+        let unlisted = UnlistedFields { finished: Some(at(second)).filter(|_| has_died), ..UnlistedFields::default() };
         Update::Container(Box::new(ContainerRow {
             id: id.into(),
-            beyond,
+            unlisted,
             seen: SeenRange::at(at(second)),
             ..ContainerRow::default()
         }))

@@ -59,7 +59,7 @@ pub(super) fn ahead(newest: Record, last: Option<Record>, position: &TimePositio
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::batch::Stream;
+    use crate::model::cursor::Stream;
     use crate::model::position::Mark;
 
     #[test]

@@ -10,7 +10,8 @@ mod retry;
 mod session;
 
 use crate::docker::{Docker, Error, LogsQuery};
-use crate::model::batch::{Batch, ContainerKey, Cursor, Item, Route};
+use crate::model::batch::{Batch, ContainerKey, Item};
+use crate::model::cursor::{Cursor, Route};
 use crate::model::position::TimePosition;
 use crate::model::queue::Queue;
 use crate::model::time::Timestamp;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Within this time of a death, that a container runs is told by its start alone.
-const LISTINGS_LAG: Duration = Duration::from_nanos(inventory::LISTINGS_LAG.unsigned_abs());
+const LISTINGS_LAG: Duration = inventory::LISTINGS_LAG;
 
 /// What follows from an event or a listing.
 #[derive(Debug, PartialEq, Eq)]

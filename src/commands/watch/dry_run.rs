@@ -5,7 +5,7 @@ use super::feed::News;
 use crate::commands::Error;
 use crate::commands::route::{Choice, Routes};
 use crate::docker::{self, Details, Docker};
-use crate::model::batch::Route;
+use crate::model::cursor::Route;
 use crate::output::PlannedContainer;
 
 /// A log that small is rotated away within seconds of a busy container.

@@ -7,12 +7,12 @@ use crate::commands::Error;
 use crate::commands::deliver::checkpoint::{Checkpointer, Log, Output};
 use crate::commands::deliver::recovery::Recovery;
 use crate::commands::deliver::{output_file, wal};
-use crate::model::batch::{Cursor, Route};
 use crate::model::container::Container;
+use crate::model::cursor::{Cursor, Route};
 use crate::model::position::{self, Position};
 use crate::model::time::Timestamp;
 use crate::output::{self, Printer};
-use crate::state::{Held, Saved, Store};
+use crate::state::{HeldName, Saved, Store};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
@@ -27,7 +27,7 @@ pub struct Resume {
 
 /// The last run of a name.
 pub(crate) struct Last {
-    held: Held,
+    held: HeldName,
     state: PathBuf,
     saved: HashMap<String, Saved>,
     pub(crate) is_first: bool,

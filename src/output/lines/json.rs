@@ -4,8 +4,9 @@
 //! message that lies in JSON form already is copied as it lies.
 
 use super::stamp::Stamp;
-use crate::model::batch::{Batch, Encoding, Gap, Lifecycle, Line, Part, Stream};
+use crate::model::batch::{Batch, Encoding, Gap, Lifecycle, Line, Part};
 use crate::model::container::Container;
+use crate::model::cursor::Stream;
 use crate::model::json;
 use crate::model::time::Timestamp;
 use std::collections::BTreeMap;

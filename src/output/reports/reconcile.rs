@@ -63,7 +63,7 @@ pub enum ReportFormat {
 impl Reconciled {
     /// Whether the state was as the engine is.
     pub fn is_in_sync(&self) -> bool {
-        self.plan.tally().is_none()
+        self.plan.tally().is_empty()
     }
 
     /// Writes it to stdout, with each change where `details` are wanted.

@@ -1,7 +1,7 @@
--- "logw": tells a state file from the database of another program.
+-- "logw": distinguishes a state file from the database of another program.
 PRAGMA application_id = 0x6c6f6777;
 
--- A resume NAME of one engine, from its first commit on.
+-- The resume names of each engine, from their first commit on.
 CREATE TABLE resumes (
     engine_id TEXT NOT NULL,
     name TEXT NOT NULL,
@@ -10,17 +10,17 @@ CREATE TABLE resumes (
     PRIMARY KEY (engine_id, name)
 ) WITHOUT ROWID;
 
--- How far each container's log was passed on. Times are RFC 3339, UTC, with nine digits. device, inode and fingerprint
--- are unsigned 64-bit numbers kept as signed ones.
+-- How far each container's log was delivered. Times are RFC 3339 in UTC with nine digits. device, inode and fingerprint
+-- are unsigned 64-bit numbers stored as signed ones with the same bits.
 CREATE TABLE positions (
     engine_id TEXT NOT NULL,
     name TEXT NOT NULL,
     container_id TEXT NOT NULL,
     container_name TEXT NOT NULL,
     route TEXT NOT NULL,
-    -- 1: the container had stopped and its log was read to the end.
+    -- 1 if the container had stopped and its log was read to the end.
     ended INTEGER NOT NULL,
-    -- By time: where to read from, and the last line of each stream.
+    -- The position by time: where to read from, and the last line of each stream.
     since TEXT,
     stdout_time TEXT,
     stdout_ordinal INTEGER,
@@ -28,12 +28,12 @@ CREATE TABLE positions (
     stderr_time TEXT,
     stderr_ordinal INTEGER,
     stderr_high TEXT,
-    -- In a file, where it was read from one; all NULL where not.
+    -- The position in the log file; all NULL if the log was not read from a file.
     device INTEGER,
     inode INTEGER,
     fingerprint INTEGER,
     offset INTEGER,
-    -- The last line of each stream before the offset, and how many behind it were passed on.
+    -- The last line of each stream before the offset, and how many lines after it were delivered.
     stdout_before_time TEXT,
     stdout_before_ordinal INTEGER,
     stdout_passed INTEGER,
@@ -44,7 +44,7 @@ CREATE TABLE positions (
     PRIMARY KEY (engine_id, name, container_id)
 ) WITHOUT ROWID;
 
--- How long each FILE of -o was when the positions were committed.
+-- The length of each output file (-o FILE) when the positions were committed.
 CREATE TABLE outputs (
     engine_id TEXT NOT NULL,
     name TEXT NOT NULL,

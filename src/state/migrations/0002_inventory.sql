@@ -1,26 +1,26 @@
--- What each engine has. Times are RFC 3339, UTC, with nine digits, and the engine's. labels is a JSON object:
+-- The inventory of each engine. Times are RFC 3339 in UTC with nine digits, by the daemon's clock. labels is a JSON object:
 -- labels ->> '$."com.docker.compose.project"'.
 
--- A container that there is, running or not.
+-- The existing containers, running or not.
 CREATE TABLE containers (
     engine_id TEXT NOT NULL,
     container_id TEXT NOT NULL,
     name TEXT NOT NULL,
     image TEXT NOT NULL,
     labels TEXT NOT NULL,
-    -- created, running, paused, restarting, removing, exited or dead; empty while nobody told.
+    -- created, running, paused, restarting, removing, exited or dead; empty while unknown.
     state TEXT NOT NULL,
     created_at TEXT,
-    -- Of the newest run; NULL where neither an event told nor the container's folder can be read.
+    -- Of the latest run; NULL if no event reported them and the container's folder cannot be read.
     started_at TEXT,
     finished_at TEXT,
     exit_code INTEGER,
-    -- json-file, local, ...; NULL where the container's folder cannot be read.
+    -- json-file, local, ...; NULL if the container's folder cannot be read.
     log_driver TEXT,
-    -- How watch would read it: file, stream, rotate or poll; NULL where there is nothing to read.
+    -- How watch would read the log: file, stream, rotate or poll; NULL if there is nothing to read.
     log_route TEXT,
     first_seen_at TEXT NOT NULL,
-    -- By an event or a listing.
+    -- In an event or a listing.
     last_seen_at TEXT NOT NULL,
     state_seen_at TEXT,
     PRIMARY KEY (engine_id, container_id)
@@ -30,7 +30,7 @@ CREATE TABLE volumes (
     engine_id TEXT NOT NULL,
     name TEXT NOT NULL,
     driver TEXT NOT NULL,
-    -- local or global; empty while only an event told of the volume, as mountpoint and labels are.
+    -- local or global. Empty, like mountpoint and labels, while only events have mentioned the volume.
     scope TEXT NOT NULL,
     mountpoint TEXT NOT NULL,
     labels TEXT NOT NULL,
@@ -40,17 +40,17 @@ CREATE TABLE volumes (
     PRIMARY KEY (engine_id, name)
 ) WITHOUT ROWID;
 
--- Who uses what, where: volumes.name is mounts.volume.
+-- Which container mounts what where. mounts.volume refers to volumes.name.
 CREATE TABLE mounts (
     engine_id TEXT NOT NULL,
     container_id TEXT NOT NULL,
-    -- In the container.
+    -- The path in the container.
     destination TEXT NOT NULL,
     -- volume, bind, tmpfs, ...
     type TEXT NOT NULL,
-    -- NULL where it is no volume.
+    -- NULL if the mount is not a volume.
     volume TEXT,
-    -- On the engine's machine.
+    -- The path on the engine's machine.
     source TEXT,
     driver TEXT,
     mode TEXT,
@@ -61,7 +61,7 @@ CREATE TABLE mounts (
 
 CREATE INDEX mounts_by_volume ON mounts (engine_id, volume) WHERE volume IS NOT NULL;
 
--- What was removed lately, so that what is told late or seen by another process does not bring it back.
+-- Recent removals, so that a late event or an older listing of another process does not bring the row back.
 CREATE TABLE removals (
     engine_id TEXT NOT NULL,
     -- container or volume.
@@ -73,15 +73,15 @@ CREATE TABLE removals (
 
 CREATE INDEX removals_by_time ON removals (engine_id, removed_at);
 
--- Each time that everything was compared with the engine, the newest thousand of an engine; _unchanged counts what was
--- as it should be.
+-- The history of full reconciliations: the latest thousand of each engine. The columns that end in _unchanged count the
+-- rows that matched.
 CREATE TABLE reconciliations (
     id INTEGER PRIMARY KEY,
     engine_id TEXT NOT NULL,
-    -- By our clock.
+    -- By the clock of the machine that runs docker-logwatch.
     started_at TEXT NOT NULL,
     duration_seconds REAL NOT NULL,
-    -- reconcile, or watch.
+    -- reconcile or watch.
     source TEXT NOT NULL,
     containers_created INTEGER NOT NULL,
     containers_updated INTEGER NOT NULL,

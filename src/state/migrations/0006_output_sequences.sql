@@ -1,2 +1,2 @@
--- The last entry of the output's write-ahead log that the committed positions include; 0 where there was no such log.
+-- The last entry of the output's write-ahead log that the committed positions include; 0 if there was no such log.
 ALTER TABLE outputs ADD COLUMN sequence INTEGER NOT NULL DEFAULT 0;

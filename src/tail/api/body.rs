@@ -6,7 +6,7 @@
 //! error of the engine. With one it is bare bytes (moby `pkg/stdcopy`, `api/server/httputils/write_log_stream.go`). Each
 //! record starts with its time and a space. Docker writes nine digits, Podman whole seconds.
 
-use crate::model::batch::Stream;
+use crate::model::cursor::Stream;
 use crate::model::time::{LONGEST_STAMP, Stamp, Timestamp, TimestampParser};
 use memchr::memmem;
 use std::ops::ControlFlow;

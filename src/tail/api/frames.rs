@@ -11,7 +11,8 @@
 //! has rotated it away.
 
 use super::body::{self, Body, Part, Record};
-use crate::model::batch::{Batch, ContainerKey, Cursor, Encoding, Item, Reason, Route};
+use crate::model::batch::{Batch, ContainerKey, Encoding, Item, Reason};
+use crate::model::cursor::{Cursor, Route};
 use crate::model::position::{Position, TimePosition};
 use crate::model::time::Timestamp;
 use crate::tail::lines::{Joiner, Sheet, Tally};
@@ -424,7 +425,7 @@ fn with_last_lines(mut position: TimePosition) -> TimePosition {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::batch::Stream;
+    use crate::model::cursor::Stream;
     use crate::model::position::Mark;
     use crate::tail::api::body::tests::frame;
     use proptest::prelude::*;

@@ -7,7 +7,8 @@
 //! characters, and replaces bytes that are no UTF-8. That shape is found from both ends; any other JSON goes through
 //! `serde_json`.
 
-use crate::model::batch::{Encoding, Stream};
+use crate::model::batch::Encoding;
+use crate::model::cursor::Stream;
 use crate::model::json;
 use crate::model::time::{Timestamp, TimestampParser};
 use crate::tail::Piece;

@@ -5,7 +5,8 @@
 //! A record is its length as four bytes, big end first, a `LogEntry` in protocol buffers, and the length again (moby
 //! `daemon/logger/local/doc.go`, `api/types/plugins/logdriver/entry.proto`). A field with its default value is left out.
 
-use crate::model::batch::{Encoding, Stream};
+use crate::model::batch::Encoding;
+use crate::model::cursor::Stream;
 use crate::model::time::Timestamp;
 use crate::tail::Piece;
 use std::borrow::Cow;

@@ -7,7 +7,8 @@
 use super::log_file::{self, Found, GUARD, Handle};
 use super::rotation::{Chain, File, Followed};
 use super::seek;
-use crate::model::batch::{Batch, ContainerKey, Item, Reason, Route};
+use crate::model::batch::{Batch, ContainerKey, Item, Reason};
+use crate::model::cursor::Route;
 use crate::model::position::{FilePosition, Position, TimePosition};
 use crate::model::queue::Queue;
 use crate::model::time::Timestamp;

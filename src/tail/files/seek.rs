@@ -8,7 +8,7 @@
 
 use super::log_file::{self, Found, Handle, MOST_WALKS, Rotated};
 use super::pread::fill_at;
-use crate::model::batch::Stream;
+use crate::model::cursor::Stream;
 use crate::model::time::{Timestamp, TimestampParser};
 use crate::tail::decode::format::{Format, Record};
 use crate::tail::{Piece, Start};
