@@ -97,7 +97,7 @@ fn a_full_state_disk_loses_nothing() {
     let _ = fs::write(&ballast, vec![1; 8 << 20]);
     let finished = watch.finish();
     assert_eq!(finished.code, Some(1), "{}", finished.stderr);
-    let reported = format!("error: no room is left for the state in {}\n", state.display());
+    let reported = format!("error: no space left for the state in {}\n", state.display());
     assert!(finished.stderr.contains(&reported), "{}", finished.stderr);
     assert!(finished.stderr.ends_with("hint: make room there; the next run goes on from what was kept\n"));
     fs::remove_file(&ballast).unwrap();
@@ -151,7 +151,7 @@ fn an_unusable_state_is_refused_unchanged() {
     assert_eq!(lines(&file).len(), 3);
     let bad = Watch::start(&engine, &["--resume=a/b", "--no-follow", "--state", good.to_str().unwrap()]).finish();
     assert_eq!(bad.code, Some(2));
-    let reported = "error: invalid resume name \"a/b\": it takes 1 to 64 letters, digits, `_`, `.` and `-`\n";
+    let reported = "error: invalid resume name \"a/b\": expected 1 to 64 letters, digits, `_`, `.` and `-`\n";
     assert_eq!(bad.stderr, reported);
 }
 

@@ -515,7 +515,7 @@ fn failures_leave_the_state_unchanged() {
     // Fill the rest of the disk, however much that is.
     let _ = fs::write(&ballast, vec![1; 1 << 20]);
     let full = reconcile(&engine, &path, &[]);
-    let reported = format!("error: no room is left for the state in {}\n", path.display());
+    let reported = format!("error: no space left for the state in {}\n", path.display());
     assert!(full.code == Some(1) && full.stderr.starts_with(&reported), "{}", full.stderr);
     fs::remove_file(&ballast).unwrap();
     mount("remount,ro");

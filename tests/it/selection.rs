@@ -489,7 +489,7 @@ fn the_beginning_of_several_ids_is_refused() {
     };
     for args in [&[][..], &["--no-follow"], &["--dry-run"]] {
         let finished = Watch::start(&engine, &[args, &[word.as_str()]].concat()).finish();
-        let reported = format!("error: 2 containers have an ID that begins with {word}, ");
+        let reported = format!("error: 2 container IDs start with {word}, ");
         assert_eq!((finished.code, finished.stdout.len()), (Some(1), 0), "{}", finished.stderr);
         assert!(finished.stderr.starts_with(&reported), "{}", finished.stderr);
         assert!(finished.stderr.ends_with("\nhint: give more of the ID, or the name\n"), "{}", finished.stderr);

@@ -28,8 +28,8 @@ fn odd_docker_files_neither_block_nor_fill_memory() {
     };
     for target in [None, Some("/dev/zero")] {
         for (at, args, code, reported) in [
-            ("config.json", &["watch", "--dry-run"][..], 0, "ignoring HOME/config.json: it is no regular file"),
-            ("logwatch.yaml", &["watch", "--dry-run"], 2, "cannot read HOME/logwatch.yaml: it is no regular file"),
+            ("config.json", &["watch", "--dry-run"][..], 0, "ignoring HOME/config.json: not a regular file"),
+            ("logwatch.yaml", &["watch", "--dry-run"], 2, "cannot read HOME/logwatch.yaml: not a regular file"),
             ("ca.pem", &["--tls", "watch", "--dry-run"], 2, "error: cannot read HOME/ca.pem"),
             ("x.pem", &["--tls", "--tlscacert", "HOME/x.pem", "watch"], 2, "error: cannot read HOME/x.pem"),
             ("contexts/meta/CONTEXT/meta.json", &["__complete", "--context", ""], 0, ""),
