@@ -95,7 +95,7 @@ fn each_request_that_is_blocked_costs_only_what_needs_it() {
                     All => assert_eq!(finished.code, Some(0), "{case}"),
                     End(exit) => {
                         assert_eq!(finished.code, Some(*exit), "{case}");
-                        let told = format!("the engine or a proxy before it refuses GET {told}");
+                        let told = format!("the Docker Engine or a proxy in front of it refuses GET {told}");
                         let lines = stderr.lines().filter(|line| line.contains(&told)).count();
                         assert!((1..=2).contains(&lines), "{case}");
                     }
@@ -145,7 +145,7 @@ fn without_info_files_are_read_and_what_needs_the_engines_id_says_so() {
     let proxy = Proxy::start(&engine);
     proxy.on("/info", Fault::Page(403));
     let at = |words: &[&str]| Watch::at(&engine, &proxy.host(), words);
-    let refused = "the engine or a proxy before it refuses GET /info (403): allow it (INFO=1)";
+    let refused = "the Docker Engine or a proxy in front of it refuses GET /info (403): allow it (INFO=1)";
     let read = at(&["watch", "--no-follow", "--format", "json", "--source", "file"]).finish();
     let sources: Vec<_> = records(read.lines()).iter().map(|record| record["source"].clone()).collect();
     assert_eq!((read.code, read.stderr.as_str(), sources), (Some(0), "", vec!["file".into(); 5]));
@@ -175,7 +175,7 @@ fn without_events_containers_are_listed_instead() {
     watch.wait_for_count(1);
     engine.run("later", &[], &["--count", "1", "--idle"]);
     watch.wait_for_count(2);
-    let told = "the engine or a proxy before it refuses GET /events (403): allow it (EVENTS=1); containers are listed \
+    let told = "the Docker Engine or a proxy in front of it refuses GET /events (403): allow it (EVENTS=1); containers are listed \
                 every 1s instead";
     assert_eq!(watch.stop().stderr.lines().filter(|line| *line == told).count(), 1);
 }

@@ -234,7 +234,7 @@ async fn what_ssh_complains_of_is_told() {
             "echo 'ssh: connect to host build port 22: Connection refused' >&2; exit 255",
             "ssh: ssh: connect to host build port 22: Connection refused",
         ),
-        ("exit 1", "ssh: ended without a word"),
+        ("exit 1", "ssh: exited without an error message"),
         // As a shared master connection does: it keeps stderr open after the client is gone.
         ("echo 'kex failed' >&2; sleep 5 >/dev/null </dev/null & exec >&-; exit 255", "ssh: kex failed"),
     ] {
@@ -242,7 +242,7 @@ async fn what_ssh_complains_of_is_told() {
         let start = Instant::now();
         let error = failure(resolve("ssh://build", &[("PATH", &path)])).await;
         assert!(start.elapsed() < Duration::from_secs(3), "it waits for an end that may never come");
-        assert_eq!(chain(&error), format!("cannot reach the Docker engine at ssh://build\n{cause}"));
+        assert_eq!(chain(&error), format!("cannot reach the Docker Engine at ssh://build\n{cause}"));
         assert_eq!(error.kind(), Kind::Unreachable);
     }
     let error = failure(resolve("ssh://build", &[("PATH", "/nowhere")])).await;
@@ -315,7 +315,7 @@ async fn tls_verifies_what_it_was_told_to_verify() {
     let told = reach(Flags { host: Some(format!("tcp://localhost:{port}")), ..flags(true) }, &[]).await;
     assert!(told.contains("certificate not valid for name \"localhost\""), "{told}");
     let told = reach(plain, &[]).await;
-    assert_eq!(told, "the engine answered 400: Client sent an HTTP request to an HTTPS server.");
+    assert_eq!(told, "the Docker Engine answered 400: Client sent an HTTP request to an HTTPS server.");
     let told = reach(Flags { tlskey: Some(file("client.pem").into()), ..flags(true) }, &[]).await;
     assert!(told.starts_with("cannot use the TLS key for HOST\n"), "{told}");
 }
@@ -598,7 +598,7 @@ async fn an_engine_that_went_away_is_told_and_used_again_when_it_is_back() {
     }
     let error = docker.list(true, &Filters::new()).await.unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }) && error.is_passing(), "{}", chain(&error));
-    assert_eq!(error.to_string(), format!("cannot reach the Docker engine at {}", engine.host()));
+    assert_eq!(error.to_string(), format!("cannot reach the Docker Engine at {}", engine.host()));
     assert!(docker.renegotiate().await.is_err());
     engine.up();
     docker.renegotiate().await.unwrap();
@@ -691,10 +691,25 @@ async fn every_engine_is_spoken_to_in_a_version_it_takes() {
         ("1.54", "1.50", "", "/v1.54/"),
         ("1.51", "1.24", "1.30", "/v1.30/"),
         ("1.51", "1.24", "1.51", "/v1.51/"),
-        ("1.23", "1.12", "", "the engine speaks API 1.23 at most and 1.24 is needed: it is too old"),
-        ("1.41", "1.12", "1.50", "the engine speaks API 1.41 at most and 1.50 is needed: it is too old"),
-        ("1.54", "1.44", "1.41", "the engine takes API 1.44 at least and 1.41 was to be spoken: it is too new"),
-        ("2.0", "2.0", "", "the engine takes API 2.0 at least and 1.44 was to be spoken: it is too new"),
+        ("1.23", "1.12", "", "the Docker Engine is too old: it supports API versions up to 1.23, and 1.24 is needed"),
+        (
+            "1.41",
+            "1.12",
+            "1.50",
+            "the Docker Engine is too old: it supports API versions up to 1.41, and 1.50 is needed",
+        ),
+        (
+            "1.54",
+            "1.44",
+            "1.41",
+            "the Docker Engine is too new: it supports API versions from 1.44 on, and 1.41 was requested",
+        ),
+        (
+            "2.0",
+            "2.0",
+            "",
+            "the Docker Engine is too new: it supports API versions from 2.0 on, and 1.44 was requested",
+        ),
     ] {
         let script = Script::play(engine_of(newest, oldest));
         let got = match Docker::connect(resolve(&script.host(), &[("DOCKER_API_VERSION", pin)])).await {
@@ -765,11 +780,11 @@ async fn what_is_no_engine_is_told_in_one_line() {
     for (said, told) in [
         ("SSH-2.0-OpenSSH_9.2\r\n", "lost the connection to HOST"),
         ("", "lost the connection to HOST"),
-        ("HTTP/1.1 200 OK\r\nApi-Version: x\r\n\r\n", "the engine's answer for its API version makes no sense"),
-        ("HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n", "the engine answered 500: Internal Server Error"),
+        ("HTTP/1.1 200 OK\r\nApi-Version: x\r\n\r\n", "unexpected response to the ping"),
+        ("HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n", "the Docker Engine answered 500: Internal Server Error"),
         (
             "HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n",
-            "the engine or a proxy before it refuses GET /_ping (403): allow it (PING=1)",
+            "the Docker Engine or a proxy in front of it refuses GET /_ping (403): allow it (PING=1)",
         ),
     ] {
         let script = Script::play(move |_| said.to_owned());
@@ -777,10 +792,10 @@ async fn what_is_no_engine_is_told_in_one_line() {
         assert_eq!(error.to_string().replace(&script.host(), "HOST"), told, "{said}");
     }
     let error = failure(at("unix:///nowhere/docker.sock")).await;
-    let told = "cannot reach the Docker engine at unix:///nowhere/docker.sock\nNo such file or directory (os error 2)";
+    let told = "cannot reach the Docker Engine at unix:///nowhere/docker.sock\nNo such file or directory (os error 2)";
     assert_eq!(chain(&error), told);
     let closed = format!("tcp://127.0.0.1:{}", free_port());
-    let told = format!("cannot reach the Docker engine at {closed}\nConnection refused (os error 111)");
+    let told = format!("cannot reach the Docker Engine at {closed}\nConnection refused (os error 111)");
     assert_eq!(chain(&failure(at(&closed)).await), told);
 }
 
@@ -817,11 +832,11 @@ async fn a_malformed_answer_is_an_error_and_a_malformed_event_does_not_end_the_s
     });
     let docker = Docker::connect(at(&script.host())).await.unwrap();
     let error = docker.list(false, &Filters::new()).await.unwrap_err();
-    assert_eq!(error.to_string(), "the engine's answer for the container list makes no sense");
+    assert_eq!(error.to_string(), "unexpected response to the container list");
     let error = docker.inspect("x").await.unwrap_err();
-    assert_eq!(chain(&error), "the engine's answer for a container makes no sense\nId is missing");
+    assert_eq!(chain(&error), "unexpected response to the container inspection\nId is missing");
     let error = docker.inspect("y").await.unwrap_err();
-    assert_eq!(error.to_string(), "the engine's answer for a container makes no sense");
+    assert_eq!(error.to_string(), "unexpected response to the container inspection");
     let error = docker.logs("gone", &LogsQuery::default()).await.err().unwrap();
     assert!(matches!(&error, Error::Conflict { message } if message == "is dead"), "{error}");
 
@@ -830,7 +845,7 @@ async fn a_malformed_answer_is_an_error_and_a_malformed_event_does_not_end_the_s
     while let Some(event) = events.next().await {
         told.push(event.map_or_else(|error| error.to_string(), |event| event.action));
     }
-    let nonsense = "the engine's answer for events makes no sense";
+    let nonsense = "unexpected response to the event request";
     assert_eq!(told, [nonsense, "start", nonsense, "start"]);
 }
 
@@ -932,7 +947,7 @@ async fn a_proxy_that_refuses_the_tunnel_is_told() {
     let certs = folder.path().join("certs").to_str().unwrap().to_owned();
     let variables = [("HTTPS_PROXY", &*proxy), ("DOCKER_TLS_VERIFY", "1"), ("DOCKER_CERT_PATH", &*certs)];
     let error = failure(resolve("tcp://engine.example:2376", &variables)).await;
-    let told = "cannot reach the Docker engine at tcp://engine.example:2376\ntunnel error: unsuccessful";
+    let told = "cannot reach the Docker Engine at tcp://engine.example:2376\ntunnel error: unsuccessful";
     assert_eq!(chain(&error), told);
     let heard = heard.lock().unwrap().clone();
     assert!(heard[0].contains("Proxy-Authorization: Basic bWU6c2VjcmV0\r\n"), "{}", heard[0]);
@@ -1176,7 +1191,7 @@ async fn a_connection_that_is_not_made_in_time_is_given_up() {
     let endpoint = resolve(&host, &[("DOCKER_TLS_VERIFY", "1"), ("DOCKER_CERT_PATH", &certs)]);
     let pool = config::PoolConfig { connection_timeout: Duration::from_millis(200), ..config::PoolConfig::default() };
     let error = connect_with(endpoint, pool).await.err().unwrap();
-    assert_eq!(chain(&error), format!("cannot reach the Docker engine at {host}\nno connection in time"));
+    assert_eq!(chain(&error), format!("cannot reach the Docker Engine at {host}\nconnection attempt timed out"));
 }
 
 #[tokio::test]

@@ -45,7 +45,7 @@ fn without_an_engine_it_says_where_it_looked_and_ends_with_3() {
         ("tcp://127.0.0.1:1", "Connection refused (os error 111)"),
     ] {
         let told = format!(
-            "error: cannot reach the Docker engine at {host}\n  caused by: {why}\n\
+            "error: cannot reach the Docker Engine at {host}\n  caused by: {why}\n\
              hint: is the engine running? `docker info` tells, `-H` and `-c` name another\n"
         );
         assert_told(&run(&[], &["-H", host, "watch"]), 3, &told);
@@ -254,9 +254,9 @@ fn every_engine_is_spoken_to_in_its_own_version_or_refused_in_one_line() {
         assert!(versioned.clone().count() >= 2 && versioned.clone().all(|r| r.starts_with(&prefix)), "{requests:?}");
     }
     for (oldest, newest, pinned, told) in [
-        (12, 20, "", "the engine speaks API 1.20 at most and 1.24 is needed: it is too old"),
-        (12, 41, "1.44", "the engine speaks API 1.41 at most and 1.44 is needed: it is too old"),
-        (44, 52, "1.41", "the engine takes API 1.44 at least and 1.41 was to be spoken: it is too new"),
+        (12, 20, "", "the Docker Engine is too old: it supports API versions up to 1.20, and 1.24 is needed"),
+        (12, 41, "1.44", "the Docker Engine is too old: it supports API versions up to 1.41, and 1.44 is needed"),
+        (44, 52, "1.41", "the Docker Engine is too new: it supports API versions from 1.44 on, and 1.41 was requested"),
     ] {
         let script = speaking(oldest, newest);
         let finished = run(&[("DOCKER_API_VERSION", pinned)], &["-H", &script.host(), "watch"]);

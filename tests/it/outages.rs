@@ -592,9 +592,9 @@ fn garbage_at_the_start_ends_it_with_a_few_words_that_name_what_is_wrong() {
     let engine = Engine::start();
     for part in ["/_ping", "/info", "/events", "/containers/json"] {
         for (fault, code, first) in [
-            (Fault::Status(500), 1, "error: the engine answered 500: the proxy says 500\n"),
-            (Fault::Page(502), 1, "error: the engine or a proxy before it answers GET /"),
-            (Fault::Page(200), 1, "error: the engine's answer for "),
+            (Fault::Status(500), 1, "error: the Docker Engine answered 500: the proxy says 500\n"),
+            (Fault::Page(502), 1, "error: the Docker Engine or a proxy in front of it answers GET /"),
+            (Fault::Page(200), 1, "error: unexpected response to "),
             (Fault::Half, 3, "error: lost the connection to unix://"),
             (Fault::Hangup, 3, "error: lost the connection to unix://"),
         ] {

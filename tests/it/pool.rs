@@ -273,7 +273,10 @@ async fn callers_are_served_in_order_and_no_longer_than_their_time() {
     let (one, other) = tokio::join!(docker.ping(), docker.ping_timed());
     assert!(matches!(&one, Err(Error::Timeout { .. })), "{one:?}");
     let (other, spent) = other;
-    assert_eq!(other.unwrap_err().to_string(), "no turn within 1s: docker.pool.max_pool_size allows no more");
+    assert_eq!(
+        other.unwrap_err().to_string(),
+        "timed out after 1s waiting for a free connection (docker.pool.max_pool_size is 1)"
+    );
     assert!(spent.waited >= SECOND && begun.elapsed() < 2 * SECOND, "{spent:?}");
 }
 
@@ -287,7 +290,11 @@ async fn more_callers_than_can_be_served_cost_no_connection_and_as_many_are_serv
     let begun = Instant::now();
     let calls = load(&docker, 20, move |_| begun.elapsed() < 6 * SECOND).await;
     let told: Vec<_> = calls.iter().filter_map(|(.., error)| error.as_deref()).collect();
-    assert!(told.iter().all(|told| *told == "no turn within 2s: docker.pool.max_pool_size allows no more"), "{told:?}");
+    assert!(
+        told.iter()
+            .all(|told| *told == "timed out after 2s waiting for a free connection (docker.pool.max_pool_size is 1)"),
+        "{told:?}"
+    );
     let served = calls.iter().filter(|(over, _, error)| error.is_none() && *over <= begun + 6 * SECOND).count();
     // One each 0.4 s.
     assert!((12..=15).contains(&served), "{served}");
@@ -303,14 +310,14 @@ async fn only_what_may_pass_is_asked_again_and_each_call_so_often() {
         config::PoolConfig { max_retries: 3, initial_retry_delay: SECOND / 100, ..config::PoolConfig::default() };
     let docker = connect(&proxy, &configured(pool)).await;
     for (fault, requests, told) in [
-        (Fault::Status(500), 4, "the engine answered 500: the proxy says 500"),
-        (Fault::Status(503), 4, "the engine answered 503: the proxy says 503"),
-        (Fault::Status(429), 4, "the engine answered 429: the proxy says 429"),
+        (Fault::Status(500), 4, "the Docker Engine answered 500: the proxy says 500"),
+        (Fault::Status(503), 4, "the Docker Engine answered 503: the proxy says 503"),
+        (Fault::Status(429), 4, "the Docker Engine answered 429: the proxy says 429"),
         (Fault::Hangup, 4, "lost the connection to HOST"),
         (Fault::Status(404), 1, "the proxy says 404"),
         (Fault::Status(409), 1, "the proxy says 409"),
-        (Fault::Status(400), 1, "the engine answered 400: the proxy says 400"),
-        (Fault::Status(501), 1, "the engine answered 501: the proxy says 501"),
+        (Fault::Status(400), 1, "the Docker Engine answered 400: the proxy says 400"),
+        (Fault::Status(501), 1, "the Docker Engine answered 501: the proxy says 501"),
         // Whoever may not ask this asks for the version.
         (Fault::Status(403), 1, "OK"),
     ] {
@@ -394,7 +401,7 @@ async fn checks_tell_what_works_and_one_look_is_enough_for_who_asks() {
         (&[], 1.0, 1.0),
     ] {
         for (fault, told, score) in
-            [(Fault::Status(500), "the engine answered 500", refused), (Fault::Stall, "no answer from", stalled)]
+            [(Fault::Status(500), "the Docker Engine answered 500", refused), (Fault::Stall, "no answer from", stalled)]
         {
             proxy.heal();
             broken.iter().for_each(|part| proxy.on(part, fault));
@@ -547,7 +554,7 @@ async fn an_engine_that_answers_pings_and_fails_calls_is_left_alone_for_the_brea
     let opened = Instant::now();
     proxy.heal();
     proxy.forget();
-    assert_eq!(docker.ping().await.unwrap_err().to_string(), "the engine answered 500: the proxy says 500");
+    assert_eq!(docker.ping().await.unwrap_err().to_string(), "the Docker Engine answered 500: the proxy says 500");
     docker.ping().await.unwrap();
     let after = opened.elapsed();
     assert!((2 * SECOND..4 * SECOND).contains(&after), "{after:?}");
@@ -659,7 +666,7 @@ async fn logs_and_events_have_so_many_places_and_calls_go_on_beside_them() {
     let mut logs = docker.logs(&id, &follow).await.unwrap();
     logs.next().await.unwrap().unwrap();
     let other = docker.logs(&id, &follow).await.unwrap();
-    let told = "all 3 places for logs and events are taken (docker.pool.max_concurrent_streams)";
+    let told = "all 3 log and event streams are in use (docker.pool.max_concurrent_streams)";
     assert_eq!(docker.logs(&id, &follow).await.err().unwrap().to_string(), told);
     let events = docker.events(&EventsQuery::default()).await.unwrap();
     assert_eq!(docker.events(&EventsQuery::default()).await.err().unwrap().to_string(), told);
@@ -748,7 +755,7 @@ async fn streams_wait_for_an_engine_that_is_gone_instead_of_knocking() {
     let docker = connect(&proxy, &config::DockerConfig { circuit_breaker: breaking, ..configured(pool) }).await;
     proxy.refuse();
     let error = docker.ping().await.unwrap_err();
-    assert_eq!(error.to_string(), format!("cannot reach the Docker engine at {}", proxy.host()));
+    assert_eq!(error.to_string(), format!("cannot reach the Docker Engine at {}", proxy.host()));
     assert_eq!(docker.pool().clients[0].breaker, BreakerState::Open);
     let begun = Instant::now();
     let all = EventsQuery::default();
@@ -787,7 +794,7 @@ async fn an_engine_that_is_not_there_is_told_at_once_and_can_still_be_reported_o
     assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
     let snapshot = docker.pool();
     assert_eq!((snapshot.size, snapshot.status()), (2, Status::Unhealthy));
-    let told = format!("cannot reach the Docker engine at {}: ", proxy.host());
+    let told = format!("cannot reach the Docker Engine at {}: ", proxy.host());
     let checks = snapshot.clients.iter().flat_map(|client| &client.checks);
     assert!(
         checks.clone().count() == 6 && checks.clone().all(|check| check.error.as_ref().unwrap().starts_with(&told))

@@ -106,7 +106,7 @@ fn an_engine_that_is_dead_or_forbidden_or_of_another_age_is_told_apart_in_words(
     };
     check(
         "unix:///nowhere.sock",
-        "cannot reach the Docker engine at unix:///nowhere.sock: No such file or directory (os error 2)",
+        "cannot reach the Docker Engine at unix:///nowhere.sock: No such file or directory (os error 2)",
     );
     let old = Script::start(|request: &Request, answer: &mut Answer| match &request.version {
         None => answer.raw(b"HTTP/1.1 200 OK\r\nApi-Version: 1.30\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"),
@@ -114,7 +114,7 @@ fn an_engine_that_is_dead_or_forbidden_or_of_another_age_is_told_apart_in_words(
             answer.json(400, r#"{"message":"client version 1.41 is too new. Maximum supported API version is 1.30"}"#)
         }
     });
-    check(&old.host(), "the engine speaks API 1.30 at most and 1.41 is needed: it is too old");
+    check(&old.host(), "the Docker Engine is too old: it supports API versions up to 1.30, and 1.41 is needed");
     let new = Script::start(|request: &Request, answer: &mut Answer| {
         match &request.version {
         None => answer.raw(b"HTTP/1.1 200 OK\r\nApi-Version: 1.99\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"),
@@ -126,12 +126,12 @@ fn an_engine_that_is_dead_or_forbidden_or_of_another_age_is_told_apart_in_words(
     });
     let finished = pool(&engine, &new.host(), &["--check"]);
     assert_eq!(finished.code, Some(4));
-    assert!(finished.stderr.ends_with("it is too new\n"), "{}", finished.stderr);
+    assert!(finished.stderr.ends_with("and 1.41 was requested\n"), "{}", finished.stderr);
     let proxy = Proxy::start(&engine);
     proxy.on("", Fault::Status(500));
     let finished = pool(&engine, &proxy.host(), &["--check"]);
     assert_eq!(finished.code, Some(4));
-    let told = "error: the connection pool is unhealthy: the engine answered 500: ";
+    let told = "error: the connection pool is unhealthy: the Docker Engine answered 500: ";
     assert!(finished.stderr.starts_with(told) && finished.stderr.lines().count() == 1, "{}", finished.stderr);
     proxy.heal();
     // What stands where cargo puts it is root's alone.
@@ -218,7 +218,7 @@ fn a_pool_of_which_some_clients_are_unwell_is_degraded_which_only_a_check_takes_
     let script = unwell(|path, before| path == "/containers/json" && before % 2 == 0);
     // Either client may be the first to ask.
     let words = [0, 1].map(|client| {
-        format!("1 of 2 clients healthy, client {client}: container_list: the engine answered 500: unwell")
+        format!("1 of 2 clients healthy, client {client}: container_list: the Docker Engine answered 500: unwell")
     });
     let check = pool_of_nobody(&script, &["--check"]);
     let unwell = words.iter().position(|words| check.stderr.contains(words)).unwrap_or(0);
@@ -247,7 +247,7 @@ fn a_check_that_fails_alone_is_warned_of() {
         let script = unwell(move |asked, before| asked == path && (before > 0 || path == "/events"));
         let finished = pool_of_nobody(&script, &["--check"]);
         let told = " WARN the connection pool is healthy, and yet a check failed: client 0: ";
-        let expected = format!("{told}{name}: the engine answered 500: unwell\n");
+        let expected = format!("{told}{name}: the Docker Engine answered 500: unwell\n");
         assert_eq!((finished.code, finished.stderr, finished.stdout.len()), (Some(0), expected, 0), "{name}");
     }
 }
@@ -266,7 +266,7 @@ fn a_pool_whose_listing_fails_is_unhealthy_and_says_which_check_failed() {
     assert_eq!((&client["checks"][0]["ok"], &client["checks"][1]["ok"]), (&true.into(), &false.into()));
     let check = pool(&engine, &proxy.host(), &["--check"]);
     assert_eq!((check.code, check.stderr.lines().count()), (Some(4), 1));
-    let told = "error: the connection pool is unhealthy: 0 of 2 clients healthy, client 0: container_list: the engine answered 500";
+    let told = "error: the connection pool is unhealthy: 0 of 2 clients healthy, client 0: container_list: the Docker Engine answered 500";
     assert!(check.stderr.starts_with(told), "{}", check.stderr);
 }
 

@@ -106,7 +106,7 @@ fn a_container_without_a_log_is_a_failure_where_it_was_named() {
             3,
             1,
             format!(
-                "error: not read to the end: mute\n  caused by: the engine cannot read the logs of {}: {why}\n",
+                "error: not read to the end: mute\n  caused by: the Docker Engine cannot read the logs of {}: {why}\n",
                 engine.id("mute")
             ),
         ),
