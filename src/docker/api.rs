@@ -61,19 +61,11 @@ impl Api {
         self.http.get(&self.versioned(path), id).await
     }
 
-    /// As [`Http::get_untimed`].
-    pub(super) async fn get_untimed(&self, path: &str) -> Result<Response<Incoming>, Error> {
-        self.http.get_untimed(&self.versioned(path)).await
-    }
-
     /// Requests and decodes a response that is one object of at most [`body::MAX_ENTRY`] bytes.
     pub(super) async fn get_object<T: DeserializeOwned>(&self, operation: Operation, path: &str) -> Result<T, Error> {
-        let object = async {
-            let body = self.get(path, None).await?.into_body();
-            let text = self.http.read(body, operation, body::MAX_ENTRY).await?;
-            serde_json::from_slice(&text).map_err(|error| Error::Protocol { operation, source: error.into() })
-        };
-        self.http.with_timeout(object).await?
+        let body = self.get(path, None).await?.into_body();
+        let text = self.http.read(body, operation, body::MAX_ENTRY).await?;
+        serde_json::from_slice(&text).map_err(|error| Error::Protocol { operation, source: error.into() })
     }
 
     /// Requests a list and decodes each entry as it arrives. `keep` converts an entry to what is kept of it.
@@ -86,28 +78,25 @@ impl Api {
         key: Option<&'static str>,
         keep: impl Fn(S) -> Result<T, Error>,
     ) -> Result<Vec<T>, Error> {
-        let list = async {
-            let mut body = self.get(path, None).await?.into_body();
-            let (mut entries, mut budget) = (ArraySplitter::new(key), MemoryBudget::default());
-            let (mut kept, mut length) = (Vec::new(), 0);
-            let mut take = |entry: &[u8]| {
-                let entry = serde_json::from_slice(entry);
-                let entry = keep(entry.map_err(|error| Error::Protocol { operation, source: error.into() })?)?;
-                budget.add(operation, &entry)?;
-                kept.push(entry);
-                Ok(())
-            };
-            while let Some(piece) = self.http.next(&mut body).await? {
-                length += piece.len();
-                if length > body::MAX_LIST {
-                    return Err(Error::TooLarge { operation, limit: body::MAX_LIST });
-                }
-                entries.push(&piece, &mut take).map_err(|error: ListError| error.of(operation))?;
-            }
-            entries.end().map_err(|syntax| ListError::from(syntax).of(operation))?;
-            Ok(kept)
+        let mut body = self.get(path, None).await?.into_body();
+        let (mut entries, mut budget) = (ArraySplitter::new(key), MemoryBudget::default());
+        let (mut kept, mut length) = (Vec::new(), 0);
+        let mut take = |entry: &[u8]| {
+            let entry = serde_json::from_slice(entry);
+            let entry = keep(entry.map_err(|error| Error::Protocol { operation, source: error.into() })?)?;
+            budget.add(operation, &entry)?;
+            kept.push(entry);
+            Ok(())
         };
-        self.http.with_timeout(list).await?
+        while let Some(piece) = self.http.next(&mut body).await? {
+            length += piece.len();
+            if length > body::MAX_LIST {
+                return Err(Error::TooLarge { operation, limit: body::MAX_LIST });
+            }
+            entries.push(&piece, &mut take).map_err(|error: ListError| error.of(operation))?;
+        }
+        entries.end().map_err(|syntax| ListError::from(syntax).of(operation))?;
+        Ok(kept)
     }
 }
 

@@ -309,7 +309,7 @@ impl Docker {
         pool.wait_for_daemon(pool.deadline()).await?;
         let is_podman = api.negotiated().is_podman;
         let (request_api, path) = (Arc::clone(api), query.path(is_podman));
-        let response = async move { request_api.get_untimed(&path).await };
+        let response = async move { request_api.get(&path, None).await };
         let mut stream = EventStream::awaiting(Box::pin(response), api.clone(), permit);
         let wait = if is_podman { EVENTS_RESPONSE_WAIT_PODMAN } else { EVENTS_RESPONSE_WAIT };
         match timeout(wait, stream.begun()).await {

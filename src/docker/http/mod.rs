@@ -7,6 +7,8 @@
 //! - [`body`]: limits for bodies, and lists that are decoded while they arrive
 //! - `refusal`: what an error response means
 //!
+//! Requests have no timeout of their own: each call has one deadline, which its caller enforces ([`super::pool`]).
+//!
 //! Idle connections are reused. A response that stays open occupies its connection, so streams use an `Http` of their
 //! own. Daemons ignore the Host header on a unix socket, but answer HTTP/1.1 without one with status 400.
 
@@ -18,7 +20,6 @@ pub(crate) mod ssh;
 mod tcp;
 mod tls;
 
-use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,15 +45,15 @@ use refusal::{error_response, request_name};
 pub(super) struct Timeouts {
     /// For opening a connection, TLS handshake included. ssh has a timeout of its own.
     connect: Duration,
-    /// For a whole response; for a stream, until the response begins.
-    pub(super) request: Duration,
+    /// For the body of an error response, which a request without a deadline may have too.
+    error_body: Duration,
     /// How long an unused connection is kept.
     idle: Duration,
 }
 
 impl Timeouts {
     pub(super) fn of(config: &config::PoolConfig) -> Timeouts {
-        Timeouts { connect: config.connection_timeout, request: config.request_timeout, idle: config.idle_timeout }
+        Timeouts { connect: config.connection_timeout, error_body: config.request_timeout, idle: config.idle_timeout }
     }
 }
 
@@ -122,11 +123,6 @@ impl Http {
 
     /// Sends a request. `path` begins with a slash and includes the query. A response of any status is `Ok`.
     pub(super) async fn send(&self, method: Method, path: &str) -> Result<Response<Incoming>, Error> {
-        self.with_timeout(self.send_untimed(method, path)).await?
-    }
-
-    /// As [`Http::send`], without a timeout for the beginning of the response.
-    async fn send_untimed(&self, method: Method, path: &str) -> Result<Response<Incoming>, Error> {
         let uri = Uri::try_from(format!("{}{path}", self.shared.base)).map_err(|e| self.connection_lost(e.into()))?;
         let mut request = Request::new(Empty::new());
         *request.method_mut() = method;
@@ -142,42 +138,23 @@ impl Http {
     /// Requests `path`. A status other than success is an error. `id` is the container, if its logs are requested.
     pub(super) async fn get(&self, path: &str, id: Option<&str>) -> Result<Response<Incoming>, Error> {
         let response = self.send(Method::GET, path).await?;
-        self.require_success(response, path, id).await
-    }
-
-    /// As [`Http::get`], for a response that may begin only when there is something to send.
-    pub(super) async fn get_untimed(&self, path: &str) -> Result<Response<Incoming>, Error> {
-        let response = self.send_untimed(Method::GET, path).await?;
-        self.require_success(response, path, None).await
-    }
-
-    async fn require_success(
-        &self,
-        response: Response<Incoming>,
-        path: &str,
-        id: Option<&str>,
-    ) -> Result<Response<Incoming>, Error> {
         if response.status().is_success() {
             return Ok(response);
         }
         let status = response.status();
         // The status is an error even if its body cannot be read.
-        let body = self.read_short(response.into_body(), Operation::Logs).await.unwrap_or_default();
+        let body = self.read_short(response.into_body(), Operation::Logs);
+        let body = tokio::time::timeout(self.shared.timeouts.error_body, body).await;
+        let body = body.unwrap_or_else(|_| Err(self.timed_out(self.shared.timeouts.error_body))).unwrap_or_default();
         Err(error_response(&request_name(&Method::GET, path), status, &body, id))
     }
 
-    /// Limits a future to the time of one request.
-    pub(super) async fn with_timeout<T>(&self, future: impl Future<Output = T>) -> Result<T, Error> {
-        let after = self.shared.timeouts.request;
-        tokio::time::timeout(after, future).await.map_err(|_| self.timed_out(after))
-    }
-
-    /// Reads a whole body of at most [`MAX_SHORT_BODY`] bytes, within the time of one request.
+    /// Reads a whole body of at most [`MAX_SHORT_BODY`] bytes.
     pub(super) async fn read_short(&self, body: Incoming, operation: Operation) -> Result<Vec<u8>, Error> {
-        self.with_timeout(self.read(body, operation, MAX_SHORT_BODY)).await?
+        self.read(body, operation, MAX_SHORT_BODY).await
     }
 
-    /// Reads a whole body of at most `limit` bytes, without a timeout.
+    /// Reads a whole body of at most `limit` bytes.
     pub(super) async fn read(&self, mut body: Incoming, operation: Operation, limit: usize) -> Result<Vec<u8>, Error> {
         let mut whole = Vec::new();
         while let Some(piece) = self.next(&mut body).await? {
