@@ -19,7 +19,7 @@ use crate::model::container::{self, Container};
 use crate::model::time::Timestamp;
 
 use super::http::body::Weigh;
-use super::{Error, Operation, Version};
+use super::{ApiOperation, Error, Version};
 
 /// Response to `GET /info`.
 #[derive(Default, Deserialize)]
@@ -381,7 +381,7 @@ impl Details {
         let log = host.log_config.unwrap_or_default();
         let status = state.status.unwrap_or_default();
         let container = Container {
-            id: inspection.id.ok_or_else(|| missing(Operation::ContainerInspect, "Id"))?,
+            id: inspection.id.ok_or_else(|| missing(ApiOperation::ContainerInspect, "Id"))?,
             name: inspection.name.unwrap_or_default().trim_start_matches('/').to_owned(),
             image: config.image.or(inspection.image).unwrap_or_default(),
             labels: config.labels.map(|labels| labels.map).unwrap_or_default(),
@@ -417,7 +417,7 @@ fn docker_state(state: &str) -> &str {
 /// Converts an entry of a listing.
 pub(super) fn listed(entry: ListedContainer) -> Result<Container, Error> {
     Ok(Container {
-        id: entry.id.ok_or_else(|| missing(Operation::ContainerList, "Id"))?,
+        id: entry.id.ok_or_else(|| missing(ApiOperation::ContainerList, "Id"))?,
         name: entry.names.unwrap_or_default().0,
         image: entry.image.unwrap_or_default(),
         labels: entry.labels.map(|labels| labels.map).unwrap_or_default(),
@@ -458,7 +458,7 @@ fn has_exited(state: &str, code: i64) -> bool {
     }
 }
 
-fn missing(operation: Operation, field: &str) -> Error {
+fn missing(operation: ApiOperation, field: &str) -> Error {
     Error::Protocol { operation, source: format!("{field} is missing").into() }
 }
 

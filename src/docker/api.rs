@@ -13,7 +13,7 @@ use super::http::Http;
 use super::http::body::{self, ArraySplitter, ListSyntaxError, MemoryBudget, Weigh};
 use super::negotiation::{Negotiated, negotiate};
 use super::version::Version;
-use super::{Error, Operation};
+use super::{ApiOperation, Error};
 
 /// Sends versioned requests to one daemon.
 pub(super) struct Api {
@@ -49,7 +49,7 @@ impl Api {
             Err(error) if error.is_refusal() => self.get("/version", None).await.map_err(|_| error)?,
             response => response?,
         };
-        self.http.read_short(response.into_body(), Operation::Ping).await.map(drop)
+        self.http.read_short(response.into_body(), ApiOperation::Ping).await.map(drop)
     }
 
     fn versioned(&self, path: &str) -> String {
@@ -62,7 +62,11 @@ impl Api {
     }
 
     /// Requests and decodes a response that is one object of at most [`body::MAX_ENTRY`] bytes.
-    pub(super) async fn get_object<T: DeserializeOwned>(&self, operation: Operation, path: &str) -> Result<T, Error> {
+    pub(super) async fn get_object<T: DeserializeOwned>(
+        &self,
+        operation: ApiOperation,
+        path: &str,
+    ) -> Result<T, Error> {
         let body = self.get(path, None).await?.into_body();
         let text = self.http.read(body, operation, body::MAX_ENTRY).await?;
         serde_json::from_slice(&text).map_err(|error| Error::Protocol { operation, source: error.into() })
@@ -73,7 +77,7 @@ impl Api {
     /// The list is the whole response, or the value of `key` in it.
     pub(super) async fn get_list<S: DeserializeOwned, T: Weigh>(
         &self,
-        operation: Operation,
+        operation: ApiOperation,
         path: &str,
         key: Option<&'static str>,
         keep: impl Fn(S) -> Result<T, Error>,
@@ -107,7 +111,7 @@ enum ListError {
 }
 
 impl ListError {
-    fn of(self, operation: Operation) -> Error {
+    fn of(self, operation: ApiOperation) -> Error {
         match self {
             ListError::Syntax(ListSyntaxError::EntryTooLong) => Error::TooLarge { operation, limit: body::MAX_ENTRY },
             ListError::Syntax(syntax) => Error::Protocol { operation, source: syntax.into() },

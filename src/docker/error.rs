@@ -9,7 +9,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::operation::Operation;
+use super::operation::ApiOperation;
 use super::version::Version;
 
 /// An underlying error of any type.
@@ -33,7 +33,7 @@ pub enum Error {
     /// An address that docker's CLI would refuse too.
     #[error("invalid host \"{host}\": {reason}")]
     BadHost {
-        /// As given, but without user name and password.
+        /// As given, but without a password.
         host: String,
         reason: &'static str,
     },
@@ -143,13 +143,13 @@ pub enum Error {
     /// A response longer than any daemon should send.
     #[error("the response to {operation} is too large: the limit is {} MiB", *limit as f64 / f64::from(1 << 20))]
     TooLarge {
-        operation: Operation,
+        operation: ApiOperation,
         /// In bytes.
         limit: usize,
     },
     /// A response that does not have the form that the API promises.
     #[error("unexpected response to {operation}")]
-    Protocol { operation: Operation, source: Cause },
+    Protocol { operation: ApiOperation, source: Cause },
 }
 
 /// What a call waited for in the pool, with the value of the setting that limits it.

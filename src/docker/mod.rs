@@ -54,7 +54,7 @@ pub use endpoint::{Endpoint, Environment, Flags};
 pub use error::{Cause, Error, Kind, PoolLimit};
 pub use events::Event;
 pub use http::ssh::{SUBCOMMAND as SSH, become_ssh};
-pub use operation::Operation;
+pub use operation::ApiOperation;
 pub use pool::{BreakerState, Check, ClientReport, HEALTHY, Snapshot, Spent};
 pub use streams::{EventStream, EventsQuery, LogStream, LogsQuery};
 pub use version::Version;
@@ -182,13 +182,13 @@ impl Docker {
 
     /// Like [`Docker::ping`], with the times and retries of the call.
     pub async fn ping_timed(&self) -> (Result<(), Error>, Spent) {
-        self.0.pool.call_timed(Operation::Ping, |client| async move { client.api.ping().await }).await
+        self.0.pool.call_timed(ApiOperation::Ping, |client| async move { client.api.ping().await }).await
     }
 
     /// `GET /info`.
     pub async fn info(&self) -> Result<Engine, Error> {
-        let request = |client: Arc<Client>| async move { client.api.get_object(Operation::Info, "/info").await };
-        let info = self.0.pool.call(Operation::Info, request).await?;
+        let request = |client: Arc<Client>| async move { client.api.get_object(ApiOperation::Info, "/info").await };
+        let info = self.0.pool.call(ApiOperation::Info, request).await?;
         let Negotiated { newest, is_podman, .. } = self.0.api.negotiated();
         Ok(Engine::from_info(info, newest, is_podman))
     }
@@ -201,8 +201,9 @@ impl Docker {
 
     /// Like [`Docker::unnamed`], with its version and operating system from `GET /version`.
     pub async fn unnamed_with_version(&self) -> Result<Engine, Error> {
-        let request = |client: Arc<Client>| async move { client.api.get_object(Operation::Version, "/version").await };
-        let answers::Release { version, os } = self.0.pool.call(Operation::Version, request).await?;
+        let request =
+            |client: Arc<Client>| async move { client.api.get_object(ApiOperation::Version, "/version").await };
+        let answers::Release { version, os } = self.0.pool.call(ApiOperation::Version, request).await?;
         Ok(Engine { version, os, ..self.unnamed() })
     }
 
@@ -228,9 +229,10 @@ impl Docker {
             path = format!("{path}&filters={}", streams::encode_filters(filters));
         }
         let (path, keep) = (&path, &keep);
-        let request =
-            |client: Arc<Client>| async move { client.api.get_list(Operation::ContainerList, path, None, keep).await };
-        self.0.pool.call(Operation::ContainerList, request).await
+        let request = |client: Arc<Client>| async move {
+            client.api.get_list(ApiOperation::ContainerList, path, None, keep).await
+        };
+        self.0.pool.call(ApiOperation::ContainerList, request).await
     }
 
     /// The names of all networks.
@@ -238,10 +240,10 @@ impl Docker {
         let request = |client: Arc<Client>| async move {
             client
                 .api
-                .get_list(Operation::NetworkList, "/networks", None, |network: NamedObject| Ok(network.name))
+                .get_list(ApiOperation::NetworkList, "/networks", None, |network: NamedObject| Ok(network.name))
                 .await
         };
-        self.0.pool.call(Operation::NetworkList, request).await
+        self.0.pool.call(ApiOperation::NetworkList, request).await
     }
 
     /// The names of all volumes.
@@ -256,9 +258,9 @@ impl Docker {
     ) -> Result<Vec<T>, Error> {
         let keep = &keep;
         let request = |client: Arc<Client>| async move {
-            client.api.get_list(Operation::VolumeList, "/volumes", Some("Volumes"), keep).await
+            client.api.get_list(ApiOperation::VolumeList, "/volumes", Some("Volumes"), keep).await
         };
-        self.0.pool.call(Operation::VolumeList, request).await
+        self.0.pool.call(ApiOperation::VolumeList, request).await
     }
 
     /// Inspects one container, by ID, prefix of an ID, or name. Waits while the daemon starts or stops that container.
@@ -266,8 +268,8 @@ impl Docker {
         check_reference(id)?;
         let path = &format!("/containers/{id}/json");
         let request =
-            |client: Arc<Client>| async move { client.api.get_object(Operation::ContainerInspect, path).await };
-        Details::from_inspection(self.0.pool.call(Operation::ContainerInspect, request).await?)
+            |client: Arc<Client>| async move { client.api.get_object(ApiOperation::ContainerInspect, path).await };
+        Details::from_inspection(self.0.pool.call(ApiOperation::ContainerInspect, request).await?)
     }
 
     /// Opens a container's logs. Each line begins with its time; the stream is framed unless the container has a

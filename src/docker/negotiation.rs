@@ -12,7 +12,7 @@ use hyper::{Method, StatusCode};
 
 use super::http::Http;
 use super::version::Version;
-use super::{Error, Operation};
+use super::{ApiOperation, Error};
 
 /// What was negotiated with the daemon.
 #[derive(Clone, Copy)]
@@ -77,7 +77,7 @@ pub(super) async fn negotiate(http: &Http, pinned: Option<Version>) -> Result<Ne
     let spoken = match http.get(&format!("/v{wanted}/_ping"), None).await {
         Err(Error::TooNew { engine, .. }) if pinned.is_none() => choose(newest, Some(engine))?,
         Err(error) => return Err(error),
-        Ok(response) => http.read_short(response.into_body(), Operation::Ping).await.map(|_| wanted)?,
+        Ok(response) => http.read_short(response.into_body(), ApiOperation::Ping).await.map(|_| wanted)?,
     };
     Ok(Negotiated { spoken, newest, is_podman })
 }
@@ -100,7 +100,7 @@ async fn negotiate_by_version(http: &Http, pinned: Option<Version>) -> Option<Re
         name: String,
     }
     let response = http.get("/version", None).await.ok()?;
-    let body = http.read_short(response.into_body(), Operation::Version).await.ok()?;
+    let body = http.read_short(response.into_body(), ApiOperation::Version).await.ok()?;
     let answer: VersionAnswer = serde_json::from_slice(&body).ok()?;
     let newest: Version = answer.newest.parse().ok()?;
     let oldest = answer.oldest.and_then(|oldest| oldest.parse().ok());
@@ -117,7 +117,7 @@ async fn ping_headers(http: &Http) -> Result<HeaderMap, Error> {
     }
     let response = http.get("/_ping", None).await?;
     let headers = response.headers().clone();
-    http.read_short(response.into_body(), Operation::Ping).await.map(|_| headers)
+    http.read_short(response.into_body(), ApiOperation::Ping).await.map(|_| headers)
 }
 
 /// The `api-version` header. Without it the daemon is older than the header, or it is no daemon at all; docker's CLI
@@ -125,8 +125,10 @@ async fn ping_headers(http: &Http) -> Result<HeaderMap, Error> {
 fn newest_version(headers: &HeaderMap) -> Result<Version, Error> {
     let Some(header) = headers.get("api-version") else { return Ok(OLDEST) };
     let text = String::from_utf8_lossy(header.as_bytes());
-    let invalid =
-        || Error::Protocol { operation: Operation::Ping, source: format!("\"{text}\" is not an API version").into() };
+    let invalid = || Error::Protocol {
+        operation: ApiOperation::Ping,
+        source: format!("\"{text}\" is not an API version").into(),
+    };
     text.parse().map_err(|()| invalid())
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// A call to the Docker Engine API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
+pub enum ApiOperation {
     Ping,
     Info,
     Version,
@@ -17,36 +17,36 @@ pub enum Operation {
     Events,
 }
 
-impl Operation {
+impl ApiOperation {
     /// The value of the `operation` label in metrics.
     pub(super) fn metric_name(self) -> &'static str {
         match self {
-            Operation::Ping => "ping",
-            Operation::Info => "info",
-            Operation::Version => "version",
-            Operation::ContainerList => "container_list",
-            Operation::ContainerInspect => "container_inspect",
-            Operation::NetworkList => "network_list",
-            Operation::VolumeList => "volume_list",
-            Operation::Logs => "logs",
-            Operation::Events => "events",
+            ApiOperation::Ping => "ping",
+            ApiOperation::Info => "info",
+            ApiOperation::Version => "version",
+            ApiOperation::ContainerList => "container_list",
+            ApiOperation::ContainerInspect => "container_inspect",
+            ApiOperation::NetworkList => "network_list",
+            ApiOperation::VolumeList => "volume_list",
+            ApiOperation::Logs => "logs",
+            ApiOperation::Events => "events",
         }
     }
 }
 
 /// As in "unexpected response to the container list".
-impl fmt::Display for Operation {
+impl fmt::Display for ApiOperation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Operation::Ping => "the ping",
-            Operation::Info => "the info request",
-            Operation::Version => "the version request",
-            Operation::ContainerList => "the container list",
-            Operation::ContainerInspect => "the container inspection",
-            Operation::NetworkList => "the network list",
-            Operation::VolumeList => "the volume list",
-            Operation::Logs => "the log request",
-            Operation::Events => "the event request",
+            ApiOperation::Ping => "the ping",
+            ApiOperation::Info => "the info request",
+            ApiOperation::Version => "the version request",
+            ApiOperation::ContainerList => "the container list",
+            ApiOperation::ContainerInspect => "the container inspection",
+            ApiOperation::NetworkList => "the network list",
+            ApiOperation::VolumeList => "the volume list",
+            ApiOperation::Logs => "the log request",
+            ApiOperation::Events => "the event request",
         })
     }
 }

@@ -22,7 +22,7 @@ use crate::model::time::Timestamp;
 use super::api::Api;
 use super::events::{Event, Malformed, Splitter};
 use super::stream_permits::StreamPermit;
-use super::{Error, Operation};
+use super::{ApiOperation, Error};
 
 /// Which part of a container's logs to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -231,7 +231,7 @@ impl EventStream {
 }
 
 fn malformed(source: Malformed) -> Error {
-    Error::Protocol { operation: Operation::Events, source: source.into() }
+    Error::Protocol { operation: ApiOperation::Events, source: source.into() }
 }
 
 struct StreamBody {

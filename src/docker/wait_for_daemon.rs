@@ -38,7 +38,7 @@ const MAX_LINKS: usize = 8;
 
 /// Watches for the return of one daemon.
 pub(super) struct DaemonWatch {
-    target: Target,
+    target: WatchTarget,
     /// How many times the daemon has returned.
     count: watch::Sender<u64>,
     /// Held by the one task that looks for the daemon.
@@ -52,7 +52,7 @@ pub(super) struct DaemonWatch {
 }
 
 /// Where to look for the daemon.
-enum Target {
+enum WatchTarget {
     Socket(PathBuf),
     Tcp(String, u16),
     /// Behind ssh or a proxy, where a connection shows nothing about the daemon.
@@ -92,14 +92,14 @@ impl DaemonWatch {
     pub(super) fn new(endpoint: &Endpoint) -> DaemonWatch {
         let is_direct = endpoint.proxies.http.is_empty() && endpoint.proxies.https.is_empty();
         let target = match &endpoint.address {
-            Address::Unix(path) => Target::Socket(path.clone()),
-            Address::Tcp { host, port, .. } if is_direct => Target::Tcp(host.clone(), *port),
-            Address::Tcp { .. } | Address::Ssh(_) => Target::Hidden,
+            Address::Unix(path) => WatchTarget::Socket(path.clone()),
+            Address::Tcp { host, port, .. } if is_direct => WatchTarget::Tcp(host.clone(), *port),
+            Address::Tcp { .. } | Address::Ssh(_) => WatchTarget::Hidden,
         };
         DaemonWatch::with_target(target, endpoint.tls.is_none())
     }
 
-    fn with_target(target: Target, is_plain: bool) -> DaemonWatch {
+    fn with_target(target: WatchTarget, is_plain: bool) -> DaemonWatch {
         let (count, looking) = (watch::Sender::new(0), tokio::sync::Mutex::new(()));
         DaemonWatch { target, count, looking, absence: Mutex::default(), is_plain, last: Mutex::default() }
     }
@@ -126,9 +126,9 @@ impl DaemonWatch {
     async fn look(&self) {
         let _looking = self.looking.lock().await;
         match &self.target {
-            Target::Hidden => return std::future::pending().await,
-            Target::Tcp(..) => self.poll_until_back().await,
-            Target::Socket(path) => match Folders::of(path) {
+            WatchTarget::Hidden => return std::future::pending().await,
+            WatchTarget::Tcp(..) => self.poll_until_back().await,
+            WatchTarget::Socket(path) => match Folders::of(path) {
                 Ok(folders) => self.watch(&folders).await,
                 Err(error) => {
                     tracing::debug!(%error, "cannot watch the folder of the Docker socket");
@@ -181,9 +181,9 @@ impl DaemonWatch {
 
     async fn connect(&self) -> io::Result<()> {
         match &self.target {
-            Target::Socket(path) => UnixStream::connect(path).await.map(drop),
-            Target::Tcp(host, port) => TcpStream::connect((host.as_str(), *port)).await.map(drop),
-            Target::Hidden => Err(io::ErrorKind::Unsupported.into()),
+            WatchTarget::Socket(path) => UnixStream::connect(path).await.map(drop),
+            WatchTarget::Tcp(host, port) => TcpStream::connect((host.as_str(), *port)).await.map(drop),
+            WatchTarget::Hidden => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 }
@@ -246,7 +246,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(30);
 
     fn of_socket(path: &Path) -> DaemonWatch {
-        DaemonWatch::with_target(Target::Socket(path.to_owned()), true)
+        DaemonWatch::with_target(WatchTarget::Socket(path.to_owned()), true)
     }
 
     /// In whatever way the socket appears again, all who wait notice it.

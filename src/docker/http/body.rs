@@ -6,7 +6,7 @@
 //! A daemon may send anything, so memory use is bounded: only one entry is buffered at a time, and what the caller
 //! keeps of the entries is counted.
 
-use crate::docker::{Error, Operation};
+use crate::docker::{ApiOperation, Error};
 
 /// Limit for a list on the wire, in bytes: 12 KiB for each of ten thousand containers.
 pub(crate) const MAX_LIST: usize = 128 << 20;
@@ -34,7 +34,7 @@ pub(crate) struct MemoryBudget(usize);
 
 impl MemoryBudget {
     /// Adds a value. Fails once the sum exceeds [`MAX_KEPT`].
-    pub(crate) fn add(&mut self, operation: Operation, value: &impl Weigh) -> Result<(), Error> {
+    pub(crate) fn add(&mut self, operation: ApiOperation, value: &impl Weigh) -> Result<(), Error> {
         self.0 += value.weight();
         if self.0 > MAX_KEPT { Err(Error::TooLarge { operation, limit: MAX_KEPT }) } else { Ok(()) }
     }

@@ -37,7 +37,7 @@ use crate::{config, metrics};
 
 use super::endpoint::Endpoint;
 use super::error::find;
-use super::{Cause, Error, Operation};
+use super::{ApiOperation, Cause, Error};
 use connect::{Connector, Transport};
 use refusal::{error_response, request_name};
 
@@ -143,19 +143,24 @@ impl Http {
         }
         let status = response.status();
         // The status is an error even if its body cannot be read.
-        let body = self.read_short(response.into_body(), Operation::Logs);
+        let body = self.read_short(response.into_body(), ApiOperation::Logs);
         let body = tokio::time::timeout(self.shared.timeouts.error_body, body).await;
         let body = body.unwrap_or_else(|_| Err(self.timed_out(self.shared.timeouts.error_body))).unwrap_or_default();
         Err(error_response(&request_name(&Method::GET, path), status, &body, id))
     }
 
     /// Reads a whole body of at most [`MAX_SHORT_BODY`] bytes.
-    pub(super) async fn read_short(&self, body: Incoming, operation: Operation) -> Result<Vec<u8>, Error> {
+    pub(super) async fn read_short(&self, body: Incoming, operation: ApiOperation) -> Result<Vec<u8>, Error> {
         self.read(body, operation, MAX_SHORT_BODY).await
     }
 
     /// Reads a whole body of at most `limit` bytes.
-    pub(super) async fn read(&self, mut body: Incoming, operation: Operation, limit: usize) -> Result<Vec<u8>, Error> {
+    pub(super) async fn read(
+        &self,
+        mut body: Incoming,
+        operation: ApiOperation,
+        limit: usize,
+    ) -> Result<Vec<u8>, Error> {
         let mut whole = Vec::new();
         while let Some(piece) = self.next(&mut body).await? {
             if whole.len() + piece.len() > limit {

@@ -174,7 +174,7 @@ impl Breaker {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::docker::Operation;
+    use crate::docker::ApiOperation;
     use std::time::Duration;
 
     /// Runs steps of (second, what happens, state after it).
@@ -320,7 +320,7 @@ mod tests {
             (Error::Unreachable { endpoint: endpoint(), source: "refused".into() }, CallOutcome::Lost),
             (Error::Broken { endpoint: endpoint(), source: "reset".into() }, CallOutcome::Lost),
             (Error::Timeout { endpoint: endpoint(), after: Duration::ZERO }, CallOutcome::Lost),
-            (Error::Protocol { operation: Operation::Info, source: "no JSON".into() }, CallOutcome::Unknown),
+            (Error::Protocol { operation: ApiOperation::Info, source: "no JSON".into() }, CallOutcome::Unknown),
             (Error::Forbidden { endpoint: endpoint(), source: "denied".into() }, CallOutcome::Unknown),
         ] {
             let message = error.to_string();

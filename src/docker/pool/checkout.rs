@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::docker::api::Api;
 use crate::docker::backoff::{Backoff, Settings};
-use crate::docker::{Cause, Error, Operation, PoolLimit};
+use crate::docker::{ApiOperation, Cause, Error, PoolLimit};
 use crate::{config, metrics};
 
 use super::breaker::{BreakerState, CallOutcome};
@@ -282,7 +282,7 @@ impl Core {
                 biased;
                 lease = &mut place.lease => {
                     let closed =
-                        |_| Error::Protocol { operation: Operation::Ping, source: "the pool is closed".into() };
+                        |_| Error::Protocol { operation: ApiOperation::Ping, source: "the pool is closed".into() };
                     return lease.map_err(closed);
                 }
                 () = self.wait_for_change() => {}
@@ -443,6 +443,6 @@ fn copy_error(error: &Error) -> Error {
         Error::Refused { request, code, words } => {
             Error::Refused { request: request.clone(), code: *code, words: words.clone() }
         }
-        other => Error::Protocol { operation: Operation::Ping, source: other.to_string().into() },
+        other => Error::Protocol { operation: ApiOperation::Ping, source: other.to_string().into() },
     }
 }

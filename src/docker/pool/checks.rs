@@ -18,7 +18,7 @@ use super::client::Client;
 use super::health::{Check, WEIGHTS};
 use crate::docker::api::Api;
 use crate::docker::streams::EventsQuery;
-use crate::docker::{Error, Operation};
+use crate::docker::{ApiOperation, Error};
 
 /// Runs the checks within `limit`. The results have the order of [`WEIGHTS`].
 pub(super) async fn run(client: &Client, streams: &Api, limit: Duration) -> Vec<Check> {
@@ -41,7 +41,7 @@ pub(super) async fn run(client: &Client, streams: &Api, limit: Duration) -> Vec<
 /// Lists only the newest container, since a host may have thousands.
 async fn list_one(client: &Client) -> Result<(), Error> {
     let path = "/containers/json?limit=1";
-    client.api.get_list(Operation::ContainerList, path, None, |_: IgnoredAny| Ok(String::new())).await.map(drop)
+    client.api.get_list(ApiOperation::ContainerList, path, None, |_: IgnoredAny| Ok(String::new())).await.map(drop)
 }
 
 /// Requests events of a single moment in the distant past, so that the stream ends at once whatever the daemon's clock
@@ -51,5 +51,5 @@ async fn read_no_events(streams: &Api) -> Result<(), Error> {
     let moment = Some(if is_podman { Timestamp::now() } else { Timestamp(1_000_000_000) });
     let query = EventsQuery { since: moment, until: moment, ..EventsQuery::default() };
     let response = streams.get(&query.path(is_podman), None).await?;
-    streams.http.read_short(response.into_body(), Operation::Events).await.map(drop)
+    streams.http.read_short(response.into_body(), ApiOperation::Events).await.map(drop)
 }

@@ -39,7 +39,7 @@ use crate::{config, metrics};
 
 use super::api::Api;
 use super::backoff::Backoff;
-use super::{Error, Operation, PoolLimit};
+use super::{ApiOperation, Error, PoolLimit};
 use breaker::CallOutcome;
 use checkout::{Core, Lease, retry_backoff};
 
@@ -77,7 +77,11 @@ impl Pool {
     }
 
     /// Executes a call: `request` is called with a client for each attempt.
-    pub(super) async fn call<T, A>(&self, operation: Operation, request: impl Fn(Arc<Client>) -> A) -> Result<T, Error>
+    pub(super) async fn call<T, A>(
+        &self,
+        operation: ApiOperation,
+        request: impl Fn(Arc<Client>) -> A,
+    ) -> Result<T, Error>
     where
         A: Future<Output = Result<T, Error>>,
     {
@@ -87,7 +91,7 @@ impl Pool {
     /// Like [`Pool::call`], with the times and retries of the call.
     pub(super) async fn call_timed<T, A>(
         &self,
-        operation: Operation,
+        operation: ApiOperation,
         request: impl Fn(Arc<Client>) -> A,
     ) -> (Result<T, Error>, Spent)
     where
