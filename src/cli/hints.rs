@@ -117,7 +117,7 @@ fn advice_of_docker(error: &docker::Error) -> Option<&'static str> {
         Docker::TooOld { .. } => Some("engines from 20.10 on are served; upgrade it, or unset DOCKER_API_VERSION"),
         Docker::TooNew { .. } => Some("unset DOCKER_API_VERSION, or look for a newer docker-logwatch"),
         Docker::TooManyStreams { .. } => Some("raise the setting, or select fewer containers"),
-        Docker::NoTurn { .. } => Some("raise the setting, or docker.pool.request_timeout"),
+        Docker::PoolTimeout { .. } => Some("raise the setting, or docker.pool.request_timeout"),
         Docker::Tls { .. } => Some("check --tlscacert, --tlscert and --tlskey, or the files of the context"),
         _ => None,
     }

@@ -1,8 +1,11 @@
-//! What the engine tells of itself and of containers, in our own types.
+//! Decodes what the daemon reports about itself and about containers.
 //!
-//! In: the engine's JSON, in which every field may be missing or `null`. Out: our types. Called by [`super::Docker`]. Only
-//! what we use is decoded, and of what can be large only as much as we keep, so an answer takes no more memory than its
-//! own text. A listing has no log path, driver, terminal or exit code, so those take an inspection (moby `api/types`).
+//! In: the daemon's JSON, in which every field may be missing or `null`. Out: [`Engine`], [`Details`] and
+//! [`Container`]. Called by [`super::Docker`].
+//!
+//! Only fields that are used are decoded, and large ones only as far as they are kept, so that a response takes no more
+//! memory than its own text. A listing has no log path, driver, terminal or exit code; those need an inspection (moby
+//! `api/types`).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,15 +19,15 @@ use crate::model::container::{self, Container};
 use crate::model::time::Timestamp;
 
 use super::http::body::Weigh;
-use super::{Error, Version};
+use super::{ApiOperation, Error, Version};
 
-/// `GET /info`
+/// Response to `GET /info`.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Info {
     #[serde(rename = "ID")]
     id: Option<String>,
-    /// The host name of the engine's machine.
+    /// Host name of the daemon's machine.
     name: Option<String>,
     server_version: Option<String>,
     #[serde(rename = "OSType")]
@@ -37,7 +40,7 @@ pub(super) struct Info {
     system_time: Option<String>,
 }
 
-/// `GET /version`
+/// Response to `GET /version`.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Release {
@@ -45,7 +48,7 @@ pub(super) struct Release {
     pub(super) os: String,
 }
 
-/// `GET /containers/ID/json`
+/// Response to `GET /containers/ID/json`.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Inspection {
@@ -54,15 +57,15 @@ pub(super) struct Inspection {
     image: Option<String>,
     log_path: Option<String>,
     hosts_path: Option<String>,
-    state: Option<State>,
-    config: Option<Config>,
-    host_config: Option<HostConfig>,
+    state: Option<StateJson>,
+    config: Option<ConfigJson>,
+    host_config: Option<HostConfigJson>,
     network_settings: Option<NetworkSettings>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-struct State {
+struct StateJson {
     status: Option<String>,
     exit_code: Option<i64>,
     started_at: Option<String>,
@@ -71,7 +74,7 @@ struct State {
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-struct Config {
+struct ConfigJson {
     image: Option<String>,
     labels: Option<Pairs>,
     tty: Option<bool>,
@@ -79,14 +82,14 @@ struct Config {
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-struct HostConfig {
-    log_config: Option<LogConfig>,
+struct HostConfigJson {
+    log_config: Option<LogConfigJson>,
     auto_remove: Option<bool>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-struct LogConfig {
+struct LogConfigJson {
     #[serde(rename = "Type")]
     driver: Option<String>,
     config: Option<Pairs>,
@@ -95,45 +98,45 @@ struct LogConfig {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct NetworkSettings {
-    networks: Option<Pairs<Option<Connection>>>,
+    networks: Option<Pairs<Option<NetworkEndpoint>>>,
 }
 
-/// How a container is connected to a network.
+/// A container's connection to a network.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Connection {
+struct NetworkEndpoint {
     #[serde(rename = "IPAddress")]
     address: Option<String>,
 }
 
-/// An entry of `GET /containers/json`
+/// An entry of `GET /containers/json`.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub(super) struct Listed {
+pub(super) struct ListedContainer {
     id: Option<String>,
-    names: Option<Names>,
+    names: Option<OwnName>,
     image: Option<String>,
     labels: Option<Pairs>,
     state: Option<String>,
     status: Option<String>,
     network_settings: Option<NetworkSettings>,
-    /// In seconds.
+    /// In seconds since the epoch.
     pub(super) created: Option<i64>,
-    pub(super) mounts: Option<Mounts>,
+    pub(super) mounts: Option<MountList>,
 }
 
-/// An entry of `GET /networks`, and what completion needs of one of `GET /volumes`.
+/// An entry of `GET /networks`, or of `GET /volumes` where only the name is needed.
 #[derive(Deserialize)]
-pub(super) struct Named {
+pub(super) struct NamedObject {
     #[serde(rename = "Name")]
     pub(super) name: String,
 }
 
-/// A container's own name among those it is listed under: one that others link to is listed as `/other/alias` as well.
+/// A container's own name. A listing has several names if others link to the container, such as `/other/alias`.
 #[derive(Default, Debug, PartialEq, Eq)]
-struct Names(String);
+struct OwnName(String);
 
-/// How a container uses a volume or a folder.
+/// A volume or folder in a container.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct MountPoint {
@@ -149,20 +152,21 @@ pub(super) struct MountPoint {
     pub(super) propagation: Option<String>,
 }
 
-/// The mounts of one container, [`MOST_MOUNTS`] at most.
+/// The mounts of one container, at most [`MAX_MOUNTS`].
 #[derive(Default)]
-pub(super) struct Mounts(pub(super) Vec<MountPoint>);
+pub(super) struct MountList(pub(super) Vec<MountPoint>);
 
-/// More is no container's: in JSON a mount can be three bytes, in memory it is two hundred.
-const MOST_MOUNTS: usize = 10_000;
+/// No real container has more mounts. The limit is needed because a mount can be three bytes in JSON and is two hundred
+/// in memory.
+const MAX_MOUNTS: usize = 10_000;
 
-/// Labels, networks or options by name, bounded as [`container::bound`] does while they are decoded.
+/// Labels, networks or options by name. Limited with [`container::bound`] while they are decoded.
 pub(super) struct Pairs<T = String> {
     pub(super) map: BTreeMap<String, String>,
     of: PhantomData<T>,
 }
 
-/// What a value in [`Pairs`] is kept as.
+/// A value in [`Pairs`], of which a string is kept.
 trait Text {
     fn text(self) -> String;
 }
@@ -173,13 +177,13 @@ impl Text for String {
     }
 }
 
-impl Text for Option<Connection> {
+impl Text for Option<NetworkEndpoint> {
     fn text(self) -> String {
         self.and_then(|connection| connection.address).unwrap_or_default()
     }
 }
 
-impl Text for Connection {
+impl Text for NetworkEndpoint {
     fn text(self) -> String {
         self.address.unwrap_or_default()
     }
@@ -187,9 +191,9 @@ impl Text for Connection {
 
 impl<'de, T: Text + Deserialize<'de>> Deserialize<'de> for Pairs<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader<T>(PhantomData<T>);
+        struct PairsVisitor<T>(PhantomData<T>);
 
-        impl<'de, T: Text + Deserialize<'de>> Visitor<'de> for Reader<T> {
+        impl<'de, T: Text + Deserialize<'de>> Visitor<'de> for PairsVisitor<T> {
             type Value = BTreeMap<String, String>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -202,7 +206,7 @@ impl<'de, T: Text + Deserialize<'de>> Deserialize<'de> for Pairs<T> {
                     let value = value.text();
                     weight += container::weight(&name, &value);
                     map.insert(name, value);
-                    // What goes now would go at the end as well.
+                    // Removes only what the final call would remove too.
                     if weight > 4 * container::LABELS {
                         weight = container::bound(&mut map);
                     }
@@ -212,23 +216,23 @@ impl<'de, T: Text + Deserialize<'de>> Deserialize<'de> for Pairs<T> {
             }
         }
 
-        let map = deserializer.deserialize_map(Reader::<T>(PhantomData))?;
+        let map = deserializer.deserialize_map(PairsVisitor::<T>(PhantomData))?;
         Ok(Pairs { map, of: PhantomData })
     }
 }
 
-impl<'de> Deserialize<'de> for Names {
+impl<'de> Deserialize<'de> for OwnName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader;
+        struct OwnNameVisitor;
 
-        impl<'de> Visitor<'de> for Reader {
-            type Value = Names;
+        impl<'de> Visitor<'de> for OwnNameVisitor {
+            type Value = OwnName;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a list of names")
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut names: A) -> Result<Names, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut names: A) -> Result<OwnName, A::Error> {
                 let mut own: Option<String> = None;
                 while let Some(name) = names.next_element::<String>()? {
                     let name = name.strip_prefix('/').unwrap_or(&name);
@@ -237,38 +241,38 @@ impl<'de> Deserialize<'de> for Names {
                         own = Some(name.to_owned());
                     }
                 }
-                Ok(Names(own.unwrap_or_default()))
+                Ok(OwnName(own.unwrap_or_default()))
             }
         }
 
-        deserializer.deserialize_seq(Reader)
+        deserializer.deserialize_seq(OwnNameVisitor)
     }
 }
 
-impl<'de> Deserialize<'de> for Mounts {
+impl<'de> Deserialize<'de> for MountList {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader;
+        struct MountListVisitor;
 
-        impl<'de> Visitor<'de> for Reader {
-            type Value = Mounts;
+        impl<'de> Visitor<'de> for MountListVisitor {
+            type Value = MountList;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "a list of at most {MOST_MOUNTS} mounts")
+                write!(f, "a list of at most {MAX_MOUNTS} mounts")
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut mounts: A) -> Result<Mounts, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut mounts: A) -> Result<MountList, A::Error> {
                 let mut found = Vec::new();
                 while let Some(mount) = mounts.next_element()? {
-                    if found.len() == MOST_MOUNTS {
-                        return Err(serde::de::Error::invalid_length(MOST_MOUNTS + 1, &self));
+                    if found.len() == MAX_MOUNTS {
+                        return Err(serde::de::Error::invalid_length(MAX_MOUNTS + 1, &self));
                     }
                     found.push(mount);
                 }
-                Ok(Mounts(found))
+                Ok(MountList(found))
             }
         }
 
-        deserializer.deserialize_seq(Reader)
+        deserializer.deserialize_seq(MountListVisitor)
     }
 }
 
@@ -282,116 +286,116 @@ impl Weigh for Container {
     }
 }
 
-/// What an engine says of itself.
+/// A Docker Engine's description of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Engine {
-    /// Stays the same over restarts and upgrades. Podman's is made of its machine's name and its folder.
+    /// Stays the same across restarts and upgrades. For Podman it is made of the host name and the data root.
     pub id: String,
-    /// `20.10.24`
+    /// For example `20.10.24`.
     pub version: String,
-    /// The newest API version it speaks, `1.41`. The one spoken is [`super::Docker::api_version`].
+    /// The newest API version that it supports, such as `1.41`. The one in use is [`super::Docker::api_version`].
     pub api_version: String,
-    /// `linux`
+    /// For example `linux`.
     pub os: String,
-    /// `Debian GNU/Linux 12 (bookworm)`, `Docker Desktop`
+    /// For example `Debian GNU/Linux 12 (bookworm)` or `Docker Desktop`.
     pub operating_system: String,
-    /// On the engine's machine, which need not be ours; the engine can say anything here.
+    /// The data root on the daemon's machine, which may be a different one. Not to be trusted: it can be any path.
     pub root_dir: PathBuf,
-    /// Of containers that name none.
+    /// The driver of containers that are created without one.
     pub logging_driver: String,
-    /// Containers live on while it is down.
+    /// Whether containers keep running while the daemon is down.
     pub live_restore: bool,
     /// `name=userns`, `name=rootless`, ...
     pub security_options: Vec<String>,
-    /// Podman behind Docker's API. Its log files have another form whatever it says of them.
+    /// Podman behind Docker's API. Its log files have a different format, whatever driver it reports.
     pub is_podman: bool,
-    /// Its clock, which is not ours where it is elsewhere.
+    /// The daemon's clock, which may differ from ours.
     pub time: Option<Timestamp>,
 }
 
-/// What a listing does not tell of a container.
+/// The result of inspecting a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Details {
-    /// What a listing does tell.
+    /// The part that a listing contains as well.
     pub container: Container,
-    /// Only for `json-file`, and only once it was started. The engine can say anything here.
+    /// Only for `json-file`, and only once the container was started. Not to be trusted: it can be any path.
     pub log_path: Option<PathBuf>,
     /// `json-file`, `local`, `none`, ...
     pub log_driver: String,
-    /// As fixed when it was created.
+    /// Fixed when the container was created.
     pub log_options: BTreeMap<String, String>,
-    /// Has a terminal: its output is one stream, and the API sends it without frames.
+    /// The container has a terminal: its output is a single stream, which the API sends without frames.
     pub tty: bool,
-    /// Beside the logs of drivers that tell no `log_path`.
+    /// The container's hosts file. It lies in the same folder as the logs of drivers that report no `log_path`.
     pub hosts_path: Option<PathBuf>,
-    /// Of the newest run.
+    /// When the latest run began.
     pub started_at: Option<Timestamp>,
-    /// Of the newest run that ended.
+    /// When the latest run that has ended did so.
     pub finished_at: Option<Timestamp>,
-    /// Removed by the engine when it exits (`--rm`).
+    /// The daemon removes the container when it exits (`--rm`).
     pub auto_remove: bool,
 }
 
 impl Engine {
-    pub(super) fn told(said: Info, newest: Version, is_podman: bool) -> Engine {
-        // Podman makes up another one with each answer.
-        let own = || {
+    pub(super) fn from_info(info: Info, newest: Version, is_podman: bool) -> Engine {
+        // Podman invents a new ID for each response.
+        let podman_id = || {
             format!(
                 "podman {} {}",
-                said.name.as_deref().unwrap_or_default(),
-                said.docker_root_dir.as_deref().unwrap_or_default()
+                info.name.as_deref().unwrap_or_default(),
+                info.docker_root_dir.as_deref().unwrap_or_default()
             )
         };
         Engine {
-            id: if is_podman { own() } else { said.id.unwrap_or_default() },
-            version: said.server_version.unwrap_or_default(),
+            id: if is_podman { podman_id() } else { info.id.unwrap_or_default() },
+            version: info.server_version.unwrap_or_default(),
             api_version: newest.to_string(),
-            os: said.os_type.unwrap_or_default(),
-            operating_system: said.operating_system.unwrap_or_default(),
-            root_dir: said.docker_root_dir.unwrap_or_default().into(),
-            logging_driver: said.logging_driver.unwrap_or_default(),
-            live_restore: said.live_restore_enabled.unwrap_or(false),
-            security_options: said.security_options.unwrap_or_default(),
+            os: info.os_type.unwrap_or_default(),
+            operating_system: info.operating_system.unwrap_or_default(),
+            root_dir: info.docker_root_dir.unwrap_or_default().into(),
+            logging_driver: info.logging_driver.unwrap_or_default(),
+            live_restore: info.live_restore_enabled.unwrap_or(false),
+            security_options: info.security_options.unwrap_or_default(),
             is_podman,
-            time: said.system_time.as_deref().and_then(time),
+            time: info.system_time.as_deref().and_then(time),
         }
     }
 }
 
 impl Details {
-    /// Where the engine keeps everything, as far as the places of this container's files tell.
+    /// The daemon's data root, derived from the paths of this container's files: `ROOT/containers/ID/FILE`.
     pub fn root_dir(&self) -> Option<PathBuf> {
-        let of = |file: &PathBuf| {
+        let root_of = |file: &PathBuf| {
             let folder = file.parent()?;
-            let all = folder.parent()?;
-            let is_usual = folder.file_name()? == &*self.container.id && all.file_name()? == "containers";
-            is_usual.then(|| all.parent().map(PathBuf::from))?
+            let containers = folder.parent()?;
+            let is_usual = folder.file_name()? == &*self.container.id && containers.file_name()? == "containers";
+            is_usual.then(|| containers.parent().map(PathBuf::from))?
         };
-        self.hosts_path.iter().chain(&self.log_path).find_map(of)
+        self.hosts_path.iter().chain(&self.log_path).find_map(root_of)
     }
 
-    pub(super) fn told(said: Inspection) -> Result<Details, Error> {
-        let state = said.state.unwrap_or_default();
-        let config = said.config.unwrap_or_default();
-        let host = said.host_config.unwrap_or_default();
+    pub(super) fn from_inspection(inspection: Inspection) -> Result<Details, Error> {
+        let state = inspection.state.unwrap_or_default();
+        let config = inspection.config.unwrap_or_default();
+        let host = inspection.host_config.unwrap_or_default();
         let log = host.log_config.unwrap_or_default();
-        let now = state.status.unwrap_or_default();
+        let status = state.status.unwrap_or_default();
         let container = Container {
-            id: said.id.ok_or_else(|| missing("a container", "Id"))?,
-            name: said.name.unwrap_or_default().trim_start_matches('/').to_owned(),
-            image: config.image.or(said.image).unwrap_or_default(),
+            id: inspection.id.ok_or_else(|| missing(ApiOperation::ContainerInspect, "Id"))?,
+            name: inspection.name.unwrap_or_default().trim_start_matches('/').to_owned(),
+            image: config.image.or(inspection.image).unwrap_or_default(),
             labels: config.labels.map(|labels| labels.map).unwrap_or_default(),
-            exit_code: state.exit_code.filter(|code| has_exited(&now, *code)),
-            state: now,
-            networks: networks(said.network_settings),
+            exit_code: state.exit_code.filter(|code| has_exited(&status, *code)),
+            state: status,
+            networks: networks(inspection.network_settings),
             hidden: &[],
         };
         Ok(Details {
-            log_path: path(said.log_path),
+            log_path: path(inspection.log_path),
             log_driver: log.driver.unwrap_or_default(),
             log_options: log.config.map(|options| options.map).unwrap_or_default(),
             tty: config.tty.unwrap_or(false),
-            hosts_path: path(said.hosts_path),
+            hosts_path: path(inspection.hosts_path),
             started_at: state.started_at.as_deref().and_then(time),
             finished_at: state.finished_at.as_deref().and_then(time),
             auto_remove: host.auto_remove.unwrap_or(false),
@@ -400,8 +404,9 @@ impl Details {
     }
 }
 
-/// What Podman calls stopping and stopped has not died yet: its last lines may still come, and then its death is told.
-fn in_dockers_words(state: &str) -> &str {
+/// Translates Podman's states to Docker's. A `stopping` or `stopped` container has not exited yet: its last lines may
+/// still come, and its `die` event comes after them.
+fn docker_state(state: &str) -> &str {
     match state {
         "stopping" | "stopped" => "running",
         "configured" | "initialized" => "created",
@@ -409,40 +414,42 @@ fn in_dockers_words(state: &str) -> &str {
     }
 }
 
-/// One entry of a listing.
-pub(super) fn listed(said: Listed) -> Result<Container, Error> {
+/// Converts an entry of a listing.
+pub(super) fn listed(entry: ListedContainer) -> Result<Container, Error> {
     Ok(Container {
-        id: said.id.ok_or_else(|| missing("the container list", "Id"))?,
-        name: said.names.unwrap_or_default().0,
-        image: said.image.unwrap_or_default(),
-        labels: said.labels.map(|labels| labels.map).unwrap_or_default(),
-        state: said.state.as_deref().map(in_dockers_words).unwrap_or_default().to_owned(),
-        exit_code: said.status.as_deref().and_then(exit_code),
-        networks: networks(said.network_settings),
+        id: entry.id.ok_or_else(|| missing(ApiOperation::ContainerList, "Id"))?,
+        name: entry.names.unwrap_or_default().0,
+        image: entry.image.unwrap_or_default(),
+        labels: entry.labels.map(|labels| labels.map).unwrap_or_default(),
+        state: entry.state.as_deref().map(docker_state).unwrap_or_default().to_owned(),
+        exit_code: entry.status.as_deref().and_then(exit_code),
+        networks: networks(entry.network_settings),
         hidden: &[],
     })
 }
 
-/// A listing tells it in no other place than `Exited (137) 2 seconds ago`.
+/// Parses the exit code from a status such as `Exited (137) 2 seconds ago`. A listing contains it nowhere else.
 fn exit_code(status: &str) -> Option<i64> {
     status.strip_prefix("Exited (")?.split_once(')')?.0.parse().ok()
 }
 
-/// The addresses at the top level of `NetworkSettings` are gone with API 1.52.
-fn networks(said: Option<NetworkSettings>) -> BTreeMap<String, String> {
-    said.and_then(|settings| settings.networks).map(|networks| networks.map).unwrap_or_default()
+/// The container's networks with its addresses. Addresses at the top level of `NetworkSettings` no longer exist in API
+/// 1.52.
+fn networks(settings: Option<NetworkSettings>) -> BTreeMap<String, String> {
+    settings.and_then(|settings| settings.networks).map(|networks| networks.map).unwrap_or_default()
 }
 
-fn path(said: Option<String>) -> Option<PathBuf> {
-    said.filter(|path| !path.is_empty()).map(PathBuf::from)
+fn path(text: Option<String>) -> Option<PathBuf> {
+    text.filter(|path| !path.is_empty()).map(PathBuf::from)
 }
 
-/// `0001-01-01T00:00:00Z` is never, and lies outside what [`Timestamp`] can hold.
-pub(super) fn time(said: &str) -> Option<Timestamp> {
-    Timestamp::parse(said.as_bytes())
+/// Parses a time. `0001-01-01T00:00:00Z` means never; it is outside the range of [`Timestamp`], so it becomes `None`.
+pub(super) fn time(text: &str) -> Option<Timestamp> {
+    Timestamp::parse(text.as_bytes())
 }
 
-/// The engine says 0 of a container that never ran, and 127 or the like of one that could not be started.
+/// Whether the exit code is meaningful. The daemon reports 0 for a container that never ran, and 127 or similar for one
+/// that could not be started.
 fn has_exited(state: &str, code: i64) -> bool {
     match state {
         "running" | "paused" => false,
@@ -451,8 +458,8 @@ fn has_exited(state: &str, code: i64) -> bool {
     }
 }
 
-fn missing(what: &'static str, field: &str) -> Error {
-    Error::Protocol { what, source: format!("{field} is missing").into() }
+fn missing(operation: ApiOperation, field: &str) -> Error {
+    Error::Protocol { operation, source: format!("{field} is missing").into() }
 }
 
 #[cfg(test)]
@@ -460,7 +467,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_container_goes_by_its_own_name_never_by_a_link() {
+    fn links_are_not_taken_for_the_containers_name() {
         for (names, own) in [
             (&["/web"][..], "web"),
             (&["/shop/db", "/web"], "web"),
@@ -470,25 +477,24 @@ mod tests {
             (&[], ""),
         ] {
             let json = serde_json::to_string(names).unwrap();
-            assert_eq!(serde_json::from_str::<Names>(&json).unwrap().0, own, "{names:?}");
+            assert_eq!(serde_json::from_str::<OwnName>(&json).unwrap().0, own, "{names:?}");
         }
     }
 
     #[test]
-    fn times_are_read_in_every_form_and_never_is_none() {
-        for (said, nanos) in [
+    fn times_are_parsed_and_the_zero_time_is_none() {
+        for (text, nanos) in [
             ("2026-11-20T23:00:53.037882171Z", Some(1_795_215_653_037_882_171)),
             ("2026-11-21T00:00:53.037882171+01:00", Some(1_795_215_653_037_882_171)),
             ("0001-01-01T00:00:00Z", None),
             ("", None),
         ] {
-            assert_eq!(time(said).map(|time| time.0), nanos, "{said}");
+            assert_eq!(time(text).map(|time| time.0), nanos, "{text}");
         }
     }
 
-    /// The data root is known without asking the engine for it, from where a container's files are.
     #[test]
-    fn the_places_of_a_containers_files_tell_the_data_root() {
+    fn the_data_root_follows_from_a_containers_files() {
         for (hosts, log, root) in [
             (Some("/var/lib/docker/containers/4ac9/hosts"), None, Some("/var/lib/docker")),
             (None, Some("/data/containers/4ac9/4ac9-json.log"), Some("/data")),
@@ -506,13 +512,13 @@ mod tests {
     }
 
     #[test]
-    fn what_a_listing_says_of_an_end_tells_the_exit_code() {
+    fn the_exit_code_is_parsed_from_a_status() {
         for (status, code) in [
             ("Exited (137) 2 seconds ago", Some(137)),
             ("Exited (0) Less than a second ago", Some(0)),
             ("Exited (-1) 3 months ago", Some(-1)),
             ("Up 2 hours (healthy)", None),
-            // Of the run before: it is up again in a moment.
+            // This code belongs to the previous run.
             ("Restarting (1) 5 seconds ago", None),
             ("Created", None),
             ("Dead", None),
@@ -524,36 +530,36 @@ mod tests {
         }
     }
 
-    /// Positions are kept under the engine's identity.
+    /// Positions are stored under the engine's ID, so it must not change.
     #[test]
-    fn podman_has_one_identity_however_often_it_is_asked() {
-        let said = |id: &str| Info {
+    fn podman_always_has_the_same_id() {
+        let info = |id: &str| Info {
             id: Some(id.into()),
             name: Some("host".into()),
             docker_root_dir: Some("/var/lib/containers/storage".into()),
             ..Default::default()
         };
         let newest = Version { major: 1, minor: 41 };
-        let id = |said, is_podman| Engine::told(said, newest, is_podman).id;
-        assert_eq!(id(said("one"), true), "podman host /var/lib/containers/storage");
-        assert_eq!(id(said("one"), true), id(said("other"), true));
-        assert_eq!(id(said("one"), false), "one");
+        let id = |info, is_podman| Engine::from_info(info, newest, is_podman).id;
+        assert_eq!(id(info("one"), true), "podman host /var/lib/containers/storage");
+        assert_eq!(id(info("one"), true), id(info("other"), true));
+        assert_eq!(id(info("one"), false), "one");
     }
 
-    /// A state that only Podman knows costs no listing.
+    /// An unknown state is kept as it is and does not make the listing fail.
     #[test]
-    fn what_podman_calls_a_state_is_what_docker_calls_it() {
-        let words = ["running", "stopping", "stopped", "configured", "initialized", "exited", "unknown", "new"];
-        let states = words.map(|word| {
-            let said = format!(r#"{{"Id":"{word}","Names":["/a"],"State":"{word}"}}"#);
-            listed(serde_json::from_str(&said).unwrap()).unwrap().state
+    fn podmans_states_are_translated_to_dockers() {
+        let podman_states = ["running", "stopping", "stopped", "configured", "initialized", "exited", "unknown", "new"];
+        let states = podman_states.map(|state| {
+            let entry = format!(r#"{{"Id":"{state}","Names":["/a"],"State":"{state}"}}"#);
+            listed(serde_json::from_str(&entry).unwrap()).unwrap().state
         });
         assert_eq!(states, ["running", "running", "running", "created", "created", "exited", "unknown", "new"]);
     }
 
     #[test]
-    fn an_exit_code_is_told_only_of_what_exited() {
-        for (state, code, told) in [
+    fn only_exited_containers_have_an_exit_code() {
+        for (state, code, expected) in [
             ("running", 0, false),
             ("paused", 0, false),
             ("created", 0, false),
@@ -562,7 +568,7 @@ mod tests {
             ("exited", 0, true),
             ("dead", 137, true),
         ] {
-            assert_eq!(has_exited(state, code), told, "{state} {code}");
+            assert_eq!(has_exited(state, code), expected, "{state} {code}");
         }
     }
 }

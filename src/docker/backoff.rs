@@ -1,21 +1,23 @@
-//! How long to wait before trying again: exponential, capped, with full jitter.
+//! How long to wait before a retry: exponential, capped, with full jitter.
 //!
-//! In: a random number per wait. Out: the wait. Called by whoever reconnects or repeats a call. Reads no clock and
-//! sleeps nowhere, so tests are tables. Full jitter, a wait drawn evenly from zero to the current ceiling, spreads the
-//! many clients of one returning engine best (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
+//! In: a random number per wait. Out: the wait. Called by everything that reconnects or repeats a call. Reads no clock
+//! and does not sleep, so its tests are tables.
+//!
+//! With full jitter, a wait is drawn evenly from zero to the current ceiling. That spreads many clients of a returning
+//! daemon best (Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015).
 
 use std::time::Duration;
 
-/// The shape of the waits.
+/// How the waits grow.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
     /// Ceiling of the first wait.
     pub initial: Duration,
     /// Ceiling that no wait exceeds.
     pub max: Duration,
-    /// From one ceiling to the next; below 1, or not a number, counts as 1.
+    /// Factor from one ceiling to the next. Below 1, or not a number, counts as 1.
     pub multiplier: f64,
-    /// Wait for a random part of the ceiling; if not, for all of it.
+    /// Wait for a random part of the ceiling instead of all of it.
     pub jitter: bool,
 }
 
@@ -25,37 +27,38 @@ impl Default for Settings {
     }
 }
 
-/// The waits of one spell of failures.
+/// The waits between consecutive failures.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     settings: Settings,
+    /// Upper limit of the next wait, at most `settings.max`.
     ceiling: Duration,
+    /// Waits since the last success.
     attempts: u32,
 }
 
 impl Backoff {
-    /// At rest: the next wait is the first.
     pub fn new(settings: Settings) -> Self {
         Backoff { settings, ceiling: settings.initial.min(settings.max), attempts: 0 }
     }
 
-    /// The next wait. `random` lies in 0 to 1, as `fastrand::f64()` gives it; what lies outside is brought there.
+    /// The next wait. `random` is clamped to the range from 0 to 1, in which `fastrand::f64()` returns it.
     pub fn wait(&mut self, random: f64) -> Duration {
         let part = if random.is_nan() || !self.settings.jitter { 1.0 } else { random.clamp(0.0, 1.0) };
         let wait = self.ceiling.mul_f64(part);
         self.attempts = self.attempts.saturating_add(1);
-        // `f64::max` takes the other side when one is not a number. The product stays finite in seconds, or is capped.
+        // `f64::max` ignores a NaN. If the product does not fit a `Duration`, the cap replaces it.
         let grown = self.ceiling.as_secs_f64() * self.settings.multiplier.max(1.0);
         self.ceiling = Duration::try_from_secs_f64(grown).unwrap_or(self.settings.max).min(self.settings.max);
         wait
     }
 
-    /// How many waits were given since the last success.
+    /// How many waits were returned since the last success.
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// It worked: start over.
+    /// To be called after a success: the next wait is a first one again.
     pub fn reset(&mut self) {
         *self = Backoff::new(self.settings);
     }
@@ -77,18 +80,18 @@ mod tests {
     }
 
     #[test]
-    fn waits_grow_to_the_cap_and_are_drawn_from_zero_to_the_ceiling() {
-        let s = f64::INFINITY;
+    fn waits_grow_to_the_cap_and_are_random_parts() {
+        let infinite = f64::INFINITY;
         for (initial, max, multiplier, random, waits) in [
             (100, 1000, 2.0, 1.0, [100, 200, 400, 800, 1000, 1000]),
             (100, 1000, 2.0, 0.5, [50, 100, 200, 400, 500, 500]),
             (100, 1000, 2.0, 0.0, [0; 6]),
             (100, 1000, 1.0, 1.0, [100, 100, 100, 100, 100, 100]),
             (100, 10_000, 3.0, 1.0, [100, 300, 900, 2700, 8100, 10_000]),
-            // Settings that make no sense wait all the same, and never longer than the cap.
+            // Invalid settings still lead to waits, and never to longer ones than the cap.
             (100, 1000, 0.1, 1.0, [100, 100, 100, 100, 100, 100]),
             (100, 1000, f64::NAN, 1.0, [100, 100, 100, 100, 100, 100]),
-            (100, 1000, s, 1.0, [100, 1000, 1000, 1000, 1000, 1000]),
+            (100, 1000, infinite, 1.0, [100, 1000, 1000, 1000, 1000, 1000]),
             (5000, 1000, 2.0, 1.0, [1000, 1000, 1000, 1000, 1000, 1000]),
             (100, 1000, 2.0, 7.0, [100, 200, 400, 800, 1000, 1000]),
             (100, 1000, 2.0, -7.0, [0; 6]),

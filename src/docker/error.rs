@@ -1,233 +1,187 @@
-//! What can go wrong between us and the engine, by what a caller can do about it.
+//! Errors of talking to the Docker Engine, divided by what a caller can do about them.
 //!
-//! `Display` is one line about one object; the cause is in `source()`. Texts that come from the engine are kept as they
-//! are: an attacker can write into them (a label, a path), so whoever prints them escapes them.
+//! `Display` is one line about one object; `source()` has the cause. Text from the daemon is kept as it is. An attacker
+//! can influence it (a label, a path), so whoever prints an error must escape it.
 
 use std::error::Error as StdError;
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::operation::ApiOperation;
 use super::version::Version;
 
-/// A cause of any type.
+/// An underlying error of any type.
 pub type Cause = Box<dyn StdError + Send + Sync>;
 
-/// What can go wrong between us and the engine.
+/// Why the Docker Engine could not be reached, or why a call to it failed.
+///
+/// `endpoint` is the address as docker's CLI writes it, such as `unix:///var/run/docker.sock`. `message` is the text
+/// that the daemon sent.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Both name an engine, and docker's CLI refuses to guess as well.
+    /// Both name an engine. Docker's CLI refuses to guess as well.
     #[error("--host and --context cannot be given together")]
     HostAndContext,
-    /// Named by a flag, `DOCKER_CONTEXT` or `currentContext`, and not in the context store.
+    /// Named by an option, `DOCKER_CONTEXT` or `currentContext`, but not in the context store.
     #[error("context \"{name}\" does not exist")]
-    UnknownContext {
-        /// As it was given.
-        name: String,
-    },
-    /// It is in the store and its `meta.json` cannot be used.
+    UnknownContext { name: String },
+    /// The context is in the store, but its `meta.json` cannot be read or decoded.
     #[error("context \"{name}\" cannot be read")]
-    BadContext {
-        /// As it was given.
-        name: String,
-        /// Of the file system or of the JSON.
-        source: Cause,
-    },
-    /// An address that docker's CLI would not take either.
+    BadContext { name: String, source: Cause },
+    /// An address that docker's CLI would refuse too.
     #[error("invalid host \"{host}\": {reason}")]
     BadHost {
-        /// As it was given.
+        /// As given, but without a password.
         host: String,
-        /// What is wrong with it.
         reason: &'static str,
     },
-    /// `DOCKER_API_VERSION` is not `1.41` or the like.
+    /// `DOCKER_API_VERSION` does not have the form `1.41`.
     #[error("invalid API version \"{version}\"")]
-    BadVersion {
-        /// As it was given.
-        version: String,
-    },
-    /// Of `HttpHeaders` in config.json or of `DOCKER_CUSTOM_HEADERS`.
+    BadVersion { version: String },
+    /// A header in `HttpHeaders` of config.json or in `DOCKER_CUSTOM_HEADERS`.
     #[error("invalid request header in {place}: {reason}")]
     BadHeader {
         /// The variable or the file.
         place: String,
-        /// What is wrong with it; never the value, which may be a secret.
+        /// Never contains the header's value, which may be a secret.
         reason: &'static str,
     },
-    /// A proxy address that we cannot go through.
+    /// A proxy with a scheme other than `http`.
     #[error("invalid proxy \"{proxy}\": only http:// proxies are supported")]
     BadProxy {
-        /// Without its password.
+        /// The address without its password.
         proxy: String,
     },
-    /// A certificate or key that cannot be opened.
+    /// A certificate or key file that cannot be read.
     #[error("cannot read {}", path.display())]
-    TlsFile {
-        /// The file.
-        path: PathBuf,
-        /// Of the file system.
-        source: io::Error,
-    },
-    /// A certificate or key that makes no sense.
+    TlsFile { path: PathBuf, source: io::Error },
+    /// A certificate or key that was read but cannot be used.
     #[error("cannot use the TLS {what} for {endpoint}")]
     TlsMaterial {
         /// `CA certificate`, `client certificate`, `key`.
         what: &'static str,
-        /// Where we wanted to connect.
         endpoint: String,
-        /// Of the TLS library.
         source: Cause,
     },
-    /// Nobody answers there, or the connection cannot be made.
-    #[error("cannot reach the Docker engine at {endpoint}")]
-    Unreachable {
-        /// Where we tried.
-        endpoint: String,
-        /// Of the operating system, of ssh, of the proxy.
-        source: Cause,
-    },
-    /// The socket is there and may not be opened.
+    /// No connection: nothing listens there, or the network, ssh or the proxy failed.
+    #[error("cannot reach the Docker Engine at {endpoint}")]
+    Unreachable { endpoint: String, source: Cause },
+    /// The socket exists, but this user may not open it.
     #[error("permission denied on the Docker socket at {endpoint}")]
-    Forbidden {
-        /// Where we tried.
-        endpoint: String,
-        /// Of the operating system.
-        source: Cause,
-    },
-    /// The two sides do not agree on certificates, or one of them speaks no TLS.
+    Forbidden { endpoint: String, source: Cause },
+    /// The two sides do not agree on certificates, or one of them does not speak TLS.
     #[error("the TLS handshake with {endpoint} failed")]
-    Tls {
-        /// Where we tried.
-        endpoint: String,
-        /// Of the TLS library.
-        source: Cause,
-    },
-    /// It lacks what we need, or what `DOCKER_API_VERSION` asks for.
-    #[error("the engine speaks API {engine} at most and {wanted} is needed: it is too old")]
+    Tls { endpoint: String, source: Cause },
+    /// The daemon does not support a version that is new enough for us, or the one in `DOCKER_API_VERSION`.
+    #[error("the Docker Engine is too old: it supports API versions up to {engine}, and {wanted} is needed")]
     TooOld {
-        /// Its newest.
+        /// The newest version that it supports.
         engine: Version,
-        /// What was to be spoken.
+        /// The version that we need or that was configured.
         wanted: Version,
     },
-    /// It no longer takes what we speak, or what `DOCKER_API_VERSION` asks for.
-    #[error("the engine takes API {engine} at least and {wanted} was to be spoken: it is too new")]
+    /// The daemon no longer supports our version, or the one in `DOCKER_API_VERSION`.
+    #[error("the Docker Engine is too new: it supports API versions from {engine} on, and {wanted} was requested")]
     TooNew {
-        /// Its oldest.
+        /// The oldest version that it supports.
         engine: Version,
-        /// What was to be spoken.
+        /// The version that we use or that was configured.
         wanted: Version,
     },
     /// 404: no such container.
     #[error("{message}")]
-    NotFound {
-        /// The engine's words.
-        message: String,
-    },
-    /// 409: the container is being removed, or dead.
+    NotFound { message: String },
+    /// 409: the container is dead or being removed.
     #[error("{message}")]
-    Conflict {
-        /// The engine's words.
-        message: String,
-    },
-    /// 501: its logging driver keeps nothing that can be read.
-    #[error("the engine cannot read the logs of {id}: {message}")]
+    Conflict { message: String },
+    /// 501: the container's logging driver keeps nothing that can be read.
+    #[error("the Docker Engine cannot read the logs of {id}: {message}")]
     NoLogs {
-        /// As it was asked for.
+        /// The container as the caller named it.
         id: String,
-        /// The engine's words.
         message: String,
     },
-    /// Any other refusal.
-    #[error("the engine answered {code}: {message}")]
+    /// Any other HTTP error.
+    #[error("the Docker Engine answered {code}: {message}")]
     Status {
-        /// Of HTTP.
         code: u16,
-        /// The engine's words, or those of a proxy before it.
+        /// From the daemon, or from a proxy in front of it.
         message: String,
     },
-    /// 401, 403, 404, 405 or 407 of a call that every engine knows: somebody forbids it.
-    #[error("the engine or a proxy before it refuses {request} ({code}): {words}")]
+    /// 401, 403, 404, 405 or 407 for a call that every daemon knows: something forbids it.
+    #[error("the Docker Engine or a proxy in front of it refuses {request} ({code}): {words}")]
     Refused {
-        /// `GET /info`
+        /// Method and path, such as `GET /info`.
         request: String,
-        /// Of HTTP.
         code: u16,
-        /// The engine's own, or what permission a proxy has to give.
+        /// The message that came with the response, else which permission a socket proxy has to give.
         words: String,
     },
-    /// A page for people instead of an answer: something before the engine speaks for it.
-    #[error("the engine or a proxy before it answers {request} with {code}{reason}")]
+    /// An HTML page instead of an API response: something in front of the daemon answered for it.
+    #[error("the Docker Engine or a proxy in front of it answers {request} with {code}{reason}")]
     Gateway {
-        /// `GET /info`
+        /// Method and path, such as `GET /info`.
         request: String,
-        /// Of HTTP.
         code: u16,
-        /// A blank and what that stands for, if it is known.
+        /// A space and the standard reason phrase of the code; empty if it has none.
         reason: String,
     },
-    /// Connected, and no answer in time.
+    /// Connected, but the response did not come in time.
     #[error("no answer from {endpoint} within {}s", after.as_secs_f64())]
-    Timeout {
-        /// Whom we asked.
-        endpoint: String,
-        /// How long we waited.
-        after: Duration,
-    },
-    /// The connection ended in the middle of an answer, or before one.
+    Timeout { endpoint: String, after: Duration },
+    /// The connection ended in the middle of a response, or before it.
     #[error("lost the connection to {endpoint}")]
-    Broken {
-        /// To whom.
-        endpoint: String,
-        /// Of HTTP or of the operating system.
-        source: Cause,
-    },
-    /// As many logs and events are read as may be at one time.
-    #[error("all {limit} places for logs and events are taken (docker.pool.max_concurrent_streams)")]
-    TooManyStreams {
-        /// The setting.
-        limit: usize,
-    },
-    /// The call's time ran out before its turn came: others of our own calls were before it.
-    #[error("no turn within {}s: {setting} allows no more", after.as_secs_f64())]
-    NoTurn {
-        /// How long it waited.
-        after: Duration,
-        /// Which setting bounds what goes at one time, or in one second.
-        setting: &'static str,
-    },
-    /// An answer that is longer than any engine's should be.
-    #[error("the engine's answer for {what} is too large: it may have {} MiB", *limit as f64 / f64::from(1 << 20))]
+    Broken { endpoint: String, source: Cause },
+    /// The limit of log and event streams that may be open at once is reached.
+    #[error("all {limit} log and event streams are in use (docker.pool.max_concurrent_streams)")]
+    TooManyStreams { limit: usize },
+    /// The deadline passed while the call waited behind other calls of this process. Nothing was sent.
+    #[error("timed out after {}s waiting for {limit}", after.as_secs_f64())]
+    PoolTimeout { after: Duration, limit: PoolLimit },
+    /// A response longer than any daemon should send.
+    #[error("the response to {operation} is too large: the limit is {} MiB", *limit as f64 / f64::from(1 << 20))]
     TooLarge {
-        /// What was asked for.
-        what: &'static str,
+        operation: ApiOperation,
         /// In bytes.
         limit: usize,
     },
-    /// An answer that is not what the API promises.
-    #[error("the engine's answer for {what} makes no sense")]
-    Protocol {
-        /// What was asked for.
-        what: &'static str,
-        /// Of the decoder.
-        source: Cause,
-    },
+    /// A response that does not have the form that the API promises.
+    #[error("unexpected response to {operation}")]
+    Protocol { operation: ApiOperation, source: Cause },
 }
 
-/// Whose turn it is when something fails: decides the exit code.
+/// What a call waited for in the pool, with the value of the setting that limits it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolLimit {
+    /// `docker.pool.max_pool_size`: how many calls may be in progress at once.
+    Clients(usize),
+    /// `docker.rate_limit.requests_per_second`.
+    Rate(u32),
+}
+
+impl fmt::Display for PoolLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PoolLimit::Clients(size) => write!(f, "a free connection (docker.pool.max_pool_size is {size})"),
+            PoolLimit::Rate(rate) => write!(f, "the rate limit (docker.rate_limit.requests_per_second is {rate})"),
+        }
+    }
+}
+
+/// Who can fix a failure. Decides the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The user's: a flag, a variable or a configuration file says what cannot be.
+    /// The user: an option, a variable or a configuration file is wrong.
     Usage,
-    /// The engine's, or the way to it.
+    /// The daemon cannot be used: it is down, unreachable, incompatible or forbidden.
     Unreachable,
-    /// This one call failed.
+    /// This call failed; others may succeed.
     Failed,
 }
 
 impl Error {
-    /// Whose turn it is.
     pub fn kind(&self) -> Kind {
         use Error::*;
         match self {
@@ -254,49 +208,50 @@ impl Error {
             | Status { .. }
             | Gateway { .. }
             | TooManyStreams { .. }
-            | NoTurn { .. }
+            | PoolTimeout { .. }
             | TooLarge { .. }
             | Protocol { .. } => Kind::Failed,
         }
     }
 
-    /// It and its causes on one line, each said once.
+    /// The error and its causes on one line. A cause that the text before it already ends with is left out.
     pub fn in_full(&self) -> String {
-        let mut words = self.to_string();
+        let mut line = self.to_string();
         let mut next = self.source();
         while let Some(cause) = next {
             let text = cause.to_string();
-            if !words.ends_with(&text) {
-                words = format!("{words}: {text}");
+            if !line.ends_with(&text) {
+                line = format!("{line}: {text}");
             }
             next = cause.source();
         }
-        words
+        line
     }
 
-    /// Whether it is the connection that failed, so that an engine which returns ends the trouble.
+    /// Whether the connection failed, so that the failure ends when the daemon is back.
     pub fn is_of_connection(&self) -> bool {
         matches!(self, Error::Unreachable { .. } | Error::Timeout { .. } | Error::Broken { .. })
     }
 
-    /// Whether somebody forbids this call, who may allow others.
+    /// Whether this call is forbidden, while others may be allowed.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Error::Refused { .. })
     }
 
-    /// Whether the same call may work a little later.
+    /// Whether the same call may succeed a little later.
     pub fn is_passing(&self) -> bool {
         match self {
             Error::Unreachable { .. } | Error::Timeout { .. } | Error::Broken { .. } => true,
-            Error::TooManyStreams { .. } | Error::NoTurn { .. } => true,
-            // What is not implemented will not be a little later.
+            Error::TooManyStreams { .. } | Error::PoolTimeout { .. } => true,
+            // 501: what is not implemented now will not be implemented a little later.
             Error::Status { code, .. } | Error::Gateway { code, .. } => *code >= 500 && *code != 501 || *code == 429,
             _ => false,
         }
     }
 }
 
-/// The first cause of type `T` in the chain, looking into `io::Error`s, whose `source()` skips what they wrap.
+/// The first error of type `T` in the chain of causes. Looks into each `io::Error`, because its `source()` skips the
+/// error that it wraps.
 pub(super) fn find<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
     let mut next = Some(error);
     while let Some(error) = next {

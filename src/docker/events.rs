@@ -1,35 +1,38 @@
-//! The engine's events: bytes of `GET /events` to [`Event`]s.
+//! Decodes the daemon's events: from the bytes of `GET /events` to [`Event`]s.
 //!
-//! In: the body in whatever chunks it arrives. Out: events in the order of arrival, errors among them: a line that
-//! makes no sense costs that line, not the stream. Called by [`super::EventStream`]. Knows nothing of the connection.
+//! In: the body in chunks of any size. Out: events in the order of arrival, with errors in between: an invalid line is
+//! skipped with an error and does not end the stream. Called by [`super::EventStream`]. Knows nothing of the
+//! connection.
 //!
-//! What the engine sends for what happens to a container, as seen on 20.10.24 (network events come for
+//! What the daemon sends for what happens to a container, as observed with 20.10.24 (network events come for
 //! `--network none` as well):
 //!
 //! | what happens | events of type `container` (and others), in order |
 //! |---|---|
-//! | `run --rm -v` | (volume create), create, attach when somebody watches, (network connect), (volume mount), start, die, (network disconnect), (volume unmount), destroy |
-//! | `stop` | kill, [kill again after the grace], die, stop |
+//! | `run --rm -v` | (volume create), create, attach if a client is attached, (network connect), (volume mount), start, die, (network disconnect), (volume unmount), destroy |
+//! | `stop` | kill, [kill again after the grace period], die, stop |
 //! | `kill` | kill, die; no stop |
-//! | `kill -s USR1` | kill alone: it is a signal sent, not a death |
+//! | `kill -s USR1` | kill only: a signal was sent, the container did not die |
 //! | `restart` | kill, die, stop, start, restart |
-//! | its restart policy | die, a pause, start; no restart |
+//! | restarted by its policy | die, a pause, start; no restart |
 //! | `rm -f` while it runs | kill, die, destroy; no stop |
-//! | `rename` | rename, under the new name, with the old one beside it |
+//! | `rename` | rename, with the new name, and the old one as an attribute |
 //! | `container prune` | destroy of each, then one prune without an ID |
 //! | `volume prune` | (volume prune) without an ID, and no destroy |
 //! | `pause`, `unpause`, `update` | one of that name |
-//! | out of memory | oom, die; oom alone when only a child was killed |
+//! | out of memory | oom, die; only oom if only a child process was killed |
 //! | it cannot be started | create, with `--rm` destroy; neither start nor die |
 //! | a health check, an exec | exec_create, exec_start, exec_die; health_status only when it changed |
-//! | the engine stops | kill, die, stop of each, then the stream ends |
-//! | the engine returns | start of each; nothing at all for those that lived on (live-restore) |
+//! | the daemon stops | kill, die, stop of each, then the stream ends |
+//! | the daemon is back | start of each; nothing for those that kept running (live-restore) |
 //!
-//! The first lines of a container come before its `start`; at `die` all of its lines are on disk; at `destroy` its
-//! folder is gone. From engine 23 on the network and volume events come before `die`. An event can arrive twice, once
-//! from the backlog and once live: [`Event::key`] tells. Labels are copied over the attributes of the action, so a
-//! label `exitCode` forges the exit code; name and image cannot be forged (moby `daemon/events.go`).
-//! Podman says `remove` for `destroy` and `died` for `die` (podman `pkg/api/handlers/compat/events.go`).
+//! - The first lines of a container come before its `start`. At `die` all of its lines are on disk. At `destroy` its
+//!   folder is gone.
+//! - From Docker Engine 23 on, the network and volume events come before `die`.
+//! - An event can arrive twice, once from the daemon's history and once live. [`Event::key`] identifies the repeat.
+//! - Labels are copied over the attributes of the action, so a label `exitCode` forges the exit code. Name and image
+//!   cannot be forged (moby `daemon/events.go`).
+//! - Podman sends `remove` for `destroy` and `died` for `die` (podman `pkg/api/handlers/compat/events.go`).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,55 +45,53 @@ use sha2::{Digest, Sha256};
 use crate::model::container::{self, Container};
 use crate::model::time::Timestamp;
 
-/// One event, in the words of Docker whichever engine sent it.
+/// One event, with Docker's names for actions even if Podman sent it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Event {
-    /// `container`, `volume`, `network`, `image`, `daemon`, ... or a word we have never heard.
+    /// `container`, `volume`, `network`, `image`, `daemon`, ... or a type that is unknown to this program.
     pub kind: String,
     /// `start`, `die`, `health_status: healthy`, `exec_create: sh -c …`, ...
     pub action: String,
-    /// Of the object: the container's ID, the volume's name.
+    /// The container's ID, the volume's name, and so on. Empty for events about no single object, such as a prune.
     pub id: String,
-    /// Labels and whatever the action adds, all mixed; what a container can name itself is in it.
+    /// The object's labels and what the action adds, mixed together. A container's creator can choose the labels, so a
+    /// value may be forged.
     pub attributes: BTreeMap<String, String>,
     /// `local` or `swarm`.
     pub scope: String,
-    /// When the engine saw it.
+    /// By the daemon's clock.
     pub time: Timestamp,
-    /// The action once more, where the engine still sends the form from before 1.22 beside the new one (API below
-    /// 1.52, containers and images); there the top level has an `id` too. Else empty.
+    /// The action again, if the daemon also sends the form from before API 1.22 (below 1.52, for containers and images,
+    /// where the top level has an `id` too). Otherwise empty.
     pub status: String,
-    /// The image, in that older form. Else empty.
+    /// The image, in that older form. Otherwise empty.
     pub from: String,
 }
 
-/// Tells repeats of one event from another event.
+/// Identifies an event, so that a repeat of it can be recognised.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key {
-    /// As in the event.
+pub struct EventKey {
     pub time: Timestamp,
-    /// As in the event.
     pub kind: String,
-    /// As in the event; of a long one the beginning and a hash.
+    /// As in the event, but a long action is shortened to its beginning and a hash.
     pub action: String,
-    /// As in the event.
     pub id: String,
 }
 
-/// A text that tells itself from others in a few bytes. Hundreds of keys are remembered, and the action of an exec holds
-/// its whole command.
+/// Shortens a text so that different texts stay different. Hundreds of keys are remembered, and the action of an exec
+/// contains its whole command.
 fn abridged(text: &str) -> String {
-    match (0..=LONG).rev().find_map(|end| text.get(..end)) {
+    match (0..=MAX_KEY_ACTION).rev().find_map(|end| text.get(..end)) {
         Some(begin) if begin.len() < text.len() => {
             let hash = Sha256::digest(text);
-            hash.iter().fold(begin.to_owned(), |told, byte| told + &format!("{byte:02x}"))
+            hash.iter().fold(begin.to_owned(), |text, byte| text + &format!("{byte:02x}"))
         }
         _ => text.to_owned(),
     }
 }
 
-/// An action that is longer is remembered by its hash.
-const LONG: usize = 256;
+/// In bytes. Longer actions are shortened with [`abridged`].
+const MAX_KEY_ACTION: usize = 256;
 
 impl Event {
     /// The action without what follows its colon: `health_status`, `exec_create`.
@@ -98,13 +99,13 @@ impl Event {
         self.action.split(':').next().unwrap_or_default()
     }
 
-    /// What the event knows of its container; `None` for events of other types and for a prune, which names none. Networks
-    /// are not in it, and its state only where the action implies one.
+    /// The container as the event describes it; `None` for events of other types and for a prune, which names none. Its
+    /// networks are empty, and its state is empty unless the action implies one.
     pub fn container(&self) -> Option<Container> {
         let attribute = |name: &str| self.attributes.get(name).cloned().unwrap_or_default();
         let labels = || {
-            let of_action = |name: &str| self.own_attributes().contains(&name);
-            self.attributes.iter().filter(move |(name, _)| !of_action(name))
+            let is_reserved = |name: &str| self.own_attributes().contains(&name);
+            self.attributes.iter().filter(move |(name, _)| !is_reserved(name))
         };
         (self.kind == "container" && !self.id.is_empty()).then(|| {
             let mut labels = labels().map(|(name, value)| (name.clone(), value.clone())).collect();
@@ -122,18 +123,18 @@ impl Event {
         })
     }
 
-    /// Of `die`. A label can forge it: ask [`super::Docker::inspect`] where it matters.
+    /// The exit code of a `die` event. A label can forge it: use [`super::Docker::inspect`] where it matters.
     pub fn exit_code(&self) -> Option<i64> {
         self.attributes.get("exitCode").filter(|_| self.action == "die")?.parse().ok()
     }
 
-    /// Equal for two copies of one event.
-    pub fn key(&self) -> Key {
-        Key { time: self.time, kind: self.kind.clone(), action: abridged(&self.action), id: self.id.clone() }
+    /// Equal for repeats of an event.
+    pub fn key(&self) -> EventKey {
+        EventKey { time: self.time, kind: self.kind.clone(), action: abridged(&self.action), id: self.id.clone() }
     }
 
-    /// The attributes that the engine puts among the labels, by action. Of a label of the same name nothing is known: one
-    /// named `name` or `image` is replaced, and any other replaces the attribute.
+    /// The attributes that the daemon adds for an action. A label with the same name cannot be distinguished: the
+    /// daemon replaces labels named `name` and `image`, and any other label replaces the attribute.
     fn own_attributes(&self) -> &'static [&'static str] {
         match self.verb() {
             "die" => &["name", "image", "exitCode", "execDuration", "containerExitCode"],
@@ -147,12 +148,14 @@ impl Event {
         }
     }
 
+    /// The container's state after this event; empty if the action does not determine it.
     fn state(&self) -> &'static str {
         match self.verb() {
             "create" => "created",
             "start" | "unpause" => "running",
             "pause" => "paused",
-            // `stop` and `restart` tell of a request that was done: `stop` may come before this, `restart` behind the next.
+            // Not `stop` and `restart`, which report a finished request: `stop` can come before this, `restart` after
+            // the next `start`.
             "die" => "exited",
             "destroy" => "removing",
             _ => "",
@@ -160,36 +163,36 @@ impl Event {
     }
 }
 
-/// A line that is no event.
+/// Why a line could not be decoded as an event.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Malformed {
     #[error(transparent)]
     Json(#[from] serde_json::Error),
-    #[error("it has no time")]
+    #[error("the event has no time")]
     NoTime,
-    #[error("it is longer than {LONGEST} bytes")]
+    #[error("the line is longer than {MAX_LINE} bytes")]
     TooLong,
-    #[error("its type, scope or ID is longer than {LONGEST_NAME} bytes")]
+    #[error("the event's type, scope or ID is longer than {MAX_NAME} bytes")]
     LongName,
 }
 
-/// IDs are names of files, addresses of images or hashes, and all of those are shorter.
-const LONGEST_NAME: usize = 4096;
+/// Limit for type, scope and ID, in bytes. IDs are file names, image references or hashes, all of which are shorter.
+const MAX_NAME: usize = 4096;
 
-/// An attribute takes many times the room in memory that it takes in JSON.
-const MOST_ATTRIBUTES: usize = 16 * 1024;
+/// Limit for the number of attributes. An attribute can take many times the memory that it takes in JSON.
+const MAX_ATTRIBUTES: usize = 16 * 1024;
 
-/// The longest line that is an event. The engine sends labels whole, and nothing limits those but the request that
-/// created the container.
-pub(super) const LONGEST: usize = 4 << 20;
+/// Limit for a line, in bytes. The daemon sends all labels, which are limited only by the request that created the
+/// container.
+pub(super) const MAX_LINE: usize = 4 << 20;
 
-/// Cuts the body into lines. Holds one line at most, and no more than [`LONGEST`] of it beyond the newest chunk.
+/// Splits the body into lines. Buffers at most one line, of which at most [`MAX_LINE`] bytes besides the newest chunk.
 #[derive(Default)]
 pub(super) struct Splitter {
     buffer: BytesMut,
-    /// No newline lies before this.
+    /// No newline is before this index into `buffer`.
     searched: usize,
-    /// Inside a line that was given up.
+    /// The current line is too long and is skipped up to its end.
     skipping: bool,
 }
 
@@ -198,7 +201,7 @@ impl Splitter {
         self.buffer.extend_from_slice(chunk);
     }
 
-    /// The next whole line, decoded; `None` when more bytes are needed.
+    /// Decodes the next complete line; `None` if more bytes are needed.
     pub(super) fn next(&mut self) -> Option<Result<Event, Malformed>> {
         loop {
             let Some(end) = memchr::memchr(b'\n', &self.buffer[self.searched..]) else {
@@ -216,16 +219,17 @@ impl Splitter {
         }
     }
 
-    /// What stands behind the last newline when the body ends.
+    /// At the end of the body: decodes what follows the last newline.
     pub(super) fn rest(&mut self) -> Option<Result<Event, Malformed>> {
         let line = self.buffer.split();
         self.searched = 0;
         if std::mem::take(&mut self.skipping) { None } else { decode_line(&line) }
     }
 
+    /// For a buffer without a newline. Discards it if the line is too long, and reports that once.
     fn wait(&mut self) -> Option<Result<Event, Malformed>> {
         self.searched = self.buffer.len();
-        if self.buffer.len() <= LONGEST && !self.skipping {
+        if self.buffer.len() <= MAX_LINE && !self.skipping {
             return None;
         }
         self.buffer = BytesMut::new();
@@ -235,9 +239,9 @@ impl Splitter {
     }
 }
 
-/// `None` for a blank line. A record separator before the object comes with `application/json-seq`.
+/// `None` for a blank line. In `application/json-seq` a record separator comes before the object.
 fn decode_line(line: &[u8]) -> Option<Result<Event, Malformed>> {
-    if line.len() > LONGEST {
+    if line.len() > MAX_LINE {
         return Some(Err(Malformed::TooLong));
     }
     let line = line.trim_ascii();
@@ -260,7 +264,7 @@ struct Message {
     time: Option<i64>,
     #[serde(rename = "timeNano")]
     time_nano: Option<i64>,
-    /// Podman's.
+    /// Sent by Podman only.
     #[serde(rename = "HealthStatus")]
     health: Option<String>,
 }
@@ -273,26 +277,26 @@ struct Actor {
     attributes: Option<Attributes>,
 }
 
-/// [`MOST_ATTRIBUTES`] at most.
+/// At most [`MAX_ATTRIBUTES`].
 #[derive(Default)]
 struct Attributes(BTreeMap<String, String>);
 
 impl<'de> Deserialize<'de> for Attributes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader;
+        struct AttributesVisitor;
 
-        impl<'de> Visitor<'de> for Reader {
+        impl<'de> Visitor<'de> for AttributesVisitor {
             type Value = Attributes;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "an object of at most {MOST_ATTRIBUTES} attributes")
+                write!(f, "an object of at most {MAX_ATTRIBUTES} attributes")
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut pairs: A) -> Result<Attributes, A::Error> {
                 let mut attributes = BTreeMap::new();
                 while let Some((name, value)) = pairs.next_entry()? {
-                    if attributes.len() == MOST_ATTRIBUTES {
-                        return Err(de::Error::invalid_length(MOST_ATTRIBUTES + 1, &self));
+                    if attributes.len() == MAX_ATTRIBUTES {
+                        return Err(de::Error::invalid_length(MAX_ATTRIBUTES + 1, &self));
                     }
                     attributes.insert(name, value);
                 }
@@ -300,7 +304,7 @@ impl<'de> Deserialize<'de> for Attributes {
             }
         }
 
-        deserializer.deserialize_map(Reader)
+        deserializer.deserialize_map(AttributesVisitor)
     }
 }
 
@@ -312,18 +316,18 @@ fn decode(line: &[u8]) -> Result<Event, Malformed> {
     if message.kind.is_none() && !from.is_empty() {
         attributes.entry("image".to_owned()).or_insert_with(|| from.clone());
     }
-    // Without a type it is the form from before 1.22, which knows containers only.
+    // Without a type it is the form from before API 1.22, in which all events are about containers.
     let kind = message.kind.unwrap_or_else(|| "container".to_owned());
-    let whole = || message.time.filter(|s| *s != 0).and_then(|seconds| seconds.checked_mul(1_000_000_000));
-    let time = message.time_nano.filter(|nanos| *nanos != 0).or_else(whole).ok_or(Malformed::NoTime)?;
+    let seconds = || message.time.filter(|s| *s != 0).and_then(|seconds| seconds.checked_mul(1_000_000_000));
+    let time = message.time_nano.filter(|nanos| *nanos != 0).or_else(seconds).ok_or(Malformed::NoTime)?;
     let scope = message.scope.unwrap_or_else(|| "local".to_owned());
     let id = actor.id.or(message.id).unwrap_or_default();
-    if [&kind, &scope, &id].iter().any(|name| name.len() > LONGEST_NAME) {
+    if [&kind, &scope, &id].iter().any(|name| name.len() > MAX_NAME) {
         return Err(Malformed::LongName);
     }
     let action = message.action.unwrap_or_else(|| status.clone());
     Ok(Event {
-        action: in_dockers_words(action, &kind, &scope, message.health.as_deref()),
+        action: docker_action(action, &kind, &scope, message.health.as_deref()),
         id,
         time: Timestamp(time),
         kind,
@@ -334,8 +338,9 @@ fn decode(line: &[u8]) -> Result<Event, Malformed> {
     })
 }
 
-/// `remove` is Docker's own word for objects of a swarm, and Podman's for everything.
-fn in_dockers_words(action: String, kind: &str, scope: &str, health: Option<&str>) -> String {
+/// Translates Podman's names of actions to Docker's. Docker itself uses `remove` too, but only for objects of a swarm
+/// and for types other than these three.
+fn docker_action(action: String, kind: &str, scope: &str, health: Option<&str>) -> String {
     let local = scope != "swarm" && matches!(kind, "container" | "volume" | "network");
     match (action.as_str(), health) {
         ("remove", _) if local => "destroy".to_owned(),
@@ -352,21 +357,21 @@ mod tests {
 
     const START: &str = r#"{"status":"start","id":"4ac9","from":"busybox:1","Type":"container","Action":"start","Actor":{"ID":"4ac9","Attributes":{"com.docker.compose.project":"shop","image":"busybox:1","name":"web-1","signal":"green"}},"scope":"local","time":1795215653,"timeNano":1795215653037882171}"#;
 
-    /// Events as `kind action id name time`, errors as `! words`.
+    /// Events as `kind action id name time`, errors as `! message`.
     fn split<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
         let mut splitter = Splitter::default();
-        let mut told = Vec::new();
+        let mut found = Vec::new();
         for chunk in chunks {
             splitter.push(chunk);
             while let Some(event) = splitter.next() {
-                told.push(tell(event));
+                found.push(summary(event));
             }
         }
-        told.extend(splitter.rest().map(tell));
-        told
+        found.extend(splitter.rest().map(summary));
+        found
     }
 
-    fn tell(event: Result<Event, Malformed>) -> String {
+    fn summary(event: Result<Event, Malformed>) -> String {
         match event {
             Ok(e) => {
                 let name = e.attributes.get("name").map_or("-", String::as_str);
@@ -377,8 +382,8 @@ mod tests {
     }
 
     #[test]
-    fn every_form_of_an_event_is_read() {
-        for (line, told) in [
+    fn every_form_of_an_event_is_decoded() {
+        for (line, expected) in [
             (START, "container start 4ac9 web-1 1795215653037882171"),
             (
                 r#"{"Type":"container","Action":"die","Actor":{"ID":"4ac9","Attributes":{"name":"web-1"}},"scope":"local","time":1,"timeNano":1000000002}"#,
@@ -402,61 +407,67 @@ mod tests {
                 "builder prune  - 5",
             ),
         ] {
-            assert_eq!(split([line.as_bytes(), b"\n"]), [told], "{line}");
+            assert_eq!(split([line.as_bytes(), b"\n"]), [expected], "{line}");
         }
     }
 
     #[test]
-    fn a_line_that_makes_no_sense_costs_that_line_only() {
-        for (line, told) in [
+    fn an_invalid_line_does_not_affect_other_lines() {
+        for (line, expected) in [
             ("garbage", "! expected value at line 1 column 1"),
             ("[]", "! invalid length 0, expected struct Message with 11 elements at line 1 column 2"),
             (r#"{"Type":7,"timeNano":5}"#, "! invalid type: integer `7`, expected a string at line 1 column 9"),
-            (r#"{"Type":"container","Action":"start"}"#, "! it has no time"),
+            (r#"{"Type":"container","Action":"start"}"#, "! the event has no time"),
             (&START[..90], "! EOF while parsing a string at line 1 column 90"),
         ] {
             let body = format!("{line}\n\n{START}\n");
             let got = split([body.as_bytes()]);
             assert_eq!(got[1..], ["container start 4ac9 web-1 1795215653037882171"], "{line}");
             assert!(got[0].starts_with('!'), "{line}: {}", got[0]);
-            if !told.contains("Message") {
-                assert_eq!(got[0], told);
+            if !expected.contains("Message") {
+                assert_eq!(got[0], expected);
             }
         }
     }
 
     #[test]
-    fn separators_blank_lines_and_a_missing_last_newline_do_no_harm() {
+    fn separators_and_blank_lines_are_skipped() {
         let body = format!("\u{1e}{START}\n\r\n\n\u{1e}{START}\r\n{START}");
         assert_eq!(split([body.as_bytes()]).len(), 3);
-        assert!(split([body.as_bytes()]).iter().all(|told| told.starts_with("container start")));
+        assert!(split([body.as_bytes()]).iter().all(|event| event.starts_with("container start")));
     }
 
     #[test]
-    fn an_endless_line_is_an_error_and_holds_no_memory() {
+    fn an_endless_line_is_an_error_in_bounded_memory() {
         let mut splitter = Splitter::default();
         let chunk = vec![b'x'; 64 << 10];
-        let mut told = Vec::new();
+        let mut found = Vec::new();
         for _ in 0..256 {
             splitter.push(&chunk);
-            told.extend(splitter.next().map(tell));
-            assert!(splitter.buffer.capacity() <= 2 * LONGEST + 2 * chunk.len());
+            found.extend(splitter.next().map(summary));
+            assert!(splitter.buffer.capacity() <= 2 * MAX_LINE + 2 * chunk.len());
         }
         splitter.push(format!("\n{START}\n").as_bytes());
-        told.extend(splitter.next().map(tell));
-        assert_eq!(told, ["! it is longer than 4194304 bytes", "container start 4ac9 web-1 1795215653037882171"]);
+        found.extend(splitter.next().map(summary));
+        assert_eq!(
+            found,
+            ["! the line is longer than 4194304 bytes", "container start 4ac9 web-1 1795215653037882171"]
+        );
     }
 
     #[test]
     fn the_length_limit_does_not_depend_on_the_chunks() {
-        let line = format!("{}{START}\n{START}\n", " ".repeat(LONGEST));
+        let line = format!("{}{START}\n{START}\n", " ".repeat(MAX_LINE));
         let whole = split([line.as_bytes()]);
         assert_eq!(whole, split(line.as_bytes().chunks(100_000)));
-        assert_eq!(whole, ["! it is longer than 4194304 bytes", "container start 4ac9 web-1 1795215653037882171"]);
+        assert_eq!(
+            whole,
+            ["! the line is longer than 4194304 bytes", "container start 4ac9 web-1 1795215653037882171"]
+        );
     }
 
     #[test]
-    fn a_container_is_told_apart_from_what_the_action_adds() {
+    fn attributes_of_the_action_are_not_taken_for_labels() {
         let attributes = [
             ("image", "busybox:1"),
             ("name", "web-1"),
@@ -501,7 +512,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_chunks_in_which_a_body_arrives_make_no_difference(
+        fn events_do_not_depend_on_the_chunks(
             lines in proptest::collection::vec(0..5_usize, 0..12),
             cuts in proptest::collection::vec(0..4000_usize, 0..20),
             open: bool,
@@ -519,7 +530,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_bring_it_down(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
+        fn arbitrary_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..2000)) {
             let _ = split(bytes.chunks(7));
         }
     }

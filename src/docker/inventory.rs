@@ -1,9 +1,11 @@
-//! Containers with their mounts, and volumes, as the inventory keeps them.
+//! Lists containers with their mounts, and volumes, as rows of the inventory.
 //!
-//! In: the engine's lists. Out: rows of [`crate::model::inventory`]. Two calls however many there are: a listing tells all but what
-//! is in [`crate::model::inventory::UnlistedFields`]. [`Docker::list`] takes less from the same answer.
+//! In: the daemon's container and volume lists. Out: rows of [`crate::model::inventory`].
+//!
+//! Two calls are enough for any number of containers: a listing contains everything except
+//! [`crate::model::inventory::UnlistedFields`]. [`Docker::list`] keeps less of the same response.
 
-use super::answers::{self, Listed, MountPoint, Pairs};
+use super::answers::{self, ListedContainer, MountPoint, Pairs};
 use super::http::body::Weigh;
 use super::{Docker, Error};
 use crate::model::container;
@@ -14,27 +16,27 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 
 impl Docker {
-    /// All containers, or those of these IDs, each with its mounts; `at` is when that is told, by the engine's clock.
+    /// All containers, or those with these IDs, each with its mounts. `at` is the current time by the daemon's clock.
     pub async fn containers_and_mounts(
         &self,
         ids: Option<&[String]>,
         at: Timestamp,
     ) -> Result<Vec<(ContainerRow, Vec<MountRow>)>, Error> {
         let filters: Filters = ids.map(|ids| ("id".to_owned(), ids.to_vec())).into_iter().collect();
-        let found = self.listed(true, &filters, |said| container(said, at)).await?;
+        let found = self.listed(true, &filters, |entry| container(entry, at)).await?;
         let rows: BTreeMap<String, _> = found.into_iter().map(|row| (row.0.id.clone(), row)).collect();
         Ok(rows.into_values().collect())
     }
 
-    /// All volumes with what is to be known of them; `at` as above.
+    /// All volumes. `at` is the current time by the daemon's clock.
     pub async fn volumes_in_full(&self, at: Timestamp) -> Result<Vec<VolumeRow>, Error> {
-        let found = self.listed_volumes(|said| volume(said, at)).await?;
+        let found = self.listed_volumes(|entry| volume(entry, at)).await?;
         let rows: BTreeMap<String, VolumeRow> = found.into_iter().map(|row| (row.name.clone(), row)).collect();
         Ok(rows.into_values().collect())
     }
 }
 
-/// An entry of `GET /volumes`
+/// An entry of `GET /volumes`.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct ListedVolume {
@@ -58,12 +60,12 @@ impl Weigh for VolumeRow {
     }
 }
 
-fn container(mut said: Listed, at: Timestamp) -> Result<(ContainerRow, Vec<MountRow>), Error> {
-    let created = said.created.and_then(|seconds| seconds.checked_mul(1_000_000_000)).map(Timestamp);
-    let mounts = said.mounts.take().unwrap_or_default().0;
-    let container::Container { id, name, image, labels, state, .. } = answers::listed(said)?;
+fn container(mut entry: ListedContainer, at: Timestamp) -> Result<(ContainerRow, Vec<MountRow>), Error> {
+    let created = entry.created.and_then(|seconds| seconds.checked_mul(1_000_000_000)).map(Timestamp);
+    let mounts = entry.mounts.take().unwrap_or_default().0;
+    let container::Container { id, name, image, labels, state, .. } = answers::listed(entry)?;
     let mounts: BTreeMap<String, MountRow> =
-        mounts.into_iter().map(|said| mount(said, &id)).map(|mount| (mount.destination.clone(), mount)).collect();
+        mounts.into_iter().map(|entry| mount(entry, &id)).map(|mount| (mount.destination.clone(), mount)).collect();
     let row = ContainerRow {
         id,
         name,
@@ -78,30 +80,30 @@ fn container(mut said: Listed, at: Timestamp) -> Result<(ContainerRow, Vec<Mount
     Ok((row, mounts.into_values().collect()))
 }
 
-fn mount(said: MountPoint, container_id: &str) -> MountRow {
-    let told = |text: Option<String>| text.filter(|text| !text.is_empty());
-    let kind = told(said.kind).unwrap_or_else(|| "bind".to_owned());
+fn mount(entry: MountPoint, container_id: &str) -> MountRow {
+    let non_empty = |text: Option<String>| text.filter(|text| !text.is_empty());
+    let kind = non_empty(entry.kind).unwrap_or_else(|| "bind".to_owned());
     MountRow {
         container_id: container_id.to_owned(),
-        destination: said.destination.unwrap_or_default(),
-        volume: told(said.name).filter(|_| kind == "volume"),
+        destination: entry.destination.unwrap_or_default(),
+        volume: non_empty(entry.name).filter(|_| kind == "volume"),
         kind,
-        source: Some(said.source.unwrap_or_default()),
-        driver: told(said.driver),
-        mode: Some(said.mode.unwrap_or_default()),
-        is_writable: said.is_writable.unwrap_or(true),
-        propagation: said.propagation.unwrap_or_default(),
+        source: Some(entry.source.unwrap_or_default()),
+        driver: non_empty(entry.driver),
+        mode: Some(entry.mode.unwrap_or_default()),
+        is_writable: entry.is_writable.unwrap_or(true),
+        propagation: entry.propagation.unwrap_or_default(),
     }
 }
 
-fn volume(said: ListedVolume, at: Timestamp) -> Result<VolumeRow, Error> {
+fn volume(entry: ListedVolume, at: Timestamp) -> Result<VolumeRow, Error> {
     Ok(VolumeRow {
-        name: said.name,
-        driver: said.driver.unwrap_or_default(),
-        scope: said.scope.unwrap_or_default(),
-        mountpoint: said.mountpoint.unwrap_or_default(),
-        labels: said.labels.map(|labels| labels.map).unwrap_or_default(),
-        created: said.created_at.as_deref().and_then(answers::time),
+        name: entry.name,
+        driver: entry.driver.unwrap_or_default(),
+        scope: entry.scope.unwrap_or_default(),
+        mountpoint: entry.mountpoint.unwrap_or_default(),
+        labels: entry.labels.map(|labels| labels.map).unwrap_or_default(),
+        created: entry.created_at.as_deref().and_then(answers::time),
         seen: SeenRange::at(at),
     })
 }

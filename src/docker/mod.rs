@@ -1,20 +1,24 @@
-//! Talking to the Docker engine: the few calls we make, in our own types.
+//! Client of the Docker Engine API: the few calls this program makes, in its own types.
 //!
-//! In: an [`Endpoint`]. Out: containers, logs and events. Called by [`crate::commands`]. Knows nothing of files, of
-//! positions, or of what a user asked to see. The only room that speaks HTTP to an engine.
+//! In: an [`Endpoint`]. Out: containers, logs and events. Called by [`crate::commands`]. Knows nothing of files,
+//! positions or command lines. No other module speaks HTTP to a daemon.
 //!
-//! - [`endpoint`]: which engine, as docker's CLI finds it; `address` reads the forms of a host, `go` its JSON
-//! - `transport`: HTTP over a unix socket, tcp, TLS (`tls`) or ssh (`ssh`)
-//! - [`version`]: which version of the API to speak
-//! - `answers`: what the engine tells of itself and of containers; `inventory`: containers with their mounts, and volumes;
-//!   `streams`: logs and events as they come
-//! - `pool`: through which every call goes, and `wire`, what each of its clients has
-//! - `body`: how long an answer may be, and lists that are decoded while they arrive
-//! - [`events`]: one event
-//! - [`backoff`]: how long to wait before trying again; `returns`: what ends such a wait early
+//! - [`endpoint`]: finds the daemon as docker's CLI does; `address` parses host addresses, `go_json` reads JSON as Go
+//!   does
+//! - `http`: HTTP over a unix socket, tcp, TLS (`tls`) or ssh (`ssh`); `body` limits the size of responses and decodes
+//!   lists while they arrive
+//! - `api`: requests in the negotiated [`version`] of the API; `negotiation` chooses it
+//! - `operation`: the names of these calls
+//! - `pool`: connections for all calls that are answered at once
+//! - `streams`: log and event responses that stay open; `stream_permits` limits how many may be open
+//! - `answers`: what the daemon reports about itself and about containers; `inventory`: containers with their mounts,
+//!   and volumes
+//! - [`events`]: decodes events
+//! - [`backoff`]: how long to wait before a retry; `wait_for_daemon`: ends such a wait when the daemon is back
 //!
-//! All requests are our own. bollard 0.21 sends no version (its `Uri::parse` joins the path over the prefix), cuts `since`
-//! to seconds, ends an event stream at a type it does not know, and collects every body whole, however long it is.
+//! Why not a library: bollard 0.21 sends no API version (its `Uri::parse` joins the path over the prefix), cuts `since`
+//! to seconds, ends an event stream at an event type it does not know, and collects every body whole, however long it
+//! is.
 
 mod answers;
 mod api;
@@ -24,6 +28,8 @@ mod error;
 pub mod events;
 mod http;
 mod inventory;
+mod negotiation;
+mod operation;
 #[cfg(any(test, fuzzing))]
 pub mod oracle;
 mod pool;
@@ -45,48 +51,51 @@ use crate::model::selector::Filters;
 
 pub use answers::{Details, Engine};
 pub use endpoint::{Endpoint, Environment, Flags};
-pub use error::{Cause, Error, Kind};
+pub use error::{Cause, Error, Kind, PoolLimit};
 pub use events::Event;
-pub use http::ssh::{WORD as SSH, become_ssh};
+pub use http::ssh::{SUBCOMMAND as SSH, become_ssh};
+pub use operation::ApiOperation;
 pub use pool::{BreakerState, Check, ClientReport, HEALTHY, Snapshot, Spent};
 pub use streams::{EventStream, EventsQuery, LogStream, LogsQuery};
 pub use version::Version;
 
-use answers::{Listed, Named};
-use api::{Api, Negotiated};
+use answers::{ListedContainer, NamedObject};
+use api::Api;
 use http::body::Weigh;
 use http::{Http, Timeouts};
-use pool::{Client, Pool, StreamPermits};
-use wait_for_daemon::Returns;
+use negotiation::Negotiated;
+use pool::{Client, Pool};
+use stream_permits::StreamPermits;
+use wait_for_daemon::DaemonWatch;
 
-/// An engine begins to answer a request for events at once, but for Podman, and proxies that wait for a body: these begin
-/// with the first event. So long it is waited for the beginning ...
-const BEGUN: Duration = Duration::from_secs(2);
-/// ... and with Podman, of which it is known, for no longer than a refusal takes.
-const BEGUN_BY_PODMAN: Duration = Duration::from_millis(200);
+/// How long [`Docker::events`] waits for the response to begin. dockerd answers a request for events at once. Podman,
+/// and proxies that wait for a body, answer only when the first event comes ...
+const EVENTS_RESPONSE_WAIT: Duration = Duration::from_secs(2);
+/// ... so with a known Podman the wait only has to be long enough for a refusal to arrive.
+const EVENTS_RESPONSE_WAIT_PODMAN: Duration = Duration::from_millis(200);
 
-/// A client of one engine. Clones share connections, the version spoken and the count of requests.
+/// A client of one Docker Engine. Clones share connections, the negotiated version and the count of requests.
 #[derive(Clone)]
-pub struct Docker(Arc<Shared>);
+pub struct Docker(Arc<Inner>);
 
-struct Shared {
+struct Inner {
     endpoint: Endpoint,
-    /// What is answered at once.
+    /// For calls that are answered at once.
     pool: Pool,
-    /// What is read piece by piece: each on a connection of its own, ...
-    wire: Arc<Api>,
-    /// ... and so many at one time.
-    places: StreamPermits,
-    returns: Returns,
+    /// For responses that stay open: each takes a connection of its own.
+    api: Arc<Api>,
+    /// Limits how many such responses are open at once.
+    permits: StreamPermits,
+    daemon_watch: DaemonWatch,
 }
 
 impl Docker {
-    /// Reaches the engine and agrees on a version. As configured where nobody said anything, and counted nowhere.
+    /// Connects and negotiates the API version, with the default configuration and without metrics.
     pub async fn connect(endpoint: Endpoint) -> Result<Docker, Error> {
         Docker::connect_with(endpoint, &config::DockerConfig::default(), metrics::PoolMetrics::default()).await
     }
 
-    /// As [`Docker::connect`]. An engine that is not there is told at once: nothing is repeated.
+    /// Connects and negotiates the API version. Does not retry, so that an unreachable daemon is reported at once.
     pub async fn connect_with(
         endpoint: Endpoint,
         config: &config::DockerConfig,
@@ -97,224 +106,236 @@ impl Docker {
         Ok(docker)
     }
 
-    /// A client that has reached nothing yet and agreed on nothing: until [`Docker::renegotiate`] it speaks our own version.
+    /// A client that has not connected yet. Until [`Docker::renegotiate`] it assumes API 1.44, or the version in
+    /// `DOCKER_API_VERSION`.
     pub fn new(
         endpoint: Endpoint,
         config: &config::DockerConfig,
         metrics: metrics::PoolMetrics,
     ) -> Result<Docker, Error> {
         let http = Http::new(&endpoint, Timeouts::of(&config.pool), metrics.clone())?;
-        let wire = Arc::new(Api::new(http, Negotiated::of_nobody(endpoint.pinned)));
-        let pool = Pool::new(wire.beside(), config.clone(), metrics);
-        let places = StreamPermits::new(config.pool.max_concurrent_streams);
-        let returns = Returns::new(&endpoint);
-        Ok(Docker(Arc::new(Shared { endpoint, pool, wire, places, returns })))
+        let api = Arc::new(Api::new(http, endpoint.pinned));
+        let pool = Pool::new(api.sibling(), config.clone(), metrics);
+        let permits = StreamPermits::new(config.pool.max_concurrent_streams);
+        let daemon_watch = DaemonWatch::new(&endpoint);
+        Ok(Docker(Arc::new(Inner { endpoint, pool, api, permits, daemon_watch })))
     }
 
-    /// Agrees on a version anew, for when the engine may have been replaced by another: after each lost connection. Nothing
-    /// is repeated: whoever lost it tries again at a pace of its own.
+    /// Negotiates the API version again. To be called after each lost connection, since a different daemon may be
+    /// running now. Does not retry: the caller retries at its own pace.
     pub async fn renegotiate(&self) -> Result<(), Error> {
-        let Shared { pool, endpoint, .. } = &*self.0;
-        pool.by(pool.end(), pool.first().wire.agree(endpoint.pinned)).await
+        let Inner { pool, endpoint, .. } = &*self.0;
+        pool.within(pool.deadline(), pool.first().api.negotiate(endpoint.pinned)).await
     }
 
-    /// Looks after the clients until it is dropped: checks their health, brings back who is unwell, takes away who idles.
-    /// To be run beside a verb that lasts.
+    /// Maintains the pool until the future is dropped: checks the health of clients, restores unhealthy ones and
+    /// removes idle ones. To be run next to a command that lasts.
     pub fn upkeep(&self) -> impl Future<Output = ()> + Send + 'static {
         let docker = self.clone();
-        async move { docker.0.pool.upkeep(&docker.0.wire).await }
+        async move { docker.0.pool.upkeep(&docker.0.api).await }
     }
 
-    /// Checks all clients now. One check decides: who fails it is unhealthy.
+    /// Checks all clients now. A client that fails this single check is unhealthy.
     pub async fn check(&self) {
-        self.check_within(self.0.pool.checks_patience()).await;
+        self.check_within(self.0.pool.check_timeout()).await;
     }
 
-    /// As [`Docker::check`], with less time than is configured.
+    /// Like [`Docker::check`], with `limit` instead of the configured timeout.
     pub async fn check_within(&self, limit: Duration) {
-        self.0.pool.check_all(&self.0.wire, limit).await;
+        self.0.pool.check_all(&self.0.api, limit).await;
     }
 
-    /// The clients as they stand.
+    /// The current state of the pool.
     pub fn pool(&self) -> Snapshot {
-        let (streams, max_streams) = self.0.places.taken();
+        let (streams, max_streams) = self.0.permits.in_use();
         Snapshot { streams, max_streams, ..self.0.pool.snapshot() }
     }
 
-    /// So many logs may be read at one time; one place, if there are several, is kept for events.
+    /// How many log streams may be open at once. If the limit for streams is above one, one of them is reserved for
+    /// events.
     pub fn most_logs(&self) -> usize {
-        self.0.places.most_logs()
+        self.0.permits.max_logs()
     }
 
-    /// The engine it talks to.
     pub fn endpoint(&self) -> &Endpoint {
         &self.0.endpoint
     }
 
-    /// The version spoken.
+    /// The negotiated version of the API.
     pub fn api_version(&self) -> Version {
-        self.0.wire.terms().spoken
+        self.0.api.negotiated().spoken
     }
 
-    /// Whether it is Podman behind Docker's API.
+    /// Whether the server is Podman, which offers Docker's API too.
     pub fn is_podman(&self) -> bool {
-        self.0.wire.terms().is_podman
+        self.0.api.negotiated().is_podman
     }
 
-    /// How many requests were sent so far, over all clones, those for connecting and for checks included.
+    /// How many requests were sent so far by all clones, including those for negotiation and for health checks.
     pub fn requests(&self) -> u64 {
-        self.0.wire.http.requests()
+        self.0.api.http.requests()
     }
 
-    /// Whether it answers.
     pub async fn ping(&self) -> Result<(), Error> {
         self.ping_timed().await.0
     }
 
-    /// As [`Docker::ping`], with what became of the call on its way through the pool.
+    /// Like [`Docker::ping`], with the times and retries of the call.
     pub async fn ping_timed(&self) -> (Result<(), Error>, Spent) {
-        self.0.pool.call_timed("ping", |client| async move { client.wire.ping().await }).await
+        self.0.pool.call_timed(ApiOperation::Ping, |client| async move { client.api.ping().await }).await
     }
 
-    /// What the engine says of itself.
+    /// `GET /info`.
     pub async fn info(&self) -> Result<Engine, Error> {
-        let ask = |client: Arc<Client>| async move { client.wire.object("info", "/info").await };
-        let said = self.0.pool.call("info", ask).await?;
-        let Negotiated { newest, is_podman, .. } = self.0.wire.terms();
-        Ok(Engine::told(said, newest, is_podman))
+        let request = |client: Arc<Client>| async move { client.api.get_object(ApiOperation::Info, "/info").await };
+        let info = self.0.pool.call(ApiOperation::Info, request).await?;
+        let Negotiated { newest, is_podman, .. } = self.0.api.negotiated();
+        Ok(Engine::from_info(info, newest, is_podman))
     }
 
-    /// All that is known of an engine that does not say it, whose ID is not.
+    /// What is known of a daemon that refuses `GET /info`. Its ID is empty.
     pub fn unnamed(&self) -> Engine {
-        let Negotiated { newest, is_podman, .. } = self.0.wire.terms();
+        let Negotiated { newest, is_podman, .. } = self.0.api.negotiated();
         Engine { api_version: newest.to_string(), is_podman, ..Engine::default() }
     }
 
-    /// The same, and which version of which system it is.
+    /// Like [`Docker::unnamed`], with its version and operating system from `GET /version`.
     pub async fn unnamed_with_version(&self) -> Result<Engine, Error> {
-        let ask = |client: Arc<Client>| async move { client.wire.object("its version", "/version").await };
-        let answers::Release { version, os } = self.0.pool.call("version", ask).await?;
+        let request =
+            |client: Arc<Client>| async move { client.api.get_object(ApiOperation::Version, "/version").await };
+        let answers::Release { version, os } = self.0.pool.call(ApiOperation::Version, request).await?;
         Ok(Engine { version, os, ..self.unnamed() })
     }
 
-    /// The containers that match, running ones only unless `all`, newest first. Never waits for a container's lock.
+    /// The containers that match, newest first; only running ones unless `all`. Never waits for a container's lock.
     pub async fn list(&self, all: bool, filters: &Filters) -> Result<Vec<Container>, Error> {
         self.listed(all, filters, answers::listed).await
     }
 
-    /// The IDs of the containers that match, as above.
+    /// Like [`Docker::list`], but returns only IDs.
     pub async fn list_ids(&self, all: bool, filters: &Filters) -> Result<Vec<String>, Error> {
-        self.listed(all, filters, |said| answers::listed(said).map(|container| container.id)).await
+        self.listed(all, filters, |entry| answers::listed(entry).map(|container| container.id)).await
     }
 
+    /// Lists containers. `keep` converts each entry as it arrives.
     async fn listed<T: Weigh>(
         &self,
         all: bool,
         filters: &Filters,
-        keep: impl Fn(Listed) -> Result<T, Error>,
+        keep: impl Fn(ListedContainer) -> Result<T, Error>,
     ) -> Result<Vec<T>, Error> {
         let mut path = format!("/containers/json?all={}", u8::from(all));
         if !filters.is_empty() {
-            path = format!("{path}&filters={}", streams::encoded(filters));
+            path = format!("{path}&filters={}", streams::encode_filters(filters));
         }
         let (path, keep) = (&path, &keep);
-        let ask = |client: Arc<Client>| async move { client.wire.list("the container list", path, None, keep).await };
-        self.0.pool.call("container_list", ask).await
+        let request = |client: Arc<Client>| async move {
+            client.api.get_list(ApiOperation::ContainerList, path, None, keep).await
+        };
+        self.0.pool.call(ApiOperation::ContainerList, request).await
     }
 
     /// The names of all networks.
     pub async fn networks(&self) -> Result<Vec<String>, Error> {
-        let ask = |client: Arc<Client>| async move {
-            client.wire.list("the network list", "/networks", None, |network: Named| Ok(network.name)).await
+        let request = |client: Arc<Client>| async move {
+            client
+                .api
+                .get_list(ApiOperation::NetworkList, "/networks", None, |network: NamedObject| Ok(network.name))
+                .await
         };
-        self.0.pool.call("network_list", ask).await
+        self.0.pool.call(ApiOperation::NetworkList, request).await
     }
 
     /// The names of all volumes.
     pub async fn volumes(&self) -> Result<Vec<String>, Error> {
-        self.listed_volumes(|volume: Named| Ok(volume.name)).await
+        self.listed_volumes(|volume: NamedObject| Ok(volume.name)).await
     }
 
+    /// Lists volumes. `keep` converts each entry as it arrives.
     async fn listed_volumes<S: DeserializeOwned, T: Weigh>(
         &self,
         keep: impl Fn(S) -> Result<T, Error>,
     ) -> Result<Vec<T>, Error> {
         let keep = &keep;
-        let ask = |client: Arc<Client>| async move {
-            client.wire.list("the volume list", "/volumes", Some("Volumes"), keep).await
+        let request = |client: Arc<Client>| async move {
+            client.api.get_list(ApiOperation::VolumeList, "/volumes", Some("Volumes"), keep).await
         };
-        self.0.pool.call("volume_list", ask).await
+        self.0.pool.call(ApiOperation::VolumeList, request).await
     }
 
-    /// All that is known of one container, by ID, prefix or name. Waits while the engine starts or stops it.
+    /// Inspects one container, by ID, prefix of an ID, or name. Waits while the daemon starts or stops that container.
     pub async fn inspect(&self, id: &str) -> Result<Details, Error> {
-        is_reference(id)?;
+        check_reference(id)?;
         let path = &format!("/containers/{id}/json");
-        let ask = |client: Arc<Client>| async move { client.wire.object("a container", path).await };
-        Details::told(self.0.pool.call("container_inspect", ask).await?)
+        let request =
+            |client: Arc<Client>| async move { client.api.get_object(ApiOperation::ContainerInspect, path).await };
+        Details::from_inspection(self.0.pool.call(ApiOperation::ContainerInspect, request).await?)
     }
 
-    /// A container's logs with the time before each line, framed unless it has a terminal. Opened once: whoever reads knows
-    /// better where to go on.
+    /// Opens a container's logs. Each line begins with its time; the stream is framed unless the container has a
+    /// terminal. Does not retry: the caller knows best where to continue.
     pub async fn logs(&self, id: &str, query: &LogsQuery) -> Result<LogStream, Error> {
         self.logs_within(Duration::MAX, id, query).await
     }
 
-    /// The same for who waits no longer than that for a place, or for an engine that is gone to come back.
-    pub async fn logs_within(&self, patience: Duration, id: &str, query: &LogsQuery) -> Result<LogStream, Error> {
-        is_reference(id)?;
-        let Shared { pool, wire, places, .. } = &*self.0;
-        let end = pool.end();
-        let soon = Instant::now().checked_add(patience).map_or(end, |soon| soon.min(end));
-        let place = match query.follow {
-            true => places.for_following()?,
-            false => places.for_reading(soon).await?,
+    /// Like [`Docker::logs`], but waits at most `wait` for a stream permit and for an unreachable daemon.
+    pub async fn logs_within(&self, wait: Duration, id: &str, query: &LogsQuery) -> Result<LogStream, Error> {
+        check_reference(id)?;
+        let Inner { pool, api, permits, .. } = &*self.0;
+        let deadline = pool.deadline();
+        let wait_until = Instant::now().checked_add(wait).map_or(deadline, |until| until.min(deadline));
+        let permit = match query.follow {
+            true => permits.for_following()?,
+            false => permits.for_reading(wait_until).await?,
         };
-        pool.engine_is_there(soon).await?;
-        let answer = pool.by(end, wire.get(&query.path(id, wire.terms().is_podman), Some(id))).await?;
-        Ok(LogStream::new(answer.into_body(), wire.clone(), place))
+        pool.wait_for_daemon(wait_until).await?;
+        let path = query.path(id, api.negotiated().is_podman);
+        let response = pool.within(deadline, api.get(&path, Some(id))).await?;
+        Ok(LogStream::new(response.into_body(), api.clone(), permit))
     }
 
-    /// Returns when an engine that was gone is back, and may never do so: for whoever waits before trying again what has
-    /// failed with this.
+    /// Completes when a daemon that was gone is back, possibly never. Ends a wait before a retry early; `failure` is
+    /// the error that the wait follows.
     pub fn returned(&self, failure: &Error) -> impl Future<Output = ()> + Send + 'static {
-        let (docker, was_shut) = (self.clone(), matches!(failure, Error::Unreachable { .. }));
-        async move { docker.0.returns.next(was_shut).await }
+        let (docker, was_refused) = (self.clone(), matches!(failure, Error::Unreachable { .. }));
+        async move { docker.0.daemon_watch.next(was_refused).await }
     }
 
-    /// The engine's events, which may not have begun yet ([`EventStream::has_begun`]). To be read without delay: a full queue
-    /// of ours makes the engine slow for everybody, and then it drops what we did not take (moby `daemon/events/events.go`).
+    /// Opens a stream of events, whose response may not have begun yet ([`EventStream::has_begun`]).
+    ///
+    /// The caller must read without delay. A full socket buffer slows the daemon down for everybody, and then the
+    /// daemon drops the events that were not read (moby `daemon/events/events.go`).
     pub async fn events(&self, query: &EventsQuery) -> Result<EventStream, Error> {
-        let place = self.0.places.for_events()?;
-        let Shared { pool, wire, .. } = &*self.0;
-        pool.engine_is_there(pool.end()).await?;
-        let is_podman = wire.terms().is_podman;
-        let (way, path) = (Arc::clone(wire), query.path(is_podman));
-        let answer = async move { way.get_patiently(&path).await };
-        let mut stream = EventStream::awaiting(Box::pin(answer), wire.clone(), place);
-        let soon = if is_podman { BEGUN_BY_PODMAN } else { BEGUN };
-        match timeout(soon, stream.begun()).await {
+        let permit = self.0.permits.for_events()?;
+        let Inner { pool, api, .. } = &*self.0;
+        pool.wait_for_daemon(pool.deadline()).await?;
+        let is_podman = api.negotiated().is_podman;
+        let (request_api, path) = (Arc::clone(api), query.path(is_podman));
+        let response = async move { request_api.get(&path, None).await };
+        let mut stream = EventStream::awaiting(Box::pin(response), api.clone(), permit);
+        let wait = if is_podman { EVENTS_RESPONSE_WAIT_PODMAN } else { EVENTS_RESPONSE_WAIT };
+        match timeout(wait, stream.begun()).await {
             Ok(begun) => begun.map(|()| stream),
             Err(_) => Ok(stream),
         }
     }
 
-    /// As [`Docker::events`] up to a time that is over by the engine's clock: they end at once, and take no place, so that
-    /// they can be asked for beside a stream that has the last one.
+    /// Like [`Docker::events`], for a query whose `until` is in the past by the daemon's clock. Such a stream ends at
+    /// once, so it takes no permit and can be read next to a stream that holds the last one.
     pub async fn past_events(&self, query: &EventsQuery) -> Result<EventStream, Error> {
-        let Shared { pool, wire, .. } = &*self.0;
-        let end = pool.end();
-        pool.engine_is_there(end).await?;
-        let answer = pool.by(end, wire.get(&query.path(wire.terms().is_podman), None)).await?;
-        Ok(EventStream::new(answer.into_body(), wire.clone()))
+        let Inner { pool, api, .. } = &*self.0;
+        let deadline = pool.deadline();
+        pool.wait_for_daemon(deadline).await?;
+        let response = pool.within(deadline, api.get(&query.path(api.negotiated().is_podman), None)).await?;
+        Ok(EventStream::new(response.into_body(), api.clone()))
     }
 }
 
-/// What the engine takes for a container. Anything else could reach another path.
-fn is_reference(id: &str) -> Result<(), Error> {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
+/// Accepts what the daemon accepts as a container's ID or name. Any other text could lead to a different path.
+fn check_reference(id: &str) -> Result<(), Error> {
+    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || b"_.-".contains(&b);
     match id.bytes().next() {
-        Some(first) if first.is_ascii_alphanumeric() && id.bytes().all(plain) => Ok(()),
+        Some(first) if first.is_ascii_alphanumeric() && id.bytes().all(is_allowed) => Ok(()),
         _ => Err(Error::NotFound { message: format!("No such container: {id}") }),
     }
 }

@@ -1,50 +1,50 @@
-//! What holds of the room's decoders whatever they are given. As [`crate::model::oracle`].
+//! Checks of the event decoder that hold for any input; see [`crate::model::oracle`].
 
 use super::events::{Event, Splitter};
 use crate::model::oracle::{Script, chunks, lengths};
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-/// A body of events, cut anywhere. The first bytes say where.
+/// Decodes a body of events in chunks. The first bytes of the input determine the chunks.
 pub fn events(bytes: &[u8]) {
     let mut script = Script::new(bytes);
     let cuts = lengths(script.take(4));
     let body = script.rest();
     let whole = split([body]);
-    assert_eq!(split(chunks(&cuts, body)), whole, "cut otherwise");
-    let lines = body.split(|byte| *byte == b'\n').map(inside).filter(|line| !line.is_empty());
-    assert_eq!(lines.clone().count(), whole.len(), "one for each line");
+    assert_eq!(split(chunks(&cuts, body)), whole, "in different chunks");
+    let lines = body.split(|byte| *byte == b'\n').map(trim_line).filter(|line| !line.is_empty());
+    assert_eq!(lines.clone().count(), whole.len(), "one result per line");
     for (line, event) in lines.zip(&whole) {
         match event {
             Ok(event) => agree(line, event),
-            // Garbage is told; what Docker writes is not refused.
-            Err(why) => assert!(!is_dockers(line), "{why}: {}", line.escape_ascii()),
+            // Only lines that dockerd would not send may be errors.
+            Err(error) => assert!(!is_from_dockerd(line), "{error}: {}", line.escape_ascii()),
         }
     }
 }
 
-/// Events, and errors by their words.
+/// Decoded events, and errors as their messages.
 fn split<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<Result<Event, String>> {
     let mut splitter = Splitter::default();
-    let mut told = Vec::new();
+    let mut results = Vec::new();
     for chunk in chunks {
         splitter.push(chunk);
         while let Some(event) = splitter.next() {
-            told.push(event.map_err(|error| error.to_string()));
+            results.push(event.map_err(|error| error.to_string()));
         }
     }
-    told.extend(splitter.rest().map(|event| event.map_err(|error| error.to_string())));
-    told
+    results.extend(splitter.rest().map(|event| event.map_err(|error| error.to_string())));
+    results
 }
 
-/// A line without what may stand around the object.
-fn inside(line: &[u8]) -> &[u8] {
+/// A line without whitespace and record separator around the object.
+fn trim_line(line: &[u8]) -> &[u8] {
     let line = line.trim_ascii();
     line.strip_prefix(&[0x1e]).unwrap_or(line).trim_ascii()
 }
 
-/// An object with all that an event of Docker has since API 1.22, each of its kind.
-fn is_dockers(line: &[u8]) -> bool {
+/// Whether a line is an object with exactly the fields that an event has since API 1.22, with the right types.
+fn is_from_dockerd(line: &[u8]) -> bool {
     let Ok(value) = serde_json::from_slice::<Value>(line) else { return false };
     let (event, actor) = (value.as_object(), value["Actor"].as_object());
     let attributes = value["Actor"]["Attributes"].as_object();
@@ -53,17 +53,17 @@ fn is_dockers(line: &[u8]) -> bool {
         && attributes.is_some_and(|attributes| attributes.values().all(Value::is_string))
         && [&value["Type"], &value["Action"], &value["Actor"]["ID"]].into_iter().all(Value::is_string)
         && value["timeNano"].as_i64().is_some_and(|nanos| nanos != 0)
-        // A key that comes twice is one in a map, and an error in an event.
+        // A repeated key is merged in a map, and is an error in an event.
         && serde_json::to_vec(&value).is_ok_and(|again| again.len() == line.len())
 }
 
-/// An event says what a library finds in its line.
+/// Compares an event with what `serde_json` decodes from its line.
 fn agree(line: &[u8], event: &Event) {
     assert!(serde_json::from_slice::<IgnoredAny>(line).is_ok(), "no JSON: {}", line.escape_ascii());
-    // In what is passed over there may be what no text can hold.
+    // `IgnoredAny` skips strings that a `Value` cannot hold, such as lone surrogates.
     let Ok(value) = serde_json::from_slice::<Value>(line) else { return };
     let actor = &value["Actor"];
-    // The library takes an array for an object whose fields stand in the order of their declaration.
+    // Serde accepts an array in place of a struct, with the fields in the order of their declaration.
     if value.is_array() || actor.is_array() {
         return;
     }
@@ -73,12 +73,12 @@ fn agree(line: &[u8], event: &Event) {
     assert_eq!((&*event.status, &*event.from), (text("status").unwrap_or(""), text("from").unwrap_or("")));
     assert_eq!(event.id, actor["ID"].as_str().or(text("id")).unwrap_or(""));
     let action = text("Action").unwrap_or(&event.status);
-    let said = [action, &format!("health_status: {}", text("HealthStatus").unwrap_or(""))];
+    let expected = [action, &format!("health_status: {}", text("HealthStatus").unwrap_or(""))];
     match event.action.as_str() {
-        "destroy" | "die" if !said.contains(&&*event.action) => {
+        "destroy" | "die" if !expected.contains(&&*event.action) => {
             assert!(matches!(action, "remove" | "died"), "{action}")
         }
-        other => assert!(said.contains(&other), "{other} of {action}"),
+        other => assert!(expected.contains(&other), "{other} of {action}"),
     }
     let nanos = value["timeNano"].as_i64().filter(|nanos| *nanos != 0);
     let seconds = || value["time"].as_i64().and_then(|seconds| seconds.checked_mul(1_000_000_000));
@@ -96,7 +96,7 @@ mod tests {
     use crate::model::oracle::tests::try_out;
 
     #[test]
-    fn events_are_what_a_library_finds_in_a_body_however_it_is_cut() {
+    fn events_are_the_same_as_serde_json_finds() {
         try_out("events", super::events);
     }
 }

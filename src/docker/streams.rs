@@ -1,8 +1,9 @@
-//! Logs and events as they come: what to ask for, and the answer that does not end.
+//! Log and event streams: their queries, and reading responses that stay open.
 //!
-//! In: a query. Out: chunks of a log's body, as raw as they arrive, or events. Called by [`super::Docker`].
-//! Times go over as `seconds.nanoseconds`: anything else is refused, and whole seconds would repeat or lose lines (moby
-//! `daemon/logs.go`). No Accept header is sent, which is how events come one to a line (moby `system_routes.go`).
+//! In: a query. Out: raw chunks of a log's body, or events. Called by [`super::Docker`].
+//!
+//! Times are sent as `seconds.nanoseconds`. The daemon refuses other forms, and whole seconds would repeat or lose
+//! lines (moby `daemon/logs.go`). No Accept header is sent, so that events come one per line (moby `system_routes.go`).
 
 use std::fmt::Write as _;
 use std::pin::Pin;
@@ -18,25 +19,26 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use crate::model::selector::Filters;
 use crate::model::time::Timestamp;
 
+use super::api::Api;
 use super::events::{Event, Malformed, Splitter};
-use super::pool::StreamPermit;
-use super::{Api, Error};
+use super::stream_permits::StreamPermit;
+use super::{ApiOperation, Error};
 
-/// Which part of a container's logs.
+/// Which part of a container's logs to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogsQuery {
-    /// Go on after the end, until the container stops.
+    /// Wait for further lines after the end, until the container stops.
     pub follow: bool,
-    /// With the standard output. One of the two has to be asked for.
+    /// Include stdout. At least one of `stdout` and `stderr` must be set.
     pub stdout: bool,
-    /// With the standard error.
+    /// Include stderr.
     pub stderr: bool,
-    /// Not before; inclusive.
+    /// The earliest time, inclusive.
     pub since: Option<Timestamp>,
-    /// Not after; inclusive. With `follow` it ends the stream at the first later line, not at that time.
+    /// The latest time, inclusive. With `follow`, the stream ends at the first later line and not at this time.
     pub until: Option<Timestamp>,
-    /// That many records from the end, counted before the times are looked at; a record is 16 KiB at most. All of them
-    /// if `None`.
+    /// How many records from the end, counted before `since` and `until` are applied; `None` for all. A record has at
+    /// most 16 KiB.
     pub tail: Option<u64>,
 }
 
@@ -46,26 +48,29 @@ impl Default for LogsQuery {
     }
 }
 
-/// Which events.
+/// Which events to read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EventsQuery {
-    /// Inclusive. Up to 256 past events are kept by the engine, in memory, of all types together.
+    /// The earliest time, inclusive. The daemon keeps the last 256 events of all types in memory.
     pub since: Option<Timestamp>,
-    /// Inclusive; the stream ends then.
+    /// The latest time, inclusive, at which the stream ends.
     pub until: Option<Timestamp>,
-    /// Values of one key are alternatives, keys add up. `container` matches prefixes of IDs and names. `event` is an
-    /// exact match, unless `health_status`, `exec_create` or `exec_start` is among its values: then all are prefixes.
+    /// An event must match every key, and at least one of the key's values. `container` matches prefixes of IDs and
+    /// names. `event` matches exactly, unless `health_status`, `exec_create` or `exec_start` is among its values: then
+    /// all its values match prefixes.
     pub filters: Filters,
 }
 
 impl LogsQuery {
     pub(super) fn path(&self, id: &str, is_podman: bool) -> String {
         let (follow, stdout, stderr) = (u8::from(self.follow), u8::from(self.stdout), u8::from(self.stderr));
-        // Podman's own form has frames with a terminal too: without them nothing tells where a piece of a line ends.
+        // Podman's own API sends frames for containers with a terminal as well. Without frames, the end of a partial
+        // line would be unknown.
         let api = if is_podman { "/libpod" } else { "" };
         let mut path =
             format!("{api}/containers/{id}/logs?follow={follow}&stdout={stdout}&stderr={stderr}&timestamps=1");
-        // Podman leaves out both ends, and reads the numbers as floating point, which is a quarter of a microsecond off.
+        // Podman's limits are exclusive, and it parses the numbers as floating point, which is off by up to a quarter
+        // of a microsecond.
         let margin = if is_podman { 1000 } else { 0 };
         let (since, until) = (self.since.map(|time| time.plus(-margin)), self.until.map(|time| time.plus(margin)));
         push_times(&mut path, since, until);
@@ -79,10 +84,10 @@ impl LogsQuery {
 impl EventsQuery {
     pub(super) fn path(&self, is_podman: bool) -> String {
         let mut filters = self.filters.clone();
-        if is_podman && let Some(wanted) = filters.get_mut("event") {
-            add_podmans_words(wanted);
+        if is_podman && let Some(actions) = filters.get_mut("event") {
+            add_podman_actions(actions);
         }
-        let mut path = format!("/events?filters={}", encoded(&filters));
+        let mut path = format!("/events?filters={}", encode_filters(&filters));
         push_times(&mut path, self.since, self.until);
         path
     }
@@ -96,39 +101,39 @@ fn push_times(path: &mut String, since: Option<Timestamp>, until: Option<Timesta
     }
 }
 
-/// The reverse of what [`super::events`] does to the answers.
-fn add_podmans_words(wanted: &mut Vec<String>) {
-    for (dockers, podmans) in [("destroy", "remove"), ("die", "died")] {
-        if wanted.iter().any(|word| word == dockers) {
-            wanted.push(podmans.to_owned());
+/// Adds Podman's names of actions. [`super::events`] translates them back.
+fn add_podman_actions(actions: &mut Vec<String>) {
+    for (docker, podman) in [("destroy", "remove"), ("die", "died")] {
+        if actions.iter().any(|action| action == docker) {
+            actions.push(podman.to_owned());
         }
     }
 }
 
-/// As a parameter of a request.
-pub(super) fn encoded(filters: &Filters) -> String {
+/// Filters as the value of a query parameter: JSON, percent-encoded.
+pub(super) fn encode_filters(filters: &Filters) -> String {
     let json = serde_json::json!(filters).to_string();
     utf8_percent_encode(&json, NON_ALPHANUMERIC).to_string()
 }
 
-/// What is handed on at once, where so much has come.
-const BLOCK: usize = 64 * 1024;
+/// How many bytes [`LogStream::next`] collects before it returns, if that many have arrived.
+const MAX_BLOCK: usize = 64 * 1024;
 
-/// A container's logs. Dropped, it closes its connection.
+/// A container's logs. Dropping it closes its connection.
 pub struct LogStream {
-    body: Body,
-    /// What has come and was not handed on.
+    body: StreamBody,
+    /// Bytes that have arrived and were not returned yet.
     block: BytesMut,
-    /// What came behind it.
+    /// The error that ended the stream, to be returned after `block`.
     failed: Option<Error>,
 }
 
 impl LogStream {
-    pub(super) fn new(body: Incoming, wire: Arc<Api>, place: StreamPermit) -> Self {
-        LogStream { body: Body { body: Some((body, Some(place))), wire }, block: BytesMut::new(), failed: None }
+    pub(super) fn new(body: Incoming, api: Arc<Api>, permit: StreamPermit) -> Self {
+        LogStream { body: StreamBody { body: Some((body, Some(permit))), api }, block: BytesMut::new(), failed: None }
     }
 
-    /// The next bytes, cut anywhere; `None` at the end. A lost connection is the last item. Nothing is lost when the
+    /// The next bytes, split at any position; `None` at the end. An error is the last item. Nothing is lost if the
     /// future is dropped.
     pub async fn next(&mut self) -> Option<Result<Bytes, Error>> {
         if self.block.is_empty() {
@@ -140,9 +145,10 @@ impl LogStream {
                 Err(error) => return Some(Err(error)),
             }
         }
-        // The engine sends each record as a chunk of its own, and one by one they would cost more than what is in them.
-        while self.block.len() < BLOCK {
-            // The task that reads the socket is given its turn.
+        // The daemon sends each record as a separate chunk. Handling these one by one would cost more than their
+        // content.
+        while self.block.len() < MAX_BLOCK {
+            // Lets hyper's task read the socket.
             tokio::task::yield_now().await;
             match self.body.next().now_or_never() {
                 Some(Some(Ok(bytes))) => self.block.extend_from_slice(&bytes),
@@ -157,47 +163,52 @@ impl LogStream {
     }
 }
 
-/// An answer that may be long in beginning.
-type Begun = Pin<Box<dyn Future<Output = Result<Response<Incoming>, Error>> + Send>>;
+/// A response that may take long to begin.
+type PendingResponse = Pin<Box<dyn Future<Output = Result<Response<Incoming>, Error>> + Send>>;
 
-/// The engine's events. Dropped, it closes its connection.
+/// The daemon's events. Dropping it closes its connection.
 pub struct EventStream {
-    /// Until the answer has begun.
-    opening: Option<(Begun, StreamPermit)>,
-    body: Body,
+    /// `Some` until the response has begun; `body` is empty until then.
+    opening: Option<(PendingResponse, StreamPermit)>,
+    body: StreamBody,
     lines: Splitter,
 }
 
 impl EventStream {
-    pub(super) fn new(body: Incoming, wire: Arc<Api>) -> Self {
-        EventStream { opening: None, body: Body { body: Some((body, None)), wire }, lines: Splitter::default() }
+    pub(super) fn new(body: Incoming, api: Arc<Api>) -> Self {
+        EventStream { opening: None, body: StreamBody { body: Some((body, None)), api }, lines: Splitter::default() }
     }
 
-    pub(super) fn awaiting(answer: Begun, wire: Arc<Api>, place: StreamPermit) -> Self {
-        EventStream { opening: Some((answer, place)), body: Body { body: None, wire }, lines: Splitter::default() }
+    /// A stream whose response has not begun.
+    pub(super) fn awaiting(response: PendingResponse, api: Arc<Api>, permit: StreamPermit) -> Self {
+        EventStream {
+            opening: Some((response, permit)),
+            body: StreamBody { body: None, api },
+            lines: Splitter::default(),
+        }
     }
 
-    /// Whether the answer has begun: only then it is certain that nothing that happens from now on is missing.
+    /// Whether the response has begun. Only then is it certain that all further events will arrive.
     pub fn has_begun(&self) -> bool {
         self.opening.is_none()
     }
 
-    /// Returns when the answer has begun. Nothing is lost when the future is dropped.
+    /// Waits until the response has begun. Nothing is lost if the future is dropped.
     pub async fn begun(&mut self) -> Result<(), Error> {
-        let Some((answer, _)) = &mut self.opening else { return Ok(()) };
-        let answer = answer.as_mut().await;
-        let place = self.opening.take().map(|(_, place)| place);
-        self.body.body = Some((answer?.into_body(), place));
+        let Some((response, _)) = &mut self.opening else { return Ok(()) };
+        let response = response.as_mut().await;
+        let permit = self.opening.take().map(|(_, permit)| permit);
+        self.body.body = Some((response?.into_body(), permit));
         Ok(())
     }
 
-    /// Ends it, and gives its place to whoever comes next.
+    /// Closes the connection and returns the permit. There are no further events.
     pub fn close(&mut self) {
         (self.opening, self.body.body) = (None, None);
     }
 
-    /// The next event; `None` at the end. After [`Error::Protocol`] it goes on, any other error is the last item.
-    /// Nothing is lost when the future is dropped.
+    /// The next event; `None` at the end. The stream continues after [`Error::Protocol`]; any other error is the last
+    /// item. Nothing is lost if the future is dropped.
     pub async fn next(&mut self) -> Option<Result<Event, Error>> {
         if let Err(error) = self.begun().await {
             return Some(Err(error));
@@ -209,7 +220,7 @@ impl EventStream {
             match self.body.next().await {
                 Some(Ok(chunk)) => self.lines.push(&chunk),
                 Some(Err(error)) => {
-                    // Half a line before it says nothing that the next stream will not say.
+                    // An incomplete line before the error is discarded: the next stream will contain it.
                     self.lines = Splitter::default();
                     return Some(Err(error));
                 }
@@ -220,16 +231,16 @@ impl EventStream {
 }
 
 fn malformed(source: Malformed) -> Error {
-    Error::Protocol { what: "events", source: source.into() }
+    Error::Protocol { operation: ApiOperation::Events, source: source.into() }
 }
 
-struct Body {
-    /// `None` once it ended, and then its place is free.
+struct StreamBody {
+    /// `None` once it has ended, which also returns the permit. `None` instead of a permit if the stream ends at once.
     body: Option<(Incoming, Option<StreamPermit>)>,
-    wire: Arc<Api>,
+    api: Arc<Api>,
 }
 
-impl Body {
+impl StreamBody {
     async fn next(&mut self) -> Option<Result<Bytes, Error>> {
         loop {
             match self.body.as_mut()?.0.frame().await {
@@ -239,7 +250,7 @@ impl Body {
                 },
                 Some(Err(error)) => {
                     self.body = None;
-                    return Some(Err(self.wire.http.broken(error.into())));
+                    return Some(Err(self.api.http.connection_lost(error.into())));
                 }
                 None => self.body = None,
             }
@@ -252,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn logs_are_asked_for_to_the_nanosecond() {
+    fn times_are_sent_in_nanoseconds() {
         let times = |since, until| LogsQuery { since, until, ..LogsQuery::default() };
         for (query, path) in [
             (LogsQuery::default(), "follow=0&stdout=1&stderr=1&timestamps=1"),
@@ -269,24 +280,24 @@ mod tests {
         }
     }
 
-    /// Podman's ends are exclusive and ours are not, so a little more is asked for.
+    /// Podman's limits are exclusive and those of a query are inclusive, so a little more is requested.
     #[test]
-    fn podman_is_asked_for_the_ends_too() {
+    fn podman_includes_the_first_and_last_line() {
         let (since, until) = (Timestamp(1_795_215_653_000_000_000), Timestamp(1_795_215_654_000_000_001));
         let query = LogsQuery { since: Some(since), until: Some(until), ..LogsQuery::default() };
-        let asked = query.path("4ac9", true);
-        assert!(asked.starts_with("/libpod/containers/4ac9/logs?"), "{asked}");
-        assert!(asked.ends_with("&since=1795215652.999999000&until=1795215654.000001001"), "{asked}");
+        let path = query.path("4ac9", true);
+        assert!(path.starts_with("/libpod/containers/4ac9/logs?"), "{path}");
+        assert!(path.ends_with("&since=1795215652.999999000&until=1795215654.000001001"), "{path}");
     }
 
     #[test]
-    fn podman_is_asked_in_its_own_words() {
-        let wanted = ["start", "die", "destroy"].map(str::to_owned).to_vec();
-        let query = EventsQuery { filters: [("event".to_owned(), wanted)].into(), ..EventsQuery::default() };
-        let asked = |is_podman| {
+    fn podman_gets_its_own_names_of_actions() {
+        let actions = ["start", "die", "destroy"].map(str::to_owned).to_vec();
+        let query = EventsQuery { filters: [("event".to_owned(), actions)].into(), ..EventsQuery::default() };
+        let path = |is_podman| {
             percent_encoding::percent_decode_str(&query.path(is_podman)).decode_utf8().unwrap().into_owned()
         };
-        assert_eq!(asked(false), r#"/events?filters={"event":["start","die","destroy"]}"#);
-        assert_eq!(asked(true), r#"/events?filters={"event":["start","die","destroy","remove","died"]}"#);
+        assert_eq!(path(false), r#"/events?filters={"event":["start","die","destroy"]}"#);
+        assert_eq!(path(true), r#"/events?filters={"event":["start","die","destroy","remove","died"]}"#);
     }
 }

@@ -1,9 +1,12 @@
-//! When an engine that was gone is there again.
+//! Notices when a daemon that was gone is back.
 //!
-//! Whoever has lost it tries again after a wait that grows, and a long wait must not outlast the outage. So the folder of
-//! the engine's socket is watched meanwhile: an engine that starts makes its socket anew. Over tcp nothing tells, so
-//! connecting is tried at a short, even distance; ssh would cost a login each time and has its waits alone. One of those
-//! who wait looks for all of them, and nobody looks while the engine is there.
+//! In: the endpoint. Out: futures that complete when the daemon accepts connections again. Called by
+//! [`super::Docker::returned`].
+//!
+//! Everything that has lost the daemon retries after growing waits, and a long wait must not outlast the outage. A
+//! daemon creates its socket when it starts, so the socket's folder is watched during such waits. Over tcp there is no
+//! signal, so connecting is tried at short, even intervals. Over ssh an attempt would cost a login, so there is only
+//! the backoff. One of those who wait does this for all of them, and nobody does it while the daemon is there.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -23,60 +26,61 @@ use tokio::time::{Instant, sleep, timeout};
 use super::endpoint::Endpoint;
 use super::endpoint::address::Address;
 
-/// Between two attempts where nothing tells of a return.
-const TRIES: Duration = Duration::from_secs(1);
-/// An attempt may take so long.
-const ATTEMPT: Duration = Duration::from_secs(1);
-/// An engine makes its socket a moment before it listens: it is tried so often, ...
-const MOMENTS: u32 = 50;
-/// ... at this distance.
-const MOMENT: Duration = Duration::from_millis(20);
-/// Links from one name of the socket to the next, at most.
-const LINKS: usize = 8;
+/// Time between two connection attempts if there is nothing to watch, and the least time between two returns.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// A daemon creates its socket a moment before it listens. After a change, connecting is tried this many times ...
+const LISTEN_ATTEMPTS: u32 = 50;
+/// ... at this interval.
+const LISTEN_INTERVAL: Duration = Duration::from_millis(20);
+/// How many symbolic links from the socket's path are followed.
+const MAX_LINKS: usize = 8;
 
-/// See the module.
-pub(super) struct Returns {
-    door: Door,
-    /// How often it has returned.
+/// Watches for the return of one daemon.
+pub(super) struct DaemonWatch {
+    target: WatchTarget,
+    /// How many times the daemon has returned.
     count: watch::Sender<u64>,
-    /// Whoever holds it looks.
-    turn: tokio::sync::Mutex<()>,
+    /// Held by the one task that looks for the daemon.
+    looking: tokio::sync::Mutex<()>,
     absence: Mutex<Absence>,
-    /// With TLS a connection may be taken and end in the handshake, which is no refusal.
+    /// The connection has no TLS. With TLS, a daemon may accept connections although the handshake fails, so a failure
+    /// does not mean that it refuses them.
     is_plain: bool,
-    /// The newest return.
+    /// When the daemon last returned.
     last: Mutex<Option<Instant>>,
 }
 
-enum Door {
+/// Where to look for the daemon.
+enum WatchTarget {
     Socket(PathBuf),
     Tcp(String, u16),
-    /// Behind something else, which tells nothing of the engine.
+    /// Behind ssh or a proxy, where a connection shows nothing about the daemon.
     Hidden,
 }
 
-/// What was seen of the engine.
+/// What was observed of the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sign {
-    /// It takes a connection.
-    Open,
-    /// It takes none.
-    Shut,
-    /// Its socket was made anew, or is another's now.
+enum Observation {
+    /// It accepts a connection.
+    Accepting,
+    /// It refuses a connection, or does not answer.
+    Refused,
+    /// Its socket was created, replaced, or changed its owner or mode.
     Changed,
 }
 
-/// Whether the engine is known to have been gone.
+/// Whether the daemon is known to have been gone.
 #[derive(Clone, Copy, Debug, Default)]
 struct Absence(bool);
 
 impl Absence {
-    /// Whether this sign says that it is back. One that takes connections all the time has not returned: something else is
-    /// wrong with it, and it is left alone for as long as the wait says.
-    fn ends(&mut self, sign: Sign) -> bool {
-        match sign {
-            Sign::Open => std::mem::take(&mut self.0),
-            Sign::Shut | Sign::Changed => {
+    /// Takes an observation and returns whether the daemon is back. A daemon that has accepted connections all the time
+    /// has not returned: it has a different problem, and the retries keep to their backoff.
+    fn ends(&mut self, observation: Observation) -> bool {
+        match observation {
+            Observation::Accepting => std::mem::take(&mut self.0),
+            Observation::Refused | Observation::Changed => {
                 self.0 = true;
                 false
             }
@@ -84,32 +88,32 @@ impl Absence {
     }
 }
 
-impl Returns {
-    pub(super) fn new(endpoint: &Endpoint) -> Returns {
+impl DaemonWatch {
+    pub(super) fn new(endpoint: &Endpoint) -> DaemonWatch {
         let is_direct = endpoint.proxies.http.is_empty() && endpoint.proxies.https.is_empty();
-        let door = match &endpoint.address {
-            Address::Unix(path) => Door::Socket(path.clone()),
-            Address::Tcp { host, port, .. } if is_direct => Door::Tcp(host.clone(), *port),
-            Address::Tcp { .. } | Address::Ssh(_) => Door::Hidden,
+        let target = match &endpoint.address {
+            Address::Unix(path) => WatchTarget::Socket(path.clone()),
+            Address::Tcp { host, port, .. } if is_direct => WatchTarget::Tcp(host.clone(), *port),
+            Address::Tcp { .. } | Address::Ssh(_) => WatchTarget::Hidden,
         };
-        Returns::through(door, endpoint.tls.is_none())
+        DaemonWatch::with_target(target, endpoint.tls.is_none())
     }
 
-    fn through(door: Door, is_plain: bool) -> Returns {
-        let (count, turn) = (watch::Sender::new(0), tokio::sync::Mutex::new(()));
-        Returns { door, count, turn, absence: Mutex::default(), is_plain, last: Mutex::default() }
+    fn with_target(target: WatchTarget, is_plain: bool) -> DaemonWatch {
+        let (count, looking) = (watch::Sender::new(0), tokio::sync::Mutex::new(()));
+        DaemonWatch { target, count, looking, absence: Mutex::default(), is_plain, last: Mutex::default() }
     }
 
-    /// Returns when an engine that was gone takes connections again; `was_shut` if it took none a moment ago. May never
-    /// return.
-    pub(super) async fn next(&self, was_shut: bool) {
+    /// Completes when a daemon that was gone accepts connections again, possibly never. `was_refused` means that it
+    /// just refused a connection.
+    pub(super) async fn next(&self, was_refused: bool) {
         let mut count = self.count.subscribe();
-        if was_shut && self.is_plain {
-            self.absence().ends(Sign::Shut);
+        if was_refused && self.is_plain {
+            self.absence().ends(Observation::Refused);
         }
         tokio::select! {
             biased;
-            // The sender is ours, so it does not go away.
+            // `self` owns the sender, so this is never an error.
             _ = count.changed() => {}
             () = self.look() => {}
         }
@@ -120,84 +124,85 @@ impl Returns {
     }
 
     async fn look(&self) {
-        let _turn = self.turn.lock().await;
-        match &self.door {
-            Door::Hidden => return std::future::pending().await,
-            Door::Tcp(..) => self.try_again_and_again().await,
-            Door::Socket(path) => match Folders::of(path) {
+        let _looking = self.looking.lock().await;
+        match &self.target {
+            WatchTarget::Hidden => return std::future::pending().await,
+            WatchTarget::Tcp(..) => self.poll_until_back().await,
+            WatchTarget::Socket(path) => match Folders::of(path) {
                 Ok(folders) => self.watch(&folders).await,
                 Err(error) => {
-                    tracing::debug!(%error, "the folder of the engine's socket cannot be watched");
-                    self.try_again_and_again().await;
+                    tracing::debug!(%error, "cannot watch the folder of the Docker socket");
+                    self.poll_until_back().await;
                 }
             },
         }
-        // One that comes and goes is not tried more often than this.
+        // A daemon that comes and goes is not reported more often than this.
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).replace(Instant::now());
         if let Some(last) = last {
-            sleep(TRIES.saturating_sub(last.elapsed())).await;
+            sleep(RETRY_INTERVAL.saturating_sub(last.elapsed())).await;
         }
         self.count.send_modify(|count| *count += 1);
     }
 
-    async fn try_again_and_again(&self) {
+    async fn poll_until_back(&self) {
         while !self.is_back().await {
-            sleep(TRIES).await;
+            sleep(RETRY_INTERVAL).await;
         }
     }
 
     async fn watch(&self, folders: &Folders) {
         loop {
-            // What happened before it was watched has to be looked for.
-            for _ in 0..MOMENTS {
+            // Also covers what happened before the watch began.
+            for _ in 0..LISTEN_ATTEMPTS {
                 if self.is_back().await {
                     return;
                 }
                 if !self.absence().0 {
                     break;
                 }
-                if timeout(MOMENT, folders.change()).await.is_ok_and(|change| change.is_err()) {
-                    return self.try_again_and_again().await;
+                if timeout(LISTEN_INTERVAL, folders.change()).await.is_ok_and(|change| change.is_err()) {
+                    return self.poll_until_back().await;
                 }
             }
             if folders.change().await.is_err() {
-                return self.try_again_and_again().await;
+                return self.poll_until_back().await;
             }
-            self.absence().ends(Sign::Changed);
+            self.absence().ends(Observation::Changed);
         }
     }
 
     async fn is_back(&self) -> bool {
-        let sign = match timeout(ATTEMPT, self.connect()).await {
-            Ok(Ok(())) => Sign::Open,
-            Ok(Err(_)) | Err(_) => Sign::Shut,
+        let observation = match timeout(CONNECT_TIMEOUT, self.connect()).await {
+            Ok(Ok(())) => Observation::Accepting,
+            Ok(Err(_)) | Err(_) => Observation::Refused,
         };
-        self.absence().ends(sign)
+        self.absence().ends(observation)
     }
 
     async fn connect(&self) -> io::Result<()> {
-        match &self.door {
-            Door::Socket(path) => UnixStream::connect(path).await.map(drop),
-            Door::Tcp(host, port) => TcpStream::connect((host.as_str(), *port)).await.map(drop),
-            Door::Hidden => Err(io::ErrorKind::Unsupported.into()),
+        match &self.target {
+            WatchTarget::Socket(path) => UnixStream::connect(path).await.map(drop),
+            WatchTarget::Tcp(host, port) => TcpStream::connect((host.as_str(), *port)).await.map(drop),
+            WatchTarget::Hidden => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 }
 
-/// The folders in which a socket is made, under each of its names.
+/// An inotify watch on the folder of a socket, and on those of the links to it.
 struct Folders {
-    /// Not a pipe, but read like one.
+    /// An inotify descriptor, which can be polled and read like a pipe.
     inotify: Receiver,
+    /// The file names of the socket and of the links to it.
     names: BTreeSet<OsString>,
 }
 
 impl Folders {
     fn of(socket: &Path) -> io::Result<Folders> {
         let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        // A socket's mode and owner are set once it is there.
+        // ATTRIB, because a daemon sets its socket's mode and owner after creating it.
         let flags = WatchFlags::CREATE | WatchFlags::MOVED_TO | WatchFlags::ATTRIB | WatchFlags::ONLYDIR;
         let (mut names, mut next) = (BTreeSet::new(), Some(socket.to_owned()));
-        for _ in 0..LINKS {
+        for _ in 0..MAX_LINKS {
             let Some(path) = next.take() else { break };
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
             inotify::add_watch(&inotify, folder, flags)?;
@@ -207,7 +212,7 @@ impl Folders {
         Ok(Folders { inotify: Receiver::from_owned_fd_unchecked(inotify)?, names })
     }
 
-    /// Returns when something of that name was made; an error when the folder is gone.
+    /// Completes when a file with one of the names was created or changed. Fails if the folder is gone.
     async fn change(&self) -> io::Result<()> {
         loop {
             self.inotify.readable().await?;
@@ -220,7 +225,8 @@ impl Folders {
                 has_changed |= event.events().contains(ReadFlags::QUEUE_OVERFLOW);
                 has_changed |= name.is_some_and(|name| self.names.contains(name));
             }
-            // Nothing is left, which has to be said for the next to be waited for. What comes just now is looked into.
+            // Reading until nothing is left clears tokio's readiness flag. An event that arrives only now counts as a
+            // change.
             has_changed |= self.inotify.try_read(&mut [0; 4096]).is_ok();
             if is_gone {
                 return Err(io::ErrorKind::NotFound.into());
@@ -236,33 +242,33 @@ impl Folders {
 mod tests {
     use super::*;
 
-    /// As long as a return may take before it counts as missed.
-    const PATIENCE: Duration = Duration::from_secs(30);
+    /// After this time a return counts as missed.
+    const LIMIT: Duration = Duration::from_secs(30);
 
-    fn of_socket(path: &Path) -> Returns {
-        Returns::through(Door::Socket(path.to_owned()), true)
+    fn of_socket(path: &Path) -> DaemonWatch {
+        DaemonWatch::with_target(WatchTarget::Socket(path.to_owned()), true)
     }
 
-    /// However the socket comes to be there again, all who wait are told.
+    /// In whatever way the socket appears again, all who wait notice it.
     #[tokio::test]
-    async fn a_socket_that_is_there_again_is_noticed_by_all() {
-        type Making = fn(&Path) -> tokio::net::UnixListener;
-        let bound: Making = |path| tokio::net::UnixListener::bind(path).unwrap();
-        let moved: Making = |path| {
+    async fn a_new_socket_ends_all_waits() {
+        type Create = fn(&Path) -> tokio::net::UnixListener;
+        let bound: Create = |path| tokio::net::UnixListener::bind(path).unwrap();
+        let moved: Create = |path| {
             let other = path.with_extension("new");
             let listener = tokio::net::UnixListener::bind(&other).unwrap();
             std::fs::rename(other, path).unwrap();
             listener
         };
-        let linked: Making = |path| {
+        let linked: Create = |path| {
             let other = path.parent().unwrap().join("far/engine.sock");
             tokio::net::UnixListener::bind(other).unwrap()
         };
-        let in_a_new_folder: Making = |path| {
+        let in_a_new_folder: Create = |path| {
             std::fs::create_dir(path.parent().unwrap()).unwrap();
             tokio::net::UnixListener::bind(path).unwrap()
         };
-        for (name, making) in [("bound", bound), ("moved", moved), ("linked", linked), ("new", in_a_new_folder)] {
+        for (name, create) in [("bound", bound), ("moved", moved), ("linked", linked), ("new", in_a_new_folder)] {
             let folder = tempfile::tempdir().unwrap();
             let path = match name {
                 "new" => folder.path().join("later/engine.sock"),
@@ -272,50 +278,52 @@ mod tests {
                 std::fs::create_dir(folder.path().join("far")).unwrap();
                 std::os::unix::fs::symlink("far/engine.sock", &path).unwrap();
             }
-            let returns = of_socket(&path);
-            let making = async {
-                // They wait by now: nothing else runs on this thread.
+            let daemon = of_socket(&path);
+            let create = async {
+                // By now they wait, since nothing else runs on this thread.
                 tokio::task::yield_now().await;
-                making(&path)
+                create(&path)
             };
-            let all = async { tokio::join!(biased; returns.next(true), returns.next(false), making) };
-            assert!(timeout(PATIENCE, all).await.is_ok(), "{name}");
+            let all = async { tokio::join!(biased; daemon.next(true), daemon.next(false), create) };
+            assert!(timeout(LIMIT, all).await.is_ok(), "{name}");
         }
     }
 
-    /// An engine that takes connections and is unwell otherwise is not tried without end.
+    /// Otherwise a daemon that accepts connections but fails would be retried in an endless loop.
     #[tokio::test]
-    async fn an_engine_that_never_left_does_not_return() {
+    async fn a_daemon_that_was_never_gone_does_not_return() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("engine.sock");
         let _engine = tokio::net::UnixListener::bind(&path).unwrap();
-        let returns = of_socket(&path);
+        let daemon = of_socket(&path);
         tokio::select! {
             biased;
-            () = returns.next(false) => panic!("it never left"),
+            () = daemon.next(false) => panic!("it was never gone"),
             () = sleep(Duration::from_millis(100)) => {}
         }
-        // After a refusal it has come back; once.
-        assert!(timeout(PATIENCE, returns.next(true)).await.is_ok());
-        assert!(!returns.absence().0);
+        // After a refusal it has returned, once.
+        assert!(timeout(LIMIT, daemon.next(true)).await.is_ok());
+        assert!(!daemon.absence().0);
     }
 
-    /// Only an engine that was gone can return.
     #[test]
-    fn an_engine_is_back_when_it_opens_after_it_was_shut() {
-        use Sign::{Changed, Open, Shut};
-        for (signs, expected) in [
-            (&[Open, Open][..], &[false, false][..]),
-            (&[Shut, Open, Open], &[false, true, false]),
-            (&[Shut, Shut, Shut, Open], &[false, false, false, true]),
-            (&[Changed, Open], &[false, true]),
-            // The socket is there, and nobody listens yet.
-            (&[Shut, Changed, Shut, Open], &[false, false, false, true]),
-            (&[Open, Changed, Open, Open, Shut, Open], &[false, false, true, false, false, true]),
+    fn a_daemon_is_back_if_it_accepts_after_refusing() {
+        use Observation::{Accepting, Changed, Refused};
+        for (observations, expected) in [
+            (&[Accepting, Accepting][..], &[false, false][..]),
+            (&[Refused, Accepting, Accepting], &[false, true, false]),
+            (&[Refused, Refused, Refused, Accepting], &[false, false, false, true]),
+            (&[Changed, Accepting], &[false, true]),
+            // The socket exists before the daemon listens on it.
+            (&[Refused, Changed, Refused, Accepting], &[false, false, false, true]),
+            (
+                &[Accepting, Changed, Accepting, Accepting, Refused, Accepting],
+                &[false, false, true, false, false, true],
+            ),
         ] {
             let mut absence = Absence::default();
-            let found: Vec<bool> = signs.iter().map(|sign| absence.ends(*sign)).collect();
-            assert_eq!(found, expected, "{signs:?}");
+            let found: Vec<bool> = observations.iter().map(|observation| absence.ends(*observation)).collect();
+            assert_eq!(found, expected, "{observations:?}");
         }
     }
 }

@@ -201,7 +201,7 @@ async fn complaints_of_ssh_are_reported() {
         let start = Instant::now();
         let error = failure(resolve("ssh://build", &[("PATH", &path)])).await;
         assert!(start.elapsed() < Duration::from_secs(3), "it waits for an end that may never come");
-        assert_eq!(chain(&error), format!("cannot reach the Docker engine at ssh://build\n{cause}"));
+        assert_eq!(chain(&error), format!("cannot reach the Docker Engine at ssh://build\n{cause}"));
         assert_eq!(error.kind(), Kind::Unreachable);
     }
     let error = failure(resolve("ssh://build", &[("PATH", "/nowhere")])).await;
@@ -558,7 +558,7 @@ async fn an_engine_that_returns_is_used_again() {
     }
     let error = docker.list(true, &Filters::new()).await.unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }) && error.is_passing(), "{}", chain(&error));
-    assert_eq!(error.to_string(), format!("cannot reach the Docker engine at {}", engine.host()));
+    assert_eq!(error.to_string(), format!("cannot reach the Docker Engine at {}", engine.host()));
     assert!(docker.renegotiate().await.is_err());
     engine.up();
     docker.renegotiate().await.unwrap();
@@ -855,7 +855,7 @@ async fn a_slow_connection_times_out() {
     let endpoint = resolve(&host, &[("DOCKER_TLS_VERIFY", "1"), ("DOCKER_CERT_PATH", &certs)]);
     let pool = config::PoolConfig { connection_timeout: Duration::from_millis(200), ..config::PoolConfig::default() };
     let error = connect_with(endpoint, pool).await.err().unwrap();
-    assert_eq!(chain(&error), format!("cannot reach the Docker engine at {host}\nno connection in time"));
+    assert_eq!(chain(&error), format!("cannot reach the Docker Engine at {host}\nconnection attempt timed out"));
 }
 
 #[tokio::test]

@@ -108,7 +108,7 @@ fn a_named_container_without_log_fails() {
             3,
             1,
             format!(
-                "error: not read to the end: mute\n  caused by: the engine cannot read the logs of {}: {why}\n",
+                "error: not read to the end: mute\n  caused by: the Docker Engine cannot read the logs of {}: {why}\n",
                 engine.id("mute")
             ),
         ),

@@ -601,9 +601,9 @@ fn garbage_at_the_start_is_an_error() {
     let engine = Engine::start();
     let check = |part: &str| {
         for (fault, code, first) in [
-            (Fault::Status(500), 1, "error: the engine answered 500: the proxy says 500\n"),
-            (Fault::Page(502), 1, "error: the engine or a proxy before it answers GET /"),
-            (Fault::Page(200), 1, "error: the engine's answer for "),
+            (Fault::Status(500), 1, "error: the Docker Engine answered 500: the proxy says 500\n"),
+            (Fault::Page(502), 1, "error: the Docker Engine or a proxy in front of it answers GET /"),
+            (Fault::Page(200), 1, "error: unexpected response to "),
             (Fault::Half, 3, "error: lost the connection to unix://"),
             (Fault::Hangup, 3, "error: lost the connection to unix://"),
         ] {

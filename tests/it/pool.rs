@@ -276,7 +276,10 @@ async fn callers_are_served_in_order() {
     let (one, other) = tokio::join!(docker.ping(), docker.ping_timed());
     assert!(matches!(&one, Err(Error::Timeout { .. })), "{one:?}");
     let (other, spent) = other;
-    assert_eq!(other.unwrap_err().to_string(), "no turn within 1s: docker.pool.max_pool_size allows no more");
+    assert_eq!(
+        other.unwrap_err().to_string(),
+        "timed out after 1s waiting for a free connection (docker.pool.max_pool_size is 1)"
+    );
     assert!(spent.waited >= SECOND && begun.elapsed() < 2 * SECOND, "{spent:?}");
 }
 
@@ -557,7 +560,7 @@ async fn a_failing_engine_is_left_alone() {
     let opened = Instant::now();
     proxy.heal();
     proxy.forget();
-    assert_eq!(docker.ping().await.unwrap_err().to_string(), "the engine answered 500: the proxy says 500");
+    assert_eq!(docker.ping().await.unwrap_err().to_string(), "the Docker Engine answered 500: the proxy says 500");
     docker.ping().await.unwrap();
     let after = opened.elapsed();
     assert!((2 * SECOND..4 * SECOND).contains(&after), "{after:?}");
@@ -763,7 +766,7 @@ async fn streams_wait_for_a_missing_engine() {
     let docker = connect(&proxy, &config::DockerConfig { circuit_breaker: breaking, ..configured(pool) }).await;
     proxy.refuse();
     let error = docker.ping().await.unwrap_err();
-    assert_eq!(error.to_string(), format!("cannot reach the Docker engine at {}", proxy.host()));
+    assert_eq!(error.to_string(), format!("cannot reach the Docker Engine at {}", proxy.host()));
     assert_eq!(docker.pool().clients[0].breaker, BreakerState::Open);
     let begun = Instant::now();
     let all = EventsQuery::default();

@@ -93,7 +93,7 @@ fn causes_of_failure_are_told_apart() {
     };
     check(
         "unix:///nowhere.sock",
-        "cannot reach the Docker engine at unix:///nowhere.sock: No such file or directory (os error 2)",
+        "cannot reach the Docker Engine at unix:///nowhere.sock: No such file or directory (os error 2)",
     );
     let old = Script::start(|request: &Request, answer: &mut Answer| match &request.version {
         None => answer.raw(b"HTTP/1.1 200 OK\r\nApi-Version: 1.30\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"),
@@ -101,7 +101,7 @@ fn causes_of_failure_are_told_apart() {
             answer.json(400, r#"{"message":"client version 1.41 is too new. Maximum supported API version is 1.30"}"#)
         }
     });
-    check(&old.host(), "the engine speaks API 1.30 at most and 1.41 is needed: it is too old");
+    check(&old.host(), "the Docker Engine is too old: it supports API versions up to 1.30, and 1.41 is needed");
     let new = Script::start(|request: &Request, answer: &mut Answer| {
         match &request.version {
         None => answer.raw(b"HTTP/1.1 200 OK\r\nApi-Version: 1.99\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"),
@@ -113,7 +113,7 @@ fn causes_of_failure_are_told_apart() {
     });
     let finished = pool(&engine, &new.host(), &["--check"]);
     assert_eq!(finished.code, Some(4));
-    assert!(finished.stderr.ends_with("it is too new\n"), "{}", finished.stderr);
+    assert!(finished.stderr.ends_with("and 1.41 was requested\n"), "{}", finished.stderr);
     let proxy = Proxy::start(&engine);
     proxy.on("", Fault::Status(500));
     let finished = pool(&engine, &proxy.host(), &["--check"]);

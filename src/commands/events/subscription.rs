@@ -14,7 +14,7 @@
 use super::suspend::Standstill;
 use crate::config;
 use crate::docker::backoff::{self, Backoff};
-use crate::docker::events::Key;
+use crate::docker::events::EventKey;
 use crate::docker::{Docker, Error, Event, EventStream, EventsQuery};
 use crate::metrics;
 use crate::metrics::events::Failure;
@@ -112,7 +112,7 @@ pub(crate) struct Subscription {
     /// When it was opened first, by the engine's clock, or from when on events are wanted.
     start: Timestamp,
     /// The last event before which none can have been left out.
-    last: Option<Key>,
+    last: Option<EventKey>,
     /// Up to when nothing can be missing, by the engine's clock and by ours: at the break.
     broke: (Timestamp, Instant),
     /// When the stream that stands was opened, by both clocks: what is older comes from the engine's history.
@@ -422,7 +422,7 @@ struct Attempt {
     wanted: Wanted,
     /// When the first of the events that would be known again was, or from when on they are wanted.
     first: Timestamp,
-    last: Option<Key>,
+    last: Option<EventKey>,
     broke: (Timestamp, Instant),
     /// The engine's clock as we take it to be.
     theirs: Timestamp,
@@ -449,7 +449,7 @@ impl Attempt {
 }
 
 /// All that the engine remembers, whatever its type.
-async fn history(docker: &Docker, until: Timestamp) -> Result<Vec<Key>, Error> {
+async fn history(docker: &Docker, until: Timestamp) -> Result<Vec<EventKey>, Error> {
     let query = EventsQuery { since: Some(Timestamp(0)), until: Some(until), filters: Filters::new() };
     let told = async {
         let mut stream = docker.past_events(&query).await?;
@@ -495,7 +495,7 @@ fn resume_at(first: Timestamp, broke: Timestamp, now: Timestamp, away: Duration)
 }
 
 /// Whether the history reaches back to the break. `last` is the last event that was seen before it, if any was.
-fn continuity(history: &[Key], last: Option<&Key>, broke: Timestamp, now: Timestamp) -> Continuity {
+fn continuity(history: &[EventKey], last: Option<&EventKey>, broke: Timestamp, now: Timestamp) -> Continuity {
     let is_full = history.len() >= FULL;
     let reaches_back = history.first().is_some_and(|oldest| oldest.time <= broke);
     match last {
@@ -519,13 +519,13 @@ pub(crate) fn between(config: &config::EventsConfig) -> backoff::Settings {
 /// The newest events that were seen.
 #[derive(Default)]
 struct Seen {
-    keys: HashSet<Arc<Key>>,
-    order: VecDeque<Arc<Key>>,
+    keys: HashSet<Arc<EventKey>>,
+    order: VecDeque<Arc<EventKey>>,
 }
 
 impl Seen {
     /// Whether it is new.
-    fn insert(&mut self, key: &Key) -> bool {
+    fn insert(&mut self, key: &EventKey) -> bool {
         if self.keys.contains(key) {
             return false;
         }
@@ -582,11 +582,16 @@ mod tests {
 
     const SECOND: i64 = 1_000_000_000;
 
-    fn key(time: i64) -> Key {
-        Key { time: Timestamp(time * SECOND), kind: "container".into(), action: "die".into(), id: time.to_string() }
+    fn key(time: i64) -> EventKey {
+        EventKey {
+            time: Timestamp(time * SECOND),
+            kind: "container".into(),
+            action: "die".into(),
+            id: time.to_string(),
+        }
     }
 
-    fn history_of(times: std::ops::RangeInclusive<i64>) -> Vec<Key> {
+    fn history_of(times: std::ops::RangeInclusive<i64>) -> Vec<EventKey> {
         times.map(key).collect()
     }
 
@@ -643,10 +648,10 @@ mod tests {
             assert_eq!(new(end - 255..=end + 10), 10);
         }
         let other = [
-            Key { action: "stop".into(), ..key(690) },
-            Key { kind: "volume".into(), ..key(690) },
-            Key { id: "x".into(), ..key(690) },
-            Key { time: Timestamp(690 * SECOND + 1), ..key(690) },
+            EventKey { action: "stop".into(), ..key(690) },
+            EventKey { kind: "volume".into(), ..key(690) },
+            EventKey { id: "x".into(), ..key(690) },
+            EventKey { time: Timestamp(690 * SECOND + 1), ..key(690) },
         ];
         assert!(other.iter().all(|key| seen.insert(key)) && !other.iter().any(|key| seen.insert(key)));
         assert_eq!((seen.keys.len(), seen.order.len()), (REMEMBERED, REMEMBERED));

@@ -1,9 +1,11 @@
-//! The forms in which an engine's address is written.
+//! Parses the address of a daemon.
 //!
-//! In: what stands in `-H`, `DOCKER_HOST` or a context. Out: an [`Address`]. Called by [`super::endpoint`].
-//! The rules are those of docker/cli `opts/hosts.go` (ParseHost, ParseTCPAddr) and `cli/connhelper/ssh`: no scheme means
-//! tcp, whatever is missing gets its default, a path behind the port goes before every request's path, and an ssh
-//! address carries no password.
+//! In: the value of `-H` or `DOCKER_HOST`, or the host of a context. Out: an [`Address`]. Called by [`super::Endpoint`]
+//! and [`super::context`].
+//!
+//! The rules are those of docker/cli `opts/hosts.go` (ParseHost, ParseTCPAddr) and `cli/connhelper/ssh`: without a
+//! scheme it is tcp, missing parts have defaults, a path after the port goes before the path of every request, and an
+//! ssh address must not contain a password.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -13,20 +15,19 @@ use percent_encoding::percent_decode_str;
 
 use crate::docker::Error;
 
-/// Where an engine listens.
+/// Where a daemon listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Address {
-    /// The socket's path.
     Unix(PathBuf),
-    /// Plain or with TLS, as the endpoint says.
+    /// With TLS or without, which the endpoint determines.
     Tcp {
-        /// Name or address, IPv6 without brackets.
+        /// A name or an address; IPv6 without brackets.
         host: String,
         port: u16,
-        /// Before every path; empty, or begins with a slash and does not end with one.
+        /// Goes before every path. Empty, or begins with a slash and does not end with one.
         prefix: String,
     },
-    /// By way of `docker system dial-stdio` over there.
+    /// Through `docker system dial-stdio` on the remote host.
     Ssh(Ssh),
 }
 
@@ -36,7 +37,7 @@ pub(crate) struct Ssh {
     pub(crate) user: Option<String>,
     pub(crate) host: String,
     pub(crate) port: Option<u16>,
-    /// The socket on the other side; `None` is whatever docker over there takes.
+    /// The socket on the remote host; `None` for the default of docker there.
     pub(crate) socket: Option<String>,
 }
 
@@ -44,12 +45,12 @@ const SOCKET: &str = "/var/run/docker.sock";
 const HOST: &str = "localhost";
 const PORT: u16 = 2375;
 
-/// Where docker's CLI goes when TLS is on and no host is named: not the socket.
+/// The address that docker's CLI uses with TLS if no host is given: not the socket.
 pub(crate) fn default_with_tls() -> Address {
     Address::Tcp { host: HOST.to_owned(), port: 2376, prefix: String::new() }
 }
 
-/// Empty is the default socket.
+/// Parses an address. An empty text is the default socket.
 pub(crate) fn parse(text: &str) -> Result<Address, Error> {
     let bad = |reason| Error::BadHost { host: without_user(text), reason };
     if text.is_empty() {
@@ -57,20 +58,20 @@ pub(crate) fn parse(text: &str) -> Result<Address, Error> {
     }
     let (scheme, rest) = text.split_once("://").unwrap_or(("tcp", text));
     if rest.contains("://") {
-        return Err(bad("it has two schemes"));
+        return Err(bad("the address has two schemes"));
     }
     match scheme {
         "unix" if rest.is_empty() => Ok(Address::Unix(SOCKET.into())),
         "unix" => Ok(Address::Unix(rest.into())),
         "tcp" => tcp(rest).map_err(bad),
         "ssh" => ssh(rest).map(Address::Ssh).map_err(bad),
-        "fd" => Err(bad("fd:// is for the engine to listen on, not to connect to")),
-        "npipe" => Err(bad("npipe:// exists on Windows only")),
+        "fd" => Err(bad("fd:// is an address to listen on, not to connect to")),
+        "npipe" => Err(bad("npipe:// is supported on Windows only")),
         _ => Err(bad("use unix://, tcp:// or ssh://")),
     }
 }
 
-/// Before the `@` there may be a password.
+/// Hides what is before the `@`, which may include a password.
 fn without_user(text: &str) -> String {
     let Some((user, host)) = text.rsplit_once('@') else { return text.to_owned() };
     let scheme = user.split_once("://").map_or(String::new(), |(scheme, _)| format!("{scheme}://"));
@@ -88,10 +89,10 @@ fn tcp(text: &str) -> Result<Address, &'static str> {
 fn ssh(text: &str) -> Result<Ssh, &'static str> {
     let parts = Parts::of(text);
     if parts.user.is_some_and(|user| user.contains(':')) {
-        return Err("a password does not belong into it; use a key or an ssh agent");
+        return Err("an ssh address must not contain a password; use a key or an ssh agent");
     }
     if parts.has_more {
-        return Err("nothing may follow the socket's path");
+        return Err("a query or fragment is not allowed");
     }
     let (host, port) = host_and_port(parts.authority)?;
     if host.is_empty() {
@@ -101,12 +102,12 @@ fn ssh(text: &str) -> Result<Ssh, &'static str> {
     Ok(Ssh { user: parts.user.map(decode), host: host.to_owned(), port, socket })
 }
 
-/// What stands behind a scheme, taken apart at its marks.
+/// The parts of an address without its scheme.
 struct Parts<'a> {
     user: Option<&'a str>,
     authority: &'a str,
     path: &'a str,
-    /// A query or a fragment.
+    /// There is a query or a fragment.
     has_more: bool,
 }
 
@@ -119,7 +120,7 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// `host`, `host:`, `host:port`, `:port`, `v6`, `[v6]`, `[v6]:port`.
+/// Parses `host`, `host:`, `host:port`, `:port`, `v6`, `[v6]` or `[v6]:port`.
 fn host_and_port(authority: &str) -> Result<(&str, Option<u16>), &'static str> {
     if authority.parse::<Ipv6Addr>().is_ok() {
         return Ok((authority, None));
@@ -128,19 +129,19 @@ fn host_and_port(authority: &str) -> Result<(&str, Option<u16>), &'static str> {
         Some(rest) => {
             let (host, rest) = rest.split_once(']').ok_or("the bracket is not closed")?;
             let port = rest.strip_prefix(':').or_else(|| rest.is_empty().then_some(""));
-            (host, port.ok_or("a port follows the bracket, behind a colon")?)
+            (host, port.ok_or("only a colon and a port may follow the bracket")?)
         }
         None => authority.split_once(':').unwrap_or((authority, "")),
     };
     let bracketed = authority.starts_with('[');
     if !host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b) || bracketed && b":%".contains(&b)) {
-        return Err("the host name has characters that are not allowed");
+        return Err("the host name contains invalid characters");
     }
     if bracketed && !host.contains(':') {
-        return Err("only an IPv6 address stands in brackets");
+        return Err("only an IPv6 address may be in brackets");
     }
     if port.contains(':') {
-        return Err("an IPv6 address with a port stands in brackets");
+        return Err("an IPv6 address with a port must be in brackets");
     }
     if port.is_empty() {
         return Ok((host, None));
@@ -154,7 +155,7 @@ fn decode(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
-/// A host and port as they stand in a URL: IPv6 in brackets.
+/// Host and port as in a URL: IPv6 in brackets.
 pub(crate) fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
@@ -190,8 +191,8 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn every_form_docker_takes_means_what_it_means_to_docker() {
-        for (written, meant) in [
+    fn every_form_means_the_same_as_to_docker() {
+        for (text, address) in [
             ("", "unix:///var/run/docker.sock"),
             ("unix://", "unix:///var/run/docker.sock"),
             ("unix:///run/user/1000/docker.sock", "unix:///run/user/1000/docker.sock"),
@@ -209,7 +210,7 @@ mod tests {
             ("tcp://engine:4243/a/prefix", "tcp://engine:4243/a/prefix"),
             ("tcp://engine:4243/", "tcp://engine:4243"),
             ("tcp://engine/prefix?query#fragment", "tcp://engine:2375/prefix"),
-            // Docker refuses this one and takes the next; to us they are the same.
+            // Docker refuses this form and accepts the next; here both are accepted.
             ("tcp://[::1]", "tcp://[::1]:2375"),
             ("tcp://::1", "tcp://[::1]:2375"),
             ("tcp://[::1]:4243/x", "tcp://[::1]:4243/x"),
@@ -221,46 +222,46 @@ mod tests {
             ("ssh://build/", "ssh://build"),
             ("ssh://build/run/user/1000/docker.sock", "ssh://build/run/user/1000/docker.sock"),
         ] {
-            assert_eq!(parse(written).unwrap().to_string(), meant, "{written}");
+            assert_eq!(parse(text).unwrap().to_string(), address, "{text}");
         }
     }
 
     #[test]
-    fn what_docker_refuses_is_refused() {
-        for (written, line) in [
+    fn invalid_addresses_are_refused_as_by_docker() {
+        for (text, message) in [
             ("http://engine:2375", "invalid host \"http://engine:2375\": use unix://, tcp:// or ssh://"),
             ("https://engine", "invalid host \"https://engine\": use unix://, tcp:// or ssh://"),
-            ("fd://", "invalid host \"fd://\": fd:// is for the engine to listen on, not to connect to"),
-            ("npipe:////./pipe/x", "invalid host \"npipe:////./pipe/x\": npipe:// exists on Windows only"),
-            ("tcp://unix:///x", "invalid host \"tcp://unix:///x\": it has two schemes"),
+            ("fd://", "invalid host \"fd://\": fd:// is an address to listen on, not to connect to"),
+            ("npipe:////./pipe/x", "invalid host \"npipe:////./pipe/x\": npipe:// is supported on Windows only"),
+            ("tcp://unix:///x", "invalid host \"tcp://unix:///x\": the address has two schemes"),
             ("tcp://engine:x", "invalid host \"tcp://engine:x\": the port is not a number up to 65535"),
             ("tcp://engine:99999", "invalid host \"tcp://engine:99999\": the port is not a number up to 65535"),
             ("tcp://engine:+1", "invalid host \"tcp://engine:+1\": the port is not a number up to 65535"),
-            ("tcp://a:b:1", "invalid host \"tcp://a:b:1\": an IPv6 address with a port stands in brackets"),
+            ("tcp://a:b:1", "invalid host \"tcp://a:b:1\": an IPv6 address with a port must be in brackets"),
             ("tcp://[::1", "invalid host \"tcp://[::1\": the bracket is not closed"),
-            ("tcp://a b", "invalid host \"tcp://a b\": the host name has characters that are not allowed"),
+            ("tcp://a b", "invalid host \"tcp://a b\": the host name contains invalid characters"),
             ("me:secret@engine:x", "invalid host \"…@engine:x\": the port is not a number up to 65535"),
             ("http://me:secret@engine", "invalid host \"http://…@engine\": use unix://, tcp:// or ssh://"),
-            ("tcp://[engine]", "invalid host \"tcp://[engine]\": only an IPv6 address stands in brackets"),
-            ("ssh://a[", "invalid host \"ssh://a[\": the host name has characters that are not allowed"),
+            ("tcp://[engine]", "invalid host \"tcp://[engine]\": only an IPv6 address may be in brackets"),
+            ("ssh://a[", "invalid host \"ssh://a[\": the host name contains invalid characters"),
             ("ssh://", "invalid host \"ssh://\": the host name is missing"),
-            ("ssh://build?x", "invalid host \"ssh://build?x\": nothing may follow the socket's path"),
-            ("ssh://build#x", "invalid host \"ssh://build#x\": nothing may follow the socket's path"),
+            ("ssh://build?x", "invalid host \"ssh://build?x\": a query or fragment is not allowed"),
+            ("ssh://build#x", "invalid host \"ssh://build#x\": a query or fragment is not allowed"),
             (
                 "ssh://me:secret@build",
-                "invalid host \"ssh://…@build\": a password does not belong into it; use a key or an ssh agent",
+                "invalid host \"ssh://…@build\": an ssh address must not contain a password; use a key or an ssh agent",
             ),
         ] {
-            assert_eq!(parse(written).unwrap_err().to_string(), line, "{written}");
+            assert_eq!(parse(text).unwrap_err().to_string(), message, "{text}");
         }
     }
 
     proptest! {
         #[test]
-        fn what_was_read_is_shown_so_that_it_is_read_alike(text in "(unix|tcp|ssh)://[a-z0-9@:/%.\\[\\]é-]{0,20}") {
+        fn a_displayed_address_can_be_parsed_again(text in "(unix|tcp|ssh)://[a-z0-9@:/%.\\[\\]é-]{0,20}") {
             if let Ok(address) = parse(&text) {
                 let shown = address.to_string();
-                // Shown decoded: a second reading decodes once more.
+                // It is displayed decoded, so parsing it again would decode it twice.
                 if !text.contains('%') {
                     prop_assert_eq!(parse(&shown).map_err(|e| e.to_string()), Ok(address), "{}", shown);
                 }

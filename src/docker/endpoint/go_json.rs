@@ -1,55 +1,59 @@
-//! JSON as Go's `encoding/json` reads it, for the files that docker's own CLI reads with it.
+//! Decodes JSON as Go's `encoding/json` does, for the files that docker's own CLI decodes with it.
 //!
-//! In: bytes of a file. Out: values, as slices of it. Called by [`super::endpoint`]. Where two readers differ, a user's
-//! docker and we would talk to two engines, so this one differs from Go in nothing that decides which engine it is:
-//! invalid UTF-8 and lone surrogates become U+FFFD, keys of structs match in any case, the last of equal keys wins, `null`
-//! changes nothing (Go `src/encoding/json`: scanner.go, decode.go). Nothing is copied but the strings asked for, and
-//! nothing recurses.
+//! In: the bytes of a file. Out: values, which are slices of these bytes. Called by [`super::config_file`] and
+//! [`super::context`].
+//!
+//! If this decoder differed from Go's, docker and this program could connect to different daemons. So it equals Go in
+//! all that determines the endpoint: invalid UTF-8 and lone surrogates become U+FFFD, keys of structs match in any
+//! case, the last of equal keys wins, `null` changes nothing (Go `src/encoding/json`: scanner.go, decode.go). Only
+//! requested strings are copied, and nothing recurses.
 
-/// Brackets that may be open at one time, as in Go.
-const DEPTH: usize = 10_000;
+use std::collections::BTreeMap;
 
-/// Why a text is no JSON.
+/// How many brackets may be open at once, as in Go.
+const MAX_DEPTH: usize = 10_000;
+
+/// Why a text is not valid JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Malformed {
-    #[error("it is empty")]
+pub(super) enum SyntaxError {
+    #[error("empty input")]
     Empty,
-    #[error("it ends in the middle")]
-    Cut,
-    #[error("byte {0} makes no sense in JSON")]
+    #[error("unexpected end of input")]
+    Truncated,
+    #[error("invalid JSON at byte {0}")]
     At(usize),
-    #[error("it is nested more than {DEPTH} deep")]
-    Deep,
+    #[error("nested more than {MAX_DEPTH} levels deep")]
+    TooDeep,
 }
 
-/// A value whose syntax is right.
+/// A syntactically valid value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Value<'a>(&'a [u8]);
+pub(super) struct JsonValue<'a>(&'a [u8]);
 
-/// The first value of a text, whatever follows it: Go's `Decoder`.
-pub(super) fn first(text: &[u8]) -> Result<Value<'_>, Malformed> {
-    let begin = blanks(text, 0);
+/// The first value of a text, whatever follows it, as with Go's `Decoder`.
+pub(super) fn first(text: &[u8]) -> Result<JsonValue<'_>, SyntaxError> {
+    let begin = skip_whitespace(text, 0);
     if begin == text.len() {
-        return Err(Malformed::Empty);
+        return Err(SyntaxError::Empty);
     }
     let end = scan(text, begin)?;
-    Ok(Value(text.get(begin..end).unwrap_or_default()))
+    Ok(JsonValue(text.get(begin..end).unwrap_or_default()))
 }
 
-/// The one value of a text: Go's `Unmarshal`.
-pub(super) fn only(text: &[u8]) -> Result<Value<'_>, Malformed> {
-    let begin = blanks(text, 0);
+/// The only value of a text, as with Go's `Unmarshal`.
+pub(super) fn only(text: &[u8]) -> Result<JsonValue<'_>, SyntaxError> {
+    let begin = skip_whitespace(text, 0);
     if begin == text.len() {
-        return Err(Malformed::Empty);
+        return Err(SyntaxError::Empty);
     }
     let end = scan(text, begin)?;
-    match blanks(text, end) {
-        rest if rest == text.len() => Ok(Value(text.get(begin..end).unwrap_or_default())),
-        rest => Err(Malformed::At(rest)),
+    match skip_whitespace(text, end) {
+        rest if rest == text.len() => Ok(JsonValue(text.get(begin..end).unwrap_or_default())),
+        rest => Err(SyntaxError::At(rest)),
     }
 }
 
-impl<'a> Value<'a> {
+impl<'a> JsonValue<'a> {
     pub(super) fn is_null(self) -> bool {
         self.0 == b"null"
     }
@@ -67,27 +71,27 @@ impl<'a> Value<'a> {
         Some(unquoted(inside))
     }
 
-    /// Of an object: its members in their order, equal keys included.
-    pub(super) fn members(self) -> Option<impl Iterator<Item = (String, Value<'a>)>> {
+    /// The members of an object in order, including repeated keys; `None` for other values.
+    pub(super) fn members(self) -> Option<impl Iterator<Item = (String, JsonValue<'a>)>> {
         let text = self.0;
         let mut at = (text.first() == Some(&b'{')).then_some(1)?;
         Some(std::iter::from_fn(move || {
-            at = blanks(text, at);
+            at = skip_whitespace(text, at);
             if text.get(at) == Some(&b',') {
-                at = blanks(text, at + 1);
+                at = skip_whitespace(text, at + 1);
             }
             let key_end = (text.get(at) == Some(&b'"')).then(|| scan(text, at).ok()).flatten()?;
-            let key = Value(text.get(at..key_end)?).text()?;
-            let begin = blanks(text, blanks(text, key_end) + 1);
+            let key = JsonValue(text.get(at..key_end)?).text()?;
+            let begin = skip_whitespace(text, skip_whitespace(text, key_end) + 1);
             at = scan(text, begin).ok()?;
-            Some((key, Value(text.get(begin..at)?)))
+            Some((key, JsonValue(text.get(begin..at)?)))
         }))
     }
 }
 
-/// Whether a key is that of a struct's field.
+/// Whether a key matches the name of a struct's field.
 pub(super) fn is_field(key: &str, field: &str) -> bool {
-    // These two have an ASCII letter as their other case.
+    // The only other characters that are case variants of an ASCII letter.
     let folded = |c: char| match c {
         '\u{17f}' => 's',
         '\u{212a}' => 'k',
@@ -96,76 +100,100 @@ pub(super) fn is_field(key: &str, field: &str) -> bool {
     key.chars().map(folded).eq(field.chars().map(folded))
 }
 
-/// The place of the first byte from `at` on that is no blank.
-fn blanks(text: &[u8], mut at: usize) -> usize {
+/// Sets a string field as Go does: `null` changes nothing. Returns `false` if the value has the wrong type.
+pub(super) fn set_string(field: &mut String, value: JsonValue<'_>) -> bool {
+    match value.text() {
+        Some(text) => *field = text,
+        None => return value.is_null(),
+    }
+    true
+}
+
+/// Sets a map of strings as Go does: an object adds to the map, `null` clears it, and a value that is not a string
+/// becomes empty. Returns `false` if anything has the wrong type.
+pub(super) fn set_strings(field: &mut BTreeMap<String, String>, value: JsonValue<'_>) -> bool {
+    if value.is_null() {
+        field.clear();
+        return true;
+    }
+    let Some(members) = value.members() else { return false };
+    let mut all_valid = true;
+    for (key, value) in members {
+        all_valid &= value.is_null() || value.text().is_some();
+        field.insert(key, value.text().unwrap_or_default());
+    }
+    all_valid
+}
+
+/// The index of the first byte from `at` on that is not whitespace.
+fn skip_whitespace(text: &[u8], mut at: usize) -> usize {
     while matches!(text.get(at), Some(b' ' | b'\t' | b'\r' | b'\n')) {
         at += 1;
     }
     at
 }
 
-/// Checks the value that begins there, and tells where it ends.
-fn scan(text: &[u8], mut at: usize) -> Result<usize, Malformed> {
-    /// What may come next.
+/// Checks the value that begins at `at`. Returns the index after it.
+fn scan(text: &[u8], mut at: usize) -> Result<usize, SyntaxError> {
     #[derive(Clone, Copy, PartialEq)]
-    enum Next {
+    enum Expected {
         Value,
-        /// A value, or the end of the array that has just begun.
+        /// A value, or the end of an array that has just begun.
         First,
         Key,
-        /// A key, or the end of the object that has just begun.
+        /// A key, or the end of an object that has just begun.
         FirstKey,
         /// A comma or a closing bracket.
         More,
     }
     let mut open: Vec<u8> = Vec::new();
-    let mut next = Next::Value;
+    let mut next = Expected::Value;
     loop {
-        at = blanks(text, at);
-        let &byte = text.get(at).ok_or(Malformed::Cut)?;
+        at = skip_whitespace(text, at);
+        let &byte = text.get(at).ok_or(SyntaxError::Truncated)?;
         let closes = match (byte, next) {
-            (b']', Next::First | Next::More) => open.last() == Some(&b'['),
-            (b'}', Next::FirstKey | Next::More) => open.last() == Some(&b'{'),
+            (b']', Expected::First | Expected::More) => open.last() == Some(&b'['),
+            (b'}', Expected::FirstKey | Expected::More) => open.last() == Some(&b'{'),
             _ => false,
         };
         if closes {
             open.pop();
             at += 1;
-            next = Next::More;
+            next = Expected::More;
         } else {
             match (next, byte) {
-                (Next::More, b',') => {
+                (Expected::More, b',') => {
                     at += 1;
-                    next = if open.last() == Some(&b'{') { Next::Key } else { Next::Value };
+                    next = if open.last() == Some(&b'{') { Expected::Key } else { Expected::Value };
                     continue;
                 }
-                (Next::Key | Next::FirstKey, b'"') => {
-                    at = blanks(text, string(text, at)?);
+                (Expected::Key | Expected::FirstKey, b'"') => {
+                    at = skip_whitespace(text, string(text, at)?);
                     match text.get(at) {
                         Some(b':') => at += 1,
-                        Some(_) => return Err(Malformed::At(at)),
-                        None => return Err(Malformed::Cut),
+                        Some(_) => return Err(SyntaxError::At(at)),
+                        None => return Err(SyntaxError::Truncated),
                     }
-                    next = Next::Value;
+                    next = Expected::Value;
                     continue;
                 }
-                (Next::Value | Next::First, b'{' | b'[') => {
+                (Expected::Value | Expected::First, b'{' | b'[') => {
                     open.push(byte);
-                    if open.len() > DEPTH {
-                        return Err(Malformed::Deep);
+                    if open.len() > MAX_DEPTH {
+                        return Err(SyntaxError::TooDeep);
                     }
                     at += 1;
-                    next = if byte == b'{' { Next::FirstKey } else { Next::First };
+                    next = if byte == b'{' { Expected::FirstKey } else { Expected::First };
                     continue;
                 }
-                (Next::Value | Next::First, b'"') => at = string(text, at)?,
-                (Next::Value | Next::First, b'-' | b'0'..=b'9') => at = number(text, at)?,
-                (Next::Value | Next::First, b't') => at = word(text, at, b"true")?,
-                (Next::Value | Next::First, b'f') => at = word(text, at, b"false")?,
-                (Next::Value | Next::First, b'n') => at = word(text, at, b"null")?,
-                _ => return Err(Malformed::At(at)),
+                (Expected::Value | Expected::First, b'"') => at = string(text, at)?,
+                (Expected::Value | Expected::First, b'-' | b'0'..=b'9') => at = number(text, at)?,
+                (Expected::Value | Expected::First, b't') => at = literal(text, at, b"true")?,
+                (Expected::Value | Expected::First, b'f') => at = literal(text, at, b"false")?,
+                (Expected::Value | Expected::First, b'n') => at = literal(text, at, b"null")?,
+                _ => return Err(SyntaxError::At(at)),
             }
-            next = Next::More;
+            next = Expected::More;
         }
         if open.is_empty() {
             return Ok(at);
@@ -173,36 +201,36 @@ fn scan(text: &[u8], mut at: usize) -> Result<usize, Malformed> {
     }
 }
 
-/// Where the string ends that begins there.
-fn string(text: &[u8], begin: usize) -> Result<usize, Malformed> {
+/// Checks the string that begins at `begin`. Returns the index after it.
+fn string(text: &[u8], begin: usize) -> Result<usize, SyntaxError> {
     let mut at = begin + 1;
     loop {
-        match text.get(at).ok_or(Malformed::Cut)? {
+        match text.get(at).ok_or(SyntaxError::Truncated)? {
             b'"' => return Ok(at + 1),
             b'\\' => {
                 at += 1;
-                match text.get(at).ok_or(Malformed::Cut)? {
+                match text.get(at).ok_or(SyntaxError::Truncated)? {
                     b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {}
                     b'u' => {
                         for _ in 0..4 {
                             at += 1;
-                            if !text.get(at).ok_or(Malformed::Cut)?.is_ascii_hexdigit() {
-                                return Err(Malformed::At(at));
+                            if !text.get(at).ok_or(SyntaxError::Truncated)?.is_ascii_hexdigit() {
+                                return Err(SyntaxError::At(at));
                             }
                         }
                     }
-                    _ => return Err(Malformed::At(at)),
+                    _ => return Err(SyntaxError::At(at)),
                 }
             }
-            0..=0x1f => return Err(Malformed::At(at)),
+            0..=0x1f => return Err(SyntaxError::At(at)),
             _ => {}
         }
         at += 1;
     }
 }
 
-/// Where the number ends that begins there. How large it is does not matter.
-fn number(text: &[u8], mut at: usize) -> Result<usize, Malformed> {
+/// Checks the number that begins at `at`, of any size. Returns the index after it.
+fn number(text: &[u8], mut at: usize) -> Result<usize, SyntaxError> {
     let digits = |mut at: usize| {
         let begin = at;
         while text.get(at).is_some_and(u8::is_ascii_digit) {
@@ -210,8 +238,8 @@ fn number(text: &[u8], mut at: usize) -> Result<usize, Malformed> {
         }
         match text.get(at) {
             _ if at > begin => Ok(at),
-            Some(_) => Err(Malformed::At(at)),
-            None => Err(Malformed::Cut),
+            Some(_) => Err(SyntaxError::At(at)),
+            None => Err(SyntaxError::Truncated),
         }
     };
     if text.get(at) == Some(&b'-') {
@@ -228,16 +256,17 @@ fn number(text: &[u8], mut at: usize) -> Result<usize, Malformed> {
     Ok(at)
 }
 
-fn word(text: &[u8], at: usize, word: &[u8]) -> Result<usize, Malformed> {
-    let wrong = word.iter().enumerate().find(|(index, byte)| text.get(at + index) != Some(byte));
+/// Checks the literal that begins at `at`. Returns the index after it.
+fn literal(text: &[u8], at: usize, expected: &[u8]) -> Result<usize, SyntaxError> {
+    let wrong = expected.iter().enumerate().find(|(index, byte)| text.get(at + index) != Some(byte));
     match wrong.map(|(index, _)| at + index) {
-        None => Ok(at + word.len()),
-        Some(place) if place < text.len() => Err(Malformed::At(place)),
-        Some(_) => Err(Malformed::Cut),
+        None => Ok(at + expected.len()),
+        Some(index) if index < text.len() => Err(SyntaxError::At(index)),
+        Some(_) => Err(SyntaxError::Truncated),
     }
 }
 
-/// What stands between the quotes of a string whose syntax is right.
+/// Decodes the content between the quotes of a valid string.
 fn unquoted(inside: &[u8]) -> String {
     let mut text = String::new();
     let mut rest = inside;
@@ -265,7 +294,8 @@ fn unquoted(inside: &[u8]) -> String {
     text
 }
 
-/// The character whose digits begin here, and how many bytes it takes: a second escape may belong to it.
+/// Decodes the hexadecimal digits of a `\u` escape, and a second escape if both form a surrogate pair. Returns the
+/// number of bytes taken.
 fn escaped(text: &[u8]) -> (char, usize) {
     let unit = |at: usize| {
         let digits = std::str::from_utf8(text.get(at..at + 4)?).ok()?;
@@ -282,7 +312,7 @@ fn escaped(text: &[u8]) -> (char, usize) {
     (char::from_u32(first).unwrap_or(char::REPLACEMENT_CHARACTER), 4)
 }
 
-/// Each byte that belongs to no character becomes one of U+FFFD, where Rust's own has one for several.
+/// Appends text. Each invalid byte becomes one U+FFFD, while Rust's own conversion replaces several bytes with one.
 fn push_lossy(text: &mut String, bytes: &[u8]) {
     for chunk in bytes.utf8_chunks() {
         text.push_str(chunk.valid());
@@ -295,13 +325,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The first value, or why there is none.
-    fn told(text: &[u8]) -> String {
-        first(text).map_or_else(|why| format!("! {why}"), |value| String::from_utf8_lossy(value.0).into_owned())
+    /// The first value, or `! error`.
+    fn first_or_error(text: &[u8]) -> String {
+        first(text).map_or_else(|error| format!("! {error}"), |value| String::from_utf8_lossy(value.0).into_owned())
     }
 
     #[test]
-    fn the_first_value_is_taken_and_its_syntax_is_that_of_go() {
+    fn the_first_value_is_found_with_the_syntax_of_go() {
         for (text, value) in [
             (&b"{}x"[..], "{}"),
             (b" [1, {\"a\" : [ ] } ] [2]", "[1, {\"a\" : [ ] } ]"),
@@ -310,45 +340,45 @@ mod tests {
             (b"-1.5e+7,", "-1.5e+7"),
             (b"1e999", "1e999"),
             (b"\"\\u00e4\\/\\\"\" ", "\"\\u00e4\\/\\\"\""),
-            (b"", "! it is empty"),
-            (b" \r\n\t", "! it is empty"),
-            (b"\x0b{}", "! byte 0 makes no sense in JSON"),
-            (b"\xef\xbb\xbf{}", "! byte 0 makes no sense in JSON"),
-            (b"// x\n{}", "! byte 0 makes no sense in JSON"),
-            (b"{\"a\":1,}", "! byte 7 makes no sense in JSON"),
-            (b"[1,]", "! byte 3 makes no sense in JSON"),
-            (b"[1}", "! byte 2 makes no sense in JSON"),
-            (b"{\"a\" 1}", "! byte 5 makes no sense in JSON"),
-            (b"{1:1}", "! byte 1 makes no sense in JSON"),
-            (b"{\"a\":01}", "! byte 6 makes no sense in JSON"),
-            (b"{\"a\":\"\x01\"}", "! byte 6 makes no sense in JSON"),
-            (b"{\"a\":\"\\q\"}", "! byte 7 makes no sense in JSON"),
-            (b"\"\\u12g4\"", "! byte 5 makes no sense in JSON"),
-            (b"trux", "! byte 3 makes no sense in JSON"),
-            (b"-x", "! byte 1 makes no sense in JSON"),
-            (b"1.", "! it ends in the middle"),
-            (b"tru", "! it ends in the middle"),
-            (b"{\"a\":1", "! it ends in the middle"),
-            (b"{\"a\"", "! it ends in the middle"),
-            (b"\"a\\", "! it ends in the middle"),
+            (b"", "! empty input"),
+            (b" \r\n\t", "! empty input"),
+            (b"\x0b{}", "! invalid JSON at byte 0"),
+            (b"\xef\xbb\xbf{}", "! invalid JSON at byte 0"),
+            (b"// x\n{}", "! invalid JSON at byte 0"),
+            (b"{\"a\":1,}", "! invalid JSON at byte 7"),
+            (b"[1,]", "! invalid JSON at byte 3"),
+            (b"[1}", "! invalid JSON at byte 2"),
+            (b"{\"a\" 1}", "! invalid JSON at byte 5"),
+            (b"{1:1}", "! invalid JSON at byte 1"),
+            (b"{\"a\":01}", "! invalid JSON at byte 6"),
+            (b"{\"a\":\"\x01\"}", "! invalid JSON at byte 6"),
+            (b"{\"a\":\"\\q\"}", "! invalid JSON at byte 7"),
+            (b"\"\\u12g4\"", "! invalid JSON at byte 5"),
+            (b"trux", "! invalid JSON at byte 3"),
+            (b"-x", "! invalid JSON at byte 1"),
+            (b"1.", "! unexpected end of input"),
+            (b"tru", "! unexpected end of input"),
+            (b"{\"a\":1", "! unexpected end of input"),
+            (b"{\"a\"", "! unexpected end of input"),
+            (b"\"a\\", "! unexpected end of input"),
         ] {
-            assert_eq!(told(text), value, "{}", text.escape_ascii());
+            assert_eq!(first_or_error(text), value, "{}", text.escape_ascii());
         }
         let nested = |depth| [vec![b'['; depth], vec![b']'; depth]].concat();
-        assert_eq!(told(&nested(DEPTH)).len(), 2 * DEPTH);
-        assert_eq!(told(&nested(DEPTH + 1)), "! it is nested more than 10000 deep");
+        assert_eq!(first_or_error(&nested(MAX_DEPTH)).len(), 2 * MAX_DEPTH);
+        assert_eq!(first_or_error(&nested(MAX_DEPTH + 1)), "! nested more than 10000 levels deep");
     }
 
     #[test]
-    fn a_whole_text_has_one_value_and_nothing_else() {
-        assert_eq!(only(b" {} \n"), Ok(Value(b"{}")));
-        assert_eq!(only(b"{} x"), Err(Malformed::At(3)));
-        assert_eq!(only(b"{}{}"), Err(Malformed::At(2)));
-        assert_eq!(only(b" "), Err(Malformed::Empty));
+    fn nothing_may_follow_the_only_value() {
+        assert_eq!(only(b" {} \n"), Ok(JsonValue(b"{}")));
+        assert_eq!(only(b"{} x"), Err(SyntaxError::At(3)));
+        assert_eq!(only(b"{}{}"), Err(SyntaxError::At(2)));
+        assert_eq!(only(b" "), Err(SyntaxError::Empty));
     }
 
     #[test]
-    fn what_is_no_text_becomes_replacement_characters_one_for_each_byte() {
+    fn each_invalid_byte_becomes_a_replacement_character() {
         for (json, text) in [
             (&br#""Gr\u00fc\u00dfe \ud83d\ude00""#[..], "Gr\u{fc}\u{df}e \u{1f600}"),
             (b"\"Gr\xf6\xdfe\"", "Gr\u{fffd}\u{fffd}e"),
@@ -363,14 +393,14 @@ mod tests {
     }
 
     #[test]
-    fn members_come_in_their_order_with_equal_keys() {
+    fn members_are_in_order_with_repeated_keys() {
         let value = first(br#"{ "a" : {"b":[1,"}"]} , "a":null,"\u0041" :"x"}"#).unwrap();
-        let told: Vec<String> = value
+        let members: Vec<String> = value
             .members()
             .unwrap()
             .map(|(key, value)| format!("{key}={}", String::from_utf8_lossy(value.0)))
             .collect();
-        assert_eq!(told, [r#"a={"b":[1,"}"]}"#, "a=null", "A=\"x\""]);
+        assert_eq!(members, [r#"a={"b":[1,"}"]}"#, "a=null", "A=\"x\""]);
         assert_eq!(first(b"{ }").unwrap().members().unwrap().count(), 0);
         assert!(first(b"[]").unwrap().members().is_none());
         for (key, is_same) in [("endpoints", true), ("ENDPOINTS", true), ("Endpoint\u{17f}", true), ("endpoint", false)]
@@ -381,17 +411,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_a_library_takes_is_taken_for_the_same(text in "[\\[\\]{},:\" a0-9.eE\\\\ntu-]{0,24}") {
+        fn values_are_the_same_as_serde_json_decodes(text in "[\\[\\]{},:\" a0-9.eE\\\\ntu-]{0,24}") {
             let theirs = serde_json::from_str::<serde_json::Value>(&text);
-            // The library refuses numbers that are too large, and lone surrogates.
+            // serde_json refuses numbers that are too large, and lone surrogates.
             if let Ok(theirs) = theirs {
                 let ours = only(text.as_bytes()).unwrap();
                 let text = ours.text();
                 prop_assert_eq!(text.as_deref(), theirs.as_str());
                 prop_assert_eq!(ours.members().map(|all| all.count()).is_some(), theirs.is_object());
             } else if only(text.as_bytes()).is_ok() {
-                let why = theirs.unwrap_err().to_string();
-                prop_assert!(why.contains("out of range") || why.contains("surrogate") || why.contains("hex escape"), "{}", why);
+                let error = theirs.unwrap_err().to_string();
+                prop_assert!(error.contains("out of range") || error.contains("surrogate") || error.contains("hex escape"), "{}", error);
             }
         }
     }

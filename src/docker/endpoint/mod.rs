@@ -1,127 +1,65 @@
-//! Which engine, and how to get at it: decided as docker's own CLI decides.
+//! Determines the daemon to connect to, exactly as docker's own CLI does.
 //!
-//! In: docker's global flags, the environment, `config.json` and the context store. Out: an [`Endpoint`], nothing
-//! connected yet. Called by the cli once at the start, and for shell completion. Knows nothing of HTTP.
-//! The order is flag, `DOCKER_HOST`, `DOCKER_CONTEXT`, `currentContext`, the default socket (docker/cli
-//! `cli/command/cli.go`: resolveContextName); a context lies in `contexts/meta/<sha256 of its name>/meta.json`, its TLS
-//! files in `contexts/tls/<same>/docker/` (`cli/context/store`). `--tls*` and `DOCKER_TLS*` shape the default context
-//! only (`cli/flags/options.go`). JSON is read as Go reads it (`go`): of `config.json` the first value counts, and
-//! what has the wrong type is passed over with a warning; a `meta.json` has to be right as a whole (docker/cli
-//! `cli/config/configfile/file.go`: LoadFromReader, `cli/context/store/metadatastore.go`: getByID).
+//! In: docker's global options, the environment, `config.json` and the context store. Out: an [`Endpoint`]; nothing is
+//! connected yet. Called by the cli once at start, and for shell completion. Knows nothing of HTTP.
+//!
+//! - `options`: the inputs from command line and environment
+//! - `config_file`, `context`, `tls`: the files, read with `files`; `go_json` decodes JSON as Go does
+//! - `address`: the forms of a host
+//!
+//! The order of precedence is option, `DOCKER_HOST`, `DOCKER_CONTEXT`, `currentContext`, the default socket (docker/cli
+//! `cli/command/cli.go`: resolveContextName). `--tls*` and `DOCKER_TLS*` apply only to the default context
+//! (`cli/flags/options.go`).
 
 pub(crate) mod address;
+mod config_file;
+mod context;
+mod files;
 mod go_json;
+mod options;
+mod tls;
 
-use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use hyper::header::{HeaderMap, HeaderName, HeaderValue};
-use sha2::{Digest, Sha256};
 
-use crate::model::small_file;
-
+use super::Error;
 use super::version::Version;
-use super::{Cause, Error};
 use address::Address;
+use config_file::ConfigFile;
+use context::DEFAULT;
 
-/// Bytes of the longest file that is read here. A certificate of every authority there is takes a quarter of it.
-const LONGEST: usize = 1 << 20;
+pub use context::contexts;
+pub use options::{Environment, Flags, config_dir};
 
-/// Docker's global flags that tell which engine; `None` where not given.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Flags {
-    /// `-H`, `--host`
-    pub host: Option<String>,
-    /// `-c`, `--context`
-    pub context: Option<String>,
-    /// `--tls`
-    pub tls: Option<bool>,
-    /// `--tlsverify`; given as `false` it still turns TLS on
-    pub tlsverify: Option<bool>,
-    /// `--tlscacert`
-    pub tlscacert: Option<PathBuf>,
-    /// `--tlscert`
-    pub tlscert: Option<PathBuf>,
-    /// `--tlskey`
-    pub tlskey: Option<PathBuf>,
-    /// `--config`
-    pub config_dir: Option<PathBuf>,
-}
+pub(super) use tls::Tls;
 
-/// Environment variables, as a value so that tests need not touch the process's own.
-#[derive(Clone, Debug, Default)]
-pub struct Environment(BTreeMap<OsString, OsString>);
-
-impl Environment {
-    /// Those of this process.
-    pub fn of_process() -> Self {
-        std::env::vars_os().collect()
-    }
-
-    /// An empty variable counts as unset, as it does for docker's CLI.
-    pub fn var(&self, name: &str) -> Option<&OsStr> {
-        self.0.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
-    }
-
-    fn text(&self, name: &str) -> Option<String> {
-        self.var(name).map(|value| value.to_string_lossy().into_owned())
-    }
-}
-
-impl<K: Into<OsString>, V: Into<OsString>> FromIterator<(K, V)> for Environment {
-    fn from_iter<I: IntoIterator<Item = (K, V)>>(variables: I) -> Self {
-        Environment(variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
-    }
-}
-
-/// An engine and the way to it.
+/// A daemon's address and how to connect to it.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    /// Where it is.
     pub(super) address: Address,
-    /// Only of use for `tcp`.
+    /// `Some` only for tcp.
     pub(super) tls: Option<Tls>,
     /// Sent with every request.
     pub(super) headers: HeaderMap,
-    /// `DOCKER_API_VERSION`: speak this, negotiate nothing.
+    /// `DOCKER_API_VERSION`: this version is used without negotiation.
     pub(super) pinned: Option<Version>,
-    /// Only of use for `tcp`.
+    /// Used only for tcp.
     pub(super) proxies: Proxies,
-    /// Where `ssh` is looked for; `None` is the process's own `PATH`.
+    /// Where to look for `ssh`; `None` for the process's own `PATH`.
     pub(super) path: Option<OsString>,
-    /// Our own program, which becomes `ssh` when it is asked to ([`super::become_ssh`]); `None` starts that directly, and
-    /// then it may outlive us.
+    /// This program itself, which can replace itself with `ssh` ([`super::become_ssh`]). `None` starts `ssh` directly,
+    /// which then may outlive this process.
     pub program: Option<PathBuf>,
-    /// The context it came from; `default` when a host was given.
+    /// The name of the context; `default` if a host was given.
     pub context: String,
-    /// What was wrong and could be passed over: to be shown once, on stderr.
+    /// Problems that were skipped, to be shown once on stderr.
     pub warnings: Vec<String>,
 }
 
-/// Certificates as they lie on disk.
-#[derive(Clone, Default, PartialEq)]
-pub(super) struct Tls {
-    /// PEM. Given, it is the only one trusted; else the system's are.
-    pub(super) ca: Option<Vec<u8>>,
-    /// PEM, with whatever intermediates.
-    pub(super) cert: Option<Vec<u8>>,
-    /// PEM.
-    pub(super) key: Option<Vec<u8>>,
-    /// Take any certificate from any host.
-    pub(super) skip_verify: bool,
-}
-
-/// Keys stay out of logs.
-impl fmt::Debug for Tls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tls").field("skip_verify", &self.skip_verify).finish_non_exhaustive()
-    }
-}
-
-/// `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`; empty when not set.
+/// `HTTP_PROXY`, `HTTPS_PROXY`, `NO_PROXY`; empty if not set.
 #[derive(Clone, Default)]
 pub(super) struct Proxies {
     pub(super) http: String,
@@ -129,7 +67,7 @@ pub(super) struct Proxies {
     pub(super) no: String,
 }
 
-/// Passwords stay out of logs.
+/// Keeps passwords out of logs.
 impl fmt::Debug for Proxies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Proxies").field("no", &self.no).finish_non_exhaustive()
@@ -137,18 +75,18 @@ impl fmt::Debug for Proxies {
 }
 
 impl Endpoint {
-    /// The engine that docker's CLI would talk to. Reads files; connects to nothing.
+    /// The daemon that docker's CLI would connect to. Reads files, but opens no connection.
     pub fn resolve(flags: &Flags, environment: &Environment) -> Result<Endpoint, Error> {
         if flags.host.is_some() && flags.context.as_ref().is_some_and(|name| !name.is_empty()) {
             return Err(Error::HostAndContext);
         }
         let directory = config_dir(flags, environment);
         let mut warnings = Vec::new();
-        let config = read_config(&directory, &mut warnings);
+        let config = ConfigFile::load(&directory, &mut warnings);
         let context = context_name(flags, environment, &config);
         let (address, tls) = match context.as_str() {
             DEFAULT => default_context(flags, environment)?,
-            name => stored_context(&directory, name)?,
+            name => context::load(&directory, name)?,
         };
         Ok(Endpoint {
             tls: tls.filter(|_| matches!(address, Address::Tcp { .. })),
@@ -163,7 +101,7 @@ impl Endpoint {
         })
     }
 
-    /// Whether it is reached by a unix socket, so that its files may be on this machine.
+    /// Whether the daemon is reached through a unix socket, so that its files may be on this machine.
     pub fn is_local(&self) -> bool {
         matches!(self.address, Address::Unix(_))
     }
@@ -176,191 +114,7 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Where docker's CLI keeps `config.json` and contexts: `--config`, `DOCKER_CONFIG`, or `~/.docker`.
-pub fn config_dir(flags: &Flags, environment: &Environment) -> PathBuf {
-    flags.config_dir.clone().unwrap_or_else(|| default_config_dir(environment))
-}
-
-/// The names that `--context` takes and what the user wrote about them, in order, `default` among them. What cannot be
-/// read is left out.
-pub fn contexts(flags: &Flags, environment: &Environment) -> Vec<(String, String)> {
-    let meta = config_dir(flags, environment).join("contexts/meta");
-    let folders = std::fs::read_dir(meta).into_iter().flatten().flatten();
-    let stored = folders.filter_map(|folder| {
-        let json = small_file::read_small(&folder.path().join("meta.json"), LONGEST).ok()?;
-        let meta = Meta::read(&json).ok()?;
-        (!meta.name.is_empty()).then_some((meta.name, meta.description))
-    });
-    let mut contexts: Vec<_> = stored.chain([(DEFAULT.to_owned(), String::new())]).collect();
-    contexts.sort();
-    contexts
-}
-
-const DEFAULT: &str = "default";
-
-fn default_config_dir(environment: &Environment) -> PathBuf {
-    let home = || environment.var("HOME").map(PathBuf::from).or_else(std::env::home_dir).unwrap_or_default();
-    environment.var("DOCKER_CONFIG").map_or_else(|| home().join(".docker"), PathBuf::from)
-}
-
-/// What counts of `config.json`.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Config {
-    current_context: String,
-    headers: BTreeMap<String, String>,
-}
-
-impl Config {
-    /// As docker's CLI does, it takes what can be taken, and warns of what cannot.
-    fn read(json: &[u8]) -> (Config, Option<String>) {
-        let mut config = Config::default();
-        let value = match go_json::first(json) {
-            Ok(value) if value.is_null() => return (config, None),
-            Ok(value) => value,
-            Err(go_json::Malformed::Empty) => return (config, None),
-            Err(why) => return (config, Some(why.to_string())),
-        };
-        let Some(members) = value.members() else {
-            return (config, Some("it is no JSON object".to_owned()));
-        };
-        let mut wrong = None;
-        for (key, value) in members {
-            let is_right = if go_json::is_field(&key, "currentContext") {
-                go_text(&mut config.current_context, value)
-            } else if go_json::is_field(&key, "HttpHeaders") {
-                go_texts(&mut config.headers, value)
-            } else {
-                true
-            };
-            if !is_right {
-                wrong.get_or_insert(format!("{key} is not what it should be"));
-            }
-        }
-        (config, wrong)
-    }
-}
-
-/// Puts a string into a field, as Go does: `null` changes nothing. Whether it is one.
-fn go_text(field: &mut String, value: go_json::Value<'_>) -> bool {
-    match value.text() {
-        Some(text) => *field = text,
-        None => return value.is_null(),
-    }
-    true
-}
-
-/// Puts an object into a map, as Go does: it adds to what is there, `null` takes it away, and what is no string is empty.
-fn go_texts(field: &mut BTreeMap<String, String>, value: go_json::Value<'_>) -> bool {
-    if value.is_null() {
-        field.clear();
-        return true;
-    }
-    let Some(members) = value.members() else { return false };
-    let mut are_right = true;
-    for (key, value) in members {
-        are_right &= value.is_null() || value.text().is_some();
-        field.insert(key, value.text().unwrap_or_default());
-    }
-    are_right
-}
-
-/// What counts of a context's `meta.json`.
-#[derive(Debug, Default)]
-struct Meta {
-    name: String,
-    description: String,
-    /// `None` where the context is not one of Docker's.
-    docker: Option<DockerMeta>,
-}
-
-#[derive(Debug, Default)]
-struct DockerMeta {
-    host: String,
-    skip_tls_verify: bool,
-}
-
-impl Meta {
-    fn read(json: &[u8]) -> Result<Meta, Cause> {
-        let mut meta = Meta::default();
-        let value = go_json::only(json)?;
-        if value.is_null() {
-            return Ok(meta);
-        }
-        let mut endpoints = BTreeMap::new();
-        let mut metadata = None;
-        for (key, value) in value.members().ok_or("it is no JSON object")? {
-            if go_json::is_field(&key, "Name") {
-                if !go_text(&mut meta.name, value) {
-                    return Err("its Name is no text".into());
-                }
-            } else if go_json::is_field(&key, "Metadata") {
-                metadata = Some(value);
-            } else if go_json::is_field(&key, "Endpoints") {
-                match value.members() {
-                    Some(members) => endpoints.extend(members),
-                    None if value.is_null() => endpoints.clear(),
-                    None => return Err("its Endpoints are no object".into()),
-                }
-            }
-        }
-        for (key, value) in metadata.filter(|told| !told.is_null()).map(described).transpose()?.into_iter().flatten() {
-            if key == "Description" {
-                meta.description = value.text().ok_or("its Description is no text")?;
-            }
-        }
-        for (name, endpoint) in endpoints {
-            if endpoint.is_null() {
-                continue;
-            }
-            let members = endpoint.members().ok_or_else(|| format!("its endpoint {name:?} is no object"))?;
-            if name == "docker" {
-                meta.docker = Some(DockerMeta::of(members)?);
-            }
-        }
-        Ok(meta)
-    }
-}
-
-fn described(metadata: go_json::Value<'_>) -> Result<impl Iterator<Item = (String, go_json::Value<'_>)>, Cause> {
-    metadata.members().ok_or_else(|| "its Metadata is no object".into())
-}
-
-impl DockerMeta {
-    fn of<'a>(members: impl Iterator<Item = (String, go_json::Value<'a>)>) -> Result<DockerMeta, Cause> {
-        let mut docker = DockerMeta::default();
-        for (key, value) in members {
-            if go_json::is_field(&key, "Host") {
-                if !go_text(&mut docker.host, value) {
-                    return Err("its Host is no text".into());
-                }
-            } else if go_json::is_field(&key, "SkipTLSVerify") && !value.is_null() {
-                docker.skip_tls_verify = value.boolean().ok_or("its SkipTLSVerify is neither true nor false")?;
-            }
-        }
-        Ok(docker)
-    }
-}
-
-/// What cannot be read or decoded is a warning and counts as empty; a missing file is no fault.
-fn read_config(directory: &Path, warnings: &mut Vec<String>) -> Config {
-    let path = directory.join("config.json");
-    let (config, wrong) = match small_file::read_small(&path, LONGEST) {
-        Ok(json) => Config::read(&json),
-        Err(e) if is_missing(&e) => (Config::default(), None),
-        Err(e) => (Config::default(), Some(e.to_string())),
-    };
-    if let Some(wrong) = wrong {
-        let part = if config == Config::default() { "" } else { "what is wrong in " };
-        warnings.push(format!("ignoring {part}{}: {wrong}", path.display()));
-    }
-    config
-}
-
-fn is_missing(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
-}
-
-fn context_name(flags: &Flags, environment: &Environment, config: &Config) -> String {
+fn context_name(flags: &Flags, environment: &Environment, config: &ConfigFile) -> String {
     if let Some(name) = flags.context.as_ref().filter(|name| !name.is_empty()) {
         return name.clone();
     }
@@ -372,7 +126,7 @@ fn context_name(flags: &Flags, environment: &Environment, config: &Config) -> St
 }
 
 fn default_context(flags: &Flags, environment: &Environment) -> Result<(Address, Option<Tls>), Error> {
-    let tls = default_tls(flags, environment)?;
+    let tls = Tls::of_default_context(flags, environment)?;
     let host = flags.host.clone().or_else(|| environment.text("DOCKER_HOST")).unwrap_or_default();
     let address = match host.trim() {
         "" if tls.is_some() => address::default_with_tls(),
@@ -381,64 +135,12 @@ fn default_context(flags: &Flags, environment: &Environment) -> Result<(Address,
     Ok((address, tls))
 }
 
-/// The CA must be there even when nothing is verified and even for a unix socket; certificate and key only when named.
-fn default_tls(flags: &Flags, environment: &Environment) -> Result<Option<Tls>, Error> {
-    let verify = flags.tlsverify.unwrap_or_else(|| environment.var("DOCKER_TLS_VERIFY").is_some());
-    let plain = flags.tls.unwrap_or_else(|| environment.var("DOCKER_TLS").is_some());
-    if !(verify || plain || flags.tlsverify.is_some()) {
-        return Ok(None);
-    }
-    // Not `config_dir`: docker's CLI fixes this default before it reads `--config`.
-    let folder = environment.var("DOCKER_CERT_PATH").map(PathBuf::from);
-    let folder = folder.unwrap_or_else(|| default_config_dir(environment));
-    let (ca, cert, key) = (folder.join("ca.pem"), folder.join("cert.pem"), folder.join("key.pem"));
-    Ok(Some(Tls {
-        ca: Some(read_pem(flags.tlscacert.as_ref().unwrap_or(&ca))?),
-        cert: flags.tlscert.as_deref().map_or_else(|| read_if_there(&cert), |path| read_pem(path).map(Some))?,
-        key: flags.tlskey.as_deref().map_or_else(|| read_if_there(&key), |path| read_pem(path).map(Some))?,
-        skip_verify: !verify,
-    }))
-}
-
-fn read_pem(path: &Path) -> Result<Vec<u8>, Error> {
-    small_file::read_small(path, LONGEST).map_err(|source| Error::TlsFile { path: path.to_owned(), source })
-}
-
-fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, Error> {
-    match small_file::read_small(path, LONGEST) {
-        Ok(pem) => Ok(Some(pem)),
-        Err(e) if is_missing(&e) => Ok(None),
-        Err(source) => Err(Error::TlsFile { path: path.to_owned(), source }),
-    }
-}
-
-fn stored_context(directory: &Path, name: &str) -> Result<(Address, Option<Tls>), Error> {
-    let id: String = Sha256::digest(name).iter().map(|byte| format!("{byte:02x}")).collect();
-    let unusable = |source| Error::BadContext { name: name.to_owned(), source };
-    let json = match small_file::read_small(&directory.join("contexts/meta").join(&id).join("meta.json"), LONGEST) {
-        Err(e) if is_missing(&e) => return Err(Error::UnknownContext { name: name.to_owned() }),
-        read => read.map_err(|e| unusable(e.into()))?,
-    };
-    let docker = Meta::read(&json).map_err(unusable)?.docker;
-    let docker = docker.ok_or_else(|| unusable("it has no Docker endpoint".into()))?;
-    let address = address::parse(&docker.host)?;
-    let folder = directory.join("contexts/tls").join(&id).join("docker");
-    let tls = Tls {
-        ca: read_if_there(&folder.join("ca.pem"))?,
-        cert: read_if_there(&folder.join("cert.pem"))?,
-        key: read_if_there(&folder.join("key.pem"))?,
-        skip_verify: docker.skip_tls_verify,
-    };
-    let wanted = tls != Tls::default();
-    Ok((address, wanted.then_some(tls)))
-}
-
 fn pinned(environment: &Environment) -> Result<Option<Version>, Error> {
     let Some(version) = environment.text("DOCKER_API_VERSION") else { return Ok(None) };
     version.parse().map(Some).map_err(|()| Error::BadVersion { version })
 }
 
-/// Only these three, upper case first, as Go's `httpproxy` does; `ALL_PROXY` is not among them.
+/// Reads only these three variables, in upper case before lower case, as Go's `httpproxy` does. It ignores `ALL_PROXY`.
 fn proxies(environment: &Environment) -> Proxies {
     let either = |upper, lower| environment.text(upper).or_else(|| environment.text(lower)).unwrap_or_default();
     Proxies {
@@ -448,8 +150,8 @@ fn proxies(environment: &Environment) -> Proxies {
     }
 }
 
-/// `DOCKER_CUSTOM_HEADERS` replaces those of `config.json`, it does not add to them.
-fn headers(config: &Config, directory: &Path, environment: &Environment) -> Result<HeaderMap, Error> {
+/// The headers for every request. `DOCKER_CUSTOM_HEADERS` replaces those of `config.json`.
+fn headers(config: &ConfigFile, directory: &Path, environment: &Environment) -> Result<HeaderMap, Error> {
     if let Some(csv) = environment.text("DOCKER_CUSTOM_HEADERS") {
         return headers_of(split_csv(&csv), "DOCKER_CUSTOM_HEADERS");
     }
@@ -461,16 +163,16 @@ fn headers_of(pairs: impl IntoIterator<Item = String>, place: &str) -> Result<He
     let bad = |reason| Error::BadHeader { place: place.to_owned(), reason };
     let mut headers = HeaderMap::new();
     for pair in pairs {
-        let (name, value) = pair.split_once('=').ok_or_else(|| bad("it is not NAME=VALUE"))?;
-        let name = HeaderName::try_from(name.trim()).map_err(|_| bad("its name is not allowed"))?;
-        let mut value = HeaderValue::try_from(value).map_err(|_| bad("its value is not allowed"))?;
+        let (name, value) = pair.split_once('=').ok_or_else(|| bad("expected NAME=VALUE"))?;
+        let name = HeaderName::try_from(name.trim()).map_err(|_| bad("the name is not allowed"))?;
+        let mut value = HeaderValue::try_from(value).map_err(|_| bad("the value is not allowed"))?;
         value.set_sensitive(true);
         headers.insert(name, value);
     }
     Ok(headers)
 }
 
-/// One line of comma-separated fields; a field in double quotes may hold commas, and quotes by doubling them.
+/// Splits a line of comma-separated fields. A field in double quotes may contain commas, and doubled quotes as quotes.
 fn split_csv(line: &str) -> Vec<String> {
     let (mut fields, mut field, mut quoted) = (Vec::new(), String::new(), false);
     let mut rest = line.chars().peekable();
@@ -490,8 +192,8 @@ fn split_csv(line: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// A config directory with contexts `plain` (a socket), `far` (tcp with TLS files), `open` (tcp, verifies nothing),
-    /// `broken`, and a folder of certificates.
+    /// A config directory with the contexts `plain` (a socket), `far` (tcp with TLS files), `open` (tcp without
+    /// verification), `kube` (not for Docker) and `broken`, and folders with certificates.
     fn config(json: &str) -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
         let write = |path: &str, content: &str| {
@@ -517,7 +219,8 @@ mod tests {
         directory
     }
 
-    /// The IDs as `printf NAME | sha256sum` gives them, so that a wrong hash does not find its own files.
+    /// The IDs as returned by `printf NAME | sha256sum`. They are not computed here, so that a wrong hash in the code
+    /// under test does not find its own files.
     fn meta(name: &str) -> String {
         let id = match name {
             "plain" => "a116c9ed46d6207734a43317d30fd88f52ac8634c37d904bbf4e41d865f90475",
@@ -531,15 +234,15 @@ mod tests {
     }
 
     fn environment(variables: &[(&str, &str)], root: &Path) -> Environment {
-        let place = |value: &str| value.replace("ROOT", root.to_str().unwrap());
-        let given = variables.iter().map(|(name, value)| ((*name).to_owned(), place(value)));
-        given.chain([("DOCKER_CONFIG".to_owned(), place("ROOT"))]).collect()
+        let expand = |value: &str| value.replace("ROOT", root.to_str().unwrap());
+        let given = variables.iter().map(|(name, value)| ((*name).to_owned(), expand(value)));
+        given.chain([("DOCKER_CONFIG".to_owned(), expand("ROOT"))]).collect()
     }
 
-    fn flags(words: &[&str], root: &Path) -> Flags {
+    fn flags(options: &[&str], root: &Path) -> Flags {
         let mut flags = Flags::default();
-        for word in words {
-            let (name, value) = word.split_once('=').unwrap();
+        for option in options {
+            let (name, value) = option.split_once('=').unwrap();
             let value = value.replace("ROOT", root.to_str().unwrap());
             match name {
                 "host" => flags.host = Some(value),
@@ -555,18 +258,18 @@ mod tests {
         flags
     }
 
-    /// `context host [tls…]`, or `! the error`.
-    fn check(json: &str, words: &[&str], variables: &[(&str, &str)], expected: &str) {
+    /// Compares the endpoint as `context host [tls…]`, or the error as `! message`.
+    fn check(json: &str, options: &[&str], variables: &[(&str, &str)], expected: &str) {
         let root = config(json);
-        let resolved = Endpoint::resolve(&flags(words, root.path()), &environment(variables, root.path()));
-        let told = match &resolved {
-            Ok(endpoint) => format!("{} {endpoint}{}", endpoint.context, tell(endpoint.tls.as_ref())),
+        let resolved = Endpoint::resolve(&flags(options, root.path()), &environment(variables, root.path()));
+        let summary = match &resolved {
+            Ok(endpoint) => format!("{} {endpoint}{}", endpoint.context, tls_summary(endpoint.tls.as_ref())),
             Err(error) => format!("! {error}").replace(root.path().to_str().unwrap(), "ROOT"),
         };
-        assert_eq!(told, expected, "{json} {words:?} {variables:?}");
+        assert_eq!(summary, expected, "{json} {options:?} {variables:?}");
     }
 
-    fn tell(tls: Option<&Tls>) -> String {
+    fn tls_summary(tls: Option<&Tls>) -> String {
         let Some(tls) = tls else { return String::new() };
         let pem = |name: &str, pem: &Option<Vec<u8>>| {
             pem.as_ref().map(|pem| format!(" {name}={}", String::from_utf8_lossy(pem))).unwrap_or_default()
@@ -576,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn flag_host_context_and_current_context_win_in_this_order() {
+    fn option_host_context_and_current_context_have_this_precedence() {
         const CURRENT: &str = r#"{"currentContext":"plain"}"#;
         let (host, context) = (("DOCKER_HOST", "tcp://env"), ("DOCKER_CONTEXT", "far"));
         check("{}", &[], &[], "default unix:///var/run/docker.sock");
@@ -599,9 +302,9 @@ mod tests {
     }
 
     #[test]
-    fn tls_of_the_default_context_is_set_up_as_docker_does() {
+    fn tls_of_the_default_context_is_the_same_as_in_docker() {
         let certs = ("DOCKER_CERT_PATH", "ROOT/certs");
-        for (words, variables, told) in [
+        for (options, variables, expected) in [
             (&["host=tcp://e"][..], &[certs][..], "default tcp://e:2375"),
             (&["host=tcp://e", "tlsverify=true"], &[certs], "default tcp://e:2375 tls ca=CA cert=cert"),
             (&["host=tcp://e", "tls=true"], &[certs], "default tcp://e:2375 tls ca=CA cert=cert unverified"),
@@ -627,17 +330,17 @@ mod tests {
             (&["tlsverify=true", "tlscert=ROOT/no.pem"], &[certs], "! cannot read ROOT/no.pem"),
             (&["context=far", "tls=true"], &[], "far tcp://far:2376 tls ca=CA of far key=key of far"),
         ] {
-            check("{}", words, variables, told);
+            check("{}", options, variables, expected);
         }
     }
 
     #[test]
-    fn a_broken_config_is_a_warning_and_then_the_defaults_hold() {
+    fn a_broken_config_is_a_warning_and_defaults_apply() {
         let root = config("{broken");
         let endpoint = Endpoint::resolve(&Flags::default(), &environment(&[], root.path())).unwrap();
         assert_eq!(endpoint.to_string(), "unix:///var/run/docker.sock");
         let path = root.path().join("config.json");
-        let warning = format!("ignoring {}: byte 1 makes no sense in JSON", path.display());
+        let warning = format!("ignoring {}: invalid JSON at byte 1", path.display());
         assert_eq!(endpoint.warnings, [warning]);
         std::fs::remove_file(path).unwrap();
         let endpoint = Endpoint::resolve(&Flags::default(), &environment(&[], root.path())).unwrap();
@@ -645,17 +348,17 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_the_environment_replace_those_of_the_config() {
+    fn headers_in_the_environment_replace_those_in_the_config() {
         const CONFIGURED: &str = r#"{"HttpHeaders":{"X-One":"1","X-Two":"a=b"}}"#;
-        for (json, variable, told) in [
+        for (json, variable, expected) in [
             ("{}", "", ""),
             (CONFIGURED, "", "x-one: 1|x-two: a=b"),
             (CONFIGURED, "X-Three=3", "x-three: 3"),
             ("{}", r#" a = 1,"b=x,y","c=say ""hi""""#, r#"a:  1|b: x,y|c: say "hi""#),
             ("{}", "a=", "a: "),
-            ("{}", "a", "! invalid request header in DOCKER_CUSTOM_HEADERS: it is not NAME=VALUE"),
-            ("{}", "=a", "! invalid request header in DOCKER_CUSTOM_HEADERS: its name is not allowed"),
-            ("{}", "a=\u{1}", "! invalid request header in DOCKER_CUSTOM_HEADERS: its value is not allowed"),
+            ("{}", "a", "! invalid request header in DOCKER_CUSTOM_HEADERS: expected NAME=VALUE"),
+            ("{}", "=a", "! invalid request header in DOCKER_CUSTOM_HEADERS: the name is not allowed"),
+            ("{}", "a=\u{1}", "! invalid request header in DOCKER_CUSTOM_HEADERS: the value is not allowed"),
         ] {
             let root = config(json);
             let environment = environment(&[("DOCKER_CUSTOM_HEADERS", variable)], root.path());
@@ -668,25 +371,25 @@ mod tests {
                 }
                 Err(error) => format!("! {error}"),
             };
-            assert_eq!(got, told, "{json} {variable}");
+            assert_eq!(got, expected, "{json} {variable}");
         }
     }
 
     #[test]
     fn a_version_can_be_pinned() {
-        for (variable, told) in
+        for (variable, expected) in
             [("", Ok(None)), ("1.41", Ok(Some("1.41"))), ("new", Err("invalid API version \"new\""))]
         {
             let root = config("{}");
             let environment = environment(&[("DOCKER_API_VERSION", variable)], root.path());
             let got = Endpoint::resolve(&Flags::default(), &environment).map(|endpoint| endpoint.pinned);
             let got = got.map(|pin| pin.map(|pin| pin.to_string())).map_err(|e| e.to_string());
-            assert_eq!(got, told.map(|pin| pin.map(str::to_owned)).map_err(str::to_owned));
+            assert_eq!(got, expected.map(|pin| pin.map(str::to_owned)).map_err(str::to_owned));
         }
     }
 
     #[test]
-    fn the_config_directory_is_flag_variable_or_home() {
+    fn the_config_directory_is_from_option_variable_or_home() {
         let variables = [("DOCKER_CONFIG", "/variable"), ("HOME", "/home/me")];
         let flags = Flags { config_dir: Some("/flag".into()), ..Flags::default() };
         assert_eq!(config_dir(&flags, &variables.into_iter().collect()), Path::new("/flag"));
@@ -705,13 +408,11 @@ mod tests {
     }
 
     #[test]
-    fn only_a_socket_is_local_and_keys_are_not_printed() {
+    fn only_a_socket_is_local() {
         for (host, local) in [("unix:///s", true), ("tcp://127.0.0.1", false), ("ssh://me@here", false)] {
             let flags = Flags { host: Some(host.to_owned()), ..Flags::default() };
             let endpoint = Endpoint::resolve(&flags, &[("HOME", "/nowhere")].into_iter().collect()).unwrap();
             assert_eq!(endpoint.is_local(), local, "{host}");
         }
-        let tls = Tls { key: Some(b"secret".to_vec()), ..Tls::default() };
-        assert_eq!(format!("{tls:?}"), "Tls { skip_verify: false, .. }");
     }
 }

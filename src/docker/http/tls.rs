@@ -1,8 +1,9 @@
-//! TLS as docker's CLI sets it up, with rustls.
+//! TLS with rustls, set up as docker's CLI does.
 //!
-//! In: certificates as they lie on disk. Out: a connector. Called by [`super::transport`].
-//! A CA that is given is the only one trusted, without it the system's are; encrypted keys are refused; a certificate
-//! without its key is ignored (docker/cli `cli/context/docker/load.go`: tlsConfig).
+//! In: certificates and key in PEM. Out: a connector. Called by [`super::connect`].
+//!
+//! If a CA is given, it is the only one trusted; otherwise the system's CAs are. Encrypted keys are refused. A
+//! certificate without its key is ignored (docker/cli `cli/context/docker/load.go`: tlsConfig).
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use tokio_rustls::TlsConnector;
 use crate::docker::endpoint::Tls;
 use crate::docker::{Cause, Error};
 
-/// Fails when a certificate or key cannot be used; `endpoint` is for the message.
+/// Fails if a certificate or the key cannot be used. `endpoint` is used in the message only.
 pub(super) fn connector(settings: &Tls, endpoint: &str) -> Result<TlsConnector, Error> {
     let unusable = |what| {
         let endpoint = endpoint.to_owned();
@@ -24,9 +25,9 @@ pub(super) fn connector(settings: &Tls, endpoint: &str) -> Result<TlsConnector, 
     };
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
-    let builder = builder.map_err(|e| unusable("versions")(e.into()))?;
+    let builder = builder.map_err(|e| unusable("protocol versions")(e.into()))?;
     let builder = if settings.skip_verify {
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider)))
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(AcceptAnyCertificate(provider)))
     } else {
         builder.with_root_certificates(roots(settings).map_err(unusable("CA certificate"))?)
     };
@@ -50,7 +51,7 @@ fn roots(settings: &Tls) -> Result<RootCertStore, Cause> {
                 roots.add(certificate)?;
             }
         }
-        // Systems carry certificates that rustls does not take; docker's own library passes them over as well.
+        // Systems have certificates that rustls does not accept; docker's own library skips those as well.
         None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
     }
     Ok(roots)
@@ -58,21 +59,21 @@ fn roots(settings: &Tls) -> Result<RootCertStore, Cause> {
 
 fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Cause> {
     let found = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>()?;
-    if found.is_empty() { Err("there is no certificate in it".into()) } else { Ok(found) }
+    if found.is_empty() { Err("the file contains no certificate".into()) } else { Ok(found) }
 }
 
 fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, Cause> {
     if memchr::memmem::find(pem, b"ENCRYPTED").is_some() {
-        return Err("it is encrypted, which is not supported".into());
+        return Err("encrypted keys are not supported".into());
     }
     Ok(PrivateKeyDer::from_pem_slice(pem)?)
 }
 
-/// Takes any certificate, as `--tls` without `--tlsverify` asks for. Signatures still have to be right.
+/// Accepts any certificate, which is what `--tls` without `--tlsverify` means. Signatures still have to be valid.
 #[derive(Debug)]
-struct Anyone(Arc<CryptoProvider>);
+struct AcceptAnyCertificate(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Anyone {
+impl ServerCertVerifier for AcceptAnyCertificate {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

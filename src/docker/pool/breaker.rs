@@ -1,13 +1,13 @@
-//! When a client is left alone: a circuit breaker.
+//! A circuit breaker, which keeps calls away from a client that fails.
 //!
-//! In: moments, and how calls went. Out: whether the next call may pass. Owned by [`super::roster`], one for each client.
-//! Reads no clock, so tests are tables.
+//! In: the current time and the outcomes of calls. Out: whether the next call may pass. Owned by [`super::slots`], one
+//! per client. Reads no clock, so its tests are tables.
 //!
 //! ```text
-//! closed     => open       so many failures in a row
-//! open       => half open  after its time; where no answer opened it, also when a probe of the engine was answered
-//! half open  => closed     so many successes in a row
-//! half open  => open       one failure
+//! closed     => open       after `failure_threshold` consecutive failures
+//! open       => half open  after `timeout`; if missing responses opened it, also when the daemon answers a ping
+//! half open  => closed     after `success_threshold` consecutive successes
+//! half open  => open       after one failure
 //! ```
 
 use tokio::time::Instant;
@@ -16,57 +16,57 @@ use crate::config::CircuitBreaker;
 
 use crate::docker::Error;
 
-/// Where a breaker stands.
+/// The state of a circuit breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// Calls pass.
+pub enum BreakerState {
     Closed,
-    /// None passes.
     Open,
-    /// A few pass, to see: how many, the roster knows.
+    /// A few trial calls pass; [`super::slots`] limits how many.
     HalfOpen,
 }
 
-impl State {
-    /// As reports write it.
+impl BreakerState {
+    /// The name in reports.
     pub fn name(self) -> &'static str {
         match self {
-            State::Closed => "closed",
-            State::Open => "open",
-            State::HalfOpen => "half_open",
+            BreakerState::Closed => "closed",
+            BreakerState::Open => "open",
+            BreakerState::HalfOpen => "half_open",
         }
     }
 }
 
-/// How a call went, as far as the connection and the engine behind it are concerned.
+/// What a call showed about the connection and the daemon behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// It was answered; that may have been a refusal, such as 404.
+pub(super) enum CallOutcome {
+    /// A response came. It may be an error such as 404.
     Answered,
-    /// The engine says that it is unwell.
+    /// The daemon responded that it failed, such as with 500.
     Failed,
-    /// It was not.
+    /// No response came.
     Lost,
-    /// Neither can be said: it was given up by whoever made it, or the trouble is ours.
+    /// Nothing: the caller gave up, or the failure was on our side.
     Unknown,
 }
 
-impl Outcome {
-    /// What an error says of the connection. A 500 is the engine's trouble, a 501 is its plain answer.
-    pub(super) fn of<T>(answer: &Result<T, Error>) -> Outcome {
+impl CallOutcome {
+    /// Classifies a result. A 500 is a failure of the daemon; a 501 is a regular response.
+    pub(super) fn of<T>(answer: &Result<T, Error>) -> CallOutcome {
         match answer {
-            Ok(_) | Err(Error::NotFound { .. } | Error::Conflict { .. } | Error::NoLogs { .. }) => Outcome::Answered,
-            Err(Error::Unreachable { .. } | Error::Broken { .. } | Error::Timeout { .. }) => Outcome::Lost,
-            Err(Error::Status { code, .. } | Error::Gateway { code, .. }) if *code >= 500 && *code != 501 => {
-                Outcome::Failed
+            Ok(_) | Err(Error::NotFound { .. } | Error::Conflict { .. } | Error::NoLogs { .. }) => {
+                CallOutcome::Answered
             }
-            Err(Error::Status { .. } | Error::Gateway { .. } | Error::Refused { .. }) => Outcome::Answered,
-            Err(_) => Outcome::Unknown,
+            Err(Error::Unreachable { .. } | Error::Broken { .. } | Error::Timeout { .. }) => CallOutcome::Lost,
+            Err(Error::Status { code, .. } | Error::Gateway { code, .. }) if *code >= 500 && *code != 501 => {
+                CallOutcome::Failed
+            }
+            Err(Error::Status { .. } | Error::Gateway { .. } | Error::Refused { .. }) => CallOutcome::Answered,
+            Err(_) => CallOutcome::Unknown,
         }
     }
 }
 
-/// See the module.
+/// The circuit breaker of one client.
 #[derive(Clone, Debug)]
 pub(super) struct Breaker {
     settings: CircuitBreaker,
@@ -75,17 +75,13 @@ pub(super) struct Breaker {
 
 #[derive(Clone, Copy, Debug)]
 enum At {
-    Closed {
-        failures: u32,
-    },
-    /// `is_lost`: calls were not answered at all.
-    Open {
-        until: Instant,
-        is_lost: bool,
-    },
-    HalfOpen {
-        successes: u32,
-    },
+    /// `failures` are consecutive, and below the threshold.
+    Closed { failures: u32 },
+    /// Half open from `until` on, even if no call has come since. `by_lost_calls`: the failure that opened it was a
+    /// missing response.
+    Open { until: Instant, by_lost_calls: bool },
+    /// `successes` are consecutive, and below the threshold.
+    HalfOpen { successes: u32 },
 }
 
 const HALF_OPEN: At = At::HalfOpen { successes: 0 };
@@ -95,15 +91,15 @@ impl Breaker {
         Breaker { settings, at: At::Closed { failures: 0 } }
     }
 
-    pub(super) fn state(&self, now: Instant) -> State {
+    pub(super) fn state(&self, now: Instant) -> BreakerState {
         match self.at {
-            At::Closed { .. } => State::Closed,
-            At::Open { until, .. } if now < until => State::Open,
-            At::Open { .. } | At::HalfOpen { .. } => State::HalfOpen,
+            At::Closed { .. } => BreakerState::Closed,
+            At::Open { until, .. } if now < until => BreakerState::Open,
+            At::Open { .. } | At::HalfOpen { .. } => BreakerState::HalfOpen,
         }
     }
 
-    /// When it lets calls pass again by itself, while it lets none pass.
+    /// When an open breaker becomes half open by itself; `None` if it is not open. May be in the past.
     pub(super) fn open_until(&self) -> Option<Instant> {
         match self.at {
             At::Open { until, .. } => Some(until),
@@ -111,31 +107,32 @@ impl Breaker {
         }
     }
 
-    /// Whether it opened because calls were not answered; the opposite is an engine that answers and is unwell.
-    pub(super) fn is_lost(&self) -> bool {
-        matches!(self.at, At::Open { is_lost: true, .. })
+    /// Whether it is open because responses are missing, and not because a daemon responds with failures.
+    pub(super) fn opened_by_lost_calls(&self) -> bool {
+        matches!(self.at, At::Open { by_lost_calls: true, .. })
     }
 
     /// Whether a call may pass.
     pub(super) fn admits(&self, now: Instant) -> bool {
-        self.state(now) != State::Open
+        self.state(now) != BreakerState::Open
     }
 
-    /// A call passes that [`Breaker::admits`] lets.
+    /// Lets a call pass. Only allowed if [`Breaker::admits`] does.
     pub(super) fn admit(&mut self, now: Instant) {
         if self.open_until().is_some_and(|until| until <= now) {
             self.at = HALF_OPEN;
         }
     }
 
-    /// A call that had passed is over. One that passed before it opened says nothing new.
-    pub(super) fn settle(&mut self, now: Instant, outcome: Outcome) {
+    /// Takes the outcome of a call that has passed. Ignored while open: the call passed before, so it shows nothing
+    /// new.
+    pub(super) fn settle(&mut self, now: Instant, outcome: CallOutcome) {
         match &mut self.at {
             At::Open { .. } => {}
             At::Closed { failures } => match outcome {
-                Outcome::Answered => *failures = 0,
-                Outcome::Unknown => {}
-                Outcome::Failed | Outcome::Lost => {
+                CallOutcome::Answered => *failures = 0,
+                CallOutcome::Unknown => {}
+                CallOutcome::Failed | CallOutcome::Lost => {
                     *failures += 1;
                     if self.settings.enabled && *failures >= self.settings.failure_threshold.max(1) {
                         self.open(now, outcome);
@@ -143,47 +140,45 @@ impl Breaker {
                 }
             },
             At::HalfOpen { successes } => match outcome {
-                Outcome::Answered => {
+                CallOutcome::Answered => {
                     *successes += 1;
                     if *successes >= self.settings.success_threshold {
                         self.at = At::Closed { failures: 0 };
                     }
                 }
-                Outcome::Unknown => {}
-                Outcome::Failed | Outcome::Lost => self.open(now, outcome),
+                CallOutcome::Unknown => {}
+                CallOutcome::Failed | CallOutcome::Lost => self.open(now, outcome),
             },
         }
     }
 
-    /// The engine was seen to answer a ping. Where it had answered before and was unwell, that shows nothing new.
-    pub(super) fn seen(&mut self) {
-        if self.is_lost() {
+    /// The daemon answered a ping. That shows nothing new if it responded before, but with failures.
+    pub(super) fn ping_answered(&mut self) {
+        if self.opened_by_lost_calls() {
             self.at = HALF_OPEN;
         }
     }
 
-    /// The engine was seen to do its work.
-    pub(super) fn half_open(&mut self) {
+    /// The client passed its health checks, so that the daemon is known to work.
+    pub(super) fn checks_passed(&mut self) {
         if self.open_until().is_some() {
             self.at = HALF_OPEN;
         }
     }
 
-    fn open(&mut self, now: Instant, outcome: Outcome) {
-        self.at = At::Open { until: now + self.settings.timeout, is_lost: outcome == Outcome::Lost };
+    fn open(&mut self, now: Instant, outcome: CallOutcome) {
+        self.at = At::Open { until: now + self.settings.timeout, by_lost_calls: outcome == CallOutcome::Lost };
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::docker::ApiOperation;
     use std::time::Duration;
 
-    /// What happens: a call asks to pass, is answered, fails, is lost or is given up; the engine is seen to be there or to do
-    /// its work; time goes by.
-    type Step = (u64, &'static str, &'static str);
-
-    fn play(settings: &CircuitBreaker, steps: &[Step]) {
+    /// Runs steps of (second, what happens, state after it).
+    fn play(settings: &CircuitBreaker, steps: &[(u64, &str, &str)]) {
         let start = Instant::now();
         let mut breaker = Breaker::new(settings.clone());
         for (number, (second, what, expected)) in steps.iter().enumerate() {
@@ -194,12 +189,12 @@ mod tests {
                     breaker.admit(now);
                 }
                 "refused" => assert!(!breaker.admits(now), "step {number}"),
-                "answered" => breaker.settle(now, Outcome::Answered),
-                "failed" => breaker.settle(now, Outcome::Failed),
-                "given up" => breaker.settle(now, Outcome::Unknown),
-                "lost" => breaker.settle(now, Outcome::Lost),
-                "seen" => breaker.seen(),
-                "works" => breaker.half_open(),
+                "answered" => breaker.settle(now, CallOutcome::Answered),
+                "failed" => breaker.settle(now, CallOutcome::Failed),
+                "given up" => breaker.settle(now, CallOutcome::Unknown),
+                "lost" => breaker.settle(now, CallOutcome::Lost),
+                "ping answered" => breaker.ping_answered(),
+                "checks passed" => breaker.checks_passed(),
                 "wait" => {}
                 other => panic!("{other}"),
             }
@@ -212,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn it_opens_after_failures_in_a_row_and_closes_after_successes_in_a_row() {
+    fn consecutive_failures_open_it_and_successes_close_it() {
         play(
             &settings(),
             &[
@@ -241,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn one_failure_while_half_open_opens_it_for_its_whole_time_again() {
+    fn one_failure_while_half_open_opens_it_again() {
         play(
             &settings(),
             &[
@@ -262,40 +257,40 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_that_is_unwell_and_answers_pings_all_the_same_is_left_alone_for_the_whole_time() {
+    fn a_ping_does_not_end_the_timeout_after_daemon_failures() {
         play(
             &settings(),
             &[
                 (0, "lost", "closed"),
                 (0, "lost", "closed"),
                 (0, "failed", "open"),
-                (1, "seen", "open"),
+                (1, "ping answered", "open"),
                 (59, "refused", "open"),
                 (60, "pass", "half_open"),
                 (60, "failed", "open"),
-                (61, "seen", "open"),
-                (62, "works", "half_open"),
+                (61, "ping answered", "open"),
+                (62, "checks passed", "half_open"),
                 (62, "pass", "half_open"),
                 (62, "lost", "open"),
-                (63, "seen", "half_open"),
+                (63, "ping answered", "half_open"),
             ],
         );
     }
 
     #[test]
-    fn an_engine_that_was_seen_is_tried_at_once() {
+    fn a_ping_ends_the_timeout_after_lost_calls() {
         play(
             &settings(),
             &[
-                (0, "seen", "closed"),
+                (0, "ping answered", "closed"),
                 (0, "failed", "closed"),
                 (0, "failed", "closed"),
                 (0, "lost", "open"),
                 (0, "failed", "open"),
                 (0, "answered", "open"),
-                (1, "seen", "half_open"),
+                (1, "ping answered", "half_open"),
                 (1, "pass", "half_open"),
-                (1, "seen", "half_open"),
+                (1, "ping answered", "half_open"),
                 (1, "answered", "half_open"),
                 (1, "pass", "half_open"),
                 (1, "answered", "closed"),
@@ -304,33 +299,33 @@ mod tests {
     }
 
     #[test]
-    fn turned_off_it_stays_closed() {
+    fn a_disabled_breaker_stays_closed() {
         let steps = [(0, "failed", "closed"); 20];
         play(&CircuitBreaker { enabled: false, ..settings() }, &steps);
     }
 
     #[test]
-    fn a_refusal_is_an_answer_and_a_broken_connection_is_none() {
+    fn outcomes_follow_from_errors() {
         let endpoint = || "unix:///s".to_owned();
         let status = |code| Error::Status { code, message: String::new() };
         for (error, expected) in [
-            (Error::NotFound { message: String::new() }, Outcome::Answered),
-            (Error::Conflict { message: String::new() }, Outcome::Answered),
-            (Error::NoLogs { id: String::new(), message: String::new() }, Outcome::Answered),
-            (status(400), Outcome::Answered),
-            (status(429), Outcome::Answered),
-            (status(501), Outcome::Answered),
-            (status(500), Outcome::Failed),
-            (status(503), Outcome::Failed),
-            (Error::Unreachable { endpoint: endpoint(), source: "refused".into() }, Outcome::Lost),
-            (Error::Broken { endpoint: endpoint(), source: "reset".into() }, Outcome::Lost),
-            (Error::Timeout { endpoint: endpoint(), after: Duration::ZERO }, Outcome::Lost),
-            (Error::Protocol { what: "x", source: "no JSON".into() }, Outcome::Unknown),
-            (Error::Forbidden { endpoint: endpoint(), source: "denied".into() }, Outcome::Unknown),
+            (Error::NotFound { message: String::new() }, CallOutcome::Answered),
+            (Error::Conflict { message: String::new() }, CallOutcome::Answered),
+            (Error::NoLogs { id: String::new(), message: String::new() }, CallOutcome::Answered),
+            (status(400), CallOutcome::Answered),
+            (status(429), CallOutcome::Answered),
+            (status(501), CallOutcome::Answered),
+            (status(500), CallOutcome::Failed),
+            (status(503), CallOutcome::Failed),
+            (Error::Unreachable { endpoint: endpoint(), source: "refused".into() }, CallOutcome::Lost),
+            (Error::Broken { endpoint: endpoint(), source: "reset".into() }, CallOutcome::Lost),
+            (Error::Timeout { endpoint: endpoint(), after: Duration::ZERO }, CallOutcome::Lost),
+            (Error::Protocol { operation: ApiOperation::Info, source: "no JSON".into() }, CallOutcome::Unknown),
+            (Error::Forbidden { endpoint: endpoint(), source: "denied".into() }, CallOutcome::Unknown),
         ] {
-            let told = error.to_string();
-            assert_eq!(Outcome::of::<()>(&Err(error)), expected, "{told}");
+            let message = error.to_string();
+            assert_eq!(CallOutcome::of::<()>(&Err(error)), expected, "{message}");
         }
-        assert_eq!(Outcome::of(&Ok(())), Outcome::Answered);
+        assert_eq!(CallOutcome::of(&Ok(())), CallOutcome::Answered);
     }
 }

@@ -1,19 +1,17 @@
-//! One client: a connection of its own.
-//!
-//! In: a way to the engine. Out: answers. Used by one call at a time, which [`super::Pool`] sees to.
+//! A client of the pool: an [`Api`] with a connection of its own. [`super::Pool`] makes sure that only one call at a
+//! time uses it.
 
 use std::sync::Arc;
 
 use crate::docker::api::Api;
 
-/// See the module.
 pub(in crate::docker) struct Client {
-    pub(in crate::docker) wire: Api,
+    pub(in crate::docker) api: Api,
 }
 
 impl Client {
-    /// Connects when it is first used.
-    pub(super) fn new(wire: Api) -> Arc<Client> {
-        Arc::new(Client { wire })
+    /// The connection is opened by the first call.
+    pub(super) fn new(api: Api) -> Arc<Client> {
+        Arc::new(Client { api })
     }
 }

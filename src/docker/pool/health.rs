@@ -1,7 +1,7 @@
-//! What checks say of a client.
+//! The health of a client, derived from its checks.
 //!
-//! In: moments, and the results of checks. Out: a score, whether the client is healthy, and when to check it next. Owned by
-//! [`super::roster`], one for each client; [`super::checks`] makes the checks. Reads no clock.
+//! In: the current time and the results of checks. Out: a score, whether the client is healthy, and when to check it
+//! next. Owned by [`super::slots`], one per client; [`super::checks`] runs the checks. Reads no clock.
 
 use std::time::Duration;
 
@@ -9,65 +9,64 @@ use tokio::time::Instant;
 
 use crate::config;
 
-/// Each check and its weight in tenths. The listing weighs most: an engine may answer a ping while nothing behind it does
-/// its work. Events weigh as much as the ping: without them a watch goes on by listings.
+/// Each check and its weight in tenths. The listing has the largest weight: a daemon may answer a ping while nothing
+/// else works. Events have the same weight as the ping: without them `watch` can continue with listings.
 pub(super) const WEIGHTS: [(&str, u32); 3] = [("ping", 3), ("container_list", 4), ("event_stream", 3)];
 
-/// From this score on a check of a client has passed: the listing worked, and one of the other two.
+/// The lowest score with which the checks count as passed: the listing and one of the other two succeeded.
 pub const HEALTHY: f64 = 0.7;
 
-/// One check.
+/// The result of one check.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Check {
     /// `ping`, `container_list`, `event_stream`.
     pub name: &'static str,
-    /// Whether it was answered as it should.
     pub ok: bool,
-    /// From asking to the end of the answer, or until it was given up.
+    /// Time from the request to the end of the response, or to the failure.
     pub latency: Duration,
-    /// What went wrong, with its cause.
+    /// The error with its causes, if the check failed.
     pub error: Option<String>,
 }
 
-/// What the checks add up to: 0.0 all failed, 1.0 none.
+/// The weighted share of checks that succeeded, from 0.0 to 1.0.
 pub(super) fn score(checks: &[Check]) -> f64 {
     let weight = |check: &&Check| WEIGHTS.iter().find(|(name, _)| *name == check.name).map_or(0, |(_, weight)| *weight);
     let tenths: u32 = checks.iter().filter(|check| check.ok).map(|check| weight(&check)).sum();
     f64::from(tenths) / 10.0
 }
 
-/// What follows from a check.
+/// What follows for a client from its checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is what it was.
     Same,
-    /// It is unhealthy from now on.
+    /// The client has become unhealthy.
     Fell,
-    /// It is healthy again.
+    /// The client is healthy again.
     Recovered,
-    /// It stays unhealthy: it is to be closed and made anew.
+    /// The client stays unhealthy: its connection is to be replaced.
     Renew,
 }
 
-/// See the module.
+/// The health of one client.
 #[derive(Clone, Debug)]
-pub(super) struct Health {
+pub(super) struct ClientHealth {
     is_healthy: bool,
-    /// Failed checks in a row.
+    /// Consecutive failures since the client's state last changed.
     failed: u32,
-    /// It was made anew and not looked at since.
+    /// The connection was replaced and has not been checked since.
     is_fresh: bool,
-    /// Of the last check; 1.0 before the first.
+    /// Result of the last checks, from 0.0 to 1.0; 1.0 before the first.
     pub(super) score: f64,
-    /// The last ones.
+    /// The last checks; empty before the first.
     pub(super) checks: Vec<Check>,
+    /// When to check next; `None` for never.
     due: Option<Instant>,
 }
 
-impl Health {
-    /// Healthy until the contrary is known.
-    pub(super) fn new(now: Instant, settings: &config::PoolConfig) -> Health {
-        Health {
+impl ClientHealth {
+    /// A new client counts as healthy until checks show otherwise.
+    pub(super) fn new(now: Instant, settings: &config::PoolConfig) -> ClientHealth {
+        ClientHealth {
             is_healthy: true,
             failed: 0,
             is_fresh: false,
@@ -81,13 +80,14 @@ impl Health {
         self.is_healthy
     }
 
-    /// When to check it next; `None` is never.
+    /// When to check the client next; `None` for never.
     pub(super) fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// It was checked. `is_decisive`: whoever asked wants to know now, so that one check is enough to be unhealthy.
-    pub(super) fn judge(
+    /// Takes the results of a round of checks. If `is_decisive`, one failed round is enough to be unhealthy, since
+    /// somebody wants to know the health now.
+    pub(super) fn record_checks(
         &mut self,
         now: Instant,
         checks: Vec<Check>,
@@ -110,7 +110,7 @@ impl Health {
                     (self.is_healthy, self.failed) = (false, 0);
                     Verdict::Fell
                 }
-                // With a connection that is new already, another would be no help.
+                // If the connection is already new, another one would not help.
                 (false, true) if !was_fresh => {
                     (self.failed, self.is_fresh) = (0, true);
                     Verdict::Renew
@@ -120,7 +120,7 @@ impl Health {
         };
         let interval = settings.health_check_interval;
         self.due = match verdict {
-            // Perhaps all it needed was another connection.
+            // A new connection may be all that was needed.
             Verdict::Renew if !interval.is_zero() => Some(now),
             _ if self.is_healthy || interval.is_zero() => after(now, interval),
             _ => after(now, settings.recovery_check_interval),
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn the_score_is_the_sum_of_the_weights_and_a_listing_is_needed() {
+    fn a_healthy_score_needs_the_listing_and_another_check() {
         for (passed, expected, is_enough) in [
             ("ple", 1.0, true),
             ("pl", 0.7, true),
@@ -164,12 +164,12 @@ mod tests {
     }
 
     #[test]
-    fn a_client_falls_after_failed_checks_in_a_row_and_comes_back_with_one_that_passes() {
+    fn consecutive_failures_make_a_client_unhealthy_until_a_success() {
         use Verdict::{Fell, Recovered, Renew, Same};
         let settings = config::PoolConfig::default();
         let start = Instant::now();
         let at = |second| start + Duration::from_secs(second);
-        let mut health = Health::new(start, &settings);
+        let mut health = ClientHealth::new(start, &settings);
         assert_eq!(health.due(), Some(at(30)));
         for (second, passed, verdict, is_healthy, due) in [
             (30, "ple", Same, true, 60),
@@ -186,18 +186,18 @@ mod tests {
             (450, "le", Recovered, true, 480),
             (480, "", Same, true, 510),
         ] {
-            assert_eq!(health.judge(at(second), checks(passed), false, &settings), verdict, "{second} s");
+            assert_eq!(health.record_checks(at(second), checks(passed), false, &settings), verdict, "{second} s");
             assert_eq!((health.is_healthy(), health.due()), (is_healthy, Some(at(due))), "{second} s");
         }
     }
 
     #[test]
-    fn one_that_is_made_anew_after_each_failed_check_is_looked_at_at_once_only_once_each_time() {
+    fn a_renewed_client_is_checked_at_once_only_one_time() {
         use Verdict::{Fell, Recovered, Renew, Same};
         let settings = config::PoolConfig { unhealthy_threshold: 1, ..config::PoolConfig::default() };
         let start = Instant::now();
         let at = |second| start + Duration::from_secs(second);
-        let mut health = Health::new(start, &settings);
+        let mut health = ClientHealth::new(start, &settings);
         for (second, passed, verdict, due) in [
             (30, "p", Fell, 90),
             (90, "p", Renew, 90),
@@ -209,19 +209,19 @@ mod tests {
             (240, "p", Fell, 300),
             (300, "p", Renew, 300),
         ] {
-            assert_eq!(health.judge(at(second), checks(passed), false, &settings), verdict, "{second} s");
+            assert_eq!(health.record_checks(at(second), checks(passed), false, &settings), verdict, "{second} s");
             assert_eq!(health.due(), Some(at(due)), "{second} s");
         }
     }
 
     #[test]
-    fn whoever_asks_now_is_told_by_one_check() {
+    fn one_decisive_check_is_enough() {
         let settings = config::PoolConfig { health_check_interval: Duration::ZERO, ..config::PoolConfig::default() };
         let now = Instant::now();
-        let mut health = Health::new(now, &settings);
-        assert_eq!(health.judge(now, checks("p"), true, &settings), Verdict::Fell);
+        let mut health = ClientHealth::new(now, &settings);
+        assert_eq!(health.record_checks(now, checks("p"), true, &settings), Verdict::Fell);
         assert_eq!((health.is_healthy(), health.score, health.due()), (false, 0.3, None));
-        assert_eq!(health.judge(now, checks("ple"), true, &settings), Verdict::Recovered);
+        assert_eq!(health.record_checks(now, checks("ple"), true, &settings), Verdict::Recovered);
         assert_eq!((health.is_healthy(), health.due()), (true, None));
     }
 }

@@ -1,9 +1,11 @@
-//! How many calls a second: a token bucket, and the line before it.
+//! Limits the number of calls per second with a token bucket.
 //!
-//! In: moments. Out: whether a call may go, or when. Called by [`super`] before each attempt of a unary call.
-//! [`Bucket`] reads no clock. It counts time, not tokens: a moment up to which the allowance is used up (GCRA, ITU-T
-//! I.371), so nothing has to be refilled. [`Limiter`] lets callers wait in order. The libraries for it leave the order of
-//! waiters to chance, and one that gave up would keep its token.
+//! In: the current time. Out: whether a call may start, or when. Called by [`super::Pool`] before each attempt of a
+//! call.
+//!
+//! [`Bucket`] reads no clock. It stores no tokens but the time up to which the allowance is used (GCRA, ITU-T I.371),
+//! so nothing has to be refilled. [`Limiter`] makes callers wait in order. Libraries for this leave the order of
+//! waiters to chance, and in them a caller that stops waiting has used up its token.
 
 use std::time::Duration;
 
@@ -12,30 +14,28 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::config::RateLimit;
 
-/// By so much a timer may be late without the rate suffering: tokio's counts in milliseconds, rounded up.
-const GRAIN: Duration = Duration::from_millis(2);
+/// How late a timer may fire without lowering the rate: tokio's timers have a resolution of milliseconds, rounded up.
+const TIMER_TOLERANCE: Duration = Duration::from_millis(2);
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Bucket {
-    /// Between two calls in the long run.
+    /// Average time between two calls.
     every: Duration,
-    /// By so much calls may be ahead of that.
+    /// How early a call may start compared to `due`: the burst.
     ahead: Duration,
-    /// When the next call would be due in the long run.
+    /// When the next call is due at the average rate; `None` before the first call.
     due: Option<Instant>,
 }
 
 impl Bucket {
-    /// Full.
     pub(super) fn new(settings: &RateLimit) -> Bucket {
         let every = Duration::from_secs(1) / settings.requests_per_second.max(1);
         Bucket { every, ahead: every * settings.burst_size.saturating_sub(1), due: None }
     }
 
-    /// Takes a token, or tells when there will be one.
+    /// Takes a token, or returns when there will be one.
     pub(super) fn take(&mut self, now: Instant) -> Result<(), Instant> {
-        let due = self.due.map_or(now, |due| now.checked_sub(GRAIN).map_or(due, |then| due.max(then)));
+        let due = self.due.map_or(now, |due| now.checked_sub(TIMER_TOLERANCE).map_or(due, |then| due.max(then)));
         if due > now + self.ahead {
             return Err(due - self.ahead);
         }
@@ -44,8 +44,9 @@ impl Bucket {
     }
 }
 
-/// See the module.
+/// Makes callers wait for the bucket, in order.
 pub(super) struct Limiter {
+    /// `None` if the limit is disabled.
     bucket: Option<Mutex<Bucket>>,
 }
 
@@ -54,10 +55,10 @@ impl Limiter {
         Limiter { bucket: settings.enabled.then(|| Mutex::new(Bucket::new(settings))) }
     }
 
-    /// Returns when a call may go. Whoever stops waiting takes nothing.
+    /// Waits until a call may start. A caller that stops waiting takes no token.
     pub(super) async fn pass(&self) {
         let Some(bucket) = &self.bucket else { return };
-        // Held while waiting: this lock serves in order, and the next in line could not go earlier.
+        // The lock is held while waiting: it is fair, and the next caller could not start earlier.
         let mut bucket = bucket.lock().await;
         while let Err(then) = bucket.take(Instant::now()) {
             sleep_until(then).await;
@@ -74,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn a_burst_goes_at_once_and_then_one_by_one() {
+    fn a_burst_starts_at_once_and_then_calls_follow_the_rate() {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
         let mut bucket = bucket(10, 3);
@@ -88,7 +89,7 @@ mod tests {
             (100, Err(200)),
             (250, Ok(())),
             (250, Err(300)),
-            // A rest fills it up, and no further.
+            // A pause fills the bucket, and not more than that.
             (10_000, Ok(())),
             (10_000, Ok(())),
             (10_000, Ok(())),
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn in_the_long_run_the_rate_is_kept_to_the_call() {
+    fn the_average_rate_is_exact_to_the_call() {
         for (rate, burst) in [(1, 1), (7, 3), (100, 200), (1000, 1), (100_000, 10)] {
             let start = Instant::now();
             let (mut now, mut bucket, mut calls) = (start, bucket(rate, burst), 0_u32);
@@ -111,13 +112,13 @@ mod tests {
                 }
             }
             let most = 10 * rate + burst;
-            // A span of whole nanoseconds may be a little short.
+            // `every` is rounded down to whole nanoseconds.
             assert!(calls.abs_diff(most) <= 1 + most / 10_000, "{calls} calls at {rate}/s and {burst} at once");
         }
     }
 
     #[test]
-    fn a_timer_that_is_late_within_its_grain_costs_nothing_of_the_rate() {
+    fn late_timers_do_not_lower_the_rate() {
         for (rate, burst) in [(1, 1), (50, 1), (150, 1), (300, 2)] {
             let start = Instant::now();
             let (mut now, mut bucket, mut calls) = (start, bucket(rate, burst), 0_u32);
@@ -132,26 +133,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_who_wait_go_in_order_and_whoever_gives_up_takes_nothing() {
+    async fn callers_pass_in_order_and_giving_up_takes_no_token() {
         let limiter = Limiter::new(&RateLimit { enabled: true, requests_per_second: 20, burst_size: 1 });
         let start = Instant::now();
         limiter.pass().await;
-        let gone = std::sync::Mutex::new(Vec::new());
-        let call = async |name, patience| {
-            let passed = tokio::time::timeout(Duration::from_millis(patience), limiter.pass()).await.is_ok();
-            gone.lock().unwrap().push((name, passed));
+        let finished = std::sync::Mutex::new(Vec::new());
+        let call = async |name, limit| {
+            let passed = tokio::time::timeout(Duration::from_millis(limit), limiter.pass()).await.is_ok();
+            finished.lock().unwrap().push((name, passed));
         };
         tokio::join!(call("a", 30_000), call("b", 10), call("c", 30_000), call("d", 30_000));
         let passed = start.elapsed();
-        assert_eq!(*gone.lock().unwrap(), [("b", false), ("a", true), ("c", true), ("d", true)]);
-        // A token for each of the three, and none for the one who gave up: the next is due 50 ms after the last.
+        assert_eq!(*finished.lock().unwrap(), [("b", false), ("a", true), ("c", true), ("d", true)]);
+        // Three tokens for those who passed, and none for the one who gave up: the next is due 50 ms after the last.
         assert!(passed >= Duration::from_millis(150), "{passed:?}");
         let due = limiter.bucket.as_ref().unwrap().lock().await.due.unwrap();
         assert!(due <= start + passed + Duration::from_millis(50), "{:?}", due - start);
     }
 
     #[tokio::test]
-    async fn turned_off_nothing_waits() {
+    async fn a_disabled_limit_never_waits() {
         let limiter = Limiter::new(&RateLimit { enabled: false, requests_per_second: 1, burst_size: 1 });
         let passed = async {
             for _ in 0..1000 {

@@ -1,59 +1,55 @@
-//! The pool as it stands, for whoever reports on it.
+//! The state of the pool at one moment, for reports, and the times of one call.
 
 use std::time::Duration;
 
-use super::breaker::State;
+use super::breaker::BreakerState;
 use super::health::Check;
 use crate::model::health::Status;
 
-/// All clients at one moment.
+/// The pool at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
-    /// Clients there are, ...
+    /// Number of clients, within `min` and `max`.
     pub size: usize,
-    /// ... at least, ...
     pub min: usize,
-    /// ... and at most.
     pub max: usize,
-    /// Clients that calls go to.
+    /// Clients that receive calls.
     pub healthy: usize,
-    /// Clients in use.
+    /// Clients that are executing a call.
     pub active: usize,
-    /// Part of the clients in use, 0.0 to 1.0.
+    /// `active` divided by `size`, from 0.0 to 1.0.
     pub utilization: f64,
-    /// Logs and events that are read, ...
+    /// Open log and event streams, at most `max_streams`.
     pub streams: usize,
-    /// ... of so many that may be.
     pub max_streams: usize,
-    /// Repetitions so far, over all calls.
+    /// Retries of all calls so far.
     pub retries: u64,
-    /// By number.
+    /// Sorted by ID.
     pub clients: Vec<ClientReport>,
 }
 
-/// One client.
+/// A client of the pool at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClientReport {
-    /// From 0; that of one that was taken away is given again.
+    /// Counts from 0. The ID of a removed client is used again.
     pub id: u32,
-    /// Whether calls go to it.
+    /// Whether it receives calls.
     pub status: Status,
-    /// Of its last check, 0.0 to 1.0; 1.0 before the first.
+    /// Result of its last checks, from 0.0 to 1.0; 1.0 before the first.
     pub score: f64,
-    /// Where its breaker stands.
-    pub breaker: State,
-    /// Calls it was given.
+    pub breaker: BreakerState,
+    /// Calls that it has executed or is executing.
     pub usage_count: u64,
-    /// Calls that its connection or the engine behind it failed.
+    /// Calls that failed because of its connection or of the daemon behind it.
     pub errors: u64,
-    /// Since it, or its connection, was made or made anew.
+    /// Time since the client was created or its connection renewed.
     pub age: Duration,
-    /// Its last checks; none before the first.
+    /// Its last checks; empty before the first.
     pub checks: Vec<Check>,
 }
 
 impl Snapshot {
-    /// How well they are, taken together: degraded where calls go to some of them only.
+    /// The status of the whole pool: degraded if only some of the clients receive calls.
     pub fn status(&self) -> Status {
         match self.healthy {
             0 => Status::Unhealthy,
@@ -63,14 +59,13 @@ impl Snapshot {
     }
 }
 
-/// What became of a call on its way through the pool.
+/// How long a call took in the pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spent {
-    /// In all, from asking to the answer.
+    /// From the request to the response, waits and retries included.
     pub took: Duration,
-    /// Of that, waiting for the rate limit, for a free client, or for an engine that was gone.
+    /// The part of `took` spent waiting for the rate limit, for a free client, or for an unreachable daemon.
     pub waited: Duration,
-    /// So many times it was asked again.
     pub retries: u32,
 }
 
@@ -79,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn some_healthy_clients_are_a_degraded_pool() {
+    fn a_pool_is_degraded_if_some_clients_are_unhealthy() {
         for (size, healthy, name) in [(4, 4, "healthy"), (4, 3, "degraded"), (4, 1, "degraded"), (4, 0, "unhealthy")] {
             let snapshot = Snapshot {
                 size,

@@ -1,7 +1,7 @@
-//! Which client serves the next call, and how many clients there are.
+//! Decides which client executes the next call, and how many clients there are.
 //!
-//! In: moments, and how calls and checks went. Out: a client's number. Owned by [`super::PoolConfig`], which holds the connections
-//! that go by these numbers. Reads no clock and opens nothing, so tests are tables.
+//! In: the current time and the outcomes of calls and checks. Out: the ID of a client. Owned by [`super::Pool`], which
+//! has the connections for these IDs. Reads no clock and opens no connection, so its tests are tables.
 
 use std::cmp::Reverse;
 use std::collections::HashSet;
@@ -11,252 +11,258 @@ use tokio::time::Instant;
 
 use crate::config;
 
-use super::breaker::{Breaker, Outcome, State};
-use super::health::{Check, HEALTHY, Health, Verdict};
+use super::breaker::{Breaker, BreakerState, CallOutcome};
+use super::health::{Check, ClientHealth, HEALTHY, Verdict};
 
-/// What is known of one client.
-pub(super) struct Slot {
+/// The state of one client.
+pub(super) struct ClientSlot {
+    /// Unique within the pool. IDs of removed clients are used again.
     pub(super) id: u32,
-    /// Calls it was given.
+    /// Calls it has executed or is executing.
     pub(super) uses: u64,
-    /// Calls that failed on it.
+    /// Calls that failed because of its connection or the daemon behind it.
     pub(super) errors: u64,
+    /// A call is using its connection.
     pub(super) is_busy: bool,
-    /// Its connection is taken by a check.
+    /// A check is using its connection. Never together with `is_busy`.
     is_checked: bool,
+    /// When the client was created or its connection renewed.
     pub(super) made: Instant,
-    /// Checks are no use.
+    /// End of the last call, or creation of the slot. Checks do not count as use.
     last_used: Instant,
-    /// Since when it has a connection; `None` where the next call opens one.
+    /// Since when it has a connection; `None` if the next call opens one.
     connected: Option<Instant>,
     pub(super) breaker: Breaker,
-    pub(super) health: Health,
+    pub(super) health: ClientHealth,
 }
 
-/// Who serves a call.
+/// Which client executes a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pick {
-    /// This one; it is busy now.
+    /// This client, which is busy from now on.
     Take(u32),
-    /// This one, over a new connection: the old one has come of age.
+    /// This client, which is busy from now on, over a new connection because the old one has reached its maximum age.
     Renewed(u32),
-    /// Nobody at the moment.
+    /// No client is free at the moment.
     Full,
-    /// Nobody: the engine is gone.
+    /// No client: the daemon is gone.
     Gone,
 }
 
-/// See the module.
+/// All clients of the pool.
 pub(super) struct Slots {
     config: config::DockerConfig,
-    seats: Vec<Slot>,
-    /// Calls without an answer in a row, whichever clients they went to.
+    slots: Vec<ClientSlot>,
+    /// Consecutive calls without a response, counted over all clients.
     lost: u32,
 }
 
 impl Slots {
     pub(super) fn new(config: config::DockerConfig, now: Instant) -> Slots {
-        let mut roster = Slots { config, seats: Vec::new(), lost: 0 };
-        let initial = roster.config.pool.initial_size.clamp(roster.least(), roster.most());
-        roster.grow_to(initial, now);
-        roster
+        let mut slots = Slots { config, slots: Vec::new(), lost: 0 };
+        let initial = slots.config.pool.initial_size.clamp(slots.min_size(), slots.max_size());
+        slots.grow_to(initial, now);
+        slots
     }
 
-    pub(super) fn seats(&self) -> &[Slot] {
-        &self.seats
+    pub(super) fn all(&self) -> &[ClientSlot] {
+        &self.slots
     }
 
-    fn least(&self) -> usize {
-        self.config.pool.min_size.clamp(1, self.most())
+    fn min_size(&self) -> usize {
+        self.config.pool.min_size.clamp(1, self.max_size())
     }
 
-    fn most(&self) -> usize {
+    fn max_size(&self) -> usize {
         self.config.pool.max_size.max(1)
     }
 
-    /// Whom the next call goes to: of those who are free and healthy the least used. Grows where there is none.
+    /// Picks the client for the next call: of the free and healthy clients, the least used. Grows the pool if there is
+    /// none.
     pub(super) fn pick(&mut self, now: Instant) -> Pick {
         if self.is_gone(now) {
             return Pick::Gone;
         }
-        // At one time so many over all of them, for each carries but one call.
+        // The limit for trial calls applies to all clients together, since each executes only one call at a time.
         let may_probe = self.probes(now) < self.config.circuit_breaker.half_open_max_calls.max(1) as usize;
-        let is_held_back = |seat: &Slot| !may_probe && seat.breaker.state(now) == State::HalfOpen;
-        let free = |seat: &&mut Slot| seat.is_free() && seat.breaker.admits(now) && !is_held_back(seat);
-        // One that has a connection goes before one that would have to open it.
-        let rank = |seat: &&mut Slot| (!seat.health.is_healthy(), seat.connected.is_none(), seat.uses, seat.id);
-        let best = self.seats.iter_mut().filter(free).min_by_key(rank);
-        if let Some(seat) = best.filter(|seat| seat.health.is_healthy()) {
-            return seat.take(now, &self.config.pool);
+        let is_held_back = |slot: &ClientSlot| !may_probe && slot.breaker.state(now) == BreakerState::HalfOpen;
+        let free = |slot: &&mut ClientSlot| slot.is_free() && slot.breaker.admits(now) && !is_held_back(slot);
+        // Prefer a client that is connected.
+        let rank = |slot: &&mut ClientSlot| (!slot.health.is_healthy(), slot.connected.is_none(), slot.uses, slot.id);
+        let best = self.slots.iter_mut().filter(free).min_by_key(rank);
+        if let Some(slot) = best.filter(|slot| slot.health.is_healthy()) {
+            return slot.take(now, &self.config.pool);
         }
-        // A client more would be no help to find out, and one fewer to wait for.
-        if self.seats.iter().any(|seat| seat.is_free() && seat.health.is_healthy() && is_held_back(seat)) {
+        // While trial calls are in progress, another client would not find out sooner whether the daemon works.
+        if self.slots.iter().any(|slot| slot.is_free() && slot.health.is_healthy() && is_held_back(slot)) {
             return Pick::Full;
         }
-        let size = self.seats.len();
-        if size < self.most() {
+        let size = self.slots.len();
+        if size < self.max_size() {
             let grown = (size as f64 * self.config.pool.growth_factor).ceil().max(0.0) as usize;
-            self.grow_to(grown.max(size + 1).min(self.most()), now);
-            return self.seats[size].take(now, &self.config.pool);
+            self.grow_to(grown.max(size + 1).min(self.max_size()), now);
+            return self.slots[size].take(now, &self.config.pool);
         }
-        // With no healthy one to wait for, one that is not is better than none.
-        let has_healthy = self.seats.iter().any(|seat| seat.serves(now));
-        match self.seats.iter_mut().filter(free).min_by_key(rank) {
-            Some(seat) if !has_healthy => seat.take(now, &self.config.pool),
+        // If there is no healthy client to wait for, an unhealthy one is better than none.
+        let has_healthy = self.slots.iter().any(|slot| slot.is_available(now));
+        match self.slots.iter_mut().filter(free).min_by_key(rank) {
+            Some(slot) if !has_healthy => slot.take(now, &self.config.pool),
             _ => Pick::Full,
         }
     }
 
-    /// Whether not one connection has trouble, but the engine: all breakers are open, or as many calls in a row as open one
-    /// were not answered by any client. The second is no matter of the single breakers. Five failures show it instead of five
-    /// for each client, and none has to be half open when the engine is back.
+    /// Whether the daemon is gone, and not just a connection broken: all breakers are open, or the number of
+    /// consecutive calls without a response, over all clients, has reached the threshold of a breaker. The second rule
+    /// does not depend on the breakers: it needs that many failures in total instead of per client, and no breaker has
+    /// to be half open first when the daemon is back.
     pub(super) fn is_gone(&self, now: Instant) -> bool {
         let breaking = &self.config.circuit_breaker;
         breaking.enabled && self.lost >= breaking.failure_threshold.max(1) || self.all_are_open(now)
     }
 
     fn all_are_open(&self, now: Instant) -> bool {
-        self.seats.iter().all(|seat| seat.breaker.state(now) == State::Open)
+        self.slots.iter().all(|slot| slot.breaker.state(now) == BreakerState::Open)
     }
 
-    /// Whether a ping may show that an engine that is gone is back: where it answers and is unwell, only time does.
-    pub(super) fn is_out_of_reach(&self, now: Instant) -> bool {
-        self.is_gone(now) && (!self.all_are_open(now) || self.seats.iter().any(|seat| seat.breaker.is_lost()))
+    /// Whether a ping can show that a gone daemon is back. If it answers but fails, only time can tell.
+    pub(super) fn is_unreachable(&self, now: Instant) -> bool {
+        self.is_gone(now)
+            && (!self.all_are_open(now) || self.slots.iter().any(|slot| slot.breaker.opened_by_lost_calls()))
     }
 
-    /// Calls that are under way to find out whether a client is well again.
+    /// The number of trial calls in progress.
     fn probes(&self, now: Instant) -> usize {
-        self.seats.iter().filter(|seat| seat.is_busy && seat.breaker.state(now) == State::HalfOpen).count()
+        self.slots.iter().filter(|slot| slot.is_busy && slot.breaker.state(now) == BreakerState::HalfOpen).count()
     }
 
-    /// Where the clients' breakers stand. While the engine is gone no call passes any.
-    pub(super) fn breakers(&self, now: Instant) -> impl Iterator<Item = State> {
+    /// The states of the breakers, in the order of [`Slots::all`]. While the daemon is gone, all count as open.
+    pub(super) fn breakers(&self, now: Instant) -> impl Iterator<Item = BreakerState> {
         let is_gone = self.is_gone(now);
-        self.seats.iter().map(move |seat| if is_gone { State::Open } else { seat.breaker.state(now) })
+        self.slots.iter().map(move |slot| if is_gone { BreakerState::Open } else { slot.breaker.state(now) })
     }
 
-    /// When a breaker lets calls pass again by itself.
+    /// When the next breaker becomes half open by itself.
     pub(super) fn next_half_open(&self, now: Instant) -> Option<Instant> {
-        self.seats.iter().filter_map(|seat| seat.breaker.open_until()).filter(|until| *until > now).min()
+        self.slots.iter().filter_map(|slot| slot.breaker.open_until()).filter(|until| *until > now).min()
     }
 
-    /// A call is over; whether a breaker has opened or closed by it.
-    pub(super) fn settle(&mut self, id: u32, now: Instant, outcome: Outcome) -> Option<State> {
-        let seat = self.seat(id)?;
-        let before = seat.breaker.state(now);
-        seat.is_busy = false;
-        seat.last_used = now;
-        seat.breaker.settle(now, outcome);
-        let turned = Some(seat.breaker.state(now)).filter(|after| *after != before);
-        seat.errors += u64::from(matches!(outcome, Outcome::Failed | Outcome::Lost));
+    /// Ends a call. Returns the new state of the client's breaker if the outcome has changed it.
+    pub(super) fn settle(&mut self, id: u32, now: Instant, outcome: CallOutcome) -> Option<BreakerState> {
+        let slot = self.slot_mut(id)?;
+        let before = slot.breaker.state(now);
+        slot.is_busy = false;
+        slot.last_used = now;
+        slot.breaker.settle(now, outcome);
+        let changed = Some(slot.breaker.state(now)).filter(|after| *after != before);
+        slot.errors += u64::from(matches!(outcome, CallOutcome::Failed | CallOutcome::Lost));
         match outcome {
-            Outcome::Answered | Outcome::Failed => self.lost = 0,
-            Outcome::Lost => {
-                seat.connected = None;
+            CallOutcome::Answered | CallOutcome::Failed => self.lost = 0,
+            CallOutcome::Lost => {
+                slot.connected = None;
                 self.lost = self.lost.saturating_add(1);
             }
-            Outcome::Unknown => {}
+            CallOutcome::Unknown => {}
         }
-        turned
+        changed
     }
 
-    /// A probe of the engine was answered.
-    pub(super) fn seen(&mut self, now: Instant) {
+    /// Notes that the daemon has answered a ping.
+    pub(super) fn ping_answered(&mut self, now: Instant) {
         if self.all_are_open(now) {
-            self.seats.iter_mut().for_each(|seat| seat.breaker.seen());
+            self.slots.iter_mut().for_each(|slot| slot.breaker.ping_answered());
         }
         self.lost = 0;
     }
 
-    /// A check takes the client's connection, unless a call has it: that tells as much.
+    /// Takes the client's connection for a check. Returns `false` if a call is using it, whose outcome shows as much.
     pub(super) fn begin_check(&mut self, id: u32) -> bool {
-        self.seat(id).filter(|seat| seat.is_free()).map(|seat| seat.is_checked = true).is_some()
+        self.slot_mut(id).filter(|slot| slot.is_free()).map(|slot| slot.is_checked = true).is_some()
     }
 
-    /// And gives it back.
     pub(super) fn end_check(&mut self, id: u32) {
-        if let Some(seat) = self.seat(id) {
-            seat.is_checked = false;
+        if let Some(slot) = self.slot_mut(id) {
+            slot.is_checked = false;
         }
     }
 
-    /// A client was checked.
-    pub(super) fn judge(&mut self, id: u32, now: Instant, checks: Vec<Check>, is_decisive: bool) -> Verdict {
-        let Slots { config, seats, .. } = self;
-        let Some(seat) = seats.iter_mut().find(|seat| seat.id == id) else { return Verdict::Same };
-        let verdict = seat.health.judge(now, checks, is_decisive, &config.pool);
+    /// Takes the results of a client's checks. `is_decisive` as in [`ClientHealth::record_checks`].
+    pub(super) fn record_checks(&mut self, id: u32, now: Instant, checks: Vec<Check>, is_decisive: bool) -> Verdict {
+        let Slots { config, slots, .. } = self;
+        let Some(slot) = slots.iter_mut().find(|slot| slot.id == id) else { return Verdict::Same };
+        let verdict = slot.health.record_checks(now, checks, is_decisive, &config.pool);
         match verdict {
             Verdict::Renew => {
-                seat.connected = None;
-                seat.made = now;
-                seat.breaker = Breaker::new(config.circuit_breaker.clone());
+                slot.connected = None;
+                slot.made = now;
+                slot.breaker = Breaker::new(config.circuit_breaker.clone());
             }
             Verdict::Same | Verdict::Fell | Verdict::Recovered => {}
         }
-        if seat.health.score >= HEALTHY {
-            seat.breaker.half_open();
+        if slot.health.score >= HEALTHY {
+            slot.breaker.checks_passed();
             self.lost = 0;
         }
         verdict
     }
 
-    /// Who is to be checked now.
+    /// The clients whose checks are due.
     pub(super) fn due(&self, now: Instant) -> Vec<u32> {
         self.checks().filter(|(_, due)| *due <= now).map(|(id, _)| id).collect()
     }
 
-    /// Whom to check, and when. One that was never used has nothing that could be unwell.
+    /// Which clients to check, and when. A client that was never used has no connection to check.
     fn checks(&self) -> impl Iterator<Item = (u32, Instant)> {
-        let free = self.seats.iter().filter(|seat| seat.uses > 0 && seat.is_free());
-        free.filter_map(|seat| seat.health.due().map(|due| (seat.id, due)))
+        let free = self.slots.iter().filter(|slot| slot.uses > 0 && slot.is_free());
+        free.filter_map(|slot| slot.health.due().map(|due| (slot.id, due)))
     }
 
-    /// Takes away who was idle for long, the longest idle first, down to the least number.
+    /// Removes clients that have been idle for too long, the longest idle first, down to the minimum size. Returns
+    /// their IDs.
     pub(super) fn shrink(&mut self, now: Instant) -> Vec<u32> {
-        let mut gone = Vec::new();
-        while self.seats.len() > self.least() {
-            let idle = self.seats.iter().filter(|seat| seat.is_free() && self.idles_until(seat) <= now);
-            // Of those that nobody ever used, the youngest.
-            let longest = idle.min_by_key(|seat| (seat.last_used, seat.connected.is_some(), Reverse(seat.id)));
-            let Some(id) = longest.map(|seat| seat.id) else { break };
-            self.seats.retain(|seat| seat.id != id);
-            gone.push(id);
+        let mut removed = Vec::new();
+        while self.slots.len() > self.min_size() {
+            let idle = self.slots.iter().filter(|slot| slot.is_free() && self.idle_deadline(slot) <= now);
+            // Of those that were never used, the newest.
+            let longest = idle.min_by_key(|slot| (slot.last_used, slot.connected.is_some(), Reverse(slot.id)));
+            let Some(id) = longest.map(|slot| slot.id) else { break };
+            self.slots.retain(|slot| slot.id != id);
+            removed.push(id);
         }
-        gone
+        removed
     }
 
-    /// When there is next something to check or to take away.
+    /// When the next check or removal is due.
     pub(super) fn next_due(&self, now: Instant) -> Instant {
         let pool = &self.config.pool;
         let usual = Some(pool.health_check_interval).filter(|interval| !interval.is_zero());
         let check = self.checks().map(|(_, due)| due);
-        let surplus = self.seats.len() > self.least();
-        let idle = self.seats.iter().filter(|seat| surplus && seat.is_free()).map(|seat| self.idles_until(seat));
+        let surplus = self.slots.len() > self.min_size();
+        let idle = self.slots.iter().filter(|slot| surplus && slot.is_free()).map(|slot| self.idle_deadline(slot));
         let next = check.chain(idle).min();
         next.into_iter().chain([now + usual.unwrap_or(pool.idle_timeout)]).min().unwrap_or(now)
     }
 
     pub(super) fn healthy(&self, now: Instant) -> usize {
-        if self.is_gone(now) { 0 } else { self.seats.iter().filter(|seat| seat.serves(now)).count() }
+        if self.is_gone(now) { 0 } else { self.slots.iter().filter(|slot| slot.is_available(now)).count() }
     }
 
     pub(super) fn active(&self) -> usize {
-        self.seats.iter().filter(|seat| seat.is_busy).count()
+        self.slots.iter().filter(|slot| slot.is_busy).count()
     }
 
-    fn idles_until(&self, seat: &Slot) -> Instant {
-        seat.last_used + self.config.pool.idle_timeout.max(Duration::from_millis(100))
+    fn idle_deadline(&self, slot: &ClientSlot) -> Instant {
+        slot.last_used + self.config.pool.idle_timeout.max(Duration::from_millis(100))
     }
 
-    fn seat(&mut self, id: u32) -> Option<&mut Slot> {
-        self.seats.iter_mut().find(|seat| seat.id == id)
+    fn slot_mut(&mut self, id: u32) -> Option<&mut ClientSlot> {
+        self.slots.iter_mut().find(|slot| slot.id == id)
     }
 
     fn grow_to(&mut self, size: usize, now: Instant) {
-        let taken: HashSet<u32> = self.seats.iter().map(|seat| seat.id).collect();
-        // The lowest that are free, so that however many come and go, the numbers stay few.
-        let free = (0..).filter(|id| !taken.contains(id)).take(size.saturating_sub(self.seats.len()));
-        let seats = free.map(|id| Slot {
+        let taken: HashSet<u32> = self.slots.iter().map(|slot| slot.id).collect();
+        // The lowest free IDs, so that few different IDs are used however many clients come and go.
+        let free = (0..).filter(|id| !taken.contains(id)).take(size.saturating_sub(self.slots.len()));
+        let slots = free.map(|id| ClientSlot {
             id,
             uses: 0,
             errors: 0,
@@ -266,16 +272,16 @@ impl Slots {
             last_used: now,
             connected: None,
             breaker: Breaker::new(self.config.circuit_breaker.clone()),
-            health: Health::new(now, &self.config.pool),
+            health: ClientHealth::new(now, &self.config.pool),
         });
-        self.seats.extend(seats);
+        self.slots.extend(slots);
     }
 }
 
-impl Slot {
-    /// Whether calls go to it, now or when it is free, unless the engine is gone.
-    pub(super) fn serves(&self, now: Instant) -> bool {
-        self.health.is_healthy() && self.breaker.state(now) != State::Open
+impl ClientSlot {
+    /// Whether the client receives calls, now or once it is free, unless the daemon is gone.
+    pub(super) fn is_available(&self, now: Instant) -> bool {
+        self.health.is_healthy() && self.breaker.state(now) != BreakerState::Open
     }
 
     fn is_free(&self) -> bool {
@@ -300,7 +306,7 @@ mod tests {
     use super::*;
     use crate::config::{CircuitBreaker, PoolConfig};
 
-    fn roster(pool: PoolConfig, start: Instant) -> Slots {
+    fn slots(pool: PoolConfig, start: Instant) -> Slots {
         let circuit_breaker =
             CircuitBreaker { failure_threshold: 2, success_threshold: 1, half_open_max_calls: 2, ..Default::default() };
         Slots::new(config::DockerConfig { pool, circuit_breaker, ..config::DockerConfig::default() }, start)
@@ -310,67 +316,67 @@ mod tests {
         PoolConfig { min_size, initial_size, max_size, ..PoolConfig::default() }
     }
 
-    /// What happens, and the clients as they stand then: `0*` is busy, `0+` checked, `0!` open, `0?` half open, `0-`
-    /// unhealthy.
+    /// Runs steps of (second, what happens, result and clients after it). A client is shown as its ID with `*` for
+    /// busy, `+` being checked, `!` breaker open, `?` half open, `-` unhealthy.
     fn play(pool: PoolConfig, steps: &[(u64, &str, &str)]) {
         let start = Instant::now();
-        let mut roster = roster(pool, start);
+        let mut slots = slots(pool, start);
         for (number, (second, what, expected)) in steps.iter().enumerate() {
             let now = start + Duration::from_secs(*second);
-            let words: Vec<&str> = what.split(' ').collect();
-            let id = || words[1].parse::<u32>().unwrap();
-            let told = match words[0] {
-                "call" => match roster.pick(now) {
+            let command: Vec<&str> = what.split(' ').collect();
+            let id = || command[1].parse::<u32>().unwrap();
+            let result = match command[0] {
+                "call" => match slots.pick(now) {
                     Pick::Take(id) => format!("{id}"),
-                    Pick::Renewed(id) => format!("{id} anew"),
+                    Pick::Renewed(id) => format!("{id} renewed"),
                     Pick::Full => "full".to_owned(),
                     Pick::Gone => "gone".to_owned(),
                 },
-                "done" => format!("{:?}", roster.settle(id(), now, Outcome::Answered)),
-                "fail" => format!("{:?}", roster.settle(id(), now, Outcome::Failed)),
-                "lose" => format!("{:?}", roster.settle(id(), now, Outcome::Lost)),
-                "sick" => format!("{:?}", roster.judge(id(), now, Vec::new(), true)),
+                "done" => format!("{:?}", slots.settle(id(), now, CallOutcome::Answered)),
+                "fail" => format!("{:?}", slots.settle(id(), now, CallOutcome::Failed)),
+                "lose" => format!("{:?}", slots.settle(id(), now, CallOutcome::Lost)),
+                "sick" => format!("{:?}", slots.record_checks(id(), now, Vec::new(), true)),
                 "well" => {
                     let ok = |name| Check { name, ok: true, latency: Duration::ZERO, error: None };
-                    format!("{:?}", roster.judge(id(), now, vec![ok("ping"), ok("container_list")], false))
+                    format!("{:?}", slots.record_checks(id(), now, vec![ok("ping"), ok("container_list")], false))
                 }
-                "seen" => {
-                    roster.seen(now);
+                "ping" => {
+                    slots.ping_answered(now);
                     String::new()
                 }
-                "check" => roster.begin_check(id()).to_string(),
+                "check" => slots.begin_check(id()).to_string(),
                 "checked" => {
-                    roster.end_check(id());
+                    slots.end_check(id());
                     String::new()
                 }
-                "look" => roster.is_out_of_reach(now).to_string(),
-                "shrink" => format!("{:?}", roster.shrink(now)),
-                "due" => format!("{:?}", roster.due(now)),
+                "unreachable" => slots.is_unreachable(now).to_string(),
+                "shrink" => format!("{:?}", slots.shrink(now)),
+                "due" => format!("{:?}", slots.due(now)),
                 "" => String::new(),
                 other => panic!("{other}"),
             };
-            let stand = roster.seats().iter().zip(roster.breakers(now)).map(|(seat, breaker)| {
+            let clients = slots.all().iter().zip(slots.breakers(now)).map(|(slot, breaker)| {
                 let breaker = match breaker {
-                    State::Closed => "",
-                    State::Open => "!",
-                    State::HalfOpen => "?",
+                    BreakerState::Closed => "",
+                    BreakerState::Open => "!",
+                    BreakerState::HalfOpen => "?",
                 };
-                let busy = match (seat.is_busy, seat.is_checked) {
+                let busy = match (slot.is_busy, slot.is_checked) {
                     (true, true) => "*+",
                     (true, false) => "*",
                     (false, true) => "+",
                     (false, false) => "",
                 };
-                let sick = if seat.health.is_healthy() { "" } else { "-" };
-                format!("{}{busy}{breaker}{sick}", seat.id)
+                let unhealthy = if slot.health.is_healthy() { "" } else { "-" };
+                format!("{}{busy}{breaker}{unhealthy}", slot.id)
             });
-            let got = format!("{told} | {}", stand.collect::<Vec<_>>().join(" "));
+            let got = format!("{result} | {}", clients.collect::<Vec<_>>().join(" "));
             assert_eq!(got.trim_start(), *expected, "step {number}: {what:?} at {second} s");
         }
     }
 
     #[test]
-    fn the_least_used_serves_and_a_connection_is_used_before_another_is_opened() {
+    fn the_least_used_connected_client_is_picked() {
         play(
             sizes(1, 3, 3),
             &[
@@ -392,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn it_grows_by_the_factor_when_all_are_busy_and_shrinks_when_they_idle() {
+    fn the_pool_grows_by_the_factor_and_shrinks_when_idle() {
         play(
             PoolConfig { growth_factor: 2.0, ..sizes(2, 2, 7) },
             &[
@@ -421,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn a_factor_of_one_or_none_still_grows_by_one() {
+    fn an_invalid_growth_factor_still_grows_by_one() {
         for growth_factor in [1.0, 0.0, -3.0, f64::NAN] {
             play(
                 PoolConfig { growth_factor, ..sizes(1, 1, 3) },
@@ -436,14 +442,14 @@ mod tests {
     }
 
     #[test]
-    fn the_initial_size_keeps_within_the_bounds() {
+    fn the_initial_size_is_within_the_limits() {
         play(sizes(3, 1, 8), &[(0, "", "| 0 1 2")]);
         play(sizes(1, 9, 2), &[(0, "", "| 0 1")]);
         play(sizes(0, 0, 0), &[(0, "", "| 0")]);
     }
 
     #[test]
-    fn who_has_trouble_is_passed_over_and_the_rest_serve() {
+    fn a_client_with_an_open_breaker_is_skipped() {
         play(
             sizes(1, 2, 2),
             &[
@@ -464,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn when_all_breakers_are_open_nobody_serves_until_the_engine_is_seen() {
+    fn if_all_breakers_are_open_calls_wait_for_a_ping() {
         play(
             PoolConfig { growth_factor: 2.0, ..sizes(1, 2, 8) },
             &[
@@ -478,8 +484,8 @@ mod tests {
                 (0, "lose 1", "Some(Open) | 0! 1!"),
                 (1, "call", "gone | 0! 1!"),
                 (9, "call", "gone | 0! 1!"),
-                (9, "look", "true | 0! 1!"),
-                (10, "seen", "| 0? 1?"),
+                (9, "unreachable", "true | 0! 1!"),
+                (10, "ping", "| 0? 1?"),
                 (10, "call", "0 | 0*? 1?"),
                 (10, "call", "1 | 0*? 1*?"),
                 (10, "done 0", "Some(Closed) | 0 1*?"),
@@ -489,7 +495,7 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_that_answers_and_is_unwell_is_not_looked_for_but_left_alone_for_the_breakers_time() {
+    fn pings_do_not_help_a_daemon_that_answers_with_failures() {
         play(
             sizes(1, 2, 8),
             &[
@@ -500,23 +506,23 @@ mod tests {
                 (0, "call", "0 | 0* 1"),
                 (0, "call", "1 | 0* 1*"),
                 (0, "fail 0", "Some(Open) | 0! 1*"),
-                (0, "look", "false | 0! 1*"),
+                (0, "unreachable", "false | 0! 1*"),
                 (1, "fail 1", "Some(Open) | 0! 1!"),
-                (1, "look", "false | 0! 1!"),
-                (1, "seen", "| 0! 1!"),
+                (1, "unreachable", "false | 0! 1!"),
+                (1, "ping", "| 0! 1!"),
                 (59, "call", "gone | 0! 1!"),
                 (60, "call", "0 | 0*? 1!"),
                 (60, "lose 0", "Some(Open) | 0! 1!"),
-                // One of them may come back earlier.
-                (60, "look", "true | 0! 1!"),
-                (60, "seen", "| 0? 1!"),
+                // A ping can end the timeout of client 0 early.
+                (60, "unreachable", "true | 0! 1!"),
+                (60, "ping", "| 0? 1!"),
                 (60, "call", "0 | 0*? 1!"),
             ],
         );
     }
 
     #[test]
-    fn so_many_calls_find_out_at_one_time_whether_clients_are_well_again() {
+    fn the_number_of_trial_calls_is_limited() {
         play(
             sizes(4, 4, 8),
             &[
@@ -526,23 +532,23 @@ mod tests {
                 (0, "call", "3 | 0* 1* 2* 3*"),
                 (0, "lose 0", "None | 0 1* 2* 3*"),
                 (0, "lose 1", "None | 0! 1! 2*! 3*!"),
-                (1, "seen", "| 0 1 2* 3*"),
+                (1, "ping", "| 0 1 2* 3*"),
                 (1, "lose 2", "None | 0 1 2 3*"),
                 (1, "call", "0 | 0* 1 2 3*"),
                 (1, "lose 3", "None | 0*! 1! 2! 3!"),
-                (2, "seen", "| 0* 1 2 3"),
+                (2, "ping", "| 0* 1 2 3"),
                 (2, "lose 0", "Some(Open) | 0! 1 2 3"),
                 (2, "call", "1 | 0! 1* 2 3"),
                 (2, "call", "2 | 0! 1* 2* 3"),
                 (2, "lose 1", "Some(Open) | 0! 1! 2*! 3!"),
-                (3, "seen", "| 0! 1! 2* 3"),
+                (3, "ping", "| 0! 1! 2* 3"),
                 (3, "lose 2", "Some(Open) | 0! 1! 2! 3"),
                 (3, "call", "3 | 0! 1! 2! 3*"),
                 (3, "lose 3", "Some(Open) | 0! 1! 2! 3!"),
-                (4, "seen", "| 0? 1? 2? 3?"),
+                (4, "ping", "| 0? 1? 2? 3?"),
                 (4, "call", "0 | 0*? 1? 2? 3?"),
                 (4, "call", "1 | 0*? 1*? 2? 3?"),
-                // Two at one time, and no client more instead.
+                // At most two, and no further client is created for a third.
                 (4, "call", "full | 0*? 1*? 2? 3?"),
                 (5, "done 0", "Some(Closed) | 0 1*? 2? 3?"),
                 (5, "call", "0 | 0* 1*? 2? 3?"),
@@ -554,7 +560,7 @@ mod tests {
     }
 
     #[test]
-    fn a_check_takes_the_connection_as_a_call_does_and_counts_as_none() {
+    fn a_check_occupies_the_connection_and_is_not_counted_as_use() {
         play(
             sizes(1, 2, 3),
             &[
@@ -580,18 +586,18 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_given_again_from_the_lowest_on() {
+    fn ids_are_reused_from_the_lowest() {
         let start = Instant::now();
-        let mut roster = roster(sizes(1000, 1000, 1000), start);
-        let numbers = |roster: &Slots| roster.seats().iter().map(|seat| seat.id).collect::<Vec<_>>();
-        assert_eq!(numbers(&roster), (0..1000).collect::<Vec<_>>());
-        roster.seats.retain(|seat| ![3, 700].contains(&seat.id));
-        roster.grow_to(1000, start);
-        assert_eq!(numbers(&roster)[998..], [3, 700]);
+        let mut slots = slots(sizes(1000, 1000, 1000), start);
+        let ids = |slots: &Slots| slots.all().iter().map(|slot| slot.id).collect::<Vec<_>>();
+        assert_eq!(ids(&slots), (0..1000).collect::<Vec<_>>());
+        slots.slots.retain(|slot| ![3, 700].contains(&slot.id));
+        slots.grow_to(1000, start);
+        assert_eq!(ids(&slots)[998..], [3, 700]);
     }
 
     #[test]
-    fn an_engine_that_answers_no_client_is_gone_before_each_breaker_has_found_out() {
+    fn the_daemon_is_gone_before_every_breaker_opens() {
         play(
             sizes(3, 3, 3),
             &[
@@ -605,25 +611,25 @@ mod tests {
                 (1, "lose 1", "None | 0* 1 2*"),
                 (1, "lose 2", "None | 0*! 1! 2!"),
                 (1, "call", "gone | 0*! 1! 2!"),
-                (2, "seen", "| 0* 1 2"),
+                (2, "ping", "| 0* 1 2"),
                 (2, "call", "2 | 0* 1 2*"),
-                // Its own breaker counts on.
+                // The client's own breaker keeps its count.
                 (3, "lose 2", "Some(Open) | 0* 1 2!"),
                 (3, "call", "1 | 0* 1* 2!"),
                 (4, "lose 1", "Some(Open) | 0*! 1! 2!"),
-                (5, "seen", "| 0* 1! 2!"),
+                (5, "ping", "| 0* 1! 2!"),
                 (6, "done 0", "None | 0 1! 2!"),
                 (6, "call", "0 | 0* 1! 2!"),
                 (6, "call", "full | 0* 1! 2!"),
                 (63, "call", "2 | 0* 1! 2*?"),
-                // A check that passes shows it as well.
+                // Passed checks show that the daemon is back, as a ping does.
                 (63, "well 1", "Same | 0* 1? 2*?"),
             ],
         );
     }
 
     #[test]
-    fn an_unhealthy_one_serves_only_where_no_other_does_and_is_made_anew_when_it_stays_so() {
+    fn an_unhealthy_client_is_the_last_choice_and_is_renewed() {
         play(
             PoolConfig { unhealthy_threshold: 2, ..sizes(1, 2, 2) },
             &[
@@ -650,7 +656,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_of_age_is_replaced_between_two_calls_and_not_in_one() {
+    fn an_old_connection_is_replaced_between_two_calls() {
         play(
             sizes(1, 1, 1),
             &[
@@ -659,10 +665,10 @@ mod tests {
                 (3604, "call", "0 | 0*"),
                 (3700, "call", "full | 0*"),
                 (3800, "done 0", "None | 0"),
-                (3800, "call", "0 anew | 0*"),
+                (3800, "call", "0 renewed | 0*"),
                 (3800, "done 0", "None | 0"),
                 (3801, "call", "0 | 0*"),
-                // One that broke is young again.
+                // After a broken connection the age starts again.
                 (7000, "lose 0", "None | 0"),
                 (7399, "call", "0 | 0*"),
                 (7500, "done 0", "None | 0"),
@@ -672,18 +678,18 @@ mod tests {
     }
 
     #[test]
-    fn only_who_was_used_is_checked_and_rest_is_slept_through() {
+    fn only_used_clients_are_checked() {
         let start = Instant::now();
         let at = |second| start + Duration::from_secs(second);
-        let mut roster = roster(sizes(1, 3, 3), start);
-        assert_eq!((roster.due(at(1000)), roster.next_due(start)), (vec![], at(30)));
-        assert_eq!(roster.pick(start), Pick::Take(0));
-        roster.settle(0, start, Outcome::Answered);
-        assert_eq!((roster.due(at(29)), roster.due(at(30)), roster.next_due(at(1))), (vec![], vec![0], at(30)));
-        // Checks are no use: it idles all the same.
-        roster.judge(0, at(299), Vec::new(), false);
-        assert_eq!(roster.next_due(at(299)), at(300));
-        assert_eq!(roster.shrink(at(300)).len(), 2);
-        assert_eq!(roster.next_due(at(300)), at(329));
+        let mut slots = slots(sizes(1, 3, 3), start);
+        assert_eq!((slots.due(at(1000)), slots.next_due(start)), (vec![], at(30)));
+        assert_eq!(slots.pick(start), Pick::Take(0));
+        slots.settle(0, start, CallOutcome::Answered);
+        assert_eq!((slots.due(at(29)), slots.due(at(30)), slots.next_due(at(1))), (vec![], vec![0], at(30)));
+        // Checks do not count as use, so the client becomes idle all the same.
+        slots.record_checks(0, at(299), Vec::new(), false);
+        assert_eq!(slots.next_due(at(299)), at(300));
+        assert_eq!(slots.shrink(at(300)).len(), 2);
+        assert_eq!(slots.next_due(at(300)), at(329));
     }
 }

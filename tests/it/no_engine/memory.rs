@@ -172,7 +172,7 @@ fn endless_answers_cost_little_memory() {
     const NESTED: Endless = Endless::Body("[", "[");
     const VOLUMES: Endless = Endless::Body("{\"Volumes\":[{\"Name\":\"a\"}", ",{\"Name\":\"a\"}");
     const KEYS: Endless = Endless::Body("{\"a\":1", ",\"a\":1");
-    let list = "the engine's answer for the container list is too large: it may have ";
+    let list = "the response to the container list is too large: the limit is ";
     let watch = &["watch"][..];
     for (args, path, endless, code, reported) in [
         (watch, "/containers/json", BLANKS, 1, format!("{list}128 MiB")),
@@ -183,16 +183,22 @@ fn endless_answers_cost_little_memory() {
         (watch, "/containers/json", NESTED, 1, format!("{list}8 MiB")),
         (&["watch", "--dry-run"], "/containers/json", OBJECTS, 1, format!("{list}40 MiB")),
         (&["watch", "--no-follow"], "/containers/json", OBJECTS, 1, format!("{list}40 MiB")),
-        (watch, "/info", KEYS, 1, "the engine's answer for info is too large: it may have 8 MiB".into()),
-        (watch, "/info", BLANKS, 1, "the engine's answer for info is too large: it may have 8 MiB".into()),
-        (watch, "/info", Endless::Refusal("no "), 1, "the engine answered 500: Internal Server Error".into()),
+        (watch, "/info", KEYS, 1, "the response to the info request is too large: the limit is 8 MiB".into()),
+        (watch, "/info", BLANKS, 1, "the response to the info request is too large: the limit is 8 MiB".into()),
+        (watch, "/info", Endless::Refusal("no "), 1, "the Docker Engine answered 500: Internal Server Error".into()),
         (watch, "/info", Endless::Headers, 3, "lost the connection to HOST".into()),
         (watch, "/info", Endless::ChunkLength, 3, "no answer from HOST within 1s".into()),
         (watch, "/info", Endless::ChunkExtension, 3, "lost the connection to HOST".into()),
         (watch, "/info", Endless::Trailers, 3, "lost the connection to HOST".into()),
         (watch, "/info", Endless::Continue, 3, "no answer from HOST within 1s".into()),
-        (watch, "/_ping", BLANKS, 1, "the engine's answer for a ping is too large: it may have 0.0625 MiB".into()),
-        (&["events"], "/events", Endless::Refusal("no "), 1, "the engine answered 500: Internal Server Error".into()),
+        (watch, "/_ping", BLANKS, 1, "the response to the ping is too large: the limit is 0.0625 MiB".into()),
+        (
+            &["events"],
+            "/events",
+            Endless::Refusal("no "),
+            1,
+            "the Docker Engine answered 500: Internal Server Error".into(),
+        ),
         (&["reconcile", "--state", state], "/containers/json", OBJECTS, 1, format!("{list}40 MiB")),
         (&["reconcile", "--state", state], "/containers/json", MOUNTS, 1, format!("{list}8 MiB")),
         (
@@ -200,7 +206,7 @@ fn endless_answers_cost_little_memory() {
             "/volumes",
             VOLUMES,
             1,
-            "the engine's answer for the volume list is too large: it may have 40 MiB".into(),
+            "the response to the volume list is too large: the limit is 40 MiB".into(),
         ),
         (&["pool", "--check"], "/containers/json", OBJECTS, 4, "the connection pool is unhealthy".into()),
         (&["pool", "--check"], "/containers/json", BLANKS, 4, "the connection pool is unhealthy".into()),
