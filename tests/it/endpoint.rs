@@ -193,7 +193,7 @@ async fn complaints_of_ssh_are_reported() {
             "echo 'ssh: connect to host build port 22: Connection refused' >&2; exit 255",
             "ssh: ssh: connect to host build port 22: Connection refused",
         ),
-        ("exit 1", "ssh: ended without a word"),
+        ("exit 1", "ssh: exited without an error message"),
         // Like a shared master connection, it keeps stderr open after the client has gone.
         ("echo 'kex failed' >&2; sleep 5 >/dev/null </dev/null & exec >&-; exit 255", "ssh: kex failed"),
     ] {
@@ -274,7 +274,7 @@ async fn tls_verifies_as_configured() {
     let reported = reach(Flags { host: Some(format!("tcp://localhost:{port}")), ..flags(true) }, &[]).await;
     assert!(reported.contains("certificate not valid for name \"localhost\""), "{reported}");
     let reported = reach(plain, &[]).await;
-    assert_eq!(reported, "the engine answered 400: Client sent an HTTP request to an HTTPS server.");
+    assert_eq!(reported, "the Docker Engine answered 400: Client sent an HTTP request to an HTTPS server.");
     let reported = reach(Flags { tlskey: Some(file("client.pem").into()), ..flags(true) }, &[]).await;
     assert!(reported.starts_with("cannot use the TLS key for HOST\n"), "{reported}");
 }
@@ -611,7 +611,7 @@ async fn a_refused_proxy_tunnel_is_reported() {
     let certs = folder.path().join("certs").to_str().unwrap().to_owned();
     let variables = [("HTTPS_PROXY", &*proxy), ("DOCKER_TLS_VERIFY", "1"), ("DOCKER_CERT_PATH", &*certs)];
     let error = failure(resolve("tcp://engine.example:2376", &variables)).await;
-    let reported = "cannot reach the Docker engine at tcp://engine.example:2376\ntunnel error: unsuccessful";
+    let reported = "cannot reach the Docker Engine at tcp://engine.example:2376\ntunnel error: unsuccessful";
     assert_eq!(chain(&error), reported);
     let heard = heard.lock().unwrap().clone();
     assert!(heard[0].contains("Proxy-Authorization: Basic bWU6c2VjcmV0\r\n"), "{}", heard[0]);

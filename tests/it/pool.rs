@@ -294,7 +294,7 @@ async fn waiting_callers_cost_no_connection() {
     let calls = load(&docker, 20, move |_| begun.elapsed() < 6 * SECOND).await;
     let reported: Vec<_> = calls.iter().filter_map(|(.., error)| error.as_deref()).collect();
     assert!(
-        reported.iter().all(|reported| *reported == "no turn within 2s: docker.pool.max_pool_size allows no more"),
+        reported.iter().all(|reported| *reported == "timed out after 2s waiting for a free connection (docker.pool.max_pool_size is 1)"),
         "{reported:?}"
     );
     let served = calls.iter().filter(|(over, _, error)| error.is_none() && *over <= begun + 6 * SECOND).count();
@@ -313,14 +313,14 @@ async fn only_repeatable_calls_are_retried() {
         config::PoolConfig { max_retries: 3, initial_retry_delay: SECOND / 100, ..config::PoolConfig::default() };
     let docker = connect(&proxy, &configured(pool)).await;
     for (fault, requests, reported) in [
-        (Fault::Status(500), 4, "the engine answered 500: the proxy says 500"),
-        (Fault::Status(503), 4, "the engine answered 503: the proxy says 503"),
-        (Fault::Status(429), 4, "the engine answered 429: the proxy says 429"),
+        (Fault::Status(500), 4, "the Docker Engine answered 500: the proxy says 500"),
+        (Fault::Status(503), 4, "the Docker Engine answered 503: the proxy says 503"),
+        (Fault::Status(429), 4, "the Docker Engine answered 429: the proxy says 429"),
         (Fault::Hangup, 4, "lost the connection to HOST"),
         (Fault::Status(404), 1, "the proxy says 404"),
         (Fault::Status(409), 1, "the proxy says 409"),
-        (Fault::Status(400), 1, "the engine answered 400: the proxy says 400"),
-        (Fault::Status(501), 1, "the engine answered 501: the proxy says 501"),
+        (Fault::Status(400), 1, "the Docker Engine answered 400: the proxy says 400"),
+        (Fault::Status(501), 1, "the Docker Engine answered 501: the proxy says 501"),
         // A client whose ping is refused requests the version instead.
         (Fault::Status(403), 1, "OK"),
     ] {
@@ -405,7 +405,7 @@ async fn checks_report_what_works() {
         (&[], 1.0, 1.0),
     ] {
         for (fault, reported, score) in
-            [(Fault::Status(500), "the engine answered 500", refused), (Fault::Stall, "no answer from", stalled)]
+            [(Fault::Status(500), "the Docker Engine answered 500", refused), (Fault::Stall, "no answer from", stalled)]
         {
             proxy.heal();
             broken.iter().for_each(|part| proxy.on(part, fault));
@@ -672,7 +672,7 @@ async fn streams_are_limited_and_calls_are_not() {
     let mut logs = docker.logs(&id, &follow).await.unwrap();
     logs.next().await.unwrap().unwrap();
     let other = docker.logs(&id, &follow).await.unwrap();
-    let reported = "all 3 places for logs and events are taken (docker.pool.max_concurrent_streams)";
+    let reported = "all 3 log and event streams are in use (docker.pool.max_concurrent_streams)";
     assert_eq!(docker.logs(&id, &follow).await.err().unwrap().to_string(), reported);
     let events = docker.events(&EventsQuery::default()).await.unwrap();
     assert_eq!(docker.events(&EventsQuery::default()).await.err().unwrap().to_string(), reported);
@@ -806,7 +806,7 @@ async fn a_missing_engine_is_reported_at_once() {
     assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
     let snapshot = docker.pool();
     assert_eq!((snapshot.size, snapshot.status()), (2, Status::Unhealthy));
-    let reported = format!("cannot reach the Docker engine at {}: ", proxy.host());
+    let reported = format!("cannot reach the Docker Engine at {}: ", proxy.host());
     let checks = snapshot.clients.iter().flat_map(|client| &client.checks);
     assert!(
         checks.clone().count() == 6 && checks.clone().all(|check| check.error.as_ref().unwrap().starts_with(&reported))

@@ -118,7 +118,7 @@ fn causes_of_failure_are_told_apart() {
     proxy.on("", Fault::Status(500));
     let finished = pool(&engine, &proxy.host(), &["--check"]);
     assert_eq!(finished.code, Some(4));
-    let reported = "error: the connection pool is unhealthy: the engine answered 500: ";
+    let reported = "error: the connection pool is unhealthy: the Docker Engine answered 500: ";
     assert!(finished.stderr.starts_with(reported) && finished.stderr.lines().count() == 1, "{}", finished.stderr);
     proxy.heal();
     // The build directory may be readable by root alone.
@@ -165,7 +165,7 @@ fn failing_listings_make_the_pool_unhealthy() {
     assert_eq!((&client["checks"][0]["ok"], &client["checks"][1]["ok"]), (&true.into(), &false.into()));
     let check = pool(&engine, &proxy.host(), &["--check"]);
     assert_eq!((check.code, check.stderr.lines().count()), (Some(4), 1));
-    let reported = "error: the connection pool is unhealthy: 0 of 2 clients healthy, client 0: container_list: the engine answered 500";
+    let reported = "error: the connection pool is unhealthy: 0 of 2 clients healthy, client 0: container_list: the Docker Engine answered 500";
     assert!(check.stderr.starts_with(reported), "{}", check.stderr);
 }
 

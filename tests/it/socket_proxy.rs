@@ -144,7 +144,7 @@ fn without_info_files_are_still_read() {
     let proxy = Proxy::start(&engine);
     proxy.on("/info", Fault::Page(403));
     let at = |args: &[&str]| Watch::at(&engine, &proxy.host(), args);
-    let refused = "the engine or a proxy before it refuses GET /info (403): allow it (INFO=1)";
+    let refused = "the Docker Engine or a proxy in front of it refuses GET /info (403): allow it (INFO=1)";
     let read = at(&["watch", "--no-follow", "--format", "json", "--source", "file"]).finish();
     let sources: Vec<_> = records(read.lines()).iter().map(|record| record["source"].clone()).collect();
     assert_eq!((read.code, read.stderr.as_str(), sources), (Some(0), "", vec!["file".into(); 5]));

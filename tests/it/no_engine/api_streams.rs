@@ -141,7 +141,7 @@ fn a_failing_log_is_reported_once() {
     let garbage: Trouble = |answer| answer.chunk(b"\x01\0\0\x07garbage");
     let torn: Trouble = |answer| answer.chunk(b"\x01\0\0\0\0\0\0\x30half a fr");
     for (name, is_behind, trouble, times, notice) in [
-        ("500", false, refusal, 6, "the engine answered 500: broken"),
+        ("500", false, refusal, 6, "the Docker Engine answered 500: broken"),
         ("409", false, conflict, 3, ""),
         ("type 3", true, failure, 4, "the engine failed to read the log: Error grabbing logs: no such file"),
         ("garbage", true, garbage, 4, "the log stream is malformed: no frame header where one should be"),

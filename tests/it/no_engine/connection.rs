@@ -21,10 +21,10 @@ async fn the_api_version_suits_every_engine() {
         ("1.54", "1.50", "", "/v1.54/"),
         ("1.51", "1.24", "1.30", "/v1.30/"),
         ("1.51", "1.24", "1.51", "/v1.51/"),
-        ("1.23", "1.12", "", "the engine speaks API 1.23 at most and 1.24 is needed: it is too old"),
-        ("1.41", "1.12", "1.50", "the engine speaks API 1.41 at most and 1.50 is needed: it is too old"),
-        ("1.54", "1.44", "1.41", "the engine takes API 1.44 at least and 1.41 was to be spoken: it is too new"),
-        ("2.0", "2.0", "", "the engine takes API 2.0 at least and 1.44 was to be spoken: it is too new"),
+        ("1.23", "1.12", "", "the Docker Engine is too old: it supports API versions up to 1.23, and 1.24 is needed"),
+        ("1.41", "1.12", "1.50", "the Docker Engine is too old: it supports API versions up to 1.41, and 1.50 is needed"),
+        ("1.54", "1.44", "1.41", "the Docker Engine is too new: it supports API versions from 1.44 on, and 1.41 was requested"),
+        ("2.0", "2.0", "", "the Docker Engine is too new: it supports API versions from 2.0 on, and 1.44 was requested"),
     ] {
         let script = RawScript::play(engine_of(newest, oldest));
         let got = match Docker::connect(resolve(&script.host(), &[("DOCKER_API_VERSION", pin)])).await {
@@ -96,11 +96,11 @@ async fn other_servers_are_reported_in_one_line() {
     for (said, reported) in [
         ("SSH-2.0-OpenSSH_9.2\r\n", "lost the connection to HOST"),
         ("", "lost the connection to HOST"),
-        ("HTTP/1.1 200 OK\r\nApi-Version: x\r\n\r\n", "the engine's answer for its API version makes no sense"),
-        ("HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n", "the engine answered 500: Internal Server Error"),
+        ("HTTP/1.1 200 OK\r\nApi-Version: x\r\n\r\n", "unexpected response to the ping"),
+        ("HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n", "the Docker Engine answered 500: Internal Server Error"),
         (
             "HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n",
-            "the engine or a proxy before it refuses GET /_ping (403): allow it (PING=1)",
+            "the Docker Engine or a proxy in front of it refuses GET /_ping (403): allow it (PING=1)",
         ),
     ] {
         let script = RawScript::play(move |_| said.to_owned());
@@ -109,10 +109,10 @@ async fn other_servers_are_reported_in_one_line() {
     }
     let error = failure(at("unix:///nowhere/docker.sock")).await;
     let reported =
-        "cannot reach the Docker engine at unix:///nowhere/docker.sock\nNo such file or directory (os error 2)";
+        "cannot reach the Docker Engine at unix:///nowhere/docker.sock\nNo such file or directory (os error 2)";
     assert_eq!(chain(&error), reported);
     let closed = format!("tcp://127.0.0.1:{}", free_port());
-    let reported = format!("cannot reach the Docker engine at {closed}\nConnection refused (os error 111)");
+    let reported = format!("cannot reach the Docker Engine at {closed}\nConnection refused (os error 111)");
     assert_eq!(chain(&failure(at(&closed)).await), reported);
 }
 
@@ -150,11 +150,11 @@ async fn malformed_answers_are_errors() {
     });
     let docker = Docker::connect(at(&script.host())).await.unwrap();
     let error = docker.list(false, &Filters::new()).await.unwrap_err();
-    assert_eq!(error.to_string(), "the engine's answer for the container list makes no sense");
+    assert_eq!(error.to_string(), "unexpected response to the container list");
     let error = docker.inspect("x").await.unwrap_err();
-    assert_eq!(chain(&error), "the engine's answer for a container makes no sense\nId is missing");
+    assert_eq!(chain(&error), "unexpected response to the container inspection\nId is missing");
     let error = docker.inspect("y").await.unwrap_err();
-    assert_eq!(error.to_string(), "the engine's answer for a container makes no sense");
+    assert_eq!(error.to_string(), "unexpected response to the container inspection");
     let error = docker.logs("gone", &LogsQuery::default()).await.err().unwrap();
     assert!(matches!(&error, Error::Conflict { message } if message == "is dead"), "{error}");
 
@@ -163,7 +163,7 @@ async fn malformed_answers_are_errors() {
     while let Some(event) = events.next().await {
         reported.push(event.map_or_else(|error| error.to_string(), |event| event.action));
     }
-    let nonsense = "the engine's answer for events makes no sense";
+    let nonsense = "unexpected response to the event request";
     assert_eq!(reported, [nonsense, "start", nonsense, "start"]);
 }
 

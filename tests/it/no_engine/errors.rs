@@ -142,9 +142,9 @@ fn the_api_version_is_negotiated_or_refused() {
         assert!(versioned.clone().count() >= 2 && versioned.clone().all(|r| r.starts_with(&prefix)), "{requests:?}");
     }
     for (oldest, newest, pinned, reported) in [
-        (12, 20, "", "the engine speaks API 1.20 at most and 1.24 is needed: it is too old"),
-        (12, 41, "1.44", "the engine speaks API 1.41 at most and 1.44 is needed: it is too old"),
-        (44, 52, "1.41", "the engine takes API 1.44 at least and 1.41 was to be spoken: it is too new"),
+        (12, 20, "", "the Docker Engine is too old: it supports API versions up to 1.20, and 1.24 is needed"),
+        (12, 41, "1.44", "the Docker Engine is too old: it supports API versions up to 1.41, and 1.44 is needed"),
+        (44, 52, "1.41", "the Docker Engine is too new: it supports API versions from 1.44 on, and 1.41 was requested"),
     ] {
         let script = speaking(oldest, newest);
         let finished = run(&[("DOCKER_API_VERSION", pinned)], &["-H", &script.host(), "watch"]);

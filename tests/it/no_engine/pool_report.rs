@@ -70,7 +70,7 @@ fn an_unhealthy_client_degrades_the_pool() {
     let script = unwell(|path, before| path == "/containers/json" && before % 2 == 0);
     // Either client may be the first to send the request.
     let reasons = [0, 1].map(|client| {
-        format!("1 of 2 clients healthy, client {client}: container_list: the engine answered 500: unwell")
+        format!("1 of 2 clients healthy, client {client}: container_list: the Docker Engine answered 500: unwell")
     });
     let check = pool_of_nobody(&script, &["--check"]);
     let unwell = reasons.iter().position(|reason| check.stderr.contains(reason)).unwrap_or(0);
