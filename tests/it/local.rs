@@ -175,7 +175,7 @@ fn a_file_of_a_form_that_nobody_knows_is_read_through_the_engine_and_this_is_sai
     // As a later engine might write it: what we look for is there no more.
     fs::write(&path, [&b"\0LOG2"[..], &log].concat()).unwrap();
     let finished = Watch::start(&engine, &["--no-follow", "--format", "json", "web"]).finish();
-    let told = "! web: its log file has an unknown form: reading through the engine instead\n";
+    let told = "! web: its log file has an unknown format: reading through the engine instead\n";
     assert!(finished.stderr.starts_with(told), "{}", finished.stderr);
     let finished = Watch::start(&engine, &["--no-follow", "--format", "json", "--source", "file", "web"]).finish();
     let records = finished.records();

@@ -443,7 +443,7 @@ fn what_goes_wrong_with_a_log_is_told_once_and_gone_on_from() {
     for (name, is_behind, trouble, times, notice) in [
         ("500", false, refusal, 6, "the engine answered 500: broken"),
         ("409", false, conflict, 3, ""),
-        ("type 3", true, failure, 4, "the engine failed to read the log: Error grabbing logs: no such file"),
+        ("type 3", true, failure, 4, "the daemon failed to read the log: Error grabbing logs: no such file"),
         ("garbage", true, garbage, 4, "the log stream is malformed: no frame header where one should be"),
         ("torn", true, torn, 2, ""),
     ] {

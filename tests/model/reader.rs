@@ -6,7 +6,7 @@
 
 use logwatch::model::batch::{ContainerKey, Item};
 use logwatch::model::queue::Queue;
-use logwatch::tail::{Command, Follow, Reader, Report, Start, Wake, Window};
+use logwatch::tail::{Command, Follow, LogReader, Report, Start, Wake, Window};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -74,7 +74,7 @@ impl Life {
         let queue = Arc::new(Queue::new(limit, move || on_room.wake()));
         let ((commands, told), (report, reports), gate) = (mpsc::channel(), mpsc::channel(), Arc::new(Gate::default()));
         let at_gate = Arc::clone(&gate);
-        let reader = Reader::new(Arc::clone(&queue), wake.clone(), told, move |told| match told {
+        let reader = LogReader::new(Arc::clone(&queue), wake.clone(), told, move |told| match told {
             Report::NotFollowed(GATE, _) => at_gate.pass(),
             // Nobody listens to a reader that was let go.
             other => drop(report.send(other)),
