@@ -1,7 +1,7 @@
 //! Reads dockerd's own description of a container: `config.v2.json` and `hostconfig.json`.
 //!
-//! In: the container's folder. Out: properties that no listing contains. Used by [`crate::commands`]. dockerd replaces both
-//! files completely whenever something changes (moby `container/container.go`).
+//! In: the container's folder. Out: properties that no listing contains. Used by [`crate::commands`]. dockerd replaces
+//! both files completely whenever something changes (moby `container/container.go`).
 
 use crate::model::small_file;
 use crate::model::time::Timestamp;
@@ -29,7 +29,7 @@ pub struct ContainerConfig {
 pub fn describe(folder: &Path) -> ContainerConfig {
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "PascalCase", default)]
-    struct ConfigFile {
+    struct ConfigV2 {
         state: StateSection,
     }
     #[derive(Default, Deserialize)]
@@ -42,7 +42,7 @@ pub fn describe(folder: &Path) -> ContainerConfig {
     }
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "PascalCase", default)]
-    struct HostConfigFile {
+    struct HostConfig {
         log_config: LogConfigSection,
     }
     #[derive(Default, Deserialize)]
@@ -50,8 +50,8 @@ pub fn describe(folder: &Path) -> ContainerConfig {
     struct LogConfigSection {
         r#type: String,
     }
-    let ConfigFile { state } = read(&folder.join("config.v2.json"));
-    let HostConfigFile { log_config } = read(&folder.join("hostconfig.json"));
+    let ConfigV2 { state } = read(&folder.join("config.v2.json"));
+    let HostConfig { log_config } = read(&folder.join("hostconfig.json"));
     // dockerd writes the year 1 for "never", which `parse` rejects.
     let time = |text: &str| Timestamp::parse(text.as_bytes());
     let finished = time(&state.finished_at);

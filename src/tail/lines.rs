@@ -4,12 +4,13 @@
 //! [`super::decode::block`] for files and [`super::api::frames`] for the API.
 //!
 //! dockerd cuts a line at its 16 KiB buffer. All pieces of a line carry the time of the first one (moby
-//! `daemon/logger/copier.go`), and only the last ends in a newline. So a piece with another time starts a new line, even
-//! when the line before never got its newline because the container died.
+//! `daemon/logger/copier.go`), and only the last ends in a newline. So a piece with another time starts a new line,
+//! even when the line before never got its newline because the container died.
 //!
-//! Podman stamps each piece with the time at which it was read, and a piece is whatever one read of the container's pipe
-//! returned. There only the newline marks the end of a line, and pieces are numbered instead of lines: a position may lie
-//! after a piece that was delivered because the container died, and the next piece is new ([`Joiner::count_pieces`]).
+//! Podman stamps each piece with the time at which it was read, and a piece is whatever one read of the container's
+//! pipe returned. There only the newline marks the end of a line, and pieces are numbered instead of lines: a position
+//! may lie after a piece that was delivered because the container died, and the next piece is new
+//! ([`Joiner::count_pieces`]).
 
 use super::Piece;
 use crate::model::batch::{Batch, Cursor, Encoding, Gap, Head, Line, Part, Reason, Stream};
@@ -51,7 +52,8 @@ pub(crate) struct Joiner {
 
 #[derive(Debug, Default)]
 struct StreamState {
-    /// High-water mark: lines up to this one were already delivered and are being read again. `None` once it was reached.
+    /// High-water mark: lines up to this one were already delivered and are being read again. `None` once it was
+    /// reached.
     seen: Option<Mark>,
     /// The last delivered line must be read again. If it is missing, lines after it may be missing too.
     must_reappear: bool,
@@ -124,7 +126,8 @@ impl Joiner {
         self.push_joined(piece, sink);
     }
 
-    /// Returns whether a time lies after the window. Such lines do not count as delivered; the next run starts with them.
+    /// Returns whether a time lies after the window. Such lines do not count as delivered; the next run starts with
+    /// them.
     #[inline]
     pub(crate) fn is_after_window(&self, time: Timestamp) -> bool {
         time > self.window.until
@@ -193,7 +196,8 @@ impl Joiner {
         self.emit_or_keep(stream, pending, piece.complete, sink);
     }
 
-    /// Emits as many parts of `limit` bytes as `pending` holds. Then emits the rest if the line is complete, or keeps it.
+    /// Emits as many parts of `limit` bytes as `pending` holds. Then emits the rest if the line is complete, or keeps
+    /// it.
     fn emit_or_keep(&mut self, stream: Stream, mut pending: Box<Pending>, complete: bool, sink: &mut LineSink<'_>) {
         while pending.size > self.limit {
             let (end, size) = cut(&pending.text, pending.encoding, self.limit);
@@ -276,9 +280,9 @@ impl Joiner {
         is_new
     }
 
-    /// Reports lines of the other stream that are missing before the new line at index `at` of the batch. Lines that must
-    /// reappear come before any new line. So a mark that was not reached by now is gone, and perhaps lines after it too.
-    /// `after` is the line before the gap.
+    /// Reports lines of the other stream that are missing before the new line at index `at` of the batch. Lines that
+    /// must reappear come before any new line. So a mark that was not reached by now is gone, and perhaps lines after
+    /// it too. `after` is the line before the gap.
     pub(crate) fn report_missing(&mut self, at: usize, after: Option<Cursor>, sink: &mut LineSink<'_>) {
         let Some(time) = sink.lines.get(at).map(|line| line.time) else { return };
         // A stream of which nothing was delivered may still have older lines.
@@ -324,8 +328,8 @@ impl Joiner {
     pub(crate) fn position(&self) -> TimePosition {
         let seen = self.streams.each_ref().map(StreamState::position);
         let times = || seen.iter().flatten().map(|seen| seen.time);
-        // Two writers stamp the two streams. The stream that lags may still bring a line that is a little older than the
-        // last line of the other.
+        // Two writers stamp the two streams. The stream that lags may still bring a line that is a little older than
+        // the last line of the other.
         let earliest = times().max().map(super::minus_slack);
         let earliest = if seen.iter().all(Option::is_some) { times().min().max(earliest) } else { earliest };
         let pending = self.streams.iter().filter_map(|state| state.pending.as_ref()).map(|pending| pending.time).min();
@@ -337,8 +341,8 @@ impl Joiner {
         TimePosition { since, seen }
     }
 
-    /// Prepares for reading the log again from some line before `position`. Drops unfinished lines, and skips lines that
-    /// were delivered.
+    /// Prepares for reading the log again from some line before `position`. Drops unfinished lines, and skips lines
+    /// that were delivered.
     pub(crate) fn rewind(&mut self, position: TimePosition) {
         self.last = self.last.or(position.last());
         self.streams = position.seen.map(|seen| {
@@ -352,8 +356,8 @@ impl Joiner {
         self.hidden = Some((super::minus_slack(since), since));
     }
 
-    /// Like [`Joiner::rewind`], but also requires the last delivered lines to reappear, because nothing else shows whether
-    /// the log is complete from there.
+    /// Like [`Joiner::rewind`], but also requires the last delivered lines to reappear, because nothing else shows
+    /// whether the log is complete from there.
     pub(crate) fn rewind_with_overlap(&mut self, position: TimePosition) {
         self.rewind(position);
         for state in &mut self.streams {
@@ -361,8 +365,8 @@ impl Joiner {
         }
     }
 
-    /// Ends the replay: everything that existed when it started has been read, so later lines are new. Returns whether a
-    /// line that must reappear is missing.
+    /// Ends the replay: everything that existed when it started has been read, so later lines are new. Returns whether
+    /// a line that must reappear is missing.
     pub(crate) fn end_replay(&mut self) -> bool {
         let mut is_missing = false;
         for state in self.streams.iter_mut().filter(|state| state.pending.is_none()) {
@@ -377,8 +381,8 @@ impl Joiner {
         is_missing
     }
 
-    /// Prepares for reading from a known record. `counts` describes the lines before it, `repeats` how many lines of each
-    /// stream after it were already delivered, and `high` their latest times.
+    /// Prepares for reading from a known record. `counts` describes the lines before it, `repeats` how many lines of
+    /// each stream after it were already delivered, and `high` their latest times.
     pub(crate) fn start(&mut self, counts: LineCounts, repeats: [u32; 2], high: [Timestamp; 2]) {
         for (stream, state) in self.streams.iter_mut().enumerate() {
             let (last, count, repeats, high) =
@@ -404,8 +408,8 @@ impl Joiner {
         }
     }
 
-    /// After [`Joiner::start`]: sets the last delivered lines after that record. They mark the end of the repeats if the
-    /// file now holds more lines than were counted. Ignored after the clock was set back, when marks are ambiguous.
+    /// After [`Joiner::start`]: sets the last delivered lines after that record. They mark the end of the repeats if
+    /// the file now holds more lines than were counted. Ignored after the clock was set back, when marks are ambiguous.
     pub(crate) fn expect_last(&mut self, last: [Option<Mark>; 2]) {
         for (state, last) in self.streams.iter_mut().zip(last) {
             let last = last.filter(|last| state.repeats > 0 && last.high == last.time);

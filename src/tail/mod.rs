@@ -1,10 +1,10 @@
 //! Reads container logs, from files and over the API, and turns them into batches of lines.
 //!
-//! [`files`] follows the log files of all containers in one thread ([`LogReader`]), and [`decode`] decodes their two formats.
-//! [`api`] decodes API responses and continues from one to the next ([`Frames`]); the requests are sent elsewhere. For both
-//! routes, [`lines`] joins pieces into lines, drops those that were delivered before, and computes the position to resume
-//! from. [`log_stat`] shows whether a log has changed without reading it. [`container_config`] reads dockerd's own description
-//! of a container.
+//! [`files`] follows the log files of all containers in one thread ([`LogReader`]), and [`decode`] decodes their two
+//! formats. [`api`] decodes API responses and continues from one to the next ([`Frames`]); the requests are sent
+//! elsewhere. For both routes, [`lines`] joins pieces into lines, drops those that were delivered before, and computes
+//! the position to resume from. [`log_stat`] shows whether a log has changed without reading it. [`container_config`]
+//! reads dockerd's own description of a container.
 //!
 //! Invariant: each line comes once and in the order of the log, whichever route reads it and wherever reading was
 //! interrupted. What is known to be missing becomes a gap.

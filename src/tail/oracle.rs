@@ -2,8 +2,8 @@
 //! [`crate::model::oracle`].
 //!
 //! Each decoder is compared with an independent implementation: `serde_json` for `json-file`, `prost` for `local`, and
-//! `flate2` on bytes in memory for compressed files. Decoding in blocks and frames is compared with a simple decoder that
-//! gets all bytes at once, and cutting the input anywhere must make no difference.
+//! `flate2` on bytes in memory for compressed files. Decoding in blocks and frames is compared with a simple decoder
+//! that gets all bytes at once, and cutting the input anywhere must make no difference.
 
 use super::api::body::Error;
 use super::decode::block::{Block, BlockDecoder};
@@ -88,8 +88,8 @@ fn seen<'a>(piece: &'a Piece<'_>) -> (Timestamp, Stream, &'a [u8], Encoding, boo
     (piece.time, piece.stream, &piece.text, piece.encoding, piece.complete)
 }
 
-/// Returns whether a line may be accepted although a library refuses it: because of lone surrogates, which JSON allows but
-/// a `String` cannot contain, or of attributes, which are not checked.
+/// Returns whether a line may be accepted although a library refuses it: because of lone surrogates, which JSON allows
+/// but a `String` cannot contain, or of attributes, which are not checked.
 fn is_nearly_json(line: &[u8]) -> bool {
     let has = |what| memchr::memmem::find(line, what).is_some();
     let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok();
@@ -224,8 +224,8 @@ fn has_group(mut message: &[u8]) -> bool {
     false
 }
 
-/// Checks records of a `local` log with garbage between them, or arbitrary bytes, read in blocks and backwards. The first
-/// bytes control how.
+/// Checks records of a `local` log with garbage between them, or arbitrary bytes, read in blocks and backwards. The
+/// first bytes control how.
 pub fn local_block(bytes: &[u8]) {
     let mut script = Script::new(bytes);
     let (cuts, limit, hidden) =
@@ -619,8 +619,8 @@ fn member(log: &[u8], with_time: bool) -> Vec<u8> {
     written.unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Reads a compressed file through a handle, from an offset on and in steps, and compares with what the library reads from
-/// memory. Returns the bytes, and whether reading ended without an error.
+/// Reads a compressed file through a handle, from an offset on and in steps, and compares with what the library reads
+/// from memory. Returns the bytes, and whether reading ended without an error.
 fn unpack(packed: &[u8], format: Format, step: usize, skip: usize) -> (Vec<u8>, bool) {
     const MOST: usize = 1 << 16;
     let scratch = Scratch::new("log.gz", packed);

@@ -1,11 +1,12 @@
 //! Splits the body of a logs response into records.
 //!
-//! In: chunks of the body of `GET /containers/{id}/logs?timestamps=1`, cut anywhere. Out: records, one by one. Called by
-//! [`super::frames`], which decides which of them are new.
+//! In: chunks of the body of `GET /containers/{id}/logs?timestamps=1`, cut anywhere. Out: records, one by one. Called
+//! by [`super::frames`], which decides which of them are new.
 //!
-//! Without a terminal, the body consists of frames, one per record: `[type, 0, 0, 0, length]` and a payload. Type 3 is an error
-//! from the daemon. With a terminal, the body is plain bytes (moby `pkg/stdcopy`, `api/server/httputils/write_log_stream.go`).
-//! Each record starts with its time and a space. Docker writes nine digits of the second, Podman whole seconds.
+//! Without a terminal, the body consists of frames, one per record: `[type, 0, 0, 0, length]` and a payload. Type 3 is
+//! an error from the daemon. With a terminal, the body is plain bytes (moby `pkg/stdcopy`,
+//! `api/server/httputils/write_log_stream.go`). Each record starts with its time and a space. Docker writes nine digits
+//! of the second, Podman whole seconds.
 
 use crate::model::batch::Stream;
 use crate::model::time::{LONGEST_STAMP, Stamp, Timestamp, TimestampParser};
@@ -19,8 +20,8 @@ const MAX_FRAME: usize = 4 * 1024 * 1024;
 const HEADER: usize = 8;
 /// Number of digits that Docker writes after the decimal point.
 const NANOSECONDS: usize = 9;
-/// From this size on, the complete pieces of an unfinished terminal line are passed on. A piece is at most three times the
-/// buffer size, if none of it is UTF-8.
+/// From this size on, the complete pieces of an unfinished terminal line are passed on. A piece is at most three times
+/// the buffer size, if none of it is UTF-8.
 const MAX_UNFINISHED: usize = 8 * PIECE_SIZE;
 
 /// Splits one body after another.
@@ -84,7 +85,8 @@ impl BodySplitter {
         (self.is_cut, self.is_tty) = (false, None);
     }
 
-    /// Returns the bytes left over from before, followed by a chunk. To be passed to [`BodySplitter::each`] or [`BodySplitter::last`].
+    /// Returns the bytes left over from before, followed by a chunk. To be passed to [`BodySplitter::each`] or
+    /// [`BodySplitter::last`].
     pub(crate) fn gather(&mut self, chunk: &[u8]) -> Vec<u8> {
         self.rest.extend_from_slice(chunk);
         std::mem::take(&mut self.rest)
@@ -169,8 +171,8 @@ impl BodySplitter {
         from
     }
 
-    /// Passes on the pieces of a terminal line, as far as they are complete. Returns the offset after them. dockerd repeats the
-    /// time before each further piece of a line.
+    /// Passes on the pieces of a terminal line, as far as they are complete. Returns the offset after them. dockerd
+    /// repeats the time before each further piece of a line.
     fn line(
         &mut self,
         line: &[u8],
@@ -207,16 +209,16 @@ impl BodySplitter {
         }
     }
 
-    /// Returns where the next piece of a line starts in its message. Docker writes the same time before each piece. A piece is
-    /// longer than dockerd's buffer if bytes that are not UTF-8 were replaced in it.
+    /// Returns where the next piece of a line starts in its message. Docker writes the same time before each piece. A
+    /// piece is longer than dockerd's buffer if bytes that are not UTF-8 were replaced in it.
     fn end_of_piece(stamp: Stamp, line: &[u8], message: &[u8]) -> Option<usize> {
         let after = message.get(PIECE_SIZE..).filter(|_| stamp.digits == NANOSECONDS)?;
         memmem::find(after, &line[..=stamp.len]).map(|at| PIECE_SIZE + at)
     }
 
-    /// Returns where the last piece of a line ends if another line follows without a newline. dockerd before 23 omits that
-    /// newline when it reads a `local` log. The terminal's carriage return is there, or ended the piece before. Only a time in
-    /// exactly the daemon's own form counts, because the container may print other times.
+    /// Returns where the last piece of a line ends if another line follows without a newline. dockerd before 23 omits
+    /// that newline when it reads a `local` log. The terminal's carriage return is there, or ended the piece before.
+    /// Only a time in exactly the daemon's own form counts, because the container may print other times.
     fn end_of_last(&mut self, stamp: Stamp, message: &[u8]) -> Option<usize> {
         let is_like = |next: Stamp| (next.digits, next.len) == (stamp.digits, stamp.len);
         let returns = memchr::memchr_iter(b'\r', message).map(|at| at + 1);

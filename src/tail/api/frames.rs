@@ -1,14 +1,15 @@
 //! Reads a container's log over the API, across any number of responses.
 //!
 //! In: chunks of the body of `GET /containers/{id}/logs?timestamps=1`, which [`super::body`] splits into records. Out:
-//! batches. [`crate::commands::stream`] sends the requests; this module computes their ranges, and drops lines that were
-//! delivered before, so that no line is missed or repeated. `since` accepts all nine digits of a time and is inclusive.
+//! batches. [`crate::commands::stream`] sends the requests; this module computes their ranges, and drops lines that
+//! were delivered before, so that no line is missed or repeated. `since` accepts all nine digits of a time and is
+//! inclusive.
 //!
 //! For a request with `since` alone, dockerd reads the whole log. With `tail` it reads only the end: the last delivered
 //! line must be among those records (the overlap, see [`Delivered`]), and everything after it is new. Such a request
-//! needs `since` as well, or dockerd decompresses every rotated file. But up to Docker 23, `since` also omits lines that
-//! were written after the clock was set back, wherever they are. If a response to `since` alone lacks the last delivered
-//! line, rotation has removed it.
+//! needs `since` as well, or dockerd decompresses every rotated file. But up to Docker 23, `since` also omits lines
+//! that were written after the clock was set back, wherever they are. If a response to `since` alone lacks the last
+//! delivered line, rotation has removed it.
 
 use super::body::{self, BodyPart, BodySplitter, Record};
 use crate::model::batch::{Batch, ContainerKey, Cursor, Encoding, Item, Reason, Route};
@@ -108,8 +109,8 @@ pub enum Error {
     /// The last delivered line is not among the requested number of records.
     #[error("the response does not reach back to the last delivered line")]
     NoOverlap,
-    /// The clock was set back, and dockerd may have omitted lines because of it; or dockerd repeats records, as versions
-    /// up to 20.10 do after a rotation. The next body shows which.
+    /// The clock was set back, and dockerd may have omitted lines because of it; or dockerd repeats records, as
+    /// versions up to 20.10 do after a rotation. The next body shows which.
     #[error("the times of the log went backwards")]
     TimeWentBack,
     /// A line has the same time as the line before and may be the same line: dockerd up to 20.10 sends it again when it
@@ -146,8 +147,8 @@ impl Frames {
         }
     }
 
-    /// Sets the dialect, and the time at which this reader starts. Podman's lines of the same second differ only by their
-    /// ordinals, so all requests that include a second must begin at the same place within it.
+    /// Sets the dialect, and the time at which this reader starts. Podman's lines of the same second differ only by
+    /// their ordinals, so all requests that include a second must begin at the same place within it.
     #[must_use]
     pub fn with_dialect(mut self, dialect: Dialect, begin: Option<Timestamp>) -> Self {
         self.dialect = dialect;
@@ -181,8 +182,8 @@ impl Frames {
         position
     }
 
-    /// Prepares for the body of a request with `position.since`. If that body begins with a new line, the last delivered
-    /// lines are gone, and perhaps others.
+    /// Prepares for the body of a request with `position.since`. If that body begins with a new line, the last
+    /// delivered lines are gone, and perhaps others.
     pub fn resume(&mut self, position: TimePosition) {
         self.body.restart();
         self.failed = None;
@@ -401,8 +402,8 @@ impl Delivered {
         self
     }
 
-    /// Forgets the overlap. Called when a response does not contain it: the last line was delivered without its newline, or
-    /// everything before it is gone.
+    /// Forgets the overlap. Called when a response does not contain it: the last line was delivered without its
+    /// newline, or everything before it is gone.
     #[must_use]
     pub fn without_overlap(self) -> Delivered {
         Delivered { overlap: None, ..self }
@@ -416,8 +417,8 @@ impl Delivered {
     }
 }
 
-/// After the clock was set back, only the last line itself separates lines before it from lines after it. So moves `since`
-/// back far enough for the last line of each stream to reappear.
+/// After the clock was set back, only the last line itself separates lines before it from lines after it. So moves
+/// `since` back far enough for the last line of each stream to reappear.
 fn with_last_lines(mut position: TimePosition) -> TimePosition {
     for seen in position.seen.iter().flatten().filter(|seen| seen.high > seen.time) {
         position.since = position.since.map(|since| since.min(seen.time));

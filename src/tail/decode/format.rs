@@ -4,8 +4,8 @@
 //! [`super::block`] and [`crate::tail::files`]. [`super::json_file`] and [`super::local`] decode a single record.
 //!
 //! The file names come from moby `container/container.go` (`json-file`), `daemon/logger/local/local.go` and
-//! `daemon/logger/loggerutils/cache/local_cache.go`. The dual-logging cache has the format of the `local` driver, and exists
-//! for drivers that cannot be read back. A container's driver never changes, so it has only one of these files.
+//! `daemon/logger/loggerutils/cache/local_cache.go`. The dual-logging cache has the format of the `local` driver, and
+//! exists for drivers that cannot be read back. A container's driver never changes, so it has only one of these files.
 
 use super::{json_file, local};
 use crate::model::time::TimestampParser as Clock;
@@ -67,7 +67,8 @@ impl LogLocation {
     }
 }
 
-/// Returns whether a file or folder of this name, in a container's folder or the inner folder, may be or contain its log.
+/// Returns whether a file or folder of this name, in a container's folder or the inner folder, may be or contain its
+/// log.
 pub(crate) fn is_log_name(name: &OsStr, id: &str) -> bool {
     let is_json_file = || name.to_str().and_then(|name| name.strip_suffix("-json.log")) == Some(id);
     name == LOCAL_FOLDER || name == LOCAL || name == CACHE || is_json_file()
@@ -112,11 +113,13 @@ impl Format {
         }
     }
 
-    /// Returns how many of the NULs at the start are not part of a record. A truncated file has NULs before its first record.
+    /// Returns how many of the NULs at the start are not part of a record. A truncated file has NULs before its first
+    /// record.
     pub(crate) fn nuls(self, bytes: &[u8]) -> usize {
         match self {
             Format::JsonFile => bytes.iter().take_while(|byte| **byte == 0).count(),
-            // A record itself starts with one to three NULs. Only a complete record separates them from those before it.
+            // A record itself starts with one to three NULs. Only a complete record separates them from those before
+            // it.
             Format::Local if bytes.starts_with(&[0; local::WORD]) => local::find(bytes).unwrap_or_else(|| {
                 let nuls = bytes.iter().take_while(|byte| **byte == 0).count();
                 nuls - local::WORD
@@ -136,8 +139,8 @@ impl Format {
         }
     }
 
-    /// Passes the complete records of `bytes`, which start at a record, to `each`. Returns the end of the last one. Skips bytes
-    /// between them that are not a record.
+    /// Passes the complete records of `bytes`, which start at a record, to `each`. Returns the end of the last one.
+    /// Skips bytes between them that are not a record.
     pub(crate) fn forwards(self, bytes: &[u8], mut each: impl FnMut(RecordRange)) -> usize {
         let mut start = 0;
         match self {
@@ -213,8 +216,8 @@ impl Format {
         }
     }
 
-    /// Passes the records in the first `size` bytes of a file to `each`, last first, until `each` breaks: the offset of each
-    /// and its bytes with framing. If an incomplete record follows the last complete one, it comes first.
+    /// Passes the records in the first `size` bytes of a file to `each`, last first, until `each` breaks: the offset of
+    /// each and its bytes with framing. If an incomplete record follows the last complete one, it comes first.
     pub(crate) fn backwards(
         self,
         file: &File,
@@ -287,8 +290,8 @@ fn local_backwards(file: &File, size: u64, mut each: impl FnMut(u64, &[u8]) -> C
     Ok(())
 }
 
-/// Returns where the last possible record before `end` starts, or the rest after the last complete one. If `is_start`, a
-/// record is known to start at `end`, so that nothing before it can extend beyond.
+/// Returns where the last possible record before `end` starts, or the rest after the last complete one. If `is_start`,
+/// a record is known to start at `end`, so that nothing before it can extend beyond.
 fn last_start(file: &File, end: u64, is_start: bool) -> io::Result<Option<u64>> {
     let from = end.saturating_sub(2 * local::MAX_RECORD as u64);
     let mut bytes = vec![0; usize::try_from(end - from).unwrap_or(0)];

@@ -3,9 +3,10 @@
 //! In: one line of the file without its newline. Out: the message as a slice of it, its stream and its time. Called by
 //! [`super::block`] for every record; knows nothing of files, or of lines that span several records.
 //!
-//! The driver writes `{"log":"…\n","stream":"stdout","attrs":{…},"time":"…Z"}` without spaces, and `attrs` only if there are
-//! any (moby `daemon/logger/jsonfilelog/jsonlog/jsonlogbytes.go`). It escapes quotes, backslashes and control characters,
-//! and replaces bytes that are not UTF-8. This form is parsed from both ends. Any other JSON goes through `serde_json`.
+//! The driver writes `{"log":"…\n","stream":"stdout","attrs":{…},"time":"…Z"}` without spaces, and `attrs` only if
+//! there are any (moby `daemon/logger/jsonfilelog/jsonlog/jsonlogbytes.go`). It escapes quotes, backslashes and control
+//! characters, and replaces bytes that are not UTF-8. This form is parsed from both ends. Any other JSON goes through
+//! `serde_json`.
 
 use crate::model::batch::{Encoding, Stream};
 use crate::model::json;
@@ -34,8 +35,8 @@ pub(crate) fn decode<'a>(record: &'a [u8], clock: &mut TimestampParser) -> Optio
     driver_form(record, clock).or_else(|| any_json(record))
 }
 
-/// Finds where a record may start after the first byte of `bytes`. After a power cut or on a full disk, half a record is
-/// followed by the next one on the same line.
+/// Finds where a record may start after the first byte of `bytes`. After a power cut or on a full disk, half a record
+/// is followed by the next one on the same line.
 pub(crate) fn resync(bytes: &[u8]) -> Option<usize> {
     find(bytes.get(1..)?).map(|at| at + 1)
 }
@@ -113,8 +114,8 @@ fn ends_in_open_escape(text: &[u8]) -> bool {
     backslashes % 2 == 1
 }
 
-/// Returns the encoding of a message. `None` if it is not valid within a JSON string: it contains a raw quote or control
-/// character, or an invalid escape.
+/// Returns the encoding of a message. `None` if it is not valid within a JSON string: it contains a raw quote or
+/// control character, or an invalid escape.
 #[inline]
 fn inside_of_string(message: &[u8]) -> Option<Encoding> {
     let at = first_special(message);
@@ -198,7 +199,7 @@ fn unicode(digits: &[u8]) -> Option<u16> {
 /// Parses any JSON object with these keys, as other writers of the format may produce it.
 fn any_json(record: &[u8]) -> Option<Piece<'static>> {
     #[derive(Deserialize)]
-    struct Record<'a> {
+    struct JsonRecord<'a> {
         #[serde(default)]
         log: String,
         #[serde(borrow, default)]
@@ -206,7 +207,7 @@ fn any_json(record: &[u8]) -> Option<Piece<'static>> {
         #[serde(borrow)]
         time: Cow<'a, str>,
     }
-    let Ok(record) = serde_json::from_slice::<Record<'_>>(record) else { return with_surrogates(record) };
+    let Ok(record) = serde_json::from_slice::<JsonRecord<'_>>(record) else { return with_surrogates(record) };
     let time = Timestamp::parse(record.time.as_bytes())?;
     let stream = stream(&record.stream);
     let (message, complete) = match record.log.strip_suffix('\n') {
@@ -221,7 +222,7 @@ fn any_json(record: &[u8]) -> Option<Piece<'static>> {
 /// Like [`any_json`], for records with lone surrogates, which JSON allows but a `String` cannot contain.
 fn with_surrogates(record: &[u8]) -> Option<Piece<'static>> {
     #[derive(Deserialize)]
-    struct Record<'a> {
+    struct RawRecord<'a> {
         #[serde(borrow)]
         log: &'a RawValue,
         #[serde(borrow)]
@@ -229,7 +230,7 @@ fn with_surrogates(record: &[u8]) -> Option<Piece<'static>> {
         #[serde(borrow)]
         time: Cow<'a, str>,
     }
-    let record: Record<'_> = serde_json::from_slice(record).ok()?;
+    let record: RawRecord<'_> = serde_json::from_slice(record).ok()?;
     let log = record.log.get().strip_prefix('"')?.strip_suffix('"')?;
     let newlines = ["\\n", "\\u000a", "\\u000A"];
     let line = newlines
@@ -434,7 +435,8 @@ mod tests {
             check_driver_form(&message);
         }
 
-        /// Compares with `serde_json`: both must agree on what they accept, and whatever the driver can write must be accepted.
+        /// Compares with `serde_json`: both must agree on what they accept, and whatever the driver can write must be
+        /// accepted.
         #[test]
         fn agrees_with_a_json_library(message in "(?s).{0,80}", newline: bool, attrs: bool, nanos in 0..i64::MAX) {
             let log = if newline { format!("{message}\n") } else { message };

@@ -1,10 +1,11 @@
 //! Decodes one record in the format of the `local` driver, which the dual-logging cache uses too.
 //!
-//! In: bytes of the file. Out: the length of the record at their start, and its content. Called by [`super::format`] and
-//! [`super::block`]; knows nothing of files.
+//! In: bytes of the file. Out: the length of the record at their start, and its content. Called by [`super::format`]
+//! and [`super::block`]; knows nothing of files.
 //!
-//! A record is the length of its entry as four bytes, big-endian, a `LogEntry` as protocol buffers, and the length again (moby
-//! `daemon/logger/local/doc.go`, `api/types/plugins/logdriver/entry.proto`). Fields with default values are omitted.
+//! A record is the length of its entry as four bytes, big-endian, a `LogEntry` as protocol buffers, and the length
+//! again (moby `daemon/logger/local/doc.go`, `api/types/plugins/logdriver/entry.proto`). Fields with default values are
+//! omitted.
 
 use crate::model::batch::{Encoding, Stream};
 use crate::model::time::Timestamp;
@@ -13,7 +14,8 @@ use std::borrow::Cow;
 
 /// Size of a length field in bytes.
 pub(crate) const WORD: usize = 4;
-/// Maximum size of an entry in bytes. dockerd does not read longer ones (moby `daemon/logger/local/read.go`, `maxMsgLen`).
+/// Maximum size of an entry in bytes. dockerd does not read longer ones (moby `daemon/logger/local/read.go`,
+/// `maxMsgLen`).
 const MAX_ENTRY: usize = 1_000_000;
 /// Maximum size of a record in bytes, with both lengths.
 pub(crate) const MAX_RECORD: usize = MAX_ENTRY + 2 * WORD;
@@ -293,7 +295,8 @@ mod tests {
             let log = [&garbage[..], &record].concat();
             prop_assert_eq!(find(&log), Some(garbage.len()));
             prop_assert_eq!(find(&log[..log.len() - 1]), None);
-            // Half a record, as a full disk leaves it. If only its second length were missing, that of the next record would fit.
+            // Half a record, as a full disk leaves it. If only its second length were missing, that of the next record
+            // would fit.
             let next = framed(&LogEntry { source: "stdout".to_owned(), ..LogEntry::default() }.encode_to_vec());
             prop_assume!(record.len() != next.len());
             let half = torn.index(record.len());

@@ -1,8 +1,8 @@
 //! Reads one container's log, file after file.
 //!
-//! In: the container's folder and where to start. Out: batches, one per call from [`super::reader`], each with the position
-//! after it. [`super::rotation`] manages the files, and [`crate::tail::decode::block`] decodes their bytes. Knows nothing
-//! of the daemon or the output.
+//! In: the container's folder and where to start. Out: batches, one per call from [`super::reader`], each with the
+//! position after it. [`super::rotation`] manages the files, and [`crate::tail::decode::block`] decodes their bytes.
+//! Knows nothing of the daemon or the output.
 
 use super::log_file::{self, GUARD, Handle, ReadOutcome};
 use super::rotation::{Chain, FileSignature, RotationOutcome};
@@ -174,8 +174,8 @@ impl ContainerLog {
         locations.iter().all(|location| (1..=2).all(|number| log_file::numbered(&location.live, number).is_none()))
     }
 
-    /// Reads a file that was opened before the container was followed, from its beginning. Files that were rotated earlier
-    /// come first.
+    /// Reads a file that was opened before the container was followed, from its beginning. Files that were rotated
+    /// earlier come first.
     pub(super) fn adopt(&mut self, location: LogLocation, handle: Handle) -> io::Result<()> {
         let all = Handle::open(&location.live, location.format)
             .and_then(|live| seek::start(&location.live, live, Start::All));
@@ -248,8 +248,8 @@ impl ContainerLog {
         Ok((handles, new))
     }
 
-    /// Opens the file under the live name if it is a new one, and the files that were rotated in between. If the folder is now
-    /// on another device, the caller has to watch it and call [`ContainerLog::reopen`].
+    /// Opens the file under the live name if it is a new one, and the files that were rotated in between. If the folder
+    /// is now on another device, the caller has to watch it and call [`ContainerLog::reopen`].
     pub(super) fn follow_rotation(&mut self) -> io::Result<RotationOutcome> {
         if self.once {
             return Ok(RotationOutcome::Unchanged);
@@ -261,8 +261,8 @@ impl ContainerLog {
         Ok(followed)
     }
 
-    /// Continues with the files that the folder contains now. The open files are on an unmounted file system, where nobody
-    /// writes any more.
+    /// Continues with the files that the folder contains now. The open files are on an unmounted file system, where
+    /// nobody writes any more.
     pub(super) fn reopen(&mut self) -> io::Result<()> {
         let Some(location) = self.chain.location() else { return Ok(()) };
         // Keep the open files until there is a new one.
@@ -351,7 +351,8 @@ impl ContainerLog {
         taken.map_err(|UnknownFormat| io::Error::new(io::ErrorKind::InvalidData, "its log file has an unknown format"))
     }
 
-    /// Skips NULs at the start of a truncated file: the hole up to where its writer continues, and the rest of that block.
+    /// Skips NULs at the start of a truncated file: the hole up to where its writer continues, and the rest of that
+    /// block.
     fn skip_hole(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let (true, Some(file)) = (self.in_hole, self.chain.front_mut()) else { return Ok(GUARD) };
         let from = GUARD + file.format.nuls(&bytes[GUARD..]);

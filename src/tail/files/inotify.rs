@@ -1,8 +1,9 @@
 //! inotify on the folders that contain log files.
 //!
-//! In: folders to watch. Out: events about the files in them. Used by [`super::reader`], which knows what each watch is for.
-//! One watch per folder reports growth, creation and renaming in it; a watch on the file itself would follow a rotated file.
-//! Linux merges equal adjacent events, and drops events beyond `max_queued_events`, which it reports (inotify(7)).
+//! In: folders to watch. Out: events about the files in them. Used by [`super::reader`], which knows what each watch is
+//! for. One watch per folder reports growth, creation and renaming in it; a watch on the file itself would follow a
+//! rotated file. Linux merges equal adjacent events, and drops events beyond `max_queued_events`, which it reports
+//! (inotify(7)).
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};

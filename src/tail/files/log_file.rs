@@ -1,8 +1,8 @@
 //! One open log file: its bytes from an offset on, its identity, and whether it was truncated.
 //!
-//! In: a path, made of the daemon's data root and a container's ID. Out: the bytes of the log, decompressed if necessary.
-//! Used by [`super::container_log`], [`super::rotation`] and [`super::seek`]. A [`Handle`] continues to read the same file
-//! after a rename or an unlink.
+//! In: a path, made of the daemon's data root and a container's ID. Out: the bytes of the log, decompressed if
+//! necessary. Used by [`super::container_log`], [`super::rotation`] and [`super::seek`]. A [`Handle`] continues to read
+//! the same file after a rename or an unlink.
 //!
 //! The paths come from the daemon, which may be hostile, while this process may be root. So only a regular file is
 //! opened, not through a symbolic link in the last component, and only if its first byte can start a record.
@@ -65,8 +65,8 @@ pub(crate) struct Handle {
     pub(crate) id: FileId,
     /// Only this machine writes to its file system. See [`is_local`].
     pub(crate) is_local: bool,
-    /// `ctime` of the inode (seconds, nanoseconds) at a check that found the file under its live name. `None` if the inode
-    /// had changed too recently to rely on that.
+    /// `ctime` of the inode (seconds, nanoseconds) at a check that found the file under its live name. `None` if the
+    /// inode had changed too recently to rely on that.
     pub(crate) settled: Option<(i64, i64)>,
     /// Modification time when it was opened.
     pub(crate) written: SystemTime,
@@ -85,8 +85,8 @@ pub(crate) struct Handle {
     /// The last `guard_len` bytes before `offset`.
     guard: [u8; GUARD],
     guard_len: usize,
-    /// The first `head_len` bytes of the file. Only used for `local`, whose records have their time at the start and may
-    /// have equal ends.
+    /// The first `head_len` bytes of the file. Only used for `local`, whose records have their time at the start and
+    /// may have equal ends.
     head: [u8; GUARD],
     head_len: usize,
     /// Computed when first asked for, once there is a record.
@@ -216,8 +216,9 @@ impl Handle {
         self.plain().map_or(Ok(self.written), |file| file.metadata()?.modified())
     }
 
-    /// Returns the time of the last record of a compressed file. dockerd writes it into the gzip header: bare JSON in the
-    /// extra field, where other programs put subfields (moby `daemon/logger/loggerutils/logfile.go`, `rotateFileMetadata`).
+    /// Returns the time of the last record of a compressed file. dockerd writes it into the gzip header: bare JSON in
+    /// the extra field, where other programs put subfields (moby `daemon/logger/loggerutils/logfile.go`,
+    /// `rotateFileMetadata`).
     pub(crate) fn last_time(&self) -> Option<Timestamp> {
         #[derive(serde::Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -229,8 +230,8 @@ impl Handle {
         Timestamp::parse(extra.last_time.as_bytes())
     }
 
-    /// Returns the hash of the first record, which contains a time in nanoseconds. It is the same for a file, its copies,
-    /// and the compressed file that dockerd makes of it. `None` while the file has no record.
+    /// Returns the hash of the first record, which contains a time in nanoseconds. It is the same for a file, its
+    /// copies, and the compressed file that dockerd makes of it. `None` while the file has no record.
     pub(crate) fn fingerprint(&self) -> Option<u64> {
         if self.fingerprint.get().is_none() {
             let found = [NEAR, FAR].into_iter().find_map(|size| self.first_record(size));
@@ -261,7 +262,8 @@ impl Handle {
         digest(&bytes[..self.format.first_end(bytes)?])
     }
 
-    /// Reads from the first byte after a hole. A file that was truncated while being written is compressed with the hole.
+    /// Reads from the first byte after a hole. A file that was truncated while being written is compressed with the
+    /// hole.
     fn read_after_hole(&self, file: &mut impl Read, into: &mut [u8]) -> io::Result<usize> {
         let mut read = read_full(file, into)?;
         while read == into.len() && into.iter().all(|byte| *byte == 0) {
@@ -286,16 +288,16 @@ impl Handle {
             || records().is_some_and(|(this, other)| this == other)
     }
 
-    /// Returns whether nothing has happened to the file since [`Handle::settle`]. Needs a single `fstat` and no path lookup,
-    /// because renaming a file changes its `ctime` too.
+    /// Returns whether nothing has happened to the file since [`Handle::settle`]. Needs a single `fstat` and no path
+    /// lookup, because renaming a file changes its `ctime` too.
     pub(crate) fn is_settled(&self) -> bool {
         let (Some(settled), Some(file)) = (self.settled, self.plain()) else { return false };
         file.metadata()
             .is_ok_and(|now| now.len() == self.offset && now.nlink() > 0 && (now.ctime(), now.ctime_nsec()) == settled)
     }
 
-    /// Remembers the state of the inode for [`Handle::is_settled`]. `metadata` must have been read before the check that found
-    /// the file under its live name. `now` is the time of that.
+    /// Remembers the state of the inode for [`Handle::is_settled`]. `metadata` must have been read before the check
+    /// that found the file under its live name. `now` is the time of that.
     pub(crate) fn settle(&mut self, metadata: &Metadata, now: SystemTime) {
         let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs());
         // A change within the same clock tick would leave the same time.
@@ -303,8 +305,8 @@ impl Handle {
         self.settled = is_old.then(|| (metadata.ctime(), metadata.ctime_nsec()));
     }
 
-    /// Moves to an offset. Returns whether the file reaches that far, as far as is known: a compressed file has to be read
-    /// up to there first, with [`Handle::skip`].
+    /// Moves to an offset. Returns whether the file reaches that far, as far as is known: a compressed file has to be
+    /// read up to there first, with [`Handle::skip`].
     pub(crate) fn skip_to(&mut self, offset: u64) -> io::Result<bool> {
         let Some(size) = self.size()? else {
             self.resume_offset = offset;
@@ -348,8 +350,8 @@ impl Handle {
         self.guard()
     }
 
-    /// Moves past a hole at the offset. A program that writes at its old offset into a truncated file leaves a hole before
-    /// it. Does not move if there is no hole, or if the file system does not report holes.
+    /// Moves past a hole at the offset. A program that writes at its old offset into a truncated file leaves a hole
+    /// before it. Does not move if there is no hole, or if the file system does not report holes.
     pub(crate) fn skip_hole(&mut self) -> io::Result<()> {
         let Content::Plain(file) = &self.content else { return Ok(()) };
         if let Ok(offset) = rustix::fs::seek(file, SeekFrom::Data(self.offset)) {
@@ -364,8 +366,8 @@ impl Handle {
         self.begins_with_nul && data().is_some_and(|offset| offset > 0)
     }
 
-    /// Reads the next bytes into `into[held..]`. Overwrites up to [`GUARD`] bytes before `held`, and checks them if there is
-    /// space for them.
+    /// Reads the next bytes into `into[held..]`. Overwrites up to [`GUARD`] bytes before `held`, and checks them if
+    /// there is space for them.
     pub(crate) fn read(&mut self, into: &mut [u8], held: usize) -> io::Result<ReadOutcome> {
         let left =
             self.end.map_or(usize::MAX, |end| usize::try_from(end.saturating_sub(self.offset)).unwrap_or(usize::MAX));
@@ -484,9 +486,9 @@ impl<'a> Rotated<'a> {
         Rotated { live, format, number: 0 }
     }
 
-    /// Opens the next file that is not among `known`. A rotation may shift the numbers meanwhile, so that a known file has
-    /// the next number. Up to two numbers in a row may be missing: between two steps of a rotation, or when somebody removed
-    /// a file.
+    /// Opens the next file that is not among `known`. A rotation may shift the numbers meanwhile, so that a known file
+    /// has the next number. Up to two numbers in a row may be missing: between two steps of a rotation, or when
+    /// somebody removed a file.
     pub(crate) fn next(&mut self, known: &[Handle]) -> io::Result<Option<Handle>> {
         let mut missing = 0;
         while missing < MAX_MISSING && self.number < MAX_NUMBER {
@@ -604,8 +606,8 @@ mod tests {
         }
     }
 
-    /// Reads may be short at any boundary: between guard and new bytes, within either, or empty. Still, only changed bytes and
-    /// a smaller size count as a truncation, and only the size decides where the file ends.
+    /// Reads may be short at any boundary: between guard and new bytes, within either, or empty. Still, only changed
+    /// bytes and a smaller size count as a truncation, and only the size decides where the file ends.
     #[test]
     fn a_short_read_is_neither_a_truncation_nor_an_end() {
         // The other test checks what each change does. Here it runs under all kinds of cuts.
@@ -782,8 +784,8 @@ mod tests {
         assert_eq!(handle.fingerprint(), fingerprint);
     }
 
-    /// How reads are cut, if at all. Never more empty reads in a row than are accepted, and no read too short for a whole
-    /// record, because only whole records differ from one another.
+    /// How reads are cut, if at all. Never more empty reads in a row than are accepted, and no read too short for a
+    /// whole record, because only whole records differ from one another.
     fn cuts() -> impl Strategy<Value = Vec<Cut>> {
         let whole_or_short = prop_oneof![4 => (24..2 * GUARD).prop_map(Cut::To), 2 => Just(Cut::Whole)];
         let read = (any::<[bool; 2]>(), whole_or_short).prop_map(|([is_interrupted, is_empty_first], cut)| {

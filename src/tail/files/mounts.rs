@@ -1,10 +1,11 @@
 //! Notices when the containers' folder is mounted again.
 //!
 //! In: the folders of the followed containers. Out: whether the path of one leads to another place than before. Used by
-//! [`super::reader`]. Watches and open files belong to the mount on which they were created. If that is unmounted while in use
-//! (`umount --lazy`, a new mount on top, another namespace), nothing reports that they are dead.
+//! [`super::reader`]. Watches and open files belong to the mount on which they were created. If that is unmounted while
+//! in use (`umount --lazy`, a new mount on top, another namespace), nothing reports that they are dead.
 //!
-//! The kernel reports each change of the mount table on `/proc/self/mountinfo` (proc(5)), so this costs nothing when idle.
+//! The kernel reports each change of the mount table on `/proc/self/mountinfo` (proc(5)), so this costs nothing when
+//! idle.
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -13,7 +14,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Minimum interval between checks of the mount table, because dockerd mounts file systems for each container it starts.
+/// Minimum interval between checks of the mount table, because dockerd mounts file systems for each container it
+/// starts.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Watches the mount table.
@@ -56,7 +58,8 @@ impl MountWatch {
         self.resume_at = now + PAUSE;
     }
 
-    /// Returns whether the path of a folder leads to another place than last time. A missing folder does not count as moved.
+    /// Returns whether the path of a folder leads to another place than last time. A missing folder does not count as
+    /// moved.
     pub(super) fn have_moved(&mut self) -> bool {
         let mut have_moved = false;
         for (folder, known) in &mut self.folders {

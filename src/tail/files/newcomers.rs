@@ -1,10 +1,10 @@
 //! Opens the logs of new containers before their Docker events arrive.
 //!
-//! In: inotify events of the folder that contains all containers' folders. Out: a watch and perhaps an open log file, once the
-//! container is followed. Called by [`super::reader`].
+//! In: inotify events of the folder that contains all containers' folders. Out: a watch and perhaps an open log file,
+//! once the container is followed. Called by [`super::reader`].
 //!
-//! dockerd creates a container's folder before it sends the event. On a busy machine, a container of a few milliseconds may
-//! be removed before its event is read, but an open file remains readable. If the event never comes, dockerd's
+//! dockerd creates a container's folder before it sends the event. On a busy machine, a container of a few milliseconds
+//! may be removed before its event is read, but an open file remains readable. If the event never comes, dockerd's
 //! `config.v2.json` next to the log identifies the container (moby `container/container.go`).
 
 use super::inotify::{Inotify, WatchId};
@@ -19,8 +19,8 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// How long a container is kept until it is followed. After that its event counts as lost. If it still exists, a listing
-/// will find it.
+/// How long a container is kept until it is followed. After that its event counts as lost. If it still exists, a
+/// listing will find it.
 const KEEP_FOR: Duration = Duration::from_secs(60);
 /// Number of containers kept at once.
 const MAX_UNCLAIMED: usize = 1024;
@@ -89,8 +89,9 @@ impl Newcomers {
         }
     }
 
-    /// Handles a file or folder that appeared. Returns whether it concerned this module. `is_taken` returns whether a watch
-    /// belongs to a container that is followed already, because inotify returns the same watch for the same folder.
+    /// Handles a file or folder that appeared. Returns whether it concerned this module. `is_taken` returns whether a
+    /// watch belongs to a container that is followed already, because inotify returns the same watch for the same
+    /// folder.
     pub(super) fn appeared(
         &mut self,
         inotify: &Inotify,
@@ -176,8 +177,8 @@ impl Newcomers {
         }
     }
 
-    /// Forgets containers that nobody followed in time. Returns those among them whose folder was removed, because no listing
-    /// will contain them: they are kept until they expire once more, so that they can still be followed.
+    /// Forgets containers that nobody followed in time. Returns those among them whose folder was removed, because no
+    /// listing will contain them: they are kept until they expire once more, so that they can still be followed.
     pub(super) fn expire(&mut self, inotify: &Inotify, now: Instant) -> Vec<Container> {
         let is_old = |found: &Newcomer| now.duration_since(found.since) > KEEP_FOR;
         let old: Vec<String> =

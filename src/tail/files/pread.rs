@@ -1,10 +1,11 @@
 //! Positioned reads of log files that are short only at the end of the file.
 //!
-//! In: an open file, a buffer and an offset. Out: bytes. All reads of uncompressed files in this module go through here.
+//! In: an open file, a buffer and an offset. Out: bytes. All reads of uncompressed files in this module go through
+//! here.
 //!
 //! `pread` may return fewer bytes than requested, even none, before the end of the file: because of a signal, a network
-//! file system, FUSE, or an error after the bytes that were read. So a short read proves nothing. Only `fstat` says where
-//! the file ends, and it is called after the read: if the file has grown in between, it is read once more.
+//! file system, FUSE, or an error after the bytes that were read. So a short read proves nothing. Only `fstat` says
+//! where the file ends, and it is called after the read: if the file has grown in between, it is read once more.
 
 use std::fs::File;
 use std::io;

@@ -1,8 +1,8 @@
 //! The single thread that reads all log files.
 //!
-//! In: [`Command`]s from `watch`, and inotify events. Out: batches on the queue, and [`Report`]s about files that cannot be
-//! read. The thread never blocks on the queue: while the queue is full, it continues to open new files as they appear, and
-//! it reads again once there is space. Files take turns of at most one block.
+//! In: [`Command`]s from `watch`, and inotify events. Out: batches on the queue, and [`Report`]s about files that
+//! cannot be read. The thread never blocks on the queue: while the queue is full, it continues to open new files as
+//! they appear, and it reads again once there is space. Files take turns of at most one block.
 //!
 //! Checks find what inotify misses: all files are checked after an overflow, otherwise in rounds ([`super::rescan`]):
 //! within 30 seconds where inotify is reliable, every 5 seconds on network file systems and FUSE, and every second for
@@ -107,8 +107,8 @@ impl fmt::Debug for Measure {
 /// A report from the reader to `watch`.
 #[derive(Debug)]
 pub enum Report {
-    /// The container's files cannot be read, or not beyond this position. If the container has stopped: the items of its
-    /// [`Command::Finish`].
+    /// The container's files cannot be read, or not beyond this position. If the container has stopped: the items of
+    /// its [`Command::Finish`].
     Refused(ContainerKey, io::Error, TimePosition, Option<Vec<Item>>),
     /// The log was read to the end that [`Command::Finish`] asked for.
     Finished(ContainerKey),
@@ -247,8 +247,8 @@ impl LogReader {
         loop {
             let can_read = !self.ready.is_empty() && self.queue.has_room();
             if !can_read {
-                // Sleeping before the wait means that lines arriving meanwhile need no wake-up. This also applies while the
-                // queue is full, when only new files matter.
+                // Sleeping before the wait means that lines arriving meanwhile need no wake-up. This also applies while
+                // the queue is full, when only new files matter.
                 if short_waits > BUSY_AFTER {
                     std::thread::sleep(GATHER);
                 }
@@ -274,8 +274,9 @@ impl LogReader {
         self.schedule.next().into_iter().chain(newcomers).min()
     }
 
-    /// Sleeps until something happens or a check is due. Returns whether [`Wake::wake`] was called. While lines arrive in
-    /// quick succession (`!is_calm`), the mount table is not polled, because that would make each line more expensive.
+    /// Sleeps until something happens or a check is due. Returns whether [`Wake::wake`] was called. While lines arrive
+    /// in quick succession (`!is_calm`), the mount table is not polled, because that would make each line more
+    /// expensive.
     fn wait(&mut self, is_calm: bool) -> bool {
         let now = Instant::now();
         let table = self.mounts.table(now).filter(|_| is_calm);
@@ -961,8 +962,8 @@ mod tests {
             .flat_map(|most| [vec![Cut::To(most)], vec![Cut::Interrupted, Cut::To(0), Cut::To(most), Cut::Whole]])
     }
 
-    /// Wherever reads are cut, every line comes once and no file counts as truncated: from the start, from the last lines,
-    /// from a time, from a position, in both formats, across a rotation and from a compressed file.
+    /// Wherever reads are cut, every line comes once and no file counts as truncated: from the start, from the last
+    /// lines, from a time, from a position, in both formats, across a rotation and from a compressed file.
     #[test]
     fn short_reads_lose_and_repeat_nothing() {
         let since = Timestamp::parse(b"2026-01-01T00:00:00.000000002Z").unwrap();
@@ -1065,8 +1066,8 @@ mod tests {
         framed(&LogEntry { source, time_nano: number.into(), line, ..LogEntry::default() }.encode_to_vec())
     }
 
-    /// Reads a log to its end as at a container's death, then again after each write: with the same reader, or each time with
-    /// a new one. A `true` in `written` means that a rotation precedes the write.
+    /// Reads a log to its end as at a container's death, then again after each write: with the same reader, or each
+    /// time with a new one. A `true` in `written` means that a rotation precedes the write.
     fn read_across_deaths(live: &Path, begun: &[u8], written: &[(bool, &[u8])], is_same_run: bool) -> Vec<String> {
         let (folder, mut lines, mut position) = (tempfile::tempdir().unwrap(), Vec::new(), None);
         let live = folder.path().join(live);

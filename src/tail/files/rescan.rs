@@ -3,9 +3,9 @@
 //! In: containers, how reliable inotify is for each, and the time. Out: which containers to check now. Called by
 //! [`super::reader`]. The time is passed in, so that the tests are tables.
 //!
-//! On a file system that only this machine writes to, inotify misses nothing except during an overflow, which it reports. So
-//! these rounds are only a safety net there: each log is checked once per [`ROUND`], a few at a time. Where inotify is known
-//! to miss changes, or there is no watch, these checks are what finds new lines. So they are frequent.
+//! On a file system that only this machine writes to, inotify misses nothing except during an overflow, which it
+//! reports. So these rounds are only a safety net there: each log is checked once per [`ROUND`], a few at a time. Where
+//! inotify is known to miss changes, or there is no watch, these checks are what finds new lines. So they are frequent.
 
 use crate::model::batch::ContainerKey;
 use std::collections::BTreeSet;
@@ -134,7 +134,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Advances the time from one due time to the next. Returns at which seconds each log was due, and the number of wake-ups.
+    /// Advances the time from one due time to the next. Returns at which seconds each log was due, and the number of
+    /// wake-ups.
     fn run(schedule: &mut RescanSchedule, start: Instant, seconds: u64) -> (BTreeMap<u32, Vec<u64>>, usize) {
         let (mut due, mut wakes) = (BTreeMap::<u32, Vec<u64>>::new(), 0);
         let end = start + SECOND * u32::try_from(seconds).unwrap();

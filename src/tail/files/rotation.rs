@@ -1,12 +1,12 @@
 //! The files of one container's log: which exist, in what order, and what is missing between them.
 //!
-//! In: where dockerd writes the log, and how many new files inotify announced. Out: open files, the one being read first and
-//! the live one last, and gaps to report. Used by [`super::container_log`], which reads the files, and by [`super::reader`],
-//! which receives the events. Knows nothing of lines.
+//! In: where dockerd writes the log, and how many new files inotify announced. Out: open files, the one being read
+//! first and the live one last, and gaps to report. Used by [`super::container_log`], which reads the files, and by
+//! [`super::reader`], which receives the events. Knows nothing of lines.
 //!
 //! dockerd rotates by renaming the live file to `.1`, or removing it if `max-file=1`, and creating a new one (moby
-//! `daemon/logger/loggerutils/logfile.go`). An open descriptor still reads the old bytes. So new files are opened as they
-//! appear, and wait until the older ones were read to their ends.
+//! `daemon/logger/loggerutils/logfile.go`). An open descriptor still reads the old bytes. So new files are opened as
+//! they appear, and wait until the older ones were read to their ends.
 
 use super::log_file::{self, Handle, Identity, MAX_WALKS, Rotated};
 use crate::model::batch::Reason;
@@ -64,8 +64,8 @@ impl FileSignature {
         self.fingerprint.or_else(|| log_file::birth_hash(&self.id))
     }
 
-    /// Returns whether `handle` is this file. The first record decides if there is one: inode numbers are reused, but a record
-    /// is unique, and it survives when dockerd compresses the file or somebody copies it.
+    /// Returns whether `handle` is this file. The first record decides if there is one: inode numbers are reused, but a
+    /// record is unique, and it survives when dockerd compresses the file or somebody copies it.
     fn is(&self, handle: &Handle) -> bool {
         match self.fingerprint {
             Some(known) => handle.fingerprint() == Some(known) || log_file::birth_hash(&handle.id) == Some(known),
@@ -101,8 +101,8 @@ impl SoughtFile {
     }
 }
 
-/// Compares the number of new files that inotify announced with the number that was opened. With `max-file=1`, nothing else
-/// shows that dockerd created a file and removed it before it could be opened.
+/// Compares the number of new files that inotify announced with the number that was opened. With `max-file=1`, nothing
+/// else shows that dockerd created a file and removed it before it could be opened.
 #[derive(Default)]
 struct CreateCount {
     /// Files opened minus files announced.
@@ -142,7 +142,8 @@ impl Chain {
         self.creates = CreateCount { is_settled: true, ..CreateCount::default() };
     }
 
-    /// Starts with these files, oldest first. `new` is how many of them were created since this log was last checked, if known.
+    /// Starts with these files, oldest first. `new` is how many of them were created since this log was last checked,
+    /// if known.
     pub(super) fn begin(&mut self, files: Vec<Handle>, new: Option<i64>) {
         self.creates = match new.filter(|_| self.creates.is_settled) {
             Some(balance) => {
@@ -155,8 +156,8 @@ impl Chain {
         self.files = files.into();
     }
 
-    /// Opens the files from `file` on, oldest first, and returns whether the first one is `file`. If it is not found, files
-    /// that were modified later than `written` count as newer.
+    /// Opens the files from `file` on, oldest first, and returns whether the first one is `file`. If it is not found,
+    /// files that were modified later than `written` count as newer.
     pub(super) fn back_to(&self, file: FileSignature, written: SystemTime) -> io::Result<(Vec<Handle>, bool)> {
         let location = self.location.as_ref().ok_or(io::ErrorKind::NotFound)?;
         let known = SoughtFile { file, written, open: None };
@@ -165,8 +166,8 @@ impl Chain {
         Ok((handles, is_first))
     }
 
-    /// Opens the file under the live name if it is a new one, and the files that were rotated in between. `carried` is the
-    /// number of bytes of the front file that were read but not decoded.
+    /// Opens the file under the live name if it is a new one, and the files that were rotated in between. `carried` is
+    /// the number of bytes of the front file that were read but not decoded.
     pub(super) fn follow_rotation(&mut self, carried: u64) -> io::Result<RotationOutcome> {
         let (Some(newest), Some(location)) = (self.files.back_mut(), &self.location) else {
             return Ok(RotationOutcome::Unchanged);
@@ -260,7 +261,8 @@ impl Chain {
         self.creates.is_settled = false;
     }
 
-    /// Abandons the oldest files beyond the limits, to spare the disk and descriptors. Returns whether any was abandoned.
+    /// Abandons the oldest files beyond the limits, to spare the disk and descriptors. Returns whether any was
+    /// abandoned.
     fn abandon_oldest(&mut self, mut carried: u64) -> bool {
         let (mut lost, mut any) = (Some(0), false);
         while self.files.len() > 1 && (self.files.len() > MAX_OPEN || self.pinned_bytes() > MAX_PINNED) {
@@ -370,8 +372,8 @@ impl Chain {
     }
 }
 
-/// Opens the live file and the rotated files back to `known`, without those for which `is_finished` holds. Returns them oldest
-/// first, and whether the last one is the live file. If `known` is not found, the oldest one follows a gap.
+/// Opens the live file and the rotated files back to `known`, without those for which `is_finished` holds. Returns them
+/// oldest first, and whether the last one is the live file. If `known` is not found, the oldest one follows a gap.
 fn back_to(
     location: &LogLocation,
     known: &SoughtFile,
@@ -463,8 +465,8 @@ mod tests {
         (chain, live)
     }
 
-    /// The record decides if there is one, whatever the inode numbers. Without one, the ID decides, and a doubtful match counts.
-    /// What older versions saved is understood.
+    /// The record decides if there is one, whatever the inode numbers. Without one, the ID decides, and a doubtful
+    /// match counts. What older versions saved is understood.
     #[test]
     fn a_file_is_recognised_by_its_record_or_else_its_id() {
         let folder = tempfile::tempdir().unwrap();

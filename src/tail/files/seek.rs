@@ -1,11 +1,11 @@
 //! Finds where to start in existing log files.
 //!
-//! In: a container's live and rotated files, and a [`Start`]. Out: handles, oldest first, set to where reading starts. Called
-//! by [`super::container_log`]. A number of lines is searched from the end, a time by binary search. Everything is read
-//! only if everything is wanted, or in compressed files.
+//! In: a container's live and rotated files, and a [`Start`]. Out: handles, oldest first, set to where reading starts.
+//! Called by [`super::container_log`]. A number of lines is searched from the end, a time by binary search. Everything
+//! is read only if everything is wanted, or in compressed files.
 //!
-//! Times in a log are not in order: two writers stamp stdout and stderr, and a line that dockerd cut at 16 KiB carries the
-//! time of its first piece. So the search looks for an earlier time, see [`crate::tail::minus_slack`].
+//! Times in a log are not in order: two writers stamp stdout and stderr, and a line that dockerd cut at 16 KiB carries
+//! the time of its first piece. So the search looks for an earlier time, see [`crate::tail::minus_slack`].
 
 use super::log_file::{self, Handle, MAX_WALKS, ReadOutcome, Rotated};
 use super::pread::fill_at;
@@ -92,7 +92,8 @@ fn starts_before(handle: &Handle, time: Timestamp) -> io::Result<bool> {
     }
 }
 
-/// Finds the first record from `from` on that can be decoded. Returns its offset and time. A record must start at `from`.
+/// Finds the first record from `from` on that can be decoded. Returns its offset and time. A record must start at
+/// `from`.
 fn first_time(handle: &Handle, mut from: u64) -> io::Result<Option<(u64, Timestamp)>> {
     let (Some(file), format) = (handle.plain(), handle.format) else { return Ok(None) };
     let mut block = vec![0; BLOCK];
@@ -230,8 +231,8 @@ fn back_to_line(handle: &mut Handle, mut wanted: u64, next_times: &mut NextTimes
     Ok(wanted)
 }
 
-/// Makes space in a buffer that is full and contains no complete record. Once the buffer is larger than any record, drops
-/// bytes from its start instead and returns their number: a tiny compressed file can contain an endless line.
+/// Makes space in a buffer that is full and contains no complete record. Once the buffer is larger than any record,
+/// drops bytes from its start instead and returns their number: a tiny compressed file can contain an endless line.
 fn make_space(buffer: &mut Vec<u8>, format: Format) -> usize {
     let longest = format.longest();
     if buffer.len() < 2 * longest {
@@ -243,8 +244,8 @@ fn make_space(buffer: &mut Vec<u8>, format: Format) -> usize {
     dropped
 }
 
-/// Like [`back_to_line`] for a compressed file, which can only be read forwards: counts its lines first, then reads up to
-/// the first wanted line without showing the others.
+/// Like [`back_to_line`] for a compressed file, which can only be read forwards: counts its lines first, then reads up
+/// to the first wanted line without showing the others.
 fn skip_to_line(
     handle: &mut Handle,
     rotated: &Rotated<'_>,
