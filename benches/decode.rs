@@ -1,4 +1,4 @@
-//! Log files to batches: `tail::Reader` on a real file, whole, into a queue whose other end throws the lines away.
+//! Log files to batches: `tail::LogReader` on a real file, whole, into a queue whose other end throws the lines away.
 //!
 //! Bytes are bytes of log. A run has the file's pages in the cache, and is the reader's thread at work: reading, checking
 //! UTF-8, taking records apart, joining pieces.
@@ -6,7 +6,7 @@
 use criterion::{BenchmarkId, Criterion, Throughput};
 use logwatch::model::batch::{ContainerKey, Item};
 use logwatch::model::queue::Queue;
-use logwatch::tail::{Command, Follow, Reader, Start, Wake, Window};
+use logwatch::tail::{Command, Follow, LogReader, Start, Wake, Window};
 use std::collections::VecDeque;
 use std::error::Error;
 use std::path::Path;
@@ -54,7 +54,7 @@ fn read(folder: &Path) -> Result<usize, Box<dyn Error>> {
     let on_room = wake.clone();
     let queue = Arc::new(Queue::new(8 << 20, move || on_room.wake()));
     let (commands, received) = mpsc::channel();
-    let reader = Reader::new(Arc::clone(&queue), wake.clone(), received, drop)?;
+    let reader = LogReader::new(Arc::clone(&queue), wake.clone(), received, drop)?;
     let key = ContainerKey(0);
     commands.send(Command::Follow(Box::new(Follow {
         key,

@@ -1,7 +1,7 @@
-//! What the engine has written down of a container, beside its logs.
+//! Reads dockerd's own description of a container: `config.v2.json` and `hostconfig.json`.
 //!
-//! In: the container's folder. Out: what no listing tells. Called by [`crate::commands`]. The engine rewrites both files whole
-//! whenever something changes (moby `container/container.go`, `config.v2.json` and `hostconfig.json`).
+//! In: the container's folder. Out: properties that no listing contains. Used by [`crate::commands`]. dockerd replaces
+//! both files completely whenever something changes (moby `container/container.go`).
 
 use crate::model::small_file;
 use crate::model::time::Timestamp;
@@ -9,32 +9,32 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::path::Path;
 
-/// Longer ones are no descriptions, but for huge labels.
-const LONGEST: usize = 1024 * 1024;
+/// Size limit of a file in bytes. Only huge labels exceed it.
+const MAX_FILE: usize = 1024 * 1024;
 
-/// See the module.
+/// Properties of a container. `None` means unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ContainerConfig {
     /// `json-file`, `local`, ...
     pub log_driver: Option<String>,
-    /// Of the newest run.
+    /// When the latest run started.
     pub started: Option<Timestamp>,
-    /// Of the newest run that ended.
+    /// When the latest run that has ended did so.
     pub finished: Option<Timestamp>,
-    /// Of the newest run, if that has ended.
+    /// Exit code of the latest run, if it has ended.
     pub exit_code: Option<i64>,
 }
 
-/// Reads what can be read.
+/// Reads the description in a container's folder. Properties that cannot be read are `None`.
 pub fn describe(folder: &Path) -> ContainerConfig {
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "PascalCase", default)]
-    struct Config {
-        state: State,
+    struct ConfigV2 {
+        state: StateSection,
     }
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "PascalCase", default)]
-    struct State {
+    struct StateSection {
         running: bool,
         exit_code: i64,
         started_at: String,
@@ -42,17 +42,17 @@ pub fn describe(folder: &Path) -> ContainerConfig {
     }
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "PascalCase", default)]
-    struct Host {
-        log_config: LogConfig,
+    struct HostConfig {
+        log_config: LogConfigSection,
     }
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "PascalCase", default)]
-    struct LogConfig {
+    struct LogConfigSection {
         r#type: String,
     }
-    let Config { state } = read(&folder.join("config.v2.json"));
-    let Host { log_config } = read(&folder.join("hostconfig.json"));
-    // What never happened is in the year 1, which is no time here.
+    let ConfigV2 { state } = read(&folder.join("config.v2.json"));
+    let HostConfig { log_config } = read(&folder.join("hostconfig.json"));
+    // dockerd writes the year 1 for "never", which `parse` rejects.
     let time = |text: &str| Timestamp::parse(text.as_bytes());
     let finished = time(&state.finished_at);
     ContainerConfig {
@@ -64,7 +64,7 @@ pub fn describe(folder: &Path) -> ContainerConfig {
 }
 
 fn read<T: Default + DeserializeOwned>(path: &Path) -> T {
-    let text = small_file::read_small(path, LONGEST);
+    let text = small_file::read_small(path, MAX_FILE);
     text.ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_down_is_read_and_what_is_not_is_unknown() {
+    fn known_properties_are_read_and_others_are_none() {
         let running = r#"{"State":{"Running":true,"ExitCode":0,"StartedAt":"2026-11-20T23:00:53.5Z","FinishedAt":"2026-11-20T23:00:50Z"}}"#;
         let ended = r#"{"State":{"Running":false,"ExitCode":3,"StartedAt":"2026-11-20T23:00:53.5Z","FinishedAt":"2026-11-20T23:00:54Z"},"Driver":"x"}"#;
         let made = r#"{"State":{"Running":false,"ExitCode":0,"StartedAt":"0001-01-01T00:00:00Z","FinishedAt":"0001-01-01T00:00:00Z"}}"#;

@@ -1,13 +1,16 @@
-//! Pieces into lines, stdout and stderr apart.
+//! Joins pieces into lines, separately for stdout and stderr, and drops lines that were delivered before.
 //!
-//! In: pieces in the order of the log. Out: lines in a batch. Called by [`super::file`] and [`super::stream`].
-//! The engine cuts a line at its 16 KiB buffer; the pieces of one line carry the time of its first (moby
-//! `daemon/logger/copier.go`), and only the last ends in a newline. A piece with another time is therefore not the rest
-//! of the line before, even when that one never got its newline because the container died.
+//! In: pieces in the order of the log. Out: lines and gaps in a batch, and the position after them. Both routes use it:
+//! [`super::decode::block`] for files and [`super::api::frames`] for the API.
 //!
-//! Podman stamps each piece with the moment it was read, and a piece is whatever one read of the container's pipe gave. So
-//! there only the newline tells where a line ends, and pieces are what is counted: a position may stand behind a piece that
-//! was passed on because the container died, and the piece that follows is new ([`Joiner::count_pieces`]).
+//! dockerd cuts a line at its 16 KiB buffer. All pieces of a line carry the time of the first one (moby
+//! `daemon/logger/copier.go`), and only the last ends in a newline. So a piece with another time starts a new line,
+//! even when the line before never got its newline because the container died.
+//!
+//! Podman stamps each piece with the time at which it was read, and a piece is whatever one read of the container's
+//! pipe returned. There only the newline marks the end of a line, and pieces are numbered instead of lines: a position
+//! may lie after a piece that was delivered because the container died, and the next piece is new
+//! ([`Joiner::count_pieces`]).
 
 use super::Piece;
 use crate::model::batch::{Batch, Encoding, Gap, Head, Line, Part, Reason};
@@ -15,13 +18,13 @@ use crate::model::cursor::{Cursor, Stream};
 use crate::model::position::{Mark, TimePosition};
 use crate::model::time::Timestamp;
 
-/// Which lines are wanted at all; the rest is dropped as it is decoded. What lies before counts as passed on, what lies
-/// behind does not.
+/// The times of the lines to show; other lines are dropped while decoding. Earlier lines count as delivered, later ones
+/// do not: the next run starts with them.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
-    /// Not before.
+    /// Time of the earliest line to show.
     pub since: Timestamp,
-    /// Not after.
+    /// Time of the latest line to show.
     pub until: Timestamp,
 }
 
@@ -31,163 +34,159 @@ impl Default for Window {
     }
 }
 
-/// The lines of one container in the making.
+/// Joins the pieces of one container.
 #[derive(Debug)]
 pub(crate) struct Joiner {
     limit: usize,
     window: Window,
-    /// Lines are counted but not shown: what is read only to know how the first wanted line begins.
+    /// Lines are counted but not shown. Set while reading only serves to find the start of the first wanted line.
     pub(crate) muted: bool,
-    streams: [Half; 2],
+    /// Indexed by [`Stream`].
+    streams: [StreamState; 2],
+    /// The last line that was shown.
     last: Option<Cursor>,
-    /// Lines with times from the one up to before the other are not wanted.
-    old: Option<(Timestamp, Timestamp)>,
-    /// Pieces of one line may have different times, and each has a number of its own.
+    /// Lines with `.0 <= time < .1` are not shown.
+    hidden: Option<(Timestamp, Timestamp)>,
+    /// Pieces of one line may have different times, and each piece has its own ordinal (Podman).
     counts_pieces: bool,
 }
 
 #[derive(Debug, Default)]
-struct Half {
-    /// Lines up to this one were passed on before and come again.
+struct StreamState {
+    /// High-water mark: lines up to this one were already delivered and are being read again. `None` once it was
+    /// reached.
     seen: Option<Mark>,
-    /// The last of them does: where it is missing, so is what came behind it.
-    has_to_come: bool,
-    /// So many of the next lines were, none of them with a later time than this.
-    passed: u32,
-    passed_until: Timestamp,
-    /// The last of those, where it tells more than their number.
-    expected: Option<(Timestamp, u32)>,
-    /// The last line, whether it was shown or not.
+    /// The last delivered line must be read again. If it is missing, lines after it may be missing too.
+    must_reappear: bool,
+    /// How many of the next lines were already delivered. Counts down to 0.
+    repeats: u32,
+    /// None of those lines has a later time than this.
+    repeats_until: Timestamp,
+    /// The last of those lines, where it is more reliable than their number.
+    last_repeat: Option<(Timestamp, u32)>,
+    /// Time and ordinal of the last line, shown or not.
     last: Option<(Timestamp, u32)>,
-    /// The latest time of any.
+    /// The latest time of any line.
     high: Timestamp,
-    /// Lines so far, as far as this can count: only differences matter.
+    /// Number of lines so far, modulo 2^32: only differences are used.
     count: u32,
+    /// The line whose end has not been read yet.
     pending: Option<Box<Pending>>,
 }
 
 #[derive(Debug)]
 struct Pending {
     time: Timestamp,
+    /// Valid for all of `text`.
     encoding: Encoding,
     text: Vec<u8>,
-    /// Bytes of the message that `text` stands for.
+    /// Length in bytes of the message that `text` encodes.
     size: usize,
-    /// Something of this line was already passed on.
+    /// The beginning of this line was already delivered as [`Part::Cut`].
     cut: bool,
-    /// The last piece of it was not to be shown.
+    /// [`Joiner::muted`] at the last piece.
     muted: bool,
-    /// The last piece's own time and number, where pieces are counted.
+    /// Time and ordinal of the last piece, where pieces are counted.
     newest: Option<(Timestamp, u32)>,
 }
 
 impl Joiner {
-    /// Messages longer than `limit` bytes are cut.
+    /// Creates a joiner that cuts messages longer than `limit` bytes.
     pub(crate) fn new(limit: usize, window: Window) -> Self {
-        Joiner { limit, window, muted: false, streams: Default::default(), last: None, old: None, counts_pieces: false }
+        Joiner {
+            limit,
+            window,
+            muted: false,
+            streams: Default::default(),
+            last: None,
+            hidden: None,
+            counts_pieces: false,
+        }
     }
 
-    /// From now on each piece is counted, as Podman's are to be.
+    /// Numbers pieces instead of lines from now on, as Podman's logs require.
     pub(crate) fn count_pieces(&mut self) {
         self.counts_pieces = true;
     }
 
-    /// Takes a piece whose text lies at `at` of the batch's bytes, if it lies there at all.
+    /// Adds a piece. `at` is the offset of its text in the bytes of the batch, if the text lies there.
     #[inline]
-    pub(crate) fn push(&mut self, piece: Piece<'_>, at: Option<usize>, batch: &mut Sheet<'_>) {
-        if self.is_late(piece.time) {
+    pub(crate) fn push(&mut self, piece: Piece<'_>, at: Option<usize>, sink: &mut LineSink<'_>) {
+        if self.is_after_window(piece.time) {
             return;
         }
-        let half = &mut self.streams[piece.stream as usize];
-        if let (Some(at), true, None) = (at, piece.complete && piece.text.len() <= self.limit, &half.pending) {
-            let head = half.head(piece.time, piece.stream, piece.encoding, Part::Whole);
-            if self.is_new(&head, batch) && !self.muted && self.shows(piece.time) {
+        let state = &mut self.streams[piece.stream as usize];
+        if let (Some(at), true, None) = (at, piece.complete && piece.text.len() <= self.limit, &state.pending) {
+            let head = state.head(piece.time, piece.stream, piece.encoding, Part::Whole);
+            if self.is_new(&head, sink) && !self.muted && self.is_shown(piece.time) {
                 self.last = Some(Cursor { time: head.time, stream: head.stream, ordinal: head.ordinal });
-                batch.lines.push(Line::read(head, at, piece.text.len()));
+                sink.lines.push(Line::read(head, at, piece.text.len()));
             }
             return;
         }
-        self.push_slowly(piece, batch);
+        self.push_joined(piece, sink);
     }
 
-    /// Whether it is behind the window. What is was not passed on, and is what the next run begins with.
+    /// Returns whether a time lies after the window. Such lines do not count as delivered; the next run starts with
+    /// them.
     #[inline]
-    pub(crate) fn is_late(&self, time: Timestamp) -> bool {
+    pub(crate) fn is_after_window(&self, time: Timestamp) -> bool {
         time > self.window.until
     }
 
     #[inline]
-    fn shows(&self, time: Timestamp) -> bool {
-        self.window.since <= time && self.old.is_none_or(|(from, to)| time < from || to <= time)
+    fn is_shown(&self, time: Timestamp) -> bool {
+        self.window.since <= time && self.hidden.is_none_or(|(from, to)| time < from || to <= time)
     }
 
     #[cold]
-    fn push_slowly(&mut self, piece: Piece<'_>, batch: &mut Sheet<'_>) {
+    fn push_joined(&mut self, piece: Piece<'_>, sink: &mut LineSink<'_>) {
         let stream = piece.stream;
         if self.counts_pieces {
-            return self.push_counted(piece, batch);
+            return self.push_numbered(piece, sink);
         }
         if self.streams[stream as usize].pending.as_ref().is_some_and(|pending| pending.time != piece.time) {
-            self.flush(stream, batch);
+            self.flush(stream, sink);
         }
-        let mut pending = self.streams[stream as usize].pending.take().unwrap_or_else(|| {
-            let (time, encoding) = (piece.time, Encoding::Plain);
-            Box::new(Pending { time, encoding, text: Vec::new(), size: 0, cut: false, muted: false, newest: None })
-        });
+        let pending = self.streams[stream as usize].pending.take();
+        let mut pending = pending.unwrap_or_else(|| Pending::new(piece.time, Encoding::Plain));
         pending.muted = self.muted;
         pending.encoding = pending.encoding.joined_with(piece.encoding);
         pending.text.extend_from_slice(&piece.text);
         pending.size = match pending.encoding {
-            // The halves of a character in two pieces are one character now.
+            // Surrogate halves from two pieces form one character now.
             Encoding::Surrogates => decoded_len(&pending.text, Encoding::Surrogates),
             _ => pending.size + decoded_len(&piece.text, piece.encoding),
         };
-        while pending.size > self.limit {
-            let (end, size) = cut(&pending.text, pending.encoding, self.limit);
-            if pending.encoding == Encoding::Surrogates && end == pending.text.len() && !piece.complete {
-                // The other half of this character may come in the next piece.
-                break;
-            }
-            self.emit(stream, &pending, end, Part::Cut, batch);
-            pending.text.drain(..end);
-            pending.size -= size;
-            pending.cut = true;
-        }
-        if piece.complete {
-            self.emit_rest(stream, &pending, batch);
-        } else {
-            self.streams[stream as usize].pending = Some(pending);
-        }
+        self.emit_or_keep(stream, pending, piece.complete, sink);
     }
 
-    /// A piece that has a number of its own. A line has the time and the number of its last piece.
-    fn push_counted(&mut self, piece: Piece<'_>, batch: &mut Sheet<'_>) {
+    /// Adds a piece that has its own ordinal. A line takes the time and the ordinal of its last piece.
+    fn push_numbered(&mut self, piece: Piece<'_>, sink: &mut LineSink<'_>) {
         let Piece { time, stream, encoding, .. } = piece;
-        let half = &mut self.streams[stream as usize];
-        let pending = half.pending.take();
-        let before = pending.as_ref().and_then(|pending| pending.newest).or(half.last);
+        let state = &mut self.streams[stream as usize];
+        let pending = state.pending.take();
+        let before = pending.as_ref().and_then(|pending| pending.newest).or(state.last);
         let ordinal = before.filter(|(last, _)| *last == time).map_or(0, |(_, ordinal)| ordinal + 1);
-        let seen = half.seen;
+        let seen = state.seen;
         let head = Head { time, ordinal, stream, encoding, part: Part::Whole };
-        let is_new = self.is_new(&head, batch);
-        let half = &mut self.streams[stream as usize];
+        let is_new = self.is_new(&head, sink);
+        let state = &mut self.streams[stream as usize];
         if !is_new {
-            half.last = Some((time, ordinal));
-            half.high = half.high.max(time);
+            state.last = Some((time, ordinal));
+            state.high = state.high.max(time);
             return;
         }
-        if let (Some(seen), None) = (seen, half.seen) {
-            // What was passed on is not among what there is; until something new is whole the position stays there.
-            half.last = half.last.max(Some((seen.time, seen.ordinal)));
-            half.high = half.high.max(seen.high);
+        if let (Some(seen), None) = (seen, state.seen) {
+            // The last delivered piece no longer exists. The position stays after it until a new line is complete.
+            state.last = state.last.max(Some((seen.time, seen.ordinal)));
+            state.high = state.high.max(seen.high);
         }
-        let mut pending = pending.unwrap_or_else(|| {
-            Box::new(Pending { time, encoding, text: Vec::new(), size: 0, cut: false, muted: false, newest: None })
-        });
+        let mut pending = pending.unwrap_or_else(|| Pending::new(time, encoding));
         let size = decoded_len(&piece.text, encoding);
-        // Parts of a line that is too long end where pieces do, so that the next run can tell them apart.
+        // Parts of a long line end where pieces end, so that the next run can identify them.
         if pending.size > 0 && pending.size + size > self.limit {
-            self.emit(stream, &pending, pending.text.len(), Part::Cut, batch);
+            self.emit(stream, &pending, pending.text.len(), Part::Cut, sink);
             pending.text.clear();
             (pending.size, pending.cut, pending.time) = (0, true, time);
         }
@@ -195,271 +194,304 @@ impl Joiner {
         pending.muted = self.muted;
         pending.size += size;
         pending.text.extend_from_slice(&piece.text);
+        self.emit_or_keep(stream, pending, piece.complete, sink);
+    }
+
+    /// Emits as many parts of `limit` bytes as `pending` holds. Then emits the rest if the line is complete, or keeps
+    /// it.
+    fn emit_or_keep(&mut self, stream: Stream, mut pending: Box<Pending>, complete: bool, sink: &mut LineSink<'_>) {
         while pending.size > self.limit {
-            let (end, size) = cut(&pending.text, encoding, self.limit);
-            self.emit(stream, &pending, end, Part::Cut, batch);
+            let (end, size) = cut(&pending.text, pending.encoding, self.limit);
+            if pending.encoding == Encoding::Surrogates && end == pending.text.len() && !complete {
+                // The next piece may start with the other half of this character.
+                break;
+            }
+            self.emit(stream, &pending, end, Part::Cut, sink);
             pending.text.drain(..end);
             pending.size -= size;
             pending.cut = true;
         }
-        if piece.complete {
-            self.emit_rest(stream, &pending, batch);
+        if complete {
+            self.emit_rest(stream, &pending, sink);
         } else {
             self.streams[stream as usize].pending = Some(pending);
         }
     }
 
-    /// The container has died: what waits for its newline never gets it.
-    pub(crate) fn flush_all(&mut self, batch: &mut Sheet<'_>) {
-        self.flush(Stream::Stdout, batch);
-        self.flush(Stream::Stderr, batch);
+    /// Emits unfinished lines: the container has died, so their newlines will never come.
+    pub(crate) fn flush_all(&mut self, sink: &mut LineSink<'_>) {
+        self.flush(Stream::Stdout, sink);
+        self.flush(Stream::Stderr, sink);
     }
 
-    fn flush(&mut self, stream: Stream, batch: &mut Sheet<'_>) {
+    fn flush(&mut self, stream: Stream, sink: &mut LineSink<'_>) {
         if let Some(pending) = self.streams[stream as usize].pending.take() {
-            self.emit_rest(stream, &pending, batch);
+            self.emit_rest(stream, &pending, sink);
         }
     }
 
-    fn emit_rest(&mut self, stream: Stream, pending: &Pending, batch: &mut Sheet<'_>) {
+    fn emit_rest(&mut self, stream: Stream, pending: &Pending, sink: &mut LineSink<'_>) {
         let part = if pending.cut { Part::Last } else { Part::Whole };
-        self.emit(stream, pending, pending.text.len(), part, batch);
+        self.emit(stream, pending, pending.text.len(), part, sink);
     }
 
-    fn emit(&mut self, stream: Stream, pending: &Pending, end: usize, part: Part, batch: &mut Sheet<'_>) {
-        let half = &mut self.streams[stream as usize];
+    fn emit(&mut self, stream: Stream, pending: &Pending, end: usize, part: Part, sink: &mut LineSink<'_>) {
+        let state = &mut self.streams[stream as usize];
         let (head, is_new) = match pending.newest {
             Some((time, ordinal)) => {
-                half.pass(time, ordinal);
+                state.pass(time, ordinal);
                 (Head { time, ordinal, stream, encoding: pending.encoding, part }, true)
             }
             None => {
-                let head = half.head(pending.time, stream, pending.encoding, part);
-                (head, self.is_new(&head, batch))
+                let head = state.head(pending.time, stream, pending.encoding, part);
+                (head, self.is_new(&head, sink))
             }
         };
-        if !is_new || pending.muted || !self.shows(head.time) {
+        if !is_new || pending.muted || !self.is_shown(head.time) {
             return;
         }
         self.last = Some(Cursor { time: head.time, stream, ordinal: head.ordinal });
-        let start = batch.joined.len();
-        batch.joined.extend_from_slice(&pending.text[..end]);
-        batch.lines.push(Line::joined(head, start, end));
+        let start = sink.joined.len();
+        sink.joined.extend_from_slice(&pending.text[..end]);
+        sink.lines.push(Line::joined(head, start, end));
     }
 
     #[inline]
-    fn is_new(&mut self, head: &Head, batch: &mut Sheet<'_>) -> bool {
-        let half = &self.streams[head.stream as usize];
-        half.passed == 0 && half.seen.is_none() && half.expected.is_none() || self.is_new_again(head, batch)
+    fn is_new(&mut self, head: &Head, sink: &mut LineSink<'_>) -> bool {
+        let state = &self.streams[head.stream as usize];
+        state.repeats == 0 && state.seen.is_none() && state.last_repeat.is_none() || self.is_new_in_replay(head, sink)
     }
 
     #[cold]
-    fn is_new_again(&mut self, head: &Head, batch: &mut Sheet<'_>) -> bool {
-        let half = &mut self.streams[head.stream as usize];
-        // What lies between these two is lost, and wanted unless all of it is earlier or later than that.
-        let seen = half.seen;
+    fn is_new_in_replay(&mut self, head: &Head, sink: &mut LineSink<'_>) -> bool {
+        let state = &mut self.streams[head.stream as usize];
+        // Lines between `seen` and `head` are lost. That matters unless all of them lie outside the window.
+        let seen = state.seen;
         let is_later = seen.is_some_and(|seen| seen.time > self.window.until);
         let is_unwanted = is_later || head.time < self.window.since;
-        let is_new = half.is_new_again(head);
-        if !is_new && seen.is_some() && half.seen.is_none() {
-            // Behind this one all is there, and what is gone before it was passed on.
-            self.streams.iter_mut().filter(|half| half.seen.is_some()).for_each(|half| half.has_to_come = false);
+        let is_new = state.is_new_in_replay(head);
+        if !is_new && seen.is_some() && state.seen.is_none() {
+            // The log is complete after this line, and anything missing before it was delivered.
+            self.streams.iter_mut().filter(|state| state.seen.is_some()).for_each(|state| state.must_reappear = false);
             return false;
         }
-        if is_new && std::mem::take(&mut half.has_to_come) && !is_unwanted {
-            self.gap(Reason::RotatedAway, None, batch);
+        if is_new && std::mem::take(&mut state.must_reappear) && !is_unwanted {
+            self.gap(Reason::RotatedAway, None, sink);
         }
         is_new
     }
 
-    /// A line that is new stands at `at` of the batch, `after` the last one: what had to come again of the other stream
-    /// comes before all that is new, so where it has not it is gone, and so may be what came behind it.
-    pub(crate) fn miss(&mut self, at: usize, after: Option<Cursor>, batch: &mut Sheet<'_>) {
-        let Some(time) = batch.lines.get(at).map(|line| line.time) else { return };
-        // A stream of which nothing was passed on may have older lines.
-        let is_before = |half: &&mut Half| half.pending.is_none() && half.seen.is_some_and(|seen| seen.time < time);
+    /// Reports lines of the other stream that are missing before the new line at index `at` of the batch. Lines that
+    /// must reappear come before any new line. So a mark that was not reached by now is gone, and perhaps lines after
+    /// it too. `after` is the line before the gap.
+    pub(crate) fn report_missing(&mut self, at: usize, after: Option<Cursor>, sink: &mut LineSink<'_>) {
+        let Some(time) = sink.lines.get(at).map(|line| line.time) else { return };
+        // A stream of which nothing was delivered may still have older lines.
+        let is_before =
+            |state: &&mut StreamState| state.pending.is_none() && state.seen.is_some_and(|seen| seen.time < time);
         let mut is_missing = false;
-        for half in self.streams.iter_mut().filter(is_before) {
-            is_missing |= std::mem::take(&mut half.has_to_come);
+        for state in self.streams.iter_mut().filter(is_before) {
+            is_missing |= std::mem::take(&mut state.must_reappear);
         }
-        let is_told = batch.gaps.last().is_some_and(|(before, gap)| (*before, gap.reason) == (at, Reason::RotatedAway));
-        if is_missing && !is_told {
-            batch.gaps.push((at, Gap { reason: Reason::RotatedAway, lost_bytes: None, after }));
+        let is_reported =
+            sink.gaps.last().is_some_and(|(before, gap)| (*before, gap.reason) == (at, Reason::RotatedAway));
+        if is_missing && !is_reported {
+            sink.gaps.push((at, Gap { reason: Reason::RotatedAway, lost_bytes: None, after }));
         }
     }
 
-    /// Whether something that was passed on has to come again.
-    pub(crate) fn is_in_doubt(&self) -> bool {
-        self.streams.iter().any(|half| half.has_to_come)
+    /// Returns whether a delivered line must still reappear.
+    pub(crate) fn awaits_repeats(&self) -> bool {
+        self.streams.iter().any(|state| state.must_reappear)
     }
 
-    /// The last line that was shown.
+    /// Returns the last line that was shown.
     pub(crate) fn last(&self) -> Option<Cursor> {
         self.last
     }
 
-    /// Tells a loss at this point. Neighbouring losses of one kind are one.
-    pub(crate) fn gap(&mut self, reason: Reason, lost_bytes: Option<u64>, batch: &mut Sheet<'_>) {
+    /// Records a gap at this point. Adjacent gaps with the same reason are merged.
+    pub(crate) fn gap(&mut self, reason: Reason, lost_bytes: Option<u64>, sink: &mut LineSink<'_>) {
         if self.muted {
             return;
         }
-        let at = batch.lines.len();
-        if let Some((before, gap)) = batch.gaps.last_mut()
+        let at = sink.lines.len();
+        if let Some((before, gap)) = sink.gaps.last_mut()
             && (*before, gap.reason) == (at, reason)
         {
             gap.lost_bytes = gap.lost_bytes.zip(lost_bytes).map(|(a, b)| a + b);
             return;
         }
-        batch.gaps.push((at, Gap { reason, lost_bytes, after: self.last }));
+        sink.gaps.push((at, Gap { reason, lost_bytes, after: self.last }));
     }
 
-    /// How far it has come.
+    /// Returns the position after the lines so far.
     pub(crate) fn position(&self) -> TimePosition {
-        let seen = self.streams.each_ref().map(Half::position);
+        let seen = self.streams.each_ref().map(StreamState::position);
         let times = || seen.iter().flatten().map(|seen| seen.time);
-        // The two streams are stamped by two writers: a line of the one that is behind may still come with a time before
-        // the last of the other, but not by much.
-        let behind = times().max().map(super::before);
-        let behind = if seen.iter().all(Option::is_some) { times().min().max(behind) } else { behind };
-        let pending = self.streams.iter().filter_map(|half| half.pending.as_ref()).map(|pending| pending.time).min();
-        let since = match (behind, pending) {
-            (Some(behind), Some(pending)) => Some(behind.min(pending)),
-            // The same holds of a stream that has said nothing yet.
-            (behind, pending) => behind.or(pending.map(super::before)),
+        // Two writers stamp the two streams. The stream that lags may still bring a line that is a little older than
+        // the last line of the other.
+        let earliest = times().max().map(super::minus_slack);
+        let earliest = if seen.iter().all(Option::is_some) { times().min().max(earliest) } else { earliest };
+        let pending = self.streams.iter().filter_map(|state| state.pending.as_ref()).map(|pending| pending.time).min();
+        let since = match (earliest, pending) {
+            (Some(earliest), Some(pending)) => Some(earliest.min(pending)),
+            // The same applies to a stream without any line so far.
+            (earliest, pending) => earliest.or(pending.map(super::minus_slack)),
         };
         TimePosition { since, seen }
     }
 
-    /// The log will be read again from some line before this: what has begun is forgotten, what was passed on comes no
-    /// second time.
+    /// Prepares for reading the log again from some line before `position`. Drops unfinished lines, and skips lines
+    /// that were delivered.
     pub(crate) fn rewind(&mut self, position: TimePosition) {
         self.last = self.last.or(position.last());
         self.streams = position.seen.map(|seen| {
             let high = seen.map_or(Timestamp(i64::MIN), |seen| seen.high);
-            Half { seen, high, ..Half::default() }
+            StreamState { seen, high, ..StreamState::default() }
         });
     }
 
-    /// Lines from a little before this are not wanted; what is much older is new, and the clock was set back.
-    pub(crate) fn not_before(&mut self, since: Timestamp) {
-        self.old = Some((super::before(since), since));
+    /// Hides lines shortly before this time. Much older lines are shown: they are new, and the clock was set back.
+    pub(crate) fn hide_before(&mut self, since: Timestamp) {
+        self.hidden = Some((super::minus_slack(since), since));
     }
 
-    /// As [`Joiner::rewind`], where nothing else shows whether the log is still there from that line on.
-    pub(crate) fn rewind_in_doubt(&mut self, position: TimePosition) {
+    /// Like [`Joiner::rewind`], but also requires the last delivered lines to reappear, because nothing else shows
+    /// whether the log is complete from there.
+    pub(crate) fn rewind_with_overlap(&mut self, position: TimePosition) {
         self.rewind(position);
-        for half in &mut self.streams {
-            half.has_to_come = half.seen.is_some_and(|seen| Some(seen.time) >= position.since);
+        for state in &mut self.streams {
+            state.must_reappear = state.seen.is_some_and(|seen| Some(seen.time) >= position.since);
         }
     }
 
-    /// All that was there when it was begun to be read again has been: what begins from now on is new. Whether a line is
-    /// missing that had to come.
-    pub(crate) fn catch_up(&mut self) -> bool {
+    /// Ends the replay: everything that existed when it started has been read, so later lines are new. Returns whether
+    /// a line that must reappear is missing.
+    pub(crate) fn end_replay(&mut self) -> bool {
         let mut is_missing = false;
-        for half in self.streams.iter_mut().filter(|half| half.pending.is_none()) {
-            if let Some(Mark { time, ordinal, high }) = half.seen.take() {
-                let last = half.last.filter(|(last, _)| *last == time);
-                half.last = last.max(Some((time, ordinal)));
-                half.high = half.high.max(high);
+        for state in self.streams.iter_mut().filter(|state| state.pending.is_none()) {
+            if let Some(Mark { time, ordinal, high }) = state.seen.take() {
+                let last = state.last.filter(|(last, _)| *last == time);
+                state.last = last.max(Some((time, ordinal)));
+                state.high = state.high.max(high);
             }
-            (half.passed, half.expected) = (0, None);
-            is_missing |= std::mem::take(&mut half.has_to_come);
+            (state.repeats, state.last_repeat) = (0, None);
+            is_missing |= std::mem::take(&mut state.must_reappear);
         }
         is_missing
     }
 
-    /// The log will be read from this record on.
-    pub(crate) fn start(&mut self, tally: Tally, passed: [u32; 2], high: [Timestamp; 2]) {
-        for (stream, half) in self.streams.iter_mut().enumerate() {
-            let (last, count, passed, high) = (tally.last[stream], tally.count[stream], passed[stream], high[stream]);
-            *half = Half { last, count, passed, passed_until: high, has_to_come: passed > 0, high, ..Half::default() };
+    /// Prepares for reading from a known record. `counts` describes the lines before it, `repeats` how many lines of
+    /// each stream after it were already delivered, and `high` their latest times.
+    pub(crate) fn start(&mut self, counts: LineCounts, repeats: [u32; 2], high: [Timestamp; 2]) {
+        for (stream, state) in self.streams.iter_mut().enumerate() {
+            let (last, count, repeats, high) =
+                (counts.last[stream], counts.count[stream], repeats[stream], high[stream]);
+            let must_reappear = repeats > 0;
+            *state = StreamState {
+                last,
+                count,
+                repeats,
+                repeats_until: high,
+                must_reappear,
+                high,
+                ..StreamState::default()
+            };
         }
     }
 
-    /// What has been read so far, for [`Joiner::start`] to go on from.
-    pub(crate) fn tally(&self) -> Tally {
-        Tally {
-            last: self.streams.each_ref().map(|half| half.last),
-            count: self.streams.each_ref().map(|half| half.count),
+    /// Returns what [`Joiner::start`] needs to continue from here.
+    pub(crate) fn counts(&self) -> LineCounts {
+        LineCounts {
+            last: self.streams.each_ref().map(|state| state.last),
+            count: self.streams.each_ref().map(|state| state.count),
         }
     }
 
-    /// Behind [`Joiner::start`], of the lines passed on behind that record: the last ones. Should there be more lines now
-    /// than were counted, these tell; not after the clock was set back.
-    pub(crate) fn expect(&mut self, last: [Option<Mark>; 2]) {
-        for (half, last) in self.streams.iter_mut().zip(last) {
-            let last = last.filter(|last| half.passed > 0 && last.high == last.time);
-            half.expected = last.map(|last| (last.time, last.ordinal));
+    /// After [`Joiner::start`]: sets the last delivered lines after that record. They mark the end of the repeats if
+    /// the file now holds more lines than were counted. Ignored after the clock was set back, when marks are ambiguous.
+    pub(crate) fn expect_last(&mut self, last: [Option<Mark>; 2]) {
+        for (state, last) in self.streams.iter_mut().zip(last) {
+            let last = last.filter(|last| state.repeats > 0 && last.high == last.time);
+            state.last_repeat = last.map(|last| (last.time, last.ordinal));
         }
     }
 
-    /// Lines of each stream that were passed on since this was read.
-    pub(crate) fn passed_since(&self, then: &Tally) -> [u32; 2] {
+    /// Returns how many lines of each stream were delivered since `then`.
+    pub(crate) fn delivered_since(&self, then: &LineCounts) -> [u32; 2] {
         [0, 1].map(|stream| {
-            let half = &self.streams[stream];
-            half.count.wrapping_sub(then.count[stream]) + half.passed
+            let state = &self.streams[stream];
+            state.count.wrapping_sub(then.count[stream]) + state.repeats
         })
     }
 
-    /// Whether a line has begun and waits for its end.
-    pub(crate) fn is_open(&self) -> bool {
-        self.streams.iter().any(|half| half.pending.is_some())
+    /// Returns whether any line is unfinished.
+    pub(crate) fn has_unfinished(&self) -> bool {
+        self.streams.iter().any(|state| state.pending.is_some())
     }
 
-    /// Whether one of this stream has.
-    pub(crate) fn has_begun(&self, stream: Stream) -> bool {
+    /// Returns whether the stream has an unfinished line.
+    pub(crate) fn is_unfinished(&self, stream: Stream) -> bool {
         self.streams[stream as usize].pending.is_some()
     }
 
-    /// Whether the last line of this stream that was passed on is still to come again.
-    pub(crate) fn is_behind(&self, stream: Stream) -> bool {
+    /// Returns whether the last delivered line of this stream has not been read again yet.
+    pub(crate) fn is_replaying(&self, stream: Stream) -> bool {
         self.streams[stream as usize].seen.is_some()
     }
 
-    /// Whether lines come again that can only be told by their times.
-    pub(crate) fn is_rewound(&self) -> bool {
-        self.streams.iter().any(|half| half.seen.is_some())
+    /// Returns whether lines are being read again that only their times identify as delivered.
+    pub(crate) fn is_replaying_any(&self) -> bool {
+        self.streams.iter().any(|state| state.seen.is_some())
     }
 }
 
-/// How many lines came before a record, and which were the last.
+impl Pending {
+    fn new(time: Timestamp, encoding: Encoding) -> Box<Self> {
+        Box::new(Pending { time, encoding, text: Vec::new(), size: 0, cut: false, muted: false, newest: None })
+    }
+}
+
+/// The lines before a record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
+pub(crate) struct LineCounts {
+    /// Time and ordinal of the last line of each stream.
     pub(crate) last: [Option<(Timestamp, u32)>; 2],
+    /// Number of lines of each stream, modulo 2^32.
     pub(crate) count: [u32; 2],
 }
 
-impl Half {
+impl StreamState {
     fn position(&self) -> Option<Mark> {
         let last = self.last.map(|(time, ordinal)| Mark { time, ordinal, high: self.high.max(time) });
         self.seen.or(last)
     }
 
-    fn is_new_again(&mut self, head: &Head) -> bool {
-        if self.passed > 0 {
-            let is_passed = head.time <= self.passed_until;
-            self.passed = if is_passed { self.passed - 1 } else { 0 };
-            self.has_to_come = self.passed > 0 || !is_passed;
-            if self.expected == Some((head.time, head.ordinal)) {
-                (self.expected, self.passed, self.has_to_come) = (None, 0, false);
-            } else if !is_passed {
-                self.expected = None;
+    fn is_new_in_replay(&mut self, head: &Head) -> bool {
+        if self.repeats > 0 {
+            let is_repeat = head.time <= self.repeats_until;
+            self.repeats = if is_repeat { self.repeats - 1 } else { 0 };
+            self.must_reappear = self.repeats > 0 || !is_repeat;
+            if self.last_repeat == Some((head.time, head.ordinal)) {
+                (self.last_repeat, self.repeats, self.must_reappear) = (None, 0, false);
+            } else if !is_repeat {
+                self.last_repeat = None;
             }
-            return !is_passed;
+            return !is_repeat;
         }
-        if let Some(last) = self.expected {
+        if let Some(last) = self.last_repeat {
             let this = (head.time, head.ordinal);
-            self.expected = self.expected.filter(|_| this < last);
+            self.last_repeat = self.last_repeat.filter(|_| this < last);
             return this > last;
         }
         let Some(seen) = self.seen else { return true };
         let (this, last) = ((head.time, head.ordinal), (seen.time, seen.ordinal));
         if this == last {
-            (self.seen, self.has_to_come) = (None, false);
+            (self.seen, self.must_reappear) = (None, false);
             return false;
         }
-        // When the clock was set back, lines from before that have later times than the last one.
+        // Lines written before the clock was set back have later times than the last delivered one.
         let was_set_back = seen.high > Timestamp(seen.time.0.saturating_add(super::SLACK));
         if this < last || was_set_back && head.time <= seen.high {
             return false;
@@ -478,7 +510,7 @@ impl Half {
         Head { time, ordinal, stream, encoding, part }
     }
 
-    /// A line with this time and number comes to the end.
+    /// Counts a line as the last one.
     #[inline]
     fn pass(&mut self, time: Timestamp, ordinal: u32) {
         self.last = Some((time, ordinal));
@@ -487,20 +519,21 @@ impl Half {
     }
 }
 
-/// The parts of a batch that a joiner writes, while its bytes are being read.
-pub(crate) struct Sheet<'a> {
+/// The parts of a batch that a joiner fills while the batch's bytes are borrowed for decoding.
+pub(crate) struct LineSink<'a> {
     pub(crate) lines: &'a mut Vec<Line>,
     pub(crate) joined: &'a mut Vec<u8>,
     pub(crate) gaps: &'a mut Vec<(usize, Gap)>,
 }
 
-impl<'a> Sheet<'a> {
-    /// Everything of a batch but its bytes, which the caller took out.
+impl<'a> LineSink<'a> {
+    /// Borrows everything of a batch except its bytes, which the caller holds.
     pub(crate) fn of(batch: &'a mut Batch) -> Self {
-        Sheet { lines: &mut batch.lines, joined: &mut batch.joined, gaps: &mut batch.gaps }
+        LineSink { lines: &mut batch.lines, joined: &mut batch.joined, gaps: &mut batch.gaps }
     }
 }
 
+/// Length in bytes of the message that `text` encodes.
 fn decoded_len(text: &[u8], encoding: Encoding) -> usize {
     match encoding {
         Encoding::Plain | Encoding::Raw => text.len(),
@@ -508,8 +541,9 @@ fn decoded_len(text: &[u8], encoding: Encoding) -> usize {
     }
 }
 
-/// Where to cut so that at most `limit` bytes of message come before, not inside a character; and how many these are.
-/// Always more than none, so that a limit below a character's length still ends.
+/// Finds where to cut `text` so that at most `limit` bytes of message precede the cut, without splitting a character.
+/// Returns the offset of the cut and the number of message bytes before it. Takes at least one character, so that
+/// cutting ends even if `limit` is smaller than a character.
 fn cut(text: &[u8], encoding: Encoding, limit: usize) -> (usize, usize) {
     if encoding.is_escaped() {
         let (mut end, mut size) = (0, 0);
@@ -524,7 +558,7 @@ fn cut(text: &[u8], encoding: Encoding, limit: usize) -> (usize, usize) {
     }
     let is_inside = |at: usize| text.get(at).is_some_and(|&byte| byte & 0xc0 == 0x80);
     let mut end = limit.max(1).min(text.len());
-    // At most three continuation bytes; more of them are no character and may be cut anywhere.
+    // A character has at most three continuation bytes. Longer runs are not UTF-8 and may be cut anywhere.
     let character = (0..4).map(|back| end - back.min(end)).find(|&at| !is_inside(at));
     if let Some(at) = character.filter(|&at| at > 0) {
         end = at;
@@ -534,11 +568,11 @@ fn cut(text: &[u8], encoding: Encoding, limit: usize) -> (usize, usize) {
     (end, end)
 }
 
-/// A character of the message as it lies in a JSON string.
+/// A character of a message in a JSON string.
 struct Unit {
-    /// Bytes it takes there.
+    /// Number of bytes in the JSON string.
     len: usize,
-    /// Bytes it stands for.
+    /// Number of bytes in the message.
     size: usize,
 }
 
@@ -596,7 +630,7 @@ mod tests {
         Piece { time: Timestamp(time), stream, text: Cow::Owned(text.as_bytes().to_vec()), encoding, complete }
     }
 
-    fn told(batch: &Batch) -> Vec<String> {
+    fn lines_of(batch: &Batch) -> Vec<String> {
         let line = |line: &Line| {
             let part = match line.part {
                 Part::Whole => "",
@@ -612,16 +646,16 @@ mod tests {
         let (mut joiner, mut batch) = (Joiner::new(limit, Window::default()), batch());
         for (time, stream, text) in pieces {
             let (text, complete) = text.strip_suffix('\n').map_or((*text, false), |text| (text, true));
-            joiner.push(piece(*time, *stream, text, complete, Encoding::Raw), None, &mut Sheet::of(&mut batch));
+            joiner.push(piece(*time, *stream, text, complete, Encoding::Raw), None, &mut LineSink::of(&mut batch));
         }
-        joiner.flush_all(&mut Sheet::of(&mut batch));
-        assert_eq!(told(&batch), expected);
+        joiner.flush_all(&mut LineSink::of(&mut batch));
+        assert_eq!(lines_of(&batch), expected);
     }
 
     use Stream::{Stderr, Stdout};
 
     #[test]
-    fn pieces_of_one_time_are_one_line_and_the_streams_stay_apart() {
+    fn pieces_with_one_time_form_a_line_per_stream() {
         check(
             100,
             &[(1, Stdout, "a"), (2, Stderr, "x"), (3, Stderr, "y\n"), (1, Stdout, "b"), (1, Stdout, "c\n")],
@@ -630,7 +664,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_newline_is_not_joined_to_the_next_run() {
+    fn a_line_without_newline_stays_apart_from_the_next_run() {
         check(
             100,
             &[(1, Stdout, "died here"), (9, Stdout, "started again\n")],
@@ -639,7 +673,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_one_time_are_numbered() {
+    fn lines_with_the_same_time_are_numbered() {
         check(
             100,
             &[(1, Stdout, "a\n"), (1, Stdout, "b\n"), (1, Stderr, "c\n"), (2, Stdout, "d\n"), (2, Stdout, "e\n")],
@@ -647,9 +681,9 @@ mod tests {
         );
     }
 
-    /// Podman's pieces: joined up to the newline whatever their times, and told apart by number in the next run.
+    /// Podman's pieces are joined up to the newline whatever their times, and the next run identifies them by ordinal.
     #[test]
-    fn counted_pieces_are_joined_to_the_newline_and_told_apart() {
+    fn counted_pieces_form_lines_and_are_identified_again() {
         let log = [(1, "a\n"), (1, "b"), (1, "c"), (2, "d\n"), (2, "e"), (2, "f\n"), (2, "g\n")];
         let read = |position: TimePosition, until: usize, is_flushed: bool| {
             let (mut joiner, mut batch) = (Joiner::new(100, Window::default()), batch());
@@ -657,12 +691,12 @@ mod tests {
             joiner.rewind(position);
             for (time, text) in &log[..until] {
                 let (text, complete) = text.strip_suffix('\n').map_or((*text, false), |text| (text, true));
-                joiner.push(piece(*time, Stdout, text, complete, Encoding::Raw), None, &mut Sheet::of(&mut batch));
+                joiner.push(piece(*time, Stdout, text, complete, Encoding::Raw), None, &mut LineSink::of(&mut batch));
             }
             if is_flushed {
-                joiner.flush_all(&mut Sheet::of(&mut batch));
+                joiner.flush_all(&mut LineSink::of(&mut batch));
             }
-            (told(&batch), joiner.position())
+            (lines_of(&batch), joiner.position())
         };
         let whole = ["1-o0 a", "2-o0 bcd", "2-o2 ef", "2-o3 g"];
         assert_eq!(read(TimePosition::default(), log.len(), false).0, whole);
@@ -671,7 +705,7 @@ mod tests {
             lines.extend(read(position, log.len(), false).0);
             assert_eq!(lines, whole, "{until}");
         }
-        // The container died behind a piece: that is a line then, and what follows it is another.
+        // The container died after a piece: that piece ends a line, and what follows is another line.
         for (until, expected) in [
             (2, &["1-o0 a", "1-o1 b", "2-o0 cd", "2-o2 ef", "2-o3 g"][..]),
             (3, &["1-o0 a", "1-o2 bc", "2-o0 d", "2-o2 ef", "2-o3 g"]),
@@ -683,19 +717,19 @@ mod tests {
         }
     }
 
-    /// Parts of a line that is too long have numbers of their own as far as pieces do.
+    /// A part of a long line has the ordinal of its last piece.
     #[test]
     fn counted_pieces_of_a_long_line_are_cut_between_pieces() {
         let (mut joiner, mut batch) = (Joiner::new(4, Window::default()), batch());
         joiner.count_pieces();
         for (time, text, complete) in [(1, "abc", false), (1, "def", false), (2, "gh", false), (2, "ijkl", true)] {
-            joiner.push(piece(time, Stdout, text, complete, Encoding::Raw), None, &mut Sheet::of(&mut batch));
+            joiner.push(piece(time, Stdout, text, complete, Encoding::Raw), None, &mut LineSink::of(&mut batch));
         }
-        assert_eq!(told(&batch), ["1-o0 abc cut", "1-o1 def cut", "2-o0 gh cut", "2-o1 ijkl last"]);
+        assert_eq!(lines_of(&batch), ["1-o0 abc cut", "1-o1 def cut", "2-o0 gh cut", "2-o1 ijkl last"]);
     }
 
     #[test]
-    fn a_long_line_is_cut_and_says_so() {
+    fn a_long_line_is_cut_and_marked() {
         check(4, &[(1, Stdout, "abcdefghij\n")], &["1-o0 abcd cut", "1-o1 efgh cut", "1-o2 ij last"]);
         check(4, &[(1, Stdout, "abcd\n")], &["1-o0 abcd"]);
         check(4, &[(1, Stdout, "abc"), (1, Stdout, "de\n")], &["1-o0 abcd cut", "1-o1 e last"]);
@@ -703,16 +737,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_outside_the_window_is_counted_but_not_shown() {
+    fn lines_outside_the_window_are_counted_but_hidden() {
         let window = Window { since: Timestamp(2), until: Timestamp(3) };
         let (mut joiner, mut batch) = (Joiner::new(9, window), batch());
         for time in [1, 2, 2, 3, 4] {
-            joiner.push(piece(time, Stdout, "x", true, Encoding::Raw), None, &mut Sheet::of(&mut batch));
+            joiner.push(piece(time, Stdout, "x", true, Encoding::Raw), None, &mut LineSink::of(&mut batch));
         }
-        assert_eq!(told(&batch), ["2-o0 x", "2-o1 x", "3-o0 x"]);
+        assert_eq!(lines_of(&batch), ["2-o0 x", "2-o1 x", "3-o0 x"]);
     }
 
-    /// A long line of 16-bit units, some of them lone halves of pairs, as escapes in pieces that end anywhere.
+    /// A long line of 16-bit units, some of them lone surrogates, written as escapes in pieces that end anywhere.
     fn long_line() -> impl Strategy<Value = (Vec<u16>, Vec<usize>)> {
         let unit =
             prop_oneof![2 => 0x20..0x7f_u16, 1 => any::<u16>(), 3 => 0xd83d..0xd83f_u16, 3 => 0xde00..0xde02_u16];
@@ -720,9 +754,9 @@ mod tests {
     }
 
     proptest! {
-        /// Halves of a character in two pieces join, lone ones become U+FFFD, and no cut comes between two halves.
+        /// Surrogate halves in two pieces are joined, lone ones become U+FFFD, and no cut separates two halves.
         #[test]
-        fn halves_of_characters_join_across_pieces((units, cuts) in long_line(), limit in 1..60_usize) {
+        fn surrogate_halves_join_across_pieces((units, cuts) in long_line(), limit in 1..60_usize) {
             let mut bounds: Vec<usize> = cuts.into_iter().map(|cut| cut.min(units.len())).chain([0, units.len()]).collect();
             bounds.sort_unstable();
             let (mut joiner, mut batch) = (Joiner::new(limit, Window::default()), batch());
@@ -731,7 +765,7 @@ mod tests {
                 let newline = if window[1] == units.len() { "\\n" } else { "" };
                 let record = format!(r#"{{"log":"{text}{newline}","stream":"stdout","time":"1970-01-01T00:00:01Z"}}"#);
                 let decoded = crate::tail::decode::json_file::decode(record.as_bytes(), &mut crate::model::time::TimestampParser::default());
-                joiner.push(decoded.unwrap(), None, &mut Sheet::of(&mut batch));
+                joiner.push(decoded.unwrap(), None, &mut LineSink::of(&mut batch));
                 if window[1] == units.len() {
                     break;
                 }
@@ -751,14 +785,14 @@ mod tests {
         }
 
         #[test]
-        fn a_cut_line_is_the_same_by_either_route(text in "(?s).{0,60}", limit in 1..40_usize) {
+        fn both_routes_cut_a_line_alike(text in "(?s).{0,60}", limit in 1..40_usize) {
             let mut escaped = Vec::new();
             crate::model::json::escape(text.as_bytes(), &mut escaped);
             let escaped = String::from_utf8(escaped).unwrap();
             let mut shown = Vec::new();
             for (text, encoding) in [(&text, Encoding::Raw), (&escaped, Encoding::Json)] {
                 let (mut joiner, mut batch) = (Joiner::new(limit, Window::default()), batch());
-                joiner.push(piece(1, Stdout, text, true, encoding), None, &mut Sheet::of(&mut batch));
+                joiner.push(piece(1, Stdout, text, true, encoding), None, &mut LineSink::of(&mut batch));
                 let texts = batch.lines.iter().map(|line| {
                     let mut out = Vec::new();
                     match line.encoding {
@@ -771,7 +805,7 @@ mod tests {
             }
             prop_assert_eq!(&shown[0], &shown[1]);
             prop_assert_eq!(shown[0].concat(), text.as_bytes());
-            // A character longer than the limit still travels whole.
+            // A character longer than the limit is not split.
             prop_assert!(shown[0].iter().all(|part| part.len() <= limit.max(4) && std::str::from_utf8(part).is_ok()));
         }
     }

@@ -1,15 +1,16 @@
-//! What holds of the room's decoders whatever they are given. As [`crate::model::oracle`].
+//! Properties of this module's decoders that hold for any input, for the fuzz targets and for tests. See
+//! [`crate::model::oracle`].
 //!
-//! `serde_json` is the oracle of `json-file`, `prost` that of `local`, and `flate2` on bytes in memory that of a
-//! compressed file. How blocks and frames are taken apart is held against a plain reading of the whole, and a cut
-//! anywhere must make no difference.
+//! Each decoder is compared with an independent implementation: `serde_json` for `json-file`, `prost` for `local`, and
+//! `flate2` on bytes in memory for compressed files. Decoding in blocks and frames is compared with a simple decoder
+//! that gets all bytes at once, and cutting the input anywhere must make no difference.
 
 use super::api::body::Error;
-use super::decode::block::{Block, Blocks};
-use super::decode::format::{Format, Record};
+use super::decode::block::{Block, BlockDecoder};
+use super::decode::format::{Format, RecordRange};
 use super::decode::{json_file, local};
-use super::files::log_file::{Found, GUARD, Handle};
-use super::lines::{Joiner, Sheet, Window};
+use super::files::log_file::{GUARD, Handle, ReadOutcome};
+use super::lines::{Joiner, LineSink, Window};
 use super::{Frames, Piece};
 use crate::model::batch::{Batch, ContainerKey, Encoding, Item, Part, Reason};
 use crate::model::cursor::{Cursor, Route, Stream};
@@ -25,18 +26,18 @@ use std::io::{self, Read, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-/// One line of a `json-file` log.
+/// Checks one line of a `json-file` log.
 pub fn json_record(line: &[u8]) {
     let mut warm = TimestampParser::default();
     let piece = Format::JsonFile.decode(line, &mut warm);
     let again = Format::JsonFile.decode(line, &mut warm);
-    assert_eq!(piece.as_ref().map(seen), again.as_ref().map(seen), "by a reader that knows the minute");
+    assert_eq!(piece.as_ref().map(seen), again.as_ref().map(seen), "with a parser that has cached the minute");
     let line = line.strip_suffix(b"\n").unwrap_or(line);
     let text = std::str::from_utf8(line).ok();
     match (&piece, text.and_then(|text| serde_json::from_str::<JsonLog>(text).ok())) {
-        (Some(piece), Some(record)) => assert_eq!(plain(piece), record.told(), "{}", line.escape_ascii()),
+        (Some(piece), Some(record)) => assert_eq!(plain(piece), record.content(), "{}", line.escape_ascii()),
         (None, Some(record)) => assert_eq!(record.time(), None, "refused: {}", line.escape_ascii()),
-        (Some(_), None) => assert!(is_nearly_json(line), "taken: {}", line.escape_ascii()),
+        (Some(_), None) => assert!(is_nearly_json(line), "accepted: {}", line.escape_ascii()),
         (None, None) => {}
     }
     if let Some(Piece { text, encoding, .. }) = &piece {
@@ -64,14 +65,14 @@ struct JsonLog {
 
 impl JsonLog {
     fn time(&self) -> Option<i64> {
-        // What the two read differently is compared elsewhere.
+        // Times that the two libraries read differently are compared elsewhere.
         if !crate::model::oracle::is_shared_form(self.time.as_bytes()) {
             return Timestamp::parse(self.time.as_bytes()).map(|time| time.0);
         }
         i64::try_from(self.time.parse::<jiff::Timestamp>().ok()?.as_nanosecond()).ok()
     }
 
-    fn told(&self) -> (Option<i64>, Stream, Vec<u8>, bool) {
+    fn content(&self) -> (Option<i64>, Stream, Vec<u8>, bool) {
         let stream = if self.stream == "stderr" { Stream::Stderr } else { Stream::Stdout };
         let line = self.log.strip_suffix('\n');
         (self.time(), stream, line.unwrap_or(&self.log).into(), line.is_some())
@@ -88,29 +89,29 @@ fn seen<'a>(piece: &'a Piece<'_>) -> (Timestamp, Stream, &'a [u8], Encoding, boo
     (piece.time, piece.stream, &piece.text, piece.encoding, piece.complete)
 }
 
-/// What is taken though a library refuses it: half a surrogate pair, which JSON can write and a `String` cannot hold, and
-/// attributes, which are not looked into.
+/// Returns whether a line may be accepted although a library refuses it: because of lone surrogates, which JSON allows
+/// but a `String` cannot contain, or of attributes, which are not checked.
 fn is_nearly_json(line: &[u8]) -> bool {
     let has = |what| memchr::memmem::find(line, what).is_some();
     let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok();
     is_json && (has(b"\\ud") || has(b"\\uD")) || has(b"\"attrs\":{")
 }
 
-/// Lines of a `json-file` log, whole and half, read in blocks. The first bytes say how.
+/// Checks lines of a `json-file` log, complete or not, read in blocks. The first bytes control how.
 pub fn json_block(bytes: &[u8]) {
     let mut script = Script::new(bytes);
     let (cuts, limit, hidden) = (lengths(script.take(4)), 1 + usize::from(script.byte()), script.byte());
     let log = script.rest();
     let starts = memchr::memchr_iter(b'\n', log).map(|at| at + 1);
     let shown_from = [0].into_iter().chain(starts).take(1 + usize::from(hidden % 8)).last().unwrap_or(0);
-    let plainly = lines_plainly(log, shown_from, limit);
-    assert_eq!(in_blocks(Format::JsonFile, [log], shown_from, limit).as_ref(), Some(&plainly));
-    assert_eq!(in_blocks(Format::JsonFile, chunks(&cuts, log), shown_from, limit), Some(plainly), "cut by {cuts:?}");
+    let expected = lines_simply(log, shown_from, limit);
+    assert_eq!(in_blocks(Format::JsonFile, [log], shown_from, limit).as_ref(), Some(&expected));
+    assert_eq!(in_blocks(Format::JsonFile, chunks(&cuts, log), shown_from, limit), Some(expected), "cut by {cuts:?}");
 }
 
-/// Line by line: what decodes as it is, or from where a record begins in it.
-fn lines_plainly(log: &[u8], shown_from: usize, limit: usize) -> Told {
-    let mut reading = Plainly::new(limit);
+/// Decodes line by line: each line as it is, or from where a record starts in it.
+fn lines_simply(log: &[u8], shown_from: usize, limit: usize) -> DecodedLog {
+    let mut reading = SimpleDecoder::new(limit);
     let mut at = 0;
     for line in log.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n")) {
         reading.joiner.muted = at < shown_from;
@@ -120,29 +121,28 @@ fn lines_plainly(log: &[u8], shown_from: usize, limit: usize) -> Told {
         match (0..record.len()).filter(is_start).find_map(decode) {
             Some((from, piece)) => {
                 reading.lose(from as u64);
-                reading.joiner.push(piece, None, &mut Sheet::of(&mut reading.batch));
+                reading.joiner.push(piece, None, &mut LineSink::of(&mut reading.batch));
             }
             None => reading.lose(line.len() as u64),
         }
         at += line.len();
     }
-    reading.told(at)
+    reading.finish(at)
 }
 
-/// One record of a `local` log, without its lengths.
+/// Checks one record of a `local` log, without its lengths.
 pub fn local_record(entry: &[u8]) {
     let record = framed(entry);
     let piece = local::decode(&record);
     match (piece, LogEntry::decode(entry)) {
         (Some(piece), Ok(entry)) => assert_eq!(seen(&piece), seen(&entry.piece()), "{entry:?}"),
-        (Some(_), Err(why)) => panic!("taken: {why}: {}", entry.escape_ascii()),
+        (Some(_), Err(why)) => panic!("accepted: {why}: {}", entry.escape_ascii()),
         (None, Ok(_)) => assert!(is_foreign(entry), "refused: {}", entry.escape_ascii()),
         (None, Err(_)) => {}
     }
 }
 
-/// As the engine's `entry.proto` has it. Of its attributes, which came with engine 29.5, nothing is known before, and
-/// nothing is looked at here.
+/// `LogEntry` of dockerd's `entry.proto`. The attributes, which were added in Docker 29.5, are ignored.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct LogEntry {
     #[prost(string, tag = "1")]
@@ -157,7 +157,7 @@ pub(super) struct LogEntry {
     pub(super) partial_log_metadata: Option<PartialLogEntryMetadata>,
 }
 
-/// Of a piece of a line.
+/// `PartialLogEntryMetadata` of dockerd's `entry.proto`: describes a piece of a line.
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct PartialLogEntryMetadata {
     #[prost(bool, tag = "1")]
@@ -169,7 +169,7 @@ pub(super) struct PartialLogEntryMetadata {
 }
 
 impl LogEntry {
-    /// What it holds, if its source is one of the two that there are.
+    /// Returns its content. Panics unless its source is stdout or stderr.
     pub(super) fn piece(&self) -> Piece<'_> {
         let stream = match self.source.as_str() {
             "stdout" => Stream::Stdout,
@@ -182,14 +182,14 @@ impl LogEntry {
     }
 }
 
-/// With its length before and behind.
+/// Returns an entry with its length before and after it.
 pub(super) fn framed(entry: &[u8]) -> Vec<u8> {
     let length = u32::try_from(entry.len()).unwrap_or(u32::MAX).to_be_bytes();
     [&length, entry, &length].concat()
 }
 
-/// What is refused though a library takes it, and no engine writes: another source or none, also where a later one
-/// replaces it, and the groups of an older protocol.
+/// Returns whether an entry may be refused although a library accepts it. dockerd never writes such entries: without a
+/// source, with another source, even if a later one replaces it, or with groups, an obsolete feature of the protocol.
 fn is_foreign(entry: &[u8]) -> bool {
     let mut has_source = false;
     let mut rest = entry;
@@ -225,25 +225,25 @@ fn has_group(mut message: &[u8]) -> bool {
     false
 }
 
-/// Records of a `local` log with garbage between, or bytes that are like none, read in blocks and backwards. The first
-/// bytes say how.
+/// Checks records of a `local` log with garbage between them, or arbitrary bytes, read in blocks and backwards. The
+/// first bytes control how.
 pub fn local_block(bytes: &[u8]) {
     let mut script = Script::new(bytes);
     let (cuts, limit, hidden) =
         (lengths(script.take(4)), 1 + usize::from(script.byte()), usize::from(script.byte()) % 64);
     let log = if script.byte().is_multiple_of(4) { script.rest().to_vec() } else { local_log(script) };
-    let plainly = records_plainly(&log, hidden, limit);
-    assert_eq!(in_blocks(Format::Local, [&*log], hidden, limit), plainly);
-    let records: Vec<Record> = (0..log.len()).filter_map(|at| whole_at(&log, at)).collect();
+    let expected = records_simply(&log, hidden, limit);
+    assert_eq!(in_blocks(Format::Local, [&*log], hidden, limit), expected);
+    let records: Vec<RecordRange> = (0..log.len()).filter_map(|at| whole_at(&log, at)).collect();
     assert_eq!(local::find(&log), records.first().map(|record| record.start));
-    // Behind garbage, a record that is not all there yet is passed over for one that it has inside.
+    // After garbage, an incomplete record is skipped in favour of a record inside it.
     if records.is_sorted_by(|before, record| before.end <= record.start) {
-        assert_eq!(in_blocks(Format::Local, chunks(&cuts, &log), hidden, limit), plainly, "cut by {cuts:?}");
+        assert_eq!(in_blocks(Format::Local, chunks(&cuts, &log), hidden, limit), expected, "cut by {cuts:?}");
     }
     let forwards = records_forwards(&log);
     let backwards = records_backwards(&log);
-    let whole: Vec<Record> = backwards.iter().copied().filter(|record| is_whole(&log, *record)).collect();
-    // Where nothing lies between them there is only one way to read them.
+    let whole: Vec<RecordRange> = backwards.iter().copied().filter(|record| is_whole(&log, *record)).collect();
+    // Without garbage between them, there is only one way to read them.
     if forwards.iter().map(|record| record.end - record.start).sum::<usize>() == log.len() {
         assert_eq!(whole, forwards);
     }
@@ -253,7 +253,7 @@ pub fn local_block(bytes: &[u8]) {
     assert!(backwards.iter().all(|record| record.start < record.end), "{backwards:?}");
 }
 
-/// Records as the engine writes them, and what lies between, as a fuzzer's bytes have it.
+/// Builds a log from a fuzzer's bytes: records as dockerd writes them, and garbage between them.
 fn local_log(mut script: Script<'_>) -> Vec<u8> {
     let mut log = Vec::new();
     let mut time_nano = 1_795_215_653_037_882_171;
@@ -274,7 +274,7 @@ fn local_log(mut script: Script<'_>) -> Vec<u8> {
     log
 }
 
-/// The length of the whole record at a place, and what it holds, as a library reads it.
+/// Returns the length of the complete record at an offset, and its content as a library reads it.
 fn record_at(log: &[u8], at: usize) -> Option<(usize, Option<LogEntry>)> {
     let head = log.get(at..at + 4)?;
     let length = u32::from_be_bytes(head.try_into().ok()?) as usize;
@@ -284,21 +284,21 @@ fn record_at(log: &[u8], at: usize) -> Option<(usize, Option<LogEntry>)> {
     is_whole.then(|| (length + 8, LogEntry::decode(entry).ok().filter(|_| !is_foreign(entry))))
 }
 
-/// Record by record, and where there is none, from the next one that decodes; `None` if the log does not begin like one.
-fn records_plainly(log: &[u8], shown_from: usize, limit: usize) -> Option<Told> {
-    let mut reading = Plainly::new(limit);
+/// Decodes record by record, and after garbage from the next valid one. `None` if the log does not start like one.
+fn records_simply(log: &[u8], shown_from: usize, limit: usize) -> Option<DecodedLog> {
+    let mut reading = SimpleDecoder::new(limit);
     let mut at = 0;
     while let Some(head) = log.get(at..at + 4) {
         let length = u32::from_be_bytes(head.try_into().ok()?) as usize;
         if let Some((length, entry)) = record_at(log, at) {
             reading.joiner.muted = at < shown_from;
             match entry {
-                Some(entry) => reading.joiner.push(entry.piece(), None, &mut Sheet::of(&mut reading.batch)),
+                Some(entry) => reading.joiner.push(entry.piece(), None, &mut LineSink::of(&mut reading.batch)),
                 None => reading.lose(length as u64),
             }
             at += length;
         } else if (1..=1_000_000).contains(&length) && at + length + 8 > log.len() {
-            // More of it may come.
+            // The rest of the record may follow.
             break;
         } else if at == 0 {
             return None;
@@ -308,10 +308,10 @@ fn records_plainly(log: &[u8], shown_from: usize, limit: usize) -> Option<Told> 
             at = next.start;
         }
     }
-    Some(reading.told(at))
+    Some(reading.finish(at))
 }
 
-pub(super) fn records_forwards(log: &[u8]) -> Vec<Record> {
+pub(super) fn records_forwards(log: &[u8]) -> Vec<RecordRange> {
     let mut records = Vec::new();
     let rest = Format::Local.forwards(log, |record| records.push(record));
     assert!(rest <= log.len());
@@ -322,14 +322,14 @@ pub(super) fn records_forwards(log: &[u8]) -> Vec<Record> {
     records
 }
 
-/// In the order of the file.
-pub(super) fn records_backwards(log: &[u8]) -> Vec<Record> {
+/// Reads records backwards. Returns them in the order of the file.
+pub(super) fn records_backwards(log: &[u8]) -> Vec<RecordRange> {
     let scratch = Scratch::new("backwards.log", log);
     let file = std::fs::File::open(&scratch.0).unwrap_or_else(|error| panic!("{error}"));
     let mut records = Vec::new();
     let read = Format::Local.backwards(&file, log.len() as u64, |start, bytes| {
         let start = usize::try_from(start).unwrap_or(usize::MAX);
-        let record = Record { start, end: start + bytes.len() };
+        let record = RecordRange { start, end: start + bytes.len() };
         assert_eq!(&log[record.start..record.end], bytes);
         records.push(record);
         ControlFlow::Continue(())
@@ -339,58 +339,58 @@ pub(super) fn records_backwards(log: &[u8]) -> Vec<Record> {
     records
 }
 
-fn is_whole(log: &[u8], Record { start, end }: Record) -> bool {
+fn is_whole(log: &[u8], RecordRange { start, end }: RecordRange) -> bool {
     record_at(log, start).is_some_and(|(length, _)| start + length == end)
 }
 
-/// The whole record at a place, if it decodes.
-pub(super) fn whole_at(log: &[u8], start: usize) -> Option<Record> {
+/// Returns the complete record at an offset, if it can be decoded.
+pub(super) fn whole_at(log: &[u8], start: usize) -> Option<RecordRange> {
     let (length, entry) = record_at(log, start)?;
-    entry.map(|_| Record { start, end: start + length })
+    entry.map(|_| RecordRange { start, end: start + length })
 }
 
-/// Takes the chunks of a log apart as [`super::file`] does; `None` when it is of no known form.
+/// Decodes the chunks of a log like [`super::files::container_log`]. `None` if the format is unknown.
 fn in_blocks<'a>(
     format: Format,
     chunks: impl IntoIterator<Item = &'a [u8]>,
     shown_from: usize,
     limit: usize,
-) -> Option<Told> {
-    let mut blocks = Blocks::new(format, Joiner::new(limit, Window::default()), Timestamp(i64::MAX));
-    let (mut told, mut carry, mut offset) = (Told::default(), Vec::new(), 0);
+) -> Option<DecodedLog> {
+    let mut blocks = BlockDecoder::new(format, Joiner::new(limit, Window::default()), Timestamp(i64::MAX));
+    let (mut decoded, mut carry, mut offset) = (DecodedLog::default(), Vec::new(), 0);
     for chunk in chunks {
         carry.extend_from_slice(chunk);
         let mut batch = batch();
         let block = Block { bytes: &carry, from: 0, offset: offset as u64, shown_from: shown_from as u64 };
-        let taken = blocks.take(block, &mut Sheet::of(&mut batch)).ok()?;
+        let taken = blocks.decode(block, &mut LineSink::of(&mut batch)).ok()?;
         let rest = carry.split_off(taken);
         batch.bytes = std::mem::replace(&mut carry, rest);
         offset += taken;
-        told.add(&batch);
+        decoded.add(&batch);
     }
     let mut batch = batch();
     blocks.joiner.muted = false;
-    blocks.joiner.flush_all(&mut Sheet::of(&mut batch));
-    told.add(&batch);
-    told.taken = offset;
-    Some(told)
+    blocks.joiner.flush_all(&mut LineSink::of(&mut batch));
+    decoded.add(&batch);
+    decoded.taken = offset;
+    Some(decoded)
 }
 
-/// What came of some bytes, however it was cut into batches.
+/// What some bytes decode to, regardless of how that is split into batches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Told {
-    items: Vec<Telling>,
-    /// Bytes that nothing more can come of.
+struct DecodedLog {
+    items: Vec<DecodedItem>,
+    /// Number of bytes that are completely decoded.
     taken: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Telling {
+enum DecodedItem {
     Line(String, Vec<u8>, Part),
     Lost(Reason, u64),
 }
 
-impl Told {
+impl DecodedLog {
     fn add(&mut self, batch: &Batch) {
         let mut gaps = batch.gaps.iter().peekable();
         for at in 0..=batch.lines.len() {
@@ -400,27 +400,27 @@ impl Told {
             if let Some(line) = batch.lines.get(at) {
                 let Cursor { time, stream, ordinal } = line.cursor();
                 let head = format!("{}-{}{ordinal} {:?}", time.0, stream.letter(), line.encoding);
-                self.items.push(Telling::Line(head, batch.text(line).to_vec(), line.part));
+                self.items.push(DecodedItem::Line(head, batch.text(line).to_vec(), line.part));
             }
         }
-        assert_eq!(gaps.next(), None, "a gap behind the last line");
+        assert_eq!(gaps.next(), None, "a gap after the last line");
     }
 
-    /// Whether the other goes on where this ends, be it in the middle of a loss.
-    fn is_start_of(&self, other: &Told) -> bool {
+    /// Returns whether `other` starts with this. The last gap of this may be the start of a longer one.
+    fn is_start_of(&self, other: &DecodedLog) -> bool {
         let Some((last, before)) = self.items.split_last() else { return true };
-        let is_last = |item: &Telling| match (last, item) {
-            (Telling::Lost(reason, lost), Telling::Lost(of, all)) => reason == of && lost <= all,
+        let is_last = |item: &DecodedItem| match (last, item) {
+            (DecodedItem::Lost(reason, lost), DecodedItem::Lost(of, all)) => reason == of && lost <= all,
             (last, item) => last == item,
         };
         other.items.starts_with(before) && other.items.get(before.len()).is_some_and(is_last)
     }
 
-    /// Neighbouring losses are one.
+    /// Adds a gap. Adjacent gaps are merged.
     fn lose(&mut self, reason: Reason, lost: u64) {
         match self.items.last_mut() {
-            Some(Telling::Lost(last, before)) if *last == reason => *before += lost,
-            _ => self.items.push(Telling::Lost(reason, lost)),
+            Some(DecodedItem::Lost(last, before)) if *last == reason => *before += lost,
+            _ => self.items.push(DecodedItem::Lost(reason, lost)),
         }
     }
 }
@@ -429,58 +429,58 @@ fn batch() -> Batch {
     Batch::new(ContainerKey(0), Route::File, Vec::new(), Vec::new())
 }
 
-/// Pieces and losses one by one, joined by the same rule.
-struct Plainly {
+/// The simple decoder: joins pieces and gaps that are added one by one.
+struct SimpleDecoder {
     joiner: Joiner,
     batch: Batch,
 }
 
-impl Plainly {
+impl SimpleDecoder {
     fn new(limit: usize) -> Self {
-        Plainly { joiner: Joiner::new(limit, Window::default()), batch: batch() }
+        SimpleDecoder { joiner: Joiner::new(limit, Window::default()), batch: batch() }
     }
 
     fn lose(&mut self, bytes: u64) {
         if bytes > 0 {
-            self.joiner.gap(Reason::Corrupt, Some(bytes), &mut Sheet::of(&mut self.batch));
+            self.joiner.gap(Reason::Corrupt, Some(bytes), &mut LineSink::of(&mut self.batch));
         }
     }
 
-    fn told(mut self, taken: usize) -> Told {
+    fn finish(mut self, taken: usize) -> DecodedLog {
         self.joiner.muted = false;
-        self.joiner.flush_all(&mut Sheet::of(&mut self.batch));
-        let mut told = Told { taken, ..Told::default() };
-        told.add(&self.batch);
-        told
+        self.joiner.flush_all(&mut LineSink::of(&mut self.batch));
+        let mut decoded = DecodedLog { taken, ..DecodedLog::default() };
+        decoded.add(&self.batch);
+        decoded
     }
 }
 
-/// A body of the logs API, with a terminal or without, cut anywhere. The first bytes say how.
+/// Checks a body of the logs API, with or without a terminal, cut anywhere. The first bytes control how.
 pub fn frames(bytes: &[u8]) {
     let mut script = Script::new(bytes);
     let (cuts, mut limit) = (script.take(4), 1 + usize::from(script.byte()));
     let body = match script.byte() % 4 {
         0 => script.rest().to_vec(),
         1 => {
-            // Long lines in few parts.
+            // A higher limit, so that long lines have few parts.
             limit = 1024 + 64 * limit;
             terminal_body(script)
         }
         _ => frames_body(script),
     };
     let whole = pushed([&*body], limit);
-    // Cutting much into little takes its time and shows no more.
+    // Cutting a large body into tiny chunks takes long and finds nothing more.
     let step = 1 + body.len() / 1024;
     let cuts: Vec<usize> = lengths(cuts).into_iter().map(|cut| cut * step).collect();
     assert_eq!(pushed(chunks(&cuts, &body), limit), whole, "cut by {cuts:?}");
     if body.first().is_some_and(|first| !first.is_ascii_digit()) {
-        let plainly = frames_plainly(&body, limit);
+        let expected = frames_simply(&body, limit);
         match whole {
-            // It is asked for anew from there, which does not show here.
-            (told, Some(error)) if error == super::Error::Back.to_string() => {
-                assert!(told.is_start_of(&plainly.0), "{told:?} of {plainly:?}");
+            // Another request would follow from there, which is not part of this test.
+            (decoded, Some(error)) if error == super::Error::TimeWentBack.to_string() => {
+                assert!(decoded.is_start_of(&expected.0), "{decoded:?} of {expected:?}");
             }
-            whole => assert_eq!(whole, plainly),
+            whole => assert_eq!(whole, expected),
         }
     }
 }
@@ -491,7 +491,7 @@ fn terminal_body(mut script: Script<'_>) -> Vec<u8> {
         let (kind, length) = (script.byte(), usize::from(script.byte()));
         nanos += i64::from(kind & 1);
         let text = script.take(length % 32);
-        // Some are longer than the engine's buffer, up to more than is held of a line, and have their time again.
+        // Some lines are longer than dockerd's buffer, up to more than `Body` buffers, and repeat their time.
         let pieces = if kind >> 5 == 0 && body.len() < 1 << 18 { 1 + length % 12 } else { 0 };
         for piece in 0..=pieces {
             Timestamp(nanos).write(&mut body);
@@ -499,7 +499,7 @@ fn terminal_body(mut script: Script<'_>) -> Vec<u8> {
             body.resize(body.len() + if piece < pieces { 16 * 1024 } else { 0 }, b'x');
         }
         body.extend_from_slice(text);
-        // ... and engines before 23 forget some newlines.
+        // dockerd before 23 omits some newlines.
         body.extend_from_slice(if kind & 2 == 0 { b"\r\n" } else { b"\r" });
     }
     body
@@ -514,7 +514,7 @@ fn frames_body(mut script: Script<'_>) -> Vec<u8> {
         payload.push(b' ');
         payload.extend_from_slice(script.take(length));
         payload.extend_from_slice(if kind & 8 == 0 { b"\n" } else { b"" });
-        // Most are of stdout and stderr, one in 32 is an error of the engine, and some have no time.
+        // Most are from stdout and stderr, one in 32 is an error of the daemon, and some have no time.
         let stream = if kind >> 3 == 31 { 3 } else { 1 + (kind >> 1 & 1) };
         let payload = if kind & 0xf4 == 0x44 { &payload[length.min(payload.len())..] } else { &payload[..] };
         body.extend_from_slice(&[stream, 0, 0, 0]);
@@ -524,40 +524,40 @@ fn frames_body(mut script: Script<'_>) -> Vec<u8> {
     body
 }
 
-/// What came of a body, and how it ended.
-fn pushed<'a>(chunks: impl IntoIterator<Item = &'a [u8]>, limit: usize) -> (Told, Option<String>) {
+/// Decodes a body. Returns its lines, and the error with which it ended.
+fn pushed<'a>(chunks: impl IntoIterator<Item = &'a [u8]>, limit: usize) -> (DecodedLog, Option<String>) {
     let mut frames = Frames::new(ContainerKey(0), Route::Stream, Window::default(), limit);
-    let mut told = Told::default();
+    let mut decoded = DecodedLog::default();
     let mut add = |item: Option<Item>| {
         if let Some(Item::Lines(batch)) = item {
-            told.add(&batch);
+            decoded.add(&batch);
         }
     };
     for chunk in chunks {
         let (item, end) = frames.push(chunk);
         add(item);
         if let Err(error) = end {
-            return (told, Some(error.to_string()));
+            return (decoded, Some(error.to_string()));
         }
     }
     add(frames.flush());
-    (told, None)
+    (decoded, None)
 }
 
-/// Frame by frame.
-fn frames_plainly(body: &[u8], limit: usize) -> (Told, Option<String>) {
-    let mut reading = Plainly::new(limit);
+/// Decodes a body frame by frame.
+fn frames_simply(body: &[u8], limit: usize) -> (DecodedLog, Option<String>) {
+    let mut reading = SimpleDecoder::new(limit);
     let (mut rest, mut error) = (body, None);
-    while let Some((&[kind, a, b, c, size @ ..], behind)) = rest.split_first_chunk::<8>() {
+    while let Some((&[kind, a, b, c, size @ ..], after)) = rest.split_first_chunk::<8>() {
         let size = u32::from_be_bytes(size) as usize;
         let stream = match kind {
             _ if [a, b, c] != [0; 3] => Err(Error::Malformed("no frame header where one should be")),
             _ if size > 4 << 20 => Err(Error::Malformed("a frame longer than any record")),
             4.. => Err(Error::Malformed("a frame of an unknown type")),
-            _ if behind.len() < size => break,
+            _ if after.len() < size => break,
             0 | 1 => Ok(Stream::Stdout),
             2 => Ok(Stream::Stderr),
-            3 => Err(Error::Engine(String::from_utf8_lossy(&behind[..size]).trim_end().to_owned())),
+            3 => Err(Error::Engine(String::from_utf8_lossy(&after[..size]).trim_end().to_owned())),
         };
         let stream = match stream {
             Ok(stream) => stream,
@@ -566,7 +566,7 @@ fn frames_plainly(body: &[u8], limit: usize) -> (Told, Option<String>) {
                 break;
             }
         };
-        let (payload, next) = behind.split_at(size);
+        let (payload, next) = after.split_at(size);
         let line = payload.strip_suffix(b"\n");
         let text = line.unwrap_or(payload);
         let space = text.iter().take(65).position(|byte| *byte == b' ');
@@ -576,20 +576,20 @@ fn frames_plainly(body: &[u8], limit: usize) -> (Told, Option<String>) {
             Some((time, text)) => {
                 let (text, encoding, complete) = (Cow::Borrowed(text), Encoding::Raw, line.is_some());
                 let piece = Piece { time, stream, text, encoding, complete };
-                reading.joiner.push(piece, None, &mut Sheet::of(&mut reading.batch));
+                reading.joiner.push(piece, None, &mut LineSink::of(&mut reading.batch));
             }
-            None => reading.joiner.gap(Reason::Corrupt, Some(size as u64), &mut Sheet::of(&mut reading.batch)),
+            None => reading.joiner.gap(Reason::Corrupt, Some(size as u64), &mut LineSink::of(&mut reading.batch)),
         }
         rest = next;
     }
     if error.is_some() {
-        // What has begun waits for the next request.
+        // An unfinished line waits for the next request.
         reading.joiner.rewind(crate::model::position::TimePosition::default());
     }
-    (reading.told(0), error)
+    (reading.finish(0), error)
 }
 
-/// A log that is compressed, whole, cut off or changed, read through its handle. The first bytes say how.
+/// Checks a compressed log, complete, cut off or changed, read through its handle. The first bytes control how.
 pub fn gzip(bytes: &[u8]) {
     let mut script = Script::new(bytes);
     let (how, step, skip) = (script.byte(), 1 + usize::from(script.byte()), usize::from(script.byte()));
@@ -601,17 +601,17 @@ pub fn gzip(bytes: &[u8]) {
     let middle = log.len() / (1 + usize::from(how >> 4));
     let packed = [member(&log[..middle], how & 8 != 0), member(&log[middle..], false)].concat();
     let (read, whole) = unpack(&packed, format, step, 0);
-    assert!(whole, "an error in what is whole");
+    assert!(whole, "an error in a complete file");
     assert_eq!(read, log);
     let (read, _) = unpack(&packed, format, step, skip);
     assert_eq!(read, log.get(skip..).unwrap_or_default(), "from {skip}");
     let (read, whole) = unpack(&packed[..packed.len() - 1 - skip % packed.len()], format, step, 0);
     assert!(log.starts_with(&read), "cut off");
-    assert!(!whole || read == log[..middle] || read.is_empty() || read == log, "cut off, and whole");
+    assert!(!whole || read == log[..middle] || read.is_empty() || read == log, "cut off, but no error");
     same_file(log, &packed, format);
 }
 
-/// As the engine compresses it: the header has the time of the last record.
+/// Compresses like dockerd, which writes the time of the last record into the header.
 fn member(log: &[u8], with_time: bool) -> Vec<u8> {
     let builder = GzBuilder::new();
     let builder = if with_time { builder.extra(r#"{"lastTime":"1970-01-01T00:00:01.5Z"}"#) } else { builder };
@@ -620,8 +620,8 @@ fn member(log: &[u8], with_time: bool) -> Vec<u8> {
     written.unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// What a handle reads of a compressed file from some place on, in steps, and whether it ends well; as the library reads
-/// it from memory.
+/// Reads a compressed file through a handle, from an offset on and in steps, and compares with what the library reads
+/// from memory. Returns the bytes, and whether reading ended without an error.
 fn unpack(packed: &[u8], format: Format, step: usize, skip: usize) -> (Vec<u8>, bool) {
     const MOST: usize = 1 << 16;
     let scratch = Scratch::new("log.gz", packed);
@@ -633,7 +633,7 @@ fn unpack(packed: &[u8], format: Format, step: usize, skip: usize) -> (Vec<u8>, 
     let mut block = vec![0; GUARD + step];
     let mut go_to = |place| {
         let mut is_there = handle.skip_to(place)?;
-        while handle.has_to_skip() {
+        while handle.must_skip() {
             is_there = handle.skip(&mut block)?;
         }
         Ok::<_, io::Error>(is_there)
@@ -650,11 +650,11 @@ fn unpack(packed: &[u8], format: Format, step: usize, skip: usize) -> (Vec<u8>, 
     };
     while !ended && read.len() + skip < MOST {
         match handle.read(&mut block, GUARD) {
-            Ok(Found::Bytes(0)) => ended = true,
-            Ok(Found::Bytes(more)) => read.extend_from_slice(&block[GUARD..GUARD + more]),
-            Ok(Found::Rewritten) => panic!("a compressed file is not written again"),
+            Ok(ReadOutcome::Bytes(0)) => ended = true,
+            Ok(ReadOutcome::Bytes(more)) => read.extend_from_slice(&block[GUARD..GUARD + more]),
+            Ok(ReadOutcome::Rewritten) => panic!("a compressed file is never rewritten"),
             Err(_) => {
-                assert!(fails, "an error that the library has not");
+                assert!(fails, "an error that the library does not report");
                 break;
             }
         }
@@ -664,7 +664,7 @@ fn unpack(packed: &[u8], format: Format, step: usize, skip: usize) -> (Vec<u8>, 
     (read, ended)
 }
 
-/// As much as there is and fits, and whether it ends in an error.
+/// Fills the buffer or reads to the end. Returns the number of bytes, and whether there was an error.
 fn fill(from: &mut impl Read, into: &mut [u8]) -> (usize, bool) {
     let mut filled = 0;
     while filled < into.len() {
@@ -677,7 +677,7 @@ fn fill(from: &mut impl Read, into: &mut [u8]) -> (usize, bool) {
     (filled, false)
 }
 
-/// A file and what it is compressed to are told to be the same, and another one is not.
+/// Checks that a file and its compressed copy count as the same, and a different file does not.
 fn same_file(log: &[u8], packed: &[u8], format: Format) {
     let of = |name: &str, bytes: &[u8]| {
         let scratch = Scratch::new(name, bytes);
@@ -703,7 +703,7 @@ fn open(path: &Path, format: Format) -> io::Result<Handle> {
     Handle::open(path, format)
 }
 
-/// A file that goes when this does; no other of this process and thread has its name.
+/// A temporary file, removed on drop. Its name is unique to this process and thread.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -727,24 +727,24 @@ mod tests {
     use crate::model::oracle::tests::try_out;
 
     #[test]
-    fn a_record_of_either_form_is_what_a_library_reads() {
+    fn a_library_reads_records_of_both_formats_alike() {
         try_out("json_record", super::json_record);
         try_out("local_record", super::local_record);
     }
 
     #[test]
-    fn a_file_of_either_form_is_the_same_in_whatever_blocks_it_is_read() {
+    fn the_size_of_blocks_does_not_matter() {
         try_out("json_block", super::json_block);
         try_out("local_block", super::local_block);
     }
 
     #[test]
-    fn a_body_is_the_same_however_it_is_cut() {
+    fn the_size_of_chunks_does_not_matter() {
         try_out("frames", super::frames);
     }
 
     #[test]
-    fn a_compressed_file_holds_what_was_compressed() {
+    fn a_compressed_file_yields_the_original() {
         try_out("gzip", super::gzip);
     }
 }

@@ -6,7 +6,7 @@
 
 use logwatch::model::batch::{ContainerKey, Item};
 use logwatch::model::queue::Queue;
-use logwatch::tail::{Command, Follow, Reader, Report, Start, Wake, Window};
+use logwatch::tail::{Command, Follow, LogReader, Report, Start, Wake, Window};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};

@@ -207,9 +207,9 @@ impl Stream {
     /// For the first body from a position.
     pub(super) fn frames(&self, position: TimePosition) -> Frames {
         let dialect = self.dialect();
-        let window = Window { since: dialect.told(self.window.since), ..self.window };
+        let window = Window { since: dialect.reported(self.window.since), ..self.window };
         let frames = Frames::new(self.key, self.route, window, self.max_line_size);
-        let mut frames = frames.of(dialect, self.begin().since);
+        let mut frames = frames.with_dialect(dialect, self.begin().since);
         if let (Some((first, known)), true) = (self.first, position.is_at_start()) {
             frames.start_at(first, known);
         }
@@ -231,9 +231,9 @@ impl Stream {
             // This engine goes by the time of each line, and what it sends of a second begins exactly there.
             Start::Since(time) if self.dialect() == Dialect::Podman => Some(time),
             // The engine passes over a compressed file whose last line is earlier, though the other stream's need not be.
-            Start::Since(time) => Some(tail::before(time)),
+            Start::Since(time) => Some(tail::minus_slack(time)),
             // The other stream's line behind it may have an earlier time.
-            Start::Last(_) => self.first.map(|(first, _)| tail::before(first.time)),
+            Start::Last(_) => self.first.map(|(first, _)| tail::minus_slack(first.time)),
             Start::Beginning | Start::All => None,
         })
     }
@@ -245,7 +245,7 @@ impl Stream {
         let mut records = wanted as u64 + 16;
         loop {
             let mut frames = Frames::new(self.key, self.route, Window::default(), self.max_line_size);
-            frames = frames.of(self.dialect(), None);
+            frames = frames.with_dialect(self.dialect(), None);
             let mut cursors = VecDeque::new();
             let (mut count, mut oldest) = (0, None);
             let mut keep = |item: Option<Item>| {
@@ -283,7 +283,7 @@ impl Stream {
     /// The time of the first of so many records, unless there are fewer.
     async fn oldest(&self, query: &LogsQuery, patience: Duration) -> Result<Option<Timestamp>, Error> {
         let mut frames = Frames::new(self.key, self.route, Window::default(), self.max_line_size);
-        frames = frames.of(self.dialect(), None);
+        frames = frames.with_dialect(self.dialect(), None);
         let mut oldest = None;
         let mut body = self.docker.logs_within(patience, &self.id, query).await?;
         while let Some(chunk) = body.next().await {

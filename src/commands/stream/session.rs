@@ -100,7 +100,7 @@ impl<'a> Session<'a> {
         Session {
             of,
             frames: of.frames(position),
-            passed: Delivered::to(position),
+            passed: Delivered::up_to(position),
             reach: Some(REACH),
             is_doubted: false,
             patience: Duration::MAX,
@@ -222,7 +222,7 @@ impl<'a> Session<'a> {
     async fn flush(&mut self) {
         let item = self.frames.flush();
         self.send(item).await;
-        self.passed = self.passed.without_seam();
+        self.passed = self.passed.without_overlap();
     }
 
     async fn read_once(&mut self) -> End {
@@ -241,13 +241,13 @@ impl<'a> Session<'a> {
                 Err(end) => return end,
             }
         }
-        if self.frames.is_apart() {
+        if self.frames.lacks_overlap() {
             return self.reach_farther();
         }
         match self.reach {
-            Some(_) => self.reach = Some((self.frames.fresh() * 2).clamp(REACH, FARTHEST)),
+            Some(_) => self.reach = Some((self.frames.new_records() * 2).clamp(REACH, FARTHEST)),
             // The last line is the first there is.
-            None => (self.passed, self.reach) = (self.passed.without_seam(), Some(REACH)),
+            None => (self.passed, self.reach) = (self.passed.without_overlap(), Some(REACH)),
         }
         End::Whole
     }
@@ -258,7 +258,7 @@ impl<'a> Session<'a> {
         // that does not matter: the line to join them to is missing then.
         let docker = |newest: Version| !self.of.docker.is_podman() && self.of.docker.api_version() < newest;
         let since = since.filter(|_| tail.is_some() || !docker(HEEDS_SINCE));
-        self.frames.suspect(follow && docker(SENDS_ONCE));
+        self.frames.set_may_repeat(follow && docker(SENDS_ONCE));
         let query = LogsQuery { follow, since, until: self.until(), tail, ..LogsQuery::default() };
         let body = self.of.docker.logs_within(self.patience, &self.of.id, &query).await?;
         self.of.is_read.store(true, Ordering::Relaxed);
@@ -288,12 +288,12 @@ impl<'a> Session<'a> {
 
     fn failed(&mut self, error: tail::Error) -> End {
         match error {
-            tail::Error::Apart => self.reach_farther(),
-            tail::Error::Back => {
-                self.passed = self.passed.from_the_first();
+            tail::Error::NoOverlap => self.reach_farther(),
+            tail::Error::TimeWentBack => {
+                self.passed = self.passed.from_start();
                 End::Apart
             }
-            tail::Error::Again => {
+            tail::Error::PossibleRepeat => {
                 self.is_doubted = true;
                 End::Apart
             }
@@ -373,7 +373,7 @@ impl<'a> Session<'a> {
                 tracing::info!(id = self.of.id, %time, "its log grew and nothing came: reading on with a new request");
                 if self.position().since.is_some_and(|since| time < since) {
                     // The clock was set back, and engines up to 23 leave out what has a time before that.
-                    self.passed = self.passed.from_the_first();
+                    self.passed = self.passed.from_start();
                 }
                 true
             }

@@ -29,7 +29,7 @@ use crate::model::time::Timestamp;
 use crate::output::{self, ActivityLine, Format, PlannedContainer, Printer, Settings};
 use crate::serve::Server;
 use crate::state::{OutputLock, Store};
-use crate::tail::{Reader, Report, Start, Wake};
+use crate::tail::{LogReader, Report, Start, Wake};
 use discovery::{Change, Discovery};
 use feed::{Feed, News, Terms};
 use lookups::{Answer, Lookups};
@@ -340,7 +340,7 @@ impl Watch {
         let (commands, received) = mpsc::channel();
         // Each report answers a command or ends a file, so there are never more than a few for a container.
         let (report, reports) = unbounded_channel();
-        let reader = Reader::new(Arc::clone(&queue), wake.clone(), received, move |said| {
+        let reader = LogReader::new(Arc::clone(&queue), wake.clone(), received, move |said| {
             // Nobody listens any more when we stop.
             let _ = report.send(said);
         })?;

@@ -174,7 +174,7 @@ impl Supervisor {
         if options.follow
             && let Some(folder) = tails.routes.new_files()
         {
-            tails.command(Command::Scout(folder.to_owned()));
+            tails.command(Command::WatchNewcomers(folder.to_owned()));
         }
         tails
     }

@@ -1,10 +1,11 @@
-//! The forms in which the engine keeps logs in files: where such a file lies, and where its records begin and end.
+//! The formats of Docker's log files: where a log file is, and where its records start and end.
 //!
-//! In: a container's folder, or bytes of a file. Out: which file it is; records, decoded. Called by [`super::file`],
-//! [`super::seek`] and [`super::handle`]; what one record holds is told by [`super::json_file`] and [`super::local`].
-//! The names are those of moby `container/container.go` (`json-file`), `daemon/logger/local/local.go` and
-//! `daemon/logger/loggerutils/cache/local_cache.go`: the cache has the form of the `local` driver, and is kept for
-//! drivers that cannot be read back. A container's driver never changes, so it has one of them.
+//! In: a container's folder, or bytes of a file. Out: the location of the log, and decoded records. Used by
+//! [`super::block`] and [`crate::tail::files`]. [`super::json_file`] and [`super::local`] decode a single record.
+//!
+//! The file names come from moby `container/container.go` (`json-file`), `daemon/logger/local/local.go` and
+//! `daemon/logger/loggerutils/cache/local_cache.go`. The dual-logging cache has the format of the `local` driver, and
+//! exists for drivers that cannot be read back. A container's driver never changes, so it has only one of these files.
 
 use super::{json_file, local};
 use crate::model::time::TimestampParser as Clock;
@@ -21,85 +22,87 @@ const LOCAL_FOLDER: &str = "local-logs";
 const LOCAL: &str = "container.log";
 const CACHE: &str = "container-cached.log";
 
+/// Bytes per read.
 const BLOCK: usize = 256 * 1024;
 
-/// A form of log file.
+/// The format of a log file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// Lines of JSON.
+    /// `json-file`: one JSON object per line.
     JsonFile,
-    /// Records between their lengths.
+    /// `local`: binary records, each between two copies of its length.
     Local,
 }
 
-/// A container's log file.
+/// Where a container's log is, and its format.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Spot {
-    /// The file the engine writes now.
+pub(crate) struct LogLocation {
+    /// The file that dockerd writes now.
     pub(crate) live: PathBuf,
     pub(crate) format: Format,
 }
 
-impl Spot {
-    /// The one that is there, if any is.
-    pub(crate) fn find(folder: &Path, id: &str) -> Option<Spot> {
-        Spot::all(folder, id).into_iter().find(|spot| spot.live.symlink_metadata().is_ok())
+impl LogLocation {
+    /// Returns the log that exists, if any.
+    pub(crate) fn find(folder: &Path, id: &str) -> Option<LogLocation> {
+        LogLocation::all(folder, id).into_iter().find(|location| location.live.symlink_metadata().is_ok())
     }
 
-    /// All that there can be.
-    pub(crate) fn all(folder: &Path, id: &str) -> [Spot; 3] {
+    /// Returns every possible location.
+    pub(crate) fn all(folder: &Path, id: &str) -> [LogLocation; 3] {
         let json_file = (folder.join(format!("{id}-json.log")), Format::JsonFile);
         let local = (folder.join(LOCAL_FOLDER).join(LOCAL), Format::Local);
         let cache = (folder.join(CACHE), Format::Local);
-        [json_file, local, cache].map(|(live, format)| Spot { live, format })
+        [json_file, local, cache].map(|(live, format)| LogLocation { live, format })
     }
 
-    /// Its folder, which is the container's own or one in it.
+    /// Returns the folder of the log: that of the container, or one in it.
     pub(crate) fn folder(&self) -> &Path {
         self.live.parent().unwrap_or(&self.live)
     }
 
-    /// The name that the engine gives to each new file.
+    /// Returns the name that dockerd gives to each new file.
     pub(crate) fn name(&self) -> OsString {
         self.live.file_name().unwrap_or_default().to_owned()
     }
 }
 
-/// Whether something of this name in a container's folder, or in the one within, may be or hold its log.
+/// Returns whether a file or folder of this name, in a container's folder or the inner folder, may be or contain its
+/// log.
 pub(crate) fn is_log_name(name: &OsStr, id: &str) -> bool {
     let is_json_file = || name.to_str().and_then(|name| name.strip_suffix("-json.log")) == Some(id);
     name == LOCAL_FOLDER || name == LOCAL || name == CACHE || is_json_file()
 }
 
-/// Whether the engine has made a log file for this container, for the engine room to see which route to take.
+/// Returns whether dockerd has created a log file for this container. Used to choose the route.
 pub fn has_log(folder: &Path, id: &str) -> bool {
-    Spot::find(folder, id).is_some()
+    LogLocation::find(folder, id).is_some()
 }
 
-/// The folder within a container's that has to be watched as well, if it is there.
+/// Returns the folder of the `local` driver in a container's folder, if it exists.
 pub(crate) fn inner_folder(folder: &Path) -> Option<PathBuf> {
     let inner = folder.join(LOCAL_FOLDER);
     inner.is_dir().then_some(inner)
 }
 
-/// A record among bytes: from where to where, its framing included.
+/// The range of a record in some bytes, including its framing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Record {
+pub(crate) struct RecordRange {
     pub(crate) start: usize,
     pub(crate) end: usize,
 }
 
 impl Format {
-    /// Whether a file of this form can begin so.
+    /// Returns whether a file of this format can start with this byte.
     pub(crate) fn begins_with(self, byte: u8) -> bool {
         match self {
             Format::JsonFile => byte == b'{',
-            // No record is 16 MiB long.
+            // The first byte of a length. No record is 16 MiB long.
             Format::Local => byte == 0,
         }
     }
 
-    /// Where the first record of a file ends, if that much of it is there.
+    /// Returns the end of the first record, if it is complete.
     pub(crate) fn first_end(self, bytes: &[u8]) -> Option<usize> {
         match self {
             Format::JsonFile => memchr::memchr(b'\n', bytes).map(|at| at + 1),
@@ -110,11 +113,13 @@ impl Format {
         }
     }
 
-    /// How many of the NULs at the start, which a truncated file has before its first record, are none of a record's.
+    /// Returns how many of the NULs at the start are not part of a record. A truncated file has NULs before its first
+    /// record.
     pub(crate) fn nuls(self, bytes: &[u8]) -> usize {
         match self {
             Format::JsonFile => bytes.iter().take_while(|byte| **byte == 0).count(),
-            // A record begins with one to three, which only a whole one tells from those before it.
+            // A record itself starts with one to three NULs. Only a complete record separates them from those before
+            // it.
             Format::Local if bytes.starts_with(&[0; local::WORD]) => local::find(bytes).unwrap_or_else(|| {
                 let nuls = bytes.iter().take_while(|byte| **byte == 0).count();
                 nuls - local::WORD
@@ -123,7 +128,7 @@ impl Format {
         }
     }
 
-    /// What a record holds; these are its bytes with its framing.
+    /// Decodes a record, given with its framing.
     pub(crate) fn decode<'a>(self, record: &'a [u8], clock: &mut Clock) -> Option<Piece<'a>> {
         match self {
             Format::JsonFile => {
@@ -134,14 +139,14 @@ impl Format {
         }
     }
 
-    /// Hands the whole records among bytes that begin where one does to `each`; returns where the rest begins. Bytes
-    /// between them that are no record are left out.
-    pub(crate) fn forwards(self, bytes: &[u8], mut each: impl FnMut(Record)) -> usize {
+    /// Passes the complete records of `bytes`, which start at a record, to `each`. Returns the end of the last one.
+    /// Skips bytes between them that are not a record.
+    pub(crate) fn forwards(self, bytes: &[u8], mut each: impl FnMut(RecordRange)) -> usize {
         let mut start = 0;
         match self {
             Format::JsonFile => {
                 for newline in memchr::memchr_iter(b'\n', bytes) {
-                    each(Record { start, end: newline + 1 });
+                    each(RecordRange { start, end: newline + 1 });
                     start = newline + 1;
                 }
                 start
@@ -149,22 +154,22 @@ impl Format {
             Format::Local => loop {
                 match local::frame(&bytes[start..]) {
                     local::Frame::Whole(length) => {
-                        each(Record { start, end: start + length });
+                        each(RecordRange { start, end: start + length });
                         start += length;
                     }
                     local::Frame::Part => return start,
                     local::Frame::Broken => match local::find(&bytes[start + 1..]) {
                         Some(at) => start += 1 + at,
-                        None => return bytes.len().saturating_sub(local::LONGEST).max(start),
+                        None => return bytes.len().saturating_sub(local::MAX_RECORD).max(start),
                     },
                 }
             },
         }
     }
 
-    /// The first place at or behind `from` where a record starts, or the end of the file.
+    /// Returns the first offset from `from` on at which a record starts, or the end of the file.
     pub(crate) fn next_start(self, file: &File, mut from: u64) -> io::Result<u64> {
-        let mut block = vec![0; if self == Format::Local { 2 * local::LONGEST } else { 16 * 1024 }];
+        let mut block = vec![0; if self == Format::Local { 2 * local::MAX_RECORD } else { 16 * 1024 }];
         loop {
             let read = fill_at(file, &mut block, from)?;
             let found = match self {
@@ -174,13 +179,13 @@ impl Format {
             match found {
                 Some(at) => return Ok(from + at as u64),
                 None if read < block.len() => return Ok(from + read as u64),
-                None if self == Format::Local => from += local::LONGEST as u64,
+                None if self == Format::Local => from += local::MAX_RECORD as u64,
                 None => from += read as u64,
             }
         }
     }
 
-    /// Whether a record ends at a place in a file, or nothing is before it.
+    /// Returns whether a record ends at this offset of a file, or nothing precedes it.
     pub(crate) fn ends_at(self, file: &File, end: u64) -> io::Result<bool> {
         match self {
             Format::JsonFile => {
@@ -188,7 +193,7 @@ impl Format {
                 if end > 0 {
                     exact_at(file, &mut last, end - 1)?;
                 }
-                // Behind a hole it is as at the start.
+                // After a hole is like at the start.
                 Ok(matches!(last, [b'\n' | 0]))
             }
             Format::Local => {
@@ -203,16 +208,16 @@ impl Format {
         }
     }
 
-    /// Bytes of the longest record.
+    /// Returns the maximum size of a record in bytes.
     pub(crate) fn longest(self) -> usize {
         match self {
-            Format::JsonFile => json_file::LONGEST,
-            Format::Local => local::LONGEST,
+            Format::JsonFile => json_file::MAX_RECORD,
+            Format::Local => local::MAX_RECORD,
         }
     }
 
-    /// Hands the records of a file up to `size` to `each`, last first, until it says no: where each starts, and its
-    /// bytes, framing included. What begins behind the last whole record comes first, where something does.
+    /// Passes the records in the first `size` bytes of a file to `each`, last first, until `each` breaks: the offset of
+    /// each and its bytes with framing. If an incomplete record follows the last complete one, it comes first.
     pub(crate) fn backwards(
         self,
         file: &File,
@@ -226,9 +231,9 @@ impl Format {
     }
 }
 
-/// Of a line that is longer than any record, only the end is handed on: it may be one behind a hole.
+/// Passes only the end of a line that is longer than any record, because that may be a record after a hole.
 fn lines_backwards(file: &File, size: u64, mut each: impl FnMut(u64, &[u8]) -> ControlFlow<()>) -> io::Result<()> {
-    // What was read of the line that starts before the block at hand, and where it ends.
+    // What was read of the line that starts before the current block, and where that line ends.
     let mut tail: Vec<u8> = Vec::new();
     let mut tail_end = size;
     let mut block = vec![0; BLOCK];
@@ -257,20 +262,20 @@ fn lines_backwards(file: &File, size: u64, mut each: impl FnMut(u64, &[u8]) -> C
     Ok(())
 }
 
-/// Puts bytes before others, as long as these are not more than a record has.
+/// Prepends bytes to `tail`, which grows to at most the size of a record.
 fn prepend(bytes: &[u8], tail: &mut Vec<u8>) {
-    let room = json_file::LONGEST.saturating_sub(tail.len());
-    tail.splice(0..0, bytes[bytes.len().saturating_sub(room)..].iter().copied());
+    let space = json_file::MAX_RECORD.saturating_sub(tail.len());
+    tail.splice(0..0, bytes[bytes.len().saturating_sub(space)..].iter().copied());
 }
 
 fn local_backwards(file: &File, size: u64, mut each: impl FnMut(u64, &[u8]) -> ControlFlow<()>) -> io::Result<()> {
     let mut end = size;
-    let mut buffer = Buffer::new(file);
+    let mut buffer = BackwardReader::new(file);
     while end > 0 {
         let length = buffer.trailer(end)?.and_then(|length| u64::try_from(length).ok()).filter(|&length| length <= end);
         let start = match length {
             Some(length) => end - length,
-            // Half a record, or something else: from the nearest place before it from which all is records.
+            // Half a record or something else: search forwards from an earlier record.
             None => match last_start(file, end, end < size)? {
                 Some(start) if start < end => start,
                 _ => return Ok(()),
@@ -285,10 +290,10 @@ fn local_backwards(file: &File, size: u64, mut each: impl FnMut(u64, &[u8]) -> C
     Ok(())
 }
 
-/// Where the last thing that may be a record starts before `end`, or the rest behind the last whole one. Where it is known
-/// that another record begins there, what would reach past it is none.
+/// Returns where the last possible record before `end` starts, or the rest after the last complete one. If `is_start`,
+/// a record is known to start at `end`, so that nothing before it can extend beyond.
 fn last_start(file: &File, end: u64, is_start: bool) -> io::Result<Option<u64>> {
-    let from = end.saturating_sub(2 * local::LONGEST as u64);
+    let from = end.saturating_sub(2 * local::MAX_RECORD as u64);
     let mut bytes = vec![0; usize::try_from(end - from).unwrap_or(0)];
     exact_at(file, &mut bytes, from)?;
     let Some(first) = (if from == 0 { Some(0) } else { local::find(&bytes) }) else { return Ok(None) };
@@ -296,8 +301,8 @@ fn last_start(file: &File, end: u64, is_start: bool) -> io::Result<Option<u64>> 
     loop {
         let base = rest;
         rest += Format::Local.forwards(&bytes[base..], |record| last = base + record.start);
-        let behind = bytes.get(rest + 1..).filter(|_| is_start).and_then(local::find);
-        match behind {
+        let after = bytes.get(rest + 1..).filter(|_| is_start).and_then(local::find);
+        match after {
             Some(at) => rest += 1 + at,
             None => break,
         }
@@ -306,19 +311,19 @@ fn last_start(file: &File, end: u64, is_start: bool) -> io::Result<Option<u64>> 
     Ok(Some(from + start as u64))
 }
 
-/// Reads a file backwards in blocks.
-struct Buffer<'a> {
+/// A window on a file that is read backwards, in blocks.
+struct BackwardReader<'a> {
     file: &'a File,
     block: Vec<u8>,
     start: u64,
 }
 
-impl<'a> Buffer<'a> {
+impl<'a> BackwardReader<'a> {
     fn new(file: &'a File) -> Self {
-        Buffer { file, block: Vec::new(), start: 0 }
+        BackwardReader { file, block: Vec::new(), start: 0 }
     }
 
-    /// The length of the record that ends here, its framing included, if one does.
+    /// Returns the length of the record that ends at `end`, including its framing, if there is one.
     fn trailer(&mut self, end: u64) -> io::Result<Option<usize>> {
         let Some(start) = end.checked_sub(local::WORD as u64) else { return Ok(None) };
         let length = local::length(self.get(start, end)?);
@@ -335,7 +340,7 @@ impl<'a> Buffer<'a> {
             exact_at(self.file, &mut self.block, from)?;
             self.start = from;
         }
-        // Both lie in the block, whose size is a `usize`.
+        // Both are within the block, whose size is a `usize`.
         let [start, end] = [start, end].map(|at| (at - self.start) as usize);
         Ok(&self.block[start..end])
     }
@@ -356,7 +361,7 @@ mod tests {
         file
     }
 
-    /// In the order of the file.
+    /// Reads backwards. Returns the records in the order of the file.
     fn backwards(format: Format, log: &[u8], size: usize) -> Vec<(u64, Vec<u8>)> {
         let mut records = Vec::new();
         let each = |start, record: &[u8]| {
@@ -378,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn backwards_stops_where_it_is_told_to() {
+    fn reading_backwards_stops_when_asked() {
         let entry = |line: &[u8]| LogEntry { line: line.to_vec(), ..entry(0) }.encode_to_vec();
         for (format, log) in [
             (Format::JsonFile, b"one\ntwo\nthree\n".to_vec()),
@@ -396,35 +401,35 @@ mod tests {
     }
 
     #[test]
-    fn of_a_line_longer_than_any_record_only_the_end_is_held() {
-        let long = [vec![b'x'; json_file::LONGEST + 3 * BLOCK], b"end\n".to_vec()].concat();
+    fn only_the_end_of_an_oversized_line_is_kept() {
+        let long = [vec![b'x'; json_file::MAX_RECORD + 3 * BLOCK], b"end\n".to_vec()].concat();
         let log = [b"before\n", &*long, b"behind\n"].concat();
         let [before, longest, behind] = &*backwards(Format::JsonFile, &log, log.len()) else { panic!() };
         assert_eq!(before, &(0, b"before\n".to_vec()));
         assert_eq!(behind, &(log.len() as u64 - 7, b"behind\n".to_vec()));
-        assert_eq!(longest.1.len(), json_file::LONGEST);
+        assert_eq!(longest.1.len(), json_file::MAX_RECORD);
         assert_eq!(longest.0 as usize + longest.1.len(), log.len() - b"behind\n".len());
         assert!(longest.1.ends_with(b"xend\n"));
     }
 
     #[test]
-    fn the_record_behind_a_hole_is_one_backwards_as_well() {
-        for hole in [3, BLOCK, json_file::LONGEST + BLOCK] {
+    fn reading_backwards_finds_the_record_after_a_hole() {
+        for hole in [3, BLOCK, json_file::MAX_RECORD + BLOCK] {
             let log = [vec![0; hole], b"{one}\n{two}\n".to_vec()].concat();
-            let told = [(hole as u64, b"{one}\n".to_vec()), (hole as u64 + 6, b"{two}\n".to_vec())];
-            assert_eq!(backwards(Format::JsonFile, &log, log.len()), told, "{hole}");
+            let expected = [(hole as u64, b"{one}\n".to_vec()), (hole as u64 + 6, b"{two}\n".to_vec())];
+            assert_eq!(backwards(Format::JsonFile, &log, log.len()), expected, "{hole}");
             assert_eq!(backwards(Format::JsonFile, &log, hole), [], "nothing but a hole of {hole}");
         }
     }
 
     #[test]
-    fn nuls_before_a_record_are_told_from_its_own() {
+    fn nuls_before_a_record_are_not_its_own() {
         let record = framed(&entry(0).encode_to_vec());
         for nuls in [0, 1, 2, 3, 4, 1000] {
             let hole = vec![0; nuls];
             assert_eq!(Format::JsonFile.nuls(&[&*hole, b"{\0"].concat()), nuls);
             let own = Format::Local.nuls(&[&*hole, &record].concat());
-            // One NUL is no more than a record may begin with.
+            // A record may start with one NUL.
             assert_eq!(own, if nuls == 0 { 0 } else { nuls });
         }
     }
@@ -433,7 +438,7 @@ mod tests {
         LogEntry { source: "stdout".to_owned(), time_nano, ..LogEntry::default() }
     }
 
-    /// What lies in a log of the `local` driver.
+    /// A part of a log of the `local` driver.
     #[derive(Clone, Debug)]
     enum Thing {
         Record(Vec<u8>),
@@ -448,26 +453,26 @@ mod tests {
             8 => line().prop_map(Thing::Record),
             1 => (BLOCK - 50..BLOCK + 50, any::<u8>()).prop_map(|(length, byte)| Thing::Record(vec![byte; length])),
             1 => (line(), any::<prop::sample::Index>()).prop_map(|(line, end)| Thing::Torn(line, end)),
-            // Such as cannot be a length.
+            // Without NULs, so that it cannot be a length.
             2 => prop::collection::vec(1..=255_u8, 1..50).prop_map(Thing::Garbage),
         ];
         prop::collection::vec(thing, 0..20)
     }
 
-    /// The log, and where its records are.
-    fn local_log(things: &[Thing]) -> (Vec<u8>, Vec<Record>) {
+    /// Returns the log, and the ranges of its records.
+    fn local_log(things: &[Thing]) -> (Vec<u8>, Vec<RecordRange>) {
         let (mut log, mut records) = (Vec::new(), Vec::new());
         let record = |line: &[u8], time| framed(&LogEntry { line: line.to_vec(), ..entry(time) }.encode_to_vec());
-        // At the end is a record that is longer than what a torn one lacks, and unlike it.
+        // The last record is longer than what is missing of a torn one, and different.
         let last = [Thing::Record(vec![b'.'; 200])];
         for (time, thing) in (1..).zip(things.iter().chain(&last)) {
             let start = log.len();
             match thing {
                 Thing::Record(line) => {
                     log.extend(record(line, time));
-                    records.push(Record { start, end: log.len() });
+                    records.push(RecordRange { start, end: log.len() });
                 }
-                // With its length, and not so much that the length of the next one completes it.
+                // With its length, but too short for the next record's length to complete it.
                 Thing::Torn(line, end) => {
                     let whole = record(line, time);
                     log.extend_from_slice(&whole[..local::WORD + end.index(whole.len() - 3 * local::WORD)]);
@@ -479,11 +484,11 @@ mod tests {
     }
 
     proptest! {
-        // Blocks are large.
+        // Fewer cases, because blocks are large.
         #![proptest_config(ProptestConfig::with_cases(100))]
 
         #[test]
-        fn lines_are_the_same_backwards(
+        fn lines_are_the_same_forwards_and_backwards(
             lines in prop::collection::vec(
                 prop_oneof![8 => 0..100_usize, 1 => BLOCK - 2..BLOCK + 2, 1 => Just(3 * BLOCK)], 0..12
             ),
@@ -506,18 +511,18 @@ mod tests {
             let rest = Format::JsonFile.forwards(&log, |record| forwards.push(record));
             prop_assert_eq!(rest, ends.last().copied().unwrap_or(0));
             let starts = [0].into_iter().chain(ends.iter().copied());
-            let lines: Vec<Record> = starts.zip(&ends).map(|(start, end)| Record { start, end: *end }).collect();
+            let lines: Vec<RecordRange> = starts.zip(&ends).map(|(start, end)| RecordRange { start, end: *end }).collect();
             prop_assert_eq!(forwards, lines);
         }
 
         #[test]
-        fn records_are_the_same_forwards_and_backwards_whatever_lies_between(things in things()) {
+        fn records_are_the_same_forwards_and_backwards(things in things()) {
             let (log, records) = local_log(&things);
-            // What the file begins with is a record, or it is no such log.
+            // The file starts with a record, else it is not such a log.
             let forwards = records_forwards(&log);
             prop_assert_eq!(&forwards, &records);
-            let whole = |record: &Record| whole_at(&log, record.start) == Some(*record);
-            let backwards: Vec<Record> = records_backwards(&log).into_iter().filter(whole).collect();
+            let whole = |record: &RecordRange| whole_at(&log, record.start) == Some(*record);
+            let backwards: Vec<RecordRange> = records_backwards(&log).into_iter().filter(whole).collect();
             prop_assert_eq!(&backwards, &records);
             let mut clock = Clock::default();
             let times = records.iter().map(|record| Format::Local.decode(&log[record.start..record.end], &mut clock));
@@ -525,7 +530,7 @@ mod tests {
         }
 
         #[test]
-        fn from_any_place_the_next_record_is_found(things in things(), from: prop::sample::Index) {
+        fn the_next_record_is_found_from_any_offset(things in things(), from: prop::sample::Index) {
             let (log, records) = local_log(&things);
             let from = from.index(log.len());
             let expected = records.iter().map(|record| record.start).find(|start| *start >= from).unwrap_or(log.len());
@@ -533,7 +538,7 @@ mod tests {
         }
 
         #[test]
-        fn from_any_place_the_next_line_is_found(
+        fn the_next_line_is_found_from_any_offset(
             lines in prop::collection::vec(prop_oneof![4 => 0..100_usize, 1 => 16_380..16_390_usize], 1..12),
             from: prop::sample::Index,
         ) {

@@ -1,10 +1,11 @@
-//! Takes one record of a `json-file` log apart.
+//! Decodes one record of a `json-file` log.
 //!
-//! In: one line of the file without its newline. Out: where the message lies in it, and its stream and time. Called for
-//! every record by [`super::file`]; knows nothing of files or lines that span records.
-//! The driver writes `{"log":"…\n","stream":"stdout","attrs":{…},"time":"…Z"}` without spaces, `attrs` only when there
-//! are any (moby `daemon/logger/jsonfilelog/jsonlog/jsonlogbytes.go`), escapes quotes, backslashes and control
-//! characters, and replaces bytes that are no UTF-8. That shape is found from both ends; any other JSON goes through
+//! In: one line of the file without its newline. Out: the message as a slice of it, its stream and its time. Called by
+//! [`super::block`] for every record; knows nothing of files, or of lines that span several records.
+//!
+//! The driver writes `{"log":"…\n","stream":"stdout","attrs":{…},"time":"…Z"}` without spaces, and `attrs` only if
+//! there are any (moby `daemon/logger/jsonfilelog/jsonlog/jsonlogbytes.go`). It escapes quotes, backslashes and control
+//! characters, and replaces bytes that are not UTF-8. This form is parsed from both ends. Any other JSON goes through
 //! `serde_json`.
 
 use crate::model::batch::Encoding;
@@ -18,37 +19,37 @@ use serde_json::value::RawValue;
 use std::borrow::Cow;
 
 const HEAD: &[u8] = b"{\"log\":\"";
-/// Where the message of a borrowed piece starts in its record.
+/// Offset of the message in its record, if the piece borrows it.
 pub(crate) const MESSAGE_AT: usize = HEAD.len();
 const TIME: &[u8] = b"\"time\":\"";
 const STDOUT: &[u8] = b"\",\"stream\":\"stdout\",";
 const STDERR: &[u8] = b"\",\"stream\":\"stderr\",";
 const ATTRS: &[u8] = b"\"attrs\":{";
-/// The engine writes no longer record: 16 KiB, each byte escaped to six, and attributes.
-pub(crate) const LONGEST: usize = 4 * 1024 * 1024;
-/// `"time":"` and the end `"}` around a time with nine digits.
+/// Maximum size of a record in bytes. dockerd writes at most 16 KiB of text, each byte escaped to six, and attributes.
+pub(crate) const MAX_RECORD: usize = 4 * 1024 * 1024;
+/// Length of `"time":"`, a time with nine digits, and `"}`.
 const FULL_TIME: usize = TIME.len() + crate::model::time::WRITTEN + 2;
 
-/// The record, or `None` when these bytes are none. The record must be valid UTF-8.
+/// Decodes a record, which must be valid UTF-8. `None` if it is not a record.
 #[inline]
 pub(crate) fn decode<'a>(record: &'a [u8], clock: &mut TimestampParser) -> Option<Piece<'a>> {
-    quick(record, clock).or_else(|| other(record))
+    driver_form(record, clock).or_else(|| any_json(record))
 }
 
-/// Where a record that can be decoded starts behind the first byte of `bytes`: half a record, left behind by a power cut
-/// or a full disk, has the next one directly behind it on the same line.
+/// Finds where a record may start after the first byte of `bytes`. After a power cut or on a full disk, half a record
+/// is followed by the next one on the same line.
 pub(crate) fn resync(bytes: &[u8]) -> Option<usize> {
     find(bytes.get(1..)?).map(|at| at + 1)
 }
 
-/// Where the first record seems to start.
+/// Finds where a record may start.
 pub(crate) fn find(bytes: &[u8]) -> Option<usize> {
     memmem::find(bytes, HEAD)
 }
 
-/// The shape that the driver writes.
+/// Parses the form that the driver writes.
 #[inline]
-fn quick<'a>(record: &'a [u8], clock: &mut TimestampParser) -> Option<Piece<'a>> {
+fn driver_form<'a>(record: &'a [u8], clock: &mut TimestampParser) -> Option<Piece<'a>> {
     let body = record.strip_prefix(HEAD)?;
     let (rest, time) = split_time(body, clock)?;
     let (message, stream) = match split_stream(rest) {
@@ -56,7 +57,7 @@ fn quick<'a>(record: &'a [u8], clock: &mut TimestampParser) -> Option<Piece<'a>>
         None => split_attrs(rest)?,
     };
     let (message, complete) = match message.strip_suffix(b"\\n") {
-        // `\\n` at the end is a backslash and an n; only an odd backslash makes a newline of it.
+        // An `n` after an even number of backslashes is not a newline.
         Some(text) if !ends_in_open_escape(text) => (text, true),
         _ => (message, false),
     };
@@ -73,7 +74,7 @@ fn split_time<'a>(body: &'a [u8], clock: &mut TimestampParser) -> Option<(&'a [u
     {
         return Some((&body[..at], time));
     }
-    // Trailing zeros of the fraction are not written: the time is shorter.
+    // Trailing zeros of the fraction are omitted, so the time may be shorter.
     let from = rest.len().saturating_sub(crate::model::time::WRITTEN);
     let at = from + memchr::memrchr(b'"', &rest[from..])?;
     let time = clock.parse(&rest[at + 1..])?;
@@ -87,15 +88,15 @@ fn split_stream(rest: &[u8]) -> Option<(&[u8], Stream)> {
         .or_else(|| rest.strip_suffix(STDERR).map(|message| (message, Stream::Stderr)))
 }
 
-/// With attributes, the message ends at its first unescaped quote.
+/// Splits a record with attributes: the message ends at its first unescaped quote.
 fn split_attrs(rest: &[u8]) -> Option<(&[u8], Stream)> {
     let end = end_of_string(rest)?;
-    let (message, behind) = rest.split_at(end);
-    let (behind, stream) = behind
+    let (message, after) = rest.split_at(end);
+    let (after, stream) = after
         .strip_prefix(STDOUT)
-        .map(|behind| (behind, Stream::Stdout))
-        .or_else(|| behind.strip_prefix(STDERR).map(|behind| (behind, Stream::Stderr)))?;
-    (behind.starts_with(ATTRS) && behind.ends_with(b"},")).then_some((message, stream))
+        .map(|after| (after, Stream::Stdout))
+        .or_else(|| after.strip_prefix(STDERR).map(|after| (after, Stream::Stderr)))?;
+    (after.starts_with(ATTRS) && after.ends_with(b"},")).then_some((message, stream))
 }
 
 fn end_of_string(bytes: &[u8]) -> Option<usize> {
@@ -114,21 +115,21 @@ fn ends_in_open_escape(text: &[u8]) -> bool {
     backslashes % 2 == 1
 }
 
-/// How the message lies, or `None` when it cannot stand inside a JSON string: a raw quote or control character, or an
-/// escape that JSON does not know.
+/// Returns the encoding of a message. `None` if it is not valid within a JSON string: it contains a raw quote or
+/// control character, or an invalid escape.
 #[inline]
 fn inside_of_string(message: &[u8]) -> Option<Encoding> {
     let at = first_special(message);
     if at == message.len() { Some(Encoding::Plain) } else { escapes(message, at) }
 }
 
-/// The first quote, backslash or control character, or the length.
+/// Returns the index of the first quote, backslash or control character, or the length.
 #[inline]
 pub(crate) fn first_special(text: &[u8]) -> usize {
     const LANES: usize = 32;
     let special = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
     let mut at = 0;
-    // Without a branch inside, so that the compiler compares many bytes at a time.
+    // No branch inside the fold, so that the compiler vectorises it.
     while let Some(lanes) = text[at..].first_chunk::<LANES>() {
         if lanes.iter().fold(false, |any, &byte| any | special(byte)) {
             break;
@@ -136,7 +137,7 @@ pub(crate) fn first_special(text: &[u8]) -> usize {
         at += LANES;
     }
     if let (true, Some(lanes)) = (text.len() - at < LANES, text.last_chunk::<LANES>()) {
-        // The rest is looked at together with bytes already seen.
+        // Check the rest together with bytes that were already checked.
         if !lanes.iter().fold(false, |any, &byte| any | special(byte)) {
             return text.len();
         }
@@ -156,7 +157,7 @@ fn escapes(message: &[u8], mut at: usize) -> Option<Encoding> {
                 let unit = unicode(message.get(at + 2..)?)?;
                 match unit {
                     0xd800..0xdc00 if begins_with_low(&message[at + 6..]) => at += 6,
-                    // Of a long line the other half may lie in the next record: what it means is told by the whole line.
+                    // In a long line the other half may be in the next record. Only the whole line decides.
                     0xd800..0xe000 => encoding = Encoding::Surrogates,
                     _ => {}
                 }
@@ -169,13 +170,13 @@ fn escapes(message: &[u8], mut at: usize) -> Option<Encoding> {
     Some(encoding)
 }
 
-/// Whether the second half of a surrogate pair comes next.
+/// Returns whether `text` starts with the second half of a surrogate pair.
 fn begins_with_low(text: &[u8]) -> bool {
     let unit = text.strip_prefix(b"\\u").and_then(unicode);
     unit.is_some_and(|unit| (0xdc00..0xe000).contains(&unit))
 }
 
-/// As [`first_special`], for where the next one is near.
+/// Like [`first_special`], but faster if the next one is near.
 fn next_special(text: &[u8]) -> usize {
     let mut at = 0;
     while let Some(word) = text[at..].first_chunk::<8>() {
@@ -191,15 +192,15 @@ fn unicode(digits: &[u8]) -> Option<u16> {
     let digits = digits.first_chunk::<4>()?;
     digits.iter().try_fold(0, |value, &digit| {
         let digit = char::from(digit).to_digit(16)?;
-        // A hexadecimal digit fits; four of them fill 16 bits.
+        // Four hexadecimal digits fill 16 bits.
         Some(value << 4 | digit as u16)
     })
 }
 
-/// Any valid JSON object with these keys, as another writer of the format may spell it.
-fn other(record: &[u8]) -> Option<Piece<'static>> {
+/// Parses any JSON object with these keys, as other writers of the format may produce it.
+fn any_json(record: &[u8]) -> Option<Piece<'static>> {
     #[derive(Deserialize)]
-    struct Record<'a> {
+    struct JsonRecord<'a> {
         #[serde(default)]
         log: String,
         #[serde(borrow, default)]
@@ -207,7 +208,7 @@ fn other(record: &[u8]) -> Option<Piece<'static>> {
         #[serde(borrow)]
         time: Cow<'a, str>,
     }
-    let Ok(record) = serde_json::from_slice::<Record<'_>>(record) else { return with_surrogates(record) };
+    let Ok(record) = serde_json::from_slice::<JsonRecord<'_>>(record) else { return with_surrogates(record) };
     let time = Timestamp::parse(record.time.as_bytes())?;
     let stream = stream(&record.stream);
     let (message, complete) = match record.log.strip_suffix('\n') {
@@ -219,10 +220,10 @@ fn other(record: &[u8]) -> Option<Piece<'static>> {
     Some(Piece { time, stream, encoding: inside_of_string(&text)?, text: Cow::Owned(text), complete })
 }
 
-/// The same with halves of surrogate pairs in it, which JSON can write and a `String` cannot hold.
+/// Like [`any_json`], for records with lone surrogates, which JSON allows but a `String` cannot contain.
 fn with_surrogates(record: &[u8]) -> Option<Piece<'static>> {
     #[derive(Deserialize)]
-    struct Record<'a> {
+    struct RawRecord<'a> {
         #[serde(borrow)]
         log: &'a RawValue,
         #[serde(borrow)]
@@ -230,7 +231,7 @@ fn with_surrogates(record: &[u8]) -> Option<Piece<'static>> {
         #[serde(borrow)]
         time: Cow<'a, str>,
     }
-    let record: Record<'_> = serde_json::from_slice(record).ok()?;
+    let record: RawRecord<'_> = serde_json::from_slice(record).ok()?;
     let log = record.log.get().strip_prefix('"')?.strip_suffix('"')?;
     let newlines = ["\\n", "\\u000a", "\\u000A"];
     let line = newlines
@@ -260,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn every_shape_the_driver_writes_is_read() {
+    fn every_form_the_driver_writes_is_read() {
         use Encoding::{Json, Plain, Surrogates};
         use Stream::{Stderr, Stdout};
         for (record, expected) in [
@@ -317,9 +318,9 @@ mod tests {
         }
     }
 
-    /// Only halves without the other one are told apart from what can be copied as it lies.
+    /// Only lone surrogates get an encoding of their own. Everything else can be copied unchanged.
     #[test]
-    fn lone_halves_of_surrogate_pairs_are_noticed() {
+    fn lone_surrogates_are_noticed() {
         use Encoding::{Json, Surrogates};
         for (text, expected) in [
             (r"\ud83d\ude00", Json),
@@ -341,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_record_is_refused() {
+    fn invalid_records_are_refused() {
         for record in [
             "",
             "{",
@@ -361,14 +362,14 @@ mod tests {
     }
 
     #[test]
-    fn half_a_record_gives_way_to_the_next_one() {
+    fn a_record_after_half_a_record_is_found() {
         let line = br#"{"log":"half of {"log":"whole\n","stream":"stdout","time":"1970-01-01T00:00:00Z"}"#;
         assert!(decode(line, &mut TimestampParser::default()).is_none());
         let at = resync(line).unwrap();
         assert!(decode(&line[at..], &mut TimestampParser::default()).is_some());
     }
 
-    /// A message as the driver escapes it, and what it stands for then: a byte that is no UTF-8 becomes U+FFFD, each one.
+    /// A message as the driver escapes it, and the text that this encodes: each byte that is not UTF-8 becomes U+FFFD.
     fn as_the_driver_writes(message: &[u8]) -> (String, String) {
         let (mut escaped, mut meant) = (String::new(), String::new());
         for chunk in message.utf8_chunks() {
@@ -390,11 +391,11 @@ mod tests {
         (escaped, meant)
     }
 
-    fn is_read_as_the_driver_means_it(message: &[u8]) {
+    fn check_driver_form(message: &[u8]) {
         let (escaped, meant) = as_the_driver_writes(message);
         let record = format!(r#"{{"log":"{escaped}","stream":"stderr","time":"2026-11-20T23:00:53.5Z"}}"#);
-        // Without a library: what the driver writes has to be taken the short way.
-        let piece = quick(record.as_bytes(), &mut TimestampParser::default()).unwrap();
+        // `driver_form` must accept everything that the driver writes.
+        let piece = driver_form(record.as_bytes(), &mut TimestampParser::default()).unwrap();
         let mut text = Vec::new();
         json::unescape(&piece.text, &mut text);
         assert_eq!(String::from_utf8(text).unwrap(), meant.strip_suffix('\n').unwrap_or(&meant));
@@ -403,28 +404,26 @@ mod tests {
     }
 
     #[test]
-    fn every_byte_is_read_as_the_driver_escapes_it() {
+    fn every_byte_the_driver_escapes_is_read() {
         for byte in 0..=u8::MAX {
             for message in
                 [&[byte][..], &[byte, b'\n'], &[b'a', byte, b'b', b'\n'], &[b'\\', byte], &[byte, byte, b'\n']]
             {
-                is_read_as_the_driver_means_it(message);
+                check_driver_form(message);
             }
         }
-        // Each place in the words that are compared at once.
+        // Each position within the words that are compared at once.
         for at in 0..70 {
             for special in ["\"", "\\", "\u{1f}", "\u{7f}", "\u{2028}", "\u{2029}", "\u{fffd}", "😀"] {
-                is_read_as_the_driver_means_it(
-                    format!("{}{special}{}\n", "a".repeat(at), "b".repeat(70 - at)).as_bytes(),
-                );
+                check_driver_form(format!("{}{special}{}\n", "a".repeat(at), "b".repeat(70 - at)).as_bytes());
             }
         }
     }
 
     #[test]
-    fn every_character_that_takes_more_than_one_byte_is_read() {
+    fn every_multibyte_character_is_read() {
         for character in ('\u{80}'..=char::MAX).step_by(7).chain(['\u{d7ff}', '\u{e000}', '\u{ffff}', char::MAX]) {
-            is_read_as_the_driver_means_it(format!("{character}\n").as_bytes());
+            check_driver_form(format!("{character}\n").as_bytes());
         }
     }
 
@@ -434,10 +433,11 @@ mod tests {
             prop_oneof![4 => any::<u8>(), 1 => Just(b'\\'), 1 => Just(b'"'), 1 => Just(b'\n'), 2 => Just(0xe2), 1 => Just(0x80)],
             0..100,
         )) {
-            is_read_as_the_driver_means_it(&message);
+            check_driver_form(&message);
         }
 
-        /// The oracle is `serde_json`: what both take must mean the same, and what the driver can write must be taken.
+        /// Compares with `serde_json`: both must agree on what they accept, and whatever the driver can write must be
+        /// accepted.
         #[test]
         fn agrees_with_a_json_library(message in "(?s).{0,80}", newline: bool, attrs: bool, nanos in 0..i64::MAX) {
             let log = if newline { format!("{message}\n") } else { message };
@@ -448,7 +448,7 @@ mod tests {
                 record.insert("attrs".into(), serde_json::json!({ "k": log.clone() }));
             }
             let time = jiff::Timestamp::from_nanosecond(nanos.into()).unwrap().to_string();
-            // In the driver's order, which a map does not keep.
+            // In the driver's order of keys, which a map does not keep.
             let line = format!(
                 "{{\"log\":{},\"stream\":\"stderr\",{}\"time\":\"{time}\"}}",
                 record["log"],
@@ -460,11 +460,11 @@ mod tests {
             prop_assert_eq!(text, log.strip_suffix('\n').unwrap_or(&log));
             prop_assert_eq!(piece.complete, log.ends_with('\n'));
             prop_assert_eq!(piece.time.0, nanos);
-            prop_assert!(quick(line.as_bytes(), &mut TimestampParser::default()).is_some());
+            prop_assert!(driver_form(line.as_bytes(), &mut TimestampParser::default()).is_some());
         }
 
         #[test]
-        fn never_takes_what_a_json_library_refuses(mut line in Just(
+        fn invalid_json_is_never_accepted(mut line in Just(
             br#"{"log":"a\u003cb \"c\" \\ d\n","stream":"stdout","time":"2026-11-20T23:00:53.037882171Z"}"#.to_vec()
         ), at in 0..80_usize, byte: u8) {
             line[at] = byte;
@@ -474,7 +474,7 @@ mod tests {
         }
 
         #[test]
-        fn the_first_special_byte_is_the_first(text in prop::collection::vec(prop_oneof![8 => 0x20..0xff_u8, 1 => any::<u8>()], 0..200)) {
+        fn the_first_special_byte_is_found(text in prop::collection::vec(prop_oneof![8 => 0x20..0xff_u8, 1 => any::<u8>()], 0..200)) {
             let plain = |&byte: &u8| byte >= 0x20 && byte != b'"' && byte != b'\\';
             let expected = text.iter().take_while(|byte| plain(byte)).count();
             prop_assert_eq!(first_special(&text), expected);

@@ -1,9 +1,11 @@
-//! Takes one record of a log of the `local` driver apart, or of the cache that has its form.
+//! Decodes one record in the format of the `local` driver, which the dual-logging cache uses too.
 //!
-//! In: bytes of the file. Out: how long the record at their start is, and what it holds. Called by [`super::format`];
-//! knows nothing of files.
-//! A record is its length as four bytes, big end first, a `LogEntry` in protocol buffers, and the length again (moby
-//! `daemon/logger/local/doc.go`, `api/types/plugins/logdriver/entry.proto`). A field with its default value is left out.
+//! In: bytes of the file. Out: the length of the record at their start, and its content. Called by [`super::format`]
+//! and [`super::block`]; knows nothing of files.
+//!
+//! A record is the length of its entry as four bytes, big-endian, a `LogEntry` as protocol buffers, and the length
+//! again (moby `daemon/logger/local/doc.go`, `api/types/plugins/logdriver/entry.proto`). Fields with default values are
+//! omitted.
 
 use crate::model::batch::Encoding;
 use crate::model::cursor::Stream;
@@ -11,33 +13,34 @@ use crate::model::time::Timestamp;
 use crate::tail::Piece;
 use std::borrow::Cow;
 
-/// Bytes of a length.
+/// Size of a length field in bytes.
 pub(crate) const WORD: usize = 4;
-/// The engine reads back no longer entry (moby `daemon/logger/local/read.go`, `maxMsgLen`).
-const LONGEST_ENTRY: usize = 1_000_000;
-/// Bytes of the longest record.
-pub(crate) const LONGEST: usize = LONGEST_ENTRY + 2 * WORD;
+/// Maximum size of an entry in bytes. dockerd does not read longer ones (moby `daemon/logger/local/read.go`,
+/// `maxMsgLen`).
+const MAX_ENTRY: usize = 1_000_000;
+/// Maximum size of a record in bytes, with both lengths.
+pub(crate) const MAX_RECORD: usize = MAX_ENTRY + 2 * WORD;
 
-/// What stands at the start of some bytes.
+/// What some bytes start with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Frame {
-    /// A record of so many bytes, its lengths included.
+    /// A complete record of this many bytes, including both lengths.
     Whole(usize),
-    /// The start of one, as far as can be seen.
+    /// Probably the start of a record.
     Part,
-    /// No record.
+    /// Not a record.
     Broken,
 }
 
-/// The length of a whole record whose first or last word this is.
+/// Returns the length of the record whose first or last word this is, including both lengths.
 pub(crate) fn length(word: &[u8]) -> Option<usize> {
     let word: [u8; WORD] = word.try_into().ok()?;
     let entry = u32::from_be_bytes(word) as usize;
-    // No entry is empty: each has a time.
-    (1..=LONGEST_ENTRY).contains(&entry).then_some(entry + 2 * WORD)
+    // Entries are never empty: each has a time.
+    (1..=MAX_ENTRY).contains(&entry).then_some(entry + 2 * WORD)
 }
 
-/// Whether a record stands at the start.
+/// Checks for a record at the start of `bytes`.
 #[inline]
 pub(crate) fn frame(bytes: &[u8]) -> Frame {
     let Some((head, _)) = bytes.split_first_chunk::<WORD>() else { return Frame::Part };
@@ -49,33 +52,33 @@ pub(crate) fn frame(bytes: &[u8]) -> Frame {
     }
 }
 
-/// Where the first whole record that decodes starts.
+/// Finds the first complete record that can be decoded. Returns its offset.
 pub(crate) fn find(bytes: &[u8]) -> Option<usize> {
-    // The first byte of a length is 0, and its second one of few.
+    // The first byte of a length is 0, and the second at most 15.
     memchr::memchr_iter(0, bytes).find(|&at| {
         let bytes = &bytes[at..];
         matches!(frame(bytes), Frame::Whole(length) if decode(&bytes[..length]).is_some())
     })
 }
 
-/// What a whole record holds, or `None` when its entry is none.
+/// Decodes a complete record. `None` if its entry is invalid.
 #[inline]
 pub(crate) fn decode(record: &[u8]) -> Option<Piece<'_>> {
-    let mut entry = Entry { rest: record.get(WORD..record.len().checked_sub(WORD)?)? };
+    let mut entry = Fields { rest: record.get(WORD..record.len().checked_sub(WORD)?)? };
     let (mut stream, mut time, mut text) = (None, 0, &[][..]);
     let (mut partial, mut last) = (false, false);
     while let Some(field) = entry.next()? {
         match field {
-            (1, Value::Bytes(b"stdout")) => stream = Some(Stream::Stdout),
-            (1, Value::Bytes(b"stderr")) => stream = Some(Stream::Stderr),
-            // A signed number, as its two's complement.
-            (2, Value::Number(nanos)) => time = nanos.cast_signed(),
-            (3, Value::Bytes(line)) => text = line,
-            (4, Value::Number(is)) => partial = is != 0,
-            // A second one is merged into the first.
-            (5, Value::Bytes(metadata)) => last = is_last(metadata, last)?,
+            (1, FieldValue::Bytes(b"stdout")) => stream = Some(Stream::Stdout),
+            (1, FieldValue::Bytes(b"stderr")) => stream = Some(Stream::Stderr),
+            // A signed number in two's complement.
+            (2, FieldValue::Number(nanos)) => time = nanos.cast_signed(),
+            (3, FieldValue::Bytes(line)) => text = line,
+            (4, FieldValue::Number(is)) => partial = is != 0,
+            // A repeated message is merged into the first.
+            (5, FieldValue::Bytes(metadata)) => last = is_last(metadata, last)?,
             (1..=5, _) => return None,
-            // Attributes, and what later versions may add.
+            // Attributes, and fields of later versions.
             _ => {}
         }
     }
@@ -83,14 +86,14 @@ pub(crate) fn decode(record: &[u8]) -> Option<Piece<'_>> {
     Some(Piece { time: Timestamp(time), stream: stream?, text: Cow::Borrowed(text), encoding: Encoding::Raw, complete })
 }
 
-/// Of `PartialLogEntryMetadata`, whether it is that of a line's last piece; `last` where it does not say.
+/// Returns whether a `PartialLogEntryMetadata` belongs to the last piece of a line. `last` is the default.
 fn is_last(metadata: &[u8], mut last: bool) -> Option<bool> {
-    let mut fields = Entry { rest: metadata };
+    let mut fields = Fields { rest: metadata };
     while let Some(field) = fields.next()? {
         match field {
-            (1, Value::Number(is)) => last = is != 0,
-            (2, Value::Bytes(id)) if std::str::from_utf8(id).is_ok() => {}
-            (3, Value::Number(_)) => {}
+            (1, FieldValue::Number(is)) => last = is != 0,
+            (2, FieldValue::Bytes(id)) if std::str::from_utf8(id).is_ok() => {}
+            (3, FieldValue::Number(_)) => {}
             (1..=3, _) => return None,
             _ => {}
         }
@@ -98,34 +101,34 @@ fn is_last(metadata: &[u8], mut last: bool) -> Option<bool> {
     Some(last)
 }
 
-/// The fields of a message in protocol buffers.
-struct Entry<'a> {
+/// Iterates over the fields of a protocol buffers message.
+struct Fields<'a> {
     rest: &'a [u8],
 }
 
-enum Value<'a> {
+enum FieldValue<'a> {
     Number(u64),
     Bytes(&'a [u8]),
-    /// Of a fixed size, which no field of ours has.
+    /// A field of fixed size. No known field has this type.
     Fixed,
 }
 
-impl<'a> Entry<'a> {
-    /// `Some(None)` at the end, `None` when these bytes are no message.
+impl<'a> Fields<'a> {
+    /// Returns the next field. `Some(None)` at the end, `None` if the bytes are not a message.
     #[inline]
-    fn next(&mut self) -> Option<Option<(u32, Value<'a>)>> {
+    fn next(&mut self) -> Option<Option<(u32, FieldValue<'a>)>> {
         if self.rest.is_empty() {
             return Some(None);
         }
         let tag = u32::try_from(self.varint()?).ok()?;
         let value = match tag & 7 {
-            0 => Value::Number(self.varint()?),
-            1 => self.take(8).map(|_| Value::Fixed)?,
+            0 => FieldValue::Number(self.varint()?),
+            1 => self.take(8).map(|_| FieldValue::Fixed)?,
             2 => {
                 let length = usize::try_from(self.varint()?).ok()?;
-                Value::Bytes(self.take(length)?)
+                FieldValue::Bytes(self.take(length)?)
             }
-            5 => self.take(4).map(|_| Value::Fixed)?,
+            5 => self.take(4).map(|_| FieldValue::Fixed)?,
             _ => return None,
         };
         let number = tag >> 3;
@@ -139,7 +142,7 @@ impl<'a> Entry<'a> {
             let (&byte, rest) = self.rest.split_first()?;
             self.rest = rest;
             let bits = u64::from(byte & 0x7f);
-            // Of the tenth byte only one bit has a place.
+            // The tenth byte has space for one bit only.
             if shift == 63 && bits > 1 {
                 return None;
             }
@@ -166,7 +169,7 @@ mod tests {
     use proptest::prelude::*;
     use prost::Message;
 
-    /// `stream time complete text`, of what stands between the lengths.
+    /// Decodes an entry into `stream time complete text`.
     fn read(entry: &[u8]) -> Option<String> {
         let record = framed(entry);
         assert_eq!(frame(&record), Frame::Whole(record.len()));
@@ -180,7 +183,7 @@ mod tests {
 
     #[test]
     fn every_form_of_an_entry_is_read() {
-        for (fields, told) in [
+        for (fields, expected) in [
             (&b""[..], "stdout 0 true "),
             (b"\x10\x07\x1a\x02hi", "stdout 7 true hi"),
             (b"\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "stdout -1 true "),
@@ -188,21 +191,21 @@ mod tests {
             (b"\x20\x01", "stdout 0 false "),
             (b"\x20\x01\x2a\x02\x18\x01", "stdout 0 false "),
             (b"\x20\x01\x2a\x02\x08\x01", "stdout 0 true "),
-            // The last of a field counts, and messages are merged.
+            // The last value of a field counts, and messages are merged.
             (b"\x10\x07\x10\x08\x0a\x06stderr", "stderr 8 true "),
             (b"\x20\x01\x2a\x02\x08\x01\x2a\x02\x18\x02", "stdout 0 true "),
             (b"\x20\x01\x2a\x02\x08\x01\x2a\x02\x08\x00", "stdout 0 false "),
-            // Attributes, and what nobody knows yet.
+            // Attributes and unknown fields.
             (b"\x32\x05\x0a\x01k\x12\x01\x3d\x01\x02\x03\x04\x41\x01\x02\x03\x04\x05\x06\x07\x08", "stdout 0 true "),
         ] {
             let entry = [STDOUT, fields].concat();
-            assert_eq!(read(&entry).as_deref(), Some(told), "{}", entry.escape_ascii());
+            assert_eq!(read(&entry).as_deref(), Some(expected), "{}", entry.escape_ascii());
             local_record(&entry);
         }
     }
 
     #[test]
-    fn what_is_no_entry_is_refused() {
+    fn invalid_entries_are_refused() {
         for entry in [
             &b"\x10\x07"[..],
             b"\x0a\x06stdin!",
@@ -216,9 +219,9 @@ mod tests {
             b"\x0a\x06stdout\x00\x00",
             b"\x0a\x06stdout\x39\x01",
             b"\x0a\x06stdout\x3b\x3c",
-            // A field whose number is too large.
+            // The field number is too large.
             b"\x0a\x06stdout\x80\x80\x80\x80\x10\x00",
-            // What tells of a piece, with a field of another kind, or an ID that is no text.
+            // Metadata of a piece with a field of another type, or an ID that is not UTF-8.
             b"\x0a\x06stdout\x2a\x02\x0a\x00",
             b"\x0a\x06stdout\x2a\x03\x12\x01\xff",
         ] {
@@ -228,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_is_told_by_its_two_lengths() {
+    fn a_frame_needs_two_equal_lengths() {
         let record = framed(b"entry");
         for length in 0..record.len() {
             assert_eq!(frame(&record[..length]), Frame::Part, "{length}");
@@ -244,7 +247,7 @@ mod tests {
             assert_eq!(frame(broken), Frame::Broken, "{what}");
         }
         assert_eq!(frame(&[0, 0x0f, 0x42, 0x40]), Frame::Part);
-        assert_eq!(length(&[0, 0x0f, 0x42, 0x40]), Some(LONGEST));
+        assert_eq!(length(&[0, 0x0f, 0x42, 0x40]), Some(MAX_RECORD));
     }
 
     fn entries() -> impl Strategy<Value = LogEntry> {
@@ -261,7 +264,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_a_library_writes_is_read_as_it_was(entry in entries()) {
+        fn entries_written_by_a_library_are_read_unchanged(entry in entries()) {
             let record = framed(&entry.encode_to_vec());
             let (ours, theirs) = (decode(&record).unwrap(), entry.piece());
             prop_assert_eq!((ours.time, ours.stream, ours.complete), (theirs.time, theirs.stream, theirs.complete));
@@ -269,7 +272,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_read_a_library_reads_as_well(
+        fn a_library_reads_whatever_is_accepted(
             entry in entries(),
             changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
             cut: prop::sample::Index,
@@ -284,7 +287,7 @@ mod tests {
         }
 
         #[test]
-        fn behind_garbage_the_next_record_is_found(
+        fn the_next_record_after_garbage_is_found(
             garbage in prop::collection::vec(1..=255_u8, 0..40),
             entry in entries(),
             torn: prop::sample::Index,
@@ -293,7 +296,8 @@ mod tests {
             let log = [&garbage[..], &record].concat();
             prop_assert_eq!(find(&log), Some(garbage.len()));
             prop_assert_eq!(find(&log[..log.len() - 1]), None);
-            // Half a record, as a full disk leaves it. If it lacked its second length alone, that of the next one would do.
+            // Half a record, as a full disk leaves it. If only its second length were missing, that of the next record
+            // would fit.
             let next = framed(&LogEntry { source: "stdout".to_owned(), ..LogEntry::default() }.encode_to_vec());
             prop_assume!(record.len() != next.len());
             let half = torn.index(record.len());

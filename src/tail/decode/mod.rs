@@ -1,4 +1,4 @@
-//! Takes blocks of a log file apart into records, for each format that the engine writes.
+//! Decodes log files: blocks into records, and records into pieces, for each of Docker's file formats.
 
 pub(crate) mod block;
 pub(crate) mod format;

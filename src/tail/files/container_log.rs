@@ -1,85 +1,88 @@
 //! Reads one container's log, file after file.
 //!
-//! In: the container's folder and where to start. Out: batches, one at a time, when [`super::reader`] asks, each with the
-//! position behind it. Which files there are is [`super::chain`]'s, what is in the bytes [`super::block`]'s. Knows nothing
-//! of the engine or the output.
+//! In: the container's folder and where to start. Out: batches, one per call from [`super::reader`], each with the
+//! position after it. [`super::rotation`] manages the files, and [`crate::tail::decode::block`] decodes their bytes.
+//! Knows nothing of the daemon or the output.
 
-use super::log_file::{self, Found, GUARD, Handle};
-use super::rotation::{Chain, File, Followed};
+use super::log_file::{self, GUARD, Handle, ReadOutcome};
+use super::rotation::{Chain, FileSignature, RotationOutcome};
 use super::seek;
 use crate::model::batch::{Batch, ContainerKey, Item, Reason};
 use crate::model::cursor::Route;
 use crate::model::position::{FilePosition, Position, TimePosition};
 use crate::model::queue::Queue;
 use crate::model::time::Timestamp;
-use crate::tail::decode::block::{Block, Blocks, Strange};
-use crate::tail::decode::format::Spot;
+use crate::tail::decode::block::{Block, BlockDecoder, UnknownFormat};
+use crate::tail::decode::format::LogLocation;
 use crate::tail::decode::local::WORD;
-use crate::tail::lines::{Joiner, Sheet, Tally};
+use crate::tail::lines::{Joiner, LineCounts, LineSink};
 use crate::tail::{Follow, Start};
 use std::ffi::OsStr;
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// What a read takes while there is a lot to catch up with, ...
+/// Size of a read while catching up.
 const LARGE: usize = 256 * 1024;
-/// ... and when a file is read as it grows.
+/// Size of a read while following a growing file.
 const SMALL: usize = 16 * 1024;
 
 /// One container's log.
-pub(super) struct Log {
+pub(super) struct ContainerLog {
     key: ContainerKey,
     id: String,
     folder: PathBuf,
-    /// Its files. What is told of them comes from the reader.
+    /// Its files. The reader passes inotify events to it.
     pub(super) chain: Chain,
-    /// Where to go on when no file is open. In a box, since most logs are open and there are many.
-    resume: Option<Box<Stop>>,
-    /// Where it began, should it never have come to a position.
+    /// Where to resume when no file is open. Boxed, because there are many logs and most are open.
+    resume: Option<Box<StopPoint>>,
+    /// Where to start without a position.
     start: Start,
-    /// The beginning of a record whose end is not there yet.
+    /// The beginning of a record whose end has not been read yet.
     carry: Vec<u8>,
-    blocks: Option<Blocks>,
+    /// Set from the first opening on, when the format is known.
+    decoder: Option<BlockDecoder>,
+    /// Set until the first opening, when it moves into `decoder`.
     joiner: Option<Joiner>,
-    /// Of the oldest line that is not whole.
-    begun_in: Option<File>,
+    /// The file in which the oldest unfinished line starts.
+    unfinished_in: Option<FileSignature>,
+    /// Decoding stops after a line later than this.
     until: Timestamp,
-    /// Everything was read that was there when it was opened, and that was all that was asked for.
+    /// Only read what existed when the log was opened.
     once: bool,
-    /// The last read filled its buffer.
-    behind: bool,
-    /// At the start of a file that was truncated, where NULs are no log.
+    /// More bytes are certainly available: the last read filled its buffer, or another file is in front.
+    has_rest: bool,
+    /// At the start of a truncated file, where NULs are not part of the log.
     in_hole: bool,
 }
 
 /// Where reading stopped, in this run or an earlier one.
 #[derive(Clone, Copy, Debug)]
-struct Stop {
+struct StopPoint {
     position: Position,
-    /// What was last written before is older than this file.
+    /// Files that were modified later than this are newer than the position.
     written: SystemTime,
 }
 
-/// What a turn of reading gave.
-#[expect(clippy::large_enum_variant, reason = "it is handed on at once, and most are batches")]
-pub(super) enum Turn {
-    /// Lines or gaps, and perhaps more behind them.
+/// The outcome of reading one block.
+#[expect(clippy::large_enum_variant, reason = "it is moved once, and most are batches")]
+pub(super) enum BlockOutcome {
+    /// Lines or gaps. More may follow.
     Batch(Batch),
-    /// Bytes were read, but nothing to tell came of them.
+    /// Bytes were read, but they contain nothing to deliver yet.
     Nothing,
-    /// The end, for now.
+    /// The end of the log for now.
     End,
 }
 
-impl Log {
-    /// Not open yet.
+impl ContainerLog {
+    /// Creates a log without opening its file.
     pub(super) fn new(follow: &Follow) -> Self {
         let resume = follow.position.map(|position| {
             let newest = position.resume.seen.iter().flatten().map(|seen| seen.time).max();
-            Box::new(Stop { position, written: newest.map_or(UNIX_EPOCH, system_time) })
+            Box::new(StopPoint { position, written: newest.map_or(UNIX_EPOCH, system_time) })
         });
-        Log {
+        ContainerLog {
             key: follow.key,
             id: follow.id.clone(),
             folder: follow.folder.clone(),
@@ -87,68 +90,68 @@ impl Log {
             resume,
             start: follow.start,
             carry: Vec::new(),
-            blocks: None,
+            decoder: None,
             joiner: Some(Joiner::new(follow.max_line_size, follow.window)),
-            begun_in: None,
+            unfinished_in: None,
             until: match follow.once {
                 true => Timestamp(follow.window.until.0.saturating_add(crate::tail::SLACK)),
                 false => Timestamp(i64::MAX),
             },
             once: follow.once,
-            behind: false,
+            has_rest: false,
             in_hole: false,
         }
     }
 
-    /// Whether a file is open.
+    /// Returns whether a file is open.
     pub(super) fn is_open(&self) -> bool {
         self.chain.len() > 0
     }
 
-    /// Whether one was.
+    /// Returns whether a file is or was open.
     pub(super) fn was_open(&self) -> bool {
-        self.blocks.is_some()
+        self.decoder.is_some()
     }
 
-    /// Whether it was asked to read only what was there.
+    /// Returns whether only what existed at its opening is read.
     pub(super) fn is_once(&self) -> bool {
         self.once
     }
 
-    /// Whether an event about this name may concern it.
+    /// Returns whether an event about a file of this name may concern this log.
     pub(super) fn is_live_name(&self, name: &OsStr) -> bool {
-        match self.chain.spot() {
+        match self.chain.location() {
             Some(_) => self.chain.is_live_name(name),
             None => crate::tail::decode::format::is_log_name(name, &self.id),
         }
     }
 
-    /// The folder that has to be watched, as far as can be seen: that of the file, or the one it will be made in.
+    /// Returns the folder to watch: that of the file, or the one in which it will probably be created.
     pub(super) fn watched(&self) -> PathBuf {
-        match self.chain.spot() {
-            Some(spot) => spot.folder().to_owned(),
+        match self.chain.location() {
+            Some(location) => location.folder().to_owned(),
             None => crate::tail::decode::format::inner_folder(&self.folder).unwrap_or_else(|| self.folder.clone()),
         }
     }
 
-    /// Opens what is there to be read first. `NotFound` when the engine has not made the file yet.
+    /// Opens the files to read. `NotFound` if dockerd has not created the log file yet.
     pub(super) fn open(&mut self, start: Start) -> io::Result<()> {
         self.start = start;
-        let spot = match self.chain.spot() {
-            Some(spot) => spot.clone(),
-            None => Spot::find(&self.folder, &self.id).ok_or(io::ErrorKind::NotFound)?,
+        let location = match self.chain.location() {
+            Some(location) => location.clone(),
+            None => LogLocation::find(&self.folder, &self.id).ok_or(io::ErrorKind::NotFound)?,
         };
-        let newest = match Handle::open(&spot.live, spot.format) {
-            // Somebody removed it; what was read last may be among those that were rotated.
-            Err(error) if error.kind() == io::ErrorKind::NotFound && self.has_place() => None,
+        let newest = match Handle::open(&location.live, location.format) {
+            // Somebody removed it. The file read last may be among the rotated ones.
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.names_a_file() => None,
             newest => Some(newest?),
         };
-        self.settle_at(spot.clone());
+        self.set_location(location.clone());
         let (mut handles, new) = match (self.resume.as_deref().copied(), newest) {
-            (Some(stop), newest) => self.go_on(stop, &spot, newest)?,
+            (Some(stop), newest) => self.resume_at(stop, &location, newest)?,
             (None, None) => return Err(io::ErrorKind::NotFound.into()),
             (None, Some(newest)) => {
-                let handles = seek::start(&spot.live, newest, start)?;
+                let handles = seek::start(&location.live, newest, start)?;
                 let are_new = matches!(start, Start::Beginning | Start::All);
                 let new = i64::try_from(handles.len()).ok().filter(|_| are_new);
                 (handles, new)
@@ -161,183 +164,196 @@ impl Log {
         self.begin(handles, new)
     }
 
-    /// Whether it goes on in a file, whatever the live one is.
-    fn has_place(&self) -> bool {
+    /// Returns whether the position names a file.
+    fn names_a_file(&self) -> bool {
         self.resume.as_ref().is_some_and(|stop| stop.position.place.is_some())
     }
 
-    /// Whether the engine has made no file of it yet.
-    pub(super) fn is_unmade(&self) -> bool {
-        let spots = Spot::all(&self.folder, &self.id);
-        spots.iter().all(|spot| (1..=2).all(|number| log_file::numbered(&spot.live, number).is_none()))
+    /// Returns whether dockerd has not created any file of this log yet.
+    pub(super) fn has_no_files(&self) -> bool {
+        let locations = LogLocation::all(&self.folder, &self.id);
+        locations.iter().all(|location| (1..=2).all(|number| log_file::numbered(&location.live, number).is_none()))
     }
 
-    /// Reads this from its beginning: it was opened before anybody asked for it. What was rotated before that goes ahead.
-    pub(super) fn adopt(&mut self, spot: Spot, handle: Handle) -> io::Result<()> {
-        let all = Handle::open(&spot.live, spot.format).and_then(|live| seek::start(&spot.live, live, Start::All));
+    /// Reads a file that was opened before the container was followed, from its beginning. Files that were rotated
+    /// earlier come first.
+    pub(super) fn adopt(&mut self, location: LogLocation, handle: Handle) -> io::Result<()> {
+        let all = Handle::open(&location.live, location.format)
+            .and_then(|live| seek::start(&location.live, live, Start::All));
         let mut handles = all.unwrap_or_default();
         let before = handles.iter().position(|other| other.identity == handle.identity);
         handles.truncate(before.unwrap_or(0));
         handles.push(handle);
-        self.settle_at(spot);
+        self.set_location(location);
         self.begin(handles, None)
     }
 
-    /// From now on it is this file.
-    fn settle_at(&mut self, spot: Spot) {
+    /// Sets the location and format of the log.
+    fn set_location(&mut self, location: LogLocation) {
         if let Some(joiner) = self.joiner.take() {
-            self.blocks = Some(Blocks::new(spot.format, joiner, self.until));
+            self.decoder = Some(BlockDecoder::new(location.format, joiner, self.until));
         }
-        self.chain.settle_at(spot);
+        self.chain.set_location(location);
     }
 
-    /// So many of these, where that is known, were made since this log was last looked at.
+    /// Starts reading these files. `new` is how many of them dockerd created since this log was last checked, if known.
     fn begin(&mut self, mut handles: Vec<Handle>, new: Option<i64>) -> io::Result<()> {
         for handle in handles.iter_mut().filter(|handle| handle.offset > 0) {
             handle.guard()?;
         }
         self.chain.begin(handles, new);
-        self.arrive();
+        self.enter_file();
         Ok(())
     }
 
-    /// The files from where reading stopped on, oldest first, and how many of them are behind it, where that is known.
-    fn go_on(&mut self, stop: Stop, spot: &Spot, newest: Option<Handle>) -> io::Result<(Vec<Handle>, Option<i64>)> {
-        let Stop { position: Position { resume, place, .. }, written } = stop;
-        let Some(joiner) = self.blocks.as_mut().map(|blocks| &mut blocks.joiner) else { return Ok((Vec::new(), None)) };
+    /// Resumes at a position. Returns the files from there on, oldest first, and how many of them are newer than the
+    /// file of the position, if known.
+    fn resume_at(
+        &mut self,
+        stop: StopPoint,
+        location: &LogLocation,
+        newest: Option<Handle>,
+    ) -> io::Result<(Vec<Handle>, Option<i64>)> {
+        let StopPoint { position: Position { resume, place, .. }, written } = stop;
+        let Some(joiner) = self.decoder.as_mut().map(|decoder| &mut decoder.joiner) else {
+            return Ok((Vec::new(), None));
+        };
         let Some(place) = place else {
-            joiner.rewind_in_doubt(resume);
+            joiner.rewind_with_overlap(resume);
             if let (true, Some(since)) = (resume.is_at_start(), resume.since) {
-                joiner.not_before(since);
+                joiner.hide_before(since);
             }
             let start = resume.since.map_or(Start::All, Start::Since);
             let newest = newest.ok_or(io::ErrorKind::NotFound)?;
-            return Ok((seek::start(&spot.live, newest, start)?, None));
+            return Ok((seek::start(&location.live, newest, start)?, None));
         };
-        let file = File { id: place.file, device: place.device, fingerprint: place.fingerprint };
+        let file = FileSignature { id: place.file, device: place.device, fingerprint: place.fingerprint };
         let (mut handles, is_first) = self.chain.back_to(file, written)?;
         let Some(first) = handles.first_mut() else { return Err(io::ErrorKind::NotFound.into()) };
         if !is_first {
-            // Should anything of what is left have been read after all, it is told by its time.
+            // If any of the remaining files was read before, its lines are recognised by their times.
             joiner.rewind(resume);
             return Ok((handles, None));
         }
         if first.skip_to(place.offset)? {
             seek::back_to_whole(first)?;
             let high = resume.seen.map(|seen| seen.map_or(Timestamp(i64::MIN), |seen| seen.high));
-            joiner.start(Tally { last: place.before, ..Tally::default() }, place.passed, high);
-            joiner.expect(resume.seen);
+            joiner.start(LineCounts { last: place.before, ..LineCounts::default() }, place.passed, high);
+            joiner.expect_last(resume.seen);
         } else {
             joiner.rewind(resume);
-            self.chain.owe(Reason::Truncated);
+            self.chain.add_loss(Reason::Truncated);
             first.start_over()?;
         }
         let new = i64::try_from(handles.len() - 1).ok();
         Ok((handles, new))
     }
 
-    /// The live name has a new file behind it, perhaps: opens it, and any that came and went in between. When its folder is
-    /// on another device than before, the caller has to watch that and call [`Log::reopen`].
-    pub(super) fn follow_rotation(&mut self) -> io::Result<Followed> {
+    /// Opens the file under the live name if it is a new one, and the files that were rotated in between. If the folder
+    /// is now on another device, the caller has to watch it and call [`ContainerLog::reopen`].
+    pub(super) fn follow_rotation(&mut self) -> io::Result<RotationOutcome> {
         if self.once {
-            return Ok(Followed::Nothing);
+            return Ok(RotationOutcome::Unchanged);
         }
         let followed = self.chain.follow_rotation(self.carry.len() as u64)?;
-        if followed == Followed::NewFront {
-            self.arrive();
+        if followed == RotationOutcome::NewFront {
+            self.enter_file();
         }
         Ok(followed)
     }
 
-    /// Goes on in the files that its folder holds now. What is open is on a file system that was unmounted, where nothing is
-    /// written any more.
+    /// Continues with the files that the folder contains now. The open files are on an unmounted file system, where
+    /// nobody writes any more.
     pub(super) fn reopen(&mut self) -> io::Result<()> {
-        let Some(spot) = self.chain.spot() else { return Ok(()) };
-        // Until there is a file, what is open is kept.
-        Handle::open(&spot.live, spot.format)?;
+        let Some(location) = self.chain.location() else { return Ok(()) };
+        // Keep the open files until there is a new one.
+        Handle::open(&location.live, location.format)?;
         self.close();
         self.open(self.start)
     }
 
-    /// Whether the last read left something behind for certain.
-    pub(super) fn has_known_rest(&self) -> bool {
-        self.behind || self.chain.len() > 1
+    /// Returns whether there is certainly more to read.
+    pub(super) fn has_more_for_sure(&self) -> bool {
+        self.has_rest || self.chain.len() > 1
     }
 
-    /// Reads one block and takes it apart.
-    pub(super) fn turn(&mut self, queue: &Queue) -> io::Result<Turn> {
+    /// Reads and decodes one block.
+    pub(super) fn read_block(&mut self, queue: &Queue) -> io::Result<BlockOutcome> {
         if let Some((reason, lost)) = self.chain.take_loss() {
-            // What this turn was for has not been read.
-            self.behind = true;
-            return Ok(self.told(|log, sheet| log.gap(reason, lost, sheet)));
+            // This turn has not read what it was scheduled for.
+            self.has_rest = true;
+            return Ok(self.batch_of(|log, sink| log.gap(reason, lost, sink)));
         }
-        let size = if self.behind { LARGE } else { SMALL };
+        let size = if self.has_rest { LARGE } else { SMALL };
         let (mut bytes, lines) = queue.buffer(size.max(GUARD + self.carry.len() + SMALL));
         let held = GUARD + self.carry.len();
         bytes[GUARD..held].copy_from_slice(&self.carry);
         let Some(file) = self.chain.front_mut() else {
             queue.finish_unused(bytes, lines);
-            return Ok(Turn::End);
+            return Ok(BlockOutcome::End);
         };
-        if file.has_to_skip() {
+        if file.must_skip() {
             let has_more = file.skip(&mut bytes)?;
             queue.finish_unused(bytes, lines);
-            self.behind = true;
+            self.has_rest = true;
             if !has_more {
-                self.chain.owe(Reason::Truncated);
+                self.chain.add_loss(Reason::Truncated);
             }
-            return Ok(Turn::Nothing);
+            return Ok(BlockOutcome::Nothing);
         }
         let offset = file.offset - self.carry.len() as u64;
         let shown_from = file.shown_from;
         match file.read(&mut bytes, held)? {
-            Found::Bytes(0) => {
+            ReadOutcome::Bytes(0) => {
                 queue.finish_unused(bytes, lines);
                 Ok(self.next_file())
             }
-            Found::Bytes(read) => {
+            ReadOutcome::Bytes(read) => {
                 let filled = held + read;
                 if offset == 0 {
-                    // It may have been truncated before anything of it was read.
+                    // The file may have been truncated before anything was read.
                     self.in_hole = true;
-                    file.look_again();
+                    file.forget_fingerprint();
                 }
-                self.behind = filled == bytes.len() || file.has_more()?;
+                self.has_rest = filled == bytes.len() || file.has_more()?;
                 let from = self.skip_hole(&bytes[..filled])?;
                 let offset = offset + (from - GUARD) as u64;
                 let block = Block { bytes: &bytes[..filled], from, offset, shown_from };
                 let mut batch = Batch::new(self.key, Route::File, Vec::new(), lines);
-                let taken = self.take_apart(block, &mut batch)?;
+                let taken = self.decode(block, &mut batch)?;
                 self.carry.clear();
                 self.carry.extend_from_slice(&bytes[taken..filled]);
                 batch.bytes = bytes;
-                Ok(self.finished(batch, queue))
+                Ok(self.finish_batch(batch, queue))
             }
-            Found::Rewritten => {
+            ReadOutcome::Rewritten => {
                 queue.finish_unused(bytes, lines);
                 self.chain.start_over()?;
                 self.carry.clear();
-                (self.behind, self.in_hole) = (true, true);
-                self.jump();
-                Ok(self.told(|log, sheet| log.gap(Reason::Truncated, None, sheet)))
+                (self.has_rest, self.in_hole) = (true, true);
+                self.restart_decoder();
+                Ok(self.batch_of(|log, sink| log.gap(Reason::Truncated, None, sink)))
             }
         }
     }
 
-    fn take_apart(&mut self, block: Block<'_>, batch: &mut Batch) -> io::Result<usize> {
-        let Some(blocks) = &mut self.blocks else { return Ok(block.from) };
-        let taken = blocks.take(block, &mut Sheet::of(batch));
-        if let (Some(begun), Some(file)) = (blocks.begun().filter(|begun| begun.is_new), self.chain.front()) {
-            begun.is_new = false;
-            self.begun_in = Some(File::of(file));
+    fn decode(&mut self, block: Block<'_>, batch: &mut Batch) -> io::Result<usize> {
+        let Some(decoder) = &mut self.decoder else { return Ok(block.from) };
+        let taken = decoder.decode(block, &mut LineSink::of(batch));
+        if let (Some(unfinished), Some(file)) =
+            (decoder.unfinished().filter(|unfinished| unfinished.is_new), self.chain.front())
+        {
+            unfinished.is_new = false;
+            self.unfinished_in = Some(FileSignature::of(file));
         }
-        if blocks.is_past() {
+        if decoder.is_past_end() {
             self.stop_early();
         }
-        taken.map_err(|Strange| io::Error::new(io::ErrorKind::InvalidData, "its log file has an unknown form"))
+        taken.map_err(|UnknownFormat| io::Error::new(io::ErrorKind::InvalidData, "its log file has an unknown format"))
     }
 
-    /// What a truncated file has at its start is a hole up to where its writer goes on, and the rest of that block.
+    /// Skips NULs at the start of a truncated file: the hole up to where its writer continues, and the rest of that
+    /// block.
     fn skip_hole(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let (true, Some(file)) = (self.in_hole, self.chain.front_mut()) else { return Ok(GUARD) };
         let from = GUARD + file.format.nuls(&bytes[GUARD..]);
@@ -349,135 +365,135 @@ impl Log {
         Ok(from)
     }
 
-    fn finished(&mut self, mut batch: Batch, queue: &Queue) -> Turn {
+    fn finish_batch(&mut self, mut batch: Batch, queue: &Queue) -> BlockOutcome {
         batch.position = self.position();
         if batch.is_empty() && batch.position.is_none() {
             queue.finish_unused(batch.bytes, batch.lines);
-            return Turn::Nothing;
+            return BlockOutcome::Nothing;
         }
-        Turn::Batch(batch)
+        BlockOutcome::Batch(batch)
     }
 
-    /// The last piece of a line, when the container has died and its log was read to the end.
+    /// Returns the unfinished lines: the container has died and its log was read to the end.
     pub(super) fn flush(&mut self) -> Option<Item> {
-        let told = self.told(|log, sheet| {
-            let Some(blocks) = &mut log.blocks else { return };
-            let taken = blocks.take_rest(&log.carry, sheet);
+        let outcome = self.batch_of(|log, sink| {
+            let Some(decoder) = &mut log.decoder else { return };
+            let taken = decoder.decode_rest(&log.carry, sink);
             log.carry.drain(..taken);
             if !log.carry.is_empty() && !log.once {
-                blocks.joiner.gap(Reason::Corrupt, Some(log.carry.len() as u64), sheet);
-                // So that it is told once.
+                decoder.joiner.gap(Reason::Corrupt, Some(log.carry.len() as u64), sink);
+                // So that the gap is reported once.
                 log.carry.clear();
             }
-            blocks.joiner.flush_all(sheet);
-            if log.chain.owes_at_end() {
-                blocks.joiner.gap(Reason::RotatedAway, None, sheet);
+            decoder.joiner.flush_all(sink);
+            if log.chain.take_loss_at_end() {
+                decoder.joiner.gap(Reason::RotatedAway, None, sink);
             }
         });
-        match told {
-            Turn::Batch(batch) => Some(Item::Lines(batch)),
-            Turn::Nothing | Turn::End => None,
+        match outcome {
+            BlockOutcome::Batch(batch) => Some(Item::Lines(batch)),
+            BlockOutcome::Nothing | BlockOutcome::End => None,
         }
     }
 
-    /// Gives the descriptor back and remembers where to go on.
+    /// Closes all files and remembers where to resume.
     pub(super) fn close(&mut self) {
         if let (Some(position), Some(file)) = (self.position(), self.chain.newest()) {
             let written = file.last_written().unwrap_or(file.written);
-            self.resume = Some(Box::new(Stop { position, written }));
+            self.resume = Some(Box::new(StopPoint { position, written }));
         }
         self.chain.clear();
         self.carry.clear();
     }
 
-    /// How far it has come; `None` when nothing is known yet that could be gone on from.
+    /// Returns the position after the lines so far. `None` while there is none to resume from.
     pub(super) fn position(&mut self) -> Option<Position> {
         let Some(file) = self.chain.front() else { return self.resume.as_ref().map(|stop| stop.position) };
-        let blocks = self.blocks.as_mut()?;
-        let offset = (file.offset - self.carry.len() as u64).max(file.goes_on_at);
+        let decoder = self.decoder.as_mut()?;
+        let offset = (file.offset - self.carry.len() as u64).max(file.resume_offset);
         if offset < file.shown_from {
             return None;
         }
-        let begun = blocks.begun().copied();
-        let joiner = &blocks.joiner;
+        let unfinished = decoder.unfinished().copied();
+        let joiner = &decoder.joiner;
         let resume = joiner.position();
-        let place = |file: File, offset, tally: Tally| {
-            let passed = joiner.passed_since(&tally);
-            let File { id, device, fingerprint } = file;
-            FilePosition { device, file: id, fingerprint, offset, before: tally.last, passed }
+        let place = |file: FileSignature, offset, counts: LineCounts| {
+            let passed = joiner.delivered_since(&counts);
+            let FileSignature { id, device, fingerprint } = file;
+            FilePosition { device, file: id, fingerprint, offset, before: counts.last, passed }
         };
-        let place = match begun {
-            // Only the times tell what comes again.
-            _ if joiner.is_rewound() => None,
-            Some(begun) => self.begun_in.map(|file| place(file, begun.offset, begun.tally)),
-            None => Some(place(File::of(file), offset, joiner.tally())),
+        let place = match unfinished {
+            // Only the times identify the lines that are being repeated.
+            _ if joiner.is_replaying_any() => None,
+            Some(unfinished) => self.unfinished_in.map(|file| place(file, unfinished.offset, unfinished.counts)),
+            None => Some(place(FileSignature::of(file), offset, joiner.counts())),
         };
         Some(Position { route: Route::File, resume, place })
     }
 
-    /// How far it has come, for a route that has no files.
+    /// Returns the position by time, for routes without files.
     pub(super) fn resume(&self) -> TimePosition {
-        self.blocks.as_ref().map_or_else(
+        self.decoder.as_ref().map_or_else(
             || self.resume.as_ref().map(|stop| stop.position.resume).unwrap_or_default(),
-            |blocks| blocks.joiner.position(),
+            |decoder| decoder.joiner.position(),
         )
     }
 
-    fn gap(&mut self, reason: Reason, lost: Option<u64>, sheet: &mut Sheet<'_>) {
-        if let Some(blocks) = &mut self.blocks {
-            blocks.joiner.gap(reason, lost, sheet);
+    fn gap(&mut self, reason: Reason, lost: Option<u64>, sink: &mut LineSink<'_>) {
+        if let Some(decoder) = &mut self.decoder {
+            decoder.joiner.gap(reason, lost, sink);
         }
     }
 
-    fn told(&mut self, tell: impl FnOnce(&mut Self, &mut Sheet<'_>)) -> Turn {
+    fn batch_of(&mut self, fill: impl FnOnce(&mut Self, &mut LineSink<'_>)) -> BlockOutcome {
         let mut batch = Batch::new(self.key, Route::File, Vec::new(), Vec::new());
-        tell(self, &mut Sheet::of(&mut batch));
+        fill(self, &mut LineSink::of(&mut batch));
         if batch.is_empty() {
-            return Turn::Nothing;
+            return BlockOutcome::Nothing;
         }
         batch.position = self.position();
-        Turn::Batch(batch)
+        BlockOutcome::Batch(batch)
     }
 
-    /// Goes to the next file when the one being read has come to its last end.
-    fn next_file(&mut self) -> Turn {
-        self.behind = false;
+    /// Moves to the next file once the current one was read to its end.
+    fn next_file(&mut self) -> BlockOutcome {
+        self.has_rest = false;
         if self.chain.len() < 2 {
-            if self.blocks.as_mut().is_some_and(|blocks| blocks.joiner.catch_up()) {
-                self.chain.owe(Reason::RotatedAway);
+            if self.decoder.as_mut().is_some_and(|decoder| decoder.joiner.end_replay()) {
+                self.chain.add_loss(Reason::RotatedAway);
             }
-            return Turn::End;
+            return BlockOutcome::End;
         }
         let torn = self.carry.len() as u64;
-        let told = match torn {
-            0 => Turn::Nothing,
-            // The finished file ended inside a record.
-            _ => self.told(|log, sheet| log.gap(Reason::Corrupt, Some(torn), sheet)),
+        let outcome = match torn {
+            0 => BlockOutcome::Nothing,
+            // The finished file ends inside a record.
+            _ => self.batch_of(|log, sink| log.gap(Reason::Corrupt, Some(torn), sink)),
         };
         self.chain.advance();
-        self.arrive();
-        told
+        self.enter_file();
+        outcome
     }
 
-    /// Another file is in front.
-    fn arrive(&mut self) {
+    /// Prepares for reading another file.
+    fn enter_file(&mut self) {
         self.carry.clear();
-        self.jump();
-        self.behind = true;
-        self.in_hole = self.chain.front().is_some_and(|file| file.offset == 0 && file.begins_with_a_hole());
+        self.restart_decoder();
+        self.has_rest = true;
+        self.in_hole = self.chain.front().is_some_and(|file| file.offset == 0 && file.starts_with_hole());
         if let (true, Some(file)) = (self.in_hole, self.chain.front_mut()) {
-            // Where it cannot be asked for, it is read.
+            // If the file system does not report holes, the NULs are read instead.
             let _ = file.start_over();
         }
     }
 
-    fn jump(&mut self) {
-        if let Some(blocks) = &mut self.blocks {
-            blocks.jump();
+    fn restart_decoder(&mut self) {
+        if let Some(decoder) = &mut self.decoder {
+            decoder.restart();
         }
     }
 
-    /// Nothing behind this can be wanted any more.
+    /// Stops reading: no later line can be wanted.
     #[cold]
     fn stop_early(&mut self) {
         self.chain.keep_front_alone();
@@ -487,8 +503,9 @@ impl Log {
     }
 }
 
+/// Converts the time of a record to a modification time that is certainly not later.
 fn system_time(time: Timestamp) -> SystemTime {
     let nanos = u64::try_from(time.0).unwrap_or(0);
-    // A file's time has the clock's tick, a record's its nanoseconds.
+    // A file's time has the resolution of a clock tick, a record's time that of a nanosecond.
     (UNIX_EPOCH + Duration::from_nanos(nanos)).checked_sub(Duration::from_secs(1)).unwrap_or(UNIX_EPOCH)
 }

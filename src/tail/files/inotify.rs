@@ -1,8 +1,9 @@
-//! inotify on the folders that log files lie in.
+//! inotify on the folders that contain log files.
 //!
-//! One watch a folder tells of growth, creation and renaming within it; a watch on the file would follow a rotated file
-//! away. Called by [`super::reader`], which owns what the watches mean. Linux coalesces equal neighbouring events and drops
-//! all beyond `max_queued_events`, saying so with a last one (inotify(7)).
+//! In: folders to watch. Out: events about the files in them. Used by [`super::reader`], which knows what each watch is
+//! for. One watch per folder reports growth, creation and renaming in it; a watch on the file itself would follow a
+//! rotated file. Linux merges equal adjacent events, and drops events beyond `max_queued_events`, which it reports
+//! (inotify(7)).
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
@@ -12,30 +13,30 @@ use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Of the folder of one container.
-const FOLDER: WatchFlags = WatchFlags::MODIFY
+/// What is watched in the folder of a container.
+const FOLDER_EVENTS: WatchFlags = WatchFlags::MODIFY
     .union(WatchFlags::CREATE)
     .union(WatchFlags::MOVED_TO)
     .union(WatchFlags::ONLYDIR)
     .union(WatchFlags::EXCL_UNLINK);
 
-/// A watch's number.
-pub(super) type Watch = i32;
+/// The watch descriptor that inotify assigns to a folder.
+pub(super) type WatchId = i32;
 
 pub(super) struct Inotify {
     inotify: OwnedFd,
 }
 
-/// What happened in a watched folder.
+/// An event in a watched folder.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Happening<'a> {
-    /// A file grew, shrank or was written over.
-    Written(Watch, &'a OsStr),
-    /// A file or folder of this name is there now.
-    Appeared(Watch, &'a OsStr),
-    /// The folder is gone, and the watch with it.
-    Gone(Watch),
-    /// The kernel dropped some: anything may have happened anywhere.
+pub(super) enum FileEvent<'a> {
+    /// A file grew, shrank or was overwritten.
+    Written(WatchId, &'a OsStr),
+    /// A file or folder of this name was created or moved here.
+    Appeared(WatchId, &'a OsStr),
+    /// The folder was removed or unmounted, and the watch with it.
+    Gone(WatchId),
+    /// The kernel dropped events: anything may have happened in any folder.
     Overflow,
 }
 
@@ -44,32 +45,32 @@ impl Inotify {
         inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).map(|inotify| Inotify { inotify })
     }
 
-    /// Watches what happens in `folder`. `ENOSPC` when the user's watches are used up.
-    pub(super) fn add(&self, folder: &Path) -> Result<Watch, Errno> {
-        inotify::add_watch(&self.inotify, folder, FOLDER)
+    /// Watches `folder`. Returns `ENOSPC` if the user's watches are used up.
+    pub(super) fn add(&self, folder: &Path) -> Result<WatchId, Errno> {
+        inotify::add_watch(&self.inotify, folder, FOLDER_EVENTS)
     }
 
-    pub(super) fn remove(&self, watch: Watch) {
-        // A watch that the kernel removed with its folder is already gone.
+    pub(super) fn remove(&self, watch: WatchId) {
+        // Fails if the kernel has already removed the watch together with its folder.
         let _ = inotify::remove_watch(&self.inotify, watch);
     }
 
-    /// Hands on all that has happened.
-    pub(super) fn drain(&self, mut each: impl FnMut(Happening<'_>)) {
+    /// Passes all pending events to `each`.
+    pub(super) fn drain(&self, mut each: impl FnMut(FileEvent<'_>)) {
         let mut buffer = [MaybeUninit::<u8>::uninit(); 16 * 1024];
         let mut events = inotify::Reader::new(&self.inotify, &mut buffer);
         while let Ok(event) = events.next() {
             let flags = event.events();
             let name = event.file_name().map(|name| OsStr::from_bytes(name.to_bytes()));
             if flags.contains(ReadFlags::QUEUE_OVERFLOW) {
-                each(Happening::Overflow);
+                each(FileEvent::Overflow);
             } else if flags.contains(ReadFlags::IGNORED) {
-                each(Happening::Gone(event.wd()));
+                each(FileEvent::Gone(event.wd()));
             } else if let Some(name) = name {
                 if flags.contains(ReadFlags::MODIFY) {
-                    each(Happening::Written(event.wd(), name));
+                    each(FileEvent::Written(event.wd(), name));
                 } else if flags.intersects(ReadFlags::CREATE | ReadFlags::MOVED_TO) {
-                    each(Happening::Appeared(event.wd(), name));
+                    each(FileEvent::Appeared(event.wd(), name));
                 }
             }
         }
@@ -88,27 +89,27 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn growth_creation_renaming_and_removal_are_told() {
+    fn growth_creation_renaming_and_removal_are_reported() {
         let dir = tempfile::tempdir().unwrap();
         let watcher = Inotify::new().unwrap();
         let watch = watcher.add(dir.path()).unwrap();
-        let told = || {
-            let mut told = Vec::new();
-            watcher.drain(|happening| {
-                told.push(match happening {
-                    Happening::Written(of, name) if of == watch => format!("written {}", name.display()),
-                    Happening::Appeared(of, name) if of == watch => format!("appeared {}", name.display()),
-                    Happening::Gone(of) if of == watch => "gone".into(),
+        let events = || {
+            let mut events = Vec::new();
+            watcher.drain(|event| {
+                events.push(match event {
+                    FileEvent::Written(of, name) if of == watch => format!("written {}", name.display()),
+                    FileEvent::Appeared(of, name) if of == watch => format!("appeared {}", name.display()),
+                    FileEvent::Gone(of) if of == watch => "gone".into(),
                     other => format!("{other:?}"),
                 });
             });
-            told
+            events
         };
         fs::write(dir.path().join("a"), "x").unwrap();
-        assert_eq!(told(), ["appeared a", "written a"]);
+        assert_eq!(events(), ["appeared a", "written a"]);
         fs::rename(dir.path().join("a"), dir.path().join("a.1")).unwrap();
-        assert_eq!(told(), ["appeared a.1"]);
+        assert_eq!(events(), ["appeared a.1"]);
         fs::remove_dir_all(dir.path()).unwrap();
-        assert_eq!(told(), ["gone"]);
+        assert_eq!(events(), ["gone"]);
     }
 }

@@ -1,10 +1,11 @@
-//! One log file, opened.
+//! One open log file: its bytes from an offset on, its identity, and whether it was truncated.
 //!
-//! In: a path that the engine's data root and a container's ID make. Out: its bytes, from some offset on. Called by
-//! [`super::file`], [`super::chain`] and [`super::seek`]. A handle goes on reading the same file after a rename or an
-//! unlink.
-//! The engine that we are connected to names the paths; it may be hostile and we may be root. So nothing is opened that
-//! is not a regular file of exactly this name, not through a link at its end, and not unless it begins like a record.
+//! In: a path, made of the daemon's data root and a container's ID. Out: the bytes of the log, decompressed if
+//! necessary. Used by [`super::container_log`], [`super::rotation`] and [`super::seek`]. A [`Handle`] continues to read
+//! the same file after a rename or an unlink.
+//!
+//! The paths come from the daemon, which may be hostile, while this process may be root. So only a regular file is
+//! opened, not through a symbolic link in the last component, and only if its first byte can start a record.
 
 use super::pread::{fill_at, some_at};
 use crate::model::file_id::{FileId, Likeness};
@@ -24,24 +25,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// Of what stands before the offset, so many bytes are looked at again with each read: the end of a record, with its
-/// time in nanoseconds. Other bytes there mean that the file was truncated and written anew.
+/// Number of bytes before the offset that each read checks again. They contain the end of a record with its time in
+/// nanoseconds. If they differ, the file was truncated and written again.
 pub(crate) const GUARD: usize = 32;
-/// The first record is looked for in the first bytes of a file, ...
+/// The first record is searched in this many bytes at the start of a file ...
 const NEAR: usize = 4 * 1024;
-/// ... and if it is longer, in so many.
+/// ... and if it is longer, in this many.
 const FAR: usize = 256 * 1024;
-/// More rotated files than anybody keeps.
-const MOST_FILES: u32 = 10_000;
-/// Seconds after which an inode that has not changed counts as settled: more than a tick of any file system's clock.
+/// Highest number of a rotated file that is looked for; more than anybody keeps.
+const MAX_NUMBER: u32 = 10_000;
+/// Seconds after which an unchanged inode counts as settled: more than a clock tick of any file system.
 const SETTLED_AFTER: i64 = 3;
-/// How often rotated files are looked through when the engine rotates meanwhile.
-pub(crate) const MOST_WALKS: u32 = 3;
-/// So many numbers in a row that stand for nothing are the end of them.
-const MOST_MISSING: u32 = 3;
+/// How often the search for rotated files is repeated while dockerd rotates.
+pub(crate) const MAX_WALKS: u32 = 3;
+/// The search for rotated files ends after this many missing numbers in a row.
+const MAX_MISSING: u32 = 3;
 
-/// Which file it is, whatever its name has become: exact for as long as it is open, and not beyond. For a file that was
-/// closed see [`FileId`].
+/// Identifies a file whatever its name, while it is open. For closed files, whose inode number may be reused, there is
+/// [`FileId`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) device: u64,
@@ -54,38 +55,41 @@ impl Identity {
     }
 }
 
-/// An open log file and how far it was read.
+/// An open log file, and how far it was read.
 #[derive(Debug)]
 pub(crate) struct Handle {
     content: Content,
     pub(crate) format: Format,
     pub(crate) identity: Identity,
-    /// What it is recognised by when it is met again; not the same for what it is compressed to.
+    /// Recognises the file after it was closed. A compressed copy has another ID.
     pub(crate) id: FileId,
-    /// It is on a file system of this machine alone. See [`is_local`].
+    /// Only this machine writes to its file system. See [`is_local`].
     pub(crate) is_local: bool,
-    /// When its inode was last changed, as of a look that found it under its name with nothing unread.
+    /// `ctime` of the inode (seconds, nanoseconds) at a check that found the file under its live name. `None` if the
+    /// inode had changed too recently to rely on that.
     pub(crate) settled: Option<(i64, i64)>,
-    /// When it was last written, as of its opening.
+    /// Modification time when it was opened.
     pub(crate) written: SystemTime,
-    /// What came between the file before and this one is lost: so many bytes, where that is known.
+    /// Set if something between the previous file and this one is lost. Holds the number of lost bytes, if known.
     pub(crate) follows_gap: Option<Option<u64>>,
-    /// Bytes of log taken so far.
+    /// Number of bytes read so far. If compressed, in decompressed bytes, like all offsets here.
     pub(crate) offset: u64,
-    /// Reading stops here, where it does.
+    /// Reading stops at this offset.
     pub(crate) end: Option<u64>,
     /// Lines that end before this offset are read but not shown.
     pub(crate) shown_from: u64,
-    /// Compressed, it has to be read up to here to go on.
-    pub(crate) goes_on_at: u64,
-    /// Bytes in it when another took its place.
+    /// Reading resumes at this offset. A compressed file must be read up to here first.
+    pub(crate) resume_offset: u64,
+    /// Size of the file when the next one took its name, or 0 before that.
     pub(crate) pinned: u64,
-    /// What stands before the offset.
+    /// The last `guard_len` bytes before `offset`.
     guard: [u8; GUARD],
-    guarded: usize,
-    /// What it begins with, where a record has its time at its start and may end as others do.
+    guard_len: usize,
+    /// The first `head_len` bytes of the file. Only used for `local`, whose records have their time at the start and
+    /// may have equal ends.
     head: [u8; GUARD],
-    headed: usize,
+    head_len: usize,
+    /// Computed when first asked for, once there is a record.
     fingerprint: Cell<Option<u64>>,
     begins_with_nul: bool,
 }
@@ -93,17 +97,17 @@ pub(crate) struct Handle {
 #[derive(Debug)]
 enum Content {
     Plain(File),
-    Compressed(Arc<File>, Box<MultiGzDecoder<FromStart>>),
+    Compressed(Arc<File>, Box<MultiGzDecoder<ReadAt>>),
 }
 
-/// Reads a file from its beginning, whoever else reads it.
+/// Reads a file from its beginning with an offset of its own.
 #[derive(Debug)]
-struct FromStart {
+struct ReadAt {
     file: Arc<File>,
     offset: u64,
 }
 
-impl Read for FromStart {
+impl Read for ReadAt {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let read = some_at(&self.file, into, self.offset)?;
         self.offset += read as u64;
@@ -111,27 +115,27 @@ impl Read for FromStart {
     }
 }
 
-fn unpacked(file: &Arc<File>) -> MultiGzDecoder<FromStart> {
-    MultiGzDecoder::new(FromStart { file: Arc::clone(file), offset: 0 })
+fn decompressor(file: &Arc<File>) -> MultiGzDecoder<ReadAt> {
+    MultiGzDecoder::new(ReadAt { file: Arc::clone(file), offset: 0 })
 }
 
-/// What a read found.
+/// The outcome of a read.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Found {
-    /// So many bytes; none at the end as it is now.
+pub(crate) enum ReadOutcome {
+    /// Number of bytes read. 0 at the current end of the file.
     Bytes(usize),
-    /// Other bytes stand where we have been.
+    /// The bytes before the offset have changed: the file was truncated and written again.
     Rewritten,
 }
 
 impl Handle {
-    /// Opens a file as it lies.
+    /// Opens a file, set to its beginning.
     pub(crate) fn open(path: &Path, format: Format) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let open = |flags| rustix::fs::open(path, flags, Mode::empty());
-        // A growing file is always newer than its last access, so that each read would write the inode.
+        // A growing file is always newer than its last access, so each read would update the inode.
         let opened = match open(flags | OFlags::NOATIME) {
-            // It takes the file's owner, or root.
+            // `O_NOATIME` requires the file's owner or root.
             Err(Errno::PERM) => open(flags),
             opened => opened,
         };
@@ -145,15 +149,15 @@ impl Handle {
         let mut begins_with_nul = false;
         let content = if path.extension() == Some(OsStr::new("gz")) {
             let file = Arc::new(file);
-            let decoder = Box::new(unpacked(&file));
+            let decoder = Box::new(decompressor(&file));
             Content::Compressed(file, decoder)
         } else {
             let mut first = [0];
-            // A hole of NULs stands at the start when somebody truncated a file that the engine writes at an offset.
+            // If somebody truncates a file that dockerd writes at an offset, the file starts with a hole of NULs.
             let has_first = some_at(&file, &mut first, 0)? == 1;
             begins_with_nul = has_first && first == [0];
             if has_first && !format.begins_with(first[0]) && !begins_with_nul {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "not a log of the engine"));
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "not a Docker log file"));
             }
             Content::Plain(file)
         };
@@ -169,18 +173,18 @@ impl Handle {
             offset: 0,
             end: None,
             shown_from: 0,
-            goes_on_at: 0,
+            resume_offset: 0,
             pinned: 0,
             guard: [0; GUARD],
-            guarded: 0,
+            guard_len: 0,
             head: [0; GUARD],
-            headed: 0,
+            head_len: 0,
             fingerprint: Cell::new(None),
             begins_with_nul,
         })
     }
 
-    /// The file, where bytes can be read at any place.
+    /// Returns the file if it is not compressed, so that any offset can be read.
     pub(crate) fn plain(&self) -> Option<&File> {
         match &self.content {
             Content::Plain(file) => Some(file),
@@ -188,12 +192,13 @@ impl Handle {
         }
     }
 
-    /// Bytes in the file now, where these are bytes of log.
+    /// Returns the current size of the file, if it is not compressed.
     pub(crate) fn size(&self) -> io::Result<Option<u64>> {
         self.plain().map(|file| file.metadata().map(|metadata| metadata.len())).transpose()
     }
 
-    /// Whether there is more to read although the last read did not fill its buffer: asked where a read may be short.
+    /// Returns whether there is more to read although the last read did not fill its buffer. Only asks on file systems
+    /// whose reads may be short.
     pub(crate) fn has_more(&self) -> io::Result<bool> {
         #[cfg(test)]
         let is_local = self.is_local && !super::pread::short::is_on();
@@ -206,13 +211,14 @@ impl Handle {
         Ok(self.size()?.is_some_and(|size| size.min(end) > self.offset))
     }
 
-    /// When it was last written, as of now where it can still be.
+    /// Returns the current modification time. A compressed file keeps the one from when it was opened.
     pub(crate) fn last_written(&self) -> io::Result<SystemTime> {
         self.plain().map_or(Ok(self.written), |file| file.metadata()?.modified())
     }
 
-    /// The time of the last record of a compressed file: the engine writes it into the header, as bare JSON where other
-    /// programs put subfields (moby `daemon/logger/loggerutils/logfile.go`, `rotateFileMetadata`).
+    /// Returns the time of the last record of a compressed file. dockerd writes it into the gzip header: bare JSON in
+    /// the extra field, where other programs put subfields (moby `daemon/logger/loggerutils/logfile.go`,
+    /// `rotateFileMetadata`).
     pub(crate) fn last_time(&self) -> Option<Timestamp> {
         #[derive(serde::Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -224,8 +230,8 @@ impl Handle {
         Timestamp::parse(extra.last_time.as_bytes())
     }
 
-    /// Of its first record, which holds a time in nanoseconds: the same for a file, its copies, and what the engine
-    /// has compressed it to. `None` while it has no record.
+    /// Returns the hash of the first record, which contains a time in nanoseconds. It is the same for a file, its
+    /// copies, and the compressed file that dockerd makes of it. `None` while the file has no record.
     pub(crate) fn fingerprint(&self) -> Option<u64> {
         if self.fingerprint.get().is_none() {
             let found = [NEAR, FAR].into_iter().find_map(|size| self.first_record(size));
@@ -234,8 +240,8 @@ impl Handle {
         self.fingerprint.get()
     }
 
-    /// The first record may be another one by now.
-    pub(crate) fn look_again(&self) {
+    /// Discards the fingerprint, because the first record may have changed.
+    pub(crate) fn forget_fingerprint(&self) {
         self.fingerprint.set(None);
     }
 
@@ -249,15 +255,16 @@ impl Handle {
                     false => read,
                 }
             }
-            Content::Compressed(file, _) => self.read_behind_hole(&mut unpacked(file), &mut bytes).ok()?,
+            Content::Compressed(file, _) => self.read_after_hole(&mut decompressor(file), &mut bytes).ok()?,
         };
         let bytes = &bytes[..read];
         let bytes = &bytes[self.format.nuls(bytes)..];
         digest(&bytes[..self.format.first_end(bytes)?])
     }
 
-    /// A file that was truncated under its writer is compressed with the hole at its start.
-    fn read_behind_hole(&self, file: &mut impl Read, into: &mut [u8]) -> io::Result<usize> {
+    /// Reads from the first byte after a hole. A file that was truncated while being written is compressed with the
+    /// hole.
+    fn read_after_hole(&self, file: &mut impl Read, into: &mut [u8]) -> io::Result<usize> {
         let mut read = read_full(file, into)?;
         while read == into.len() && into.iter().all(|byte| *byte == 0) {
             read = read_full(file, into)?;
@@ -267,13 +274,13 @@ impl Handle {
         Ok(read - hole + read_full(file, &mut into[read - hole..])?)
     }
 
-    /// Whether nothing was compressed to it.
-    pub(crate) fn is_hollow(&self) -> bool {
+    /// Returns whether it is a compressed file without content.
+    pub(crate) fn is_empty_archive(&self) -> bool {
         let Content::Compressed(file, _) = &self.content else { return false };
-        read_full(&mut unpacked(file), &mut [0]).is_ok_and(|read| read == 0)
+        read_full(&mut decompressor(file), &mut [0]).is_ok_and(|read| read == 0)
     }
 
-    /// Whether it is the same file, by whatever way it was reached, or what that was compressed to.
+    /// Returns whether both are the same file, or one is a copy of the other, compressed or not.
     pub(crate) fn is_same(&self, other: &Handle) -> bool {
         let records = || self.fingerprint().zip(other.fingerprint());
         self.identity == other.identity
@@ -281,69 +288,70 @@ impl Handle {
             || records().is_some_and(|(this, other)| this == other)
     }
 
-    /// Whether nothing has happened to it since [`Handle::settle`]. One call of the kernel, which looks up no path: a new
-    /// name changes the inode as well.
+    /// Returns whether nothing has happened to the file since [`Handle::settle`]. Needs a single `fstat` and no path
+    /// lookup, because renaming a file changes its `ctime` too.
     pub(crate) fn is_settled(&self) -> bool {
         let (Some(settled), Some(file)) = (self.settled, self.plain()) else { return false };
         file.metadata()
             .is_ok_and(|now| now.len() == self.offset && now.nlink() > 0 && (now.ctime(), now.ctime_nsec()) == settled)
     }
 
-    /// Remembers how the inode is, for [`Handle::is_settled`]. What it was told by must have been asked for after this
-    /// metadata, which is of `now`.
+    /// Remembers the state of the inode for [`Handle::is_settled`]. `metadata` must have been read before the check
+    /// that found the file under its live name. `now` is the time of that.
     pub(crate) fn settle(&mut self, metadata: &Metadata, now: SystemTime) {
         let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_secs());
-        // A change within the same tick of the clock would leave the same time.
+        // A change within the same clock tick would leave the same time.
         let is_old = i64::try_from(now).is_ok_and(|now| now - metadata.ctime() >= SETTLED_AFTER);
         self.settled = is_old.then(|| (metadata.ctime(), metadata.ctime_nsec()));
     }
 
-    /// Goes to a place in it. Whether it has that place, as far as can be seen: what is compressed has to be read up to
-    /// there, with [`Handle::skip`].
+    /// Moves to an offset. Returns whether the file reaches that far, as far as is known: a compressed file has to be
+    /// read up to there first, with [`Handle::skip`].
     pub(crate) fn skip_to(&mut self, offset: u64) -> io::Result<bool> {
         let Some(size) = self.size()? else {
-            self.goes_on_at = offset;
+            self.resume_offset = offset;
             return Ok(true);
         };
         self.offset = offset.min(size);
         Ok(size >= offset)
     }
 
-    /// Whether it has to be read up to the place where it goes on.
-    pub(crate) fn has_to_skip(&self) -> bool {
-        self.offset < self.goes_on_at
+    /// Returns whether [`Handle::skip`] has to be called before reading.
+    pub(crate) fn must_skip(&self) -> bool {
+        self.offset < self.resume_offset
     }
 
-    /// Goes on to that place by as many bytes as fit. Where it turns out not to have it, it goes on where it ends.
+    /// Reads and drops bytes up to the resume offset, at most one buffer. Returns `false` if the file ends before that
+    /// offset; then reading resumes at its end.
     pub(crate) fn skip(&mut self, into: &mut [u8]) -> io::Result<bool> {
-        let left = usize::try_from(self.goes_on_at - self.offset).unwrap_or(usize::MAX).min(into.len());
-        let has_more = self.read(&mut into[..left], 0)? != Found::Bytes(0);
+        let left = usize::try_from(self.resume_offset - self.offset).unwrap_or(usize::MAX).min(into.len());
+        let has_more = self.read(&mut into[..left], 0)? != ReadOutcome::Bytes(0);
         if !has_more {
-            self.goes_on_at = self.offset;
+            self.resume_offset = self.offset;
         }
         Ok(has_more)
     }
 
-    /// Remembers what stands before the offset.
+    /// Remembers the bytes before the offset, for later reads to check.
     pub(crate) fn guard(&mut self) -> io::Result<()> {
         let Content::Plain(file) = &self.content else { return Ok(()) };
-        // Where it has become shorter by now, the next read finds other bytes than these.
+        // If the file is shorter by now, these bytes make the next read find a difference.
         self.guard = [0xff; GUARD];
-        self.guarded = usize::try_from(self.offset).unwrap_or(usize::MAX).min(GUARD);
-        fill_at(file, &mut self.guard[..self.guarded], self.offset - self.guarded as u64)?;
+        self.guard_len = usize::try_from(self.offset).unwrap_or(usize::MAX).min(GUARD);
+        fill_at(file, &mut self.guard[..self.guard_len], self.offset - self.guard_len as u64)?;
         Ok(())
     }
 
-    /// Starts over: what it holds is new.
+    /// Starts from the beginning again: all of the content is new.
     pub(crate) fn start_over(&mut self) -> io::Result<()> {
-        (self.offset, self.shown_from, self.headed) = (0, 0, 0);
+        (self.offset, self.shown_from, self.head_len) = (0, 0, 0);
         self.fingerprint.set(None);
         self.skip_hole()?;
         self.guard()
     }
 
-    /// Goes to where there is something behind the offset: whoever writes at an offset into a file that was truncated
-    /// leaves a hole before it. Where holes cannot be asked for, or none is there, it stays.
+    /// Moves past a hole at the offset. A program that writes at its old offset into a truncated file leaves a hole
+    /// before it. Does not move if there is no hole, or if the file system does not report holes.
     pub(crate) fn skip_hole(&mut self) -> io::Result<()> {
         let Content::Plain(file) = &self.content else { return Ok(()) };
         if let Ok(offset) = rustix::fs::seek(file, SeekFrom::Data(self.offset)) {
@@ -352,81 +360,81 @@ impl Handle {
         self.guard()
     }
 
-    /// Whether it was truncated under a writer that went on at its offset.
-    pub(crate) fn begins_with_a_hole(&self) -> bool {
+    /// Returns whether the file was truncated while its writer continued at its old offset.
+    pub(crate) fn starts_with_hole(&self) -> bool {
         let data = || self.plain().and_then(|file| rustix::fs::seek(file, SeekFrom::Data(0)).ok());
         self.begins_with_nul && data().is_some_and(|offset| offset > 0)
     }
 
-    /// The next bytes, into `into` from `held` on, where at least [`GUARD`] bytes have to be free before: they are
-    /// written over.
-    pub(crate) fn read(&mut self, into: &mut [u8], held: usize) -> io::Result<Found> {
+    /// Reads the next bytes into `into[held..]`. Overwrites up to [`GUARD`] bytes before `held`, and checks them if
+    /// there is space for them.
+    pub(crate) fn read(&mut self, into: &mut [u8], held: usize) -> io::Result<ReadOutcome> {
         let left =
             self.end.map_or(usize::MAX, |end| usize::try_from(end.saturating_sub(self.offset)).unwrap_or(usize::MAX));
-        let room = (into.len() - held).min(left);
+        let space = (into.len() - held).min(left);
         let read = match &mut self.content {
-            Content::Plain(_) => match self.read_guarded(&mut into[..held + room], held)? {
-                Found::Bytes(read) => read,
-                Found::Rewritten => return Ok(Found::Rewritten),
+            Content::Plain(_) => match self.read_guarded(&mut into[..held + space], held)? {
+                ReadOutcome::Bytes(read) => read,
+                ReadOutcome::Rewritten => return Ok(ReadOutcome::Rewritten),
             },
-            Content::Compressed(_, decoder) => uninterrupted(|| decoder.read(&mut into[held..held + room]))?,
+            Content::Compressed(_, decoder) => uninterrupted(|| decoder.read(&mut into[held..held + space]))?,
         };
         self.offset += read as u64;
-        Ok(Found::Bytes(read))
+        Ok(ReadOutcome::Bytes(read))
     }
 
-    /// Whether it begins with other bytes than before.
+    /// Returns whether the first bytes of the file have changed since the last call.
     fn has_new_head(&mut self) -> io::Result<bool> {
         let (Content::Plain(file), Format::Local) = (&self.content, self.format) else { return Ok(false) };
         let mut head = [0; GUARD];
         let read = fill_at(file, &mut head, 0)?;
-        let is_new = read < self.headed || head[..self.headed] != self.head[..self.headed];
-        (self.head, self.headed) = (head, read);
+        let is_new = read < self.head_len || head[..self.head_len] != self.head[..self.head_len];
+        (self.head, self.head_len) = (head, read);
         Ok(is_new)
     }
 
-    fn read_guarded(&mut self, into: &mut [u8], held: usize) -> io::Result<Found> {
+    fn read_guarded(&mut self, into: &mut [u8], held: usize) -> io::Result<ReadOutcome> {
         if self.has_new_head()? {
-            return Ok(Found::Rewritten);
+            return Ok(ReadOutcome::Rewritten);
         }
-        let Content::Plain(file) = &self.content else { return Ok(Found::Bytes(0)) };
-        let guarded = self.guarded.min(held);
-        let expected = &self.guard[self.guarded - guarded..self.guarded];
-        let from = held - guarded;
-        let mut read = some_at(file, &mut into[from..], self.offset - guarded as u64)?;
-        if read < guarded {
-            read += fill_at(file, &mut into[from + read..held], self.offset - (guarded - read) as u64)?;
+        let Content::Plain(file) = &self.content else { return Ok(ReadOutcome::Bytes(0)) };
+        let guard_len = self.guard_len.min(held);
+        let expected = &self.guard[self.guard_len - guard_len..self.guard_len];
+        let from = held - guard_len;
+        let mut read = some_at(file, &mut into[from..], self.offset - guard_len as u64)?;
+        if read < guard_len {
+            read += fill_at(file, &mut into[from + read..held], self.offset - (guard_len - read) as u64)?;
         }
-        // It ends before the offset, or holds other bytes there.
-        if read < guarded || into[from..held] != expected[..] {
-            return Ok(Found::Rewritten);
+        // The file ends before the offset or has other bytes there.
+        if read < guard_len || into[from..held] != expected[..] {
+            return Ok(ReadOutcome::Rewritten);
         }
-        if read == guarded && into.len() > held && file.metadata()?.len() > self.offset {
+        if read == guard_len && into.len() > held && file.metadata()?.len() > self.offset {
             read += some_at(file, &mut into[held..], self.offset)?;
         }
-        let fresh = read - guarded;
+        let fresh = read - guard_len;
         let filled = held + fresh;
-        let kept = (guarded + fresh).min(GUARD);
+        let kept = (guard_len + fresh).min(GUARD);
         if fresh > 0 {
             self.guard[..kept].copy_from_slice(&into[filled - kept..filled]);
-            self.guarded = kept;
+            self.guard_len = kept;
         }
-        Ok(Found::Bytes(fresh))
+        Ok(ReadOutcome::Bytes(fresh))
     }
 }
 
-/// One number for when a file was created, where that is known. With its inode number, since several files are created
-/// within a tick of the clock. Positions in states of older versions hold it for files without a record, so that it must
-/// stay as it is.
-pub(crate) fn birth_mark(id: &FileId) -> Option<u64> {
+/// Hash of a file's birth time and inode number; the latter because several files may be created within a clock tick.
+/// `None` if the birth time is unknown. Positions saved by older versions contain it for files without a record, so it
+/// must not change.
+pub(crate) fn birth_hash(id: &FileId) -> Option<u64> {
     let born = u128::try_from(id.born?.0).ok()?;
     let [time, number] = [born, id.inode.into()].map(u128::to_be_bytes);
     digest(&[time, number].concat())
 }
 
-/// Whether all changes to the files of this kind of file system are made on this machine, so that inotify reports them, and
-/// its reads are short only at the end of a file. Not so on network file systems and FUSE; what is not known is taken for
-/// one of these.
+/// Returns whether only this machine changes files on this type of file system. Then inotify reports every change, and
+/// reads are short only at the end of a file. Neither holds on network file systems and FUSE. Unknown types are treated
+/// like those.
 fn is_local(kind: u64) -> bool {
     const EXT: u64 = 0xef53;
     const XFS: u64 = 0x5846_5342;
@@ -453,7 +461,7 @@ fn uninterrupted(mut read: impl FnMut() -> io::Result<usize>) -> io::Result<usiz
     }
 }
 
-/// As many bytes as there are and fit.
+/// Fills the buffer, or reads up to the end.
 fn read_full(from: &mut impl Read, into: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < into.len() {
@@ -465,11 +473,11 @@ fn read_full(from: &mut impl Read, into: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-/// The files that the engine has rotated, newest first.
+/// Iterates over the rotated files of a log, newest first.
 pub(crate) struct Rotated<'a> {
     live: &'a Path,
     format: Format,
-    /// Of the file that was found last.
+    /// Number of the file that was returned last. 0 is the live file.
     pub(crate) number: u32,
 }
 
@@ -478,11 +486,12 @@ impl<'a> Rotated<'a> {
         Rotated { live, format, number: 0 }
     }
 
-    /// The next one that is none of these: what was a file's number a moment ago may be the one before it by now. A number
-    /// or two may stand for nothing: between two steps of a rotation, and where somebody removed a file.
+    /// Opens the next file that is not among `known`. A rotation may shift the numbers meanwhile, so that a known file
+    /// has the next number. Up to two numbers in a row may be missing: between two steps of a rotation, or when
+    /// somebody removed a file.
     pub(crate) fn next(&mut self, known: &[Handle]) -> io::Result<Option<Handle>> {
         let mut missing = 0;
-        while missing < MOST_MISSING && self.number < MOST_FILES {
+        while missing < MAX_MISSING && self.number < MAX_NUMBER {
             self.number += 1;
             match self.open() {
                 Ok(handle) if known.iter().any(|other| other.is_same(&handle)) => missing = 0,
@@ -494,18 +503,18 @@ impl<'a> Rotated<'a> {
         Ok(None)
     }
 
-    /// Opens the one with the present number, once more.
+    /// Opens the file with the current number again.
     pub(crate) fn open(&self) -> io::Result<Handle> {
         Handle::open(&numbered(self.live, self.number).ok_or(io::ErrorKind::NotFound)?, self.format)
     }
 }
 
-/// What lies at a path now.
+/// Returns which file a path leads to now.
 pub(crate) fn identity(path: &Path) -> io::Result<Identity> {
     std::fs::symlink_metadata(path).map(|metadata| Identity::of(&metadata))
 }
 
-/// `live.N`, plain or compressed, whichever is there; the plain one while both are.
+/// Returns the path of the rotated file `live.N`, plain or compressed. Prefers the plain file while both exist.
 pub(crate) fn numbered(live: &Path, number: u32) -> Option<PathBuf> {
     let with = |suffix: &str| {
         let mut name = live.as_os_str().to_owned();
@@ -535,17 +544,17 @@ mod tests {
         Handle::open(path, Format::JsonFile).unwrap()
     }
 
-    /// What a read gives, as [`super::super::file`] asks for it.
+    /// Reads like [`super::super::container_log`]. `None` if the file was rewritten.
     fn read(handle: &mut Handle) -> io::Result<Option<Vec<u8>>> {
         let mut into = vec![0; GUARD + 64];
         Ok(match handle.read(&mut into, GUARD)? {
-            Found::Bytes(read) => Some(into[GUARD..GUARD + read].to_vec()),
-            Found::Rewritten => None,
+            ReadOutcome::Bytes(read) => Some(into[GUARD..GUARD + read].to_vec()),
+            ReadOutcome::Rewritten => None,
         })
     }
 
     #[test]
-    fn reading_leaves_the_access_time_alone() {
+    fn reading_does_not_change_the_access_time() {
         let folder = folder();
         let path = folder.path().join("log");
         std::fs::write(&path, "{}\n").unwrap();
@@ -556,21 +565,21 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_was_written_anew_is_told() {
+    fn a_rewritten_file_is_noticed() {
         let old = "{\"log\":\"the first record\",\"time\":1}\n{\"log\":\"the second\",\"time\":2}\n";
         assert!(old.len() > 2 * GUARD);
         let new = old.replace("first", "other").replace("\"time\":2", "\"time\":3");
         let (longer, shorter) = (format!("{new}{{\"log\":\"a third\"}}\n"), &new[..GUARD]);
-        let hole = format!("{}{{\"log\":\"behind the hole\"}}\n", "\0".repeat(old.len()));
+        let hole = format!("{}{{\"log\":\"after the hole\"}}\n", "\0".repeat(old.len()));
         let appended = format!("{old}{{}}\n");
-        for (what, then, told) in [
+        for (what, then, expected) in [
             ("nothing", old, Some("")),
             ("appended", &*appended, Some("{}\n")),
             ("as long", &*new, None),
             ("longer", &*longer, None),
             ("shorter", shorter, None),
             ("empty", "", None),
-            ("behind a hole", &*hole, None),
+            ("after a hole", &*hole, None),
         ] {
             let folder = folder();
             let path = folder.path().join("log");
@@ -578,15 +587,15 @@ mod tests {
             let mut handle = open(&path);
             assert_eq!(read_all(&mut handle).as_deref(), Some(old.as_bytes()));
             std::fs::write(&path, then).unwrap();
-            assert_eq!(read_all(&mut handle).as_deref(), told.map(str::as_bytes), "{what}");
-            if told.is_none() {
+            assert_eq!(read_all(&mut handle).as_deref(), expected.map(str::as_bytes), "{what}");
+            if expected.is_none() {
                 handle.start_over().unwrap();
                 assert_eq!(read_all(&mut handle).as_deref(), Some(then.as_bytes()), "{what}, from the start");
             }
         }
     }
 
-    /// Up to the end; `None` where other bytes stand.
+    /// Reads up to the end. `None` if the file was rewritten.
     fn read_all(handle: &mut Handle) -> Option<Vec<u8>> {
         let mut all = Vec::new();
         loop {
@@ -597,11 +606,11 @@ mod tests {
         }
     }
 
-    /// Reads may be short at every boundary there is: between guard and news, within either, or empty. Still only other
-    /// bytes and a smaller size count as a truncation, and only the size as the end.
+    /// Reads may be short at any boundary: between guard and new bytes, within either, or empty. Still, only changed
+    /// bytes and a smaller size count as a truncation, and only the size decides where the file ends.
     #[test]
     fn a_short_read_is_neither_a_truncation_nor_an_end() {
-        // What each of them does to a file that has been read is the other test's; here all of it is done under cuts.
+        // The other test checks what each change does. Here it runs under all kinds of cuts.
         for most in 1..=2 * GUARD {
             for cuts in [
                 vec![Cut::To(most)],
@@ -609,14 +618,14 @@ mod tests {
                 vec![Cut::Interrupted, Cut::To(most), Cut::To(0)],
                 vec![Cut::Whole, Cut::To(most)],
             ] {
-                short::during(short::cycle(cuts), a_file_that_was_written_anew_is_told);
+                short::during(short::cycle(cuts), a_rewritten_file_is_noticed);
             }
         }
     }
 
-    /// Pins which file systems are believed to report every change and to end reads early only at the end of a file.
+    /// Pins which file systems count as reporting every change and shortening reads only at the end of a file.
     #[test]
-    fn only_file_systems_of_this_machine_are_believed() {
+    fn only_local_file_systems_count_as_local() {
         let (ext, xfs, btrfs, tmpfs, overlay) = (0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x794c_7630);
         let (nfs, fuse, cifs, smb2, v9fs, ceph) =
             (0x6969, 0x6573_5546, 0xff53_4d42, 0xfe53_4d42, 0x0102_1997, 0x00c3_6400);
@@ -628,7 +637,7 @@ mod tests {
         }
     }
 
-    /// A look without a path finds every change that may make another file the live one.
+    /// A check without a path lookup finds every change that can make another file the live one.
     #[test]
     fn a_settled_file_is_unsettled_by_writes_renames_and_removal() {
         let later = SystemTime::now() + Duration::from_secs(60);
@@ -654,7 +663,7 @@ mod tests {
             assert!(handle.is_settled());
             handle.settle(&metadata, metadata.modified().unwrap());
             assert!(!handle.is_settled(), "it has just been written");
-            // A clock whose tick has passed.
+            // Wait until the clock tick of the file system has passed.
             let tick = metadata.modified().unwrap() + Duration::from_millis(20);
             while SystemTime::now() < tick {
                 std::thread::yield_now();
@@ -666,7 +675,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handle_that_was_set_to_a_place_guards_it_too() {
+    fn a_handle_moved_to_an_offset_notices_a_rewrite() {
         let folder = folder();
         let path = folder.path().join("log");
         std::fs::write(&path, "{\"log\":\"a\"}\n{\"log\":\"b\"}\n").unwrap();
@@ -682,7 +691,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_behind_the_end_is_read() {
+    fn nothing_after_the_end_is_read() {
         let folder = folder();
         let path = folder.path().join("log");
         std::fs::write(&path, "{0123456789}\n").unwrap();
@@ -693,23 +702,23 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_is_stepped_over_to_what_was_written_behind_it() {
+    fn reading_skips_a_hole() {
         let folder = folder();
         let path = folder.path().join("log");
         let file = File::create(&path).unwrap();
         file.write_all_at(b"{}\n", 1 << 20).unwrap();
         let mut handle = open(&path);
-        assert!(handle.begins_with_a_hole());
+        assert!(handle.starts_with_hole());
         handle.start_over().unwrap();
-        // The rest of the block that the record lies in are NULs as well.
+        // The block that contains the record starts with NULs too.
         assert!(handle.offset > (1 << 20) - (1 << 16) && handle.offset <= 1 << 20);
         assert_eq!(read(&mut handle).unwrap().map(|bytes| bytes.len().min(3)), Some(3));
         std::fs::write(&path, "\0{}\n").unwrap();
-        assert!(!open(&path).begins_with_a_hole());
+        assert!(!open(&path).starts_with_hole());
     }
 
     #[test]
-    fn what_is_no_log_is_not_opened() {
+    fn only_regular_log_files_are_opened() {
         let folder = folder();
         let (path, link) = (folder.path().join("log"), folder.path().join("link"));
         std::os::unix::fs::symlink(&path, &link).unwrap();
@@ -736,7 +745,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_and_what_was_made_of_it_have_one_fingerprint_and_others_have_others() {
+    fn copies_share_a_fingerprint_and_other_files_do_not() {
         let folder = folder();
         let fingerprint = |name: &str, bytes: &[u8]| {
             let path = folder.path().join(name);
@@ -775,8 +784,8 @@ mod tests {
         assert_eq!(handle.fingerprint(), fingerprint);
     }
 
-    /// How reads are cut, if at all; not more of them empty in a row than are put up with, and none so short that it holds
-    /// no whole record, by which alone these differ.
+    /// How reads are cut, if at all. Never more empty reads in a row than are accepted, and no read too short for a
+    /// whole record, because only whole records differ from one another.
     fn cuts() -> impl Strategy<Value = Vec<Cut>> {
         let whole_or_short = prop_oneof![4 => (24..2 * GUARD).prop_map(Cut::To), 2 => Just(Cut::Whole)];
         let read = (any::<[bool; 2]>(), whole_or_short).prop_map(|([is_interrupted, is_empty_first], cut)| {
@@ -786,24 +795,24 @@ mod tests {
         prop::collection::vec(read, 1..8).prop_map(|cuts| cuts.concat())
     }
 
-    /// What happens to a file while it is read.
+    /// An action on a file while it is read.
     #[derive(Clone, Debug)]
-    enum Act {
+    enum FileAction {
         Append(usize),
-        /// Truncates it and writes so many records.
+        /// Truncates the file and writes this many records.
         Rewrite(usize),
         Read,
     }
 
     proptest! {
-        /// The model is the file itself: what was read since it was last written anew is what lies in it.
+        /// The model is the file itself: what was read since the last rewrite is what the file contains.
         #[test]
-        fn what_is_read_is_what_lies_there_and_other_bytes_are_told(
-            acts in prop::collection::vec(
+        fn reads_return_the_content_and_notice_rewrites(
+            actions in prop::collection::vec(
                 prop_oneof![
-                    3 => (1..4_usize).prop_map(Act::Append),
-                    1 => (0..6_usize).prop_map(Act::Rewrite),
-                    4 => Just(Act::Read),
+                    3 => (1..4_usize).prop_map(FileAction::Append),
+                    1 => (0..6_usize).prop_map(FileAction::Rewrite),
+                    4 => Just(FileAction::Read),
                 ],
                 1..40,
             ),
@@ -812,7 +821,7 @@ mod tests {
             let folder = folder();
             let path = folder.path().join("log");
             let (mut log, mut count) = (Vec::new(), 0);
-            // No two of them are alike, nor are as many bytes as are guarded, wherever they begin.
+            // No two records are equal, and no two sequences of `GUARD` bytes are either.
             let mut more = |log: &mut Vec<u8>, records: usize| {
                 for _ in 0..records {
                     count += 1;
@@ -823,15 +832,15 @@ mod tests {
             std::fs::write(&path, &log).unwrap();
             let mut handle = open(&path);
             let (mut taken, mut is_rewritten) = (Vec::new(), false);
-            for act in acts {
-                match act {
-                    Act::Append(records) => more(&mut log, records),
-                    Act::Rewrite(records) => {
+            for action in actions {
+                match action {
+                    FileAction::Append(records) => more(&mut log, records),
+                    FileAction::Rewrite(records) => {
                         log.clear();
                         more(&mut log, records);
                         is_rewritten |= !taken.is_empty();
                     }
-                    Act::Read => match read(&mut handle).unwrap() {
+                    FileAction::Read => match read(&mut handle).unwrap() {
                         Some(bytes) => {
                             prop_assert!(!is_rewritten);
                             let left = 64.min(log.len() - taken.len());
@@ -846,7 +855,7 @@ mod tests {
                         }
                     },
                 }
-                // In place, as the engine's rotation does not and `truncate` does.
+                // In place, like `truncate` and unlike dockerd's rotation.
                 std::fs::write(&path, &log).unwrap();
             }
             Ok(())

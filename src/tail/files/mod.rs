@@ -1,4 +1,9 @@
-//! Reads log files on this machine: one thread, told by inotify, follows the files of all containers.
+//! Follows the log files of all containers on this machine in one thread.
+//!
+//! [`reader`] is the thread. [`container_log`] reads one container's log, [`rotation`] manages its files, [`log_file`]
+//! is one open file, [`seek`] finds where to start, and [`pread`] reads bytes. [`inotify`] reports changes, [`rescan`]
+//! schedules checks for missed ones, [`mounts`] notices a new mount, and [`newcomers`] opens the logs of new containers
+//! early.
 
 mod container_log;
 mod inotify;

@@ -1,16 +1,17 @@
-//! The folders of new containers, watched before anybody has told of the container.
+//! Opens the logs of new containers before their Docker events arrive.
 //!
-//! In: what inotify says of the folder that holds them all. Out: a watch and perhaps an open log file, for when the
-//! container is asked for. Called by [`super::reader`]. The engine makes the folder before it tells of the container, and
-//! on a busy machine a container of a few milliseconds may be gone by the time its event is read: an open handle is not.
-//! Where the event never comes, the engine's own file beside the log says who it was (moby `container/container.go`,
-//! `config.v2.json`).
+//! In: inotify events of the folder that contains all containers' folders. Out: a watch and perhaps an open log file,
+//! once the container is followed. Called by [`super::reader`].
+//!
+//! dockerd creates a container's folder before it sends the event. On a busy machine, a container of a few milliseconds
+//! may be removed before its event is read, but an open file remains readable. If the event never comes, dockerd's
+//! `config.v2.json` next to the log identifies the container (moby `container/container.go`).
 
-use super::inotify::{Inotify, Watch};
+use super::inotify::{Inotify, WatchId};
 use super::log_file::Handle;
 use crate::model::container::{self, Container, short};
 use crate::model::small_file;
-use crate::tail::decode::format::{Spot, inner_folder, is_log_name};
+use crate::tail::decode::format::{LogLocation, inner_folder, is_log_name};
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsStr;
@@ -18,80 +19,89 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// Whoever is not asked for by then is not told of any more: its event is lost. What is still there a listing will tell.
-const KEPT: Duration = Duration::from_secs(60);
-/// So many are held at once.
-const MOST: usize = 1024;
-/// The engine's description of a container is shorter than this but for huge labels.
-const DESCRIPTION: usize = 1024 * 1024;
+/// How long a container is kept until it is followed. After that its event counts as lost. If it still exists, a
+/// listing will find it.
+const KEEP_FOR: Duration = Duration::from_secs(60);
+/// Number of containers kept at once.
+const MAX_UNCLAIMED: usize = 1024;
+/// Size limit of `config.v2.json` in bytes. Only huge labels exceed it.
+const MAX_CONFIG: usize = 1024 * 1024;
 
+/// The new containers that nobody follows yet.
 #[derive(Default)]
 pub(super) struct Newcomers {
     root: Option<Root>,
-    found: HashMap<String, Found>,
-    watches: HashMap<Watch, String>,
+    /// By container ID.
+    unclaimed: HashMap<String, Newcomer>,
+    /// The container ID of each watch in `unclaimed`.
+    watches: HashMap<WatchId, String>,
 }
 
-/// The folder that new folders appear in.
+/// The folder in which new containers' folders appear.
 struct Root {
     path: PathBuf,
-    /// `None` once it was unmounted or removed.
-    watch: Option<Watch>,
+    /// `None` after the folder was unmounted or removed.
+    watch: Option<WatchId>,
 }
 
-/// A container that nobody has asked for yet.
-pub(super) struct Found {
-    /// On the folder that its log is in, or will be made in.
-    pub(super) watch: Option<Watch>,
+/// A container that nobody follows yet.
+pub(super) struct Newcomer {
+    /// Watch of `watched`. `None` after the folder was removed.
+    pub(super) watch: Option<WatchId>,
+    /// The folder in which its log is or will be created.
     pub(super) watched: PathBuf,
-    pub(super) log: Option<(Spot, Handle)>,
-    /// What the engine has written down of it.
-    description: Option<File>,
+    /// Its log, once that exists.
+    pub(super) log: Option<(LogLocation, Handle)>,
+    /// Its `config.v2.json`, opened together with the log.
+    config_file: Option<File>,
     folder: PathBuf,
+    /// When it appeared or was reported.
     since: Instant,
-    is_told: bool,
+    /// [`Newcomers::expire`] has returned it.
+    is_reported: bool,
 }
 
 impl Newcomers {
-    /// Looks out for new folders in this one.
-    pub(super) fn start(&mut self, watcher: &Inotify, root: PathBuf) {
-        match watcher.add(&root) {
+    /// Watches `root` for new folders.
+    pub(super) fn start(&mut self, inotify: &Inotify, root: PathBuf) {
+        match inotify.add(&root) {
             Ok(watch) => self.root = Some(Root { path: root, watch: Some(watch) }),
-            Err(error) => tracing::debug!(%error, "new containers are seen by their events alone"),
+            Err(error) => tracing::debug!(%error, "cannot watch for new containers; relying on events alone"),
         }
     }
 
-    /// Whether it has to be asked again after some time: somebody is waited for, or the folder has to come back.
+    /// Returns whether periodic checks are needed: a container is not claimed yet, or the root folder is missing.
     pub(super) fn is_waiting(&self) -> bool {
-        !self.found.is_empty() || self.has_lost_its_root()
+        !self.unclaimed.is_empty() || self.has_lost_root()
     }
 
-    /// Whether new folders are not reported any more.
-    pub(super) fn has_lost_its_root(&self) -> bool {
+    /// Returns whether the root folder is no longer watched.
+    pub(super) fn has_lost_root(&self) -> bool {
         self.root.as_ref().is_some_and(|root| root.watch.is_none())
     }
 
-    /// Watches the folder that its path leads to now.
-    pub(super) fn return_to_root(&mut self, watcher: &Inotify) {
+    /// Watches the root folder again, at its path.
+    pub(super) fn return_to_root(&mut self, inotify: &Inotify) {
         let Some(root) = &mut self.root else { return };
-        let Ok(found) = watcher.add(&root.path) else { return };
+        let Ok(found) = inotify.add(&root.path) else { return };
         if let Some(before) = root.watch.replace(found).filter(|before| *before != found) {
-            watcher.remove(before);
+            inotify.remove(before);
         }
     }
 
-    /// Something of this name appeared under this watch; whether that is our concern. `is_taken` tells a watch that
-    /// belongs to a container which is followed already: inotify has one for each folder.
+    /// Handles a file or folder that appeared. Returns whether it concerned this module. `is_taken` returns whether a
+    /// watch belongs to a container that is followed already, because inotify returns the same watch for the same
+    /// folder.
     pub(super) fn appeared(
         &mut self,
-        watcher: &Inotify,
-        watch: Watch,
+        inotify: &Inotify,
+        watch: WatchId,
         name: &OsStr,
-        is_taken: impl Fn(Watch) -> bool,
+        is_taken: impl Fn(WatchId) -> bool,
     ) -> bool {
         if let Some(id) = self.watches.get(&watch).cloned() {
             if is_log_name(name, &id) {
-                self.look(watcher, &id);
+                self.open_log(inotify, &id);
             }
             return true;
         }
@@ -99,114 +109,115 @@ impl Newcomers {
             return false;
         };
         if let Some(id) = name.to_str().filter(|name| is_id(name)) {
-            if self.found.len() >= MOST {
-                tracing::warn!(id, "too many new containers that the engine has not told of");
+            if self.unclaimed.len() >= MAX_UNCLAIMED {
+                tracing::warn!(id, "too many new containers without a Docker event");
                 return true;
             }
             let folder = root.join(id);
-            let Some(watch) = watcher.add(&folder).ok().filter(|watch| !is_taken(*watch)) else { return true };
-            let found = Found {
+            let Some(watch) = inotify.add(&folder).ok().filter(|watch| !is_taken(*watch)) else { return true };
+            let found = Newcomer {
                 watch: Some(watch),
                 watched: folder.clone(),
                 log: None,
-                description: None,
+                config_file: None,
                 folder,
                 since: Instant::now(),
-                is_told: false,
+                is_reported: false,
             };
             self.watches.insert(watch, id.to_owned());
-            self.found.insert(id.to_owned(), found);
-            // It may have been made before the watch was.
-            self.look(watcher, id);
+            self.unclaimed.insert(id.to_owned(), found);
+            // The log may have been created before the watch.
+            self.open_log(inotify, id);
         }
         true
     }
 
-    /// Opens its log if it is there, and watches the folder where it will be.
-    fn look(&mut self, watcher: &Inotify, id: &str) {
-        let Some(found) = self.found.get_mut(id).filter(|found| found.log.is_none()) else { return };
+    /// Opens a container's log if it exists, and watches the folder where it will be created.
+    fn open_log(&mut self, inotify: &Inotify, id: &str) {
+        let Some(found) = self.unclaimed.get_mut(id).filter(|found| found.log.is_none()) else { return };
         if let Some(inner) = inner_folder(&found.folder).filter(|inner| *inner != found.watched)
-            && let Ok(watch) = watcher.add(&inner)
+            && let Ok(watch) = inotify.add(&inner)
         {
             if let Some(outer) = found.watch.replace(watch) {
                 self.watches.remove(&outer);
-                watcher.remove(outer);
+                inotify.remove(outer);
             }
             self.watches.insert(watch, id.to_owned());
             found.watched = inner;
         }
-        if let Some(spot) = Spot::find(&found.folder, id) {
-            found.log = Handle::open(&spot.live, spot.format).ok().map(|handle| (spot, handle));
-            found.description = small_file::open(&found.folder.join("config.v2.json")).ok();
+        if let Some(location) = LogLocation::find(&found.folder, id) {
+            found.log = Handle::open(&location.live, location.format).ok().map(|handle| (location, handle));
+            found.config_file = small_file::open(&found.folder.join("config.v2.json")).ok();
         }
     }
 
-    /// A folder was removed; what is open stays open.
-    pub(super) fn gone(&mut self, watch: Watch) {
+    /// Handles the removal of a watched folder. Open files stay open.
+    pub(super) fn gone(&mut self, watch: WatchId) {
         if let Some(root) = self.root.as_mut().filter(|root| root.watch == Some(watch)) {
             root.watch = None;
         }
-        if let Some(found) = self.watches.remove(&watch).and_then(|id| self.found.get_mut(&id)) {
+        if let Some(found) = self.watches.remove(&watch).and_then(|id| self.unclaimed.get_mut(&id)) {
             found.watch = None;
         }
     }
 
-    /// The container is followed from now on.
-    pub(super) fn take(&mut self, id: &str) -> Option<Found> {
-        let found = self.found.remove(id)?;
+    /// Hands over a container that is followed from now on.
+    pub(super) fn take(&mut self, id: &str) -> Option<Newcomer> {
+        let found = self.unclaimed.remove(id)?;
         if let Some(watch) = found.watch {
             self.watches.remove(&watch);
         }
         Some(found)
     }
 
-    /// It is not wanted.
-    pub(super) fn ignore(&mut self, watcher: &Inotify, id: &str) {
+    /// Forgets a container that nobody will follow.
+    pub(super) fn ignore(&mut self, inotify: &Inotify, id: &str) {
         if let Some(watch) = self.take(id).and_then(|found| found.watch) {
-            watcher.remove(watch);
+            inotify.remove(watch);
         }
     }
 
-    /// Those that nobody asked for in time are forgotten; of those that are removed, so that no listing will tell of them
-    /// either, says who they were: the next time is the last to ask for them.
-    pub(super) fn expire(&mut self, watcher: &Inotify, now: Instant) -> Vec<Container> {
-        let is_old = |found: &Found| now.duration_since(found.since) > KEPT;
-        let old: Vec<String> = self.found.iter().filter(|(_, found)| is_old(found)).map(|(id, _)| id.clone()).collect();
+    /// Forgets containers that nobody followed in time. Returns those among them whose folder was removed, because no
+    /// listing will contain them: they are kept until they expire once more, so that they can still be followed.
+    pub(super) fn expire(&mut self, inotify: &Inotify, now: Instant) -> Vec<Container> {
+        let is_old = |found: &Newcomer| now.duration_since(found.since) > KEEP_FOR;
+        let old: Vec<String> =
+            self.unclaimed.iter().filter(|(_, found)| is_old(found)).map(|(id, _)| id.clone()).collect();
         let mut unclaimed = Vec::new();
         for id in old {
-            match self.found.get_mut(&id) {
-                // Of a folder in which a file is open, inotify does not tell that it is gone.
-                Some(found) if found.log.is_some() && !found.is_told && !found.folder.exists() => {
-                    (found.is_told, found.since) = (true, now);
-                    unclaimed.push(found.describe(&id));
+            match self.unclaimed.get_mut(&id) {
+                // inotify does not report the removal of a folder in which a file is open.
+                Some(found) if found.log.is_some() && !found.is_reported && !found.folder.exists() => {
+                    (found.is_reported, found.since) = (true, now);
+                    unclaimed.push(found.read_config(&id));
                 }
-                _ => self.ignore(watcher, &id),
+                _ => self.ignore(inotify, &id),
             }
         }
         unclaimed
     }
 }
 
-impl Found {
-    /// The container as far as the engine has written it down.
-    fn describe(&mut self, id: &str) -> Container {
+impl Newcomer {
+    /// Returns what `config.v2.json` says about the container.
+    fn read_config(&mut self, id: &str) -> Container {
         #[derive(Default, Deserialize)]
         #[serde(rename_all = "PascalCase", default)]
-        struct Description {
+        struct ConfigFile {
             name: String,
-            config: Config,
+            config: ConfigSection,
         }
         #[derive(Default, Deserialize)]
         #[serde(rename_all = "PascalCase", default)]
-        struct Config {
+        struct ConfigSection {
             image: String,
             labels: Option<BTreeMap<String, String>>,
         }
-        let text = self.description.take().map(|file| small_file::read_open(&file, DESCRIPTION));
+        let text = self.config_file.take().map(|file| small_file::read_open(&file, MAX_CONFIG));
         let text = text.unwrap_or_else(|| Ok(Vec::new()));
-        tracing::debug!(failed = ?text.as_ref().err(), id, "nobody told of this container");
+        tracing::debug!(failed = ?text.as_ref().err(), id, "no Docker event for this container");
         let text = text.unwrap_or_default();
-        let Description { name, config } = serde_json::from_slice(&text).unwrap_or_default();
+        let ConfigFile { name, config } = serde_json::from_slice(&text).unwrap_or_default();
         let name = match name.trim_start_matches('/') {
             "" => short(id).to_owned(),
             name => name.to_owned(),
@@ -218,7 +229,7 @@ impl Found {
     }
 }
 
-/// Other things may lie there.
+/// Returns whether a folder's name is a container ID. The root folder may contain other things.
 fn is_id(name: &str) -> bool {
     name.len() == 64 && name.bytes().all(|digit| digit.is_ascii_hexdigit())
 }
@@ -226,95 +237,96 @@ fn is_id(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tail::files::inotify::Happening;
+    use crate::tail::files::inotify::FileEvent;
     use std::fs;
 
-    fn drain(watcher: &Inotify, scout: &mut Newcomers) {
+    fn drain(inotify: &Inotify, newcomers: &mut Newcomers) {
         let mut seen = Vec::new();
-        watcher.drain(|happening| match happening {
-            Happening::Appeared(watch, name) => seen.push((watch, Some(name.to_owned()))),
-            Happening::Gone(watch) => seen.push((watch, None)),
+        inotify.drain(|event| match event {
+            FileEvent::Appeared(watch, name) => seen.push((watch, Some(name.to_owned()))),
+            FileEvent::Gone(watch) => seen.push((watch, None)),
             _ => {}
         });
         for (watch, name) in seen {
             match name {
-                Some(name) => drop(scout.appeared(watcher, watch, &name, |_| false)),
-                None => scout.gone(watch),
+                Some(name) => drop(newcomers.appeared(inotify, watch, &name, |_| false)),
+                None => newcomers.gone(watch),
             }
         }
     }
 
     #[test]
-    fn a_container_that_is_gone_before_it_is_asked_for_can_still_be_read() {
+    fn a_removed_container_can_still_be_read() {
         let root = tempfile::tempdir().unwrap();
-        let (watcher, mut scout) = (Inotify::new().unwrap(), Newcomers::default());
-        scout.start(&watcher, root.path().to_owned());
+        let (inotify, mut newcomers) = (Inotify::new().unwrap(), Newcomers::default());
+        newcomers.start(&inotify, root.path().to_owned());
         let id = "ab".repeat(32);
         let folder = root.path().join(&id);
         fs::create_dir(&folder).unwrap();
         fs::create_dir(root.path().join("no container")).unwrap();
-        drain(&watcher, &mut scout);
+        drain(&inotify, &mut newcomers);
         fs::write(folder.join(format!("{id}-json.log")), "{\"log\":\"x\\n\"}\n").unwrap();
-        drain(&watcher, &mut scout);
+        drain(&inotify, &mut newcomers);
         fs::remove_dir_all(&folder).unwrap();
-        drain(&watcher, &mut scout);
-        let mut found = scout.take(&id).unwrap();
+        drain(&inotify, &mut newcomers);
+        let mut found = newcomers.take(&id).unwrap();
         let (_, handle) = found.log.as_mut().unwrap();
-        assert_eq!(handle.read(&mut [0; 64], 0).unwrap(), crate::tail::files::log_file::Found::Bytes(14));
-        assert!(scout.found.is_empty() && scout.watches.is_empty());
+        assert_eq!(handle.read(&mut [0; 64], 0).unwrap(), crate::tail::files::log_file::ReadOutcome::Bytes(14));
+        assert!(newcomers.unclaimed.is_empty() && newcomers.watches.is_empty());
     }
 
     #[test]
-    fn one_that_nobody_told_of_is_described_once_it_is_gone_and_then_forgotten() {
+    fn a_removed_unclaimed_container_is_described_once_and_forgotten() {
         let root = tempfile::tempdir().unwrap();
-        let (watcher, mut scout) = (Inotify::new().unwrap(), Newcomers::default());
-        scout.start(&watcher, root.path().to_owned());
+        let (inotify, mut newcomers) = (Inotify::new().unwrap(), Newcomers::default());
+        newcomers.start(&inotify, root.path().to_owned());
         let described =
             r#"{"ID":"…","Name":"/web","Config":{"Image":"nginx:1","Labels":{"a":"b"}},"Driver":"overlay2"}"#;
         for (id, description) in [("ab", Some(described)), ("cd", Some("{")), ("ef", None), ("01", Some(described))] {
             let id = id.repeat(32);
             let folder = root.path().join(&id);
             fs::create_dir(&folder).unwrap();
-            drain(&watcher, &mut scout);
+            drain(&inotify, &mut newcomers);
             if let Some(description) = description {
                 fs::write(folder.join("config.v2.json"), description).unwrap();
             }
             fs::write(folder.join(format!("{id}-json.log")), "{}\n").unwrap();
-            drain(&watcher, &mut scout);
-            // The last one is still there: a listing will tell of it.
+            drain(&inotify, &mut newcomers);
+            // The last one still exists: a listing will find it.
             if !id.starts_with("01") {
                 fs::remove_dir_all(folder).unwrap();
             }
         }
-        drain(&watcher, &mut scout);
-        assert_eq!(scout.expire(&watcher, Instant::now()), []);
-        let late = Instant::now() + KEPT * 2;
-        let mut told = scout.expire(&watcher, late);
-        told.sort_by(|one, other| one.id.cmp(&other.id));
-        let names: Vec<&str> = told.iter().map(|container| &*container.name).collect();
+        drain(&inotify, &mut newcomers);
+        assert_eq!(newcomers.expire(&inotify, Instant::now()), []);
+        let late = Instant::now() + KEEP_FOR * 2;
+        let mut unclaimed = newcomers.expire(&inotify, late);
+        unclaimed.sort_by(|one, other| one.id.cmp(&other.id));
+        let names: Vec<&str> = unclaimed.iter().map(|container| &*container.name).collect();
         assert_eq!(names, ["web", "cdcdcdcdcdcd", "efefefefefef"]);
-        assert_eq!((&*told[0].image, &told[0].labels["a"], told[0].is_up()), ("nginx:1", &"b".to_owned(), false));
-        assert_eq!(scout.expire(&watcher, late), [], "told once");
-        assert!(scout.take(&"ab".repeat(32)).is_some_and(|found| found.log.is_some()));
-        scout.expire(&watcher, late + KEPT * 2);
-        assert!(scout.found.is_empty() && scout.watches.is_empty());
+        let first = &unclaimed[0];
+        assert_eq!((&*first.image, &first.labels["a"], first.is_up()), ("nginx:1", &"b".to_owned(), false));
+        assert_eq!(newcomers.expire(&inotify, late), [], "reported once");
+        assert!(newcomers.take(&"ab".repeat(32)).is_some_and(|found| found.log.is_some()));
+        newcomers.expire(&inotify, late + KEEP_FOR * 2);
+        assert!(newcomers.unclaimed.is_empty() && newcomers.watches.is_empty());
     }
 
     #[test]
-    fn whom_nobody_asks_for_is_forgotten() {
+    fn unclaimed_containers_are_limited_and_expire() {
         let root = tempfile::tempdir().unwrap();
-        let (watcher, mut scout) = (Inotify::new().unwrap(), Newcomers::default());
-        scout.start(&watcher, root.path().to_owned());
-        for number in 0..MOST + 10 {
+        let (inotify, mut newcomers) = (Inotify::new().unwrap(), Newcomers::default());
+        newcomers.start(&inotify, root.path().to_owned());
+        for number in 0..MAX_UNCLAIMED + 10 {
             fs::create_dir(root.path().join(format!("{number:064x}"))).unwrap();
         }
-        drain(&watcher, &mut scout);
-        assert_eq!(scout.found.len(), MOST);
-        scout.ignore(&watcher, &format!("{:064x}", 1));
-        assert_eq!(scout.found.len(), MOST - 1);
-        scout.expire(&watcher, Instant::now());
-        assert_eq!(scout.found.len(), MOST - 1);
-        scout.expire(&watcher, Instant::now() + KEPT * 2);
-        assert!(scout.found.is_empty() && scout.watches.is_empty());
+        drain(&inotify, &mut newcomers);
+        assert_eq!(newcomers.unclaimed.len(), MAX_UNCLAIMED);
+        newcomers.ignore(&inotify, &format!("{:064x}", 1));
+        assert_eq!(newcomers.unclaimed.len(), MAX_UNCLAIMED - 1);
+        newcomers.expire(&inotify, Instant::now());
+        assert_eq!(newcomers.unclaimed.len(), MAX_UNCLAIMED - 1);
+        newcomers.expire(&inotify, Instant::now() + KEEP_FOR * 2);
+        assert!(newcomers.unclaimed.is_empty() && newcomers.watches.is_empty());
     }
 }

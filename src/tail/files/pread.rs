@@ -1,31 +1,31 @@
-//! Positioned reads of log files, with the guarantees that the rest of this room relies on.
+//! Positioned reads of log files that are short only at the end of the file.
 //!
-//! In: an open file, a buffer and an offset. Out: bytes. Called by [`super::handle`], [`super::format`] and
-//! [`super::seek`], which read plain files by nothing else.
+//! In: an open file, a buffer and an offset. Out: bytes. All reads of uncompressed files in this module go through
+//! here.
 //!
-//! `pread` may return fewer bytes than were asked for, and even none, although the file goes on: a signal, a network file
-//! system, FUSE, an error behind the bytes that were read. So the length of a read proves nothing. Where a file ends is
-//! what `fstat` says, and only after the read: a file that grows in between is read once more.
+//! `pread` may return fewer bytes than requested, even none, before the end of the file: because of a signal, a network
+//! file system, FUSE, or an error after the bytes that were read. So a short read proves nothing. Only `fstat` says
+//! where the file ends, and it is called after the read: if the file has grown in between, it is read once more.
 
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// So many reads in a row may return nothing before the end of the file. Then it counts as an error.
-const MOST_EMPTY: u32 = 3;
+/// This many empty reads in a row before the end of the file are an error.
+const MAX_EMPTY: u32 = 3;
 
-/// Reads what one call of the kernel returns: nothing only at the end of the file.
+/// Reads once. Returns 0 only at the end of the file.
 pub(crate) fn some_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
     if into.is_empty() {
         return Ok(0);
     }
-    for _ in 0..MOST_EMPTY {
+    for _ in 0..MAX_EMPTY {
         let read = once_at(file, into, offset)?;
         if read > 0 || file.metadata()?.len() <= offset {
             return Ok(read);
         }
     }
-    Err(io::Error::other("its file system returns less than the file holds"))
+    Err(io::Error::other("its file system returned no bytes before the end of the file"))
 }
 
 /// Fills the buffer, or reads up to the end of the file.
@@ -38,14 +38,14 @@ pub(crate) fn fill_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<u
             break;
         }
         empty = if read == 0 { empty + 1 } else { 0 };
-        if empty == MOST_EMPTY {
-            return Err(io::Error::other("its file system returns less than the file holds"));
+        if empty == MAX_EMPTY {
+            return Err(io::Error::other("its file system returned no bytes before the end of the file"));
         }
     }
     Ok(filled)
 }
 
-/// Fills the buffer. `UnexpectedEof` when the file ends before that.
+/// Fills the buffer. Returns `UnexpectedEof` if the file ends before that.
 pub(crate) fn exact_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<()> {
     match fill_at(file, into, offset)? == into.len() {
         true => Ok(()),
@@ -53,7 +53,7 @@ pub(crate) fn exact_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<
     }
 }
 
-/// One call of the kernel, repeated while signals interrupt it.
+/// A single `pread`, repeated while signals interrupt it.
 fn once_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
     loop {
         #[cfg(test)]
@@ -67,30 +67,30 @@ fn once_at(file: &File, into: &mut [u8], offset: u64) -> io::Result<usize> {
     }
 }
 
-/// Has the reads of a test return as little as the kernel is allowed to.
+/// Makes the reads of a test as short as the kernel may.
 #[cfg(test)]
 pub(crate) mod short {
     use super::*;
     use std::cell::RefCell;
 
-    /// What the next read does.
+    /// What happens to a read.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(in crate::tail) enum Cut {
-        /// It returns at most so many bytes.
+        /// It returns at most this many bytes.
         To(usize),
         /// A signal interrupts it.
         Interrupted,
-        /// It is left alone.
+        /// It is unchanged.
         Whole,
     }
 
-    type Next = Box<dyn FnMut() -> Cut>;
+    type NextCut = Box<dyn FnMut() -> Cut>;
 
     thread_local! {
-        static NEXT: RefCell<Option<Next>> = const { RefCell::new(None) };
+        static NEXT: RefCell<Option<NextCut>> = const { RefCell::new(None) };
     }
 
-    /// While `work` runs, each read of this thread asks `next` first.
+    /// Runs `work`, while `next` decides how each read of this thread is cut.
     pub(in crate::tail) fn during<T>(next: impl FnMut() -> Cut + 'static, work: impl FnOnce() -> T) -> T {
         struct Reset;
         impl Drop for Reset {
@@ -103,7 +103,7 @@ pub(crate) mod short {
         work()
     }
 
-    /// Does these in turn, over and over.
+    /// Repeats `cuts` in turn.
     pub(in crate::tail) fn cycle(cuts: Vec<Cut>) -> impl FnMut() -> Cut + 'static {
         let mut at = 0;
         move || {
@@ -112,7 +112,7 @@ pub(crate) mod short {
         }
     }
 
-    /// Whether reads are cut on this thread now.
+    /// Returns whether reads of this thread are cut now.
     pub(in crate::tail) fn is_on() -> bool {
         NEXT.with_borrow(Option::is_some)
     }
@@ -135,7 +135,7 @@ mod tests {
     use super::short::{Cut, cycle, during};
     use super::*;
 
-    /// However the reads are cut, each function returns what it promises, and an endless row of empty reads is an error.
+    /// However reads are cut, each function keeps its promise, and an endless series of empty reads is an error.
     #[test]
     fn short_reads_never_look_like_the_end_of_the_file() {
         let folder = tempfile::tempdir().unwrap();

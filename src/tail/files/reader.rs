@@ -1,17 +1,19 @@
-//! The one thread that reads all log files.
+//! The single thread that reads all log files.
 //!
-//! In: commands of the engine, and inotify. Out: batches on the queue, and reports of files that cannot be read.
-//! It never waits for the queue: while that is full it goes on opening new files as they appear, and reads again when
-//! there is room. Files take turns of at most one block. What inotify can miss, a look finds: at all files at once
-//! after an overflow, and else in rounds ([`super::rounds`]), within half a minute where inotify can be believed, five
-//! seconds on network file systems and FUSE, and one second for a file without a watch.
+//! In: [`Command`]s from `watch`, and inotify events. Out: batches on the queue, and [`Report`]s about files that
+//! cannot be read. The thread never blocks on the queue: while the queue is full, it continues to open new files as
+//! they appear, and it reads again once there is space. Files take turns of at most one block.
+//!
+//! Checks find what inotify misses: all files are checked after an overflow, otherwise in rounds ([`super::rescan`]):
+//! within 30 seconds where inotify is reliable, every 5 seconds on network file systems and FUSE, and every second for
+//! a file without a watch.
 
-use super::container_log::{Log, Turn};
-use super::inotify::{Happening, Inotify, Watch};
-use super::mounts::Mounts;
+use super::container_log::{BlockOutcome, ContainerLog};
+use super::inotify::{FileEvent, Inotify, WatchId};
+use super::mounts::MountWatch;
 use super::newcomers::Newcomers;
-use super::rescan::{Rounds, Trust};
-use super::rotation::Followed;
+use super::rescan::{RescanSchedule, Trust};
+use super::rotation::RotationOutcome;
 use crate::model::batch::{ContainerKey, Item};
 use crate::model::container::Container;
 use crate::model::position::{Position, TimePosition};
@@ -29,71 +31,71 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, TryRecvError};
 use std::time::{Duration, Instant};
 
-/// How often new containers are thought of that nobody has asked for yet, ...
-const SCOUT_LOOK: Duration = Duration::from_secs(5);
-/// ... and a folder that was unmounted.
-const LOST_LOOK: Duration = Duration::from_secs(1);
-/// As long as nothing but lines is waited for while they come thick.
-const UNTIL_CALM: Duration = Duration::from_secs(1);
-/// When this many times in a row ...
-const THICK: u32 = 4;
-/// ... the next line came within this time of being waited for, ...
-const AT_ONCE_AGAIN: Duration = Duration::from_micros(500);
-/// ... lines are gathered this long before they are waited for.
+/// How often unclaimed new containers are checked.
+const NEWCOMER_INTERVAL: Duration = Duration::from_secs(5);
+/// How often the reader tries to watch the containers' folder again after it was unmounted.
+const LOST_ROOT_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest wait while lines arrive in quick succession, when the mount table is not polled.
+const BUSY_WAIT: Duration = Duration::from_secs(1);
+/// After more than this many short waits in a row, the reader sleeps for [`GATHER`] before it waits again.
+const BUSY_AFTER: u32 = 4;
+/// A wait of at most this time counts as short.
+const SHORT_WAIT: Duration = Duration::from_micros(500);
+/// Gathers lines, so that each wake-up handles several.
 const GATHER: Duration = Duration::from_millis(3);
 
-/// Bytes read before the output is woken for them.
-const AT_ONCE: usize = 1024 * 1024;
+/// Bytes read before the output thread is woken.
+const FLUSH_BYTES: usize = 1024 * 1024;
 
-/// A container whose file is to be followed.
+/// A request to follow a container's log files.
 #[derive(Debug)]
 pub struct Follow {
-    /// Its number.
+    /// Identifies the container in batches and reports.
     pub key: ContainerKey,
-    /// Its ID.
+    /// The container's ID.
     pub id: String,
-    /// The folder that holds its log.
+    /// The container's folder, which holds its log.
     pub folder: PathBuf,
-    /// Where to start when it was not followed before.
+    /// Where to start without a position.
     pub start: Start,
-    /// Where to go on when it was.
+    /// Where to resume.
     pub position: Option<Position>,
-    /// Which lines are wanted.
+    /// Which lines to show.
     pub window: Window,
-    /// Bytes beyond which a message is cut.
+    /// Longer messages are cut. In bytes.
     pub max_line_size: usize,
-    /// Read what is there, and no more.
+    /// Read what exists now, then stop.
     pub once: bool,
-    /// Open its file, but read nothing before [`Command::Admit`]: whether it is wanted is not known yet.
+    /// Open the file, but read nothing before [`Command::Admit`], because the container may not match the selector.
     pub is_held: bool,
-    /// Put on the queue when its file is open, each time it is.
+    /// Items to put on the queue when the file is opened, before its first line.
     pub on_open: Vec<Item>,
 }
 
-/// What the reader is told.
+/// A command to the reader.
 #[derive(Debug)]
 pub enum Command {
-    /// Follow a container; once more, when it starts again.
+    /// Follow a container. Sent again when the container starts again.
     Follow(Box<Follow>),
-    /// The container will write no more for now: read to the end, close, then put this on the queue.
+    /// The container has stopped: read its log to the end, close it, then put these items on the queue.
     Finish(ContainerKey, Vec<Item>),
-    /// Finish, and forget the container.
+    /// Like `Finish`, but also forget the container.
     Forget(ContainerKey, Vec<Item>),
-    /// The container runs, so its file has been made: if it was never seen, it is refused.
+    /// The container runs, so dockerd has created its log file. If the file does not exist, refuse the container.
     Expect(ContainerKey),
-    /// A held container is wanted.
+    /// Start reading a held container.
     Admit(ContainerKey),
-    /// Nothing is wanted of it: close and forget it at once.
+    /// Close and forget the container at once.
     Drop(ContainerKey),
-    /// Look out for the folders of new containers in this one, and open what appears in them.
-    Scout(PathBuf),
-    /// The new container with this ID will not be asked for.
+    /// Watch this folder for the folders of new containers, and open the logs that appear in them.
+    WatchNewcomers(PathBuf),
+    /// Nobody will follow the new container with this ID.
     Ignore(String),
-    /// Tell how many bytes of log files are not written out, roughly.
+    /// Measure roughly how many bytes of log files were not written to the output yet.
     Measure(Measure),
 }
 
-/// Who wants to know how far behind we are, and is told by being called.
+/// Callback that receives the number of bytes that were not written yet.
 pub struct Measure(pub Box<dyn FnOnce(u64) + Send>);
 
 impl fmt::Debug for Measure {
@@ -102,40 +104,40 @@ impl fmt::Debug for Measure {
     }
 }
 
-/// What the reader tells the engine.
+/// A report from the reader to `watch`.
 #[derive(Debug)]
 pub enum Report {
-    /// This container's file cannot be read, or not any further than this. Where it has died, what is to be told behind
-    /// its last line.
+    /// The container's files cannot be read, or not beyond this position. If the container has stopped: the items of
+    /// its [`Command::Finish`].
     Refused(ContainerKey, io::Error, TimePosition, Option<Vec<Item>>),
-    /// What was asked for of this container was read to its end.
+    /// The log was read to the end that [`Command::Finish`] asked for.
     Finished(ContainerKey),
-    /// This container was refused before its end was asked for; what was to be told behind its last line.
+    /// The container was refused before its [`Command::Finish`] arrived. Contains the items of that command.
     NotFollowed(ContainerKey, Vec<Item>),
-    /// This container is forgotten, and nothing more is reported of it.
+    /// The container is forgotten. Nothing more is reported about it.
     Forgotten(ContainerKey),
-    /// There are no inotify watches left: such files are looked at every second.
+    /// The user's inotify watches are used up. Files without a watch are checked every second.
     NoWatches,
-    /// There are no descriptors left: files wait to be opened until there are.
+    /// The process's or the system's descriptors are used up. Files wait until they can be opened.
     NoDescriptors,
-    /// This container came and went, and nobody asked for it. Its log is still open, for a [`Command::Follow`] that comes
-    /// soon.
+    /// This container was created and removed, but nobody followed it. Its log stays open for a while, so that a
+    /// [`Command::Follow`] can still read it.
     Unclaimed(Box<Container>),
 }
 
-/// Wakes the reader.
+/// Wakes the reader from its wait.
 #[derive(Clone, Debug)]
 pub struct Wake(Arc<OwnedFd>);
 
 impl Wake {
-    /// A new one.
+    /// Creates an eventfd.
     pub fn new() -> io::Result<Self> {
         Ok(Wake(Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?)))
     }
 
-    /// Does it.
+    /// Wakes the reader. Several calls before it wakes count as one.
     pub fn wake(&self) {
-        // It can only fail when it is already set as often as it can count.
+        // Fails only when the counter is at its maximum, and then the reader is woken anyway.
         let _ = rustix::io::write(&self.0, &1_u64.to_ne_bytes());
     }
 
@@ -144,49 +146,56 @@ impl Wake {
     }
 }
 
-/// See the module.
-pub struct Reader {
-    watcher: Inotify,
+/// Reads the log files of all followed containers, on its own thread.
+pub struct LogReader {
+    inotify: Inotify,
     wake: Wake,
     commands: mpsc::Receiver<Command>,
     report: Box<dyn Fn(Report) + Send>,
     queue: Arc<Queue>,
-    logs: HashMap<ContainerKey, Entry>,
-    watches: HashMap<Watch, ContainerKey>,
-    scout: Newcomers,
-    /// Those with something to read, or an end to come to.
+    logs: HashMap<ContainerKey, FollowedLog>,
+    watches: HashMap<WatchId, ContainerKey>,
+    newcomers: Newcomers,
+    /// Containers with unread bytes or a pending end. Each is in here at most once ([`FollowedLog::is_ready`]).
     ready: VecDeque<ContainerKey>,
-    /// Opened since events were last taken.
+    /// Containers whose file was opened since events were last handled.
     new: Vec<ContainerKey>,
-    rounds: Rounds,
-    mounts: Mounts,
-    /// The next time to ask the scout, if it is waiting.
-    next_scout: Instant,
-    /// There was no watch left for the last one that asked in this look.
+    schedule: RescanSchedule,
+    mounts: MountWatch,
+    /// When to check `newcomers` next, while it is waiting.
+    next_newcomer_check: Instant,
+    /// Adding a watch failed for lack of watches since the last check began.
     is_out_of_watches: bool,
-    told_no_watches: bool,
-    told_no_descriptors: bool,
+    /// [`Report::NoWatches`] was sent; it is sent once.
+    reported_no_watches: bool,
+    /// [`Report::NoDescriptors`] was sent; it is sent once.
+    reported_no_descriptors: bool,
 }
 
-struct Entry {
-    log: Log,
+/// A followed container.
+struct FollowedLog {
+    log: ContainerLog,
     start: Start,
-    watch: Option<Watch>,
-    /// The folder that the watch is on.
+    watch: Option<WatchId>,
+    /// The folder that `watch` is on.
     watched: PathBuf,
     /// Its file could not be opened for lack of descriptors.
-    is_starved: bool,
+    lacks_descriptor: bool,
+    /// It is in [`LogReader::ready`].
     is_ready: bool,
+    /// Nothing is read before [`Command::Admit`].
     is_held: bool,
+    /// Set from [`Command::Finish`] until the end was reached.
     ending: Option<Ending>,
+    /// Taken when the file is opened.
     on_open: Vec<Item>,
-    /// It was opened for what it wrote before it runs.
+    /// It was opened to read what an earlier run of the container wrote.
     is_recalled: bool,
 }
 
-impl Entry {
-    /// What is told when its file is open: where that is, before the first line.
-    fn announcement(&mut self, key: ContainerKey) -> Vec<Item> {
+impl FollowedLog {
+    /// Takes the items to queue when its file is opened, before the first line.
+    fn opening_items(&mut self, key: ContainerKey) -> Vec<Item> {
         let mut items = std::mem::take(&mut self.on_open);
         self.is_recalled = items.iter().any(|item| matches!(item, Item::Recall(..)));
         items.extend(self.log.position().map(|position| Item::Place(key, position)));
@@ -194,15 +203,17 @@ impl Entry {
     }
 }
 
+/// What to do at the end of a log.
 struct Ending {
+    /// Items to queue after the last line.
     then: Vec<Item>,
     forget: bool,
-    /// It started again before its end was reached.
-    again: bool,
+    /// The container started again before the end was reached.
+    is_restarted: bool,
 }
 
-impl Reader {
-    /// A reader that is told by `commands`, each followed by a wake-up.
+impl LogReader {
+    /// Creates a reader. The sender of `commands` must call [`Wake::wake`] after each command.
     pub fn new(
         queue: Arc<Queue>,
         wake: Wake,
@@ -210,77 +221,78 @@ impl Reader {
         report: impl Fn(Report) + Send + 'static,
     ) -> io::Result<Self> {
         let now = Instant::now();
-        Ok(Reader {
-            watcher: Inotify::new()?,
+        Ok(LogReader {
+            inotify: Inotify::new()?,
             wake,
             commands,
             report: Box::new(report),
             queue,
             logs: HashMap::new(),
             watches: HashMap::new(),
-            scout: Newcomers::default(),
+            newcomers: Newcomers::default(),
             ready: VecDeque::new(),
             new: Vec::new(),
-            rounds: Rounds::new(now),
-            mounts: Mounts::new(now),
-            next_scout: now,
+            schedule: RescanSchedule::new(now),
+            mounts: MountWatch::new(now),
+            next_newcomer_check: now,
             is_out_of_watches: false,
-            told_no_watches: false,
-            told_no_descriptors: false,
+            reported_no_watches: false,
+            reported_no_descriptors: false,
         })
     }
 
-    /// Reads until the sender of the commands is dropped.
+    /// Runs until the sender of the commands is dropped.
     pub fn run(mut self) {
-        let mut thick = 0;
+        let mut short_waits = 0;
         loop {
             let can_read = !self.ready.is_empty() && self.queue.has_room();
             if !can_read {
-                // Before the wait: what comes meanwhile then needs no wake-up. Also while the queue is full, when nothing
-                // but new files matters.
-                if thick > THICK {
+                // Sleeping before the wait means that lines arriving meanwhile need no wake-up. This also applies while
+                // the queue is full, when only new files matter.
+                if short_waits > BUSY_AFTER {
                     std::thread::sleep(GATHER);
                 }
-                let rested = Instant::now();
-                let was_called = self.wait(thick <= THICK);
-                thick = if was_called || rested.elapsed() > AT_ONCE_AGAIN { 0 } else { thick + 1 };
+                let wait_started = Instant::now();
+                let was_called = self.wait(short_waits <= BUSY_AFTER);
+                short_waits = if was_called || wait_started.elapsed() > SHORT_WAIT { 0 } else { short_waits + 1 };
             }
             self.take_events();
             if !self.take_commands() {
                 return;
             }
             let now = Instant::now();
-            if self.next_look().is_some_and(|next| now >= next) {
-                self.look_around(now);
+            if self.next_check().is_some_and(|next| now >= next) {
+                self.check_due(now);
             }
-            self.round();
+            self.read_round();
         }
     }
 
-    /// When to look at something that nobody reports.
-    fn next_look(&self) -> Option<Instant> {
-        let scout = self.scout.is_waiting().then_some(self.next_scout);
-        self.rounds.next().into_iter().chain(scout).min()
+    /// Returns when the next check is due.
+    fn next_check(&self) -> Option<Instant> {
+        let newcomers = self.newcomers.is_waiting().then_some(self.next_newcomer_check);
+        self.schedule.next().into_iter().chain(newcomers).min()
     }
 
-    /// Sleeps until something happens or it is time to look; whether somebody called. Where lines come thick, the mount
-    /// table is not polled, which would make each line a little more expensive.
+    /// Sleeps until something happens or a check is due. Returns whether [`Wake::wake`] was called. While lines arrive
+    /// in quick succession (`!is_calm`), the mount table is not polled, because that would make each line more
+    /// expensive.
     fn wait(&mut self, is_calm: bool) -> bool {
         let now = Instant::now();
         let table = self.mounts.table(now).filter(|_| is_calm);
-        // Should they have ended with the last one, it is polled from then on.
-        let again = if is_calm { self.mounts.resume_at(now) } else { Some(now + UNTIL_CALM) };
-        let next = self.next_look().into_iter().chain(again).min();
+        // When no more lines come, polling of the mount table starts again after this time.
+        let again = if is_calm { self.mounts.resume_at(now) } else { Some(now + BUSY_WAIT) };
+        let next = self.next_check().into_iter().chain(again).min();
         let timeout = next.map(|next| next.saturating_duration_since(now));
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         let wake = Arc::clone(&self.wake.0);
-        let watched = PollFd::from_borrowed_fd(self.watcher.as_fd(), PollFlags::IN);
+        let watched = PollFd::from_borrowed_fd(self.inotify.as_fd(), PollFlags::IN);
         let called = PollFd::from_borrowed_fd(wake.as_fd(), PollFlags::IN);
         let mounted = table.map(|table| PollFd::from_borrowed_fd(table, PollFlags::PRI));
         let has_table = mounted.is_some();
         let mut fds = [watched, called.clone(), mounted.unwrap_or(called)];
         let polled = &mut fds[..if has_table { 3 } else { 2 }];
-        // An interruption is a wake-up like another.
+        // An interruption counts as a wake-up.
         let _ = rustix::event::poll(polled, timeout.as_ref());
         let was_called = polled[1].revents().contains(PollFlags::IN);
         if polled.get(2).is_some_and(|table| table.revents().contains(PollFlags::PRI)) {
@@ -293,22 +305,22 @@ impl Reader {
         was_called
     }
 
-    /// One turn for each file that has something, then one wake-up of the output for all of them.
-    fn round(&mut self) {
+    /// Gives each ready file one turn, then wakes the output once for all of them.
+    fn read_round(&mut self) {
         let mut items = Vec::new();
-        let mut held = 0;
+        let mut gathered = 0;
         for _ in 0..self.ready.len() {
             if !self.queue.has_room() {
                 break;
             }
             let Some(key) = self.ready.pop_front() else { break };
             let before = items.len();
-            self.turn(key, &mut items);
-            // What had to be ahead of a report is on the queue already, and all before it.
-            held = items.get(before..).map_or(0, |more| held + more.iter().map(Item::weight).sum::<usize>());
-            if held > AT_ONCE {
+            self.take_turn(key, &mut items);
+            // `take_turn` empties `items` when it had to queue them before a report.
+            gathered = items.get(before..).map_or(0, |more| gathered + more.iter().map(Item::weight).sum::<usize>());
+            if gathered > FLUSH_BYTES {
                 self.queue.push(items.drain(..));
-                held = 0;
+                gathered = 0;
             }
         }
         if !items.is_empty() {
@@ -316,22 +328,22 @@ impl Reader {
         }
     }
 
-    fn turn(&mut self, key: ContainerKey, items: &mut Vec<Item>) {
+    fn take_turn(&mut self, key: ContainerKey, items: &mut Vec<Item>) {
         let Some(entry) = self.logs.get_mut(&key) else { return };
         entry.is_ready = false;
-        if entry.is_starved {
+        if entry.lacks_descriptor {
             return;
         }
-        let more = match entry.log.turn(&self.queue) {
-            Ok(Turn::Batch(batch)) => {
+        let more = match entry.log.read_block(&self.queue) {
+            Ok(BlockOutcome::Batch(batch)) => {
                 items.push(Item::Lines(batch));
-                entry.log.has_known_rest() || entry.ending.is_some()
+                entry.log.has_more_for_sure() || entry.ending.is_some()
             }
-            Ok(Turn::Nothing) => entry.log.has_known_rest() || entry.ending.is_some(),
-            Ok(Turn::End) if entry.ending.is_some() => return self.end(key, items),
-            Ok(Turn::End) => false,
+            Ok(BlockOutcome::Nothing) => entry.log.has_more_for_sure() || entry.ending.is_some(),
+            Ok(BlockOutcome::End) if entry.ending.is_some() => return self.end(key, items),
+            Ok(BlockOutcome::End) => false,
             Err(error) => {
-                // Before what another route reads.
+                // Queue them first, so that they precede what another route reads.
                 self.queue.push(items.drain(..));
                 return self.refuse(key, error);
             }
@@ -341,31 +353,31 @@ impl Reader {
         }
     }
 
-    /// The container has died and its log was read to the end.
+    /// Handles the end of a log: the container has died and its log was read to the end.
     fn end(&mut self, key: ContainerKey, items: &mut Vec<Item>) {
         let Some(entry) = self.logs.get_mut(&key) else { return };
         let Some(ending) = entry.ending.take() else { return };
-        if ending.again && !ending.forget && entry.log.is_open() {
-            // It may have written since: what has begun can be of its new life.
+        if ending.is_restarted && !ending.forget && entry.log.is_open() {
+            // The new run may have written already, so an unfinished line can belong to it.
             items.extend(ending.then);
-            items.extend(entry.announcement(key));
+            items.extend(entry.opening_items(key));
             self.queue.push(items.drain(..));
             return (self.report)(Report::Finished(key));
         }
         items.extend(entry.log.flush());
         items.extend(ending.then);
         entry.log.close();
-        // Who hears of the end may close the queue.
+        // The receiver of the report may close the queue.
         self.queue.push(items.drain(..));
         (self.report)(Report::Finished(key));
         self.unwatch(key);
         if ending.forget {
             self.remove(key);
             (self.report)(Report::Forgotten(key));
-        } else if ending.again {
-            self.attach(key);
+        } else if ending.is_restarted {
+            self.watch_and_open(key);
         }
-        self.judge(key);
+        self.update_trust(key);
     }
 
     fn take_commands(&mut self) -> bool {
@@ -380,11 +392,11 @@ impl Reader {
                     self.unwatch(key);
                     self.remove(key);
                 }
-                Ok(Command::Scout(root)) => self.scout.start(&self.watcher, root),
-                Ok(Command::Ignore(id)) => self.scout.ignore(&self.watcher, &id),
-                Ok(Command::Measure(Measure(tell))) => {
+                Ok(Command::WatchNewcomers(root)) => self.newcomers.start(&self.inotify, root),
+                Ok(Command::Ignore(id)) => self.newcomers.ignore(&self.inotify, &id),
+                Ok(Command::Measure(Measure(report))) => {
                     let unread: u64 = self.logs.values().map(|entry| entry.log.chain.unread()).sum();
-                    tell(unread + self.queue.unwritten() as u64);
+                    report(unread + self.queue.unwritten() as u64);
                 }
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
@@ -397,12 +409,12 @@ impl Reader {
         if let Some(entry) = self.logs.get_mut(&key) {
             match &mut entry.ending {
                 Some(ending) => {
-                    ending.again = true;
+                    ending.is_restarted = true;
                     entry.on_open = follow.on_open;
                 }
                 None if !entry.log.is_open() => {
                     entry.on_open = follow.on_open;
-                    self.attach(key);
+                    self.watch_and_open(key);
                 }
                 None if entry.is_recalled => {
                     entry.is_recalled = false;
@@ -413,9 +425,9 @@ impl Reader {
             return;
         }
         self.mounts.add(&follow.folder);
-        let mut log = Log::new(&follow);
+        let mut log = ContainerLog::new(&follow);
         let Follow { id, folder, start, position, is_held, on_open, .. } = follow;
-        let found = self.scout.take(&id);
+        let found = self.newcomers.take(&id);
         let watch = found.as_ref().and_then(|found| found.watch);
         if let Some(watch) = watch {
             self.watches.insert(watch, key);
@@ -424,13 +436,13 @@ impl Reader {
         let fresh = found
             .and_then(|found| found.log)
             .filter(|_| matches!(start, Start::Beginning | Start::All) && position.is_none());
-        let is_open = fresh.is_some_and(|(spot, handle)| log.adopt(spot, handle).is_ok());
-        let entry = Entry {
+        let is_open = fresh.is_some_and(|(location, handle)| log.adopt(location, handle).is_ok());
+        let entry = FollowedLog {
             log,
             start,
             watch,
             watched,
-            is_starved: false,
+            lacks_descriptor: false,
             is_ready: false,
             is_held,
             ending: None,
@@ -440,39 +452,39 @@ impl Reader {
         self.logs.insert(key, entry);
         if is_open {
             self.opened(key);
-            // It may have been rotated since.
+            // The log may have been rotated since `newcomers` opened it.
             self.appeared(key);
         } else {
-            self.attach(key);
+            self.watch_and_open(key);
         }
-        self.judge(key);
+        self.update_trust(key);
     }
 
-    fn remove(&mut self, key: ContainerKey) -> Option<Entry> {
-        self.rounds.remove(key);
+    fn remove(&mut self, key: ContainerKey) -> Option<FollowedLog> {
+        self.schedule.remove(key);
         self.logs.remove(&key)
     }
 
-    /// Has it looked at as often as its watch and its file system ask for.
-    fn judge(&mut self, key: ContainerKey) {
+    /// Sets how often a log is checked, according to its watch and its file system.
+    fn update_trust(&mut self, key: ContainerKey) {
         let Some(entry) = self.logs.get(&key) else { return };
         let is_unwatched = || entry.watch.is_none() && entry.log.is_open() && !entry.log.is_once();
-        let trust = if entry.is_starved || is_unwatched() {
+        let trust = if entry.lacks_descriptor || is_unwatched() {
             Trust::None
         } else if entry.log.chain.is_local() {
             Trust::Full
         } else {
             Trust::Doubtful
         };
-        self.rounds.set(key, trust, Instant::now());
+        self.schedule.set(key, trust, Instant::now());
     }
 
-    /// Watches the folder, then opens what lies in it: in this order nothing falls between.
-    fn attach(&mut self, key: ContainerKey) {
+    /// Watches the folder, then opens the file in it. In this order, no file is missed.
+    fn watch_and_open(&mut self, key: ContainerKey) {
         self.watch(key);
         self.open(key);
-        let is_waiting = |entry: &&mut Entry| !entry.log.is_open() && entry.log.watched() != entry.watched;
-        // The folder within the folder was made in between.
+        let is_waiting = |entry: &&mut FollowedLog| !entry.log.is_open() && entry.log.watched() != entry.watched;
+        // The inner folder was created in between.
         if self.logs.get_mut(&key).as_ref().is_some_and(is_waiting) {
             self.watch(key);
             self.open(key);
@@ -485,91 +497,91 @@ impl Reader {
         if entry.log.is_once() || entry.watch.is_some() && folder == entry.watched {
             return;
         }
-        match self.watcher.add(&folder) {
+        match self.inotify.add(&folder) {
             Ok(watch) => {
                 self.watches.insert(watch, key);
                 entry.watched = folder;
-                entry.log.chain.misheard();
+                entry.log.chain.events_lost();
                 if let Some(outer) = entry.watch.replace(watch).filter(|outer| *outer != watch) {
                     self.watches.remove(&outer);
-                    self.watcher.remove(outer);
+                    self.inotify.remove(outer);
                 }
             }
             Err(Errno::NOSPC) => self.go_without_watch(),
-            // A folder that is gone has nothing to open either, which says it better.
-            Err(error) => tracing::debug!(%error, folder = %folder.display(), "cannot watch"),
+            // If the folder is gone, opening the file will fail too, with a better message.
+            Err(error) => tracing::debug!(%error, folder = %folder.display(), "cannot watch folder"),
         }
     }
 
     fn go_without_watch(&mut self) {
         self.is_out_of_watches = true;
-        if !std::mem::replace(&mut self.told_no_watches, true) {
+        if !std::mem::replace(&mut self.reported_no_watches, true) {
             (self.report)(Report::NoWatches);
         }
     }
 
     fn open(&mut self, key: ContainerKey) {
         let Some(entry) = self.logs.get_mut(&key).filter(|entry| !entry.log.is_open()) else { return };
-        let was_starved = std::mem::take(&mut entry.is_starved);
+        let lacked_descriptor = std::mem::take(&mut entry.lacks_descriptor);
         match entry.log.open(entry.start) {
             Ok(()) => self.opened(key),
-            // Not made yet: the watch tells when it is.
+            // dockerd has not created it yet. The watch will report it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if entry.log.is_unmade() {
-                    // Then all there will be is new.
+                if entry.log.has_no_files() {
+                    // Whatever appears there is new.
                     entry.start = Start::All;
                     if entry.watch.is_some() {
-                        entry.log.chain.is_to_come();
+                        entry.log.chain.expect_first_file();
                     }
                 }
-                if entry.log.is_once() || was_starved && entry.ending.is_some() {
+                if entry.log.is_once() || lacked_descriptor && entry.ending.is_some() {
                     self.refuse(key, error);
                 }
             }
-            Err(error) if is_starvation(&error) => self.starve(key),
+            Err(error) if is_out_of_descriptors(&error) => self.wait_for_descriptors(key),
             Err(error) => self.refuse(key, error),
         }
     }
 
-    /// It waits until descriptors are given back.
-    fn starve(&mut self, key: ContainerKey) {
+    /// Lets a file wait until descriptors are free.
+    fn wait_for_descriptors(&mut self, key: ContainerKey) {
         if let Some(entry) = self.logs.get_mut(&key) {
-            entry.is_starved = !entry.log.is_open();
+            entry.lacks_descriptor = !entry.log.is_open();
         }
-        self.judge(key);
-        if !std::mem::replace(&mut self.told_no_descriptors, true) {
+        self.update_trust(key);
+        if !std::mem::replace(&mut self.reported_no_descriptors, true) {
             (self.report)(Report::NoDescriptors);
         }
     }
 
     fn opened(&mut self, key: ContainerKey) {
-        // The file decides which folder it is.
+        // The log may be in the inner folder.
         self.watch(key);
         self.new.push(key);
-        self.judge(key);
+        self.update_trust(key);
         let Some(entry) = self.logs.get_mut(&key) else { return };
         if !entry.is_held {
-            self.queue.push(entry.announcement(key));
+            self.queue.push(entry.opening_items(key));
         }
         self.make_ready(key);
     }
 
     fn finish(&mut self, key: ContainerKey, then: Vec<Item>, forget: bool) {
-        // Files that came and went by now are told of.
+        // Count the files that were created and removed by now.
         self.take_events();
-        // One that has ended is not watched before it is followed once more.
-        let is_new = |entry: &Entry| !entry.log.was_open() || entry.watch.is_some();
-        let is_unseen = |entry: &Entry| !entry.log.is_open() && entry.ending.is_none() && is_new(entry);
+        // After its end, a log is not watched until it is followed again.
+        let is_new = |entry: &FollowedLog| !entry.log.was_open() || entry.watch.is_some();
+        let is_unseen = |entry: &FollowedLog| !entry.log.is_open() && entry.ending.is_none() && is_new(entry);
         if self.logs.get(&key).is_some_and(is_unseen) {
-            // It may have written and died before its file was seen.
-            self.attach(key);
+            // The container may have written and died before its file was seen.
+            self.watch_and_open(key);
         }
-        // Its last rotation may be newer than what inotify has told us, or was asked to.
+        // The last rotation may be newer than the last inotify event, or there is no watch.
         if let Err(error) = self.follow_rotation(key) {
-            tracing::debug!(%error, "cannot look for a rotation");
+            tracing::debug!(%error, "cannot check for a rotation");
         }
         let Some(entry) = self.logs.get_mut(&key) else {
-            // A report that it was refused is on its way. Whoever takes over decides what comes before this.
+            // A `Refused` report is already on its way. The route that takes over decides what precedes these items.
             (self.report)(Report::NotFollowed(key, then));
             if forget {
                 (self.report)(Report::Forgotten(key));
@@ -580,9 +592,9 @@ impl Reader {
             Some(ending) => {
                 ending.then.extend(then);
                 ending.forget |= forget;
-                ending.again = false;
+                ending.is_restarted = false;
             }
-            None => entry.ending = Some(Ending { then, forget, again: false }),
+            None => entry.ending = Some(Ending { then, forget, is_restarted: false }),
         }
         self.make_ready(key);
     }
@@ -594,7 +606,7 @@ impl Reader {
         }
         match entry.log.open(entry.start) {
             Ok(()) => self.opened(key),
-            Err(error) if is_starvation(&error) => self.starve(key),
+            Err(error) if is_out_of_descriptors(&error) => self.wait_for_descriptors(key),
             Err(error) => self.refuse(key, error),
         }
     }
@@ -603,7 +615,7 @@ impl Reader {
         let Some(entry) = self.logs.get_mut(&key) else { return };
         entry.is_held = false;
         if entry.log.is_open() {
-            self.queue.push(entry.announcement(key));
+            self.queue.push(entry.opening_items(key));
         }
         if entry.log.is_open() || entry.ending.is_some() {
             self.make_ready(key);
@@ -623,26 +635,26 @@ impl Reader {
         let watch = self.logs.get_mut(&key).and_then(|entry| entry.watch.take());
         if let Some(watch) = watch {
             self.watches.remove(&watch);
-            self.watcher.remove(watch);
+            self.inotify.remove(watch);
         }
     }
 
     fn take_events(&mut self) {
         let (mut grown, mut appeared, mut gone, mut overflow) =
             (Vec::new(), Vec::<(ContainerKey, u32)>::new(), Vec::new(), false);
-        let (watcher, watches, logs, scout) = (&self.watcher, &self.watches, &self.logs, &mut self.scout);
-        watcher.drain(|happening| match happening {
-            Happening::Appeared(watch, name)
-                if scout.appeared(watcher, watch, name, |watch| watches.contains_key(&watch)) => {}
-            Happening::Written(watch, name) | Happening::Appeared(watch, name) => {
+        let (inotify, watches, logs, newcomers) = (&self.inotify, &self.watches, &self.logs, &mut self.newcomers);
+        inotify.drain(|event| match event {
+            FileEvent::Appeared(watch, name)
+                if newcomers.appeared(inotify, watch, name, |watch| watches.contains_key(&watch)) => {}
+            FileEvent::Written(watch, name) | FileEvent::Appeared(watch, name) => {
                 let Some((key, entry)) = watches.get(&watch).and_then(|key| Some((*key, logs.get(key)?))) else {
                     return;
                 };
                 if !entry.log.is_live_name(name) {
                     return;
                 }
-                // Events of one file mostly come in a row.
-                if let Happening::Written(..) = happening {
+                // Events of one file usually follow one another.
+                if let FileEvent::Written(..) = event {
                     if grown.last() != Some(&key) {
                         grown.push(key);
                     }
@@ -654,54 +666,54 @@ impl Reader {
                     appeared.push((key, 1));
                 }
             }
-            Happening::Gone(watch) => gone.push(watch),
-            Happening::Overflow => overflow = true,
+            FileEvent::Gone(watch) => gone.push(watch),
+            FileEvent::Overflow => overflow = true,
         });
         for (key, count) in appeared {
             self.appeared(key);
             if let Some(entry) = self.logs.get_mut(&key) {
-                entry.log.chain.heard_of(count);
+                entry.log.chain.count_announced(count);
             }
         }
         for key in std::mem::take(&mut self.new) {
             if let Some(entry) = self.logs.get_mut(&key) {
-                entry.log.chain.heard_of(0);
+                entry.log.chain.count_announced(0);
             }
         }
         for key in grown {
             self.make_ready(key);
         }
         for watch in gone {
-            self.scout.gone(watch);
+            self.newcomers.gone(watch);
             if let Some(key) = self.watches.remove(&watch) {
                 if let Some(entry) = self.logs.get_mut(&key) {
                     entry.watch = None;
                 }
-                self.judge(key);
+                self.update_trust(key);
             }
         }
         if overflow {
-            self.logs.values_mut().for_each(|entry| entry.log.chain.misheard());
-            self.look_at_all();
+            self.logs.values_mut().for_each(|entry| entry.log.chain.events_lost());
+            self.check_all();
         }
     }
 
-    /// The live name has a new file behind it.
+    /// Handles a new file under the live name.
     fn appeared(&mut self, key: ContainerKey) {
         let Some(entry) = self.logs.get_mut(&key) else { return };
         if !entry.log.is_open() {
-            return self.attach(key);
+            return self.watch_and_open(key);
         }
         match self.follow_rotation(key) {
             Ok(()) => self.make_ready(key),
-            // Between two steps of a rotation the name stands for nothing; its next file is told again.
+            // Between two steps of a rotation, the name does not exist. The next file is another event.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) if is_starvation(&error) => self.starve(key),
+            Err(error) if is_out_of_descriptors(&error) => self.wait_for_descriptors(key),
             Err(error) => self.refuse(key, error),
         }
     }
 
-    /// Another route has to take over; nothing more is read here.
+    /// Stops reading a container, so that another route takes over.
     fn refuse(&mut self, key: ContainerKey, error: io::Error) {
         self.unwatch(key);
         if let Some(entry) = self.remove(key) {
@@ -714,67 +726,68 @@ impl Reader {
         }
     }
 
-    /// Opens what came under the live name, also where its folder was mounted anew.
+    /// Opens new files under the live name, also after its folder was mounted again.
     fn follow_rotation(&mut self, key: ContainerKey) -> io::Result<()> {
         let Some(entry) = self.logs.get_mut(&key) else { return Ok(()) };
-        if entry.log.follow_rotation()? != Followed::Moved {
+        if entry.log.follow_rotation()? != RotationOutcome::Moved {
             return Ok(());
         }
-        // Watched first, so that nothing falls between.
+        // Watch before opening, so that no file is missed.
         self.unwatch(key);
         self.watch(key);
         let Some(entry) = self.logs.get_mut(&key) else { return Ok(()) };
         let reopened = entry.log.reopen();
-        // Closed, but not opened: it is tried again as if descriptors had been missing.
-        entry.is_starved = !entry.log.is_open();
+        // If the old file was closed and the new one not opened, retry as if descriptors were missing.
+        entry.lacks_descriptor = !entry.log.is_open();
         match reopened {
             Ok(()) => self.opened(key),
-            Err(_) => self.judge(key),
+            Err(_) => self.update_trust(key),
         }
         reopened
     }
 
-    /// Looks at those that are due.
-    fn look_around(&mut self, now: Instant) {
-        for container in self.scout.expire(&self.watcher, now) {
+    /// Runs the checks that are due.
+    fn check_due(&mut self, now: Instant) {
+        for container in self.newcomers.expire(&self.inotify, now) {
             (self.report)(Report::Unclaimed(Box::new(container)));
         }
-        if self.scout.has_lost_its_root() {
-            self.scout.return_to_root(&self.watcher);
+        if self.newcomers.has_lost_root() {
+            self.newcomers.return_to_root(&self.inotify);
         }
-        self.next_scout = now + if self.scout.has_lost_its_root() { LOST_LOOK } else { SCOUT_LOOK };
+        self.next_newcomer_check =
+            now + if self.newcomers.has_lost_root() { LOST_ROOT_INTERVAL } else { NEWCOMER_INTERVAL };
         self.is_out_of_watches = false;
         self.follow_mounts();
-        for key in self.rounds.take_due(now) {
-            let is_settled = |entry: &Entry| entry.watch.is_some() && entry.log.chain.is_settled();
+        for key in self.schedule.take_due(now) {
+            let is_settled = |entry: &FollowedLog| entry.watch.is_some() && entry.log.chain.is_settled();
             if !self.logs.get(&key).is_some_and(is_settled) {
-                self.look_at(key);
+                self.check(key);
             }
         }
     }
 
-    /// Where the folder of all containers was mounted anew, goes on there.
+    /// Switches to the new mount if the containers' folder was mounted again.
     fn follow_mounts(&mut self) {
         if !self.mounts.have_moved() {
             return;
         }
-        self.scout.return_to_root(&self.watcher);
+        self.newcomers.return_to_root(&self.inotify);
         for key in self.keys() {
             let Some(entry) = self.logs.get(&key) else { continue };
             if entry.log.is_open() {
-                self.look_at(key);
+                self.check(key);
             } else if entry.watch.is_some() {
                 self.unwatch(key);
-                self.attach(key);
+                self.watch_and_open(key);
             }
         }
     }
 
-    /// Asks the file system about everything that is followed.
-    fn look_at_all(&mut self) {
+    /// Checks all followed logs against the file system.
+    fn check_all(&mut self) {
         self.is_out_of_watches = false;
         for key in self.keys() {
-            self.look_at(key);
+            self.check(key);
         }
     }
 
@@ -782,42 +795,41 @@ impl Reader {
         self.logs.keys().copied().collect()
     }
 
-    /// Asks the file system about a log.
-    fn look_at(&mut self, key: ContainerKey) {
+    /// Checks a log against the file system.
+    fn check(&mut self, key: ContainerKey) {
         let Some(entry) = self.logs.get(&key) else { return };
-        if entry.is_starved {
-            self.attach(key);
-            return self.judge(key);
+        if entry.lacks_descriptor {
+            self.watch_and_open(key);
+            return self.update_trust(key);
         }
         if !entry.log.is_open() {
             return;
         }
-        // Watches may have been given back since, or the folder be there again.
+        // Since the last check, watches may have become free, or the folder may exist again.
         if entry.watch.is_none() && !self.is_out_of_watches {
             self.watch(key);
         }
-        // Also while its turn waits for room: reading stops then, opening does not.
+        // Also while the queue is full: that stops reading, but not opening.
         let followed = self.follow_rotation(key);
-        let is_unread = |entry: &Entry| !entry.is_ready && entry.log.chain.has_more();
+        let is_unread = |entry: &FollowedLog| !entry.is_ready && entry.log.chain.has_more();
         if self.logs.get(&key).is_some_and(is_unread) {
             self.make_ready(key);
         }
         match followed {
-            Err(error) if is_starvation(&error) => self.starve(key),
-            Err(error) => tracing::debug!(%error, "cannot look for a rotation"),
+            Err(error) if is_out_of_descriptors(&error) => self.wait_for_descriptors(key),
+            Err(error) => tracing::debug!(%error, "cannot check for a rotation"),
             Ok(()) => {}
         }
-        self.judge(key);
+        self.update_trust(key);
     }
 }
 
-fn is_starvation(error: &io::Error) -> bool {
+fn is_out_of_descriptors(error: &io::Error) -> bool {
     let errno = Errno::from_io_error(error);
     matches!(errno, Some(Errno::MFILE | Errno::NFILE))
 }
 
-/// Whether the engine's file of this name can be opened at all: no rights on the folder is the normal case of users in
-/// the `docker` group.
+/// Checks whether this process may list the containers' folder. Users in the `docker` group normally may not.
 pub fn can_read(containers: &std::path::Path) -> io::Result<()> {
     std::fs::read_dir(containers).map(drop)
 }
@@ -826,7 +838,7 @@ pub fn can_read(containers: &std::path::Path) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::model::time::Timestamp;
-    use crate::tail::files::log_file::birth_mark;
+    use crate::tail::files::log_file::birth_hash;
     use crate::tail::files::pread::short::{self, Cut};
     use crate::tail::oracle::{LogEntry, framed};
     use flate2::Compression;
@@ -840,10 +852,10 @@ mod tests {
 
     const KEY: ContainerKey = ContainerKey(0);
 
-    /// A reader that is called by hand, on a queue of so many bytes.
-    fn reader(limit: usize) -> Reader {
+    /// A reader without a thread, on a queue of `limit` bytes.
+    fn reader(limit: usize) -> LogReader {
         let (_, commands) = mpsc::channel();
-        Reader::new(Arc::new(Queue::new(limit, || ())), Wake::new().unwrap(), commands, drop).unwrap()
+        LogReader::new(Arc::new(Queue::new(limit, || ())), Wake::new().unwrap(), commands, drop).unwrap()
     }
 
     fn follow(folder: &Path, start: Start, position: Option<Position>) -> Follow {
@@ -865,18 +877,18 @@ mod tests {
         format!("{{\"log\":\"{number}\\n\",\"stream\":\"stdout\",\"time\":\"2026-01-01T00:00:00.{number:09}Z\"}}\n")
     }
 
-    /// What came: the lines, and a word for each loss; and where to go on.
+    /// Takes what was queued: the lines, the reason of each gap, and the last position.
     fn take(queue: &Queue) -> (Vec<String>, Option<Position>) {
-        let (mut items, mut told, mut position) = (VecDeque::new(), Vec::new(), None);
+        let (mut items, mut lines, mut position) = (VecDeque::new(), Vec::new(), None);
         queue.take(&mut items, Some(Duration::ZERO));
         for item in items {
             match &item {
                 Item::Lines(batch) => {
                     for at in 0..=batch.lines.len() {
                         let gaps = batch.gaps.iter().filter(|(before, _)| *before == at);
-                        told.extend(gaps.map(|(_, gap)| gap.reason.name().to_owned()));
+                        lines.extend(gaps.map(|(_, gap)| gap.reason.name().to_owned()));
                         let line = batch.lines.get(at).map(|line| batch.text(line));
-                        told.extend(line.map(|text| String::from_utf8_lossy(text).into_owned()));
+                        lines.extend(line.map(|text| String::from_utf8_lossy(text).into_owned()));
                     }
                     position = batch.position.or(position);
                 }
@@ -885,22 +897,22 @@ mod tests {
             }
             queue.finish(item);
         }
-        (told, position)
+        (lines, position)
     }
 
-    /// Reads all there is.
-    fn read(reader: &mut Reader) -> (Vec<String>, Option<Position>) {
-        let (mut told, mut position) = take(&reader.queue);
+    /// Reads everything that is ready.
+    fn read(reader: &mut LogReader) -> (Vec<String>, Option<Position>) {
+        let (mut lines, mut position) = take(&reader.queue);
         while !reader.ready.is_empty() {
-            reader.round();
+            reader.read_round();
             let (more, place) = take(&reader.queue);
-            told.extend(more);
+            lines.extend(more);
             position = place.or(position);
         }
-        (told, position)
+        (lines, position)
     }
 
-    /// Has inotify drop what comes next: two files in turn, since equal neighbours are one event.
+    /// Overflows the inotify queue. Writes to two files in turn, because equal adjacent events are merged.
     fn overflow(folder: &Path) {
         let limit: u32 = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap().trim().parse().unwrap();
         let files = ["a", "b"].map(|name| fs::File::create(folder.join(name)).unwrap());
@@ -910,7 +922,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rotation_that_inotify_does_not_tell_of_is_seen_while_the_output_takes_nothing() {
+    fn an_unreported_rotation_is_found_while_the_queue_is_full() {
         for has_watch in [false, true] {
             let folder = tempfile::tempdir().unwrap();
             let live = folder.path().join("web-json.log");
@@ -920,40 +932,40 @@ mod tests {
             if !has_watch {
                 reader.unwatch(KEY);
             }
-            reader.round();
+            reader.read_round();
             assert!(!reader.queue.has_room());
-            // Its next turn cannot come.
+            // The full queue prevents its next turn.
             reader.make_ready(KEY);
-            // As with `max-file=2`: each is gone with the next but one.
+            // As with `max-file=2`: each file is removed by the second rotation after it.
             for number in 1..4 {
                 if has_watch {
                     overflow(folder.path());
                 }
                 fs::rename(&live, folder.path().join("web-json.log.1")).unwrap();
                 fs::write(&live, line(number)).unwrap();
-                // An overflow is a look of its own.
+                // An overflow triggers a check by itself.
                 if has_watch {
                     reader.take_events()
                 } else {
-                    reader.look_at_all()
+                    reader.check_all()
                 }
-                reader.round();
+                reader.read_round();
             }
             assert_eq!(read(&mut reader).0, ["0", "1", "2", "3"], "watched: {has_watch}");
         }
     }
 
-    /// How reads are cut in the test below: within what is looked at again, at its end, within a record, at its end.
+    /// How reads are cut in the test below: within and at the end of the guard, within and at the end of a record.
     fn all_cuts() -> impl Iterator<Item = Vec<Cut>> {
         [1, 2, 13, 31, 32, 33, 57, 66]
             .into_iter()
             .flat_map(|most| [vec![Cut::To(most)], vec![Cut::Interrupted, Cut::To(0), Cut::To(most), Cut::Whole]])
     }
 
-    /// Wherever reads are cut, every line comes once and nothing counts as truncated: from the start, from the last lines,
-    /// from a time, from a position, in both forms, through a rotation and out of a compressed file.
+    /// Wherever reads are cut, every line comes once and no file counts as truncated: from the start, from the last
+    /// lines, from a time, from a position, in both formats, across a rotation and from a compressed file.
     #[test]
-    fn short_reads_lose_and_repeat_nothing_however_a_log_is_read() {
+    fn short_reads_lose_and_repeat_nothing() {
         let since = Timestamp::parse(b"2026-01-01T00:00:00.000000002Z").unwrap();
         for cuts in all_cuts() {
             for (name, is_local) in [("web-json.log", false), ("local-logs/container.log", true)] {
@@ -969,35 +981,35 @@ mod tests {
                 fs::write(&live, records(6..9)).unwrap();
                 let starts = [(Start::All, 0), (Start::Last(5), 4), (Start::Last(8), 1), (Start::Beginning, 6)];
                 let since = (!is_local).then_some((Start::Since(since), 0));
-                let told = short::during(short::cycle(cuts.clone()), || {
+                let results = short::during(short::cycle(cuts.clone()), || {
                     let mut all = Vec::new();
                     for (start, first) in starts.into_iter().chain(since) {
                         let mut reader = reader(1024 * 1024);
                         reader.follow(follow(folder.path(), start, None));
-                        let (mut told, position) = read(&mut reader);
+                        let (mut lines, position) = read(&mut reader);
                         fs::File::options().append(true).open(&live).unwrap().write_all(&record(9)).unwrap();
                         reader.take_events();
-                        told.extend(read(&mut reader).0);
+                        lines.extend(read(&mut reader).0);
                         let mut again = self::reader(1024 * 1024);
                         again.follow(follow(folder.path(), start, position));
                         let resumed = read(&mut again).0;
                         fs::write(&live, records(6..9)).unwrap();
-                        all.push((start, first, told, resumed));
+                        all.push((start, first, lines, resumed));
                     }
                     all
                 });
-                for (start, first, told, resumed) in told {
+                for (start, first, lines, resumed) in results {
                     let expected: Vec<String> = (first..10).map(|number| number.to_string()).collect();
-                    assert_eq!(told, expected, "{name} {start:?} {cuts:?}");
+                    assert_eq!(lines, expected, "{name} {start:?} {cuts:?}");
                     assert_eq!(resumed, ["9"], "{name} {start:?} {cuts:?}");
                 }
             }
         }
     }
 
-    /// Positions that older versions saved, without an ID of the file, go on exactly where they stopped.
+    /// Positions saved by older versions, without a file ID, resume exactly where they stopped.
     #[test]
-    fn positions_of_older_versions_go_on_where_they_stopped() {
+    fn positions_of_older_versions_resume_where_they_stopped() {
         for has_record in [true, false] {
             let folder = tempfile::tempdir().unwrap();
             let live = folder.path().join("web-json.log");
@@ -1008,7 +1020,7 @@ mod tests {
             let place = position.place.as_mut().unwrap();
             if !has_record {
                 assert_eq!(place.fingerprint, None);
-                place.fingerprint = birth_mark(&place.file);
+                place.fingerprint = birth_hash(&place.file);
             }
             (place.file.filesystem, place.file.born) = (None, None);
             place.device += 1;
@@ -1022,9 +1034,9 @@ mod tests {
         }
     }
 
-    /// Where inotify told nothing, a look finds what was written, what was rotated, and a watch that is missing.
+    /// Without inotify events, a check finds new lines, a rotation, and a missing watch.
     #[test]
-    fn a_look_finds_what_inotify_did_not_report_and_watches_again() {
+    fn a_check_finds_unreported_changes_and_watches_again() {
         let folder = tempfile::tempdir().unwrap();
         let live = folder.path().join("web-json.log");
         fs::write(&live, line(0)).unwrap();
@@ -1032,15 +1044,15 @@ mod tests {
         reader.follow(follow(folder.path(), Start::All, None));
         assert_eq!(read(&mut reader).0, ["0"]);
         let now = Instant::now();
-        reader.look_around(now + Duration::from_secs(31));
+        reader.check_due(now + Duration::from_secs(31));
         let entry = reader.logs.get_mut(&KEY).unwrap();
         assert!(!entry.log.chain.is_settled(), "it has just been written");
         reader.unwatch(KEY);
-        reader.judge(KEY);
-        assert!(reader.next_look().unwrap() <= Instant::now() + Duration::from_secs(1));
+        reader.update_trust(KEY);
+        assert!(reader.next_check().unwrap() <= Instant::now() + Duration::from_secs(1));
         fs::rename(&live, folder.path().join("web-json.log.1")).unwrap();
         fs::write(&live, line(1)).unwrap();
-        reader.look_around(now + Duration::from_secs(33));
+        reader.check_due(now + Duration::from_secs(33));
         assert_eq!(read(&mut reader).0, ["1"]);
         assert!(reader.logs[&KEY].watch.is_some());
         fs::File::options().append(true).open(&live).unwrap().write_all(line(2).as_bytes()).unwrap();
@@ -1054,14 +1066,14 @@ mod tests {
         framed(&LogEntry { source, time_nano: number.into(), line, ..LogEntry::default() }.encode_to_vec())
     }
 
-    /// Reads a log that begins so to its end as of a death, and to each further end: with the same reader, or each time
-    /// with another. Between them is written, behind a rotation for `true`.
-    fn lives(live: &Path, begun: &[u8], written: &[(bool, &[u8])], is_same_run: bool) -> Vec<String> {
-        let (folder, mut told, mut position) = (tempfile::tempdir().unwrap(), Vec::new(), None);
+    /// Reads a log to its end as at a container's death, then again after each write: with the same reader, or each
+    /// time with a new one. A `true` in `written` means that a rotation precedes the write.
+    fn read_across_deaths(live: &Path, begun: &[u8], written: &[(bool, &[u8])], is_same_run: bool) -> Vec<String> {
+        let (folder, mut lines, mut position) = (tempfile::tempdir().unwrap(), Vec::new(), None);
         let live = folder.path().join(live);
         fs::create_dir_all(live.parent().unwrap()).unwrap();
         let mut reader = self::reader(1024 * 1024);
-        // Each place is one to go on from, also before anything is read behind it.
+        // Each position can be resumed from, even before anything after it was read.
         for (is_rotated, bytes) in [(false, begun), (false, b"")].iter().chain(written) {
             if *is_rotated {
                 fs::rename(&live, format!("{}.1", live.display())).unwrap();
@@ -1073,14 +1085,14 @@ mod tests {
             reader.follow(follow(folder.path(), Start::All, position));
             reader.finish(KEY, Vec::new(), false);
             let (more, place) = read(&mut reader);
-            told.extend(more);
+            lines.extend(more);
             position = place.or(position);
         }
-        told
+        lines
     }
 
     #[test]
-    fn half_a_record_left_at_a_death_is_told_once() {
+    fn half_a_record_at_a_death_is_reported_once() {
         let (json_file, local) = (Path::new("web-json.log"), Path::new("local-logs/container.log"));
         let [lines, records] = [[0, 1, 2].map(|number| line(number).into_bytes()), [0, 1, 2].map(local_line)];
         for (live, [first, torn, next]) in [(json_file, &lines), (local, &records)] {
@@ -1091,22 +1103,22 @@ mod tests {
                 (&[(false, &next[..])], &["2"]),
                 (&[(false, next), (false, next)], &["2", "2"]),
                 (&[(true, next)], &["2"]),
-                // It is not told with what comes behind it.
+                // It is not reported again with what follows it.
                 (&[(false, &half[..5]), (false, next)], &["corrupt", "2"]),
-                // The engine was only late.
+                // dockerd was just late.
                 (&[(false, rest)], &["1"]),
                 (&[(false, &rest_and_next)], &["1", "2"]),
             ];
             for ((written, expected), is_same_run) in cases.iter().flat_map(|case| [(case, true), (case, false)]) {
-                let told = lives(live, &[&first[..], half].concat(), written, is_same_run);
+                let lines = read_across_deaths(live, &[&first[..], half].concat(), written, is_same_run);
                 let expected = [&["0", "corrupt"], *expected].concat();
-                assert_eq!(told, expected, "{}: {written:?}, same run: {is_same_run}", live.display());
+                assert_eq!(lines, expected, "{}: {written:?}, same run: {is_same_run}", live.display());
             }
         }
     }
 
     #[test]
-    fn what_is_written_to_a_file_that_was_truncated_is_shown_whatever_was_hidden_of_it() {
+    fn lines_after_a_truncation_are_shown() {
         let folder = tempfile::tempdir().unwrap();
         let live = folder.path().join("web-json.log");
         fs::write(&live, (0..9).map(line).collect::<String>()).unwrap();
@@ -1119,30 +1131,30 @@ mod tests {
     }
 
     #[test]
-    fn a_compressed_file_is_gone_through_to_where_reading_stopped_while_others_are_read() {
-        let lines = |numbers: Range<u32>| numbers.map(line).collect::<String>();
+    fn skipping_in_a_compressed_file_does_not_block_others() {
+        let records = |numbers: Range<u32>| numbers.map(line).collect::<String>();
         let numbers = |numbers: Range<u32>| numbers.map(|number| number.to_string()).collect::<Vec<_>>();
         let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let live = folder.path().join("web-json.log");
-        fs::write(&live, lines(0..20_000)).unwrap();
+        fs::write(&live, records(0..20_000)).unwrap();
         fs::write(other.path().join("web-json.log"), line(7)).unwrap();
         let mut first = reader(1024 * 1024);
         first.follow(follow(folder.path(), Start::All, None));
-        let (told, position) = read(&mut first);
-        assert_eq!(told.len(), 20_000);
+        let (lines, position) = read(&mut first);
+        assert_eq!(lines.len(), 20_000);
         fs::write(&live, line(20_010)).unwrap();
         let lost = ["truncated".to_owned()];
         for (kept, rest) in [(20_010, &numbers(20_000..20_010)[..]), (20_000, &[]), (10, &lost)] {
             let packed = fs::File::create(folder.path().join("web-json.log.1.gz")).unwrap();
             let mut packed = GzEncoder::new(packed, Compression::fast());
-            packed.write_all(lines(0..kept).as_bytes()).unwrap();
+            packed.write_all(records(0..kept).as_bytes()).unwrap();
             packed.finish().unwrap();
             let mut reader = self::reader(1024 * 1024);
             reader.follow(follow(folder.path(), Start::All, position));
             let offset = |position: Option<Position>| position.unwrap().place.unwrap().offset;
-            assert_eq!(offset(take(&reader.queue).1), offset(position), "it is where it was");
+            assert_eq!(offset(take(&reader.queue).1), offset(position), "the position is unchanged");
             reader.follow(Follow { key: ContainerKey(1), ..follow(other.path(), Start::All, None) });
-            reader.round();
+            reader.read_round();
             assert_eq!(take(&reader.queue).0, ["7"]);
             assert_eq!(read(&mut reader).0, [rest, &numbers(20_010..20_011)].concat());
         }

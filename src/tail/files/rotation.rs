@@ -1,206 +1,215 @@
-//! Which log files of a container there are, in what order, and what is missing between them.
+//! The files of one container's log: which exist, in what order, and what is missing between them.
 //!
-//! In: where the engine writes the log, and that it has made a file there. Out: open files, the one to be read first, the
-//! live one last, and a loss to be told. Called by [`super::file`], which reads them, and by [`super::reader`], which is
-//! told of new ones; knows nothing of lines.
-//! The engine rotates by renaming the live file to `.1`, or removing it when `max-file=1`, and making a new one (moby
-//! `daemon/logger/loggerutils/logfile.go`). An open handle still reads the old bytes, so new files are opened as they
-//! appear and wait behind the old one until it is read to its end.
+//! In: where dockerd writes the log, and how many new files inotify announced. Out: open files, the one being read
+//! first and the live one last, and gaps to report. Used by [`super::container_log`], which reads the files, and by
+//! [`super::reader`], which receives the events. Knows nothing of lines.
+//!
+//! dockerd rotates by renaming the live file to `.1`, or removing it if `max-file=1`, and creating a new one (moby
+//! `daemon/logger/loggerutils/logfile.go`). An open descriptor still reads the old bytes. So new files are opened as
+//! they appear, and wait until the older ones were read to their ends.
 
-use super::log_file::{self, Handle, Identity, MOST_WALKS, Rotated};
+use super::log_file::{self, Handle, Identity, MAX_WALKS, Rotated};
 use crate::model::batch::Reason;
 use crate::model::file_id::{FileId, Likeness};
-use crate::tail::decode::format::Spot;
+use crate::tail::decode::format::LogLocation;
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::io;
 use std::time::SystemTime;
 
-/// Files held open that wait behind the one being read, ...
-const MOST_HELD: usize = 512;
-/// ... and bytes in them that the disk cannot have back: beyond this the oldest are given up.
-const MOST_PINNED: u64 = 1024 * 1024 * 1024;
-/// Files remembered as read when they are met again: more than the engine keeps by any sane setting.
-const MOST_PASSED: usize = 128;
+/// Number of files that may be open. Beyond this, the oldest are abandoned.
+const MAX_OPEN: usize = 512;
+/// Bytes in replaced files that may wait to be read, because open files occupy the disk even when they were removed.
+/// Beyond this, the oldest are abandoned.
+const MAX_PINNED: u64 = 1024 * 1024 * 1024;
+/// Number of finished files that are remembered: more than dockerd keeps with any sensible setting.
+const MAX_FINISHED: usize = 128;
 
-/// Why something is missing, and how many bytes, where that is known.
+/// Why something is missing, and the number of lost bytes, if known.
 pub(super) type Loss = (Reason, Option<u64>);
 
 /// The files of one container's log.
 #[derive(Default)]
 pub(super) struct Chain {
-    spot: Option<Spot>,
-    /// The last part of the live file's path, which every event of its folder is compared with.
+    /// Set once the log file was found.
+    location: Option<LogLocation>,
+    /// File name of the live file, with which every event of its folder is compared.
     live_name: OsString,
-    /// Open files, the one being read first, the live one last.
+    /// Open files: the one being read first, the live one last.
     files: VecDeque<Handle>,
-    births: Births,
-    /// The last files that were left behind, by their marks.
-    passed: VecDeque<u64>,
-    /// A loss to be told before the next line.
-    owed: Option<Loss>,
+    creates: CreateCount,
+    /// Hashes of the last finished files, at most [`MAX_FINISHED`].
+    finished: VecDeque<u64>,
+    /// A gap to report before the next line.
+    loss: Option<Loss>,
 }
 
-/// A file, as a position names it.
+/// A file as a position identifies it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct File {
+pub(super) struct FileSignature {
     pub(super) id: FileId,
-    /// Of its first record, if it had one.
+    /// Hash of its first record, if it had one.
     pub(super) fingerprint: Option<u64>,
-    /// The device it was on, which says nothing of which file it is.
+    /// Number of its device. Not used for identification.
     pub(super) device: u64,
 }
 
-impl File {
+impl FileSignature {
     pub(super) fn of(handle: &Handle) -> Self {
-        File { id: handle.id, fingerprint: handle.fingerprint(), device: handle.identity.device }
+        FileSignature { id: handle.id, fingerprint: handle.fingerprint(), device: handle.identity.device }
     }
 
-    /// One number for it: of its first record, or else of its birth.
-    fn mark(&self) -> Option<u64> {
-        self.fingerprint.or_else(|| log_file::birth_mark(&self.id))
+    /// Returns a single number for the file: the hash of its first record, or else of its birth time.
+    fn hash(&self) -> Option<u64> {
+        self.fingerprint.or_else(|| log_file::birth_hash(&self.id))
     }
 
-    /// Whether it is the one that was opened here. Inode numbers are given out again; what a record says is not, and it
-    /// stays when the engine compresses the file or somebody copies it.
+    /// Returns whether `handle` is this file. The first record decides if there is one: inode numbers are reused, but a
+    /// record is unique, and it survives when dockerd compresses the file or somebody copies it.
     fn is(&self, handle: &Handle) -> bool {
         match self.fingerprint {
-            Some(known) => handle.fingerprint() == Some(known) || log_file::birth_mark(&handle.id) == Some(known),
-            // It had no record, so that there is hardly anything to be mistaken about.
+            Some(known) => handle.fingerprint() == Some(known) || log_file::birth_hash(&handle.id) == Some(known),
+            // Without a record, a wrong match loses hardly anything.
             None => self.id.likeness(&handle.id) != Likeness::Other,
         }
     }
 }
 
-/// What came of a look at the live name.
+/// The outcome of checking the live name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Followed {
-    /// The file that is being read is the one that was.
-    Nothing,
-    /// Too many files wait, so that another one is being read.
+pub(super) enum RotationOutcome {
+    /// The file being read stays the same. New files may have been opened after it.
+    Unchanged,
+    /// Too many files waited, so the oldest were abandoned and another one is being read.
     NewFront,
-    /// The name leads to another device: its folder was mounted anew.
+    /// The name leads to another device: its folder was mounted again.
     Moved,
 }
 
-/// A file to be found again among what the engine has made of it.
-struct Known {
-    file: File,
+/// A file to find among the live and the rotated files.
+struct SoughtFile {
+    file: FileSignature,
+    /// Its last modification time.
     written: SystemTime,
-    /// Where it is open, its number is not given out again.
+    /// Its identity if it is open: then its inode number is not reused.
     open: Option<Identity>,
 }
 
-impl Known {
+impl SoughtFile {
     fn is(&self, handle: &Handle) -> bool {
         self.open == Some(handle.identity) || self.file.is(handle)
     }
 }
 
-/// New files that were told of, beside those that were opened: with `max-file=1` nothing else shows that the engine made
-/// one and removed it before we came.
+/// Compares the number of new files that inotify announced with the number that was opened. With `max-file=1`, nothing
+/// else shows that dockerd created a file and removed it before it could be opened.
 #[derive(Default)]
-struct Births {
-    /// Opened less told.
+struct CreateCount {
+    /// Files opened minus files announced.
     balance: i64,
-    /// Until all is heard that was told before the first was opened.
+    /// The count is valid: all events from before the first file was opened were handled, and none was lost since.
     is_settled: bool,
-    /// What came before this file was not found: as many as were told of may have been opened all the same.
-    doubted: Option<Identity>,
-    /// Nothing is known of what came before this file, as it need not be: a rotation with one file looks so, and a start.
-    lone: Option<Identity>,
-    /// The newest file was opened since this was last settled with what was told, and is the last of them.
+    /// The predecessor of this file was not found. If all announced files were opened, nothing is missing nevertheless.
+    after_gap: Option<Identity>,
+    /// The first new file, whose predecessor is unknown without being a gap by itself: so at the start, and after a
+    /// rotation with `max-file=1`.
+    first_new: Option<Identity>,
+    /// Since the last comparison, a new file was opened and it has the live name.
     has_new: bool,
-    /// One that came behind the newest was missed: told before the next, or at the end.
-    owes_next: bool,
+    /// A file after the newest one was missed. Reported before the next file, or at the end.
+    missed_after_newest: bool,
 }
 
 impl Chain {
-    /// Where the files lie, once that is known.
-    pub(super) fn spot(&self) -> Option<&Spot> {
-        self.spot.as_ref()
+    /// Returns where the files are, once known.
+    pub(super) fn location(&self) -> Option<&LogLocation> {
+        self.location.as_ref()
     }
 
-    /// From now on they lie here.
-    pub(super) fn settle_at(&mut self, spot: Spot) {
-        self.live_name = spot.name();
-        self.spot = Some(spot);
+    /// Sets where the files are.
+    pub(super) fn set_location(&mut self, location: LogLocation) {
+        self.live_name = location.name();
+        self.location = Some(location);
     }
 
-    /// Whether the live file has this name, where it is known where that lies.
+    /// Returns whether the live file has this name, once its location is known.
     pub(super) fn is_live_name(&self, name: &OsStr) -> bool {
         self.live_name == name
     }
 
-    /// Its folder is watched and has no file: whatever will be made in it is told.
-    pub(super) fn is_to_come(&mut self) {
-        self.births = Births { is_settled: true, ..Births::default() };
+    /// Starts counting: the folder is watched and contains no file yet, so inotify will announce every file.
+    pub(super) fn expect_first_file(&mut self) {
+        self.creates = CreateCount { is_settled: true, ..CreateCount::default() };
     }
 
-    /// These are read, oldest first. So many of them, where that is known, were made since this log was last looked at.
+    /// Starts with these files, oldest first. `new` is how many of them were created since this log was last checked,
+    /// if known.
     pub(super) fn begin(&mut self, files: Vec<Handle>, new: Option<i64>) {
-        self.births = match new.filter(|_| self.births.is_settled) {
+        self.creates = match new.filter(|_| self.creates.is_settled) {
             Some(balance) => {
                 let oldest = usize::try_from(balance).ok().and_then(|new| files.len().checked_sub(new));
-                let lone = oldest.and_then(|oldest| files.get(oldest)).map(|oldest| oldest.identity);
-                Births { balance, is_settled: true, has_new: true, lone, ..Births::default() }
+                let first_new = oldest.and_then(|oldest| files.get(oldest)).map(|oldest| oldest.identity);
+                CreateCount { balance, is_settled: true, has_new: true, first_new, ..CreateCount::default() }
             }
-            None => Births::default(),
+            None => CreateCount::default(),
         };
         self.files = files.into();
     }
 
-    /// What there is from this file on, oldest first, and whether that is the file itself. When nothing shows it, files
-    /// are taken to be newer that were written later than this.
-    pub(super) fn back_to(&self, file: File, written: SystemTime) -> io::Result<(Vec<Handle>, bool)> {
-        let spot = self.spot.as_ref().ok_or(io::ErrorKind::NotFound)?;
-        let known = Known { file, written, open: None };
-        let (handles, _) = back_to(spot, &known, |_| false)?;
+    /// Opens the files from `file` on, oldest first, and returns whether the first one is `file`. If it is not found,
+    /// files that were modified later than `written` count as newer.
+    pub(super) fn back_to(&self, file: FileSignature, written: SystemTime) -> io::Result<(Vec<Handle>, bool)> {
+        let location = self.location.as_ref().ok_or(io::ErrorKind::NotFound)?;
+        let known = SoughtFile { file, written, open: None };
+        let (handles, _) = back_to(location, &known, |_| false)?;
         let is_first = handles.first().is_some_and(|first| known.is(first));
         Ok((handles, is_first))
     }
 
-    /// The live name has a new file behind it, perhaps: opens it, and any that came and went in between. Of the one being
-    /// read, so many bytes were taken but not told.
-    pub(super) fn follow_rotation(&mut self, carried: u64) -> io::Result<Followed> {
-        let (Some(newest), Some(spot)) = (self.files.back_mut(), &self.spot) else { return Ok(Followed::Nothing) };
+    /// Opens the file under the live name if it is a new one, and the files that were rotated in between. `carried` is
+    /// the number of bytes of the front file that were read but not decoded.
+    pub(super) fn follow_rotation(&mut self, carried: u64) -> io::Result<RotationOutcome> {
+        let (Some(newest), Some(location)) = (self.files.back_mut(), &self.location) else {
+            return Ok(RotationOutcome::Unchanged);
+        };
         let identity = newest.identity;
-        // Before its name is looked up, so that what happens in between is found next time.
+        // Read before the name is looked up, so that a change in between is found by the next check.
         let metadata = newest.plain().map(std::fs::File::metadata).transpose()?;
-        match log_file::identity(&spot.live) {
+        match log_file::identity(&location.live) {
             Ok(found) if found == identity => {
                 if let Some(metadata) = metadata {
                     newest.settle(&metadata, SystemTime::now());
                 }
-                return Ok(Followed::Nothing);
+                return Ok(RotationOutcome::Unchanged);
             }
-            Ok(found) if found.device != identity.device => return Ok(Followed::Moved),
-            // Between two steps of a rotation, and when somebody removed it, the live name stands for nothing.
+            Ok(found) if found.device != identity.device => return Ok(RotationOutcome::Moved),
+            // The live name does not exist between two steps of a rotation, and when somebody removed it.
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        // It may have been truncated since.
-        newest.look_again();
-        let known = Known { file: File::of(newest), written: newest.last_written()?, open: Some(identity) };
-        let is_passed = |handle: &Handle| {
-            let is_passed = || File::of(handle).mark().is_some_and(|mark| self.passed.contains(&mark));
-            self.files.iter().any(|other| other.is_same(handle)) || is_passed()
+        // The file may have been truncated since.
+        newest.forget_fingerprint();
+        let known =
+            SoughtFile { file: FileSignature::of(newest), written: newest.last_written()?, open: Some(identity) };
+        let is_finished = |handle: &Handle| {
+            let is_finished = || FileSignature::of(handle).hash().is_some_and(|hash| self.finished.contains(&hash));
+            self.files.iter().any(|other| other.is_same(handle)) || is_finished()
         };
-        let (mut fresh, has_live) = back_to(spot, &known, is_passed)?;
-        let births = &mut self.births;
-        births.balance += i64::try_from(fresh.len()).unwrap_or(i64::MAX);
-        if let ([only], true) = (fresh.as_mut_slice(), births.is_settled) {
-            // With `max-file=1` that is a rotation like any; had there been more, they would have been told of.
-            births.lone = only.follows_gap.take().map(|_| only.identity);
+        let (mut fresh, has_live) = back_to(location, &known, is_finished)?;
+        let creates = &mut self.creates;
+        creates.balance += i64::try_from(fresh.len()).unwrap_or(i64::MAX);
+        if let ([only], true) = (fresh.as_mut_slice(), creates.is_settled) {
+            // A normal rotation with `max-file=1`. If there had been more files, they would have been announced.
+            creates.first_new = only.follows_gap.take().map(|_| only.identity);
         }
-        if let Some(doubted) = fresh.iter().find(|handle| handle.follows_gap.is_some()) {
-            births.doubted = Some(doubted.identity);
+        if let Some(after_gap) = fresh.iter().find(|handle| handle.follows_gap.is_some()) {
+            creates.after_gap = Some(after_gap.identity);
         }
         if let Some(oldest) = fresh.first_mut() {
-            births.has_new = has_live;
-            if std::mem::take(&mut births.owes_next) {
+            creates.has_new = has_live;
+            if std::mem::take(&mut creates.missed_after_newest) {
                 oldest.follows_gap = Some(None);
-                births.doubted = None;
+                creates.after_gap = None;
             }
         }
         for handle in fresh {
@@ -209,53 +218,54 @@ impl Chain {
             }
             self.files.push_back(handle);
         }
-        Ok(if self.give_up_oldest(carried) { Followed::NewFront } else { Followed::Nothing })
+        Ok(if self.abandon_oldest(carried) { RotationOutcome::NewFront } else { RotationOutcome::Unchanged })
     }
 
-    /// So many new files were told of. Whatever was told before this call has been taken into account by its end.
-    pub(super) fn heard_of(&mut self, births: u32) {
-        self.births.balance -= i64::from(births);
-        let has_new = std::mem::take(&mut self.births.has_new);
-        let (doubted, lone) = (self.births.doubted.take(), self.births.lone.take());
-        if !self.births.is_settled {
-            // The first file may have been told of as well, before it was opened.
-            self.births.balance = self.births.balance.max(0);
-            self.births.is_settled = true;
-        } else if self.births.balance == 0 {
-            self.clear_doubt(doubted);
-        } else if self.births.balance < 0 {
-            self.births.balance = 0;
-            let first = match lone {
-                Some(lone) => self.files.iter_mut().find(|file| file.identity == lone),
+    /// Adds `announced` files and compares them with the opened ones. All events that arrived so far must be included.
+    pub(super) fn count_announced(&mut self, announced: u32) {
+        self.creates.balance -= i64::from(announced);
+        let has_new = std::mem::take(&mut self.creates.has_new);
+        let (after_gap, first_new) = (self.creates.after_gap.take(), self.creates.first_new.take());
+        if !self.creates.is_settled {
+            // The first file may have been announced too, before it was opened.
+            self.creates.balance = self.creates.balance.max(0);
+            self.creates.is_settled = true;
+        } else if self.creates.balance == 0 {
+            self.clear_gap(after_gap);
+        } else if self.creates.balance < 0 {
+            self.creates.balance = 0;
+            let first = match first_new {
+                Some(first_new) => self.files.iter_mut().find(|file| file.identity == first_new),
                 None => self.files.back_mut().filter(|_| has_new),
             };
             match first.filter(|first| first.offset == 0) {
-                _ if doubted.is_some() => {}
+                _ if after_gap.is_some() => {}
                 Some(first) => first.follows_gap = Some(None),
-                None if has_new => self.owe(Reason::RotatedAway),
+                None if has_new => self.add_loss(Reason::RotatedAway),
                 None => {}
             }
-            // Where none has the live name, one may have come behind the newest as well.
-            self.births.owes_next |= !has_new;
+            // If no file has the live name, the missed file may also be newer than the newest one.
+            self.creates.missed_after_newest |= !has_new;
         }
     }
 
-    /// All that were told of were opened, so nothing came between them.
-    fn clear_doubt(&mut self, doubted: Option<Identity>) {
-        if let Some(file) = self.files.iter_mut().find(|file| Some(file.identity) == doubted) {
+    /// Removes a gap: all announced files were opened, so none is missing between them.
+    fn clear_gap(&mut self, after_gap: Option<Identity>) {
+        if let Some(file) = self.files.iter_mut().find(|file| Some(file.identity) == after_gap) {
             file.follows_gap = None;
         }
     }
 
-    /// Not everything was told.
-    pub(super) fn misheard(&mut self) {
-        self.births.is_settled = false;
+    /// Invalidates the count, because inotify events were lost or the watch is new.
+    pub(super) fn events_lost(&mut self) {
+        self.creates.is_settled = false;
     }
 
-    /// What waits is bounded: the disk is not ours, nor are all descriptors. Whether any was given up.
-    fn give_up_oldest(&mut self, mut carried: u64) -> bool {
+    /// Abandons the oldest files beyond the limits, to spare the disk and descriptors. Returns whether any was
+    /// abandoned.
+    fn abandon_oldest(&mut self, mut carried: u64) -> bool {
         let (mut lost, mut any) = (Some(0), false);
-        while self.files.len() > 1 && (self.files.len() > MOST_HELD || self.waiting() > MOST_PINNED) {
+        while self.files.len() > 1 && (self.files.len() > MAX_OPEN || self.pinned_bytes() > MAX_PINNED) {
             let Some(oldest) = self.advance() else { break };
             let unread = oldest.plain().map(|_| oldest.pinned.saturating_sub(oldest.offset - carried));
             lost = lost.zip(unread).map(|(lost, unread)| lost + unread);
@@ -267,115 +277,116 @@ impl Chain {
         any
     }
 
-    /// Bytes on the disk that wait to be read.
-    fn waiting(&self) -> u64 {
+    /// Returns the size of the replaced files that wait to be read, in bytes.
+    fn pinned_bytes(&self) -> u64 {
         self.files.iter().map(|file| file.pinned).sum()
     }
 
-    /// The one being read.
+    /// Returns the file being read.
     pub(super) fn front(&self) -> Option<&Handle> {
         self.files.front()
     }
 
-    /// The one being read.
     pub(super) fn front_mut(&mut self) -> Option<&mut Handle> {
         self.files.front_mut()
     }
 
-    /// The live one, as of the last look.
+    /// Returns the live file, as of the last check.
     pub(super) fn newest(&self) -> Option<&Handle> {
         self.files.back()
     }
 
-    /// How many are open.
+    /// Returns the number of open files.
     pub(super) fn len(&self) -> usize {
         self.files.len()
     }
 
-    /// The one being read is left behind.
+    /// Removes the file being read, because it is finished or abandoned.
     pub(super) fn advance(&mut self) -> Option<Handle> {
         let read = self.files.pop_front()?;
-        self.pass(File::of(&read));
+        self.finish(FileSignature::of(&read));
         Some(read)
     }
 
-    /// The one being read was written anew: what it was is left behind.
+    /// Starts the file being read from its beginning, because it was written again. Its old content counts as finished.
     pub(super) fn start_over(&mut self) -> io::Result<()> {
         let Some(file) = self.files.front_mut() else { return Ok(()) };
-        let before = File::of(file);
+        let before = FileSignature::of(file);
         file.start_over()?;
-        self.pass(before);
+        self.finish(before);
         Ok(())
     }
 
-    fn pass(&mut self, file: File) {
-        self.passed.extend(file.mark());
-        if self.passed.len() > MOST_PASSED {
-            self.passed.pop_front();
+    fn finish(&mut self, file: FileSignature) {
+        self.finished.extend(file.hash());
+        if self.finished.len() > MAX_FINISHED {
+            self.finished.pop_front();
         }
     }
 
-    /// Nothing behind the one being read is wanted.
+    /// Closes all files except the one being read.
     pub(super) fn keep_front_alone(&mut self) {
         self.files.truncate(1);
     }
 
-    /// Gives all descriptors back.
     pub(super) fn clear(&mut self) {
         self.files.clear();
     }
 
-    /// Something is missing at the place where reading is.
-    pub(super) fn owe(&mut self, reason: Reason) {
-        self.owed = Some((reason, None));
+    /// Records a gap at the current position.
+    pub(super) fn add_loss(&mut self, reason: Reason) {
+        self.loss = Some((reason, None));
     }
 
-    /// What has to be told before the next line.
+    /// Takes the gap to report before the next line.
     pub(super) fn take_loss(&mut self) -> Option<Loss> {
         let rotated_away = |file: &mut Handle| file.follows_gap.take().map(|lost| (Reason::RotatedAway, lost));
-        self.owed.take().or_else(|| rotated_away(self.files.front_mut()?))
+        self.loss.take().or_else(|| rotated_away(self.files.front_mut()?))
     }
 
-    /// Whether a file is missing behind the last one; told once.
-    pub(super) fn owes_at_end(&mut self) -> bool {
-        std::mem::take(&mut self.births.owes_next)
+    /// Returns whether a file after the last one is missing, and clears that.
+    pub(super) fn take_loss_at_end(&mut self) -> bool {
+        std::mem::take(&mut self.creates.missed_after_newest)
     }
 
-    /// Whether nothing has happened to the only file since the last look.
+    /// Returns whether nothing has happened to the only file since the last check.
     pub(super) fn is_settled(&self) -> bool {
         self.files.len() == 1 && self.files.front().is_some_and(Handle::is_settled)
     }
 
-    /// Whether inotify reports all that happens to its files.
+    /// Returns whether inotify reports everything that happens to these files.
     pub(super) fn is_local(&self) -> bool {
         self.files.iter().all(|file| file.is_local)
     }
 
-    /// Bytes that are there to be read and have not been; asks the file system.
+    /// Returns whether there are unread bytes, according to the file system.
     pub(super) fn has_more(&self) -> bool {
         let is_unread = |file: &Handle| file.size().is_ok_and(|size| size.is_some_and(|size| size != file.offset));
         self.files.len() > 1 || self.files.front().is_some_and(is_unread)
     }
 
-    /// Bytes of log that are there and have not been read, where that can be known without unpacking; asks the file system.
+    /// Returns the number of unread bytes according to the file system, without compressed files.
     pub(super) fn unread(&self) -> u64 {
         let unread = |file: &Handle| file.size().ok()?.map(|size| size.saturating_sub(file.offset));
         self.files.iter().filter_map(unread).sum()
     }
 }
 
-/// Looks for files back to the one that is known: the one that the engine writes, and those that it has rotated. Oldest
-/// first, those left out that were passed; what the engine has removed in between is a gap before the first of them. And
-/// whether the last is the one that the engine writes.
-fn back_to(spot: &Spot, known: &Known, is_passed: impl Fn(&Handle) -> bool) -> io::Result<(Vec<Handle>, bool)> {
-    let mut found = walk_back(spot, known, &is_passed)?;
-    for _ in 1..MOST_WALKS {
+/// Opens the live file and the rotated files back to `known`, without those for which `is_finished` holds. Returns them
+/// oldest first, and whether the last one is the live file. If `known` is not found, the oldest one follows a gap.
+fn back_to(
+    location: &LogLocation,
+    known: &SoughtFile,
+    is_finished: impl Fn(&Handle) -> bool,
+) -> io::Result<(Vec<Handle>, bool)> {
+    let mut found = walk_back(location, known, &is_finished)?;
+    for _ in 1..MAX_WALKS {
         let live = found.handles.first().filter(|_| found.has_live).map(|live| live.identity);
-        if live == log_file::identity(&spot.live).ok() {
+        if live == log_file::identity(&location.live).ok() {
             break;
         }
-        // By their numbers they are in order, but for rotations in the meantime.
-        let before = std::mem::replace(&mut found, walk_back(spot, known, &is_passed)?);
+        // The numbers give the order, unless a rotation happened meanwhile.
+        let before = std::mem::replace(&mut found, walk_back(location, known, &is_finished)?);
         found.is_known |= before.is_known;
         for handle in before.handles {
             if !found.handles.iter().any(|other| other.is_same(&handle)) {
@@ -383,9 +394,9 @@ fn back_to(spot: &Spot, known: &Known, is_passed: impl Fn(&Handle) -> bool) -> i
             }
         }
     }
-    let Walk { mut handles, has_live, is_known } = found;
+    let FoundFiles { mut handles, has_live, is_known } = found;
     if !is_known {
-        // With `max-file=1` the known file is unlinked at once, and what lies in numbered files may be older.
+        // With `max-file=1` the known file is removed at once, and numbered files may be older.
         let mut rotated = handles.iter().enumerate().skip(has_live.into());
         let older = rotated.find(|(_, handle)| handle.written <= known.written).map(|(at, _)| at);
         handles.truncate(older.unwrap_or(handles.len()));
@@ -397,32 +408,37 @@ fn back_to(spot: &Spot, known: &Known, is_passed: impl Fn(&Handle) -> bool) -> i
     Ok((handles, has_live))
 }
 
-/// What was found in the engine's files, newest first.
-struct Walk {
+/// The result of a walk through the live and the rotated files.
+struct FoundFiles {
+    /// Newest first.
     handles: Vec<Handle>,
-    /// The first of them is the one that the engine writes.
+    /// The first of `handles` is the live file.
     has_live: bool,
-    /// The known one is among them, or was passed.
+    /// The known file is among them, or was left out as finished.
     is_known: bool,
 }
 
-fn walk_back(spot: &Spot, known: &Known, is_passed: impl Fn(&Handle) -> bool) -> io::Result<Walk> {
-    let mut handles = match Handle::open(&spot.live, spot.format) {
+fn walk_back(
+    location: &LogLocation,
+    known: &SoughtFile,
+    is_finished: impl Fn(&Handle) -> bool,
+) -> io::Result<FoundFiles> {
+    let mut handles = match Handle::open(&location.live, location.format) {
         Ok(live) => vec![live],
-        // Between two steps of a rotation, and when somebody removed it.
+        // Between two steps of a rotation, or when somebody removed it.
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => return Err(error),
     };
     let has_live = !handles.is_empty();
     let mut is_known = handles.first().is_some_and(|live| known.is(live));
-    let mut rotated = Rotated::new(&spot.live, spot.format);
+    let mut rotated = Rotated::new(&location.live, location.format);
     while !is_known && let Some(handle) = rotated.next(&handles)? {
         is_known = known.is(&handle);
-        if !is_passed(&handle) && !handle.is_hollow() {
+        if !is_finished(&handle) && !handle.is_empty_archive() {
             handles.push(handle);
         }
     }
-    Ok(Walk { handles, has_live, is_known })
+    Ok(FoundFiles { handles, has_live, is_known })
 }
 
 #[cfg(test)]
@@ -437,35 +453,35 @@ mod tests {
         Handle::open(live, Format::JsonFile).unwrap()
     }
 
-    /// A chain of the live file, which has one record.
-    fn begun(folder: &Path) -> (Chain, PathBuf) {
+    /// A chain with a live file that has one record.
+    fn with_one_record(folder: &Path) -> (Chain, PathBuf) {
         let live = folder.join("web-json.log");
         fs::write(&live, "{\"log\":0}\n").unwrap();
         let mut chain = Chain::default();
-        chain.settle_at(Spot { live: live.clone(), format: Format::JsonFile });
-        chain.is_to_come();
+        chain.set_location(LogLocation { live: live.clone(), format: Format::JsonFile });
+        chain.expect_first_file();
         chain.begin(vec![open(&live)], Some(1));
-        chain.heard_of(1);
+        chain.count_announced(1);
         (chain, live)
     }
 
-    /// A record decides where there is one, whatever became of the numbers. Without one the ID does, with the benefit of the
-    /// doubt; what older versions put into their states is understood.
+    /// The record decides if there is one, whatever the inode numbers. Without one, the ID decides, and a doubtful
+    /// match counts. What older versions saved is understood.
     #[test]
-    fn a_file_is_known_by_its_record_or_else_by_its_id() {
+    fn a_file_is_recognised_by_its_record_or_else_its_id() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
         fs::write(&path, "{\"log\":0}\n").unwrap();
         let handle = open(&path);
-        let file = File::of(&handle);
-        let (id, record, birth) = (file.id, file.fingerprint, log_file::birth_mark(&file.id));
-        assert!(record.is_some() && birth.is_some() && id.filesystem.is_some(), "the file system tells all of it");
+        let file = FileSignature::of(&handle);
+        let (id, record, birth) = (file.id, file.fingerprint, log_file::birth_hash(&file.id));
+        assert!(record.is_some() && birth.is_some() && id.filesystem.is_some(), "the file system provides all of it");
         let nothing = FileId { filesystem: None, inode: id.inode, born: None };
         let other = FileId { filesystem: Some(1), inode: id.inode + 1, born: Some(Timestamp(1)) };
         for (known, fingerprint, expected) in [
             (id, record, true),
             (nothing, record, true),
-            // A copy, or what is left after a restore.
+            // A copy, or a restored backup.
             (other, record, true),
             (id, Some(1), false),
             (id, None, true),
@@ -474,24 +490,24 @@ mod tests {
             (FileId { inode: id.inode + 1, ..nothing }, None, false),
             (FileId { born: Some(Timestamp(1)), ..id }, None, false),
             (FileId { filesystem: Some(1), ..nothing }, None, false),
-            // Another UUID, as a clone of a disk gets.
+            // Another UUID, as after cloning a disk.
             (FileId { filesystem: Some(1), ..id }, None, true),
             (FileId { filesystem: None, ..id }, None, true),
-            // Of an older version, which knew no record then.
+            // Saved by an older version while the file had no record.
             (nothing, birth, true),
         ] {
-            // Of the device nothing depends.
+            // The device does not matter.
             for device in [file.device, file.device + 1] {
-                let known = File { id: known, fingerprint, device };
+                let known = FileSignature { id: known, fingerprint, device };
                 assert_eq!(known.is(&handle), expected, "{known:?} {file:?}");
             }
         }
     }
 
     #[test]
-    fn what_was_made_and_removed_before_it_was_opened_is_missed_by_counting() {
+    fn counting_finds_files_that_were_removed_before_opening() {
         let lost = Some((Reason::RotatedAway, None));
-        // As many as were made, whether one is left, whether all of it was told, and what is missing before it and at the end.
+        // Files created, whether one is left, whether all were announced; gap before it and at the end.
         let cases = [
             (1, true, true, None, false),
             (2, true, true, lost, false),
@@ -502,9 +518,9 @@ mod tests {
             (1, false, true, None, true),
             (2, false, true, None, true),
         ];
-        for (made, is_left, is_told, before, at_end) in cases {
+        for (made, is_left, is_announced, before, at_end) in cases {
             let folder = tempfile::tempdir().unwrap();
-            let (mut chain, live) = begun(folder.path());
+            let (mut chain, live) = with_one_record(folder.path());
             for number in 1..=made {
                 fs::remove_file(&live).unwrap();
                 fs::write(&live, format!("{{\"log\":{number}}}\n")).unwrap();
@@ -512,35 +528,35 @@ mod tests {
             if !is_left {
                 fs::remove_file(&live).unwrap();
             }
-            if !is_told {
-                chain.misheard();
+            if !is_announced {
+                chain.events_lost();
             }
-            assert_eq!(chain.follow_rotation(0).unwrap(), Followed::Nothing);
-            chain.heard_of(made);
+            assert_eq!(chain.follow_rotation(0).unwrap(), RotationOutcome::Unchanged);
+            chain.count_announced(made);
             assert_eq!(chain.take_loss(), None, "the first is whole");
             assert_eq!(chain.len(), 1 + usize::from(made > 0 && is_left));
             chain.advance();
-            let told = (chain.take_loss(), chain.owes_at_end(), chain.take_loss(), chain.owes_at_end());
-            assert_eq!(told, (before, at_end, None, false), "{made} made, left: {is_left}, told: {is_told}");
+            let found = (chain.take_loss(), chain.take_loss_at_end(), chain.take_loss(), chain.take_loss_at_end());
+            assert_eq!(found, (before, at_end, None, false), "{made} made, left: {is_left}, found: {is_announced}");
         }
     }
 
     #[test]
-    fn the_oldest_are_given_up_when_too_many_wait_and_what_was_in_them_is_told() {
+    fn too_many_waiting_files_are_abandoned_with_a_gap() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut chain, live) = begun(folder.path());
+        let (mut chain, live) = with_one_record(folder.path());
         let mut rotate = |number: usize| {
             let rotated = folder.path().join("web-json.log.1");
             fs::rename(&live, rotated).unwrap();
             fs::write(&live, format!("{{\"log\":{number}}}\n")).unwrap();
             chain.front_mut().unwrap().offset = 10;
-            let is_given_up = chain.follow_rotation(3).unwrap() == Followed::NewFront;
-            (is_given_up, chain.len(), chain.take_loss())
+            let is_abandoned = chain.follow_rotation(3).unwrap() == RotationOutcome::NewFront;
+            (is_abandoned, chain.len(), chain.take_loss())
         };
-        for number in 1..MOST_HELD {
+        for number in 1..MAX_OPEN {
             assert_eq!(rotate(number), (false, number + 1, None));
         }
-        // Of its ten bytes seven were told of.
-        assert_eq!(rotate(MOST_HELD), (true, MOST_HELD, Some((Reason::RotatedAway, Some(3)))));
+        // Seven of its ten bytes were delivered.
+        assert_eq!(rotate(MAX_OPEN), (true, MAX_OPEN, Some((Reason::RotatedAway, Some(3)))));
     }
 }

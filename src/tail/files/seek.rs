@@ -1,36 +1,38 @@
-//! Where to start in what is already written.
+//! Finds where to start in existing log files.
 //!
-//! In: a container's log files as they lie. Out: handles, oldest first, set to where reading starts. Called by
-//! [`super::file`] when a container is first followed, or again. Costs a search from the end for a number of lines, and a
-//! binary search for a time; the whole is read only when the whole is wanted, or through a compressed file.
-//! Times in a log are not in order: stdout and stderr are stamped by two writers, and a line cut at 16 KiB carries the
-//! time of its first piece. The search by time therefore stops short of it, as [`super::before`] does.
+//! In: a container's live and rotated files, and a [`Start`]. Out: handles, oldest first, set to where reading starts.
+//! Called by [`super::container_log`]. A number of lines is searched from the end, a time by binary search. Everything
+//! is read only if everything is wanted, or in compressed files.
+//!
+//! Times in a log are not in order: two writers stamp stdout and stderr, and a line that dockerd cut at 16 KiB carries
+//! the time of its first piece. So the search looks for an earlier time, see [`crate::tail::minus_slack`].
 
-use super::log_file::{self, Found, Handle, MOST_WALKS, Rotated};
+use super::log_file::{self, Handle, MAX_WALKS, ReadOutcome, Rotated};
 use super::pread::fill_at;
 use crate::model::cursor::Stream;
 use crate::model::time::{Timestamp, TimestampParser};
-use crate::tail::decode::format::{Format, Record};
+use crate::tail::decode::format::{Format, RecordRange};
 use crate::tail::{Piece, Start};
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
 
+/// Bytes per read.
 const BLOCK: usize = 256 * 1024;
-/// How far back the beginning of a line is looked for on a stream that shows nothing of itself.
+/// How many bytes before the first line to show are searched for a line of a stream that has none so far.
 const WARM_UP: u64 = 1024 * 1024;
-/// Blocks without a record before a file is taken to have none.
-const MOST_STRANGE: u32 = 16;
+/// After this many blocks without a record, a file counts as having none.
+const MAX_UNDECODED: u32 = 16;
 
-/// The files to read, oldest first, the live one last.
+/// Opens the files to read, oldest first, the live one last.
 pub(super) fn start(live: &Path, newest: Handle, start: Start) -> io::Result<Vec<Handle>> {
     let format = newest.format;
     let mut found = start_from(live, newest, start);
-    for _ in 1..MOST_WALKS {
+    for _ in 1..MAX_WALKS {
         match &found {
-            // By their numbers they are in order, but for rotations in the meantime.
+            // The numbers give the order, unless a rotation happened meanwhile.
             Ok(handles) if is_live(live, handles.last())? => break,
-            // It was truncated after its size was asked for.
+            // The file was truncated after its size was read.
             Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => break,
             Ok(_) | Err(_) => {}
         }
@@ -39,7 +41,7 @@ pub(super) fn start(live: &Path, newest: Handle, start: Start) -> io::Result<Vec
     found
 }
 
-/// Whether this is the file that the engine writes; between two steps of a rotation there is none.
+/// Returns whether `newest` is the live file. Also true between two steps of a rotation, when there is no live file.
 fn is_live(live: &Path, newest: Option<&Handle>) -> io::Result<bool> {
     match log_file::identity(live) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
@@ -52,7 +54,7 @@ fn start_from(live: &Path, mut newest: Handle, start: Start) -> io::Result<Vec<H
         Start::Beginning => {}
         Start::All => return files(live, newest, |_| Ok(false)),
         Start::Since(time) => {
-            let early = crate::tail::before(time);
+            let early = crate::tail::minus_slack(time);
             let mut handles = files(live, newest, |file| starts_before(file, early))?;
             if let Some(first) = handles.first_mut() {
                 first.offset = offset_of(first, early)?;
@@ -68,7 +70,7 @@ fn start_from(live: &Path, mut newest: Handle, start: Start) -> io::Result<Vec<H
     Ok(vec![newest])
 }
 
-/// The live file and those before it, oldest first, back to the first of which `enough` holds.
+/// Opens the live file and the rotated files back to the first for which `enough` holds. Oldest first.
 fn files(live: &Path, newest: Handle, mut enough: impl FnMut(&Handle) -> io::Result<bool>) -> io::Result<Vec<Handle>> {
     let mut rotated = Rotated::new(live, newest.format);
     let mut handles = vec![newest];
@@ -82,7 +84,7 @@ fn files(live: &Path, newest: Handle, mut enough: impl FnMut(&Handle) -> io::Res
     Ok(handles)
 }
 
-/// Whether the first record of a file is before a time. A compressed file is taken to be when its last one is.
+/// Returns whether the first record of a file is earlier than `time`. For a compressed file, checks the last record.
 fn starts_before(handle: &Handle, time: Timestamp) -> io::Result<bool> {
     match handle.plain() {
         Some(_) => Ok(first_time(handle, 0)?.is_some_and(|(_, first)| first < time)),
@@ -90,16 +92,17 @@ fn starts_before(handle: &Handle, time: Timestamp) -> io::Result<bool> {
     }
 }
 
-/// The first record at or behind `from`, where one starts, that decodes: where it starts, and its time.
+/// Finds the first record from `from` on that can be decoded. Returns its offset and time. A record must start at
+/// `from`.
 fn first_time(handle: &Handle, mut from: u64) -> io::Result<Option<(u64, Timestamp)>> {
     let (Some(file), format) = (handle.plain(), handle.format) else { return Ok(None) };
     let mut block = vec![0; BLOCK];
     let mut clock = TimestampParser::default();
-    // A record that does not decode is stepped over, but not without end.
-    for _ in 0..MOST_STRANGE {
+    // Records that cannot be decoded are skipped, up to a limit.
+    for _ in 0..MAX_UNDECODED {
         let read = fill_at(file, &mut block, from)?;
         let mut first = None;
-        let rest = format.forwards(&block[..read], |Record { start, end }| {
+        let rest = format.forwards(&block[..read], |RecordRange { start, end }| {
             if first.is_none() {
                 let piece = format.decode(&block[start..end], &mut clock);
                 first = piece.map(|piece| (from + start as u64, piece.time));
@@ -113,7 +116,7 @@ fn first_time(handle: &Handle, mut from: u64) -> io::Result<Option<(u64, Timesta
     Ok(None)
 }
 
-/// Where the first record at or after a time starts, taking times to be in order.
+/// Returns an offset at or before the first record with at least this time, assuming that times are in order.
 fn offset_of(handle: &Handle, time: Timestamp) -> io::Result<u64> {
     let Some(file) = handle.plain() else { return Ok(0) };
     let (mut low, mut high) = (0, file.metadata()?.len());
@@ -128,7 +131,7 @@ fn offset_of(handle: &Handle, time: Timestamp) -> io::Result<u64> {
     Ok(low)
 }
 
-/// Where the record that is being written at `end` starts.
+/// Returns where the record starts that is being written at `end`.
 fn last_start(handle: &Handle, end: u64) -> io::Result<u64> {
     let Some(file) = handle.plain() else { return Ok(0) };
     let mut at = end;
@@ -140,18 +143,19 @@ fn last_start(handle: &Handle, end: u64) -> io::Result<u64> {
     Ok(at)
 }
 
-/// What was half a record where reading stopped, and told to be none, may be whole by now: then it is read from its start.
+/// Moves back to the start of a record that was incomplete when reading stopped and is complete now. It was reported as
+/// corrupt then.
 pub(super) fn back_to_whole(handle: &mut Handle) -> io::Result<()> {
     match start_of_whole(handle) {
         Ok(start) => handle.offset = start.unwrap_or(handle.offset),
-        // It was truncated meanwhile, which the next read finds.
+        // The file was truncated meanwhile. The next read finds that.
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
         Err(error) => return Err(error),
     }
     Ok(())
 }
 
-/// Where the record starts that a handle is inside of, if it is one.
+/// Returns the start of the complete record that contains the handle's offset, if there is one.
 fn start_of_whole(handle: &Handle) -> io::Result<Option<u64>> {
     let Some(file) = handle.plain() else { return Ok(None) };
     if handle.format.ends_at(file, handle.offset)? {
@@ -165,16 +169,16 @@ fn start_of_whole(handle: &Handle) -> io::Result<Option<u64>> {
     Ok(record.map(|_| start))
 }
 
-/// The files and places from which the last `wanted` lines come whole.
+/// Opens the files that contain the last `wanted` lines, set to where reading yields these lines completely.
 fn last_lines(live: &Path, newest: Handle, mut wanted: u64) -> io::Result<Vec<Handle>> {
     let mut rotated = Rotated::new(live, newest.format);
     let mut handles = Vec::new();
     let mut next = Some(newest);
-    let mut behind = Behind::default();
+    let mut next_times = NextTimes::default();
     while let Some(mut handle) = next {
         wanted = match handle.plain() {
-            Some(_) => back_to_line(&mut handle, wanted, &mut behind)?,
-            None => skip_to_line(&mut handle, &rotated, wanted, &mut behind)?,
+            Some(_) => back_to_line(&mut handle, wanted, &mut next_times)?,
+            None => skip_to_line(&mut handle, &rotated, wanted, &mut next_times)?,
         };
         handles.push(handle);
         next = if wanted > 0 { rotated.next(&handles)? } else { None };
@@ -183,19 +187,19 @@ fn last_lines(live: &Path, newest: Handle, mut wanted: u64) -> io::Result<Vec<Ha
     Ok(handles)
 }
 
-/// With which time each stream goes on behind a place in the log, if it does.
+/// The time of each stream's next record after some place in the log, if there is one.
 #[derive(Default)]
-struct Behind([Option<Timestamp>; 2]);
+struct NextTimes([Option<Timestamp>; 2]);
 
-impl Behind {
-    /// Whether no more of its line follows: it has the newline, or never got one.
+impl NextTimes {
+    /// Returns whether a record ends its line: it has the newline, or its line never got one.
     fn ends_a_line(&self, stream: Stream, time: Timestamp, complete: bool) -> bool {
         complete || self.0[stream as usize] != Some(time)
     }
 }
 
-/// Sets a handle back by `wanted` lines, or to its start; returns how many are still wanted.
-fn back_to_line(handle: &mut Handle, mut wanted: u64, behind: &mut Behind) -> io::Result<u64> {
+/// Moves a handle back by `wanted` lines, or to its start. Returns how many lines are still wanted.
+fn back_to_line(handle: &mut Handle, mut wanted: u64, next_times: &mut NextTimes) -> io::Result<u64> {
     let (Some(file), format) = (handle.plain(), handle.format) else { return Ok(wanted) };
     let size = file.metadata()?.len();
     let mut clock = TimestampParser::default();
@@ -205,15 +209,15 @@ fn back_to_line(handle: &mut Handle, mut wanted: u64, behind: &mut Behind) -> io
         let piece = format.decode(record, &mut clock);
         if wanted > 0 {
             if let Some(Piece { stream, time, complete, .. }) = piece {
-                if behind.ends_a_line(stream, time, complete) {
+                if next_times.ends_a_line(stream, time, complete) {
                     wanted -= 1;
                     shown_from = start;
                 }
-                behind.0[stream as usize] = Some(time);
+                next_times.0[stream as usize] = Some(time);
             }
             return ControlFlow::Continue(());
         }
-        // Now far enough back that each stream's first line is known from its beginning.
+        // Move back until the first line to show of each stream is read from its beginning.
         offset = start;
         if let Some(Piece { stream, complete: true, .. }) = piece {
             settled[stream as usize] = true;
@@ -227,9 +231,9 @@ fn back_to_line(handle: &mut Handle, mut wanted: u64, behind: &mut Behind) -> io
     Ok(wanted)
 }
 
-/// Makes room behind a buffer that is full without a whole record. Once it holds more than any record has, the beginning
-/// goes instead, and the number of bytes that went is returned: compressed, a line without end is small.
-fn make_room(buffer: &mut Vec<u8>, format: Format) -> usize {
+/// Makes space in a buffer that is full and contains no complete record. Once the buffer is larger than any record,
+/// drops bytes from its start instead and returns their number: a tiny compressed file can contain an endless line.
+fn make_space(buffer: &mut Vec<u8>, format: Format) -> usize {
     let longest = format.longest();
     if buffer.len() < 2 * longest {
         buffer.resize(buffer.len() * 2, 0);
@@ -240,8 +244,14 @@ fn make_room(buffer: &mut Vec<u8>, format: Format) -> usize {
     dropped
 }
 
-/// A compressed file can only be read forwards: counted first, then read up to the wanted line without being shown.
-fn skip_to_line(handle: &mut Handle, rotated: &Rotated<'_>, wanted: u64, behind: &mut Behind) -> io::Result<u64> {
+/// Like [`back_to_line`] for a compressed file, which can only be read forwards: counts its lines first, then reads up
+/// to the first wanted line without showing the others.
+fn skip_to_line(
+    handle: &mut Handle,
+    rotated: &Rotated<'_>,
+    wanted: u64,
+    next_times: &mut NextTimes,
+) -> io::Result<u64> {
     let format = handle.format;
     let mut counted = match rotated.open() {
         Ok(again) if again.identity == handle.identity => again,
@@ -256,19 +266,19 @@ fn skip_to_line(handle: &mut Handle, rotated: &Rotated<'_>, wanted: u64, behind:
             ends.pop_front();
         }
     };
-    // Of each stream: the time that it begins with, and the last record while that has no newline.
+    // For each stream: its first time, and the offset and time of its last record if that has no newline.
     let (mut first, mut open) = ([None; 2], [None; 2]);
     let mut clock = TimestampParser::default();
     let (mut buffer, mut filled, mut base) = (vec![0; BLOCK], 0, 0);
     loop {
         if filled == buffer.len() {
-            let dropped = make_room(&mut buffer, format);
+            let dropped = make_space(&mut buffer, format);
             filled -= dropped;
             base += dropped as u64;
         }
-        let Found::Bytes(read) = counted.read(&mut buffer, filled)? else { break };
+        let ReadOutcome::Bytes(read) = counted.read(&mut buffer, filled)? else { break };
         filled += read;
-        let rest = format.forwards(&buffer[..filled], |Record { start, end }| {
+        let rest = format.forwards(&buffer[..filled], |RecordRange { start, end }| {
             let Some(piece) = format.decode(&buffer[start..end], &mut clock) else { return };
             let (at, stream) = (base + start as u64, piece.stream as usize);
             first[stream].get_or_insert(piece.time);
@@ -290,11 +300,11 @@ fn skip_to_line(handle: &mut Handle, rotated: &Rotated<'_>, wanted: u64, behind:
     }
     for (stream, unfinished) in [Stream::Stdout, Stream::Stderr].into_iter().zip(open) {
         if let Some((at, time)) = unfinished
-            && behind.ends_a_line(stream, time, false)
+            && next_times.ends_a_line(stream, time, false)
         {
             end_at(at);
         }
-        behind.0[stream as usize] = first[stream as usize].or(behind.0[stream as usize]);
+        next_times.0[stream as usize] = first[stream as usize].or(next_times.0[stream as usize]);
     }
     let left = wanted - ends.len() as u64;
     handle.shown_from = if left > 0 { 0 } else { ends.front().copied().unwrap_or(0) };
@@ -305,16 +315,16 @@ fn skip_to_line(handle: &mut Handle, rotated: &Rotated<'_>, wanted: u64, behind:
 mod tests {
     use super::*;
 
-    /// However much comes without a record in it, what is held stays small, and its end stays.
+    /// However many bytes come without a record, the buffer stays small and keeps their end.
     #[test]
-    fn a_buffer_without_a_record_does_not_grow_for_ever() {
+    fn a_buffer_without_a_record_stays_small() {
         for format in [Format::JsonFile, Format::Local] {
             let mut buffer = vec![0; BLOCK];
             let mut dropped = 0;
             while dropped < 64 << 20 {
                 let last = buffer.len() - 1;
                 buffer[last] = 1;
-                let more = make_room(&mut buffer, format);
+                let more = make_space(&mut buffer, format);
                 assert!(buffer.len() <= 4 * format.longest(), "{format:?}: {}", buffer.len());
                 assert_eq!(buffer[last - more], 1, "{format:?}");
                 dropped += more;
