@@ -177,7 +177,7 @@ fn an_unknown_file_format_uses_the_api() {
     // As a later engine might write it: the fields that we look for are gone.
     fs::write(&path, [&b"\0LOG2"[..], &log].concat()).unwrap();
     let finished = Watch::start(&engine, &["--no-follow", "--format", "json", "web"]).finish();
-    let reported = "! web: its log file has an unknown form: reading through the engine instead\n";
+    let reported = "! web: its log file has an unknown format: reading through the engine instead\n";
     assert!(finished.stderr.starts_with(reported), "{}", finished.stderr);
     let finished = Watch::start(&engine, &["--no-follow", "--format", "json", "--source", "file", "web"]).finish();
     let records = finished.records();

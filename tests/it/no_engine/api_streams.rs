@@ -143,7 +143,7 @@ fn a_failing_log_is_reported_once() {
     for (name, is_behind, trouble, times, notice) in [
         ("500", false, refusal, 6, "the Docker Engine answered 500: broken"),
         ("409", false, conflict, 3, ""),
-        ("type 3", true, failure, 4, "the engine failed to read the log: Error grabbing logs: no such file"),
+        ("type 3", true, failure, 4, "the daemon failed to read the log: Error grabbing logs: no such file"),
         ("garbage", true, garbage, 4, "the log stream is malformed: no frame header where one should be"),
         ("torn", true, torn, 2, ""),
     ] {

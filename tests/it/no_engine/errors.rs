@@ -236,7 +236,7 @@ fn lines_before_an_api_error_are_shown() {
     let finished = run(&[], &["-H", &script.host(), "watch", "--no-follow", "--format", "raw"]);
     assert_eq!(String::from_utf8_lossy(&finished.stdout), "the last words\n", "{}", finished.stderr);
     assert!(
-        finished.stderr.contains("the engine failed to read the log: Error grabbing logs: gone"),
+        finished.stderr.contains("the daemon failed to read the log: Error grabbing logs: gone"),
         "{}",
         finished.stderr
     );
