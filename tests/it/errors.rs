@@ -105,7 +105,7 @@ fn as_objects_diagnostics_notices_and_refusals_are_all_alike() {
     assert_eq!(told(Some("web")), ["INFO is followed by file", "INFO has ended (exit 0)"]);
     let general = told(None);
     for part in
-        ["INFO serving metrics and health at http://", "INFO no container is called gone", "INFO passed on 3 lines"]
+        ["INFO serving metrics and health at http://", "INFO no container is called gone", "INFO delivered 3 lines"]
     {
         assert!(general.iter().any(|line| line.starts_with(part)), "{part}: {general:?}");
     }

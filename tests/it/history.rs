@@ -323,7 +323,7 @@ fn damage_in_a_log_costs_what_is_damaged_and_is_told() {
     assert!(notices.iter().all(|notice| notice.starts_with("! web: ")), "{notices:#?}");
     assert!(notices[0].ends_with(", 500 bytes of log"), "{notices:#?}");
     let counted = Watch::start(&engine, &["web", "--no-follow", "-v"]).finish().stderr;
-    let sums = "passed on 7 lines by file; 6 gaps (6 corrupt), 642 bytes known to be lost\n";
+    let sums = "delivered 7 lines by file; 6 gaps (6 corrupt), 642 bytes known to be lost\n";
     assert!(counted.ends_with(sums), "{counted}");
     // Looked at from its end, too.
     assert_eq!(told(&read(&engine, &["web", "--source", "file", "--tail", "2"])), expected[10..]);

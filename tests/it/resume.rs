@@ -127,7 +127,7 @@ fn a_container_made_anew_under_the_same_name_is_another_and_the_lost_end_of_the_
     engine.wait("web");
     let before = kept.lines().len();
     let told = kept.read(&engine, &[]).stderr;
-    assert_eq!(told, "web was removed while nobody watched: what it wrote since then cannot be read\n");
+    assert_eq!(told, "web was removed while no watch was running: its last lines cannot be read\n");
     let all = kept.lines();
     let (anew, lost): (Vec<String>, Vec<String>) = all[before..].iter().cloned().partition(|line| line.contains(&id));
     assert!(matches!(&lost[..], [gap] if gap.contains(r#""type":"gap""#)), "{lost:?}");
@@ -321,7 +321,7 @@ fn what_somebody_else_adds_to_the_output_stays() {
     };
     kept.read(&engine, &["web"]);
     add("a note\n");
-    let told = format!("{}: 7 bytes were added that are not ours: they are kept\n", kept.file.display());
+    let told = format!("{}: keeping 7 bytes that another program appended\n", kept.file.display());
     assert_eq!(kept.read(&engine, &["web"]).stderr.lines().next(), Some(told.trim_end()));
     assert_eq!(kept.read(&engine, &["web"]).stderr, "");
     assert_eq!((kept.lines().len(), kept.lines()[100].as_str()), (101, "a note"));
@@ -334,7 +334,7 @@ fn what_somebody_else_adds_to_the_output_stays() {
     engine.run("more", &[], &["--count", "1"]);
     engine.wait("more");
     let told = kept.read(&engine, &["web", "idle", "more"]).stderr;
-    assert!(told.contains(": 9 bytes were added that are not ours: they are kept"), "{told}");
+    assert!(told.contains(": keeping 9 bytes that another program appended"), "{told}");
     let lines = kept.lines();
     assert_eq!((lines.len(), lines[102].as_str()), (104, "half a li"));
     assert!(lines[103].starts_with(r#"{"type":"log""#), "{}", lines[103]);

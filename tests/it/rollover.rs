@@ -129,7 +129,7 @@ fn a_link_planted_for_the_moved_file_is_not_followed() {
         // In one step, as an attacker who is fast enough.
         std::os::unix::fs::symlink(target, &away).unwrap();
         exchange(&file, &away);
-        told(&watch, "cannot be opened anew, so it is written to where it is now: ");
+        told(&watch, "cannot be reopened, so lines still go to the moved file: ");
         let before = lines(&away).len();
         eventually("it is gone on with", || lines(&away).len() > before + 20);
         assert_eq!(fs::read(&victim).unwrap(), b"secret\n");
@@ -175,12 +175,12 @@ fn a_run_without_positions_follows_the_name_too_and_the_new_file_has_the_rights_
     for turn in 1..=3 {
         eventually("it is written to", || lines(&file).len() > 100);
         fs::rename(&file, moved(&file, turn)).unwrap();
-        told(&watch, "was moved away: a new one is written");
+        told(&watch, "was moved away: continuing in a new file");
     }
     watch.wait_for_ends(1);
     let name = file.canonicalize().unwrap();
     let finished = watch.stop();
-    let notice = format!("{} was moved away: a new one is written\n", name.display());
+    let notice = format!("{} was moved away: continuing in a new file\n", name.display());
     assert_eq!(finished.stderr.matches(&notice).count(), 3, "{}", finished.stderr);
     Numbers::of_json(&all(&file, 3)).assert_whole("web", 1..=4000);
     let metadata = fs::metadata(&file).unwrap();
@@ -215,8 +215,8 @@ fn removed_it_is_made_anew_and_what_was_just_written_is_told_to_be_gone() {
         let name = file.canonicalize().unwrap();
         let told = finished.stderr.lines().find(|line| line.contains("was removed")).unwrap();
         let rest = told.strip_prefix(&format!("{} was removed", name.display())).unwrap();
-        assert!(rest.ends_with(": a new one is written"), "{told}");
-        if rest != ": a new one is written" {
+        assert!(rest.ends_with(": continuing in a new file"), "{told}");
+        if rest != ": continuing in a new file" {
             let lost: u64 =
                 rest.strip_prefix(", and with it up to ").unwrap().split(' ').next().unwrap().parse().unwrap();
             assert!((1..20_000).contains(&lost), "{told}");
@@ -239,7 +239,7 @@ fn where_no_new_one_can_be_opened_the_moved_one_is_gone_on_with_and_a_removed_on
         let before = lines(&away).len();
         eventually("it is gone on with", || lines(&away).len() > before + 100);
         fs::remove_dir(file).unwrap();
-        told(&watch, "was moved away: a new one is written");
+        told(&watch, "was moved away: continuing in a new file");
         eventually("the new one is written to", || lines(file).len() > 50);
         // The last line may be half there.
         let (first, second) = (numbers(&lines(&away)), numbers(&lines(file)[..50]));
@@ -267,7 +267,7 @@ fn the_new_file_belongs_to_its_run_like_the_old_one() {
     let watch = kept.start(&engine, &[]);
     eventually("it is written to", || kept.lines().len() > 50);
     fs::rename(&kept.file, moved(&kept.file, 1)).unwrap();
-    told(&watch, "was moved away: a new one is written");
+    told(&watch, "was moved away: continuing in a new file");
     let beside = |file: &Path| {
         Watch::start(
             &engine,
@@ -296,7 +296,7 @@ fn while_the_state_is_locked_the_moved_one_is_gone_on_with_until_the_new_one_cou
     told(&watch, "is locked by another program");
     assert_eq!(kept.lines(), [""; 0], "nothing that no position tells of");
     other.execute_batch("ROLLBACK").unwrap();
-    told(&watch, "was moved away: a new one is written");
+    told(&watch, "was moved away: continuing in a new file");
     eventually("it is written to", || lines(&kept.file).len() > 100);
     watch.signal(Signal::KILL);
     watch.finish();

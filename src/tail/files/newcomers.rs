@@ -8,7 +8,7 @@
 
 use super::inotify::{Inotify, Watch};
 use super::log_file::Handle;
-use crate::model::container::{self, Container, short};
+use crate::model::container::{self, Container, is_full_id, short};
 use crate::model::small_file;
 use crate::tail::decode::format::{Spot, inner_folder, is_log_name};
 use serde::Deserialize;
@@ -98,7 +98,7 @@ impl Newcomers {
         let Some(Root { path: root, .. }) = self.root.as_ref().filter(|root| root.watch == Some(watch)) else {
             return false;
         };
-        if let Some(id) = name.to_str().filter(|name| is_id(name)) {
+        if let Some(id) = name.to_str().filter(|name| is_full_id(name)) {
             if self.found.len() >= MOST {
                 tracing::warn!(id, "too many new containers that the engine has not told of");
                 return true;
@@ -216,11 +216,6 @@ impl Found {
         let state = "exited".to_owned();
         Container { id: id.to_owned(), name, image: config.image, labels, state, ..Container::default() }
     }
-}
-
-/// Other things may lie there.
-fn is_id(name: &str) -> bool {
-    name.len() == 64 && name.bytes().all(|digit| digit.is_ascii_hexdigit())
 }
 
 #[cfg(test)]
