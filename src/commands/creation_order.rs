@@ -7,8 +7,8 @@ use crate::docker::{Docker, Error};
 use crate::model::selector::{Filters, Selector};
 use std::collections::HashSet;
 
-/// Asks the engine which containers pass the filters, if there are any. The request for all containers comes first, so a
-/// container that is created between the two answers is not known yet and counts as new.
+/// Asks the engine which containers pass the filters, if there are any. The request for all containers comes first, so
+/// a container that is created between the two answers is not known yet and counts as new.
 pub(super) async fn settle(docker: &Docker, selector: &mut Selector) -> Result<(), Error> {
     let order = selector.order();
     if order.is_empty() {

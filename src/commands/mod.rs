@@ -1,12 +1,13 @@
 //! The work behind each command. The only module that spawns tasks and threads, apart from the state's own thread.
 //!
-//! - `events`: prints the engine's events. Its `subscription` keeps the event stream open and returns each event once; a
-//!   `backlog` holds events that are not processed yet.
+//! - `events`: prints the engine's events. Its `subscription` keeps the event stream open and returns each event once;
+//!   a `backlog` holds events that are not processed yet.
 //! - `watch`: decides which containers are followed, from listings and events (`feed`, `discovery`), and has them read.
 //! - `stream`: reads one log over the API, request after request.
-//! - `deliver`: prints what was read and checkpoints the positions, with a write-ahead log if the output is a file. After
-//!   a run was killed, its `recovery` completes that file.
-//! - `reconcile`: brings the inventory in the state in line with the engine, once. `inventory` does so while `watch` runs.
+//! - `deliver`: prints what was read and checkpoints the positions, with a write-ahead log if the output is a file.
+//!   After a run was killed, its `recovery` completes that file.
+//! - `reconcile`: brings the inventory in the state in line with the engine, once. `inventory` does so while `watch`
+//!   runs.
 //! - `pool`: reports on the connection pool that all commands use.
 //! - `route`: how a container is read. `creation_order`: the filters `before` and `since`.
 
@@ -110,8 +111,8 @@ pub(crate) fn runtime() -> Result<Runtime, Error> {
 /// Time limit for writing what was read before the command was stopped.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// The shortest such limit, however often the command is stopped. Two signals in a row may mean one: timeout(1) signals its
-/// child and then the child's process group. A reader that still reads needs no longer.
+/// The shortest such limit, however often the command is stopped. Two signals in a row may mean one: timeout(1) signals
+/// its child and then the child's process group. A reader that still reads needs no longer.
 const MIN_DRAIN: Duration = Duration::from_millis(300);
 
 /// Returns when the output has had its time to drain after `stop` was cancelled; never, unless `stop` is cancelled.
@@ -166,7 +167,8 @@ async fn awaited<T>(answer: impl Future<Output = T>, endpoint: &str, meter: &Act
     }
 }
 
-/// Formats a notice about removed containers, by name, whose last lines can no longer be read. `None` if there are none.
+/// Formats a notice about removed containers, by name, whose last lines can no longer be read. `None` if there are
+/// none.
 pub(crate) fn lost(names: &[String]) -> Option<String> {
     match names {
         [] => None,

@@ -1,8 +1,8 @@
-//! The `pool` command: opens the connection pool as every command does, checks it, and reports on it. On request it runs a
-//! load through the pool.
+//! The `pool` command: opens the connection pool as every command does, checks it, and reports on it. On request it
+//! runs a load through the pool.
 //!
-//! In: an endpoint and options. Out: a report on stdout, and the health of the pool. An unreachable engine gives a report
-//! as well.
+//! In: an endpoint and options. Out: a report on stdout, and the health of the pool. An unreachable engine gives a
+//! report as well.
 
 use super::Error;
 use crate::docker::{self, Docker, Endpoint, Snapshot, Spent};
@@ -51,8 +51,8 @@ pub struct Load {
 /// Health of the pool.
 #[derive(Debug)]
 pub enum PoolOutcome {
-    /// All clients are healthy, or the command was stopped before the result was known. Contains a failed check, if a client
-    /// counts as healthy in spite of one.
+    /// All clients are healthy, or the command was stopped before the result was known. Contains a failed check, if a
+    /// client counts as healthy in spite of one.
     Healthy(Option<String>),
     /// Some clients are unhealthy: which, and why.
     Degraded(String),
@@ -69,8 +69,8 @@ pub fn pool(endpoint: Endpoint, options: PoolOptions, stop: &Stop) -> Result<Poo
         // With the rate limit, a load would measure the limit.
         config.rate_limit.enabled &= options.load.is_none();
         let docker = Docker::new(endpoint, &config, metrics::PoolMetrics::default())?;
-        // The command ends within the time limit of one check, even if the engine accepts connections and never answers. A
-        // tenth of that time is left for the report.
+        // The command ends within the time limit of one check, even if the engine accepts connections and never
+        // answers. A tenth of that time is left for the report.
         let (begun, limit) = (Instant::now(), config.pool.health_check_timeout.mul_f64(0.9));
         let identified = tokio::select! {
             identified = identify(&docker, limit) => identified,
@@ -277,7 +277,9 @@ async fn run_load(docker: &Docker, load: Load, options: &PoolOptions, stop: &Sto
                 Some(Err(_)) => {}
                 None => break,
             },
-            () = tokio::time::sleep(PROGRESS_INTERVAL) => meter.reach(done.load(Ordering::Relaxed), load.requests, "requests"),
+            () = tokio::time::sleep(PROGRESS_INTERVAL) => {
+                meter.reach(done.load(Ordering::Relaxed), load.requests, "requests");
+            }
         }
     }
     meter.clear();

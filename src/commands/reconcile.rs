@@ -1,4 +1,5 @@
-//! The `reconcile` command: observes the engine, compares the inventory in the state with it, and applies the differences.
+//! The `reconcile` command: observes the engine, compares the inventory in the state with it, and applies the
+//! differences.
 //!
 //! In: an engine and a state file. Out: what was, or would be, changed. The number of requests to the engine does not
 //! depend on the number of containers. The state compares and applies in one transaction.

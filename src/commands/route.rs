@@ -1,9 +1,9 @@
 //! Decides by which route a container is read.
 //!
 //! Files are readable if the engine is on this machine, its folder of containers is where it reports, and permissions
-//! allow it. Then the container's folder decides: the log file in it shows the logging driver, which creates the file when
-//! the container is first started. IDs are random, so a folder of that name belongs to that container, whatever else is
-//! mounted here. Podman's `json-file` driver writes another format, so its files are not read.
+//! allow it. Then the container's folder decides: the log file in it shows the logging driver, which creates the file
+//! when the container is first started. IDs are random, so a folder of that name belongs to that container, whatever
+//! else is mounted here. Podman's `json-file` driver writes another format, so its files are not read.
 
 use crate::config::Source;
 use crate::docker::{Docker, Engine};

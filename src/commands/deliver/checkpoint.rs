@@ -1,9 +1,9 @@
 //! Commits the position of each container to the state, after the output has written the lines before it.
 //!
-//! In: the items that the printer takes, and each flush. Out: commits, at most one at a time and a few per second. Called
-//! by [`super`]. Invariant: a position is committed only once all lines before it are written, so a crash can repeat lines
-//! but never skip any. Lines for a file go to the write-ahead log first ([`super::wal`]), so for a file a crash does not
-//! even repeat any.
+//! In: the items that the printer takes, and each flush. Out: commits, at most one at a time and a few per second.
+//! Called by [`super`]. Invariant: a position is committed only once all lines before it are written, so a crash can
+//! repeat lines but never skip any. Lines for a file go to the write-ahead log first ([`super::wal`]), so for a file a
+//! crash does not even repeat any.
 
 use super::recovery;
 use super::wal::{self, PositionChange, Wal};
@@ -227,8 +227,8 @@ impl Checkpointer {
         if bytes.is_empty() && self.taken.is_empty() || self.output.is_none() {
             return Ok(());
         }
-        // Waits for commits until the log has space, or, if the state was busy at the start, until there is a log: nothing is
-        // written that is not logged.
+        // Waits for commits until the log has space, or, if the state was busy at the start, until there is a log:
+        // nothing is written that is not logged.
         while self.wal.as_ref().is_none_or(Wal::is_full) {
             self.wait_for_commit()?;
             self.commit(false)?;
@@ -255,8 +255,8 @@ impl Checkpointer {
         self.time_to_commit().is_some_and(|time| time.is_zero())
     }
 
-    /// Starts a commit of what was written, unless the previous one is still under way. Call it after a flush. Fails only if
-    /// a retry cannot help.
+    /// Starts a commit of what was written, unless the previous one is still under way. Call it after a flush. Fails
+    /// only if a retry cannot help.
     pub(crate) fn checkpoint(&mut self) -> Result<(), state::Error> {
         self.next = Instant::now() + COMMIT_INTERVAL;
         if let Some(commit) = self.commit.take() {
@@ -326,8 +326,8 @@ impl Checkpointer {
         Ok(())
     }
 
-    /// Replaces the output file by a new one, in one commit with everything that was written to the old file, after that is
-    /// synced. Returns false if the state is busy; then nothing has changed.
+    /// Replaces the output file by a new one, in one commit with everything that was written to the old file, after
+    /// that is synced. Returns false if the state is busy; then nothing has changed.
     pub(crate) fn replace(&mut self, path: PathBuf, file: File) -> Result<bool, state::Error> {
         self.wait_for_commit()?;
         let Some(output) = &mut self.output else { return Ok(false) };
@@ -347,9 +347,9 @@ impl Checkpointer {
         self.wait_for_commit()?;
         let has_file = self.output.is_some();
         if has_file && !is_complete {
-            // Without a commit, a next run that has the state but not the log would write again what the file holds behind
-            // the last commit. After a partial write, however, the length of the file does not match the positions: then
-            // only the log can tell what is in it.
+            // Without a commit, a next run that has the state but not the log would write again what the file holds
+            // behind the last commit. After a partial write, however, the length of the file does not match the
+            // positions: then only the log can tell what is in it.
             if self.nothing_written {
                 self.commit(false)?;
                 self.wait_for_commit()?;

@@ -37,8 +37,8 @@ pub(super) struct Deliver {
 }
 
 impl Deliver {
-    /// Starts the thread. The receiver gets its result: `Ok` once the queue is closed and written, or an error of the output
-    /// or the state.
+    /// Starts the thread. The receiver gets its result: `Ok` once the queue is closed and written, or an error of the
+    /// output or the state.
     pub(super) fn start(self, queue: Arc<Queue>) -> io::Result<oneshot::Receiver<Result<(), Error>>> {
         let (sender, ended) = oneshot::channel();
         thread::Builder::new().name("deliver".into()).spawn(move || {

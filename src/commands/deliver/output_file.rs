@@ -1,8 +1,8 @@
 //! The output file, FILE of `-o FILE`: its lock, and its successors under rotation.
 //!
-//! In: the printer, and with `--resume` the checkpointer. Called by `watch` at the start and by [`super`] before it writes.
-//! Rotation is detected by name: once FILE was moved away or removed, a new file of that name takes its place. No line is
-//! written to both.
+//! In: the printer, and with `--resume` the checkpointer. Called by `watch` at the start and by [`super`] before it
+//! writes. Rotation is detected by name: once FILE was moved away or removed, a new file of that name takes its place.
+//! No line is written to both.
 
 use super::checkpoint::Checkpointer;
 use crate::commands::Error;
@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 /// Minimum time between two checks of the file's name.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Locks the printer's file for this run alone, or shared with other runs that only append. Fails if another run holds a
-/// conflicting lock. `state` is the path of the state file, beside which the lock lies.
+/// Locks the printer's file for this run alone, or shared with other runs that only append. Fails if another run holds
+/// a conflicting lock. `state` is the path of the state file, beside which the lock lies.
 pub(crate) fn lock(state: &Path, printer: &Printer, is_shared: bool) -> Result<Option<OutputLock>, Error> {
     let Some((path, _)) = printer.file() else { return Ok(None) };
     match OutputLock::take(state, path, is_shared) {
@@ -61,8 +61,8 @@ impl Rollover {
         Rollover { next: Instant::now(), length: 0, has_warned: false }
     }
 
-    /// Checks the file's name, unless that was done within [`CHECK_INTERVAL`]. Call it before each write; it fails if the
-    /// write would be lost.
+    /// Checks the file's name, unless that was done within [`CHECK_INTERVAL`]. Call it before each write; it fails if
+    /// the write would be lost.
     pub(crate) fn check(
         &mut self,
         printer: &mut Printer,
@@ -130,23 +130,23 @@ fn path_and_length(printer: &Printer) -> Option<(PathBuf, u64)> {
     Some((path.to_owned(), file.metadata().ok()?.len()))
 }
 
-/// Opens a new file and writes to it from now on. Returns false if that has to wait, because the state is busy or the new
-/// file was displaced, too.
+/// Opens a new file and writes to it from now on. Returns false if that has to wait, because the state is busy or the
+/// new file was displaced, too.
 fn replace(
     printer: &mut Printer,
     checkpointer: Option<&mut Checkpointer>,
     displaced: Displaced,
 ) -> Result<bool, Error> {
     let successor = printer.successor()?;
-    // A new file that is displaced at once was either rotated again, or its file system assigns new inode numbers at each
-    // look, so that they prove nothing.
+    // A new file that is displaced at once was either rotated again, or its file system assigns new inode numbers at
+    // each look, so that they prove nothing.
     let Some((path, file)) = successor.file().filter(|_| !successor.is_displaced()) else { return Ok(false) };
     let is_done = match checkpointer {
         Some(checkpointer) => {
             sync_folder(path)?;
             let copy = copy(path, file)?;
-            // A part of the buffered lines may be in the moved file already, so all of them go there and are committed with
-            // it. What went to a removed file and is not committed yet is never committed.
+            // A part of the buffered lines may be in the moved file already, so all of them go there and are committed
+            // with it. What went to a removed file and is not committed yet is never committed.
             if displaced == Displaced::Moved {
                 checkpointer.flush(printer)?;
             }

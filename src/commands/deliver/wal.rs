@@ -1,13 +1,13 @@
 //! The write-ahead log of `-o FILE --resume`: each write to FILE, with the positions of the containers after it.
 //!
-//! A [`WalEntry`] with the bytes is written here before the bytes are written to FILE. Whenever a run is killed, the next
-//! one sees which bytes reached FILE, writes those that did not, and knows the positions after them. Used by
-//! [`super::checkpoint`] while a run writes, and by [`super::recovery`] at the start of a run. Nothing here is synced: the
-//! kernel keeps what a killed process wrote. After a power failure an entry may be missing or damaged, which its checksum
-//! and its sequence number show.
+//! A [`WalEntry`] with the bytes is written here before the bytes are written to FILE. Whenever a run is killed, the
+//! next one sees which bytes reached FILE, writes those that did not, and knows the positions after them. Used by
+//! [`super::checkpoint`] while a run writes, and by [`super::recovery`] at the start of a run. Nothing here is synced:
+//! the kernel keeps what a killed process wrote. After a power failure an entry may be missing or damaged, which its
+//! checksum and its sequence number show.
 //!
-//! The log consists of two segments beside the state file. Each begins with a snapshot of all positions. Once the current
-//! segment is large, the other one is overwritten, provided that everything in it is committed to the state.
+//! The log consists of two segments beside the state file. Each begins with a snapshot of all positions. Once the
+//! current segment is large, the other one is overwritten, provided that everything in it is committed to the state.
 
 use crate::model::file_id::{FileId, Likeness};
 use crate::model::small_file;
@@ -31,8 +31,8 @@ const MAX_READ: u64 = 64 << 20;
 
 /// Begins each entry, and denotes the version of the format.
 const MAGIC: [u8; 4] = *b"LWw1";
-/// Size in bytes of the frame before an entry: magic, length of the header, length of the bytes, and a checksum over both
-/// lengths, the header and the bytes. Each has 4 bytes; numbers are little-endian.
+/// Size in bytes of the frame before an entry: magic, length of the header, length of the bytes, and a checksum over
+/// both lengths, the header and the bytes. Each has 4 bytes; numbers are little-endian.
 const FRAME: usize = 16;
 
 /// One entry of the log.
@@ -45,7 +45,8 @@ pub(crate) struct WalEntry {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum EntryKind {
-    /// First entry of a segment: all positions, FILE and its length when the segment was begun, and the value of [`mount`].
+    /// First entry of a segment: all positions, FILE and its length when the segment was begun, and the value of
+    /// [`mount`].
     Snapshot { positions: Vec<(String, Saved)>, file: FileRef, length: u64, mount: String },
     /// These bytes are about to be appended to a file, which then had `offset` bytes.
     Write {
@@ -62,7 +63,8 @@ pub(crate) enum EntryKind {
 /// Identifies an output file, whatever its name is now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FileRef {
-    /// Device number. It changes when the file system is mounted from another device, so it decides only if `id` cannot.
+    /// Device number. It changes when the file system is mounted from another device, so it decides only if `id`
+    /// cannot.
     pub(crate) device: u64,
     pub(crate) id: FileId,
 }
@@ -160,8 +162,8 @@ pub(crate) fn read(state: &Path, base: &Path) -> WalContents {
     WalContents { mount: current_mount, ..join(one, other) }
 }
 
-/// Identifies this boot of the machine and the device of a file. While both stay the same, the kernel has lost nothing that
-/// a process wrote.
+/// Identifies this boot of the machine and the device of a file. While both stay the same, the kernel has lost nothing
+/// that a process wrote.
 fn mount(file: &File) -> String {
     let boot = small_file::read_small(Path::new("/proc/sys/kernel/random/boot_id"), 64).unwrap_or_default();
     let device = file.metadata().map_or(0, |metadata| metadata.dev());

@@ -1,11 +1,12 @@
 //! A bounded queue of events that are not processed yet.
 //!
-//! In: events and other items, in the order of their arrival. Out: the same order. The caller reads the event stream and
-//! must never wait, so a full backlog returns an event instead of taking it, and the caller makes up for the loss. No
-//! clock, no socket.
+//! In: events and other items, in the order of their arrival. Out: the same order. The caller reads the event stream
+//! and must never wait, so a full backlog returns an event instead of taking it, and the caller makes up for the loss.
+//! No clock, no socket.
 //!
 //! A backlog that coalesces drops a waiting event once a later event of the same container supersedes it. An event that
-//! creates, starts, ends or removes something is never dropped: a `create` opens a log, and a `die` carries an exit code.
+//! creates, starts, ends or removes something is never dropped: a `create` opens a log, and a `die` carries an exit
+//! code.
 
 use crate::docker::Event;
 use std::collections::{BTreeMap, HashMap};
@@ -25,8 +26,8 @@ pub(crate) struct Backlog<T> {
     bytes: usize,
     /// Maximum number of entries, at least 1.
     capacity: usize,
-    /// By container ID, the sequence number and action of each queued event that a later one may supersede. `None` if the
-    /// backlog does not coalesce.
+    /// By container ID, the sequence number and action of each queued event that a later one may supersede. `None` if
+    /// the backlog does not coalesce.
     coalescible: Option<HashMap<String, Vec<(u64, String)>>>,
     /// Sequence number that is reserved for an item to come. No later entry leaves before it is filled.
     reserved: Option<u64>,
@@ -151,8 +152,9 @@ fn is_coalescible(event: &Event) -> bool {
     event.kind == "container" && supersedes("destroy", event.verb())
 }
 
-/// Returns whether the newer of two events of one container makes the older one redundant for a reader who needs only the
-/// container's current state. The name never matters here: every event carries it, and such a reader takes it from any.
+/// Returns whether the newer of two events of one container makes the older one redundant for a reader who needs only
+/// the container's current state. The name never matters here: every event carries it, and such a reader takes it from
+/// any.
 fn supersedes(newer: &str, older: &str) -> bool {
     match older {
         "attach" | "detach" | "kill" | "oom" | "rename" | "restart" | "stop" | "update" => true,

@@ -1,8 +1,8 @@
 //! The `events` command: prints the engine's events as `docker events` does, without gaps.
 //!
-//! The stream is read without delay, and each event waits in a [`Backlog`] for the thread that writes. When the backlog is
-//! full because nobody reads the output, the stream is closed until the backlog is written, and then reopened from there.
-//! The engine then repeats what it still remembers, and a warning reports what it does not.
+//! The stream is read without delay, and each event waits in a [`Backlog`] for the thread that writes. When the backlog
+//! is full because nobody reads the output, the stream is closed until the backlog is written, and then reopened from
+//! there. The engine then repeats what it still remembers, and a warning reports what it does not.
 
 pub(crate) mod backlog;
 pub(crate) mod subscription;
@@ -258,8 +258,8 @@ impl EventPump {
         Ok(())
     }
 
-    /// While the stream is lost, nobody ends it at `--until`. Returns that time and how long it is until it has passed for
-    /// certain.
+    /// While the stream is lost, nobody ends it at `--until`. Returns that time and how long it is until it has passed
+    /// for certain.
     fn overdue(&self) -> Option<(Timestamp, Duration)> {
         const GRACE: Duration = Duration::from_secs(2);
         let until =
@@ -268,8 +268,8 @@ impl EventPump {
         Some((until, Duration::from_nanos(u64::try_from(left).unwrap_or(0)) + GRACE))
     }
 
-    /// Writes the backlog and waits for the output thread. Returns the number of events written; `None` if the reader of
-    /// the output has gone.
+    /// Writes the backlog and waits for the output thread. Returns the number of events written; `None` if the reader
+    /// of the output has gone.
     async fn finish(self) -> Result<Option<u64>, Error> {
         // Closes in the direction of flow: the backlog, the channel, the output thread.
         let EventPump { mut backlog, writer, writer_result, outcome: known, .. } = self;

@@ -1,14 +1,15 @@
 //! One subscription to the engine's events: stays open across reconnects and returns each event once.
 //!
-//! In: which events. Out: [`SubscriptionEvent`]s. The caller must keep calling [`Subscription::next`]: the engine blocks
-//! every subscriber on one that does not read, and then skips that one (moby `pubsub`: 1024 entries, 100 ms). Used by
-//! `feed` for `watch`, and by `events`. It does not interpret events.
+//! In: which events. Out: [`SubscriptionEvent`]s. The caller must keep calling [`Subscription::next`]: the engine
+//! blocks every subscriber on one that does not read, and then skips that one (moby `pubsub`: 1024 entries, 100 ms).
+//! Used by `feed` for `watch`, and by `events`. It does not interpret events.
 //!
-//! After a break it requests what happened since. The engine keeps its last 256 events of all types together, in memory.
-//! It walks them backwards and stops at the first that is older than `since` (moby `daemon/events/events.go`:
-//! loadBufferedEvents). Their order there differs from the order of their times by some ms, and a clock may have been set.
-//! Therefore `since` lies well before the last event seen, and events seen before are filtered out. If the full history
-//! still contains the last event seen, nothing is missing. If it does not, the history may still reach back far enough.
+//! After a break it requests what happened since. The engine keeps its last 256 events of all types together, in
+//! memory. It walks them backwards and stops at the first that is older than `since` (moby `daemon/events/events.go`:
+//! loadBufferedEvents). Their order there differs from the order of their times by some ms, and a clock may have been
+//! set. Therefore `since` lies well before the last event seen, and events seen before are filtered out. If the full
+//! history still contains the last event seen, nothing is missing. If it does not, the history may still reach back far
+//! enough.
 
 use super::suspend::SuspendDetector;
 use crate::config;
@@ -31,7 +32,8 @@ const HISTORY: usize = 256;
 const FULL: usize = HISTORY * 3 / 4;
 /// Number of events remembered here to recognise repeats: the engine repeats at most its history, plus a few.
 const REMEMBERED: usize = 2 * HISTORY;
-/// Nanoseconds. An event that took this much longer than others has waited for us, so the engine may have skipped others.
+/// Nanoseconds. An event that took this much longer than others has waited for us, so the engine may have skipped
+/// others.
 const LATE: i64 = 1_000_000_000;
 /// How long before a break was noticed everything is known to have arrived, over a socket of this machine.
 const UNREAD: Duration = Duration::from_secs(1);
@@ -156,7 +158,8 @@ impl Subscription {
         }
         let opened = (delay.engine_time(Timestamp::now()), Instant::now());
         let start = wanted.since.unwrap_or(opened.0);
-        // Podman's response does not show when its subscription takes effect, so `since` covers the time from the request.
+        // Podman's response does not show when its subscription takes effect, so `since` covers the time from the
+        // request.
         let since = wanted.since.or_else(|| docker.is_podman().then_some(start));
         let query = EventsQuery { since, until: wanted.until, filters: wanted.filters.clone() };
         let stream = docker.events(&query).await?;
@@ -310,15 +313,16 @@ impl Subscription {
         Some(SubscriptionEvent::Event(Box::new(event)))
     }
 
-    /// Returns whether an event is older than `start` and yet in the future. The engine sends such events after its clock
-    /// was set back: everything it remembers from before then lies in the future.
+    /// Returns whether an event is older than `start` and yet in the future. The engine sends such events after its
+    /// clock was set back: everything it remembers from before then lies in the future.
     fn is_unwanted_future(&self, time: Timestamp) -> bool {
         let since = self.opened.1.elapsed() + Duration::from_secs(1);
         let now = self.opened.0.0.saturating_add(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX));
         time < self.start && time.0 > now
     }
 
-    /// Returns whether `until` is reached `ahead` from now. Of two lower bounds for the engine's clock it takes the later.
+    /// Returns whether `until` is reached `ahead` from now. Of two lower bounds for the engine's clock it takes the
+    /// later.
     fn is_over(&self, ahead: Duration) -> bool {
         let after = |time: Timestamp, span: Duration| {
             Timestamp(time.0.saturating_add(i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)))
@@ -500,8 +504,8 @@ fn continuity(history: &[Key], last: Option<&Key>, broke: Timestamp, now: Timest
     match last {
         Some(last) if history.contains(last) => Continuity::Whole,
         _ if now < broke => Continuity::ClockSet,
-        // `last` was pushed out by events that the filters exclude and that are older than the break, or it was never in
-        // the history as it reached us (garbled on the way).
+        // `last` was pushed out by events that the filters exclude and that are older than the break, or it was never
+        // in the history as it reached us (garbled on the way).
         _ if reaches_back => Continuity::Whole,
         // It was pushed out by events since the break.
         _ if is_full => Continuity::Overrun,
@@ -510,7 +514,8 @@ fn continuity(history: &[Key], last: Option<&Key>, broke: Timestamp, now: Timest
     }
 }
 
-/// Backoff of reconnects. The first wait is random below the lower bound of the configuration; none exceeds the upper one.
+/// Backoff of reconnects. The first wait is random below the lower bound of the configuration; none exceeds the upper
+/// one.
 pub(crate) fn backoff_settings(config: &config::EventsConfig) -> backoff::Settings {
     backoff::Settings { initial: config.backoff_min, max: config.backoff_max, multiplier: 2.0, jitter: true }
 }
@@ -547,8 +552,8 @@ impl RecentEvents {
 
 /// How long events take to reach us, although our clock may disagree with the engine's.
 ///
-/// Both fields are nanoseconds from the engine's timestamp to our clock at arrival: delay plus clock difference, so they
-/// are negative if our clock is behind.
+/// Both fields are nanoseconds from the engine's timestamp to our clock at arrival: delay plus clock difference, so
+/// they are negative if our clock is behind.
 #[derive(Debug, Default)]
 struct Delay {
     /// The smallest so far; `None` before the first measurement.

@@ -1,8 +1,8 @@
 //! Detects that this process did not run for a while: stopped by a signal, or on a machine that slept.
 //!
-//! Called by [`super::subscription`]. Nobody read the connection meanwhile, so the time at which a break was noticed does
-//! not show when the connection broke. Nothing wakes up for this: the kernel is asked when it matters. A process that is
-//! frozen with its control group is not detected; the kernel does not report that.
+//! Called by [`super::subscription`]. Nobody read the connection meanwhile, so the time at which a break was noticed
+//! does not show when the connection broke. Nothing wakes up for this: the kernel is asked when it matters. A process
+//! that is frozen with its control group is not detected; the kernel does not report that.
 
 use futures_util::FutureExt;
 use rustix::time::{ClockId, clock_gettime};

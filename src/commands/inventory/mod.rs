@@ -4,10 +4,10 @@
 //! `watch` never waits for it. If the channel is full or the state cannot be written, the next full comparison corrects
 //! the inventory.
 //!
-//! An event carries ID, name and state, at once and even for a container that lives only milliseconds. The rest (mounts,
-//! labels and mountpoints of volumes, the log driver) is queried a moment later, for all events of that moment together:
-//! no request without events, and at most two a second. After the first listing, after each reconnect and at intervals,
-//! everything is compared.
+//! An event carries ID, name and state, at once and even for a container that lives only milliseconds. The rest
+//! (mounts, labels and mountpoints of volumes, the log driver) is queried a moment later, for all events of that moment
+//! together: no request without events, and at most two a second. After the first listing, after each reconnect and at
+//! intervals, everything is compared.
 
 pub(crate) mod observe;
 pub(crate) mod schedule;
@@ -35,8 +35,8 @@ use tokio::task::JoinHandle;
 const QUEUE: usize = 1000;
 /// Updates from events are collected for this long and written in one transaction.
 const BATCH_TIME: Duration = Duration::from_millis(100);
-/// Maximum number of updates that wait to be written, while it is unknown which engine they are from. With more, they are
-/// dropped and everything is compared.
+/// Maximum number of updates that wait to be written, while it is unknown which engine they are from. With more, they
+/// are dropped and everything is compared.
 const MAX_UPDATES: usize = 10_000;
 /// Limit in bytes of the updates in the channel, and of those in the task. Docker does not limit the length of a label.
 const MAX_BYTES: usize = 8 << 20;
@@ -377,7 +377,8 @@ impl Task {
         self.health.update(|health| health.state.inventory = status);
     }
 
-    /// Schedules a full comparison after a failure. Failures of the state are logged as a warning once, until one succeeds.
+    /// Schedules a full comparison after a failure. Failures of the state are logged as a warning once, until one
+    /// succeeds.
     fn failed(&mut self, extent: Extent, error: &Error) {
         self.metrics.failed(extent, culprit(error));
         self.report(match error {

@@ -1,8 +1,8 @@
 //! Observes what an engine has, in a few requests.
 //!
-//! In: the engine. Out: [`Observed`], which the state compares with the inventory. Called by [`super`] and by `reconcile`.
-//! Fields that no listing contains are read from the containers' folders if possible, on a thread that may block.
-//! Otherwise they stay unknown: querying them would take one request for each container.
+//! In: the engine. Out: [`Observed`], which the state compares with the inventory. Called by [`super`] and by
+//! `reconcile`. Fields that no listing contains are read from the containers' folders if possible, on a thread that may
+//! block. Otherwise they stay unknown: querying them would take one request for each container.
 
 use crate::commands::Error;
 use crate::commands::route::{Choice, Routes};
@@ -31,8 +31,8 @@ pub(crate) struct Observer {
 }
 
 impl Observer {
-    /// Observes all containers and volumes. `at` is a time by the engine's clock that has passed. For progress, `on_read` is
-    /// called after each container's folder is read, with the total number of containers.
+    /// Observes all containers and volumes. `at` is a time by the engine's clock that has passed. For progress,
+    /// `on_read` is called after each container's folder is read, with the total number of containers.
     pub(crate) async fn everything(
         &self,
         at: Timestamp,
@@ -48,7 +48,8 @@ impl Observer {
     /// started since, as far as the engine remembers.
     pub(crate) async fn recently_died(&self, at: Timestamp) -> Result<HashSet<String>, Error> {
         match tokio::time::timeout(HISTORY_TIMEOUT, self.deaths(at)).await {
-            // Podman searches its journal, which takes long, and a proxy may refuse the request. Then the listing is trusted.
+            // Podman searches its journal, which takes long, and a proxy may refuse the request. Then the listing is
+            // trusted.
             Err(_) => Ok(HashSet::new()),
             Ok(Err(Error::Docker(error))) if error.is_refusal() => Ok(HashSet::new()),
             Ok(result) => result,

@@ -17,8 +17,8 @@ const MAX_IDS: usize = 100;
 
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
-    /// Refreshes of single containers, by due time and ID. The value is a time by the engine's clock that has passed when
-    /// the refresh is due.
+    /// Refreshes of single containers, by due time and ID. The value is a time by the engine's clock that has passed
+    /// when the refresh is due.
     containers: BTreeMap<(Instant, String), Timestamp>,
     /// When to refresh all volumes.
     volumes: Option<Instant>,

@@ -6,8 +6,8 @@
 //! 1. A complete line in FILE stays, whoever wrote it. The positions advance to the end of FILE, and never go back.
 //! 2. What the write-ahead log contains and FILE lacks is written now: its container may be gone, and its log with it.
 //! 3. If the write-ahead log is complete, other bytes in FILE are from other programs. After a power failure it may be
-//!    incomplete. Then the cursors of JSON records show how far each container was written; other lines are remembered and
-//!    left out when they are read again ([`Repeats`]).
+//!    incomplete. Then the cursors of JSON records show how far each container was written; other lines are remembered
+//!    and left out when they are read again ([`Repeats`]).
 //!
 //! Only an incomplete line at the end, or proven damage, is removed from FILE; it is saved in FILE.damaged.
 
@@ -59,8 +59,8 @@ pub(crate) struct Recovered {
     pub(crate) notices: Vec<String>,
     /// Lines in FILE that will be read again.
     pub(crate) repeats: Option<Repeats>,
-    /// Offset in FILE at which these lines begin. While some of them have not been read again, a commit must not include
-    /// what follows this offset.
+    /// Offset in FILE at which these lines begin. While some of them have not been read again, a commit must not
+    /// include what follows this offset.
     pub(crate) unproven_from: Option<u64>,
     /// The log contained positions that are newer than the last commit.
     pub(crate) has_found_positions: bool,
@@ -114,8 +114,8 @@ impl Recovery<'_> {
             outcome.has_found_positions = true;
             self.replay(committed, positions, &mut output, &mut moved, &mut end, &mut outcome.notices)?;
         }
-        // A state whose run ended regularly, but whose log does not match, may come from a backup. Only JSON records show
-        // what was written since.
+        // A state whose run ended regularly, but whose log does not match, may come from a backup. Only JSON records
+        // show what was written since.
         let is_proven = self.found.last() == Some(committed) || self.format != Format::Json;
         let is_closed = self.known.is_some_and(|known| known.is_closed) && !is_log_newer && is_proven;
         let is_complete = self.found.last() >= Some(committed) && self.found.is_complete();
@@ -144,7 +144,8 @@ impl Recovery<'_> {
         Ok(false)
     }
 
-    /// Repeats what the last run logged since the last commit. `end` is the length of FILE up to which its content is known.
+    /// Repeats what the last run logged since the last commit. `end` is the length of FILE up to which its content is
+    /// known.
     fn replay(
         &self,
         committed: u64,
@@ -170,7 +171,8 @@ impl Recovery<'_> {
                         apply(positions, id, change);
                     }
                     let failed_after = due.peek().and_then(|next| next.failed_after());
-                    // The next entry is logged after this write has ended. Only a power failure can undo a successful write.
+                    // The next entry is logged after this write has ended. Only a power failure can undo a successful
+                    // write.
                     let is_done = self.found.is_complete() && due.peek().is_some() && failed_after.is_none();
                     match (output.id.is_same(file), is_done) {
                         (true, true) => *end = (*end).max((offset + bytes.len() as u64).min(output.length()?)),
@@ -190,8 +192,8 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Returns the part of a logged write that a moved file lacks and that belongs into FILE instead: complete lines. Removes
-    /// an incomplete line from the end of the moved file.
+    /// Returns the part of a logged write that a moved file lacks and that belongs into FILE instead: complete lines.
+    /// Removes an incomplete line from the end of the moved file.
     fn missing_from_moved<'b>(
         &self,
         moved: &mut MovedFiles,
@@ -338,8 +340,8 @@ impl<'a> Target<'a> {
         self.length()
     }
 
-    /// Writes what the file lacks of a logged write. `end` is the offset up to which the content is known; returns its new
-    /// value.
+    /// Writes what the file lacks of a logged write. `end` is the offset up to which the content is known; returns its
+    /// new value.
     fn complete(&mut self, offset: u64, bytes: &[u8], end: u64, notices: &mut Vec<String>) -> io::Result<u64> {
         match locate(&self.reader, offset, bytes)? {
             Presence::Complete(up_to) => Ok(up_to.max(end)),
@@ -368,8 +370,8 @@ impl<'a> Target<'a> {
         }
     }
 
-    /// Overwrites a partial record with a blank line, if another program has appended to it and the resulting line is no
-    /// valid JSON. What the other program wrote then is a line of its own.
+    /// Overwrites a partial record with a blank line, if another program has appended to it and the resulting line is
+    /// no valid JSON. What the other program wrote then is a line of its own.
     fn blank_partial_record(&self, at: u64, length: usize) -> io::Result<Option<String>> {
         let mut line = Vec::new();
         let mut reader = &self.reader;
@@ -412,7 +414,8 @@ impl<'a> Target<'a> {
         Ok((added > 0 && end > 0).then_some(text))
     }
 
-    /// For an incomplete log: examines what follows the known content, and moves an incomplete last line to FILE.damaged.
+    /// For an incomplete log: examines what follows the known content, and moves an incomplete last line to
+    /// FILE.damaged.
     fn search(&mut self, end: u64, unproven: &mut UnprovenLines<'_>) -> io::Result<Option<String>> {
         let end = unproven.search(&self.reader, end)?;
         if end == self.length()? {
@@ -563,8 +566,8 @@ impl UnprovenLines<'_> {
     }
 }
 
-/// Returns the change of a container's position after these lines, for a batch of which only a part was written. `saved` is
-/// the position before them.
+/// Returns the change of a container's position after these lines, for a batch of which only a part was written.
+/// `saved` is the position before them.
 pub(crate) fn partial_change(
     saved: Option<&Saved>,
     name: &str,

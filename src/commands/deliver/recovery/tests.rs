@@ -17,8 +17,8 @@ enum Op {
     Foreign,
     /// The run ends regularly.
     End,
-    /// The run is killed during a write of a container's lines, when this percentage of the bytes is in FILE. 101 means that
-    /// not even the log has them.
+    /// The run is killed during a write of a container's lines, when this percentage of the bytes is in FILE. 101 means
+    /// that not even the log has them.
     Kill(u64, u64, usize),
     /// FILE is moved away while no run is active.
     Move,
@@ -26,8 +26,8 @@ enum Op {
     CopyTruncate,
     /// The state is replaced by a backup that is this many commits old.
     Restore(usize),
-    /// The power fails. Of the unsynced part of FILE this percentage is left, followed by NULs if the flag is set, and of
-    /// each segment of the log the other percentages.
+    /// The power fails. Of the unsynced part of FILE this percentage is left, followed by NULs if the flag is set, and
+    /// of each segment of the log the other percentages.
     PowerCut(usize, bool, [usize; 2]),
 }
 
@@ -282,8 +282,8 @@ impl Model {
             }
             Op::Move => self.is_moved = self.run.is_none() && self.state.0.is_some(),
             Op::CopyTruncate => {
-                // Nothing shows that an empty file was truncated, since nothing of it was synced. Nor does anything show
-                // how much of an unfinished write the truncated file contained.
+                // Nothing shows that an empty file was truncated, since nothing of it was synced. Nor does anything
+                // show how much of an unfinished write the truncated file contained.
                 let is_known = self.state.0.is_some_and(|output| output.length > 0) && !self.is_unfinished;
                 let is_stable = self.run.is_none() && !self.has_power_failed && !self.is_moved && !self.is_copied;
                 if is_known && is_stable && self.lines().last().is_some() && self.ends_with_newline() {
@@ -297,8 +297,8 @@ impl Model {
             }
             Op::Restore(age) => {
                 let known = self.backups.iter().rev().filter(|(known, _)| known.is_some()).nth(*age).cloned();
-                // Without a log, nothing shows which program wrote a text line. And if the lines are only in a copy, FILE
-                // shows nothing at all.
+                // Without a log, nothing shows which program wrote a text line. And if the lines are only in a copy,
+                // FILE shows nothing at all.
                 let shows_writer = self.format == Format::Json && self.copies == 0;
                 let can_tell = (!self.has_power_failed || shows_writer) && !self.is_copied;
                 if let Some(state) = known.filter(|_| self.run.is_none() && can_tell) {
@@ -311,8 +311,8 @@ impl Model {
     }
 
     fn cut_power(&mut self, share: usize, has_nul: bool, logs: [usize; 2]) {
-        // Only a power failure during a run loses data: after a run the kernel has written everything back.
-        // Recognised text lines are committed within a fraction of a second, and no power failure is assumed before that.
+        // Only a power failure during a run loses data: after a run the kernel has written everything back. Recognised
+        // text lines are committed within a fraction of a second, and no power failure is assumed before that.
         if self.format != Format::Json && self.run.as_ref().is_some_and(|run| run.is_fresh) {
             return;
         }
@@ -333,8 +333,8 @@ impl Model {
         self.ever.retain(|line| there.contains(line));
     }
 
-    /// Checks that every line that was ever complete is there, that none is there twice, and that each container's lines up to
-    /// its position are there.
+    /// Checks that every line that was ever complete is there, that none is there twice, and that each container's
+    /// lines up to its position are there.
     fn check(&self) {
         let lines = self.lines();
         for line in &self.ever {
