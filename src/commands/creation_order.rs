@@ -1,13 +1,14 @@
-//! Which containers were created before or since another one, as the filters `before` and `since` ask.
+//! Resolves the filters `before` and `since`, which compare the creation order of containers.
 //!
-//! In: the selector as it was given. Out: the same with what these filters come to. Called once, before the first listing.
+//! In: the selector from the command line. Out: the same selector with these filters resolved to sets of IDs. Called
+//! once, before the first listing.
 
 use crate::docker::{Docker, Error};
 use crate::model::selector::{Filters, Selector};
 use std::collections::HashSet;
 
-/// Asks the engine, where such filters were given. All containers come first: one that is created between the two answers
-/// is then new, and is treated as such.
+/// Asks the engine which containers pass the filters, if there are any. The request for all containers comes first, so
+/// a container that is created between the two answers is not known yet and counts as new.
 pub(super) async fn settle(docker: &Docker, selector: &mut Selector) -> Result<(), Error> {
     let order = selector.order();
     if order.is_empty() {

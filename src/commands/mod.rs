@@ -1,16 +1,15 @@
-//! The engine: connects the rooms and answers the verbs. The only room that spawns tasks and threads.
+//! The work behind each command. The only module that spawns tasks and threads, apart from the state's own thread.
 //!
-//! `subscription` keeps the event stream open and passes each event once, `inbox` is where they wait. `events` prints them.
-//! `watch` decides who is followed: `feed` adds listings to events, `discover` tells what follows from both. `tails` has
-//! them read: `route` says how, `stream` does it over the API, request after request (`course`, `silence`, `patience`).
-//! `order` settles who was created before whom.
-//! `deliver` carries what was read to the output, `keep` remembers how far it got, with the help of a write-ahead log
-//! (`wal`) where the output is a file, and `resume` is where the next run begins, once `recovery` has completed that file.
-//! `questions` asks about single containers, `metadata` is what of that is still believed. `listener` keeps what is
-//! served to whoever asks how `watch` is doing.
-//!
-//! `reconcile` brings the state in line with what the engine has, which `observe` asks it; `inventory` keeps it so while
-//! `watch` runs, by the plan of `agenda`. `pool` looks at the connection pool that all of them ask through.
+//! - `events`: prints the engine's events. Its `subscription` keeps the event stream open and returns each event once;
+//!   a `backlog` holds events that are not processed yet.
+//! - `watch`: decides which containers are followed, from listings and events (`feed`, `discovery`), and has them read.
+//! - `stream`: reads one log over the API, request after request.
+//! - `deliver`: prints what was read and checkpoints the positions, with a write-ahead log if the output is a file.
+//!   After a run was killed, its `recovery` completes that file.
+//! - `reconcile`: brings the inventory in the state in line with the engine, once. `inventory` does so while `watch`
+//!   runs.
+//! - `pool`: reports on the connection pool that all commands use.
+//! - `route`: how a container is read. `creation_order`: the filters `before` and `since`.
 
 mod creation_order;
 mod deliver;
@@ -34,74 +33,61 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
-/// Why a verb failed.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The engine, or the way to it.
     #[error(transparent)]
     Docker(#[from] docker::Error),
-    /// The output.
     #[error(transparent)]
     Output(#[from] output::Error),
-    /// What is kept between runs.
     #[error(transparent)]
     State(#[from] state::Error),
-    /// Metrics and health cannot be served.
+    /// The server of metrics and health cannot start.
     #[error(transparent)]
     Serve(#[from] serve::Error),
-    /// Another program writes to the file that is to be exactly what we write.
+    /// Another run writes to an output file that a run with `--resume` needs for itself.
     #[error("{} is being written to by another docker-logwatch", path.display())]
-    OutputInUse {
-        /// The file.
-        path: PathBuf,
-    },
-    /// Fewer events came than were waited for.
-    #[error("{came} of {wanted} events came{}", within(*.span))]
+    OutputInUse { path: PathBuf },
+    /// `events --count` received fewer events than requested.
+    #[error("received {received} of {wanted} events{}", within(*.span))]
     TooFew {
-        /// So many were written.
-        came: u64,
-        /// So many were to come.
+        received: u64,
         wanted: u64,
-        /// How long they were waited for, if that was limited.
+        /// The time limit, if that ended the wait.
         span: Option<Duration>,
     },
-    /// The event stream was lost and not there again when the time came up to which events were wanted, or to stop.
+    /// The event stream was lost and not open again at `--until`, or when `--timeout` ended.
     #[error("the event stream was not back by {until}: events may be missing")]
-    Away {
-        /// That time.
-        until: Timestamp,
-    },
-    /// The operating system refused what the program itself needs: a thread, a descriptor.
+    Away { until: Timestamp },
+    /// The operating system refused a resource that the program needs: a thread, a descriptor.
     #[error("cannot start")]
     Start(#[from] io::Error),
-    /// The lines of a watch, which are still in the engine's logs.
+    /// Lines of a watch cannot be written. They are still in the engine's logs.
     #[error(transparent)]
     Lines(output::Error),
-    /// A log was not read to the end that was asked for.
+    /// Some logs were not read to the requested end.
     #[error("not read to the end: {}", few(names))]
     Unread {
-        /// Of the containers.
+        /// Names of the containers.
         names: Vec<String>,
-        /// What the engine, or the way to it, met us with.
         source: Option<docker::Error>,
     },
-    /// Nothing has this name or ID, and nothing was to be waited for.
+    /// No container has these names or IDs, and the command does not wait for new ones.
     #[error("no such container: {}", names.join(", "))]
     NoSuchContainer {
-        /// As they were given.
+        /// As given on the command line.
         names: Vec<String>,
-        /// Who follows would wait for it.
+        /// Only because the command does not follow; with `--follow` it would wait for them.
         is_read_once: bool,
     },
-    /// A word is the beginning of several IDs.
+    /// An argument is a prefix of several IDs.
     #[error(transparent)]
     Ambiguous(#[from] crate::model::selector::Ambiguous),
-    /// `--source file`, and no file of any container can be read.
+    /// With `--source file`: the log files of this engine cannot be read.
     #[error("no log file can be read in {folder}")]
     NoFiles {
-        /// Where the engine keeps them.
+        /// Folder in which the engine keeps its containers.
         folder: String,
-        /// Why not.
         source: io::Error,
     },
 }
@@ -117,59 +103,62 @@ fn within(span: Option<Duration>) -> String {
     span.map(|span| format!(" within {span:?}")).unwrap_or_default()
 }
 
-/// Runs a verb on a runtime of one thread: what takes time has threads of its own.
+/// Creates the runtime of a command. One thread is enough: blocking work has threads of its own.
 pub(crate) fn runtime() -> Result<Runtime, Error> {
     Ok(Builder::new_current_thread().enable_all().build()?)
 }
 
-/// What the output is given to take what was read before we were told to stop.
+/// Time limit for writing what was read before the command was stopped.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// The same where nobody wants to wait. An order may come twice in a row and be one: timeout(1) signals its child and
-/// then the child's group. What is on its way to a reader that reads takes no longer.
-const HASTE: Duration = Duration::from_millis(300);
+/// The shortest such limit, however often the command is stopped. Two signals in a row may mean one: timeout(1) signals
+/// its child and then the child's process group. A reader that still reads needs no longer.
+const MIN_DRAIN: Duration = Duration::from_millis(300);
 
-/// Returns when the output has had its time; it has all it wants unless we are told to stop.
+/// Returns when the output has had its time to drain after `stop` was cancelled; never, unless `stop` is cancelled.
 pub(crate) async fn drained(stop: &Stop) {
     stop.cancelled().await;
-    let hasty = async {
-        tokio::time::sleep(HASTE).await;
+    let hurried = async {
+        tokio::time::sleep(MIN_DRAIN).await;
         stop.hurried().await;
     };
     tokio::select! {
         () = tokio::time::sleep(DRAIN) => {}
-        () = hasty => {}
+        () = hurried => {}
     }
 }
 
-/// Has a thread of its own write a report, so that we can be told to stop while nobody reads it.
-async fn written(stop: &Stop, write: impl FnOnce() -> Result<(), output::Error> + Send + 'static) -> Result<(), Error> {
-    let (done, written) = oneshot::channel();
+/// Writes a report on a thread of its own, so that the command can be stopped while nobody reads the report.
+async fn write_on_thread(
+    stop: &Stop,
+    write: impl FnOnce() -> Result<(), output::Error> + Send + 'static,
+) -> Result<(), Error> {
+    let (sender, result) = oneshot::channel();
     thread::Builder::new().name("output".into()).spawn(move || {
-        // Whoever stopped waiting has left already.
-        let _ = done.send(write());
+        // Fails if the command has ended without waiting for us.
+        let _ = sender.send(write());
     })?;
     tokio::select! {
-        result = written => Ok(result.map_err(io::Error::other)??),
+        result = result => Ok(result.map_err(io::Error::other)??),
         () = drained(stop) => Ok(()),
     }
 }
 
-/// Writes a report, for the command line. Returns before that is done where we are told to stop and nobody reads it.
+/// Writes a report to stdout, for the command line. Gives up when `stop` is cancelled and nobody reads the report.
 pub fn write_report(
     stop: &Stop,
     write: impl FnOnce() -> Result<(), output::Error> + Send + 'static,
 ) -> Result<(), Error> {
-    runtime()?.block_on(written(stop, write))
+    runtime()?.block_on(write_on_thread(stop, write))
 }
 
-/// As long as an answer may take before it is said whose is waited for.
-const SOON: Duration = Duration::from_secs(2);
+/// How long to wait for an answer before the terminal shows what is waited for.
+const SILENT_WAIT: Duration = Duration::from_secs(2);
 
-/// An answer of the engine, which may be long in coming: then the terminal shows what is waited for.
+/// Waits for an answer of the engine. If it takes long, the terminal shows what is waited for.
 async fn awaited<T>(answer: impl Future<Output = T>, endpoint: &str, meter: &ActivityLine) -> T {
     tokio::pin!(answer);
-    match tokio::time::timeout(SOON, &mut answer).await {
+    match tokio::time::timeout(SILENT_WAIT, &mut answer).await {
         Ok(answer) => answer,
         Err(_) => {
             meter.say(format!("waiting for the engine at {}", output::safe(endpoint)));
@@ -178,22 +167,23 @@ async fn awaited<T>(answer: impl Future<Output = T>, endpoint: &str, meter: &Act
     }
 }
 
-/// A sentence about containers whose last lines nobody can read any more, by their names.
+/// Formats a notice about removed containers, by name, whose last lines can no longer be read. `None` if there are
+/// none.
 pub(crate) fn lost(names: &[String]) -> Option<String> {
     match names {
         [] => None,
-        [name] => Some(format!("{name} was removed while nobody watched: what it wrote since then cannot be read")),
+        [name] => Some(format!("{name} was removed while no watch was running: its last lines cannot be read")),
         [first, rest @ ..] => Some(format!(
-            "{first} and {} more were removed while nobody watched: what they wrote since then cannot be read",
+            "{first} and {} more were removed while no watch was running: their last lines cannot be read",
             rest.len()
         )),
     }
 }
 
-/// Asks the engine one question, for the shell that completes a name.
-pub fn ask<T, F>(endpoint: Endpoint, question: impl FnOnce(Docker) -> F) -> Result<T, Error>
+/// Sends one request to the engine, for shell completion of names.
+pub fn ask<T, F>(endpoint: Endpoint, request: impl FnOnce(Docker) -> F) -> Result<T, Error>
 where
     F: Future<Output = Result<T, docker::Error>>,
 {
-    runtime()?.block_on(async { Ok(question(Docker::connect(endpoint).await?).await?) })
+    runtime()?.block_on(async { Ok(request(Docker::connect(endpoint).await?).await?) })
 }

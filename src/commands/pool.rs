@@ -1,13 +1,14 @@
-//! `pool`: opens the connection pool as every verb does, checks it, puts a load through it if asked, and tells.
+//! The `pool` command: opens the connection pool as every command does, checks it, and reports on it. On request it
+//! runs a load through the pool.
 //!
-//! In: an endpoint and options. Out: a report, and how well it all is. Called by the command line. What is told of an
-//! engine that cannot be reached is a report as well.
+//! In: an endpoint and options. Out: a report on stdout, and the health of the pool. An unreachable engine gives a
+//! report as well.
 
 use super::Error;
 use crate::docker::{self, Docker, Endpoint, Snapshot, Spent};
 use crate::model::health::Status;
 use crate::model::stop::Stop;
-use crate::output::pool as tell;
+use crate::output::pool as write_report;
 use crate::output::{ActivityLine, PoolCheck, PoolClient, PoolEngine, PoolLoad, PoolReport, PoolSize, Spread, When};
 use crate::{config, metrics};
 use hdrhistogram::Histogram;
@@ -18,106 +19,106 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-/// Between two looks at how far a load is.
-const LOOK: Duration = Duration::from_millis(100);
-/// Of each latency, in decimal.
+/// Interval at which the progress of a load is shown.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+/// Significant decimal digits of each latency in the histograms.
 const DIGITS: u8 = 3;
 
-/// Everything `pool` can be told.
+/// Options of the command.
 #[derive(Clone, Debug)]
 pub struct PoolOptions {
-    /// Of the pool.
     pub docker: config::DockerConfig,
-    /// What to put through it.
+    /// Load to run through the pool.
     pub load: Option<Load>,
-    /// Write no table.
+    /// Write no table: only the exit code matters.
     pub is_check: bool,
-    /// The report as an object.
+    /// Write the report as a JSON object.
     pub is_json: bool,
-    /// The report in colour.
     pub color: When,
-    /// No progress bar.
+    /// Show no progress bar.
     pub quiet: bool,
 }
 
-/// What is put through the pool.
+/// A load of pings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
-    /// Pings in all, ...
+    /// Total number of pings.
     pub requests: u64,
-    /// ... and at one time.
+    /// Maximum number of pings at the same time.
     pub concurrency: usize,
 }
 
-/// How well it is.
+/// Health of the pool.
 #[derive(Debug)]
 pub enum PoolOutcome {
-    /// All of it is, or we were told to stop before we knew; with a check that failed all the same, if one did.
+    /// All clients are healthy, or the command was stopped before the result was known. Contains a failed check, if a
+    /// client counts as healthy in spite of one.
     Healthy(Option<String>),
-    /// Some clients are not: which, and why.
+    /// Some clients are unhealthy: which, and why.
     Degraded(String),
-    /// No client is: why.
+    /// No client is healthy: why.
     Unhealthy(String),
-    /// There is no engine that talks to us.
+    /// No engine answers.
     Unreachable(docker::Error),
 }
 
-/// Opens the pool, looks at it, and writes the report to stdout.
+/// Opens the pool, checks it, and writes the report to stdout.
 pub fn pool(endpoint: Endpoint, options: PoolOptions, stop: &Stop) -> Result<PoolOutcome, Error> {
     super::runtime()?.block_on(async {
         let mut config = options.docker.clone();
-        // A load under a limit would measure the limit.
+        // With the rate limit, a load would measure the limit.
         config.rate_limit.enabled &= options.load.is_none();
         let docker = Docker::new(endpoint, &config, metrics::PoolMetrics::default())?;
-        // An engine that takes connections and says nothing is told within the time of a check: what is left is for telling.
-        let (begun, patience) = (Instant::now(), config.pool.health_check_timeout.mul_f64(0.9));
-        let greeted = tokio::select! {
-            greeted = greet(&docker, patience) => greeted,
+        // The command ends within the time limit of one check, even if the engine accepts connections and never
+        // answers. A tenth of that time is left for the report.
+        let (begun, limit) = (Instant::now(), config.pool.health_check_timeout.mul_f64(0.9));
+        let identified = tokio::select! {
+            identified = identify(&docker, limit) => identified,
             () = stop.cancelled() => return Ok(PoolOutcome::Healthy(None)),
         };
-        let engine = match greeted {
+        let engine = match identified {
             Ok(engine) => engine,
             Err(error) => return unreachable(&docker, &options, error, stop).await,
         };
         tokio::select! {
-            () = docker.check_within(in_tenths(patience.saturating_sub(begun.elapsed()))) => {}
+            () = docker.check_within(in_tenths(limit.saturating_sub(begun.elapsed()))) => {}
             () = stop.cancelled() => return Ok(PoolOutcome::Healthy(None)),
         }
         let mut load = None;
-        if let Some(asked) = options.load {
-            load = Some(put(&docker, asked, &options, stop).await?);
-            // There may be more clients now.
+        if let Some(requested) = options.load {
+            load = Some(run_load(&docker, requested, &options, stop).await?);
+            // The load may have added clients to the pool.
             tokio::select! {
                 () = docker.check() => {}
                 () = stop.cancelled() => {}
             }
         }
         let snapshot = docker.pool();
-        let words = trouble(&snapshot);
-        let report = PoolReport { engine: Some(engine), load, ..report(&docker, &snapshot, words.clone()) };
+        let problem = problem(&snapshot);
+        let report = PoolReport { engine: Some(engine), load, ..report(&docker, &snapshot, problem.clone()) };
         write(report.clone(), &options, stop).await?;
         Ok(match report.status {
-            Status::Unhealthy => PoolOutcome::Unhealthy(words.unwrap_or_default()),
-            Status::Degraded => PoolOutcome::Degraded(words.unwrap_or_default()),
-            Status::Healthy | Status::NotConfigured => PoolOutcome::Healthy(failed(&snapshot)),
+            Status::Unhealthy => PoolOutcome::Unhealthy(problem.unwrap_or_default()),
+            Status::Degraded => PoolOutcome::Degraded(problem.unwrap_or_default()),
+            Status::Healthy | Status::NotConfigured => PoolOutcome::Healthy(first_failed_check(&snapshot)),
         })
     })
 }
 
-/// Agrees on a version and asks who it is.
-async fn greet(docker: &Docker, patience: Duration) -> Result<PoolEngine, docker::Error> {
-    let greeting = async {
+/// Negotiates the API version and queries what the engine is.
+async fn identify(docker: &Docker, limit: Duration) -> Result<PoolEngine, docker::Error> {
+    let requests = async {
         docker.renegotiate().await?;
         match docker.info().await {
             Err(error) if error.is_refusal() => {
-                tracing::info!(%error, "less is known of the engine");
+                tracing::info!(%error, "engine info is refused; reporting less about the engine");
                 Ok(docker.unnamed_with_version().await.unwrap_or_else(|_| docker.unnamed()))
             }
-            told => told,
+            result => result,
         }
     };
-    let late = |_| docker::Error::Timeout { endpoint: docker.endpoint().to_string(), after: patience };
-    let engine = timeout(patience, greeting).await.map_err(late)??;
+    let late = |_| docker::Error::Timeout { endpoint: docker.endpoint().to_string(), after: limit };
+    let engine = timeout(limit, requests).await.map_err(late)??;
     Ok(PoolEngine {
         id: engine.id,
         version: engine.version,
@@ -134,10 +135,9 @@ async fn unreachable(
     error: docker::Error,
     stop: &Stop,
 ) -> Result<PoolOutcome, Error> {
-    let words = error.in_full();
-    let report = PoolReport { status: Status::Unhealthy, ..report(docker, &docker.pool(), Some(words)) };
-    let ill = |client| PoolClient { status: Status::Unhealthy.name(), score: 0.0, ..client };
-    let clients = report.clients.into_iter().map(ill);
+    let report = PoolReport { status: Status::Unhealthy, ..report(docker, &docker.pool(), Some(error.in_full())) };
+    let unhealthy = |client| PoolClient { status: Status::Unhealthy.name(), score: 0.0, ..client };
+    let clients = report.clients.into_iter().map(unhealthy);
     let pool = PoolSize { healthy: 0, ..report.pool };
     write(PoolReport { clients: clients.collect(), pool, ..report }, options, stop).await?;
     Ok(PoolOutcome::Unreachable(error))
@@ -145,7 +145,10 @@ async fn unreachable(
 
 async fn write(report: PoolReport, options: &PoolOptions, stop: &Stop) -> Result<(), Error> {
     let PoolOptions { is_check, is_json, color, .. } = *options;
-    if is_check && !is_json { Ok(()) } else { super::written(stop, move || tell(&report, is_json, color)).await }
+    if is_check && !is_json {
+        return Ok(());
+    }
+    super::write_on_thread(stop, move || write_report(&report, is_json, color)).await
 }
 
 fn report(docker: &Docker, snapshot: &Snapshot, error: Option<String>) -> PoolReport {
@@ -175,33 +178,33 @@ fn check(check: &docker::Check) -> PoolCheck {
     PoolCheck { name: check.name, ok: check.ok, latency_ms: milliseconds(check.latency), error: check.error.clone() }
 }
 
-/// Rounded down, as a message need not say it more exactly; never none.
+/// Rounds down to tenths of a second, at least one, so that error messages show a short number.
 fn in_tenths(span: Duration) -> Duration {
     let tenth = Duration::from_millis(100);
     tenth * u32::try_from(span.as_millis() / tenth.as_millis()).unwrap_or(u32::MAX).max(1)
 }
 
 fn milliseconds(span: Duration) -> f64 {
-    // Nanoseconds behind the point are noise.
+    // Three decimals: less than a microsecond is noise.
     (span.as_secs_f64() * 1e6).round() / 1e3
 }
 
-/// Why the pool is not healthy; `None` when it is.
-fn trouble(snapshot: &Snapshot) -> Option<String> {
+/// Describes why the pool is not healthy; `None` if it is.
+fn problem(snapshot: &Snapshot) -> Option<String> {
     if snapshot.status() == Status::Healthy {
         return None;
     }
-    let of_client = |client: &docker::ClientReport| {
+    let describe = |client: &docker::ClientReport| {
         let why = failed_check(client).unwrap_or_else(|| format!("its breaker is {}", client.breaker.name()));
         format!("client {}: {why}", client.id)
     };
-    let ill = snapshot.clients.iter().find(|client| client.status != Status::Healthy).map(of_client);
-    let why = ill.map_or_else(String::new, |why| format!(", {why}"));
+    let first = snapshot.clients.iter().find(|client| client.status != Status::Healthy).map(describe);
+    let why = first.map_or_else(String::new, |why| format!(", {why}"));
     Some(format!("{} of {} clients healthy{why}", snapshot.healthy, snapshot.size))
 }
 
-/// The first check that failed though its client counts as healthy.
-fn failed(snapshot: &Snapshot) -> Option<String> {
+/// Describes the first failed check, for a pool that counts as healthy in spite of it.
+fn first_failed_check(snapshot: &Snapshot) -> Option<String> {
     snapshot.clients.iter().find_map(|client| Some(format!("client {}: {}", client.id, failed_check(client)?)))
 }
 
@@ -210,8 +213,8 @@ fn failed_check(client: &docker::ClientReport) -> Option<String> {
     Some(format!("{}: {}", check.name, check.error.as_deref().unwrap_or("failed")))
 }
 
-/// What one of those that ask at the same time met with.
-struct Met {
+/// Measurements of a load.
+struct LoadStats {
     latency: Histogram<u64>,
     wait: Histogram<u64>,
     requests: u64,
@@ -219,22 +222,22 @@ struct Met {
     retries: u64,
 }
 
-impl Met {
+impl LoadStats {
     fn new(empty: &Histogram<u64>) -> Self {
-        Met { latency: empty.clone(), wait: empty.clone(), requests: 0, errors: 0, retries: 0 }
+        LoadStats { latency: empty.clone(), wait: empty.clone(), requests: 0, errors: 0, retries: 0 }
     }
 
-    fn note(&mut self, is_answered: bool, spent: Spent) {
+    fn record(&mut self, is_answered: bool, spent: Spent) {
         let nanos = |span: Duration| u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
-        // It grows with what it is given: nothing that is a time can be refused.
+        // Cannot fail: the histograms resize themselves.
         let _ = (self.latency.record(nanos(spent.took)), self.wait.record(nanos(spent.waited)));
         self.requests += 1;
         self.errors += u64::from(!is_answered);
         self.retries += u64::from(spent.retries);
     }
 
-    fn add(&mut self, other: &Met) {
-        // Of the same digits, so the sums fit.
+    fn add(&mut self, other: &LoadStats) {
+        // Cannot fail: both have the same precision.
         let _ = self.latency.add(&other.latency);
         let _ = self.wait.add(&other.wait);
         self.requests += other.requests;
@@ -243,38 +246,40 @@ impl Met {
     }
 }
 
-/// Puts the load through the pool, or as much of it as there is time for before we are told to stop.
-async fn put(docker: &Docker, load: Load, options: &PoolOptions, stop: &Stop) -> Result<PoolLoad, Error> {
+/// Runs the load through the pool until it is complete or `stop` is cancelled.
+async fn run_load(docker: &Docker, load: Load, options: &PoolOptions, stop: &Stop) -> Result<PoolLoad, Error> {
     let empty = Histogram::new(DIGITS).map_err(io::Error::other)?;
     let begun = Instant::now();
-    let (taken, done) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-    let mut asking = JoinSet::new();
+    let (started, done) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let mut workers = JoinSet::new();
     for _ in 0..load.concurrency {
         let (docker, stop) = (docker.clone(), stop.clone());
-        let (taken, done, empty) = (Arc::clone(&taken), Arc::clone(&done), empty.clone());
-        asking.spawn(async move {
-            let mut met = Met::new(&empty);
-            while taken.fetch_add(1, Ordering::Relaxed) < load.requests {
+        let (started, done, empty) = (Arc::clone(&started), Arc::clone(&done), empty.clone());
+        workers.spawn(async move {
+            let mut stats = LoadStats::new(&empty);
+            while started.fetch_add(1, Ordering::Relaxed) < load.requests {
                 let (answer, spent) = tokio::select! {
                     answer = docker.ping_timed() => answer,
                     () = stop.cancelled() => break,
                 };
-                met.note(answer.is_ok(), spent);
+                stats.record(answer.is_ok(), spent);
                 done.fetch_add(1, Ordering::Relaxed);
             }
-            met
+            stats
         });
     }
-    let mut all = Met::new(&empty);
+    let mut all = LoadStats::new(&empty);
     let meter = ActivityLine::new(!options.quiet);
     loop {
         tokio::select! {
-            ended = asking.join_next() => match ended {
-                Some(Ok(met)) => all.add(&met),
+            ended = workers.join_next() => match ended {
+                Some(Ok(stats)) => all.add(&stats),
                 Some(Err(_)) => {}
                 None => break,
             },
-            () = tokio::time::sleep(LOOK) => meter.reach(done.load(Ordering::Relaxed), load.requests, "requests"),
+            () = tokio::time::sleep(PROGRESS_INTERVAL) => {
+                meter.reach(done.load(Ordering::Relaxed), load.requests, "requests");
+            }
         }
     }
     meter.clear();

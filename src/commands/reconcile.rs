@@ -1,10 +1,11 @@
-//! `reconcile`: observe, plan, apply, once.
+//! The `reconcile` command: observes the engine, compares the inventory in the state with it, and applies the
+//! differences.
 //!
-//! In: an engine and a state file. Out: what was, or would be, changed. The engine is asked a handful of questions however
-//! many containers there are; the state compares and applies in one transaction.
+//! In: an engine and a state file. Out: what was, or would be, changed. The number of requests to the engine does not
+//! depend on the number of containers. The state compares and applies in one transaction.
 
 use super::inventory::observe::Observer;
-use super::inventory::schedule::LOOK;
+use super::inventory::schedule::REFRESH_DELAY;
 use super::route::Routes;
 use super::{Error, awaited};
 use crate::config::{self, Source};
@@ -22,26 +23,27 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
-/// The first that the terminal shows.
-const ASKING: &str = "asking the engine";
+/// Progress text while requests are under way.
+const QUERYING: &str = "querying the engine";
 
-/// What to do.
+/// Options of the command.
 #[derive(Clone, Debug)]
 pub struct ReconcileOptions {
-    /// The state file.
+    /// Path of the state file.
     pub state: PathBuf,
-    /// How the engine is spoken to.
+    /// Connection pool.
     pub docker: config::DockerConfig,
-    /// Tell, and write nothing.
+    /// Report the differences and write nothing.
     pub dry_run: bool,
-    /// What differs is looked at twice: a watch that keeps the state is a moment behind, and that is no fault.
+    /// Observe twice and report only differences that are in both: a running watch that updates the state lags a moment
+    /// behind the engine, and that is no fault.
     pub must_last: bool,
-    /// No progress on the terminal.
+    /// Show no progress on the terminal.
     pub quiet: bool,
 }
 
-/// Brings the state in line with the engine, or tells what that would take. `None` when we were told to stop before
-/// anything was written.
+/// Brings the state in line with the engine, or reports what that would take. Returns `None` if `stop` was cancelled
+/// before anything was written.
 pub fn reconcile(endpoint: Endpoint, options: &ReconcileOptions, stop: &Stop) -> Result<Option<Reconciled>, Error> {
     super::runtime()?.block_on(run(endpoint, options, stop))
 }
@@ -49,30 +51,29 @@ pub fn reconcile(endpoint: Endpoint, options: &ReconcileOptions, stop: &Stop) ->
 async fn run(endpoint: Endpoint, options: &ReconcileOptions, stop: &Stop) -> Result<Option<Reconciled>, Error> {
     let (started, begun) = (Timestamp::now(), Instant::now());
     let meter = ActivityLine::new(!options.quiet);
-    meter.say(ASKING);
+    meter.say(QUERYING);
     let address = endpoint.to_string();
-    let greeting = Docker::connect_with(endpoint, &options.docker, metrics::PoolMetrics::default());
-    let greeting = awaited(greeting, &address, &meter);
-    let Some(docker) = stop.run_until_cancelled(greeting).await else { return Ok(None) };
-    meter.say(ASKING);
-    // A state that cannot be used is told before anything is asked that takes time.
-    let store =
-        if options.dry_run { Store::open_existing(&options.state)? } else { Some(Store::open(&options.state)?) };
-    let mut glance = Glance { docker: docker?, meter, started, is_patient: true, pause: Duration::ZERO };
+    let connecting = Docker::connect_with(endpoint, &options.docker, metrics::PoolMetrics::default());
+    let connecting = awaited(connecting, &address, &meter);
+    let Some(docker) = stop.run_until_cancelled(connecting).await else { return Ok(None) };
+    meter.say(QUERYING);
+    // A state that cannot be used is reported before any request that takes time.
+    let store = if options.dry_run { Store::look(&options.state)? } else { Some(Store::open(&options.state)?) };
+    let mut engine = EngineView { docker: docker?, meter, started, may_wait: true, pause: Duration::ZERO };
     let mut before = None;
     loop {
-        let Some(looked) = stop.run_until_cancelled(glance.look()).await else { return Ok(None) };
-        let (engine_id, observed) = looked?;
-        glance.meter.say("comparing");
-        let (is_to_write, must_be_sure) = (!options.dry_run, glance.is_patient);
-        let occasion = Trigger { source: "reconcile", started, begun, is_to_write, must_be_sure };
-        let plan = compare(store.as_ref(), &engine_id, observed, occasion).await?;
-        if glance.is_patient && !plan.doubted.is_empty() {
-            glance.wait_for_listings();
+        let Some(result) = stop.run_until_cancelled(engine.observe()).await else { return Ok(None) };
+        let (engine_id, observed) = result?;
+        engine.meter.say("comparing");
+        let (is_to_write, must_be_sure) = (!options.dry_run, engine.may_wait);
+        let trigger = Trigger { source: "reconcile", started, begun, is_to_write, must_be_sure };
+        let plan = compare(store.as_ref(), &engine_id, observed, trigger).await?;
+        if engine.may_wait && !plan.doubted.is_empty() {
+            engine.wait_for_listings();
             continue;
         }
-        if options.must_last && before.is_none() && store.is_some() && !plan.tally().is_empty() {
-            glance.wait_for_watch();
+        if options.must_last && before.is_none() && store.is_some() && !plan.tally().is_none() {
+            engine.wait_for_watch();
             before = Some(plan);
             continue;
         }
@@ -83,29 +84,30 @@ async fn run(endpoint: Endpoint, options: &ReconcileOptions, stop: &Stop) -> Res
     }
 }
 
-/// A look at the engine, perhaps not the first.
-struct Glance {
+/// Observes the engine, repeatedly if its listings lag behind.
+struct EngineView {
     docker: Docker,
     meter: ActivityLine,
+    /// When the command started, by our clock.
     started: Timestamp,
-    /// What its listings may be behind is waited for.
-    is_patient: bool,
-    /// Before the next.
+    /// Listings that lag behind a container's death may still be waited for. That happens once.
+    may_wait: bool,
+    /// How long to wait before the next observation.
     pause: Duration,
 }
 
-impl Glance {
-    /// Whose it is, and what it shows.
-    async fn look(&mut self) -> Result<(String, Observed), Error> {
+impl EngineView {
+    /// Returns the engine's ID and what the engine has.
+    async fn observe(&mut self) -> Result<(String, Observed), Error> {
         loop {
             tokio::time::sleep(std::mem::take(&mut self.pause)).await;
             let engine = self.docker.info().await?;
             let routes = Arc::new(Routes::new(&self.docker, &engine, Source::Auto));
             let observer = Observer { docker: self.docker.clone(), routes };
-            let reading = self.meter.clone();
+            let meter = self.meter.clone();
             let at = engine.time.unwrap_or(self.started);
-            let died = if self.is_patient { observer.died_lately(at).await? } else { HashSet::new() };
-            let observed = observer.everything(at, move |count| reading.count(count, "reading containers")).await?;
+            let died = if self.may_wait { observer.recently_died(at).await? } else { HashSet::new() };
+            let observed = observer.everything(at, move |count| meter.count(count, "reading containers")).await?;
             let mut containers = observed.containers.iter().map(|(container, _)| container);
             if containers.any(|container| container.state == "running" && died.contains(&container.id)) {
                 self.wait_for_listings();
@@ -115,24 +117,24 @@ impl Glance {
         }
     }
 
-    /// Until what the listings show now of who lives has become true.
+    /// Delays the next observation until listings reflect all deaths up to now.
     fn wait_for_listings(&mut self) {
-        self.meter.say("waiting until the engine's listings show who died");
-        self.is_patient = false;
-        self.pause = LISTINGS_LAG;
+        self.meter.say("waiting for the engine's listings to catch up");
+        self.may_wait = false;
+        self.pause = Duration::from_nanos(LISTINGS_LAG.unsigned_abs());
     }
 
-    /// Until a watch has kept what had just happened.
+    /// Delays the next observation until a running watch has written what has just happened.
     fn wait_for_watch(&mut self) {
-        self.meter.say("waiting to see whether a watch brings them in line");
-        self.pause = LOOK * 2;
+        self.meter.say("waiting for a running watch to apply the differences");
+        self.pause = REFRESH_DELAY * 2;
     }
 }
 
-/// Has the state compare; where there is none, nothing is known.
-async fn compare(store: Option<&Store>, engine_id: &str, observed: Observed, occasion: Trigger) -> Result<Plan, Error> {
+/// Lets the state compare, and apply if the trigger says so. Without a state, compares with an empty inventory.
+async fn compare(store: Option<&Store>, engine_id: &str, observed: Observed, trigger: Trigger) -> Result<Plan, Error> {
     let Some(store) = store else { return Ok(plan(&KnownRows::default(), &observed)) };
-    let (done, answer) = oneshot::channel();
-    store.reconcile(engine_id, observed, occasion, move |plan| drop(done.send(plan)));
-    Ok(answer.await.unwrap_or(Err(state::Error::Closed))?)
+    let (sender, plan) = oneshot::channel();
+    store.reconcile(engine_id, observed, trigger, move |plan| drop(sender.send(plan)));
+    Ok(plan.await.unwrap_or(Err(state::Error::Closed))?)
 }

@@ -1,57 +1,60 @@
-//! By which route a container is read.
+//! Decides by which route a container is read.
 //!
-//! The file route is open when the engine is on this machine, keeps its containers where it says, and we may look
-//! there. A container's file then decides: what stands there tells the driver, which makes it when the container is first
-//! started. IDs are random, so a folder of that name is that container's, whatever else is mounted here. Podman calls a driver of another format `json-file`, so its files are left alone.
+//! Files are readable if the engine is on this machine, its folder of containers is where it reports, and permissions
+//! allow it. Then the container's folder decides: the log file in it shows the logging driver, which creates the file
+//! when the container is first started. IDs are random, so a folder of that name belongs to that container, whatever
+//! else is mounted here. Podman's `json-file` driver writes another format, so its files are not read.
 
 use crate::config::Source;
 use crate::docker::{Docker, Engine};
-use crate::model::container::Container;
-use crate::model::cursor::Route;
+use crate::model::batch::Route;
+use crate::model::container::{Container, is_full_id};
 use crate::tail;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-/// Where log files are, or why they are not read.
+/// The routes that an engine and `--source` allow.
 pub(super) struct Routes {
+    /// The engine's folder of containers, with a folder for each ID.
     pub(super) folder: PathBuf,
+    /// Whether log files can be read; else why not.
     files: Result<(), io::Error>,
     pub(super) source: Source,
 }
 
-/// How one container is read.
+/// The route of one container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Choice {
-    /// From the file in this folder, which may not be there yet.
+    /// The log file in this folder; the driver may not have created it yet.
     File(PathBuf),
-    /// Over the API.
+    /// The API.
     Stream,
-    /// Not at all: it has no file, and nothing else was allowed.
+    /// Neither: the container has no file, and `--source` allows nothing else.
     Nothing,
 }
 
 impl Routes {
-    /// Looks once whether files can be read at all.
+    /// Checks whether log files of this engine can be read at all.
     pub(super) fn new(docker: &Docker, engine: &Engine, source: Source) -> Self {
         let folder = engine.root_dir.join("containers");
         let files = if !docker.endpoint().is_local() {
             Err(io::Error::new(io::ErrorKind::NotFound, "the engine is not on this machine"))
         } else if engine.is_podman {
-            Err(io::Error::new(io::ErrorKind::Unsupported, "Podman's log files have another form"))
+            Err(io::Error::new(io::ErrorKind::Unsupported, "Podman's log files have another format"))
         } else if !is_plain(&folder) {
-            Err(io::Error::new(io::ErrorKind::InvalidInput, "the engine names no absolute path"))
+            Err(io::Error::new(io::ErrorKind::InvalidInput, "the engine reports no absolute path"))
         } else {
             tail::can_read(&folder)
         };
         Routes { folder, files, source }
     }
 
-    /// Why files are not read though they were not ruled out.
+    /// Returns why files cannot be read, if `--source` asks for them.
     pub(super) fn refusal(&self) -> Option<&io::Error> {
         self.files.as_ref().err().filter(|_| matches!(self.source, Source::Auto | Source::File))
     }
 
-    /// How a container without a file is read.
+    /// Returns the route of a container without a log file.
     pub(super) fn over_api(&self) -> Route {
         match self.source {
             Source::Rotate => Route::Rotate,
@@ -60,21 +63,21 @@ impl Routes {
         }
     }
 
-    /// Where a container's log lies, if that may be looked at.
+    /// Returns the folder of a container, if it can be read.
     pub(super) fn visible(&self, id: &str) -> Option<PathBuf> {
-        (self.files.is_ok() && is_id(id)).then(|| self.folder.join(id))
+        (self.files.is_ok() && is_full_id(id)).then(|| self.folder.join(id))
     }
 
-    /// Where files of new containers will appear, if files are read.
+    /// Returns the folder in which the folders of new containers appear, if files are read.
     pub(super) fn new_files(&self) -> Option<&Path> {
         let may_file = self.files.is_ok() && matches!(self.source, Source::Auto | Source::File);
         may_file.then_some(&*self.folder)
     }
 
-    /// For a container as it is now.
+    /// Chooses the route of a container by its current state and log file.
     pub(super) fn of(&self, container: &Container) -> Choice {
         let may_stream = self.source != Source::File;
-        let is_allowed = matches!(self.source, Source::Auto | Source::File) && is_id(&container.id);
+        let is_allowed = matches!(self.source, Source::Auto | Source::File) && is_full_id(&container.id);
         let may_file = self.files.is_ok() && is_allowed;
         let folder = self.folder.join(&container.id);
         let has_file = may_file && tail::has_log(&folder, &container.id);
@@ -87,14 +90,9 @@ impl Routes {
     }
 }
 
-/// The engine can name any path, and we may be root: none that leads elsewhere by its form.
+/// Returns whether a path is absolute and without `..`. The engine can report any path, and this process may be root.
 fn is_plain(path: &Path) -> bool {
     path.is_absolute() && path.components().all(|part| !matches!(part, Component::ParentDir))
-}
-
-/// An ID becomes part of a path.
-fn is_id(id: &str) -> bool {
-    id.len() == 64 && id.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 #[cfg(test)]
@@ -102,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_path_is_made_of_what_is_no_id() {
+    fn builds_paths_only_from_valid_ids() {
         let folder = tempfile::tempdir().unwrap();
         let routes = Routes { folder: folder.path().to_owned(), files: Ok(()), source: Source::Auto };
         let id = "ab".repeat(32);

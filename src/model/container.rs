@@ -76,6 +76,11 @@ pub fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 
+/// Returns whether this is a full container ID: 64 lowercase hexadecimal digits. Such an ID is safe as part of a path.
+pub fn is_full_id(id: &str) -> bool {
+    id.len() == 64 && id.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

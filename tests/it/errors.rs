@@ -43,7 +43,7 @@ fn diagnostics_and_notices_are_json_objects() {
     assert_eq!(reported(Some("web")), ["INFO is followed by file", "INFO has ended (exit 0)"]);
     let general = reported(None);
     for part in
-        ["INFO serving metrics and health at http://", "INFO no container is called gone", "INFO passed on 3 lines"]
+        ["INFO serving metrics and health at http://", "INFO no container is called gone", "INFO delivered 3 lines"]
     {
         assert!(general.iter().any(|line| line.starts_with(part)), "{part}: {general:?}");
     }

@@ -316,7 +316,7 @@ fn events_beyond_the_engines_memory_are_reported() {
     wait_for_end(&engine, &each, "anew");
     for watch in [all, some] {
         let finished = watch.stop();
-        assert_eq!(finished.stderr.matches("the engine was started anew").count(), 1, "{}", finished.stderr);
+        assert_eq!(finished.stderr.matches("the engine was restarted").count(), 1, "{}", finished.stderr);
         assert_eq!(finished.stderr.matches("may be missing").count(), 2, "{}", finished.stderr);
         let mut lines = finished.lines();
         let count = lines.len();
@@ -369,11 +369,16 @@ fn exit_codes_match_the_contract() {
         (&["--until", "0s"][..], 0, 6, ""),
         (&["--count", "2"], 0, 2, ""),
         (&["--count", "6", "--timeout", "20s"], 0, 6, ""),
-        (&["--count", "7", "--timeout", "3s"], 4, 6, "error: 6 of 7 events came within 3s\n"),
-        (&["--count", "9", "--until", "0s"], 4, 6, "error: 6 of 9 events came\n"),
+        (&["--count", "7", "--timeout", "3s"], 4, 6, "error: received 6 of 7 events within 3s\n"),
+        (&["--count", "9", "--until", "0s"], 4, 6, "error: received 6 of 9 events\n"),
         (&["--timeout", "3s"], 0, 6, ""),
         (&["--filter", "event=oom", "--timeout", "2s"], 0, 0, ""),
-        (&["--filter", "event=oom", "--count", "1", "--timeout", "2s"], 4, 0, "error: 0 of 1 events came within 2s\n"),
+        (
+            &["--filter", "event=oom", "--count", "1", "--timeout", "2s"],
+            4,
+            0,
+            "error: received 0 of 1 events within 2s\n",
+        ),
     ] {
         let finished = ours(&engine, &[&since, args].concat()).finish();
         assert_eq!((finished.code, finished.lines().len()), (Some(code), lines), "{args:?} {}", finished.stderr);

@@ -326,7 +326,7 @@ fn damage_costs_only_the_damaged_lines() {
     assert!(notices.iter().all(|notice| notice.starts_with("! web: ")), "{notices:#?}");
     assert!(notices[0].ends_with(", 500 bytes of log"), "{notices:#?}");
     let counted = Watch::start(&engine, &["web", "--no-follow", "-v"]).finish().stderr;
-    let sums = "passed on 7 lines by file; 6 gaps (6 corrupt), 642 bytes known to be lost\n";
+    let sums = "delivered 7 lines by file; 6 gaps (6 corrupt), 642 bytes known to be lost\n";
     assert!(counted.ends_with(sums), "{counted}");
     // Also when it is read from its end.
     assert_eq!(reported(&read(&engine, &["web", "--source", "file", "--tail", "2"])), expected[10..]);

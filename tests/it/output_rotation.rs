@@ -180,7 +180,7 @@ fn without_positions_the_name_is_followed_too() {
     watch.wait_for_ends(1);
     let name = file.canonicalize().unwrap();
     let finished = watch.stop();
-    let notice = format!("{} was moved away: a new one is written\n", name.display());
+    let notice = format!("{} was moved away: continuing in a new file\n", name.display());
     assert_eq!(finished.stderr.matches(&notice).count(), 3, "{}", finished.stderr);
     Numbers::of_json(&all(&file, 3)).assert_whole("web", 1..=4000);
     let metadata = fs::metadata(&file).unwrap();

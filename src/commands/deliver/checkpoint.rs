@@ -1,12 +1,12 @@
-//! Keeps how far each container was passed on, behind the output.
+//! Commits the position of each container to the state, after the output has written the lines before it.
 //!
-//! In: items as the output takes them, and word of when it is out. Out: commits to the state, at most one at a time and a
-//! few a second. Called by [`super::deliver`]. A position is kept only once all that comes before it was written, so a
-//! crash can repeat lines and never skip any. What goes to a file goes to its write-ahead log first ([`super::wal`]),
-//! so there not even a crash repeats one.
+//! In: the items that the printer takes, and each flush. Out: commits, at most one at a time and a few per second.
+//! Called by [`super`]. Invariant: a position is committed only once all lines before it are written, so a crash can
+//! repeat lines but never skip any. Lines for a file go to the write-ahead log first ([`super::wal`]), so for a file a
+//! crash does not even repeat any.
 
 use super::recovery;
-use super::wal::{self, Change, Wal};
+use super::wal::{self, PositionChange, Wal};
 use crate::model::batch::{Batch, ContainerKey, Item, Line};
 use crate::model::file_id::born;
 use crate::model::health::{SharedHealth, Status};
@@ -21,63 +21,68 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
-/// Between two commits.
-const PAUSE: Duration = Duration::from_millis(200);
+/// Minimum time between two commits.
+const COMMIT_INTERVAL: Duration = Duration::from_millis(200);
 
-/// See the module.
 pub(crate) struct Checkpointer {
-    held: HeldName,
+    /// This run's exclusive use of its resume name in the state.
+    held: Held,
+    /// `None` if the output is not a file.
     output: Option<Output>,
-    /// The log of `output`. There is none before the first commit has succeeded, and nothing is written until then.
+    /// Write-ahead log of `output`. `None` until the first commit has succeeded; nothing is written before.
     wal: Option<Wal>,
+    /// ID and name of each container in the queue.
     names: HashMap<ContainerKey, (String, String)>,
-    /// The position of each container behind everything that the output has written.
+    /// By container ID, the position after everything that the output has written.
     reached: HashMap<String, Saved>,
-    /// The last entry of the log whose bytes the output has written.
+    /// Sequence number of the last log entry whose bytes the output has written.
     sequence: u64,
-    /// The last write failed, and nothing of it is left in the output.
-    is_cut: bool,
-    /// Of what the output has taken and perhaps not written.
+    /// The last write failed before any of its bytes reached the output.
+    nothing_written: bool,
+    /// Changes of lines that the printer has taken but perhaps not written.
     taken: Changes,
-    /// Of what it has written.
+    /// Changes of lines that the printer has written, and that no commit contains yet.
     written: Changes,
-    commit: Option<Committing>,
+    commit: Option<PendingCommit>,
+    /// Earliest time of the next commit.
     next: Instant,
-    /// Where it is told whether commits succeed.
+    /// Receives the result of each commit.
     health: SharedHealth,
 }
 
-/// The file that is written to.
+/// The output file.
 pub(crate) struct Output {
     pub(crate) path: PathBuf,
     pub(crate) file: File,
-    /// What goes there goes to this log first.
-    pub(crate) log: Log,
-    /// What is behind it does not count as committed, as long as lines of it are expected to come again.
+    pub(crate) log: WalLocation,
+    /// Length to commit instead of the file's, as long as the printer expects lines behind it to be read again (see
+    /// [`recovery`]).
     pub(crate) unproven_from: Option<u64>,
 }
 
-/// The write-ahead log of an output.
-pub(crate) struct Log {
-    /// The state file that it lies beside.
+/// Where the write-ahead log of an output file lies.
+pub(crate) struct WalLocation {
+    /// Path of the state file; the log lies beside it.
     pub(crate) state: PathBuf,
-    /// Its path without the number of a segment.
+    /// Path of the log without the number of a segment.
     pub(crate) base: PathBuf,
-    /// The last entry of the run before.
+    /// Sequence number of the last entry of the previous run.
     pub(crate) sequence: u64,
 }
 
-type Changes = HashMap<String, Change>;
+/// By container ID.
+type Changes = HashMap<String, PositionChange>;
 
-/// A commit under way: how it ends, and what to say again if it fails.
-struct Committing {
+/// A commit under way.
+struct PendingCommit {
     ended: Receiver<Result<(), state::Error>>,
+    /// What it commits, to be committed again if it fails.
     changes: Changes,
-    /// The last entry of the log that it includes.
+    /// Sequence number of the last log entry that it includes.
     sequence: u64,
 }
 
-impl Log {
+impl WalLocation {
     fn failed(&self, source: io::Error) -> state::Error {
         match source.kind() {
             io::ErrorKind::StorageFull => state::Error::Full { path: self.state.clone(), source: source.into() },
@@ -87,35 +92,35 @@ impl Log {
 }
 
 impl Checkpointer {
-    /// Commits first how far each container is known to have been read, and how long the file is; then begins its log.
+    /// Commits the known positions and the length of the file, then begins the write-ahead log.
     pub(crate) fn start(
         held: HeldName,
         output: Option<Output>,
         known: HashMap<String, Saved>,
     ) -> Result<Self, state::Error> {
         let sequence = output.as_ref().map_or(0, |output| output.log.sequence);
-        let mut keeper = Checkpointer {
+        let mut checkpointer = Checkpointer {
             held,
             output,
             wal: None,
             sequence,
-            is_cut: false,
+            nothing_written: false,
             names: HashMap::new(),
             taken: Changes::new(),
-            written: known.iter().map(|(id, saved)| (id.clone(), Change::Saved(saved.clone()))).collect(),
+            written: known.iter().map(|(id, saved)| (id.clone(), PositionChange::Saved(saved.clone()))).collect(),
             reached: known,
             commit: None,
             next: Instant::now(),
             health: SharedHealth::default(),
         };
-        keeper.commit(false)?;
-        if keeper.settle()? {
-            keeper.begin_log()?;
+        checkpointer.commit(false)?;
+        if checkpointer.wait_for_commit()? {
+            checkpointer.begin_log()?;
         }
-        Ok(keeper)
+        Ok(checkpointer)
     }
 
-    /// Begins the log once the run before has no need of its own any more.
+    /// Overwrites the previous run's log with a new one. Its content must be committed before.
     fn begin_log(&mut self) -> Result<(), state::Error> {
         let Some(output) = &self.output else { return Ok(()) };
         let begin = || {
@@ -129,17 +134,17 @@ impl Checkpointer {
         Ok(())
     }
 
-    /// Tells there from now on whether commits succeed; those up to here did.
-    pub(crate) fn tell(&mut self, health: SharedHealth) {
+    /// Reports commit results to this board from now on. All commits so far have succeeded.
+    pub(crate) fn report_to(&mut self, health: SharedHealth) {
         self.health = health;
-        self.told(Status::Healthy);
+        self.report(Status::Healthy);
     }
 
-    fn told(&self, status: Status) {
+    fn report(&self, status: Status) {
         self.health.update(|health| health.state.positions = status);
     }
 
-    /// The output has taken an item.
+    /// Notes the changes of an item that the printer has taken.
     pub(crate) fn take(&mut self, item: &Item) {
         match item {
             Item::Meet(key, container) => {
@@ -154,7 +159,7 @@ impl Checkpointer {
             Item::End(key, _) => self.ended(*key),
             Item::Gone(key) => {
                 if let Some((id, _)) = self.names.remove(key) {
-                    self.taken.insert(id, Change::Removed);
+                    self.taken.insert(id, PositionChange::Removed);
                 }
             }
             Item::Forget(key) => drop(self.names.remove(key)),
@@ -165,10 +170,10 @@ impl Checkpointer {
     fn reached(&mut self, key: ContainerKey, position: Position) {
         let Some((id, name)) = self.names.get(&key) else { return };
         match self.taken.get_mut(id) {
-            Some(Change::Saved(saved)) => (saved.position, saved.ended) = (position, false),
+            Some(PositionChange::Saved(saved)) => (saved.position, saved.ended) = (position, false),
             _ => {
                 let saved = Saved { name: name.clone(), position, ended: false };
-                self.taken.insert(id.clone(), Change::Saved(saved));
+                self.taken.insert(id.clone(), PositionChange::Saved(saved));
             }
         }
     }
@@ -178,31 +183,31 @@ impl Checkpointer {
         let under_way = self.commit.as_ref().and_then(|commit| commit.changes.get(id));
         let last = self.taken.get(id).or_else(|| self.written.get(id)).or(under_way);
         let change = match last {
-            Some(Change::Saved(saved)) => Change::Saved(Saved { ended: true, ..saved.clone() }),
-            Some(Change::Removed) => return,
-            Some(Change::Ended) | None => Change::Ended,
+            Some(PositionChange::Saved(saved)) => PositionChange::Saved(Saved { ended: true, ..saved.clone() }),
+            Some(PositionChange::Removed) => return,
+            Some(PositionChange::Ended) | None => PositionChange::Ended,
         };
         self.taken.insert(id.clone(), change);
     }
 
-    /// The output has taken the lines of a batch up to one in its middle.
+    /// Notes that the printer has taken the lines of a batch before index `end`.
     pub(crate) fn take_part(&mut self, batch: &Batch, end: usize) {
         let Some((id, name)) = self.names.get(&batch.key) else { return };
         let last = match self.taken.get(id) {
-            Some(Change::Saved(saved)) => Some(saved),
+            Some(PositionChange::Saved(saved)) => Some(saved),
             _ => self.reached.get(id),
         };
-        let change = recovery::part(last, name, batch.route, batch.lines[..end].iter().map(Line::cursor));
+        let change = recovery::partial_change(last, name, batch.route, batch.lines[..end].iter().map(Line::cursor));
         self.taken.insert(id.clone(), change);
     }
 
-    /// Writes what the printer has gathered, to the log first.
+    /// Writes the printer's buffer to the log, then to the output.
     pub(crate) fn flush(&mut self, printer: &mut Printer) -> Result<(), crate::commands::Error> {
         self.log(printer.gathered())?;
         if let Err(error) = printer.flush() {
             if let Some(wal) = &mut self.wal {
-                self.is_cut = printer.written() == 0;
-                // Without it the next run looks into the file.
+                self.nothing_written = printer.written() == 0;
+                // If this fails, the next run finds out from the file itself.
                 let _ = wal.fail(printer.written() as u64);
             }
             return Err(error.into());
@@ -222,11 +227,12 @@ impl Checkpointer {
         if bytes.is_empty() && self.taken.is_empty() || self.output.is_none() {
             return Ok(());
         }
-        // Also when the state was busy at the start: nothing is written that is not logged.
+        // Waits for commits until the log has space, or, if the state was busy at the start, until there is a log:
+        // nothing is written that is not logged.
         while self.wal.as_ref().is_none_or(Wal::is_full) {
-            self.settle()?;
+            self.wait_for_commit()?;
             self.commit(false)?;
-            if self.settle()? && self.wal.is_none() {
+            if self.wait_for_commit()? && self.wal.is_none() {
                 self.begin_log()?;
             }
         }
@@ -238,21 +244,21 @@ impl Checkpointer {
         append().map_err(|error| output.log.failed(error))
     }
 
-    /// How long until a commit is due, if one will be.
-    pub(crate) fn patience(&self) -> Option<Duration> {
+    /// Returns how long it is until a commit is due; `None` if there is nothing to commit.
+    pub(crate) fn time_to_commit(&self) -> Option<Duration> {
         let is_due = self.commit.is_some() || !self.written.is_empty() || !self.taken.is_empty();
         is_due.then(|| self.next.saturating_duration_since(Instant::now()))
     }
 
-    /// Whether one is due now.
+    /// Returns whether a commit is due now.
     pub(crate) fn is_due(&self) -> bool {
-        self.patience().is_some_and(|patience| patience.is_zero())
+        self.time_to_commit().is_some_and(|time| time.is_zero())
     }
 
-    /// Commits what was written, if the commit before has ended; called when all that was taken is. An error is one that
-    /// waiting will not mend.
-    pub(crate) fn keep(&mut self) -> Result<(), state::Error> {
-        self.next = Instant::now() + PAUSE;
+    /// Starts a commit of what was written, unless the previous one is still under way. Call it after a flush. Fails
+    /// only if a retry cannot help.
+    pub(crate) fn checkpoint(&mut self) -> Result<(), state::Error> {
+        self.next = Instant::now() + COMMIT_INTERVAL;
         if let Some(commit) = self.commit.take() {
             match commit.ended.try_recv() {
                 Err(TryRecvError::Empty) => {
@@ -260,33 +266,34 @@ impl Checkpointer {
                     return Ok(());
                 }
                 Err(TryRecvError::Disconnected) => return Err(state::Error::Closed),
-                Ok(result) => drop(self.hear(commit.changes, commit.sequence, result)?),
+                Ok(result) => drop(self.complete(commit.changes, commit.sequence, result)?),
             }
         }
         if self.written.is_empty() { Ok(()) } else { self.commit(false) }
     }
 
-    fn hear(
+    /// Processes the result of a commit. Returns false if it failed and has to be repeated.
+    fn complete(
         &mut self,
         changes: Changes,
         sequence: u64,
         result: Result<(), state::Error>,
     ) -> Result<bool, state::Error> {
         let Err(error) = result else {
-            self.told(Status::Healthy);
+            self.report(Status::Healthy);
             if let (Some(wal), Some(output)) = (&mut self.wal, &self.output) {
                 wal.commit(sequence).map_err(|error| output.log.failed(error))?;
             }
             return Ok(true);
         };
-        self.told(if error.is_passing() { Status::Degraded } else { Status::Unhealthy });
-        // What was written since is newer.
+        self.report(if error.is_passing() { Status::Degraded } else { Status::Unhealthy });
+        // Changes that were written since are newer than those of the commit.
         for (id, change) in changes {
             match self.written.get_mut(&id) {
-                // But that is all that it says.
-                Some(newer @ Change::Ended) => {
-                    if let Change::Saved(saved) = change {
-                        *newer = Change::Saved(Saved { ended: true, ..saved });
+                // `Ended` contains no position, so the position comes from the commit.
+                Some(newer @ PositionChange::Ended) => {
+                    if let PositionChange::Saved(saved) = change {
+                        *newer = PositionChange::Saved(Saved { ended: true, ..saved });
                     }
                 }
                 Some(_) => {}
@@ -296,7 +303,7 @@ impl Checkpointer {
         if !error.is_passing() {
             return Err(error);
         }
-        tracing::warn!(%error, "how far each log was read is kept later");
+        tracing::warn!(%error, "cannot commit positions; trying again later");
         Ok(false)
     }
 
@@ -305,55 +312,57 @@ impl Checkpointer {
         let mut commit = Commit::default();
         for (id, change) in &changes {
             match change {
-                Change::Saved(saved) => commit.positions.push((id.clone(), saved.clone())),
-                Change::Ended => commit.ended.push(id.clone()),
-                Change::Removed => commit.removed.push(id.clone()),
+                PositionChange::Saved(saved) => commit.positions.push((id.clone(), saved.clone())),
+                PositionChange::Ended => commit.ended.push(id.clone()),
+                PositionChange::Removed => commit.removed.push(id.clone()),
             }
         }
         let sequence = self.sequence;
-        commit.output = self.output.as_ref().map(|output| output.as_it_is(is_last, sequence)).transpose()?;
-        let (done, ended) = channel();
-        // Nobody hears it when we have left meanwhile.
-        self.held.commit(commit, move |result| drop(done.send(result)));
-        self.commit = Some(Committing { ended, changes, sequence });
+        commit.output = self.output.as_ref().map(|output| output.current(is_last, sequence)).transpose()?;
+        let (sender, ended) = channel();
+        // Sending fails if this checkpointer is gone by then.
+        self.held.commit(commit, move |result| drop(sender.send(result)));
+        self.commit = Some(PendingCommit { ended, changes, sequence });
         Ok(())
     }
 
-    /// From now on that file is written to instead, and counts, with what was written to the one before, once that is on
-    /// disk. Not if the state is busy: false, and nothing has changed.
+    /// Replaces the output file by a new one, in one commit with everything that was written to the old file, after
+    /// that is synced. Returns false if the state is busy; then nothing has changed.
     pub(crate) fn replace(&mut self, path: PathBuf, file: File) -> Result<bool, state::Error> {
-        self.settle()?;
+        self.wait_for_commit()?;
         let Some(output) = &mut self.output else { return Ok(false) };
         output.file.sync_data().map_err(|source| state::Error::Output { path: output.path.clone(), source })?;
         output.unproven_from = None;
         let (path, file) = (std::mem::replace(&mut output.path, path), std::mem::replace(&mut output.file, file));
         self.commit(false)?;
-        let is_done = self.settle()?;
+        let is_done = self.wait_for_commit()?;
         if let (false, Some(output)) = (is_done, &mut self.output) {
             (output.path, output.file) = (path, file);
         }
         Ok(is_done)
     }
 
-    /// Commits what was written and waits until that is done. Not `is_whole`: the last write failed.
-    pub(crate) fn finish(mut self, is_whole: bool) -> Result<(), state::Error> {
-        self.settle()?;
+    /// Commits what was written and waits for the commit. `is_complete` is false if the last write failed.
+    pub(crate) fn finish(mut self, is_complete: bool) -> Result<(), state::Error> {
+        self.wait_for_commit()?;
         let has_file = self.output.is_some();
-        if has_file && !is_whole {
-            // What is behind the commit would be taken for written twice by who has the state alone.
-            if self.is_cut {
+        if has_file && !is_complete {
+            // Without a commit, a next run that has the state but not the log would write again what the file holds
+            // behind the last commit. After a partial write, however, the length of the file does not match the
+            // positions: then only the log can tell what is in it.
+            if self.nothing_written {
                 self.commit(false)?;
-                self.settle()?;
+                self.wait_for_commit()?;
             }
             return Ok(());
         }
         if !has_file && self.written.is_empty() {
             return Ok(());
         }
-        // Once more, for what was only passing.
+        // The second try is for a transient failure.
         for _ in 0..2 {
             self.commit(true)?;
-            self.settle()?;
+            self.wait_for_commit()?;
             if self.written.is_empty() {
                 let (wal, output) = (self.wal.as_mut(), self.output.as_ref());
                 let cleared =
@@ -364,16 +373,17 @@ impl Checkpointer {
         Err(state::Error::Closed)
     }
 
-    /// Waits for the commit under way; false if it was hindered for now.
-    fn settle(&mut self) -> Result<bool, state::Error> {
-        let Some(Committing { ended, changes, sequence }) = self.commit.take() else { return Ok(true) };
+    /// Waits for the commit under way. Returns false if it failed and has to be repeated.
+    fn wait_for_commit(&mut self) -> Result<bool, state::Error> {
+        let Some(PendingCommit { ended, changes, sequence }) = self.commit.take() else { return Ok(true) };
         let result = ended.recv().unwrap_or(Err(state::Error::Closed));
-        self.hear(changes, sequence, result)
+        self.complete(changes, sequence, result)
     }
 }
 
 impl Output {
-    fn as_it_is(&self, is_last: bool, sequence: u64) -> Result<OutputProgress, state::Error> {
+    /// Describes the file as it is now, for a commit.
+    fn current(&self, is_last: bool, sequence: u64) -> Result<Written, state::Error> {
         let failed = |source: io::Error| state::Error::Output { path: self.path.clone(), source };
         let metadata = self.file.metadata().map_err(failed)?;
         let (device, inode) = (metadata.dev(), metadata.ino());

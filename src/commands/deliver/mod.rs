@@ -1,6 +1,7 @@
-//! The thread that carries items from the queue to the printer, and keeps how far it got.
+//! The thread that takes items from the queue, prints them, and checkpoints the positions.
 //!
-//! It takes all that waits, and flushes when nothing waits any more: one line leaves at once, a flood in large writes.
+//! It takes everything that is queued and flushes when the queue is empty: a single line is written at once, a flood in
+//! large writes.
 
 pub(crate) mod checkpoint;
 pub(crate) mod output_file;
@@ -22,53 +23,53 @@ use std::sync::Arc;
 use std::thread;
 use tokio::sync::oneshot;
 
-/// What becomes of items.
+/// The thread's state.
 pub(super) struct Deliver {
-    /// They are written, ...
     pub(super) printer: Printer,
-    /// ... to the file that is under its name, ...
+    /// Follows the rotation of the output file.
     pub(super) rollover: Rollover,
-    /// ... how far that got is kept, ...
-    pub(super) keeper: Option<Checkpointer>,
-    /// Held as long as anything is written to the file.
+    /// `None` without `--resume`.
+    pub(super) checkpointer: Option<Checkpointer>,
+    /// Lock of the output file; held until the last write.
     pub(super) _lock: Option<OutputLock>,
-    /// ... and they are counted.
+    /// Counts lines and gaps.
     pub(super) logs: LogMetrics,
 }
 
 impl Deliver {
-    /// Starts it. The receiver is told how it ended: the queue was closed, or nothing can be written or kept any more.
+    /// Starts the thread. The receiver gets its result: `Ok` once the queue is closed and written, or an error of the
+    /// output or the state.
     pub(super) fn start(self, queue: Arc<Queue>) -> io::Result<oneshot::Receiver<Result<(), Error>>> {
-        let (done, ended) = oneshot::channel();
+        let (sender, ended) = oneshot::channel();
         thread::Builder::new().name("deliver".into()).spawn(move || {
             let result = self.run(&queue);
             queue.abandon();
-            // Whoever stopped waiting has left already.
-            let _ = done.send(result);
+            // Fails if nobody waits for the result any more.
+            let _ = sender.send(result);
         })?;
         Ok(ended)
     }
 
     fn run(mut self, queue: &Queue) -> Result<(), Error> {
         let delivered = self.deliver(queue);
-        tracing::info!("passed on {}", self.logs);
-        // What was written before it failed is kept as well.
-        let kept = self.keeper.take().map_or(Ok(()), |keeper| keeper.finish(delivered.is_ok()));
-        delivered.and(kept.map_err(Error::from))
+        tracing::info!("delivered {}", self.logs);
+        // Positions of lines that were written before a failure are committed as well.
+        let committed = self.checkpointer.take().map_or(Ok(()), |checkpointer| checkpointer.finish(delivered.is_ok()));
+        delivered.and(committed.map_err(Error::from))
     }
 
     fn deliver(&mut self, queue: &Queue) -> Result<(), Error> {
         let mut items = VecDeque::new();
-        while queue.take(&mut items, self.patience()) {
+        while queue.take(&mut items, self.max_wait()) {
             if items.is_empty() {
                 self.printer.rest();
             }
             while let Some(item) = items.pop_front() {
-                self.rollover.look(&mut self.printer, self.keeper.as_mut())?;
+                self.rollover.check(&mut self.printer, self.checkpointer.as_mut())?;
                 let taken = self.take(&item);
                 match &item {
                     Item::Lines(batch) => self.logs.add(batch),
-                    Item::Begin(_, _, Some(told)) => self.logs.discovered(*told, Timestamp::now()),
+                    Item::Begin(_, _, Some(reported)) => self.logs.discovered(*reported, Timestamp::now()),
                     _ => {}
                 }
                 queue.finish(item);
@@ -76,21 +77,22 @@ impl Deliver {
                 if self.printer.is_full() {
                     self.flush()?;
                 }
-                self.keep()?;
+                self.checkpoint()?;
             }
             if queue.is_empty() {
                 self.flush()?;
-                self.keep()?;
+                self.checkpoint()?;
             }
         }
-        // Nothing that was just written may be gone unseen.
-        self.rollover.look_at_once(&mut self.printer, self.keeper.as_mut())?;
+        // Reports it if the file was removed after the last check, and what was written there is lost.
+        self.rollover.check_now(&mut self.printer, self.checkpointer.as_mut())?;
         self.flush()
     }
 
-    fn patience(&self) -> Option<std::time::Duration> {
-        let keeping = self.keeper.as_ref().and_then(Checkpointer::patience);
-        self.printer.patience().into_iter().chain(keeping).min()
+    /// How long to wait for an item at most.
+    fn max_wait(&self) -> Option<std::time::Duration> {
+        let checkpoint = self.checkpointer.as_ref().and_then(Checkpointer::time_to_commit);
+        self.printer.patience().into_iter().chain(checkpoint).min()
     }
 
     fn take(&mut self, item: &Item) -> Result<(), Error> {
@@ -98,8 +100,8 @@ impl Deliver {
             Item::Lines(batch) => {
                 let mut from = 0;
                 while let Some(next) = self.printer.lines(batch, from)? {
-                    if let Some(keeper) = &mut self.keeper {
-                        keeper.take_part(batch, next);
+                    if let Some(checkpointer) = &mut self.checkpointer {
+                        checkpointer.take_part(batch, next);
                     }
                     self.flush()?;
                     from = next;
@@ -107,25 +109,25 @@ impl Deliver {
             }
             item => self.printer.take(item)?,
         }
-        if let Some(keeper) = &mut self.keeper {
-            keeper.take(item);
+        if let Some(checkpointer) = &mut self.checkpointer {
+            checkpointer.take(item);
         }
         Ok(())
     }
 
     fn flush(&mut self) -> Result<(), Error> {
-        match &mut self.keeper {
-            Some(keeper) => keeper.flush(&mut self.printer),
+        match &mut self.checkpointer {
+            Some(checkpointer) => checkpointer.flush(&mut self.printer),
             None => Ok(self.printer.flush()?),
         }
     }
 
-    /// In a flood nothing is flushed because nothing waits, so it is when a commit is due.
-    fn keep(&mut self) -> Result<(), Error> {
-        if !self.keeper.as_ref().is_some_and(Checkpointer::is_due) {
+    /// Starts a commit if one is due. It flushes first: in a flood the queue is never empty, so nothing else does.
+    fn checkpoint(&mut self) -> Result<(), Error> {
+        if !self.checkpointer.as_ref().is_some_and(Checkpointer::is_due) {
             return Ok(());
         }
         self.flush()?;
-        Ok(self.keeper.as_mut().map_or(Ok(()), Checkpointer::keep)?)
+        Ok(self.checkpointer.as_mut().map_or(Ok(()), Checkpointer::checkpoint)?)
     }
 }

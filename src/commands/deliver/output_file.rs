@@ -1,8 +1,8 @@
-//! The file that lines are appended to: who else writes to it, where it counts from, and what takes its place.
+//! The output file, FILE of `-o FILE`: its lock, and its successors under rotation.
 //!
-//! In: the printer, and of a run with positions their keeper. Called by [`super::resume`] and [`super::watch`] at the start
-//! and by [`super::deliver`] before it writes. A file is rotated by its name: once it is moved away or removed, another one
-//! takes its place, and no line is written to both.
+//! In: the printer, and with `--resume` the checkpointer. Called by `watch` at the start and by [`super`] before it
+//! writes. Rotation is detected by name: once FILE was moved away or removed, a new file of that name takes its place.
+//! No line is written to both.
 
 use super::checkpoint::Checkpointer;
 use crate::commands::Error;
@@ -14,21 +14,22 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Between two looks at what is under the file's name, while something is written.
-const LOOK: Duration = Duration::from_millis(200);
+/// Minimum time between two checks of the file's name.
+const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Takes the right to write to the printer's file: alone, or shared with other runs that only append.
+/// Locks the printer's file for this run alone, or shared with other runs that only append. Fails if another run holds
+/// a conflicting lock. `state` is the path of the state file, beside which the lock lies.
 pub(crate) fn lock(state: &Path, printer: &Printer, is_shared: bool) -> Result<Option<OutputLock>, Error> {
     let Some((path, _)) = printer.file() else { return Ok(None) };
     match OutputLock::take(state, path, is_shared) {
         Ok(None) => Err(Error::OutputInUse { path: path.to_owned() }),
-        // Whoever keeps no positions does without a place for a state.
+        // A run without positions needs no state, so it does not fail for lack of a place for one.
         Err(_) if is_shared => Ok(None),
         taken => Ok(taken?),
     }
 }
 
-/// Another descriptor of it, for who keeps how long it is.
+/// Duplicates the file descriptor, for the checkpointer.
 pub(crate) fn copy(path: &Path, file: &File) -> Result<File, Error> {
     file.try_clone().map_err(|source| failed(path, source))
 }
@@ -37,82 +38,86 @@ pub(crate) fn failed(path: &Path, source: io::Error) -> Error {
     output::Error::Write { to: path.display().to_string(), source }.into()
 }
 
-/// A file that was just made is there after a power cut once its folder is on disk.
+/// Syncs the folder of a file. Only then does a new file survive a power failure.
 pub(crate) fn sync_folder(path: &Path) -> Result<(), Error> {
     let folder = path.parent().map(File::open).transpose();
     let synced = folder.and_then(|folder| folder.map_or(Ok(()), |folder| folder.sync_all()));
     synced.map_err(|source| failed(path, source))
 }
 
-/// Sees to it that what is under the file's name is what is written to.
+/// Switches to a new file once the open one is no longer the file of that name.
 pub(crate) struct Rollover {
-    /// The next look.
+    /// Time of the next check.
     next: Instant,
-    /// How long the file was when it was last seen under its name.
+    /// Length in bytes at the last check at which the file had its name.
     length: u64,
-    /// That it cannot be replaced was told.
-    is_told: bool,
+    /// A failure to open a new file was reported, and no check has succeeded since.
+    has_warned: bool,
 }
 
 impl Rollover {
-    /// The file has just been opened.
+    /// For a file that was just opened.
     pub(crate) fn new() -> Self {
-        Rollover { next: Instant::now(), length: 0, is_told: false }
+        Rollover { next: Instant::now(), length: 0, has_warned: false }
     }
 
-    /// To be called before something is written. An error where what is written would be lost.
-    pub(crate) fn look(&mut self, printer: &mut Printer, keeper: Option<&mut Checkpointer>) -> Result<(), Error> {
+    /// Checks the file's name, unless that was done within [`CHECK_INTERVAL`]. Call it before each write; it fails if
+    /// the write would be lost.
+    pub(crate) fn check(
+        &mut self,
+        printer: &mut Printer,
+        checkpointer: Option<&mut Checkpointer>,
+    ) -> Result<(), Error> {
         let now = Instant::now();
         if now < self.next {
             return Ok(());
         }
-        self.next = now + LOOK;
-        self.look_at_once(printer, keeper)
+        self.next = now + CHECK_INTERVAL;
+        self.check_now(printer, checkpointer)
     }
 
-    /// The same, however short the last look was ago.
-    pub(crate) fn look_at_once(
+    /// Checks the file's name now.
+    pub(crate) fn check_now(
         &mut self,
         printer: &mut Printer,
-        keeper: Option<&mut Checkpointer>,
+        checkpointer: Option<&mut Checkpointer>,
     ) -> Result<(), Error> {
-        let Some((path, length)) = place(printer) else { return Ok(()) };
+        let Some((path, length)) = path_and_length(printer) else { return Ok(()) };
         let Some(displaced) = printer.displaced() else {
-            (self.length, self.is_told) = (length, false);
+            (self.length, self.has_warned) = (length, false);
             return Ok(());
         };
-        let replaced = match displaced {
+        let what = match displaced {
             Displaced::Moved => "was moved away",
             Displaced::Removed => "was removed",
         };
         let path = path.display();
-        match replace(printer, keeper, displaced) {
+        match replace(printer, checkpointer, displaced) {
             Ok(true) if displaced == Displaced::Removed && length > self.length => {
                 let lost = length - self.length;
                 let text = format!(
-                    "{path} {replaced}, and with it up to {lost} bytes that were written since it was last seen: a new one is written"
+                    "{path} {what}, and with it up to {lost} bytes written since the last check: continuing in a new file"
                 );
                 self.length = 0;
                 Ok(printer.warn(&text)?)
             }
             Ok(true) => {
                 self.length = 0;
-                Ok(printer.take(&Item::Notice(None, format!("{path} {replaced}: a new one is written")))?)
+                Ok(printer.take(&Item::Notice(None, format!("{path} {what}: continuing in a new file")))?)
             }
-            // The state is busy.
+            // It has to wait. The next check tries again.
             Ok(false) => Ok(()),
-            // Where it is now it can still be read.
+            // The moved file can still be read, so writing to it loses nothing.
             Err(error) if displaced == Displaced::Moved => {
                 let cause = match error {
                     Error::Output(output::Error::Open { source, .. }) => source.to_string(),
                     error => return Err(error),
                 };
-                if std::mem::replace(&mut self.is_told, true) {
+                if std::mem::replace(&mut self.has_warned, true) {
                     return Ok(());
                 }
-                let text = format!(
-                    "{path} {replaced} and cannot be opened anew, so it is written to where it is now: {cause}"
-                );
+                let text =
+                    format!("{path} {what} and cannot be reopened, so lines still go to the moved file: {cause}");
                 Ok(printer.warn(&text)?)
             }
             Err(error) => Err(error),
@@ -120,26 +125,32 @@ impl Rollover {
     }
 }
 
-fn place(printer: &Printer) -> Option<(PathBuf, u64)> {
+fn path_and_length(printer: &Printer) -> Option<(PathBuf, u64)> {
     let (path, file) = printer.file()?;
     Some((path.to_owned(), file.metadata().ok()?.len()))
 }
 
-/// False where that has to wait.
-fn replace(printer: &mut Printer, keeper: Option<&mut Checkpointer>, displaced: Displaced) -> Result<bool, Error> {
+/// Opens a new file and writes to it from now on. Returns false if that has to wait, because the state is busy or the
+/// new file was displaced, too.
+fn replace(
+    printer: &mut Printer,
+    checkpointer: Option<&mut Checkpointer>,
+    displaced: Displaced,
+) -> Result<bool, Error> {
     let successor = printer.successor()?;
-    // Moved away again meanwhile; or a file system that numbers files anew each time tells nothing by its numbers.
+    // A new file that is displaced at once was either rotated again, or its file system assigns new inode numbers at
+    // each look, so that they prove nothing.
     let Some((path, file)) = successor.file().filter(|_| !successor.is_displaced()) else { return Ok(false) };
-    let is_done = match keeper {
-        Some(keeper) => {
+    let is_done = match checkpointer {
+        Some(checkpointer) => {
             sync_folder(path)?;
             let copy = copy(path, file)?;
-            // A part of what was taken may be in the moved one already: all of it goes there, and counts. Of what is gone
-            // nothing counts that is not kept yet.
+            // A part of the buffered lines may be in the moved file already, so all of them go there and are committed
+            // with it. What went to a removed file and is not committed yet is never committed.
             if displaced == Displaced::Moved {
-                keeper.flush(printer)?;
+                checkpointer.flush(printer)?;
             }
-            keeper.replace(path.to_owned(), copy)?
+            checkpointer.replace(path.to_owned(), copy)?
         }
         None => true,
     };

@@ -1,13 +1,13 @@
-//! A write-ahead log for `-o FILE --resume`: what was written to FILE, and how far each container was read by then.
+//! The write-ahead log of `-o FILE --resume`: each write to FILE, with the positions of the containers after it.
 //!
-//! An [`Entry`] with the bytes goes here before they go to FILE, so whatever moment a run is killed at, the next one
-//! can see which of its bytes reached FILE, write those that did not, and knows the positions behind them. Called by
-//! [`super::keep`] while a run writes and by [`super::recovery`] when one starts. Nothing here is synced: the kernel
-//! keeps what a killed process wrote. After a power failure an entry may be missing or damaged, which its checksum
-//! and its sequence number show.
+//! A [`WalEntry`] with the bytes is written here before the bytes are written to FILE. Whenever a run is killed, the
+//! next one sees which bytes reached FILE, writes those that did not, and knows the positions after them. Used by
+//! [`super::checkpoint`] while a run writes, and by [`super::recovery`] at the start of a run. Nothing here is synced:
+//! the kernel keeps what a killed process wrote. After a power failure an entry may be missing or damaged, which its
+//! checksum and its sequence number show.
 //!
-//! The log lies in two segments beside the state file. Each begins with a snapshot of all positions. One is written
-//! until it is large; then the other one is, once everything in it has been committed to the state.
+//! The log consists of two segments beside the state file. Each begins with a snapshot of all positions. Once the
+//! current segment is large, the other one is overwritten, provided that everything in it is committed to the state.
 
 use crate::model::file_id::{FileId, Likeness};
 use crate::model::small_file;
@@ -22,47 +22,49 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The other segment takes over once this one is longer.
-const LARGE: u64 = 4 << 20;
-/// A segment that is longer has to wait for a commit. What the next run reads stays in its memory.
-const LARGEST: u64 = 16 << 20;
-/// More than a segment of [`LARGEST`] bytes and one last entry can hold.
-const MOST_READ: u64 = 64 << 20;
+/// Length in bytes after which the other segment becomes the current one.
+const SWITCH_LENGTH: u64 = 4 << 20;
+/// Length in bytes after which writing waits for a commit. It bounds the memory of the next run, which reads all of it.
+const MAX_LENGTH: u64 = 16 << 20;
+/// Upper bound in bytes of a segment, with one entry beyond [`MAX_LENGTH`].
+const MAX_READ: u64 = 64 << 20;
 
-/// Marks the beginning of an entry, and the version of its form.
+/// Begins each entry, and denotes the version of the format.
 const MAGIC: [u8; 4] = *b"LWw1";
-/// Magic, length of the header, length of the bytes, checksum over all that follows the magic but itself.
+/// Size in bytes of the frame before an entry: magic, length of the header, length of the bytes, and a checksum over
+/// both lengths, the header and the bytes. Each has 4 bytes; numbers are little-endian.
 const FRAME: usize = 16;
 
-/// One step of a run, in the order of `sequence`.
+/// One entry of the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Entry {
-    /// Larger than that of every entry before, also of earlier runs; consecutive within a run.
+pub(crate) struct WalEntry {
+    /// Larger than in all entries before, including those of earlier runs; consecutive within a run.
     pub(crate) sequence: u64,
-    pub(crate) kind: Kind,
+    pub(crate) kind: EntryKind,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) enum Kind {
-    /// How far each container had been read, and FILE been written, when the segment was begun; in which boot and on
-    /// which device.
+pub(crate) enum EntryKind {
+    /// First entry of a segment: all positions, FILE and its length when the segment was begun, and the value of
+    /// [`mount`].
     Snapshot { positions: Vec<(String, Saved)>, file: FileRef, length: u64, mount: String },
-    /// These bytes are about to be appended to a file; it ended at `offset` just before.
+    /// These bytes are about to be appended to a file, which then had `offset` bytes.
     Write {
         file: FileRef,
         offset: u64,
-        changes: Vec<(String, Change)>,
+        changes: Vec<(String, PositionChange)>,
         #[serde(skip)]
         bytes: Vec<u8>,
     },
-    /// The write of the entry before failed after so many bytes.
+    /// The write of the previous entry failed after `written` bytes.
     Failed { written: u64 },
 }
 
-/// A file that lines were appended to, whatever it is called now.
+/// Identifies an output file, whatever its name is now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FileRef {
-    /// Changes when the file system is mounted from another device: it counts only where the ID leaves doubts.
+    /// Device number. It changes when the file system is mounted from another device, so it decides only if `id`
+    /// cannot.
     pub(crate) device: u64,
     pub(crate) id: FileId,
 }
@@ -77,56 +79,57 @@ impl FileRef {
     }
 }
 
-/// What became of a container.
+/// PositionChange of a container's position.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[expect(clippy::large_enum_variant, reason = "nearly all are of the large one")]
-pub(crate) enum Change {
-    /// It was read so far.
+#[expect(clippy::large_enum_variant, reason = "nearly all values are of the large variant")]
+pub(crate) enum PositionChange {
+    /// Lines were delivered up to this position.
     Saved(Saved),
-    /// It has stopped and was read to its end, which is where the last commit left it.
+    /// The container stopped and was read to the end. Its position is unchanged.
     Ended,
-    /// It was removed.
+    /// The container was removed.
     Removed,
 }
 
-/// Positions with their changes applied, by container ID.
-pub(crate) fn apply(positions: &mut HashMap<String, Saved>, id: &str, change: &Change) {
+/// Applies a change of one container to the positions of all, which are keyed by container ID.
+pub(crate) fn apply(positions: &mut HashMap<String, Saved>, id: &str, change: &PositionChange) {
     match change {
-        Change::Saved(saved) => drop(positions.insert(id.to_owned(), saved.clone())),
-        Change::Ended => {
+        PositionChange::Saved(saved) => drop(positions.insert(id.to_owned(), saved.clone())),
+        PositionChange::Ended => {
             if let Some(saved) = positions.get_mut(id) {
                 saved.ended = true;
             }
         }
-        Change::Removed => drop(positions.remove(id)),
+        PositionChange::Removed => drop(positions.remove(id)),
     }
 }
 
-/// What the segments held when a run started.
+/// Content of both segments at the start of a run.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Found {
-    /// In order, without gaps from one to the next; the first is a snapshot.
-    pub(crate) entries: Vec<Entry>,
-    /// The boot and the mount that the segments are read in.
+pub(crate) struct WalContents {
+    /// With consecutive sequence numbers; the first is a snapshot.
+    pub(crate) entries: Vec<WalEntry>,
+    /// Value of [`mount`] now.
     pub(crate) mount: String,
 }
 
-impl Found {
+impl WalContents {
+    /// Returns the last sequence number.
     pub(crate) fn last(&self) -> Option<u64> {
         self.entries.last().map(|entry| entry.sequence)
     }
 
-    /// Whether every write to FILE is among the entries: none can have been lost in a power failure since.
+    /// Returns whether the entries contain every write to FILE: no power failure since can have lost any.
     pub(crate) fn is_complete(&self) -> bool {
         let mount = self.entries.iter().rev().find_map(|entry| match &entry.kind {
-            Kind::Snapshot { mount, .. } => Some(mount),
+            EntryKind::Snapshot { mount, .. } => Some(mount),
             _ => None,
         });
         mount.is_some_and(|mount| *mount == self.mount)
     }
 }
 
-/// Where a run's segments lie: one pair for each engine, resume name and FILE.
+/// Returns the path of the segments without their number. Each combination of engine, resume name and FILE has its own.
 pub(crate) fn base(state: &Path, engine_id: &str, name: &str, file: &Path) -> PathBuf {
     let mut hash = Sha256::new();
     hash.update(engine_id);
@@ -144,36 +147,36 @@ pub(crate) fn segment_path(base: &Path, number: usize) -> PathBuf {
     PathBuf::from(path)
 }
 
-/// Reads both segments. One that is missing, or no file of ours, holds nothing.
-pub(crate) fn read(state: &Path, base: &Path) -> Found {
-    let mut here = String::new();
+/// Reads both segments. A segment that is missing, or not a file of ours, counts as empty.
+pub(crate) fn read(state: &Path, base: &Path) -> WalContents {
+    let mut current_mount = String::new();
     let [one, other] = [0, 1].map(|number| {
         let mut bytes = Vec::new();
-        if let Ok(file) = open_companion(state, &segment_path(base, number), OFlags::RDONLY) {
-            here = mount(&file);
-            // What could be read counts: each entry has a checksum.
-            let _ = file.take(MOST_READ).read_to_end(&mut bytes);
+        if let Ok(file) = open_beside(state, &segment_path(base, number), OFlags::RDONLY) {
+            current_mount = mount(&file);
+            // After a read error the entries before it remain valid: each has a checksum.
+            let _ = file.take(MAX_READ).read_to_end(&mut bytes);
         }
         parse(&bytes)
     });
-    Found { mount: here, ..join(one, other) }
+    WalContents { mount: current_mount, ..join(one, other) }
 }
 
-/// Names this boot of the machine and the device that a file lies on. Both stay the same as long as all that a process
-/// wrote is still in the kernel's memory.
+/// Identifies this boot of the machine and the device of a file. While both stay the same, the kernel has lost nothing
+/// that a process wrote.
 fn mount(file: &File) -> String {
     let boot = small_file::read_small(Path::new("/proc/sys/kernel/random/boot_id"), 64).unwrap_or_default();
     let device = file.metadata().map_or(0, |metadata| metadata.dev());
     format!("{}/{device}", String::from_utf8_lossy(&boot).trim())
 }
 
-/// The entries of a segment up to the first that is damaged or not the next.
-fn parse(mut bytes: &[u8]) -> Found {
-    let mut found = Found::default();
+/// Returns the entries of a segment up to the first that is damaged or out of sequence.
+fn parse(mut bytes: &[u8]) -> WalContents {
+    let mut found = WalContents::default();
     while let Some((entry, rest)) = decode(bytes) {
         let is_next = match found.entries.last() {
             Some(last) => entry.sequence == last.sequence + 1,
-            None => matches!(entry.kind, Kind::Snapshot { .. }),
+            None => matches!(entry.kind, EntryKind::Snapshot { .. }),
         };
         if !is_next {
             break;
@@ -184,8 +187,8 @@ fn parse(mut bytes: &[u8]) -> Found {
     found
 }
 
-/// Two segments as one: the older before the newer, if that goes on where it ends.
-fn join(one: Found, other: Found) -> Found {
+/// Joins two segments. If the newer one does not continue the older one, only the newer one counts.
+fn join(one: WalContents, other: WalContents) -> WalContents {
     let (mut older, newer) = if one.last() <= other.last() { (one, other) } else { (other, one) };
     let is_continued = older.last().zip(newer.entries.first()).is_some_and(|(last, next)| last + 1 == next.sequence);
     if !is_continued {
@@ -195,7 +198,8 @@ fn join(one: Found, other: Found) -> Found {
     older
 }
 
-fn decode(bytes: &[u8]) -> Option<(Entry, &[u8])> {
+/// Decodes the first entry; returns it and the rest.
+fn decode(bytes: &[u8]) -> Option<(WalEntry, &[u8])> {
     let (frame, rest) = bytes.split_at_checked(FRAME)?;
     let number = |at: usize| frame[at..at + 4].try_into().map(u32::from_le_bytes).ok();
     let (header_length, bytes_length, checksum) = (number(4)? as usize, number(8)? as usize, number(12)?);
@@ -203,8 +207,8 @@ fn decode(bytes: &[u8]) -> Option<(Entry, &[u8])> {
     if frame[..4] != MAGIC || checksum != sum(&frame[4..12], body) {
         return None;
     }
-    let mut entry: Entry = serde_json::from_slice(&body[..header_length]).ok()?;
-    if let Kind::Write { bytes, .. } = &mut entry.kind {
+    let mut entry: WalEntry = serde_json::from_slice(&body[..header_length]).ok()?;
+    if let EntryKind::Write { bytes, .. } = &mut entry.kind {
         *bytes = body[header_length..].to_vec();
     }
     Some((entry, rest))
@@ -217,8 +221,8 @@ fn sum(lengths: &[u8], body: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// Appends an entry whose bytes are not in it.
-fn encode(entry: &Entry, bytes: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+/// Appends the encoding of an entry to `out`. The bytes of a write are passed separately, to avoid a copy.
+fn encode(entry: &WalEntry, bytes: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
     let start = out.len();
     out.extend_from_slice(&[0; FRAME]);
     serde_json::to_writer(&mut *out, entry)?;
@@ -235,31 +239,35 @@ fn encode(entry: &Entry, bytes: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-/// The log of a run under way.
+/// The log of the current run.
 #[derive(Debug)]
 pub(crate) struct Wal {
     segments: [Segment; 2],
-    /// The segment that is written.
+    /// Index of the current segment, 0 or 1.
     current: usize,
-    /// Of the last entry.
+    /// Sequence number of the last entry.
     sequence: u64,
-    /// Every entry up to this one is in the state.
+    /// All entries up to this sequence number are committed to the state.
     committed: u64,
+    /// By container ID, the positions after the last entry.
     positions: HashMap<String, Saved>,
-    /// What is written, and where it ends.
+    /// The output file and its length after the last entry.
     written: (FileRef, u64),
+    /// Reused for encoding.
     buffer: Vec<u8>,
 }
 
 #[derive(Debug)]
 struct Segment {
     file: File,
+    /// In bytes.
     length: u64,
+    /// Sequence number of its last entry; 0 if it is empty.
     last: u64,
 }
 
 impl Wal {
-    /// Begins anew behind `sequence`, up to which all is committed.
+    /// Begins a new log after `sequence`, up to which all is committed.
     pub(crate) fn start(
         state: &Path,
         base: &Path,
@@ -272,7 +280,7 @@ impl Wal {
             file.map(|file| Segment { file, length: 0, last: 0 })
         };
         let (segments, buffer) = ([open(0)?, open(1)?], Vec::new());
-        // Later than all before, also of a state that was restored from a backup and knows of less.
+        // By time, so that it is larger than in all earlier runs even if the state was restored from a backup.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_micros());
         let sequence = sequence.max(u64::try_from(now).unwrap_or(0));
         let mut wal = Wal { segments, current: 0, sequence, committed: sequence, positions, written, buffer };
@@ -281,17 +289,17 @@ impl Wal {
         Ok(wal)
     }
 
-    /// Of the last entry.
+    /// Returns the sequence number of the last entry.
     pub(crate) fn sequence(&self) -> u64 {
         self.sequence
     }
 
-    /// Makes a segment the current one, with nothing but a snapshot in it.
+    /// Makes a segment the current one and overwrites it with a snapshot.
     fn begin(&mut self, number: usize, sequence: u64) -> io::Result<()> {
         let positions = self.positions.iter().map(|(id, saved)| (id.clone(), saved.clone())).collect();
         let ((file, length), mount) = (self.written, mount(&self.segments[number].file));
-        let kind = Kind::Snapshot { positions, file, length, mount };
-        let entry = Entry { sequence, kind };
+        let kind = EntryKind::Snapshot { positions, file, length, mount };
+        let entry = WalEntry { sequence, kind };
         self.buffer.clear();
         encode(&entry, &[], &mut self.buffer)?;
         let segment = &mut self.segments[number];
@@ -303,16 +311,16 @@ impl Wal {
         Ok(())
     }
 
-    /// Logs that these bytes are about to be appended to a file, and what that makes of containers.
+    /// Logs that these bytes are about to be appended to a file of length `offset`, and the positions after them.
     pub(crate) fn append(
         &mut self,
         file: FileRef,
         offset: u64,
-        changes: &HashMap<String, Change>,
+        changes: &HashMap<String, PositionChange>,
         bytes: &[u8],
     ) -> io::Result<()> {
         let list = changes.iter().map(|(id, change)| (id.clone(), change.clone())).collect();
-        self.log(Kind::Write { file, offset, changes: list, bytes: Vec::new() }, bytes)?;
+        self.log(EntryKind::Write { file, offset, changes: list, bytes: Vec::new() }, bytes)?;
         for (id, change) in changes {
             apply(&mut self.positions, id, change);
         }
@@ -320,17 +328,17 @@ impl Wal {
         Ok(())
     }
 
-    /// Logs that the write of the entry before failed.
+    /// Logs that the write of the previous entry failed after `written` bytes.
     pub(crate) fn fail(&mut self, written: u64) -> io::Result<()> {
-        self.log(Kind::Failed { written }, &[])
+        self.log(EntryKind::Failed { written }, &[])
     }
 
-    fn log(&mut self, kind: Kind, bytes: &[u8]) -> io::Result<()> {
+    fn log(&mut self, kind: EntryKind, bytes: &[u8]) -> io::Result<()> {
         let other = 1 - self.current;
-        if self.segments[self.current].length > LARGE && self.segments[other].last <= self.committed {
+        if self.segments[self.current].length > SWITCH_LENGTH && self.segments[other].last <= self.committed {
             self.begin(other, self.sequence + 1)?;
         }
-        let entry = Entry { sequence: self.sequence + 1, kind };
+        let entry = WalEntry { sequence: self.sequence + 1, kind };
         self.buffer.clear();
         encode(&entry, bytes, &mut self.buffer)?;
         let segment = &mut self.segments[self.current];
@@ -341,25 +349,25 @@ impl Wal {
         Ok(())
     }
 
-    /// No more fits before a commit has made room.
+    /// Returns whether no entry fits before the next commit.
     pub(crate) fn is_full(&self) -> bool {
-        let is_waited_for = self.segments[1 - self.current].last > self.committed;
-        is_waited_for && self.segments[self.current].length > LARGEST
+        let other_is_in_use = self.segments[1 - self.current].last > self.committed;
+        other_is_in_use && self.segments[self.current].length > MAX_LENGTH
     }
 
-    /// All up to this entry is in the state.
+    /// Notes that all entries up to `sequence` are committed to the state.
     pub(crate) fn commit(&mut self, sequence: u64) -> io::Result<()> {
         self.committed = self.committed.max(sequence);
-        // A flood has left long segments that nobody needs any more.
-        if self.committed == self.sequence && self.segments.iter().any(|segment| segment.length > LARGE) {
+        // Long segments remain after a flood, and nobody needs them any more.
+        if self.committed == self.sequence && self.segments.iter().any(|segment| segment.length > SWITCH_LENGTH) {
             self.clear()?;
         }
         Ok(())
     }
 
-    /// Leaves nothing but a snapshot, once all is committed: what was logged is nobody's business any more.
+    /// Replaces all entries by one snapshot. Call it once all is committed: logged lines should not stay on disk.
     pub(crate) fn clear(&mut self) -> io::Result<()> {
-        // Under the number that is committed, so that the state is not older than this.
+        // With the committed sequence number, so that the log is not newer than the state.
         self.begin(0, self.sequence)?;
         let other = &mut self.segments[1];
         (other.length, other.last) = (0, 0);
@@ -377,17 +385,17 @@ mod tests {
         Wal::start(base, base, 0, HashMap::new(), (FILE, 0)).unwrap()
     }
 
-    /// Bytes of the writes found, in order.
-    fn writes(found: &Found) -> Vec<Vec<u8>> {
+    /// Returns the bytes of each write.
+    fn writes(found: &WalContents) -> Vec<Vec<u8>> {
         let writes = found.entries.iter().filter_map(|entry| match &entry.kind {
-            Kind::Write { bytes, .. } => Some(bytes.clone()),
+            EntryKind::Write { bytes, .. } => Some(bytes.clone()),
             _ => None,
         });
         writes.collect()
     }
 
     #[test]
-    fn what_was_appended_is_found_in_order() {
+    fn reads_entries_in_the_order_of_appending() {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("wal");
         assert_eq!(read(&base, &base).entries, []);
@@ -399,12 +407,12 @@ mod tests {
         let found = read(&base, &base);
         assert_eq!(writes(&found), [b"one".to_vec(), b"two".to_vec(), b"three".to_vec()]);
         assert_eq!((found.last(), found.is_complete()), (Some(wal.sequence()), true));
-        assert!(matches!(found.entries.last().unwrap().kind, Kind::Failed { written: 2 }));
+        assert!(matches!(found.entries.last().unwrap().kind, EntryKind::Failed { written: 2 }));
     }
 
-    /// A power failure may leave any bytes; an entry is found as it was written or not at all.
+    /// A power failure may leave any bytes. An entry is read as it was written, or not at all.
     #[test]
-    fn damage_ends_the_log_before_it() {
+    fn reads_only_entries_before_damage() {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("wal");
         let mut wal = begin(&base);
@@ -423,19 +431,18 @@ mod tests {
         }
     }
 
-    /// What is committed is written over, what is not is kept, in two segments that are read as one.
     #[test]
-    fn segments_take_turns_as_commits_allow() {
+    fn overwrites_a_segment_only_once_it_is_committed() {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("wal");
         let mut wal = begin(&base);
-        let line = vec![b'x'; LARGE as usize / 2];
+        let line = vec![b'x'; SWITCH_LENGTH as usize / 2];
         let append = |wal: &mut Wal| {
             wal.append(FILE, 0, &HashMap::new(), &line).unwrap();
             wal.sequence()
         };
         let sequences: Vec<u64> = (0..6).map(|_| append(&mut wal)).collect();
-        assert_eq!(writes(&read(&base, &base)).len(), 6, "the other segment takes over after the second");
+        assert_eq!(writes(&read(&base, &base)).len(), 6, "the other segment is current after the second write");
         assert_eq!(wal.current, 1);
         while !wal.is_full() {
             append(&mut wal);
@@ -445,16 +452,15 @@ mod tests {
         assert!(!wal.is_full());
         append(&mut wal);
         let left = writes(&read(&base, &base)).len();
-        assert_eq!((wal.current, left), (0, all - 2 + 1), "the two of the first segment made room for the last");
+        assert_eq!((wal.current, left), (0, all - 2 + 1), "the last write replaced the two of the first segment");
         wal.commit(wal.sequence()).unwrap();
-        assert_eq!(writes(&read(&base, &base)), [b""; 0], "nothing is left to be written");
+        assert_eq!(writes(&read(&base, &base)), [b""; 0], "no write is left");
         let size: u64 = (0..2).map(|number| std::fs::metadata(segment_path(&base, number)).unwrap().len()).sum();
         assert!(size < 1000, "{size} bytes are left");
     }
 
-    /// Of an older run, or of one whose state came from a backup.
     #[test]
-    fn a_new_run_begins_behind_all_before() {
+    fn a_new_log_has_larger_sequence_numbers() {
         let dir = tempfile::tempdir().unwrap();
         let base = dir.path().join("wal");
         let first = begin(&base).sequence();

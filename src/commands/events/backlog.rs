@@ -1,142 +1,160 @@
-//! Events that wait for whoever takes them: so many at most, and none that a later one makes needless.
+//! A bounded queue of events that are not processed yet.
 //!
-//! In: news in the order in which it came. Out: the same, one by one. Called by whoever reads the event stream, which must
-//! not wait: what finds no room here is left out, and the caller makes up for it. No clock, no socket.
+//! In: events and other items, in the order of their arrival. Out: the same order. The caller reads the event stream
+//! and must never wait, so a full backlog returns an event instead of taking it, and the caller makes up for the loss.
+//! No clock, no socket.
 //!
-//! A container's state is what its last event says, so of two that wait the older can be left out where all it tells is
-//! told again. What opens, starts, ends or removes something is never left out: a `create` opens a log, a `die` has an
-//! exit code.
+//! A backlog that coalesces drops a waiting event once a later event of the same container supersedes it. An event that
+//! creates, starts, ends or removes something is never dropped: a `create` opens a log, and a `die` carries an exit
+//! code.
 
-use crate::commands::watch::feed::News;
 use crate::docker::Event;
 use std::collections::{BTreeMap, HashMap};
 
-/// Bytes that may wait: an event carries all labels of its container, which nothing limits.
-const BYTES: usize = 16 << 20;
+/// Limit in bytes. An event carries all labels of its container, and Docker does not limit their size.
+const MAX_BYTES: usize = 16 << 20;
 
-/// See the module.
-pub(crate) struct Backlog {
-    /// By number, in the order of their coming.
-    waiting: BTreeMap<u64, News>,
+/// Queue of events, and of items of type `T` that are rare and small. [`Backlog::pop`] returns both as `T`.
+///
+/// Only events count towards the limits, and only events are coalesced.
+pub(crate) struct Backlog<T> {
+    /// Keyed by sequence number, so iteration follows the order of arrival.
+    entries: BTreeMap<u64, Queued<T>>,
+    /// Sequence number of the next entry.
     next: u64,
+    /// Approximate size of all queued events.
     bytes: usize,
-    /// Events that may wait at most.
-    bound: usize,
-    /// Numbers and verbs of waiting events that a later one of their container may make needless; `None` to keep all.
-    passing: Option<HashMap<String, Vec<(u64, String)>>>,
-    /// A place that is kept; nothing behind it is handed out.
-    held: Option<u64>,
+    /// Maximum number of entries, at least 1.
+    capacity: usize,
+    /// By container ID, the sequence number and action of each queued event that a later one may supersede. `None` if
+    /// the backlog does not coalesce.
+    coalescible: Option<HashMap<String, Vec<(u64, String)>>>,
+    /// Sequence number that is reserved for an item to come. No later entry leaves before it is filled.
+    reserved: Option<u64>,
 }
 
-impl Backlog {
-    /// An empty one. With `folds`, needless events are left out.
-    pub(crate) fn new(bound: usize, folds: bool) -> Self {
-        let passing = folds.then(HashMap::new);
-        Backlog { waiting: BTreeMap::new(), next: 0, bytes: 0, bound: bound.max(1), passing, held: None }
+enum Queued<T> {
+    Event(Box<Event>),
+    Other(T),
+}
+
+impl<T: From<Box<Event>>> Backlog<T> {
+    /// An empty backlog for `capacity` entries. With `coalesces`, superseded events are dropped.
+    pub(crate) fn new(capacity: usize, coalesces: bool) -> Self {
+        let coalescible = coalesces.then(HashMap::new);
+        Backlog { entries: BTreeMap::new(), next: 0, bytes: 0, capacity: capacity.max(1), coalescible, reserved: None }
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.waiting.len()
+        self.entries.len()
     }
 
-    /// Whether much is free.
+    /// Returns whether at least half of the capacity is free, both in entries and in bytes.
     pub(crate) fn has_room(&self) -> bool {
-        self.waiting.len() <= self.bound / 2 && self.bytes <= BYTES / 2
+        self.entries.len() <= self.capacity / 2 && self.bytes <= MAX_BYTES / 2
     }
 
-    /// Whether no more events find room.
+    /// Returns whether the backlog refuses further events.
     pub(crate) fn is_full(&self) -> bool {
-        self.waiting.len() >= self.bound || self.bytes >= BYTES
+        self.entries.len() >= self.capacity || self.bytes >= MAX_BYTES
     }
 
-    /// Whether there is something to hand out.
+    /// Returns whether [`Backlog::pop`] would return an entry.
     pub(crate) fn is_ready(&self) -> bool {
-        let first = self.waiting.first_key_value().map(|(number, _)| *number);
-        first.is_some_and(|first| self.held.is_none_or(|held| first < held))
+        let first = self.entries.first_key_value().map(|(number, _)| *number);
+        first.is_some_and(|first| self.reserved.is_none_or(|reserved| first < reserved))
     }
 
-    /// Takes an event, or gives it back when there is no room for it.
+    /// Queues an event, or returns it when the backlog is full.
     pub(crate) fn push_event(&mut self, event: Box<Event>) -> Result<(), Box<Event>> {
-        self.fold(&event);
+        self.drop_superseded(&event);
         if self.is_full() {
             return Err(event);
         }
-        if let Some(passing) = &mut self.passing
-            && is_passing(&event)
+        if let Some(coalescible) = &mut self.coalescible
+            && is_coalescible(&event)
         {
-            passing.entry(event.id.clone()).or_default().push((self.next, event.verb().to_owned()));
+            coalescible.entry(event.id.clone()).or_default().push((self.next, event.verb().to_owned()));
         }
-        self.bytes += weight(&event);
-        self.push(News::Event(event));
+        self.bytes += size(&event);
+        self.insert(Queued::Event(event));
         Ok(())
     }
 
-    /// Takes what is rare and small.
-    pub(crate) fn push(&mut self, news: News) {
-        self.waiting.insert(self.next, news);
+    /// Queues an item even when the backlog is full: these are rare and small.
+    pub(crate) fn push(&mut self, item: T) {
+        self.insert(Queued::Other(item));
+    }
+
+    fn insert(&mut self, entry: Queued<T>) {
+        self.entries.insert(self.next, entry);
         self.next += 1;
     }
 
-    /// Keeps the next place for something that is not there yet.
-    pub(crate) fn hold(&mut self) {
-        self.held = Some(self.next);
+    /// Reserves the next place for an item that is not available yet.
+    pub(crate) fn reserve(&mut self) {
+        self.reserved = Some(self.next);
         self.next += 1;
     }
 
-    /// Puts it there; `None` gives the place up.
-    pub(crate) fn fill(&mut self, news: Option<News>) {
-        if let (Some(place), Some(news)) = (self.held.take(), news) {
-            self.waiting.insert(place, news);
+    /// Puts the item into the reserved place; `None` releases the place.
+    pub(crate) fn fill_reserved(&mut self, item: Option<T>) {
+        if let (Some(place), Some(item)) = (self.reserved.take(), item) {
+            self.entries.insert(place, Queued::Other(item));
         }
     }
 
-    /// What came first.
-    pub(crate) fn pop(&mut self) -> Option<News> {
+    /// Removes the oldest entry, unless it is behind the reserved place.
+    pub(crate) fn pop(&mut self) -> Option<T> {
         if !self.is_ready() {
             return None;
         }
-        let (number, news) = self.waiting.pop_first()?;
-        if let News::Event(event) = &news {
-            self.bytes -= weight(event);
-            self.forget(&event.id, number);
-        }
-        Some(news)
+        let (number, entry) = self.entries.pop_first()?;
+        Some(match entry {
+            Queued::Event(event) => {
+                self.bytes -= size(&event);
+                self.forget(&event.id, number);
+                event.into()
+            }
+            Queued::Other(item) => item,
+        })
     }
 
-    /// Takes away what the event makes needless.
-    fn fold(&mut self, event: &Event) {
-        let Some(passing) = self.passing.as_mut().filter(|_| event.kind == "container") else { return };
-        let Some(waiting) = passing.get_mut(&event.id) else { return };
-        let needless: Vec<u64> =
-            waiting.extract_if(.., |(_, verb)| supersedes(event.verb(), verb)).map(|(n, _)| n).collect();
-        if waiting.is_empty() {
-            passing.remove(&event.id);
+    /// Drops the queued events that `event` supersedes.
+    fn drop_superseded(&mut self, event: &Event) {
+        let Some(coalescible) = self.coalescible.as_mut().filter(|_| event.kind == "container") else { return };
+        let Some(queued) = coalescible.get_mut(&event.id) else { return };
+        let superseded: Vec<u64> =
+            queued.extract_if(.., |(_, action)| supersedes(event.verb(), action)).map(|(number, _)| number).collect();
+        if queued.is_empty() {
+            coalescible.remove(&event.id);
         }
-        for number in needless {
-            if let Some(News::Event(event)) = self.waiting.remove(&number) {
-                self.bytes -= weight(&event);
+        for number in superseded {
+            if let Some(Queued::Event(event)) = self.entries.remove(&number) {
+                self.bytes -= size(&event);
             }
         }
     }
 
     fn forget(&mut self, id: &str, number: u64) {
-        let Some(passing) = &mut self.passing else { return };
-        if let Some(waiting) = passing.get_mut(id) {
-            waiting.retain(|(waiting, _)| *waiting != number);
-            if waiting.is_empty() {
-                passing.remove(id);
+        let Some(coalescible) = &mut self.coalescible else { return };
+        if let Some(queued) = coalescible.get_mut(id) {
+            queued.retain(|(queued, _)| *queued != number);
+            if queued.is_empty() {
+                coalescible.remove(id);
             }
         }
     }
 }
 
-/// Whether a later event of its container may make it needless.
-fn is_passing(event: &Event) -> bool {
+/// Returns whether any later event of its container may supersede this one.
+fn is_coalescible(event: &Event) -> bool {
     event.kind == "container" && supersedes("destroy", event.verb())
 }
 
-/// Whether the newer of two events of one container tells all that the older does to whoever wants only to know what the
-/// container is now. Every event tells its name, and whoever wants to know it takes it from any.
+/// Returns whether the newer of two events of one container makes the older one redundant for a reader who needs only
+/// the container's current state. The name never matters here: every event carries it, and such a reader takes it from
+/// any.
 fn supersedes(newer: &str, older: &str) -> bool {
     match older {
         "attach" | "detach" | "kill" | "oom" | "rename" | "restart" | "stop" | "update" => true,
@@ -146,8 +164,8 @@ fn supersedes(newer: &str, older: &str) -> bool {
     }
 }
 
-/// About as many bytes as it holds.
-fn weight(event: &Event) -> usize {
+/// Approximate size of an event in memory, in bytes.
+fn size(event: &Event) -> usize {
     let attributes: usize = event.attributes.iter().map(|(name, value)| name.len() + value.len() + 64).sum();
     let texts = [&event.kind, &event.action, &event.id, &event.scope, &event.status, &event.from];
     size_of::<Event>() + texts.into_iter().map(String::len).sum::<usize>() + attributes
@@ -161,41 +179,47 @@ mod tests {
     use crate::model::time::Timestamp;
     use proptest::prelude::*;
 
+    enum Item {
+        Event(Box<Event>),
+        Listing,
+    }
+
+    impl From<Box<Event>> for Item {
+        fn from(event: Box<Event>) -> Self {
+            Item::Event(event)
+        }
+    }
+
     fn event(text: &str) -> Box<Event> {
         let (id, action) = text.split_once(' ').unwrap();
         let kind = if id.starts_with('v') { "volume" } else { "container" };
         Box::new(Event { kind: kind.into(), id: id.into(), action: action.into(), ..Event::default() })
     }
 
-    fn told(news: &News) -> String {
-        match news {
-            News::Event(event) => format!("{} {}", event.id, event.action),
-            News::Listing(..) => "listing".into(),
-            other => format!("{other:?}"),
+    fn text(item: &Item) -> String {
+        match item {
+            Item::Event(event) => format!("{} {}", event.id, event.action),
+            Item::Listing => "listing".into(),
         }
     }
 
-    fn rest(inbox: &mut Backlog) -> Vec<String> {
-        std::iter::from_fn(|| inbox.pop()).map(|news| told(&news)).collect()
+    fn drain(backlog: &mut Backlog<Item>) -> Vec<String> {
+        std::iter::from_fn(|| backlog.pop()).map(|item| text(&item)).collect()
     }
 
-    fn listing() -> News {
-        News::Listing(Vec::new(), Timestamp(0), None)
-    }
-
-    fn folded(came: &str) -> String {
-        let mut inbox = Backlog::new(100, true);
-        for text in came.split(", ") {
-            inbox.push_event(event(text)).unwrap();
+    fn coalesce(events: &str) -> String {
+        let mut backlog = Backlog::new(100, true);
+        for text in events.split(", ") {
+            backlog.push_event(event(text)).unwrap();
         }
-        let left = rest(&mut inbox).join(", ");
-        assert_eq!((inbox.len(), inbox.bytes, inbox.passing.unwrap().len()), (0, 0, 0), "{came}");
+        let left = drain(&mut backlog).join(", ");
+        assert_eq!((backlog.len(), backlog.bytes, backlog.coalescible.unwrap().len()), (0, 0, 0), "{events}");
         left
     }
 
     #[test]
-    fn what_a_later_event_tells_as_well_is_left_out_and_nothing_else() {
-        for (came, left) in [
+    fn drops_exactly_the_superseded_events() {
+        for (events, left) in [
             ("a kill, a die, a stop, a destroy", "a die, a destroy"),
             ("a create, a attach, a start, a die, a destroy", "a create, a start, a die, a destroy"),
             ("a start, a die, a start, a die", "a start, a die, a start, a die"),
@@ -206,72 +230,72 @@ mod tests {
             ("a health_status: healthy, a kill, a die", "a health_status: healthy, a die"),
             ("a oom, a die", "a die"),
             ("a rename, a rename, a update", "a update"),
-            // Each container by itself, and containers alone.
+            // Only events of the same container, and only of containers.
             ("a kill, b kill, a die", "b kill, a die"),
             ("v mount, v unmount, v mount, v destroy", "v mount, v unmount, v mount, v destroy"),
             ("a exec_create: sh, a exec_die, a die", "a exec_create: sh, a exec_die, a die"),
             ("a something_new, a die", "a something_new, a die"),
         ] {
-            assert_eq!(folded(came), left, "{came}");
+            assert_eq!(coalesce(events), left, "{events}");
         }
     }
 
     #[test]
-    fn where_each_is_wanted_none_is_left_out() {
-        let mut inbox = Backlog::new(100, false);
-        let came = ["a kill", "a pause", "a unpause", "a die"];
-        came.iter().for_each(|text| inbox.push_event(event(text)).unwrap());
-        assert_eq!(rest(&mut inbox), came);
+    fn keeps_every_event_without_coalescing() {
+        let mut backlog = Backlog::new(100, false);
+        let events = ["a kill", "a pause", "a unpause", "a die"];
+        events.iter().for_each(|text| backlog.push_event(event(text)).unwrap());
+        assert_eq!(drain(&mut backlog), events);
     }
 
     #[test]
-    fn what_finds_no_room_is_given_back_and_what_makes_room_is_taken() {
-        let mut inbox = Backlog::new(3, true);
+    fn returns_events_when_full_but_takes_one_that_frees_space() {
+        let mut backlog = Backlog::new(3, true);
         for text in ["a create", "a kill", "b create"] {
-            inbox.push_event(event(text)).unwrap();
+            backlog.push_event(event(text)).unwrap();
         }
-        assert_eq!(inbox.push_event(event("c create")).unwrap_err().id, "c");
-        inbox.push_event(event("a die")).unwrap();
-        assert!(inbox.push_event(event("a start")).is_err());
-        assert_eq!(told(&inbox.pop().unwrap()), "a create");
-        inbox.push_event(event("a start")).unwrap();
-        assert_eq!(rest(&mut inbox), ["b create", "a die", "a start"]);
+        assert_eq!(backlog.push_event(event("c create")).unwrap_err().id, "c");
+        backlog.push_event(event("a die")).unwrap();
+        assert!(backlog.push_event(event("a start")).is_err());
+        assert_eq!(text(&backlog.pop().unwrap()), "a create");
+        backlog.push_event(event("a start")).unwrap();
+        assert_eq!(drain(&mut backlog), ["b create", "a die", "a start"]);
     }
 
     #[test]
-    fn large_events_are_bounded_by_their_bytes() {
-        let mut inbox = Backlog::new(1_000_000, true);
+    fn limits_the_bytes_of_large_events() {
+        let mut backlog = Backlog::new(1_000_000, true);
         let large = |number: u32| {
             let mut event = event("a create");
             event.attributes.insert(number.to_string(), "x".repeat(1 << 20));
             event
         };
-        let taken = (0..100).filter(|number| inbox.push_event(large(*number)).is_ok()).count();
+        let taken = (0..100).filter(|number| backlog.push_event(large(*number)).is_ok()).count();
         assert_eq!(taken, 16);
-        assert!(!inbox.has_room());
-        rest(&mut inbox);
-        assert_eq!((inbox.bytes, inbox.has_room()), (0, true));
+        assert!(!backlog.has_room());
+        drain(&mut backlog);
+        assert_eq!((backlog.bytes, backlog.has_room()), (0, true));
     }
 
     #[test]
-    fn what_has_its_place_kept_goes_before_what_came_behind_it() {
-        let mut inbox = Backlog::new(100, true);
-        inbox.push_event(event("a create")).unwrap();
-        inbox.hold();
-        inbox.push_event(event("b create")).unwrap();
-        assert_eq!(rest(&mut inbox), ["a create"]);
-        assert!(!inbox.is_ready());
-        inbox.fill(Some(listing()));
-        assert_eq!(rest(&mut inbox), ["listing", "b create"]);
-        inbox.hold();
-        inbox.push_event(event("c create")).unwrap();
-        inbox.fill(None);
-        assert_eq!(rest(&mut inbox), ["c create"]);
+    fn a_reserved_place_holds_back_later_entries() {
+        let mut backlog = Backlog::new(100, true);
+        backlog.push_event(event("a create")).unwrap();
+        backlog.reserve();
+        backlog.push_event(event("b create")).unwrap();
+        assert_eq!(drain(&mut backlog), ["a create"]);
+        assert!(!backlog.is_ready());
+        backlog.fill_reserved(Some(Item::Listing));
+        assert_eq!(drain(&mut backlog), ["listing", "b create"]);
+        backlog.reserve();
+        backlog.push_event(event("c create")).unwrap();
+        backlog.fill_reserved(None);
+        assert_eq!(drain(&mut backlog), ["c create"]);
     }
 
-    /// What the inventory has of each container, but for when it was first told of.
-    fn keep(rows: &mut BTreeMap<String, ContainerRow>, told: Update) {
-        match told {
+    /// Applies an update to the inventory rows. The time of first sight is left out: coalescing may change it.
+    fn apply(rows: &mut BTreeMap<String, ContainerRow>, update: Update) {
+        match update {
             Update::Container(row) => {
                 if let Some(mut row) = ContainerRow::after_event(rows.get(&row.id), &row) {
                     row.seen.first = Timestamp(0);
@@ -279,31 +303,31 @@ mod tests {
                 }
             }
             Update::ContainerGone(id, _) => drop(rows.remove(&id)),
-            other => panic!("of no container: {other:?}"),
+            other => panic!("not an update of a container: {other:?}"),
         }
     }
 
     proptest! {
-        /// Whatever comes, folding leaves each container in the state in which it would be without it, and its row in the inventory.
+        /// Coalescing changes neither the final state of a container nor its row in the inventory.
         #[test]
-        fn folding_changes_no_outcome(came in proptest::collection::vec((0..3_u8, 0..14_usize), 0..60)) {
-            const VERBS: [&str; 14] = [
+        fn coalescing_changes_no_outcome(events in proptest::collection::vec((0..3_u8, 0..14_usize), 0..60)) {
+            const ACTIONS: [&str; 14] = [
                 "create", "start", "die", "stop", "kill", "destroy", "pause", "unpause", "rename", "restart", "update",
                 "oom", "health_status: healthy", "health_status: unhealthy",
             ];
-            let mut inboxes = [Backlog::new(100, true), Backlog::new(100, false)];
-            for (number, (id, verb)) in came.iter().enumerate() {
-                for inbox in &mut inboxes {
-                    let mut event = event(&format!("{id} {}", VERBS[*verb]));
+            let mut backlogs = [Backlog::<Item>::new(100, true), Backlog::new(100, false)];
+            for (number, (id, action)) in events.iter().enumerate() {
+                for backlog in &mut backlogs {
+                    let mut event = event(&format!("{id} {}", ACTIONS[*action]));
                     event.attributes.insert("name".into(), number.to_string());
                     event.time = Timestamp(i64::try_from(number).unwrap());
-                    inbox.push_event(event).unwrap();
+                    backlog.push_event(event).unwrap();
                 }
             }
-            let outcomes = inboxes.map(|mut inbox| {
+            let outcomes = backlogs.map(|mut backlog| {
                 let mut last: BTreeMap<String, BTreeMap<&str, String>> = BTreeMap::new();
                 let (mut kept, mut rows) = (Vec::new(), BTreeMap::new());
-                while let Some(News::Event(event)) = inbox.pop() {
+                while let Some(Item::Event(event)) = backlog.pop() {
                     let known = last.entry(event.id.clone()).or_default();
                     known.insert("name", event.attributes["name"].clone());
                     match event.verb() {
@@ -315,7 +339,7 @@ mod tests {
                     if matches!(event.verb(), "create" | "start" | "die" | "destroy") {
                         kept.push((event.id.clone(), event.action.clone(), event.attributes["name"].clone()));
                     }
-                    inventory::told(&event).into_iter().for_each(|told| keep(&mut rows, told));
+                    inventory::updates(&event).into_iter().for_each(|update| apply(&mut rows, update));
                 }
                 (last, kept, rows)
             });

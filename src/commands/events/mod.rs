@@ -1,14 +1,13 @@
-//! `events`: the engine's events as `docker events` prints them, without gaps.
+//! The `events` command: prints the engine's events as `docker events` does, without gaps.
 //!
-//! The stream is read at once and each event waits in an `Inbox` for the thread that writes. When too many wait because
-//! nobody reads our output, the stream is closed until they are written, and then asked for again from there: what the
-//! engine still remembers comes then, and where that is not all it is said.
+//! The stream is read without delay, and each event waits in a [`Backlog`] for the thread that writes. When the backlog
+//! is full because nobody reads the output, the stream is closed until the backlog is written, and then reopened from
+//! there. The engine then repeats what it still remembers, and a warning reports what it does not.
 
 pub(crate) mod backlog;
 pub(crate) mod subscription;
 mod suspend;
 
-use super::watch::feed::News;
 use super::{Error, awaited};
 use crate::config;
 use crate::docker::{self, Docker, Endpoint, Event};
@@ -21,342 +20,369 @@ use backlog::Backlog;
 use std::io;
 use std::thread;
 use std::time::Duration;
-use subscription::{Continuity, Happening, Subscription, Wanted};
+use subscription::{Continuity, Subscription, SubscriptionEvent, Wanted};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
 
-/// Events on their way to the thread that writes. They no longer count in the inbox, and each may have megabytes.
-const HANDED_ON: usize = 4;
+/// Capacity of the channel to the thread that writes. Its events no longer count in the backlog and may have megabytes
+/// each, so it is small.
+const WRITER_QUEUE: usize = 4;
 
-/// Everything `events` can be told.
+/// Options of the command.
 #[derive(Clone, Debug)]
 pub struct EventsOptions {
-    /// As the engine evaluates them.
+    /// Filters that the engine evaluates.
     pub filters: Filters,
-    /// From then on, as far as the engine remembers; else from now on.
+    /// Start time, as far as the engine remembers; `None` for now.
     pub since: Option<Timestamp>,
-    /// Up to then.
+    /// Time to end at; `None` for never.
     pub until: Option<Timestamp>,
-    /// So many.
+    /// Number of events to end after.
     pub count: Option<u64>,
-    /// For so long.
+    /// Time limit for the whole command.
     pub timeout: Option<Duration>,
-    /// Try again when the stream is lost.
+    /// Reconnect when the stream is lost, instead of failing.
     pub reconnect: bool,
     /// Text or JSON.
     pub format: Format,
-    /// No notices.
+    /// Print no notices; warnings about missing events remain.
     pub quiet: bool,
-    /// The form of notices.
+    /// Format of notices.
     pub log_format: LogFormat,
-    /// How the engine is spoken to.
+    /// Connection pool.
     pub docker: config::DockerConfig,
-    /// How the stream is kept.
+    /// Backlog and backoff of the event stream.
     pub config: config::EventsConfig,
-    /// What is counted of it.
     pub metrics: metrics::EventMetrics,
 }
 
-/// Prints events until told to stop, or to the end of what was asked for.
+/// Prints events until `stop` is cancelled, or until the end that the options ask for.
 pub fn events(endpoint: Endpoint, options: EventsOptions, stop: &Stop) -> Result<(), Error> {
     super::runtime()?.block_on(async {
-        let (wanted, span, place) = (options.count, options.timeout, endpoint.to_string());
-        let timeout = passed(span);
+        let (wanted, span, address) = (options.count, options.timeout, endpoint.to_string());
+        let timeout = elapsed(span);
         tokio::pin!(timeout);
-        let mut watcher = tokio::select! {
-            begun = Watcher::begin(endpoint, options) => begun?,
+        let mut pump = tokio::select! {
+            begun = EventPump::begin(endpoint, options) => begun?,
             () = stop.cancelled() => return Ok(()),
             () = &mut timeout => {
                 let after = span.unwrap_or_default();
-                return Err(docker::Error::Timeout { endpoint: place, after }.into());
+                return Err(docker::Error::Timeout { endpoint: address, after }.into());
             }
         };
         let end = tokio::select! {
-            end = watcher.run() => end,
-            () = stop.cancelled() => Ok(End::Order),
-            () = &mut timeout => watcher.timed_out(),
+            end = pump.run() => end,
+            () = stop.cancelled() => Ok(EndReason::Stopped),
+            () = &mut timeout => pump.timed_out(),
         };
-        // What came is still written, whatever ended it.
-        let late = async {
+        // Received events are still written, whatever ended the stream, ...
+        let give_up = async {
             match end {
-                // Then it ends, whoever reads our output.
-                Ok(End::Time) => tokio::select! {
+                // ... but after `--timeout` no longer than this, even if nobody reads the output.
+                Ok(EndReason::Timeout) => tokio::select! {
                     () = tokio::time::sleep(super::DRAIN) => {}
                     () = super::drained(stop) => {}
                 },
                 _ => super::drained(stop).await,
             }
         };
-        let came = tokio::select! {
-            came = watcher.finish() => came?,
-            // Whoever reads our output has not for all this time.
-            () = late => Some(0),
+        let received = tokio::select! {
+            received = pump.finish() => received?,
+            () = give_up => Some(0),
         };
-        if wanted.is_some() && enough(came, wanted, None).is_ok() {
+        if wanted.is_some() && check_count(received, wanted, None).is_ok() {
             return Ok(());
         }
         match end? {
-            End::Time => enough(came, wanted, span),
-            End::Until => enough(came, wanted, None),
-            End::Output | End::Order => Ok(()),
+            EndReason::Timeout => check_count(received, wanted, span),
+            EndReason::Until => check_count(received, wanted, None),
+            EndReason::Output | EndReason::Stopped => Ok(()),
         }
     })
 }
 
-/// Why it ends.
-enum End {
-    /// We were told to stop.
-    Order,
-    /// `--timeout` has passed.
-    Time,
-    /// `--until` has come.
+/// Why the command ends.
+enum EndReason {
+    /// `stop` was cancelled.
+    Stopped,
+    /// `--timeout` is over.
+    Timeout,
+    /// `--until` is reached.
     Until,
-    /// All that was counted is written, or nothing more can be.
+    /// `--count` events are written, or the output failed.
     Output,
 }
 
-/// `came` is `None` where the reader of our output has gone: it had all it wanted.
-fn enough(came: Option<u64>, wanted: Option<u64>, span: Option<Duration>) -> Result<(), Error> {
-    match (came, wanted) {
-        (Some(came), Some(wanted)) if came < wanted => Err(Error::TooFew { came, wanted, span }),
+/// Fails if fewer events than `wanted` were written. `received` is `None` if the reader of the output has gone: then it
+/// had all it wanted.
+fn check_count(received: Option<u64>, wanted: Option<u64>, span: Option<Duration>) -> Result<(), Error> {
+    match (received, wanted) {
+        (Some(received), Some(wanted)) if received < wanted => Err(Error::TooFew { received, wanted, span }),
         _ => Ok(()),
     }
 }
 
-async fn passed(span: Option<Duration>) {
+async fn elapsed(span: Option<Duration>) {
     match span {
         Some(span) => tokio::time::sleep(span).await,
         None => std::future::pending().await,
     }
 }
 
-/// The stream, what waits, and the thread that writes.
-struct Watcher {
+/// What the output thread prints: events, and notices about the stream.
+enum EventOutput {
+    Event(Box<Event>),
+    /// The stream broke; the subscription reconnects.
+    Lost(docker::Error),
+    /// The stream is open again.
+    Back(Continuity),
+    /// One event could not be parsed.
+    Malformed(docker::Error),
+    /// The engine's history begins at this time, after `--since`.
+    HistoryStartsAt(Timestamp),
+}
+
+impl From<Box<Event>> for EventOutput {
+    fn from(event: Box<Event>) -> Self {
+        EventOutput::Event(event)
+    }
+}
+
+/// Moves events from the subscription through the backlog to the output thread.
+struct EventPump {
     subscription: Subscription,
-    inbox: Backlog,
+    backlog: Backlog<EventOutput>,
     options: EventsOptions,
-    /// The end of the stream has come.
-    is_over: bool,
-    /// It is closed because too many wait.
+    /// The stream has reached `--until`.
+    has_ended: bool,
+    /// The stream is closed because the backlog is full.
     is_paused: bool,
-    written: Sender<News>,
-    done: oneshot::Receiver<Result<u64, Error>>,
-    /// What the thread that writes ended with, once that is known.
+    writer: Sender<EventOutput>,
+    writer_result: oneshot::Receiver<Result<u64, Error>>,
+    /// Result of [`EventPump::finish`], if the output thread ended before.
     outcome: Option<Result<Option<u64>, Error>>,
 }
 
-impl Watcher {
-    async fn begin(endpoint: Endpoint, options: EventsOptions) -> Result<Watcher, Error> {
+impl EventPump {
+    async fn begin(endpoint: Endpoint, options: EventsOptions) -> Result<EventPump, Error> {
         let address = endpoint.to_string();
-        let greeting = async {
+        let connecting = async {
             let docker = Docker::connect_with(endpoint, &options.docker, metrics::PoolMetrics::default()).await?;
-            // There are proxies that let nobody ask this; then our own clock has to do.
-            let engine = docker.info().await.inspect_err(|error| tracing::debug!(%error, "no clock"));
+            // Some proxies refuse this request; then our own clock has to do.
+            let engine = docker.info().await.inspect_err(|error| tracing::debug!(%error, "engine time unknown"));
             Ok::<_, Error>((docker, engine.unwrap_or_default()))
         };
         let is_shown = !options.quiet && options.log_format == LogFormat::Text;
-        let (docker, engine) = awaited(greeting, &address, &ActivityLine::new(is_shown)).await?;
+        let (docker, engine) = awaited(connecting, &address, &ActivityLine::new(is_shown)).await?;
         let EventsOptions { filters, since, until, config, metrics, .. } = options.clone();
-        let mut inbox = Backlog::new(config.queue_size, false);
+        let mut backlog = Backlog::new(config.queue_size, false);
         if let (Some(since), Some(now), false) = (since, engine.time, engine.is_podman)
-            && let Some(oldest) = subscription::forgotten(&docker, since, now).await?
+            && let Some(oldest) = subscription::history_starts_after(&docker, since, now).await?
         {
-            inbox.push(News::Forgotten(oldest));
+            backlog.push(EventOutput::HistoryStartsAt(oldest));
         }
         let wanted = Wanted { filters, since, until };
         let subscription = Subscription::open(docker, wanted, engine.time, &config, metrics).await?;
-        let (written, news) = channel(HANDED_ON);
+        let (writer, queue) = channel(WRITER_QUEUE);
         let printer = EventPrinter::open(options.format, options.quiet, options.log_format)?;
-        let done = Writer { printer, news, wanted: options.count, came: 0, is_away: false }.start()?;
-        Ok(Watcher { subscription, inbox, options, is_over: false, is_paused: false, written, done, outcome: None })
+        let writer_result =
+            EventWriter { printer, queue, wanted: options.count, written: 0, is_lost: false }.start()?;
+        let (has_ended, is_paused, outcome) = (false, false, None);
+        Ok(EventPump { subscription, backlog, options, has_ended, is_paused, writer, writer_result, outcome })
     }
 
-    async fn run(&mut self) -> Result<End, Error> {
-        let written = self.written.clone();
+    async fn run(&mut self) -> Result<EndReason, Error> {
+        let writer = self.writer.clone();
         loop {
-            self.options.metrics.queued(self.inbox.len());
-            if self.is_over && self.inbox.len() == 0 {
-                return Ok(End::Until);
+            self.options.metrics.queued(self.backlog.len());
+            if self.has_ended && self.backlog.len() == 0 {
+                return Ok(EndReason::Until);
             }
-            self.pause_or_go_on();
+            self.pause_or_reopen();
             let overdue = self.overdue();
             tokio::select! {
-                done = &mut self.done => {
-                    self.outcome = Some(ended(done));
-                    return Ok(End::Output);
+                result = &mut self.writer_result => {
+                    self.outcome = Some(outcome(result));
+                    return Ok(EndReason::Output);
                 }
-                happening = self.subscription.next() => self.take(happening)?,
-                Ok(room) = written.reserve(), if self.inbox.is_ready() => {
-                    if let Some(first) = self.inbox.pop() {
-                        room.send(first);
+                event = self.subscription.next() => self.receive(event)?,
+                Ok(permit) = writer.reserve(), if self.backlog.is_ready() => {
+                    if let Some(first) = self.backlog.pop() {
+                        permit.send(first);
                     }
                 }
-                until = come(overdue) => return Err(Error::Away { until }),
+                until = wait_overdue(overdue) => return Err(Error::Away { until }),
             }
         }
     }
 
-    /// The time that was given is over, which is no good end where the stream is not there.
-    fn timed_out(&self) -> Result<End, Error> {
+    /// Ends after `--timeout`, which is a failure while the stream is lost.
+    fn timed_out(&self) -> Result<EndReason, Error> {
         match self.subscription.is_lost() {
             true => Err(Error::Away { until: self.subscription.engine_time() }),
-            false => Ok(End::Time),
+            false => Ok(EndReason::Timeout),
         }
     }
 
-    /// Closes the stream while too many wait, and opens it again when all of them are on their way out.
-    fn pause_or_go_on(&mut self) {
-        if self.is_paused && self.inbox.len() == 0 {
-            tracing::info!("going on behind the last event");
+    /// Closes the stream while the backlog is full, and reopens it once the backlog is empty.
+    fn pause_or_reopen(&mut self) {
+        if self.is_paused && self.backlog.len() == 0 {
+            tracing::info!("backlog written; reopening the event stream after the last event");
             self.is_paused = false;
-            self.subscription.renew();
-        } else if !self.is_paused && !self.is_over && self.inbox.is_full() {
-            tracing::info!("too many events wait to be written; the stream is closed meanwhile");
+            self.subscription.reopen();
+        } else if !self.is_paused && !self.has_ended && self.backlog.is_full() {
+            tracing::info!("backlog is full; closing the event stream until it is written");
             self.is_paused = true;
             self.subscription.pause();
         }
     }
 
-    fn take(&mut self, happening: Happening) -> Result<(), Error> {
-        match happening {
-            Happening::Event(event) => {
-                let taken = self.inbox.push_event(event);
-                debug_assert!(taken.is_ok(), "the stream is closed while there is no room");
+    fn receive(&mut self, event: SubscriptionEvent) -> Result<(), Error> {
+        match event {
+            SubscriptionEvent::Event(event) => {
+                let pushed = self.backlog.push_event(event);
+                debug_assert!(pushed.is_ok(), "the stream is closed while the backlog is full");
                 if self.subscription.is_late() {
-                    // We stood still, and the engine may have gone on without us.
-                    self.subscription.renew();
+                    // This process did not run for a while, and the engine may have skipped it.
+                    self.subscription.reopen();
                 }
             }
-            Happening::Nonsense(error) => self.inbox.push(News::Nonsense(error)),
-            Happening::Lost(error) if !self.options.reconnect => return Err(error.into()),
-            Happening::Lost(error) => self.inbox.push(News::Lost(error)),
-            Happening::Back(continuity) => self.inbox.push(News::Back(continuity)),
-            Happening::Begun => {}
-            Happening::Ended => self.is_over = true,
+            SubscriptionEvent::Malformed(error) => self.backlog.push(EventOutput::Malformed(error)),
+            SubscriptionEvent::Lost(error) if !self.options.reconnect => return Err(error.into()),
+            SubscriptionEvent::Lost(error) => self.backlog.push(EventOutput::Lost(error)),
+            SubscriptionEvent::Back(continuity) => self.backlog.push(EventOutput::Back(continuity)),
+            SubscriptionEvent::Begun => {}
+            SubscriptionEvent::Ended => self.has_ended = true,
         }
         Ok(())
     }
 
-    /// How long it is to the end that was asked for, where the stream, which the engine would end then, is not there.
+    /// While the stream is lost, nobody ends it at `--until`. Returns that time and how long it is until it has passed
+    /// for certain.
     fn overdue(&self) -> Option<(Timestamp, Duration)> {
         const GRACE: Duration = Duration::from_secs(2);
-        let until = self.options.until.filter(|_| !self.is_over && !self.is_paused && !self.subscription.is_open())?;
+        let until =
+            self.options.until.filter(|_| !self.has_ended && !self.is_paused && !self.subscription.is_open())?;
         let left = until.0.saturating_sub(self.subscription.engine_time().0);
         Some((until, Duration::from_nanos(u64::try_from(left).unwrap_or(0)) + GRACE))
     }
 
-    /// Closes in the order of the flow. How many events were written; `None` where the reader of our output has gone.
+    /// Writes the backlog and waits for the output thread. Returns the number of events written; `None` if the reader
+    /// of the output has gone.
     async fn finish(self) -> Result<Option<u64>, Error> {
-        let Watcher { mut inbox, written, done, outcome, .. } = self;
-        if let Some(outcome) = outcome {
+        // Closes in the direction of flow: the backlog, the channel, the output thread.
+        let EventPump { mut backlog, writer, writer_result, outcome: known, .. } = self;
+        if let Some(outcome) = known {
             return outcome;
         }
-        while let Some(first) = inbox.pop() {
-            if written.send(first).await.is_err() {
+        while let Some(first) = backlog.pop() {
+            if writer.send(first).await.is_err() {
                 break;
             }
         }
-        drop(written);
-        ended(done.await)
+        drop(writer);
+        outcome(writer_result.await)
     }
 }
 
-/// Returns that time so long from now.
-async fn come(overdue: Option<(Timestamp, Duration)>) -> Timestamp {
+async fn wait_overdue(overdue: Option<(Timestamp, Duration)>) -> Timestamp {
     let Some((until, left)) = overdue else { return std::future::pending().await };
     tokio::time::sleep(left).await;
     until
 }
 
-fn ended(done: Result<Result<u64, Error>, oneshot::error::RecvError>) -> Result<Option<u64>, Error> {
-    match done {
+fn outcome(result: Result<Result<u64, Error>, oneshot::error::RecvError>) -> Result<Option<u64>, Error> {
+    match result {
         Ok(Err(Error::Output(output::Error::Closed))) => Ok(None),
         Ok(result) => result.map(Some),
         Err(_) => Err(Error::Start(io::Error::other("the output thread is gone"))),
     }
 }
 
-/// The thread that writes: a reader of our output may be slow, and the stream must not wait.
-struct Writer {
+/// The output thread: a reader of the output may be slow, and the event stream must not wait for it.
+struct EventWriter {
     printer: EventPrinter,
-    news: Receiver<News>,
+    queue: Receiver<EventOutput>,
+    /// Number of events to end after.
     wanted: Option<u64>,
-    came: u64,
-    /// The stream was told to be lost, and not to be back.
-    is_away: bool,
+    /// Number of events written.
+    written: u64,
+    /// The loss of the stream was reported, and its return was not.
+    is_lost: bool,
 }
 
-impl Writer {
+impl EventWriter {
     fn start(self) -> io::Result<oneshot::Receiver<Result<u64, Error>>> {
-        let (done, ended) = oneshot::channel();
+        let (sender, result) = oneshot::channel();
         thread::Builder::new().name("output".into()).spawn(move || {
-            // Whoever stopped waiting has left already.
-            let _ = done.send(self.run());
+            // Fails if the command has ended without waiting for us.
+            let _ = sender.send(self.run());
         })?;
-        Ok(ended)
+        Ok(result)
     }
 
-    /// How many events were written.
+    /// Returns the number of events written.
     fn run(mut self) -> Result<u64, Error> {
-        while self.wanted.is_none_or(|wanted| self.came < wanted) {
-            let Some(news) = self.next()? else { break };
-            self.take(news)?;
+        while self.wanted.is_none_or(|wanted| self.written < wanted) {
+            let Some(output) = self.next()? else { break };
+            self.write(output)?;
         }
         self.printer.flush()?;
-        Ok(self.came)
+        Ok(self.written)
     }
 
-    fn next(&mut self) -> Result<Option<News>, Error> {
-        match self.news.try_recv() {
-            Ok(news) => Ok(Some(news)),
+    fn next(&mut self) -> Result<Option<EventOutput>, Error> {
+        match self.queue.try_recv() {
+            Ok(output) => Ok(Some(output)),
             Err(TryRecvError::Disconnected) => Ok(None),
             Err(TryRecvError::Empty) => {
                 self.printer.flush()?;
-                Ok(self.news.blocking_recv())
+                Ok(self.queue.blocking_recv())
             }
         }
     }
 
-    fn take(&mut self, news: News) -> Result<(), Error> {
-        match news {
-            News::Event(event) => {
-                self.came += 1;
-                self.printer.take(&happened(&event))?;
+    fn write(&mut self, output: EventOutput) -> Result<(), Error> {
+        match output {
+            EventOutput::Event(event) => {
+                self.written += 1;
+                self.printer.take(&record(&event))?;
             }
-            News::Lost(error) => {
-                if !std::mem::replace(&mut self.is_away, true) {
+            EventOutput::Lost(error) => {
+                if !std::mem::replace(&mut self.is_lost, true) {
                     self.printer.notice(&format!("{error}: trying again"))?;
                 }
             }
-            News::Back(continuity) => {
-                let was_away = std::mem::take(&mut self.is_away);
+            EventOutput::Back(continuity) => {
+                let was_lost = std::mem::take(&mut self.is_lost);
                 match continuity {
-                    Continuity::Whole if was_away => {
+                    Continuity::Whole if was_lost => {
                         self.printer.notice("the event stream is back: no event is missing")?
                     }
                     Continuity::Whole => {}
                     missing => self.printer.warn(&missing.to_string())?,
                 }
             }
-            News::Nonsense(error) => self.printer.warn(&format!("an event is missing: {}", reason(&error)))?,
-            News::Forgotten(oldest) => {
+            EventOutput::Malformed(error) => {
+                self.printer.warn(&format!("an event is missing: {}", with_cause(&error)))?
+            }
+            EventOutput::HistoryStartsAt(oldest) => {
                 let text = format!("the engine remembers no event before {oldest}: earlier ones are missing");
                 self.printer.warn(&text)?;
             }
-            News::Listing(..) => {}
         }
         Ok(())
     }
 }
 
-/// The error and its cause on one line.
-fn reason(error: &crate::docker::Error) -> String {
+/// Formats an error and its direct cause on one line.
+fn with_cause(error: &docker::Error) -> String {
     let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
     format!("{error}{}", cause.unwrap_or_default())
 }
 
-fn happened(event: &Event) -> EventRecord<'_> {
+fn record(event: &Event) -> EventRecord<'_> {
     EventRecord {
         kind: &event.kind,
         action: &event.action,

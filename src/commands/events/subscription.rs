@@ -1,17 +1,17 @@
-//! The engine's event stream as one client: it stays open, and each event comes once.
+//! One subscription to the engine's events: stays open across reconnects and returns each event once.
 //!
-//! In: which events. Out: [`Happening`]s, to be asked for without delay: the engine makes everybody wait for a subscriber
-//! that does not read and then skips it (moby `pubsub`: 1024 entries, 100 ms). Called by `feed` for `watch` and by
-//! `events`. Knows nothing of what follows from an event.
+//! In: which events. Out: [`SubscriptionEvent`]s. The caller must keep calling [`Subscription::next`]: the engine
+//! blocks every subscriber on one that does not read, and then skips that one (moby `pubsub`: 1024 entries, 100 ms).
+//! Used by `feed` for `watch`, and by `events`. It does not interpret events.
 //!
-//! After a break it asks for what happened since. The engine remembers its last 256 events of all types together, in
-//! memory; it walks them backwards and stops at the first that is older than what was asked for (moby
-//! `daemon/events/events.go`: loadBufferedEvents). Events lie there in another order than their times by some ms, and a
-//! clock may have been set, so it is asked from well before the last event seen, and what was seen is left out. That the
-//! last event seen is still in the whole of the history shows that nothing is missing; where it is not, the history may
-//! reach back far enough all the same.
+//! After a break it requests what happened since. The engine keeps its last 256 events of all types together, in
+//! memory. It walks them backwards and stops at the first that is older than `since` (moby `daemon/events/events.go`:
+//! loadBufferedEvents). Their order there differs from the order of their times by some ms, and a clock may have been
+//! set. Therefore `since` lies well before the last event seen, and events seen before are filtered out. If the full
+//! history still contains the last event seen, nothing is missing. If it does not, the history may still reach back far
+//! enough.
 
-use super::suspend::Standstill;
+use super::suspend::SuspendDetector;
 use crate::config;
 use crate::docker::backoff::{self, Backoff};
 use crate::docker::events::EventKey;
@@ -26,63 +26,64 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Events that the engine remembers.
+/// Number of events that the engine remembers.
 const HISTORY: usize = 256;
-/// So many are all of them: what happens while they are asked for pushes others out, and is not told.
+/// A history of this length counts as full: events that happen during the request push older ones out of the answer.
 const FULL: usize = HISTORY * 3 / 4;
-/// Events remembered here to tell a repeat. What the engine repeats is among as many as it remembers, or nearly.
+/// Number of events remembered here to recognise repeats: the engine repeats at most its history, plus a few.
 const REMEMBERED: usize = 2 * HISTORY;
-/// An event that took so much longer to reach us has waited for us, and others behind it may have been left out.
+/// Nanoseconds. An event that took this much longer than others has waited for us, so the engine may have skipped
+/// others.
 const LATE: i64 = 1_000_000_000;
-/// So long before a break was noticed all that happened had reached us, over a socket of this machine ...
+/// How long before a break was noticed everything is known to have arrived, over a socket of this machine.
 const UNREAD: Duration = Duration::from_secs(1);
-/// ... and over a network, where the other side may be gone for as long as the probes take.
+/// The same over a network, where a lost peer is noticed only after the keep-alive probes.
 const UNHEARD: Duration = Duration::from_secs(60);
-/// A stream that ends so long before it should may have ended by itself: the engine's clock is not known better.
-const ABOUT: Duration = Duration::from_secs(2);
-/// Before it is asked again then.
-const ONCE_MORE: Duration = Duration::from_millis(50);
-/// For the engine to tell its history, which ends at once.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long before `until` the end of a stream counts as regular: the engine's clock is not known more precisely.
+const END_TOLERANCE: Duration = Duration::from_secs(2);
+/// Wait before the next request in that case.
+const END_RETRY: Duration = Duration::from_millis(50);
+/// Time limit for the engine's history, which is a short answer from memory.
+const HISTORY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Which events.
+/// Which events to subscribe to.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Wanted {
-    /// As the engine evaluates them.
+    /// Filters that the engine evaluates.
     pub(crate) filters: Filters,
-    /// From then on, as far as the engine remembers; else from now on.
+    /// Start time, as far as the engine remembers; `None` for now.
     pub(crate) since: Option<Timestamp>,
-    /// Up to then, when the stream ends.
+    /// Time at which the stream ends; `None` for never.
     pub(crate) until: Option<Timestamp>,
 }
 
-/// What the stream tells.
+/// What a subscription reports.
 #[derive(Debug)]
-pub(crate) enum Happening {
-    /// Something happened, told for the first time.
+pub(crate) enum SubscriptionEvent {
+    /// An event that was not reported before.
     Event(Box<Event>),
-    /// A line that makes no sense; the stream goes on.
-    Nonsense(Error),
-    /// The stream broke, or is refused; it is tried again.
+    /// A line that cannot be parsed; the stream continues.
+    Malformed(Error),
+    /// The stream broke or was refused. The subscription reconnects.
     Lost(Error),
-    /// It is back.
+    /// The stream is open again.
     Back(Continuity),
-    /// The engine has begun to answer, which it did not at once: what happened until now may have been missed.
+    /// The engine sent the delayed response header of a new stream; earlier events may be missing.
     Begun,
-    /// The time has come up to which events were wanted.
+    /// `until` is reached.
     Ended,
 }
 
-/// Whether all that happened in a break has been told.
+/// Whether all events of a break were received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Continuity {
-    /// All of it, as far as the engine tells.
+    /// None is missing, as far as the engine's history shows.
     Whole,
-    /// So much happened that the engine does not remember all of it.
+    /// More events happened than the engine remembers.
     Overrun,
-    /// The engine was started anew, and remembers nothing from before.
+    /// The engine was restarted and lost its history.
     Restarted,
-    /// The engine's clock shows less than at the break: what is older than what cannot be told.
+    /// The engine's clock is behind the time of the break, so `since` cannot express "after the break".
     ClockSet,
 }
 
@@ -91,37 +92,34 @@ impl fmt::Display for Continuity {
         f.write_str(match self {
             Continuity::Whole => "no events are missing",
             Continuity::Overrun => "events may be missing: more happened meanwhile than the engine remembers",
-            Continuity::Restarted => {
-                "events may be missing: the engine was started anew and forgot what it had not told"
-            }
-            Continuity::ClockSet => "events may be missing, or come again: the engine's clock was set back",
+            Continuity::Restarted => "events may be missing: the engine was restarted and lost its event history",
+            Continuity::ClockSet => "events may be missing or repeated: the engine's clock was set back",
         })
     }
 }
 
-/// See the module.
 pub(crate) struct Subscription {
     docker: Docker,
     wanted: Wanted,
-    state: State,
-    seen: Seen,
-    clock: Clock,
-    standstill: Standstill,
+    connection: Connection,
+    recent: RecentEvents,
+    delay: Delay,
+    suspend: SuspendDetector,
     backoff: Backoff,
-    count: metrics::EventMetrics,
-    /// When it was opened first, by the engine's clock, or from when on events are wanted.
+    metrics: metrics::EventMetrics,
+    /// [`Wanted::since`], else when it was first opened, by the engine's clock.
     start: Timestamp,
-    /// The last event before which none can have been left out.
-    last: Option<EventKey>,
-    /// Up to when nothing can be missing, by the engine's clock and by ours: at the break.
+    /// The last event that arrived in time: the engine skipped none before it.
+    last: Option<Key>,
+    /// Time of the last break up to which nothing can be missing, by the engine's clock and by ours.
     broke: (Timestamp, Instant),
-    /// When the stream that stands was opened, by both clocks: what is older comes from the engine's history.
+    /// When the current stream was opened, by the engine's clock and by ours. Older events come from the history.
     opened: (Timestamp, Instant),
-    /// That it is lost was told.
-    is_told: bool,
+    /// [`SubscriptionEvent::Lost`] was reported, and the stream is not back.
+    is_lost: bool,
 }
 
-enum State {
+enum Connection {
     Open(Box<EventStream>),
     Waiting(Pin<Box<dyn Future<Output = Waited> + Send>>),
     Connecting(Pin<Box<dyn Future<Output = Result<Connected, Error>> + Send>>),
@@ -129,162 +127,163 @@ enum State {
     Ended,
 }
 
-/// What ended a wait.
+/// What ended the wait before a reconnect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Waited {
-    /// Its time was over.
+    /// The backoff is over.
     Out,
-    /// The engine is there again.
+    /// The engine is reachable again.
     Returned,
 }
 
 struct Connected {
     stream: EventStream,
-    /// By the engine's clock.
+    /// When it was opened, by the engine's clock.
     at: Timestamp,
     continuity: Continuity,
 }
 
 impl Subscription {
-    /// Opens it. `now` is what the engine's clock shows, if that is known.
+    /// Subscribes. `now` is the time by the engine's clock, if known.
     pub(crate) async fn open(
         docker: Docker,
         wanted: Wanted,
         now: Option<Timestamp>,
         config: &config::EventsConfig,
-        count: metrics::EventMetrics,
+        metrics: metrics::EventMetrics,
     ) -> Result<Self, Error> {
-        let mut clock = Clock::default();
+        let mut delay = Delay::default();
         if let Some(now) = now {
-            clock.note(now, Timestamp::now());
+            delay.measure(now, Timestamp::now());
         }
-        let opened = (clock.theirs(Timestamp::now()), Instant::now());
+        let opened = (delay.engine_time(Timestamp::now()), Instant::now());
         let start = wanted.since.unwrap_or(opened.0);
-        // Where it does not show when the engine began to listen, it is to tell what happened since it was asked.
+        // Podman's response does not show when its subscription takes effect, so `since` covers the time from the
+        // request.
         let since = wanted.since.or_else(|| docker.is_podman().then_some(start));
         let query = EventsQuery { since, until: wanted.until, filters: wanted.filters.clone() };
         let stream = docker.events(&query).await?;
-        count.connected(opened.1);
+        metrics.connected(opened.1);
         Ok(Subscription {
             docker,
             wanted,
-            state: State::Open(Box::new(stream)),
-            seen: Seen::default(),
-            clock,
-            standstill: Standstill::new(),
-            backoff: Backoff::new(between(config)),
-            count,
+            connection: Connection::Open(Box::new(stream)),
+            recent: RecentEvents::default(),
+            delay,
+            suspend: SuspendDetector::new(),
+            backoff: Backoff::new(backoff_settings(config)),
+            metrics,
             start,
             last: None,
             broke: opened,
             opened,
-            is_told: false,
+            is_lost: false,
         })
     }
 
-    /// The next happening; it never comes once it ended or is paused. Nothing is lost when the future is dropped.
-    pub(crate) async fn next(&mut self) -> Happening {
+    /// Returns the next report; never returns while paused or after the end. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> SubscriptionEvent {
         loop {
-            let happening = match &mut self.state {
-                State::Open(stream) if !stream.has_begun() => {
+            let event = match &mut self.connection {
+                Connection::Open(stream) if !stream.has_begun() => {
                     let begun = stream.begun().await;
-                    Some(begun.map_or_else(|error| self.lost(error), |()| Happening::Begun))
+                    Some(begun.map_or_else(|error| self.lost(error), |()| SubscriptionEvent::Begun))
                 }
-                State::Open(stream) => {
-                    let came = stream.next().await;
-                    self.take(came)
+                Connection::Open(stream) => {
+                    let received = stream.next().await;
+                    self.receive(received)
                 }
-                State::Waiting(rest) => {
-                    if rest.as_mut().await == Waited::Returned {
+                Connection::Waiting(wait) => {
+                    if wait.as_mut().await == Waited::Returned {
                         self.backoff.reset();
                     }
                     self.connect();
                     None
                 }
-                State::Connecting(attempt) => {
+                Connection::Connecting(attempt) => {
                     let done = attempt.as_mut().await;
                     self.connected(done)
                 }
-                State::Paused | State::Ended => std::future::pending().await,
+                Connection::Paused | Connection::Ended => std::future::pending().await,
             };
-            if let Some(happening) = happening {
-                return happening;
+            if let Some(event) = event {
+                return event;
             }
         }
     }
 
-    /// Whether the newest event took so long to come that the engine may have left out others.
+    /// Returns whether the newest event was delayed so long that the engine may have skipped others.
     pub(crate) fn is_late(&self) -> bool {
-        self.clock.is_late()
+        self.delay.is_late()
     }
 
-    /// Takes it as it is: what takes as long as the newest event is in time from now on.
-    pub(crate) fn follow_clock(&mut self) {
-        self.clock.follow();
+    /// Accepts the delay of the newest event as normal from now on.
+    pub(crate) fn rebase_delay(&mut self) {
+        self.delay.rebase();
     }
 
-    /// Whether the stream stands.
+    /// Returns whether a stream is open.
     pub(crate) fn is_open(&self) -> bool {
-        matches!(self.state, State::Open(_))
+        matches!(self.connection, Connection::Open(_))
     }
 
-    /// Whether the stream stands, and the engine has not begun to answer: it may listen, or not yet.
-    pub(crate) fn is_unsure(&self) -> bool {
-        matches!(&self.state, State::Open(stream) if !stream.has_begun())
+    /// Returns whether a stream is open but the engine has not sent its response header: it may or may not listen yet.
+    pub(crate) fn is_unconfirmed(&self) -> bool {
+        matches!(&self.connection, Connection::Open(stream) if !stream.has_begun())
     }
 
-    /// Whether it is told to be lost, and not back.
+    /// Returns whether the stream was reported as lost and is not back.
     pub(crate) fn is_lost(&self) -> bool {
-        self.is_told
+        self.is_lost
     }
 
-    /// What the engine's clock shows now, as far as its events tell.
+    /// The current time by the engine's clock, estimated from its events.
     pub(crate) fn engine_time(&self) -> Timestamp {
-        self.clock.theirs(Timestamp::now())
+        self.delay.engine_time(Timestamp::now())
     }
 
-    /// Closes it until [`Subscription::renew`]: nobody takes the events.
+    /// Closes the stream until [`Subscription::reopen`], because nobody takes the events.
     pub(crate) fn pause(&mut self) {
         if self.is_open() {
             self.broken();
         }
-        self.state = State::Paused;
+        self.connection = Connection::Paused;
     }
 
-    /// Opens it anew, from where nothing can be missing.
-    pub(crate) fn renew(&mut self) {
-        match self.state {
-            State::Open(_) => self.broken(),
-            State::Paused => {}
-            // That is under way.
-            State::Waiting(_) | State::Connecting(_) | State::Ended => return,
+    /// Opens a new stream that starts before anything can be missing.
+    pub(crate) fn reopen(&mut self) {
+        match self.connection {
+            Connection::Open(_) => self.broken(),
+            Connection::Paused => {}
+            // A reconnect is under way already, or not wanted.
+            Connection::Waiting(_) | Connection::Connecting(_) | Connection::Ended => return,
         }
-        self.clock.follow();
-        self.is_told = false;
+        self.delay.rebase();
+        self.is_lost = false;
         self.connect();
     }
 
-    fn take(&mut self, came: Option<Result<Event, Error>>) -> Option<Happening> {
-        match came {
+    fn receive(&mut self, received: Option<Result<Event, Error>>) -> Option<SubscriptionEvent> {
+        match received {
             Some(Ok(event)) => {
                 self.backoff.reset();
-                self.note(event)
+                self.accept(event)
             }
             Some(Err(error)) if !error.is_passing() => {
-                self.count.failed(Failure::Malformed);
-                Some(Happening::Nonsense(error))
+                self.metrics.failed(Failure::Malformed);
+                Some(SubscriptionEvent::Malformed(error))
             }
             Some(Err(error)) => Some(self.lost(error)),
             None if self.is_over(Duration::ZERO) => {
-                self.count.disconnected(self.opened.1.elapsed());
-                self.state = State::Ended;
-                Some(Happening::Ended)
+                self.metrics.disconnected(self.opened.1.elapsed());
+                self.connection = Connection::Ended;
+                Some(SubscriptionEvent::Ended)
             }
-            None if self.is_over(ABOUT) => {
-                // The engine ends it by a clock that we do not know better, or somebody else did, and some is missing.
+            None if self.is_over(END_TOLERANCE) => {
+                // Either the engine ended the stream by its own clock, or something else did and events are missing.
                 self.broken();
-                self.state = State::Waiting(Box::pin(async {
-                    tokio::time::sleep(ONCE_MORE).await;
+                self.connection = Connection::Waiting(Box::pin(async {
+                    tokio::time::sleep(END_RETRY).await;
                     Waited::Out
                 }));
                 None
@@ -296,63 +295,63 @@ impl Subscription {
         }
     }
 
-    fn note(&mut self, event: Event) -> Option<Happening> {
+    fn accept(&mut self, event: Event) -> Option<SubscriptionEvent> {
         let key = event.key();
-        if self.is_from_before(event.time) || !self.seen.insert(&key) {
+        if self.is_unwanted_future(event.time) || !self.recent.insert(&key) {
             return None;
         }
-        // What is from the engine's history says nothing of how long the way to us is.
+        // An event from the engine's history says nothing about the delay on the way to us.
         if event.time >= self.opened.0 {
-            self.clock.note(event.time, Timestamp::now());
+            self.delay.measure(event.time, Timestamp::now());
         }
         if !self.is_late() {
             self.last = Some(key);
-            // Nothing waited for us then.
-            self.standstill.take();
+            // An event in time proves that no earlier suspension made the engine skip any.
+            self.suspend.take();
         }
-        self.count.arrived(event.time, Instant::now());
-        Some(Happening::Event(Box::new(event)))
+        self.metrics.arrived(event.time, Instant::now());
+        Some(SubscriptionEvent::Event(Box::new(event)))
     }
 
-    /// Whether it is older than what is wanted though the engine tells it: its clock was set back, and all that it
-    /// remembers from before lies in the future.
-    fn is_from_before(&self, time: Timestamp) -> bool {
+    /// Returns whether an event is older than `start` and yet in the future. The engine sends such events after its
+    /// clock was set back: everything it remembers from before then lies in the future.
+    fn is_unwanted_future(&self, time: Timestamp) -> bool {
         let since = self.opened.1.elapsed() + Duration::from_secs(1);
         let now = self.opened.0.0.saturating_add(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX));
         time < self.start && time.0 > now
     }
 
-    /// Whether the time has come, or will by then, up to which events are wanted. By either measure the engine's clock
-    /// shows no less.
-    fn is_over(&self, then: Duration) -> bool {
+    /// Returns whether `until` is reached `ahead` from now. Of two lower bounds for the engine's clock it takes the
+    /// later.
+    fn is_over(&self, ahead: Duration) -> bool {
         let after = |time: Timestamp, span: Duration| {
             Timestamp(time.0.saturating_add(i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)))
         };
         let now = self.engine_time().max(after(self.opened.0, self.opened.1.elapsed()));
-        self.wanted.until.is_some_and(|until| until <= after(now, then))
+        self.wanted.until.is_some_and(|until| until <= after(now, ahead))
     }
 
-    fn lost(&mut self, error: Error) -> Happening {
+    fn lost(&mut self, error: Error) -> SubscriptionEvent {
         self.broken();
-        self.count.failed(Failure::Lost);
-        self.rest(&error);
-        self.is_told = true;
-        Happening::Lost(error)
+        self.metrics.failed(Failure::Lost);
+        self.wait_to_reconnect(&error);
+        self.is_lost = true;
+        SubscriptionEvent::Lost(error)
     }
 
-    /// Notes from when on something may be missing.
+    /// Sets `broke`, the time after which events may be missing.
     fn broken(&mut self) {
-        let stood = self.opened.1.elapsed();
-        if stood >= Duration::from_secs(1) {
+        let open_for = self.opened.1.elapsed();
+        if open_for >= Duration::from_secs(1) {
             self.backoff.reset();
         }
-        self.count.disconnected(stood);
+        self.metrics.disconnected(open_for);
         let last = self.last.as_ref().map(|last| last.time);
-        let stood_still = self.standstill.take();
+        let was_suspended = self.suspend.take();
         let (margin, sure) = if self.is_late() {
             (Duration::ZERO, last.unwrap_or(self.opened.0))
-        } else if stood_still {
-            // It may have broken at any time since.
+        } else if was_suspended {
+            // The connection may have broken at any time since the last event.
             (Duration::ZERO, last.map_or(self.opened.0, |last| last.max(self.opened.0)))
         } else {
             let margin = if self.docker.endpoint().is_local() { UNREAD } else { UNHEARD };
@@ -368,10 +367,10 @@ impl Subscription {
         self.broke = (sure, Instant::now().checked_sub(margin).unwrap_or_else(Instant::now));
     }
 
-    fn rest(&mut self, failure: &Error) {
+    fn wait_to_reconnect(&mut self, failure: &Error) {
         let wait = self.backoff.wait(fastrand::f64());
         let returned = self.docker.returned(failure);
-        self.state = State::Waiting(Box::pin(async move {
+        self.connection = Connection::Waiting(Box::pin(async move {
             tokio::select! {
                 biased;
                 () = returned => Waited::Returned,
@@ -384,62 +383,62 @@ impl Subscription {
         let attempt = Attempt {
             docker: self.docker.clone(),
             wanted: self.wanted.clone(),
-            first: self.seen.earliest().unwrap_or(self.start),
+            earliest: self.recent.earliest().unwrap_or(self.start),
             last: self.last.clone(),
             broke: self.broke,
-            theirs: self.engine_time(),
+            engine_time: self.engine_time(),
         };
-        self.state = State::Connecting(Box::pin(attempt.make()));
+        self.connection = Connection::Connecting(Box::pin(attempt.make()));
     }
 
-    fn connected(&mut self, done: Result<Connected, Error>) -> Option<Happening> {
+    fn connected(&mut self, done: Result<Connected, Error>) -> Option<SubscriptionEvent> {
         match done {
             Ok(Connected { stream, at, continuity }) => {
-                self.state = State::Open(Box::new(stream));
+                self.connection = Connection::Open(Box::new(stream));
                 self.opened = (at, Instant::now());
-                self.is_told = false;
-                self.count.reconnected(self.opened.1, Timestamp::now());
+                self.is_lost = false;
+                self.metrics.reconnected(self.opened.1, Timestamp::now());
                 match continuity {
                     Continuity::Whole => {}
-                    Continuity::Overrun | Continuity::ClockSet => self.count.failed(Failure::Overrun),
-                    Continuity::Restarted => self.count.failed(Failure::Restarted),
+                    Continuity::Overrun | Continuity::ClockSet => self.metrics.failed(Failure::Overrun),
+                    Continuity::Restarted => self.metrics.failed(Failure::Restarted),
                 }
-                Some(Happening::Back(continuity))
+                Some(SubscriptionEvent::Back(continuity))
             }
             Err(error) => {
-                self.count.failed(Failure::Refused);
-                self.rest(&error);
-                tracing::info!(%error, attempt = self.backoff.attempts(), "the event stream is not back");
-                (!std::mem::replace(&mut self.is_told, true)).then_some(Happening::Lost(error))
+                self.metrics.failed(Failure::Refused);
+                self.wait_to_reconnect(&error);
+                tracing::info!(%error, attempt = self.backoff.attempts(), "cannot reopen the event stream");
+                (!std::mem::replace(&mut self.is_lost, true)).then_some(SubscriptionEvent::Lost(error))
             }
         }
     }
 }
 
-/// What is needed to open the stream once more.
+/// One attempt to reopen the stream.
 struct Attempt {
     docker: Docker,
     wanted: Wanted,
-    /// When the first of the events that would be known again was, or from when on they are wanted.
-    first: Timestamp,
-    last: Option<EventKey>,
+    /// Time of the oldest event that would be recognised as a repeat, else [`Subscription::start`].
+    earliest: Timestamp,
+    last: Option<Key>,
     broke: (Timestamp, Instant),
-    /// The engine's clock as we take it to be.
-    theirs: Timestamp,
+    /// Estimate of the engine's clock.
+    engine_time: Timestamp,
 }
 
 impl Attempt {
     async fn make(self) -> Result<Connected, Error> {
-        // Another version may have come up.
+        // The engine may have been upgraded meanwhile.
         self.docker.renegotiate().await?;
-        // There are proxies that let nobody ask this.
-        let engine = self.docker.info().await.inspect_err(|error| tracing::debug!(%error, "no clock")).ok();
-        let now = engine.as_ref().and_then(|engine| engine.time).unwrap_or(self.theirs);
+        // Some proxies refuse this request.
+        let engine = self.docker.info().await.inspect_err(|error| tracing::debug!(%error, "engine time unknown")).ok();
+        let now = engine.as_ref().and_then(|engine| engine.time).unwrap_or(self.engine_time);
         let away = self.broke.1.elapsed();
-        let since = resume_at(self.first, self.broke.0, now, away);
+        let since = resume_at(self.earliest, self.broke.0, now, away);
         let query = EventsQuery { since: Some(since), until: self.wanted.until, filters: self.wanted.filters.clone() };
         let stream = self.docker.events(&query).await?;
-        // Podman keeps all in a journal.
+        // Podman keeps all events in a journal.
         let continuity = match engine.is_some_and(|engine| engine.is_podman) {
             true => Continuity::Whole,
             false => continuity(&history(&self.docker, now).await?, self.last.as_ref(), self.broke.0, now),
@@ -448,84 +447,89 @@ impl Attempt {
     }
 }
 
-/// All that the engine remembers, whatever its type.
-async fn history(docker: &Docker, until: Timestamp) -> Result<Vec<EventKey>, Error> {
+/// Returns all events that the engine remembers, of every type.
+async fn history(docker: &Docker, until: Timestamp) -> Result<Vec<Key>, Error> {
     let query = EventsQuery { since: Some(Timestamp(0)), until: Some(until), filters: Filters::new() };
-    let told = async {
+    let request = async {
         let mut stream = docker.past_events(&query).await?;
-        let (mut keys, mut nonsense) = (Vec::new(), None);
+        let (mut keys, mut malformed) = (Vec::new(), None);
         while let Some(event) = stream.next().await {
             match event {
                 Ok(event) => keys.push(event.key()),
                 Err(error) if error.is_passing() => return Err(error),
-                Err(error) => nonsense = Some(error),
+                Err(error) => malformed = Some(error),
             }
-            // No engine remembers so many, so this answer may have no end.
+            // No engine remembers this many, so the answer may be endless.
             if keys.len() > 2 * REMEMBERED {
                 break;
             }
         }
-        match nonsense {
-            // Nobody's history: this is not the engine.
+        match malformed {
+            // Without a single event that parses, this is no event history, so no engine answers.
             Some(error) if keys.is_empty() => Err(error),
             _ => Ok(keys),
         }
     };
     let endpoint = || docker.endpoint().to_string();
-    tokio::time::timeout(PATIENCE, told)
+    tokio::time::timeout(HISTORY_TIMEOUT, request)
         .await
-        .unwrap_or_else(|_| Err(Error::Timeout { endpoint: endpoint(), after: PATIENCE }))
+        .unwrap_or_else(|_| Err(Error::Timeout { endpoint: endpoint(), after: HISTORY_TIMEOUT }))
 }
 
-/// Whether the engine no longer remembers all that happened since then; if so, the oldest that it does.
-pub(crate) async fn forgotten(docker: &Docker, since: Timestamp, now: Timestamp) -> Result<Option<Timestamp>, Error> {
+/// If the engine's history no longer reaches back to `since`, returns the time of the oldest event in it.
+pub(crate) async fn history_starts_after(
+    docker: &Docker,
+    since: Timestamp,
+    now: Timestamp,
+) -> Result<Option<Timestamp>, Error> {
     let history = history(docker, now).await?;
     let oldest = history.first().filter(|_| history.len() >= FULL).map(|oldest| oldest.time);
     Ok(oldest.filter(|oldest| *oldest > since))
 }
 
-/// From when on events are asked for after a break. Where the engine's clock was set back meanwhile, by when it broke as
-/// the new clock has it.
-fn resume_at(first: Timestamp, broke: Timestamp, now: Timestamp, away: Duration) -> Timestamp {
+/// Returns `since` for the request after a break. If the engine's clock was set back meanwhile, that is the time of the
+/// break by the new clock.
+fn resume_at(earliest: Timestamp, broke: Timestamp, now: Timestamp, away: Duration) -> Timestamp {
     if now >= broke {
-        return first;
+        return earliest;
     }
     let away = i64::try_from(away.as_nanos()).unwrap_or(i64::MAX);
-    Timestamp(now.0.saturating_sub(away)).min(first)
+    Timestamp(now.0.saturating_sub(away)).min(earliest)
 }
 
-/// Whether the history reaches back to the break. `last` is the last event that was seen before it, if any was.
-fn continuity(history: &[EventKey], last: Option<&EventKey>, broke: Timestamp, now: Timestamp) -> Continuity {
+/// Derives from the engine's history whether events of a break are missing. `last` is the last event seen before it.
+fn continuity(history: &[Key], last: Option<&Key>, broke: Timestamp, now: Timestamp) -> Continuity {
     let is_full = history.len() >= FULL;
     let reaches_back = history.first().is_some_and(|oldest| oldest.time <= broke);
     match last {
         Some(last) if history.contains(last) => Continuity::Whole,
         _ if now < broke => Continuity::ClockSet,
-        // It has been pushed out by events that were not wanted and were made before the break, or never was as it
-        // reached us, ...
+        // `last` was pushed out by events that the filters exclude and that are older than the break, or it was never
+        // in the history as it reached us (garbled on the way).
         _ if reaches_back => Continuity::Whole,
-        // ... or by others.
+        // It was pushed out by events since the break.
         _ if is_full => Continuity::Overrun,
         Some(_) => Continuity::Restarted,
         None => Continuity::Whole,
     }
 }
 
-/// "Between the two bounds": the first wait is drawn below the lower one, none above the upper one.
-pub(crate) fn between(config: &config::EventsConfig) -> backoff::Settings {
+/// Backoff of reconnects. The first wait is random below the lower bound of the configuration; none exceeds the upper
+/// one.
+pub(crate) fn backoff_settings(config: &config::EventsConfig) -> backoff::Settings {
     backoff::Settings { initial: config.backoff_min, max: config.backoff_max, multiplier: 2.0, jitter: true }
 }
 
-/// The newest events that were seen.
+/// The newest [`REMEMBERED`] events, to recognise repeats.
 #[derive(Default)]
-struct Seen {
-    keys: HashSet<Arc<EventKey>>,
-    order: VecDeque<Arc<EventKey>>,
+struct RecentEvents {
+    keys: HashSet<Arc<Key>>,
+    order: VecDeque<Arc<Key>>,
 }
 
-impl Seen {
-    /// Whether it is new.
-    fn insert(&mut self, key: &EventKey) -> bool {
+impl RecentEvents {
+    /// Adds an event; returns whether it is new.
+    fn insert(&mut self, key: &Key) -> bool {
         if self.keys.contains(key) {
             return false;
         }
@@ -540,38 +544,42 @@ impl Seen {
         true
     }
 
-    /// When the first of them was.
+    /// Returns the smallest time among them.
     fn earliest(&self) -> Option<Timestamp> {
         self.order.iter().map(|key| key.time).min()
     }
 }
 
-/// How long events take to reach us, by a clock that need not agree with the engine's.
+/// How long events take to reach us, although our clock may disagree with the engine's.
+///
+/// Both fields are nanoseconds from the engine's timestamp to our clock at arrival: delay plus clock difference, so
+/// they are negative if our clock is behind.
 #[derive(Debug, Default)]
-struct Clock {
-    /// The least so far, and that of the newest event, in nanoseconds; negative where our clock is behind.
+struct Delay {
+    /// The smallest so far; `None` before the first measurement.
     least: Option<i64>,
+    /// That of the newest event.
     newest: i64,
 }
 
-impl Clock {
-    fn note(&mut self, written: Timestamp, now: Timestamp) {
+impl Delay {
+    fn measure(&mut self, written: Timestamp, now: Timestamp) {
         self.newest = now.0.saturating_sub(written.0);
         self.least = Some(self.least.map_or(self.newest, |least| least.min(self.newest)));
     }
 
-    /// Whether the newest event was.
+    /// Returns whether the newest event exceeds the smallest delay by more than [`LATE`].
     fn is_late(&self) -> bool {
         self.least.is_some_and(|least| self.newest.saturating_sub(least) > LATE)
     }
 
-    /// What the engine's clock shows when ours shows this, as far as events tell.
-    fn theirs(&self, ours: Timestamp) -> Timestamp {
+    /// Estimates the time by the engine's clock when our clock shows `ours`.
+    fn engine_time(&self, ours: Timestamp) -> Timestamp {
         Timestamp(ours.0.saturating_sub(self.least.unwrap_or(0)))
     }
 
-    /// What took as long as the newest event is in time from now on. A clock that was set would make all late for ever.
-    fn follow(&mut self) {
+    /// Takes the delay of the newest event as the smallest. Otherwise every event would be late once a clock was set.
+    fn rebase(&mut self) {
         self.least = self.least.map(|_| self.newest);
     }
 }
@@ -596,23 +604,30 @@ mod tests {
     }
 
     #[test]
-    fn what_the_engine_remembers_shows_whether_events_are_missing() {
+    fn derives_continuity_from_the_history() {
         use Continuity::{ClockSet, Overrun, Restarted, Whole};
         for (history, last, broke, now, expected, case) in [
-            (history_of(1..=20), Some(15), 16, 30, Whole, "the last event is still there"),
-            (history_of(10..=265), Some(10), 12, 300, Whole, "just so"),
-            (history_of(11..=266), Some(10), 12, 300, Whole, "gone, but what was at the break is there"),
-            (history_of(13..=268), Some(10), 12, 300, Overrun, "the break itself is gone"),
-            (history_of(13..=268), None, 12, 300, Overrun, "without any event before it too"),
-            (history_of(13..=230), Some(10), 12, 300, Overrun, "some have come since it was asked for"),
-            (history_of(12..=267), None, 12, 300, Whole, "reaches back"),
-            (history_of(13..=100), None, 12, 300, Whole, "so little happened, and nothing was there before"),
-            (history_of(11..=100), Some(10), 12, 300, Whole, "the last one was garbled on its way"),
-            (history_of(13..=100), Some(10), 12, 300, Restarted, "a history that has begun anew"),
-            (Vec::new(), Some(10), 12, 300, Restarted, "nothing happened since the engine was started"),
-            (Vec::new(), None, 12, 300, Whole, "nothing ever happened"),
-            (history_of(1..=5), Some(10), 12, 6, ClockSet, "what is from before the clock was set cannot be asked for"),
-            (history_of(1..=20), Some(10), 22, 21, Whole, "the clock was set, and yet it is there"),
+            (history_of(1..=20), Some(15), 16, 30, Whole, "the last event is in the history"),
+            (history_of(10..=265), Some(10), 12, 300, Whole, "the last event is the oldest in the history"),
+            (
+                history_of(11..=266),
+                Some(10),
+                12,
+                300,
+                Whole,
+                "the last event is gone, but the history covers the break",
+            ),
+            (history_of(13..=268), Some(10), 12, 300, Overrun, "the history begins after the break"),
+            (history_of(13..=268), None, 12, 300, Overrun, "the same without any earlier event"),
+            (history_of(13..=230), Some(10), 12, 300, Overrun, "not quite full, as events arrived during the request"),
+            (history_of(12..=267), None, 12, 300, Whole, "no event seen, and the history covers the break"),
+            (history_of(13..=100), None, 12, 300, Whole, "no event seen, and the history is not full"),
+            (history_of(11..=100), Some(10), 12, 300, Whole, "the last event arrived garbled"),
+            (history_of(13..=100), Some(10), 12, 300, Restarted, "a new, short history"),
+            (Vec::new(), Some(10), 12, 300, Restarted, "no event since the restart"),
+            (Vec::new(), None, 12, 300, Whole, "no event ever"),
+            (history_of(1..=5), Some(10), 12, 6, ClockSet, "the clock was set back, and the last event is gone"),
+            (history_of(1..=20), Some(10), 22, 21, Whole, "the clock was set back, but the last event is there"),
         ] {
             let last = last.map(key);
             let second = |seconds: i64| Timestamp(seconds * SECOND);
@@ -621,29 +636,29 @@ mod tests {
     }
 
     #[test]
-    fn it_is_asked_from_the_first_event_remembered_and_where_the_clock_was_set_back_from_the_break() {
-        for (first, broke, now, away, expected) in [
+    fn requests_since_the_earliest_known_event_or_the_break() {
+        for (earliest, broke, now, away, expected) in [
             (10, 20, 50, 30, 10),
             (10, 20, 20, 0, 10),
-            // An hour back: now 15 there, and it broke 5 s ago.
+            // The clock was set back by an hour and shows 15 now; the stream broke 5 s ago.
             (3610, 3620, 15, 5, 10),
-            // A little back.
+            // The clock was set back a little.
             (10, 20, 18, 2, 10),
         ] {
             let second = |seconds: i64| Timestamp(seconds * SECOND);
-            let got = resume_at(second(first), second(broke), second(now), Duration::from_secs(away));
-            assert_eq!(got, second(expected), "{first} {broke} {now} {away}");
+            let got = resume_at(second(earliest), second(broke), second(now), Duration::from_secs(away));
+            assert_eq!(got, second(expected), "{earliest} {broke} {now} {away}");
         }
     }
 
     #[test]
-    fn an_event_is_new_once_however_often_the_engine_repeats_its_history() {
-        let mut seen = Seen::default();
-        let mut new = |events: std::ops::RangeInclusive<i64>| events.filter(|time| seen.insert(&key(*time))).count();
+    fn recognises_repeats_of_the_whole_history() {
+        let mut recent = RecentEvents::default();
+        let mut new = |events: std::ops::RangeInclusive<i64>| events.filter(|time| recent.insert(&key(*time))).count();
         assert_eq!(new(1..=300), 300);
         for reconnects in 0..40 {
             let end = 300 + 10 * reconnects;
-            // The engine repeats its 256, and then goes on.
+            // The engine repeats its 256 events, then continues.
             assert_eq!(new(end - 255..=end), 0);
             assert_eq!(new(end - 255..=end + 10), 10);
         }
@@ -653,12 +668,12 @@ mod tests {
             EventKey { id: "x".into(), ..key(690) },
             EventKey { time: Timestamp(690 * SECOND + 1), ..key(690) },
         ];
-        assert!(other.iter().all(|key| seen.insert(key)) && !other.iter().any(|key| seen.insert(key)));
-        assert_eq!((seen.keys.len(), seen.order.len()), (REMEMBERED, REMEMBERED));
+        assert!(other.iter().all(|key| recent.insert(key)) && !other.iter().any(|key| recent.insert(key)));
+        assert_eq!((recent.keys.len(), recent.order.len()), (REMEMBERED, REMEMBERED));
     }
 
     #[test]
-    fn waits_lie_between_the_two_bounds() {
+    fn backoff_stays_within_the_configured_bounds() {
         let seconds = Duration::from_secs;
         let bounds = |min, max| config::EventsConfig {
             backoff_min: seconds(min),
@@ -670,31 +685,31 @@ mod tests {
             (5, 5, [5; 11]),
             (2, 9, [2, 4, 8, 9, 9, 9, 9, 9, 9, 9, 9]),
         ] {
-            let mut backoff = Backoff::new(between(&bounds(min, max)));
+            let mut backoff = Backoff::new(backoff_settings(&bounds(min, max)));
             assert_eq!(waits.map(|_| backoff.wait(1.0).as_secs()), waits);
-            let mut backoff = Backoff::new(between(&bounds(min, max)));
+            let mut backoff = Backoff::new(backoff_settings(&bounds(min, max)));
             assert!(waits.iter().all(|longest| backoff.wait(fastrand::f64()) <= seconds(*longest)));
         }
     }
 
     #[test]
-    fn an_event_is_late_that_took_longer_than_others_whatever_the_clocks_say() {
+    fn detects_late_events_despite_clock_differences() {
         for offset in [0, 3600 * SECOND, -3600 * SECOND] {
-            let mut clock = Clock::default();
+            let mut delay = Delay::default();
             let mut late = |written: i64, read: i64| {
-                clock.note(Timestamp(written * SECOND + offset), Timestamp(read * SECOND));
-                clock.is_late()
+                delay.measure(Timestamp(written * SECOND + offset), Timestamp(read * SECOND));
+                delay.is_late()
             };
             assert_eq!(
                 [late(0, 0), late(10, 11), late(11, 41), late(40, 41), late(50, 50)],
                 [false, false, true, false, false]
             );
-            // One clock was set.
+            // Now one clock is set.
             assert!(late(60, 70) && late(61, 71));
-            clock.follow();
+            delay.rebase();
             let mut late = |written: i64, read: i64| {
-                clock.note(Timestamp(written * SECOND + offset), Timestamp(read * SECOND));
-                clock.is_late()
+                delay.measure(Timestamp(written * SECOND + offset), Timestamp(read * SECOND));
+                delay.is_late()
             };
             assert_eq!([late(70, 80), late(80, 92), late(90, 90), late(91, 93)], [false, true, false, true]);
         }

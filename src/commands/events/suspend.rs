@@ -1,41 +1,42 @@
-//! Whether this process stood still: stopped by a signal, or asleep with its machine.
+//! Detects that this process did not run for a while: stopped by a signal, or on a machine that slept.
 //!
-//! Called by [`super::subscription`]. What a connection had to tell meanwhile nobody has read, and when it broke is not known
-//! by when that was noticed. Nothing wakes up for this: the kernel is asked when it matters. It does not tell of processes
-//! that were frozen with their control group.
+//! Called by [`super::subscription`]. Nobody read the connection meanwhile, so the time at which a break was noticed
+//! does not show when the connection broke. Nothing wakes up for this: the kernel is asked when it matters. A process
+//! that is frozen with its control group is not detected; the kernel does not report that.
 
 use futures_util::FutureExt;
 use rustix::time::{ClockId, clock_gettime};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// More than what the two clocks are read apart.
-const A_MOMENT: Duration = Duration::from_millis(100);
+/// Tolerance, since the two clocks are read one after the other.
+const TOLERANCE: Duration = Duration::from_millis(100);
 
-/// See the module.
-pub(super) struct Standstill {
+pub(super) struct SuspendDetector {
+    /// SIGCONT, which ends a stop. `None` if no handler could be installed.
     continued: Option<Signal>,
+    /// How long the machine had slept since boot at the last check.
     asleep: Duration,
 }
 
-impl Standstill {
-    /// Looks from now on.
+impl SuspendDetector {
+    /// Starts detection.
     pub(super) fn new() -> Self {
         let kind = SignalKind::from_raw(rustix::process::Signal::CONT.as_raw());
         let continued =
-            signal(kind).inspect_err(|error| tracing::warn!(%error, "cannot tell whether we are stopped")).ok();
-        Standstill { continued, asleep: asleep() }
+            signal(kind).inspect_err(|error| tracing::warn!(%error, "cannot detect that the process was stopped")).ok();
+        SuspendDetector { continued, asleep: asleep() }
     }
 
-    /// Whether it did since it was looked last, which is forgotten.
+    /// Returns whether the process was suspended since the last call, and clears the flag.
     pub(super) fn take(&mut self) -> bool {
         let was_stopped = self.continued.as_mut().is_some_and(|signal| signal.recv().now_or_never().is_some());
         let before = std::mem::replace(&mut self.asleep, asleep());
-        was_stopped || self.asleep.saturating_sub(before) > A_MOMENT
+        was_stopped || self.asleep.saturating_sub(before) > TOLERANCE
     }
 }
 
-/// How long the machine was since it was started; the one clock goes on meanwhile, the other does not.
+/// Returns how long the machine has slept since boot: only `CLOCK_BOOTTIME` goes on during sleep.
 fn asleep() -> Duration {
     let [with, without] = [ClockId::Boottime, ClockId::Monotonic].map(|clock| {
         let now = clock_gettime(clock);
@@ -50,17 +51,17 @@ mod tests {
     use rustix::process::{Signal, getpid, kill_process};
 
     #[tokio::test]
-    async fn a_process_that_is_continued_has_stood_still_and_one_that_is_left_alone_has_not() {
-        let mut standstill = Standstill::new();
-        assert!(!standstill.take());
+    async fn reports_a_continued_process_once() {
+        let mut detector = SuspendDetector::new();
+        assert!(!detector.take());
         kill_process(getpid(), Signal::CONT).unwrap();
         tokio::time::timeout(Duration::from_secs(10), async {
-            while !standstill.take() {
+            while !detector.take() {
                 tokio::task::yield_now().await;
             }
         })
         .await
         .unwrap();
-        assert!(!standstill.take(), "told once");
+        assert!(!detector.take(), "reported twice");
     }
 }

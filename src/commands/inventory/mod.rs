@@ -1,12 +1,13 @@
-//! Keeps the inventory fresh while `watch` runs.
+//! Keeps the inventory up to date while `watch` runs.
 //!
-//! In: the news that [`super::watch`] gets. Out: rows in the state. One task, fed by a bounded channel: following never
-//! waits for it, and what it could not take, or the state could not keep, the next reconciliation makes up for.
+//! In: the [`News`] of [`super::watch`]. Out: rows in the state. One task does the work, fed by a bounded channel, so
+//! `watch` never waits for it. If the channel is full or the state cannot be written, the next full comparison corrects
+//! the inventory.
 //!
-//! An event says that something is there, how it is called and what became of it, at once and also of what lives for
-//! milliseconds only. The rest (mounts, labels and mountpoint of volumes, the log driver) is looked up a moment later, for
-//! all that events told of meanwhile, in one or two calls: none at rest, and no more than two a second. After the first
-//! listing, each reconnect, and now and then, everything is compared.
+//! An event carries ID, name and state, at once and even for a container that lives only milliseconds. The rest
+//! (mounts, labels and mountpoints of volumes, the log driver) is queried a moment later, for all events of that moment
+//! together: no request without events, and at most two a second. After the first listing, after each reconnect and at
+//! intervals, everything is compared.
 
 pub(crate) mod observe;
 pub(crate) mod schedule;
@@ -22,7 +23,7 @@ use crate::model::plan::{Observed, Plan};
 use crate::model::time::Timestamp;
 use crate::state::{self, Store, Trigger};
 use observe::Observer;
-use schedule::{Errand, LOOK, Schedule};
+use schedule::{REFRESH_DELAY, Refresh, Schedule};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -30,55 +31,56 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// Events that wait to be taken.
+/// Capacity of the channel to the task, in messages.
 const QUEUE: usize = 1000;
-/// What events tell is gathered for so long and written in one transaction.
-const GATHER: Duration = Duration::from_millis(100);
-/// What events told and is not written, while it is not known whose events they are; beyond it everything is compared.
-const MOST: usize = 10_000;
-/// Bytes of what events told that may wait, on their way here and here each: a label is as long as its container wants.
-const BYTES: usize = 8 << 20;
-/// After a failure everything is compared so much later at first, ...
-const AGAIN: Duration = Duration::from_secs(2);
-/// ... and at last.
-const LATEST_AGAIN: Duration = Duration::from_secs(300);
-/// What the task is given to write what it has when we stop.
+/// Updates from events are collected for this long and written in one transaction.
+const BATCH_TIME: Duration = Duration::from_millis(100);
+/// Maximum number of updates that wait to be written, while it is unknown which engine they are from. With more, they
+/// are dropped and everything is compared.
+const MAX_UPDATES: usize = 10_000;
+/// Limit in bytes of the updates in the channel, and of those in the task. Docker does not limit the length of a label.
+const MAX_BYTES: usize = 8 << 20;
+/// Time from a failure to the next full comparison; doubled with each failure.
+const MIN_RETRY: Duration = Duration::from_secs(2);
+/// Upper limit of that time.
+const MAX_RETRY: Duration = Duration::from_secs(300);
+/// Time limit for the last write when `watch` stops.
 const DRAIN: Duration = Duration::from_secs(1);
 
-/// The inventory of a watch.
+/// Handle of the task that keeps the inventory.
 pub(super) struct Inventory {
-    orders: Sender<Order>,
-    /// Bytes of what events told in those.
-    waiting: Arc<AtomicUsize>,
-    /// Something was not taken.
-    has_missed: Arc<AtomicBool>,
+    messages: Sender<InventoryMessage>,
+    /// Bytes of the updates in the channel.
+    queued_bytes: Arc<AtomicUsize>,
+    /// A message did not fit the channel, so everything has to be compared. Set here, cleared by the task.
+    has_dropped: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
 
-/// What the task is told.
-enum Order {
-    /// An event told this, ...
-    Heard(Vec<Update>),
-    /// Volumes were removed by then, and nothing tells which.
+/// InventoryMessages to the task.
+enum InventoryMessage {
+    /// Updates from one event.
+    Updates(Vec<Update>),
+    /// Some volumes were removed at this time; the event does not name them.
     Pruned(Timestamp),
-    /// The engine is gone, and another one may come up at the same place.
+    /// The connection to the engine was lost. Another engine may answer at the same address afterwards.
     Lost,
-    /// Compare everything.
-    All,
+    /// Everything has to be compared.
+    CompareAll,
 }
 
-impl Order {
-    /// Bytes that it keeps, about.
+impl InventoryMessage {
+    /// Approximate size in bytes.
     fn weight(&self) -> usize {
         match self {
-            Order::Heard(told) => told.iter().map(Update::weight).sum(),
-            Order::Pruned(_) | Order::Lost | Order::All => 0,
+            InventoryMessage::Updates(updates) => updates.iter().map(Update::weight).sum(),
+            InventoryMessage::Pruned(_) | InventoryMessage::Lost | InventoryMessage::CompareAll => 0,
         }
     }
 }
 
-/// What keeps it, and where.
-pub(super) struct Keeping {
+/// What the task works with.
+pub(super) struct InventoryContext {
     pub(super) docker: Docker,
     pub(super) routes: Arc<Routes>,
     pub(super) store: Store,
@@ -87,12 +89,12 @@ pub(super) struct Keeping {
 }
 
 impl Inventory {
-    /// Starts the task, which tells there how it is doing.
-    pub(super) fn start(keeping: Keeping, health: SharedHealth) -> Self {
-        let (orders, received) = channel(QUEUE);
-        let has_missed = Arc::new(AtomicBool::new(false));
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let Keeping { docker, routes, store, engine_id, metrics } = keeping;
+    /// Starts the task. It reports its status to `health`.
+    pub(super) fn start(context: InventoryContext, health: SharedHealth) -> Self {
+        let (messages, received) = channel(QUEUE);
+        let has_dropped = Arc::new(AtomicBool::new(false));
+        let queued_bytes = Arc::new(AtomicUsize::new(0));
+        let InventoryContext { docker, routes, store, engine_id, metrics } = context;
         let observer = Observer { docker, routes };
         let task = Task {
             observer,
@@ -100,61 +102,62 @@ impl Inventory {
             engine_id,
             metrics,
             health,
-            waiting: Arc::clone(&waiting),
-            has_missed: Arc::clone(&has_missed),
-            is_doubtful: false,
-            told: Vec::new(),
-            told_bytes: 0,
+            queued_bytes: Arc::clone(&queued_bytes),
+            has_dropped: Arc::clone(&has_dropped),
+            is_engine_uncertain: false,
+            pending: Vec::new(),
+            pending_bytes: 0,
             flush: None,
-            agenda: Schedule::default(),
-            again: AGAIN,
-            has_told_trouble: false,
+            schedule: Schedule::default(),
+            retry: MIN_RETRY,
+            has_warned: false,
         };
-        task.told_of(Status::Healthy);
-        Inventory { orders, waiting, has_missed, task: tokio::spawn(task.run(received)) }
+        task.report(Status::Healthy);
+        Inventory { messages, queued_bytes, has_dropped, task: tokio::spawn(task.run(received)) }
     }
 
-    /// Takes what is new. Never waits.
-    pub(super) fn hear(&self, news: &News) {
-        let order = match news {
-            News::Event(event) if event.kind == "volume" && event.verb() == "prune" => Order::Pruned(event.time),
-            News::Event(event) => match told(event) {
-                told if told.is_empty() => return,
-                told => Order::Heard(told),
+    /// Passes news to the task. Never waits.
+    pub(super) fn handle(&self, news: &News) {
+        let message = match news {
+            News::Event(event) if event.kind == "volume" && event.verb() == "prune" => {
+                InventoryMessage::Pruned(event.time)
+            }
+            News::Event(event) => match updates(event) {
+                updates if updates.is_empty() => return,
+                updates => InventoryMessage::Updates(updates),
             },
-            News::Listing(..) => Order::All,
-            News::Lost(_) | News::Back(_) => Order::Lost,
-            News::Nonsense(_) | News::Forgotten(_) => return,
+            News::Listing(..) => InventoryMessage::CompareAll,
+            News::Lost(_) | News::Back(_) => InventoryMessage::Lost,
         };
-        let bytes = order.weight();
-        let has_room = self.waiting.fetch_add(bytes, Ordering::Relaxed) + bytes <= BYTES;
-        if !has_room || self.orders.try_send(order).is_err() {
-            self.waiting.fetch_sub(bytes, Ordering::Relaxed);
-            self.has_missed.store(true, Ordering::Relaxed);
+        let bytes = message.weight();
+        let fits = self.queued_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes <= MAX_BYTES;
+        if !fits || self.messages.try_send(message).is_err() {
+            self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.has_dropped.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Writes what was heard, if that can be done soon.
+    /// Writes pending updates within [`DRAIN`] and ends the task.
     pub(super) async fn stop(self) {
-        let Inventory { orders, mut task, .. } = self;
-        drop(orders);
+        let Inventory { messages, mut task, .. } = self;
+        drop(messages);
         if tokio::time::timeout(DRAIN, &mut task).await.is_err() {
             task.abort();
         }
     }
 }
 
-/// What an event tells; nothing where it is of no concern here.
-pub(super) fn told(event: &Event) -> Vec<Update> {
+/// Converts an event to updates of the inventory; empty if the event concerns no row.
+pub(super) fn updates(event: &Event) -> Vec<Update> {
     let attribute = |name: &str| event.attributes.get(name).cloned().unwrap_or_default();
     let at = event.time;
-    // A prune tells of nothing in particular.
+    // A prune names no container or volume.
     if event.id.is_empty() {
         return Vec::new();
     }
     match (&*event.kind, event.verb()) {
         ("container", "destroy") => vec![Update::ContainerGone(event.id.clone(), at)],
-        // Each tells at least the name: the rename that gave it may have been left out for a newer event.
+        // Every event carries at least the current name: the backlog may have dropped the rename itself.
         ("container", _) => {
             event.container().map(|container| Update::Container(Box::new(row(event, container)))).into_iter().collect()
         }
@@ -202,18 +205,23 @@ struct Task {
     engine_id: String,
     metrics: ReconciliationMetrics,
     health: SharedHealth,
-    waiting: Arc<AtomicUsize>,
-    has_missed: Arc<AtomicBool>,
-    /// Another engine may be at the place of the one that we know.
-    is_doubtful: bool,
-    /// What events told and the state does not know, and when it shall.
-    told: Vec<Update>,
-    told_bytes: usize,
+    /// Shared with [`Inventory`].
+    queued_bytes: Arc<AtomicUsize>,
+    /// Shared with [`Inventory`].
+    has_dropped: Arc<AtomicBool>,
+    /// Another engine than `engine_id` may answer now, so nothing is written until its ID is known.
+    is_engine_uncertain: bool,
+    /// Updates that are not written yet.
+    pending: Vec<Update>,
+    /// Approximate size of `pending`.
+    pending_bytes: usize,
+    /// When to write `pending`.
     flush: Option<Instant>,
-    agenda: Schedule,
-    /// From the next failure on.
-    again: Duration,
-    has_told_trouble: bool,
+    schedule: Schedule,
+    /// Time from the next failure to the next full comparison.
+    retry: Duration,
+    /// A failure of the state was logged as a warning, and no comparison has succeeded since.
+    has_warned: bool,
 }
 
 fn culprit(error: &Error) -> Culprit {
@@ -225,83 +233,83 @@ fn culprit(error: &Error) -> Culprit {
 }
 
 impl Task {
-    async fn run(mut self, mut orders: Receiver<Order>) {
+    async fn run(mut self, mut messages: Receiver<InventoryMessage>) {
         loop {
             let due = self.due();
             tokio::select! {
-                order = orders.recv() => match order {
-                    Some(order) => self.take(order, Instant::now()).await,
+                message = messages.recv() => match message {
+                    Some(message) => self.handle(message, Instant::now()).await,
                     None => break,
                 },
                 () = until(due) => self.work(Instant::now()).await,
             }
-            if self.has_missed.swap(false, Ordering::Relaxed) {
-                self.agenda.plan_everything_by(Instant::now() + LOOK);
+            if self.has_dropped.swap(false, Ordering::Relaxed) {
+                self.schedule.plan_everything_by(Instant::now() + REFRESH_DELAY);
             }
         }
-        self.keep_told().await;
+        self.write_pending().await;
     }
 
     fn due(&self) -> Option<Instant> {
-        self.flush.into_iter().chain(self.agenda.due()).min()
+        self.flush.into_iter().chain(self.schedule.due()).min()
     }
 
-    async fn take(&mut self, order: Order, now: Instant) {
-        self.waiting.fetch_sub(order.weight(), Ordering::Relaxed);
-        match order {
-            Order::All => self.agenda.plan_everything(Some(now)),
-            Order::Lost => {
-                // These are still of the engine that was there.
-                self.keep_told().await;
-                self.is_doubtful = true;
+    async fn handle(&mut self, message: InventoryMessage, now: Instant) {
+        self.queued_bytes.fetch_sub(message.weight(), Ordering::Relaxed);
+        match message {
+            InventoryMessage::CompareAll => self.schedule.plan_everything(Some(now)),
+            InventoryMessage::Lost => {
+                // Pending updates still belong to the previous engine.
+                self.write_pending().await;
+                self.is_engine_uncertain = true;
             }
-            Order::Pruned(at) => self.agenda.note_volume(at, now),
-            Order::Heard(told) => {
-                told.iter().for_each(|told| self.agenda.note(told, now));
-                self.told_bytes += told.iter().map(Update::weight).sum::<usize>();
-                self.told.extend(told);
-                if self.told.len() > MOST || self.told_bytes > BYTES {
-                    self.told.clear();
-                    self.told_bytes = 0;
-                    self.agenda.plan_everything_by(now + LOOK);
+            InventoryMessage::Pruned(at) => self.schedule.note_volume(at, now),
+            InventoryMessage::Updates(updates) => {
+                updates.iter().for_each(|update| self.schedule.note(update, now));
+                self.pending_bytes += updates.iter().map(Update::weight).sum::<usize>();
+                self.pending.extend(updates);
+                if self.pending.len() > MAX_UPDATES || self.pending_bytes > MAX_BYTES {
+                    self.pending.clear();
+                    self.pending_bytes = 0;
+                    self.schedule.plan_everything_by(now + REFRESH_DELAY);
                 }
-                self.flush.get_or_insert(now + GATHER);
+                self.flush.get_or_insert(now + BATCH_TIME);
             }
         }
     }
 
-    /// Does what is due.
+    /// Writes pending updates and runs the refresh that is due.
     async fn work(&mut self, now: Instant) {
-        self.keep_told().await;
-        let (extent, done) = match self.agenda.take(now) {
+        self.write_pending().await;
+        let (extent, result) = match self.schedule.take(now) {
             None => return,
-            Some(Errand::Everything) => (Extent::Full, self.compare_everything().await),
-            // Whose they are has to be asked first.
-            Some(Errand::Some { .. }) if self.is_doubtful => (Extent::Full, self.compare_everything().await),
-            Some(Errand::Some { ids, with_volumes, at }) => {
+            Some(Refresh::Everything) => (Extent::Full, self.compare_everything().await),
+            // A full comparison queries the engine's ID first.
+            Some(Refresh::Some { .. }) if self.is_engine_uncertain => (Extent::Full, self.compare_everything().await),
+            Some(Refresh::Some { ids, with_volumes, at }) => {
                 let extent = if ids.is_empty() { Extent::Volumes } else { Extent::Containers };
                 (extent, self.compare_some(ids, with_volumes, at, extent).await)
             }
         };
-        self.settle(extent, done);
+        self.settle(extent, result);
     }
 
-    /// Gives the state what events told, once it is known whose events they are.
-    async fn keep_told(&mut self) {
+    /// Writes pending updates to the state, unless it is uncertain which engine they are from.
+    async fn write_pending(&mut self) {
         self.flush = None;
-        if self.is_doubtful {
+        if self.is_engine_uncertain {
             return;
         }
-        let told = std::mem::take(&mut self.told);
-        self.told_bytes = 0;
-        if told.is_empty() {
+        let updates = std::mem::take(&mut self.pending);
+        self.pending_bytes = 0;
+        if updates.is_empty() {
             return;
         }
-        let is_volume = |told: &Update| matches!(told, Update::Volume(_) | Update::VolumeGone(..));
-        let extent = if told.iter().all(is_volume) { Extent::Volumes } else { Extent::Containers };
-        let (done, answer) = oneshot::channel();
-        self.store.apply_updates(&self.engine_id, told, move |tally| drop(done.send(tally)));
-        match answer.await.unwrap_or(Err(state::Error::Closed)) {
+        let is_volume = |update: &Update| matches!(update, Update::Volume(_) | Update::VolumeGone(..));
+        let extent = if updates.iter().all(is_volume) { Extent::Volumes } else { Extent::Containers };
+        let (sender, tally) = oneshot::channel();
+        self.store.hear(&self.engine_id, updates, move |tally| drop(sender.send(tally)));
+        match tally.await.unwrap_or(Err(state::Error::Closed)) {
             Ok(tally) => self.metrics.changed(&tally, Origin::Event),
             Err(error) => self.failed(extent, &error.into()),
         }
@@ -310,10 +318,10 @@ impl Task {
     async fn compare_everything(&mut self) -> Result<Plan, Error> {
         let (started, begun) = (Timestamp::now(), Instant::now());
         let engine = self.observer.docker.info().await?;
-        let at = engine.time.unwrap_or(self.agenda.latest());
+        let at = engine.time.unwrap_or(self.schedule.latest());
         self.engine_id = engine.id;
-        if std::mem::take(&mut self.is_doubtful) {
-            self.keep_told().await;
+        if std::mem::take(&mut self.is_engine_uncertain) {
+            self.write_pending().await;
         }
         let observed = self.observer.everything(at, |_| {}).await?;
         self.compare(observed, (started, begun), Extent::Full, Origin::Reconcile).await
@@ -338,52 +346,53 @@ impl Task {
         extent: Extent,
         origin: Origin,
     ) -> Result<Plan, Error> {
-        let occasion = Trigger { source: "watch", started, begun, is_to_write: true, must_be_sure: false };
-        let (done, answer) = oneshot::channel();
-        self.store.reconcile(&self.engine_id, observed, occasion, move |plan| drop(done.send(plan)));
-        let plan = answer.await.unwrap_or(Err(state::Error::Closed))?;
+        let trigger = Trigger { source: "watch", started, begun, is_to_write: true, must_be_sure: false };
+        let (sender, plan) = oneshot::channel();
+        self.store.reconcile(&self.engine_id, observed, trigger, move |plan| drop(sender.send(plan)));
+        let plan = plan.await.unwrap_or(Err(state::Error::Closed))?;
         self.metrics.changed(&plan.tally(), origin);
         self.metrics.ran(extent, begun.elapsed());
         Ok(plan)
     }
 
-    fn settle(&mut self, extent: Extent, done: Result<Plan, Error>) {
+    fn settle(&mut self, extent: Extent, result: Result<Plan, Error>) {
         let now = Instant::now();
-        match done {
+        match result {
             Ok(plan) => {
-                self.again = AGAIN;
-                self.has_told_trouble = false;
+                self.retry = MIN_RETRY;
+                self.has_warned = false;
                 if extent == Extent::Full {
-                    self.told_of(Status::Healthy);
-                    // The next listing of the feed brings the next.
-                    self.agenda.plan_everything(None);
+                    self.report(Status::Healthy);
+                    // The next listing of the feed schedules the next one.
+                    self.schedule.plan_everything(None);
                 }
-                let latest = self.agenda.latest();
-                plan.doubted.iter().for_each(|id| self.agenda.doubt(id, latest, now));
+                let latest = self.schedule.latest();
+                plan.doubted.iter().for_each(|id| self.schedule.note_death(id, latest, now));
             }
             Err(error) => self.failed(extent, &error),
         }
     }
 
-    fn told_of(&self, status: Status) {
+    fn report(&self, status: Status) {
         self.health.update(|health| health.state.inventory = status);
     }
 
-    /// What was to be written is not; everything is compared later. Told once, until it works again.
+    /// Schedules a full comparison after a failure. Failures of the state are logged as a warning once, until one
+    /// succeeds.
     fn failed(&mut self, extent: Extent, error: &Error) {
         self.metrics.failed(extent, culprit(error));
-        self.told_of(match error {
+        self.report(match error {
             Error::State(error) if !error.is_passing() => Status::Unhealthy,
             _ => Status::Degraded,
         });
-        if matches!(error, Error::State(_)) && !std::mem::replace(&mut self.has_told_trouble, true) {
-            tracing::warn!(%error, "the inventory is brought in line later");
+        if matches!(error, Error::State(_)) && !std::mem::replace(&mut self.has_warned, true) {
+            tracing::warn!(%error, "cannot update the inventory; trying again later");
         } else {
-            tracing::debug!(%error, "the inventory is brought in line later");
+            tracing::debug!(%error, "cannot update the inventory; trying again later");
         }
-        let due = Instant::now() + self.again;
-        self.again = (self.again * 2).min(LATEST_AGAIN);
-        self.agenda.plan_everything(Some(due));
+        let due = Instant::now() + self.retry;
+        self.retry = (self.retry * 2).min(MAX_RETRY);
+        self.schedule.plan_everything(Some(due));
     }
 }
 
@@ -409,8 +418,8 @@ mod tests {
         }
     }
 
-    fn words(told: &[Update]) -> String {
-        let words = told.iter().map(|told| match told {
+    fn text(updates: &[Update]) -> String {
+        let texts = updates.iter().map(|update| match update {
             Update::Container(row) => {
                 let UnlistedFields { started, finished, exit_code, .. } = &row.unlisted;
                 let times = [*started, *finished].map(|time| time.map_or(0, |time| time.0 / 1_000_000_000));
@@ -424,11 +433,11 @@ mod tests {
                 format!("mount {container_id} {destination} {volume:?} {is_writable}")
             }
         });
-        words.collect::<Vec<_>>().join(", ")
+        texts.collect::<Vec<_>>().join(", ")
     }
 
     #[test]
-    fn what_an_event_tells_is_taken_and_no_more() {
+    fn converts_events_to_updates() {
         let of = [("name", "web"), ("image", "img"), ("a", "b")];
         let with = |more: &[(&'static str, &'static str)]| [&of[..], more].concat();
         let mounted = [("container", "c"), ("destination", "/d"), ("driver", "local"), ("read/write", "false")];
@@ -447,10 +456,10 @@ mod tests {
             ("volume", "destroy", vec![("driver", "local")], "no volume id"),
             ("network", "create", vec![], ""),
         ] {
-            let told = told(&event(kind, action, "id", 7, &attributes));
-            assert_eq!(words(&told), expected, "{kind} {action}");
+            let updates = updates(&event(kind, action, "id", 7, &attributes));
+            assert_eq!(text(&updates), expected, "{kind} {action}");
         }
-        assert_eq!(told(&event("volume", "prune", "", 7, &[("reclaimed", "0")])), []);
-        assert_eq!(told(&event("container", "destroy", "", 7, &[])), []);
+        assert_eq!(updates(&event("volume", "prune", "", 7, &[("reclaimed", "0")])), []);
+        assert_eq!(updates(&event("container", "destroy", "", 7, &[])), []);
     }
 }

@@ -1,8 +1,8 @@
-//! What an engine has, asked for in a handful of calls.
+//! Observes what an engine has, in a few requests.
 //!
-//! In: the engine. Out: [`Observed`], for the state to compare. Called by [`super::reconcile`] and [`super::inventory`].
-//! What no listing tells is read from the containers' folders where that is allowed, on a thread that may block; else it
-//! stays unknown, since asking for it would be a call for each container.
+//! In: the engine. Out: [`Observed`], which the state compares with the inventory. Called by [`super`] and by
+//! `reconcile`. Fields that no listing contains are read from the containers' folders if possible, on a thread that may
+//! block. Otherwise they stay unknown: querying them would take one request for each container.
 
 use crate::commands::Error;
 use crate::commands::route::{Choice, Routes};
@@ -18,12 +18,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// For what the engine remembers in its memory.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// More containers do not die in the seconds that a listing lags behind.
-const DEATHS: usize = 10_000;
+/// Time limit for events from the engine's memory.
+const HISTORY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Upper bound for the deaths within [`LISTINGS_LAG`].
+const MAX_DEATHS: usize = 10_000;
 
-/// Asks one engine.
+/// Sends the requests to one engine.
 #[derive(Clone)]
 pub(crate) struct Observer {
     pub(crate) docker: Docker,
@@ -31,59 +31,59 @@ pub(crate) struct Observer {
 }
 
 impl Observer {
-    /// All there is. `at` is a moment of the engine's clock that has passed; `read` is called for each container once it
-    /// is told how many there are.
+    /// Observes all containers and volumes. `at` is a time by the engine's clock that has passed. For progress,
+    /// `on_read` is called after each container's folder is read, with the total number of containers.
     pub(crate) async fn everything(
         &self,
         at: Timestamp,
-        read: impl Fn(usize) + Send + 'static,
+        on_read: impl Fn(usize) + Send + 'static,
     ) -> Result<Observed, Error> {
         let containers = self.docker.containers_and_mounts(None, at).await?;
         let volumes = self.docker.volumes_in_full(at).await?;
         let observed = Observed { at, containers, asked: None, volumes: Some(volumes), with_positions: false };
-        self.beyond(observed, read).await
+        self.add_unlisted(observed, on_read).await
     }
 
-    /// Who died so shortly before `at` that a listing may not know it, and was not started since, as far as the engine
-    /// remembers.
-    pub(crate) async fn died_lately(&self, at: Timestamp) -> Result<HashSet<String>, Error> {
-        let told = tokio::time::timeout(PATIENCE, self.deaths(at)).await;
-        match told {
-            // Podman looks through its journal for it, and a proxy may let nobody ask. A listing is believed then.
+    /// Returns the IDs of containers that died so shortly before `at` that a listing may not show it, and that were not
+    /// started since, as far as the engine remembers.
+    pub(crate) async fn recently_died(&self, at: Timestamp) -> Result<HashSet<String>, Error> {
+        match tokio::time::timeout(HISTORY_TIMEOUT, self.deaths(at)).await {
+            // Podman searches its journal, which takes long, and a proxy may refuse the request. Then the listing is
+            // trusted.
             Err(_) => Ok(HashSet::new()),
             Ok(Err(Error::Docker(error))) if error.is_refusal() => Ok(HashSet::new()),
-            Ok(told) => told,
+            Ok(result) => result,
         }
     }
 
     async fn deaths(&self, at: Timestamp) -> Result<HashSet<String>, Error> {
-        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        let values = |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect();
         let filters =
-            Filters::from([("type".into(), words(&["container"])), ("event".into(), words(&["die", "start"]))]);
-        let since = at - LISTINGS_LAG;
+            Filters::from([("type".into(), values(&["container"])), ("event".into(), values(&["die", "start"]))]);
+        let since = Timestamp(at.0.saturating_sub(LISTINGS_LAG));
         let query = EventsQuery { since: Some(since), until: Some(at), filters };
         let mut events = self.docker.past_events(&query).await?;
         let mut died = HashSet::new();
         while let Some(event) = events.next().await {
-            // What makes no sense tells of nobody.
             match event {
                 Ok(event) if event.verb() == "die" => drop(died.insert(event.id)),
                 Ok(event) => drop(died.remove(&event.id)),
                 Err(error) if error.is_passing() => return Err(error.into()),
+                // An event that cannot be parsed.
                 Err(_) => {}
             }
-            // No engine remembers so many events, so this answer may have no end. A listing is believed then, too.
-            if died.len() > DEATHS {
+            // No engine remembers this many events, so the answer may be endless. Then the listing is trusted, too.
+            if died.len() > MAX_DEATHS {
                 return Ok(HashSet::new());
             }
         }
         Ok(died)
     }
 
-    /// These containers, and all volumes if they are wanted.
+    /// Observes these containers, and all volumes if `with_volumes`.
     pub(crate) async fn some(&self, ids: Vec<String>, with_volumes: bool, at: Timestamp) -> Result<Observed, Error> {
         let mut observed = Observed { at, ..Observed::default() };
-        // No IDs would be no filter.
+        // An empty filter would list all containers.
         if !ids.is_empty() {
             observed.containers = self.docker.containers_and_mounts(Some(&ids), at).await?;
         }
@@ -92,18 +92,22 @@ impl Observer {
         if with_volumes || lacks_source {
             observed.volumes = Some(self.docker.volumes_in_full(at).await?);
         }
-        self.beyond(observed, |_| {}).await
+        self.add_unlisted(observed, |_| {}).await
     }
 
-    /// Adds what no listing tells.
-    async fn beyond(&self, mut observed: Observed, read: impl Fn(usize) + Send + 'static) -> Result<Observed, Error> {
+    /// Adds the fields that no listing contains.
+    async fn add_unlisted(
+        &self,
+        mut observed: Observed,
+        on_read: impl Fn(usize) + Send + 'static,
+    ) -> Result<Observed, Error> {
         add_sources(&mut observed);
         let routes = Arc::clone(&self.routes);
         let reading = tokio::task::spawn_blocking(move || {
             let count = observed.containers.len();
             for (container, _) in &mut observed.containers {
-                container.unlisted = beyond(&routes, container);
-                read(count);
+                container.beyond = unlisted_fields(&routes, container);
+                on_read(count);
             }
             observed
         });
@@ -111,22 +115,23 @@ impl Observer {
     }
 }
 
-/// Listings do not tell where a volume lies before its container is started.
+/// Returns whether the source of a volume mount is unknown: listings omit it before the container is started.
 fn lacks_source(mount: &MountRow) -> bool {
     mount.volume.is_some() && mount.source.as_ref().is_none_or(String::is_empty)
 }
 
+/// Takes the missing sources of mounts from their volumes.
 fn add_sources(observed: &mut Observed) {
     let volumes = observed.volumes.iter().flatten();
-    let places: HashMap<&str, &str> = volumes.map(|volume| (&*volume.name, &*volume.mountpoint)).collect();
+    let mountpoints: HashMap<&str, &str> = volumes.map(|volume| (&*volume.name, &*volume.mountpoint)).collect();
     let mounts = observed.containers.iter_mut().flat_map(|(_, mounts)| mounts);
     for mount in mounts.filter(|mount| lacks_source(mount)) {
-        let place = mount.volume.as_deref().and_then(|volume| places.get(volume));
-        mount.source = place.map(|place| (*place).to_owned());
+        let source = mount.volume.as_deref().and_then(|volume| mountpoints.get(volume));
+        mount.source = source.map(|source| (*source).to_owned());
     }
 }
 
-fn beyond(routes: &Routes, container: &ContainerRow) -> UnlistedFields {
+fn unlisted_fields(routes: &Routes, container: &ContainerRow) -> UnlistedFields {
     let folder = routes.visible(&container.id);
     let ContainerConfig { log_driver, started, finished, exit_code } =
         folder.map(|folder| tail::describe(&folder)).unwrap_or_default();

@@ -1,131 +1,131 @@
-//! What of the inventory is to be looked up, and when.
+//! Schedules when rows of the inventory are refreshed from the engine.
 //!
-//! In: what events told, and the time. Out: errands. Called by [`super::inventory`]. A plan without clock or socket:
-//! nothing is due at rest, and what many events of one second ask for is one errand.
+//! In: updates from events, and the time. Out: [`Refresh`]es. Called by [`super`]. No clock, no socket. Without events
+//! nothing is due, and the events of one second lead to a single refresh.
 
 use crate::model::inventory::{LISTINGS_LAG, Update};
 use crate::model::time::Timestamp;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// From an event to the look at what it did not tell.
-pub(crate) const LOOK: Duration = Duration::from_secs(1);
-/// After a death, which the engine's listings show late.
-pub(crate) const LOOK_AFTER_DEATH: Duration = LISTINGS_LAG;
-/// More IDs than fit a request: then everything is compared.
-const MOST: usize = 100;
+/// Time from an event to the refresh of what the event does not contain.
+pub(crate) const REFRESH_DELAY: Duration = Duration::from_secs(1);
+/// The same after a container died, which the engine's listings show late.
+const DELAY_AFTER_DEATH: Duration = Duration::from_nanos(LISTINGS_LAG.unsigned_abs());
+/// Maximum number of IDs in one request. With more, everything is refreshed.
+const MAX_IDS: usize = 100;
 
-/// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
-    /// Which containers, and when; with the moment of the engine's clock that has passed by then.
-    looks: BTreeMap<(Instant, String), Timestamp>,
-    /// When volumes are.
+    /// Refreshes of single containers, by due time and ID. The value is a time by the engine's clock that has passed
+    /// when the refresh is due.
+    containers: BTreeMap<(Instant, String), Timestamp>,
+    /// When to refresh all volumes.
     volumes: Option<Instant>,
-    /// When everything is.
+    /// When to refresh everything.
     everything: Option<Instant>,
-    /// The newest event's time.
+    /// Time of the newest event, by the engine's clock.
     latest: Timestamp,
 }
 
-/// What is due.
+/// What to query from the engine.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Errand {
-    /// All there is.
+pub(crate) enum Refresh {
+    /// All containers and volumes.
     Everything,
-    /// These containers, and perhaps all volumes, at that moment of the engine's clock, which has passed.
+    /// These containers, and all volumes if `with_volumes`. `at` is a time by the engine's clock that has passed.
     Some { ids: Vec<String>, with_volumes: bool, at: Timestamp },
 }
 
 impl Schedule {
-    /// When something is.
+    /// Returns when the next refresh is due.
     pub(crate) fn due(&self) -> Option<Instant> {
-        let look = self.looks.keys().next().map(|(due, _)| *due);
-        [look, self.volumes, self.everything].into_iter().flatten().min()
+        let container = self.containers.keys().next().map(|(due, _)| *due);
+        [container, self.volumes, self.everything].into_iter().flatten().min()
     }
 
-    /// The newest moment of the engine's clock that an event told of.
+    /// Returns the time of the newest event, by the engine's clock.
     pub(crate) fn latest(&self) -> Timestamp {
         self.latest
     }
 
-    /// Everything, then, whatever was planned.
+    /// Schedules the refresh of everything for this time, instead of any time before; `None` cancels it.
     pub(crate) fn plan_everything(&mut self, due: Option<Instant>) {
         self.everything = due;
     }
 
-    /// Everything, then or earlier.
+    /// Schedules the refresh of everything for this time, unless it is due earlier.
     pub(crate) fn plan_everything_by(&mut self, due: Instant) {
         self.everything = Some(self.everything.map_or(due, |planned| planned.min(due)));
     }
 
-    /// What this event did not tell.
-    pub(crate) fn note(&mut self, told: &Update, now: Instant) {
-        match told {
+    /// Schedules the refresh of what an event does not contain.
+    pub(crate) fn note(&mut self, update: &Update, now: Instant) {
+        match update {
             Update::Container(container) => {
                 let at = container.seen.last;
                 self.latest = self.latest.max(at);
-                if container.unlisted.finished.is_some() {
-                    self.doubt(&container.id, at, now);
+                if container.beyond.finished.is_some() {
+                    self.note_death(&container.id, at, now);
                 } else {
-                    self.look(&container.id, now + LOOK, at);
+                    self.add(&container.id, now + REFRESH_DELAY, at);
                 }
             }
             Update::ContainerGone(id, at) => {
                 self.latest = self.latest.max(*at);
-                self.looks.retain(|(_, of), _| of != id);
+                self.containers.retain(|(_, of), _| of != id);
             }
             Update::Volume(volume) => self.note_volume(volume.seen.last, now),
             Update::VolumeGone(_, at) => self.note_volume(*at, now),
             Update::Mount(mount, at) => {
-                self.look(&mount.container_id, now + LOOK, *at);
+                self.add(&mount.container_id, now + REFRESH_DELAY, *at);
                 self.note_volume(*at, now);
             }
         }
     }
 
-    /// A container that died then, or may have: listings will show it.
-    pub(crate) fn doubt(&mut self, id: &str, at: Timestamp, now: Instant) {
-        self.look(id, now + LOOK_AFTER_DEATH, at + LISTINGS_LAG);
+    /// A container died at this time, or may have: schedules a refresh for when listings show it.
+    pub(crate) fn note_death(&mut self, id: &str, at: Timestamp, now: Instant) {
+        self.add(id, now + DELAY_AFTER_DEATH, Timestamp(at.0.saturating_add(LISTINGS_LAG)));
     }
 
-    /// Which volumes there are has changed by then.
+    /// The set of volumes changed at this time.
     pub(crate) fn note_volume(&mut self, at: Timestamp, now: Instant) {
         self.latest = self.latest.max(at);
-        self.volumes.get_or_insert(now + LOOK);
+        self.volumes.get_or_insert(now + REFRESH_DELAY);
     }
 
-    fn look(&mut self, id: &str, due: Instant, at: Timestamp) {
+    fn add(&mut self, id: &str, due: Instant, at: Timestamp) {
         let is_due_soon = |(planned, of): &(Instant, String)| {
-            of == id && *planned <= due && due.saturating_duration_since(*planned) < LOOK
+            of == id && *planned <= due && due.saturating_duration_since(*planned) < REFRESH_DELAY
         };
-        match self.looks.iter_mut().find(|(key, _)| is_due_soon(key)) {
+        match self.containers.iter_mut().find(|(key, _)| is_due_soon(key)) {
             Some((_, planned)) => *planned = at.max(*planned),
             None => {
-                self.looks.insert((due, id.to_owned()), at);
+                self.containers.insert((due, id.to_owned()), at);
             }
         }
     }
 
-    /// What is due now, and is from now on as good as done.
-    pub(crate) fn take(&mut self, now: Instant) -> Option<Errand> {
+    /// Removes what is due from the schedule and returns it.
+    pub(crate) fn take(&mut self, now: Instant) -> Option<Refresh> {
         let is_due = |due: Option<Instant>| due.is_some_and(|due| due <= now);
         let mut at = self.latest;
         let mut ids = Vec::new();
-        while let Some(entry) = self.looks.first_entry().filter(|entry| entry.key().0 <= now) {
+        while let Some(entry) = self.containers.first_entry().filter(|entry| entry.key().0 <= now) {
             let ((_, id), of) = entry.remove_entry();
             at = at.max(of);
             ids.push(id);
         }
         ids.sort_unstable();
         ids.dedup();
-        if is_due(self.everything) || ids.len() > MOST {
+        if is_due(self.everything) || ids.len() > MAX_IDS {
             (self.everything, self.volumes) = (None, None);
-            return Some(Errand::Everything);
+            return Some(Refresh::Everything);
         }
         let with_volumes = is_due(self.volumes) || (self.volumes.is_some() && !ids.is_empty());
         self.volumes = self.volumes.filter(|_| !with_volumes);
-        (with_volumes || !ids.is_empty()).then_some(Errand::Some { ids, with_volumes, at })
+        (with_volumes || !ids.is_empty()).then_some(Refresh::Some { ids, with_volumes, at })
     }
 }
 
@@ -152,31 +152,31 @@ mod tests {
         Update::Volume(VolumeRow { name: "v".into(), seen: SeenRange::at(at(second)), ..VolumeRow::default() })
     }
 
-    /// Told at these milliseconds; then what is due, when, until nothing is.
-    fn errands(told: &[(u64, Update)]) -> Vec<(u128, String)> {
+    /// Notes updates at these milliseconds; returns all refreshes with the milliseconds at which they are due.
+    fn refreshes(updates: &[(u64, Update)]) -> Vec<(u128, String)> {
         let begun = Instant::now();
-        let mut agenda = Schedule::default();
-        let mut errands = Vec::new();
-        let mut run = |agenda: &mut Schedule, until: Option<Instant>| {
-            while let Some(due) = agenda.due().filter(|due| until.is_none_or(|until| *due <= until)) {
-                if let Some(errand) = agenda.take(due) {
-                    errands.push(((due - begun).as_millis(), words(&errand)));
+        let mut schedule = Schedule::default();
+        let mut refreshes = Vec::new();
+        let mut run = |schedule: &mut Schedule, until: Option<Instant>| {
+            while let Some(due) = schedule.due().filter(|due| until.is_none_or(|until| *due <= until)) {
+                if let Some(refresh) = schedule.take(due) {
+                    refreshes.push(((due - begun).as_millis(), text(&refresh)));
                 }
             }
         };
-        for (millis, told) in told {
+        for (millis, update) in updates {
             let now = begun + Duration::from_millis(*millis);
-            run(&mut agenda, Some(now));
-            agenda.note(told, now);
+            run(&mut schedule, Some(now));
+            schedule.note(update, now);
         }
-        run(&mut agenda, None);
-        errands
+        run(&mut schedule, None);
+        refreshes
     }
 
-    fn words(errand: &Errand) -> String {
-        match errand {
-            Errand::Everything => "everything".into(),
-            Errand::Some { ids, with_volumes, at } => {
+    fn text(refresh: &Refresh) -> String {
+        match refresh {
+            Refresh::Everything => "everything".into(),
+            Refresh::Some { ids, with_volumes, at } => {
                 let volumes = if *with_volumes { " and volumes" } else { "" };
                 format!("{}{volumes} at {}", ids.join(" "), at.0 / 1_000_000_000)
             }
@@ -184,14 +184,14 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(told: &[(u64, Update)], expected: &[(u128, &str)]) {
-        let errands = errands(told);
-        let errands: Vec<(u128, &str)> = errands.iter().map(|(millis, errand)| (*millis, &**errand)).collect();
-        assert_eq!(errands, expected);
+    fn check(updates: &[(u64, Update)], expected: &[(u128, &str)]) {
+        let refreshes = refreshes(updates);
+        let refreshes: Vec<(u128, &str)> = refreshes.iter().map(|(millis, text)| (*millis, &**text)).collect();
+        assert_eq!(refreshes, expected);
     }
 
     #[test]
-    fn what_many_events_ask_for_is_one_errand_and_at_rest_there_is_none() {
+    fn joins_many_events_into_one_refresh() {
         assert_eq!(Schedule::default().due(), None);
         check(&[(0, container("a", 7, false))], &[(1000, "a at 7")]);
         let life = [(0, container("a", 7, false)), (10, container("a", 8, false)), (900, container("a", 9, false))];
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_death_is_looked_at_when_listings_show_it_and_who_is_gone_is_not_looked_at() {
+    fn refreshes_late_after_a_death_and_never_after_removal() {
         check(&[(0, container("a", 7, true))], &[(5000, "a at 12")]);
         let gone = (100, Update::ContainerGone("a".into(), at(8)));
         check(&[(0, container("a", 7, false)), (50, container("a", 7, true)), gone], &[]);
@@ -211,18 +211,18 @@ mod tests {
     }
 
     #[test]
-    fn too_many_for_a_request_are_everything_and_so_is_what_comes_due_with_it() {
+    fn refreshes_everything_for_too_many_ids() {
         let crowd: Vec<(u64, Update)> =
-            (0..=MOST).map(|number| (0, container(&format!("c{number}"), 7, false))).collect();
-        check(&crowd[..MOST - 1], &[(1000, &errands(&crowd[..MOST - 1])[0].1)]);
+            (0..=MAX_IDS).map(|number| (0, container(&format!("c{number}"), 7, false))).collect();
+        check(&crowd[..MAX_IDS - 1], &[(1000, &refreshes(&crowd[..MAX_IDS - 1])[0].1)]);
         check(&crowd, &[(1000, "everything")]);
         let now = Instant::now();
-        let mut agenda = Schedule::default();
-        agenda.note(&container("a", 7, false), now);
-        agenda.note(&volume(7), now);
-        agenda.plan_everything_by(now + LOOK * 9);
-        agenda.plan_everything_by(now + LOOK);
-        assert_eq!(agenda.take(now + LOOK), Some(Errand::Everything));
-        assert_eq!((agenda.due(), agenda.take(now + LOOK * 99)), (None, None));
+        let mut schedule = Schedule::default();
+        schedule.note(&container("a", 7, false), now);
+        schedule.note(&volume(7), now);
+        schedule.plan_everything_by(now + REFRESH_DELAY * 9);
+        schedule.plan_everything_by(now + REFRESH_DELAY);
+        assert_eq!(schedule.take(now + REFRESH_DELAY), Some(Refresh::Everything));
+        assert_eq!((schedule.due(), schedule.take(now + REFRESH_DELAY * 99)), (None, None));
     }
 }

@@ -7,7 +7,7 @@
 
 use crate::commands::Error;
 use crate::commands::events::backlog::Backlog;
-use crate::commands::events::subscription::{Continuity, Happening, Subscription, Wanted, between};
+use crate::commands::events::subscription::{Continuity, Subscription, SubscriptionEvent, Wanted, backoff_settings};
 use crate::config;
 use crate::docker::backoff::Backoff;
 use crate::docker::{Docker, Event};
@@ -61,10 +61,12 @@ pub(crate) enum News {
     Lost(crate::docker::Error),
     /// The events are back, and what is to be said of those in between.
     Back(Continuity),
-    /// A line of the stream makes no sense.
-    Nonsense(crate::docker::Error),
-    /// The engine remembers nothing from before, and was asked for it.
-    Forgotten(Timestamp),
+}
+
+impl From<Box<Event>> for News {
+    fn from(event: Box<Event>) -> Self {
+        News::Event(event)
+    }
 }
 
 /// What a feed is made for.
@@ -87,7 +89,7 @@ pub(crate) struct Feed {
     terms: Terms,
     /// `None` where events are off, or refused.
     subscription: Option<Subscription>,
-    inbox: Backlog,
+    inbox: Backlog<News>,
     /// Since when something is missing that a listing has to make up for.
     missed: Option<Instant>,
     /// When the last event came.
@@ -124,7 +126,7 @@ impl Feed {
                 Err(error) => return Err(error.into()),
             }
         }
-        let waits = between(config);
+        let waits = backoff_settings(config);
         let mut feed = Feed {
             inbox: Backlog::new(config.queue_size, !terms.is_each_wanted),
             docker,
@@ -166,7 +168,7 @@ impl Feed {
     }
 
     fn next_due(&self) -> Option<Instant> {
-        let is_unsure = self.subscription.as_ref().is_some_and(Subscription::is_unsure);
+        let is_unsure = self.subscription.as_ref().is_some_and(Subscription::is_unconfirmed);
         let settled = is_unsure.then_some(SETTLED);
         settled.into_iter().chain(self.interval()).min().map(|span| Instant::now() + span)
     }
@@ -215,10 +217,10 @@ impl Feed {
         receiver
     }
 
-    fn take(&mut self, happening: Happening) {
+    fn take(&mut self, happening: SubscriptionEvent) {
         self.heard = Instant::now();
         match happening {
-            Happening::Event(event) => {
+            SubscriptionEvent::Event(event) => {
                 let (kind, verb) = (event.kind.clone(), event.verb().to_owned());
                 let has_room = self.inbox.push_event(event).is_ok();
                 match has_room {
@@ -229,12 +231,12 @@ impl Feed {
                     self.miss();
                 }
             }
-            Happening::Nonsense(error) => {
+            SubscriptionEvent::Malformed(error) => {
                 tracing::info!(%error, "an event that makes no sense");
                 self.miss();
             }
-            Happening::Lost(error) => self.inbox.push(News::Lost(error)),
-            Happening::Back(continuity) => {
+            SubscriptionEvent::Lost(error) => self.inbox.push(News::Lost(error)),
+            SubscriptionEvent::Back(continuity) => {
                 if continuity != Continuity::Whole {
                     self.inbox.push(News::Back(continuity));
                 }
@@ -244,8 +246,8 @@ impl Feed {
                 self.due = self.next_due();
             }
             // All that happened before is in a listing that is made now.
-            Happening::Begun => self.miss(),
-            Happening::Ended => {}
+            SubscriptionEvent::Begun => self.miss(),
+            SubscriptionEvent::Ended => {}
         }
     }
 
@@ -276,11 +278,11 @@ impl Feed {
             tracing::info!("events are missing; listing the containers anew");
         }
         if let Some(subscription) = &mut self.subscription {
-            subscription.follow_clock();
+            subscription.rebase_delay();
         }
         self.due = self.interval().map(|interval| Instant::now() + interval);
         self.returned = None;
-        self.inbox.hold();
+        self.inbox.reserve();
         self.listing = Some(self.list());
     }
 
@@ -290,13 +292,13 @@ impl Feed {
             Ok(listing) => {
                 self.backoff.reset();
                 self.not_before = None;
-                self.inbox.fill(Some(listing));
+                self.inbox.fill_reserved(Some(listing));
             }
             Err(error) => {
                 if error.is_of_connection() {
                     self.returned = Some(Box::pin(self.docker.returned(&error)));
                 }
-                self.inbox.fill(Some(News::Lost(error)));
+                self.inbox.fill_reserved(Some(News::Lost(error)));
                 // An engine that has just come back may answer events before it answers all else, and nothing would tell
                 // of a second return.
                 let wait = self.backoff.wait(fastrand::f64());
@@ -308,7 +310,7 @@ impl Feed {
     }
 }
 
-async fn next(subscription: &mut Option<Subscription>) -> Happening {
+async fn next(subscription: &mut Option<Subscription>) -> SubscriptionEvent {
     match subscription {
         Some(subscription) => subscription.next().await,
         None => std::future::pending().await,

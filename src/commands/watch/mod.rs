@@ -14,7 +14,7 @@ mod supervisor;
 
 use super::deliver::Deliver;
 use super::deliver::output_file::{self, Rollover};
-use super::inventory::{Inventory, Keeping};
+use super::inventory::{Inventory, InventoryContext};
 use super::route::Routes;
 use super::{Error, awaited, creation_order};
 use crate::config::{self, Source};
@@ -110,7 +110,7 @@ pub fn watch(endpoint: Endpoint, options: WatchOptions, stop: &Stop) -> Result<(
         };
         match begun {
             Begun::Watch(watch, feed, listing) => watch.follow(*feed, listing, stop).await,
-            Begun::Plan(planned) => super::written(stop, move || output::plan(&planned, is_json)).await,
+            Begun::Plan(planned) => super::write_on_thread(stop, move || output::plan(&planned, is_json)).await,
         }
     })
 }
@@ -174,7 +174,7 @@ async fn begin(endpoint: Endpoint, mut options: WatchOptions) -> Result<Begun, E
     };
     let keeping = match store.filter(|_| inventory.is_some()) {
         None => None,
-        Some(store) => Some(Keeping {
+        Some(store) => Some(InventoryContext {
             docker: docker.clone(),
             routes: Arc::clone(&routes),
             store,
@@ -284,8 +284,8 @@ fn outlet(
     lock: Option<OutputLock>,
     logs: LogMetrics,
 ) -> Result<(Deliver, Option<Positions>), Error> {
-    let (keeper, positions) = last.map(|last| last.keep(&printer)).transpose()?.unzip();
-    Ok((Deliver { printer, rollover: Rollover::new(), keeper, _lock: lock, logs }, positions))
+    let (checkpointer, positions) = last.map(|last| last.keep(&printer)).transpose()?.unzip();
+    Ok((Deliver { printer, rollover: Rollover::new(), checkpointer, _lock: lock, logs }, positions))
 }
 
 /// A watch under way.
@@ -331,8 +331,8 @@ impl Watch {
         positions: Option<Positions>,
     ) -> Result<Watch, Error> {
         let listener = StatusReporter::new(options.follow && options.events.enabled);
-        if let Some(keeper) = &mut deliver.keeper {
-            keeper.tell(listener.board());
+        if let Some(checkpointer) = &mut deliver.checkpointer {
+            checkpointer.report_to(listener.board());
         }
         let wake = Wake::new()?;
         let on_room = wake.clone();
@@ -468,7 +468,7 @@ impl Watch {
     fn apply(&mut self, news: News) {
         self.note(&news);
         if let Some(inventory) = &self.inventory {
-            inventory.hear(&news);
+            inventory.handle(&news);
         }
         let changes = match news {
             News::Listing(containers, at, passing) => {
@@ -488,8 +488,6 @@ impl Watch {
                 return;
             }
             News::Back(continuity) => return self.tails.tell(format!("{continuity}; the containers are listed anew")),
-            // What a line may have told a listing tells.
-            News::Nonsense(_) | News::Forgotten(_) => return,
         };
         self.make(changes);
         // Answers and reports have their own course.

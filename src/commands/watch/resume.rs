@@ -4,7 +4,7 @@
 //! `Keeper` for what follows. Called by [`super::watch`] before anything is read.
 
 use crate::commands::Error;
-use crate::commands::deliver::checkpoint::{Checkpointer, Log, Output};
+use crate::commands::deliver::checkpoint::{Checkpointer, Output, WalLocation};
 use crate::commands::deliver::recovery::Recovery;
 use crate::commands::deliver::{output_file, wal};
 use crate::model::container::Container;
@@ -107,7 +107,7 @@ impl Last {
     pub(crate) fn keep(self, printer: &Printer) -> Result<(Checkpointer, Positions), Error> {
         let output = match printer.file() {
             Some((path, file)) => {
-                let log = Log { state: self.state.clone(), base: self.log_path(path), sequence: self.sequence };
+                let log = WalLocation { state: self.state.clone(), base: self.log_path(path), sequence: self.sequence };
                 Some(Output {
                     path: path.to_owned(),
                     file: output_file::copy(path, file)?,

@@ -66,7 +66,7 @@ impl StatusReporter {
         let docker = match news {
             News::Listing(..) => Status::Healthy,
             News::Lost(_) => Status::Unhealthy,
-            News::Event(_) | News::Back(_) | News::Nonsense(_) | News::Forgotten(_) => return,
+            News::Event(_) | News::Back(_) => return,
         };
         self.board.update(|health| health.docker = docker);
     }

@@ -9,7 +9,7 @@
 
 use super::inotify::{Inotify, WatchId};
 use super::log_file::Handle;
-use crate::model::container::{self, Container, short};
+use crate::model::container::{self, Container, is_full_id, short};
 use crate::model::small_file;
 use crate::tail::decode::format::{LogLocation, inner_folder, is_log_name};
 use serde::Deserialize;
