@@ -128,7 +128,7 @@ fn a_planted_link_is_not_followed() {
         // Swapped atomically, as by an attacker who is fast enough.
         std::os::unix::fs::symlink(target, &away).unwrap();
         exchange(&file, &away);
-        reported(&watch, "cannot be opened anew, so it is written to where it is now: ");
+        reported(&watch, "cannot be reopened, so lines still go to the moved file: ");
         let before = lines(&away).len();
         eventually("it is gone on with", || lines(&away).len() > before + 20);
         assert_eq!(fs::read(&victim).unwrap(), b"secret\n");
@@ -175,7 +175,7 @@ fn without_positions_the_name_is_followed_too() {
     for turn in 1..=3 {
         eventually("it is written to", || lines(&file).len() > 100);
         fs::rename(&file, moved(&file, turn)).unwrap();
-        reported(&watch, "was moved away: a new one is written");
+        reported(&watch, "was moved away: continuing in a new file");
     }
     watch.wait_for_ends(1);
     let name = file.canonicalize().unwrap();
@@ -216,8 +216,8 @@ fn a_removed_file_is_replaced() {
         let name = file.canonicalize().unwrap();
         let reported = finished.stderr.lines().find(|line| line.contains("was removed")).unwrap();
         let rest = reported.strip_prefix(&format!("{} was removed", name.display())).unwrap();
-        assert!(rest.ends_with(": a new one is written"), "{reported}");
-        if rest != ": a new one is written" {
+        assert!(rest.ends_with(": continuing in a new file"), "{reported}");
+        if rest != ": continuing in a new file" {
             let lost: u64 =
                 rest.strip_prefix(", and with it up to ").unwrap().split(' ').next().unwrap().parse().unwrap();
             assert!((1..20_000).contains(&lost), "{reported}");
@@ -241,7 +241,7 @@ fn without_a_new_file_the_old_one_continues() {
         let before = lines(&away).len();
         eventually("it is gone on with", || lines(&away).len() > before + 100);
         fs::remove_dir(file).unwrap();
-        reported(&watch, "was moved away: a new one is written");
+        reported(&watch, "was moved away: continuing in a new file");
         eventually("the new one is written to", || lines(file).len() > 50);
         // The last line may be incomplete.
         let (first, second) = (numbers(&lines(&away)), numbers(&lines(file)[..50]));
@@ -269,7 +269,7 @@ fn the_new_file_belongs_to_its_run() {
     let watch = kept.start(&engine, &[]);
     eventually("it is written to", || kept.lines().len() > 50);
     fs::rename(&kept.file, moved(&kept.file, 1)).unwrap();
-    reported(&watch, "was moved away: a new one is written");
+    reported(&watch, "was moved away: continuing in a new file");
     let beside = |file: &Path| {
         Watch::start(
             &engine,
@@ -299,7 +299,7 @@ fn a_locked_state_delays_the_new_file() {
     reported(&watch, "is locked by another program");
     assert_eq!(kept.lines(), [""; 0], "nothing without a position");
     other.execute_batch("ROLLBACK").unwrap();
-    reported(&watch, "was moved away: a new one is written");
+    reported(&watch, "was moved away: continuing in a new file");
     eventually("it is written to", || lines(&kept.file).len() > 100);
     watch.signal(Signal::KILL);
     watch.finish();

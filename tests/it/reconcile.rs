@@ -407,7 +407,7 @@ fn positions_of_removed_containers_are_removed() {
     let dry = reconcile(&engine, &state, &["--check", "--format", "json"]);
     assert_eq!((dry.code, counts(&dry.records()[0], "positions")), (Some(4), [0, 0, 2, 2]));
     let finished = reconcile(&engine, &state, &["--format", "json", "--details"]);
-    let reported = "cut was removed while nobody watched: what it wrote since then cannot be read\n";
+    let reported = "cut was removed while no watch was running: its last lines cannot be read\n";
     assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), reported));
     let report = finished.records().pop().unwrap();
     assert_eq!((counts(&report, "positions"), &report["lost"]), ([0, 0, 2, 2], &json!(["cut"])));

@@ -91,7 +91,7 @@ fn a_recreated_container_is_another_one() {
     engine.wait("web");
     let before = kept.lines().len();
     let reported = kept.read(&engine, &[]).stderr;
-    assert_eq!(reported, "web was removed while nobody watched: what it wrote since then cannot be read\n");
+    assert_eq!(reported, "web was removed while no watch was running: its last lines cannot be read\n");
     let all = kept.lines();
     let (anew, lost): (Vec<String>, Vec<String>) = all[before..].iter().cloned().partition(|line| line.contains(&id));
     assert!(matches!(&lost[..], [gap] if gap.contains(r#""type":"gap""#)), "{lost:?}");
@@ -289,7 +289,7 @@ fn what_somebody_else_adds_to_the_output_stays() {
     };
     kept.read(&engine, &["web"]);
     add("a note\n");
-    let reported = format!("{}: 7 bytes were added that are not ours: they are kept\n", kept.file.display());
+    let reported = format!("{}: keeping 7 bytes that another program appended\n", kept.file.display());
     assert_eq!(kept.read(&engine, &["web"]).stderr.lines().next(), Some(reported.trim_end()));
     assert_eq!(kept.read(&engine, &["web"]).stderr, "");
     assert_eq!((kept.lines().len(), kept.lines()[100].as_str()), (101, "a note"));
@@ -302,7 +302,7 @@ fn what_somebody_else_adds_to_the_output_stays() {
     engine.run("more", &[], &["--count", "1"]);
     engine.wait("more");
     let reported = kept.read(&engine, &["web", "idle", "more"]).stderr;
-    assert!(reported.contains(": 9 bytes were added that are not ours: they are kept"), "{reported}");
+    assert!(reported.contains(": keeping 9 bytes that another program appended"), "{reported}");
     let lines = kept.lines();
     assert_eq!((lines.len(), lines[102].as_str()), (104, "half a li"));
     assert!(lines[103].starts_with(r#"{"type":"log""#), "{}", lines[103]);
