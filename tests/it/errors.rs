@@ -102,7 +102,7 @@ fn as_objects_diagnostics_notices_and_refusals_are_all_alike() {
         let of = said.iter().filter(|said| said.get("container_name").and_then(Value::as_str) == name);
         of.map(|said| format!("{} {}", said["level"].as_str().unwrap(), said["message"].as_str().unwrap())).collect()
     };
-    assert_eq!(told(Some("web")), ["INFO is followed by file", "INFO has ended (exit 0)"]);
+    assert_eq!(told(Some("web")), ["INFO is followed via file", "INFO has ended (exit 0)"]);
     let general = told(None);
     for part in
         ["INFO serving metrics and health at http://", "INFO no container is called gone", "INFO passed on 3 lines"]

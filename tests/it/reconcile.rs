@@ -133,7 +133,7 @@ fn one_run_takes_stock_and_the_next_finds_nothing_to_do() {
     let table = String::from_utf8(dry.stdout).unwrap();
     let told: Vec<&str> = table.lines().collect();
     assert_eq!(told[1].split_whitespace().collect::<Vec<_>>(), ["containers", "3", "-", "-", "0"], "{table}");
-    assert!(told[6].starts_with("they differ; nothing was written ("), "{table}");
+    assert!(told[6].starts_with("out of sync; nothing was written ("), "{table}");
     assert!(!state.exists() && !state.parent().unwrap().exists(), "nothing was written");
     let check = reconcile(&engine, &state, &["--check", "--format", "json"]);
     assert_eq!((check.code, &check.records()[0]["in_sync"]), (Some(4), &json!(false)));

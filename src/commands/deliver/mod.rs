@@ -61,7 +61,7 @@ impl Deliver {
         let mut items = VecDeque::new();
         while queue.take(&mut items, self.patience()) {
             if items.is_empty() {
-                self.printer.rest();
+                self.printer.hide_idle_status();
             }
             while let Some(item) = items.pop_front() {
                 self.rollover.look(&mut self.printer, self.keeper.as_mut())?;
@@ -90,7 +90,7 @@ impl Deliver {
 
     fn patience(&self) -> Option<std::time::Duration> {
         let keeping = self.keeper.as_ref().and_then(Checkpointer::patience);
-        self.printer.patience().into_iter().chain(keeping).min()
+        self.printer.idle_timeout().into_iter().chain(keeping).min()
     }
 
     fn take(&mut self, item: &Item) -> Result<(), Error> {
