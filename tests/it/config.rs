@@ -59,17 +59,17 @@ fn a_slip_is_refused_with_its_place_and_ends_with_2() {
             &[],
             &[("LOGWATCH_EVENTS_QUEUE_SIZE", "\x1b[2J")]
         ),
-        "error: ~/.docker/logwatch.yaml:4: there is no key docker.co^[lour; docker has pool, circuit_breaker, rate_limit\n\
+        "error: ~/.docker/logwatch.yaml:4: unknown key docker.co^[lour; the keys of docker are pool, circuit_breaker, rate_limit\n\
          error: LOGWATCH_EVENTS_QUEUE_SIZE is `^[[2J`: expected a whole number from 1 to 1000000\n\
-         error: ~/.docker/logwatch.yaml:3: docker.pool.min_pool_size is 9, above docker.pool.max_pool_size, which is 8 by default\n",
+         error: ~/.docker/logwatch.yaml:3: docker.pool.min_pool_size is 9, greater than docker.pool.max_pool_size, which is 8 (default)\n",
     );
     assert_eq!(
         told("colour: red", &["--config-file", named.to_str().unwrap()], &[]),
-        "error: cannot read ~/named.yaml, which --config-file names: No such file or directory (os error 2)\n",
+        "error: cannot read ~/named.yaml (from --config-file): No such file or directory (os error 2)\n",
     );
     assert_eq!(
         told("", &[], &[("LOGWATCH_CONFIG_FILE", "/dev")]),
-        "error: cannot read /dev, which LOGWATCH_CONFIG_FILE names: is a directory\n",
+        "error: cannot read /dev (from LOGWATCH_CONFIG_FILE): is a directory\n",
     );
 }
 
@@ -79,6 +79,6 @@ fn a_variable_of_nobody_is_warned_of() {
     let finished = watch(home.path(), &[], &[("LOGWATCH_WATCH_SORCE", "poll")]);
     // The engine is the next thing that is missing.
     assert_eq!(finished.code, Some(3));
-    let warning = " WARN ignoring LOGWATCH_WATCH_SORCE: no key has this variable; did you mean LOGWATCH_WATCH_SOURCE?";
+    let warning = " WARN ignoring LOGWATCH_WATCH_SORCE: unknown variable; did you mean LOGWATCH_WATCH_SOURCE?";
     assert_eq!(finished.stderr.lines().next(), Some(warning));
 }
