@@ -15,7 +15,7 @@ use super::Error;
 use super::route::Routes;
 use super::watch::feed::News;
 use crate::docker::{Docker, Event};
-use crate::metrics::{Culprit, Extent, Origin, ReconciliationMetrics};
+use crate::metrics::{ChangeSource, Culprit, Extent, ReconciliationMetrics};
 use crate::model::health::{SharedHealth, Status};
 use crate::model::inventory::{ContainerRow, MountRow, SeenRange, UnlistedFields, Update, VolumeRow};
 use crate::model::plan::{Observed, Plan};
@@ -302,7 +302,7 @@ impl Task {
         let (done, answer) = oneshot::channel();
         self.store.hear(&self.engine_id, told, move |tally| drop(done.send(tally)));
         match answer.await.unwrap_or(Err(state::Error::Closed)) {
-            Ok(tally) => self.metrics.changed(&tally, Origin::Event),
+            Ok(tally) => self.metrics.changed(&tally, ChangeSource::Event),
             Err(error) => self.failed(extent, &error.into()),
         }
     }
@@ -316,7 +316,7 @@ impl Task {
             self.keep_told().await;
         }
         let observed = self.observer.everything(at, |_| {}).await?;
-        self.compare(observed, (started, begun), Extent::Full, Origin::Reconcile).await
+        self.compare(observed, (started, begun), Extent::Full, ChangeSource::Reconcile).await
     }
 
     async fn compare_some(
@@ -328,7 +328,7 @@ impl Task {
     ) -> Result<Plan, Error> {
         let since = (Timestamp::now(), Instant::now());
         let observed = self.observer.some(ids, with_volumes, at).await?;
-        self.compare(observed, since, extent, Origin::Event).await
+        self.compare(observed, since, extent, ChangeSource::Event).await
     }
 
     async fn compare(
@@ -336,7 +336,7 @@ impl Task {
         observed: Observed,
         (started, begun): (Timestamp, Instant),
         extent: Extent,
-        origin: Origin,
+        origin: ChangeSource,
     ) -> Result<Plan, Error> {
         let occasion = Trigger { source: "watch", started, begun, is_to_write: true, must_be_sure: false };
         let (done, answer) = oneshot::channel();
