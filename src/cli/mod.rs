@@ -349,15 +349,15 @@ fn refuse_in(error: &clap::Error, format: LogFormat) -> ExitCode {
 
 /// Help and version are answers, all else is a usage error; clap knows which stream and code is whose.
 fn refuse(error: &clap::Error) -> ExitCode {
-    let text = |is_terminal| match color(When::Auto, |name| std::env::var_os(name)).holds(is_terminal) {
+    let text = |is_terminal| match color(When::Auto, |name| std::env::var_os(name)).is_enabled(is_terminal) {
         true => error.render().ansi().to_string(),
         false => error.render().to_string(),
     };
     if error.use_stderr() {
-        output::report(LogFormat::Text, &text(output::is_on_terminal()));
+        output::report(LogFormat::Text, &text(output::is_stderr_terminal()));
         return Exit::Usage.into();
     }
-    say(&text(output::is_data_on_terminal()))
+    say(&text(output::is_stdout_terminal()))
 }
 
 /// Writes an answer to stdout; a reader that went away had enough.

@@ -6,7 +6,7 @@ use super::{Common, LogFormat, at_least_one, carry_out, misused, one_of};
 use crate::commands;
 use crate::commands::pool::{Load, PoolOptions, PoolOutcome};
 use crate::config::Config;
-use crate::config::keys::MOST_CLIENTS;
+use crate::config::keys::MAX_CLIENTS;
 use crate::docker::Kind;
 use crate::output;
 use std::process::ExitCode;
@@ -91,7 +91,7 @@ impl Pool {
 /// A number of clients.
 fn clients(text: &str) -> Result<u16, String> {
     let number = at_least_one(text)?;
-    if number > MOST_CLIENTS { Err(format!("at most {MOST_CLIENTS}")) } else { Ok(number) }
+    if number > MAX_CLIENTS { Err(format!("at most {MAX_CLIENTS}")) } else { Ok(number) }
 }
 
 /// Reads the last of the words and hands over to the engine.

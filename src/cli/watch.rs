@@ -6,7 +6,7 @@ use super::{Common, carry_out, misused, name, one_of, shutdown, state, time_arg}
 use crate::commands;
 use crate::commands::watch::WatchOptions;
 use crate::commands::watch::resume::Resume;
-use crate::config::value::{self, PLACES, SIZES};
+use crate::config::value::{self, LISTEN_ADDRESSES, SIZES};
 use crate::config::{self, Config, Layers, Source};
 use crate::model::cursor::Stream;
 use crate::model::selector::{self, Filter, Glob, Pattern, Selector};
@@ -362,8 +362,8 @@ fn regex(text: &str) -> Result<Regex, String> {
 
 /// Empty is nowhere, whatever is configured.
 fn place(text: &str) -> Result<String, String> {
-    let is_place = text.is_empty() || value::is_place(text);
-    is_place.then(|| text.to_owned()).ok_or_else(|| format!("expected {PLACES}"))
+    let is_place = text.is_empty() || value::is_listen_address(text);
+    is_place.then(|| text.to_owned()).ok_or_else(|| format!("expected {LISTEN_ADDRESSES}"))
 }
 
 fn size(text: &str) -> Result<usize, String> {

@@ -1,7 +1,7 @@
-//! The configuration file.
+//! Parses the configuration file.
 //!
-//! In: a path. Out: the values in it, each with its line, or what is wrong, with the line where that stands. YAML, but for
-//! what a file of keys and single values has no use for: lists, anchors, tags, a second document.
+//! Returns the values with their line numbers, and all errors with theirs. The file is YAML without the features that a
+//! file of keys and single values does not need: lists, anchors, tags, and further documents.
 
 use super::keys::{self, Key};
 use crate::model::small_file;
@@ -10,38 +10,38 @@ use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
-/// Bytes beyond which it is no configuration.
-const LIMIT: usize = 256 * 1024;
+/// The maximum size of a configuration file in bytes.
+const MAX_SIZE: usize = 256 * 1024;
 
-/// A value in the file.
+/// A value in the file. Null and missing values are empty.
 #[derive(Debug)]
 pub(super) struct Leaf {
     pub(super) key: &'static Key,
     pub(super) text: String,
-    /// From one on.
+    /// The line number, counted from 1.
     pub(super) line: usize,
 }
 
-/// What is wrong in a line.
+/// An error and its line number.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Fault {
     pub(super) line: usize,
     pub(super) text: String,
 }
 
-/// The bytes of the file.
+/// Reads the file.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
-    small_file::read_small(path, LIMIT)
+    small_file::read_small(path, MAX_SIZE)
 }
 
-/// The values in a file, and all that is wrong with it.
+/// Parses the bytes of a file into values and errors.
 pub(super) fn leaves(bytes: &[u8]) -> (Vec<Leaf>, Vec<Fault>) {
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     let text = match std::str::from_utf8(bytes) {
         Ok(text) => text,
         Err(error) => {
             let line = 1 + bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
-            return (Vec::new(), vec![Fault { line, text: "this is no text in UTF-8".to_owned() }]);
+            return (Vec::new(), vec![Fault { line, text: "not valid UTF-8".to_owned() }]);
         }
     };
     let mut walk = Walk { parser: Parser::new_from_str(text), leaves: Vec::new(), faults: Vec::new() };
@@ -57,16 +57,16 @@ struct Walk<'a> {
     faults: Vec<Fault>,
 }
 
-/// With its line.
-type Happening<'a> = (Event<'a>, usize);
+/// A parser event and its line number.
+type LocatedEvent<'a> = (Event<'a>, usize);
 
 impl<'a> Walk<'a> {
-    /// The next event. What has no place anywhere in the file ends the reading.
-    fn next(&mut self) -> Result<Happening<'a>, Fault> {
+    /// Returns the next event. Syntax errors and unsupported features end the parsing.
+    fn next(&mut self) -> Result<LocatedEvent<'a>, Fault> {
         let (event, Span { start, .. }) = match self.parser.next_event() {
-            Some(Ok(happening)) => happening,
+            Some(Ok(event)) => event,
             Some(Err(error)) => {
-                return Err(fault(error.marker().line(), format!("this is no YAML: {}", error.info())));
+                return Err(fault(error.marker().line(), format!("invalid YAML: {}", error.info())));
             }
             None => (Event::StreamEnd, Span::default()),
         };
@@ -79,7 +79,7 @@ impl<'a> Walk<'a> {
             _ => (0, &None),
         };
         if anchor != 0 || tag.is_some() {
-            return Err(fault(line, "anchors, aliases and tags of YAML have no meaning here: write the value"));
+            return Err(fault(line, "YAML anchors, aliases and tags are not supported: write the value itself"));
         }
         Ok((event, line))
     }
@@ -90,11 +90,11 @@ impl<'a> Walk<'a> {
             match self.next()? {
                 (Event::StreamEnd, _) => return Ok(()),
                 (Event::DocumentStart(_), line) if has_document => {
-                    return Err(fault(line, "a second document begins here: there can be only one"));
+                    return Err(fault(line, "a second YAML document starts here; only one is allowed"));
                 }
                 (Event::DocumentStart(_), _) => has_document = true,
                 (Event::MappingStart(..), _) => self.group("")?,
-                (Event::Scalar(text, style, ..), _) if is_nothing(&text, style) => {}
+                (Event::Scalar(text, style, ..), _) if is_null(&text, style) => {}
                 (Event::Scalar(..) | Event::SequenceStart(..), line) => {
                     return Err(fault(line, format!("expected keys: {}", list(keys::members("")))));
                 }
@@ -103,24 +103,24 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// What stands in a group, up to its end.
+    /// Parses the members of a group up to its end.
     fn group(&mut self, group: &str) -> Result<(), Fault> {
         let mut seen: HashMap<String, usize> = HashMap::new();
         loop {
-            let (word, line) = match self.next()? {
+            let (name, line) = match self.next()? {
                 (Event::MappingEnd, _) => return Ok(()),
-                (Event::Scalar(word, ..), line) => (word.into_owned(), line),
-                (_, line) => return Err(fault(line, "a key is a single word")),
+                (Event::Scalar(name, ..), line) => (name.into_owned(), line),
+                (_, line) => return Err(fault(line, "a key must be a single word")),
             };
-            let (is_path, shown) = (word.is_empty() || word.contains('.'), word.clone());
-            let path = if group.is_empty() { word.clone() } else { format!("{group}.{word}") };
+            let (is_path, shown) = (name.is_empty() || name.contains('.'), name.clone());
+            let path = if group.is_empty() { name.clone() } else { format!("{group}.{name}") };
             let value = self.next()?;
-            if let Some(first) = seen.insert(word, line) {
-                self.faults.push(fault(line, format!("{path} stands here a second time, after line {first}")));
+            if let Some(first) = seen.insert(name, line) {
+                self.faults.push(fault(line, format!("duplicate key {path}, already set on line {first}")));
                 self.skip(value)?;
             } else if is_path {
-                // Its parts may stand elsewhere once more, and nobody would be told.
-                let text = format!("a key is a single word, which `{shown}` is not: write it as nested keys");
+                // A dotted path could set the same key as nested keys do without being noticed as a duplicate.
+                let text = format!("`{shown}` is not a single word: write a path as nested keys");
                 self.faults.push(fault(line, text));
                 self.skip(value)?;
             } else if let Some(key) = keys::find(&path) {
@@ -134,14 +134,14 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn members(&mut self, group: &str, (event, line): Happening<'a>) -> Result<(), Fault> {
+    fn members(&mut self, group: &str, (event, line): LocatedEvent<'a>) -> Result<(), Fault> {
         match event {
             Event::MappingStart(..) => self.group(group),
-            // All that stood in it is commented out.
-            Event::Scalar(text, style, ..) if is_nothing(&text, style) => Ok(()),
+            // All members are commented out.
+            Event::Scalar(text, style, ..) if is_null(&text, style) => Ok(()),
             event => {
-                let expected = format!("{group} is no value but has keys of its own: {}", list(keys::members(group)));
-                // What is no YAML from here on says nothing of what was meant here.
+                let expected = format!("{group} is a group, not a value; its keys are {}", list(keys::members(group)));
+                // If the value is not valid YAML, that is the only error to report.
                 self.skip((event, line))?;
                 self.faults.push(fault(line, expected));
                 Ok(())
@@ -149,10 +149,10 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn value(&mut self, key: &'static Key, (event, line): Happening<'a>) -> Result<(), Fault> {
+    fn value(&mut self, key: &'static Key, (event, line): LocatedEvent<'a>) -> Result<(), Fault> {
         match event {
             Event::Scalar(text, style, ..) => {
-                let text = if is_nothing(&text, style) { String::new() } else { text.into_owned() };
+                let text = if is_null(&text, style) { String::new() } else { text.into_owned() };
                 self.leaves.push(Leaf { key, text, line });
                 Ok(())
             }
@@ -166,8 +166,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Passes over a value, whatever is in it.
-    fn skip(&mut self, (mut event, _): Happening<'a>) -> Result<(), Fault> {
+    /// Skips a value with everything in it.
+    fn skip(&mut self, (mut event, _): LocatedEvent<'a>) -> Result<(), Fault> {
         let mut depth = 0_usize;
         loop {
             match event {
@@ -187,30 +187,30 @@ fn fault(line: usize, text: impl Into<String>) -> Fault {
     Fault { line, text: text.into() }
 }
 
-/// The words for nothing (YAML 1.2.2, 10.2.1.1), or no word.
-fn is_nothing(text: &str, style: ScalarStyle) -> bool {
+/// Whether a scalar is null (YAML 1.2.2, 10.2.1.1).
+fn is_null(text: &str, style: ScalarStyle) -> bool {
     style == ScalarStyle::Plain && matches!(text, "" | "~" | "null" | "Null" | "NULL")
 }
 
 fn unknown(group: &str, path: &str) -> String {
     let advice = match keys::nearest(path) {
         Some(meant) => format!("did you mean {meant}?"),
-        None if group.is_empty() => format!("there are {}", list(keys::members(group))),
-        None => format!("{group} has {}", list(keys::members(group))),
+        None if group.is_empty() => format!("the top-level keys are {}", list(keys::members(group))),
+        None => format!("the keys of {group} are {}", list(keys::members(group))),
     };
-    format!("there is no key {path}; {advice}")
+    format!("unknown key {path}; {advice}")
 }
 
-fn list(words: impl Iterator<Item = &'static str>) -> String {
-    words.collect::<Vec<_>>().join(", ")
+fn list(names: impl Iterator<Item = &'static str>) -> String {
+    names.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// The values as `PATH=TEXT@LINE`, and what is wrong as `LINE: TEXT`, a line each.
-    fn told(text: &[u8]) -> String {
+    /// Renders values as `PATH=TEXT@LINE` and errors as `LINE: TEXT`, one per line.
+    fn parsed(text: &[u8]) -> String {
         let (leaves, faults) = leaves(text);
         let leaves = leaves.iter().map(|leaf| format!("{}={}@{}", leaf.key.path, leaf.text, leaf.line));
         let faults = faults.iter().map(|fault| format!("{}: {}", fault.line, fault.text));
@@ -218,11 +218,11 @@ mod tests {
     }
 
     fn check(text: &str, expected: &str) {
-        assert_eq!(told(text.as_bytes()), expected, "{text:?}");
+        assert_eq!(parsed(text.as_bytes()), expected, "{text:?}");
     }
 
     #[test]
-    fn values_come_with_their_path_and_line_in_every_form_of_yaml() {
+    fn values_have_path_and_line_in_every_yaml_style() {
         let expected = "watch.source=poll@2\nwatch.poll_interval=5s@3\nmetrics.listen=[::1]:8519@5";
         check("watch:\n  source: poll\n  poll_interval: 5s\nmetrics:\n  listen: \"[::1]:8519\"\n", expected);
         check(
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_nothing() {
+    fn empty_files_and_groups_set_nothing() {
         for text in [
             "",
             "\n",
@@ -256,46 +256,43 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_none_is_told_with_the_one_that_was_meant_and_the_rest_is_read_on() {
+    fn unknown_keys_are_reported_with_a_suggestion() {
         check(
             "watch:\n  sorce: [a, {b: c}]\n  source: poll\ncolour: {red: {a: b}}\nevents:\n  xyz: 5\n",
             "watch.source=poll@3\n\
-             2: there is no key watch.sorce; did you mean watch.source?\n\
-             4: there is no key colour; there are docker, events, watch, metrics, state\n\
-             6: there is no key events.xyz; events has enabled, queue_size, backoff_min_duration, backoff_max_duration, reconcile_interval",
+             2: unknown key watch.sorce; did you mean watch.source?\n\
+             4: unknown key colour; the top-level keys are docker, events, watch, metrics, state\n\
+             6: unknown key events.xyz; the keys of events are enabled, queue_size, backoff_min_duration, backoff_max_duration, reconcile_interval",
         );
-        check("<<: {a: b}\n", "1: there is no key <<; there are docker, events, watch, metrics, state");
+        check("<<: {a: b}\n", "1: unknown key <<; the top-level keys are docker, events, watch, metrics, state");
     }
 
     #[test]
-    fn a_key_stands_once() {
+    fn duplicate_keys_are_reported() {
         check(
             "watch:\n  source: poll\n  source: file\nwatch:\n  source: auto\n",
             "watch.source=poll@2\n\
-             3: watch.source stands here a second time, after line 2\n\
-             4: watch stands here a second time, after line 1",
+             3: duplicate key watch.source, already set on line 2\n\
+             4: duplicate key watch, already set on line 1",
         );
     }
 
     #[test]
-    fn a_path_is_no_key_and_neither_is_nothing() {
-        let told = "is not: write it as nested keys";
+    fn dotted_and_empty_keys_are_rejected() {
+        let advice = "is not a single word: write a path as nested keys";
         check(
             "watch.source: poll\nwatch:\n  source: file\n\"\":\n  watch: {source: auto}\n",
-            &format!(
-                "watch.source=file@3\n1: a key is a single word, which `watch.source` {told}\n\
-                 4: a key is a single word, which `` {told}"
-            ),
+            &format!("watch.source=file@3\n1: `watch.source` {advice}\n4: `` {advice}"),
         );
-        check("docker:\n  pool.jitter: true\n", &format!("2: a key is a single word, which `pool.jitter` {told}"));
+        check("docker:\n  pool.jitter: true\n", &format!("2: `pool.jitter` {advice}"));
     }
 
     #[test]
-    fn a_value_where_keys_belong_and_keys_where_a_value_belongs_are_told() {
-        check("docker: 5\n", "1: docker is no value but has keys of its own: pool, circuit_breaker, rate_limit");
+    fn groups_and_values_cannot_replace_each_other() {
+        check("docker: 5\n", "1: docker is a group, not a value; its keys are pool, circuit_breaker, rate_limit");
         check(
             "docker:\n  - pool\n",
-            "2: docker is no value but has keys of its own: pool, circuit_breaker, rate_limit",
+            "2: docker is a group, not a value; its keys are pool, circuit_breaker, rate_limit",
         );
         check(
             "events:\n  enabled:\n    really: true\n  queue_size: [1, 2]\n",
@@ -305,37 +302,37 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_of_keys_is_told_with_its_line() {
+    fn files_that_contain_no_keys_are_rejected() {
         let none = "expected keys: docker, events, watch, metrics, state";
         check("- a\n- b\n", &format!("1: {none}"));
         check("\n\nwatch\n", &format!("3: {none}"));
         check("[[[\n", &format!("1: {none}"));
-        assert!(told("[".repeat(200_000).as_bytes()).starts_with("1: this is no YAML: "));
+        assert!(parsed("[".repeat(200_000).as_bytes()).starts_with("1: invalid YAML: "));
         check(
             "watch:\n  source: poll\n---\nwatch: ~\n",
-            "watch.source=poll@2\n3: a second document begins here: there can be only one",
+            "watch.source=poll@2\n3: a second YAML document starts here; only one is allowed",
         );
-        let no_meaning = "anchors, aliases and tags of YAML have no meaning here: write the value";
-        check("watch: &w\n  source: poll\nevents: *w\n", &format!("1: {no_meaning}"));
-        check("events:\n  queue_size: !!int 5\n", &format!("2: {no_meaning}"));
-        check("? [a, b]\n: c\n", "1: a key is a single word");
+        let unsupported = "YAML anchors, aliases and tags are not supported: write the value itself";
+        check("watch: &w\n  source: poll\nevents: *w\n", &format!("1: {unsupported}"));
+        check("events:\n  queue_size: !!int 5\n", &format!("2: {unsupported}"));
+        check("? [a, b]\n: c\n", "1: a key must be a single word");
         for text in ["watch: [\n", "watch:\n  source: [a\n"] {
-            let told = told(text.as_bytes());
-            assert!(told.contains(": this is no YAML: ") && told.lines().count() == 1, "{told}");
+            let found = parsed(text.as_bytes());
+            assert!(found.contains(": invalid YAML: ") && found.lines().count() == 1, "{found}");
         }
         assert!(
-            told(b"watch:\n\tsource: poll\n").starts_with("2: this is no YAML: "),
+            parsed(b"watch:\n\tsource: poll\n").starts_with("2: invalid YAML: "),
             "{}",
-            told(b"watch:\n\tsource: poll\n")
+            parsed(b"watch:\n\tsource: poll\n")
         );
-        assert!(told(b"watch:\n  source: \"poll\n").contains(": this is no YAML: "));
-        assert!(told(b"watch:\n  source: poll\n enabled: x\n").contains("3: this is no YAML: "));
-        assert_eq!(told(b"watch:\n  source: \xff\n"), "2: this is no text in UTF-8");
-        assert_eq!(told(b"\xff\xfew\0a\0"), "1: this is no text in UTF-8");
+        assert!(parsed(b"watch:\n  source: \"poll\n").contains(": invalid YAML: "));
+        assert!(parsed(b"watch:\n  source: poll\n enabled: x\n").contains("3: invalid YAML: "));
+        assert_eq!(parsed(b"watch:\n  source: \xff\n"), "2: not valid UTF-8");
+        assert_eq!(parsed(b"\xff\xfew\0a\0"), "1: not valid UTF-8");
     }
 
     #[test]
-    fn the_example_holds_every_key_with_its_default() {
+    fn the_example_contains_every_key_with_its_default() {
         let text = include_bytes!("../../contrib/logwatch.yaml");
         let (leaves, faults) = leaves(text);
         assert_eq!(faults, []);
@@ -350,14 +347,14 @@ mod tests {
     }
 
     #[test]
-    fn only_a_file_of_reasonable_size_is_read() {
+    fn only_small_regular_files_are_read() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         std::fs::write(at("large"), vec![b'#'; 300 * 1024]).unwrap();
         std::fs::write(at("small"), "watch:").unwrap();
         std::os::unix::fs::symlink(at("small"), at("link")).unwrap();
         rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
-        let told = |path: &Path| match read(path) {
+        let contents = |path: &Path| match read(path) {
             Ok(bytes) => String::from_utf8(bytes).unwrap(),
             Err(error) => error.to_string(),
         };
@@ -371,7 +368,7 @@ mod tests {
             ("/dev/null".into(), ""),
             ("/dev/zero".into(), "not a regular file"),
         ] {
-            assert_eq!(told(&path), expected, "{}", path.display());
+            assert_eq!(contents(&path), expected, "{}", path.display());
         }
     }
 }

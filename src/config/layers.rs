@@ -1,34 +1,35 @@
-//! The layers of a configuration: defaults, then the file, then the environment, then flags; the later wins.
+//! Combines the layers of the configuration: defaults, the file, environment variables, options. Later layers win.
 //!
-//! In: where to look, and what the flags say. Out: a [`Config`], or everything that is wrong with it, each with its place.
-//! Every value remembers where it came from, so that two that cannot both be are told with both places.
+//! The result is a [`Config`], or a list of all errors with their locations. The origin of every value is recorded, so
+//! that the message about two conflicting values names the origin of both.
 
 use super::Config;
 use super::file;
-use super::keys::{self, KEYS, Key, ORDERS, Order};
+use super::keys::{self, CONSTRAINTS, Constraint, KEYS, Key};
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The name of the file in docker's configuration folder.
+/// The name of the file in docker's configuration directory.
 const FILE: &str = "logwatch.yaml";
-/// The variable that names another.
+/// The variable that names another file.
 const FILE_VARIABLE: &str = "LOGWATCH_CONFIG_FILE";
-/// What our variables begin with.
+/// The prefix of all variables that set keys.
 const PREFIX: &str = "LOGWATCH_";
-/// What follows the bounds on either side of it unless somebody sets it.
-const INITIAL: &str = "docker.pool.initial_pool_size";
-/// What is shown of a value at most, in characters.
-const SHOWN: usize = 60;
+/// This key follows the limits on both sides unless it is set.
+const INITIAL_SIZE: &str = "docker.pool.initial_pool_size";
+/// The number of characters at which a value is truncated in messages.
+const MAX_SHOWN: usize = 60;
 
-/// Where a configuration is looked for besides the flags. By default nowhere, so that tests need not touch the user's own.
+/// Where the configuration comes from, apart from options. The default is nowhere, so that tests do not read the user's
+/// configuration.
 #[derive(Clone, Debug, Default)]
 pub struct ConfigInputs {
-    /// Docker's configuration folder.
+    /// Docker's configuration directory.
     pub folder: Option<PathBuf>,
-    /// The environment.
+    /// The environment variables.
     pub variables: Vec<(OsString, OsString)>,
 }
 
@@ -50,51 +51,52 @@ impl fmt::Display for Origin {
     }
 }
 
-/// See the module.
+/// The layers read so far, combined.
 #[derive(Debug, Default)]
 pub struct Layers {
     config: Config,
+    /// The origins of all values that are not defaults, by the path of the key.
     origins: HashMap<&'static str, Origin>,
-    /// Paths of which a value was refused: what stands there instead says nothing.
-    refused: HashSet<&'static str>,
+    /// Keys for which a value was rejected. Whatever value they have now was not intended.
+    rejected: HashSet<&'static str>,
     problems: Vec<String>,
     warnings: Vec<String>,
 }
 
 impl Layers {
-    /// Reads the file, which the flag, the variable or docker's folder names, and the environment.
-    pub fn read(surroundings: &ConfigInputs, flag: Option<&Path>) -> Layers {
+    /// Reads the file, which is named by the option, by the variable, or by default in docker's configuration
+    /// directory, and then the environment.
+    pub fn read(inputs: &ConfigInputs, flag: Option<&Path>) -> Layers {
         let mut layers = Layers::default();
-        let named = surroundings.variables.iter().find(|(name, value)| name == FILE_VARIABLE && !value.is_empty());
-        match (flag, named, &surroundings.folder) {
+        let named = inputs.variables.iter().find(|(name, value)| name == FILE_VARIABLE && !value.is_empty());
+        match (flag, named, &inputs.folder) {
             (Some(path), ..) => layers.named_file(path, "--config-file"),
             (None, Some((_, path)), _) => layers.named_file(Path::new(path), FILE_VARIABLE),
-            (None, None, Some(folder)) => layers.usual_file(&folder.join(FILE)),
+            (None, None, Some(folder)) => layers.default_file(&folder.join(FILE)),
             (None, None, None) => {}
         }
-        layers.environment(&surroundings.variables);
+        layers.environment(&inputs.variables);
         layers
     }
 
-    /// What a flag says instead, its value being read already.
+    /// Applies the value of an option, which is already parsed.
     pub fn flag(&mut self, path: &'static str, name: &'static str, change: impl FnOnce(&mut Config)) {
         change(&mut self.config);
         self.origins.insert(path, Origin::Flag(name));
     }
 
-    /// The whole, once all layers are there, and what could be passed over; or all that is wrong, in one text of a line for
-    /// each.
+    /// Checks the combined configuration. Returns it with the warnings, or all errors, one per line.
     pub fn settle(mut self) -> Result<(Config, Vec<String>), String> {
-        let is_initial_free = !self.origins.contains_key(INITIAL);
-        if is_initial_free {
-            // Nobody has asked for it to be outside.
+        let is_initial_default = !self.origins.contains_key(INITIAL_SIZE);
+        if is_initial_default {
+            // Only an explicit value can conflict with the limits.
             let pool = &mut self.config.docker.pool;
             pool.initial_size = pool.initial_size.max(pool.min_size).min(pool.max_size);
         }
-        let is_meant = |order: &&Order| !is_initial_free || ![order.lesser, order.greater].contains(&INITIAL);
-        let wrong = ORDERS.iter().filter(is_meant).filter(|order| !(order.holds)(&self.config));
-        let wrong: Vec<String> = wrong.filter_map(|order| self.disorder(order)).collect();
-        self.problems.extend(wrong);
+        let applies = |pair: &&Constraint| !is_initial_default || ![pair.lesser, pair.greater].contains(&INITIAL_SIZE);
+        let violated = CONSTRAINTS.iter().filter(applies).filter(|pair| !(pair.holds)(&self.config));
+        let conflicts: Vec<String> = violated.filter_map(|pair| self.conflict(pair)).collect();
+        self.problems.extend(conflicts);
         if self.problems.is_empty() { Ok((self.config, self.warnings)) } else { Err(self.problems.join("\n")) }
     }
 
@@ -102,13 +104,14 @@ impl Layers {
         match file::read(path) {
             Ok(bytes) => self.file(path, &bytes),
             Err(error) => {
-                self.problems.push(format!("cannot read {}, which {by} names: {error}", path.display()));
+                self.problems.push(format!("cannot read {} (from {by}): {error}", path.display()));
             }
         }
     }
 
-    /// As docker does with its own, one that we may not look for is as good as none, with a warning.
-    fn usual_file(&mut self, path: &Path) {
+    /// Reads the file at the default location, if there is one. As docker does with its own configuration, a file that
+    /// may not be read is ignored with a warning.
+    fn default_file(&mut self, path: &Path) {
         match file::read(path) {
             Ok(bytes) => self.file(path, &bytes),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
@@ -133,8 +136,9 @@ impl Layers {
         self.problems.extend(problems.into_iter().map(|(_, problem)| problem));
     }
 
-    /// An empty variable counts as unset, as it does for docker's CLI. One that has our prefix and no meaning is only warned
-    /// of: it is inherited, not written to us, and the log analyser of the same name has such variables, too.
+    /// Applies the environment variables. As in docker's CLI, an empty variable counts as unset. An unknown variable
+    /// with our prefix causes only a warning: it may be inherited by accident, and the log analyser `logwatch` also
+    /// uses this prefix.
     fn environment(&mut self, variables: &[(OsString, OsString)]) {
         let mut ours: Vec<_> = variables
             .iter()
@@ -149,13 +153,13 @@ impl Layers {
             };
             let problem = match value.to_str() {
                 Some(text) => self.set(key, text, Origin::Variable(name.to_owned())),
-                None => Some(format!("{name} is no text in UTF-8: expected {}", key.allowed())),
+                None => Some(format!("{name} is not valid UTF-8: expected {}", key.allowed())),
             };
             self.problems.extend(problem);
         }
     }
 
-    /// Takes a value; what is wrong with it otherwise.
+    /// Sets a value, or returns what is wrong with it.
     fn set(&mut self, key: &'static Key, text: &str, origin: Origin) -> Option<String> {
         if key.set(&mut self.config, text).is_some() {
             self.origins.insert(key.path, origin);
@@ -165,25 +169,25 @@ impl Layers {
             Origin::Variable(_) => String::new(),
             Origin::Line(..) | Origin::Flag(_) => format!(": {}", key.path),
         };
-        self.refused.insert(key.path);
-        let said = if text.is_empty() { "has no value".to_owned() } else { format!("is `{}`", cut(text)) };
-        Some(format!("{origin}{what} {said}: expected {}", key.allowed()))
+        self.rejected.insert(key.path);
+        let value = if text.is_empty() { "has no value".to_owned() } else { format!("is `{}`", shorten(text)) };
+        Some(format!("{origin}{what} {value}: expected {}", key.allowed()))
     }
 
-    /// Two values that cannot both be; nothing where one of them was refused already.
-    fn disorder(&self, Order { lesser, greater, .. }: &Order) -> Option<String> {
-        if [lesser, greater].into_iter().any(|path| self.refused.contains(path)) {
+    /// Describes the conflict between two values; `None` if one of them was already rejected.
+    fn conflict(&self, Constraint { lesser, greater, .. }: &Constraint) -> Option<String> {
+        if [lesser, greater].into_iter().any(|path| self.rejected.contains(path)) {
             return None;
         }
-        let place = |path| self.origins.get(path);
+        let origin = |path| self.origins.get(path);
         let value = |path| keys::find(path).map(|key| key.text(&self.config));
-        let (first, relation, second) = match place(lesser) {
-            Some(_) => (lesser, "above", greater),
-            None => (greater, "below", lesser),
+        let (first, relation, second) = match origin(lesser) {
+            Some(_) => (lesser, "greater than", greater),
+            None => (greater, "less than", lesser),
         };
-        let (begin, one, other) = (place(first)?, value(first)?, value(second)?);
-        let source = place(second).map_or_else(|| "by default".to_owned(), |origin| format!("by {origin}"));
-        Some(format!("{begin}: {first} is {one}, {relation} {second}, which is {other} {source}"))
+        let (at, one, other) = (origin(first)?, value(first)?, value(second)?);
+        let source = origin(second).map_or_else(|| "default".to_owned(), Origin::to_string);
+        Some(format!("{at}: {first} is {one}, {relation} {second}, which is {other} ({source})"))
     }
 }
 
@@ -195,11 +199,11 @@ fn unknown(name: &str) -> String {
         Some((likeness, meant)) if likeness > 0.75 => format!("; did you mean {meant}?"),
         _ => String::new(),
     };
-    format!("ignoring {name}: no key has this variable{advice}")
+    format!("ignoring {name}: unknown variable{advice}")
 }
 
-fn cut(text: &str) -> String {
-    match text.char_indices().nth(SHOWN) {
+fn shorten(text: &str) -> String {
+    match text.char_indices().nth(MAX_SHOWN) {
         Some((at, _)) => format!("{}…", &text[..at]),
         None => text.to_owned(),
     }
@@ -210,24 +214,24 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    struct Given {
+    struct Setup {
         dir: tempfile::TempDir,
-        surroundings: ConfigInputs,
+        inputs: ConfigInputs,
     }
 
-    impl Given {
-        /// With this file in docker's folder, and these variables.
-        fn new(file: &str, variables: &[(&str, &str)]) -> Given {
+    impl Setup {
+        /// Writes `file` to docker's configuration directory.
+        fn new(file: &str, variables: &[(&str, &str)]) -> Setup {
             let dir = tempfile::tempdir().unwrap();
             std::fs::write(dir.path().join(FILE), file).unwrap();
             let variables = variables.iter().map(|(name, value)| (name.into(), value.into())).collect();
-            Given { surroundings: ConfigInputs { folder: Some(dir.path().to_owned()), variables }, dir }
+            Setup { inputs: ConfigInputs { folder: Some(dir.path().to_owned()), variables }, dir }
         }
 
         fn settle(&self, change: impl FnOnce(&mut Layers)) -> Result<(Config, Vec<String>), String> {
-            let mut layers = Layers::read(&self.surroundings, None);
+            let mut layers = Layers::read(&self.inputs, None);
             change(&mut layers);
-            // The folder has another name each time.
+            // The directory has a random name.
             let folder = format!("{}/", self.dir.path().display());
             layers.settle().map_err(|text| text.replace(&folder, ""))
         }
@@ -235,17 +239,17 @@ mod tests {
 
     #[track_caller]
     fn refused(file: &str, variables: &[(&str, &str)], expected: &str) {
-        assert_eq!(Given::new(file, variables).settle(|_| {}).unwrap_err(), expected, "{file} {variables:?}");
+        assert_eq!(Setup::new(file, variables).settle(|_| {}).unwrap_err(), expected, "{file} {variables:?}");
     }
 
     #[test]
-    fn without_anything_said_the_defaults_hold() {
+    fn defaults_apply_without_any_layer() {
         assert_eq!(Layers::read(&ConfigInputs::default(), None).settle(), Ok((Config::default(), Vec::new())));
-        assert_eq!(Given::new("", &[]).settle(|_| {}), Ok((Config::default(), Vec::new())));
+        assert_eq!(Setup::new("", &[]).settle(|_| {}), Ok((Config::default(), Vec::new())));
     }
 
     #[test]
-    fn flags_go_before_the_environment_and_that_before_the_file() {
+    fn options_override_the_environment_and_the_file() {
         let file = "watch: {poll_interval: 1s, rotate_interval: 1s, metadata_cache_ttl: 1s}\n";
         let variables = [
             ("LOGWATCH_WATCH_ROTATE_INTERVAL", "2s"),
@@ -257,14 +261,14 @@ mod tests {
                 config.watch.metadata_cache_ttl = Duration::from_secs(3);
             });
         };
-        let (config, warnings) = Given::new(file, &variables).settle(flags).unwrap();
+        let (config, warnings) = Setup::new(file, &variables).settle(flags).unwrap();
         let watch = config.watch;
         let seconds = [watch.poll_interval, watch.rotate_interval, watch.metadata_cache_ttl].map(|span| span.as_secs());
         assert_eq!((seconds, warnings), ([1, 2, 3], Vec::new()));
     }
 
     #[test]
-    fn every_key_is_taken_from_its_variable() {
+    fn every_key_can_be_set_by_its_variable() {
         for key in KEYS {
             let mut expected = Config::default();
             let different = ["7", "false", "7s", "7.5", "poll", "7KiB", "h:7", "/7"];
@@ -276,19 +280,19 @@ mod tests {
                 .iter()
                 .filter(|(name, _)| *name != variable && variable.contains("SIZE") | variable.contains("BACKOFF"));
             let variables: Vec<_> = other.copied().chain([(variable.as_str(), text)]).collect();
-            let (config, warnings) = Given::new("", &variables).settle(|_| {}).unwrap();
+            let (config, warnings) = Setup::new("", &variables).settle(|_| {}).unwrap();
             assert_eq!((key.text(&config), warnings), (key.text(&expected), Vec::new()), "{}", key.path);
         }
     }
 
     #[test]
-    fn a_bad_value_is_told_with_its_place_and_what_is_allowed() {
+    fn invalid_values_are_reported_with_location_and_expectation() {
         refused(
             "docker:\n  pool:\n    max_pool_size: many\n    jitter:\n  rate_limt: {}\nevents:\n  queue_size: 0\n",
             &[("LOGWATCH_WATCH_SOURCE", "files"), ("LOGWATCH_EVENTS_ENABLED", "1")],
             "logwatch.yaml:3: docker.pool.max_pool_size is `many`: expected a whole number from 1 to 1000\n\
              logwatch.yaml:4: docker.pool.jitter has no value: expected `true` or `false`\n\
-             logwatch.yaml:5: there is no key docker.rate_limt; did you mean docker.rate_limit?\n\
+             logwatch.yaml:5: unknown key docker.rate_limt; did you mean docker.rate_limit?\n\
              logwatch.yaml:7: events.queue_size is `0`: expected a whole number from 1 to 1000000\n\
              LOGWATCH_EVENTS_ENABLED is `1`: expected `true` or `false`\n\
              LOGWATCH_WATCH_SOURCE is `files`: expected one of auto, file, stream, rotate, poll",
@@ -302,75 +306,75 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_that_cannot_be_is_told_with_both_places() {
+    fn conflicting_values_are_reported_with_both_origins() {
         let pool = "docker:\n  pool:\n";
         for (file, variables, expected) in [
             (
                 "    min_pool_size: 10\n    max_pool_size: 5\n",
                 &[][..],
-                "logwatch.yaml:3: docker.pool.min_pool_size is 10, above docker.pool.max_pool_size, which is 5 by logwatch.yaml:4",
+                "logwatch.yaml:3: docker.pool.min_pool_size is 10, greater than docker.pool.max_pool_size, which is 5 (logwatch.yaml:4)",
             ),
             (
                 "    min_pool_size: 10\n",
                 &[],
-                "logwatch.yaml:3: docker.pool.min_pool_size is 10, above docker.pool.max_pool_size, which is 8 by default",
+                "logwatch.yaml:3: docker.pool.min_pool_size is 10, greater than docker.pool.max_pool_size, which is 8 (default)",
             ),
             (
                 "    min_pool_size: 3\n",
                 &[("LOGWATCH_DOCKER_POOL_MAX_POOL_SIZE", "2")],
-                "logwatch.yaml:3: docker.pool.min_pool_size is 3, above docker.pool.max_pool_size, which is 2 by LOGWATCH_DOCKER_POOL_MAX_POOL_SIZE",
+                "logwatch.yaml:3: docker.pool.min_pool_size is 3, greater than docker.pool.max_pool_size, which is 2 (LOGWATCH_DOCKER_POOL_MAX_POOL_SIZE)",
             ),
             (
                 "    initial_pool_size: 9\n",
                 &[],
-                "logwatch.yaml:3: docker.pool.initial_pool_size is 9, above docker.pool.max_pool_size, which is 8 by default",
+                "logwatch.yaml:3: docker.pool.initial_pool_size is 9, greater than docker.pool.max_pool_size, which is 8 (default)",
             ),
             (
                 "    min_pool_size: 3\n    initial_pool_size: 2\n",
                 &[],
-                "logwatch.yaml:3: docker.pool.min_pool_size is 3, above docker.pool.initial_pool_size, which is 2 by logwatch.yaml:4",
+                "logwatch.yaml:3: docker.pool.min_pool_size is 3, greater than docker.pool.initial_pool_size, which is 2 (logwatch.yaml:4)",
             ),
             (
                 "    max_retry_delay: 50ms\n",
                 &[],
-                "logwatch.yaml:3: docker.pool.max_retry_delay is 50ms, below docker.pool.initial_retry_delay, which is 100ms by default",
+                "logwatch.yaml:3: docker.pool.max_retry_delay is 50ms, less than docker.pool.initial_retry_delay, which is 100ms (default)",
             ),
             (
                 "events: {backoff_min_duration: 10m}\n",
                 &[("LOGWATCH_EVENTS_BACKOFF_MAX_DURATION", "90s")],
-                "logwatch.yaml:3: events.backoff_min_duration is 10m, above events.backoff_max_duration, which is 90s by LOGWATCH_EVENTS_BACKOFF_MAX_DURATION",
+                "logwatch.yaml:3: events.backoff_min_duration is 10m, greater than events.backoff_max_duration, which is 90s (LOGWATCH_EVENTS_BACKOFF_MAX_DURATION)",
             ),
         ] {
             refused(&format!("{pool}{file}"), variables, expected);
         }
-        // Of which one was refused: what it would have been nobody knows.
-        for (sizes, told) in [
+        // A rejected value conflicts with nothing.
+        for (sizes, problem) in [
             ("min_pool_size: 10, max_pool_size: twenty", "max_pool_size is `twenty`"),
             ("min_pool_size: 2000", "min_pool_size is `2000`"),
         ] {
-            let expected = format!("logwatch.yaml:1: docker.pool.{told}: expected a whole number from 1 to 1000");
+            let expected = format!("logwatch.yaml:1: docker.pool.{problem}: expected a whole number from 1 to 1000");
             refused(&format!("docker: {{pool: {{{sizes}}}}}"), &[], &expected);
         }
-        let tell = |layers: &mut Layers| {
+        let flag = |layers: &mut Layers| {
             layers.flag("docker.pool.max_pool_size", "--size", |config| config.docker.pool.max_size = 1)
         };
-        let told = Given::new("", &[("LOGWATCH_DOCKER_POOL_MIN_POOL_SIZE", "2")]).settle(tell).unwrap_err();
+        let error = Setup::new("", &[("LOGWATCH_DOCKER_POOL_MIN_POOL_SIZE", "2")]).settle(flag).unwrap_err();
         assert_eq!(
-            told,
-            "LOGWATCH_DOCKER_POOL_MIN_POOL_SIZE: docker.pool.min_pool_size is 2, above docker.pool.max_pool_size, which is 1 by --size"
+            error,
+            "LOGWATCH_DOCKER_POOL_MIN_POOL_SIZE: docker.pool.min_pool_size is 2, greater than docker.pool.max_pool_size, which is 1 (--size)"
         );
     }
 
     #[test]
-    fn where_nobody_said_how_many_clients_to_begin_with_the_bounds_do() {
+    fn the_default_initial_size_follows_the_limits() {
         for (pool, initial) in [("max_pool_size: 1", 1), ("min_pool_size: 4", 4), ("min_pool_size: 2", 2)] {
-            let (config, _) = Given::new(&format!("docker: {{pool: {{{pool}}}}}"), &[]).settle(|_| {}).unwrap();
+            let (config, _) = Setup::new(&format!("docker: {{pool: {{{pool}}}}}"), &[]).settle(|_| {}).unwrap();
             assert_eq!(config.docker.pool.initial_size, initial, "{pool}");
         }
     }
 
     #[test]
-    fn a_variable_without_a_meaning_is_warned_of_and_ours_are_not() {
+    fn unknown_variables_with_our_prefix_cause_warnings() {
         let variables = [
             ("LOGWATCH_EVENT_QUEUE_SIZE", "5"),
             ("LOGWATCH_DATE_RANGE", "yesterday"),
@@ -379,42 +383,42 @@ mod tests {
             ("LOG", "x"),
             ("HOME", "/"),
         ];
-        let (config, warnings) = Given::new("", &variables).settle(|_| {}).unwrap();
+        let (config, warnings) = Setup::new("", &variables).settle(|_| {}).unwrap();
         assert_eq!(config, Config::default());
         assert_eq!(
             warnings,
             [
-                "ignoring LOGWATCH_DATE_RANGE: no key has this variable",
-                "ignoring LOGWATCH_EVENT_QUEUE_SIZE: no key has this variable; did you mean LOGWATCH_EVENTS_QUEUE_SIZE?",
+                "ignoring LOGWATCH_DATE_RANGE: unknown variable",
+                "ignoring LOGWATCH_EVENT_QUEUE_SIZE: unknown variable; did you mean LOGWATCH_EVENTS_QUEUE_SIZE?",
             ]
         );
     }
 
     #[test]
-    fn a_named_file_must_be_there_and_the_usual_one_need_not_be() {
+    fn a_named_file_must_exist_and_the_default_one_need_not() {
         let dir = tempfile::tempdir().unwrap();
         let (other, missing) = (dir.path().join("other.yaml"), dir.path().join("missing.yaml"));
         std::fs::write(&other, "watch: {source: poll}").unwrap();
         std::fs::write(dir.path().join(FILE), "watch: {source: stream}").unwrap();
         let source = |variable: Option<&Path>, flag: Option<&Path>| {
             let variables = variable.map(|path| (FILE_VARIABLE.into(), path.into())).into_iter().collect();
-            let surroundings = ConfigInputs { folder: Some(dir.path().to_owned()), variables };
-            Layers::read(&surroundings, flag).settle().map(|(config, _)| config.watch.source)
+            let inputs = ConfigInputs { folder: Some(dir.path().to_owned()), variables };
+            Layers::read(&inputs, flag).settle().map(|(config, _)| config.watch.source)
         };
         use crate::config::Source;
         assert_eq!(source(None, None), Ok(Source::Stream));
         assert_eq!(source(Some(&other), None), Ok(Source::Poll));
         assert_eq!(source(Some(&missing), Some(&other)), Ok(Source::Poll));
         assert_eq!(source(None, Some(Path::new("/dev/null"))), Ok(Source::Auto));
-        let told = |by: &str| {
-            Err(format!("cannot read {}, which {by} names: No such file or directory (os error 2)", missing.display()))
+        let unreadable = |by: &str| {
+            Err(format!("cannot read {} (from {by}): No such file or directory (os error 2)", missing.display()))
         };
-        assert_eq!(source(Some(&missing), None), told(FILE_VARIABLE));
-        assert_eq!(source(Some(&other), Some(&missing)), told("--config-file"));
+        assert_eq!(source(Some(&missing), None), unreadable(FILE_VARIABLE));
+        assert_eq!(source(Some(&other), Some(&missing)), unreadable("--config-file"));
         std::fs::remove_file(dir.path().join(FILE)).unwrap();
         assert_eq!(source(None, None), Ok(Source::Auto));
         std::fs::create_dir(dir.path().join(FILE)).unwrap();
-        let told = source(None, None).unwrap_err();
-        assert_eq!(told, format!("cannot read {}: is a directory", dir.path().join(FILE).display()));
+        let error = source(None, None).unwrap_err();
+        assert_eq!(error, format!("cannot read {}: is a directory", dir.path().join(FILE).display()));
     }
 }

@@ -1,8 +1,7 @@
-//! What can be configured, and what it is where nobody said anything.
+//! The configuration and its defaults.
 //!
-//! Plain data on the shelf: the command line makes it, every room may read the part that concerns it. `layers` puts it
-//! together from the file (`file`), the environment and flags; `keys` is the table of what there is, `value` reads the
-//! values.
+//! Plain data: the command line builds it, and each module reads the part that concerns it. `layers` combines the
+//! configuration file (`file`), environment variables and options; `keys` lists all keys; `value` parses values.
 
 mod file;
 pub mod keys;
@@ -14,70 +13,64 @@ pub use layers::{ConfigInputs, Layers};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// All of it.
+/// The complete configuration.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
-    /// How the engine is spoken to.
     pub docker: DockerConfig,
-    /// The engine's events.
     pub events: EventsConfig,
-    /// How logs are followed.
     pub watch: WatchConfig,
-    /// `host:port` where metrics and health are served; `None` is nowhere.
+    /// `host:port` at which metrics and health are served; `None` serves nothing.
     pub listen: Option<String>,
-    /// The state file; `None` is the usual place.
+    /// The state file; `None` means the default location.
     pub state: Option<PathBuf>,
 }
 
-/// How the engine is spoken to.
+/// Access to the Docker Engine.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DockerConfig {
-    /// The clients, their health, and how calls are repeated.
     pub pool: PoolConfig,
-    /// When a client is left alone.
     pub circuit_breaker: CircuitBreaker,
-    /// How many calls a second.
     pub rate_limit: RateLimit,
 }
 
-/// The clients of the connection pool, their health, and how calls are repeated.
+/// The clients of the connection pool, their health checks, and the retries of calls.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PoolConfig {
-    /// Never fewer clients, ...
+    /// The least number of clients; not above `max_size`.
     pub min_size: usize,
-    /// ... never more, ...
     pub max_size: usize,
-    /// ... and so many at first.
+    /// Clients at the start, from `min_size` to `max_size`.
     pub initial_size: usize,
-    /// By how much it grows when callers wait.
+    /// Factor by which the pool grows when calls wait for a client; at least 1.
     pub growth_factor: f64,
-    /// Logs and events that are read at one time.
+    /// Log and event streams that may be open at the same time.
     pub max_concurrent_streams: usize,
-    /// For a connection, TLS handshake included.
+    /// Time limit for establishing a connection, including the TLS handshake.
     pub connection_timeout: Duration,
-    /// For a whole answer, and in all for a call with its repetitions, of which an attempt that may be repeated gets half.
+    /// Time limit for a complete response, and for a call with all its retries. An attempt that may be retried gets
+    /// half of it.
     pub request_timeout: Duration,
-    /// How long an unused client is kept beyond the least number.
+    /// How long unused clients beyond `min_size` are kept.
     pub idle_timeout: Duration,
-    /// After so long a connection is replaced, between two calls.
+    /// Age at which a connection is replaced, between two calls.
     pub max_connection_age: Duration,
-    /// Between two checks of each client; zero is never.
+    /// Time between two checks of a healthy client; zero disables checks.
     pub health_check_interval: Duration,
-    /// For one check.
+    /// Time limit for one check.
     pub health_check_timeout: Duration,
-    /// Failed checks in a row that make a client unhealthy.
+    /// Consecutive failed checks that make a client unhealthy.
     pub unhealthy_threshold: u32,
-    /// Between two checks of an unhealthy client.
+    /// Time between two checks of an unhealthy client.
     pub recovery_check_interval: Duration,
-    /// Repetitions of a call that failed.
+    /// How often a failed call is retried.
     pub max_retries: u32,
-    /// Before the first of them at most, ...
+    /// The longest delay before the first retry.
     pub initial_retry_delay: Duration,
-    /// ... before each of them at most, ...
+    /// The longest delay before any retry; at least `initial_retry_delay`.
     pub max_retry_delay: Duration,
-    /// ... and by how much that grows from one to the next.
+    /// Factor by which the delay grows from one retry to the next; at least 1.
     pub retry_multiplier: f64,
-    /// Wait for a random part of that.
+    /// Whether to wait only a random part of the delay.
     pub jitter: bool,
 }
 
@@ -106,18 +99,18 @@ impl Default for PoolConfig {
     }
 }
 
-/// When a client that fails is left alone.
+/// When a failing client is no longer used for a while.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CircuitBreaker {
-    /// Whether there is any.
     pub enabled: bool,
-    /// Failures in a row that open it.
+    /// Consecutive failures that open a breaker.
     pub failure_threshold: u32,
-    /// Successes in a row that close it from half open.
+    /// Consecutive successes that close a half-open breaker.
     pub success_threshold: u32,
-    /// How long it stays open before it is half open; where the engine did not answer at all, until a ping is answered.
+    /// How long a breaker stays open before it becomes half-open. If the daemon did not answer at all, the breaker
+    /// stays open until a ping succeeds.
     pub timeout: Duration,
-    /// Calls let through at one time by all breakers that are half open.
+    /// Trial calls that all half-open breakers together admit at the same time.
     pub half_open_max_calls: u32,
 }
 
@@ -133,14 +126,13 @@ impl Default for CircuitBreaker {
     }
 }
 
-/// How many calls a second, streams not counted.
+/// The rate limit for calls. Streams do not count.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RateLimit {
-    /// Whether there is any.
     pub enabled: bool,
-    /// In the long run.
+    /// The sustained rate.
     pub requests_per_second: u32,
-    /// At once after a rest.
+    /// Calls that may follow each other immediately after an idle period.
     pub burst_size: u32,
 }
 
@@ -150,18 +142,18 @@ impl Default for RateLimit {
     }
 }
 
-/// The engine's events.
+/// The daemon's event stream and the reconciliations that complete it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EventsConfig {
-    /// Whether they are listened to; if not, containers are listed at an interval.
+    /// Whether `watch` subscribes to events. If not, it lists containers every `reconcile_interval`.
     pub enabled: bool,
-    /// How many may wait to be dealt with.
+    /// Events that may wait to be processed.
     pub queue_size: usize,
-    /// Before the first attempt to get them back at most, ...
+    /// The longest delay before the first attempt to reconnect.
     pub backoff_min: Duration,
-    /// ... and before each.
+    /// The longest delay before any attempt; at least `backoff_min`.
     pub backoff_max: Duration,
-    /// Between two reconciliations of a watch; zero is never.
+    /// Time between two reconciliations of `watch`; zero disables them.
     pub reconcile_interval: Duration,
 }
 
@@ -177,18 +169,17 @@ impl Default for EventsConfig {
     }
 }
 
-/// How logs are followed.
+/// How `watch` reads logs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WatchConfig {
-    /// By which route containers are read.
     pub source: Source,
-    /// How long what was asked about a container is believed.
+    /// How long the answer to a container lookup is cached.
     pub metadata_cache_ttl: Duration,
-    /// With [`Source::Rotate`], from one stream to the next.
+    /// Lifetime of each stream with [`Source::Rotate`].
     pub rotate_interval: Duration,
-    /// With [`Source::Poll`], from one read to the next.
+    /// Time between two reads with [`Source::Poll`].
     pub poll_interval: Duration,
-    /// Bytes of a message beyond which it is cut.
+    /// Maximum size of a message in bytes; longer messages are split.
     pub max_line_size: usize,
 }
 
@@ -204,10 +195,10 @@ impl Default for WatchConfig {
     }
 }
 
-/// How a container's log is read.
+/// How a container's log is read (`--source`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Source {
-    /// The file where it can be opened, else the stream.
+    /// Files where they can be opened, otherwise `Stream`.
     #[default]
     Auto,
     /// Files only.

@@ -1,26 +1,26 @@
-//! Values as a user writes them, in a file, a variable or a flag.
+//! Parses values as users write them in the configuration file, in variables and in options.
 //!
-//! In: text. Out: what it means; a sentence that says what is allowed belongs to whoever asked.
+//! A parser returns `None` for invalid text; its caller reports the error and says what is expected.
 
 use std::time::Duration;
 
 /// Nanoseconds in a second.
 pub const SECOND: i64 = 1_000_000_000;
 
-/// What every span is like.
+/// Examples of durations, for messages.
 pub const SPANS: &str = "`500ms`, `30s`, `5m`, `1h`";
 
-/// More nanoseconds than 64 bits hold.
+/// A duration of more nanoseconds than an `i64` holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLong;
 
-/// A span of time, none of it being one as well.
+/// Parses a duration, which may be zero.
 pub fn span(text: &str) -> Option<Duration> {
     let nanos = nanos(text.trim())?.ok()?;
     u64::try_from(nanos).ok().map(Duration::from_nanos)
 }
 
-/// Go's spans, `1h30m` or `1.5h`, and `d` and `w`, in nanoseconds; `None` when the text is no span.
+/// Parses a duration in Go's syntax, such as `1h30m` or `1.5h`, extended by the units `d` and `w`. Returns nanoseconds.
 pub fn nanos(mut text: &str) -> Option<Result<i64, TooLong>> {
     if text.is_empty() {
         return None;
@@ -52,14 +52,15 @@ fn unit_nanos(unit: &str) -> Option<i64> {
     })
 }
 
-/// A decimal number times a unit, cut to whole nanoseconds.
+/// Multiplies a decimal number by a unit in nanoseconds, rounding down to whole nanoseconds.
 fn times(number: &str, unit: i64) -> Option<Result<i64, TooLong>> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if fraction.contains('.') || whole.len() + fraction.len() == 0 {
         return None;
     }
     let whole = if whole.is_empty() { Some(0) } else { whole.parse::<i64>().ok() };
-    // Digits beyond the twelfth are below a nanosecond of any unit but a week, and there nobody writes them.
+    // For all units except days and weeks, which nobody writes so precisely, the thirteenth decimal is below a
+    // nanosecond.
     let kept = &fraction[..fraction.len().min(12)];
     let scale = 10_i128.pow(u32::try_from(kept.len()).ok()?);
     let part = if kept.is_empty() { 0 } else { kept.parse::<i128>().ok()? * i128::from(unit) / scale };
@@ -67,7 +68,7 @@ fn times(number: &str, unit: i64) -> Option<Result<i64, TooLong>> {
     Some(nanos.ok_or(TooLong))
 }
 
-/// The shortest way to write a span in one unit.
+/// Formats a duration in the largest unit of which it is a whole multiple.
 pub fn span_text(span: Duration) -> String {
     let nanos = span.as_nanos();
     let units =
@@ -79,10 +80,10 @@ pub fn span_text(span: Duration) -> String {
     }
 }
 
-/// What every size is like.
+/// Examples of sizes, for messages.
 pub const SIZES: &str = "`1048576`, `64k` or `1MB` (powers of 1000), `64KiB` or `1MiB` (powers of 1024)";
 
-/// Bytes, at least one, from `1048576`, `64k`, `1MB` (powers of 1000) or `1MiB` (powers of 1024).
+/// Parses a size of at least one byte: `1048576`, `64k`, `1MB` (powers of 1000) or `1MiB` (powers of 1024).
 pub fn size(text: &str) -> Option<usize> {
     let number = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(number);
@@ -99,7 +100,7 @@ pub fn size(text: &str) -> Option<usize> {
     number.parse::<usize>().ok()?.checked_mul(scale).filter(|bytes| *bytes > 0)
 }
 
-/// The shortest way to write a size in one unit.
+/// Formats a size in the largest unit of which it is a whole multiple.
 pub fn size_text(bytes: usize) -> String {
     let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     match units.iter().find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit)) {
@@ -108,12 +109,12 @@ pub fn size_text(bytes: usize) -> String {
     }
 }
 
-/// What every place to listen at is like.
-pub const PLACES: &str = "`host:port`, such as `127.0.0.1:8519` or `[::1]:8519`";
+/// Examples of listen addresses, for messages.
+pub const LISTEN_ADDRESSES: &str = "`host:port`, such as `127.0.0.1:8519` or `[::1]:8519`";
 
-/// Whether it is `host:port`: a name or an address, an IPv6 one in brackets. Nothing in front of the colon would be every
-/// address of the machine, which somebody has to mean: `0.0.0.0` or `[::]`.
-pub fn is_place(text: &str) -> bool {
+/// Whether the text is `host:port`, where `host` is a name or an address, with brackets around an IPv6 address. The
+/// host is required: to listen on all addresses of the machine, a user has to write `0.0.0.0` or `[::]`.
+pub fn is_listen_address(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else { return false };
     let is_port = !port.is_empty() && port.bytes().all(|digit| digit.is_ascii_digit()) && port.parse::<u16>().is_ok();
     let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
@@ -130,15 +131,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(nanos in 1..i64::MAX as u64, bytes in 1..usize::MAX) {
-            let span_of = Duration::from_nanos(nanos);
-            prop_assert_eq!(span(&span_text(span_of)), Some(span_of));
+        fn formatted_values_parse_back(nanos in 1..i64::MAX as u64, bytes in 1..usize::MAX) {
+            let duration = Duration::from_nanos(nanos);
+            prop_assert_eq!(span(&span_text(duration)), Some(duration));
             prop_assert_eq!(size(&size_text(bytes)), Some(bytes));
         }
     }
 
     #[test]
-    fn spans_and_sizes_are_written_as_people_write_them() {
+    fn durations_and_sizes_are_formatted_in_one_unit() {
         for (millis, text) in
             [(0, "0"), (500, "500ms"), (30_000, "30s"), (90_000, "90s"), (300_000, "5m"), (3_600_000, "1h")]
         {
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_tell_decimal_from_binary_units() {
+    fn sizes_distinguish_decimal_and_binary_units() {
         for (text, bytes) in [
             ("1048576", 1_048_576),
             ("1", 1),
@@ -172,9 +173,9 @@ mod tests {
     }
 
     #[test]
-    fn a_place_to_listen_at_has_a_host_and_a_port() {
+    fn a_listen_address_needs_a_host_and_a_port() {
         for text in ["127.0.0.1:8519", "0.0.0.0:0", "localhost:65535", "[::1]:8519", "[::]:80", "my-host.example:1"] {
-            assert!(is_place(text), "{text:?}");
+            assert!(is_listen_address(text), "{text:?}");
         }
         for text in [
             "",
@@ -191,7 +192,7 @@ mod tests {
             "a b:1",
             "http://h:1",
         ] {
-            assert!(!is_place(text), "{text:?}");
+            assert!(!is_listen_address(text), "{text:?}");
         }
     }
 }

@@ -1,8 +1,7 @@
-//! The engine's events: how many came, what became of them, and whether the stream stands.
+//! Counts the daemon's events and failures of the event stream, for Prometheus and for [`health::EventsHealth`].
 //!
-//! In: the event client's calls as it works. Out: series for Prometheus, and the same numbers as [`health::EventsHealth`] has
-//! them. Types and actions are words of the engine, and some carry text (`exec_create: sh -c …`): only those it is known
-//! to use become labels, all else is `other`.
+//! The daemon chooses the types and actions of events, and some actions contain free text (`exec_create: sh -c …`).
+//! Only the known ones become labels; all others are counted as `other`.
 
 use crate::model::health;
 use crate::model::time::Timestamp;
@@ -12,11 +11,11 @@ use prometheus::{
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// The types of what events are about.
+/// The known event types.
 pub const TYPES: [&str; 11] =
     ["builder", "config", "container", "daemon", "image", "network", "node", "plugin", "secret", "service", "volume"];
 
-/// What can happen, without what some actions carry behind a colon.
+/// The known actions, without the text that follows a colon in some of them.
 pub const ACTIONS: [&str; 48] = [
     "attach",
     "checkpoint",
@@ -68,18 +67,18 @@ pub const ACTIONS: [&str; 48] = [
     "archive-path",
 ];
 
-/// What went wrong.
+/// A failure of the event stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// A line that is no event.
+    /// A line could not be parsed as an event.
     Malformed,
-    /// The stream broke, or ended when it should not.
+    /// The stream broke or ended unexpectedly.
     Lost,
-    /// An attempt to get it back.
+    /// An attempt to reconnect failed.
     Refused,
-    /// The engine's history no longer reached back to where the stream broke.
+    /// The daemon's event history no longer reaches back to the last event seen.
     Overrun,
-    /// The engine was started anew, and its history with it.
+    /// The daemon was restarted, which clears its event history.
     Restarted,
 }
 
@@ -87,7 +86,7 @@ impl Failure {
     const ALL: [Failure; 5] =
         [Failure::Malformed, Failure::Lost, Failure::Refused, Failure::Overrun, Failure::Restarted];
 
-    fn word(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Failure::Malformed => "malformed",
             Failure::Lost => "lost",
@@ -98,7 +97,7 @@ impl Failure {
     }
 }
 
-/// Clones count together.
+/// The metrics of events. Clones share their counters.
 #[derive(Clone, Debug)]
 pub struct EventMetrics {
     processed: IntCounterVec,
@@ -109,29 +108,29 @@ pub struct EventMetrics {
     reconnects: IntCounter,
     stream: Histogram,
     last_event: Gauge,
-    moments: Arc<Mutex<Moments>>,
+    times: Arc<Mutex<Times>>,
 }
 
-/// What no series tells, or not as exactly as a health report.
+/// The times that a health report needs and that the series lack or round.
 #[derive(Clone, Copy, Debug, Default)]
-struct Moments {
+struct Times {
+    /// Since when the stream has been connected; `None` while it is not.
     connected: Option<Instant>,
+    /// When the last event arrived.
     heard: Option<Instant>,
+    /// The last event's own time, by the daemon's clock.
     last_event: Option<Timestamp>,
     last_reconnect: Option<Timestamp>,
 }
 
 impl EventMetrics {
-    /// Makes the series known to what serves them.
+    /// Registers the series.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let spans = vec![1.0, 10.0, 60.0, 600.0, 3600.0, 21_600.0, 86_400.0, 604_800.0];
-        let stream = HistogramOpts::new(
-            "logwatch_docker_events_stream_duration_seconds",
-            "How long event streams stood before they broke.",
-        );
+        let buckets = vec![1.0, 10.0, 60.0, 600.0, 3600.0, 21_600.0, 86_400.0, 604_800.0];
+        let stream = HistogramOpts::new("logwatch_docker_events_stream_duration_seconds", "Lifetime of event streams.");
         let events = EventMetrics {
             processed: IntCounterVec::new(
-                Opts::new("logwatch_docker_events_processed_total", "Events dealt with."),
+                Opts::new("logwatch_docker_events_processed_total", "Processed events."),
                 &["event_type", "action"],
             )?,
             failed: IntCounterVec::new(
@@ -140,23 +139,23 @@ impl EventMetrics {
             )?,
             dropped: IntCounter::new(
                 "logwatch_docker_events_dropped_total",
-                "Events left out because too many waited; a listing makes up for them.",
+                "Events dropped because too many were waiting; a listing replaces them.",
             )?,
-            queued: IntGauge::new("logwatch_docker_events_queue_size", "Events that wait to be dealt with.")?,
+            queued: IntGauge::new("logwatch_docker_events_queue_size", "Events that wait to be processed.")?,
             connected: IntGauge::new(
                 "logwatch_docker_events_connection_status",
-                "Whether the event stream stands: 1 or 0.",
+                "Whether the event stream is connected: 1 or 0.",
             )?,
             reconnects: IntCounter::new(
                 "logwatch_docker_events_reconnects_total",
-                "Times that the event stream came back.",
+                "Reconnections of the event stream.",
             )?,
-            stream: Histogram::with_opts(stream.buckets(spans))?,
+            stream: Histogram::with_opts(stream.buckets(buckets))?,
             last_event: Gauge::new(
                 "logwatch_docker_events_last_event_timestamp",
-                "Unix time of the last event, in seconds, by the engine's clock.",
+                "Unix time of the last event in seconds, by the clock of the Docker Engine.",
             )?,
-            moments: Arc::default(),
+            times: Arc::default(),
         };
         let series: [Box<dyn Collector>; 8] = [
             Box::new(events.processed.clone()),
@@ -171,75 +170,74 @@ impl EventMetrics {
         for collector in series {
             registry.register(collector)?;
         }
-        // A series that begins with its first failure never increases, as Prometheus sees it.
+        // Create the series now: to Prometheus, a series that first appears with a failure has never increased.
         Failure::ALL.into_iter().for_each(|failure| drop(events.failures(failure)));
         Ok(events)
     }
 
-    /// An event has come.
-    pub fn arrived(&self, written: Timestamp, now: Instant) {
-        self.last_event.set(seconds(written));
-        self.note(|moments| (moments.heard, moments.last_event) = (Some(now), Some(written)));
+    /// Records that an event arrived. `time` is its own time.
+    pub fn arrived(&self, time: Timestamp, now: Instant) {
+        self.last_event.set(seconds(time));
+        self.note(|times| (times.heard, times.last_event) = (Some(now), Some(time)));
     }
 
-    /// It was taken by whoever it is for.
-    pub fn processed(&self, kind: &str, verb: &str) {
-        self.processed.with_label_values(&[known(kind, &TYPES), known(verb, &ACTIONS)]).inc();
+    /// Records that an event was processed.
+    pub fn processed(&self, kind: &str, action: &str) {
+        self.processed.with_label_values(&[known(kind, &TYPES), known(action, &ACTIONS)]).inc();
     }
 
-    /// Something failed that no single event can be blamed for.
+    /// Records a failure of the stream as a whole.
     pub fn failed(&self, failure: Failure) {
         self.failures(failure).inc();
     }
 
     fn failures(&self, failure: Failure) -> IntCounter {
-        self.failed.with_label_values(&[failure.word(), "all"])
+        self.failed.with_label_values(&[failure.name(), "all"])
     }
 
-    /// An event was left out.
     pub fn dropped(&self) {
         self.dropped.inc();
     }
 
-    /// So many wait.
+    /// Sets the number of events that wait to be processed.
     pub fn queued(&self, count: usize) {
         self.queued.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// The stream stands.
+    /// Records that the stream was connected for the first time.
     pub fn connected(&self, now: Instant) {
         self.connected.set(1);
-        self.note(|moments| moments.connected = Some(now));
+        self.note(|times| times.connected = Some(now));
     }
 
-    /// It stands again; now, by both clocks.
+    /// Records that the stream was reconnected. `now` and `time` are the same moment on two clocks.
     pub fn reconnected(&self, now: Instant, time: Timestamp) {
         self.connected(now);
         self.reconnects.inc();
-        self.note(|moments| moments.last_reconnect = Some(time));
+        self.note(|times| times.last_reconnect = Some(time));
     }
 
-    /// It has ended after so long.
-    pub fn disconnected(&self, stood: Duration) {
+    /// Records that the stream ended after `lasted`.
+    pub fn disconnected(&self, lasted: Duration) {
         self.connected.set(0);
-        self.stream.observe(stood.as_secs_f64());
-        self.note(|moments| moments.connected = None);
+        self.stream.observe(lasted.as_secs_f64());
+        self.note(|times| times.connected = None);
     }
 
-    fn note(&self, change: impl FnOnce(&mut Moments)) {
-        change(&mut self.moments.lock().unwrap_or_else(PoisonError::into_inner));
+    fn note(&self, change: impl FnOnce(&mut Times)) {
+        change(&mut self.times.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// All of it at this moment, as far as it is known here.
+    /// The current health, except for the fields that are not known here.
     pub fn health(&self) -> health::EventsHealth {
         let sum = |family: &IntCounterVec| {
             let series = family.collect();
             let values = series.iter().flat_map(|family| family.get_metric());
-            // Whole numbers, and below 2^53.
+            // The values are integers below 2^53.
             values.map(|metric| metric.get_counter().get_value()).sum::<f64>() as u64
         };
-        let Moments { connected, heard, last_event, last_reconnect } =
-            *self.moments.lock().unwrap_or_else(PoisonError::into_inner);
+        let Times { connected, heard, last_event, last_reconnect } =
+            *self.times.lock().unwrap_or_else(PoisonError::into_inner);
         health::EventsHealth {
             connected,
             queued: u64::try_from(self.queued.get()).unwrap_or(0),
@@ -255,11 +253,12 @@ impl EventMetrics {
     }
 }
 
-fn known<'a>(word: &'a str, words: &[&str]) -> &'a str {
-    if words.contains(&word) { word } else { "other" }
+/// Replaces an unknown type or action by `other`.
+fn known<'a>(name: &'a str, names: &[&str]) -> &'a str {
+    if names.contains(&name) { name } else { "other" }
 }
 
-/// To the microsecond, which is what is left of it in 64 bits.
+/// Seconds since the epoch, to the microsecond, which is the precision of an `f64`.
 fn seconds(time: Timestamp) -> f64 {
     (time.0 / 1000) as f64 / 1e6
 }
@@ -274,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn every_series_of_events_is_served_under_its_name() {
+    fn every_series_has_its_documented_name_and_value() {
         let registry = Registry::new();
         let events = EventMetrics::new(&registry).unwrap();
         let now = Instant::now();
@@ -305,7 +304,7 @@ mod tests {
             assert!(text.lines().any(|served| served == line), "{line} is not in\n{text}");
         }
         assert_eq!(text.matches("# HELP").count(), 8, "{text}");
-        // The newest event is the one that came last: the engine's clock may have been set back.
+        // The last event is the one that arrived last, because the daemon's clock may have been set back.
         let expected = health::EventsHealth {
             connected: Some(last),
             queued: 7,
@@ -322,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn before_anything_happened_there_is_no_time_of_it_and_failures_stand_at_none() {
+    fn initially_there_are_no_times_and_all_failures_are_zero() {
         let registry = Registry::new();
         let events = EventMetrics::new(&registry).unwrap();
         assert_eq!(events.health(), health::EventsHealth::default());
@@ -335,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_an_engine_says_the_series_stay_few() {
+    fn unknown_types_and_actions_create_no_series() {
         let registry = Registry::new();
         let events = EventMetrics::new(&registry).unwrap();
         for number in 0..1000 {

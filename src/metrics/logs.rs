@@ -1,7 +1,7 @@
-//! What was read and what was lost, by route and by cause.
+//! Counts the lines that were read and lost, by route and by reason.
 //!
-//! In: batches on their way to the output, once each, and what the engine and the reader know when somebody asks. Out:
-//! series for Prometheus, and the same numbers in a sentence for `-v`.
+//! Each batch is counted once, on its way to the output. `watch` sets the gauges when metrics are requested. The
+//! numbers are served to Prometheus and, as a sentence, logged by `-v`.
 
 use crate::model::batch::{Batch, Reason};
 use crate::model::cursor::Route;
@@ -9,33 +9,34 @@ use crate::model::time::Timestamp;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use std::fmt;
 
-/// Of all containers' logs. Clones count together.
+/// The metrics of all containers' logs. Clones share their counters.
 #[derive(Clone, Debug)]
 pub struct LogMetrics {
     /// Lines by [`Route`].
     lines: [IntCounter; Route::ALL.len()],
-    /// Bytes of their messages, as they lie in the log.
+    /// Bytes of their messages, as encoded in the log.
     bytes: [IntCounter; Route::ALL.len()],
-    /// Losses by [`Reason`].
+    /// Gaps by [`Reason`].
     gaps: [IntCounter; Reason::ALL.len()],
-    /// Bytes of log that were lost, where that is known.
+    /// Bytes of log that were lost, as far as the number is known.
     lost_bytes: IntCounter,
-    /// Containers that run and are read, by [`Route`].
+    /// Running containers that are being read, by [`Route`].
     monitored: [IntGauge; Route::ALL.len()],
-    /// Bytes of log files that are not written out yet.
+    /// Bytes of log files that have not been written to the output yet.
     lag: IntGauge,
+    /// Seconds from the event that announced a container to the first read of its log.
     discovery: Histogram,
-    /// What was asked of the engine about a container and was still known, ...
+    /// Container lookups that were answered from the cache.
     pub cache_hits: IntCounter,
-    /// ... and what was not.
+    /// Container lookups that needed a request to the daemon.
     pub cache_misses: IntCounter,
 }
 
-/// Seconds from an event to the first read that are told apart.
+/// Histogram buckets of the discovery latency, in seconds.
 const LATENCIES: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0];
 
 impl LogMetrics {
-    /// Makes the series known to what serves them. All exist from the start, at zero.
+    /// Registers the series. All exist from the start, at zero.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
         let counters = |name: &str, help: &str, label: &str| {
             let counters = IntCounterVec::new(Opts::new(name, help), &[label])?;
@@ -47,16 +48,18 @@ impl LogMetrics {
             registry.register(Box::new(counter.clone()))?;
             prometheus::Result::Ok(counter)
         };
-        let lines = counters("logwatch_log_lines_total", "Lines that were passed on.", "source")?;
-        let bytes = counters("logwatch_log_bytes_total", "Bytes of their messages.", "source")?;
-        let gaps = counters("logwatch_log_gaps_total", "Losses of log that are known of.", "reason")?;
-        let monitored =
-            Opts::new("logwatch_containers_monitored", "Containers that run and are read, by how they are read.");
+        let lines = counters("logwatch_log_lines_total", "Lines passed to the output.", "source")?;
+        let bytes = counters("logwatch_log_bytes_total", "Bytes of the messages of these lines.", "source")?;
+        let gaps = counters("logwatch_log_gaps_total", "Known gaps in the logs, by reason.", "reason")?;
+        let monitored = Opts::new("logwatch_containers_monitored", "Running containers that are being read, by route.");
         let monitored = IntGaugeVec::new(monitored, &["source"])?;
-        let lag = IntGauge::new("logwatch_log_lag_bytes", "Bytes of log files that are not written out yet.")?;
+        let lag = IntGauge::new(
+            "logwatch_log_lag_bytes",
+            "Bytes of log files that have not been written to the output yet.",
+        )?;
         let discovery = HistogramOpts::new(
             "logwatch_discovery_latency_seconds",
-            "From the event that told of a container to its log being read.",
+            "Time from the event that announced a container to the first read of its log.",
         );
         let discovery = Histogram::with_opts(discovery.buckets(LATENCIES.to_vec()))?;
         registry.register(Box::new(monitored.clone()))?;
@@ -66,22 +69,22 @@ impl LogMetrics {
             lines: Route::ALL.map(|route| lines.with_label_values(&[route.name()])),
             bytes: Route::ALL.map(|route| bytes.with_label_values(&[route.name()])),
             gaps: Reason::ALL.map(|reason| gaps.with_label_values(&[reason.name()])),
-            lost_bytes: counter("logwatch_log_lost_bytes_total", "Bytes of log that were lost, where that is known.")?,
+            lost_bytes: counter(
+                "logwatch_log_lost_bytes_total",
+                "Bytes of log that were lost, as far as the number is known.",
+            )?,
             monitored: Route::ALL.map(|route| monitored.with_label_values(&[route.name()])),
             lag,
             discovery,
-            cache_hits: counter(
-                "logwatch_metadata_cache_hits_total",
-                "Questions about a container that needed no call of the engine.",
-            )?,
+            cache_hits: counter("logwatch_metadata_cache_hits_total", "Container lookups answered from the cache.")?,
             cache_misses: counter(
                 "logwatch_metadata_cache_misses_total",
-                "Questions about a container that the engine was asked.",
+                "Container lookups that needed a request to the Docker Engine.",
             )?,
         })
     }
 
-    /// Counts what is in a batch.
+    /// Counts the lines and gaps of a batch.
     pub fn add(&self, batch: &Batch) {
         let route = batch.route as usize;
         self.lines[route].inc_by(batch.lines.len() as u64);
@@ -92,19 +95,20 @@ impl LogMetrics {
         }
     }
 
-    /// A container's log is read now, after an event of that time. The engine's clock may be ahead of ours.
-    pub fn discovered(&self, told: Timestamp, now: Timestamp) {
-        self.discovery.observe(now.0.saturating_sub(told.0).max(0) as f64 / 1e9);
+    /// Records that the log of a container is first read at `now`, after an event at `event_time`. The daemon's clock
+    /// may be ahead of ours; the latency is 0 then.
+    pub fn discovered(&self, event_time: Timestamp, now: Timestamp) {
+        self.discovery.observe(now.0.saturating_sub(event_time.0).max(0) as f64 / 1e9);
     }
 
-    /// How many containers run and are read, by [`Route`].
+    /// Sets the number of running containers that are being read, by [`Route`].
     pub fn monitor(&self, containers: [usize; Route::ALL.len()]) {
         for (gauge, count) in self.monitored.iter().zip(containers) {
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 
-    /// Bytes of log files that are not written out.
+    /// Sets the number of bytes that have not been written to the output yet.
     pub fn lag(&self, bytes: u64) {
         self.lag.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
@@ -114,11 +118,11 @@ impl LogMetrics {
 impl fmt::Display for LogMetrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let by_route = Route::ALL.iter().zip(&self.lines).filter(|(_, lines)| lines.get() > 0);
-        let words = |(route, lines): (&Route, &IntCounter)| {
+        let describe = |(route, lines): (&Route, &IntCounter)| {
             let s = if lines.get() == 1 { "" } else { "s" };
             format!("{} line{s} by {}", lines.get(), route.name())
         };
-        let lines: Vec<String> = by_route.map(words).collect();
+        let lines: Vec<String> = by_route.map(describe).collect();
         f.write_str(if lines.is_empty() { "no lines" } else { "" })?;
         f.write_str(&lines.join(", "))?;
         let gaps: u64 = self.gaps.iter().map(IntCounter::get).sum();
@@ -139,7 +143,7 @@ mod tests {
     use crate::model::cursor::Stream;
 
     #[test]
-    fn lines_and_losses_are_counted_by_route_and_cause() {
+    fn lines_and_gaps_are_counted_by_route_and_reason() {
         let registry = Registry::new();
         let logs = LogMetrics::new(&registry).unwrap();
         assert_eq!(logs.to_string(), "no lines; no gap");
@@ -157,8 +161,8 @@ mod tests {
         let gap = |reason, lost_bytes| (0, Gap { reason, lost_bytes, after: None });
         batch.gaps = vec![gap(Reason::Corrupt, Some(7)), gap(Reason::RotatedAway, None)];
         logs.clone().add(&batch);
-        let told = "1 line by file, 2 lines by poll; 2 gaps (1 rotated_away, 1 corrupt), 7 bytes known to be lost";
-        assert_eq!(logs.to_string(), told);
+        let summary = "1 line by file, 2 lines by poll; 2 gaps (1 rotated_away, 1 corrupt), 7 bytes known to be lost";
+        assert_eq!(logs.to_string(), summary);
         logs.monitor([3, 0, 0, 1]);
         logs.lag(42);
         logs.discovered(Timestamp(5_000_000), Timestamp(9_000_000));
@@ -175,7 +179,7 @@ mod tests {
             "logwatch_discovery_latency_seconds_bucket{le=\"0.001\"} 1",
             "logwatch_discovery_latency_seconds_bucket{le=\"0.005\"} 2",
         ] {
-            assert!(text.lines().any(|told| told == line), "{line}\n{text}");
+            assert!(text.lines().any(|sample| sample == line), "{line}\n{text}");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! What is counted: for `-v`, and for Prometheus.
+//! Counts what the other modules do, for Prometheus and for the summary that `-v` logs.
 //!
-//! In: what the rooms count as they work. Out: numbers. No count is kept of a single container, and no label carries an ID
-//! or a name: they come and go, and the series stay bounded.
+//! No metric is kept per container, and no label contains an ID or a name: containers come and go, but the number of
+//! series has to stay bounded.
 
 pub mod events;
 mod logs;
@@ -11,30 +11,30 @@ mod reconciliation;
 pub use events::EventMetrics;
 pub use logs::LogMetrics;
 pub use pool::PoolMetrics;
-pub use reconciliation::{Culprit, Extent, Origin, ReconciliationMetrics};
+pub use reconciliation::{ChangeSource, Culprit, Extent, ReconciliationMetrics};
 
 use prometheus::{IntGauge, Opts, Registry};
 
-/// Everything that is counted, and where it is served from. Rooms are handed a clone of the part that is theirs.
+/// All metrics and their registry. Each module receives a clone of its own part.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    /// All series.
+    /// The registry of all series.
     pub registry: Registry,
-    /// Of the connection pool.
+    /// The connection pool.
     pub pool: PoolMetrics,
-    /// Of the engine's events.
+    /// The daemon's events.
     pub events: EventMetrics,
-    /// Of the inventory.
+    /// The inventory and its reconciliations.
     pub reconciliation: ReconciliationMetrics,
-    /// Of logs.
+    /// Log lines and gaps.
     pub logs: LogMetrics,
 }
 
 impl Metrics {
-    /// All of it, at zero.
+    /// Registers all series, at zero.
     pub fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
-        let build = Opts::new("logwatch_build_info", "Always 1; the label tells which version runs.");
+        let build = Opts::new("logwatch_build_info", "Always 1; the label is the running version.");
         let build = IntGauge::with_opts(build.const_label("version", env!("CARGO_PKG_VERSION")))?;
         build.set(1);
         registry.register(Box::new(build))?;

@@ -1,6 +1,6 @@
-//! The connection pool: its clients, their checks, and the calls that go through it.
+//! Counts what the connection pool of [`crate::docker`] does: its clients, their health checks, and their calls.
 //!
-//! In: what [`crate::docker`] does. Out: series for Prometheus. Counted nowhere unless it is made with a registry.
+//! Without a registry ([`PoolMetrics::default`]) nothing is counted.
 
 use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry, Result,
@@ -8,12 +8,13 @@ use prometheus::{
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Of an engine on this machine that answers within a millisecond, up to the longest that a call may take.
-const SECONDS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
-/// Of connections, from those that break at once to those that come of age.
-const LIVES: [f64; 9] = [0.1, 1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0];
+/// Buckets for calls, in seconds: from a local daemon that answers within a millisecond to the default time limit of a
+/// call.
+const CALL_BUCKETS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+/// Buckets for connections, in seconds: from those that break at once to those that outlive their maximum age.
+const CONNECTION_BUCKETS: [f64; 9] = [0.1, 1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0];
 
-/// Clones count into the same series; that of [`PoolMetrics::default`] counts nothing.
+/// The metrics of the pool. Clones share their series; [`PoolMetrics::default`] counts nothing.
 #[derive(Clone, Debug, Default)]
 pub struct PoolMetrics(Option<Arc<Series>>);
 
@@ -35,7 +36,7 @@ struct Series {
 }
 
 impl PoolMetrics {
-    /// Counts into a registry.
+    /// Registers the series.
     pub fn new(registry: &Registry) -> Result<Self> {
         let buckets =
             |name: &str, help: &str, buckets: &[f64]| HistogramOpts::from(opts(name, help)).buckets(buckets.to_vec());
@@ -43,33 +44,36 @@ impl PoolMetrics {
             active: IntGauge::with_opts(opts("pool_connections_active", "Clients in use."))?,
             opened: IntCounter::with_opts(opts(
                 "pool_connections_total",
-                "Connections opened, streams' own included.",
+                "Connections opened, including those of streams.",
             ))?,
-            size: IntGauge::with_opts(opts("pool_size", "Clients there are."))?,
-            healthy: IntGauge::with_opts(opts("pool_connections_healthy", "Clients that may be used."))?,
-            utilization: Gauge::with_opts(opts("pool_utilization", "Part of the clients in use, 0 to 1."))?,
+            size: IntGauge::with_opts(opts("pool_size", "Clients in the pool."))?,
+            healthy: IntGauge::with_opts(opts("pool_connections_healthy", "Healthy clients."))?,
+            utilization: Gauge::with_opts(opts("pool_utilization", "Fraction of the clients in use, 0 to 1."))?,
             connections: Histogram::with_opts(buckets(
                 "connection_duration_seconds",
-                "How long connections lasted.",
-                &LIVES,
+                "Lifetime of connections.",
+                &CONNECTION_BUCKETS,
             ))?,
             checks: Histogram::with_opts(buckets(
                 "health_check_duration_seconds",
-                "Health checks of a client.",
-                &SECONDS,
+                "Duration of the health checks of a client.",
+                &CALL_BUCKETS,
             ))?,
             operations: HistogramVec::new(
-                buckets("operation_latency_seconds", "Calls with their waits and repetitions.", &SECONDS),
+                buckets("operation_latency_seconds", "Duration of calls, including waits and retries.", &CALL_BUCKETS),
                 &["operation"],
             )?,
             waits: Histogram::with_opts(buckets(
                 "pool_wait_duration_seconds",
-                "What calls waited for a client.",
-                &SECONDS,
+                "Time that calls waited for a client.",
+                &CALL_BUCKETS,
             ))?,
             errors: IntCounter::with_opts(opts("connection_errors_total", "Connections and requests that failed."))?,
             failed_checks: IntCounter::with_opts(opts("health_check_failures_total", "Health checks that failed."))?,
-            recoveries: IntCounter::with_opts(opts("recovery_operations_total", "Clients brought back or made anew."))?,
+            recoveries: IntCounter::with_opts(opts(
+                "recovery_operations_total",
+                "Clients that recovered or were replaced.",
+            ))?,
             breakers: IntGaugeVec::new(opts("circuit_breaker_state", "0 closed, 1 half-open, 2 open."), &["client"])?,
         };
         registry.register(Box::new(series.active.clone()))?;
@@ -88,7 +92,7 @@ impl PoolMetrics {
         Ok(PoolMetrics(Some(Arc::new(series))))
     }
 
-    /// The clients as they stand: in use, healthy, all.
+    /// Sets the numbers of clients: in use, healthy, and in total.
     pub fn clients(&self, active: usize, healthy: usize, total: usize) {
         let Some(series) = &self.0 else { return };
         let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
@@ -98,54 +102,54 @@ impl PoolMetrics {
         series.utilization.set(active as f64 / total.max(1) as f64);
     }
 
-    /// A client's breaker: 0 closed, 1 half open, 2 open; `None` when the client is no more.
+    /// Sets the state of a client's breaker: 0 closed, 1 half-open, 2 open; `None` once the client is removed.
     pub fn breaker(&self, client: u32, state: Option<i64>) {
         let Some(series) = &self.0 else { return };
         let client = client.to_string();
         match state {
             Some(state) => series.breakers.with_label_values(&[&client]).set(state),
-            // There is none where no call went through it.
+            // The series does not exist if the client never made a call.
             None => drop(series.breakers.remove_label_values(&[&client])),
         }
     }
 
-    /// A connection is opened.
     pub fn opened(&self) {
-        self.each(|series| series.opened.inc());
+        self.update(|series| series.opened.inc());
     }
 
-    /// A connection is closed after so long.
+    /// Records that a connection was closed after `lasted`.
     pub fn closed(&self, lasted: Duration) {
-        self.each(|series| series.connections.observe(lasted.as_secs_f64()));
+        self.update(|series| series.connections.observe(lasted.as_secs_f64()));
     }
 
-    /// A client was checked.
+    /// Records a health check of a client.
     pub fn checked(&self, took: Duration, passed: bool) {
-        self.each(|series| {
+        self.update(|series| {
             series.checks.observe(took.as_secs_f64());
             series.failed_checks.inc_by(u64::from(!passed));
         });
     }
 
-    /// A call is over.
+    /// Records a completed call: its total time, and the part of it that it waited for a client.
     pub fn called(&self, operation: &str, took: Duration, waited: Duration) {
-        self.each(|series| {
+        self.update(|series| {
             series.operations.with_label_values(&[operation]).observe(took.as_secs_f64());
             series.waits.observe(waited.as_secs_f64());
         });
     }
 
-    /// A connection failed, or a request on it: of a call, a check, a stream or a look whether the engine is back.
+    /// Records a failed connection or request: of a call, a health check, a stream, or a ping that looks for the
+    /// daemon.
     pub fn failed(&self) {
-        self.each(|series| series.errors.inc());
+        self.update(|series| series.errors.inc());
     }
 
-    /// A client was brought back, or made anew.
+    /// Records that a client recovered or was replaced.
     pub fn recovered(&self) {
-        self.each(|series| series.recoveries.inc());
+        self.update(|series| series.recoveries.inc());
     }
 
-    fn each(&self, count: impl FnOnce(&Series)) {
+    fn update(&self, count: impl FnOnce(&Series)) {
         if let Some(series) = &self.0 {
             count(series);
         }
@@ -162,7 +166,7 @@ mod tests {
     use prometheus::TextEncoder;
 
     #[test]
-    fn every_series_has_the_name_that_was_promised_and_counts_what_it_is_told() {
+    fn every_series_has_its_documented_name_and_value() {
         let registry = Registry::new();
         let pool = PoolMetrics::new(&registry).unwrap();
         pool.clients(1, 3, 4);
@@ -176,9 +180,9 @@ mod tests {
         pool.called("ping", Duration::from_millis(3), Duration::ZERO);
         pool.failed();
         pool.recovered();
-        let told = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
         let samples: Vec<&str> =
-            told.lines().filter(|line| !line.starts_with('#') && !line.contains("_bucket")).collect();
+            text.lines().filter(|line| !line.starts_with('#') && !line.contains("_bucket")).collect();
         assert_eq!(
             samples,
             [

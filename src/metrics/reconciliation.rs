@@ -1,20 +1,19 @@
-//! How often the inventory was compared with the engine, and what changed in it.
+//! Counts the comparisons of the inventory with the daemon, and the rows that they changed.
 //!
-//! In: what the state changed. Out: counters. A change counts as an event's where an event set it off, also when a listing
-//! then told the rest; as a reconciliation's where a reconciliation found what no event had told.
+//! A change counts as caused by an event if an event triggered it, even if a listing then provided the details. It
+//! counts as caused by a reconciliation if no event reported it.
 
 use crate::model::inventory::{ChangeCounts, ChangeSummary, Resource};
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 use std::time::Duration;
 
-/// What was compared.
+/// What a comparison covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
-    /// Everything.
     Full,
-    /// Containers that events told of, and their mounts.
+    /// The containers that events mentioned, and their mounts.
     Containers,
-    /// Volumes, after events.
+    /// Volumes, after an event about one.
     Volumes,
 }
 
@@ -31,14 +30,14 @@ impl Extent {
     }
 }
 
-/// What makes a comparison fail.
+/// The cause of a failed comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Culprit {
-    /// The engine, or the way to it.
+    /// The daemon or the connection to it.
     Docker,
     /// The state file.
     State,
-    /// We ourselves.
+    /// This program.
     Other,
 }
 
@@ -54,25 +53,23 @@ impl Culprit {
     }
 }
 
-/// What set off a change.
+/// What caused a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// An event.
+pub enum ChangeSource {
     Event,
-    /// A reconciliation.
     Reconcile,
 }
 
-impl Origin {
+impl ChangeSource {
     fn name(self) -> &'static str {
         match self {
-            Origin::Event => "event",
-            Origin::Reconcile => "reconcile",
+            ChangeSource::Event => "event",
+            ChangeSource::Reconcile => "reconcile",
         }
     }
 }
 
-/// See the module. Clones count into the same.
+/// The metrics of the inventory. Clones share their counters.
 #[derive(Clone, Debug)]
 pub struct ReconciliationMetrics {
     runs: IntCounterVec,
@@ -85,7 +82,7 @@ pub struct ReconciliationMetrics {
 }
 
 impl ReconciliationMetrics {
-    /// To be served from this registry.
+    /// Registers the series.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
         let counter = |name: &str, help: &str, labels: &[&str]| {
             let counter = IntCounterVec::new(Opts::new(format!("logwatch_docker_{name}"), help), labels)?;
@@ -97,17 +94,21 @@ impl ReconciliationMetrics {
         let duration = HistogramVec::new(
             HistogramOpts::new(
                 "logwatch_docker_reconciliation_duration_seconds",
-                "From the first question to the engine until the inventory was in line with it",
+                "Time from the first request to the Docker Engine until the inventory agreed with it",
             ),
             &by_type,
         )?;
         registry.register(Box::new(duration.clone()))?;
         let metrics = ReconciliationMetrics {
-            runs: counter("reconciliation_runs_total", "Comparisons of the inventory with the engine", &by_type)?,
+            runs: counter(
+                "reconciliation_runs_total",
+                "Comparisons of the inventory with the Docker Engine",
+                &by_type,
+            )?,
             duration,
             failures: counter(
                 "reconciliation_failures_total",
-                "Comparisons, and changes told by events, that could not be done, by what failed them",
+                "Failed comparisons, and failed changes that events reported, by cause",
                 &["reconciliation_type", "error_type"],
             )?,
             containers: counter(
@@ -123,7 +124,7 @@ impl ReconciliationMetrics {
                 &["resource_type", "source"],
             )?,
         };
-        // A series that begins with its first failure never increases, as Prometheus sees it.
+        // Create the series now: to Prometheus, a series that first appears with a failure has never increased.
         for extent in Extent::ALL {
             metrics.runs(extent);
             Culprit::ALL.into_iter().for_each(|culprit| drop(metrics.failures(extent, culprit)));
@@ -131,13 +132,13 @@ impl ReconciliationMetrics {
         Ok(metrics)
     }
 
-    /// A comparison is done.
+    /// Records a completed comparison.
     pub fn ran(&self, extent: Extent, took: Duration) {
         self.runs.with_label_values(&[extent.name()]).inc();
         self.duration.with_label_values(&[extent.name()]).observe(took.as_secs_f64());
     }
 
-    /// A comparison could not be done, or what events told not be kept.
+    /// Records a failed comparison, or a change reported by events that could not be stored.
     pub fn failed(&self, extent: Extent, culprit: Culprit) {
         self.failures(extent, culprit).inc();
     }
@@ -146,15 +147,15 @@ impl ReconciliationMetrics {
         self.failures.with_label_values(&[extent.name(), culprit.name()])
     }
 
-    /// How many comparisons were done.
+    /// The number of completed comparisons.
     pub fn runs(&self, extent: Extent) -> u64 {
         self.runs.with_label_values(&[extent.name()]).get()
     }
 
-    /// Rows were changed.
-    pub fn changed(&self, tally: &ChangeSummary, origin: Origin) {
-        for (resource, changes) in Resource::ALL.into_iter().zip(tally.0) {
-            let ChangeCounts { created, updated, removed, .. } = changes;
+    /// Counts changed rows.
+    pub fn changed(&self, changes: &ChangeSummary, source: ChangeSource) {
+        for (resource, counts) in Resource::ALL.into_iter().zip(changes.0) {
+            let ChangeCounts { created, updated, removed, .. } = counts;
             let synced = match resource {
                 Resource::Container => Some(&self.containers),
                 Resource::Volume => Some(&self.volumes),
@@ -163,11 +164,11 @@ impl ReconciliationMetrics {
             };
             for (operation, count) in [("created", created), ("updated", updated)] {
                 if let Some(synced) = synced.filter(|_| count > 0) {
-                    synced.with_label_values(&[operation, origin.name()]).inc_by(count);
+                    synced.with_label_values(&[operation, source.name()]).inc_by(count);
                 }
             }
             if removed > 0 {
-                self.removed.with_label_values(&[resource.name(), origin.name()]).inc_by(removed);
+                self.removed.with_label_values(&[resource.name(), source.name()]).inc_by(removed);
             }
         }
     }
@@ -179,18 +180,18 @@ mod tests {
     use prometheus::TextEncoder;
 
     #[test]
-    fn every_change_is_counted_once_under_what_set_it_off() {
+    fn changes_are_counted_once_under_their_source() {
         let registry = Registry::new();
         let metrics = ReconciliationMetrics::new(&registry).unwrap();
         let changes = |created, updated, removed| ChangeCounts { created, updated, removed, unchanged: 9 };
         let tally = ChangeSummary([changes(2, 1, 3), changes(1, 0, 0), changes(0, 4, 0), changes(0, 0, 5)]);
-        metrics.changed(&tally, Origin::Event);
-        metrics.changed(&tally, Origin::Event);
-        metrics.changed(&ChangeSummary([changes(1, 0, 0); 4]), Origin::Reconcile);
+        metrics.changed(&tally, ChangeSource::Event);
+        metrics.changed(&tally, ChangeSource::Event);
+        metrics.changed(&ChangeSummary([changes(1, 0, 0); 4]), ChangeSource::Reconcile);
         metrics.ran(Extent::Full, Duration::from_millis(31));
         metrics.failed(Extent::Volumes, Culprit::Docker);
         let served = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
-        assert_eq!(served.matches("_failures_total{").count(), 9, "those that did not happen are served as well");
+        assert_eq!(served.matches("_failures_total{").count(), 9, "zero counts are served as well");
         assert_eq!((metrics.runs(Extent::Full), metrics.runs(Extent::Containers)), (1, 0));
         let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
         let counted: Vec<&str> =

@@ -1,9 +1,12 @@
-//! Output: lines, notices and reports in the forms a user asked for.
+//! Writes log lines, events, reports and diagnostics in the format that the user asked for.
 //!
-//! [`Printer`] takes items in order and writes them: `text` and `json` are the forms, `stamp` the times in them, `color`
-//! and `terminal` what a terminal needs, `sink` where it all goes. [`EventPrinter`] does the same for events. `progress` and
-//! `meter` tell on stderr how far a long work is, on the line of `status`, and `diagnostic` says everything else there;
-//! `plan`, `pool` and `reconcile` are reports. Only this room writes to stdout.
+//! - `lines` formats log lines: [`Printer`] takes items from the queue in order and writes them as text, JSON or raw
+//!   bytes.
+//! - `reports` prints what the other commands produce: [`EventPrinter`] for events, `dry_run`, `pool` and `reconcile`.
+//! - `stderr` writes diagnostics, and draws the status line of long operations.
+//! - `sink` is the destination, stdout or FILE. `sanitizer` makes untrusted text safe for a terminal.
+//!
+//! No other module writes to stdout or stderr.
 
 mod lines;
 mod reports;
@@ -19,7 +22,7 @@ pub use reports::pool::{PoolCheck, PoolClient, PoolEngine, PoolLoad, PoolReport,
 pub use reports::reconcile::{Reconciled, ReportFormat};
 pub use sanitizer::safe;
 pub use stderr::activity::ActivityLine;
-pub use stderr::diagnostics::{Diagnostic, Level, LogFormat, Tracer, is_on_terminal, notice, report};
+pub use stderr::diagnostics::{Diagnostic, Level, LogFormat, Tracer, is_stderr_terminal, notice, report};
 
 use sanitizer::Form;
 use sink::Sink;
@@ -27,31 +30,24 @@ use sink::Sink;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
-/// Why nothing more can be written.
+/// Why nothing can be written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The reader of stdout has gone; it has all it wanted.
-    #[error("the reader of stdout has gone")]
+    /// The reader of stdout closed the pipe: it has read all it wants, so this is no failure.
+    #[error("the reader of stdout is gone")]
     Closed,
-    /// The file to append to cannot be opened.
+    /// FILE cannot be opened.
     #[error("cannot open {}", path.display())]
-    Open {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// Writing failed.
+    Open { path: PathBuf, source: io::Error },
     #[error("cannot write to {to}")]
     Write {
-        /// `stdout`, or the file.
+        /// `stdout`, or the path of FILE.
         to: String,
-        /// Why.
         source: io::Error,
     },
 }
 
-/// Writes an answer to stdout: help, completion, what a script evaluates. A reader that went away had enough.
+/// Writes a complete answer to stdout, such as help or completions. A reader that went away is no error.
 pub fn answer(text: &str) -> Result<(), Error> {
     match Sink::stdout(Form::Text)?.write(text.as_bytes()) {
         Err(Error::Closed) => Ok(()),
@@ -59,95 +55,89 @@ pub fn answer(text: &str) -> Result<(), Error> {
     }
 }
 
-/// Whether stdout is a terminal.
-pub fn is_data_on_terminal() -> bool {
+pub fn is_stdout_terminal() -> bool {
     rustix::stdio::stdout().is_terminal()
 }
 
-/// What became of a file that is written to.
+/// What happened to FILE while it is being written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Displaced {
-    /// It has another name now.
+    /// It has another name.
     Moved,
-    /// It has none, and what is written to it nobody can read.
+    /// It has no name left, so nobody can read what is written to it.
     Removed,
 }
 
-/// What is shown of a watch, and how.
+/// What `watch` prints, and how.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The form of a record.
     pub format: Format,
-    /// The engine's time before each text or raw line.
+    /// Print the daemon's timestamp before each text or raw line.
     pub timestamps: bool,
-    /// Labels, networks and state in JSON records.
+    /// Add labels, networks and state to JSON records.
     pub metadata: bool,
-    /// Lifecycle records in JSON.
+    /// Add lifecycle records to JSON output.
     pub lifecycle: bool,
-    /// What becomes of control characters in messages.
+    /// How control characters in messages are treated.
     pub ansi: Ansi,
-    /// Names and notices in colour.
+    /// Colours for container names and notices.
     pub color: When,
-    /// Only this stream; `None` is both.
-    pub stream: Option<crate::model::cursor::Stream>,
-    /// A line is shown when one of these matches its message, or there are none, ...
+    /// Print only this stream; `None` means both.
+    pub stream: Option<crate::model::batch::Stream>,
+    /// A line is printed if one of these matches its message or the list is empty, ...
     pub include: Vec<regex::bytes::Regex>,
-    /// ... and none of these does.
+    /// ... and none of these matches.
     pub exclude: Vec<regex::bytes::Regex>,
-    /// Append here instead of writing to stdout.
+    /// Append to this file instead of writing to stdout.
     pub file: Option<PathBuf>,
-    /// No notices and no status line.
+    /// Print neither notices nor a status line.
     pub quiet: bool,
-    /// The form of notices. Only text has room for a status line.
+    /// The format of notices. JSON allows no status line.
     pub log_format: LogFormat,
 }
 
 impl Settings {
-    /// Whether what takes long is told of on the terminal.
+    /// Whether long operations show a status line.
     pub fn wants_status(&self) -> bool {
         !self.quiet && self.log_format == LogFormat::Text
     }
 }
 
-/// The form of a record.
+/// The format of a record (`--format`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// `NAME | MESSAGE`.
     #[default]
     Text,
-    /// One object a line.
+    /// One JSON object per line.
     Json,
-    /// The message alone.
+    /// The message without a prefix.
     Raw,
 }
 
-/// What becomes of control characters and escape sequences in a message.
+/// How control characters and escape sequences in a message are treated (`--ansi`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ansi {
-    /// On a terminal shown instead of obeyed, but for SGR colours; elsewhere kept.
+    /// On a terminal, make them visible instead of harmful and pass only SGR colours; elsewhere, keep them.
     #[default]
     Auto,
-    /// Kept as they are.
     Keep,
-    /// Removed.
     Strip,
 }
 
-/// A choice that `auto` leaves to the terminal and the environment.
+/// When to use colours (`--color`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum When {
-    /// As the terminal and the environment say.
+    /// On a terminal, unless the environment says otherwise.
     #[default]
     Auto,
-    /// In any case.
     Always,
-    /// In no case.
     Never,
 }
 
 impl When {
-    /// Whether it is so on what is a terminal, or is none.
-    pub(crate) fn holds(self, is_terminal: bool) -> bool {
+    /// Whether to use colours for this destination.
+    pub(crate) fn is_enabled(self, is_terminal: bool) -> bool {
         match self {
             When::Auto => is_terminal,
             When::Always => true,

@@ -1,38 +1,38 @@
-//! Text from outside, made safe for a terminal: the one sanitiser.
+//! Makes untrusted text safe for a terminal. This is the only sanitiser of the program.
 //!
-//! In: any bytes. Out: text that moves no cursor, sets no title and starts nothing. A terminal obeys C0 and
-//! C1 control characters and the sequences that ESC, CSI and OSC begin (ECMA-48); bidirectional controls reorder what
-//! follows (Unicode TR 9). SGR sequences, which only colour, may pass.
+//! The output moves no cursor, sets no title and triggers nothing. A terminal interprets C0 and C1 control characters
+//! and the sequences that ESC, CSI and OSC introduce (ECMA-48), and bidirectional controls reorder the text that
+//! follows (Unicode TR 9). SGR sequences, which only set colours, may pass.
 //!
-//! [`safe`] prepares a field, so that it cannot forge a second line; [`write`] prepares a message. [`shield`] is the net
-//! below both: [`super::sink`] and [`super::stderr`] put everything through it that goes to a terminal, and clippy refuses
-//! any other way to stdout and stderr (`clippy.toml`), so that a field which nobody thought of is harmless.
+//! [`safe`] prepares a field, so that it cannot fake a second line; [`write`] prepares a message. [`shield`] is the
+//! safety net below both: [`super::sink`] and [`super::stderr`] pass everything through it that goes to a terminal, and
+//! clippy forbids any other access to stdout and stderr (`clippy.toml`), so that even a field which nobody sanitised is
+//! harmless.
 
-/// What becomes of them.
+/// How control characters in a message are treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Controls {
-    /// As they are.
     Keep,
-    /// Shown as `cat -v` does; colours pass.
+    /// Make them visible as `cat -v` does; colours pass.
     Show,
-    /// Left out, and the sequences with them.
+    /// Remove them together with their sequences.
     Strip,
 }
 
-/// What bytes on their way to a terminal are made of, and so how a character is shown that must not be obeyed.
+/// The syntax of bytes for a terminal, which determines how an unsafe character is made visible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// Lines of text, perhaps coloured.
+    /// Lines of text, possibly coloured.
     Text,
-    /// One line of text, perhaps coloured: a newline in it is not ours.
+    /// One line of text, possibly coloured. A newline in it is untrusted.
     Line,
-    /// JSON: the escapes are those of JSON strings, so that the value stays the same.
+    /// JSON. Unsafe characters become JSON escapes, so that the value stays the same.
     Json,
-    /// Messages that the user wants to be obeyed (`--ansi keep`). Fields around them are safe by themselves.
+    /// Messages that the terminal may interpret (`--ansi keep`). The fields around them are already sanitised.
     Verbatim,
 }
 
-/// Appends the bytes, with everything shown that a terminal would obey.
+/// Appends the bytes, and makes everything visible that a terminal would interpret.
 pub(crate) fn shield(bytes: &[u8], form: Form, out: &mut Vec<u8>) {
     if form == Form::Verbatim {
         return out.extend_from_slice(bytes);
@@ -62,13 +62,13 @@ const RESET: &[u8] = b"\x1b[0m";
 pub(super) fn write(message: &[u8], controls: Controls, out: &mut Vec<u8>) {
     match controls {
         Controls::Keep => out.extend_from_slice(message),
-        // A terminal's own line end; the container had one when it wrote this.
+        // A container with a TTY ends its lines with CR LF.
         Controls::Show => show(message.strip_suffix(b"\r").unwrap_or(message), out),
         Controls::Strip => strip(message.strip_suffix(b"\r").unwrap_or(message), out),
     }
 }
 
-/// Copies the ASCII that does nothing, and returns what comes behind.
+/// Copies the leading printable ASCII characters, and returns the rest.
 fn copy_printable<'a>(bytes: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
     let len = bytes.iter().take_while(|byte| (0x20..0x7f).contains(*byte)).count();
     let (printable, behind) = bytes.split_at(len);
@@ -90,25 +90,26 @@ fn show(message: &[u8], out: &mut Vec<u8>) {
         }
     }
     if is_coloured {
-        // Or it would colour what follows, our own prefix first.
+        // Otherwise the colour would extend to the prefix of the next line.
         out.extend_from_slice(RESET);
     }
 }
 
-/// Length of the SGR sequence at the start.
+/// The length of the SGR sequence at the start, if there is one.
 fn sgr(bytes: &[u8]) -> Option<usize> {
     let parameters = bytes.strip_prefix(b"\x1b[")?;
     let len = parameters.iter().take_while(|byte| matches!(byte, b'0'..=b';')).count();
     (parameters.get(len) == Some(&b'm')).then_some(len + 3)
 }
 
-/// Shows the first character as `cat -v` does, those beyond ASCII by their number.
+/// Makes the first character visible as `cat -v` does; unsafe characters beyond ASCII appear as their code. Returns the
+/// rest.
 fn show_character<'a>(bytes: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
     let (character, rest) = first(bytes);
     match character {
         Some('\t') => out.push(b'\t'),
         Some(control @ ('\0'..='\x1f' | '\x7f')) => {
-            // ASCII: the caret form flips one bit.
+            // The caret notation flips one bit.
             out.extend_from_slice(&[b'^', control as u8 ^ 0x40]);
         }
         Some(character) if is_unsafe(character) => {
@@ -122,8 +123,8 @@ fn show_character<'a>(bytes: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
     rest
 }
 
-/// Escapes the first character as a JSON string may have it. Our JSON is valid UTF-8; a byte that is not would be a
-/// mistake of ours, which must not reach the terminal either.
+/// Escapes the first character as in a JSON string, and returns the rest. Our JSON is always valid UTF-8; should a bug
+/// produce an invalid byte, it must not reach the terminal either.
 fn escape_character<'a>(bytes: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
     let (character, rest) = first(bytes);
     match character.unwrap_or(char::REPLACEMENT_CHARACTER) {
@@ -137,10 +138,10 @@ fn escape_character<'a>(bytes: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
     rest
 }
 
-/// Characters beyond printable ASCII that a terminal obeys, that change how their line reads, or that nobody sees: DEL and
-/// C1; the bidirectional controls; the line and paragraph separators; zero-width spaces, the byte order mark, invisible
-/// operators, interlinear annotation, and tags, which hide whole sentences. The zero-width joiners are not among
-/// them: many scripts, and emoji, cannot be written without.
+/// Whether a character beyond printable ASCII is interpreted by a terminal, changes how its line reads, or is
+/// invisible: DEL and C1; the bidirectional controls; the line and paragraph separators; zero-width spaces, the byte
+/// order mark, invisible operators, interlinear annotations, and tags, which can hide whole sentences. The zero-width
+/// joiners count as safe, because many scripts and emoji need them.
 pub(super) fn is_unsafe(character: char) -> bool {
     matches!(character,
         '\u{7f}'..='\u{9f}'
@@ -154,7 +155,7 @@ pub(super) fn is_unsafe(character: char) -> bool {
         | '\u{e0000}'..='\u{e007f}')
 }
 
-/// The first character, or `None` for a byte that begins none; and what comes behind.
+/// Splits off the first character; `None` stands for a byte that starts no valid character.
 fn first(bytes: &[u8]) -> (Option<char>, &[u8]) {
     let longest = bytes.len().min(4);
     let character = (1..=longest).find_map(|len| std::str::from_utf8(&bytes[..len]).ok()?.chars().next());
@@ -162,8 +163,8 @@ fn first(bytes: &[u8]) -> (Option<char>, &[u8]) {
     (character, bytes.get(len..).unwrap_or_default())
 }
 
-/// Leaves out what a terminal would obey. Where that brings the halves of a broken character together, it may make a
-/// whole one, so it goes on until nothing more is left out.
+/// Removes what a terminal would interpret. A removal can join the parts of a broken character to a valid one, so this
+/// repeats until nothing more is removed.
 fn strip(message: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
     let mut is_stable = strip_once(message, out);
@@ -173,7 +174,8 @@ fn strip(message: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Whether the result needs no other look: nothing was left out, or no broken character is in it.
+/// Removes unsafe characters once. Returns whether the result is final: nothing was removed, or it contains no broken
+/// character.
 fn strip_once(message: &[u8], out: &mut Vec<u8>) -> bool {
     let (mut rest, mut has_broken) = (message, false);
     let start = out.len();
@@ -187,7 +189,7 @@ fn strip_once(message: &[u8], out: &mut Vec<u8>) -> bool {
         let is_dropped = match symbol {
             Symbol::Character('\t') => false,
             Symbol::Character(character) => character < ' ' || is_unsafe(character),
-            // A terminal that takes bytes as characters obeys the eight-bit form.
+            // A terminal in an eight-bit mode interprets single bytes as C1 controls.
             Symbol::Byte(byte) => byte < 0xa0,
         };
         if !is_dropped {
@@ -199,11 +201,11 @@ fn strip_once(message: &[u8], out: &mut Vec<u8>) -> bool {
     !has_broken || out.len() - start == message.len()
 }
 
-/// What a terminal reads next.
+/// The next unit that a terminal reads.
 #[derive(Clone, Copy)]
 enum Symbol {
     Character(char),
-    /// A byte that is part of no character.
+    /// A byte that belongs to no valid character.
     Byte(u8),
 }
 
@@ -214,8 +216,8 @@ impl Symbol {
         (character.map_or(Symbol::Byte(byte), Symbol::Character), rest)
     }
 
-    /// The letter behind ESC that stands for it, if it is a C1 control in either form: U+009B and the bare byte 0x9b are
-    /// `ESC [`.
+    /// If this is a C1 control in either form, the letter of its equivalent ESC sequence: U+009B and the single byte
+    /// 0x9b both mean `ESC [`.
     fn as_escape(self) -> Option<u8> {
         let code = match self {
             Symbol::Character(character) => u8::try_from(u32::from(character)).ok()?,
@@ -225,14 +227,15 @@ impl Symbol {
     }
 }
 
-/// Length of the sequence at the start, whether it begins with ESC or with a C1 control: CSI up to its final byte, OSC and
-/// its like up to BEL or ST, others two or three bytes. A CSI that breaks off is as long as it is one.
+/// The length of the sequence at the start, whether ESC or a C1 control introduces it: a CSI sequence extends to its
+/// final byte, an OSC or similar string to BEL or ST; others have two or three bytes. An incomplete CSI sequence ends
+/// before the first byte that cannot belong to it.
 fn sequence(bytes: &[u8]) -> Option<usize> {
     let (introducer, behind) = match bytes.strip_prefix(b"\x1b") {
         Some(behind) => match behind.split_first() {
             None => return Some(1),
             Some((&introducer, rest)) if introducer.is_ascii() => (introducer, rest),
-            // Nothing that belongs to it.
+            // The ESC stands alone.
             Some(_) => return Some(1),
         },
         None => {
@@ -248,14 +251,15 @@ fn sequence(bytes: &[u8]) -> Option<usize> {
         }
         b']' | b'P' | b'X' | b'^' | b'_' => end_of_string(behind),
         0x20..0x30 => behind.first().map_or(0, |byte| usize::from((0x30..0x7f).contains(byte))),
-        // ESC before another control is nothing.
+        // ESC before another control character stands alone.
         0..0x20 | 0x7f => return Some(1),
         _ => 0,
     };
     Some(head + len)
 }
 
-/// Where what OSC, DCS, SOS, PM or APC began ends: behind BEL, ST in any of its forms, or with the message.
+/// The length of the string that OSC, DCS, SOS, PM or APC introduced: it ends after BEL, after ST in any of its forms,
+/// or with the message.
 fn end_of_string(bytes: &[u8]) -> usize {
     let mut rest = bytes;
     while !rest.is_empty() {
@@ -270,7 +274,7 @@ fn end_of_string(bytes: &[u8]) -> usize {
     bytes.len()
 }
 
-/// Text from outside on one line of a terminal: a name, a label, an error of the engine.
+/// Makes untrusted text (a name, a label, an error of the daemon) safe for display on a single line.
 pub fn safe(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     for character in text.chars() {
@@ -292,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn controls_are_shown_or_left_out() {
+    fn controls_are_made_visible_or_removed() {
         for (message, shown, stripped) in [
             (&b"plain"[..], "plain", "plain"),
             (b"tab\there", "tab\there", "tab\there"),
@@ -313,11 +317,11 @@ mod tests {
             (b"bad \xff\xc3(", "bad \\xff\\xc3(", "bad \u{fffd}\u{fffd}("),
             (b"\x1b", "^[", ""),
             (b"\x1b[", "^[[", ""),
-            // A sequence that breaks off takes nothing with it that is text.
+            // An incomplete sequence takes no text with it.
             ("\x1b[\u{fc}bung".as_bytes(), "^[[\u{fc}bung", "\u{fc}bung"),
             (b"\x1b[3\x1b[31mx", "^[[3\x1b[31mx\x1b[0m", "x"),
             (b"\x1b\nx", "^[^Jx", "x"),
-            // C1 as the bare byte, and the sequences that it begins.
+            // C1 as single bytes, and the sequences that they introduce.
             (b"a\x9b2Jb\x9b1;31mc", "a\\x9b2Jb\\x9b1;31mc", "abc"),
             (b"a\x9d0;title\x9cb", "a\\x9d0;title\\x9cb", "ab"),
             (b"a\x9d0;title\x07b", "a\\x9d0;title^Gb", "ab"),
@@ -334,7 +338,7 @@ mod tests {
                 "a\\u009d0;t\u{fc}\\u009cb\\u009b31mc\\u0085",
                 "abc",
             ),
-            // The last byte of this character is that of a C1 control.
+            // The last byte of these characters equals a C1 control.
             ("\u{c5b}\u{1b5b}\u{dc}".as_bytes(), "\u{c5b}\u{1b5b}\u{dc}", "\u{c5b}\u{1b5b}\u{dc}"),
             (
                 "a\u{200b}b\u{feff}c\u{2066}d\u{61c}e\u{e0041}".as_bytes(),
@@ -346,7 +350,7 @@ mod tests {
                 "\u{1f469}\u{200d}\u{1f52c} \u{646}\u{200c}\u{647}",
                 "\u{1f469}\u{200d}\u{1f52c} \u{646}\u{200c}\u{647}",
             ),
-            // What is left out joins the halves of a character.
+            // Removing the sequence joins the parts of a character.
             (b"a\xef\x1b[m\xbb\xbfb", "a\\xef\x1b[m\\xbb\\xbfb\x1b[0m", "ab"),
             (b"\x1b]", "^[]", ""),
         ] {
@@ -363,7 +367,7 @@ mod tests {
         out
     }
 
-    /// Newlines structure text but not a field, colours are ours, and JSON keeps its value.
+    /// Newlines are allowed in text but not in a single line, colours pass except in JSON, and JSON keeps its value.
     #[test]
     fn each_form_shows_controls_in_its_own_syntax() {
         let hostile = "a\tb\nc\u{9d}0;X\u{9c}\x1b[31md\x1b]0;t\x07\u{202e}\u{e0041}\x7fe\r";
@@ -383,8 +387,8 @@ mod tests {
         assert_eq!(safe("a\nb\x1b[31m\u{9b}"), "a^Jb^[[31m\\u009b");
     }
 
-    /// Whether a terminal would obey any of it: other than a newline, a tab, or a colour where those may be.
-    fn is_obeyed(bytes: &[u8], may_colour: bool) -> bool {
+    /// Whether a terminal would interpret any of it, apart from newlines, tabs, and colours where they are allowed.
+    fn is_interpreted(bytes: &[u8], may_colour: bool) -> bool {
         let mut rest = bytes;
         while !rest.is_empty() {
             if let Some(len) = sgr(rest).filter(|_| may_colour) {
@@ -392,12 +396,12 @@ mod tests {
                 continue;
             }
             let (symbol, behind) = Symbol::first(rest);
-            let is_obeyed = match symbol {
+            let is_interpreted = match symbol {
                 Symbol::Character('\t' | '\n') => false,
                 Symbol::Character(character) => character < ' ' || is_unsafe(character),
                 Symbol::Byte(byte) => byte < 0xa0,
             };
-            if is_obeyed {
+            if is_interpreted {
                 return true;
             }
             rest = behind;
@@ -405,7 +409,7 @@ mod tests {
         false
     }
 
-    /// Bytes among which controls and broken characters are many.
+    /// Bytes with many controls and broken characters.
     fn hostile() -> impl Strategy<Value = Vec<u8>> {
         let piece = prop_oneof![
             4 => any::<u8>().prop_map(|byte| vec![byte]),
@@ -418,23 +422,23 @@ mod tests {
     }
 
     proptest! {
-        /// No form lets anything through that a terminal obeys, and none needs a second look.
+        /// No form lets anything through that a terminal interprets, and shielding twice changes nothing.
         #[test]
         fn no_form_lets_a_control_through(bytes in hostile(), form in prop::sample::select(&[Form::Text, Form::Line, Form::Json][..])) {
             let once = shielded(&bytes, form);
-            prop_assert!(!is_obeyed(&once, form != Form::Json), "{:?}", once.escape_ascii().to_string());
+            prop_assert!(!is_interpreted(&once, form != Form::Json), "{:?}", once.escape_ascii().to_string());
             prop_assert_eq!(shielded(&once, form), once);
         }
 
-        /// A message that was stripped or shown is safe whatever it was.
+        /// Any message is safe once its controls are stripped or made visible.
         #[test]
-        fn no_message_is_obeyed(bytes in hostile(), strip: bool) {
+        fn no_message_is_interpreted(bytes in hostile(), strip: bool) {
             let mut out = Vec::new();
             write(&bytes, if strip { Controls::Strip } else { Controls::Show }, &mut out);
-            prop_assert!(!is_obeyed(&out, !strip), "{:?}", out.escape_ascii().to_string());
+            prop_assert!(!is_interpreted(&out, !strip), "{:?}", out.escape_ascii().to_string());
         }
 
-        /// JSON on a terminal is JSON with the same value.
+        /// JSON stays JSON with the same value.
         #[test]
         fn json_keeps_its_value(text in "(?s)[\\x00-\\x20\\x7f-\\xa0\\u{2000}-\\u{2070}\\u{fff0}-\\u{ffff}\\u{e0000}-\\u{e007f}a-c\"\\\\]{0,40}") {
             let json = serde_json::to_string(&text).unwrap();
@@ -442,7 +446,7 @@ mod tests {
             prop_assert_eq!(serde_json::from_slice::<String>(&shown).unwrap(), text);
         }
 
-        /// Whatever is written, a terminal meets no control but tab and the ESC of a colour.
+        /// The only controls in a written message are tabs and the ESC of a colour.
         #[test]
         fn no_other_control_reaches_a_terminal(message: Vec<u8>, strip: bool) {
             let controls = if strip { Controls::Strip } else { Controls::Show };

@@ -1,8 +1,8 @@
-//! Where records go: stdout, or a file they are appended to.
+//! The destination of records: stdout, or a file that they are appended to.
 //!
-//! Unbuffered on purpose: the printer gathers, and what it hands over here has left the process when the call returns.
-//! Whatever goes to a terminal is made safe for it here, by whoever it was written.
-//! A file is known by its name, as to who looks for it there: when it is moved away or removed, another takes its place.
+//! A sink does not buffer: the printer does, and what it passes to the sink has left the process when the call returns.
+//! All bytes that go to a terminal are sanitised here, no matter which module wrote them.
+//! An output file is identified by its path: if it is moved away or removed, a new file at that path takes its place.
 
 use super::sanitizer::{self, Form};
 use super::stderr::status_line;
@@ -15,17 +15,19 @@ use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-/// A new file holds what only root may read in the engine's logs.
+/// Only the owner may read a new output file, because it contains logs that only root can read in the daemon's
+/// directory.
 const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
 
-const NOT_REGULAR: &str = "it is no regular file any more";
+const NOT_REGULAR: &str = "it is no longer a regular file";
 
 const NO_LINK: OFlags = OFlags::NOFOLLOW.union(OFlags::CLOEXEC);
 
-/// The path of a file that does not exist, without links in it. It may be a link to where the file is to be made.
+/// Resolves the symbolic links in the path of a file that does not exist yet. The path itself may be a dangling link to
+/// where the file is to be created.
 fn resolve(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
-    // As many links as the kernel follows (path_resolution(7)).
+    // The kernel follows as many links (path_resolution(7)).
     for _ in 0..40 {
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let folder = folder.canonicalize()?;
@@ -39,55 +41,54 @@ fn resolve(path: &Path) -> io::Result<PathBuf> {
     Err(Errno::LOOP.into())
 }
 
-/// Opens a path that has no links in it; one that has become a link since, or lies behind one, is an error. What it
-/// makes is readable by us alone.
+/// Opens a path that contained no symbolic links when it was resolved. It is an error if any part of it is a link now.
+/// A file that this creates is readable by its owner only.
 fn open(path: &Path, flags: OFlags) -> io::Result<File> {
     let mode = if flags.contains(OFlags::CREATE) { PRIVATE } else { Mode::empty() };
     let flags = OFlags::WRONLY | OFlags::APPEND | NO_LINK | flags;
     let opened = rustix::fs::openat2(CWD, path, flags, mode, ResolveFlags::NO_SYMLINKS);
     let opened = match opened {
-        // Linux before 5.6, and sandboxes that do not know the call.
+        // `openat2` does not exist before Linux 5.6 and in some sandboxes.
         Err(Errno::NOSYS | Errno::PERM | Errno::INVAL) => rustix::fs::open(path, flags, mode),
         opened => opened,
     };
     match opened {
         Ok(file) => Ok(file.into()),
-        Err(Errno::LOOP) => {
-            Err(io::Error::other("it is, or lies behind, a symbolic link that was not there at the start"))
-        }
+        Err(Errno::LOOP) => Err(io::Error::other("the path contains a symbolic link that did not exist at the start")),
         Err(errno) => Err(errno.into()),
     }
 }
 
-/// Refuses to go on in a file that somebody put there who may not read what is written, or through which another file is
-/// written to.
-fn trust(there: &File, ours: &Metadata) -> io::Result<()> {
-    let metadata = there.metadata()?;
+/// Refuses a file that another user put at the path, who may not be allowed to read the logs, and a file that has a
+/// second hard link, through which another file would be overwritten.
+fn check_trusted(found: &File, ours: &Metadata) -> io::Result<()> {
+    let metadata = found.metadata()?;
     let is_of_known_owner = [ours.uid(), rustix::process::geteuid().as_raw()].contains(&metadata.uid());
     let refusal = match () {
         () if !metadata.is_file() => NOT_REGULAR,
-        () if !is_of_known_owner => "somebody else owns what is there now",
-        () if metadata.nlink() > 1 => "what is there now has another name, too",
+        () if !is_of_known_owner => "the file there now belongs to another user",
+        () if metadata.nlink() > 1 => "the file there now has more than one hard link",
         () => return Ok(()),
     };
     Err(io::Error::other(refusal))
 }
 
-/// The one place that data leaves by.
+/// An open destination. All data leaves the process through one.
 pub(super) struct Sink {
     file: File,
-    /// Of a file, without links in it.
+    /// The path of an output file, free of symbolic links; `None` for stdout.
     path: Option<PathBuf>,
     pub(super) is_terminal: bool,
-    /// A write that fails leaves nothing behind.
+    /// Whether a failed write is removed from the file completely, instead of keeping its whole lines.
     pub(super) all_or_nothing: bool,
     form: Form,
-    /// What a terminal is given in place of what was written.
+    /// Reused buffer for sanitised bytes.
     shielded: Vec<u8>,
 }
 
 impl Sink {
-    /// Standard output. A copy of the descriptor, since the standard library's own splits what is written at newlines.
+    /// Opens standard output, through a copy of the descriptor: the standard library's handle splits writes at
+    /// newlines.
     pub(super) fn stdout(form: Form) -> Result<Self, Error> {
         let stdout = rustix::stdio::stdout();
         let file = stdout.try_clone_to_owned().map_err(|source| Error::Write { to: "stdout".into(), source })?;
@@ -98,13 +99,14 @@ impl Sink {
         Sink { is_terminal: file.is_terminal(), all_or_nothing: false, file, path, form, shielded: Vec::new() }
     }
 
-    /// Appends to a file, which is made when it is not there. Links in its path are followed now and never again.
+    /// Opens a file for appending, and creates it if it does not exist. Symbolic links in the path are resolved once,
+    /// here.
     pub(super) fn file(path: &Path, form: Form) -> Result<Self, Error> {
         let opened = match (path.canonicalize(), std::fs::metadata(path)) {
             (Ok(resolved), Ok(there)) if there.is_file() => {
                 open(&resolved, OFlags::empty()).map(|file| (file, resolved))
             }
-            // A pipe or a device; or /dev/stdout, which leads to a file that may have no path.
+            // A pipe or a device, or /dev/stdout, which may refer to a file without a path.
             (resolved, Ok(_)) => {
                 let file = File::options().append(true).open(path);
                 file.map(|file| (file, resolved.unwrap_or_else(|_| path.to_owned())))
@@ -115,7 +117,7 @@ impl Sink {
         Ok(Sink::new(file, Some(path), form))
     }
 
-    /// What has become of the file, if it is no longer the one under its name.
+    /// What happened to the file, if it is no longer the one at its path.
     pub(super) fn displaced(&self) -> Option<Displaced> {
         let (path, file) = self.regular_file()?;
         let ours = file.metadata().ok()?;
@@ -126,18 +128,18 @@ impl Sink {
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
                 Some(Displaced::Moved)
             }
-            // What is there cannot be seen.
+            // The path cannot be examined, so assume that nothing changed.
             Err(_) => None,
         }
     }
 
-    /// Opens the file that is under the name now, or makes it with the permissions of the one before, its owner and group
-    /// as far as we may give it away.
-    pub(super) fn anew(&self) -> Result<Self, Error> {
+    /// Opens the file that is at the path now. If there is none, creates it with the permissions of the previous file,
+    /// and with its owner and group as far as the process may change them.
+    pub(super) fn reopen(&self) -> Result<Self, Error> {
         let path = self.path.as_deref().unwrap_or(Path::new(""));
         let failed = |source| Error::Open { path: path.to_owned(), source };
         let ours = self.file.metadata().map_err(failed)?;
-        // Nobody else may read it before it is theirs.
+        // The file stays private until its owner is set.
         match open(path, OFlags::CREATE | OFlags::EXCL) {
             Ok(made) => {
                 if fchown(&made, Some(ours.uid()), Some(ours.gid())).is_err() {
@@ -148,15 +150,15 @@ impl Sink {
                 Ok(self.successor(made))
             }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                // A pipe would be waited for.
+                // Without NONBLOCK, opening a pipe would block.
                 let there = open(path, OFlags::NONBLOCK).map_err(|error| {
                     match error.raw_os_error().map(Errno::from_raw_os_error) {
-                        // A folder, or a pipe that nobody reads.
+                        // A directory, or a pipe without a reader.
                         Some(Errno::ISDIR | Errno::NXIO) => failed(io::Error::other(NOT_REGULAR)),
                         _ => failed(error),
                     }
                 })?;
-                trust(&there, &ours).map_err(failed)?;
+                check_trusted(&there, &ours).map_err(failed)?;
                 fcntl_setfl(&there, OFlags::APPEND).map_err(|errno| failed(errno.into()))?;
                 Ok(self.successor(there))
             }
@@ -169,24 +171,25 @@ impl Sink {
         Sink { all_or_nothing: self.all_or_nothing, ..sink }
     }
 
-    /// The file behind a path, if it is no device and no pipe.
+    /// The output file and its path, if it is a regular file.
     pub(super) fn regular_file(&self) -> Option<(&Path, &File)> {
         let is_regular = self.file.metadata().is_ok_and(|metadata| metadata.is_file());
         self.path.as_deref().filter(|_| is_regular).map(|path| (path, &self.file))
     }
 
-    /// How wide it is, if it is a terminal.
+    /// The width of the terminal; `None` if the sink is no terminal.
     pub(super) fn columns(&self) -> Option<usize> {
         self.is_terminal.then(|| usize::from(status_line::columns(&self.file)))
     }
 
-    /// Returns when the kernel has taken all of it. Of text these are whole lines.
+    /// Writes all of `bytes`, and returns when the kernel has taken them. Text consists of whole lines.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         self.append(bytes).map_err(|(_, error)| error)
     }
 
-    /// As `write`. On an error: how much of it is written all the same. Of a file an incomplete line is cut off its end,
-    /// and where it takes `all_or_nothing` all of it, unless somebody else has appended to it meanwhile.
+    /// Like `write`, but an error also says how many of the bytes remain in the output. After a failed write to a file,
+    /// an incomplete line is removed from its end, or everything with `all_or_nothing`, unless another process has
+    /// appended to the file in the meantime.
     pub(super) fn append(&mut self, bytes: &[u8]) -> Result<(), (usize, Error)> {
         if !self.is_terminal {
             return self.put(bytes);
@@ -209,9 +212,9 @@ impl Sink {
                     continue;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                // Another holder of the same terminal or pipe made it non-blocking.
+                // Another process that shares the terminal or pipe made it non-blocking.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.wait();
+                    self.wait_until_writable();
                     continue;
                 }
                 Err(error) => error,
@@ -225,7 +228,7 @@ impl Sink {
         Ok(())
     }
 
-    /// Cuts off the file what was just written at its end, if that is still there.
+    /// Removes what was just written from the end of the file, if it is still at the end. Returns whether it did.
     fn cut_off(&self, written: &[u8]) -> io::Result<bool> {
         let Some((path, file)) = self.regular_file() else { return Ok(false) };
         let reader = File::from(rustix::fs::open(path, OFlags::RDONLY | NO_LINK, Mode::empty())?);
@@ -240,7 +243,7 @@ impl Sink {
         Ok(true)
     }
 
-    fn wait(&self) {
+    fn wait_until_writable(&self) {
         let mut fds = [PollFd::new(&self.file, PollFlags::OUT)];
         let _ = rustix::event::poll(&mut fds, None);
     }

@@ -1,16 +1,16 @@
-//! Metrics and health over HTTP, for whoever watches us.
+//! Serves metrics and health over HTTP (`--listen`).
 //!
-//! In: all series, and how we are doing. Out: answers to `GET` and `HEAD` at one address, and nothing else anywhere. Called
-//! by the engine, which is asked to bring its gauges up to date before each answer. Whoever connects may mean harm: each
-//! connection serves one request and has a few seconds for it, its head is small, and of too many connections the oldest
-//! is closed, so that idle ones keep nobody out. `host` keeps out web pages that reach us by a name of their own.
+//! The server binds one address and answers `GET` and `HEAD` only. Before each response it asks `watch` to update its
+//! gauges. Clients are untrusted: a connection serves one request, has a few seconds for it, and may send only a small
+//! head. If there are too many connections, the oldest is closed, so that idle ones do not lock out others.
+//! `host_header` protects against web pages that reach the server under a host name of their own (DNS rebinding).
 
 mod host_header;
 
 use crate::model::health::{EventsHealth, Health, Reconciliations, SharedHealth, Status};
 use crate::model::time::Timestamp;
 use bytes::Bytes;
-use host_header::Names;
+use host_header::AllowedHosts;
 use http_body_util::Full;
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
@@ -29,71 +29,70 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
-/// Connections at one time.
-const MOST: usize = 64;
-/// For a request to arrive, ...
-const ASKING: Duration = Duration::from_secs(5);
-/// ... and for the whole connection.
-const WHOLE: Duration = Duration::from_secs(10);
-/// Bytes of a request's head.
-const HEAD: usize = 16 * 1024;
-/// What the engine is given to count anew; after that the last count is told.
-const COUNTING: Duration = Duration::from_millis(500);
-/// Before the next try when no connection can be taken, for lack of descriptors.
-const AGAIN: Duration = Duration::from_millis(100);
+/// The most connections at one time.
+const MAX_CONNECTIONS: usize = 64;
+/// Time limit for the head of a request.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time limit for a connection.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// The maximum size of a request's head in bytes.
+const MAX_HEAD_SIZE: usize = 16 * 1024;
+/// Time limit for updating the gauges; after that, their last values are served.
+const UPDATE_TIMEOUT: Duration = Duration::from_millis(500);
+/// Pause after a connection could not be accepted, for example for lack of file descriptors.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Why nothing is served.
+/// The address cannot be bound.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen at {place}")]
+#[error("cannot listen on {address}")]
 pub struct Error {
-    /// As it was given.
-    pub place: String,
-    /// Why not.
+    /// The address as the user wrote it.
+    pub address: String,
     pub source: io::Error,
 }
 
-/// What is told.
+/// What is served.
 #[derive(Clone)]
-pub struct Source {
-    /// All series.
+pub struct StatusSource {
+    /// The metrics.
     pub registry: Registry,
-    /// How we are doing.
+    /// The health.
     pub board: SharedHealth,
-    /// Asks for a new count of what is only counted when somebody wants to know. The answer may fail to come.
+    /// Requests an update of the gauges that are computed on demand. The reply may never arrive.
     pub counts: mpsc::Sender<oneshot::Sender<()>>,
 }
 
-/// A place that was bound.
+/// A server that is bound to its address.
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     has_chosen_port: bool,
-    names: Names,
+    hosts: AllowedHosts,
 }
 
 impl Server {
-    /// Binds `host:port` and nothing else; of a name with several addresses the first that can be had.
-    pub async fn bind(place: &str) -> Result<Server, Error> {
-        let failed = |source| Error { place: place.to_owned(), source };
-        let listener = TcpListener::bind(place).await.map_err(failed)?;
+    /// Binds `host:port`. If the host name has several addresses, binds the first one that is available.
+    pub async fn bind(requested: &str) -> Result<Server, Error> {
+        let failed = |source| Error { address: requested.to_owned(), source };
+        let listener = TcpListener::bind(requested).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let has_chosen_port = place.rsplit_once(':').is_some_and(|(_, port)| port.parse() == Ok(0));
-        let names = Names::of(place, address);
-        Ok(Server { listener, address, has_chosen_port, names })
+        let has_chosen_port = requested.rsplit_once(':').is_some_and(|(_, port)| port.parse() == Ok(0));
+        let hosts = AllowedHosts::of(requested, address);
+        Ok(Server { listener, address, has_chosen_port, hosts })
     }
 
-    /// Whether any free port was asked for.
+    /// Whether port 0 was requested, so that the system chose the port.
     pub fn has_chosen_port(&self) -> bool {
         self.has_chosen_port
     }
 
-    /// Where it listens, with the port that was chosen for port 0.
+    /// The address of the server, with the actual port.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Answers until it is dropped, and all its connections with it.
-    pub async fn run(self, source: Source) {
+    /// Serves requests. Dropping the future closes all connections.
+    pub async fn run(self, source: StatusSource) {
         let mut connections = JoinSet::new();
         let mut open: VecDeque<AbortHandle> = VecDeque::new();
         loop {
@@ -101,14 +100,14 @@ impl Server {
                 accepted = self.listener.accept() => match accepted {
                     Ok((socket, _)) => {
                         open.retain(|connection| !connection.is_finished());
-                        if open.len() >= MOST && let Some(oldest) = open.pop_front() {
+                        if open.len() >= MAX_CONNECTIONS && let Some(oldest) = open.pop_front() {
                             oldest.abort();
                         }
-                        open.push_back(connections.spawn(converse(socket, source.clone(), self.names.clone())));
+                        open.push_back(connections.spawn(serve_connection(socket, source.clone(), self.hosts.clone())));
                     }
                     Err(error) => {
-                        tracing::debug!(%error, "cannot take a connection");
-                        tokio::time::sleep(AGAIN).await;
+                        tracing::debug!(%error, "cannot accept a connection");
+                        tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
                     }
                 },
                 Some(_) = connections.join_next() => {}
@@ -117,69 +116,67 @@ impl Server {
     }
 }
 
-/// One request, one answer.
-async fn converse(socket: TcpStream, source: Source, names: Names) {
+/// Serves the single request of a connection.
+async fn serve_connection(socket: TcpStream, source: StatusSource, hosts: AllowedHosts) {
     let service = service_fn(move |request| {
-        let (source, names) = (source.clone(), names.clone());
-        async move { Ok::<_, Infallible>(answer(&request, &source, &names).await) }
+        let (source, hosts) = (source.clone(), hosts.clone());
+        async move { Ok::<_, Infallible>(answer(&request, &source, &hosts).await) }
     });
     let mut server = http1::Builder::new();
-    server.keep_alive(false).timer(TokioTimer::new()).header_read_timeout(ASKING).max_buf_size(HEAD);
-    // What a client does wrong is no concern of ours.
-    let _ = timeout(WHOLE, server.serve_connection(TokioIo::new(socket), service)).await;
+    server.keep_alive(false).timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT).max_buf_size(MAX_HEAD_SIZE);
+    // Errors of a client are not reported.
+    let _ = timeout(CONNECTION_TIMEOUT, server.serve_connection(TokioIo::new(socket), service)).await;
 }
 
-async fn answer<B>(request: &Request<B>, source: &Source, names: &Names) -> Response<Full<Bytes>> {
-    if let Err((code, why)) = names.check(request) {
-        return text(code, "text/plain; charset=utf-8", why);
+async fn answer<B>(request: &Request<B>, source: &StatusSource, hosts: &AllowedHosts) -> Response<Full<Bytes>> {
+    if let Err((code, reason)) = hosts.check(request) {
+        return text(code, "text/plain; charset=utf-8", reason);
     }
     if request.method() != Method::GET && request.method() != Method::HEAD {
-        let mut refusal = text(StatusCode::METHOD_NOT_ALLOWED, "text/plain; charset=utf-8", "only GET and HEAD\n");
+        let mut refusal =
+            text(StatusCode::METHOD_NOT_ALLOWED, "text/plain; charset=utf-8", "only GET and HEAD are supported\n");
         refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return refusal;
     }
     match request.uri().path() {
         "/metrics" => metrics(source).await,
         "/api/v1/health" => {
-            count(source).await;
+            update_gauges(source).await;
             let (health, now) = (source.board.read(), Instant::now());
-            told(health.status(now), &whole(&health, now, Timestamp::now()))
+            health_response(health.status(now), &health_body(&health, now, Timestamp::now()))
         }
         "/api/v1/health/events" => {
-            count(source).await;
+            update_gauges(source).await;
             let (events, now) = (source.board.read().events, Instant::now());
-            told(events.status(now), &stream(&events, now))
+            health_response(events.status(now), &events_body(&events, now))
         }
         _ => text(
             StatusCode::NOT_FOUND,
             "text/plain; charset=utf-8",
-            "there are /metrics, /api/v1/health and /api/v1/health/events\n",
+            "not found: available are /metrics, /api/v1/health and /api/v1/health/events\n",
         ),
     }
 }
 
-/// Whoever counts may be at its end.
-async fn count(source: &Source) {
-    let (done, counted) = oneshot::channel();
+/// Requests an update of the gauges and waits for it. `watch` may be stopping and never reply.
+async fn update_gauges(source: &StatusSource) {
+    let (done, updated) = oneshot::channel();
     if source.counts.try_send(done).is_ok() {
-        let _ = timeout(COUNTING, counted).await;
+        let _ = timeout(UPDATE_TIMEOUT, updated).await;
     }
 }
 
-async fn metrics(source: &Source) -> Response<Full<Bytes>> {
-    count(source).await;
+async fn metrics(source: &StatusSource) -> Response<Full<Bytes>> {
+    update_gauges(source).await;
     match TextEncoder::new().encode_to_string(&source.registry.gather()) {
         Ok(series) => text(StatusCode::OK, prometheus::TEXT_FORMAT, series),
-        Err(error) => {
-            let said = format!("{error}\n");
-            text(StatusCode::INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", said)
-        }
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, "text/plain; charset=utf-8", format!("{error}\n")),
     }
 }
 
-fn told(status: Status, body: &impl Serialize) -> Response<Full<Bytes>> {
+fn health_response(status: Status, body: &impl Serialize) -> Response<Full<Bytes>> {
     let code = if status == Status::Unhealthy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
-    // Numbers and words alone: there is nothing in it that JSON cannot hold.
+    // Only numbers and strings, so serialization cannot fail.
     text(code, "application/json", serde_json::to_string(body).unwrap_or_default() + "\n")
 }
 
@@ -191,9 +188,9 @@ fn text(code: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Respons
     response
 }
 
-/// The body of `/api/v1/health`, in the order of the contract.
+/// The body of `/api/v1/health`. Users rely on the names and the order of its keys.
 #[derive(Serialize)]
-struct Whole {
+struct HealthBody {
     status: Status,
     timestamp: i64,
     checks: Checks,
@@ -201,19 +198,19 @@ struct Whole {
 
 #[derive(Serialize)]
 struct Checks {
-    docker: One,
-    state: One,
-    events: Stream,
+    docker: StatusBody,
+    state: StatusBody,
+    events: EventsBody,
 }
 
 #[derive(Serialize)]
-struct One {
+struct StatusBody {
     status: Status,
 }
 
 /// The body of `/api/v1/health/events`.
 #[derive(Serialize)]
-struct Stream {
+struct EventsBody {
     status: Status,
     connected: bool,
     queue_size: u64,
@@ -227,15 +224,17 @@ struct Stream {
     reconciliation_runs: Reconciliations,
 }
 
-fn whole(health: &Health, now: Instant, time: Timestamp) -> Whole {
-    let one = |status| One { status };
-    let checks =
-        Checks { docker: one(health.docker), state: one(health.state.status()), events: stream(&health.events, now) };
-    Whole { status: health.status(now), timestamp: seconds(time), checks }
+fn health_body(health: &Health, now: Instant, time: Timestamp) -> HealthBody {
+    let checks = Checks {
+        docker: StatusBody { status: health.docker },
+        state: StatusBody { status: health.state.status() },
+        events: events_body(&health.events, now),
+    };
+    HealthBody { status: health.status(now), timestamp: seconds(time), checks }
 }
 
-fn stream(events: &EventsHealth, now: Instant) -> Stream {
-    Stream {
+fn events_body(events: &EventsHealth, now: Instant) -> EventsBody {
+    EventsBody {
         status: events.status(now),
         connected: events.connected.is_some(),
         queue_size: events.queued,
@@ -262,23 +261,23 @@ mod tests {
     use prometheus::IntGauge;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    /// A server with one gauge, which counts how often it was asked to count, and what it tells of health.
+    /// Runs a server with one gauge, which counts the requests for an update, and returns the result of `ask`.
     async fn serving<F: Future>(board: SharedHealth, ask: impl FnOnce(SocketAddr) -> F) -> F::Output {
         let registry = Registry::new();
-        let gauge = IntGauge::new("counted", "How often.").unwrap();
+        let gauge = IntGauge::new("updates", "Updates.").unwrap();
         registry.register(Box::new(gauge.clone())).unwrap();
-        let (counts, mut asked) = mpsc::channel::<oneshot::Sender<()>>(8);
+        let (counts, mut requests) = mpsc::channel::<oneshot::Sender<()>>(8);
         let server = Server::bind("127.0.0.1:0").await.unwrap();
         let address = server.address();
-        let counting = async {
-            while let Some(done) = asked.recv().await {
+        let updating = async {
+            while let Some(done) = requests.recv().await {
                 gauge.inc();
                 let _ = done.send(());
             }
         };
         tokio::select! {
-            () = server.run(Source { registry, board, counts }) => unreachable!("it runs until dropped"),
-            () = counting => unreachable!("the server holds the sender"),
+            () = server.run(StatusSource { registry, board, counts }) => unreachable!("it runs until dropped"),
+            () = updating => unreachable!("the server holds the sender"),
             answer = ask(address) => answer,
         }
     }
@@ -296,12 +295,12 @@ mod tests {
     }
 
     #[test]
-    fn each_path_and_method_has_its_answer() {
+    fn paths_and_methods_are_answered_correctly() {
         let head =
             |code: &str, kind: &str| format!("HTTP/1.1 {code}\r\ncontent-type: {kind}\r\ncache-control: no-store\r\n");
         let plain = "text/plain; charset=utf-8";
-        let series = "# HELP counted How often.\n# TYPE counted gauge\ncounted 1\n";
-        let paths = "there are /metrics, /api/v1/health and /api/v1/health/events\n";
+        let series = "# HELP updates Updates.\n# TYPE updates gauge\nupdates 1\n";
+        let paths = "not found: available are /metrics, /api/v1/health and /api/v1/health/events\n";
         for (request, begin, end) in [
             ("GET /metrics", head("200 OK", "text/plain; version=0.0.4"), series),
             ("GET /metrics?x=y", head("200 OK", "text/plain; version=0.0.4"), series),
@@ -310,13 +309,21 @@ mod tests {
             ("GET /api/v1/health/events", head("503 Service Unavailable", "application/json"), "}\n"),
             ("GET /", head("404 Not Found", plain), paths),
             ("GET /metrics/", head("404 Not Found", plain), paths),
-            ("POST /metrics", head("405 Method Not Allowed", plain) + "allow: GET, HEAD\r\n", "only GET and HEAD\n"),
-            ("DELETE /nowhere", head("405 Method Not Allowed", plain) + "allow: GET, HEAD\r\n", "only GET and HEAD\n"),
+            (
+                "POST /metrics",
+                head("405 Method Not Allowed", plain) + "allow: GET, HEAD\r\n",
+                "only GET and HEAD are supported\n",
+            ),
+            (
+                "DELETE /nowhere",
+                head("405 Method Not Allowed", plain) + "allow: GET, HEAD\r\n",
+                "only GET and HEAD are supported\n",
+            ),
         ] {
             let board = SharedHealth::default();
             board.update(|health| health.events.is_enabled = true);
-            let asked = format!("{request} HTTP/1.1\r\nHost: localhost\r\n\r\n");
-            let answer = in_runtime(serving(board, |address| async move { exchange(address, &asked).await }));
+            let request_text = format!("{request} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            let answer = in_runtime(serving(board, |address| async move { exchange(address, &request_text).await }));
             assert!(answer.starts_with(&begin), "{request}: {answer}");
             let (_, body) = answer.split_once("\r\n\r\n").unwrap();
             assert!(body.ends_with(end) && (body.is_empty() == end.is_empty()), "{request}: {answer}");
@@ -324,10 +331,10 @@ mod tests {
     }
 
     #[test]
-    fn health_is_told_as_the_contract_has_it_in_its_order() {
+    fn health_has_the_documented_keys_in_order() {
         let heard = Instant::now();
         let (now, time) = (heard + Duration::from_millis(2250), Timestamp(1_795_215_653_500_000_000));
-        // The engine's clock is ahead.
+        // The daemon's clock is ahead.
         let last = Timestamp(time.0 + 7_000_000_000);
         let mut health = Health {
             docker: Status::Healthy,
@@ -354,67 +361,68 @@ mod tests {
         let expected = format!(
             r#"{{"status":"healthy","timestamp":1795215653,"checks":{{"docker":{{"status":"healthy"}},"state":{{"status":"not_configured"}},"events":{events}}}}}"#
         );
-        assert_eq!(serde_json::to_string(&whole(&health, now, time)).unwrap(), expected);
+        assert_eq!(serde_json::to_string(&health_body(&health, now, time)).unwrap(), expected);
         health.events.connected = None;
-        let ill = stream(&health.events, now);
-        assert_eq!((ill.status, ill.connected), (Status::Unhealthy, false));
+        let disconnected = events_body(&health.events, now);
+        assert_eq!((disconnected.status, disconnected.connected), (Status::Unhealthy, false));
         for (status, code) in
             [(Status::Healthy, 200), (Status::Degraded, 200), (Status::NotConfigured, 200), (Status::Unhealthy, 503)]
         {
-            assert_eq!(told(status, &()).status().as_u16(), code);
+            assert_eq!(health_response(status, &()).status().as_u16(), code);
         }
     }
 
     #[test]
-    fn idle_and_endless_clients_keep_nobody_out() {
-        let asked = async |address: SocketAddr| {
+    fn idle_clients_and_huge_requests_lock_nobody_out() {
+        let ask = async |address: SocketAddr| {
             let mut idle = Vec::new();
-            for _ in 0..4 * MOST {
+            for _ in 0..4 * MAX_CONNECTIONS {
                 let mut socket = TcpStream::connect(address).await.unwrap();
                 let _ = socket.write_all(b"GET /metrics HTTP/1.1\r\n").await;
                 idle.push(socket);
             }
-            let huge = format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\nA: {}\r\n\r\n", "x".repeat(8 * HEAD));
+            let huge =
+                format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\nA: {}\r\n\r\n", "x".repeat(8 * MAX_HEAD_SIZE));
             let refused = exchange(address, &huge).await;
             assert!(refused.is_empty() || refused.starts_with("HTTP/1.1 431"), "{refused}");
             timeout(Duration::from_secs(5), exchange(address, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"))
                 .await
                 .unwrap()
         };
-        let answer = in_runtime(serving(SharedHealth::default(), asked));
+        let answer = in_runtime(serving(SharedHealth::default(), ask));
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     }
 
     #[test]
     fn a_client_that_never_ends_its_request_is_cut_off() {
-        let asked = async |address: SocketAddr| {
+        let ask = async |address: SocketAddr| {
             let begun = std::time::Instant::now();
             let answer = exchange(address, "GET /metrics HTTP/1.1\r\nA: ").await;
-            (answer.starts_with("HTTP/1.1 200"), begun.elapsed() < WHOLE)
+            (answer.starts_with("HTTP/1.1 200"), begun.elapsed() < CONNECTION_TIMEOUT)
         };
-        assert_eq!(in_runtime(serving(SharedHealth::default(), asked)), (false, true));
+        assert_eq!(in_runtime(serving(SharedHealth::default(), ask)), (false, true));
     }
 
     #[test]
-    fn a_count_that_does_not_come_keeps_no_answer_back() {
-        let asked = async {
-            let (counts, _kept) = mpsc::channel(1);
-            let source = Source { registry: Registry::new(), board: SharedHealth::default(), counts };
+    fn a_missing_gauge_update_does_not_block_responses() {
+        let statuses = async {
+            let (counts, _receiver) = mpsc::channel(1);
+            let source = StatusSource { registry: Registry::new(), board: SharedHealth::default(), counts };
             let request = Request::get("/api/v1/health").version(hyper::Version::HTTP_10).body(()).unwrap();
-            let names = Names::of("localhost:0", SocketAddr::from(([127, 0, 0, 1], 1)));
-            // The first waits in vain, the second finds the channel full.
-            [answer(&request, &source, &names).await.status(), answer(&request, &source, &names).await.status()]
+            let hosts = AllowedHosts::of("localhost:0", SocketAddr::from(([127, 0, 0, 1], 1)));
+            // The first one times out, the second finds the channel full.
+            [answer(&request, &source, &hosts).await.status(), answer(&request, &source, &hosts).await.status()]
         };
-        assert_eq!(in_runtime(asked), [StatusCode::OK, StatusCode::OK]);
+        assert_eq!(in_runtime(statuses), [StatusCode::OK, StatusCode::OK]);
     }
 
     #[test]
-    fn a_place_that_cannot_be_bound_is_named() {
+    fn an_address_that_cannot_be_bound_is_named() {
         let taken = in_runtime(async {
             let first = Server::bind("127.0.0.1:0").await.unwrap();
-            let place = first.address().to_string();
-            let error = Server::bind(&place).await.err().unwrap();
-            (error.to_string() == format!("cannot listen at {place}"), error.source.kind())
+            let address = first.address().to_string();
+            let error = Server::bind(&address).await.err().unwrap();
+            (error.to_string() == format!("cannot listen on {address}"), error.source.kind())
         });
         assert_eq!(taken, (true, io::ErrorKind::AddrInUse));
     }

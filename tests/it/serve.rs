@@ -185,7 +185,7 @@ fn an_address_in_use_ends_with_1() {
     assert_eq!(
         finished.stderr,
         format!(
-            "error: cannot listen at {address}\n  caused by: Address already in use (os error 98)\n\
+            "error: cannot listen on {address}\n  caused by: Address already in use (os error 98)\n\
              hint: another program listens there (`ss -ltnp` tells which); take another port\n"
         )
     );

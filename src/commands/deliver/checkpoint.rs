@@ -203,7 +203,7 @@ impl Checkpointer {
 
     /// Writes the printer's buffer to the log, then to the output.
     pub(crate) fn flush(&mut self, printer: &mut Printer) -> Result<(), crate::commands::Error> {
-        self.log(printer.gathered())?;
+        self.log(printer.buffered())?;
         if let Err(error) = printer.flush() {
             if let Some(wal) = &mut self.wal {
                 self.nothing_written = printer.written() == 0;
@@ -213,7 +213,7 @@ impl Checkpointer {
             return Err(error.into());
         }
         self.sequence = self.wal.as_ref().map_or(self.sequence, Wal::sequence);
-        if let Some(output) = self.output.as_mut().filter(|_| !printer.is_expecting()) {
+        if let Some(output) = self.output.as_mut().filter(|_| !printer.is_skipping()) {
             output.unproven_from = None;
         }
         for (id, change) in &self.taken {

@@ -62,7 +62,7 @@ impl Deliver {
         let mut items = VecDeque::new();
         while queue.take(&mut items, self.max_wait()) {
             if items.is_empty() {
-                self.printer.rest();
+                self.printer.hide_idle_status();
             }
             while let Some(item) = items.pop_front() {
                 self.rollover.check(&mut self.printer, self.checkpointer.as_mut())?;

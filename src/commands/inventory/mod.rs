@@ -16,7 +16,7 @@ use super::Error;
 use super::route::Routes;
 use super::watch::feed::News;
 use crate::docker::{Docker, Event};
-use crate::metrics::{Culprit, Extent, Origin, ReconciliationMetrics};
+use crate::metrics::{ChangeSource, Culprit, Extent, ReconciliationMetrics};
 use crate::model::health::{SharedHealth, Status};
 use crate::model::inventory::{ContainerRow, MountRow, SeenRange, UnlistedFields, Update, VolumeRow};
 use crate::model::plan::{Observed, Plan};
@@ -324,7 +324,7 @@ impl Task {
             self.write_pending().await;
         }
         let observed = self.observer.everything(at, |_| {}).await?;
-        self.compare(observed, (started, begun), Extent::Full, Origin::Reconcile).await
+        self.compare(observed, (started, begun), Extent::Full, ChangeSource::Reconcile).await
     }
 
     async fn compare_some(
@@ -336,7 +336,7 @@ impl Task {
     ) -> Result<Plan, Error> {
         let since = (Timestamp::now(), Instant::now());
         let observed = self.observer.some(ids, with_volumes, at).await?;
-        self.compare(observed, since, extent, Origin::Event).await
+        self.compare(observed, since, extent, ChangeSource::Event).await
     }
 
     async fn compare(
@@ -344,7 +344,7 @@ impl Task {
         observed: Observed,
         (started, begun): (Timestamp, Instant),
         extent: Extent,
-        origin: Origin,
+        origin: ChangeSource,
     ) -> Result<Plan, Error> {
         let trigger = Trigger { source: "watch", started, begun, is_to_write: true, must_be_sure: false };
         let (sender, plan) = oneshot::channel();

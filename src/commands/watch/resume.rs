@@ -70,7 +70,7 @@ impl Last {
         (self.sequence, self.unproven_from) = (recovered.sequence, recovered.unproven_from);
         self.is_first &= !recovered.has_found_positions;
         if let Some(repeats) = recovered.repeats {
-            printer.expect(repeats);
+            printer.skip(repeats);
         }
         Ok(recovered.notices)
     }

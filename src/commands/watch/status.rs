@@ -6,7 +6,7 @@
 use super::feed::News;
 use crate::metrics::{Extent, Metrics};
 use crate::model::health::{EventsHealth, Reconciliations, SharedHealth, Status};
-use crate::serve::{Server, Source};
+use crate::serve::{Server, StatusSource};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -39,7 +39,7 @@ impl StatusReporter {
     /// Answers as long as the watch lasts.
     pub(super) fn serve(&mut self, server: Server, metrics: &Metrics) {
         let registry = metrics.registry.clone();
-        self.server.spawn(server.run(Source { registry, board: self.board.clone(), counts: self.asks.clone() }));
+        self.server.spawn(server.run(StatusSource { registry, board: self.board.clone(), counts: self.asks.clone() }));
     }
 
     /// Somebody wants to know what is counted only then.

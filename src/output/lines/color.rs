@@ -1,9 +1,9 @@
-//! Which colour a container has: the same in every run, for all instances of one Compose service.
+//! Chooses the colour of a container's name: the same in every run, and for all instances of a Compose service.
 
 use crate::model::container::Container;
 use owo_colors::{AnsiColors, Style};
 
-/// Told apart on light and dark grounds; red and green are left to what is wrong and what is well.
+/// Distinguishable on light and dark backgrounds. Red and green are reserved for failure and success.
 const PALETTE: [AnsiColors; 8] = [
     AnsiColors::Cyan,
     AnsiColors::Yellow,
@@ -21,11 +21,11 @@ pub(super) fn style(container: &Container) -> Style {
         (Some(project), Some(service)) => fnv(&[project, service]),
         _ => fnv(&[&container.name]),
     };
-    // Reduced first: the palette is short.
+    // The remainder fits any `usize`; the hash may not.
     Style::new().color(PALETTE[(hash % PALETTE.len() as u64) as usize])
 }
 
-/// FNV-1a. The standard library's hasher may change from release to release, and colours with it.
+/// FNV-1a, because the standard library's hasher, and with it the colours, may change between releases.
 fn fnv(parts: &[&str]) -> u64 {
     let bytes = parts.iter().flat_map(|part| part.bytes().chain([b'/']));
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
@@ -45,7 +45,7 @@ mod tests {
     }
 
     #[test]
-    fn instances_of_a_service_share_a_colour_and_it_never_changes() {
+    fn instances_of_a_service_share_a_fixed_colour() {
         assert_eq!(style(&service("shop-web-1", "web")), style(&service("shop-web-2", "web")));
         assert_ne!(style(&service("shop-web-1", "web")), style(&service("shop-db-1", "db")));
         assert_eq!(fnv(&["web"]), 4_430_798_720_957_313_850);

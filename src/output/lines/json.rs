@@ -1,7 +1,7 @@
-//! Records as JSON, one object a line.
+//! Formats records as JSON, one object per line.
 //!
-//! What does not change from line to line is written once for each container; a line then costs a handful of copies. A
-//! message that lies in JSON form already is copied as it lies.
+//! The parts that are the same for all lines of a container are rendered once, so a line costs only a few copies. A
+//! message that is already JSON-escaped in the log is copied unchanged.
 
 use super::stamp::Stamp;
 use crate::model::batch::{Batch, Encoding, Gap, Lifecycle, Line, Part};
@@ -11,24 +11,24 @@ use crate::model::json;
 use crate::model::time::Timestamp;
 use std::collections::BTreeMap;
 
-/// The parts of a container's records that stay.
+/// The constant parts of a container's records, rendered in advance.
 pub(super) struct Template {
-    /// From behind the time to before the message, for each stream.
+    /// From the end of the time to the start of the message, indexed by [`Stream`].
     middle: [Vec<u8>; 2],
-    /// `"container_id":…,"container_name":…`, as all kinds of records have them.
-    who: Vec<u8>,
-    /// Metadata and the end of the object.
+    /// `"container_id":…,"container_name":…`, which all types of records contain.
+    identity: Vec<u8>,
+    /// The metadata and the closing brace.
     end: Vec<u8>,
 }
 
 impl Template {
     pub(super) fn new(container: &Container, with_metadata: bool) -> Self {
-        let mut who = Vec::new();
-        member(b"\"container_id\":", &container.id, &mut who);
-        member(b",\"container_name\":", &container.name, &mut who);
+        let mut identity = Vec::new();
+        member(b"\"container_id\":", &container.id, &mut identity);
+        member(b",\"container_name\":", &container.name, &mut identity);
         let middle = [Stream::Stdout, Stream::Stderr].map(|stream| {
             let mut middle = b"\",".to_vec();
-            middle.extend_from_slice(&who);
+            middle.extend_from_slice(&identity);
             member(b",\"image\":", &container.image, &mut middle);
             if let Some(project) = container.project() {
                 member(b",\"project\":", project, &mut middle);
@@ -44,16 +44,16 @@ impl Template {
         if with_metadata {
             object(b",\"labels\":{", "container_label_", &container.labels, &mut end);
             object(b",\"networks\":{", "network_", &container.networks, &mut end);
-            // The engine tells of a start behind the first lines.
+            // The start event may arrive after the first lines, so a container that has lines is running.
             let state = if container.state == "created" { "running" } else { &container.state };
             member(b",\"state\":", state, &mut end);
         }
         end.extend_from_slice(b"}\n");
-        Template { middle, who, end }
+        Template { middle, identity, end }
     }
 }
 
-/// Appends the record of a line.
+/// Appends the record of a log line.
 #[inline]
 pub(super) fn log(batch: &Batch, line: &Line, template: &Template, stamp: &mut Stamp, out: &mut Vec<u8>) {
     let message = batch.text(line);
@@ -66,7 +66,7 @@ pub(super) fn log(batch: &Batch, line: &Line, template: &Template, stamp: &mut S
     match line.encoding {
         Encoding::Plain | Encoding::Json => out.extend_from_slice(message),
         Encoding::Raw => json::escape(message, out),
-        Encoding::Surrogates => whole_characters(message, out),
+        Encoding::Surrogates => escape_surrogates(message, out),
     }
     out.extend_from_slice(match line.part {
         Part::Whole => b"\",\"source\":\"" as &[u8],
@@ -84,15 +84,15 @@ pub(super) fn log(batch: &Batch, line: &Line, template: &Template, stamp: &mut S
     out.extend_from_slice(&template.end);
 }
 
-/// No reader of JSON takes half a surrogate pair. Go's `encoding/json`, and so docker, reads one as U+FFFD.
+/// Replaces unpaired surrogates, which JSON parsers reject, by U+FFFD, as Go's `encoding/json` and thus docker does.
 #[cold]
-fn whole_characters(message: &[u8], out: &mut Vec<u8>) {
+fn escape_surrogates(message: &[u8], out: &mut Vec<u8>) {
     let mut text = Vec::new();
     json::unescape(message, &mut text);
     json::escape(&text, out);
 }
 
-/// Appends the record of a loss that was noticed at `now`.
+/// Appends the record of a gap that was detected at `now`.
 pub(super) fn gap(gap: &Gap, message: &str, template: &Template, now: Timestamp, out: &mut Vec<u8>) {
     head("gap", now, template, out);
     member(b",\"reason\":", gap.reason.name(), out);
@@ -106,11 +106,11 @@ pub(super) fn gap(gap: &Gap, message: &str, template: &Template, now: Timestamp,
     out.extend_from_slice(b"}\n");
 }
 
-/// Appends the record of something that happened to a container.
-pub(super) fn lifecycle(happening: &Lifecycle, template: &Template, out: &mut Vec<u8>) {
-    head("lifecycle", happening.time, template, out);
-    member(b",\"action\":", &happening.action, out);
-    object(b",\"attributes\":{", "", &happening.attributes, out);
+/// Appends the record of a lifecycle event.
+pub(super) fn lifecycle(event: &Lifecycle, template: &Template, out: &mut Vec<u8>) {
+    head("lifecycle", event.time, template, out);
+    member(b",\"action\":", &event.action, out);
+    object(b",\"attributes\":{", "", &event.attributes, out);
     out.extend_from_slice(b"}\n");
 }
 
@@ -118,7 +118,7 @@ fn head(kind: &str, time: Timestamp, template: &Template, out: &mut Vec<u8>) {
     member(b"{\"type\":", kind, out);
     member(b",\"time\":", &time.to_string(), out);
     out.push(b',');
-    out.extend_from_slice(&template.who);
+    out.extend_from_slice(&template.identity);
 }
 
 fn member(key: &[u8], value: &str, out: &mut Vec<u8>) {

@@ -1,4 +1,4 @@
-//! Writes log lines: as text, as JSON, or as they are.
+//! Formats log lines as text, as JSON, or as raw bytes.
 
 mod color;
 mod json;

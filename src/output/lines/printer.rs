@@ -1,7 +1,7 @@
-//! Items in, bytes out.
+//! Turns items from the queue into bytes in the sink.
 //!
-//! Called by the engine's deliver thread for each item, and for a flush when none waits. Gathers what it writes, so that
-//! a flood leaves in large writes and a single line leaves at once.
+//! The deliver thread calls it for each item, and flushes it when the queue is empty. The printer buffers its output,
+//! so that many lines leave in large writes and a single line leaves immediately.
 
 use super::json::{self, Template};
 use super::repeats::Repeats;
@@ -24,57 +24,63 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What is gathered before it is written though more waits.
-const GATHER: usize = 256 * 1024;
-/// What is gathered of one batch before a part of it is written.
-const LARGEST_PART: usize = 4 * 1024 * 1024;
-/// Longer names stand out of the column.
-const WIDEST_NAME: usize = 32;
+/// Buffered bytes at which [`Printer::is_full`] asks for a flush although more items are waiting.
+const FLUSH_SIZE: usize = 256 * 1024;
+/// Buffered bytes at which even a single batch is written in several parts.
+const MAX_BUFFERED: usize = 4 * 1024 * 1024;
+/// The widest column of names. Longer names extend beyond it.
+const MAX_NAME_WIDTH: usize = 32;
 
-/// See the module.
+/// Formats items and writes them to stdout or FILE.
 pub struct Printer {
     settings: Settings,
     sink: Sink,
+    /// Formatted output that is not written yet; whole lines.
     out: Vec<u8>,
     stamp: Stamp,
     progress: Progress,
-    known: HashMap<ContainerKey, Known>,
+    containers: HashMap<ContainerKey, KnownContainer>,
     style: text::Style,
     is_coloured: bool,
+    /// Width of the column of names, at most [`MAX_NAME_WIDTH`]. It grows only on a terminal, and never shrinks.
     width: usize,
+    /// Reused buffer for unescaped messages.
     scratch: Vec<u8>,
+    /// Lines to skip, while there are any.
     repeats: Option<Repeats>,
-    /// Of the last write, which failed: how much of it is in the output.
+    /// After a failed flush: how many bytes of the buffer are in the output.
     written: usize,
 }
 
-/// A file that takes the place of the one that is written to.
+/// A file that replaces the current output file.
 pub struct Successor(Sink);
 
 impl Successor {
-    /// The file and its path.
+    /// The path and the file.
     pub fn file(&self) -> Option<(&Path, &File)> {
         self.0.regular_file()
     }
 
-    /// Whether another one is under its path already.
+    /// Whether yet another file has taken its path already.
     pub fn is_displaced(&self) -> bool {
         self.0.displaced().is_some()
     }
 }
 
-struct Known {
+/// A container that may send lines.
+struct KnownContainer {
     container: Arc<Container>,
     prefix: Prefix,
+    /// `Some` if the format is JSON.
     template: Option<Template>,
-    /// That it is followed was said, by this name.
-    is_told: bool,
-    /// Its history is read by this route, and no line of it was shown yet.
+    /// Whether a notice said, under this name, that the container is being followed.
+    is_announced: bool,
+    /// The route by which the history of a stopped container is read, until its first line is printed.
     recalled: Option<Route>,
 }
 
 impl Printer {
-    /// Opens what is written to.
+    /// Opens the destination.
     pub fn open(settings: Settings) -> Result<Self, Error> {
         let form = match (settings.format, settings.ansi) {
             (Format::Json, _) => Form::Json,
@@ -93,13 +99,13 @@ impl Printer {
         };
         Ok(Printer {
             style: text::Style { timestamps: settings.timestamps, controls },
-            is_coloured: settings.color.holds(is_terminal),
+            is_coloured: settings.color.is_enabled(is_terminal),
             progress: Progress::new(!is_terminal && settings.wants_status()),
             settings,
             sink,
-            out: Vec::with_capacity(GATHER / 4),
+            out: Vec::with_capacity(FLUSH_SIZE / 4),
             stamp: Stamp::default(),
-            known: HashMap::new(),
+            containers: HashMap::new(),
             width: 0,
             scratch: Vec::new(),
             repeats: None,
@@ -107,7 +113,7 @@ impl Printer {
         })
     }
 
-    /// Gathers an item, all of it.
+    /// Formats an item into the buffer. A large batch is partly flushed.
     pub fn take(&mut self, item: &Item) -> Result<(), Error> {
         match item {
             Item::Lines(batch) => {
@@ -117,35 +123,35 @@ impl Printer {
                     from = next;
                 }
             }
-            Item::Meet(key, container) => return self.meet(*key, container),
+            Item::Meet(key, container) => return self.add_container(*key, container),
             Item::Place(..) => {}
             Item::Begin(key, route, _) => {
                 self.begin(*key, *route)?;
             }
             Item::Recall(key, route) => {
-                if let Some(known) = self.known.get_mut(key) {
+                if let Some(known) = self.containers.get_mut(key) {
                     known.recalled = Some(*route);
                 }
             }
             Item::End(key, code) => {
-                if self.known.get_mut(key).and_then(|known| known.recalled.take()).is_some() {
+                if self.containers.get_mut(key).and_then(|known| known.recalled.take()).is_some() {
                     return Ok(());
                 }
                 let name = self.name(*key);
                 let code = code.map_or_else(String::new, |code| format!(" (exit {code})"));
                 let line = format!("{} {name}{code}", self.sign('-'));
-                self.notice(&line, about(&name, Level::Info, &format!("has ended{code}")))?;
+                self.notice(&line, container_diagnostic(&name, Level::Info, &format!("has ended{code}")))?;
             }
-            Item::Gone(key) | Item::Forget(key) => drop(self.known.remove(key)),
-            Item::Lifecycle(key, happening) => {
-                let template = self.known.get(key).and_then(|known| known.template.as_ref());
+            Item::Gone(key) | Item::Forget(key) => drop(self.containers.remove(key)),
+            Item::Lifecycle(key, event) => {
+                let template = self.containers.get(key).and_then(|known| known.template.as_ref());
                 if let (true, Some(template)) = (self.settings.lifecycle, template) {
-                    json::lifecycle(happening, template, &mut self.out);
+                    json::lifecycle(event, template, &mut self.out);
                 }
             }
             Item::Notice(Some(key), text) => {
                 let (name, text) = (self.name(*key), sanitizer::safe(text));
-                self.notice(&format!("! {name}: {text}"), about(&name, Level::Warn, &text))?;
+                self.notice(&format!("! {name}: {text}"), container_diagnostic(&name, Level::Warn, &text))?;
             }
             Item::Notice(None, text) => {
                 let text = sanitizer::safe(text);
@@ -155,117 +161,118 @@ impl Printer {
         Ok(())
     }
 
-    /// Everything is out when it returns.
+    /// Writes the buffer. When it returns `Ok`, the kernel has taken everything.
     pub fn flush(&mut self) -> Result<(), Error> {
         let result = self.sink.append(&self.out);
         self.out.clear();
-        self.out.shrink_to(GATHER * 4);
+        self.out.shrink_to(FLUSH_SIZE * 4);
         result.map_err(|(written, error)| {
             self.written = written;
             error
         })
     }
 
-    /// From now on a write to the file that fails leaves nothing of it behind.
+    /// From now on, removes a failed write from FILE completely.
     pub fn write_all_or_nothing(&mut self) {
         self.sink.all_or_nothing = true;
     }
 
-    /// What is gathered, whole lines.
-    pub fn gathered(&self) -> &[u8] {
+    /// The bytes that are not written yet; whole lines.
+    pub fn buffered(&self) -> &[u8] {
         &self.out
     }
 
-    /// Whether so much is gathered that it is better written now.
+    /// Whether the buffer should be flushed now.
     pub fn is_full(&self) -> bool {
-        self.out.len() >= GATHER
+        self.out.len() >= FLUSH_SIZE
     }
 
-    /// Once a flush has failed: how many bytes of what was gathered are in the output all the same.
+    /// After a failed flush: how many bytes of the buffer are in the output.
     pub fn written(&self) -> usize {
         self.written
     }
 
-    /// The output holds these lines already, and they will come again.
-    pub fn expect(&mut self, repeats: Repeats) {
+    /// Skips these lines, which FILE already contains and which will be read again.
+    pub fn skip(&mut self, repeats: Repeats) {
         self.repeats = Some(repeats);
     }
 
-    /// Whether some of those lines have not come yet.
-    pub fn is_expecting(&self) -> bool {
+    /// Whether some of the lines to skip have not been seen yet.
+    pub fn is_skipping(&self) -> bool {
         self.repeats.as_ref().is_some_and(|repeats| !repeats.is_over())
     }
 
-    /// The form of a record.
     pub fn format(&self) -> Format {
         self.settings.format
     }
 
-    /// Says what nobody could know otherwise, though no notices are wanted.
+    /// Prints a notice that the user needs even with `--quiet`.
     pub fn announce(&mut self, text: &str) -> Result<(), Error> {
         self.notice_always(text, Diagnostic::new(Level::Info, text))
     }
 
-    /// Says what was lost or does not work, though no notices are wanted.
+    /// Prints a warning about loss or failure, even with `--quiet`.
     pub fn warn(&mut self, text: &str) -> Result<(), Error> {
         self.notice_always(text, Diagnostic::new(Level::Warn, text))
     }
 
-    /// The file that is written to and its path, if it is one that can be cut back and synced.
+    /// The output file and its path, if it is a regular file, which can be truncated and synced.
     pub fn file(&self) -> Option<(&Path, &File)> {
         self.sink.regular_file()
     }
 
-    /// What has become of that file, if it is no longer the one under its path.
+    /// What happened to the output file, if it is no longer the one at its path.
     pub fn displaced(&self) -> Option<Displaced> {
         self.sink.displaced()
     }
 
-    /// Opens the file that is under the path now, which is made where there is none, for [`Printer::replace`].
+    /// Opens the file that is now at the path, creating it if necessary, for [`Printer::replace`].
     pub fn successor(&self) -> Result<Successor, Error> {
-        self.sink.anew().map(Successor)
+        self.sink.reopen().map(Successor)
     }
 
-    /// What comes from now on, and what is gathered, goes there.
+    /// Sends the buffer and all further output to `by`.
     pub fn replace(&mut self, by: Successor) {
         self.sink = by.0;
     }
 
-    /// How long nothing may come before [`Printer::rest`] is due, if ever.
-    pub fn patience(&self) -> Option<Duration> {
-        self.progress.patience()
+    /// How long to wait for items before calling [`Printer::hide_idle_status`]; `None` while no status is shown.
+    pub fn idle_timeout(&self) -> Option<Duration> {
+        self.progress.idle_timeout()
     }
 
-    /// Nothing has come for some time.
-    pub fn rest(&mut self) {
-        self.progress.rest_when_due();
+    /// Removes the status line if no lines have arrived for a while.
+    pub fn hide_idle_status(&mut self) {
+        self.progress.hide_when_idle();
     }
 
     fn begin(&mut self, key: ContainerKey, route: Route) -> Result<(), Error> {
-        if let Some(known) = self.known.get_mut(&key) {
-            (known.is_told, known.recalled) = (true, None);
+        if let Some(known) = self.containers.get_mut(&key) {
+            (known.is_announced, known.recalled) = (true, None);
         }
         let (name, route) = (self.name(key), route.name());
         let line = format!("{} {name} ({route})", self.sign('+'));
-        self.notice(&line, about(&name, Level::Info, &format!("is followed by {route}")))
+        self.notice(&line, container_diagnostic(&name, Level::Info, &format!("is followed via {route}")))
     }
 
-    fn meet(&mut self, key: ContainerKey, container: &Arc<Container>) -> Result<(), Error> {
-        let before = self.known.get(&key).filter(|known| known.is_told).map(|known| Arc::clone(&known.container));
-        let is_told = before.is_some();
-        let recalled = self.known.get(&key).and_then(|known| known.recalled);
+    fn add_container(&mut self, key: ContainerKey, container: &Arc<Container>) -> Result<(), Error> {
+        let before =
+            self.containers.get(&key).filter(|known| known.is_announced).map(|known| Arc::clone(&known.container));
+        let is_announced = before.is_some();
+        let recalled = self.containers.get(&key).and_then(|known| known.recalled);
         let is_json = self.settings.format == Format::Json;
         let template = is_json.then(|| Template::new(container, self.settings.metadata));
         let prefix = self.prefix(container);
-        self.known.insert(key, Known { container: Arc::clone(container), prefix, template, is_told, recalled });
-        let width = container.name.chars().count().min(WIDEST_NAME);
+        let known = KnownContainer { container: Arc::clone(container), prefix, template, is_announced, recalled };
+        self.containers.insert(key, known);
+        let width = container.name.chars().count().min(MAX_NAME_WIDTH);
         if self.sink.is_terminal && width > self.width {
             self.width = width;
-            let known: Vec<(ContainerKey, Arc<Container>)> =
-                self.known.iter().map(|(key, known)| (*key, Arc::clone(&known.container))).collect();
-            for (key, container) in known {
+            let containers: Vec<(ContainerKey, Arc<Container>)> =
+                self.containers.iter().map(|(key, known)| (*key, Arc::clone(&known.container))).collect();
+            for (key, container) in containers {
                 let prefix = self.prefix(&container);
-                if let Some(known) = self.known.get_mut(&key) {
+                if let Some(known) = self.containers.get_mut(&key) {
                     known.prefix = prefix;
                 }
             }
@@ -274,7 +281,7 @@ impl Printer {
             Some(before) => {
                 let (before, now) = (sanitizer::safe(&before.name), sanitizer::safe(&container.name));
                 let message = format!("is now called {now}");
-                self.notice(&format!("{before} {message}"), about(&before, Level::Info, &message))
+                self.notice(&format!("{before} {message}"), container_diagnostic(&before, Level::Info, &message))
             }
             None => Ok(()),
         }
@@ -287,45 +294,46 @@ impl Printer {
         }
     }
 
-    /// Gathers lines and gaps of a batch from a line on. When that becomes too much at once: the line to go on with
-    /// after a flush.
+    /// Formats the lines and gaps of a batch into the buffer, starting with line number `from`. If the buffer becomes
+    /// too large, returns the line to continue with after a flush.
     pub fn lines(&mut self, batch: &Batch, from: usize) -> Result<Option<usize>, Error> {
-        if let Some(route) = self.known.get(&batch.key).and_then(|known| known.recalled) {
-            let filter = Filter { settings: &self.settings };
+        if let Some(route) = self.containers.get(&batch.key).and_then(|known| known.recalled) {
+            let filter = LineFilter { settings: &self.settings };
             if batch.lines.iter().any(|line| filter.shows(batch, line, &mut self.scratch)) {
                 self.begin(batch.key, route)?;
             }
         }
         let mut at = from;
         for (before, gap) in batch.gaps.iter().filter(|(before, _)| *before >= from) {
-            if let Some(next) = self.gather(batch, at, *before) {
+            if let Some(next) = self.format_lines(batch, at, *before) {
                 return Ok(Some(next));
             }
             at = *before;
             self.gap(batch.key, gap)?;
         }
-        if let Some(next) = self.gather(batch, at, batch.lines.len()) {
+        if let Some(next) = self.format_lines(batch, at, batch.lines.len()) {
             return Ok(Some(next));
         }
         self.progress.add(batch);
         Ok(None)
     }
 
-    fn gather(&mut self, batch: &Batch, from: usize, to: usize) -> Option<usize> {
-        // In steps, since short lines may have long prefixes.
+    /// Formats a range of lines. Returns the first line that the buffer had no space for.
+    fn format_lines(&mut self, batch: &Batch, from: usize, to: usize) -> Option<usize> {
+        // Check the size regularly, because short lines may have long prefixes.
         for start in (from..to).step_by(256) {
-            if self.out.len() >= LARGEST_PART {
+            if self.out.len() >= MAX_BUFFERED {
                 return Some(start);
             }
-            self.write_lines(batch, &batch.lines[start..to.min(start + 256)]);
+            self.format_chunk(batch, &batch.lines[start..to.min(start + 256)]);
         }
         None
     }
 
-    fn write_lines(&mut self, batch: &Batch, lines: &[Line]) {
-        // Whoever sends lines has introduced their container.
-        let Some(known) = self.known.get(&batch.key) else { return };
-        let filter = Filter { settings: &self.settings };
+    fn format_chunk(&mut self, batch: &Batch, lines: &[Line]) {
+        // `Item::Meet` precedes a container's lines, so it is known.
+        let Some(known) = self.containers.get(&batch.key) else { return };
+        let filter = LineFilter { settings: &self.settings };
         if let Some(repeats) = &mut self.repeats {
             for line in lines.iter().filter(|line| filter.shows(batch, line, &mut self.scratch)) {
                 let start = self.out.len();
@@ -355,53 +363,57 @@ impl Printer {
     fn gap(&mut self, key: ContainerKey, gap: &Gap) -> Result<(), Error> {
         let lost = gap.lost_bytes.map_or_else(String::new, |bytes| format!(", {bytes} bytes of log"));
         let message = format!("{}{lost}", gap.reason.phrase());
-        let Some(known) = self.known.get(&key) else { return Ok(()) };
+        let Some(known) = self.containers.get(&key) else { return Ok(()) };
         match &known.template {
             Some(template) => json::gap(gap, &message, template, Timestamp::now(), &mut self.out),
             None => {
                 let name = sanitizer::safe(&known.container.name);
-                self.notice_always(&format!("! {name}: {message}"), about(&name, Level::Warn, &message))?;
+                self.notice_always(
+                    &format!("! {name}: {message}"),
+                    container_diagnostic(&name, Level::Warn, &message),
+                )?;
             }
         }
         Ok(())
     }
 
     fn name(&self, key: ContainerKey) -> String {
-        self.known.get(&key).map_or_else(String::new, |known| sanitizer::safe(&known.container.name))
+        self.containers.get(&key).map_or_else(String::new, |known| sanitizer::safe(&known.container.name))
     }
 
     fn sign(&self, sign: char) -> String {
-        if !self.settings.color.holds(diagnostics::is_on_terminal()) {
+        if !self.settings.color.is_enabled(diagnostics::is_stderr_terminal()) {
             return sign.to_string();
         }
         if sign == '+' { sign.green().to_string() } else { sign.red().to_string() }
     }
 
-    fn notice(&mut self, line: &str, said: Diagnostic<'_>) -> Result<(), Error> {
-        if self.settings.quiet { Ok(()) } else { self.notice_always(line, said) }
+    fn notice(&mut self, line: &str, diagnostic: Diagnostic<'_>) -> Result<(), Error> {
+        if self.settings.quiet { Ok(()) } else { self.notice_always(line, diagnostic) }
     }
 
-    /// On stderr, behind the lines that came before it, where a terminal or a pipe may show both.
-    fn notice_always(&mut self, line: &str, said: Diagnostic<'_>) -> Result<(), Error> {
+    /// Writes a notice to stderr. Lines on stdout are flushed first, so that the order is right where both go to the
+    /// same terminal or pipe.
+    fn notice_always(&mut self, line: &str, diagnostic: Diagnostic<'_>) -> Result<(), Error> {
         if self.settings.file.is_none() {
             self.flush()?;
         }
-        self.progress.rest();
-        diagnostics::notice(self.settings.log_format, line, said);
+        self.progress.hide();
+        diagnostics::notice(self.settings.log_format, line, diagnostic);
         Ok(())
     }
 }
 
-fn about<'a>(name: &'a str, level: Level, message: &'a str) -> Diagnostic<'a> {
+fn container_diagnostic<'a>(name: &'a str, level: Level, message: &'a str) -> Diagnostic<'a> {
     Diagnostic { container_name: Some(name), ..Diagnostic::new(level, message) }
 }
 
-/// Which lines are shown.
-struct Filter<'a> {
+/// Decides which lines are printed: `--stream`, `--include` and `--exclude`.
+struct LineFilter<'a> {
     settings: &'a Settings,
 }
 
-impl Filter<'_> {
+impl LineFilter<'_> {
     #[inline]
     fn shows(&self, batch: &Batch, line: &Line, scratch: &mut Vec<u8>) -> bool {
         let Settings { stream, include, exclude, .. } = self.settings;

@@ -1,60 +1,61 @@
-//! Lines that the output holds already and that will be read again, each to be left out as often as it is there.
+//! Remembers lines that FILE already contains and that will be read again. Each is skipped as often as FILE contains
+//! it.
 //!
-//! Only after a power failure, and only in the formats whose lines do not say which line of which container they are.
+//! Needed only after a power failure, and only for the formats whose lines do not identify their container and cursor.
 
 use crate::model::time::Timestamp;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
-/// Beyond so many distinct lines more are not remembered, and come again.
-const MOST: usize = 1 << 20;
+/// The most distinct lines that are remembered; further ones are printed again.
+const MAX_LINES: usize = 1 << 20;
 
-/// A run reads first what was there before it.
-const LONGEST: Duration = Duration::from_secs(60);
+/// How long lines are skipped. A run starts with the existing logs, so all repeats arrive early.
+const MAX_AGE: Duration = Duration::from_secs(60);
 
-/// See the module.
+/// The lines to skip.
 #[derive(Debug)]
 pub struct Repeats {
-    /// How often each line is there, by its hash.
-    left: HashMap<u64, u32>,
+    /// How often each line is still expected, by its hash; never 0.
+    remaining: HashMap<u64, u32>,
     hasher: RandomState,
-    /// The output was written last at this time, so it holds no line of a later one.
-    until: Timestamp,
-    made: Instant,
+    /// When FILE was last written. It contains no line with a later timestamp.
+    last_write: Timestamp,
+    created: Instant,
 }
 
 impl Repeats {
-    /// None yet, of an output that was written last at that time.
-    pub fn new(until: Timestamp) -> Self {
-        Repeats { left: HashMap::new(), hasher: RandomState::new(), until, made: Instant::now() }
+    /// Creates an empty set for a FILE that was last written at `last_write`.
+    pub fn new(last_write: Timestamp) -> Self {
+        Repeats { remaining: HashMap::new(), hasher: RandomState::new(), last_write, created: Instant::now() }
     }
 
-    /// The output holds this line, given without its newline.
+    /// Adds a line that FILE contains, without its newline.
     pub fn add(&mut self, line: &[u8]) {
         let hash = self.hasher.hash_one(line);
-        if self.left.len() < MOST || self.left.contains_key(&hash) {
-            *self.left.entry(hash).or_default() += 1;
+        if self.remaining.len() < MAX_LINES || self.remaining.contains_key(&hash) {
+            *self.remaining.entry(hash).or_default() += 1;
         }
     }
 
-    /// Whether a line that was logged at `time` is one of those, and no longer expected then.
+    /// Whether a line that was logged at `time` is to be skipped. If so, it is expected once less.
     pub(crate) fn take(&mut self, line: &[u8], time: Timestamp) -> bool {
-        if time > self.until {
+        if time > self.last_write {
             return false;
         }
         let hash = self.hasher.hash_one(line);
-        let Some(count) = self.left.get_mut(&hash) else { return false };
+        let Some(count) = self.remaining.get_mut(&hash) else { return false };
         *count -= 1;
         if *count == 0 {
-            self.left.remove(&hash);
+            self.remaining.remove(&hash);
         }
         true
     }
 
-    /// Whether none is expected any more: all have come, or the logs that held the others are gone.
+    /// Whether nothing is left to skip: all lines were seen, or the logs that contained the others are gone.
     pub(crate) fn is_over(&self) -> bool {
-        self.left.is_empty() || self.made.elapsed() > LONGEST
+        self.remaining.is_empty() || self.created.elapsed() > MAX_AGE
     }
 }
 
@@ -63,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_line_is_left_out_as_often_as_it_was_there() {
+    fn each_line_is_skipped_as_often_as_it_was_added() {
         let mut repeats = Repeats::new(Timestamp(10));
         [b"a", b"b", b"a"].into_iter().for_each(|line| repeats.add(line));
         for (line, time, is_repeat) in [

@@ -1,16 +1,17 @@
-//! A line's time as text, fast: neighbouring lines share their second.
+//! Formats the timestamps of lines quickly. Consecutive lines usually share a second, so only the nanoseconds change.
 
 use crate::model::time::{Timestamp, WRITTEN};
 
-/// The written time and the nanoseconds since the epoch of the line at hand.
+/// The formatted time of the current line.
 pub(super) struct Stamp {
+    /// The second, since the epoch, that `written` and `unix` show.
     second: i64,
     written: [u8; WRITTEN],
-    /// Seconds since the epoch, in decimal.
+    /// `second` in decimal. Empty until the first [`Stamp::set`] of another second than 0.
     unix: Vec<u8>,
 }
 
-/// Where the nine digits stand in the written form.
+/// The position of the nanoseconds in the written form.
 const NANOS: std::ops::Range<usize> = 20..29;
 
 impl Default for Stamp {
@@ -28,17 +29,17 @@ impl Stamp {
             self.written = time.written();
             self.unix = second.to_string().into_bytes();
         }
-        // The remainder of a division by 10^9 fits 32 bits.
-        nine_digits(time.0.rem_euclid(1_000_000_000) as u32, &mut self.written);
+        // The remainder of a division by 10^9 fits in 32 bits.
+        write_nine_digits(time.0.rem_euclid(1_000_000_000) as u32, &mut self.written);
     }
 
-    /// As [`Timestamp::write`] writes it.
+    /// The time in the form of [`Timestamp::write`].
     #[inline]
     pub(super) fn written(&self) -> &[u8; WRITTEN] {
         &self.written
     }
 
-    /// Appends the nanoseconds since the epoch, as a cursor has them.
+    /// Appends the nanoseconds since the epoch, as they appear in a cursor. `time` is the one passed to [`Stamp::set`].
     #[inline]
     pub(super) fn write_nanos(&self, time: Timestamp, out: &mut Vec<u8>) {
         if self.second > 0 {
@@ -51,7 +52,7 @@ impl Stamp {
 }
 
 #[inline]
-fn nine_digits(nanos: u32, written: &mut [u8; WRITTEN]) {
+fn write_nine_digits(nanos: u32, written: &mut [u8; WRITTEN]) {
     let mut rest = nanos;
     for at in [28, 26, 24, 22] {
         let pair = rest % 100;
@@ -69,7 +70,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn is_what_the_time_itself_writes(times in prop::collection::vec(any::<i64>(), 1..5), steps in prop::collection::vec(0..3_000_000_000_i64, 1..5)) {
+        fn agrees_with_the_timestamp_formatter(times in prop::collection::vec(any::<i64>(), 1..5), steps in prop::collection::vec(0..3_000_000_000_i64, 1..5)) {
             let mut stamp = Stamp::default();
             for start in times {
                 for step in &steps {

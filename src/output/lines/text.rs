@@ -1,4 +1,4 @@
-//! Lines as people read them: the container's name, perhaps the time, the message.
+//! Formats lines for people: the container's name, optionally the time, and the message.
 
 use super::color;
 use super::stamp::Stamp;
@@ -8,12 +8,12 @@ use crate::model::json;
 use crate::output::sanitizer::{self, Controls};
 use owo_colors::OwoColorize;
 
-/// What stands before a container's messages.
+/// What precedes each message of a container: the name and a bar, or nothing.
 #[derive(Default)]
 pub(super) struct Prefix(Vec<u8>);
 
 impl Prefix {
-    /// The name in its colour, filled up to `width` columns, and the bar.
+    /// Renders the name, padded to `width` columns, and the bar.
     pub(super) fn new(container: &Container, width: usize, is_coloured: bool) -> Self {
         let name = sanitizer::safe(&container.name);
         let padding = " ".repeat(width.saturating_sub(name.chars().count()));
@@ -26,14 +26,13 @@ impl Prefix {
     }
 }
 
-/// How lines are written.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Style {
     pub(super) timestamps: bool,
     pub(super) controls: Controls,
 }
 
-/// Appends a line.
+/// Appends a line, with its newline.
 #[inline]
 pub(super) fn line(batch: &Batch, line: &Line, prefix: &Prefix, style: Style, stamp: &mut Stamp, out: &mut Vec<u8>) {
     let message = batch.text(line);

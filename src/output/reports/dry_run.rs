@@ -1,4 +1,4 @@
-//! The report of `watch --dry-run`.
+//! Prints the report of `watch --dry-run`.
 
 use crate::model::container::{Container, short};
 use crate::output::Error;
@@ -9,17 +9,16 @@ use serde::Serialize;
 
 /// How one container would be read.
 pub struct PlannedContainer {
-    /// Which.
     pub container: Container,
-    /// Its logging driver.
+    /// The logging driver; empty if it is unknown.
     pub driver: String,
-    /// By which route; `None` when it cannot be.
+    /// The route by which it would be read; `None` if it cannot be read.
     pub source: Option<&'static str>,
-    /// How it can lose lines.
+    /// How its configuration can lose lines.
     pub risk: Option<String>,
 }
 
-/// Writes it to stdout: a table, or one object a line.
+/// Writes the report to stdout: a table, or one JSON object per line.
 pub fn plan(planned: &[PlannedContainer], is_json: bool) -> Result<(), Error> {
     let mut sink = Sink::stdout(if is_json { Form::Json } else { Form::Text })?;
     let text = if is_json { planned.iter().map(object).collect() } else { table(planned, sink.columns()) };
@@ -29,9 +28,9 @@ pub fn plan(planned: &[PlannedContainer], is_json: bool) -> Result<(), Error> {
     }
 }
 
-/// Its keys begin as those of all records do.
+/// A JSON record. Its first keys are those of all record types.
 #[derive(Serialize)]
-struct Record<'a> {
+struct PlanRecord<'a> {
     r#type: &'static str,
     container_id: &'a str,
     container_name: &'a str,
@@ -44,7 +43,7 @@ struct Record<'a> {
 
 fn object(planned: &PlannedContainer) -> String {
     let PlannedContainer { container, driver, source, risk } = planned;
-    let record = Record {
+    let record = PlanRecord {
         r#type: "plan",
         container_id: &container.id,
         container_name: &container.name,
@@ -54,23 +53,23 @@ fn object(planned: &PlannedContainer) -> String {
         source: *source,
         risk: risk.as_deref(),
     };
-    // Strings alone: there is nothing in it that JSON cannot hold.
+    // Only strings, so serialization cannot fail.
     serde_json::to_string(&record).unwrap_or_default() + "\n"
 }
 
-/// Between two columns.
-const APART: usize = 2;
-const HEADS: [&str; 6] = ["CONTAINER", "NAME", "STATE", "DRIVER", "SOURCE", "MAY LOSE LINES"];
+/// Blanks between two columns.
+const COLUMN_GAP: usize = 2;
+const HEADERS: [&str; 6] = ["CONTAINER", "NAME", "STATE", "DRIVER", "SOURCE", "MAY LOSE LINES"];
 
-/// In so many columns, if they are limited, no name breaks its row.
+/// Renders the table. If the width is limited, long names are shortened, so that they do not wrap.
 fn table(planned: &[PlannedContainer], columns: Option<usize>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
-    table.set_header(HEADS);
+    table.set_header(HEADERS);
     let mut rows: Vec<[String; 6]> = planned.iter().map(row).collect();
     if let Some(columns) = columns {
-        let room = room(&rows, columns);
-        rows.iter_mut().for_each(|[_, name, ..]| *name = cut(name, room));
+        let width = name_width(&rows, columns);
+        rows.iter_mut().for_each(|[_, name, ..]| *name = shorten(name, width));
     }
     table.add_rows(rows);
     let lines: Vec<String> = table.lines().map(|line| line.trim().to_owned()).collect();
@@ -88,20 +87,20 @@ fn row(PlannedContainer { container, driver, source, risk }: &PlannedContainer) 
     ]
 }
 
-/// What all else leaves to the names. A risk is a sentence, and goes on where it has to.
-fn room(rows: &[[String; 6]], columns: usize) -> usize {
+/// The width that the other columns leave for names. The risk is a sentence and may wrap, so only its header counts.
+fn name_width(rows: &[[String; 6]], columns: usize) -> usize {
     let width = |at: usize| {
-        let words = rows.iter().map(|row| row[at].chars().count()).filter(|_| at != 5);
-        words.chain([HEADS[at].len()]).max().unwrap_or_default()
+        let cells = rows.iter().map(|row| row[at].chars().count()).filter(|_| at != 5);
+        cells.chain([HEADERS[at].len()]).max().unwrap_or_default()
     };
-    let others: usize = [0, 2, 3, 4, 5].map(|at| width(at) + APART).iter().sum();
-    columns.saturating_sub(others).max(HEADS[0].len())
+    let others: usize = [0, 2, 3, 4, 5].map(|at| width(at) + COLUMN_GAP).iter().sum();
+    columns.saturating_sub(others).max(HEADERS[0].len())
 }
 
-fn cut(name: &str, room: usize) -> String {
-    match name.char_indices().nth(room) {
+fn shorten(name: &str, width: usize) -> String {
+    match name.char_indices().nth(width) {
         None => name.to_owned(),
-        Some(_) => name.chars().take(room - 1).chain(['\u{2026}']).collect(),
+        Some(_) => name.chars().take(width - 1).chain(['\u{2026}']).collect(),
     }
 }
 
@@ -126,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_name_breaks_no_row_of_a_terminal() {
+    fn long_names_are_shortened_to_fit_the_terminal() {
         let expected = "\
 CONTAINER     NAME                    STATE    DRIVER     SOURCE  MAY LOSE LINES
 abababababab  long-long-long-long-l…  running  json-file  file
@@ -134,14 +133,14 @@ abababababab  web                     running  json-file  -       the driver kee
 ";
         assert_eq!(table(&planned(), Some(80)), expected);
         for (columns, is_whole) in [(None, true), (Some(200), true), (Some(100), false), (Some(10), false)] {
-            let told = table(&planned(), columns);
-            assert_eq!(told.contains(&"long-".repeat(13)), is_whole, "{told}");
-            assert!(told.contains("  web  "), "{told}");
+            let text = table(&planned(), columns);
+            assert_eq!(text.contains(&"long-".repeat(13)), is_whole, "{text}");
+            assert!(text.contains("  web  "), "{text}");
         }
     }
 
     #[test]
-    fn an_object_begins_as_all_records_do() {
+    fn an_object_starts_like_every_record() {
         let [first, second] = planned();
         let head = format!(r#"{{"type":"plan","container_id":"{}","container_name":"#, "ab".repeat(32));
         let rest = r#""web","image":"nginx:1","state":"running","driver":"json-file","source":null,"risk":"the driver keeps nothing"}"#;

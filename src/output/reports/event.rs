@@ -1,10 +1,10 @@
-//! Events as docker prints them, one a line.
+//! Prints events as docker does, one per line.
 //!
-//! In: events. Out: the line of `docker events`, or the object of `docker events --format '{{json .}}'`, byte for byte
-//! (docker/cli `cli/command/system/events.go`, Go's `encoding/json` as docker's `json` template uses it: keys sorted, what
-//! is empty left out, U+2028 and U+2029 escaped, `<`, `>` and `&` not). Called by the engine's thread that writes.
-//! Labels, image names and the command lines of `exec` are whatever somebody wrote into them: a terminal is shown their
-//! control characters, anything else gets the bytes.
+//! The output is the line of `docker events`, or the object of `docker events --format '{{json .}}'`, byte for byte
+//! (docker/cli `cli/command/system/events.go`; Go's `encoding/json` as docker's `json` template function uses it: keys
+//! sorted, empty values omitted, U+2028 and U+2029 escaped, but not `<`, `>` and `&`). Runs on the thread that writes.
+//! Labels, image names and the command lines of `exec` are untrusted text: on a terminal their control characters are
+//! made visible, elsewhere the bytes are unchanged.
 
 use crate::model::json;
 use crate::output::sanitizer::{self, Form};
@@ -13,28 +13,27 @@ use crate::output::stderr::diagnostics::{self, Diagnostic, Level, LogFormat};
 use crate::output::{Error, Format};
 use jiff::tz::TimeZone;
 
-/// What is printed of an event, in docker's words.
+/// The printed parts of an event, in docker's terms.
 #[derive(Clone, Copy, Debug)]
 pub struct EventRecord<'a> {
     /// `container`, `volume`, ...
     pub kind: &'a str,
     /// `die`, `exec_create: sh -c …`
     pub action: &'a str,
-    /// Of the object.
+    /// The ID of the object that the event is about, or empty.
     pub id: &'a str,
-    /// By name.
+    /// The attributes of the object, by name.
     pub attributes: &'a std::collections::BTreeMap<String, String>,
     /// `local` or `swarm`.
     pub scope: &'a str,
-    /// When.
     pub time: crate::model::time::Timestamp,
-    /// Of the older form, or empty.
+    /// The action in the deprecated part of the event, or empty.
     pub status: &'a str,
-    /// Of the older form, or empty.
+    /// The image in the deprecated part of the event, or empty.
     pub from: &'a str,
 }
 
-/// See the module.
+/// Formats events and writes them to stdout.
 pub struct EventPrinter {
     sink: Sink,
     is_json: bool,
@@ -44,11 +43,11 @@ pub struct EventPrinter {
     out: Vec<u8>,
 }
 
-/// What is gathered before it is written though more waits.
-const GATHER: usize = 64 * 1024;
+/// Buffered bytes that are written even if more events are waiting.
+const FLUSH_SIZE: usize = 64 * 1024;
 
 impl EventPrinter {
-    /// To stdout. With [`Format::Json`] as objects, else as text.
+    /// Opens stdout. [`Format::Json`] prints objects, any other format prints text.
     pub fn open(format: Format, is_quiet: bool, log_format: LogFormat) -> Result<Self, Error> {
         let sink = Sink::stdout(if format == Format::Json { Form::Json } else { Form::Text })?;
         Ok(EventPrinter {
@@ -61,28 +60,28 @@ impl EventPrinter {
         })
     }
 
-    /// Writes an event, or gathers it.
+    /// Formats an event into the buffer, and writes the buffer if it is full.
     pub fn take(&mut self, event: &EventRecord<'_>) -> Result<(), Error> {
         match self.is_json {
             true => object(event, &mut self.out),
             false => line(event, &self.zone, self.sink.is_terminal, &mut self.out),
         }
-        if self.out.len() >= GATHER { self.flush() } else { Ok(()) }
+        if self.out.len() >= FLUSH_SIZE { self.flush() } else { Ok(()) }
     }
 
-    /// Everything is out when it returns.
+    /// Writes the buffer. When it returns `Ok`, the kernel has taken everything.
     pub fn flush(&mut self) -> Result<(), Error> {
         let written = self.sink.write(&self.out);
         self.out.clear();
         written
     }
 
-    /// Says something on stderr, behind the events that came before it.
+    /// Writes a notice to stderr, after the events that preceded it.
     pub fn notice(&mut self, text: &str) -> Result<(), Error> {
         if self.is_quiet { Ok(()) } else { self.say(Level::Info, text) }
     }
 
-    /// The same, though no notices are wanted: a loss is never silent.
+    /// Writes a warning to stderr even with `--quiet`, because a loss is never silent.
     pub fn warn(&mut self, text: &str) -> Result<(), Error> {
         self.say(Level::Warn, text)
     }
@@ -102,9 +101,9 @@ fn line(event: &EventRecord<'_>, zone: &TimeZone, is_terminal: bool, out: &mut V
         true => out.extend_from_slice(sanitizer::safe(text).as_bytes()),
         false => out.extend_from_slice(text.as_bytes()),
     };
-    for word in [event.kind, event.action, event.id] {
+    for field in [event.kind, event.action, event.id] {
         out.push(b' ');
-        put(word, out);
+        put(field, out);
     }
     for (number, (name, value)) in event.attributes.iter().enumerate() {
         out.extend_from_slice(if number == 0 { b" (" } else { b", " });
@@ -115,7 +114,7 @@ fn line(event: &EventRecord<'_>, zone: &TimeZone, is_terminal: bool, out: &mut V
     out.extend_from_slice(if event.attributes.is_empty() { b"\n" } else { b")\n" });
 }
 
-/// Local time with all nine digits, as Go's `2006-01-02T15:04:05.000000000Z07:00` writes it: no offset is `Z`.
+/// Appends the local time with nine digits, like Go's `2006-01-02T15:04:05.000000000Z07:00`: an offset of zero is `Z`.
 fn stamp(time: crate::model::time::Timestamp, zone: &TimeZone, out: &mut Vec<u8>) {
     let moment = jiff::Timestamp::from_nanosecond(i128::from(time.0)).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     let offset = zone.to_offset(moment).seconds();
@@ -164,7 +163,8 @@ fn object(event: &EventRecord<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(format!(",\"time\":{seconds},\"timeNano\":{nanos}}}\n").as_bytes());
 }
 
-/// As Go writes it from 1.22 on; before, backspace and form feed had no letters.
+/// Appends a JSON string as Go 1.22 and later write it. Earlier versions write backspace and form feed as `\u0008` and
+/// `\u000c`.
 fn string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     let mut rest = text;
@@ -182,7 +182,7 @@ fn string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// What `json::escape` writes in another way.
+/// Whether Go escapes this character differently from `json::escape`.
 fn is_special(c: char) -> bool {
     matches!(c, '\u{8}' | '\u{c}' | '\u{2028}' | '\u{2029}')
 }
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_has_local_time_and_sorted_attributes_or_none() {
+    fn a_line_has_local_time_and_sorted_attributes() {
         let some = attributes(&[("name", "web"), ("exitCode", "1")]);
         let none = attributes(&[]);
         for (seconds, attributes, expected) in [
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_has_the_older_keys_where_the_engine_sent_them() {
+    fn an_object_keeps_the_deprecated_keys_of_an_event() {
         let (some, none) = (attributes(&[("name", "web"), ("image", "nginx:1")]), attributes(&[]));
         let end = r#""scope":"local","time":1795215653,"timeNano":1795215653037882171}"#;
         let new = EventRecord { status: "", from: "", ..die(&some) };
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn strings_are_written_as_go_writes_them_and_shown_to_a_terminal() {
+    fn strings_are_escaped_as_go_escapes_them() {
         for (text, piped, shown) in [
             ("a<b>&'c", "a<b>&'c", "a<b>&'c"),
             ("\"\\", "\\\"\\\\", "\\\"\\\\"),
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_terminal_is_shown_what_it_would_obey_and_a_pipe_gets_it() {
+    fn control_characters_are_visible_on_terminals_and_unchanged_elsewhere() {
         let hostile = attributes(&[("la\x1b]0;x\x07bel", "a\nb\u{9b}2J\x1b[31m")]);
         let event = EventRecord { action: "exec_create: \x1b[2J", status: "", ..die(&hostile) };
         let head = "2026-11-20T23:00:53.037882171Z container exec_create: ";

@@ -1,4 +1,4 @@
-//! Writes what a command reports: events, plans, the pool, reconciliations.
+//! Prints the results of the commands: events, dry runs, the pool and reconciliations.
 
 pub(crate) mod dry_run;
 pub(crate) mod event;

@@ -1,6 +1,4 @@
-//! The report of `pool`: what a person reads at a glance, or one JSON object.
-//!
-//! In: a [`PoolReport`]. Out: text on stdout. Called by the engine's `pool` verb.
+//! Prints the report of `pool`: a table for people, or one JSON object.
 
 use crate::model::health::Status;
 use crate::output::sanitizer::{self, Form};
@@ -11,122 +9,112 @@ use owo_colors::{OwoColorize, Style};
 use serde::Serialize;
 use std::fmt::Write as _;
 
-/// All that is told. Its JSON is what the contract shows.
+/// The report. Its fields are the keys of the JSON object, which users rely on.
 #[derive(Clone, Debug, Serialize)]
 pub struct PoolReport {
-    /// `unix:///var/run/docker.sock`
+    /// The address of the daemon, such as `unix:///var/run/docker.sock`.
     pub endpoint: String,
-    /// Of all clients together.
+    /// The status of the pool as a whole.
     pub status: Status,
-    /// `None` where it cannot be reached.
+    /// `None` if the daemon cannot be reached.
     pub engine: Option<PoolEngine>,
-    /// How many clients there are.
     pub pool: PoolSize,
-    /// Each of them.
     pub clients: Vec<PoolClient>,
-    /// What a load did, where one was put through.
+    /// The result of the load test, if one was requested.
     pub load: Option<PoolLoad>,
-    /// Why it is not healthy, in words; `None` when it is.
+    /// Why the pool is not healthy; `None` if it is.
     pub error: Option<String>,
 }
 
-/// What the engine says of itself.
+/// What the daemon reports about itself.
 #[derive(Clone, Debug, Serialize)]
 pub struct PoolEngine {
-    /// Stays the same over restarts and upgrades.
+    /// The daemon's ID, which survives restarts and upgrades.
     pub id: String,
-    /// `20.10.24`
+    /// The daemon's version, such as `20.10.24`.
     pub version: String,
-    /// The version spoken, `1.41`.
+    /// The negotiated API version, such as `1.41`.
     pub api_version: String,
-    /// `linux`
+    /// The daemon's operating system, such as `linux`.
     pub os: String,
-    /// Of containers that name none.
+    /// The default logging driver. Empty for Podman up to 4.3, which does not report it.
     pub logging_driver: String,
-    /// `Docker`, or `Podman` behind Docker's API.
+    /// `Docker`, or `Podman` if it provides Docker's API.
     pub name: &'static str,
 }
 
-/// How many clients there are.
+/// The size and use of the pool, in clients.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct PoolSize {
-    /// Now.
+    /// The current number of clients.
     pub size: usize,
-    /// Never fewer.
     pub min: usize,
-    /// Never more.
     pub max: usize,
-    /// That are well.
     pub healthy: usize,
-    /// In a call.
+    /// Clients that are executing a call.
     pub active: usize,
-    /// Active of all, 0 to 1.
+    /// `active` divided by `size`, 0 to 1.
     pub utilization: f64,
 }
 
-/// One client.
 #[derive(Clone, Debug, Serialize)]
 pub struct PoolClient {
-    /// Its number.
     pub id: u32,
     /// `healthy` or `unhealthy`.
     pub status: &'static str,
-    /// 0 to 1.
+    /// Health score, 0 to 1.
     pub score: f64,
     /// `closed`, `open` or `half_open`.
     pub breaker: &'static str,
-    /// Calls so far, checks not counted.
+    /// Calls so far, without health checks.
     pub usage_count: u64,
     /// Calls that failed.
     pub errors: u64,
-    /// Since its connection was opened.
+    /// Seconds since the client's connection was opened.
     pub age_seconds: f64,
-    /// The newest of each kind.
+    /// The latest check of each kind.
     pub checks: Vec<PoolCheck>,
 }
 
-/// One check of a client.
+/// The result of one health check.
 #[derive(Clone, Debug, Serialize)]
 pub struct PoolCheck {
     /// `ping`, `container_list` or `event_stream`.
     pub name: &'static str,
-    /// Whether it was answered.
     pub ok: bool,
-    /// Until it was, or was given up.
+    /// Milliseconds until the response or the failure.
     pub latency_ms: f64,
-    /// Why not.
+    /// Why the check failed; `None` if it passed.
     pub error: Option<String>,
 }
 
-/// What a load did.
+/// The result of a load test.
 #[derive(Clone, Debug, Serialize)]
 pub struct PoolLoad {
-    /// Requests that ended.
+    /// Requests that were completed or failed.
     pub requests: u64,
-    /// That failed in the end.
+    /// Requests that failed after all retries.
     pub errors: u64,
-    /// Attempts beyond the first, of all.
+    /// Retries of all requests together.
     pub retries: u64,
-    /// In all.
+    /// Duration of the whole test.
     pub seconds: f64,
-    /// In each.
     pub requests_per_second: f64,
-    /// From asking to the answer.
+    /// The time of a request, including the wait.
     pub latency_ms: Spread,
-    /// The part of it before a client was free.
+    /// The time that a request waited for the rate limit and a free client.
     pub wait_ms: Spread,
 }
 
-/// How a figure spreads, in milliseconds.
+/// The distribution of a duration, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Spread {
-    /// Half are below.
+    /// The median.
     pub p50: f64,
-    /// Of 100, 95 are below.
+    /// The 95th percentile.
     pub p95: f64,
-    /// Of 100, 99 are below.
+    /// The 99th percentile.
     pub p99: f64,
-    /// The largest.
     pub max: f64,
 }
 
@@ -138,10 +126,10 @@ fn colour(status: Status) -> Style {
     }
 }
 
-/// Writes it to stdout.
+/// Writes the report to stdout.
 pub fn pool(report: &PoolReport, is_json: bool, color: When) -> Result<(), Error> {
     let mut sink = Sink::stdout(if is_json { Form::Json } else { Form::Text })?;
-    let text = if is_json { object(report) } else { table(report, color.holds(sink.is_terminal)) };
+    let text = if is_json { object(report) } else { table(report, color.is_enabled(sink.is_terminal)) };
     match sink.write(text.as_bytes()) {
         Err(Error::Closed) => Ok(()),
         written => written,
@@ -149,7 +137,7 @@ pub fn pool(report: &PoolReport, is_json: bool, color: When) -> Result<(), Error
 }
 
 fn object(report: &PoolReport) -> String {
-    // Numbers and strings alone: there is nothing in it that JSON cannot hold.
+    // Only numbers and strings, so serialization cannot fail.
     serde_json::to_string(report).unwrap_or_default() + "\n"
 }
 
@@ -158,17 +146,17 @@ fn table(report: &PoolReport, is_coloured: bool) -> String {
     let mut text = format!("Endpoint  {}\n", sanitizer::safe(endpoint));
     if let Some(PoolEngine { name, version, api_version, os, logging_driver, .. }) = engine {
         let mut engine = format!("{name} {version} on {os}, API {api_version}");
-        // Podman up to 4.3 does not say.
+        // Podman up to 4.3 does not report it.
         if !logging_driver.is_empty() {
             let _ = write!(engine, ", logs to {logging_driver}");
         }
         push(&mut text, "Engine", &sanitizer::safe(&engine));
     }
-    let word = match is_coloured {
+    let status = match is_coloured {
         true => status.name().style(colour(*status)).to_string(),
         false => status.name().to_owned(),
     };
-    push(&mut text, "Status", &format!("{word}: {} of {} clients healthy", pool.healthy, pool.size));
+    push(&mut text, "Status", &format!("{status}: {} of {} clients healthy", pool.healthy, pool.size));
     let PoolSize { min, max, active, utilization, .. } = pool;
     push(&mut text, "Pool", &format!("{min} to {max} clients, {active} active ({:.0} %)", utilization * 100.0));
     if let Some(error) = error {
@@ -176,7 +164,7 @@ fn table(report: &PoolReport, is_coloured: bool) -> String {
     }
     if !clients.is_empty() {
         text.push('\n');
-        text.push_str(&of_clients(clients));
+        text.push_str(&clients_table(clients));
     }
     for client in clients {
         for PoolCheck { name, error, .. } in &client.checks {
@@ -187,7 +175,7 @@ fn table(report: &PoolReport, is_coloured: bool) -> String {
     }
     if let Some(load) = load {
         text.push('\n');
-        text.push_str(&of_load(load));
+        text.push_str(&load_text(load));
     }
     text
 }
@@ -196,15 +184,15 @@ fn push(text: &mut String, name: &str, value: &str) {
     let _ = writeln!(text, "{name:<9} {value}");
 }
 
-fn of_clients(clients: &[PoolClient]) -> String {
+fn clients_table(clients: &[PoolClient]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     let checks = clients.first().map_or(&[][..], |client| &client.checks);
-    let heads = ["CLIENT", "STATUS", "SCORE", "BREAKER", "CALLS", "ERRORS", "AGE"].map(str::to_owned);
-    table.set_header(heads.into_iter().chain(checks.iter().map(|check| check.name.to_uppercase().replace('_', " "))));
+    let headers = ["CLIENT", "STATUS", "SCORE", "BREAKER", "CALLS", "ERRORS", "AGE"].map(str::to_owned);
+    table.set_header(headers.into_iter().chain(checks.iter().map(|check| check.name.to_uppercase().replace('_', " "))));
     for client in clients {
         let PoolClient { id, status, score, breaker, usage_count, errors, age_seconds, checks } = client;
-        let words = [
+        let cells = [
             id.to_string(),
             (*status).to_owned(),
             format!("{score:.2}"),
@@ -213,34 +201,34 @@ fn of_clients(clients: &[PoolClient]) -> String {
             errors.to_string(),
             seconds(*age_seconds),
         ];
-        let took = |check: &PoolCheck| if check.ok { milliseconds(check.latency_ms) } else { "failed".to_owned() };
-        table.add_row(words.into_iter().chain(checks.iter().map(took)));
+        let outcome = |check: &PoolCheck| if check.ok { milliseconds(check.latency_ms) } else { "failed".to_owned() };
+        table.add_row(cells.into_iter().chain(checks.iter().map(outcome)));
     }
-    align(&mut table, 1..=1, 3..=3);
+    align_numbers(&mut table, &[1, 3]);
     lines(&table)
 }
 
-fn of_load(load: &PoolLoad) -> String {
+fn load_text(load: &PoolLoad) -> String {
     let PoolLoad { requests, errors, retries, seconds, requests_per_second, latency_ms, wait_ms } = load;
     let mut text = String::new();
-    let told = format!(
-        "{requests} requests in {seconds:.2} s, {requests_per_second:.0} a second; {errors} failed, {retries} retries"
+    let summary = format!(
+        "{requests} requests in {seconds:.2} s, {requests_per_second:.0} per second; {errors} failed, {retries} retries"
     );
-    push(&mut text, "Load", &told);
+    push(&mut text, "Load", &summary);
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(["", "P50", "P95", "P99", "MAX"]);
     for (name, Spread { p50, p95, p99, max }) in [("Latency", latency_ms), ("Wait", wait_ms)] {
         table.add_row([name.to_owned()].into_iter().chain([p50, p95, p99, max].map(|ms| milliseconds(*ms))));
     }
-    align(&mut table, 0..=0, 0..=0);
+    align_numbers(&mut table, &[0]);
     text + &lines(&table)
 }
 
-/// Numbers to the right, but for the columns of words.
-fn align(table: &mut Table, words: std::ops::RangeInclusive<usize>, more: std::ops::RangeInclusive<usize>) {
+/// Aligns all columns to the right except those that contain text.
+fn align_numbers(table: &mut Table, text_columns: &[usize]) {
     for (at, column) in table.column_iter_mut().enumerate() {
-        if !words.contains(&at) && !more.contains(&at) {
+        if !text_columns.contains(&at) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
@@ -285,9 +273,9 @@ mod tests {
             age_seconds: 75.0,
             checks,
         };
-        let well =
+        let passed =
             vec![check("ping", 0.42, None), check("container_list", 1.1, None), check("event_stream", 0.7, None)];
-        let ill = vec![
+        let failed = vec![
             check("ping", 10_000.0, Some("no answer\u{1b}[2J")),
             check("container_list", 120.4, None),
             check("event_stream", 0.7, None),
@@ -304,7 +292,7 @@ mod tests {
                 name: "Docker",
             }),
             pool: PoolSize { size: 2, min: 1, max: 8, healthy: 1, active: 0, utilization: 0.0 },
-            clients: vec![client(0, "healthy", "closed", well), client(1, "unhealthy", "half_open", ill)],
+            clients: vec![client(0, "healthy", "closed", passed), client(1, "unhealthy", "half_open", failed)],
             load: Some(PoolLoad {
                 requests: 1000,
                 errors: 0,
@@ -319,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_tells_it_at_a_glance_and_moves_no_cursor() {
+    fn the_table_is_sanitised_and_complete() {
         let expected = "\
 Endpoint  unix:///run/docker.sock
 Engine    Docker 20.10.24 on linux, API 1.41, logs to json-file
@@ -331,7 +319,7 @@ CLIENT  STATUS     SCORE  BREAKER    CALLS  ERRORS      AGE    PING  CONTAINER L
      1  unhealthy   0.40  half open     12       0  1.2 min  failed          120 ms        0.7 ms
 ! client 1: ping: no answer^[[2J
 
-Load      1000 requests in 0.41 s, 2439 a second; 0 failed, 3 retries
+Load      1000 requests in 0.41 s, 2439 per second; 0 failed, 3 retries
             P50     P95     P99     MAX
 Latency  1.1 ms  2.0 ms  3.1 ms  1.00 s
 Wait     0.0 ms  0.1 ms  0.4 ms  0.9 ms
@@ -341,7 +329,7 @@ Wait     0.0 ms  0.1 ms  0.4 ms  0.9 ms
     }
 
     #[test]
-    fn the_object_is_that_of_the_contract_in_its_order() {
+    fn the_object_has_the_documented_keys_in_order() {
         let mut report = report();
         report.clients.truncate(1);
         report.load = None;

@@ -1,4 +1,4 @@
-//! The report of `reconcile`.
+//! Prints the report of `reconcile`: tables for people, or one JSON object.
 
 use crate::model::container::short;
 use crate::model::inventory::{ChangeCounts, ChangeSummary, Field, Resource};
@@ -11,24 +11,23 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 use std::time::Duration;
 
-/// What was compared, and what came of it.
+/// The result of a comparison of the inventory with the daemon.
 #[derive(Debug)]
 pub struct Reconciled {
-    /// Whose containers.
     pub engine_id: String,
-    /// Nothing was written.
+    /// Whether the changes were only computed, not written.
     pub is_dry_run: bool,
-    /// By our clock.
+    /// The local time at which the comparison started.
     pub started: Timestamp,
-    /// From the first question to the last write.
+    /// From the first request to the daemon to the last write to the state.
     pub took: Duration,
-    /// What differed.
+    /// The differences.
     pub plan: Plan,
-    /// There was no state to compare with, and none was made.
+    /// Whether there was no state to compare with. A dry run does not create one.
     pub has_no_state: bool,
 }
 
-/// The report for programs, in the order of the contract.
+/// The JSON report. Users rely on the names and the order of its keys.
 #[derive(Serialize)]
 struct Object<'a> {
     engine_id: &'a str,
@@ -37,40 +36,39 @@ struct Object<'a> {
     in_sync: bool,
     started: String,
     duration_seconds: f64,
-    changes: Counted,
+    changes: Changes,
     details: Vec<PlanStep>,
-    /// Names of containers whose last lines nobody can read any more.
+    /// Names of removed containers whose last lines can no longer be read.
     lost: Vec<String>,
 }
 
 #[derive(Serialize)]
-struct Counted {
+struct Changes {
     containers: ChangeCounts,
     volumes: ChangeCounts,
     mounts: ChangeCounts,
     positions: ChangeCounts,
 }
 
-/// How a report is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReportFormat {
-    /// For people.
+    /// Tables for people.
     Table,
-    /// One object.
+    /// One JSON object.
     Json,
 }
 
 impl Reconciled {
-    /// Whether the state was as the engine is.
+    /// Whether the inventory in the state agreed with the daemon.
     pub fn is_in_sync(&self) -> bool {
         self.plan.tally().is_empty()
     }
 
-    /// Writes it to stdout, with each change where `details` are wanted.
+    /// Writes the report to stdout, with every single change if `details` is set.
     pub fn write(&self, format: ReportFormat, details: bool) -> Result<(), Error> {
         let (text, form) = match format {
             ReportFormat::Table => (self.table(details), Form::Text),
-            // Numbers and strings alone: there is nothing in it that JSON cannot hold.
+            // Only numbers and strings, so serialization cannot fail.
             ReportFormat::Json => (serde_json::to_string(&self.object(details)).unwrap_or_default() + "\n", Form::Json),
         };
         match Sink::stdout(form)?.write(text.as_bytes()) {
@@ -88,7 +86,7 @@ impl Reconciled {
             in_sync: self.is_in_sync(),
             started: self.started.to_string(),
             duration_seconds: self.took.as_secs_f64(),
-            changes: Counted { containers, volumes, mounts, positions },
+            changes: Changes { containers, volumes, mounts, positions },
             details: if details { self.plan.steps() } else { Vec::new() },
             lost: self.plan.lost(),
         }
@@ -101,7 +99,7 @@ impl Reconciled {
         let ChangeSummary(tally) = self.plan.tally();
         for (resource, ChangeCounts { created, updated, removed, unchanged }) in Resource::ALL.into_iter().zip(tally) {
             let name = format!("{}s", resource.name());
-            table.add_row([name, shown(created), shown(updated), shown(removed), unchanged.to_string()]);
+            table.add_row([name, count_text(created), count_text(updated), count_text(removed), unchanged.to_string()]);
         }
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -114,15 +112,15 @@ impl Reconciled {
         }
         let verdict = match (self.is_in_sync(), self.is_dry_run) {
             (true, _) => "in sync",
-            (false, true) => "they differ; nothing was written",
-            (false, false) => "brought in line",
+            (false, true) => "out of sync; nothing was written",
+            (false, false) => "synchronized",
         };
         text + &format!("\n{verdict} ({:.0} ms)\n", self.took.as_secs_f64() * 1e3)
     }
 }
 
-/// A change that did not happen is nothing to look at.
-fn shown(count: u64) -> String {
+/// Renders a zero as a dash, so that changes stand out.
+fn count_text(count: u64) -> String {
     if count == 0 { "-".to_owned() } else { count.to_string() }
 }
 
@@ -187,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn the_object_is_that_of_the_contract_in_its_order() {
+    fn the_object_has_the_documented_keys_in_order() {
         let object = |details| serde_json::to_string(&reconciled().object(details)).unwrap();
         let head = concat!(
             r#"{"engine_id":"ABCD","type":"full","dry_run":true,"in_sync":false,"#,
@@ -198,18 +196,18 @@ mod tests {
             r#""positions":{"created":0,"updated":0,"removed":1,"unchanged":0}},"#,
         );
         assert_eq!(object(false), format!(r#"{head}"details":[],"lost":["old"]}}"#));
-        let told = object(true);
+        let text = object(true);
         let updated = format!(
             r#"{{"resource":"container","id":"{}","name":"db","operation":"updated","fields":[{{"name":"state","before":"running","after":"exited"}}]}}"#,
             "ab".repeat(32)
         );
-        assert!(told.starts_with(&format!(r#"{head}"details":[{{"resource":"container","#)), "{told}");
-        assert!(told.contains(&format!(",{updated},")), "{told}");
-        assert_eq!(told.matches(r#"{"resource":"#).count(), 5, "{told}");
+        assert!(text.starts_with(&format!(r#"{head}"details":[{{"resource":"container","#)), "{text}");
+        assert!(text.contains(&format!(",{updated},")), "{text}");
+        assert_eq!(text.matches(r#"{"resource":"#).count(), 5, "{text}");
     }
 
     #[test]
-    fn the_table_is_read_at_a_glance_and_obeys_no_name() {
+    fn the_table_is_sanitised_and_complete() {
         let expected = "\
 RESOURCE    CREATED  UPDATED  REMOVED  UNCHANGED
 containers        1        1        -          7
@@ -224,11 +222,11 @@ removed    volume     -             shop
 created    mount      cdcdcdcdcdcd  /data
 removed    position   efefefefefef  old (default)
 
-they differ; nothing was written (31 ms)
+out of sync; nothing was written (31 ms)
 ";
         assert_eq!(reconciled().table(true), expected);
         let applied = Reconciled { is_dry_run: false, ..reconciled() };
-        assert!(applied.table(false).ends_with("0\n\nbrought in line (31 ms)\n"));
+        assert!(applied.table(false).ends_with("0\n\nsynchronized (31 ms)\n"));
         let same = Reconciled { plan: Plan::default(), ..reconciled() };
         assert!(same.is_in_sync() && same.table(true).ends_with("0\n\nin sync (31 ms)\n"));
     }

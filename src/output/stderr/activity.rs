@@ -1,69 +1,69 @@
-//! What a verb is at, on one line of the terminal while it is at it.
+//! Shows on one line of the terminal what a command is doing, for as long as it is doing it.
 //!
-//! Only where stderr is a terminal, and only of what takes longer than a blink.
+//! Nothing is drawn unless stderr is a terminal. Only steps that take noticeably long are shown.
 
 use super::diagnostics;
 use super::status_line::{self, PLAIN};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::borrow::Cow;
 
-/// See the module. Clones are the same line; it goes with the last of them.
+/// A status line on stderr. Clones share the line, and dropping the last clone removes it.
 #[derive(Clone)]
 pub struct ActivityLine {
-    line: Option<Line>,
+    bar: Option<ActivityBar>,
 }
 
 #[derive(Clone)]
-struct Line {
+struct ActivityBar {
     bar: ProgressBar,
-    plain: ProgressStyle,
-    counting: ProgressStyle,
+    spinner: ProgressStyle,
+    counter: ProgressStyle,
 }
 
 impl ActivityLine {
-    /// Nothing is shown unless it `is_wanted`.
+    /// Creates a line that draws only if it `is_wanted` and stderr is a terminal.
     pub fn new(is_wanted: bool) -> Self {
-        let is_shown = is_wanted && diagnostics::is_on_terminal();
+        let is_shown = is_wanted && diagnostics::is_stderr_terminal();
         let style = |template| ProgressStyle::with_template(template).ok();
-        let line = is_shown.then(|| {
-            let (plain, counting) = (style(PLAIN)?, style("{bar:30} {pos} of {len} {msg}, {eta} left")?);
-            Some(Line { bar: status_line::bar(), plain, counting })
+        let bar = is_shown.then(|| {
+            let (spinner, counter) = (style(PLAIN)?, style("{bar:30} {pos} of {len} {msg}, {eta} left")?);
+            Some(ActivityBar { bar: status_line::bar(), spinner, counter })
         });
-        ActivityLine { line: line.flatten() }
+        ActivityLine { bar: bar.flatten() }
     }
 
-    /// Something begins of which nobody knows how long it takes.
+    /// Shows a step of unknown duration, with a spinner.
     pub fn say(&self, what: impl Into<Cow<'static, str>>) {
-        if let Some(Line { bar, plain, .. }) = &self.line {
-            bar.set_style(plain.clone());
+        if let Some(ActivityBar { bar, spinner, .. }) = &self.bar {
+            bar.set_style(spinner.clone());
             bar.set_message(what);
             bar.tick();
         }
     }
 
-    /// One of so many more is done.
-    pub fn count(&self, all: usize, what: &'static str) {
-        if let Some(Line { bar, .. }) = &self.line {
-            let done = if bar.length() == Some(all as u64) { bar.position() } else { 0 };
-            self.reach(done + 1, all as u64, what);
+    /// Counts one more of `total` items as done. Another `total` starts a new count.
+    pub fn count(&self, total: usize, what: &'static str) {
+        if let Some(ActivityBar { bar, .. }) = &self.bar {
+            let done = if bar.length() == Some(total as u64) { bar.position() } else { 0 };
+            self.reach(done + 1, total as u64, what);
         }
     }
 
-    /// So many of so many are done.
-    pub fn reach(&self, done: u64, all: u64, what: &'static str) {
-        if let Some(Line { bar, counting, .. }) = &self.line {
-            if bar.length() != Some(all) {
-                bar.set_style(counting.clone());
-                bar.set_length(all);
+    /// Shows that `done` of `total` items are finished.
+    pub fn reach(&self, done: u64, total: u64, what: &'static str) {
+        if let Some(ActivityBar { bar, counter, .. }) = &self.bar {
+            if bar.length() != Some(total) {
+                bar.set_style(counter.clone());
+                bar.set_length(total);
                 bar.set_message(what);
             }
             bar.set_position(done);
         }
     }
 
-    /// Takes the line away.
+    /// Removes the line from the terminal.
     pub fn clear(&self) {
-        if let Some(Line { bar, .. }) = &self.line {
+        if let Some(ActivityBar { bar, .. }) = &self.bar {
             bar.finish_and_clear();
         }
     }

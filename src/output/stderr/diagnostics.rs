@@ -1,87 +1,85 @@
-//! Our own words on stderr: a line, or an object in the shape in which `tracing` writes its diagnostics.
+//! Writes diagnostics to stderr: as a line of text, or as a JSON object of the shape that `tracing` uses.
 //!
-//! Everything on stderr leaves by [`write`], which makes it safe for a terminal whether it is one or not: such logs are
-//! read on terminals later.
+//! Everything that goes to stderr passes through [`write`], which makes it safe for a terminal even if stderr is none:
+//! a redirected log is often read on a terminal later.
 
 use crate::model::time::Timestamp;
 use crate::output::sanitizer::{self, Form};
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
 
-/// The form of our own diagnostics.
+/// The format of the program's own diagnostics (`--log-format`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// One line each.
+    /// One line of text per diagnostic.
     #[default]
     Text,
-    /// One object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// How much it matters.
+/// The severity of a diagnostic, spelled as `tracing` spells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Level {
-    /// Good to know.
     Info,
-    /// Something may not be as it was meant.
+    /// The command goes on, but the result may not be what the user meant.
     Warn,
-    /// It failed.
+    /// The command failed.
     Error,
 }
 
-/// What is said. What comes from outside was made safe.
+/// A message for people, with its context. Text from outside has already been sanitised.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Diagnostic<'a> {
-    /// How much it matters.
     pub level: Level,
-    /// In a sentence.
+    /// One sentence.
     pub message: &'a str,
-    /// The container that it is about.
+    /// The container that the message is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container_name: Option<&'a str>,
-    /// Of a failure, each because of the next.
+    /// The causes of a failure; each is caused by the next.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub causes: Option<&'a [String]>,
-    /// What to do about it.
+    /// What the user can do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<&'a str>,
 }
 
 impl<'a> Diagnostic<'a> {
-    /// A sentence alone.
+    /// Creates a diagnostic that consists of a message only.
     pub fn new(level: Level, message: &'a str) -> Self {
         Diagnostic { level, message, container_name: None, causes: None, hint: None }
     }
 
-    /// It as an object on a line, said now.
+    /// Renders the diagnostic as one line of JSON with the current time as its timestamp.
     pub fn object(&self) -> String {
         #[derive(Serialize)]
-        struct Said<'a> {
+        struct Timestamped<'a> {
             timestamp: String,
             #[serde(flatten)]
-            what: Diagnostic<'a>,
+            diagnostic: Diagnostic<'a>,
         }
-        let said = Said { timestamp: Timestamp::now().to_string(), what: *self };
-        // Strings alone: there is nothing in it that JSON cannot hold.
-        serde_json::to_string(&said).unwrap_or_default() + "\n"
+        let timestamped = Timestamped { timestamp: Timestamp::now().to_string(), diagnostic: *self };
+        // Only strings, so serialization cannot fail.
+        serde_json::to_string(&timestamped).unwrap_or_default() + "\n"
     }
 }
 
-/// Says it on stderr, in text as this line.
-pub fn notice(format: LogFormat, line: &str, said: Diagnostic<'_>) {
-    // Nobody may be listening there, which is no reason to stop.
+/// Writes a diagnostic to stderr: `line` in text format, the object in JSON format.
+pub fn notice(format: LogFormat, line: &str, diagnostic: Diagnostic<'_>) {
+    // A closed stderr is no reason to stop.
     let _ = match format {
         LogFormat::Text => write_line(line),
-        LogFormat::Json => write(said.object().as_bytes(), Form::Json),
+        LogFormat::Json => write(diagnostic.object().as_bytes(), Form::Json),
     };
 }
 
-/// Writes to stderr. Clippy refuses any other way there.
+/// Writes sanitised bytes to stderr. `clippy.toml` forbids every other access to stderr.
 pub(crate) fn write(bytes: &[u8], form: Form) -> io::Result<()> {
     let mut shielded = Vec::with_capacity(bytes.len());
     sanitizer::shield(bytes, form, &mut shielded);
-    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+    #[expect(clippy::disallowed_methods, reason = "the only place that writes to stderr")]
     io::stderr().write_all(&shielded)
 }
 
@@ -92,26 +90,24 @@ fn write_line(line: &str) -> io::Result<()> {
     write(&shielded, Form::Text)
 }
 
-/// Whether stderr is a terminal.
-pub fn is_on_terminal() -> bool {
+pub fn is_stderr_terminal() -> bool {
     rustix::stdio::stderr().is_terminal()
 }
 
-/// Writes lines of text to stderr: a report of several, or help that nobody asked for.
+/// Writes several lines to stderr: an error report, or the help text that follows a usage error.
 pub fn report(format: LogFormat, text: &str) {
     let form = if format == LogFormat::Json { Form::Json } else { Form::Text };
-    // With stderr gone there is nobody to tell.
+    // If stderr is closed, nobody can be notified.
     let _ = write(text.as_bytes(), form);
 }
 
-/// What `tracing` writes an event to, which goes to stderr as one line when it is dropped.
+/// Collects what `tracing` writes for one event, and writes it to stderr as one line when dropped.
 pub struct Tracer {
     format: LogFormat,
     event: Vec<u8>,
 }
 
 impl Tracer {
-    /// For one event.
     pub fn new(format: LogFormat) -> Self {
         Tracer { format, event: Vec::new() }
     }
@@ -143,25 +139,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_object_is_one_line_that_begins_as_those_of_tracing_do() {
+    fn a_json_diagnostic_has_the_shape_of_tracing_events() {
         let causes = ["a \"cause\"\n".to_owned()];
-        let said = Diagnostic {
+        let detailed = Diagnostic {
             container_name: Some("web"),
             causes: Some(&causes),
             hint: Some("mend it"),
             ..Diagnostic::new(Level::Warn, "it broke")
         };
-        for (said, rest) in [
+        for (diagnostic, rest) in [
             (Diagnostic::new(Level::Info, "well"), r#""level":"INFO","message":"well"}"#),
             (
-                said,
+                detailed,
                 r#""level":"WARN","message":"it broke","container_name":"web","causes":["a \"cause\"\n"],"hint":"mend it"}"#,
             ),
         ] {
-            let line = said.object();
-            let (time, told) = line.strip_prefix(r#"{"timestamp":""#).unwrap().split_once(r#"","#).unwrap();
+            let line = diagnostic.object();
+            let (time, body) = line.strip_prefix(r#"{"timestamp":""#).unwrap().split_once(r#"","#).unwrap();
             assert!(Timestamp::parse(time.as_bytes()).is_some(), "{time}");
-            assert_eq!(told, format!("{rest}\n"));
+            assert_eq!(body, format!("{rest}\n"));
         }
     }
 }

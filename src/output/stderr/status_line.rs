@@ -1,7 +1,8 @@
-//! The last line of a terminal, where a status is drawn and taken away again.
+//! Draws a status on the last line of the terminal and removes it again.
 //!
-//! In: what the progress library draws. Out: the same on stderr, but for the blanks that it fills a line up with: behind
-//! them a terminal's own `^C` would land on a line of its own, and what clears the status would clear that one.
+//! Passes on to stderr what the progress library draws, except for the blanks with which it pads a line. After the
+//! padding, the `^C` that a terminal echoes would wrap onto a line of its own, and clearing the status would clear that
+//! line instead.
 
 use super::diagnostics;
 use crate::output::sanitizer::Form;
@@ -10,22 +11,23 @@ use rustix::fd::AsFd;
 use rustix::termios::tcgetwinsize;
 use std::io;
 
-/// Redrawn so often a second at most.
-const RATE: u8 = 5;
+/// The most redraws per second.
+const MAX_REDRAWS: u8 = 5;
 
-/// What is being done, in words.
+/// The template of a status without a count.
 pub(crate) const PLAIN: &str = "{spinner} {msg}";
 
-/// A status in words.
+/// Creates a status without a count.
 pub(crate) fn bar() -> ProgressBar {
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::term_like_with_hz(Box::new(LastLine), RATE));
+    let bar =
+        ProgressBar::with_draw_target(None, ProgressDrawTarget::term_like_with_hz(Box::new(LastLine), MAX_REDRAWS));
     match ProgressStyle::with_template(PLAIN) {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
     }
 }
 
-/// How wide a terminal is.
+/// The width of a terminal; 80 where it is unknown.
 pub(crate) fn columns(terminal: impl AsFd) -> u16 {
     tcgetwinsize(terminal).map(|size| size.ws_col).ok().filter(|width| *width > 0).unwrap_or(80)
 }
@@ -34,7 +36,7 @@ pub(crate) fn columns(terminal: impl AsFd) -> u16 {
 struct LastLine;
 
 impl LastLine {
-    /// Our own sequences.
+    /// Writes an escape sequence of our own.
     fn put(sequence: &str) -> io::Result<()> {
         diagnostics::write(sequence.as_bytes(), Form::Verbatim)
     }
@@ -74,8 +76,8 @@ impl TermLike for LastLine {
     }
 
     fn write_str(&self, text: &str) -> io::Result<()> {
-        let is_filler = !text.is_empty() && text.bytes().all(|byte| byte == b' ');
-        if is_filler { Ok(()) } else { LastLine::show(text) }
+        let is_padding = !text.is_empty() && text.bytes().all(|byte| byte == b' ');
+        if is_padding { Ok(()) } else { LastLine::show(text) }
     }
 
     fn clear_line(&self) -> io::Result<()> {
@@ -83,7 +85,7 @@ impl TermLike for LastLine {
     }
 
     fn flush(&self) -> io::Result<()> {
-        // Nothing is kept back.
+        // Nothing is buffered.
         Ok(())
     }
 }
