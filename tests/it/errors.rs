@@ -40,7 +40,7 @@ fn diagnostics_and_notices_are_json_objects() {
         let of = said.iter().filter(|said| said.get("container_name").and_then(Value::as_str) == name);
         of.map(|said| format!("{} {}", said["level"].as_str().unwrap(), said["message"].as_str().unwrap())).collect()
     };
-    assert_eq!(reported(Some("web")), ["INFO is followed by file", "INFO has ended (exit 0)"]);
+    assert_eq!(reported(Some("web")), ["INFO is followed via file", "INFO has ended (exit 0)"]);
     let general = reported(None);
     for part in
         ["INFO serving metrics and health at http://", "INFO no container is called gone", "INFO delivered 3 lines"]

@@ -118,7 +118,7 @@ fn a_second_run_changes_nothing() {
     let table = String::from_utf8(dry.stdout).unwrap();
     let reported: Vec<&str> = table.lines().collect();
     assert_eq!(reported[1].split_whitespace().collect::<Vec<_>>(), ["containers", "3", "-", "-", "0"], "{table}");
-    assert!(reported[6].starts_with("they differ; nothing was written ("), "{table}");
+    assert!(reported[6].starts_with("out of sync; nothing was written ("), "{table}");
     assert!(!state.exists() && !state.parent().unwrap().exists(), "nothing was written");
     let check = reconcile(&engine, &state, &["--check", "--format", "json"]);
     assert_eq!((check.code, &check.records()[0]["in_sync"]), (Some(4), &json!(false)));

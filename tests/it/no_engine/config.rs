@@ -37,11 +37,11 @@ fn configuration_errors_name_their_place() {
     );
     assert_eq!(
         reported("colour: red", &["--config-file", named.to_str().unwrap()], &[]),
-        "error: cannot read ~/named.yaml, which --config-file names: No such file or directory (os error 2)\n",
+        "error: cannot read ~/named.yaml (from --config-file): No such file or directory (os error 2)\n",
     );
     assert_eq!(
         reported("", &[], &[("LOGWATCH_CONFIG_FILE", "/dev")]),
-        "error: cannot read /dev, which LOGWATCH_CONFIG_FILE names: is a directory\n",
+        "error: cannot read /dev (from LOGWATCH_CONFIG_FILE): is a directory\n",
     );
 }
 
@@ -51,6 +51,6 @@ fn an_unknown_variable_is_warned_of() {
     let finished = watch(home.path(), &[], &[("LOGWATCH_WATCH_SORCE", "poll")]);
     // Without an engine the run fails afterwards.
     assert_eq!(finished.code, Some(3));
-    let warning = " WARN ignoring LOGWATCH_WATCH_SORCE: no key has this variable; did you mean LOGWATCH_WATCH_SOURCE?";
+    let warning = " WARN ignoring LOGWATCH_WATCH_SORCE: unknown variable; did you mean LOGWATCH_WATCH_SOURCE?";
     assert_eq!(finished.stderr.lines().next(), Some(warning));
 }
