@@ -154,8 +154,8 @@ fn a_usage_error_is_said_on_stderr_and_ends_with_2() {
     check(
         "logwatch watch --since yesterday",
         "exit 2\n--- stdout\n--- stderr\n\
-         error: invalid value 'yesterday' for '--since <TIME>': expected a span back from now (`10m`, `1h30m`, `2d`), a date \
-         or time (`2026-11-20`, `2026-11-20T23:00:53`, `2026-11-20T23:00:53Z`), or Unix seconds (`1795215653.5`)\n\n\
+         error: invalid value 'yesterday' for '--since <TIME>': expected a duration before now (`10m`, `1h30m`, `2d`), \
+         a date or time (`2026-11-20`, `2026-11-20T23:00:53`, `2026-11-20T23:00:53Z`), or Unix seconds (`1795215653.5`)\n\n\
          For more information, try '--help'.\n",
     );
     check(
@@ -168,16 +168,21 @@ fn a_usage_error_is_said_on_stderr_and_ends_with_2() {
     check(
         "logwatch watch --since 100 --until 50",
         "exit 2\n--- stdout\n--- stderr\n\
-         error: nothing lies between: --since is 1970-01-01T00:01:40.000000000Z, --until is 1970-01-01T00:00:50.000000000Z\n",
+         error: `--since` (1970-01-01T00:01:40.000000000Z) is later than `--until` (1970-01-01T00:00:50.000000000Z)\n",
     );
     check(
         "logwatch watch --context far",
         "exit 2\n--- stdout\n--- stderr\n\
          error: unexpected argument '--context' found\n\n  \
-         tip: `--context` is docker's own: put it before `logwatch`\n\n\
+         tip: `--context` is an option of docker: put it before `logwatch`\n\n\
          Usage: docker logwatch watch [OPTIONS] [CONTAINER]...\n\n\
          For more information, try '--help'.\n",
     );
+    for command in ["watch --folow", "logwatch watch --follow"] {
+        let error = String::from_utf8(run(command).stderr).unwrap();
+        let tip = "\n\n  tip: `--follow` is the default; to exit at the end of the logs, use `--no-follow`\n\nUsage: ";
+        assert!(error.contains(tip), "{command}: {error}");
+    }
     check(
         "wacth",
         "exit 2\n--- stdout\n--- stderr\n\
@@ -212,7 +217,7 @@ fn the_metadata_are_answered_before_all_else() {
 
 #[test]
 fn a_completion_request_is_answered_with_0_whatever_it_says() {
-    let since = "exit 0\n--- stdout\n--since\tLines from here on: `10m`, `1h30m`, a date or time, Unix seconds\n:4\n--- stderr\n";
+    let since = "exit 0\n--- stdout\n--since\tStart at this time: `10m` or `1h30m` ago, a date or time, Unix seconds\n:4\n--- stderr\n";
     check("__complete logwatch watch --si", since);
     let bare = "exit 0\n--- stdout\n--since\n:4\n--- stderr\n";
     check("__completeNoDesc logwatch watch --si", bare);
@@ -394,7 +399,7 @@ fn each_shell_offers_what_docker_would() {
             _ => answer.json(404, r#"{"message":"not in the script"}"#),
         }
     });
-    let never = "never\tIn no case";
+    let never = "never\tNever";
     for (typed, bash, zsh, fish) in [
         ("docker-logwatch wa", "watch", format!("watch:{WATCH}"), format!("watch\t{WATCH}")),
         ("docker-logwatch watch ", "web-1 | web-2", "web-1:img | web-2:img".into(), "web-1\timg | web-2\timg".into()),
@@ -419,7 +424,7 @@ fn each_shell_offers_what_docker_would() {
         (
             "docker-logwatch watch --color=n",
             "never",
-            "behind --color= | never:In no case".into(),
+            "behind --color= | never:Never".into(),
             format!("--color={never}"),
         ),
         ("docker-logwatch watch -o etc/hostn", "compopt -o default", "files".into(), "etc/hostname".into()),
@@ -534,13 +539,21 @@ fn docker_completes_our_words() {
             "wa",
             "watch\tFollow the logs of every matching container, including those that start later\n:4\n",
         ),
-        ("__complete logwatch watch", "--no-", "--no-follow\tRead what is there, then exit\n:4\n"),
+        (
+            "__complete logwatch watch",
+            "--no-",
+            "--no-follow\tExit at the end of the logs instead of following them\n:4\n",
+        ),
         (
             "__complete logwatch watch --format",
             "",
-            "text\t`NAME | MESSAGE`, aligned, and coloured on a terminal\njson\tOne object a line\nraw\tThe message alone\n:4\n",
+            "text\t`NAME | MESSAGE`, aligned, in colour on a terminal\njson\tOne JSON object per line\nraw\tThe message only\n:4\n",
         ),
-        ("__completeNoDesc logwatch watch", "-f", "-f\tOnly containers that `docker ps --filter` would list\n:4\n"),
+        (
+            "__completeNoDesc logwatch watch",
+            "-f",
+            "-f\tOnly containers that `docker ps --filter` would list; repeatable\n:4\n",
+        ),
         ("__complete logwatch watch -o", "", ":0\n"),
     ] {
         let output = docker.run_with(line, &[last]);

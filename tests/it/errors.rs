@@ -46,7 +46,7 @@ fn without_an_engine_it_says_where_it_looked_and_ends_with_3() {
     ] {
         let told = format!(
             "error: cannot reach the Docker engine at {host}\n  caused by: {why}\n\
-             hint: is the engine running? `docker info` tells, `-H` and `-c` name another\n"
+             hint: check with `docker info` whether the daemon is running; -H and -c select another one\n"
         );
         assert_told(&run(&[], &["-H", host, "watch"]), 3, &told);
         assert_told(&run(&[("DOCKER_HOST", host)], &["watch", "--no-follow"]), 3, &told);
@@ -112,7 +112,7 @@ fn as_objects_diagnostics_notices_and_refusals_are_all_alike() {
     assert!(said.iter().all(|said| said["timestamp"].as_str().is_some_and(|time| time.ends_with('Z'))), "{said:?}");
 
     for (words, told) in [
-        (&["watch", "--metadata"][..], &["--metadata says nothing without --format json"][..]),
+        (&["watch", "--metadata"][..], &["`--metadata` requires `--format json`"][..]),
         (
             &["pool"],
             &[
@@ -120,7 +120,7 @@ fn as_objects_diagnostics_notices_and_refusals_are_all_alike() {
                 "LOGWATCH_WATCH_SOURCE is `x`: expected one of auto, file, stream, rotate, poll",
             ],
         ),
-        (&["watch", "--since", "now"], &["invalid value 'now' for '--since <TIME>': expected a span back from now"]),
+        (&["watch", "--since", "now"], &["invalid value 'now' for '--since <TIME>': expected a duration before now"]),
         (&["watch", "--tial"], &["unexpected argument '--tial' found"]),
         (&["-H", "ftp://x", "events"], &["invalid host \"ftp://x\""]),
     ] {
@@ -143,7 +143,7 @@ fn without_rights_on_the_socket_it_says_how_to_get_them_and_ends_with_3() {
     public_binary(&engine);
     let told = format!(
         "error: permission denied on the Docker socket at {}\n  caused by: Permission denied (os error 13)\n\
-         hint: run it as root, or as a member of the group that owns the socket (`docker`)\n",
+         hint: run as root, or as a member of the group that owns the socket (`docker`)\n",
         engine.host()
     );
     assert_told(&as_nobody(&engine, &["watch"]).finish(), 3, &told);
@@ -175,7 +175,7 @@ fn with_rights_on_the_socket_alone_it_reads_through_the_engine_and_says_so_once(
 
     let told = format!(
         "error: no log file can be read in {}\n  caused by: Permission denied (os error 13)\n\
-         hint: read through the engine instead: `--source stream`, or run it as root\n",
+         hint: run as root, or read through the API with `--source stream`\n",
         folder.display()
     );
     assert_told(&as_nobody(&engine, &["watch", "--source", "file"]).finish(), 1, &told);
@@ -185,10 +185,10 @@ fn with_rights_on_the_socket_alone_it_reads_through_the_engine_and_says_so_once(
 fn a_container_that_is_not_there_is_an_error_once_read_and_is_waited_for_when_followed() {
     let engine = Engine::start();
     let told = "error: no such container: web\n\
-                hint: `docker ps -a` lists those there are; without --no-follow it is waited for\n";
+                hint: `docker ps -a` lists all containers; without --no-follow, watch waits for this one\n";
     assert_told(&Watch::start(&engine, &["--no-follow", "web"]).finish(), 1, told);
     for words in [&["--dry-run", "web"][..], &["--dry-run", "--no-follow", "web"]] {
-        let told = "error: no such container: web\nhint: `docker ps -a` lists those there are\n";
+        let told = "error: no such container: web\nhint: `docker ps -a` lists all containers\n";
         assert_told(&Watch::start(&engine, words).finish(), 1, told);
     }
     let watch = Watch::start(&engine, &["--format", "json", "web"]);
@@ -277,7 +277,7 @@ fn a_report_that_finds_no_room_promises_nothing() {
         let mut command = Command::new("sh");
         engine.furnish(&mut command);
         command.env("XDG_STATE_HOME", engine.home()).args(["-c", &format!("{program} {verb} > /dev/full")]);
-        let told = "error: cannot write to stdout\n  caused by: No space left on device (os error 28)\nhint: make room there\n";
+        let told = "error: cannot write to stdout\n  caused by: No space left on device (os error 28)\nhint: free some space there\n";
         assert_told(&Watch::spawn(&mut command).finish(), 1, told);
     }
 }

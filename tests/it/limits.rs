@@ -41,7 +41,7 @@ fn a_full_disk_under_the_file_ends_the_run_and_leaves_whole_lines() {
         let finished = resumed(&engine, &state, &file, &["web"]);
         let told = format!(
             "error: cannot write to {}\n  caused by: No space left on device (os error 28)\n\
-             hint: make room there; what was not written is still in the engine's logs\n",
+             hint: free some space there; the lines that were not written are still in the container logs\n",
             file.display()
         );
         assert_eq!((finished.code, finished.stderr.as_str()), (Some(1), told.as_str()), "run {run}");
@@ -96,7 +96,9 @@ fn a_full_disk_under_the_state_ends_it_and_nothing_is_lost_or_repeated() {
     assert_eq!(finished.code, Some(1), "{}", finished.stderr);
     let told = format!("error: no room is left for the state in {}\n", state.display());
     assert!(finished.stderr.contains(&told), "{}", finished.stderr);
-    assert!(finished.stderr.ends_with("hint: make room there; the next run goes on from what was kept\n"));
+    assert!(
+        finished.stderr.ends_with("hint: free some space there; the next run continues from the saved positions\n")
+    );
     fs::remove_file(&ballast).unwrap();
     let before = lines(&file).len();
     let watch = Watch::start(&engine, &words);
@@ -129,8 +131,8 @@ fn a_state_that_cannot_be_used_is_refused_in_words_and_left_as_it_is() {
     newer[60..64].copy_from_slice(&99_u32.to_be_bytes());
     fs::write(path("newer.db"), &newer).unwrap();
     for (name, told, hint) in [
-        ("damaged.db", "the state in FILE is damaged", "move it away to begin anew"),
-        ("text.db", "FILE is no state file", "name another file with --state\n"),
+        ("damaged.db", "the state in FILE is damaged", "move it away to start again"),
+        ("text.db", "FILE is no state file", "use another file with --state\n"),
         (
             "newer.db",
             "the state in FILE was written by a newer docker-logwatch (schema 99, this one knows 6)",

@@ -181,7 +181,7 @@ fn a_second_signal_ends_the_wait_for_a_reader_that_does_not_read() {
             let begun = Instant::now();
             run.signal(Signal::TERM);
             // Two of a kind that wait to be heard are one.
-            run.wait_for_notice("told to stop by a signal");
+            run.wait_for_notice("stopping: received a signal");
             run.signal(second);
             assert_eq!(run.end(), Some(0), "{words:?}");
             // Far from the five seconds that the first alone would have given.

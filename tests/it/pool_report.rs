@@ -237,7 +237,11 @@ fn no_more_clients_are_opened_than_are_of_any_use() {
     let script = unwell(|_, _| false);
     let finished = pool_of_nobody(&script, &["--size", "1001"]);
     assert_eq!((finished.code, script.requests()), (Some(2), Vec::new()));
-    assert!(finished.stderr.contains("invalid value '1001' for '--size <N>': at most 1000"), "{}", finished.stderr);
+    assert!(
+        finished.stderr.contains("invalid value '1001' for '--size <N>': expected at most 1000"),
+        "{}",
+        finished.stderr
+    );
 }
 
 #[test]
@@ -246,7 +250,7 @@ fn a_check_that_fails_alone_is_warned_of() {
         // The first is that of the greeting.
         let script = unwell(move |asked, before| asked == path && (before > 0 || path == "/events"));
         let finished = pool_of_nobody(&script, &["--check"]);
-        let told = " WARN the connection pool is healthy, and yet a check failed: client 0: ";
+        let told = " WARN the connection pool is healthy, but a check failed: client 0: ";
         let expected = format!("{told}{name}: the engine answered 500: unwell\n");
         assert_eq!((finished.code, finished.stderr, finished.stdout.len()), (Some(0), expected, 0), "{name}");
     }

@@ -199,7 +199,7 @@ fn an_address_in_use_is_named_and_ends_with_1_and_none_is_bound_unasked() {
         finished.stderr,
         format!(
             "error: cannot listen at {address}\n  caused by: Address already in use (os error 98)\n\
-             hint: another program listens there (`ss -ltnp` tells which); take another port\n"
+             hint: another program listens there (`ss -ltnp` shows which); use another port\n"
         )
     );
     let sockets = |pid: u32| {
