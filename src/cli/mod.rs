@@ -98,7 +98,7 @@ pub struct Common {
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
 
-    /// Print errors only: no notices, no status line
+    /// Print only errors to stderr: no notices, no status line
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
 
@@ -308,11 +308,11 @@ pub fn command(as_plugin: bool) -> Command {
 fn parse(command: Command, invocation: plugin::Invocation) -> Result<(DockerFlags, Cli), clap::Error> {
     let mut command = command.no_binary_name(true);
     let is_watch = invocation.args.iter().any(|arg| arg == "watch");
-    let with_tip = |error| {
+    let add_tip = |error| {
         let error = if is_watch { follow_tip(error) } else { error };
         if invocation.as_plugin { docker_flag_tip(error) } else { error }
     };
-    let matches = command.try_get_matches_from_mut(invocation.args).map_err(with_tip)?;
+    let matches = command.try_get_matches_from_mut(invocation.args).map_err(add_tip)?;
     let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
     let docker = match invocation.as_plugin {
         true => invocation.docker,
@@ -340,9 +340,11 @@ fn docker_flag_tip(error: clap::Error) -> clap::Error {
 }
 
 /// Explains that `watch` follows by default. For `--follow` and misspellings of it, clap would suggest `--color`.
-fn follow_tip(error: clap::Error) -> clap::Error {
+fn follow_tip(mut error: clap::Error) -> clap::Error {
     match unknown_flag(&error) {
         Some(flag) if flag.starts_with("--fol") => {
+            // The usage would show the option that clap suggests.
+            error.remove(ContextKind::Usage);
             with_tip(error, "`--follow` is the default; to exit at the end of the logs, use `--no-follow`".to_owned())
         }
         _ => error,
