@@ -1,9 +1,10 @@
-# Completion of docker-logwatch in bash. What can stand somewhere only the program knows, down to the names of containers
-# that live now, so it is asked as docker asks it: a candidate a line, its description behind a tab, and `:N` at the end.
+# Completion of docker-logwatch in bash. It asks the program, as the docker CLI does (`__completeNoDesc`), so that it knows
+# all options and even the names of live containers. The answer has one candidate per line, without descriptions,
+# and a last line `:N` that says what else to offer.
 
 _docker_logwatch() {
     local line=${COMP_LINE:0:COMP_POINT} words=() word
-    # Readline cuts words at `=` and `:` as well; what no blank parts is one word.
+    # Readline also splits at `=` and `:`. Join words that no blank separates.
     for word in "${COMP_WORDS[@]:0:COMP_CWORD+1}"; do
         if [[ ${#words[@]} -eq 0 || $line == [[:blank:]]* ]]; then
             words+=("$word")
@@ -15,7 +16,7 @@ _docker_logwatch() {
     done
     local current=${words[${#words[@]} - 1]} answer
     answer=$("${words[0]/#\~/$HOME}" __completeNoDesc "${words[@]:1}" 2>/dev/null) || return
-    # A flag's own name is not part of what is completed, nor is what readline takes for words of their own.
+    # The candidates are values without the option's name, and without the part that readline takes for earlier words.
     [[ $current == -*=* ]] && current=${current#*=}
     local kept=
     [[ $current == *[=:]* ]] && kept=${current%"${current##*[=:]}"}

@@ -1,12 +1,13 @@
-# Completion of docker-logwatch in fish. What can stand somewhere only the program knows, down to the names of containers
-# that live now, so it is asked as docker asks it: a candidate a line, its description behind a tab, and `:N` at the end.
+# Completion of docker-logwatch in fish. It asks the program, as the docker CLI does (`__complete`), so that it knows
+# all options and even the names of live containers. The answer has one candidate per line, with its description after a tab,
+# and a last line `:N` that says what else to offer.
 
 function __docker_logwatch
     set -l before (commandline -opc)
     set -l current (commandline -ct)
     set -l answer ($before[1] __complete $before[2..-1] $current 2>/dev/null)
     or return
-    # A flag's own name is part of what fish completes.
+    # fish completes the whole argument, including the option's name.
     set -l flag (string match -r -- '^-[^=]*=' $current)
     set -l value (string replace -- "$flag" '' $current)
     set -l candidates $answer[1..-2]

@@ -1,4 +1,4 @@
-//! The `docker-logwatch` program; everything lies in the library.
+//! The `docker-logwatch` program. All code is in the library.
 
 use std::process::ExitCode;
 

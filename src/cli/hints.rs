@@ -1,6 +1,7 @@
-//! Failures in words: what happened, what caused it, what to do; and the exit codes.
+//! Reports of failures on stderr, and the exit codes.
 //!
-//! In: an error of any room. Out: lines on stderr. The errors themselves carry no advice; it is given here.
+//! A report consists of the error, its causes, and a hint what to do. The errors of the other modules contain no advice:
+//! all hints are in this file.
 
 use crate::docker::{self, Kind};
 use crate::output::{Diagnostic, Level, LogFormat, safe};
@@ -10,19 +11,19 @@ use std::fmt::Write as _;
 use std::io;
 use std::process::ExitCode;
 
-/// The exit codes of the contract.
+/// The exit codes that users rely on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// Done, told to stop, or nobody reads our output any more.
-    Done = 0,
-    /// It failed at run time.
+    /// Done, stopped by a signal, or nobody reads the output any more.
+    Success = 0,
+    /// A failure at run time.
     Failed = 1,
-    /// The command line or the configuration cannot be understood.
+    /// An invalid command line or configuration.
     Usage = 2,
-    /// The engine cannot be reached or refuses us.
+    /// The daemon cannot be reached, or refuses the connection or the request.
     Unreachable = 3,
-    /// The check that was asked for failed.
-    Unmet = 4,
+    /// The result of `--check`, or of `--count` with `--timeout`, is negative.
+    CheckFailed = 4,
 }
 
 impl From<Exit> for ExitCode {
@@ -31,7 +32,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Reports what an engine call failed with, and says how that counts.
+/// Reports the error of a command, and returns the exit code for it.
 pub(super) fn failed(error: &commands::Error, format: LogFormat) -> ExitCode {
     let exit = match error {
         commands::Error::Docker(error) => match error.kind() {
@@ -42,62 +43,58 @@ pub(super) fn failed(error: &commands::Error, format: LogFormat) -> ExitCode {
         commands::Error::State(state::Error::BadName { .. }) => Exit::Usage,
         commands::Error::Away { .. } => Exit::Unreachable,
         commands::Error::Unread { source: Some(error), .. } if error.kind() == Kind::Unreachable => Exit::Unreachable,
-        commands::Error::TooFew { .. } => Exit::Unmet,
+        commands::Error::TooFew { .. } => Exit::CheckFailed,
         _ => Exit::Failed,
     };
     failed_as(error, exit, format)
 }
 
-/// Reports what an engine call failed with, where it is said already how that counts.
+/// Reports the error of a command, with a given exit code.
 pub(super) fn failed_as(error: &commands::Error, exit: Exit, format: LogFormat) -> ExitCode {
-    fail(error, advice(error), exit, format)
+    fail(error, hint(error), exit, format)
 }
 
-/// What to do about it, where the error's own words do not say it all.
-fn advice(error: &commands::Error) -> Option<&'static str> {
+/// What the user can do about an error, if its own text does not say so.
+fn hint(error: &commands::Error) -> Option<&'static str> {
     match error {
-        commands::Error::Docker(error) => advice_of_docker(error),
+        commands::Error::Docker(error) => docker_hint(error),
         commands::Error::Lines(output::Error::Write { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
-            Some("make room there; what was not written is still in the engine's logs")
+            Some("free some space there; the lines that were not written are still in the container logs")
         }
         commands::Error::Output(output::Error::Write { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
-            Some("make room there")
+            Some("free some space there")
         }
         commands::Error::NoSuchContainer { is_read_once: true, .. } => {
-            Some("`docker ps -a` lists those there are; without --no-follow it is waited for")
+            Some("`docker ps -a` lists all containers; without --no-follow, watch waits for this one")
         }
-        commands::Error::NoSuchContainer { .. } => Some("`docker ps -a` lists those there are"),
-        commands::Error::Ambiguous(_) => Some("give more of the ID, or the name"),
-        commands::Error::NoFiles { .. } => {
-            Some("read through the engine instead: `--source stream`, or run it as root")
-        }
+        commands::Error::NoSuchContainer { .. } => Some("`docker ps -a` lists all containers"),
+        commands::Error::Ambiguous(_) => Some("use more characters of the ID, or the name"),
+        commands::Error::NoFiles { .. } => Some("run as root, or read through the API with `--source stream`"),
         commands::Error::State(error) => match error {
-            state::Error::Held { .. } => Some("end that process, or use a name of its own: `--resume=NAME`"),
+            state::Error::Held { .. } => Some("stop that process, or use another name: `--resume=NAME`"),
             state::Error::Damaged { .. } => Some(
-                "move it away to begin anew: logs are then read from their first lines; or name another with --state",
+                "move it away to start again with the first line of each log, or use another state file with --state",
             ),
-            state::Error::Newer { .. } => {
-                Some("use the newer docker-logwatch, or name another state file with --state")
+            state::Error::Newer { .. } => Some("use the newer docker-logwatch, or another state file with --state"),
+            state::Error::NoState { .. } | state::Error::Foreign { .. } => Some("use another file with --state"),
+            state::Error::Full { .. } => Some("free some space there; the next run continues from the saved positions"),
+            state::Error::ReadOnly { .. } | state::Error::Folder { .. } | state::Error::Unopened { .. } => {
+                Some("use a writable file with --state")
             }
-            state::Error::NotAState { .. } | state::Error::Foreign { .. } => Some("name another file with --state"),
-            state::Error::Full { .. } => Some("make room there; the next run goes on from what was kept"),
-            state::Error::ReadOnly { .. } | state::Error::Folder { .. } | state::Error::CannotOpen { .. } => {
-                Some("name a file that can be written with --state")
-            }
-            state::Error::Busy { .. } => Some("end the program that holds it (`fuser` on the file tells which)"),
+            state::Error::Busy { .. } => Some("stop the program that locks it (`fuser` shows which)"),
             _ => None,
         },
         commands::Error::Serve(error) => match error.source.kind() {
             io::ErrorKind::AddrInUse => {
-                Some("another program listens there (`ss -ltnp` tells which); take another port")
+                Some("another program listens there (`ss -ltnp` shows which); use another port")
             }
-            io::ErrorKind::AddrNotAvailable => Some("it is no address of this machine"),
-            io::ErrorKind::PermissionDenied => Some("ports below 1024 are for root; take another"),
+            io::ErrorKind::AddrNotAvailable => Some("this machine does not have this address"),
+            io::ErrorKind::PermissionDenied => Some("ports below 1024 require root; use another port"),
             _ => None,
         },
-        commands::Error::OutputInUse { .. } => Some("end that process, or write to another file"),
-        commands::Error::Away { .. } => Some("is the engine running? `docker info` tells"),
-        commands::Error::Unread { source, .. } => source.as_ref().and_then(advice_of_docker),
+        commands::Error::OutputInUse { .. } => Some("stop that process, or write to another file"),
+        commands::Error::Away { .. } => Some("check with `docker info` whether the daemon is running"),
+        commands::Error::Unread { source, .. } => source.as_ref().and_then(docker_hint),
         commands::Error::Output(_)
         | commands::Error::Lines(_)
         | commands::Error::Start(_)
@@ -105,16 +102,22 @@ fn advice(error: &commands::Error) -> Option<&'static str> {
     }
 }
 
-fn advice_of_docker(error: &docker::Error) -> Option<&'static str> {
+fn docker_hint(error: &docker::Error) -> Option<&'static str> {
     use docker::Error as Docker;
     match error {
-        Docker::UnknownContext { .. } => Some("`docker context ls` lists those there are"),
-        Docker::BadHost { .. } => Some("a host is `unix:///path`, `tcp://host:port` or `ssh://user@host`"),
-        Docker::BadVersion { .. } => Some("DOCKER_API_VERSION is of the form `1.41`; unset, the version is agreed on"),
-        Docker::Forbidden { .. } => Some("run it as root, or as a member of the group that owns the socket (`docker`)"),
-        Docker::Unreachable { .. } => Some("is the engine running? `docker info` tells, `-H` and `-c` name another"),
-        Docker::Timeout { .. } => Some("the engine takes connections but does not answer; look at its own log"),
-        Docker::TooOld { .. } => Some("engines from 20.10 on are served; upgrade it, or unset DOCKER_API_VERSION"),
+        Docker::UnknownContext { .. } => Some("`docker context ls` lists all contexts"),
+        Docker::BadHost { .. } => Some("use `unix:///path`, `tcp://host:port` or `ssh://user@host`"),
+        Docker::BadVersion { .. } => {
+            Some("DOCKER_API_VERSION has the form `1.41`; if it is unset, the version is negotiated")
+        }
+        Docker::Forbidden { .. } => Some("run as root, or as a member of the group that owns the socket (`docker`)"),
+        Docker::Unreachable { .. } => {
+            Some("check with `docker info` whether the daemon is running; -H and -c select another one")
+        }
+        Docker::Timeout { .. } => Some("the daemon accepts connections but does not respond; check its log"),
+        Docker::TooOld { .. } => {
+            Some("Docker Engine 20.10 or newer is required; upgrade it, or unset DOCKER_API_VERSION")
+        }
         Docker::TooNew { .. } => Some("unset DOCKER_API_VERSION, or look for a newer docker-logwatch"),
         Docker::TooManyStreams { .. } => Some("raise the setting, or select fewer containers"),
         Docker::PoolTimeout { .. } => Some("raise the setting, or docker.pool.request_timeout"),
@@ -123,7 +126,7 @@ fn advice_of_docker(error: &docker::Error) -> Option<&'static str> {
     }
 }
 
-/// Writes the report of a failure to stderr and passes on the code that goes with it.
+/// Writes a report to stderr and returns `exit` as an exit code.
 pub(super) fn fail(error: &(dyn Error + 'static), hint: Option<&str>, exit: Exit, format: LogFormat) -> ExitCode {
     let report = match format {
         LogFormat::Text => report(error, hint),
@@ -133,7 +136,7 @@ pub(super) fn fail(error: &(dyn Error + 'static), hint: Option<&str>, exit: Exit
     exit.into()
 }
 
-/// The error, each of its causes, and the advice, a line each:
+/// Formats the error, each of its causes, and the hint, one per line:
 ///
 /// ```text
 /// error: lost the event stream of the Docker daemon
@@ -152,20 +155,21 @@ pub fn report(error: &(dyn Error + 'static), hint: Option<&str>) -> String {
     lines
 }
 
-/// The same as one JSON object, in the shape of the other diagnostics.
+/// The same as one JSON object, in the form of the other diagnostics.
 fn report_json(error: &(dyn Error + 'static), hint: Option<&str>) -> String {
     let texts = chain(error);
     let message = texts.first().map_or("", String::as_str);
     Diagnostic { causes: texts.get(1..), hint, ..Diagnostic::new(Level::Error, message) }.object()
 }
 
-/// The texts of an error and its causes. Some libraries repeat the cause in their own text; it is then said once.
+/// The texts of an error and its causes. A cause is left out if the text before it already ends with it, as with some
+/// libraries.
 fn chain(error: &(dyn Error + 'static)) -> Vec<String> {
     let mut texts: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {
         let text = safe(error.to_string().trim_end());
-        if !texts.last().is_some_and(|said| said.ends_with(&text)) {
+        if !texts.last().is_some_and(|previous| previous.ends_with(&text)) {
             texts.push(text);
         }
         next = error.source();
@@ -179,18 +183,18 @@ mod tests {
 
     #[derive(Debug, thiserror::Error)]
     #[error("{text}")]
-    struct Told {
+    struct TestError {
         text: &'static str,
-        source: Option<Box<Told>>,
+        source: Option<Box<TestError>>,
     }
 
-    fn told(texts: &[&'static str]) -> Told {
+    fn error(texts: &[&'static str]) -> TestError {
         let (text, rest) = texts.split_first().unwrap();
-        Told { text, source: (!rest.is_empty()).then(|| Box::new(told(rest))) }
+        TestError { text, source: (!rest.is_empty()).then(|| Box::new(error(rest))) }
     }
 
     #[test]
-    fn an_error_its_causes_and_its_advice_stand_on_a_line_each() {
+    fn error_causes_and_hint_are_on_separate_lines() {
         for (texts, hint, expected) in [
             (&["it broke"][..], None, "error: it broke\n"),
             (&["it broke"], Some("mend it"), "error: it broke\nhint: mend it\n"),
@@ -198,13 +202,13 @@ mod tests {
             (&["cannot read: no such file", "no such file"], None, "error: cannot read: no such file\n"),
             (&["daemon says \"no\"\n"], None, "error: daemon says \"no\"\n"),
         ] {
-            assert_eq!(report(&told(texts), hint), expected);
+            assert_eq!(report(&error(texts), hint), expected);
         }
     }
 
     #[test]
-    fn a_json_report_is_one_object_on_one_line() {
-        let report = report_json(&told(&["a", "b\n\x1b"]), Some("c"));
+    fn json_report_is_one_line() {
+        let report = report_json(&error(&["a", "b\n\x1b"]), Some("c"));
         let object: serde_json::Value = serde_json::from_str(&report).unwrap();
         assert_eq!(report.matches('\n').count(), 1);
         assert_eq!(object["level"], "ERROR");
@@ -214,8 +218,9 @@ mod tests {
     }
 
     #[test]
-    fn the_exit_codes_are_those_of_the_contract() {
-        let codes = [Exit::Done, Exit::Failed, Exit::Usage, Exit::Unreachable, Exit::Unmet].map(|exit| exit as u8);
+    fn exit_codes_are_the_documented_ones() {
+        let codes =
+            [Exit::Success, Exit::Failed, Exit::Usage, Exit::Unreachable, Exit::CheckFailed].map(|exit| exit as u8);
         assert_eq!(codes, [0, 1, 2, 3, 4]);
     }
 }

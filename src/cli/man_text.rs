@@ -1,20 +1,21 @@
-//! What the man pages say besides the flags: files, variables, records, reports, exit codes.
+//! The parts of the man pages that are not generated from the clap definitions: environment variables, files, JSON
+//! records and reports, exit codes.
 //!
-//! Called by [`super::generate`]. A test compares the keys that stand here with those that the program writes.
+//! [`super::man_pages`] appends them as roff. A test checks that the documented keys are those that the program writes.
 
 use crate::config::Config;
 use crate::config::keys::KEYS;
 use std::fmt::Write as _;
 
-/// A page's end, in roff, for `docker-logwatch` or one of its commands by their names.
+/// Returns the end of a page, in roff. `page` is `docker-logwatch` or the name of a command.
 pub(super) fn end_of(page: &str) -> String {
     let mut text = String::new();
     match page {
-        "watch" => records(&mut text, "RECORDS", RECORDS_INTRO, WATCH),
-        "pool" => records(&mut text, "REPORT", POOL_INTRO, POOL),
-        "reconcile" => records(&mut text, "REPORT", RECONCILE_INTRO, RECONCILE),
+        "watch" => objects(&mut text, "RECORDS", RECORDS_INTRO, WATCH),
+        "pool" => objects(&mut text, "REPORT", POOL_INTRO, POOL),
+        "reconcile" => objects(&mut text, "REPORT", RECONCILE_INTRO, RECONCILE),
         "docker-logwatch" => {
-            section(&mut text, "ENVIRONMENT", "An empty variable counts as unset.");
+            section(&mut text, "ENVIRONMENT", "An empty variable is treated as unset.");
             list(&mut text, VARIABLES);
             let defaults = Config::default();
             for key in KEYS {
@@ -36,181 +37,182 @@ pub(super) fn end_of(page: &str) -> String {
     section(&mut text, "SEE ALSO", "");
     let _ = writeln!(text, "{}", others.join(", "));
     if page != "docker-logwatch" {
-        text += ".PP\nThe first has the environment variables and the files.\n";
+        text += ".PP\nThe first page lists environment variables and files.\n";
     }
     text
 }
 
-/// A term and what it means.
-type Entry = (&'static str, &'static str);
+/// A term and its explanation.
+type Definition = (&'static str, &'static str);
 
-const VARIABLES: &[Entry] = &[
-    ("DOCKER_HOST, DOCKER_CONTEXT", "The engine, as for docker(1); `--host` and `--context` go before them."),
-    ("DOCKER_TLS, DOCKER_TLS_VERIFY, DOCKER_CERT_PATH", "TLS with the engine, as for docker(1)."),
-    ("DOCKER_API_VERSION", "The version of the API to speak, such as `1.41`, instead of the one agreed on."),
-    ("DOCKER_CUSTOM_HEADERS", "Headers for each request, as for docker(1)."),
-    ("HTTP_PROXY, HTTPS_PROXY, NO_PROXY", "The proxy to an engine over TCP, as for docker(1)."),
-    ("DOCKER_CONFIG", "Docker's configuration folder, instead of ~/.docker."),
-    ("NO_COLOR", "No colours, unless `--color` says otherwise."),
-    ("CLICOLOR_FORCE", "Colours where there is no terminal as well, unless it is `0`."),
-    ("XDG_STATE_HOME", "Where the state file lies by default, instead of ~/.local/state."),
-    ("TZ", "The zone of times that name none, and of the times that `events` prints."),
-    ("LOGWATCH_CONFIG_FILE", "The configuration file; `--config-file` goes before it."),
+const VARIABLES: &[Definition] = &[
+    ("DOCKER_HOST, DOCKER_CONTEXT", "The Docker Engine, as for docker(1). `--host` and `--context` override them."),
+    ("DOCKER_TLS, DOCKER_TLS_VERIFY, DOCKER_CERT_PATH", "TLS for the connection to the daemon, as for docker(1)."),
+    ("DOCKER_API_VERSION", "The API version to use, such as `1.41`, instead of the negotiated one."),
+    ("DOCKER_CUSTOM_HEADERS", "HTTP headers for each request, as for docker(1)."),
+    ("HTTP_PROXY, HTTPS_PROXY, NO_PROXY", "The proxy for connections over TCP, as for docker(1)."),
+    ("DOCKER_CONFIG", "Docker's configuration directory, instead of ~/.docker."),
+    ("NO_COLOR", "Disables colours, unless `--color` is `always`."),
+    ("CLICOLOR_FORCE", "Enables colours even without a terminal, unless it is `0`."),
+    ("XDG_STATE_HOME", "The directory of docker-logwatch/state.db, the default state file, instead of ~/.local/state."),
+    ("TZ", "The time zone of arguments without a zone, and of the times that `events` prints."),
+    ("LOGWATCH_CONFIG_FILE", "The configuration file. `--config-file` overrides it."),
 ];
 
-const FILES: &[Entry] = &[
+const FILES: &[Definition] = &[
     (
         "~/.docker/logwatch.yaml",
-        "The configuration: YAML with the keys named above, each in its groups. Variables go before it, and flags before \
-         those. It need not be there; one that cannot be understood is refused with exit status 2.",
+        "The configuration: a YAML file with the keys above, nested at each dot. Options override environment variables, and \
+         those override the file. The file is optional; if it is invalid, the exit status is 2.",
     ),
-    ("~/.docker/config.json, ~/.docker/contexts", "Docker's own, read to find the engine."),
+    ("~/.docker/config.json, ~/.docker/contexts", "Docker's configuration, which is read to find the Docker Engine."),
     (
         "~/.local/state/docker-logwatch/state.db",
-        "The state (`--state`, `state.path`): an SQLite file with the positions of `watch --resume` and the inventory of \
-         `reconcile`. SQLite keeps files beside it. So do the locks of resume names and of outputs, and the logs of \
-         what is written to an output.",
+        "The state (`--state`, `state.path`): an SQLite database with the positions of `watch --resume` and the inventory of \
+         `reconcile`. The same directory also holds the files that SQLite itself creates, the locks of resume names and \
+         of output files, and the write-ahead logs of output files.",
     ),
 ];
 
-const EXIT_STATUS: &[Entry] = &[
-    ("0", "Done; or stopped by SIGINT or SIGTERM, or by the reader of stdout going away."),
-    ("1", "It failed at run time, or a log was not read to the end that was asked for."),
-    ("2", "Usage: an unknown flag, a bad value, or a configuration file or variable that is refused."),
-    ("3", "The Docker engine cannot be reached or refuses us."),
-    ("4", "The check that was asked for failed."),
+const EXIT_STATUS: &[Definition] = &[
+    ("0", "Done, or stopped by SIGINT or SIGTERM, or because the reader of stdout has gone."),
+    ("1", "A failure at run time, or a log was not read to the requested end."),
+    ("2", "An unknown option, an invalid value, or an invalid configuration file or variable."),
+    ("3", "The Docker daemon cannot be reached or refuses the connection."),
+    ("4", "The result of `--check` is negative, or `--count` was not reached within `--timeout`."),
 ];
 
-/// A kind of object, what it is, and its keys in order.
-type Kind = (&'static str, &'static str, &'static [Entry]);
+/// The name of an object, what it describes, and its keys in their order.
+type ObjectKind = (&'static str, &'static str, &'static [Definition]);
 
-const RECORDS_INTRO: &str =
-    "With `--format json` each line is one object, whose `type` tells what it is. Keys may be added.";
+const RECORDS_INTRO: &str = "With `--format json`, each line is one object. Its `type` is one of the following. Keys may be added in later versions.";
 
-const TIME: Entry = ("time", "The engine's time, RFC 3339 in UTC with nanoseconds.");
-const CONTAINER_ID: Entry = ("container_id", "64 hexadecimal digits.");
-const CONTAINER_NAME: Entry = ("container_name", "Its name at that time.");
-const IMAGE: Entry = ("image", "The image as the container names it.");
+const TIME: Definition = ("time", "Docker's timestamp: RFC 3339 in UTC, with nanoseconds.");
+const CONTAINER_ID: Definition = ("container_id", "64 hexadecimal digits.");
+const CONTAINER_NAME: Definition = ("container_name", "The name of the container at that time.");
+const IMAGE: Definition = ("image", "The image, as it was given when the container was created.");
 
-const WATCH: &[Kind] = &[
+const WATCH: &[ObjectKind] = &[
     (
         "log",
-        "A line.",
+        "A log line.",
         &[
             TIME,
             CONTAINER_ID,
             CONTAINER_NAME,
             IMAGE,
-            ("project, service", "Of Compose; only where there are such."),
+            ("project, service", "Compose project and service; missing for other containers."),
             ("stream", "`stdout` or `stderr`."),
             ("message", "The line without its newline."),
-            ("partial", "`true` on each piece of a message longer than `--max-line-size`, else missing."),
-            ("partial_last", "`true` on the last piece of such a message, else missing."),
+            ("partial", "`true` for each piece of a message longer than `--max-line-size`, otherwise missing."),
+            ("partial_last", "`true` for the last piece of such a message, otherwise missing."),
             ("source", "The route: `file`, `stream`, `rotate` or `poll`."),
-            ("cursor", "The line's identity within its container, the same by whichever route and in whichever run."),
-            ("labels", "With `--metadata`: an object of `container_label_KEY`."),
-            ("networks", "With `--metadata`: an object of `network_NAME`, the address in each."),
+            ("cursor", "Identifies the line within its container. It is the same for every route and every run."),
+            ("labels", "With `--metadata`: an object with a `container_label_KEY` for each label."),
+            (
+                "networks",
+                "With `--metadata`: an object with a `network_NAME` for each network, whose value is the IP address.",
+            ),
             ("state", "With `--metadata`: the container's state, such as `running`."),
         ],
     ),
     (
         "gap",
-        "Something that is known to be lost.",
+        "A known loss of log data.",
         &[
-            ("time", "When it was found, by our clock."),
+            ("time", "When the loss was detected, by the clock of this machine."),
             CONTAINER_ID,
             CONTAINER_NAME,
             ("reason", "`rotated_away`, `truncated`, `corrupt` or `unreadable`."),
-            ("lost_bytes", "Bytes of log, `null` where that cannot be known."),
-            ("after_cursor", "The last line before it, `null` where there is none."),
-            ("message", "The same in words."),
+            ("lost_bytes", "Number of lost bytes, or `null` if unknown."),
+            ("after_cursor", "The cursor of the last line before the gap, or `null` if there is none."),
+            ("message", "A description for people."),
         ],
     ),
     (
         "lifecycle",
-        "With `--lifecycle`: what happened to a container.",
+        "With `--lifecycle`: an event of a container.",
         &[
             TIME,
             CONTAINER_ID,
             CONTAINER_NAME,
-            ("action", "The engine's word: `start`, `die`, ..."),
-            ("attributes", "What the engine tells besides, labels included."),
+            ("action", "Docker's name of the event: `start`, `die`, ..."),
+            ("attributes", "The other attributes of the event, including the labels of the container."),
         ],
     ),
     (
         "plan",
-        "With `--dry-run`, instead of the others: a container that matches.",
+        "With `--dry-run`, instead of all others: a container that matches.",
         &[
             CONTAINER_ID,
             CONTAINER_NAME,
             IMAGE,
-            ("state", "Its state, such as `running`."),
-            ("driver", "Its logging driver."),
-            ("source", "The route, `null` where it cannot be read."),
-            ("risk", "How it can lose lines whoever reads them, `null` where it cannot."),
+            ("state", "The state of the container, such as `running`."),
+            ("driver", "The logging driver."),
+            ("source", "The route, or `null` if the container cannot be read."),
+            ("risk", "How its logging options can lose lines no matter who reads them, or `null` if they cannot."),
         ],
     ),
 ];
 
-const POOL_INTRO: &str =
-    "With `--format json` the report is one object, written with `--check` as well. Keys may be added.";
+const POOL_INTRO: &str = "With `--format json`, the report is one object, which is also printed with `--check`. Keys may be added in later versions.";
 
-const POOL: &[Kind] = &[(
+const POOL: &[ObjectKind] = &[(
     "",
     "",
     &[
-        ("endpoint", "The engine's address."),
-        ("status", "`healthy`: all clients are; `degraded`: some; `unhealthy`: none."),
-        ("engine", "`id`, `version`, `api_version`, `os`, `logging_driver`; `null` where it cannot be reached."),
-        ("pool", "`size`, `min`, `max`, and how many clients are `healthy` and `active`; `utilization` from 0 to 1."),
+        ("endpoint", "The address of the Docker Engine."),
+        ("status", "`healthy`: all clients are healthy; `degraded`: some are; `unhealthy`: none is."),
+        ("engine", "`id`, `version`, `api_version`, `os`, `logging_driver`; `null` if it cannot be reached."),
+        ("pool", "`size`, `min`, `max`, the numbers of `healthy` and `active` clients, and `utilization` from 0 to 1."),
         (
             "clients",
-            "Of each: `id`, `status`, `score` from 0 to 1, `breaker` (`closed`, `open`, `half_open`), `usage_count`, \
-                 `errors`, `age_seconds`, and `checks`, of each `name`, `ok`, `latency_ms`, `error`.",
+            "For each client: `id`, `status`, `score` from 0 to 1, `breaker` (`closed`, `open`, `half_open`), `usage_count`, \
+                 `errors`, `age_seconds`, and `checks` with `name`, `ok`, `latency_ms` and `error`.",
         ),
         (
             "load",
-            "`null` without `--requests`, else `requests`, `errors`, `retries`, `seconds`, `requests_per_second`, and \
-                 `latency_ms` and `wait_ms` with `p50`, `p95`, `p99`, `max`.",
+            "`null` without `--requests`. Otherwise `requests`, `errors`, `retries`, `seconds`, `requests_per_second`, \
+                 and `latency_ms` and `wait_ms`, each with `p50`, `p95`, `p99` and `max`.",
         ),
-        ("error", "Why it is not healthy, in words, else `null`."),
+        ("error", "Why the pool is not healthy, or `null` if it is."),
     ],
 )];
 
-const RECONCILE_INTRO: &str = "With `--format json` the report is one object. Keys may be added.";
+const RECONCILE_INTRO: &str = "With `--format json`, the report is one object. Keys may be added in later versions.";
 
-const RECONCILE: &[Kind] = &[(
+const RECONCILE: &[ObjectKind] = &[(
     "",
     "",
     &[
-        ("engine_id", "Whose containers, volumes and mounts."),
-        ("type", "`full`."),
-        ("dry_run", "Whether nothing was written."),
+        ("engine_id", "The ID of the Docker Engine."),
+        ("type", "Always `full`."),
+        ("dry_run", "Whether this was only a comparison, which writes nothing."),
         ("in_sync", "Whether nothing differed."),
-        ("started", "When, by our clock."),
-        ("duration_seconds", "From the first question to the last write."),
+        ("started", "When the run started, by the clock of this machine."),
+        ("duration_seconds", "Time from the first request to the last write."),
         (
             "changes",
-            "Of `containers`, `volumes`, `mounts` and `positions` each how many were `created`, `updated`, `removed` \
-                 and `unchanged`.",
+            "For `containers`, `volumes`, `mounts` and `positions`: how many were `created`, `updated`, `removed` and \
+                 `unchanged`.",
         ),
         (
             "details",
-            "With `--details` each change: `resource`, `id`, `name`, `operation`, and `fields`, of each `name`, `before` \
-                 and `after`.",
+            "With `--details`, each change: `resource`, `id`, `name`, `operation`, and `fields` with `name`, `before` and \
+                 `after`.",
         ),
         (
             "lost",
-            "Names of removed containers that `watch --resume` had not read to their end: nobody can read the rest.",
+            "The names of removed containers that `watch --resume` had not read to the end. Their last lines are lost.",
         ),
     ],
 )];
 
-fn records(text: &mut String, heading: &str, intro: &str, kinds: &[Kind]) {
+fn objects(text: &mut String, heading: &str, intro: &str, kinds: &[ObjectKind]) {
     section(text, heading, intro);
-    for (name, what, keys) in kinds {
+    for (name, meaning, keys) in kinds {
         if !name.is_empty() {
-            let _ = writeln!(text, ".SS {name}\n{}", escaped(what));
+            let _ = writeln!(text, ".SS {name}\n{}", escaped(meaning));
         }
         list(text, keys);
     }
@@ -223,15 +225,15 @@ fn section(text: &mut String, heading: &str, intro: &str) {
     }
 }
 
-fn list(text: &mut String, entries: &[Entry]) {
-    entries.iter().for_each(|(term, what)| entry(text, term, what));
+fn list(text: &mut String, entries: &[Definition]) {
+    entries.iter().for_each(|(term, meaning)| entry(text, term, meaning));
 }
 
-fn entry(text: &mut String, term: &str, what: &str) {
-    let _ = writeln!(text, ".TP\n\\fB{}\\fR\n{}", escaped(term), escaped(what));
+fn entry(text: &mut String, term: &str, meaning: &str) {
+    let _ = writeln!(text, ".TP\n\\fB{}\\fR\n{}", escaped(term), escaped(meaning));
 }
 
-/// A dash of a flag is to be copied, and a quote to be none of typography.
+/// Escapes text for roff, so that dashes and quotes stay ASCII and can be copied into a shell.
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('-', "\\-").replace('\'', "\\*(Aq")
 }

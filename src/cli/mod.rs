@@ -1,8 +1,9 @@
-//! The command line: words in, one call of the engine out, an exit code back.
+//! The command line: parses arguments, calls one function of [`crate::commands`], and returns an exit code.
 //!
-//! [`main`] answers docker's own questions first ([`plugin`], [`complete`]), then reads our words with clap and hands the
-//! options to the verb. The clap tree is the one place where a flag is described: help, completions and man pages all
-//! come from it.
+//! [`main`] first answers the requests of the docker CLI and of shells ([`plugin`], [`complete`]). Then clap parses the
+//! arguments, each command turns its options into the `…Options` of its namesake in `commands`, and [`hints`] reports a
+//! failure. Every option is described once, in the clap definitions: help, completions and man pages are generated from
+//! them.
 
 pub mod complete;
 pub mod events;
@@ -20,7 +21,7 @@ use crate::config::{Config, ConfigInputs, Layers};
 use crate::docker::{self, Endpoint, Environment, Flags, endpoint};
 use crate::model::selector::Filters;
 use crate::model::stop::Stop;
-use crate::output::{Diagnostic, Level, LogFormat, When};
+use crate::output::{Diagnostic, Level, LogFormat, ReportFormat, When};
 use crate::{commands, output};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -35,174 +36,175 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Follow the logs of every container: no line lost, none twice
+/// Follow the logs of every container without losing or repeating a line
 #[derive(Clone, Debug, Parser)]
 #[command(name = "docker-logwatch", version, after_long_help = EXAMPLES)]
 struct Cli {
     #[command(flatten)]
     common: Common,
     #[command(subcommand)]
-    verb: Verb,
+    command: Commands,
 }
 
 #[derive(Clone, Debug, Subcommand)]
-enum Verb {
-    Watch(Box<watch::Watch>),
-    Events(events::Events),
-    Pool(pool::Pool),
-    Reconcile(reconcile::Reconcile),
+enum Commands {
+    Watch(Box<watch::WatchArgs>),
+    Events(events::EventsArgs),
+    Pool(pool::PoolArgs),
+    Reconcile(reconcile::ReconcileArgs),
 }
 
 const EXAMPLES: &str = "\
 Examples:
-  Follow everything that runs, and whatever starts from now on
+  Follow all running containers, and those that start later
     $ docker logwatch watch
 
-  See which containers match, and how each would be read
+  Show which containers match and how each would be read
     $ docker logwatch watch --dry-run 'web-*'
 
-  Keep a Compose project's records in a file
+  Append the logs of a Compose project to a file, as JSON
     $ docker logwatch watch -p shop --format json -o shop.jsonl";
 
-/// Flags of every verb, below its own.
+/// Options that every command has; help lists them after the command's own.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = GLOBAL, disable_help_flag = true)]
 pub struct Common {
-    /// Configuration [default: logwatch.yaml in docker's configuration folder]
+    /// Configuration file [default: logwatch.yaml in Docker's configuration directory]
     ///
-    /// YAML. LOGWATCH_CONFIG_FILE names another as well, and each key has a variable of its own, such as
-    /// LOGWATCH_WATCH_SOURCE for watch.source. Flags go before variables, and these before the file.
+    /// A YAML file, which LOGWATCH_CONFIG_FILE can name as well. Each key also has an environment variable, such as
+    /// LOGWATCH_WATCH_SOURCE for watch.source. Options override environment variables, and those override the file.
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, hide_short_help = true)]
     config_file: Option<PathBuf>,
 
-    /// Where else something is configured.
+    /// Where configuration comes from besides the options. [`main`] sets it; in tests it stays empty.
     #[arg(skip)]
-    surroundings: ConfigInputs,
+    inputs: ConfigInputs,
 
-    /// What is kept between runs [default: ~/.local/state/docker-logwatch/state.db]
+    /// State file: resume positions and inventory [default: ~/.local/state/docker-logwatch/state.db]
     ///
-    /// Below `XDG_STATE_HOME` where that is set. An SQLite file. With it, or with `--resume`, `watch` keeps the inventory of
-    /// `reconcile` fresh.
+    /// An SQLite database. If XDG_STATE_HOME is set, it replaces ~/.local/state. With `--state` (or state.path in the
+    /// configuration) or `--resume`, `watch` also keeps the inventory of `reconcile` up to date.
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, hide_short_help = true)]
     state: Option<PathBuf>,
 
-    /// Colour names and notices
+    /// When to colour names and notices
     ///
-    /// With `auto` the terminal decides, and before it `NO_COLOR` and `CLICOLOR_FORCE`.
+    /// With `auto`, NO_COLOR turns colours off and CLICOLOR_FORCE turns them on (unless it is 0). If neither is set, the
+    /// output is coloured on a terminal.
     #[arg(long, global = true, value_name = "WHEN", value_parser = one_of(WHEN), default_value = "auto")]
     color: When,
 
-    /// Say more on stderr; `-vv` still more
+    /// Print more diagnostics to stderr; `-vv` and `-vvv` print even more
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
 
-    /// No notices and no status line
+    /// Print only errors to stderr: no notices, no status line
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
 
-    /// Form of notices and diagnostics on stderr
+    /// Format of notices and diagnostics on stderr
     #[arg(
         long, global = true, value_name = "FORMAT", value_parser = one_of(LOG_FORMATS), default_value = "text",
         hide_short_help = true
     )]
     log_format: LogFormat,
 
-    /// Print help, with `-h` in short
+    /// Print help; `-h` prints a summary
     #[arg(short, long, global = true, action = ArgAction::Help)]
     help: Option<bool>,
 }
 
 const GLOBAL: &str = "Global options";
 
-// Docker's flags, for the program that runs on its own; a plugin has them taken off by `plugin::split`. No doc comment:
-// it would become the program's.
+// The docker CLI's global options, which the standalone program has as its own. When docker runs the program as a plugin,
+// `plugin::split` has already removed them. This is no doc comment because clap would use it as the program's help.
 #[derive(Clone, Debug, Args)]
-#[command(next_help_heading = "Docker engine")]
-struct OwnDocker {
-    /// Engine, such as `unix:///run/docker.sock` [default: as docker finds it]
+#[command(next_help_heading = "Docker Engine")]
+struct StandaloneFlags {
+    /// Docker Engine, such as `unix:///run/docker.sock` [default: the one that docker uses]
     #[arg(short = 'H', long, global = true, value_name = "HOST", conflicts_with = "context")]
     host: Option<String>,
 
-    /// Docker context to use, instead of `DOCKER_HOST` and the current one
+    /// Docker context; overrides DOCKER_HOST and the current context
     #[arg(short, long, global = true, value_name = "CONTEXT")]
     context: Option<String>,
 
-    /// Docker's configuration directory [default: ~/.docker]
+    /// Docker's configuration directory [default: DOCKER_CONFIG or ~/.docker]
     #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath, hide_short_help = true)]
     config: Option<PathBuf>,
 
-    /// Use TLS, without verifying the engine
+    /// Use TLS without verifying the daemon's certificate
     #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true", hide_short_help = true)]
     tls: Option<bool>,
 
-    /// Use TLS and verify the engine
+    /// Use TLS and verify the daemon's certificate
     #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, require_equals = true,
         default_missing_value = "true", hide_short_help = true)]
     tlsverify: Option<bool>,
 
-    /// Trust engines certified by this CA only
+    /// Trust only certificates signed by this CA
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, hide_short_help = true)]
     tlscacert: Option<PathBuf>,
 
-    /// Our certificate
+    /// Client certificate
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, hide_short_help = true)]
     tlscert: Option<PathBuf>,
 
-    /// Our key
+    /// Private key of the client certificate
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, hide_short_help = true)]
     tlskey: Option<PathBuf>,
 }
 
-impl From<OwnDocker> for DockerFlags {
-    fn from(own: OwnDocker) -> Self {
-        let OwnDocker { host, context, config, tls, tlsverify, tlscacert, tlscert, tlskey } = own;
+impl From<StandaloneFlags> for DockerFlags {
+    fn from(flags: StandaloneFlags) -> Self {
+        let StandaloneFlags { host, context, config, tls, tlsverify, tlscacert, tlscert, tlskey } = flags;
         let endpoint = Flags { host, context, tls, tlsverify, tlscacert, tlscert, tlskey, config_dir: config };
         DockerFlags { endpoint, ..DockerFlags::default() }
     }
 }
 
-const WHEN: &[(&str, &str, When)] = &[
-    ("auto", "On a terminal", When::Auto),
-    ("always", "In any case", When::Always),
-    ("never", "In no case", When::Never),
-];
+const WHEN: &[(&str, &str, When)] =
+    &[("auto", "On a terminal", When::Auto), ("always", "Always", When::Always), ("never", "Never", When::Never)];
 
 const LOG_FORMATS: &[(&str, &str, LogFormat)] =
-    &[("text", "One line each", LogFormat::Text), ("json", "One object a line", LogFormat::Json)];
+    &[("text", "One line each", LogFormat::Text), ("json", "One JSON object per line", LogFormat::Json)];
 
-/// A parser that takes one of these words; each stands with its help text and its meaning.
+const REPORT_FORMATS: &[(&str, &str, ReportFormat)] =
+    &[("table", "Table for people", ReportFormat::Table), ("json", "One JSON object", ReportFormat::Json)];
+
+/// A parser that accepts one of `choices`: each has a name, a help text, and the value it stands for.
 fn one_of<T>(choices: &'static [(&str, &str, T)]) -> impl TypedValueParser<Value = T>
 where
     T: Copy + Send + Sync + 'static,
 {
-    let words = choices.iter().map(|(word, help, _)| PossibleValue::new(*word).help(*help));
-    PossibleValuesParser::new(words).try_map(|given| {
-        let choice = choices.iter().find(|(word, ..)| *word == given);
-        choice.map(|(.., meaning)| *meaning).ok_or("unknown word")
+    let names = choices.iter().map(|(name, help, _)| PossibleValue::new(*name).help(*help));
+    PossibleValuesParser::new(names).try_map(|given| {
+        let choice = choices.iter().find(|(name, ..)| *name == given);
+        choice.map(|(.., value)| *value).ok_or("unknown value")
     })
 }
 
-/// A number of what there has to be some of.
+/// Parses a whole number greater than zero.
 fn at_least_one<T: TryFrom<u64>>(text: &str) -> Result<T, &'static str> {
     let number: u64 = text.parse().ok().filter(|number| *number > 0).ok_or("expected a whole number, at least 1")?;
-    number.try_into().map_err(|_| "that is too many")
+    number.try_into().map_err(|_| "the number is too large")
 }
 
-/// A name that selects. An empty one is an unset variable in a script, most likely.
+/// Parses a name to select by. An empty one is refused: it is probably an unset variable in a script.
 fn name(text: &str) -> Result<String, String> {
     if text.is_empty() { Err("a name cannot be empty".to_owned()) } else { Ok(text.to_owned()) }
 }
 
 impl Common {
-    /// What is configured, or all that is wrong with it, a line each. The flags of a verb that have a key are laid over the
-    /// rest; what was passed over is told.
-    fn config(&self, flags: impl FnOnce(&mut Layers)) -> Result<Config, String> {
-        let mut layers = Layers::read(&self.surroundings, self.config_file.as_deref());
+    /// Returns the configuration, or all its errors, one per line. `add_flags` adds the command's options that override
+    /// configuration keys. Warnings are logged.
+    fn config(&self, add_flags: impl FnOnce(&mut Layers)) -> Result<Config, String> {
+        let mut layers = Layers::read(&self.inputs, self.config_file.as_deref());
         if let Some(state) = &self.state {
             layers.flag("state.path", "--state", |config| config.state = Some(state.clone()));
         }
-        flags(&mut layers);
+        add_flags(&mut layers);
         let safe = |text: String| text.lines().map(output::safe).collect::<Vec<_>>().join("\n");
         let (config, warnings) = layers.settle().map_err(safe)?;
         for warning in warnings {
@@ -211,24 +213,25 @@ impl Common {
         Ok(config)
     }
 
-    /// Whether what takes long shall not be told of on the terminal.
+    /// Whether to show no progress or status on the terminal.
     fn hides_status(&self) -> bool {
         self.quiet || self.log_format == LogFormat::Json
     }
 
-    /// What the flag says, or else the environment (<https://no-color.org>, <https://bixense.com/clicolors>).
+    /// The value of `--color`, or else what the environment asks for (<https://no-color.org>,
+    /// <https://bixense.com/clicolors>).
     fn color(&self) -> When {
         color(self.color, |name| std::env::var_os(name))
     }
 }
 
-/// The state file, or why there is no place for one.
+/// Returns the path of the state file, or a message if there is no directory for it.
 fn state(config: &Config) -> Result<PathBuf, String> {
     let home = || std::env::home_dir().filter(|home| home.is_absolute()).map(|home| home.join(".local/state"));
-    let of_user = || std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let xdg = || std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let in_folder = |folder: PathBuf| folder.join("docker-logwatch/state.db");
-    let state = config.state.clone().or_else(|| of_user().or_else(home).map(in_folder));
-    state.ok_or_else(|| "there is no home folder to keep the state in: name a file with --state".to_owned())
+    let state = config.state.clone().or_else(|| xdg().or_else(home).map(in_folder));
+    state.ok_or_else(|| "no home directory for the state file: set its path with --state".to_owned())
 }
 
 fn color(flag: When, variable: impl Fn(&str) -> Option<OsString>) -> When {
@@ -240,116 +243,147 @@ fn color(flag: When, variable: impl Fn(&str) -> Option<OsString>) -> When {
     }
 }
 
-/// Runs the program: reads the process's arguments, answers, and returns the exit code of the contract.
+/// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
-    let words: Vec<OsString> = std::env::args_os().skip(1).collect();
-    if words.first().is_some_and(|word| word == plugin::METADATA) {
-        return say(&plugin::metadata());
+    let args: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if args.first().is_some_and(|arg| arg == plugin::METADATA) {
+        return print(&plugin::metadata());
     }
-    if words.first().is_some_and(|word| word == docker::SSH) {
-        return ssh(&words[1..]);
+    if args.first().is_some_and(|arg| arg == docker::SSH) {
+        return ssh(&args[1..]);
     }
-    let called = plugin::split(words);
-    let command = command(called.as_plugin);
-    if let Some(question) = complete::asked(&called.rest) {
-        return say(&complete::answer(command, question, live));
+    let invocation = plugin::split(args);
+    let command = command(invocation.as_plugin);
+    if let Some(request) = complete::request(&invocation.args) {
+        return print(&complete::answer(command, request, fetch_names));
     }
-    if called.rest.first().is_some_and(|word| word == man_pages::WORD) {
-        return man_pages::run(&called.rest[1..]);
+    if invocation.args.first().is_some_and(|arg| arg == man_pages::COMMAND) {
+        return man_pages::run(&invocation.args[1..]);
     }
-    let (as_plugin, format) = (called.as_plugin, log_format(&called.rest));
-    match read(command, called) {
+    let (as_plugin, format) = (invocation.as_plugin, log_format(&invocation.args));
+    match parse(command, invocation) {
         Ok((docker, mut cli)) => {
             let folder = endpoint::config_dir(&docker.endpoint, &Environment::of_process());
-            cli.common.surroundings = ConfigInputs { folder: Some(folder), variables: std::env::vars_os().collect() };
+            cli.common.inputs = ConfigInputs { folder: Some(folder), variables: std::env::vars_os().collect() };
             run(docker, as_plugin, cli)
         }
-        Err(error) => refuse_in(&error, format),
+        Err(error) => report_clap_error(&error, format),
     }
 }
 
-/// Becomes ssh. What hinders that is said as ssh says it, to the process that started us.
-fn ssh(words: &[OsString]) -> ExitCode {
-    let error = docker::become_ssh(words);
+/// Replaces this process with ssh. A failure is reported the way ssh reports its own, to the process that started this one.
+fn ssh(args: &[OsString]) -> ExitCode {
+    let error = docker::become_ssh(args);
     output::report(LogFormat::Text, &format!("cannot be started: {error}\n"));
-    // As ssh ends itself on an error of its own.
+    // ssh exits with 255 when it fails itself.
     ExitCode::from(255)
 }
 
-/// The form of diagnostics that is asked for in words that cannot be read.
-fn log_format(words: &[OsString]) -> LogFormat {
-    let word = |at: usize| words.get(at).map(|word| word.to_string_lossy());
-    let is_json = |at| match word(at) {
-        Some(flag) if flag == "--log-format" => word(at + 1).is_some_and(|value| value == "json"),
+/// Finds the requested format of diagnostics in arguments that clap could not parse.
+fn log_format(args: &[OsString]) -> LogFormat {
+    let arg = |at: usize| args.get(at).map(|arg| arg.to_string_lossy());
+    let is_json = |at| match arg(at) {
+        Some(flag) if flag == "--log-format" => arg(at + 1).is_some_and(|value| value == "json"),
         flag => flag.is_some_and(|flag| flag == "--log-format=json"),
     };
-    if (0..words.len()).any(is_json) { LogFormat::Json } else { LogFormat::Text }
+    if (0..args.len()).any(is_json) { LogFormat::Json } else { LogFormat::Text }
 }
 
-/// The clap tree as help, completion and parsing see it.
+/// Returns the clap definition of the whole command line, for parsing, help and completion.
 pub fn command(as_plugin: bool) -> Command {
     let command = Cli::command();
     if as_plugin {
         return command.bin_name("docker logwatch");
     }
-    let on_its_own = |command: Command| match command.get_after_long_help() {
+    let standalone = |command: Command| match command.get_after_long_help() {
         Some(text) => {
             let text = text.to_string().replace("docker logwatch", "docker-logwatch");
             command.after_long_help(text)
         }
         None => command,
     };
-    OwnDocker::augment_args(on_its_own(command).mut_subcommands(on_its_own)).bin_name("docker-logwatch")
+    StandaloneFlags::augment_args(standalone(command).mut_subcommands(standalone)).bin_name("docker-logwatch")
 }
 
-fn read(command: Command, called: plugin::Invocation) -> Result<(DockerFlags, Cli), clap::Error> {
+fn parse(command: Command, invocation: plugin::Invocation) -> Result<(DockerFlags, Cli), clap::Error> {
     let mut command = command.no_binary_name(true);
-    let advise = |error| if called.as_plugin { put_before(error) } else { error };
-    let matches = command.try_get_matches_from_mut(called.rest).map_err(advise)?;
+    let is_watch = invocation.args.iter().any(|arg| arg == "watch");
+    let add_tip = |error| {
+        let error = if is_watch { follow_tip(error) } else { error };
+        if invocation.as_plugin { docker_flag_tip(error) } else { error }
+    };
+    let matches = command.try_get_matches_from_mut(invocation.args).map_err(add_tip)?;
     let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
-    let docker = match called.as_plugin {
-        true => called.docker,
-        false => OwnDocker::from_arg_matches(&matches)?.into(),
+    let docker = match invocation.as_plugin {
+        true => invocation.docker,
+        false => StandaloneFlags::from_arg_matches(&matches)?.into(),
     };
     Ok((docker, cli))
 }
 
-/// Docker's own flags stand before our name; behind it they are unknown, and a user is told where they go.
-fn put_before(mut error: clap::Error) -> clap::Error {
-    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg).cloned() else {
-        return error;
+/// Explains where docker's own options go: as a plugin, the program only accepts them before its name.
+fn docker_flag_tip(error: clap::Error) -> clap::Error {
+    let flags = StandaloneFlags::augment_args(Command::new("docker"));
+    let is_dockers = |flag: &str| {
+        flags.get_arguments().any(|argument| {
+            let short = argument.get_short().map(|letter| format!("-{letter}"));
+            let long = argument.get_long().map(|name| format!("--{name}"));
+            short.as_deref() == Some(flag) || long.as_deref() == Some(flag)
+        })
     };
-    let own = OwnDocker::augment_args(Command::new("docker"));
-    let is_dockers = own.get_arguments().any(|argument| {
-        let short = argument.get_short().map(|letter| format!("-{letter}"));
-        let long = argument.get_long().map(|word| format!("--{word}"));
-        short.as_ref() == Some(&flag) || long.as_ref() == Some(&flag)
-    });
-    if is_dockers && error.kind() == ErrorKind::UnknownArgument {
-        error.remove(ContextKind::SuggestedArg);
-        let advice = format!("`{flag}` is docker's own: put it before `logwatch`").into();
-        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![advice]));
+    match unknown_flag(&error) {
+        Some(flag) if is_dockers(&flag) => {
+            with_tip(error, format!("`{flag}` is an option of docker: put it before `logwatch`"))
+        }
+        _ => error,
     }
+}
+
+/// Explains that `watch` follows by default. For `--follow` and misspellings of it, clap would suggest `--color`.
+fn follow_tip(mut error: clap::Error) -> clap::Error {
+    match unknown_flag(&error) {
+        Some(flag) if flag.starts_with("--fol") => {
+            // The usage would show the option that clap suggests.
+            error.remove(ContextKind::Usage);
+            with_tip(error, "`--follow` is the default; to exit at the end of the logs, use `--no-follow`".to_owned())
+        }
+        _ => error,
+    }
+}
+
+/// The option that clap does not know, if this is the error.
+fn unknown_flag(error: &clap::Error) -> Option<String> {
+    match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(flag)) if error.kind() == ErrorKind::UnknownArgument => Some(flag.clone()),
+        _ => None,
+    }
+}
+
+/// Replaces clap's suggestions with `tip`.
+fn with_tip(mut error: clap::Error, tip: String) -> clap::Error {
+    error.remove(ContextKind::SuggestedArg);
+    error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     error
 }
 
-/// As [`refuse`], in the form of all diagnostics: what it is, and the tip that goes with it.
-fn refuse_in(error: &clap::Error, format: LogFormat) -> ExitCode {
+/// Prints what clap returned instead of options: help, the version, or an error with its tip, in the requested format.
+fn report_clap_error(error: &clap::Error, format: LogFormat) -> ExitCode {
     if format == LogFormat::Text || !error.use_stderr() {
-        return refuse(error);
+        return print_clap_error(error);
     }
     let text = error.to_string();
     let mut parts = text.trim_end().split("\n\n").map(str::trim);
-    let said = parts.next().unwrap_or_default();
-    let message = said.strip_prefix("error: ").unwrap_or(said).split_whitespace().collect::<Vec<_>>().join(" ");
+    let first = parts.next().unwrap_or_default();
+    let message = first.strip_prefix("error: ").unwrap_or(first).split_whitespace().collect::<Vec<_>>().join(" ");
     let hint = parts.find_map(|part| part.strip_prefix("tip: "));
-    output::notice(format, said, Diagnostic { hint, ..Diagnostic::new(Level::Error, &message) });
+    output::notice(format, first, Diagnostic { hint, ..Diagnostic::new(Level::Error, &message) });
     Exit::Usage.into()
 }
 
-/// Help and version are answers, all else is a usage error; clap knows which stream and code is whose.
-fn refuse(error: &clap::Error) -> ExitCode {
-    let text = |is_terminal| match color(When::Auto, |name| std::env::var_os(name)).is_enabled(is_terminal) {
+/// As [`report_clap_error`], as text. Help and the version go to stdout with exit code 0, everything else is a usage
+/// error; clap knows which is which.
+fn print_clap_error(error: &clap::Error) -> ExitCode {
+    let text = |is_terminal| match color(When::Auto, |name| std::env::var_os(name)).holds(is_terminal) {
         true => error.render().ansi().to_string(),
         false => error.render().to_string(),
     };
@@ -357,34 +391,34 @@ fn refuse(error: &clap::Error) -> ExitCode {
         output::report(LogFormat::Text, &text(output::is_stderr_terminal()));
         return Exit::Usage.into();
     }
-    say(&text(output::is_stdout_terminal()))
+    print(&text(output::is_data_on_terminal()))
 }
 
-/// Writes an answer to stdout; a reader that went away had enough.
-fn say(answer: &str) -> ExitCode {
-    match output::answer(answer) {
-        Ok(()) => Exit::Done.into(),
+/// Writes `text` to stdout. It is no error if nobody reads it any more.
+fn print(text: &str) -> ExitCode {
+    match output::answer(text) {
+        Ok(()) => Exit::Success.into(),
         Err(error) => hints::fail(&error, None, Exit::Failed, LogFormat::Text),
     }
 }
 
 fn run(docker: DockerFlags, as_plugin: bool, cli: Cli) -> ExitCode {
     match level(&docker, &cli.common) {
-        Ok(level) => diagnose(level, cli.common.log_format),
-        Err(message) => return misused(&message, cli.common.log_format),
+        Ok(level) => start_diagnostics(level, cli.common.log_format),
+        Err(message) => return usage_error(&message, cli.common.log_format),
     }
-    match cli.verb {
-        Verb::Watch(watch) => watch::run(&docker, as_plugin, *watch, &cli.common),
-        Verb::Events(events) => events::run(&docker, as_plugin, events, &cli.common),
-        Verb::Pool(pool) => pool::run(&docker, as_plugin, pool, &cli.common),
-        Verb::Reconcile(reconcile) => reconcile::run(&docker, as_plugin, &reconcile, &cli.common),
+    match cli.command {
+        Commands::Watch(args) => watch::run(&docker, as_plugin, *args, &cli.common),
+        Commands::Events(args) => events::run(&docker, as_plugin, args, &cli.common),
+        Commands::Pool(args) => pool::run(&docker, as_plugin, args, &cli.common),
+        Commands::Reconcile(args) => reconcile::run(&docker, as_plugin, &args, &cli.common),
     }
 }
 
-/// The engine that is meant.
+/// Finds the Docker Engine that the options and the environment select.
 fn endpoint(docker: &DockerFlags) -> Result<Endpoint, commands::Error> {
     let mut endpoint = Endpoint::resolve(&docker.endpoint, &Environment::of_process())?;
-    // Though it may be replaced on disk while it runs.
+    // This link works even if the program's file is replaced while it runs.
     endpoint.program = Some("/proc/self/exe".into());
     for warning in &endpoint.warnings {
         tracing::warn!("{}", output::safe(warning));
@@ -392,8 +426,8 @@ fn endpoint(docker: &DockerFlags) -> Result<Endpoint, commands::Error> {
     Ok(endpoint)
 }
 
-/// Starts to listen for the order to stop, finds the engine and has the verb do its work.
-fn carry_out(
+/// Listens for signals, finds the Docker Engine and runs `work`, the command itself. Reports its error.
+fn run_command(
     docker: &DockerFlags,
     as_plugin: bool,
     common: &Common,
@@ -401,9 +435,9 @@ fn carry_out(
 ) -> ExitCode {
     let format = common.log_format;
     let stop = Stop::default();
-    let caller = as_plugin.then(shutdown::Docker::of_process);
-    if let Err(error) = shutdown::listen(stop.clone(), caller) {
-        return hints::fail(&Deaf(error), None, Exit::Failed, format);
+    let parent = as_plugin.then(shutdown::ParentDocker::of_process);
+    if let Err(error) = shutdown::listen(stop.clone(), parent) {
+        return hints::fail(&ListenError(error), None, Exit::Failed, format);
     }
     match endpoint(docker).and_then(|endpoint| work(endpoint, &stop)) {
         Ok(exit) => exit,
@@ -411,17 +445,17 @@ fn carry_out(
     }
 }
 
-/// Without ears for the order to stop nothing would be flushed at the end.
+/// Fatal: without signal handlers the output would not be flushed when the program is stopped.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen for signals")]
-struct Deaf(#[source] std::io::Error);
+struct ListenError(#[source] std::io::Error);
 
-/// What cannot be meant, a line for each, in the form of all diagnostics.
-fn misused(message: &str, format: LogFormat) -> ExitCode {
+/// Reports usage errors, one per line of `message`.
+fn usage_error(message: &str, format: LogFormat) -> ExitCode {
     match format {
         LogFormat::Text => {
             let text = message.replace('\n', "\nerror: ") + "\n";
-            refuse(&clap::Error::raw(ErrorKind::ValueValidation, text))
+            print_clap_error(&clap::Error::raw(ErrorKind::ValueValidation, text))
         }
         LogFormat::Json => {
             for line in message.lines() {
@@ -432,7 +466,7 @@ fn misused(message: &str, format: LogFormat) -> ExitCode {
     }
 }
 
-/// What is worth a diagnostic: our own flags first, then docker's `-D` and `-l`.
+/// The level from which on diagnostics are printed. Our `-q` and `-v` override docker's `-D` and `-l`.
 fn level(docker: &DockerFlags, common: &Common) -> Result<LevelFilter, String> {
     match (common.quiet, common.verbose) {
         (true, _) => return Ok(LevelFilter::ERROR),
@@ -444,48 +478,48 @@ fn level(docker: &DockerFlags, common: &Common) -> Result<LevelFilter, String> {
     match docker.log_level.as_deref() {
         _ if docker.debug => Ok(LevelFilter::DEBUG),
         None => Ok(LevelFilter::WARN),
-        Some(word) => match word.to_ascii_lowercase().as_str() {
+        Some(name) => match name.to_ascii_lowercase().as_str() {
             "debug" => Ok(LevelFilter::DEBUG),
             "info" => Ok(LevelFilter::INFO),
             "warn" | "warning" => Ok(LevelFilter::WARN),
             "error" | "fatal" | "panic" => Ok(LevelFilter::ERROR),
             "trace" => Ok(LevelFilter::TRACE),
-            _ => Err(format!("docker's log level cannot be `{word}`, only debug, info, warn, error or fatal")),
+            _ => Err(format!("invalid log level `{name}` of docker: expected debug, info, warn, error or fatal")),
         },
     }
 }
 
-/// Diagnostics go to stderr, those of the libraries below us only when they matter or everything is asked for. Text is for
-/// a terminal or a journal, which knows the time; JSON may go anywhere.
-fn diagnose(level: LevelFilter, format: LogFormat) {
-    let theirs = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) };
-    let filter = Targets::new().with_target("logwatch", level).with_default(theirs);
+/// Sends diagnostics to stderr. Those of libraries are limited to warnings, unless everything is asked for. Text has no
+/// time stamps because it is meant for a terminal or the journal, which adds them; JSON has them.
+fn start_diagnostics(level: LevelFilter, format: LogFormat) {
+    let of_libraries = if level == LevelFilter::TRACE { level } else { level.min(LevelFilter::WARN) };
+    let filter = Targets::new().with_target("logwatch", level).with_default(of_libraries);
     let layer = tracing_subscriber::fmt::layer().with_writer(move || output::Tracer::new(format)).with_ansi(false);
     let layer = match format {
         LogFormat::Text => layer.without_time().with_target(false).boxed(),
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
     };
     let set = tracing_subscriber::registry().with(filter).with(layer).try_init();
-    // Only a second call can fail, and then the first one's choice stands.
+    // Only a second call fails; the first one then stays in effect.
     debug_assert!(set.is_ok());
 }
 
-/// Asks the engine for names to complete; whatever fails, there are none.
-fn live(flags: &Flags, want: complete::Want) -> complete::Live {
+/// Asks the daemon for the names that completion needs; returns none on any error.
+fn fetch_names(flags: &Flags, kind: complete::NameKind) -> complete::DaemonNames {
+    use complete::{DaemonNames, NameKind};
     let Ok(endpoint) = Endpoint::resolve(flags, &Environment::of_process()) else {
-        return complete::Live::default();
+        return DaemonNames::default();
     };
-    let asked = commands::ask(endpoint, async |docker| {
-        Ok(match want {
-            complete::Want::Containers => {
-                let containers = docker.list(true, &Filters::new()).await?;
-                complete::Live { containers, ..Default::default() }
+    let names = commands::ask(endpoint, async |docker| {
+        Ok(match kind {
+            NameKind::Containers => {
+                DaemonNames { containers: docker.list(true, &Filters::new()).await?, ..DaemonNames::default() }
             }
-            complete::Want::Networks => complete::Live { networks: docker.networks().await?, ..Default::default() },
-            complete::Want::Volumes => complete::Live { volumes: docker.volumes().await?, ..Default::default() },
+            NameKind::Networks => DaemonNames { networks: docker.networks().await?, ..DaemonNames::default() },
+            NameKind::Volumes => DaemonNames { volumes: docker.volumes().await?, ..DaemonNames::default() },
         })
     });
-    asked.unwrap_or_default()
+    names.unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -493,13 +527,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_clap_tree_holds_together() {
+    fn clap_accepts_the_definitions() {
         command(true).debug_assert();
         command(false).debug_assert();
     }
 
     #[test]
-    fn the_color_flag_goes_before_the_environment() {
+    fn color_option_overrides_the_environment() {
         use When::{Always, Auto, Never};
         for (flag, no_color, force, expected) in [
             (Auto, None, None, Auto),
@@ -517,7 +551,7 @@ mod tests {
     }
 
     #[test]
-    fn our_flags_set_the_level_before_dockers() {
+    fn verbosity_options_override_dockers_log_level() {
         for (line, expected) in [
             ("logwatch watch", Ok(LevelFilter::WARN)),
             ("logwatch -v watch", Ok(LevelFilter::INFO)),
@@ -531,17 +565,17 @@ mod tests {
             ("-l error logwatch watch -v", Ok(LevelFilter::INFO)),
             (
                 "-l loud logwatch watch",
-                Err("docker's log level cannot be `loud`, only debug, info, warn, error or fatal"),
+                Err("invalid log level `loud` of docker: expected debug, info, warn, error or fatal"),
             ),
         ] {
-            let called = plugin::split(line.split_whitespace().map(OsString::from).collect());
-            let (docker, cli) = read(command(true), called).unwrap();
+            let invocation = plugin::split(line.split_whitespace().map(OsString::from).collect());
+            let (docker, cli) = parse(command(true), invocation).unwrap();
             assert_eq!(level(&docker, &cli.common), expected.map_err(str::to_owned), "{line}");
         }
     }
 
     #[test]
-    fn on_our_own_dockers_flags_are_ours_before_and_behind_the_verb() {
+    fn standalone_accepts_dockers_options_before_and_after_the_command() {
         let line = "-H unix:///s watch --tls=false --tlsverify --tlscacert a --tlscert b --tlskey c --config d";
         let flags = Flags {
             host: Some("unix:///s".into()),
@@ -553,8 +587,8 @@ mod tests {
             tlskey: Some("c".into()),
             config_dir: Some("d".into()),
         };
-        let called = plugin::split(line.split_whitespace().map(OsString::from).collect());
-        let (docker, _) = read(command(false), called).unwrap();
+        let invocation = plugin::split(line.split_whitespace().map(OsString::from).collect());
+        let (docker, _) = parse(command(false), invocation).unwrap();
         assert_eq!(docker, DockerFlags { endpoint: flags, ..DockerFlags::default() });
     }
 }

@@ -1,24 +1,25 @@
-//! Docker's handshake: what the docker CLI says to a plugin, before any word of our own.
+//! The plugin protocol of the docker CLI: metadata, and docker's own options on our command line.
 //!
-//! In: the words after the program's name. Out: whether docker asks for the metadata, or an [`Invocation`] with docker's
-//! flags taken off. Called by [`crate::cli::main`]. Knows nothing of our flags.
-//! Docker hands on its **whole** argument list, so its global flags stand before our own name (docker/cli
-//! `cli-plugins/manager/manager.go`: PluginRunCommand); it parses them with pflag, up to the first word that is no flag.
+//! [`split`] turns the arguments of the process into an [`Invocation`]: docker's global options, and the arguments for us,
+//! which are not interpreted here. Docker passes its **whole** argument list to a plugin, so docker's global options come
+//! before our name (docker/cli `cli-plugins/manager/manager.go`: PluginRunCommand). It parses them with pflag, up to the
+//! first argument that is no option.
 
 use crate::docker::Flags;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-/// The word behind `docker`.
+/// The name of the plugin, which follows `docker` on the command line.
 pub const NAME: &str = "logwatch";
 
-/// Docker runs us with this one word before each use, and with all plugins for `docker --help`, with no time limit.
+/// The argument with which docker asks for the metadata: before each use of the plugin, and of all plugins for
+/// `docker --help`, without a time limit.
 pub const METADATA: &str = "docker-cli-plugin-metadata";
 
-/// Answered by older and newer docker alike: up to 28.4 this very version is demanded.
+/// The schema version that all docker versions accept. Up to 28.4, docker requires exactly this one.
 const SCHEMA: &str = "0.1.0";
 
-/// The answer to [`METADATA`].
+/// Returns the plugin metadata as JSON.
 pub fn metadata() -> String {
     let answer = serde_json::json!({
         "SchemaVersion": SCHEMA,
@@ -33,111 +34,111 @@ pub fn metadata() -> String {
 /// Docker's global flags.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DockerFlags {
-    /// Those that choose the engine.
+    /// The options that select the Docker Engine and how to connect to it.
     pub endpoint: Flags,
-    /// `-D`, `--debug`.
     pub debug: bool,
-    /// `-l`, `--log-level`.
     pub log_level: Option<String>,
 }
 
-/// How we were called.
+/// The arguments of the process, separated into docker's and ours.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Invocation {
-    /// What docker was told before our name; empty when we run on our own, where these flags are ours.
+    /// Docker's options before our name. Empty if the program runs standalone: it then parses them itself.
     pub docker: DockerFlags,
-    /// By docker, as `docker logwatch …`.
+    /// Whether docker runs the program as its plugin (`docker logwatch …`).
     pub as_plugin: bool,
-    /// Our own words, without our name. Help asked of docker is put in our words: `help watch`.
-    pub rest: Vec<OsString>,
+    /// Our arguments, without our name. A request to docker for help on us becomes `help watch`.
+    pub args: Vec<OsString>,
 }
 
-/// Takes docker's words apart. A first word that docker cannot have sent means that we run on our own: an environment
-/// variable would not do, for it is inherited by a shell that some plugin started.
-pub fn split(words: Vec<OsString>) -> Invocation {
-    match from_docker(&words) {
+/// Separates docker's options from our arguments. Arguments that docker cannot have passed mean that the program runs
+/// standalone. An environment variable of docker would be no proof: a shell that some plugin started has inherited it.
+pub fn split(args: Vec<OsString>) -> Invocation {
+    match from_docker(&args) {
         Some(invocation) => invocation,
-        None => Invocation { rest: words, ..Invocation::default() },
+        None => Invocation { args, ..Invocation::default() },
     }
 }
 
-fn from_docker(words: &[OsString]) -> Option<Invocation> {
-    let (front, words) = Front::read(words)?;
-    let (first, rest) = words.split_first()?;
-    let rest = match (first.to_str()?, rest) {
-        (NAME, rest) if front.help => help_for(rest),
-        (NAME, _) if front.version => vec!["--version".into()],
+fn from_docker(args: &[OsString]) -> Option<Invocation> {
+    let (global, args) = GlobalFlags::parse(args)?;
+    let (first, rest) = args.split_first()?;
+    let args = match (first.to_str()?, rest) {
+        (NAME, rest) if global.help => help_for(rest),
+        (NAME, _) if global.version => vec!["--version".into()],
         (NAME, rest) => rest.to_vec(),
-        // Docker always sends the word being typed, be it empty: a lone `logwatch` here is such a word of our own.
-        (word @ ("help" | "__complete" | "__completeNoDesc"), [name, rest @ ..])
-            if name == NAME && (word == "help" || !rest.is_empty()) =>
+        // Docker always passes the argument being typed, even if it is empty. So `__complete logwatch` without anything
+        // after it comes from our own completion scripts, and `logwatch` is the argument being typed.
+        (request @ ("help" | "__complete" | "__completeNoDesc"), [name, rest @ ..])
+            if name == NAME && (request == "help" || !rest.is_empty()) =>
         {
             [first.clone()].into_iter().chain(rest.iter().cloned()).collect()
         }
         _ => return None,
     };
-    Some(Invocation { docker: front.flags, as_plugin: true, rest })
+    Some(Invocation { docker: global.flags, as_plugin: true, args })
 }
 
-/// `docker --help logwatch watch …` is `help watch`, whatever follows.
+/// Turns `docker --help logwatch watch …` into `help watch`, whatever follows.
 fn help_for(rest: &[OsString]) -> Vec<OsString> {
-    let verb = rest.first().filter(|word| !word.as_bytes().starts_with(b"-"));
-    std::iter::once("help".into()).chain(verb.cloned()).collect()
+    let command = rest.first().filter(|arg| !arg.as_bytes().starts_with(b"-"));
+    std::iter::once("help".into()).chain(command.cloned()).collect()
 }
 
-/// What stands before the first word that is no flag.
+/// Docker's options before the first argument that is no option.
 #[derive(Default)]
-struct Front {
+struct GlobalFlags {
     flags: DockerFlags,
     help: bool,
     version: bool,
 }
 
-impl Front {
-    /// Reads docker's flags and returns the words behind them; `None` when a flag is not docker's or lacks its value,
-    /// for docker refuses those itself.
-    fn read(mut words: &[OsString]) -> Option<(Front, &[OsString])> {
-        let mut front = Front::default();
-        while let Some((word, rest)) = words.split_first() {
-            match word.as_bytes() {
-                b"--" => return Some((front, rest)),
-                [b'-', b'-', long @ ..] => words = front.long(long, rest)?,
-                [b'-', shorts @ ..] if !shorts.is_empty() => words = front.shorts(shorts, rest)?,
+impl GlobalFlags {
+    /// Parses docker's options and returns them with the arguments that follow. Returns `None` for an option that docker
+    /// does not have or that lacks its value: docker itself would have refused it.
+    fn parse(mut args: &[OsString]) -> Option<(GlobalFlags, &[OsString])> {
+        let mut global = GlobalFlags::default();
+        while let Some((arg, rest)) = args.split_first() {
+            match arg.as_bytes() {
+                b"--" => return Some((global, rest)),
+                [b'-', b'-', long @ ..] => args = global.long(long, rest)?,
+                [b'-', shorts @ ..] if !shorts.is_empty() => args = global.shorts(shorts, rest)?,
                 _ => break,
             }
         }
-        Some((front, words))
+        Some((global, args))
     }
 
     fn long<'a>(&mut self, flag: &[u8], rest: &'a [OsString]) -> Option<&'a [OsString]> {
         let equals = flag.iter().position(|&byte| byte == b'=');
         let (name, value) = flag.split_at(equals.unwrap_or(flag.len()));
-        let flag = Flag::named(std::str::from_utf8(name).ok()?)?;
+        let flag = Flag::with_name(std::str::from_utf8(name).ok()?)?;
         match value.split_first() {
             Some((_, value)) => self.set(flag, OsStr::from_bytes(value))?,
             None if flag.is_switch() => self.set(flag, OsStr::new("true"))?,
-            None => return self.take(flag, rest),
+            None => return self.set_to_next(flag, rest),
         }
         Some(rest)
     }
 
-    /// `-D`, `-Dc foo`, `-Hv`, `-H=v`, `-H v`: switches may be joined, and the first flag with a value ends them.
+    /// Parses `-D`, `-Dc foo`, `-Hv`, `-H=v` or `-H v`: several options without a value can share a dash, and the first one
+    /// with a value ends them.
     fn shorts<'a>(&mut self, mut letters: &[u8], rest: &'a [OsString]) -> Option<&'a [OsString]> {
-        while let Some((&letter, behind)) = letters.split_first() {
-            let flag = Flag::lettered(letter)?;
-            match behind {
+        while let Some((&letter, rest_of_arg)) = letters.split_first() {
+            let flag = Flag::with_letter(letter)?;
+            match rest_of_arg {
                 [b'=', value @ ..] => return self.set(flag, OsStr::from_bytes(value)).map(|()| rest),
                 _ if flag.is_switch() => self.set(flag, OsStr::new("true"))?,
-                [] => return self.take(flag, rest),
+                [] => return self.set_to_next(flag, rest),
                 value => return self.set(flag, OsStr::from_bytes(value)).map(|()| rest),
             }
-            letters = behind;
+            letters = rest_of_arg;
         }
         Some(rest)
     }
 
-    /// The value is the next word, be it `--` or look like a flag.
-    fn take<'a>(&mut self, flag: Flag, rest: &'a [OsString]) -> Option<&'a [OsString]> {
+    /// The value is the next argument, even if it is `--` or looks like an option.
+    fn set_to_next<'a>(&mut self, flag: Flag, rest: &'a [OsString]) -> Option<&'a [OsString]> {
         let (value, rest) = rest.split_first()?;
         self.set(flag, value)?;
         Some(rest)
@@ -150,15 +151,15 @@ impl Front {
             Flag::Config => endpoint.config_dir = Some(value.into()),
             Flag::Context => endpoint.context = Some(text()?),
             Flag::Host => endpoint.host = Some(text()?),
-            Flag::Tls => endpoint.tls = Some(truth(value)?),
-            Flag::TlsVerify => endpoint.tlsverify = Some(truth(value)?),
+            Flag::Tls => endpoint.tls = Some(parse_bool(value)?),
+            Flag::TlsVerify => endpoint.tlsverify = Some(parse_bool(value)?),
             Flag::TlsCaCert => endpoint.tlscacert = Some(unquoted(value).into()),
             Flag::TlsCert => endpoint.tlscert = Some(unquoted(value).into()),
             Flag::TlsKey => endpoint.tlskey = Some(unquoted(value).into()),
-            Flag::Debug => self.flags.debug = truth(value)?,
+            Flag::Debug => self.flags.debug = parse_bool(value)?,
             Flag::LogLevel => self.flags.log_level = Some(text()?),
-            Flag::Version => self.version = truth(value)?,
-            Flag::Help => self.help = truth(value)?,
+            Flag::Version => self.version = parse_bool(value)?,
+            Flag::Help => self.help = parse_bool(value)?,
         }
         Some(())
     }
@@ -182,7 +183,7 @@ enum Flag {
 }
 
 impl Flag {
-    fn named(name: &str) -> Option<Flag> {
+    fn with_name(name: &str) -> Option<Flag> {
         Some(match name {
             "config" => Flag::Config,
             "context" => Flag::Context,
@@ -200,7 +201,7 @@ impl Flag {
         })
     }
 
-    fn lettered(letter: u8) -> Option<Flag> {
+    fn with_letter(letter: u8) -> Option<Flag> {
         Some(match letter {
             b'c' => Flag::Context,
             b'D' => Flag::Debug,
@@ -217,8 +218,8 @@ impl Flag {
     }
 }
 
-/// The words that Go's `strconv.ParseBool` takes.
-fn truth(value: &OsStr) -> Option<bool> {
+/// Parses a boolean as Go's `strconv.ParseBool` does.
+fn parse_bool(value: &OsStr) -> Option<bool> {
     match value.as_bytes() {
         b"1" | b"t" | b"T" | b"true" | b"TRUE" | b"True" => Some(true),
         b"0" | b"f" | b"F" | b"false" | b"FALSE" | b"False" => Some(false),
@@ -226,7 +227,8 @@ fn truth(value: &OsStr) -> Option<bool> {
     }
 }
 
-/// Docker up to 28 takes off quotes around the `--tls*` paths, for `--tlscert="…"` in files that no shell reads.
+/// Removes quotes around a path. Up to version 28, docker does so for the `--tls*` paths, so that `--tlscert="…"` works in
+/// files that no shell reads.
 fn unquoted(value: &OsStr) -> &OsStr {
     match value.as_bytes() {
         [first @ (b'"' | b'\''), inner @ .., last] if first == last => OsStr::from_bytes(inner),
@@ -239,13 +241,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn words(line: &str) -> Vec<OsString> {
-        line.split_whitespace().map(|word| if word == "''" { "".into() } else { word.into() }).collect()
+    fn args(line: &str) -> Vec<OsString> {
+        line.split_whitespace().map(|arg| if arg == "''" { "".into() } else { arg.into() }).collect()
     }
 
-    fn check(line: &str, as_plugin: bool, rest: &str, docker: DockerFlags) {
-        let expected = Invocation { docker, as_plugin, rest: words(rest) };
-        assert_eq!(split(words(line)), expected, "{line}");
+    fn check(line: &str, as_plugin: bool, ours: &str, docker: DockerFlags) {
+        let expected = Invocation { docker, as_plugin, args: args(ours) };
+        assert_eq!(split(args(line)), expected, "{line}");
     }
 
     fn endpoint(endpoint: Flags) -> DockerFlags {
@@ -261,8 +263,8 @@ mod tests {
     }
 
     #[test]
-    fn our_words_stand_behind_our_name() {
-        for (line, rest) in [
+    fn our_arguments_follow_our_name() {
+        for (line, ours) in [
             ("logwatch", ""),
             ("logwatch watch -x", "watch -x"),
             ("logwatch --context foo watch", "--context foo watch"),
@@ -284,12 +286,12 @@ mod tests {
             ("__complete logwatch ''", "__complete ''"),
             ("__completeNoDesc logwatch watch ''", "__completeNoDesc watch ''"),
         ] {
-            check(line, true, rest, DockerFlags::default());
+            check(line, true, ours, DockerFlags::default());
         }
     }
 
     #[test]
-    fn without_our_name_in_front_every_word_is_ours() {
+    fn without_our_name_the_program_runs_standalone() {
         for line in [
             "",
             "watch -x",
@@ -316,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_of_dockers_own_flags_is_read() {
+    fn every_form_of_dockers_options_is_parsed() {
         check("--context foo logwatch watch", true, "watch", context("foo"));
         check("--context=foo logwatch watch", true, "watch", context("foo"));
         check("-c foo logwatch", true, "", context("foo"));
@@ -339,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tls_flags_tell_false_from_absent_and_lose_their_quotes() {
+    fn tls_options_can_be_false_and_lose_quotes() {
         let tls = |tls, tlsverify| endpoint(Flags { tls, tlsverify, ..Flags::default() });
         check("--tls logwatch", true, "", tls(Some(true), None));
         check("--tls=false logwatch", true, "", tls(Some(false), None));
@@ -357,42 +359,42 @@ mod tests {
     }
 
     proptest! {
-        /// However a value is attached, it arrives, and what stands behind our name is not looked at.
+        /// Every value is returned unchanged, in whatever form it is attached, and so are the arguments after our name.
         #[test]
-        fn any_value_survives_any_form(value in "[^\0]{1,12}", form in 0..5, rest: Vec<String>) {
-            let front: Vec<String> = match form {
+        fn values_are_unchanged_in_every_form(value in "[^\0]{1,12}", form in 0..5, rest: Vec<String>) {
+            let global: Vec<String> = match form {
                 0 => vec!["--host".into(), value.clone()],
                 1 => vec![format!("--host={value}")],
                 2 => vec!["-H".into(), value.clone()],
                 3 => vec![format!("-DH={value}")],
                 _ => vec![format!("-DH{value}")],
             };
-            // In this form a value's own `=` in front is the flag's.
+            // In this form, a `=` at the start of the value belongs to the option.
             prop_assume!(form != 4 || !value.starts_with('='));
-            let words = front.into_iter().chain(["logwatch".into()]).chain(rest.iter().cloned());
-            let invocation = split(words.map(OsString::from).collect());
+            let args = global.into_iter().chain(["logwatch".into()]).chain(rest.iter().cloned());
+            let invocation = split(args.map(OsString::from).collect());
             prop_assert_eq!(invocation.docker.endpoint.host, Some(value));
-            prop_assert_eq!(invocation.rest, rest.into_iter().map(OsString::from).collect::<Vec<_>>());
+            prop_assert_eq!(invocation.args, rest.into_iter().map(OsString::from).collect::<Vec<_>>());
         }
 
         #[test]
-        fn words_that_docker_did_not_send_stay_as_they_are(words: Vec<String>) {
-            let words: Vec<OsString> = words.into_iter().map(OsString::from).collect();
-            let invocation = split(words.clone());
-            prop_assert!(invocation.as_plugin || invocation.rest == words);
+        fn standalone_arguments_are_unchanged(args: Vec<String>) {
+            let args: Vec<OsString> = args.into_iter().map(OsString::from).collect();
+            let invocation = split(args.clone());
+            prop_assert!(invocation.as_plugin || invocation.args == args);
         }
     }
 
     #[test]
-    fn a_word_that_is_no_text_survives() {
+    fn arguments_may_be_invalid_utf8() {
         let raw = OsStr::from_bytes(b"caf\xe9").to_owned();
         let invocation = split(vec!["--config".into(), raw.clone(), "logwatch".into(), raw.clone()]);
         assert_eq!(invocation.docker.endpoint.config_dir, Some(std::path::PathBuf::from(&raw)));
-        assert_eq!(invocation.rest, [raw]);
+        assert_eq!(invocation.args, [raw]);
     }
 
     #[test]
-    fn the_metadata_are_what_docker_accepts() {
+    fn docker_accepts_the_metadata() {
         let answer: serde_json::Value = serde_json::from_str(&metadata()).unwrap();
         assert_eq!(answer["SchemaVersion"], "0.1.0");
         assert_eq!(answer["Version"], env!("CARGO_PKG_VERSION"));

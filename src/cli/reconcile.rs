@@ -1,8 +1,8 @@
-//! The words of `reconcile`, turned into [`ReconcileOptions`].
+//! The arguments of `reconcile`, their conversion to [`ReconcileOptions`], and its report.
 
 use super::hints::{self, Exit};
 use super::plugin::DockerFlags;
-use super::{Common, carry_out, misused, one_of, state};
+use super::{Common, REPORT_FORMATS, one_of, run_command, state, usage_error};
 use crate::commands;
 use crate::commands::reconcile::ReconcileOptions;
 use crate::model::stop::Stop;
@@ -10,101 +10,98 @@ use crate::output::{self, Diagnostic, Level, Reconciled, ReportFormat};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Bring the inventory of containers, volumes, mounts and positions in line with the engine
+/// Update the inventory of containers, volumes, mounts and positions
 ///
-/// All of it in one transaction of the state file; a second run finds nothing to do. `watch --resume` keeps the inventory
-/// fresh while it runs. Positions of removed containers go too, but for those under a name that a run holds.
+/// Compares the state file with the Docker Engine and writes all differences in one transaction; running it again changes
+/// nothing. `watch --resume` keeps the inventory up to date while it runs. Positions of removed containers are deleted as
+/// well, except those of a resume name that is in use.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
-pub struct Reconcile {
-    /// Tell what differs, write nothing
+pub struct ReconcileArgs {
+    /// Report the differences without writing them
     #[arg(long, help_heading = INVENTORY)]
     dry_run: bool,
 
-    /// As `--dry-run`; exit code 4 when anything differs
+    /// Like `--dry-run`, but exit with code 4 if anything differs
     ///
-    /// The table is then shown only when it does. Without a state there is nothing to compare with, which is told instead,
-    /// with exit code 4 as well. What differs is looked at twice, two seconds apart: a `watch` that keeps
-    /// the state is a moment behind the engine.
+    /// The table is printed only if there are differences. Without a state file there is nothing to compare with: this is
+    /// an error with exit code 4. Differences are checked again after two seconds, because a running `watch` updates the
+    /// state with a short delay.
     #[arg(long, help_heading = INVENTORY)]
     check: bool,
 
-    /// Tell each change
+    /// List each change
     #[arg(long, help_heading = OUTPUT)]
     details: bool,
 
-    /// Form of the report
-    #[arg(long, value_name = "FORMAT", value_parser = one_of(FORMATS), default_value = "table", help_heading = OUTPUT)]
+    /// Report format
+    #[arg(long, value_name = "FORMAT", value_parser = one_of(REPORT_FORMATS), default_value = "table", help_heading = OUTPUT)]
     format: ReportFormat,
 }
 
 const INVENTORY: &str = "Inventory";
 const OUTPUT: &str = "Output";
 
-const FORMATS: &[(&str, &str, ReportFormat)] =
-    &[("table", "For people", ReportFormat::Table), ("json", "One object", ReportFormat::Json)];
-
 const EXAMPLES: &str = "\
 Examples:
-  Take stock of everything the engine has
+  Record everything that the Docker Engine has
     $ docker logwatch reconcile
 
-  What would change, one by one
+  List what would change
     $ docker logwatch reconcile --dry-run --details
 
-  In a crontab: silent while the inventory is true
+  From cron: no output while the inventory is correct
     $ docker logwatch reconcile --check || docker logwatch reconcile";
 
-/// Reads the last of the words, and answers.
-pub(super) fn run(docker: &DockerFlags, as_plugin: bool, reconcile: &Reconcile, common: &Common) -> ExitCode {
+/// Runs `reconcile` and returns its exit code.
+pub(super) fn run(docker: &DockerFlags, as_plugin: bool, args: &ReconcileArgs, common: &Common) -> ExitCode {
     let config = match common.config(|_| {}) {
         Ok(config) => config,
-        Err(message) => return misused(&message, common.log_format),
+        Err(message) => return usage_error(&message, common.log_format),
     };
     let state = match state(&config) {
         Ok(state) => state,
-        Err(message) => return misused(&message, common.log_format),
+        Err(message) => return usage_error(&message, common.log_format),
     };
-    let is_dry_run = reconcile.dry_run || reconcile.check;
+    let is_dry_run = args.dry_run || args.check;
     let (docker_config, quiet) = (config.docker, common.hides_status());
-    let options =
-        ReconcileOptions { state, dry_run: is_dry_run, must_last: reconcile.check, docker: docker_config, quiet };
-    carry_out(docker, as_plugin, common, |endpoint, stop| {
+    let options = ReconcileOptions { state, dry_run: is_dry_run, must_last: args.check, docker: docker_config, quiet };
+    run_command(docker, as_plugin, common, |endpoint, stop| {
         let reconciled = commands::reconcile::reconcile(endpoint, &options, stop)?;
         let state = &options.state;
-        Ok(reconciled.map_or(Exit::Done.into(), |reconciled| report(reconciled, reconcile, state, common, stop)))
+        Ok(reconciled.map_or(Exit::Success.into(), |reconciled| report(reconciled, args, state, common, stop)))
     })
 }
 
-/// What a check is told that has nothing to compare with.
+/// `--check` has nothing to compare with.
 #[derive(Debug, thiserror::Error)]
-#[error("there is no state in {} yet to hold the engine against", .0.display())]
+#[error("there is no state in {} yet to compare with the Docker Engine", .0.display())]
 struct NoState(PathBuf);
 
-fn report(reconciled: Reconciled, asked: &Reconcile, state: &Path, common: &Common, stop: &Stop) -> ExitCode {
-    // A check that has nothing to compare with must not pass, not even beside an engine without containers: it would hide
-    // a wrong path, or a watch that was never started, for good.
-    let is_missing = asked.check && reconciled.has_no_state;
-    let is_unmet = is_missing || asked.check && !reconciled.is_in_sync();
-    // That all there is is new says nothing.
-    let is_silent = asked.check && (!is_unmet || is_missing) && asked.format == ReportFormat::Table;
+fn report(reconciled: Reconciled, args: &ReconcileArgs, state: &Path, common: &Common, stop: &Stop) -> ExitCode {
+    // Without a state, a check must fail, even if the Docker Engine has no containers. Passing would hide a wrong path, or a
+    // `watch` that was never started, for good.
+    let is_missing = args.check && reconciled.has_no_state;
+    let has_failed = is_missing || args.check && !reconciled.is_in_sync();
+    // Without a state, the table would only say that everything is new.
+    let is_silent = args.check && (!has_failed || is_missing) && args.format == ReportFormat::Table;
     if is_missing {
-        let hint = "`reconcile` without --check creates it, and so does `watch --resume`";
-        hints::fail(&NoState(state.to_owned()), Some(hint), Exit::Unmet, common.log_format);
+        let hint = "create it with `reconcile` without --check, or with `watch --resume`";
+        hints::fail(&NoState(state.to_owned()), Some(hint), Exit::CheckFailed, common.log_format);
     }
     let lost = commands::lost(&reconciled.plan.lost()).filter(|_| !common.quiet && !reconciled.is_dry_run);
     if let Some(lost) = lost {
         let lost = output::safe(&lost);
         output::notice(common.log_format, &lost, Diagnostic::new(Level::Warn, &lost));
     }
-    let (format, details) = (asked.format, asked.details);
+    let (format, details) = (args.format, args.details);
     let written = match is_silent {
         true => Ok(()),
         false => commands::write_report(stop, move || reconciled.write(format, details)),
     };
     match written {
-        Ok(()) if is_unmet => Exit::Unmet.into(),
-        Ok(()) => Exit::Done.into(),
+        Ok(()) if has_failed => Exit::CheckFailed.into(),
+        Ok(()) => Exit::Success.into(),
         Err(error) => hints::failed(&error, common.log_format),
     }
 }

@@ -1,14 +1,18 @@
-//! How we are told to stop.
+//! Turns signals, and the end of docker or of stdout's reader, into requests to [`Stop`].
 //!
-//! In: signals, the end of the socket that docker gives its plugins, the end of docker itself, and the end of stdout's
-//! reader. Out: an order to [`Stop`], at the second signal one to hurry, and at the third the end of the process. Called
-//! once by each command.
-//! With a terminal docker does nothing and Ctrl-C reaches us directly; without one it forwards no signal but closes the
-//! socket, and kills us at its third (docker/cli `cmd/docker/docker.go`: tryPluginRun). With `docker … | less` both
-//! arrive. A docker that dies leaves us running and the socket at its end. Before docker 25 there is no socket, and docker
-//! keeps its first two signals to itself; a third, SIGHUP or `kill -9` ends it, which is then all that we hear.
-//! SIGPIPE stays ignored, as Rust starts us: a reader that went away is an error of a write, and where nothing is written
-//! [`heed_reader`] notices.
+//! Every command calls [`listen`] once, and [`stop_without_reader`] if it prints to stdout. The first event requests a
+//! stop. A second signal tells the command to hurry, and a third one ends the process.
+//!
+//! What docker does when the user stops it depends on its version and on the terminal:
+//! - With a terminal, docker does nothing, and Ctrl-C reaches this process directly.
+//! - Without one, docker forwards no signal. It closes the socket that it gives its plugins, and kills this process at its
+//!   own third signal (docker/cli `cmd/docker/docker.go`: tryPluginRun). With `docker … | less`, both happen.
+//! - A docker that dies does not end this process, but the socket is closed.
+//! - Before docker 25 there is no socket, and docker does not pass on its first two signals. A third one, SIGHUP or
+//!   `kill -9` ends docker, and its end is all that this process can notice.
+//!
+//! SIGPIPE stays ignored, which is Rust's default. So a write fails if nobody reads stdout any more; as long as nothing is
+//! written, [`stop_without_reader`] notices it.
 
 use crate::model::small_file;
 use crate::model::stop::Stop;
@@ -29,94 +33,94 @@ use tokio::runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
-/// The variable that names docker's socket, from docker 25 on.
+/// The environment variable with the address of docker's socket; set by docker 25 and newer.
 pub const SOCKET: &str = "DOCKER_CLI_PLUGIN_SOCKET";
 
-/// Signals after which the user has waited enough.
-const PATIENCE: u32 = 3;
+/// The signal that ends the process at once is the third one, as in docker.
+const FATAL_SIGNAL: u32 = 3;
 
-/// The docker that runs us as its plugin.
+/// The docker CLI that runs this process as its plugin.
 #[derive(Debug)]
-pub struct Docker {
+pub struct ParentDocker {
     socket: Option<OsString>,
-    end: End,
+    exit: ParentExit,
 }
 
-impl Docker {
-    /// Our parent. On our own it is somebody else, and the socket in the environment may be some other plugin's, left there
-    /// by a shell that it started.
-    pub fn of_process() -> Docker {
-        Docker { socket: std::env::var_os(SOCKET), end: End::of_parent() }
+impl ParentDocker {
+    /// The parent of this process. Call it only if docker runs us as its plugin. Otherwise the parent is something else, and
+    /// the socket in the environment may belong to another plugin, whose shell has started us.
+    pub fn of_process() -> ParentDocker {
+        ParentDocker { socket: std::env::var_os(SOCKET), exit: ParentExit::of_process() }
     }
 }
 
-/// How the end of docker is noticed.
+/// How to notice that docker has ended.
 #[derive(Debug)]
-enum End {
-    /// By this handle of its process (pidfd_open(2)).
-    Awaited(OwnedFd),
-    /// It ended before we could look.
-    Come,
-    /// Not at all: this kernel has no such handles (before Linux 5.3), or there is no docker.
+enum ParentExit {
+    /// By polling its pidfd (pidfd_open(2)).
+    Pidfd(OwnedFd),
+    /// It ended before its pidfd could be opened.
+    Ended,
+    /// Not at all: the kernel has no pidfds (before Linux 5.3), or no docker runs us.
     Unknown,
 }
 
-impl End {
-    /// PR_SET_PDEATHSIG would not do: it tells of the end of the thread that started us, and Go's threads come and go.
-    fn of_parent() -> End {
-        let Some(parent) = getppid() else { return End::Unknown };
+impl ParentExit {
+    /// PR_SET_PDEATHSIG cannot be used: it reports the end of the *thread* that started this process, and Go's threads can
+    /// end at any time.
+    fn of_process() -> ParentExit {
+        let Some(parent) = getppid() else { return ParentExit::Unknown };
         match pidfd_open(parent, PidfdFlags::empty()) {
-            // Its number could be another process's by then.
-            Ok(handle) if getppid() == Some(parent) => End::Awaited(handle),
-            Ok(_) | Err(Errno::SRCH) => End::Come,
+            // The second look excludes that the PID has been reused for another process.
+            Ok(pidfd) if getppid() == Some(parent) => ParentExit::Pidfd(pidfd),
+            Ok(_) | Err(Errno::SRCH) => ParentExit::Ended,
             Err(error) => {
-                tracing::debug!(%error, parent = Pid::as_raw(Some(parent)), "the end of docker will not be noticed");
-                End::Unknown
+                tracing::debug!(%error, parent = Pid::as_raw(Some(parent)), "cannot watch for the end of docker");
+                ParentExit::Unknown
             }
         }
     }
 }
 
-/// Passes the order on when we are told to stop, from now until the process ends.
+/// Listens for signals and for the end of docker until the process ends, and passes them on to `stop`. `docker` is given if
+/// docker runs this process as its plugin.
 ///
-/// It has a thread and a runtime of its own, so that the third signal is heard while everything else is blocked in a write
-/// to a pipe that nobody reads. The thread has nothing to clean up and is not awaited: it listens until the process ends.
-/// `docker` is given when docker runs us as its plugin.
-pub fn listen(stop: Stop, docker: Option<Docker>) -> io::Result<()> {
+/// The listener has its own thread and runtime, so that the third signal is handled even if everything else is blocked in a
+/// write to a pipe that nobody reads. The thread is never joined: it has nothing to clean up.
+pub fn listen(stop: Stop, docker: Option<ParentDocker>) -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
-    // Signals are caught before this returns: one that comes right after must not kill us.
+    // The handlers are installed before this function returns, so that no signal after it kills the process.
     let signals = runtime.block_on(async { Signals::catch() })?;
     let socket = docker.as_ref().and_then(|docker| docker.socket.as_deref()).and_then(connect);
-    let end = docker.map_or(End::Unknown, |docker| docker.end);
-    let listen = move || runtime.block_on(hear(stop, signals, socket, end));
+    let exit = docker.map_or(ParentExit::Unknown, |docker| docker.exit);
+    let listen = move || runtime.block_on(forward(stop, signals, socket, exit));
     thread::Builder::new().name("stop".into()).stack_size(128 << 10).spawn(listen)?;
     Ok(())
 }
 
-/// Gives the order as soon as nobody can read stdout any more, where that is a pipe or a socket: `grep -q` leaves when it
-/// has found its line, and the next one of a silent container may never come.
+/// Requests a stop as soon as nobody can read stdout any more, if it is a pipe or a socket. For instance, `grep -q` exits
+/// when it has found its line, and if the containers are silent, there may never be a write that fails.
 ///
-/// The thread sleeps in the kernel until then. It asks for no event: those that say that the other end is closed come
-/// unasked.
-pub fn heed_reader(stop: Stop) -> io::Result<()> {
+/// The thread waits in poll(2) for no events: those that report a closed end need not be requested.
+pub fn stop_without_reader(stop: Stop) -> io::Result<()> {
     let stdout = rustix::stdio::stdout();
     let kind = FileType::from_raw_mode(fstat(stdout)?.st_mode);
     if !matches!(kind, FileType::Fifo | FileType::Socket) {
         return Ok(());
     }
     let stdout = stdout.try_clone_to_owned()?;
-    let heed = move || {
-        if is_left(&stdout) {
-            tracing::debug!("told to stop: the reader of stdout has gone");
+    let watch = move || {
+        if wait_until_closed(&stdout) {
+            tracing::debug!("stopping: the reader of stdout has gone");
             stop.order();
         }
     };
-    thread::Builder::new().name("stdout".into()).stack_size(128 << 10).spawn(heed)?;
+    thread::Builder::new().name("stdout".into()).stack_size(128 << 10).spawn(watch)?;
     Ok(())
 }
 
-/// Waits until the other end is closed; `false` where that cannot be known.
-fn is_left(output: impl AsFd) -> bool {
+/// Waits until the other end is closed. Returns `false` if that cannot be detected.
+fn wait_until_closed(output: impl AsFd) -> bool {
     loop {
         let mut fds = [PollFd::new(&output, PollFlags::empty())];
         match poll(&mut fds, None) {
@@ -128,39 +132,39 @@ fn is_left(output: impl AsFd) -> bool {
     }
 }
 
-async fn hear(stop: Stop, mut signals: Signals, socket: Option<UnixStream>, end: End) {
+async fn forward(stop: Stop, mut signals: Signals, socket: Option<UnixStream>, exit: ParentExit) {
     let mut docker = socket.and_then(|stream| tokio::net::UnixStream::from_std(stream).ok());
-    let mut end = std::pin::pin!(has_ended(end));
-    let mut is_docker_gone = false;
-    let mut heard = 0;
+    let mut exit = std::pin::pin!(parent_exit(exit));
+    let mut has_docker_ended = false;
+    let mut received = 0;
     loop {
         tokio::select! {
             number = signals.next() => {
-                heard += 1;
-                if heard >= PATIENCE {
-                    // As a shell reports a process that the signal killed.
+                received += 1;
+                if received >= FATAL_SIGNAL {
+                    // The status that a shell reports for a process killed by this signal.
                     std::process::exit(128 + number);
                 }
-                if heard > 1 {
+                if received > 1 {
                     stop.hurry();
                 }
-                tracing::debug!(signal = number, "told to stop by a signal");
+                tracing::debug!(signal = number, "stopping: received a signal");
             }
-            () = end_of(&mut docker) => {
+            () = socket_end(&mut docker) => {
                 docker = None;
-                tracing::debug!("told to stop by docker");
+                tracing::debug!("stopping: docker has closed its socket");
             }
-            () = &mut end, if !is_docker_gone => {
-                is_docker_gone = true;
-                tracing::debug!("told to stop by the end of docker");
+            () = &mut exit, if !has_docker_ended => {
+                has_docker_ended = true;
+                tracing::debug!("stopping: docker has ended");
             }
         }
         stop.order();
     }
 }
 
-/// Connects to docker's socket; `@` stands for the NUL byte of an abstract address. A docker that has gone meanwhile is no
-/// reason not to start: whoever waits for our output decides.
+/// Connects to docker's socket. A leading `@` in the name stands for the NUL byte of an abstract address. If docker has
+/// ended already, the command starts all the same: it is for the reader of our output to decide.
 fn connect(name: &OsStr) -> Option<UnixStream> {
     let address = match name.as_bytes() {
         [] => return None,
@@ -171,47 +175,50 @@ fn connect(name: &OsStr) -> Option<UnixStream> {
         stream.set_nonblocking(true)?;
         Ok(stream)
     });
-    stream.inspect_err(|error| tracing::debug!(%error, "no connection to docker's plugin socket")).ok()
+    stream.inspect_err(|error| tracing::debug!(%error, "cannot connect to docker's plugin socket")).ok()
 }
 
-/// Returns when docker closes the socket or breaks it; it never sends. Without a socket it never returns.
-async fn end_of(docker: &mut Option<tokio::net::UnixStream>) {
+/// Returns when docker closes the socket or the connection breaks; docker never sends anything. Never returns without a
+/// socket.
+async fn socket_end(docker: &mut Option<tokio::net::UnixStream>) {
     let Some(stream) = docker else {
         return std::future::pending().await;
     };
     while matches!(stream.read(&mut [0; 64]).await, Ok(1..)) {}
 }
 
-/// Returns when docker has ended; where that cannot be noticed it never returns.
-async fn has_ended(end: End) {
-    match end {
-        End::Come => {}
-        End::Awaited(handle) => {
-            let (ended, end) = oneshot::channel();
-            // A thread that sleeps in the kernel until then, and wakes up for nothing else.
+/// Returns when docker has ended. Never returns if that cannot be noticed.
+async fn parent_exit(exit: ParentExit) {
+    match exit {
+        ParentExit::Ended => {}
+        ParentExit::Pidfd(pidfd) => {
+            let (send, ended) = oneshot::channel();
+            // This thread sleeps in poll(2) until docker ends.
             let wait = move || {
-                let mut handles = [PollFd::new(&handle, PollFlags::IN)];
-                while poll(&mut handles, None) == Err(Errno::INTR) {}
-                let _ = ended.send(());
+                let mut fds = [PollFd::new(&pidfd, PollFlags::IN)];
+                while poll(&mut fds, None) == Err(Errno::INTR) {}
+                let _ = send.send(());
             };
             let thread = thread::Builder::new().name("docker".into()).stack_size(128 << 10).spawn(wait);
-            if thread.is_err() || end.await.is_err() {
+            if thread.is_err() || ended.await.is_err() {
                 std::future::pending().await
             }
         }
-        End::Unknown => std::future::pending().await,
+        ParentExit::Unknown => std::future::pending().await,
     }
 }
 
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    /// `None` if SIGHUP stays ignored.
     hang_up: Option<Signal>,
 }
 
 impl Signals {
-    /// Catches them. SIGHUP stays ignored where it is, for that is what `nohup` is for; SIGINT is caught though a script's
-    /// `&` starts programs that ignore it, for whoever sends it to such a one means it.
+    /// Installs the handlers. SIGHUP stays ignored if it is, because that is the purpose of `nohup`. SIGINT is caught even
+    /// if it is ignored: the shell does that for each `&` in a script, and whoever sends SIGINT to such a process wants it to
+    /// stop.
     fn catch() -> io::Result<Self> {
         let hang_up = SignalKind::hangup();
         let is_ignored = ignored() >> (hang_up.as_raw_value() - 1) & 1 == 1;
@@ -222,17 +229,17 @@ impl Signals {
         })
     }
 
-    /// Waits for one and returns its number.
+    /// Waits for the next signal and returns its number.
     async fn next(&mut self) -> i32 {
         tokio::select! {
             _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
             _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
-            () = hung_up(&mut self.hang_up) => SignalKind::hangup().as_raw_value(),
+            () = next_hang_up(&mut self.hang_up) => SignalKind::hangup().as_raw_value(),
         }
     }
 }
 
-async fn hung_up(signal: &mut Option<Signal>) {
+async fn next_hang_up(signal: &mut Option<Signal>) {
     match signal {
         Some(signal) => {
             signal.recv().await;
@@ -241,7 +248,7 @@ async fn hung_up(signal: &mut Option<Signal>) {
     }
 }
 
-/// The set of ignored signals, a bit each, as the kernel tells it (proc(5), `SigIgn`); empty when it does not.
+/// The set of ignored signals: bit `n - 1` is signal `n` (proc(5), `SigIgn`). Empty if the kernel does not report it.
 fn ignored() -> u64 {
     let status = small_file::read_small(Path::new("/proc/self/status"), 64 << 10).unwrap_or_default();
     let status = String::from_utf8_lossy(&status);
@@ -259,33 +266,34 @@ mod tests {
     use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
     use std::time::Duration;
 
-    /// Set for a child that stays when it is told to stop, as if blocked in a write.
-    const STAYS: &str = "STAYS";
+    /// Set for a child that does not end when it is stopped, as if it were blocked in a write.
+    const BLOCKED: &str = "BLOCKED";
 
-    /// Set for a child whose parent is its docker.
+    /// Set for a child whose parent acts as docker.
     const PLUGIN: &str = "PLUGIN";
 
-    /// Set in the test binary that a test runs as its child.
+    /// Set if a test runs this test binary as its child process, which then calls [`child`].
     const CHILD: &str = "LOGWATCH_TEST_CHILD";
 
-    /// The program under test: listens, says so, and ends when told to, with all happenings on stdout.
+    /// The program under test: listens, prints `ready`, and ends when it is stopped. Its diagnostics go to stdout.
     #[expect(clippy::disallowed_methods, reason = "the parent reads it through a pipe")]
     fn child() {
         let log = tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG);
         log.with_writer(io::stdout).without_time().with_target(false).with_ansi(false).init();
         let stop = Stop::default();
-        let end = if std::env::var_os(PLUGIN).is_some() { End::of_parent() } else { End::Unknown };
-        let docker = Docker { socket: std::env::var_os(SOCKET), end };
+        let is_plugin = std::env::var_os(PLUGIN).is_some();
+        let exit = if is_plugin { ParentExit::of_process() } else { ParentExit::Unknown };
+        let docker = ParentDocker { socket: std::env::var_os(SOCKET), exit };
         listen(stop.clone(), Some(docker)).unwrap();
         println!("ready");
         runtime::Builder::new_current_thread().build().unwrap().block_on(stop.cancelled());
         println!("stopped");
-        if std::env::var_os(STAYS).is_some() {
+        if std::env::var_os(BLOCKED).is_some() {
             thread::sleep(Duration::from_secs(60));
         }
     }
 
-    /// Under `nohup` we ignore SIGHUP, and our children would; of a signal that we catch they do not even know.
+    /// Under `nohup`, this process ignores SIGHUP, and its children would inherit that. They do not inherit a handler.
     fn restore_hang_up() {
         let runtime = runtime::Builder::new_current_thread().enable_io().build().unwrap();
         if ignored() & 1 == 1 {
@@ -304,11 +312,13 @@ mod tests {
         }
 
         fn start_under(mut command: Command, variables: &[(&str, &str)]) -> Run {
-            command.args(["--exact", "cli::stop::tests::one_signal_of_any_kind_stops", "--nocapture"]).env(CHILD, "1");
+            let (_crate, module) = module_path!().split_once("::").unwrap();
+            let test = format!("{module}::any_signal_stops");
+            command.args(["--exact", &test, "--nocapture"]).env(CHILD, "1");
             command
                 .stdout(Stdio::piped())
                 .env_remove(SOCKET)
-                .env_remove(STAYS)
+                .env_remove(BLOCKED)
                 .env_remove(PLUGIN)
                 .envs(variables.iter().copied());
             restore_hang_up();
@@ -319,19 +329,19 @@ mod tests {
             run
         }
 
-        /// Reads on until a line has this in it.
+        /// Reads lines until one contains `text`.
         fn wait_for(&mut self, text: &str) {
-            assert!(self.lines.any(|line| line.unwrap().contains(text)), "ended without {text:?}");
+            assert!(self.lines.any(|line| line.unwrap().contains(text)), "the output has no line with {text:?}");
         }
 
         fn signal(&self, signal: Signal) {
             kill_process(Pid::from_child(&self.child), signal).unwrap();
         }
 
-        /// Signals, and waits until it was heard: pending signals of a kind merge.
-        fn signal_heard(&mut self, signal: Signal) {
+        /// Sends a signal and waits until it is handled: pending signals of the same kind would merge.
+        fn signal_and_wait(&mut self, signal: Signal) {
             self.signal(signal);
-            self.wait_for("by a signal");
+            self.wait_for("received a signal");
         }
 
         fn end(mut self) -> ExitStatus {
@@ -345,7 +355,7 @@ mod tests {
         }
     }
 
-    /// Docker's end of the plugin socket, with the name that it gives in the environment.
+    /// Docker's end of the plugin socket, and its name in the environment variable.
     fn docker(test: &str) -> (UnixListener, String) {
         let name = format!("docker_cli_{test}_{}", std::process::id());
         let address = SocketAddr::from_abstract_name(&name).unwrap();
@@ -353,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn one_signal_of_any_kind_stops() {
+    fn any_signal_stops() {
         if std::env::var_os(CHILD).is_some() {
             return child();
         }
@@ -366,18 +376,18 @@ mod tests {
     }
 
     #[test]
-    fn the_third_signal_ends_the_process_however_busy_it_is() {
+    fn the_third_signal_ends_a_blocked_process() {
         for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
-            let mut run = Run::start(&[(STAYS, "1")]);
-            run.signal_heard(Signal::INT);
-            run.signal_heard(signal);
+            let mut run = Run::start(&[(BLOCKED, "1")]);
+            run.signal_and_wait(Signal::INT);
+            run.signal_and_wait(signal);
             run.signal(signal);
             assert_eq!(run.end().code(), Some(code), "{signal:?}");
         }
     }
 
     #[test]
-    fn the_end_of_dockers_socket_stops() {
+    fn a_closed_docker_socket_stops() {
         let (listener, name) = docker("end");
         let mut run = Run::start(&[(SOCKET, &name)]);
         let (connection, _) = listener.accept().unwrap();
@@ -387,35 +397,35 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_dockers_socket_and_a_signal_are_one_order_and_count_as_one_signal() {
+    fn a_closed_docker_socket_does_not_count_as_signal() {
         let (listener, name) = docker("both");
-        let mut run = Run::start(&[(SOCKET, &name), (STAYS, "1")]);
+        let mut run = Run::start(&[(SOCKET, &name), (BLOCKED, "1")]);
         let (connection, _) = listener.accept().unwrap();
         drop(connection);
-        run.wait_for("by docker");
+        run.wait_for("docker has closed its socket");
         run.wait_for("stopped");
-        run.signal_heard(Signal::INT);
-        run.signal_heard(Signal::INT);
+        run.signal_and_wait(Signal::INT);
+        run.signal_and_wait(Signal::INT);
         assert_eq!(run.child.try_wait().unwrap(), None);
         run.signal(Signal::INT);
         assert_eq!(run.end().code(), Some(130));
     }
 
-    /// Docker before 25 tells its plugins nothing and leaves them behind when it is killed. A shell plays it here.
+    /// Before version 25, docker tells its plugins nothing, and when it is killed, they go on. Here a shell acts as docker.
     #[test]
-    fn the_end_of_docker_itself_stops() {
+    fn the_end_of_docker_stops() {
         for signal in [Signal::HUP, Signal::TERM, Signal::KILL] {
             let mut docker = Command::new("sh");
             docker.args(["-c", "\"$0\" \"$@\"; exit"]).arg(std::env::current_exe().unwrap());
             let mut run = Run::start_under(docker, &[(PLUGIN, "1")]);
             run.signal(signal);
-            run.wait_for("by the end of docker");
+            run.wait_for("docker has ended");
             run.wait_for("stopped");
         }
     }
 
     #[test]
-    fn a_docker_that_is_gone_hinders_nobody() {
+    fn an_unreachable_docker_socket_is_ignored() {
         for name in ["@docker_cli_gone", "/nowhere/socket", "@", ""] {
             let mut run = Run::start(&[(SOCKET, name)]);
             run.signal(Signal::TERM);
@@ -425,39 +435,39 @@ mod tests {
     }
 
     #[test]
-    fn a_hang_up_stays_ignored_and_an_interrupt_does_not() {
+    fn an_ignored_hangup_stays_ignored_an_interrupt_does_not() {
         let mut shell = Command::new("sh");
         shell.args(["-c", "trap '' HUP INT; exec \"$0\" \"$@\""]).arg(std::env::current_exe().unwrap());
         let mut run = Run::start_under(shell, &[]);
         for _ in 0..4 {
             run.signal(Signal::HUP);
         }
-        run.signal_heard(Signal::INT);
+        run.signal_and_wait(Signal::INT);
         run.wait_for("stopped");
         assert_eq!(run.end().code(), Some(0));
     }
 
-    /// A pipe and both kinds of sockets tell when their reader leaves, and before that nothing.
+    /// Holds for a pipe, a Unix socket and a TCP connection.
     #[test]
-    fn a_reader_that_leaves_is_noticed_without_a_write() {
+    fn the_end_of_the_reader_is_noticed_without_writing() {
         let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let here = std::net::TcpStream::connect(tcp.local_addr().unwrap()).unwrap();
-        let there = tcp.accept().unwrap().0;
+        let client = std::net::TcpStream::connect(tcp.local_addr().unwrap()).unwrap();
+        let server = tcp.accept().unwrap().0;
         let pipe = io::pipe().unwrap();
         let (left, right) = UnixStream::pair().unwrap();
-        // What nobody read makes the end of this connection a reset.
-        std::io::Write::write_all(&mut &here, b"unread").unwrap();
+        // Unread data makes closing this connection a reset.
+        std::io::Write::write_all(&mut &client, b"unread").unwrap();
         for (writer, reader) in [
             (OwnedFd::from(pipe.1), OwnedFd::from(pipe.0)),
             (OwnedFd::from(left), OwnedFd::from(right)),
-            (OwnedFd::from(here), OwnedFd::from(there)),
+            (OwnedFd::from(client), OwnedFd::from(server)),
         ] {
-            let (told, hear) = std::sync::mpsc::channel();
-            let heed = thread::spawn(move || told.send(is_left(&writer)));
-            assert!(hear.recv_timeout(Duration::from_millis(100)).is_err());
+            let (send, receive) = std::sync::mpsc::channel();
+            let waiting = thread::spawn(move || send.send(wait_until_closed(&writer)));
+            assert!(receive.recv_timeout(Duration::from_millis(100)).is_err());
             drop(reader);
-            assert!(hear.recv().unwrap());
-            heed.join().unwrap().unwrap();
+            assert!(receive.recv().unwrap());
+            waiting.join().unwrap().unwrap();
         }
     }
 }

@@ -1,7 +1,8 @@
-//! Moments and spans as a user writes them.
+//! Times and durations as users write them.
 //!
-//! In: the text of `--since` or `--until`, or of an interval. Out: a [`Timestamp`] or a [`Duration`], or a sentence that
-//! says what is allowed. What docker takes is taken, and days and weeks besides (moby `api/types/time/timestamp.go`: GetTimestamp).
+//! Parses `--since` and `--until` into a [`Timestamp`] and intervals into a [`Duration`], or returns a message that lists
+//! the accepted forms. Accepts everything that docker accepts (moby `api/types/time/timestamp.go`: GetTimestamp), and days
+//! and weeks as well.
 
 use crate::config::value::{self, SECOND, SPANS};
 use crate::model::time::Timestamp;
@@ -10,32 +11,41 @@ use jiff::tz::TimeZone;
 use std::borrow::Cow;
 use std::time::Duration;
 
-/// Bytes of `2026-11-20`.
-const DAY: usize = 10;
+/// Length in bytes of a date such as `2026-11-20`.
+const DATE_LEN: usize = 10;
 
-/// Why a text is no moment.
+/// Why a text is no time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// It has none of the known forms.
     #[error(
-        "expected a span back from now (`10m`, `1h30m`, `2d`), a date or time (`2026-11-20`, `2026-11-20T23:00:53`, \
+        "expected a duration before now (`10m`, `1h30m`, `2d`), a date or time (`2026-11-20`, `2026-11-20T23:00:53`, \
          `2026-11-20T23:00:53Z`), or Unix seconds (`1795215653.5`)"
     )]
     Form,
-    /// The engine counts nanoseconds in 64 bits.
-    #[error("that lies outside the years 1678 to 2262")]
+    /// dockerd counts nanoseconds in 64 bits, and so does [`Timestamp`].
+    #[error("the time is outside the years 1678 to 2262")]
     Range,
 }
 
-/// Reads a moment; one without a zone is in the local zone.
+/// Parses a time. Without a zone, it is in the local zone.
 pub fn parse(text: &str) -> Result<Timestamp, Error> {
     parse_at(text, Timestamp::now(), &TimeZone::system())
 }
 
-/// Reads a span of time longer than none, `30s` or `1m30s`.
-pub fn span_of_time(text: &str) -> Result<Duration, String> {
-    let span = value::span(text).filter(|span| !span.is_zero());
-    span.ok_or_else(|| format!("expected a span longer than none: {SPANS}"))
+/// Parses a duration greater than zero, such as `30s` or `1m30s`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let duration = value::span(text).filter(|duration| !duration.is_zero());
+    duration.ok_or_else(|| format!("expected a duration greater than zero: {SPANS}"))
+}
+
+/// Refuses an `--until` before `--since`: no line or event can lie between them.
+pub(super) fn check_range(since: Option<Timestamp>, until: Option<Timestamp>) -> Result<(), String> {
+    match (since, until) {
+        (Some(since), Some(until)) if since > until => {
+            Err(format!("`--since` ({since}) is later than `--until` ({until})"))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn parse_at(text: &str, now: Timestamp, zone: &TimeZone) -> Result<Timestamp, Error> {
@@ -43,53 +53,56 @@ fn parse_at(text: &str, now: Timestamp, zone: &TimeZone) -> Result<Timestamp, Er
     if let Some(seconds) = seconds(text) {
         return seconds.map(Timestamp);
     }
-    let (is_ahead, bare) = match text.strip_prefix('-') {
+    // As in docker, a minus sign before a duration means the future.
+    let (is_future, bare) = match text.strip_prefix('-') {
         Some(bare) => (true, bare),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
     };
-    if let Some(span) = value::nanos(bare) {
-        let moment = |span| if is_ahead { now.0.checked_add(span) } else { now.0.checked_sub(span) };
-        return span.ok().and_then(moment).map(Timestamp).ok_or(Error::Range);
+    if let Some(nanos) = value::nanos(bare) {
+        let time = |nanos| if is_future { now.0.checked_add(nanos) } else { now.0.checked_sub(nanos) };
+        return nanos.ok().and_then(time).map(Timestamp).ok_or(Error::Range);
     }
     date(text, zone)
 }
 
-/// `1795215653` or `1795215653.037882171`, exactly; `None` when the text is no such number.
+/// Parses Unix seconds such as `1795215653` or `1795215653.037882171` into nanoseconds, without rounding. Returns `None` if
+/// the text has another form.
 fn seconds(text: &str) -> Option<Result<i64, Error>> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     if !digits(whole) || !digits(fraction) || fraction.len() > 9 {
         return None;
     }
-    let nanos = whole.parse::<i64>().ok().and_then(|whole| whole.checked_mul(SECOND)?.checked_add(scaled(fraction)?));
+    let nanos =
+        whole.parse::<i64>().ok().and_then(|whole| whole.checked_mul(SECOND)?.checked_add(fraction_nanos(fraction)?));
     Some(nanos.ok_or(Error::Range))
 }
 
-/// Digits behind the dot of a second to nanoseconds.
-fn scaled(fraction: &str) -> Option<i64> {
-    let scale = 9_u32.checked_sub(u32::try_from(fraction.len()).ok()?)?;
-    fraction.parse::<i64>().ok()?.checked_mul(10_i64.pow(scale))
+/// Converts up to nine digits after the decimal point of a second to nanoseconds.
+fn fraction_nanos(digits: &str) -> Option<i64> {
+    let scale = 9_u32.checked_sub(u32::try_from(digits.len()).ok()?)?;
+    digits.parse::<i64>().ok()?.checked_mul(10_i64.pow(scale))
 }
 
-/// A date, with or without a time, with or without a zone.
+/// Parses a date, with or without a time and with or without a zone.
 fn date(text: &str, zone: &TimeZone) -> Result<Timestamp, Error> {
-    // The library would read the date before a `[Europe/Berlin]` and pass over the zone.
+    // jiff would accept a zone such as `[Europe/Berlin]` after the date, and ignore it.
     if text.contains('[') {
         return Err(Error::Form);
     }
-    // Nor does it know of a day in a zone.
-    let whole = match text.split_at_checked(DAY) {
+    // jiff does not accept a date with a zone but without a time.
+    let whole = match text.split_at_checked(DATE_LEN) {
         Some((day, zone)) if zone.starts_with(['Z', 'z', '+', '-']) => Cow::from(format!("{day}T00:00{zone}")),
         _ => Cow::from(text),
     };
-    let moment = match whole.parse::<jiff::Timestamp>() {
-        Ok(moment) => moment,
+    let time = match whole.parse::<jiff::Timestamp>() {
+        Ok(time) => time,
         Err(_) => {
             let local: DateTime = whole.parse().map_err(|_| Error::Form)?;
             local.to_zoned(zone.clone()).map_err(|_| Error::Range)?.timestamp()
         }
     };
-    i64::try_from(moment.as_nanosecond()).map(Timestamp).map_err(|_| Error::Range)
+    i64::try_from(time.as_nanosecond()).map(Timestamp).map_err(|_| Error::Range)
 }
 
 #[cfg(test)]
@@ -100,17 +113,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_written_time_is_read_back(nanos: i64) {
+        fn a_displayed_time_parses_to_itself(nanos: i64) {
             prop_assert_eq!(parse(&Timestamp(nanos).to_string()), Ok(Timestamp(nanos)));
         }
 
         #[test]
-        fn the_seconds_that_the_engine_takes_are_read_back(nanos in 0..i64::MAX) {
+        fn api_seconds_parse_to_the_same_time(nanos in 0..i64::MAX) {
             prop_assert_eq!(parse(&Timestamp(nanos).api()), Ok(Timestamp(nanos)));
         }
 
         #[test]
-        fn nothing_a_user_writes_is_a_panic(text in "[0-9a-zµ.:TZ+ -]{0,24}") {
+        fn no_input_panics(text in "[0-9a-zµ.:TZ+ -]{0,24}") {
             let _ = parse(&text);
         }
     }
@@ -121,7 +134,7 @@ mod tests {
         let zone = TimeZone::fixed(jiff::tz::offset(2));
         let now = Timestamp::parse(NOW.as_bytes()).unwrap();
         let got = match parse_at(text, now, &zone) {
-            Ok(moment) => moment.to_string(),
+            Ok(time) => time.to_string(),
             Err(Error::Form) => "form".into(),
             Err(Error::Range) => "range".into(),
         };
@@ -129,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_date_or_time_is_taken_in_its_zone_or_else_the_local_one() {
+    fn dates_use_their_zone_or_else_the_local_one() {
         for (text, expected) in [
             ("2026-11-20T23:00:53Z", "2026-11-20T23:00:53.000000000Z"),
             ("2026-11-20T23:00:53.037882171Z", NOW),
@@ -155,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_span_counts_back_from_now_and_one_with_a_minus_ahead() {
+    fn durations_count_back_and_negative_ones_forward() {
         for (text, expected) in [
             ("0s", NOW),
             ("-1s", "2026-11-20T23:00:54.037882171Z"),
@@ -177,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn unix_seconds_keep_all_nine_digits() {
+    fn unix_seconds_keep_nanoseconds() {
         for (text, expected) in [
             ("0", "1970-01-01T00:00:00.000000000Z"),
             ("1795215653", "2026-11-20T23:00:53.000000000Z"),
@@ -189,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_span_of_time_is_longer_than_none() {
+    fn intervals_are_greater_than_zero() {
         for (text, millis) in [
             ("500ms", 500),
             ("30s", 30_000),
@@ -198,15 +211,15 @@ mod tests {
             ("1.5h", 5_400_000),
             ("2d", 172_800_000),
         ] {
-            assert_eq!(span_of_time(text), Ok(Duration::from_millis(millis)), "{text}");
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         for text in ["", "0", "0s", "0.0000000001s", "30", "-1s", "30 s", "s", "300000d", "2026-11-20"] {
-            assert!(span_of_time(text).is_err_and(|error| error.starts_with("expected a span")), "{text:?}");
+            assert!(duration(text).is_err_and(|error| error.starts_with("expected a duration")), "{text:?}");
         }
     }
 
     #[test]
-    fn what_is_no_moment_is_refused() {
+    fn invalid_times_are_refused() {
         for text in [
             "",
             "now",

@@ -57,7 +57,7 @@ fn a_forbidden_socket_has_a_hint() {
     public_binary(&engine);
     let reported = format!(
         "error: permission denied on the Docker socket at {}\n  caused by: Permission denied (os error 13)\n\
-         hint: run it as root, or as a member of the group that owns the socket (`docker`)\n",
+         hint: run as root, or as a member of the group that owns the socket (`docker`)\n",
         engine.host()
     );
     assert_failure(&as_nobody(&engine, &["watch"]).finish(), 3, &reported);
@@ -90,7 +90,7 @@ fn without_file_rights_the_api_is_used() {
 
     let reported = format!(
         "error: no log file can be read in {}\n  caused by: Permission denied (os error 13)\n\
-         hint: read through the engine instead: `--source stream`, or run it as root\n",
+         hint: run as root, or read through the API with `--source stream`\n",
         folder.display()
     );
     assert_failure(&as_nobody(&engine, &["watch", "--source", "file"]).finish(), 1, &reported);

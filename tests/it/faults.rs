@@ -377,7 +377,7 @@ fn a_full_disk_leaves_whole_records() {
     let path = file.display();
     let expected = format!(
         "error: cannot write to {path}\n  caused by: No space left on device (os error 28)\n\
-         hint: make room there; what was not written is still in the engine's logs\n"
+         hint: free some space there; the lines that were not written are still in the container logs\n"
     );
     assert_eq!(finished.stderr, expected);
     let text = fs::read_to_string(&file).unwrap();

@@ -44,7 +44,7 @@ fn a_full_output_disk_leaves_whole_lines() {
         let finished = resumed(&engine, &state, &file, &["web"]);
         let reported = format!(
             "error: cannot write to {}\n  caused by: No space left on device (os error 28)\n\
-             hint: make room there; what was not written is still in the engine's logs\n",
+             hint: free some space there; the lines that were not written are still in the container logs\n",
             file.display()
         );
         assert_eq!((finished.code, finished.stderr.as_str()), (Some(1), reported.as_str()), "run {run}");

@@ -140,7 +140,7 @@ fn each_shell_completes_as_docker_does() {
             _ => answer.json(404, r#"{"message":"not in the script"}"#),
         }
     });
-    let never = "never\tIn no case";
+    let never = "never\tNever";
     for (typed, bash, zsh, fish) in [
         ("docker-logwatch wa", "watch", format!("watch:{WATCH}"), format!("watch\t{WATCH}")),
         ("docker-logwatch watch ", "web-1 | web-2", "web-1:img | web-2:img".into(), "web-1\timg | web-2\timg".into()),
@@ -165,7 +165,7 @@ fn each_shell_completes_as_docker_does() {
         (
             "docker-logwatch watch --color=n",
             "never",
-            "behind --color= | never:In no case".into(),
+            "behind --color= | never:Never".into(),
             format!("--color={never}"),
         ),
         ("docker-logwatch watch -o etc/hostn", "compopt -o default", "files".into(), "etc/hostname".into()),
@@ -281,13 +281,21 @@ fn docker_completes_our_arguments() {
             "wa",
             "watch\tFollow the logs of every matching container, including those that start later\n:4\n",
         ),
-        ("__complete logwatch watch", "--no-", "--no-follow\tRead what is there, then exit\n:4\n"),
+        (
+            "__complete logwatch watch",
+            "--no-",
+            "--no-follow\tExit at the end of the logs instead of following them\n:4\n",
+        ),
         (
             "__complete logwatch watch --format",
             "",
-            "text\t`NAME | MESSAGE`, aligned, and coloured on a terminal\njson\tOne object a line\nraw\tThe message alone\n:4\n",
+            "text\t`NAME | MESSAGE`, aligned, in colour on a terminal\njson\tOne JSON object per line\nraw\tThe message only\n:4\n",
         ),
-        ("__completeNoDesc logwatch watch", "-f", "-f\tOnly containers that `docker ps --filter` would list\n:4\n"),
+        (
+            "__completeNoDesc logwatch watch",
+            "-f",
+            "-f\tOnly containers that `docker ps --filter` would list; repeatable\n:4\n",
+        ),
         ("__complete logwatch watch -o", "", ":0\n"),
     ] {
         let output = docker.run_with(line, &[last]);
