@@ -104,7 +104,7 @@ fn a_missing_container_fails_unless_followed() {
                 hint: `docker ps -a` lists those there are; without --no-follow it is waited for\n";
     assert_failure(&Watch::start(&engine, &["--no-follow", "web"]).finish(), 1, reported);
     for args in [&["--dry-run", "web"][..], &["--dry-run", "--no-follow", "web"]] {
-        let reported = "error: no such container: web\nhint: `docker ps -a` lists those there are\n";
+        let reported = "error: no such container: web\nhint: `docker ps -a` lists all containers\n";
         assert_failure(&Watch::start(&engine, args).finish(), 1, reported);
     }
     let watch = Watch::start(&engine, &["--format", "json", "web"]);
@@ -130,7 +130,7 @@ fn reports_to_a_full_disk_fail() {
         let mut command = Command::new("sh");
         engine.configure(&mut command);
         command.env("XDG_STATE_HOME", engine.home()).args(["-c", &format!("{program} {subcommand} > /dev/full")]);
-        let reported = "error: cannot write to stdout\n  caused by: No space left on device (os error 28)\nhint: make room there\n";
+        let reported = "error: cannot write to stdout\n  caused by: No space left on device (os error 28)\nhint: free some space there\n";
         assert_failure(&Watch::spawn(&mut command).finish(), 1, reported);
     }
 }

@@ -99,7 +99,7 @@ fn a_full_state_disk_loses_nothing() {
     assert_eq!(finished.code, Some(1), "{}", finished.stderr);
     let reported = format!("error: no space left for the state in {}\n", state.display());
     assert!(finished.stderr.contains(&reported), "{}", finished.stderr);
-    assert!(finished.stderr.ends_with("hint: make room there; the next run goes on from what was kept\n"));
+    assert!(finished.stderr.ends_with("hint: free some space there; the next run continues from the saved positions\n"));
     fs::remove_file(&ballast).unwrap();
     let before = lines(&file).len();
     let watch = Watch::start(&engine, &args);
@@ -132,8 +132,8 @@ fn an_unusable_state_is_refused_unchanged() {
     newer[60..64].copy_from_slice(&99_u32.to_be_bytes());
     fs::write(path("newer.db"), &newer).unwrap();
     for (name, reported, hint) in [
-        ("damaged.db", "the state in FILE is damaged", "move it away to begin anew"),
-        ("text.db", "FILE is not a state file", "name another file with --state\n"),
+        ("damaged.db", "the state in FILE is damaged", "move it away to start again"),
+        ("text.db", "FILE is not a state file", "use another file with --state\n"),
         (
             "newer.db",
             "the state in FILE was written by a newer docker-logwatch (schema 99, this one knows 6)",

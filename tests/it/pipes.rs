@@ -182,7 +182,7 @@ fn a_second_signal_ends_a_blocked_pipe() {
             let begun = Instant::now();
             run.signal(Signal::TERM);
             // Two pending signals of one kind are merged.
-            run.wait_for_notice("told to stop by a signal");
+            run.wait_for_notice("stopping: received a signal");
             run.signal(second);
             assert_eq!(run.end(), Some(0), "{args:?}");
             // Far below the five seconds after a single signal.

@@ -123,8 +123,8 @@ fn a_second_run_changes_nothing() {
     let check = reconcile(&engine, &state, &["--check", "--format", "json"]);
     assert_eq!((check.code, &check.records()[0]["in_sync"]), (Some(4), &json!(false)));
     let reported = format!(
-        "error: there is no state in {} yet to hold the engine against\nhint: `reconcile` without --check creates it, and \
-         so does `watch --resume`\n",
+        "error: there is no state in {} yet to compare with the Docker Engine\nhint: create it with `reconcile` without \
+         --check, or with `watch --resume`\n",
         state.display()
     );
     assert_eq!(check.stderr, reported);

@@ -111,7 +111,7 @@ fn one_name_has_one_holder() {
     assert_eq!(second.code, Some(1));
     let reported = format!("error: \"default\" is in use by process {} since ", watch.pid());
     assert!(second.stderr.starts_with(&reported), "{}", second.stderr);
-    assert!(second.stderr.ends_with("hint: end that process, or use a name of its own: `--resume=NAME`\n"));
+    assert!(second.stderr.ends_with("hint: stop that process, or use another name: `--resume=NAME`\n"));
     let state = kept.state.to_str().unwrap();
     let same_file = ["--state", state, "--resume=other", "--no-follow", "-o", kept.file.to_str().unwrap()];
     let third = Watch::start(&engine, &same_file).finish();

@@ -173,7 +173,7 @@ fn plugin_metadata_come_first() {
 
 #[test]
 fn completion_requests_always_end_with_0() {
-    let since = "exit 0\n--- stdout\n--since\tLines from here on: `10m`, `1h30m`, a date or time, Unix seconds\n:4\n--- stderr\n";
+    let since = "exit 0\n--- stdout\n--since\tStart at this time: `10m` or `1h30m` ago, a date or time, Unix seconds\n:4\n--- stderr\n";
     check("__complete logwatch watch --si", since);
     let bare = "exit 0\n--- stdout\n--since\n:4\n--- stderr\n";
     check("__completeNoDesc logwatch watch --si", bare);

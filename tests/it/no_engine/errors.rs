@@ -65,7 +65,7 @@ fn invalid_arguments_end_with_2() {
 #[test]
 fn refusals_are_objects_with_log_format_json() {
     for (args, reported) in [
-        (&["watch", "--metadata"][..], &["--metadata says nothing without --format json"][..]),
+        (&["watch", "--metadata"][..], &["`--metadata` requires `--format json`"][..]),
         (
             &["pool"],
             &[
@@ -73,7 +73,7 @@ fn refusals_are_objects_with_log_format_json() {
                 "LOGWATCH_WATCH_SOURCE is `x`: expected one of auto, file, stream, rotate, poll",
             ],
         ),
-        (&["watch", "--since", "now"], &["invalid value 'now' for '--since <TIME>': expected a span back from now"]),
+        (&["watch", "--since", "now"], &["invalid value 'now' for '--since <TIME>': expected a duration before now"]),
         (&["watch", "--tial"], &["unexpected argument '--tial' found"]),
         (&["-H", "ftp://x", "events"], &["invalid host \"ftp://x\""]),
     ] {
