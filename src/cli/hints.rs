@@ -76,9 +76,9 @@ fn hint(error: &commands::Error) -> Option<&'static str> {
                 "move it away to start again with the first line of each log, or use another state file with --state",
             ),
             state::Error::Newer { .. } => Some("use the newer docker-logwatch, or another state file with --state"),
-            state::Error::NoState { .. } | state::Error::Foreign { .. } => Some("use another file with --state"),
+            state::Error::NotAState { .. } | state::Error::Foreign { .. } => Some("use another file with --state"),
             state::Error::Full { .. } => Some("free some space there; the next run continues from the saved positions"),
-            state::Error::ReadOnly { .. } | state::Error::Folder { .. } | state::Error::Unopened { .. } => {
+            state::Error::ReadOnly { .. } | state::Error::Folder { .. } | state::Error::CannotOpen { .. } => {
                 Some("use a writable file with --state")
             }
             state::Error::Busy { .. } => Some("stop the program that locks it (`fuser` shows which)"),

@@ -383,7 +383,7 @@ fn report_clap_error(error: &clap::Error, format: LogFormat) -> ExitCode {
 /// As [`report_clap_error`], as text. Help and the version go to stdout with exit code 0, everything else is a usage
 /// error; clap knows which is which.
 fn print_clap_error(error: &clap::Error) -> ExitCode {
-    let text = |is_terminal| match color(When::Auto, |name| std::env::var_os(name)).holds(is_terminal) {
+    let text = |is_terminal| match color(When::Auto, |name| std::env::var_os(name)).is_enabled(is_terminal) {
         true => error.render().ansi().to_string(),
         false => error.render().to_string(),
     };
@@ -391,7 +391,7 @@ fn print_clap_error(error: &clap::Error) -> ExitCode {
         output::report(LogFormat::Text, &text(output::is_stderr_terminal()));
         return Exit::Usage.into();
     }
-    print(&text(output::is_data_on_terminal()))
+    print(&text(output::is_stdout_terminal()))
 }
 
 /// Writes `text` to stdout. It is no error if nobody reads it any more.

@@ -83,7 +83,7 @@ impl PoolArgs {
 /// Parses a number of clients.
 fn clients(text: &str) -> Result<u16, String> {
     let number = at_least_one(text)?;
-    if number > MOST_CLIENTS { Err(format!("expected at most {MOST_CLIENTS}")) } else { Ok(number) }
+    if number > MAX_CLIENTS { Err(format!("expected at most {MAX_CLIENTS}")) } else { Ok(number) }
 }
 
 /// Runs `pool` and returns its exit code.

@@ -363,8 +363,8 @@ fn regex(text: &str) -> Result<Regex, String> {
 
 /// Parses `host:port`, or an empty value, which overrides a configured address with none.
 fn listen_address(text: &str) -> Result<String, String> {
-    let is_valid = text.is_empty() || value::is_place(text);
-    is_valid.then(|| text.to_owned()).ok_or_else(|| format!("expected {PLACES}"))
+    let is_valid = text.is_empty() || value::is_listen_address(text);
+    is_valid.then(|| text.to_owned()).ok_or_else(|| format!("expected {LISTEN_ADDRESSES}"))
 }
 
 fn size(text: &str) -> Result<usize, String> {

@@ -58,7 +58,8 @@ async fn run(endpoint: Endpoint, options: &ReconcileOptions, stop: &Stop) -> Res
     let Some(docker) = stop.run_until_cancelled(connecting).await else { return Ok(None) };
     meter.say(QUERYING);
     // A state that cannot be used is reported before any request that takes time.
-    let store = if options.dry_run { Store::look(&options.state)? } else { Some(Store::open(&options.state)?) };
+    let store =
+        if options.dry_run { Store::open_existing(&options.state)? } else { Some(Store::open(&options.state)?) };
     let mut engine = EngineView { docker: docker?, meter, started, may_wait: true, pause: Duration::ZERO };
     let mut before = None;
     loop {
@@ -72,7 +73,7 @@ async fn run(endpoint: Endpoint, options: &ReconcileOptions, stop: &Stop) -> Res
             engine.wait_for_listings();
             continue;
         }
-        if options.must_last && before.is_none() && store.is_some() && !plan.tally().is_none() {
+        if options.must_last && before.is_none() && store.is_some() && !plan.tally().is_empty() {
             engine.wait_for_watch();
             before = Some(plan);
             continue;
@@ -121,7 +122,7 @@ impl EngineView {
     fn wait_for_listings(&mut self) {
         self.meter.say("waiting for the engine's listings to catch up");
         self.may_wait = false;
-        self.pause = Duration::from_nanos(LISTINGS_LAG.unsigned_abs());
+        self.pause = LISTINGS_LAG;
     }
 
     /// Delays the next observation until a running watch has written what has just happened.

@@ -7,8 +7,8 @@
 
 use crate::config::Source;
 use crate::docker::{Docker, Engine};
-use crate::model::batch::Route;
 use crate::model::container::{Container, is_full_id};
+use crate::model::cursor::Route;
 use crate::tail;
 use std::io;
 use std::path::{Component, Path, PathBuf};

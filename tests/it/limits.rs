@@ -99,7 +99,9 @@ fn a_full_state_disk_loses_nothing() {
     assert_eq!(finished.code, Some(1), "{}", finished.stderr);
     let reported = format!("error: no space left for the state in {}\n", state.display());
     assert!(finished.stderr.contains(&reported), "{}", finished.stderr);
-    assert!(finished.stderr.ends_with("hint: free some space there; the next run continues from the saved positions\n"));
+    assert!(
+        finished.stderr.ends_with("hint: free some space there; the next run continues from the saved positions\n")
+    );
     fs::remove_file(&ballast).unwrap();
     let before = lines(&file).len();
     let watch = Watch::start(&engine, &args);

@@ -294,7 +294,10 @@ async fn waiting_callers_cost_no_connection() {
     let calls = load(&docker, 20, move |_| begun.elapsed() < 6 * SECOND).await;
     let reported: Vec<_> = calls.iter().filter_map(|(.., error)| error.as_deref()).collect();
     assert!(
-        reported.iter().all(|reported| *reported == "timed out after 2s waiting for a free connection (docker.pool.max_pool_size is 1)"),
+        reported
+            .iter()
+            .all(|reported| *reported
+                == "timed out after 2s waiting for a free connection (docker.pool.max_pool_size is 1)"),
         "{reported:?}"
     );
     let served = calls.iter().filter(|(over, _, error)| error.is_none() && *over <= begun + 6 * SECOND).count();

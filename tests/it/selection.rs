@@ -492,7 +492,11 @@ fn the_beginning_of_several_ids_is_refused() {
         let reported = format!("error: 2 container IDs start with {word}, ");
         assert_eq!((finished.code, finished.stdout.len()), (Some(1), 0), "{}", finished.stderr);
         assert!(finished.stderr.starts_with(&reported), "{}", finished.stderr);
-        assert!(finished.stderr.ends_with("\nhint: use more characters of the ID, or the name\n"), "{}", finished.stderr);
+        assert!(
+            finished.stderr.ends_with("\nhint: use more characters of the ID, or the name\n"),
+            "{}",
+            finished.stderr
+        );
     }
 }
 

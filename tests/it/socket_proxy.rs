@@ -94,7 +94,7 @@ fn a_blocked_request_costs_only_its_users() {
                     All => assert_eq!(finished.code, Some(0), "{case}"),
                     End(exit) => {
                         assert_eq!(finished.code, Some(*exit), "{case}");
-                        let reported = format!("the engine or a proxy before it refuses GET {reported}");
+                        let reported = format!("the Docker Engine or a proxy in front of it refuses GET {reported}");
                         let lines = stderr.lines().filter(|line| line.contains(&reported)).count();
                         assert!((1..=2).contains(&lines), "{case}");
                     }
@@ -174,7 +174,7 @@ fn without_events_containers_are_listed_instead() {
     watch.wait_for_count(1);
     engine.run("later", &[], &["--count", "1", "--idle"]);
     watch.wait_for_count(2);
-    let reported = "the engine or a proxy before it refuses GET /events (403): allow it (EVENTS=1); containers are listed \
+    let reported = "the Docker Engine or a proxy in front of it refuses GET /events (403): allow it (EVENTS=1); containers are listed \
                 every 1s instead";
     assert_eq!(watch.stop().stderr.lines().filter(|line| *line == reported).count(), 1);
 }

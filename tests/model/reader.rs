@@ -75,7 +75,7 @@ impl Life {
         let ((commands, received), (report, reports), gate) =
             (mpsc::channel(), mpsc::channel(), Arc::new(Gate::default()));
         let at_gate = Arc::clone(&gate);
-        let reader = Reader::new(Arc::clone(&queue), wake.clone(), received, move |message| match message {
+        let reader = LogReader::new(Arc::clone(&queue), wake.clone(), received, move |message| match message {
             Report::NotFollowed(GATE, _) => at_gate.pass(),
             // A reader that was dropped has no receiver.
             other => drop(report.send(other)),

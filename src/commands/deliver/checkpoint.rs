@@ -26,7 +26,7 @@ const COMMIT_INTERVAL: Duration = Duration::from_millis(200);
 
 pub(crate) struct Checkpointer {
     /// This run's exclusive use of its resume name in the state.
-    held: Held,
+    held: HeldName,
     /// `None` if the output is not a file.
     output: Option<Output>,
     /// Write-ahead log of `output`. `None` until the first commit has succeeded; nothing is written before.
@@ -383,7 +383,7 @@ impl Checkpointer {
 
 impl Output {
     /// Describes the file as it is now, for a commit.
-    fn current(&self, is_last: bool, sequence: u64) -> Result<Written, state::Error> {
+    fn current(&self, is_last: bool, sequence: u64) -> Result<OutputProgress, state::Error> {
         let failed = |source: io::Error| state::Error::Output { path: self.path.clone(), source };
         let metadata = self.file.metadata().map_err(failed)?;
         let (device, inode) = (metadata.dev(), metadata.ino());

@@ -92,7 +92,7 @@ impl Deliver {
     /// How long to wait for an item at most.
     fn max_wait(&self) -> Option<std::time::Duration> {
         let checkpoint = self.checkpointer.as_ref().and_then(Checkpointer::time_to_commit);
-        self.printer.patience().into_iter().chain(checkpoint).min()
+        self.printer.idle_timeout().into_iter().chain(checkpoint).min()
     }
 
     fn take(&mut self, item: &Item) -> Result<(), Error> {

@@ -152,7 +152,7 @@ pub(crate) fn read(state: &Path, base: &Path) -> WalContents {
     let mut current_mount = String::new();
     let [one, other] = [0, 1].map(|number| {
         let mut bytes = Vec::new();
-        if let Ok(file) = open_beside(state, &segment_path(base, number), OFlags::RDONLY) {
+        if let Ok(file) = open_companion(state, &segment_path(base, number), OFlags::RDONLY) {
             current_mount = mount(&file);
             // After a read error the entries before it remain valid: each has a checksum.
             let _ = file.take(MAX_READ).read_to_end(&mut bytes);

@@ -110,7 +110,7 @@ pub(crate) struct Subscription {
     /// [`Wanted::since`], else when it was first opened, by the engine's clock.
     start: Timestamp,
     /// The last event that arrived in time: the engine skipped none before it.
-    last: Option<Key>,
+    last: Option<EventKey>,
     /// Time of the last break up to which nothing can be missing, by the engine's clock and by ours.
     broke: (Timestamp, Instant),
     /// When the current stream was opened, by the engine's clock and by ours. Older events come from the history.
@@ -421,7 +421,7 @@ struct Attempt {
     wanted: Wanted,
     /// Time of the oldest event that would be recognised as a repeat, else [`Subscription::start`].
     earliest: Timestamp,
-    last: Option<Key>,
+    last: Option<EventKey>,
     broke: (Timestamp, Instant),
     /// Estimate of the engine's clock.
     engine_time: Timestamp,
@@ -448,7 +448,7 @@ impl Attempt {
 }
 
 /// Returns all events that the engine remembers, of every type.
-async fn history(docker: &Docker, until: Timestamp) -> Result<Vec<Key>, Error> {
+async fn history(docker: &Docker, until: Timestamp) -> Result<Vec<EventKey>, Error> {
     let query = EventsQuery { since: Some(Timestamp(0)), until: Some(until), filters: Filters::new() };
     let request = async {
         let mut stream = docker.past_events(&query).await?;
@@ -498,7 +498,7 @@ fn resume_at(earliest: Timestamp, broke: Timestamp, now: Timestamp, away: Durati
 }
 
 /// Derives from the engine's history whether events of a break are missing. `last` is the last event seen before it.
-fn continuity(history: &[Key], last: Option<&Key>, broke: Timestamp, now: Timestamp) -> Continuity {
+fn continuity(history: &[EventKey], last: Option<&EventKey>, broke: Timestamp, now: Timestamp) -> Continuity {
     let is_full = history.len() >= FULL;
     let reaches_back = history.first().is_some_and(|oldest| oldest.time <= broke);
     match last {
@@ -523,13 +523,13 @@ pub(crate) fn backoff_settings(config: &config::EventsConfig) -> backoff::Settin
 /// The newest [`REMEMBERED`] events, to recognise repeats.
 #[derive(Default)]
 struct RecentEvents {
-    keys: HashSet<Arc<Key>>,
-    order: VecDeque<Arc<Key>>,
+    keys: HashSet<Arc<EventKey>>,
+    order: VecDeque<Arc<EventKey>>,
 }
 
 impl RecentEvents {
     /// Adds an event; returns whether it is new.
-    fn insert(&mut self, key: &Key) -> bool {
+    fn insert(&mut self, key: &EventKey) -> bool {
         if self.keys.contains(key) {
             return false;
         }

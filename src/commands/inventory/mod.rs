@@ -308,9 +308,9 @@ impl Task {
         let is_volume = |update: &Update| matches!(update, Update::Volume(_) | Update::VolumeGone(..));
         let extent = if updates.iter().all(is_volume) { Extent::Volumes } else { Extent::Containers };
         let (sender, tally) = oneshot::channel();
-        self.store.hear(&self.engine_id, updates, move |tally| drop(sender.send(tally)));
+        self.store.apply_updates(&self.engine_id, updates, move |tally| drop(sender.send(tally)));
         match tally.await.unwrap_or(Err(state::Error::Closed)) {
-            Ok(tally) => self.metrics.changed(&tally, Origin::Event),
+            Ok(tally) => self.metrics.changed(&tally, ChangeSource::Event),
             Err(error) => self.failed(extent, &error.into()),
         }
     }

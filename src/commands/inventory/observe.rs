@@ -60,7 +60,7 @@ impl Observer {
         let values = |values: &[&str]| values.iter().map(|value| (*value).to_owned()).collect();
         let filters =
             Filters::from([("type".into(), values(&["container"])), ("event".into(), values(&["die", "start"]))]);
-        let since = Timestamp(at.0.saturating_sub(LISTINGS_LAG));
+        let since = at - LISTINGS_LAG;
         let query = EventsQuery { since: Some(since), until: Some(at), filters };
         let mut events = self.docker.past_events(&query).await?;
         let mut died = HashSet::new();
@@ -106,7 +106,7 @@ impl Observer {
         let reading = tokio::task::spawn_blocking(move || {
             let count = observed.containers.len();
             for (container, _) in &mut observed.containers {
-                container.beyond = unlisted_fields(&routes, container);
+                container.unlisted = unlisted_fields(&routes, container);
                 on_read(count);
             }
             observed

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// Time from an event to the refresh of what the event does not contain.
 pub(crate) const REFRESH_DELAY: Duration = Duration::from_secs(1);
 /// The same after a container died, which the engine's listings show late.
-const DELAY_AFTER_DEATH: Duration = Duration::from_nanos(LISTINGS_LAG.unsigned_abs());
+const DELAY_AFTER_DEATH: Duration = LISTINGS_LAG;
 /// Maximum number of IDs in one request. With more, everything is refreshed.
 const MAX_IDS: usize = 100;
 
@@ -65,7 +65,7 @@ impl Schedule {
             Update::Container(container) => {
                 let at = container.seen.last;
                 self.latest = self.latest.max(at);
-                if container.beyond.finished.is_some() {
+                if container.unlisted.finished.is_some() {
                     self.note_death(&container.id, at, now);
                 } else {
                     self.add(&container.id, now + REFRESH_DELAY, at);
@@ -86,7 +86,7 @@ impl Schedule {
 
     /// A container died at this time, or may have: schedules a refresh for when listings show it.
     pub(crate) fn note_death(&mut self, id: &str, at: Timestamp, now: Instant) {
-        self.add(id, now + DELAY_AFTER_DEATH, Timestamp(at.0.saturating_add(LISTINGS_LAG)));
+        self.add(id, now + DELAY_AFTER_DEATH, at + LISTINGS_LAG);
     }
 
     /// The set of volumes changed at this time.

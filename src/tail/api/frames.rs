@@ -12,7 +12,8 @@
 //! delivered line, rotation has removed it.
 
 use super::body::{self, BodyPart, BodySplitter, Record};
-use crate::model::batch::{Batch, ContainerKey, Cursor, Encoding, Item, Reason, Route};
+use crate::model::batch::{Batch, ContainerKey, Encoding, Item, Reason};
+use crate::model::cursor::{Cursor, Route};
 use crate::model::position::{Position, TimePosition};
 use crate::model::time::Timestamp;
 use crate::tail::lines::{Joiner, LineCounts, LineSink};

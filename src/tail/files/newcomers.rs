@@ -108,7 +108,7 @@ impl Newcomers {
         let Some(Root { path: root, .. }) = self.root.as_ref().filter(|root| root.watch == Some(watch)) else {
             return false;
         };
-        if let Some(id) = name.to_str().filter(|name| is_id(name)) {
+        if let Some(id) = name.to_str().filter(|name| is_full_id(name)) {
             if self.unclaimed.len() >= MAX_UNCLAIMED {
                 tracing::warn!(id, "too many new containers without a Docker event");
                 return true;
@@ -227,11 +227,6 @@ impl Newcomer {
         let state = "exited".to_owned();
         Container { id: id.to_owned(), name, image: config.image, labels, state, ..Container::default() }
     }
-}
-
-/// Returns whether a folder's name is a container ID. The root folder may contain other things.
-fn is_id(name: &str) -> bool {
-    name.len() == 64 && name.bytes().all(|digit| digit.is_ascii_hexdigit())
 }
 
 #[cfg(test)]

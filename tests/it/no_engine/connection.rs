@@ -22,9 +22,24 @@ async fn the_api_version_suits_every_engine() {
         ("1.51", "1.24", "1.30", "/v1.30/"),
         ("1.51", "1.24", "1.51", "/v1.51/"),
         ("1.23", "1.12", "", "the Docker Engine is too old: it supports API versions up to 1.23, and 1.24 is needed"),
-        ("1.41", "1.12", "1.50", "the Docker Engine is too old: it supports API versions up to 1.41, and 1.50 is needed"),
-        ("1.54", "1.44", "1.41", "the Docker Engine is too new: it supports API versions from 1.44 on, and 1.41 was requested"),
-        ("2.0", "2.0", "", "the Docker Engine is too new: it supports API versions from 2.0 on, and 1.44 was requested"),
+        (
+            "1.41",
+            "1.12",
+            "1.50",
+            "the Docker Engine is too old: it supports API versions up to 1.41, and 1.50 is needed",
+        ),
+        (
+            "1.54",
+            "1.44",
+            "1.41",
+            "the Docker Engine is too new: it supports API versions from 1.44 on, and 1.41 was requested",
+        ),
+        (
+            "2.0",
+            "2.0",
+            "",
+            "the Docker Engine is too new: it supports API versions from 2.0 on, and 1.44 was requested",
+        ),
     ] {
         let script = RawScript::play(engine_of(newest, oldest));
         let got = match Docker::connect(resolve(&script.host(), &[("DOCKER_API_VERSION", pin)])).await {

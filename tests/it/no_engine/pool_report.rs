@@ -89,7 +89,11 @@ fn the_pool_size_is_limited() {
     let script = unwell(|_, _| false);
     let finished = pool_of_nobody(&script, &["--size", "1001"]);
     assert_eq!((finished.code, script.requests()), (Some(2), Vec::new()));
-    assert!(finished.stderr.contains("invalid value '1001' for '--size <N>': expected at most 1000"), "{}", finished.stderr);
+    assert!(
+        finished.stderr.contains("invalid value '1001' for '--size <N>': expected at most 1000"),
+        "{}",
+        finished.stderr
+    );
 }
 
 #[test]
@@ -99,7 +103,7 @@ fn a_single_failed_check_is_a_warning() {
         let script = unwell(move |asked, before| asked == path && (before > 0 || path == "/events"));
         let finished = pool_of_nobody(&script, &["--check"]);
         let reported = " WARN the connection pool is healthy, but a check failed: client 0: ";
-        let expected = format!("{reported}{name}: the engine answered 500: unwell\n");
+        let expected = format!("{reported}{name}: the Docker Engine answered 500: unwell\n");
         assert_eq!((finished.code, finished.stderr, finished.stdout.len()), (Some(0), expected, 0), "{name}");
     }
 }

@@ -12,12 +12,12 @@
 //! Only an incomplete line at the end, or proven damage, is removed from FILE; it is saved in FILE.damaged.
 
 use super::wal::{EntryKind, FileRef, PositionChange, WalContents, WalEntry, apply};
-use crate::model::batch::{Cursor, Route};
+use crate::model::cursor::{Cursor, Route};
 use crate::model::file_id::FileId;
 use crate::model::position::{Position, TimePosition};
 use crate::model::time::Timestamp;
 use crate::output::{Format, Repeats};
-use crate::state::{Output, Saved};
+use crate::state::{Saved, SavedOutput};
 use memchr::{memmem, memrchr};
 use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::process::geteuid;
@@ -44,7 +44,7 @@ pub(crate) struct Recovery<'a> {
     /// FILE, opened to append.
     pub(crate) file: &'a File,
     /// The last commit's description of FILE.
-    pub(crate) known: Option<Output>,
+    pub(crate) known: Option<SavedOutput>,
     /// Content of the write-ahead log.
     pub(crate) found: WalContents,
     pub(crate) format: Format,
@@ -73,7 +73,7 @@ pub(crate) fn file_ref(file: &File) -> io::Result<FileRef> {
 }
 
 impl FileRef {
-    fn of_commit(output: &Output) -> Self {
+    fn of_commit(output: &SavedOutput) -> Self {
         let id = FileId { filesystem: None, inode: output.inode, born: output.born };
         FileRef { device: output.device, id }
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::commands::deliver::wal::{self, Wal};
-use crate::model::batch::Stream;
+use crate::model::cursor::Stream;
 use proptest::prelude::*;
 use std::collections::HashSet;
 
@@ -47,7 +47,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
 }
 
 /// Content of the state: the output and the positions.
-type Committed = (Option<Output>, HashMap<String, Saved>);
+type Committed = (Option<SavedOutput>, HashMap<String, Saved>);
 
 struct Model {
     folder: tempfile::TempDir,
@@ -208,7 +208,7 @@ impl Model {
     fn save(&mut self, file: &File, length: u64, positions: &HashMap<String, Saved>, sequence: u64, is_closed: bool) {
         let id = file_ref(file).unwrap();
         let FileRef { device, id: FileId { inode, born, .. } } = id;
-        let output = Output { device, inode, length, is_closed, born, sequence };
+        let output = SavedOutput { device, inode, length, is_closed, born, sequence };
         self.backups.push(self.state.clone());
         self.state = (Some(output), positions.clone());
     }
