@@ -114,14 +114,14 @@ fn usage_errors_end_with_2() {
     check(
         "logwatch watch --since yesterday",
         "exit 2\n--- stdout\n--- stderr\n\
-         error: invalid value 'yesterday' for '--since <TIME>': expected a span back from now (`10m`, `1h30m`, `2d`), a date \
+         error: invalid value 'yesterday' for '--since <TIME>': expected a duration before now (`10m`, `1h30m`, `2d`), a date \
          or time (`2026-11-20`, `2026-11-20T23:00:53`, `2026-11-20T23:00:53Z`), or Unix seconds (`1795215653.5`)\n\n\
          For more information, try '--help'.\n",
     );
     check(
         "logwatch watch -f limit=1",
         "exit 2\n--- stdout\n--- stderr\n\
-         error: invalid value 'limit=1' for '--filter <KEY=VALUE>': no filter is called `limit`; there are name, id, label, \
+         error: invalid value 'limit=1' for '--filter <KEY=VALUE>': unknown filter `limit`; expected one of name, id, label, \
          ancestor, status, network, volume, health, before, since, exited, expose, publish, is-task\n\n\
          For more information, try '--help'.\n",
     );

@@ -31,9 +31,9 @@ fn configuration_errors_name_their_place() {
             &[],
             &[("LOGWATCH_EVENTS_QUEUE_SIZE", "\x1b[2J")]
         ),
-        "error: ~/.docker/logwatch.yaml:4: there is no key docker.co^[lour; docker has pool, circuit_breaker, rate_limit\n\
+        "error: ~/.docker/logwatch.yaml:4: unknown key docker.co^[lour; the keys of docker are pool, circuit_breaker, rate_limit\n\
          error: LOGWATCH_EVENTS_QUEUE_SIZE is `^[[2J`: expected a whole number from 1 to 1000000\n\
-         error: ~/.docker/logwatch.yaml:3: docker.pool.min_pool_size is 9, above docker.pool.max_pool_size, which is 8 by default\n",
+         error: ~/.docker/logwatch.yaml:3: docker.pool.min_pool_size is 9, greater than docker.pool.max_pool_size, which is 8 (default)\n",
     );
     assert_eq!(
         reported("colour: red", &["--config-file", named.to_str().unwrap()], &[]),

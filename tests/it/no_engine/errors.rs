@@ -32,8 +32,8 @@ fn an_unreachable_engine_ends_with_3() {
         ("tcp://127.0.0.1:1", "Connection refused (os error 111)"),
     ] {
         let reported = format!(
-            "error: cannot reach the Docker engine at {host}\n  caused by: {why}\n\
-             hint: is the engine running? `docker info` tells, `-H` and `-c` name another\n"
+            "error: cannot reach the Docker Engine at {host}\n  caused by: {why}\n\
+             hint: check with `docker info` whether the daemon is running; -H and -c select another one\n"
         );
         assert_failure(&run(&[], &["-H", host, "watch"]), 3, &reported);
         assert_failure(&run(&[("DOCKER_HOST", host)], &["watch", "--no-follow"]), 3, &reported);
