@@ -128,7 +128,7 @@ fn usage_errors_end_with_2() {
     check(
         "logwatch watch --since 100 --until 50",
         "exit 2\n--- stdout\n--- stderr\n\
-         error: nothing lies between: --since is 1970-01-01T00:01:40.000000000Z, --until is 1970-01-01T00:00:50.000000000Z\n",
+         error: `--since` (1970-01-01T00:01:40.000000000Z) is later than `--until` (1970-01-01T00:00:50.000000000Z)\n",
     );
     check(
         "logwatch watch --context far",
