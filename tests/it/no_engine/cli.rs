@@ -134,7 +134,7 @@ fn usage_errors_end_with_2() {
         "logwatch watch --context far",
         "exit 2\n--- stdout\n--- stderr\n\
          error: unexpected argument '--context' found\n\n  \
-         tip: `--context` is docker's own: put it before `logwatch`\n\n\
+         tip: `--context` is an option of docker: put it before `logwatch`\n\n\
          Usage: docker logwatch watch [OPTIONS] [CONTAINER]...\n\n\
          For more information, try '--help'.\n",
     );
