@@ -8,38 +8,36 @@ mod dry_run;
 pub(crate) mod feed;
 mod lookups;
 mod metadata;
+mod options;
 pub mod resume;
+mod start;
 mod status;
 mod supervisor;
 
+use super::Error;
 use super::deliver::Deliver;
-use super::deliver::output_file::{self, Rollover};
-use super::inventory::{Inventory, Keeping};
+use super::inventory::Inventory;
 use super::route::Routes;
-use super::{Error, awaited, creation_order};
-use crate::config::{self, Source};
 use crate::docker::{self, Docker, Endpoint};
-use crate::metrics::{LogMetrics, Metrics};
+use crate::metrics::Metrics;
 use crate::model::batch::Lifecycle;
 use crate::model::container::Container;
 use crate::model::queue::Queue;
-use crate::model::selector::{Filters, Selector};
+use crate::model::selector::Selector;
 use crate::model::stop::Stop;
 use crate::model::time::Timestamp;
-use crate::output::{self, ActivityLine, Format, PlannedContainer, Printer, Settings};
-use crate::serve::Server;
-use crate::state::{OutputLock, Store};
+use crate::output;
 use crate::tail::{Reader, Report, Start, Wake};
+pub use options::WatchOptions;
+
 use discovery::{Change, Discovery};
-use feed::{Feed, News, Terms};
+use feed::{Feed, News};
 use lookups::{Answer, Lookups};
 use metadata::Metadata;
-use resume::{Last, Lost, Positions, Resume};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use resume::Positions;
 use status::StatusReporter;
 use std::collections::{HashMap, HashSet};
 use std::io;
-use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -51,241 +49,27 @@ use tokio::task::JoinSet;
 /// Bytes that wait for the output before reading pauses.
 const QUEUE: usize = 8 * 1024 * 1024;
 
-/// Everything `watch` can be told.
-#[derive(Clone, Debug)]
-pub struct WatchOptions {
-    /// Which containers.
-    pub selector: Selector,
-    /// Stopped containers' history too; a container that the selector names is always included.
-    pub all: bool,
-    /// Lines from this moment on.
-    pub since: Option<Timestamp>,
-    /// Lines up to this moment.
-    pub until: Option<Timestamp>,
-    /// Lines of history per container; `None` is all.
-    pub tail: Option<u64>,
-    /// Go on with what is written from now on, and with containers that start from now on.
-    pub follow: bool,
-    /// By which route containers are read.
-    pub source: Source,
-    /// From one API request of `rotate` or `poll` to the next; the others have none.
-    pub interval: Duration,
-    /// Go on where the last run stopped, and keep where this one does.
-    pub resume: Option<Resume>,
-    /// The state file that is told what the engine has, while following; the same as that of `resume`.
-    pub inventory: Option<PathBuf>,
-    /// The state file, whether or not anything is kept in it: the lock of the output lies beside it.
-    pub lock_beside: Option<PathBuf>,
-    /// Bytes of a message beyond which it is cut.
-    pub max_line_size: usize,
-    /// Tell what would be done, and by which route, then stop.
-    pub dry_run: bool,
-    /// What is shown, and how.
-    pub output: Settings,
-    /// How the engine is spoken to.
-    pub docker: config::DockerConfig,
-    /// How the engine's events are listened to, or that they are not.
-    pub events: config::EventsConfig,
-    /// How long what was asked about a container is believed.
-    pub metadata_cache_ttl: Duration,
-    /// Where metrics and health are served, as `host:port`.
-    pub listen: Option<String>,
-}
-
-impl WatchOptions {
-    /// Whether the history of a container is wanted though it stands still.
-    pub(super) fn wants_standing(&self, container: &Container) -> bool {
-        self.all || self.selector.includes_stopped() || self.selector.names_container(container)
-    }
-}
-
-/// Follows containers until told to stop, or to the end of what there is.
+/// Follows containers until `stop`, or until everything that was asked for is read. With `dry_run`, prints the plan.
 pub fn watch(endpoint: Endpoint, options: WatchOptions, stop: &Stop) -> Result<(), Error> {
-    allow_descriptors();
+    start::raise_descriptor_limit();
     super::runtime()?.block_on(async {
-        let is_json = options.output.format == Format::Json;
-        let begun = tokio::select! {
-            begun = begin(endpoint, options) => begun?,
+        if options.dry_run {
+            return dry_run::run(endpoint, options, stop).await;
+        }
+        let running = tokio::select! {
+            running = start::start(endpoint, options) => running?,
             () = stop.cancelled() => return Ok(()),
         };
-        match begun {
-            Begun::Watch(watch, feed, listing) => watch.follow(*feed, listing, stop).await,
-            Begun::Plan(planned) => super::written(stop, move || output::plan(&planned, is_json)).await,
-        }
+        let Running { watch, feed, listing } = running;
+        watch.follow(feed, listing, stop).await
     })
 }
 
-/// Log files are held open while they wait to be read: as many as the hard limit lets us. What it lets us not is told
-/// when it is met.
-fn allow_descriptors() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
-    tracing::debug!(?limit, ?raised, "descriptors");
-}
-
-/// What there is once everything is known that can be known before the first line.
-enum Begun {
-    /// The first line can be read.
-    Watch(Box<Watch>, Box<Feed>, News),
-    /// Only that was asked for.
-    Plan(Vec<PlannedContainer>),
-}
-
-/// Up to where the first line can be read.
-async fn begin(endpoint: Endpoint, mut options: WatchOptions) -> Result<Begun, Error> {
-    let place = options.listen.as_deref().filter(|_| !options.dry_run);
-    let server = match place {
-        Some(place) => Some(Server::bind(place).await?),
-        None => None,
-    };
-    let metrics = Metrics::new().map_err(io::Error::other)?;
-    let address = endpoint.to_string();
-    let greeting = async {
-        let docker = Docker::connect_with(endpoint, &options.docker, metrics.pool.clone()).await?;
-        let (engine, refused) = match docker.info().await {
-            Err(error) if error.is_refusal() => (unnamed(&docker, options.source).await, Some(error)),
-            told => (told?, None),
-        };
-        Ok::<_, Error>((docker, engine, refused))
-    };
-    let (docker, engine, refused) =
-        awaited(greeting, &address, &ActivityLine::new(options.output.wants_status())).await?;
-    let routes = Arc::new(Routes::new(&docker, &engine, options.source));
-    let mut notices = Vec::new();
-    let resume = options.resume.as_ref().filter(|_| !options.dry_run);
-    let mut inventory = options.inventory.as_ref().filter(|_| options.follow && !options.dry_run);
-    if let Some(error) = refused {
-        // What is kept is kept by the engine's ID, and where its files are may not be known.
-        if resume.is_some() || options.source == Source::File && routes.refusal().is_some() {
-            return Err(error.into());
-        }
-        if inventory.take().is_some() {
-            notices.push(format!("{error}; without the engine's ID no inventory is kept"));
-        }
-    }
-    if let (Source::File, Some(error)) = (options.source, routes.refusal()) {
-        let source = io::Error::new(error.kind(), error.to_string());
-        return Err(Error::NoFiles { folder: routes.folder.display().to_string(), source });
-    }
-    let store = resume.map(|resume| &resume.state).or(inventory).map(|path| Store::open(path)).transpose()?;
-    let mut last = match (&store, resume) {
-        (Some(store), Some(resume)) => Some(Last::open(store, resume, &engine.id)?),
-        _ => None,
-    };
-    let keeping = match store.filter(|_| inventory.is_some()) {
-        None => None,
-        Some(store) => Some(Keeping {
-            docker: docker.clone(),
-            routes: Arc::clone(&routes),
-            store,
-            engine_id: engine.id.clone(),
-            metrics: metrics.reconciliation.clone(),
-        }),
-    };
-    creation_order::settle(&docker, &mut options.selector).await?;
-    // Who only reads what there is needs to hear nothing of what happens.
-    let is_listening = options.events.enabled && options.follow && !options.dry_run;
-    let terms = Terms {
-        remote: options.selector.remote(),
-        config: config::EventsConfig { enabled: is_listening, ..options.events.clone() },
-        count: metrics.events.clone(),
-        with_volumes: keeping.is_some(),
-        is_each_wanted: options.output.lifecycle,
-    };
-    // That may take as long as nobody reads the pipe it is, while nobody would read the engine's events.
-    let printer = match options.dry_run {
-        true => None,
-        false => Some(open(options.output.clone()).await?),
-    };
-    let (mut printer, mut lost) = (printer, Vec::new());
-    let lock = match (&printer, &options.lock_beside) {
-        (Some(printer), Some(state)) => output_file::lock(state, printer, last.is_none())?,
-        _ => None,
-    };
-    if let (Some(last), Some(printer)) = (&mut last, &mut printer) {
-        notices.extend(last.recover(printer)?);
-    }
-    let (feed, listing) = Feed::open(docker.clone(), terms, engine.time).await?;
-    notices.extend(feed.trouble());
-    if let News::Listing(containers, at, _) = &listing {
-        let selector = &mut options.selector;
-        selector.settle(containers.iter())?;
-        let names: Vec<String> = selector.unmatched(containers.iter()).into_iter().map(str::to_owned).collect();
-        if !names.is_empty() && (!options.follow || options.dry_run) {
-            return Err(Error::NoSuchContainer { names, is_read_once: !options.dry_run });
-        }
-        if let Some(last) = &mut last {
-            lost = last.forget_gone(containers)?;
-            notices.extend(super::lost(&lost.iter().map(|lost| lost.name.clone()).collect::<Vec<_>>()));
-            if last.is_first && options.follow {
-                let is_idle = |container: &&Container| !container.is_up() && !options.wants_standing(container);
-                last.pass_over(
-                    containers.iter().filter(is_idle).filter(|container| options.selector.matches(container)),
-                    *at,
-                );
-            }
-        }
-    }
-    let Some(printer) = printer else {
-        return Ok(Begun::Plan(dry_run::plan(&docker, &options, &routes, listing).await?));
-    };
-    let (mut deliver, positions) = outlet(printer, last, lock, metrics.logs.clone())?;
-    if let Some(server) = &server {
-        let serving = format!("serving metrics and health at http://{}", server.address());
-        // Which port was free nobody else can tell.
-        match server.has_chosen_port() {
-            true => deliver.printer.announce(&serving)?,
-            false => notices.push(serving),
-        }
-    }
-    let mut watch = Watch::start(docker, routes, options, metrics, deliver, positions)?;
-    watch.inventory = keeping.map(|keeping| Inventory::start(keeping, watch.listener.board()));
-    if let Some(server) = server {
-        watch.listener.serve(server, &watch.metrics);
-    }
-    notices.into_iter().for_each(|notice| watch.tails.tell(notice));
-    for Lost { id, name, route, after } in lost {
-        watch.tails.report_lost(Container { id, name, ..Container::default() }, route, after);
-    }
-    Ok(Begun::Watch(Box::new(watch), Box::new(feed), listing))
-}
-
-/// An engine that may not be asked who it is. Where it keeps log files one of its containers tells, if one is there.
-async fn unnamed(docker: &Docker, source: Source) -> docker::Engine {
-    /// The first may be removed just now.
-    const FEW: usize = 3;
-    let engine = docker.unnamed();
-    if !docker.endpoint().is_local() || engine.is_podman || !matches!(source, Source::Auto | Source::File) {
-        return engine;
-    }
-    for container in docker.list(true, &Filters::new()).await.unwrap_or_default().iter().take(FEW) {
-        let root_dir = docker.inspect(&container.id).await.ok().and_then(|details| details.root_dir());
-        if let Some(root_dir) = root_dir {
-            return docker::Engine { root_dir, ..engine };
-        }
-    }
-    engine
-}
-
-/// Opens the output on a thread of its own: a pipe is open when somebody reads it, and until then we can be told to stop.
-async fn open(settings: Settings) -> Result<Printer, Error> {
-    let (opened, printer) = oneshot::channel();
-    thread::Builder::new().name("open".into()).spawn(move || {
-        // Whoever stopped waiting has left already.
-        let _ = opened.send(Printer::open(settings));
-    })?;
-    Ok(printer.await.map_err(io::Error::other)??)
-}
-
-/// What becomes of items, and where those of the last run ended.
-fn outlet(
-    printer: Printer,
-    last: Option<Last>,
-    lock: Option<OutputLock>,
-    logs: LogMetrics,
-) -> Result<(Deliver, Option<Positions>), Error> {
-    let (keeper, positions) = last.map(|last| last.keep(&printer)).transpose()?.unzip();
-    Ok((Deliver { printer, rollover: Rollover::new(), keeper, _lock: lock, logs }, positions))
+/// A watch that is ready to process its first listing.
+struct Running {
+    watch: Watch,
+    feed: Feed,
+    listing: News,
 }
 
 /// A watch under way.
@@ -593,7 +377,7 @@ impl Watch {
         }
         let position = self.positions.as_mut().and_then(|positions| positions.take(&container.id));
         match (self.wants_history(container) || position.is_some(), self.options.follow) {
-            (true, _) => self.tails.add_as_it_is(container, self.history(), position, false),
+            (true, _) => self.tails.add_as_it_is(container, self.options.history(), position, false),
             (false, true) => self.tails.add_as_it_is(container, Start::Last(0), None, false),
             (false, false) => {}
         }
@@ -603,15 +387,7 @@ impl Watch {
     fn wants_history(&self, container: &Container) -> bool {
         // One that was not there in the last run has come since, and perhaps ended.
         let is_news = self.positions.as_ref().is_some_and(|positions| !positions.is_first);
-        container.is_up() || is_news || self.options.wants_standing(container)
-    }
-
-    fn history(&self) -> Start {
-        match (self.options.tail, self.options.since) {
-            (Some(lines), _) => Start::Last(lines),
-            (None, Some(since)) => Start::Since(since),
-            (None, None) => Start::All,
-        }
+        container.is_up() || is_news || self.options.wants_stopped(container)
     }
 
     /// A container that was not there, or not wanted, when we came. Its file is opened before the engine is asked whether

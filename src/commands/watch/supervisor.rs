@@ -3,7 +3,7 @@
 //! In: who is to be followed, who has died or gone, and what the reader thread reports. Out: commands to that thread,
 //! tasks that read over the API, and items on the queue. Called by [`super::watch`], which decides who is wanted.
 
-use super::WatchOptions;
+use super::options::WatchOptions;
 use crate::commands::route::{Choice, Routes};
 use crate::commands::stream::{Outcome, Signal, Stream};
 use crate::config::Source;
@@ -148,10 +148,7 @@ impl Supervisor {
             queue,
             commands,
             wake,
-            window: Window {
-                since: options.since.unwrap_or(Timestamp(i64::MIN)),
-                until: options.until.unwrap_or(Timestamp(i64::MAX)),
-            },
+            window: options.window(),
             max_line_size: options.max_line_size,
             interval: options.interval,
             once: !options.follow,
