@@ -4,28 +4,43 @@
 //! event stream, because opening a pipe blocks until somebody reads it and unread events would pile up meanwhile; and the
 //! event stream is opened before the first listing, so that nothing happens unseen between the two.
 
+use super::effects::{Executor, LocalFiles, ReaderCommands, Streams};
 use super::feed::{Feed, News, Terms};
+use super::lookups::Lookups;
+use super::metadata::Metadata;
 use super::options::WatchOptions;
-use super::resume::{Last, Lost};
+use super::resume::{Last, Lost, Positions};
+use super::status::StatusReporter;
+use super::supervisor::{self, Effect, Now, Supervisor};
 use super::{Running, Watch};
 use crate::commands::deliver::Deliver;
 use crate::commands::deliver::output_file::{self, Rollover};
 use crate::commands::inventory::{Inventory, Keeping};
 use crate::commands::route::Routes;
+use crate::commands::stream::StreamContext;
 use crate::commands::{Error, awaited, creation_order, lost as describe_lost};
 use crate::config::{EventsConfig, Source};
 use crate::docker::{self, Docker, Endpoint, Engine};
 use crate::metrics::{EventMetrics, Metrics, PoolMetrics};
+use crate::model::batch::Item;
 use crate::model::container::Container;
+use crate::model::queue::Queue;
 use crate::model::selector::Filters;
 use crate::output::{ActivityLine, Printer, Settings};
 use crate::serve::Server;
 use crate::state::{OutputLock, Store};
+use crate::tail::{Command, Reader, Report, Wake};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::oneshot;
+
+/// Bytes that may wait for the output before reading pauses.
+const QUEUE: usize = 8 * 1024 * 1024;
+/// Containers that are read at the same time with `--no-follow`, at most.
+const MAX_SLOTS: usize = 32;
 
 /// Raises the soft `RLIMIT_NOFILE` to the hard limit: rotated logs stay open until they are read. Running out of
 /// descriptors is reported when it happens.
@@ -40,6 +55,7 @@ pub(super) async fn start(endpoint: Endpoint, mut options: WatchOptions) -> Resu
     let server = bind(options.listen.as_deref()).await?;
     let metrics = Metrics::new().map_err(io::Error::other)?;
     let mut daemon = Daemon::connect(endpoint, &options, metrics.pool.clone()).await?;
+    let refusal = daemon.explain_refusal();
     let mut notices = Vec::new();
     let (keeping, mut last) = open_state(&mut daemon, &options, &metrics, &mut notices)?;
     creation_order::settle(&daemon.docker, &mut options.selector).await?;
@@ -51,16 +67,13 @@ pub(super) async fn start(endpoint: Endpoint, mut options: WatchOptions) -> Resu
     let (keeper, positions) = last.map(|last| last.keep(&printer)).transpose()?.unzip();
     let mut deliver = Deliver { printer, rollover: Rollover::new(), keeper, _lock: lock, logs: metrics.logs.clone() };
     announce(server.as_ref(), &mut deliver.printer, &mut notices)?;
-    let mut watch = Watch::start(daemon.docker, daemon.routes, options, metrics, deliver, positions)?;
-    watch.inventory = keeping.map(|keeping| Inventory::start(keeping, watch.listener.board()));
+    let mut watch = connect_parts(daemon, options, metrics, deliver, positions)?;
+    watch.inventory = keeping.map(|keeping| Inventory::start(keeping, watch.status.board()));
     if let Some(server) = server {
-        watch.listener.serve(server, &watch.metrics);
+        watch.status.serve(server, &watch.metrics);
     }
-    notices.into_iter().for_each(|notice| watch.tails.tell(notice));
-    for Lost { id, name, route, after } in lost {
-        watch.tails.report_lost(Container { id, name, ..Container::default() }, route, after);
-    }
-    Ok(Running { watch, feed, listing })
+    watch.report_start(notices, lost, refusal);
+    Ok(Running { watch: Box::new(watch), feed: Box::new(feed), listing })
 }
 
 async fn bind(listen: Option<&str>) -> Result<Option<Server>, Error> {
@@ -101,6 +114,18 @@ impl Daemon {
         };
         let routes = Arc::new(Routes::new(&docker, &engine, options.source));
         Ok(Daemon { docker, engine, routes, refused })
+    }
+
+    /// What to tell the user about files that cannot be read, though nobody ruled them out.
+    fn explain_refusal(&self) -> Option<String> {
+        let error = self.routes.refusal()?;
+        if error.kind() == io::ErrorKind::PermissionDenied {
+            let folder = self.routes.folder.display();
+            let advice = "reading through the engine instead (root reads the files themselves)";
+            return Some(format!("no permission to read {folder}: {advice}"));
+        }
+        tracing::info!(%error, "logs are read through the engine");
+        None
     }
 
     /// A daemon that does not say who it is does not say where its files are either: then that is the reason.
@@ -246,4 +271,103 @@ fn announce(server: Option<&Server>, printer: &mut Printer, notices: &mut Vec<St
         notices.push(text);
     }
     Ok(())
+}
+
+/// Starts the threads that read files and deliver lines, and connects them with the supervisor.
+fn connect_parts(
+    daemon: Daemon,
+    options: WatchOptions,
+    metrics: Metrics,
+    mut deliver: Deliver,
+    positions: Option<Positions>,
+) -> Result<Watch, Error> {
+    let Daemon { docker, routes, .. } = daemon;
+    let status = StatusReporter::new(options.wants_events());
+    if let Some(keeper) = &mut deliver.keeper {
+        keeper.tell(status.board());
+    }
+    let (queue, commands, reports) = start_reader()?;
+    let delivered = deliver.start(Arc::clone(&queue))?;
+    if let Some(folder) = routes.new_files().filter(|_| options.follow) {
+        commands.send(Command::Scout(folder.to_owned()));
+    }
+    let streams = start_streams(&docker, &routes, &queue, &options);
+    let metadata = Metadata::new(options.metadata_cache_ttl, metrics.logs.clone());
+    let settings = supervisor_settings(&options, &routes, &docker);
+    let (files, selector) = (Box::new(LocalFiles(routes)), options.selector);
+    let supervisor = Supervisor::new(settings, files, selector, metadata, positions, Now::read());
+    let executor = Executor::new(commands, Lookups::new(docker.clone()), streams, Arc::clone(&queue));
+    let (follow, until) = (options.follow, options.until);
+    Ok(Watch {
+        follow,
+        until,
+        docker,
+        queue,
+        supervisor,
+        executor,
+        reports,
+        delivered,
+        inventory: None,
+        metrics,
+        status,
+    })
+}
+
+type ReaderParts = (Arc<Queue>, ReaderCommands, UnboundedReceiver<Report>);
+
+/// Starts the thread that reads files.
+fn start_reader() -> Result<ReaderParts, Error> {
+    let wake = Wake::new()?;
+    let on_room = wake.clone();
+    let queue = Arc::new(Queue::new(QUEUE, move || on_room.wake()));
+    let (sender, received) = mpsc::channel();
+    // Each report answers a command or ends a file, so there are never more than a few for a container.
+    let (report, reports) = unbounded_channel();
+    let reader = Reader::new(Arc::clone(&queue), wake.clone(), received, move |text| {
+        // Fails only when `watch` is stopping.
+        let _ = report.send(text);
+    })?;
+    thread::Builder::new().name("reader".into()).spawn(move || reader.run())?;
+    Ok((queue, ReaderCommands { sender, wake }, reports))
+}
+
+fn start_streams(docker: &Docker, routes: &Arc<Routes>, queue: &Arc<Queue>, options: &WatchOptions) -> Streams {
+    Streams::new(Arc::clone(routes), |reports, shorten_retries| StreamContext {
+        docker: docker.clone(),
+        queue: Arc::clone(queue),
+        route: routes.over_api(),
+        interval: options.interval,
+        max_line_size: options.max_line_size,
+        reports,
+        shorten_retries,
+    })
+}
+
+fn supervisor_settings(options: &WatchOptions, routes: &Routes, docker: &Docker) -> supervisor::Settings {
+    supervisor::Settings {
+        follow: options.follow,
+        all: options.all,
+        metadata: options.output.metadata,
+        history: options.history(),
+        window: options.window(),
+        max_line_size: options.max_line_size,
+        source: options.source,
+        api_route: routes.over_api(),
+        folder: routes.folder.clone(),
+        slots: MAX_SLOTS.min(docker.most_logs()),
+    }
+}
+
+impl Watch {
+    /// Prints what happened before the first listing is processed.
+    fn report_start(&mut self, notices: Vec<String>, lost: Vec<Lost>, refusal: Option<String>) {
+        let notice = |text| Effect::Push(vec![Item::Notice(None, text)]);
+        self.executor.perform(notices.into_iter().map(notice));
+        for Lost { id, name, route, after } in lost {
+            let container = Container { id, name, ..Container::default() };
+            let effect = self.supervisor.report_lost(container, route, after);
+            self.executor.perform([effect]);
+        }
+        self.executor.perform(refusal.map(notice));
+    }
 }
