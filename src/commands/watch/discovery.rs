@@ -97,7 +97,9 @@ impl Discovery {
     pub(super) fn listing(&mut self, listing: Vec<Container>, now: Instant, at: Timestamp) -> Vec<Change> {
         let mut changes = Vec::new();
         let listed: HashSet<String> = listing.iter().map(|container| container.id.clone()).collect();
-        for id in self.known.keys().filter(|id| !listed.contains(*id)).cloned().collect::<Vec<_>>() {
+        let mut gone: Vec<String> = self.known.keys().filter(|id| !listed.contains(*id)).cloned().collect();
+        gone.sort_unstable();
+        for id in gone {
             self.remove(&id, &mut changes);
         }
         for mut container in listing {

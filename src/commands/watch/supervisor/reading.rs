@@ -72,7 +72,8 @@ impl Supervisor {
         };
         self.ids.insert(key, container.id.clone());
         self.unfinished += usize::from(followed.phase.is_unfinished());
-        self.followed.insert(container.id.clone(), followed);
+        let before = self.followed.insert(container.id.clone(), followed);
+        self.unfinished -= usize::from(before.is_some_and(|before| before.phase.is_unfinished()));
         key
     }
 
@@ -325,7 +326,8 @@ impl Supervisor {
     /// Reads all containers up to where their logs end now. Those that are held are waited for.
     pub(super) fn finish_all(&mut self) {
         self.is_finishing = true;
-        let mut ids: Vec<(ContainerKey, String)> = self.ids.iter().map(|(key, id)| (*key, id.clone())).collect();
+        let mut ids: Vec<(ContainerKey, String)> =
+            self.followed.iter().map(|(id, followed)| (followed.key, id.clone())).collect();
         ids.sort_unstable();
         for (_, id) in ids {
             self.described(&id);
