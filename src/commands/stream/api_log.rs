@@ -15,7 +15,7 @@ use tokio::sync::watch;
 /// What happens to a container.
 #[derive(Debug)]
 pub(in crate::commands) enum Signal {
-    /// It runs again.
+    /// The container runs again.
     Up,
     /// It writes no more for now: read to the end, then put these items on the queue.
     Finish(Vec<Item>),

@@ -2,7 +2,7 @@
 //!
 //! In: the times of lines and probes. Out: the time of the next probe. A stream is silent when the container is, when a
 //! connection hangs, and when Docker up to 23 leaves out lines because the clock was set back behind `since` (moby
-//! `daemon/logger/loggerutils/logfile.go`). Only the newest record of the log tells these apart.
+//! `daemon/logger/loggerutils/logfile.go`). Only the newest record of the log distinguishes them.
 
 use crate::model::position::TimePosition;
 use crate::model::time::Timestamp;

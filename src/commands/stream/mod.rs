@@ -7,6 +7,7 @@
 
 mod api_log;
 mod idle;
+mod outcome;
 mod retry;
 mod session;
 mod tail_window;
@@ -18,19 +19,15 @@ use crate::model::batch::{Batch, Cursor, Item, Route};
 use crate::model::position::TimePosition;
 use crate::model::time::Timestamp;
 use crate::tail::{Dialect, Start};
-use retry::{REFUSALS, RetryBudget};
-use session::{End, Session};
+use outcome::{End, Failures, GRACE, Report, reason, retry_end};
+use retry::RetryBudget;
+use session::Session;
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep, timeout};
-
-/// Time for the event to arrive that explains the end of a request.
-const GRACE: Duration = Duration::from_millis(500);
-/// An error is reported again when the last one is this long ago.
-const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 fn is_death(signal: &Signal) -> bool {
     let Signal::Finish(then) = signal else { return false };
@@ -39,17 +36,10 @@ fn is_death(signal: &Signal) -> bool {
     !is_let_go && then.iter().any(|item| matches!(item, Item::End(..) | Item::Gone(_)))
 }
 
-/// Failed requests of one log.
-struct Failures {
-    retry: RetryBudget,
-    /// When the last error occurred that was worth a notice.
-    last: Option<Instant>,
-}
-
 impl ApiLog {
     /// Reads until nothing more can come: at the end if `once`, else when the signals are closed.
     pub(super) async fn run(mut self, mut signals: UnboundedReceiver<Signal>) -> Outcome {
-        let mut failures = Failures { retry: self.retry_budget(), last: None };
+        let mut failures = Failures::new(self.retry_budget());
         while let Err(error) = self.find_first(failures.retry.left(Instant::now())).await {
             let wait = match error.is_passing() {
                 true => failures.retry.again(true, self.is_last(&signals), Instant::now(), fastrand::f64()),
@@ -72,7 +62,7 @@ impl ApiLog {
             let begun = Instant::now();
             if heard.is_none() {
                 let before = session.position();
-                let sent = session.sent();
+                let progress = session.progress();
                 let end = {
                     let request = self.request(&mut session, begun + span);
                     tokio::pin!(request);
@@ -81,7 +71,7 @@ impl ApiLog {
                         // Cutting the request short is safe: the position moves when a line is on the queue, not before.
                         signal = signals.recv() => {
                             if signal.as_ref().is_some_and(is_death) {
-                                self.drain(request, &sent).await;
+                                self.drain(request, &progress).await;
                             }
                             heard = Some(signal);
                             None
@@ -96,8 +86,9 @@ impl ApiLog {
                 }
                 if let Some(end) = end {
                     self.report_failure(&end, &mut failures).await;
-                    let wait = self.pause(&end, &mut failures.retry, begun + span);
-                    if !matches!(end, End::Apart | End::Stuck) {
+                    let until_due = (begun + span).saturating_duration_since(Instant::now());
+                    let wait = failures.pause(&end, self.context.route, until_due, fastrand::f64());
+                    if end.is_regular() {
                         span = self.context.interval;
                     }
                     heard = self.sleep(wait, &end, signals.recv()).await;
@@ -121,13 +112,16 @@ impl ApiLog {
 
     /// Lets a request run to its end, as long as data arrives: the daemon ends it when the container has died, and may
     /// have removed the log before another request is made.
-    async fn drain(&self, mut request: Pin<&mut impl Future<Output = End>>, sent: &AtomicU64) {
+    async fn drain(&self, mut request: Pin<&mut impl Future<Output = End>>, progress: &Notify) {
         loop {
-            let before = sent.load(Ordering::Relaxed);
-            let is_over = timeout(GRACE, &mut request).await.is_ok();
-            let is_queue_full = !self.context.queue.has_room();
-            if is_over || sent.load(Ordering::Relaxed) == before && !is_queue_full {
-                return;
+            tokio::select! {
+                _ = &mut request => return,
+                progress = timeout(GRACE, progress.notified()) => {
+                    // A request makes no progress either while the queue is full.
+                    if progress.is_err() && self.context.queue.has_room() {
+                        return;
+                    }
+                }
             }
         }
     }
@@ -136,6 +130,13 @@ impl ApiLog {
     fn report_given_up(&self, has_given_up: bool) {
         if self.plan.once {
             self.report(StreamReport::GaveUp(has_given_up));
+        }
+    }
+
+    /// A failure that is not temporary says nothing about the daemon.
+    fn report_given_up_if(&self, end: &End) {
+        if end.is_passing() {
+            self.report_given_up(true);
         }
     }
 
@@ -224,21 +225,6 @@ impl ApiLog {
         }
     }
 
-    /// How long to wait before the next request.
-    fn pause(&self, end: &End, retry: &mut RetryBudget, due: Instant) -> Duration {
-        let until_due = match self.context.route {
-            Route::Poll => due.saturating_duration_since(Instant::now()),
-            _ => Duration::ZERO,
-        };
-        match end {
-            End::Apart | End::Due => Duration::ZERO,
-            End::Stuck => until_due,
-            End::Whole if self.context.route == Route::Poll => until_due,
-            // That a request ended without an error says nothing about the container. The event that does arrives soon.
-            End::Whole | End::Broken(_) | End::Malformed(_) => retry.wait(fastrand::f64()).max(GRACE).max(until_due),
-        }
-    }
-
     /// Waits before the next request, or until the daemon is back. Returns what `interruption` resolves to, if it resolves
     /// first.
     async fn sleep<T>(&self, wait: Duration, end: &End, interruption: impl Future<Output = T>) -> Option<T> {
@@ -289,15 +275,10 @@ impl ApiLog {
             if session.position() != before {
                 retry.reset();
             }
-            // A daemon that is gone comes back, and still has the rest.
-            let is_passing = matches!(&end, End::Broken(error) if error.is_passing());
-            let is_last = self.is_last(signals);
-            let wait = retry.again(is_passing, is_last, Instant::now(), fastrand::f64());
-            let is_final = end.keeps_nothing() || end.is_removed() && !self.plan.once;
-            let Some(wait) = wait.filter(|_| !is_final) else {
-                if is_passing {
-                    self.report_given_up(true);
-                }
+            let (once, is_last) = (self.plan.once, self.is_last(signals));
+            let wait = retry_end(&mut retry, &end, once, is_last, Instant::now(), fastrand::f64());
+            let Some(wait) = wait else {
+                self.report_given_up_if(&end);
                 return Err(self.report_loss(end, session.position()).await);
             };
             match self.sleep(wait, &end, signals.recv()).await {
@@ -317,12 +298,9 @@ impl ApiLog {
         }
         // For a container that is gone, the gap says everything.
         if self.plan.once || !end.is_removed() {
-            self.notice(describe(&end)).await;
+            self.notice(end.describe()).await;
         }
-        match end {
-            End::Broken(error) => Some(error),
-            _ => None,
-        }
+        end.into_error()
     }
 
     /// Waits until the container runs again. Returns `None` if it never will.
@@ -356,10 +334,7 @@ impl ApiLog {
                 Some(error)
             }
             end => {
-                let is_passing = matches!(&end, End::Broken(error) if error.is_passing());
-                if is_passing {
-                    self.report_given_up(true);
-                }
+                self.report_given_up_if(&end);
                 self.report_loss(end, self.plan.resume.unwrap_or_default()).await
             }
         };
@@ -367,48 +342,15 @@ impl ApiLog {
         Err(error)
     }
 
-    /// Reports an error, at most once in [`REPORT_INTERVAL`]. That the daemon is gone is reported for all containers
-    /// together, elsewhere.
     async fn report_failure(&self, end: &End, failures: &mut Failures) {
-        let is_worth_reporting = match end {
-            End::Broken(error @ Error::TooManyStreams { .. }) => {
-                return self.report(StreamReport::NoPermit(error.to_string()));
-            }
-            End::Malformed(_) => true,
-            End::Broken(Error::Refused { .. }) => true,
-            End::Broken(Error::Status { .. } | Error::Gateway { .. } | Error::Protocol { .. }) => {
-                failures.retry.attempts() >= REFUSALS
-            }
-            _ => return,
-        };
-        let now = Instant::now();
-        let is_reported = failures.last.is_some_and(|last| now.duration_since(last) < REPORT_INTERVAL);
-        if is_worth_reporting && !is_reported {
-            self.notice(describe(end)).await;
-        }
-        if is_worth_reporting {
-            failures.last = Some(now);
+        match failures.report(end, Instant::now()) {
+            Some(Report::NoPermit(error)) => self.report(StreamReport::NoPermit(error)),
+            Some(Report::Notice(text)) => self.notice(text).await,
+            None => {}
         }
     }
 
     async fn notice(&self, text: String) {
         self.context.queue.send(Item::Notice(Some(self.plan.key), text)).await;
-    }
-}
-
-fn describe(end: &End) -> String {
-    match end {
-        End::Broken(error @ Error::NoLogs { .. }) => format!("cannot be read: {}", reason(error)),
-        End::Broken(error) => error.to_string(),
-        End::Malformed(error) => error.to_string(),
-        End::Whole | End::Due | End::Stuck | End::Apart => String::new(),
-    }
-}
-
-/// The error without the ID, for notices that name the container.
-fn reason(error: &Error) -> String {
-    match error {
-        Error::NoLogs { message, .. } => message.clone(),
-        error => error.to_string(),
     }
 }

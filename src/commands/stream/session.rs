@@ -6,6 +6,7 @@
 
 use super::api_log::{ApiLog, StreamReport};
 use super::idle::{IdleTimer, ahead};
+use super::outcome::End;
 use super::tail_window::TailWindow;
 use crate::docker::{Error, LogStream, LogsQuery, Version};
 use crate::model::batch::Item;
@@ -14,8 +15,8 @@ use crate::model::time::Timestamp;
 use crate::tail::{self, Delivered, Dialect, Frames, LogStat, Record, RequestRange, Window};
 use bytes::Bytes;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// A request may be renewed after this much silence, because no data is on the way then.
@@ -50,34 +51,8 @@ pub(super) struct Session<'a> {
     is_history: bool,
     /// The daemon has answered a request for this log.
     is_readable: bool,
-    /// The number of items sent. Shared, because the session is borrowed while a request is pending.
-    sent: Arc<AtomicU64>,
-}
-
-/// How a request ended.
-pub(super) enum End {
-    /// The daemon sent everything and closed it.
-    Whole,
-    /// It is time to renew it.
-    Due,
-    /// The log has lines that the request did not bring.
-    Stuck,
-    /// The answer does not overlap with what was delivered: more was written in between than was requested.
-    Apart,
-    Broken(Error),
-    Malformed(tail::Error),
-}
-
-impl End {
-    /// Whether the logging driver keeps nothing that can be read, so that nothing is lost.
-    pub(super) fn keeps_nothing(&self) -> bool {
-        matches!(self, End::Broken(Error::NoLogs { .. }))
-    }
-
-    /// Whether the container is removed or being removed, so that its log does not come back.
-    pub(super) fn is_removed(&self) -> bool {
-        matches!(self, End::Broken(Error::NotFound { .. } | Error::Conflict { .. }))
-    }
+    /// Notified of each item that is sent.
+    progress: Arc<Notify>,
 }
 
 /// The result of an idle probe.
@@ -105,13 +80,13 @@ impl<'a> Session<'a> {
             may_have_more: log.plan.has_run,
             is_history: log.plan.is_history,
             is_readable: false,
-            sent: Arc::default(),
+            progress: Arc::default(),
         }
     }
 
-    /// A counter that grows while a request makes progress.
-    pub(super) fn sent(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.sent)
+    /// Is notified of each item that is sent. Shared, because the session is borrowed while a request is pending.
+    pub(super) fn progress(&self) -> Arc<Notify> {
+        Arc::clone(&self.progress)
     }
 
     /// How far the log was delivered.
@@ -311,7 +286,7 @@ impl<'a> Session<'a> {
         let delivered = self.delivered.after(&self.frames, item.as_ref());
         if let Some(item) = item {
             self.log.context.queue.send(item).await;
-            self.sent.fetch_add(1, Ordering::Relaxed);
+            self.progress.notify_one();
         }
         if delivered.position().seen != self.position().seen {
             self.idle.restart(Instant::now());

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 /// Which run to continue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resume {
-    /// The state file.
+    /// The SQLite file that holds positions.
     pub state: PathBuf,
     /// The name under which positions are stored.
     pub name: String,

@@ -116,7 +116,7 @@ impl Daemon {
         Ok(Daemon { docker, engine, routes, refused })
     }
 
-    /// What to tell the user about files that cannot be read, though nobody ruled them out.
+    /// A notice, if files cannot be read though the options allow it.
     fn explain_refusal(&self) -> Option<String> {
         let error = self.routes.refusal()?;
         if error.kind() == io::ErrorKind::PermissionDenied {

@@ -78,17 +78,16 @@ pub(super) enum Effect {
     Command(Command),
     /// Start a stream task.
     Spawn(Box<StreamPlan>),
-    /// Tell a stream task what happened to its container.
+    /// Send a stream task what happened to its container.
     Signal(ContainerKey, Signal),
-    /// Tell a stream task whether its container is paused.
+    /// Send a stream task whether its container is paused.
     Pause(ContainerKey, bool),
     /// Close the channel to a stream task: it reads to the end, then it ends.
     Close(ContainerKey),
-    /// Tell all stream tasks whether another one has waited in vain for the daemon to come back.
+    /// Send all stream tasks whether another one has waited for the daemon for nothing, so that they need not wait as long.
     ShortenRetries(bool),
     /// Put these on the queue, next to each other.
     Push(Vec<Item>),
-    /// Ask the daemon.
     Ask(Question),
 }
 
@@ -117,7 +116,7 @@ pub(super) trait LogFiles {
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) follow: bool,
-    /// As [`super::options::WatchOptions::all`].
+    /// Whether the history of stopped containers is wanted.
     pub(super) all: bool,
     /// Whether lines are printed with labels and networks.
     pub(super) metadata: bool,
@@ -152,7 +151,7 @@ pub(super) struct Supervisor {
     began: Timestamp,
     /// Whether the first listing has been processed.
     has_listed: bool,
-    /// Whether the user was told that the daemon is gone.
+    /// Whether it was reported that the daemon is gone.
     is_daemon_lost: bool,
     /// IDs of containers that no event reported and that were gone when the reader found their open logs.
     claimed: HashSet<String>,

@@ -87,7 +87,7 @@ pub(super) struct Followed {
     pub(super) has_run: bool,
     /// It has not run since it was found: what is read is what it wrote before.
     pub(super) is_history: bool,
-    /// The reader was asked to open its file at some time, so that it has to be told to forget it.
+    /// Whether the reader was ever asked to open its file. If so, the reader has to forget it in the end.
     pub(super) is_with_reader: bool,
     pub(super) phase: Phase,
 }

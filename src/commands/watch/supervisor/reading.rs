@@ -138,18 +138,14 @@ impl Supervisor {
         self.push([Item::Meet(key, Arc::clone(container))]);
     }
 
-    /// The container runs.
     pub(super) fn up(&mut self, id: &str, cause: Option<Timestamp>) {
         let Some(followed) = self.followed.get_mut(id) else { return };
         let was_up = std::mem::replace(&mut followed.is_up, true);
-        // A listing that finds a container reports both, that it is there and that it runs.
-        if !was_up {
-            followed.cause = cause;
-        }
+        followed.cause = cause;
         (followed.has_died, followed.has_run, followed.is_history) = (false, true, false);
         let is_read = was_up && !followed.phase.is_unread();
         let is_held = followed.is_held();
-        if self.settings.follow && !self.is_finishing && !is_held && !is_read {
+        if !self.is_finishing && !is_held && !is_read {
             self.read_on(id);
         }
     }
@@ -169,11 +165,10 @@ impl Supervisor {
         }
     }
 
-    /// The container has died. The output is told behind its last line.
+    /// The container has died. Its end is printed behind its last line.
     pub(super) fn down(&mut self, id: &str, code: Option<i64>, event: Option<Lifecycle>) {
         let Some(followed) = self.followed.get_mut(id) else { return };
-        followed.is_up = false;
-        (followed.has_died, followed.has_run) = (true, true);
+        (followed.is_up, followed.has_died) = (false, true);
         let key = followed.key;
         let event = event.map(|event| Item::Lifecycle(key, event));
         self.end(id, event.into_iter().chain([Item::End(key, code)]).collect());
@@ -402,7 +397,7 @@ impl Supervisor {
         }
     }
 
-    /// The reader was told to read to the end of a log that it had refused already. Whoever reads it now prints `then`
+    /// The reader was to read to the end of a log that it had already refused. Whoever reads it now prints `then`
     /// behind the last line.
     fn not_followed(&mut self, key: ContainerKey, then: Vec<Item>) {
         match self.departing.get_mut(&key) {

@@ -623,6 +623,13 @@ fn labels_and_networks_are_looked_up_when_a_container_starts() {
             "destroy f1",
             "[create f1, destroy f1]; admit f1; forget f1 [gone f1]",
         ),
+        ("metadata", "list f9:running; create f1; start f1; die f1 3", "destroy f1", ""),
+        (
+            "metadata",
+            "list f9:running; create f1; start f1; die f1 3; destroy f1",
+            "no-details f1",
+            "[create f1, start f1, destroy f1]; admit f1; expect f1; forget f1 [gone f1]",
+        ),
         ("metadata", "list f9:running", "details f1", ""),
         ("metadata", "list f9:running", "no-answer", ""),
     ]);
@@ -743,6 +750,8 @@ fn at_the_end_of_time_all_are_read_to_where_they_end() {
     check(&[
         ("", "list f1:running s1:running", "finish", "finish f1; signal s1; close s1"),
         ("files", "list n1:running", "finish", ""),
+        ("", "list f1:running; die f1 3; finish", "ran f1", "finish f1 [-f1 4]"),
+        ("", "list s2:exited,3; finish", "ran s2", "[-s2 4]"),
         ("", "list f1:running; finish", "refused-at-60 f1 missing", "spawn f1 up at 60; signal f1; close f1"),
         ("", "list f1:running; finish", "refused-at-end f1 missing", "spawn f1 up at 60; signal f1 [-f1 9]; close f1"),
         ("", "list f1:running; finish; refused-at-60 f1 missing", "not-followed f1", ""),
