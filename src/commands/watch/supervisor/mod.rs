@@ -235,10 +235,10 @@ impl Supervisor {
         std::mem::take(&mut self.effects)
     }
 
-    /// Whether everything that was asked for has been read.
+    /// Whether everything that was asked for has been read. Containers wait for a slot only while others are unfinished.
     pub(super) fn is_done(&self) -> bool {
         let has_end = !self.settings.follow || self.is_finishing;
-        has_end && self.unfinished == 0 && self.waiting.is_empty() && self.departing.is_empty()
+        has_end && self.unfinished == 0 && self.departing.is_empty()
     }
 
     /// How many running containers are being read, by [`Route`].

@@ -184,6 +184,7 @@ impl Supervisor {
             }
             Phase::Stream => self.signal(key, Signal::Finish(then)),
             Phase::StreamToEnd(after) => after.extend(then),
+            // Nobody has to read it for an end at which nothing is printed.
             Phase::Held(_) if then.is_empty() => {}
             Phase::Held(held) => held.after.get_or_insert_default().extend(then),
             Phase::Idle | Phase::Waiting => self.push(then),

@@ -231,7 +231,7 @@ impl Supervisor {
         if self.is_followed(&container.id) {
             self.doubt(&container.id);
             self.alter(container);
-        } else if self.has_listed && self.settings.follow && self.selector.may_match(container) {
+        } else if self.selector.may_match(container) {
             let since = self.released.remove(&container.id).unwrap_or(self.began);
             self.add_new(container, Start::Since(since), false, cause, now);
         }

@@ -39,7 +39,7 @@ struct World {
 }
 
 /// Options are separated by spaces: `once`, `files` (`--source file`), `metadata`, `remote` (a filter that only the
-/// daemon can evaluate), `tail0`, `all`, `named=ID`, `label` (`--filter label=wanted`), `resumed` (f1 and s1 have
+/// daemon can evaluate), `tail0`, `all`, `named=ID`, `label` (`--filter label=wanted`), `hidden` (a label that events cannot show), `resumed` (f1 and s1 have
 /// positions) and `slots=N`.
 fn world(options: &str) -> World {
     let settings = Settings {
@@ -68,6 +68,7 @@ fn world(options: &str) -> World {
             ("slots", slots) => settings.slots = slots.parse().unwrap(),
             ("remote", _) => supervisor.selector.filters.push(Filter::Remote("health", "healthy".into())),
             ("label", _) => supervisor.selector.filters.push(Filter::Label("wanted".into(), None)),
+            ("hidden", _) => supervisor.selector.filters.push(Filter::Label("name".into(), None)),
             ("named", word) => supervisor.selector.names.push(Pattern::Word(word.into())),
             ("resumed", _) => {
                 let resume = TimePosition { since: Some(Timestamp(30)), seen: [Some(mark(40)), None] };
@@ -163,13 +164,14 @@ impl World {
             ["gave-up"] => Input::Stream(StreamReport::GaveUp(true)),
             ["reached-end"] => Input::Stream(StreamReport::GaveUp(false)),
             ["ended", id] => Input::Stream(StreamReport::Ended(self.key(id), id.into(), Ok(()))),
+            ["ended-first", id] => Input::Stream(StreamReport::Ended(ContainerKey(0), id.into(), Ok(()))),
             ["failed", id] => Input::Stream(StreamReport::Ended(self.key(id), id.into(), Err(None))),
             ["no-logs", id] => Input::Stream(StreamReport::Ended(self.key(id), id.into(), Err(Some(no_logs())))),
             ["passes", id] => Input::Lookup(Answer::Passing(id.into(), true)),
             ["fails", id] => Input::Lookup(Answer::Passing(id.into(), false)),
             ["seen", id] => Input::Lookup(Answer::Seen(Box::new(container(id, "running")))),
-            ["seen", id, "wanted"] => {
-                let labels = [("wanted".to_owned(), String::new())].into();
+            ["seen", id, label] => {
+                let labels = [(label.to_owned(), String::new())].into();
                 Input::Lookup(Answer::Seen(Box::new(Container { labels, ..container(id, "running") })))
             }
             ["details", id] => Input::Lookup(Answer::Details(Box::new(container(id, "running")))),
@@ -436,6 +438,7 @@ fn containers_are_read_through_their_whole_life() {
 #[test]
 fn a_listing_makes_up_for_missing_events() {
     check(&[
+        ("named=f9", "list f9:running f1:running; die f1 3", "list f9:running f1:exited,3", ""),
         ("", "list f1:running", "list", "finish f1 [-f1 ?]; forget f1 [gone f1]"),
         ("", "list f1:running", "list f1:exited,3", "[meet f1 exited]; finish f1 [-f1 3]"),
         ("", "list s1:running", "list s1:exited,3", "[meet s1 exited]; signal s1 [-s1 3]"),
@@ -466,6 +469,13 @@ fn a_listing_makes_up_for_missing_events() {
 #[test]
 fn a_container_whose_file_cannot_be_read_is_read_over_the_api() {
     check(&[
+        ("resumed", "list f1:running", "refused f1 missing", "spawn f1 up at 40"),
+        (
+            "files",
+            "list fg:running",
+            "refused-at-60 fg denied",
+            "[gap fg after 60, ! fg: permission denied]; [! fg: has no log file]",
+        ),
         ("", "list f1:running", "refused f1 denied", "[! no permission to read]; spawn f1 up"),
         ("", "list f1:running f2:running; refused f1 denied", "refused f2 denied", "spawn f2 up"),
         ("", "list f1:running", "refused-at-60 f1 broken", "[! f1: broken: reading through the]; spawn f1 up at 60"),
@@ -522,6 +532,32 @@ fn a_container_whose_file_cannot_be_read_is_read_over_the_api() {
 #[test]
 fn what_is_held_is_printed_once_it_is_wanted() {
     check(&[
+        // Nothing shows that it ever ran.
+        ("remote", "list f9:running; rename s1 x", "passes s1", "[rename s1]"),
+        // Its event cannot show whether it has the label.
+        (
+            "hidden",
+            "list f9:running",
+            "create f1",
+            "[meet f1 created]; open f1 held [+f1 file @7]; ask whether f1 passes and see it",
+        ),
+        ("hidden", "list f9:running; create f1", "seen f1", "drop f1; [forget f1]"),
+        ("hidden", "list f9:running; create f1", "seen f1 name", "[meet f1 created]; [create f1]; admit f1"),
+        // It passes later than it started.
+        (
+            "remote",
+            "list f1:running* f9:running",
+            "health f1",
+            "[meet f1 running]; open f1 from 50 held [+f1 file @7]; ask whether f1 passes",
+        ),
+        ("remote", "list f1:running* f9:running", "kill f1", ""),
+        (
+            "remote",
+            "list f1:running* f9:running; health f1",
+            "passes f1",
+            "[health_status: healthy f1]; admit f1; open f1 from 50 [+f1 file @7]; expect f1",
+        ),
+        ("remote", "list f9:running", "health f9", "[health_status: healthy f9]"),
         (
             "remote",
             "list f9:running",
@@ -602,6 +638,32 @@ fn what_is_held_is_printed_once_it_is_wanted() {
 #[test]
 fn labels_and_networks_are_looked_up_when_a_container_starts() {
     check(&[
+        ("metadata", "", "list f1:running", "[meet f1 running]; open f1 [+f1 file]"),
+        (
+            "metadata",
+            "list f9:running",
+            "list f9:running f1:running",
+            "[meet f1 running]; open f1 [+f1 file]; [meet f1 running]",
+        ),
+        ("metadata named=f9", "list f9:running", "start f1", "ignore f1"),
+        (
+            "metadata",
+            "list f1:running; die f1 3; details f1",
+            "ran f1",
+            "open f1 [+f1 file]; expect f1; [meet f1 running]; finish f1 [-f1 4]",
+        ),
+        (
+            "metadata remote",
+            "list f9:running",
+            "create f1",
+            "[meet f1 created]; open f1 held [+f1 file @7]; ask whether f1 passes and see it",
+        ),
+        (
+            "metadata remote",
+            "list f9:running; create f1; fails f1",
+            "rename f1 new",
+            "[meet f1 created]; open f1 from 50 held [history of f1 file]; ask whether f1 passes",
+        ),
         ("metadata", "list f9:running", "create f1", "[meet f1 created]; open f1 held [+f1 file @7]"),
         ("metadata", "list f9:running; create f1", "start f1", "[meet f1 running]; ask details of f1"),
         (
@@ -655,6 +717,7 @@ fn an_exit_code_that_may_be_a_label_is_looked_up_first() {
 #[test]
 fn containers_that_no_event_reported_are_claimed() {
     check(&[
+        ("remote", "list f9:running; create f1; start f1; destroy f1", "unclaimed f1", "ignore f1"),
         (
             "",
             "list f9:running",
@@ -676,6 +739,13 @@ fn containers_that_no_event_reported_are_claimed() {
 #[test]
 fn a_word_stands_for_a_name_before_it_stands_for_an_id() {
     check(&[
+        ("named=f named=f1", "list f1:running", "create f", "[meet f created]; open f [+f file @7]; [create f]"),
+        (
+            "resumed named=web",
+            "list f1:running",
+            "rename f1 web",
+            "[meet f1 running]; open f1 at position [+f1 file @7]; [rename f1]",
+        ),
         (
             "named=f",
             "list f1:running",
@@ -803,6 +873,9 @@ fn watch_ends_when_everything_that_was_asked_for_is_read() {
         ("remote", "list; create f1; finish; passes f1", false),
         ("remote", "list; create f1; finish; passes f1; finished f1", true),
         ("files", "list f1:running; finish; refused f1 missing", true),
+        // It was let go and is followed again: the end of its first task is not that of its second.
+        ("named=s", "list s1:running; create s; rename s1 s; finish; ended s; ended-first s1", false),
+        ("named=s", "list s1:running; create s; rename s1 s; finish; ended s; ended-first s1; ended s1", true),
         ("once", "list", true),
         ("once", "list f1:running f2:running f3:running", false),
         ("once", "list f1:running f2:running f3:running; finished f1; finished f2", false),
@@ -848,6 +921,8 @@ fn running_containers_are_counted_by_route() {
         ("", "list f1:running; refused f1 missing; readable f1", [0, 1, 0, 0]),
         ("remote", "list; create f1; start f1", [1, 0, 0, 0]),
         ("files", "list n1:running", [0, 0, 0, 0]),
+        ("", "list f1:running; finish", [1, 0, 0, 0]),
+        ("", "list s1:running; readable s1; finish", [0, 1, 0, 0]),
     ] {
         let mut world = world(options);
         world.run(inputs);
@@ -890,6 +965,11 @@ fn lines_before_a_start_by_time_are_outside_the_window() {
     let effects = super::tests::world("tail0").first_effects("list s1:running");
     let Some(Effect::Spawn(plan)) = effects.last() else { panic!("{effects:?}") };
     assert_eq!(plan.window.since, Timestamp(100));
+    let mut later = super::tests::world("tail0");
+    later.supervisor.settings.window.since = Timestamp(200);
+    let effects = later.first_effects("list s1:running");
+    let Some(Effect::Spawn(plan)) = effects.last() else { panic!("{effects:?}") };
+    assert_eq!(plan.window.since, Timestamp(200));
 }
 
 impl World {
