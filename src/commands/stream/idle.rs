@@ -1,8 +1,8 @@
-//! When to look whether a silent log stream has missed something.
+//! Idle probes: when to check whether a silent stream still works, and whether it has missed lines.
 //!
-//! In: moments. Out: the next one to look at. Called by [`super::course`]. A stream says nothing when the container says
-//! nothing, when something on the way holds it up, and when engines up to 23 leave out lines because the clock was set back
-//! behind `since` (moby `daemon/logger/loggerutils/logfile.go`); only the log's newest record tells these apart.
+//! In: the times of lines and probes. Out: the time of the next probe. A stream is silent when the container is, when a
+//! connection hangs, and when Docker up to 23 leaves out lines because the clock was set back behind `since` (moby
+//! `daemon/logger/loggerutils/logfile.go`). Only the newest record of the log distinguishes them.
 
 use crate::model::position::TimePosition;
 use crate::model::time::Timestamp;
@@ -10,50 +10,51 @@ use crate::tail::Record;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Silence before the first look.
+/// Silence before the first probe.
 pub(super) const FIRST: Duration = Duration::from_secs(30);
-/// Between two looks it doubles up to this.
+/// The interval between two probes doubles up to this.
 pub(super) const LONGEST: Duration = Duration::from_secs(5 * 60);
 
-/// See the module.
+/// Decides when to probe.
 pub(super) struct IdleTimer {
     next: Instant,
-    span: Duration,
+    /// From the last line or probe to `next`.
+    interval: Duration,
 }
 
 impl IdleTimer {
-    /// From now on it is listened.
+    /// Starts the timer.
     pub(super) fn new(now: Instant) -> Self {
-        IdleTimer { next: now + FIRST, span: FIRST }
+        IdleTimer { next: now + FIRST, interval: FIRST }
     }
 
-    /// When to look.
+    /// When to probe.
     pub(super) fn next(&self) -> Instant {
         self.next
     }
 
-    /// Something new came.
-    pub(super) fn broken(&mut self, now: Instant) {
+    /// A line arrived: starts again.
+    pub(super) fn restart(&mut self, now: Instant) {
         *self = IdleTimer::new(now);
     }
 
-    /// It was looked. What was found does not matter: a request may take its time to come to the first line.
-    pub(super) fn looked(&mut self, now: Instant) {
-        self.span = (self.span * 2).min(LONGEST);
-        self.next = now + self.span;
+    /// Records a probe and doubles the interval, whatever the probe found: a request may take long to reach its first line.
+    pub(super) fn probed(&mut self, now: Instant) {
+        self.interval = (self.interval * 2).min(LONGEST);
+        self.next = now + self.interval;
     }
 }
 
-/// The time of the log's newest record, if that lies behind what was read: `last` is the last record that has come since
-/// the position, if any has.
+/// The time of the log's newest record, if that record has not been read. `last` is the last record that arrived behind
+/// `position`, if any has.
 pub(super) fn ahead(newest: Record, last: Option<Record>, position: &TimePosition) -> Option<Timestamp> {
-    let has_come = match last {
+    let is_read = match last {
         Some(last) => last == newest,
         None => position.seen[newest.stream as usize].is_some_and(|seen| seen.time == newest.time),
     };
-    // Before anything was passed on, what is older is not wanted.
+    // Before the first line was delivered, older records are not wanted.
     let is_unwanted = position.is_at_start() && position.since.is_some_and(|since| newest.time < since);
-    (!has_come && !is_unwanted).then_some(newest.time)
+    (!is_read && !is_unwanted).then_some(newest.time)
 }
 
 #[cfg(test)]
@@ -63,21 +64,21 @@ mod tests {
     use crate::model::position::Mark;
 
     #[test]
-    fn it_is_looked_less_often_the_longer_it_lasts_and_soon_again_after_a_line() {
+    fn probes_become_rarer_until_a_line_arrives() {
         let start = Instant::now();
-        let mut silence = IdleTimer::new(start);
-        let mut looks = Vec::new();
+        let mut idle = IdleTimer::new(start);
+        let mut probes = Vec::new();
         for _ in 0..7 {
-            looks.push((silence.next() - start).as_secs());
-            silence.looked(silence.next());
+            probes.push((idle.next() - start).as_secs());
+            idle.probed(idle.next());
         }
-        assert_eq!(looks, [30, 90, 210, 450, 750, 1050, 1350]);
-        silence.broken(start);
-        assert_eq!(silence.next() - start, FIRST);
+        assert_eq!(probes, [30, 90, 210, 450, 750, 1050, 1350]);
+        idle.restart(start);
+        assert_eq!(idle.next() - start, FIRST);
     }
 
     #[test]
-    fn a_log_is_ahead_when_its_newest_record_has_not_come() {
+    fn a_log_is_ahead_when_its_newest_record_was_not_read() {
         let record = |time, is_complete| Record { time: Timestamp(time), stream: Stream::Stdout, is_complete };
         let seen = |time| Mark { time: Timestamp(time), ordinal: 0, high: Timestamp(time) };
         let passed = |time| TimePosition { since: Some(Timestamp(time - 10)), seen: [Some(seen(time)), None] };
@@ -85,7 +86,7 @@ mod tests {
         for (newest, last, position, expected) in [
             (record(50, true), Some(record(50, true)), passed(50), false),
             (record(51, true), Some(record(50, true)), passed(50), true),
-            // The end of a line of which a piece has come.
+            // The end of a line of which only a piece has arrived.
             (record(50, true), Some(record(50, false)), passed(40), true),
             (record(50, true), None, passed(50), false),
             (record(51, true), None, passed(50), true),

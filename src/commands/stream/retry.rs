@@ -1,8 +1,7 @@
-//! For how long a log is asked for again when that has failed.
+//! The retry budget of one log: whether, and when, to repeat a request that failed.
 //!
-//! In: what kind of failure it was, and when. Out: the wait before the next attempt, or that there is none. Called by
-//! [`super::stream`]. A log that is followed has all the time there is; one that is to be read to its end, after which
-//! nothing more is heard of it, keeps somebody waiting. Reads no clock, so its tests are tables.
+//! In: the kind of the failure, and the time. Out: the wait before the next attempt, or `None` to give up. A log that is
+//! followed can wait forever; a log that has to be read to its end keeps somebody waiting. Reads no clock.
 
 use crate::docker::backoff::{Backoff, Settings};
 use std::time::Duration;
@@ -10,50 +9,49 @@ use tokio::time::Instant;
 
 const BACKOFF: Settings =
     Settings { initial: Duration::from_millis(200), max: Duration::from_secs(10), multiplier: 2.0, jitter: true };
-/// So often an engine may refuse before that counts: one that starts or stops does for a moment.
+/// Failures in a row that count as permanent. A daemon that starts or stops answers with errors for a moment.
 pub(super) const REFUSALS: u32 = 4;
-/// Whoever waits for an end waits so long behind the last that came.
+/// How long to retry after the last progress, when somebody waits for the end.
 const SPAN: Duration = Duration::from_secs(20);
-/// The same where that was in vain for another log.
+/// The same, after another log has used up [`SPAN`] for nothing.
 const BRIEF: Duration = Duration::from_secs(1);
 
-/// See the module.
 pub(super) struct RetryBudget {
     backoff: Backoff,
     span: Duration,
-    /// When it is over, once there is a need for it.
+    /// When the budget is used up. Set by the first failure.
     until: Option<Instant>,
 }
 
 impl RetryBudget {
-    /// Nothing has failed yet, or everything has for another log.
-    pub(super) fn new(was_in_vain: bool) -> Self {
-        RetryBudget { backoff: Backoff::new(BACKOFF), span: if was_in_vain { BRIEF } else { SPAN }, until: None }
+    /// `is_short` if another log has used up its budget.
+    pub(super) fn new(is_short: bool) -> Self {
+        RetryBudget { backoff: Backoff::new(BACKOFF), span: if is_short { BRIEF } else { SPAN }, until: None }
     }
 
-    /// Something came.
+    /// There was progress: the budget is full again.
     pub(super) fn reset(&mut self) {
         (self.until, self.span) = (None, SPAN);
         self.backoff.reset();
     }
 
-    /// What has failed in a row.
+    /// The number of failures in a row.
     pub(super) fn attempts(&self) -> u32 {
         self.backoff.attempts()
     }
 
-    /// The wait before the next attempt of who has all the time there is; `random` lies in 0 to 1.
+    /// The wait before the next attempt, without a limit. `random` is between 0 and 1.
     pub(super) fn wait(&mut self, random: f64) -> Duration {
         self.backoff.wait(random)
     }
 
-    /// How long an attempt may wait for an engine that is gone, where somebody waits for the end.
+    /// How long an attempt may wait for a daemon that is gone, when somebody waits for the end.
     pub(super) fn left(&self, now: Instant) -> Duration {
         self.until.map_or(self.span, |until| until.saturating_duration_since(now))
     }
 
-    /// The wait before the next attempt, or `None` when there is none: if what failed will not pass by itself it is tried a
-    /// few times, else for ever, unless this is the last that will be heard of the log.
+    /// The wait before the next attempt, or `None` to give up. A failure that is not temporary (`is_passing`) is repeated a
+    /// few times; a temporary one forever, unless the end is the last thing that is wanted of the log (`is_last`).
     pub(super) fn again(&mut self, is_passing: bool, is_last: bool, now: Instant, random: f64) -> Option<Duration> {
         let wait = self.backoff.wait(random);
         if !is_passing {
@@ -71,11 +69,11 @@ impl RetryBudget {
 mod tests {
     use super::*;
 
-    /// How often something is tried that fails at once each time, and for how long, up to a limit.
-    fn tried(mut patience: RetryBudget, is_passing: bool, is_last: bool) -> (usize, u64) {
+    /// The number of attempts (up to 100) and the milliseconds they take, if each fails at once.
+    fn tried(mut retry: RetryBudget, is_passing: bool, is_last: bool) -> (usize, u64) {
         let start = Instant::now();
         let (mut now, mut tries) = (start, 1);
-        while let Some(wait) = patience.again(is_passing, is_last, now, 1.0)
+        while let Some(wait) = retry.again(is_passing, is_last, now, 1.0)
             && tries < 100
         {
             (now, tries) = (now + wait, tries + 1);
@@ -84,28 +82,28 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_is_waited_for_as_long_as_there_is_somebody_to_tell_and_what_does_not_is_tried_a_few_times() {
-        for (was_in_vain, is_passing, is_last, expected) in [
+    fn temporary_failures_are_retried_longer_than_permanent_ones() {
+        for (is_short, is_passing, is_last, expected) in [
             (false, true, true, (8, 20_000)),
             (true, true, true, (4, 1000)),
             (false, false, true, (4, 1400)),
             (false, false, false, (4, 1400)),
         ] {
-            let found = tried(RetryBudget::new(was_in_vain), is_passing, is_last);
-            assert_eq!(found, expected, "{was_in_vain} {is_passing} {is_last}");
+            let found = tried(RetryBudget::new(is_short), is_passing, is_last);
+            assert_eq!(found, expected, "{is_short} {is_passing} {is_last}");
         }
-        assert_eq!(tried(RetryBudget::new(true), true, false).0, 100, "a followed log has all the time there is");
+        assert_eq!(tried(RetryBudget::new(true), true, false).0, 100, "a followed log is retried forever");
     }
 
     #[test]
-    fn patience_begins_anew_with_whatever_comes() {
+    fn progress_refills_the_budget() {
         let start = Instant::now();
-        let mut patience = RetryBudget::new(true);
-        assert_eq!(patience.left(start), BRIEF);
-        patience.again(true, true, start, 1.0);
-        assert_eq!(patience.left(start + BRIEF), Duration::ZERO);
-        patience.reset();
-        assert_eq!((patience.left(start + BRIEF), patience.attempts()), (SPAN, 0));
-        assert!(patience.again(true, true, start + BRIEF, 1.0).is_some());
+        let mut retry = RetryBudget::new(true);
+        assert_eq!(retry.left(start), BRIEF);
+        retry.again(true, true, start, 1.0);
+        assert_eq!(retry.left(start + BRIEF), Duration::ZERO);
+        retry.reset();
+        assert_eq!((retry.left(start + BRIEF), retry.attempts()), (SPAN, 0));
+        assert!(retry.again(true, true, start + BRIEF, 1.0).is_some());
     }
 }

@@ -1,11 +1,13 @@
-//! A container's way through its log over the API: request after request, each from where the last line was.
+//! Consecutive API requests for one log, each of which continues behind the last line of the one before.
 //!
-//! In: what to read, and a position. Out: lines on the queue, and how each request ended. Called by [`super::stream`], which
-//! knows when the next one is due. The position moves when a line is on the queue and not before, so that a request may be
-//! cut off at any moment.
+//! In: what to read, and a position. Out: lines on the queue, and how each request ended. The caller decides when the next
+//! request is made. The position moves when a line is on the queue and not before, so a request may be cancelled at any
+//! moment.
 
-use super::Stream;
+use super::api_log::{ApiLog, StreamReport};
 use super::idle::{IdleTimer, ahead};
+use super::outcome::End;
+use super::tail_window::TailWindow;
 use crate::docker::{Error, LogStream, LogsQuery, Version};
 use crate::model::batch::Item;
 use crate::model::position::{Mark, TimePosition};
@@ -13,132 +15,103 @@ use crate::model::time::Timestamp;
 use crate::tail::{self, Delivered, Dialect, Frames, LogStat, Record, RequestRange, Window};
 use bytes::Bytes;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
-/// Records from the end that a request is for, when the last line is known that was passed on.
-const REACH: u64 = 64;
-/// So many times as many, where that was too few.
-const FARTHER: u64 = 16;
-/// To go back farther than this, the whole log may as well be walked through.
-const FARTHEST: u64 = 1 << 18;
-/// A stream with nothing at hand for so long loses nothing by being renewed.
-const IDLE: Duration = Duration::from_millis(10);
-/// For a look at the newest record.
-const LOOK: Duration = Duration::from_secs(30);
+/// A request may be renewed after this much silence, because no data is on the way then.
+const QUIET: Duration = Duration::from_millis(10);
+/// Time limit of an idle probe.
+const PROBE_LIMIT: Duration = Duration::from_secs(30);
 
-/// Docker 25: older engines stop looking for rotated files at the first that a time rules out, and that is the oldest
-/// (moby `daemon/logger/loggerutils/logfile.go`, `openRotatedFiles`; seen on 20.10, no longer on 26.1).
+/// Docker 25: with `since`, older daemons stop looking for rotated files at the first one that ends before it, which is the
+/// oldest (moby `daemon/logger/loggerutils/logfile.go`, `openRotatedFiles`; seen on 20.10, no longer on 26.1).
 const HEEDS_SINCE: Version = Version { major: 1, minor: 44 };
-/// Docker 23: older engines send the last line again when they go on following behind a rotation.
+/// Docker 23: older daemons send the last line again when they continue to follow behind a rotation.
 const SENDS_ONCE: Version = Version { major: 1, minor: 42 };
 
-/// See the module.
 pub(super) struct Session<'a> {
-    of: &'a Stream,
+    log: &'a ApiLog,
     frames: Frames,
-    passed: Delivered,
-    /// Records from the end that the next request is for, if it can be joined to what was passed on.
-    reach: Option<u64>,
-    /// A followed body may have begun to repeat itself.
-    is_doubted: bool,
-    /// How long an engine that is gone is waited for, where that is not to be as long as for any call.
-    patience: Duration,
-    /// To be told once the engine lets us read: that it is read, and since which event.
-    greeting: Option<Option<Timestamp>>,
-    silence: IdleTimer,
-    /// What the log was like when all of it had come.
-    level: Option<LogStat>,
-    /// The container may have written something that has not come.
-    owes: bool,
-    /// What was written before we came is read, and nothing else.
+    delivered: Delivered,
+    window: TailWindow,
+    /// Whether a followed body may have begun to repeat lines.
+    may_repeat: bool,
+    /// How long a request waits for a daemon that is gone, if that is less than the configured time.
+    limit: Duration,
+    /// If the container still has to be announced: the time of the event that reported it. It is announced when the daemon
+    /// answers a request.
+    announcement: Option<Option<Timestamp>>,
+    idle: IdleTimer,
+    /// The state of the log file when everything in it had been read. Unchanged, it holds nothing new.
+    read_up_to: Option<LogStat>,
+    /// Whether the container may have written lines that were not read.
+    may_have_more: bool,
+    /// Whether only what the container wrote before it was found is read.
     is_history: bool,
-    /// Grows with everything that is sent, for who cannot borrow this while a request is under way.
-    sent: Arc<AtomicU64>,
+    /// The daemon has answered a request for this log.
+    is_readable: bool,
+    /// Notified of each item that is sent.
+    progress: Arc<Notify>,
 }
 
-/// How a request went.
-pub(super) enum End {
-    /// The engine closed it after the last byte.
-    Whole,
-    /// It was to be renewed by now.
-    Due,
-    /// More was written than has come.
-    Stuck,
-    /// More was written than was asked for.
-    Apart,
-    Broken(Error),
-    Malformed(tail::Error),
-}
-
-impl End {
-    /// The container's driver keeps nothing that could be read, so nothing is lost.
-    pub(super) fn keeps_nothing(&self) -> bool {
-        matches!(self, End::Broken(Error::NoLogs { .. }))
-    }
-
-    /// The container is removed, or is being removed: its log will not be there again.
-    pub(super) fn is_removed(&self) -> bool {
-        matches!(self, End::Broken(Error::NotFound { .. } | Error::Conflict { .. }))
-    }
-}
-
-/// What a look at the log's end found.
-enum Look {
-    /// A record of this time, that has not come.
+/// The result of an idle probe.
+enum Probe {
+    /// The log has a record of this time that was not read.
     Ahead(Timestamp),
-    /// Nothing else.
-    Level(Option<LogStat>),
-    /// That it cannot be known.
+    /// Everything was read, up to this state of the file.
+    UpToDate(Option<LogStat>),
     Unknown,
 }
 
 impl<'a> Session<'a> {
-    pub(super) fn new(of: &'a Stream, position: TimePosition) -> Self {
-        let silence = IdleTimer::new(Instant::now());
+    pub(super) fn new(log: &'a ApiLog, position: TimePosition) -> Self {
+        let idle = IdleTimer::new(Instant::now());
         Session {
-            of,
-            frames: of.frames(position),
-            passed: Delivered::up_to(position),
-            reach: Some(REACH),
-            is_doubted: false,
-            patience: Duration::MAX,
-            greeting: None,
-            silence,
-            level: None,
-            owes: of.has_run,
-            is_history: of.is_history,
-            sent: Arc::default(),
+            log,
+            frames: log.frames(position),
+            delivered: Delivered::up_to(position),
+            window: TailWindow::new(),
+            may_repeat: false,
+            limit: Duration::MAX,
+            announcement: None,
+            idle,
+            read_up_to: None,
+            may_have_more: log.plan.has_run,
+            is_history: log.plan.is_history,
+            is_readable: false,
+            progress: Arc::default(),
         }
     }
 
-    /// A count that grows while a request brings something.
-    pub(super) fn sent(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.sent)
+    /// Is notified of each item that is sent. Shared, because the session is borrowed while a request is pending.
+    pub(super) fn progress(&self) -> Arc<Notify> {
+        Arc::clone(&self.progress)
     }
 
-    /// How far it has come.
+    /// How far the log was delivered.
     pub(super) fn position(&self) -> TimePosition {
-        self.passed.position()
+        self.delivered.position()
     }
 
-    /// That it is read is told with the next request that the engine answers; the time of the event that told of it.
-    pub(super) fn greet(&mut self, told: Option<Timestamp>) {
-        self.greeting = Some(told);
+    /// Announces the container with the next request that the daemon answers. `cause` is the time of the event that
+    /// reported it.
+    pub(super) fn announce(&mut self, cause: Option<Timestamp>) {
+        self.announcement = Some(cause);
     }
 
-    /// The container runs: from now on something may come.
-    pub(super) fn awake(&mut self) {
-        (self.owes, self.is_history) = (true, false);
-        self.silence.broken(Instant::now());
+    /// The container has started, so it may write lines.
+    pub(super) fn container_started(&mut self) {
+        (self.may_have_more, self.is_history) = (true, false);
+        self.idle.restart(Instant::now());
     }
 
-    /// One request, from the position to its end. With `due` it ends then, or as soon after as all there was has come.
+    /// Makes one request that follows the log from the position on. With `due` it ends then, or as soon afterwards as all
+    /// lines have arrived that were there.
     pub(super) async fn follow(&mut self, due: Option<Instant>) -> End {
-        if self.is_doubted {
+        if self.may_repeat {
             match self.read_once().await {
-                End::Whole => self.is_doubted = false,
+                End::Whole => self.may_repeat = false,
                 end => return end,
             }
         }
@@ -147,17 +120,17 @@ impl<'a> Session<'a> {
             Ok(body) => body,
             Err(error) => {
                 let end = End::Broken(error);
-                // Where it was removed behind the end of its stream, that was the end of its log.
-                self.owes |= !end.is_removed();
+                // If it was removed after the last stream had ended, that stream was complete.
+                self.may_have_more |= !end.is_removed();
                 return end;
             }
         };
-        self.owes = true;
+        self.may_have_more = true;
         loop {
             let chunk = match self.next(&mut body, due).await {
                 Ok(Some(chunk)) => chunk,
                 Ok(None) => {
-                    self.owes = false;
+                    self.may_have_more = false;
                     return End::Whole;
                 }
                 Err(end) => return end,
@@ -172,28 +145,28 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// One request for what there is.
+    /// Makes one request for what the log holds now.
     pub(super) async fn read(&mut self) -> End {
         let end = self.read_once().await;
-        if !matches!(end, End::Whole) || Instant::now() < self.silence.next() {
+        if !matches!(end, End::Whole) || Instant::now() < self.idle.next() {
             return end;
         }
-        let look = self.look().await;
-        if self.heed(look) { End::Stuck } else { end }
+        let probe = self.probe().await;
+        if self.has_missed_lines(probe) { End::Stuck } else { end }
     }
 
-    /// The container has died, or no more is wanted: what a followed stream may have left out is read again, to the end. An
-    /// engine that is gone is waited for no longer than that.
-    pub(super) async fn finish(&mut self, patience: Duration) -> Result<(), End> {
-        self.patience = patience;
+    /// Reads to the end after the container has died, or when no more is wanted. A followed stream may have left out the
+    /// last lines. `limit` is how long to wait for a daemon that is gone.
+    pub(super) async fn finish(&mut self, limit: Duration) -> Result<(), End> {
+        self.limit = limit;
         let end = self.read_rest().await;
-        self.patience = Duration::MAX;
+        self.limit = Duration::MAX;
         end
     }
 
     async fn read_rest(&mut self) -> Result<(), End> {
         let position = self.position();
-        let begun = std::mem::replace(&mut self.frames, self.of.frames(position));
+        let unfinished = std::mem::replace(&mut self.frames, self.log.frames(position));
         let end = loop {
             match self.read_once().await {
                 End::Apart => {}
@@ -201,28 +174,28 @@ impl<'a> Session<'a> {
             }
         };
         if !matches!(end, End::Whole) && self.position().seen == position.seen {
-            self.frames = begun;
+            self.frames = unfinished;
         }
         match end {
             End::Whole => self.flush().await,
-            // What has begun of a last line is all that there will be of it.
-            end if end.is_removed() && !self.of.once => {
+            // The beginning of an unfinished line is all there will be of it.
+            end if end.is_removed() && !self.log.plan.once => {
                 self.flush().await;
-                if std::mem::take(&mut self.owes) {
+                if std::mem::take(&mut self.may_have_more) {
                     return Err(end);
                 }
             }
             end => return Err(end),
         }
-        self.owes = false;
+        self.may_have_more = false;
         Ok(())
     }
 
-    /// What has begun of a line is a line.
+    /// Sends an unfinished line as it is.
     async fn flush(&mut self) {
         let item = self.frames.flush();
         self.send(item).await;
-        self.passed = self.passed.without_overlap();
+        self.delivered = self.delivered.without_overlap();
     }
 
     async fn read_once(&mut self) -> End {
@@ -242,40 +215,43 @@ impl<'a> Session<'a> {
             }
         }
         if self.frames.lacks_overlap() {
-            return self.reach_farther();
+            return self.widen();
         }
-        match self.reach {
-            Some(_) => self.reach = Some((self.frames.new_records() * 2).clamp(REACH, FARTHEST)),
-            // The last line is the first there is.
-            None => (self.passed, self.reach) = (self.passed.without_overlap(), Some(REACH)),
+        if self.window.records().is_none() {
+            // The whole log was read, so there is nothing before its first line to overlap with.
+            self.delivered = self.delivered.without_overlap();
         }
+        self.window = self.window.after_success(self.frames.new_records());
         End::Whole
     }
 
     async fn request(&mut self, follow: bool) -> Result<LogStream, Error> {
-        let RequestRange { since, tail } = self.passed.begin(&mut self.frames, self.reach, follow);
-        // Told a time, they leave out what was rotated behind a compressed file that ends before it. Of the last records
-        // that does not matter: the line to join them to is missing then.
-        let docker = |newest: Version| !self.of.docker.is_podman() && self.of.docker.api_version() < newest;
-        let since = since.filter(|_| tail.is_some() || !docker(HEEDS_SINCE));
-        self.frames.set_may_repeat(follow && docker(SENDS_ONCE));
+        let RequestRange { since, tail } = self.delivered.begin(&mut self.frames, self.window.records(), follow);
+        // With `since`, older daemons leave out files that were rotated after a compressed one that ends before it. With
+        // `tail` as well that does no harm: the overlap is missing then.
+        let docker = &self.log.context.docker;
+        let is_docker_before = |newest: Version| !docker.is_podman() && docker.api_version() < newest;
+        let since = since.filter(|_| tail.is_some() || !is_docker_before(HEEDS_SINCE));
+        self.frames.set_may_repeat(follow && is_docker_before(SENDS_ONCE));
         let query = LogsQuery { follow, since, until: self.until(), tail, ..LogsQuery::default() };
-        let body = self.of.docker.logs_within(self.patience, &self.of.id, &query).await?;
-        self.of.is_read.store(true, Ordering::Relaxed);
-        if let Some(told) = self.greeting.take() {
-            let begin = match self.is_history {
-                true => Item::Recall(self.of.key, self.of.route),
-                false => Item::Begin(self.of.key, self.of.route, told),
+        let body = self.log.context.docker.logs_within(self.limit, &self.log.plan.id, &query).await?;
+        if !std::mem::replace(&mut self.is_readable, true) {
+            self.log.report(StreamReport::Readable(self.log.plan.key, true));
+        }
+        if let Some(cause) = self.announcement.take() {
+            let announcement = match self.is_history {
+                true => Item::Recall(self.log.plan.key, self.log.context.route),
+                false => Item::Begin(self.log.plan.key, self.log.context.route, cause),
             };
-            self.of.queue.send(begin).await;
+            self.log.context.queue.send(announcement).await;
         }
         Ok(body)
     }
 
-    /// Where the times that come do not tell what is too late, the engine has to.
+    /// Podman has to apply `until` itself: the times in its answers do not suffice.
     fn until(&self) -> Option<Timestamp> {
-        let until = self.of.window.until;
-        (self.of.dialect() == Dialect::Podman && until < Window::default().until).then_some(until)
+        let until = self.log.plan.window.until;
+        (self.log.dialect() == Dialect::Podman && until < Window::default().until).then_some(until)
     }
 
     async fn take(&mut self, chunk: Result<Bytes, Error>) -> Result<(), End> {
@@ -288,68 +264,67 @@ impl<'a> Session<'a> {
 
     fn failed(&mut self, error: tail::Error) -> End {
         match error {
-            tail::Error::NoOverlap => self.reach_farther(),
+            tail::Error::NoOverlap => self.widen(),
             tail::Error::TimeWentBack => {
-                self.passed = self.passed.from_start();
+                self.delivered = self.delivered.from_start();
                 End::Apart
             }
             tail::Error::PossibleRepeat => {
-                self.is_doubted = true;
+                self.may_repeat = true;
                 End::Apart
             }
             error => End::Malformed(error),
         }
     }
 
-    fn reach_farther(&mut self) -> End {
-        let is_at_start = self.position().is_at_start();
-        let farther = self.reach.filter(|_| !is_at_start).map(|reach| reach * FARTHER);
-        self.reach = farther.filter(|reach| *reach <= FARTHEST);
+    fn widen(&mut self) -> End {
+        self.window = self.window.widened(self.position().is_at_start());
         End::Apart
     }
 
     async fn send(&mut self, item: Option<Item>) {
-        let passed = self.passed.after(&self.frames, item.as_ref());
+        let delivered = self.delivered.after(&self.frames, item.as_ref());
         if let Some(item) = item {
-            self.of.queue.send(item).await;
-            self.sent.fetch_add(1, Ordering::Relaxed);
+            self.log.context.queue.send(item).await;
+            self.progress.notify_one();
         }
-        if passed.position().seen != self.position().seen {
-            self.silence.broken(Instant::now());
-            self.reach = self.reach.or(Some(REACH));
+        if delivered.position().seen != self.position().seen {
+            self.idle.restart(Instant::now());
+            self.window = self.window.after_line();
         }
-        self.passed = passed;
+        self.delivered = delivered;
     }
 
-    /// The next bytes, while there is nothing else to do.
+    /// Waits for the next bytes, and probes while there are none.
     async fn next(&mut self, body: &mut LogStream, due: Option<Instant>) -> Result<Option<Result<Bytes, Error>>, End> {
         loop {
-            // Before the first record the engine may still be on its way through the log.
-            let idle = due.filter(|_| self.frames.newest().is_some()).map(|due| due.max(Instant::now() + IDLE));
-            let wake = idle.map_or(self.silence.next(), |idle| idle.min(self.silence.next()));
+            // Before the first record arrives, the daemon may still be reading through the log.
+            let renewal = due.filter(|_| self.frames.newest().is_some()).map(|due| due.max(Instant::now() + QUIET));
+            let wake = renewal.map_or(self.idle.next(), |renewal| renewal.min(self.idle.next()));
             match timeout_at(wake, body.next()).await {
                 Ok(chunk) => return Ok(chunk),
-                Err(_) if idle.is_some_and(|idle| idle <= Instant::now()) => return Err(End::Due),
+                Err(_) if renewal.is_some_and(|renewal| renewal <= Instant::now()) => return Err(End::Due),
                 Err(_) => {}
             }
-            let look = tokio::select! {
+            let probe = tokio::select! {
                 biased;
                 chunk = body.next() => return Ok(chunk),
-                look = self.look() => look,
+                probe = self.probe() => probe,
             };
-            if self.heed(look) {
+            if self.has_missed_lines(probe) {
                 return Err(End::Stuck);
             }
         }
     }
 
-    /// Whether the log has more than has come. Costs a request, unless it can be seen that nothing was written.
-    async fn look(&self) -> Look {
-        let trace = self.of.folder.as_ref().and_then(|folder| LogStat::of(folder, &self.of.id));
-        if self.of.is_paused.load(Ordering::Relaxed) || trace.is_some() && trace == self.level {
-            return Look::Unknown;
+    /// Checks whether the log has records that were not read. Costs a request, unless the file shows that nothing was
+    /// written.
+    async fn probe(&self) -> Probe {
+        let stat = self.log.folder.as_ref().and_then(|folder| LogStat::of(folder, &self.log.plan.id));
+        if *self.log.is_paused.borrow() || stat.is_some() && stat == self.read_up_to {
+            return Probe::Unknown;
         }
-        let last = self.position().last().filter(|_| self.of.dialect() == Dialect::Podman);
+        let last = self.position().last().filter(|_| self.log.dialect() == Dialect::Podman);
         let ahead = async {
             match last {
                 Some(last) => self.counted_ahead(last.time).await,
@@ -359,56 +334,56 @@ impl<'a> Session<'a> {
                 }
             }
         };
-        match timeout(LOOK, ahead).await {
-            Ok(Ok(time)) => time.map_or(Look::Level(trace), Look::Ahead),
-            Ok(Err(_)) | Err(_) => Look::Unknown,
+        match timeout(PROBE_LIMIT, ahead).await {
+            Ok(Ok(time)) => time.map_or(Probe::UpToDate(stat), Probe::Ahead),
+            Ok(Err(_)) | Err(_) => Probe::Unknown,
         }
     }
 
-    /// Whether the next request has to be made.
-    fn heed(&mut self, look: Look) -> bool {
-        self.silence.looked(Instant::now());
-        match look {
-            Look::Ahead(time) => {
-                tracing::info!(id = self.of.id, %time, "its log grew and nothing came: reading on with a new request");
+    /// Whether the probe has found lines that the pending request will not bring.
+    fn has_missed_lines(&mut self, probe: Probe) -> bool {
+        self.idle.probed(Instant::now());
+        match probe {
+            Probe::Ahead(time) => {
+                tracing::info!(id = self.log.plan.id, %time, "its log grew and nothing came: reading on with a new request");
                 if self.position().since.is_some_and(|since| time < since) {
-                    // The clock was set back, and engines up to 23 leave out what has a time before that.
-                    self.passed = self.passed.from_start();
+                    // The clock was set back, and Docker up to 23 leaves out records from before `since`.
+                    self.delivered = self.delivered.from_start();
                 }
                 true
             }
-            Look::Level(trace) => {
-                self.level = trace;
+            Probe::UpToDate(stat) => {
+                self.read_up_to = stat;
                 false
             }
-            Look::Unknown => false,
+            Probe::Unknown => false,
         }
     }
 
-    /// Many lines may have the time of the last one, and more of them may have come: those from its second on are counted.
+    /// Podman's records carry no identity but their time, which many lines may share. So the lines from the second of the
+    /// last one on are counted.
     async fn counted_ahead(&self, last: Timestamp) -> Result<Option<Timestamp>, End> {
         let position = self.position();
-        let since = self.of.begin().since.map_or(last, |begin| last.max(begin));
-        let mut frames = self.of.frames(TimePosition::at(Some(since)));
+        let since = self.log.begin().since.map_or(last, |begin| last.max(begin));
+        let mut frames = self.log.frames(TimePosition::at(Some(since)));
         frames.resume(TimePosition::at(Some(since)));
         let query = LogsQuery { since: Some(since), until: self.until(), ..LogsQuery::default() };
-        let mut body = self.of.docker.logs(&self.of.id, &query).await.map_err(End::Broken)?;
+        let mut body = self.log.context.docker.logs(&self.log.plan.id, &query).await.map_err(End::Broken)?;
         while let Some(chunk) = body.next().await {
             frames.push(&chunk.map_err(End::Broken)?).1.map_err(End::Malformed)?;
         }
-        let is_ahead = |(newest, passed): (Option<Mark>, Option<Mark>)| {
-            newest.filter(|newest| {
-                passed.is_none_or(|passed| (newest.time, newest.ordinal) > (passed.time, passed.ordinal))
-            })
+        let is_ahead = |(newest, delivered): (Option<Mark>, Option<Mark>)| {
+            newest
+                .filter(|newest| delivered.is_none_or(|last| (newest.time, newest.ordinal) > (last.time, last.ordinal)))
         };
         let pairs = frames.position().seen.into_iter().zip(position.seen);
         Ok(pairs.filter_map(is_ahead).map(|newest| newest.time).max())
     }
 
     async fn newest(&self) -> Result<Option<Record>, End> {
-        let mut frames = Frames::new(self.of.key, self.of.route, Window::default(), self.of.max_line_size);
+        let mut frames = self.log.all_frames();
         let query = LogsQuery { tail: Some(1), ..LogsQuery::default() };
-        let mut body = self.of.docker.logs(&self.of.id, &query).await.map_err(End::Broken)?;
+        let mut body = self.log.context.docker.logs(&self.log.plan.id, &query).await.map_err(End::Broken)?;
         while let Some(chunk) = body.next().await {
             frames.push(&chunk.map_err(End::Broken)?).1.map_err(End::Malformed)?;
         }

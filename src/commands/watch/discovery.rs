@@ -1,8 +1,8 @@
-//! Which containers there are: listings and events in, changes out.
+//! Turns listings and events into changes: which containers exist, and which of them run.
 //!
-//! A state machine without clock or socket. Events come once each (`subscription` sees to that), but late, or not at all
-//! while the connection was down; a listing corrects whatever is left. So every step asks what the container is now and
-//! tells only what differs from what was known.
+//! A state machine without clock or socket. Each event arrives at most once ([`crate::commands::events::subscription`]
+//! removes repeats), but late, or not at all while the connection is down; a listing corrects the rest. So every step
+//! compares what a container is now with what was known of it, and reports only the difference.
 
 use crate::docker::Event;
 use crate::model::batch::Lifecycle;
@@ -13,32 +13,33 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Within this time of a death, that a container runs is told by its start alone.
+/// A listing may lag behind events by this much. For so long after a death, only a `start` event shows that the container
+/// runs again.
 const LISTINGS_LAG: Duration = inventory::LISTINGS_LAG;
 
-/// What follows from an event or a listing.
+/// What an event or a listing changes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    /// A container that was not known: made just now, or there when we first looked.
+    /// A container that was not known: it was just created, or it is in the first listing.
     Found(Arc<Container>),
-    /// Its name, state or networks are others.
+    /// Its name, state, labels or networks have changed.
     Altered(Arc<Container>),
-    /// It runs, and did not.
+    /// It runs, and did not before.
     Up(String),
-    /// It ran, and does not; the code and the event, where known.
+    /// It ran, and does not any more; with the exit code and the event, if known.
     Down(String, Option<i64>, Option<Lifecycle>),
-    /// The same by an event whose code may be a label of that name: the engine has to be asked for it.
+    /// The same, but the exit code in the event may be a label of that name. The daemon has to be asked for the code.
     DownSomehow(String, Lifecycle),
-    /// It was removed.
+    /// The container was removed.
     Gone(String),
-    /// A listing shows less than what may have happened to it: when was it last started?
+    /// It may have run between two listings. An inspection shows when it was last started.
     Doubted(String),
-    /// For a lifecycle record.
+    /// Any event, for a lifecycle record.
     Happened(String, Lifecycle),
 }
 
 impl Change {
-    /// Whose it is.
+    /// The ID of the container.
     pub(super) fn id(&self) -> &str {
         match self {
             Change::Found(container) | Change::Altered(container) => &container.id,
@@ -52,32 +53,33 @@ impl Change {
     }
 }
 
-/// All containers that are known.
+/// All containers that exist, as far as is known.
 #[derive(Default)]
 pub(super) struct Discovery {
     known: HashMap<String, Arc<Container>>,
-    /// We have seen a listing: who is met in a later one came since.
+    /// Whether there was a listing. Containers that first appear in a later one were created since.
     has_listed: bool,
-    /// Of those that do not run.
+    /// The last death of each container that does not run.
     deaths: HashMap<String, Death>,
 }
 
-/// The last end of a run that is known of.
+/// The end of a container's last run that is known of.
 #[derive(Clone, Copy)]
 struct Death {
-    /// By the engine's clock; of who was found dead, when that was.
+    /// By the daemon's clock; for a container that was found stopped, the time of the listing.
     at: Timestamp,
-    /// When an event told of it.
-    told: Option<Instant>,
+    /// When the event arrived, if it was an event.
+    heard: Option<Instant>,
 }
 
 impl Death {
     fn is_new(&self, now: Instant) -> bool {
-        self.told.is_some_and(|told| now.duration_since(told) < LISTINGS_LAG)
+        self.heard.is_some_and(|heard| now.duration_since(heard) < LISTINGS_LAG)
     }
 }
 
-/// What an inspection tells of a container's newest run.
+/// A container's newest run, as an inspection shows it.
+#[derive(Debug)]
 pub(super) struct Run {
     pub(super) is_up: bool,
     pub(super) started: Timestamp,
@@ -86,16 +88,18 @@ pub(super) struct Run {
 }
 
 impl Discovery {
-    /// What a container is known to be.
+    /// A container as it is known.
     pub(super) fn container(&self, id: &str) -> Option<&Arc<Container>> {
         self.known.get(id)
     }
 
-    /// Applies a listing of all containers, made just now, at that time by the engine's clock.
+    /// Applies a listing of all containers, made at `now`, which is `at` by the daemon's clock.
     pub(super) fn listing(&mut self, listing: Vec<Container>, now: Instant, at: Timestamp) -> Vec<Change> {
         let mut changes = Vec::new();
         let listed: HashSet<String> = listing.iter().map(|container| container.id.clone()).collect();
-        for id in self.known.keys().filter(|id| !listed.contains(*id)).cloned().collect::<Vec<_>>() {
+        let mut gone: Vec<String> = self.known.keys().filter(|id| !listed.contains(*id)).cloned().collect();
+        gone.sort_unstable();
+        for id in gone {
             self.remove(&id, &mut changes);
         }
         for mut container in listing {
@@ -115,14 +119,14 @@ impl Discovery {
             if is_up {
                 self.deaths.remove(&id);
             } else if !is_made {
-                self.deaths.entry(id).or_insert(Death { at, told: None });
+                self.deaths.entry(id).or_insert(Death { at, heard: None });
             }
         }
         self.has_listed = true;
         changes
     }
 
-    /// Settles a doubt. A run that began before the death that is known of is the one which that ended.
+    /// Settles a [`Change::Doubted`]. A run that began before the known death is the one that the death ended.
     pub(super) fn inspected(&mut self, id: &str, run: &Run) -> Vec<Change> {
         let mut changes = Vec::new();
         let Some(known) = self.known.get(id).filter(|known| !known.is_up()) else { return changes };
@@ -132,7 +136,7 @@ impl Discovery {
             self.deaths.remove(id);
             self.learn(container, &mut changes);
         } else {
-            *death = Death { at: run.finished.unwrap_or(run.started), told: None };
+            *death = Death { at: run.finished.unwrap_or(run.started), heard: None };
             let container = Container { exit_code: run.code, ..(**known).clone() };
             self.known.insert(id.to_owned(), Arc::new(container));
             changes.extend([Change::Up(id.to_owned()), Change::Down(id.to_owned(), run.code, None)]);
@@ -140,7 +144,8 @@ impl Discovery {
         changes
     }
 
-    /// The engine was asked for what events do not show: all labels, and networks. Returns what the container is known to be.
+    /// Takes labels and networks, which events do not show, from the answer to a lookup. Returns the container as it is
+    /// known now.
     pub(super) fn seen(&mut self, container: &Container) -> Arc<Container> {
         let known = self.known.get(&container.id).map_or(container, |known| &**known);
         let Container { labels, networks, hidden, .. } = container.clone();
@@ -151,23 +156,23 @@ impl Discovery {
         seen
     }
 
-    /// The code that a container ended with whose event could not tell.
+    /// Sets the exit code of a container whose `die` event could not be trusted to show it.
     pub(super) fn ended(&mut self, id: &str, code: Option<i64>) {
         if let Some(known) = self.known.get_mut(id).filter(|known| !known.is_up()) {
             *known = Arc::new(Container { exit_code: code, ..(**known).clone() });
         }
     }
 
-    /// Applies an event that came just now.
+    /// Applies an event that arrived at `now`.
     pub(super) fn event(&mut self, event: &Event, now: Instant) -> Vec<Change> {
         let mut changes = Vec::new();
         let Some(mut container) = event.container() else { return changes };
         if let Some(known) = self.known.get(&event.id) {
-            // Nothing else changes in a container's life as far as events tell.
+            // Events change nothing else of a container.
             let Container { name, state, exit_code, .. } = container;
             container = (**known).clone();
             container.name = name;
-            // A listing may have known it, and more, before we were told of its making.
+            // A listing may have shown the container, and a later state, before its `create` event arrives.
             if !state.is_empty() && event.verb() != "create" {
                 (container.state, container.exit_code) = (state, exit_code);
             }
@@ -187,7 +192,7 @@ impl Discovery {
                 self.remove(&event.id, &mut changes);
             }
             "die" => {
-                self.deaths.insert(event.id.clone(), Death { at: event.time, told: Some(now) });
+                self.deaths.insert(event.id.clone(), Death { at: event.time, heard: Some(now) });
                 let container_code = container.exit_code;
                 self.learn(container, &mut changes);
                 let down = changes.iter_mut().find(|change| matches!(change, Change::Down(..)));
@@ -213,7 +218,7 @@ impl Discovery {
         let container = Arc::new(container);
         let before = self.known.insert(id.clone(), Arc::clone(&container));
         let was_up = before.as_ref().is_some_and(|before| before.is_up());
-        // A whole life of which nothing was told.
+        // It was started and stopped without an event.
         let had_not_lived = before.as_ref().map_or(self.has_listed, |before| before.state == "created");
         let has_lived = had_not_lived && matches!(container.state.as_str(), "exited" | "dead");
         match before {
@@ -269,11 +274,11 @@ mod tests {
     /// At the time 5.
     fn list(discovery: &mut Discovery, listing: &[(&str, &str, &str)]) -> String {
         let listing = listing.iter().map(|(id, name, state)| listed(id, name, state)).collect();
-        told(&discovery.listing(listing, Instant::now(), Timestamp(5)))
+        show(&discovery.listing(listing, Instant::now(), Timestamp(5)))
     }
 
-    fn told(changes: &[Change]) -> String {
-        let words = changes.iter().map(|change| match change {
+    fn show(changes: &[Change]) -> String {
+        let shown = changes.iter().map(|change| match change {
             Change::Found(container) => format!("found {} {}", container.name, container.state),
             Change::Altered(container) => format!("altered {} {}", container.name, container.state),
             Change::Up(id) => format!("up {id}"),
@@ -283,7 +288,7 @@ mod tests {
             Change::Doubted(id) => format!("doubted {id}"),
             Change::Happened(_, event) => format!("({})", event.action),
         });
-        words.collect::<Vec<_>>().join(", ")
+        shown.collect::<Vec<_>>().join(", ")
     }
 
     /// Time, action and attributes of an event, and what it changes.
@@ -292,7 +297,7 @@ mod tests {
     fn check(discovery: &mut Discovery, events: &[Step<'_>]) {
         for (time, action, more, expected) in events {
             assert_eq!(
-                told(&discovery.event(&event(*time, "a", action, more), Instant::now())),
+                show(&discovery.event(&event(*time, "a", action, more), Instant::now())),
                 *expected,
                 "{action} at {time}"
             );
@@ -317,9 +322,9 @@ mod tests {
         );
     }
 
-    /// A label named as the code of an end is no code, and is not told as one.
+    /// A label called `exitCode` replaces the exit code in the event, so the code is looked up.
     #[test]
-    fn a_label_that_forges_the_exit_code_has_the_engine_asked() {
+    fn an_exit_code_forged_by_a_label_is_looked_up() {
         let mut discovery = Discovery::default();
         check(
             &mut discovery,
@@ -334,7 +339,7 @@ mod tests {
             Container { labels: [("name".to_owned(), "x".to_owned())].into(), ..listed("a", "y", "running") };
         let seen = discovery.seen(&container);
         assert_eq!((seen.name.as_str(), seen.state.as_str(), seen.labels.len()), ("web", "exited", 1));
-        // Of one that no other event has told of nobody knows whether it has such a label.
+        // No other event of this container has shown whether it has such a label.
         let mut discovery = Discovery::default();
         list(&mut discovery, &[]);
         check(&mut discovery, &[(2, "die", &[("exitCode", "42")], "found web exited, up a, down a somehow")]);
@@ -352,7 +357,7 @@ mod tests {
                 (3, "stop", &[], "(stop)"),
                 (4, "start", &[], "altered web running, up a, (start)"),
                 (5, "restart", &[], "(restart)"),
-                // Engines from 23 on are not always in that order.
+                // Docker 23 and later do not always keep this order.
                 (6, "kill", &[("signal", "15")], "(kill)"),
                 (7, "stop", &[], "(stop)"),
                 (8, "die", &[("exitCode", "3")], "altered web exited, down a Some(3) true"),
@@ -369,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listing_corrects_what_events_did_not_tell() {
+    fn a_listing_makes_up_for_missing_events() {
         let mut discovery = Discovery::default();
         let first = [("a", "web", "running"), ("b", "db", "exited"), ("c", "job", "running")];
         assert_eq!(list(&mut discovery, &first), "found web running, up a, found db exited, found job running, up c");
@@ -382,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_that_lived_while_nobody_looked_is_up_and_down() {
+    fn a_created_container_that_ran_unnoticed_is_up_and_down() {
         let mut discovery = Discovery::default();
         list(&mut discovery, &[("a", "web", "created")]);
         let expected = "altered web exited, up a, down a Some(0) false";
@@ -390,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn a_container_made_and_ended_while_nobody_looked_is_up_and_down() {
+    fn a_new_container_that_ran_unnoticed_is_up_and_down() {
         let mut discovery = Discovery::default();
         assert_eq!(list(&mut discovery, &[("a", "old", "exited")]), "found old exited");
         let second = [("a", "old", "exited"), ("b", "web", "dead")];
@@ -398,26 +403,26 @@ mod tests {
     }
 
     #[test]
-    fn being_told_late_of_its_making_takes_nothing_from_a_container_that_runs() {
+    fn a_late_create_event_does_not_stop_a_container() {
         let mut discovery = Discovery::default();
         list(&mut discovery, &[("a", "web", "running")]);
         check(&mut discovery, &[(1, "create", &[], "(create)"), (2, "start", &[], "(start)")]);
     }
 
     #[test]
-    fn a_listing_that_has_not_heard_of_a_death_yet_revives_nobody() {
+    fn a_listing_that_lags_behind_a_death_revives_nobody() {
         let (mut discovery, start) = (Discovery::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         let running = || vec![listed("a", "web", "running")];
         discovery.listing(running(), at(0), Timestamp(5));
         let mut steps = vec![
-            told(&discovery.event(&event(1, "a", "die", &[("exitCode", "0")]), at(10))),
-            told(&discovery.listing(running(), at(11), Timestamp(5))),
+            show(&discovery.event(&event(1, "a", "die", &[("exitCode", "0")]), at(10))),
+            show(&discovery.listing(running(), at(11), Timestamp(5))),
         ];
-        steps.push(told(&discovery.event(&event(2, "a", "start", &[]), at(12))));
-        steps.push(told(&discovery.listing(running(), at(12), Timestamp(5))));
-        steps.push(told(&discovery.event(&event(3, "a", "die", &[("exitCode", "0")]), at(13))));
-        steps.push(told(&discovery.listing(running(), at(30), Timestamp(5))));
+        steps.push(show(&discovery.event(&event(2, "a", "start", &[]), at(12))));
+        steps.push(show(&discovery.listing(running(), at(12), Timestamp(5))));
+        steps.push(show(&discovery.event(&event(3, "a", "die", &[("exitCode", "0")]), at(13))));
+        steps.push(show(&discovery.listing(running(), at(30), Timestamp(5))));
         let died = "altered web exited, down a Some(0) true";
         let up = "altered web running, up a";
         let expected = [died, "doubted a", "altered web running, up a, (start)", "", died, up];
@@ -430,10 +435,10 @@ mod tests {
             |is_up, started| Run { is_up, started: Timestamp(started), finished: Some(Timestamp(20)), code: Some(3) };
         for (inspected, died_again, expected) in [
             (run(true, 11), None, "altered web running, up a"),
-            // The engine had not heard of the death either.
+            // The inspection lags behind the death, too.
             (run(true, 9), None, ""),
             (run(true, 11), Some(12), ""),
-            // A whole life of which nothing was told.
+            // It ran once more without an event.
             (run(false, 11), None, "up a, down a Some(3) false"),
             (run(false, 9), None, ""),
         ] {
@@ -442,16 +447,16 @@ mod tests {
             for died in [Some(10), died_again].into_iter().flatten() {
                 discovery.event(&event(died, "a", "die", &[]), Instant::now());
             }
-            assert_eq!(told(&discovery.inspected("a", &inspected)), expected, "{} {died_again:?}", inspected.started);
-            assert_eq!(told(&discovery.inspected("b", &inspected)), "");
-            // It is told once.
-            assert_eq!(told(&discovery.inspected("a", &inspected)), "");
+            assert_eq!(show(&discovery.inspected("a", &inspected)), expected, "{} {died_again:?}", inspected.started);
+            assert_eq!(show(&discovery.inspected("b", &inspected)), "");
+            // A doubt is settled once.
+            assert_eq!(show(&discovery.inspected("a", &inspected)), "");
         }
     }
 
     #[test]
-    fn events_of_other_types_are_none_of_ours() {
+    fn events_of_other_types_change_nothing() {
         let network = Event { kind: "network".into(), ..event(1, "a", "connect", &[]) };
-        assert_eq!(told(&Discovery::default().event(&network, Instant::now())), "");
+        assert_eq!(show(&Discovery::default().event(&network, Instant::now())), "");
     }
 }

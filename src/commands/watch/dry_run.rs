@@ -1,58 +1,64 @@
-//! `watch --dry-run`: which containers match, how each would be read, and which are set up to lose lines.
+//! `watch --dry-run`: which containers match, by which route each would be read, and which are configured in a way that
+//! loses lines.
 
-use super::WatchOptions;
-use super::feed::News;
-use crate::commands::Error;
+use super::feed::{Feed, News};
+use super::options::WatchOptions;
+use super::start::{Daemon, feed_terms, resolve_names};
 use crate::commands::route::{Choice, Routes};
-use crate::docker::{self, Details, Docker};
+use crate::commands::{Error, creation_order, write_on_thread};
+use crate::docker::{self, Details, Endpoint};
+use crate::metrics::Metrics;
+use crate::model::container::Container;
 use crate::model::cursor::Route;
-use crate::output::PlannedContainer;
+use crate::model::stop::Stop;
+use crate::output::{self, Format, PlannedContainer};
+use std::io;
 
-/// A log that small is rotated away within seconds of a busy container.
+/// A busy container fills a `max-size` below this within seconds.
 const SMALL: u64 = 10_000_000;
 
-/// The plan.
-pub(super) async fn plan(
-    docker: &Docker,
-    options: &WatchOptions,
-    routes: &Routes,
-    listing: News,
-) -> Result<Vec<PlannedContainer>, Error> {
+/// Prints the plan.
+pub(super) async fn run(endpoint: Endpoint, options: WatchOptions, stop: &Stop) -> Result<(), Error> {
+    let is_json = options.output.format == Format::Json;
+    let planned = tokio::select! {
+        planned = plan(endpoint, options) => planned?,
+        () = stop.cancelled() => return Ok(()),
+    };
+    write_on_thread(stop, move || output::plan(&planned, is_json)).await
+}
+
+async fn plan(endpoint: Endpoint, mut options: WatchOptions) -> Result<Vec<PlannedContainer>, Error> {
+    let metrics = Metrics::new().map_err(io::Error::other)?;
+    let daemon = Daemon::connect(endpoint, &options, metrics.pool).await?;
+    creation_order::settle(&daemon.docker, &mut options.selector).await?;
+    let terms = feed_terms(&options, metrics.events, false);
+    let (_, listing) = Feed::open(daemon.docker.clone(), terms, daemon.engine.time).await?;
     let News::Listing(containers, _, passing) = listing else { return Ok(Vec::new()) };
-    let selector = &options.selector;
+    resolve_names(&containers, &mut options)?;
+    let is_wanted = |container: &Container| {
+        let passes = passing.as_ref().is_none_or(|passing| passing.contains(&container.id));
+        let has_lines = container.is_up() || options.wants_stopped(container);
+        options.selector.matches(container) && passes && has_lines
+    };
+    describe(&daemon, containers.into_iter().filter(is_wanted)).await
+}
+
+async fn describe(
+    daemon: &Daemon,
+    containers: impl Iterator<Item = Container>,
+) -> Result<Vec<PlannedContainer>, Error> {
     let (mut planned, mut refused) = (Vec::new(), None);
     for container in containers {
-        let passes = passing.as_ref().is_none_or(|passing| passing.contains(&container.id));
-        let stands = container.is_up() || options.wants_standing(&container);
-        if !(selector.matches(&container) && passes && stands) {
-            continue;
-        }
-        let details = match docker.inspect(&container.id).await {
-            Ok(details) => Some(details),
+        planned.push(match daemon.docker.inspect(&container.id).await {
+            Ok(details) => inspected(container, details, &daemon.routes),
             Err(error) if error.is_refusal() => {
                 refused = Some(error);
-                None
+                uninspected(container, &daemon.routes)
             }
-            // It was removed meanwhile.
+            // It was removed since it was listed.
             Err(docker::Error::NotFound { .. }) => continue,
             Err(error) => return Err(error.into()),
-        };
-        let Some(details) = details else {
-            let source = match routes.of(&container) {
-                Choice::File(_) => Some(Route::File.name()),
-                Choice::Stream => Some(routes.over_api().name()),
-                Choice::Nothing => None,
-            };
-            planned.push(PlannedContainer { container, driver: String::new(), source, risk: None });
-            continue;
-        };
-        let source = match routes.of(&container) {
-            Choice::File(_) if keeps_a_file(&details) => Some(Route::File.name()),
-            Choice::File(_) | Choice::Stream if keeps_a_log(&details) => Some(routes.over_api().name()),
-            Choice::File(_) | Choice::Stream | Choice::Nothing => None,
-        };
-        let risk = risk(&details);
-        planned.push(PlannedContainer { container, driver: details.log_driver, source, risk });
+        });
     }
     if let Some(error) = refused {
         tracing::warn!(%error, "logging drivers, and which of them lose lines, are not known");
@@ -60,7 +66,28 @@ pub(super) async fn plan(
     Ok(planned)
 }
 
-/// Drivers that the engine can read back itself: all others have a cache in a file, if that is not turned off.
+/// The plan for a container whose logging driver is not known.
+fn uninspected(container: Container, routes: &Routes) -> PlannedContainer {
+    let source = match routes.of(&container) {
+        Choice::File(_) => Some(Route::File.name()),
+        Choice::Stream => Some(routes.over_api().name()),
+        Choice::Nothing => None,
+    };
+    PlannedContainer { container, driver: String::new(), source, risk: None }
+}
+
+fn inspected(container: Container, details: Details, routes: &Routes) -> PlannedContainer {
+    let source = match routes.of(&container) {
+        Choice::File(_) if keeps_a_file(&details) => Some(Route::File.name()),
+        Choice::File(_) | Choice::Stream if keeps_a_log(&details) => Some(routes.over_api().name()),
+        Choice::File(_) | Choice::Stream | Choice::Nothing => None,
+    };
+    let risk = risk(&details);
+    PlannedContainer { container, driver: details.log_driver, source, risk }
+}
+
+/// Drivers whose logs the daemon reads back itself. For all others it keeps a cache in a file, unless `cache-disabled` is
+/// set.
 const READABLE: [&str; 3] = ["json-file", "local", "journald"];
 
 fn keeps_a_log(details: &Details) -> bool {
@@ -72,7 +99,7 @@ fn keeps_a_file(details: &Details) -> bool {
     keeps_a_log(details) && details.log_driver != "journald"
 }
 
-/// How this container can lose lines, whoever reads them.
+/// Why this container can lose lines, whoever reads them.
 fn risk(details: &Details) -> Option<String> {
     let option = |name: &str| details.log_options.get(name).map(String::as_str);
     if details.log_driver == "none" {
@@ -88,13 +115,13 @@ fn risk(details: &Details) -> Option<String> {
         return Some("the engine's cache of this driver drops lines of a burst without mode=blocking".into());
     }
     let size = option("max-size").and_then(decimal)?;
-    // What the drivers keep unless they are told otherwise.
-    let usual = if details.log_driver == "local" { 5 } else { 1 };
-    let files = option("max-file").and_then(|files| files.parse().ok()).unwrap_or(usual);
+    // The drivers' defaults.
+    let default = if details.log_driver == "local" { 5 } else { 1 };
+    let files = option("max-file").and_then(|files| files.parse().ok()).unwrap_or(default);
     (files == 1 && size < SMALL).then(|| "max-file=1 with a small max-size: a burst removes its own lines".into())
 }
 
-/// A size as the engine takes it: `10m` is ten million bytes.
+/// Parses a size the way the daemon does: `10m` is ten million bytes.
 fn decimal(size: &str) -> Option<u64> {
     let digits = size.trim_end_matches(|letter: char| !letter.is_ascii_digit());
     let scale = match size[digits.len()..].to_ascii_lowercase().chars().next() {
@@ -112,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_can_lose_lines_is_named() {
+    fn options_that_lose_lines_are_named() {
         for (driver, options, expected) in [
             ("json-file", &[][..], None),
             ("none", &[], Some("the driver")),
@@ -129,9 +156,9 @@ mod tests {
             ("journald", &[], None),
         ] {
             let log_options = options.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-            let told = risk(&Details { log_driver: driver.into(), log_options, ..Details::default() });
-            assert_eq!(told.is_some(), expected.is_some(), "{driver} {options:?}");
-            assert!(told.unwrap_or_default().starts_with(expected.unwrap_or_default()), "{driver} {options:?}");
+            let found = risk(&Details { log_driver: driver.into(), log_options, ..Details::default() });
+            assert_eq!(found.is_some(), expected.is_some(), "{driver} {options:?}");
+            assert!(found.unwrap_or_default().starts_with(expected.unwrap_or_default()), "{driver} {options:?}");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! What `watch` hears of containers: events as they come, and a listing whenever events may be missing.
+//! The source of news about containers for `watch`: events as they arrive, and a listing whenever events may be missing.
 //!
-//! In: an engine. Out: [`News`], one at a time. The events are read at once whatever happens behind, and wait in the
-//! [`Backlog`]; what finds no room there, a break of the stream, and an engine that may have skipped us are answered with a
-//! new listing. A listing that is under way has its place among the events kept: what came before it was asked for goes
-//! before it, what came later may be news to it.
+//! In: a connection to the daemon. Out: [`News`], one at a time. Events are read as they arrive and wait in the
+//! [`Backlog`], so that the daemon never waits for us. A new listing is made when the backlog is full, when the stream was
+//! interrupted, and when the daemon may have left out events. A pending listing keeps its place in the backlog: events
+//! that arrived before its request come before it, and later ones after it, since it may not show them yet.
 
 use crate::commands::Error;
 use crate::commands::events::backlog::Backlog;
@@ -19,16 +19,16 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{Receiver, channel};
 
-/// Silence after which the engine has told what happened while we were away, ...
-const BACKLOG: Duration = Duration::from_millis(100);
-/// ... and how long that may take where it is never silent.
-const LONGEST_BACKLOG: Duration = Duration::from_secs(2);
-/// An engine that has not begun to answer listens by then all the same, as far as anybody can tell.
+/// After a reconnect the daemon sends the events that were missed. They are over after this much silence, ...
+const CATCH_UP_PAUSE: Duration = Duration::from_millis(100);
+/// ... or after this long, if events never pause.
+const LONGEST_CATCH_UP: Duration = Duration::from_secs(2);
+/// A daemon that has not begun to answer the subscription by then is assumed to have accepted it.
 const SETTLED: Duration = Duration::from_secs(3);
-/// Between two listings where there are no events, and no interval is asked for.
+/// Time between two listings if there are no events, and no interval is configured.
 const LISTINGS: Duration = Duration::from_secs(30);
-/// What can change which containers there are, and what a lifecycle record may tell. `health_status` makes the engine
-/// match all of them as prefixes, which adds none.
+/// Actions that can change which containers exist or run, and those that are printed as lifecycle records. Because of
+/// `health_status` the daemon matches all of them as prefixes, which lets no other action pass.
 const ACTIONS: [&str; 15] = [
     "create",
     "start",
@@ -47,19 +47,19 @@ const ACTIONS: [&str; 15] = [
     "detach",
 ];
 
-/// What else can change which volumes there are and who uses them. What a prune of volumes removes is told by nothing else.
+/// Actions that can change which volumes exist and who uses them. Nothing else reports what a prune of volumes removes.
 const ACTIONS_OF_VOLUMES: [&str; 3] = ["mount", "unmount", "prune"];
 
-/// What is new.
+/// Something that happened to the containers, or to the connection.
 #[derive(Debug)]
 pub(crate) enum News {
-    /// All containers there are, by the engine's clock when; those that pass the filters which only the engine can evaluate.
+    /// All containers that exist; the time of the listing by the daemon's clock; and the IDs of those that pass the filters
+    /// which only the daemon can evaluate, if there are such filters.
     Listing(Vec<Container>, Timestamp, Option<Vec<String>>),
-    /// Something happened.
     Event(Box<Event>),
-    /// The engine is gone; it is tried again.
+    /// The daemon cannot be reached. Another attempt follows.
     Lost(crate::docker::Error),
-    /// The events are back, and what is to be said of those in between.
+    /// The event stream is open again, and some events in between may be missing.
     Back(Continuity),
 }
 
@@ -69,44 +69,44 @@ impl From<Box<Event>> for News {
     }
 }
 
-/// What a feed is made for.
+/// What a feed is to deliver.
 pub(crate) struct Terms {
-    /// Filters that only the engine can evaluate.
+    /// Filters that only the daemon can evaluate.
     pub(crate) remote: Filters,
-    /// How events are listened to, or that they are not.
+    /// Whether to subscribe to events, and with which bounds.
     pub(crate) config: config::EventsConfig,
-    /// What is counted.
     pub(crate) count: metrics::EventMetrics,
-    /// Events of volumes too.
+    /// Whether to subscribe to events of volumes, too.
     pub(crate) with_volumes: bool,
-    /// Each event is wanted, not only what a container is now.
+    /// Whether each event is wanted. Otherwise superseded events may be dropped.
     pub(crate) is_each_wanted: bool,
 }
 
-/// An open subscription and what was there when it was opened.
+/// The subscription, and when to list next.
 pub(crate) struct Feed {
     docker: Docker,
     terms: Terms,
-    /// `None` where events are off, or refused.
+    /// `None` if events are disabled or refused.
     subscription: Option<Subscription>,
-    inbox: Backlog<News>,
-    /// Since when something is missing that a listing has to make up for.
+    backlog: Backlog<News>,
+    /// Since when events may be missing, so that a listing is needed.
     missed: Option<Instant>,
-    /// When the last event came.
+    /// When the last event arrived.
     heard: Instant,
-    /// What the engine's clock showed at the start, where it was asked.
+    /// The daemon's clock at the start, and ours at the same moment; `None` if it was not asked.
     clock: Option<(Timestamp, Instant)>,
-    /// When to list in any case.
+    /// When to list even if nothing is missing.
     due: Option<Instant>,
-    /// The return of an engine that a listing was asked of in vain.
+    /// After a failed listing, resolves when the daemon is back.
     returned: Option<Return>,
+    /// The pending listing.
     listing: Option<Listing>,
-    /// Before the next listing, where the last one failed.
+    /// Delays the next listing after a failed one.
     backoff: Backoff,
     not_before: Option<Instant>,
-    /// The events are back since the last listing.
+    /// Whether the event stream was reopened since the last listing.
     is_back: bool,
-    /// Why events are not listened to though they are wanted.
+    /// The error, if the daemon refuses events though they are wanted.
     refused: Option<crate::docker::Error>,
 }
 
@@ -114,7 +114,7 @@ type Return = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Listing = Pin<Box<dyn Future<Output = Result<News, crate::docker::Error>> + Send>>;
 
 impl Feed {
-    /// Subscribes, then lists: what happens between the two is in both.
+    /// Subscribes, then lists, so that what happens between the two is in at least one of them.
     pub(crate) async fn open(docker: Docker, terms: Terms, now: Option<Timestamp>) -> Result<(Feed, News), Error> {
         let config = &terms.config;
         let (mut subscription, mut refused) = (None, None);
@@ -128,7 +128,7 @@ impl Feed {
         }
         let waits = backoff_settings(config);
         let mut feed = Feed {
-            inbox: Backlog::new(config.queue_size, !terms.is_each_wanted),
+            backlog: Backlog::new(config.queue_size, !terms.is_each_wanted),
             docker,
             terms,
             subscription,
@@ -161,10 +161,9 @@ impl Feed {
         })
     }
 
-    /// What the engine's clock shows, where no event tells.
+    /// The daemon's clock, estimated without the help of an event.
     fn engine_time(&self) -> Timestamp {
-        let since = |at: &Instant| i64::try_from(at.elapsed().as_nanos()).unwrap_or(i64::MAX);
-        self.clock.map_or_else(Timestamp::now, |(then, at)| then.plus(since(&at)))
+        self.clock.map_or_else(Timestamp::now, |(then, at)| then + at.elapsed())
     }
 
     fn next_due(&self) -> Option<Instant> {
@@ -173,14 +172,14 @@ impl Feed {
         settled.into_iter().chain(self.interval()).min().map(|span| Instant::now() + span)
     }
 
-    /// A sentence where events are refused, and containers are listed instead.
+    /// A notice, if events are refused and containers are listed periodically instead.
     pub(crate) fn trouble(&self) -> Option<String> {
         let (refused, interval) = (self.refused.as_ref()?, self.interval()?);
         Some(format!("{refused}; containers are listed every {}s instead", interval.as_secs()))
     }
 
     fn interval(&self) -> Option<Duration> {
-        // What is meant for who hears of everything is too seldom for who does not.
+        // The configured interval assumes events. Without them, it may be too long.
         if self.refused.is_some() {
             let asked = Some(self.terms.config.reconcile_interval).filter(|interval| !interval.is_zero());
             return Some(asked.map_or(LISTINGS, |asked| asked.min(LISTINGS)));
@@ -191,23 +190,23 @@ impl Feed {
 
     /// Reads events until the receiver is gone.
     pub(crate) fn run(mut self) -> Receiver<News> {
-        // All that waits does so in the inbox.
+        // The backlog is the only buffer.
         let (news, receiver) = channel(1);
         tokio::spawn(async move {
             loop {
-                self.terms.count.queued(self.inbox.len());
+                self.terms.count.queued(self.backlog.len());
                 let due = self.listing_due();
                 tokio::select! {
                     () = news.closed() => return,
                     happening = next(&mut self.subscription) => self.take(happening),
-                    listed = under_way(&mut self.listing) => self.listed(listed),
-                    () = come(&mut self.returned) => {
+                    listed = pending(&mut self.listing) => self.listed(listed),
+                    () = resolved(&mut self.returned) => {
                         self.returned = None;
                         self.not_before = None;
                     }
-                    Ok(room) = news.reserve(), if self.inbox.is_ready() => {
-                        if let Some(first) = self.inbox.pop() {
-                            room.send(first);
+                    Ok(permit) = news.reserve(), if self.backlog.is_ready() => {
+                        if let Some(first) = self.backlog.pop() {
+                            permit.send(first);
                         }
                     }
                     () = until(due) => self.begin_listing(),
@@ -222,30 +221,30 @@ impl Feed {
         match happening {
             SubscriptionEvent::Event(event) => {
                 let (kind, verb) = (event.kind.clone(), event.verb().to_owned());
-                let has_room = self.inbox.push_event(event).is_ok();
-                match has_room {
+                let is_accepted = self.backlog.push_event(event).is_ok();
+                match is_accepted {
                     true => self.terms.count.processed(&kind, &verb),
                     false => self.terms.count.dropped(),
                 }
-                if !has_room || self.is_late() {
+                if !is_accepted || self.is_late() {
                     self.miss();
                 }
             }
             SubscriptionEvent::Malformed(error) => {
-                tracing::info!(%error, "an event that makes no sense");
+                tracing::info!(%error, "an event could not be parsed");
                 self.miss();
             }
-            SubscriptionEvent::Lost(error) => self.inbox.push(News::Lost(error)),
+            SubscriptionEvent::Lost(error) => self.backlog.push(News::Lost(error)),
             SubscriptionEvent::Back(continuity) => {
                 if continuity != Continuity::Whole {
-                    self.inbox.push(News::Back(continuity));
+                    self.backlog.push(News::Back(continuity));
                 }
                 self.not_before = None;
                 self.is_back = true;
                 self.miss();
                 self.due = self.next_due();
             }
-            // All that happened before is in a listing that is made now.
+            // A listing that is made now shows all that happened before.
             SubscriptionEvent::Begun => self.miss(),
             SubscriptionEvent::Ended => {}
         }
@@ -259,15 +258,16 @@ impl Feed {
         self.subscription.as_ref().is_some_and(Subscription::is_late)
     }
 
-    /// When the next listing is to be made. Once older events are all read, none can undo what it tells.
+    /// When to make the next listing. It waits until the missed events have arrived, because an older event that is
+    /// processed after the listing would undo what it shows.
     fn listing_due(&self) -> Option<Instant> {
-        let is_deaf = self.subscription.as_ref().is_some_and(|subscription| !subscription.is_open());
-        if self.listing.is_some() || is_deaf || !self.inbox.has_room() {
+        let is_interrupted = self.subscription.as_ref().is_some_and(|subscription| !subscription.is_open());
+        if self.listing.is_some() || is_interrupted || !self.backlog.has_room() {
             return None;
         }
         let quiet = self.missed.map(|missed| {
-            let quiet = self.heard + BACKLOG;
-            if self.is_late() { quiet } else { quiet.min(missed + LONGEST_BACKLOG) }
+            let quiet = self.heard + CATCH_UP_PAUSE;
+            if self.is_late() { quiet } else { quiet.min(missed + LONGEST_CATCH_UP) }
         });
         let due = quiet.into_iter().chain(self.due).min();
         due.map(|due| due.max(self.not_before.unwrap_or(due)))
@@ -275,14 +275,14 @@ impl Feed {
 
     fn begin_listing(&mut self) {
         if self.missed.take().is_some() {
-            tracing::info!("events are missing; listing the containers anew");
+            tracing::info!("events are missing; listing the containers again");
         }
         if let Some(subscription) = &mut self.subscription {
             subscription.rebase_delay();
         }
         self.due = self.interval().map(|interval| Instant::now() + interval);
         self.returned = None;
-        self.inbox.reserve();
+        self.backlog.reserve();
         self.listing = Some(self.list());
     }
 
@@ -292,15 +292,15 @@ impl Feed {
             Ok(listing) => {
                 self.backoff.reset();
                 self.not_before = None;
-                self.inbox.fill_reserved(Some(listing));
+                self.backlog.fill_reserved(Some(listing));
             }
             Err(error) => {
                 if error.is_of_connection() {
                     self.returned = Some(Box::pin(self.docker.returned(&error)));
                 }
-                self.inbox.fill_reserved(Some(News::Lost(error)));
-                // An engine that has just come back may answer events before it answers all else, and nothing would tell
-                // of a second return.
+                self.backlog.fill_reserved(Some(News::Lost(error)));
+                // A daemon that has just come back may answer the subscription before anything else, and it does not come
+                // back a second time.
                 let wait = self.backoff.wait(fastrand::f64());
                 let wait = if std::mem::take(&mut self.is_back) { wait.min(SETTLED) } else { wait };
                 self.not_before = Some(Instant::now() + wait);
@@ -317,14 +317,14 @@ async fn next(subscription: &mut Option<Subscription>) -> SubscriptionEvent {
     }
 }
 
-async fn under_way(listing: &mut Option<Listing>) -> Result<News, crate::docker::Error> {
+async fn pending(listing: &mut Option<Listing>) -> Result<News, crate::docker::Error> {
     match listing {
         Some(listing) => listing.await,
         None => std::future::pending().await,
     }
 }
 
-async fn come(returned: &mut Option<Return>) {
+async fn resolved(returned: &mut Option<Return>) {
     match returned {
         Some(returned) => returned.as_mut().await,
         None => std::future::pending().await,

@@ -1,133 +1,126 @@
-//! What `watch` asks the engine about single containers, while it goes on with everything else.
+//! Questions to the daemon about single containers, asked in the background.
 //!
-//! In: IDs. Out: answers, each when it is there. Nothing that fails here ends a watch: what could not be asked the next
-//! listing tells.
+//! In: a [`Question`]. Out: an [`Answer`] to each, as soon as it is there. A question that fails does not end `watch`: the
+//! next listing makes up for it.
 
 use super::discovery::Run;
 use crate::docker::{Details, Docker};
 use crate::model::container::Container;
 use crate::model::selector::Filters;
-use std::collections::HashMap;
 use tokio::task::JoinSet;
 
-/// What the engine said of one container.
+/// What can be asked.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Question {
+    /// Whether a container passes these filters, which only the daemon can evaluate. With `must_see` also what it is,
+    /// because the selector needs all of its labels.
+    Passing { id: String, filters: Filters, must_see: bool },
+    /// The newest runs of these containers.
+    Runs(Vec<String>),
+    /// The current state of a container, with its labels and networks.
+    Details(String),
+    /// The exit code of a container's newest run.
+    ExitCode(String),
+}
+
+#[derive(Debug)]
 pub(super) enum Answer {
-    /// Whether it passes the filters.
+    /// Whether the container passes the filters.
     Passing(String, bool),
-    /// It passes them, and this is what it is, labels included that its event could not show.
+    /// It passes them, and this is its state, with the labels that its event could not show.
     Seen(Box<Container>),
-    /// What it is now, networks included.
     Details(Box<Container>),
-    /// What it is now could not be asked.
+    /// The details could not be looked up.
     NoDetails(String),
-    /// The code that its newest run ended with, if that is still known.
+    /// The exit code, if it is still known.
     Code(String, Option<i64>),
-    /// The newest runs of those that were started at all.
+    /// Of those containers that were started at all.
     Runs(Vec<(String, Run)>),
-    /// It could not be asked.
+    /// A question was cancelled.
     Nothing,
 }
 
-/// Those that are on their way.
+/// The questions that are not answered yet.
 pub(super) struct Lookups {
     docker: Docker,
-    asked: JoinSet<Answer>,
-    /// Of whom it is asked whether they pass, and whether they have changed since.
-    doubted: HashMap<String, bool>,
+    pending: JoinSet<Answer>,
 }
 
 impl Lookups {
-    /// Nothing is asked yet.
     pub(super) fn new(docker: Docker) -> Self {
-        Lookups { docker, asked: JoinSet::new(), doubted: HashMap::new() }
+        Lookups { docker, pending: JoinSet::new() }
     }
 
-    /// The next answer; `None` when none is waited for.
+    /// The next answer; `None` if no question is pending.
     pub(super) async fn answer(&mut self) -> Option<Answer> {
-        // One that was ended early was asked for nothing.
-        Some(self.asked.join_next().await?.unwrap_or(Answer::Nothing))
+        Some(self.pending.join_next().await?.unwrap_or(Answer::Nothing))
     }
 
-    /// Whether it passes the filters that only the engine can evaluate, with all others; and what it is, where that has to
-    /// be seen to decide on it.
-    pub(super) fn is_passing(&mut self, id: &str, mut filters: Filters, must_see: bool) {
-        self.doubted.insert(id.to_owned(), false);
-        let (docker, id) = (self.docker.clone(), id.to_owned());
-        filters.insert("id".into(), vec![id.clone()]);
-        self.asked.spawn(async move {
-            if filters.contains_key("exited") {
-                // A listing tells of a death only when the engine has cleared up behind it, which an inspection waits for.
-                let inspected = docker.inspect(&id).await;
-                tracing::debug!(id, is_there = inspected.is_ok(), "asked how it ended");
+    pub(super) fn ask(&mut self, question: Question) {
+        let docker = self.docker.clone();
+        match question {
+            Question::Passing { id, filters, must_see } => {
+                self.pending.spawn(passing(docker, id, filters, must_see));
             }
-            let one = Filters::from([("id".to_owned(), vec![id.clone()])]);
-            let find = async |filters| docker.list(true, filters).await.map(|found| found.into_iter().next());
-            let passes = match find(&filters).await {
-                Ok(Some(container)) if must_see => return Answer::Seen(Box::new(container)),
-                Ok(Some(_)) => Ok(true),
-                // One that is gone passes no filter, and yet it may have before.
-                Ok(None) => find(&one).await.map(|found| found.is_none()),
-                Err(error) => Err(error),
-            };
-            match passes {
-                Ok(passes) => Answer::Passing(id, passes),
-                Err(error) => {
-                    tracing::warn!(%error, id, "cannot tell whether it matches; it is followed");
-                    Answer::Passing(id, true)
-                }
-            }
-        });
-    }
-
-    /// This container has changed: an answer that is on its way may be older than that.
-    pub(super) fn doubt(&mut self, id: &str) {
-        if let Some(is_doubted) = self.doubted.get_mut(id) {
-            *is_doubted = true;
+            Question::Runs(ids) => drop(self.pending.spawn(runs(docker, ids))),
+            Question::Details(id) => drop(self.pending.spawn(details(docker, id))),
+            Question::ExitCode(id) => drop(self.pending.spawn(exit_code(docker, id))),
         }
     }
+}
 
-    /// Whether that happened to the answer that has come for this container.
-    pub(super) fn was_doubted(&mut self, id: &str) -> bool {
-        self.doubted.remove(id).unwrap_or(false)
+async fn passing(docker: Docker, id: String, mut filters: Filters, must_see: bool) -> Answer {
+    filters.insert("id".into(), vec![id.clone()]);
+    if filters.contains_key("exited") {
+        // A listing shows a death only after the daemon has cleaned up, and an inspection waits for that.
+        let inspected = docker.inspect(&id).await;
+        tracing::debug!(id, is_there = inspected.is_ok(), "asked how it ended");
     }
+    let find = async |filters: &Filters| docker.list(true, filters).await.map(|found| found.into_iter().next());
+    let passes = match find(&filters).await {
+        Ok(Some(container)) if must_see => return Answer::Seen(Box::new(container)),
+        Ok(Some(_)) => Ok(true),
+        // A container that is gone passes no filter, but it may have passed while it was there.
+        Ok(None) => find(&only(&id)).await.map(|found| found.is_none()),
+        Err(error) => Err(error),
+    };
+    match passes {
+        Ok(passes) => Answer::Passing(id, passes),
+        Err(error) => {
+            tracing::warn!(%error, id, "cannot tell whether it matches; it is followed");
+            Answer::Passing(id, true)
+        }
+    }
+}
 
-    /// One after the other, as there may be many. An inspection waits until the engine has cleared up behind a death, which
-    /// no listing does.
-    pub(super) fn runs(&mut self, ids: Vec<String>) {
-        let docker = self.docker.clone();
-        self.asked.spawn(async move {
-            let mut runs = Vec::new();
-            for id in ids {
-                match docker.inspect(&id).await {
-                    Ok(details) => runs.extend(run(&details).map(|run| (id, run))),
-                    // When the engine is back a listing comes, and doubts anew.
-                    Err(error) if error.is_passing() => break,
-                    Err(error) => tracing::debug!(%error, id, "cannot be inspected"),
-                }
-            }
-            Answer::Runs(runs)
-        });
+/// Asks one after the other, since there may be many. An inspection waits until the daemon has cleaned up after a death,
+/// which a listing does not.
+async fn runs(docker: Docker, ids: Vec<String>) -> Answer {
+    let mut runs = Vec::new();
+    for id in ids {
+        match docker.inspect(&id).await {
+            Ok(details) => runs.extend(run(&details).map(|run| (id, run))),
+            // When the daemon is back there is another listing, which raises the same doubts.
+            Err(error) if error.is_passing() => break,
+            Err(error) => tracing::debug!(%error, id, "cannot be inspected"),
+        }
     }
+    Answer::Runs(runs)
+}
 
-    /// What it is now.
-    pub(super) fn details(&mut self, id: &str) {
-        let (docker, id) = (self.docker.clone(), id.to_owned());
-        let filters = Filters::from([("id".to_owned(), vec![id.clone()])]);
-        self.asked.spawn(async move {
-            let found = docker.list(true, &filters).await.ok().and_then(|found| found.into_iter().next());
-            found.map_or(Answer::NoDetails(id), |container| Answer::Details(Box::new(container)))
-        });
-    }
+async fn details(docker: Docker, id: String) -> Answer {
+    let found = docker.list(true, &only(&id)).await.ok().and_then(|found| found.into_iter().next());
+    found.map_or(Answer::NoDetails(id), |container| Answer::Details(Box::new(container)))
+}
 
-    /// What its newest run ended with.
-    pub(super) fn code(&mut self, id: &str) {
-        let (docker, id) = (self.docker.clone(), id.to_owned());
-        self.asked.spawn(async move {
-            let details = docker.inspect(&id).await;
-            let code = details.ok().and_then(|details| details.container.exit_code);
-            Answer::Code(id, code)
-        });
-    }
+async fn exit_code(docker: Docker, id: String) -> Answer {
+    let details = docker.inspect(&id).await;
+    let code = details.ok().and_then(|details| details.container.exit_code);
+    Answer::Code(id, code)
+}
+
+fn only(id: &str) -> Filters {
+    Filters::from([("id".to_owned(), vec![id.to_owned()])])
 }
 
 fn run(details: &Details) -> Option<Run> {

@@ -1,7 +1,7 @@
-//! What the engine was asked about single containers, as long as that can be believed.
+//! A cache of what the daemon says about single containers, for `--metadata`.
 //!
-//! In: answers and listings, and the events that make them wrong. Out: what is still known, so that nothing is asked twice.
-//! Called by [`super::watch`] for `--metadata`. Given the time.
+//! In: answers and listings, and the events that make them out of date. Out: an answer that is still valid, so that
+//! nothing is asked twice. Callers pass the time.
 
 use crate::metrics::LogMetrics;
 use crate::model::container::Container;
@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// See the module.
+/// Containers by ID, each with the time of the answer. An entry is valid for `ttl`; with a `ttl` of 0 nothing is kept.
 pub(super) struct Metadata {
     ttl: Duration,
     logs: LogMetrics,
@@ -17,12 +17,11 @@ pub(super) struct Metadata {
 }
 
 impl Metadata {
-    /// Nothing is known; answers are believed for this long, and hits and misses counted.
     pub(super) fn new(ttl: Duration, logs: LogMetrics) -> Self {
         Metadata { ttl, logs, known: HashMap::new() }
     }
 
-    /// What is known of a container.
+    /// Returns a valid entry, and counts a hit or a miss.
     pub(super) fn find(&mut self, id: &str, now: Instant) -> Option<Arc<Container>> {
         let found = self.known.get(id).filter(|(asked, _)| now.duration_since(*asked) < self.ttl);
         let found = found.map(|(_, container)| Arc::clone(container));
@@ -30,14 +29,14 @@ impl Metadata {
         found
     }
 
-    /// The engine has said this.
+    /// Stores an answer.
     pub(super) fn learn(&mut self, container: Arc<Container>, now: Instant) {
         if !self.ttl.is_zero() {
             self.known.insert(container.id.clone(), (now, container));
         }
     }
 
-    /// Something has happened to the container, or it is gone.
+    /// Drops the entry of a container that has changed or is gone.
     pub(super) fn forget(&mut self, id: &str) {
         self.known.remove(id);
     }
@@ -49,7 +48,7 @@ mod tests {
     use prometheus::Registry;
 
     #[test]
-    fn an_answer_is_believed_until_it_is_old_or_something_happened() {
+    fn an_answer_is_valid_until_it_expires_or_the_container_changes() {
         let logs = LogMetrics::new(&Registry::new()).unwrap();
         let (start, container) = (Instant::now(), Arc::new(Container { id: "a".into(), ..Container::default() }));
         let at = |seconds| start + Duration::from_secs(seconds);

@@ -1,7 +1,7 @@
-//! `--resume`: where the last run of a name stopped, and the file it wrote.
+//! `--resume`: continues where the last run with the same name stopped.
 //!
-//! In: the state, the file and the first listing. Out: a position for each container that was read before, and a
-//! `Keeper` for what follows. Called by [`super::watch`] before anything is read.
+//! In: the state, the output file, and the first listing. Out: a position for each container that was read before, and a
+//! [`Checkpointer`] for this run. Everything here happens before the first line is read.
 
 use crate::commands::Error;
 use crate::commands::deliver::checkpoint::{Checkpointer, Output, WalLocation};
@@ -16,25 +16,28 @@ use crate::state::{HeldName, Saved, Store};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-/// What is to be gone on with.
+/// Which run to continue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resume {
-    /// The state file.
+    /// The SQLite file that holds positions.
     pub state: PathBuf,
-    /// The name that positions are kept under.
+    /// The name under which positions are stored.
     pub name: String,
 }
 
-/// The last run of a name.
+/// What the last run with this name left behind.
 pub(crate) struct Last {
+    /// The exclusive right to use the name, for as long as this run lasts.
     held: HeldName,
     state: PathBuf,
     saved: HashMap<String, Saved>,
+    /// Whether there was no run with this name before.
     pub(crate) is_first: bool,
+    /// Containers of a first run whose history is not wanted.
     passed_over: HashMap<String, Saved>,
-    /// The last entry of the log of the output.
+    /// The sequence number of the last entry in the write-ahead log.
     sequence: u64,
-    /// Where lines of the output begin that will be read again.
+    /// The offset in the output file from which lines will be read again.
     unproven_from: Option<u64>,
 }
 
@@ -43,12 +46,12 @@ pub(crate) struct Lost {
     pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) route: Route,
-    /// The last line that was read.
+    /// The last line that was delivered.
     pub(crate) after: Option<Cursor>,
 }
 
 impl Last {
-    /// Takes the name, or tells who has it.
+    /// Takes the name. Fails if another run has it.
     pub(crate) fn open(store: &Store, resume: &Resume, engine_id: &str) -> Result<Last, Error> {
         let held = store.hold(engine_id, &resume.name)?;
         let (saved, is_first) = (held.positions()?, held.is_new());
@@ -56,7 +59,7 @@ impl Last {
         Ok(Last { held, state, saved, is_first, passed_over: HashMap::new(), sequence: 0, unproven_from: None })
     }
 
-    /// Brings positions and output together, whatever the last run left; sentences about what that took.
+    /// Makes positions and output file agree, whatever the last run left. Returns notices about what had to be done.
     pub(crate) fn recover(&mut self, printer: &mut Printer) -> Result<Vec<String>, Error> {
         let format = printer.format();
         let Some((path, file)) = printer.file() else { return Ok(Vec::new()) };
@@ -79,7 +82,7 @@ impl Last {
         wal::base(&self.state, self.held.engine_id(), self.held.name(), output)
     }
 
-    /// Forgets containers that are gone; returns those whose last lines nobody can read any more.
+    /// Forgets containers that do not exist any more. Returns those whose last lines were never delivered, by name.
     pub(crate) fn forget_gone(&mut self, listing: &[Container]) -> Result<Vec<Lost>, Error> {
         let there: HashSet<&str> = listing.iter().map(|container| container.id.as_str()).collect();
         self.held.forget_all_but(there.iter().copied())?;
@@ -96,14 +99,14 @@ impl Last {
         Ok(lost)
     }
 
-    /// Before a first run: of these containers only what they write from now on is wanted.
-    pub(crate) fn pass_over<'a>(&mut self, standing: impl Iterator<Item = &'a Container>, now: Timestamp) {
+    /// In a first run: of these stopped containers, only what they write from `now` on is wanted.
+    pub(crate) fn pass_over<'a>(&mut self, stopped: impl Iterator<Item = &'a Container>, now: Timestamp) {
         let position = Position { route: Route::Stream, resume: position::TimePosition::at(Some(now)), place: None };
         let saved = |container: &Container| Saved { name: container.name.clone(), position, ended: true };
-        self.passed_over.extend(standing.map(|container| (container.id.clone(), saved(container))));
+        self.passed_over.extend(stopped.map(|container| (container.id.clone(), saved(container))));
     }
 
-    /// The keeper of what follows, and where each container was.
+    /// Starts the checkpointer, and returns the positions.
     pub(crate) fn keep(self, printer: &Printer) -> Result<(Checkpointer, Positions), Error> {
         let output = match printer.file() {
             Some((path, file)) => {
@@ -124,16 +127,17 @@ impl Last {
     }
 }
 
-/// Where containers were, as of the last run.
+/// Where the last run stopped in each container's log.
 #[derive(Debug, Default)]
 pub(crate) struct Positions {
-    /// There was none.
+    /// Whether there was no last run.
     pub(crate) is_first: bool,
-    of: HashMap<String, Position>,
+    /// By container ID.
+    pub(super) of: HashMap<String, Position>,
 }
 
 impl Positions {
-    /// Where to go on with a container; it is asked for once.
+    /// Takes out the position of a container, which is used once.
     pub(crate) fn take(&mut self, id: &str) -> Option<Position> {
         self.of.remove(id)
     }

@@ -1,7 +1,7 @@
-//! What `watch` tells whoever asks over HTTP how it is doing.
+//! Metrics and health of a running `watch`, for the HTTP server.
 //!
-//! In: the news that `watch` hears, and what is counted. Out: the board that [`crate::serve`] reads. What costs something
-//! to know is looked up when somebody asks, so that a watch nobody scrapes does not pay for it.
+//! In: the news that `watch` processes, and its metrics. Out: the board that [`crate::serve`] reads. Values that are
+//! expensive to determine are updated only when somebody asks, so that a `watch` that nobody scrapes does not pay for them.
 
 use super::feed::News;
 use crate::metrics::{Extent, Metrics};
@@ -11,10 +11,10 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-/// Questions of what is counted that may wait.
-const ASKED: usize = 8;
+/// Requests for an update that may wait.
+const PENDING: usize = 8;
 
-/// See the module.
+/// Connects the loop of `watch` with the HTTP server.
 pub(super) struct StatusReporter {
     board: SharedHealth,
     server: JoinSet<()>,
@@ -23,31 +23,31 @@ pub(super) struct StatusReporter {
 }
 
 impl StatusReporter {
-    /// Nobody is answered yet; whether events are listened to.
+    /// `has_events` says whether `watch` subscribes to events. Nothing is served yet.
     pub(super) fn new(has_events: bool) -> Self {
         let board = SharedHealth::default();
         board.update(|health| health.events.is_enabled = has_events);
-        let (asks, counts) = channel(ASKED);
+        let (asks, counts) = channel(PENDING);
         StatusReporter { board, server: JoinSet::new(), asks, counts }
     }
 
-    /// Where others tell how they are doing.
+    /// The board, for others that report their health there.
     pub(super) fn board(&self) -> SharedHealth {
         self.board.clone()
     }
 
-    /// Answers as long as the watch lasts.
+    /// Starts to serve, for as long as this reporter lives.
     pub(super) fn serve(&mut self, server: Server, metrics: &Metrics) {
         let registry = metrics.registry.clone();
         self.server.spawn(server.run(StatusSource { registry, board: self.board.clone(), counts: self.asks.clone() }));
     }
 
-    /// Somebody wants to know what is counted only then.
+    /// A request for an update of the metrics. Answer it once they are up to date.
     pub(super) async fn asked(&mut self) -> Option<oneshot::Sender<()>> {
         self.counts.recv().await
     }
 
-    /// Brings up to date what the metrics of events and reconciliations know.
+    /// Copies the metrics of events and reconciliations to the board.
     pub(super) fn count(&self, metrics: &Metrics) {
         let runs = |extent| metrics.reconciliation.runs(extent);
         let reconciliations = Reconciliations {
@@ -55,13 +55,13 @@ impl StatusReporter {
             volumes: runs(Extent::Volumes),
             containers: runs(Extent::Containers),
         };
-        let told = metrics.events.health();
+        let events = metrics.events.health();
         self.board.update(|health| {
-            health.events = EventsHealth { is_enabled: health.events.is_enabled, reconciliations, ..told };
+            health.events = EventsHealth { is_enabled: health.events.is_enabled, reconciliations, ..events };
         });
     }
 
-    /// The engine is as well as this says.
+    /// Sets the daemon's health to what the news imply.
     pub(super) fn note(&self, news: &News) {
         let docker = match news {
             News::Listing(..) => Status::Healthy,
