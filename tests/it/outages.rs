@@ -715,16 +715,16 @@ fn log_streams_with_changed_bytes_in_them_cost_no_other_container_a_line() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watch = Watch::ready_at(&engine, &proxy.host(), &["--source", "stream"]);
-    let words = ["--count", "5000", "--rate", "1000"];
     let changed = ["json-file-0", "local-0", "local-1"];
+    let words = ["--forever", "--rate", "1000"];
     let ids = changed.map(|name| engine.run(name, &["--log-driver", &name[..name.len() - 2]], &words));
-    // Last, so that it still writes when the others are changed.
-    engine.run("sound", &[], &words);
+    engine.run("sound", &[], &["--count", "5000", "--rate", "1000"]);
     wait_for_more(&watch, &changed);
     ids.iter().for_each(|id| proxy.on(&format!("{id}/logs"), Fault::Corrupt));
     let before = count(&watch, "sound");
     eventually("a thousand lines passed", || count(&watch, "sound") >= (before + 1000).min(5000));
     proxy.heal();
+    engine.must(&[&["kill"], &changed[..]].concat());
     engine.run("later", &["--log-driver", "local"], &["--count", "500"]);
     watch.wait_for_ends(5);
     let finished = watch.stop();
