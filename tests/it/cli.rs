@@ -495,10 +495,10 @@ fn docker_hands_us_every_way_to_ask_for_help() {
         ("-H unix:///nowhere logwatch watch -h", "logwatch watch -h"),
     ] {
         let mut output = docker.run(line);
-        // With -D the CLI of Docker 26.1 has something to say as well.
+        // With -D the CLI of Docker 26.1 prints debug messages of its own.
         let of_docker = |line: &&str| line.starts_with("time=") && line.contains("level=debug");
-        let told_by_us = String::from_utf8(output.stderr).unwrap();
-        output.stderr = told_by_us.split_inclusive('\n').filter(|line| !of_docker(line)).collect::<String>().into();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        output.stderr = stderr.split_inclusive('\n').filter(|line| !of_docker(line)).collect::<String>().into();
         assert_eq!(told(&output), told(&run(ours)), "{line}");
     }
 }

@@ -358,7 +358,7 @@ fn ctrl_c_ends_a_demo_well() {
     let dir = TempDir::new().unwrap();
     let keys = dir.path().join("keys");
     assert!(Command::new("mkfifo").arg(&keys).status().unwrap().success());
-    // `exec`, for a shell in between that gets the signal too may answer for itself.
+    // script(1) starts it by way of a shell. One that stays in between gets the signal too, and may answer with its own code.
     let line = format!("exec script -qfec \"exec $0\" /dev/null <>'{}'", keys.display());
     let (terminal, home) = demo(&line);
     fs::write(&keys, "\u{3}").unwrap();
