@@ -29,7 +29,7 @@ processes() {
 }
 
 clean_up() {
-    local pids tries=0 point
+    local pids tries=0 point cgroups
     # Killed rather than stopped: the engine may hang.
     while pids=$(processes | grep .) && [ "$tries" -lt 100 ]; do
         # shellcheck disable=SC2086 # Process ids are words.
@@ -47,8 +47,16 @@ clean_up() {
         -exec grep -oh '/run/containerd/s/[0-9a-f]*' {} + 2>/dev/null | while read -r socket; do
         rm -f "$socket"
     done
-    find /sys/fs/cgroup -mindepth 1 -maxdepth 2 -type d -name "${home##*/}" 2>/dev/null | while read -r cgroup; do
-        find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null
+    # The group of a process that is still ending is busy.
+    tries=0
+    while [ "$tries" -lt 100 ]; do
+        cgroups=$(find /sys/fs/cgroup -mindepth 1 -maxdepth 2 -type d -name "${home##*/}" 2>/dev/null)
+        [ -n "$cgroups" ] || break
+        [ "$tries" = 0 ] || sleep 0.1
+        echo "$cgroups" | while read -r cgroup; do
+            find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null
+        done
+        tries=$((tries + 1))
     done
     rm -rf "$home"
 }

@@ -84,6 +84,8 @@ inside() {
     pivot_root . old
     umount --lazy /old
     rmdir /old
+    # As systemd leaves them on a real machine. On private mounts dockerd mounts its folder onto itself.
+    mount --make-rshared /
     cd /logwatch
     export HOME=/root PATH=/root/.cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
     unset CARGO_HOME RUSTUP_HOME CARGO_TARGET_DIR

@@ -55,7 +55,8 @@ fetch_promtool() {
         # Since Debian 13, promtool has its own package.
         package=promtool
         apt-cache show "$package" >/dev/null 2>&1 || package=prometheus
-        apt-get download -qq "$package" >&2
+        # Lists that are old may name a version that the mirror no longer has.
+        apt-get download -qq "$package" >&2 || { as_root apt-get update -qq >&2 && apt-get download -qq "$package" >&2; }
         dpkg -x "$package"_*.deb .
         rm "$package"_*.deb
         [ -x usr/bin/promtool ]

@@ -205,8 +205,10 @@ async fn the_request_rate_is_kept() {
         let begun = Instant::now();
         load(&docker, 8, move |_| begun.elapsed() < seconds * SECOND).await;
         let asked = proxy.count("/_ping");
-        let wanted = f64::from(rate) * begun.elapsed().as_secs_f64();
-        assert!((asked as f64 - wanted).abs() <= wanted / 20.0, "{asked} of {wanted}");
+        // The last calls may take until long after no more are made.
+        let least = f64::from(rate) * f64::from(seconds) * 0.95;
+        let most = f64::from(rate) * begun.elapsed().as_secs_f64() * 1.05;
+        assert!((least..=most).contains(&f64::from(u32::try_from(asked).unwrap())), "{asked} of {least} to {most}");
     }
 }
 

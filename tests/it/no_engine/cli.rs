@@ -138,6 +138,15 @@ fn usage_errors_end_with_2() {
          Usage: docker logwatch watch [OPTIONS] [CONTAINER]...\n\n\
          For more information, try '--help'.\n",
     );
+    for (line, flag) in [("watch --folow", "--folow"), ("logwatch watch --follow", "--follow")] {
+        let error = format!(
+            "exit 2\n--- stdout\n--- stderr\n\
+             error: unexpected argument '{flag}' found\n\n  \
+             tip: `--follow` is the default; to exit at the end of the logs, use `--no-follow`\n\n\
+             For more information, try '--help'.\n"
+        );
+        check(line, &error);
+    }
     check(
         "wacth",
         "exit 2\n--- stdout\n--- stderr\n\
