@@ -197,6 +197,22 @@ impl Joiner {
         self.emit_or_keep(stream, pending, piece.complete, sink);
     }
 
+    /// Counts a piece that was delivered and is not in its place among those that are joined. An unfinished line before
+    /// it is emitted, because its end was delivered without it.
+    pub(crate) fn skip_numbered(&mut self, time: Timestamp, stream: Stream, sink: &mut LineSink<'_>) {
+        self.flush(stream, sink);
+        let state = &mut self.streams[stream as usize];
+        state.pass(time, state.next_ordinal(time));
+    }
+
+    /// Returns whether the stream's next piece was delivered according to the position, if it has this time.
+    pub(crate) fn is_before_mark(&self, time: Timestamp, stream: Stream) -> bool {
+        let state = &self.streams[stream as usize];
+        let is_before =
+            |seen: Mark| (time, state.next_ordinal(time)) <= (seen.time, seen.ordinal) || is_from_before(seen, time);
+        state.seen.is_some_and(is_before)
+    }
+
     /// Emits as many parts of `limit` bytes as `pending` holds. Then emits the rest if the line is complete, or keeps
     /// it.
     fn emit_or_keep(&mut self, stream: Stream, mut pending: Box<Pending>, complete: bool, sink: &mut LineSink<'_>) {
@@ -491,13 +507,15 @@ impl StreamState {
             (self.seen, self.must_reappear) = (None, false);
             return false;
         }
-        // Lines written before the clock was set back have later times than the last delivered one.
-        let was_set_back = seen.high > Timestamp(seen.time.0.saturating_add(super::SLACK));
-        if this < last || was_set_back && head.time <= seen.high {
+        if this < last || is_from_before(seen, head.time) {
             return false;
         }
         self.seen = None;
         true
+    }
+
+    fn next_ordinal(&self, time: Timestamp) -> u32 {
+        self.last.filter(|(last, _)| *last == time).map_or(0, |(_, ordinal)| ordinal + 1)
     }
 
     #[inline]
@@ -517,6 +535,13 @@ impl StreamState {
         self.high = self.high.max(time);
         self.count = self.count.wrapping_add(1);
     }
+}
+
+/// Whether a line of this time was written before the clock was set back, though it is later than the last delivered
+/// one.
+fn is_from_before(seen: Mark, time: Timestamp) -> bool {
+    let was_set_back = seen.high > Timestamp(seen.time.0.saturating_add(super::SLACK));
+    was_set_back && time <= seen.high
 }
 
 /// The parts of a batch that a joiner fills while the batch's bytes are borrowed for decoding.

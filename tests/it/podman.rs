@@ -107,6 +107,27 @@ fn podman_5_is_read_whole() {
     every_line_comes_once(&podman);
 }
 
+/// Podman 5 drops lines of a response that follows a container when the container ends before they are sent; they are
+/// read again.
+#[test]
+fn lines_that_podman_drops_at_an_end_are_read_again() {
+    let podman = Podman::of("trixie");
+    podman.run("first", &[], &["--count", "1"]);
+    podman.wait("first");
+    let watch = podman.logwatch(&["watch", "--format", "json", "--all"]);
+    watch.wait_for_notice(|lines| lines.contains(&"- first (exit 0)".to_owned()), PATIENCE);
+    for (name, options) in [("burst", &[][..]), ("terminal", &["--tty"])] {
+        podman.run(name, options, &["--count", "100000"]);
+        podman.wait(name);
+    }
+    watch.wait_for_ends(3);
+    let finished = watch.stop();
+    let numbers = Numbers::of_json(&finished.lines());
+    for name in ["burst", "terminal"] {
+        numbers.assert_whole(name, 1..=100_000);
+    }
+}
+
 /// Runs that are killed within a second of each other continue where the last one was, on every route.
 #[test]
 fn killed_watches_of_podman_resume_exactly() {

@@ -118,6 +118,12 @@ impl ApiLog {
         Frames::new(self.plan.key, self.context.route, Window::default(), self.context.max_line_size)
     }
 
+    /// Podman has to apply `until` itself: the times in its answers do not suffice.
+    pub(super) fn until(&self) -> Option<Timestamp> {
+        let until = self.plan.window.until;
+        (self.dialect() == Dialect::Podman && until < Window::default().until).then_some(until)
+    }
+
     pub(super) fn dialect(&self) -> Dialect {
         if self.context.docker.is_podman() { Dialect::Podman } else { Dialect::Docker }
     }

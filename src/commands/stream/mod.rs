@@ -14,7 +14,7 @@ mod tail_window;
 
 pub(super) use api_log::{ApiLog, Outcome, Signal, StreamContext, StreamPlan, StreamReport};
 
-use crate::docker::{Error, LogsQuery};
+use crate::docker::{Error, LogStream, LogsQuery};
 use crate::model::batch::{Batch, Item};
 use crate::model::cursor::{Cursor, Route};
 use crate::model::position::TimePosition;
@@ -22,13 +22,15 @@ use crate::model::time::Timestamp;
 use crate::tail::{Dialect, Start};
 use outcome::{End, Failures, GRACE, Report, reason, retry_end};
 use retry::RetryBudget;
-use session::Session;
+use session::{Progress, Session};
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::time::Duration;
-use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep, timeout};
+
+/// Time limit of a request for the rest of a log that Podman may cut.
+const REST_LIMIT: Duration = Duration::from_secs(5);
 
 fn is_death(signal: &Signal) -> bool {
     let Signal::Finish(then) = signal else { return false };
@@ -63,7 +65,8 @@ impl ApiLog {
             let begun = Instant::now();
             if heard.is_none() {
                 let before = session.position();
-                let progress = session.progress();
+                let mut progress = session.progress();
+                let mut rest = None;
                 let end = {
                     let request = self.request(&mut session, begun + span);
                     tokio::pin!(request);
@@ -72,13 +75,14 @@ impl ApiLog {
                         // Cutting the request short is safe: the position moves when a line is on the queue, not before.
                         signal = signals.recv() => {
                             if signal.as_ref().is_some_and(is_death) {
-                                self.drain(request, &progress).await;
+                                rest = self.end_request(request, &mut progress).await;
                             }
                             heard = Some(signal);
                             None
                         }
                     }
                 };
+                session.use_for_rest(rest);
                 if let Some(End::Broken(error @ Error::NoLogs { .. })) = end {
                     return self.give_up(error, &mut signals).await;
                 }
@@ -111,20 +115,38 @@ impl ApiLog {
         }
     }
 
-    /// Lets a request run to its end, as long as data arrives: the daemon ends it when the container has died, and may
-    /// have removed the log before another request is made.
-    async fn drain(&self, mut request: Pin<&mut impl Future<Output = End>>, progress: &Notify) {
+    /// Ends a request because the container has died. Lets it run to its end, as long as data arrives: the daemon ends
+    /// it soon, and may have removed the log before another request is made.
+    ///
+    /// Podman drops lines at the end ([`tail::api`](crate::tail)), so its response is not read on if it answers another
+    /// request. Returns that answer.
+    async fn end_request(
+        &self,
+        mut request: Pin<&mut impl Future<Output = End>>,
+        progress: &mut Progress,
+    ) -> Option<LogStream> {
+        let since = *progress.borrow_and_update();
+        if self.dialect() == Dialect::Podman
+            && let Ok(Ok(rest)) = timeout(REST_LIMIT, self.rest(since)).await
+        {
+            return Some(rest);
+        }
         loop {
             tokio::select! {
-                _ = &mut request => return,
-                progress = timeout(GRACE, progress.notified()) => {
+                _ = &mut request => return None,
+                progress = timeout(GRACE, progress.changed()) => {
                     // A request makes no progress either while the queue is full.
                     if progress.is_err() && self.context.queue.has_room() {
-                        return;
+                        return None;
                     }
                 }
             }
         }
+    }
+
+    async fn rest(&self, since: Option<Timestamp>) -> Result<LogStream, Error> {
+        let query = LogsQuery { since, until: self.until(), ..LogsQuery::default() };
+        self.context.docker.logs(&self.plan.id, &query).await
     }
 
     /// Whether the daemon comes back matters to the others only if they have to reach an end, too.

@@ -12,15 +12,17 @@ use crate::docker::{Error, LogStream, LogsQuery, Version};
 use crate::model::batch::Item;
 use crate::model::position::{Mark, TimePosition};
 use crate::model::time::Timestamp;
-use crate::tail::{self, Delivered, Dialect, Frames, LogStat, Record, RequestRange, Window};
+use crate::tail::{self, Delivered, Dialect, Frames, LogStat, Record, RequestRange};
 use bytes::Bytes;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// A request may be renewed after this much silence, because no data is on the way then.
 const QUIET: Duration = Duration::from_millis(10);
+/// If Podman ends a response after this much silence, it had read the log to the end before, and has dropped nothing. It
+/// waits for 250 ms after the end of the container.
+const PODMAN_QUIET: Duration = Duration::from_millis(100);
 /// Time limit of an idle probe.
 const PROBE_LIMIT: Duration = Duration::from_secs(30);
 
@@ -29,6 +31,9 @@ const PROBE_LIMIT: Duration = Duration::from_secs(30);
 const HEEDS_SINCE: Version = Version { major: 1, minor: 44 };
 /// Docker 23: older daemons send the last line again when they continue to follow behind a rotation.
 const SENDS_ONCE: Version = Version { major: 1, minor: 42 };
+
+/// Where a request for the rest of the log has to begin.
+pub(super) type Progress = watch::Receiver<Option<Timestamp>>;
 
 pub(super) struct Session<'a> {
     log: &'a ApiLog,
@@ -51,8 +56,10 @@ pub(super) struct Session<'a> {
     is_history: bool,
     /// The daemon has answered a request for this log.
     is_readable: bool,
-    /// Notified of each item that is sent.
-    progress: Arc<Notify>,
+    /// Where a request for the rest has to begin, updated with each item that is sent.
+    progress: watch::Sender<Option<Timestamp>>,
+    /// The answer to a request for the rest that was made already.
+    rest: Option<LogStream>,
 }
 
 /// The result of an idle probe.
@@ -80,13 +87,19 @@ impl<'a> Session<'a> {
             may_have_more: log.plan.has_run,
             is_history: log.plan.is_history,
             is_readable: false,
-            progress: Arc::default(),
+            progress: watch::Sender::new(position.since),
+            rest: None,
         }
     }
 
-    /// Is notified of each item that is sent. Shared, because the session is borrowed while a request is pending.
-    pub(super) fn progress(&self) -> Arc<Notify> {
-        Arc::clone(&self.progress)
+    /// Changes with each item that is sent, while a request is pending.
+    pub(super) fn progress(&self) -> Progress {
+        self.progress.subscribe()
+    }
+
+    /// Reads this body instead of making the next request for the rest.
+    pub(super) fn use_for_rest(&mut self, rest: Option<LogStream>) {
+        self.rest = rest;
     }
 
     /// How far the log was delivered.
@@ -126,15 +139,18 @@ impl<'a> Session<'a> {
             }
         };
         self.may_have_more = true;
+        let mut last_chunk = Instant::now();
         loop {
             let chunk = match self.next(&mut body, due).await {
                 Ok(Some(chunk)) => chunk,
                 Ok(None) => {
-                    self.may_have_more = false;
+                    let may_lack = self.log.dialect() == Dialect::Podman && last_chunk.elapsed() < PODMAN_QUIET;
+                    self.may_have_more = may_lack;
                     return End::Whole;
                 }
                 Err(end) => return end,
             };
+            last_chunk = Instant::now();
             if let Err(end) = self.take(chunk).await {
                 return end;
             }
@@ -165,15 +181,17 @@ impl<'a> Session<'a> {
     }
 
     async fn read_rest(&mut self) -> Result<(), End> {
-        let position = self.position();
-        let unfinished = std::mem::replace(&mut self.frames, self.log.frames(position));
+        let (position, received) = (self.position(), self.delivered.received());
+        let mut unfinished = std::mem::replace(&mut self.frames, self.log.frames(position));
+        self.delivered.set_aside(&mut unfinished);
         let end = loop {
             match self.read_once().await {
                 End::Apart => {}
                 end => break end,
             }
         };
-        if !matches!(end, End::Whole) && self.position().seen == position.seen {
+        let has_sent = self.position().seen != position.seen || self.delivered.received() != received;
+        if !matches!(end, End::Whole) && !has_sent {
             self.frames = unfinished;
         }
         match end {
@@ -195,7 +213,7 @@ impl<'a> Session<'a> {
     async fn flush(&mut self) {
         let item = self.frames.flush();
         self.send(item).await;
-        self.delivered = self.delivered.without_overlap();
+        self.delivered.forget_overlap();
     }
 
     async fn read_once(&mut self) -> End {
@@ -217,9 +235,12 @@ impl<'a> Session<'a> {
         if self.frames.lacks_overlap() {
             return self.widen();
         }
+        if let Some(place) = self.delivered.end_complete_body(&mut self.frames) {
+            self.log.context.queue.send(place).await;
+        }
         if self.window.records().is_none() {
             // The whole log was read, so there is nothing before its first line to overlap with.
-            self.delivered = self.delivered.without_overlap();
+            self.delivered.forget_overlap();
         }
         self.window = self.window.after_success(self.frames.new_records());
         End::Whole
@@ -233,8 +254,11 @@ impl<'a> Session<'a> {
         let is_docker_before = |newest: Version| !docker.is_podman() && docker.api_version() < newest;
         let since = since.filter(|_| tail.is_some() || !is_docker_before(HEEDS_SINCE));
         self.frames.set_may_repeat(follow && is_docker_before(SENDS_ONCE));
-        let query = LogsQuery { follow, since, until: self.until(), tail, ..LogsQuery::default() };
-        let body = self.log.context.docker.logs_within(self.limit, &self.log.plan.id, &query).await?;
+        let query = LogsQuery { follow, since, until: self.log.until(), tail, ..LogsQuery::default() };
+        let body = match self.rest.take().filter(|_| !follow) {
+            Some(rest) => rest,
+            None => self.log.context.docker.logs_within(self.limit, &self.log.plan.id, &query).await?,
+        };
         if !std::mem::replace(&mut self.is_readable, true) {
             self.log.report(StreamReport::Readable(self.log.plan.key, true));
         }
@@ -246,12 +270,6 @@ impl<'a> Session<'a> {
             self.log.context.queue.send(announcement).await;
         }
         Ok(body)
-    }
-
-    /// Podman has to apply `until` itself: the times in its answers do not suffice.
-    fn until(&self) -> Option<Timestamp> {
-        let until = self.log.plan.window.until;
-        (self.log.dialect() == Dialect::Podman && until < Window::default().until).then_some(until)
     }
 
     async fn take(&mut self, chunk: Result<Bytes, Error>) -> Result<(), End> {
@@ -266,7 +284,7 @@ impl<'a> Session<'a> {
         match error {
             tail::Error::NoOverlap => self.widen(),
             tail::Error::TimeWentBack => {
-                self.delivered = self.delivered.from_start();
+                self.delivered.restart();
                 End::Apart
             }
             tail::Error::PossibleRepeat => {
@@ -283,16 +301,17 @@ impl<'a> Session<'a> {
     }
 
     async fn send(&mut self, item: Option<Item>) {
-        let delivered = self.delivered.after(&self.frames, item.as_ref());
+        let is_new = matches!(&item, Some(Item::Lines(batch)) if !batch.lines.is_empty());
         if let Some(item) = item {
             self.log.context.queue.send(item).await;
-            self.progress.notify_one();
         }
-        if delivered.position().seen != self.position().seen {
+        let before = self.position().seen;
+        self.delivered.advance(&mut self.frames, is_new);
+        self.progress.send_replace(self.delivered.since());
+        if self.position().seen != before {
             self.idle.restart(Instant::now());
             self.window = self.window.after_line();
         }
-        self.delivered = delivered;
     }
 
     /// Waits for the next bytes, and probes while there are none.
@@ -348,7 +367,7 @@ impl<'a> Session<'a> {
                 tracing::info!(id = self.log.plan.id, %time, "its log grew and nothing came: reading on with a new request");
                 if self.position().since.is_some_and(|since| time < since) {
                     // The clock was set back, and Docker up to 23 leaves out records from before `since`.
-                    self.delivered = self.delivered.from_start();
+                    self.delivered.restart();
                 }
                 true
             }
@@ -367,7 +386,7 @@ impl<'a> Session<'a> {
         let since = self.log.begin().since.map_or(last, |begin| last.max(begin));
         let mut frames = self.log.frames(TimePosition::at(Some(since)));
         frames.resume(TimePosition::at(Some(since)));
-        let query = LogsQuery { since: Some(since), until: self.until(), ..LogsQuery::default() };
+        let query = LogsQuery { since: Some(since), until: self.log.until(), ..LogsQuery::default() };
         let mut body = self.log.context.docker.logs(&self.log.plan.id, &query).await.map_err(End::Broken)?;
         while let Some(chunk) = body.next().await {
             frames.push(&chunk.map_err(End::Broken)?).1.map_err(End::Malformed)?;

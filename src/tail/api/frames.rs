@@ -12,8 +12,9 @@
 //! delivered line, rotation has removed it.
 
 use super::body::{self, BodyPart, BodySplitter, Record};
+use super::received::{Recall, Received, Tracker, Verdict};
 use crate::model::batch::{Batch, ContainerKey, Encoding, Item, Reason};
-use crate::model::cursor::{Cursor, Route};
+use crate::model::cursor::{Cursor, Route, Stream};
 use crate::model::position::{Position, TimePosition};
 use crate::model::time::Timestamp;
 use crate::tail::lines::{Joiner, LineCounts, LineSink};
@@ -75,6 +76,11 @@ pub struct Frames {
     dialect: Dialect,
     /// No request asks for anything before this time.
     earliest: Option<Timestamp>,
+    /// Present while pieces have to be remembered: Podman may lose lines of this body, or fills in what it lost.
+    tracker: Option<Tracker>,
+    /// What this body repeats of earlier ones that may lack lines. While it does, pieces are identified by their content
+    /// instead of their ordinals.
+    recall: Option<Recall>,
 }
 
 /// The delivered line to find in a response to a request with `tail`.
@@ -88,11 +94,13 @@ struct Overlap {
 }
 
 /// How far lines were delivered, across responses.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Delivered {
     position: TimePosition,
     /// The last delivered line and the time of a record before it, if the line is suitable for finding the overlap.
     overlap: Option<(Cursor, Timestamp)>,
+    /// What bodies brought that Podman may have cut, up to the next complete body.
+    received: Received,
 }
 
 /// The range that a request asks for.
@@ -145,6 +153,8 @@ impl Frames {
             failed: None,
             dialect: Dialect::Docker,
             earliest: None,
+            tracker: None,
+            recall: None,
         }
     }
 
@@ -242,6 +252,9 @@ impl Frames {
         (self.body, batch.bytes) = (body, bytes);
         let (lines, last) = (batch.lines.len(), self.joiner.last());
         self.joiner.flush_all(&mut LineSink::of(&mut batch));
+        if let Some(tracker) = &mut self.tracker {
+            [Stream::Stdout, Stream::Stderr].into_iter().for_each(|stream| tracker.decoded(stream));
+        }
         self.report_missing(lines, last, &mut batch);
         self.finish_batch(batch)
     }
@@ -251,7 +264,10 @@ impl Frames {
         if batch.is_empty() {
             return None;
         }
-        batch.position = Some(Position { route: self.route, resume: self.position(), place: None });
+        // While delivered pieces are repeated, those behind them were delivered as well.
+        if self.recall.is_none() {
+            batch.position = Some(Position { route: self.route, resume: self.position(), place: None });
+        }
         Some(Item::Lines(batch))
     }
 
@@ -294,8 +310,23 @@ impl Frames {
                 return;
             }
         }
+        let tracker = self.tracker.as_ref().filter(|_| !self.joiner.is_before_mark(time, stream));
+        let hash = tracker.map(|tracker| tracker.hash(record, message));
+        if hash.is_some_and(|hash| self.is_repeated(record, hash, batch)) {
+            return;
+        }
         let last = self.joiner.last();
         self.joiner.push(piece, Some(at), &mut LineSink::of(batch));
+        if let (Some(tracker), Some(hash)) = (&mut self.tracker, hash) {
+            if batch.lines.len() > lines {
+                // A part of a long line ends before the piece that makes it too long.
+                tracker.decoded(stream);
+            }
+            tracker.add(record, hash);
+            if !self.joiner.is_unfinished(stream) {
+                tracker.decoded(stream);
+            }
+        }
         self.report_missing(lines, last, batch);
         for line in &batch.lines[lines..] {
             self.latest[line.stream as usize] = Some((line.time, true));
@@ -303,6 +334,22 @@ impl Frames {
         if let (true, Some((time, ordinal))) = (complete, self.joiner.counts().last[stream as usize]) {
             self.last_line = Some(Cursor { time, stream, ordinal });
         }
+    }
+
+    /// Returns whether a piece was delivered, as far as pieces are identified by their content.
+    fn is_repeated(&mut self, record: Record, hash: u64, batch: &mut Batch) -> bool {
+        let (Some(recall), Some(tracker)) = (&mut self.recall, &mut self.tracker) else { return false };
+        match recall.judge(record.time, hash) {
+            Verdict::Delivered => {
+                self.joiner.skip_numbered(record.time, record.stream, &mut LineSink::of(batch));
+                tracker.decoded(record.stream);
+                return true;
+            }
+            Verdict::New => {}
+            Verdict::NewAtEdge => self.joiner.gap(Reason::Unreadable, None, &mut LineSink::of(batch)),
+            Verdict::Later => self.recall = None,
+        }
+        false
     }
 
     /// Reports missing lines if the batch has new lines after its first `lines`.
@@ -359,7 +406,7 @@ impl Frames {
 impl Delivered {
     /// Creates the state for a position that any route reached.
     pub fn up_to(position: TimePosition) -> Self {
-        Delivered { position: with_last_lines(position), overlap: None }
+        Delivered { position: with_last_lines(position), overlap: None, received: Received::default() }
     }
 
     /// Returns where to continue.
@@ -369,12 +416,12 @@ impl Delivered {
 
     /// Prepares `frames` for a body and returns the range to request: the last `tail_window` records if possible, else
     /// everything since the position.
-    pub fn begin(&self, frames: &mut Frames, tail_window: Option<u64>, follow: bool) -> RequestRange {
+    pub fn begin(&mut self, frames: &mut Frames, tail_window: Option<u64>, follow: bool) -> RequestRange {
+        if frames.dialect == Dialect::Podman {
+            return self.begin_podman(frames, follow);
+        }
         frames.resume(self.position);
         let since = self.position.since;
-        // Podman first reads the last records and then opens the log again to follow it. A response to `tail` lacks
-        // records that are written in between.
-        let tail_window = tail_window.filter(|_| frames.dialect == Dialect::Docker);
         // While following, a response that is too short cannot be recognised.
         let is_at_start = self.position.is_at_start() && since.is_some() && !follow;
         let Some(tail_window) = tail_window.filter(|_| self.overlap.is_some() || is_at_start) else {
@@ -385,36 +432,79 @@ impl Delivered {
         RequestRange { since: since.map(|since| earlier.map_or(since, minus_slack)), tail: Some(tail_window) }
     }
 
-    /// Returns the state after everything up to and including `item` was delivered.
-    #[must_use]
-    pub fn after(mut self, frames: &Frames, item: Option<&Item>) -> Delivered {
-        let is_new = matches!(item, Some(Item::Lines(batch)) if !batch.lines.is_empty());
+    /// Podman first reads the last records and then opens the log again to follow it. A response to `tail` lacks records
+    /// that are written in between, so none is requested.
+    fn begin_podman(&mut self, frames: &mut Frames, follow: bool) -> RequestRange {
+        self.set_aside(frames);
+        frames.recall = self.received.recall();
+        let mut position = match &frames.recall {
+            Some(recall) => recall.origin(),
+            None => {
+                self.received.clear(self.position);
+                self.position
+            }
+        };
+        position.since = position.since.map(|since| frames.earliest.map_or(since, |earliest| since.max(earliest)));
+        frames.tracker = (follow || frames.recall.is_some()).then(|| self.received.tracker());
+        frames.resume(position);
+        RequestRange { since: position.since, tail: None }
+    }
+
+    /// Notes that `frames` is not read on, so that what it has decoded and not delivered has to be read again.
+    pub fn set_aside(&mut self, frames: &mut Frames) {
+        if let Some(tracker) = frames.tracker.take() {
+            self.received.set_aside(tracker);
+        }
+    }
+
+    /// Notes that everything that `frames` has decoded is delivered. `is_new` says that there were new lines.
+    pub fn advance(&mut self, frames: &mut Frames, is_new: bool) {
         if is_new || !frames.joiner.is_replaying_any() {
             // The line must be identified by its time alone and differ from what precedes it.
             let is_suitable = |line: &Cursor| line.ordinal == 0 && !frames.joiner.has_unfinished();
             let overlap = frames.last_line.filter(is_suitable).zip(frames.other_time);
             self.overlap = overlap.or(self.overlap.filter(|_| !is_new));
         }
+        if let Some(tracker) = &mut frames.tracker {
+            self.received.add(tracker);
+        }
         let position = frames.position();
         // While delivered lines are being repeated, the position carries nothing new.
-        if position.seen != self.position.seen {
+        if position.seen != self.position.seen && frames.recall.is_none() {
             self.position = position;
         }
-        self
+    }
+
+    /// Notes that a body has ended of which nothing can be missing. Returns the position behind it if its lines carried
+    /// none.
+    pub fn end_complete_body(&mut self, frames: &mut Frames) -> Option<Item> {
+        self.received.clear(TimePosition::default());
+        frames.tracker = None;
+        frames.recall.take()?;
+        self.position = frames.position();
+        Some(Item::Place(frames.key, Position { route: frames.route, resume: self.position, place: None }))
+    }
+
+    /// Returns where the next request has to begin at the latest.
+    pub fn since(&self) -> Option<Timestamp> {
+        let since = self.position.since;
+        self.received.origin().map_or(since, |origin| origin.since.min(since))
+    }
+
+    /// Returns the number of pieces in memory, which changes with each piece that is delivered.
+    pub fn received(&self) -> usize {
+        self.received.len()
     }
 
     /// Forgets the overlap. Called when a response does not contain it: the last line was delivered without its
     /// newline, or everything before it is gone.
-    #[must_use]
-    pub fn without_overlap(self) -> Delivered {
-        Delivered { overlap: None, ..self }
+    pub fn forget_overlap(&mut self) {
+        self.overlap = None;
     }
 
     /// Reads from the first line next time, because the clock was set back at an unknown place.
-    #[must_use]
-    pub fn from_start(mut self) -> Delivered {
+    pub fn restart(&mut self) {
         self.position.since = None;
-        self
     }
 }
 
@@ -430,7 +520,6 @@ fn with_last_lines(mut position: TimePosition) -> TimePosition {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::cursor::Stream;
     use crate::model::position::Mark;
     use crate::tail::api::body::tests::frame;
     use proptest::prelude::*;
@@ -458,6 +547,10 @@ mod tests {
 
     fn frames() -> Frames {
         Frames::new(ContainerKey(1), Route::Stream, Window::default(), 1 << 20)
+    }
+
+    fn has_lines(item: Option<&Item>) -> bool {
+        matches!(item, Some(Item::Lines(batch)) if !batch.lines.is_empty())
     }
 
     fn pushed(log: &mut Frames, chunk: &[u8]) -> Option<Item> {
@@ -597,14 +690,14 @@ mod tests {
             for chunk in body[..end].chunks(50) {
                 let (item, end) = reader.push(chunk);
                 if item.is_some() || end.is_ok() {
-                    delivered = delivered.after(&reader, item.as_ref());
+                    delivered.advance(&mut reader, has_lines(item.as_ref()));
                     items.push(item);
                 }
                 match end {
                     Ok(()) => {}
                     Err(Error::NoOverlap) => return,
                     Err(Error::PossibleRepeat) => return is_uncertain = true,
-                    Err(Error::TimeWentBack) => return delivered = delivered.from_start(),
+                    Err(Error::TimeWentBack) => return delivered.restart(),
                     Err(error) => panic!("{error}"),
                 }
             }
@@ -612,7 +705,7 @@ mod tests {
             // The response lacks the newest line, so that line has a time before `since`.
             let newest = log.last().map(|(time, ..)| at(*time));
             if end == body.len() && reader.newest().map(|newest| newest.time) != newest && newest < since {
-                delivered = delivered.from_start();
+                delivered.restart();
             }
         };
         for (there, end, tail_window) in requests {
@@ -649,6 +742,64 @@ mod tests {
         })
     }
 
+    struct PodmanRequest {
+        /// Number of pieces that exist.
+        grown: usize,
+        /// Where the response breaks off.
+        end: Option<prop::sample::Index>,
+        /// Where Podman begins to drop pieces of a followed log.
+        first: usize,
+        /// Which pieces it drops.
+        drops: u64,
+        is_followed: bool,
+        /// Whether reading is cancelled before the first new lines are delivered.
+        is_cancelled: bool,
+    }
+
+    /// Sends one request after another, and finally one for everything. Returns the numbers of the delivered pieces in
+    /// ascending order, and the position after them.
+    fn over_dropping_api(log: &[LogRecord], requests: &[PodmanRequest]) -> (Vec<usize>, TimePosition) {
+        let mut reader = frames().with_dialect(Dialect::Podman, None);
+        let (mut delivered, mut items) = (Delivered::up_to(TimePosition::default()), Vec::new());
+        let last =
+            PodmanRequest { grown: log.len(), end: None, first: 0, drops: 0, is_followed: false, is_cancelled: false };
+        for request in requests.iter().chain([&last]) {
+            let log = &log[..request.grown];
+            let newest = log.last().map_or(0, |(time, ..)| *time);
+            let is_sent = |(at, (time, ..)): &(usize, &LogRecord)| {
+                let is_certain = !request.is_followed || *at < request.first || time + 8_000_000_000 < newest;
+                is_certain || request.drops >> (at % 64) & 1 == 0
+            };
+            let sent: Vec<_> = log.iter().enumerate().filter(is_sent).map(|(_, record)| record.clone()).collect();
+            let range = delivered.begin(&mut reader, None, request.is_followed);
+            let body = body_of_podman(&sent, range.since);
+            let end = request.end.map_or(body.len(), |end| end.index(body.len() + 1));
+            let mut is_cancelled = false;
+            for chunk in body[..end].chunks(50) {
+                let item = pushed(&mut reader, chunk);
+                is_cancelled = request.is_cancelled && has_lines(item.as_ref());
+                if is_cancelled {
+                    break;
+                }
+                delivered.advance(&mut reader, has_lines(item.as_ref()));
+                items.push(item);
+            }
+            if !request.is_followed && !is_cancelled && end == body.len() {
+                delivered.end_complete_body(&mut reader);
+            }
+        }
+        let rest = reader.flush();
+        delivered.advance(&mut reader, has_lines(rest.as_ref()));
+        items.push(rest);
+        // Missing repetitions look like lines that rotation has removed.
+        let lines = rendered(items).into_iter().filter(|line| line.contains(" "));
+        let texts = lines.map(|line| line.split_once(' ').map_or(line.clone(), |(_, text)| text.to_owned()));
+        let numbers = texts.flat_map(|text| text.split_terminator('.').map(str::to_owned).collect::<Vec<_>>());
+        let mut numbers: Vec<usize> = numbers.map(|number| number.parse().unwrap()).collect();
+        numbers.sort_unstable();
+        (numbers, delivered.position())
+    }
+
     proptest! {
         /// From any start, across any breaks and any number of runs, each of Podman's lines comes once.
         #[test]
@@ -678,11 +829,33 @@ mod tests {
                 let end = end.map_or(body.len(), |end| end.index(body.len() + 1));
                 for chunk in body[..end].chunks(50) {
                     let item = pushed(&mut reading, chunk);
-                    delivered = delivered.after(&reading, item.as_ref());
+                    delivered.advance(&mut reading, has_lines(item.as_ref()));
                     last.push(item);
                 }
             }
             prop_assert_eq!(rendered(last), expected);
+        }
+
+        /// The next response fills in what Podman has dropped, even if reading is cancelled before a batch is delivered.
+        #[test]
+        fn pieces_that_podman_drops_come_once(
+            log in logs_of_podman(),
+            requests in prop::collection::vec(
+                (any::<[prop::sample::Index; 3]>(), any::<u64>(), any::<[bool; 3]>()),
+                0..8,
+            ),
+        ) {
+            let sized = requests.into_iter().map(|([grown, end, first], drops, [is_followed, is_broken, is_cancelled])| {
+                let grown = grown.index(log.len() + 1);
+                let first = first.index(grown + 1);
+                PodmanRequest { grown, end: is_broken.then_some(end), first, drops, is_followed, is_cancelled }
+            });
+            let mut requests: Vec<_> = sized.collect();
+            requests.sort_by_key(|request| request.grown);
+            let (pieces, position) = over_dropping_api(&log, &requests);
+            prop_assert_eq!(pieces, (0..log.len()).collect::<Vec<_>>());
+            let (_, whole) = over_dropping_api(&log, &[]);
+            prop_assert_eq!(position.seen, whole.seen);
         }
 
         #[test]
