@@ -11,21 +11,24 @@ set -uo pipefail
 home=$1 group=$2
 
 # Prints the engine's processes: its programs have its folder on their command line, clients its socket; containers are
-# children of a shim.
+# children of a shim. A container that was just being started is found by its control group only.
 processes() {
     local dir pid command
-    for dir in /proc/[0-9]*; do
-        pid=${dir#/proc/}
-        command=$({ tr '\0' ' ' <"$dir/cmdline"; } 2>/dev/null) || continue
-        case ${command%% *} in
-            dockerd | */dockerd | containerd* | */containerd*) ;;
-            docker | */docker | docker-logwatch | */docker-logwatch) ;;
-            *) continue ;;
-        esac
-        case $command in
-            *"$home/"*) echo "$pid" && cat "$dir"/task/*/children 2>/dev/null | tr ' ' '\n' ;;
-        esac
-    done | sort -u
+    {
+        for dir in /proc/[0-9]*; do
+            pid=${dir#/proc/}
+            command=$({ tr '\0' ' ' <"$dir/cmdline"; } 2>/dev/null) || continue
+            case ${command%% *} in
+                dockerd | */dockerd | containerd* | */containerd*) ;;
+                docker | */docker | docker-logwatch | */docker-logwatch) ;;
+                *) continue ;;
+            esac
+            case $command in
+                *"$home/"*) echo "$pid" && cat "$dir"/task/*/children 2>/dev/null | tr ' ' '\n' ;;
+            esac
+        done
+        find /sys/fs/cgroup -path "*/${home##*/}/*" -name cgroup.procs -exec cat {} + 2>/dev/null
+    } | sort -u
 }
 
 clean_up() {

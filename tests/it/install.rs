@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -319,8 +320,13 @@ fn assert_gone(home: &Path, how: &str) {
     eventually(&format!("nothing names its socket after {how}"), || !process::all().any(|pid| names_it(&pid)));
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     assert!(!mounts.contains(home.to_str().unwrap()), "{how}: {mounts}");
+    assert_eq!(cgroups(home), "", "{how}");
+}
+
+/// The control groups of the demo's engine, one per line.
+fn cgroups(home: &Path) -> String {
     let found = Command::new("find").args(["/sys/fs/cgroup", "-name"]).arg(home.file_name().unwrap()).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&found.stdout), "", "{how}");
+    String::from_utf8(found.stdout).unwrap()
 }
 
 /// A demo without a terminal ends by itself and installs nothing.
@@ -352,6 +358,20 @@ fn closing_the_terminal_ends_a_demo() {
     let (terminal, home) = demo("exec script -qfec \"exec $0\" /dev/null");
     terminal.signal(Signal::KILL);
     assert_gone(&home, "the end of the terminal");
+}
+
+/// When a shim is killed while runc starts its container, `runc init` remains: nothing names the demo's directory on its
+/// command line, and its parent is gone.
+#[test]
+fn half_started_containers_end_with_a_demo() {
+    let (demo, home) = demo("exec $0");
+    let group = Path::new(cgroups(&home).lines().next().unwrap()).join("half-started");
+    fs::create_dir(&group).unwrap();
+    let mut stray = Command::new("sleep").arg("1000").spawn().unwrap();
+    fs::write(group.join("cgroup.procs"), stray.id().to_string()).unwrap();
+    demo.signal(Signal::TERM);
+    assert_eq!(stray.wait().unwrap().signal(), Some(9));
+    assert_gone(&home, "the death of a container that was just being started");
 }
 
 /// Ctrl-C reaches script, docker's CLI and plugin alike; the script continues with its cleanup.
