@@ -29,7 +29,7 @@ impl Supervisor {
                     self.notice(format!("{error}: trying again, log files are followed meanwhile"));
                 }
             }
-            News::Back(continuity) => self.notice(format!("{continuity}; the containers are listed anew")),
+            News::Back(continuity) => self.notice(format!("{continuity}; the containers are listed again")),
         }
     }
 
