@@ -112,7 +112,7 @@ pub fn stop_without_reader(stop: Stop) -> io::Result<()> {
     let watch = move || {
         if wait_until_closed(&stdout) {
             tracing::debug!("stopping: the reader of stdout has gone");
-            stop.order();
+            stop.request();
         }
     };
     thread::Builder::new().name("stdout".into()).stack_size(128 << 10).spawn(watch)?;
@@ -159,7 +159,7 @@ async fn forward(stop: Stop, mut signals: Signals, socket: Option<UnixStream>, e
                 tracing::debug!("stopping: docker has ended");
             }
         }
-        stop.order();
+        stop.request();
     }
 }
 
@@ -301,17 +301,17 @@ mod tests {
         }
     }
 
-    struct Run {
+    struct TestRun {
         child: Child,
         lines: Lines<BufReader<ChildStdout>>,
     }
 
-    impl Run {
-        fn start(variables: &[(&str, &str)]) -> Run {
-            Run::start_under(Command::new(std::env::current_exe().unwrap()), variables)
+    impl TestRun {
+        fn start(variables: &[(&str, &str)]) -> TestRun {
+            TestRun::start_under(Command::new(std::env::current_exe().unwrap()), variables)
         }
 
-        fn start_under(mut command: Command, variables: &[(&str, &str)]) -> Run {
+        fn start_under(mut command: Command, variables: &[(&str, &str)]) -> TestRun {
             let (_crate, module) = module_path!().split_once("::").unwrap();
             let test = format!("{module}::any_signal_stops");
             command.args(["--exact", &test, "--nocapture"]).env(CHILD, "1");
@@ -324,7 +324,7 @@ mod tests {
             restore_hang_up();
             let mut child = command.spawn().unwrap();
             let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-            let mut run = Run { child, lines };
+            let mut run = TestRun { child, lines };
             run.wait_for("ready");
             run
         }
@@ -349,7 +349,7 @@ mod tests {
         }
     }
 
-    impl Drop for Run {
+    impl Drop for TestRun {
         fn drop(&mut self) {
             let _ = self.child.kill();
         }
@@ -368,7 +368,7 @@ mod tests {
             return child();
         }
         for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
-            let mut run = Run::start(&[]);
+            let mut run = TestRun::start(&[]);
             run.signal(signal);
             run.wait_for("stopped");
             assert_eq!(run.end().code(), Some(0), "{signal:?}");
@@ -378,7 +378,7 @@ mod tests {
     #[test]
     fn the_third_signal_ends_a_blocked_process() {
         for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
-            let mut run = Run::start(&[(BLOCKED, "1")]);
+            let mut run = TestRun::start(&[(BLOCKED, "1")]);
             run.signal_and_wait(Signal::INT);
             run.signal_and_wait(signal);
             run.signal(signal);
@@ -389,7 +389,7 @@ mod tests {
     #[test]
     fn a_closed_docker_socket_stops() {
         let (listener, name) = docker("end");
-        let mut run = Run::start(&[(SOCKET, &name)]);
+        let mut run = TestRun::start(&[(SOCKET, &name)]);
         let (connection, _) = listener.accept().unwrap();
         drop(connection);
         run.wait_for("stopped");
@@ -399,7 +399,7 @@ mod tests {
     #[test]
     fn a_closed_docker_socket_does_not_count_as_signal() {
         let (listener, name) = docker("both");
-        let mut run = Run::start(&[(SOCKET, &name), (BLOCKED, "1")]);
+        let mut run = TestRun::start(&[(SOCKET, &name), (BLOCKED, "1")]);
         let (connection, _) = listener.accept().unwrap();
         drop(connection);
         run.wait_for("docker has closed its socket");
@@ -417,7 +417,7 @@ mod tests {
         for signal in [Signal::HUP, Signal::TERM, Signal::KILL] {
             let mut docker = Command::new("sh");
             docker.args(["-c", "\"$0\" \"$@\"; exit"]).arg(std::env::current_exe().unwrap());
-            let mut run = Run::start_under(docker, &[(PLUGIN, "1")]);
+            let mut run = TestRun::start_under(docker, &[(PLUGIN, "1")]);
             run.signal(signal);
             run.wait_for("docker has ended");
             run.wait_for("stopped");
@@ -427,7 +427,7 @@ mod tests {
     #[test]
     fn an_unreachable_docker_socket_is_ignored() {
         for name in ["@docker_cli_gone", "/nowhere/socket", "@", ""] {
-            let mut run = Run::start(&[(SOCKET, name)]);
+            let mut run = TestRun::start(&[(SOCKET, name)]);
             run.signal(Signal::TERM);
             run.wait_for("stopped");
             assert_eq!(run.end().code(), Some(0), "{name:?}");
@@ -438,7 +438,7 @@ mod tests {
     fn an_ignored_hangup_stays_ignored_an_interrupt_does_not() {
         let mut shell = Command::new("sh");
         shell.args(["-c", "trap '' HUP INT; exec \"$0\" \"$@\""]).arg(std::env::current_exe().unwrap());
-        let mut run = Run::start_under(shell, &[]);
+        let mut run = TestRun::start_under(shell, &[]);
         for _ in 0..4 {
             run.signal(Signal::HUP);
         }

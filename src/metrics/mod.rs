@@ -11,7 +11,7 @@ mod reconciliation;
 pub use events::EventMetrics;
 pub use logs::LogMetrics;
 pub use pool::PoolMetrics;
-pub use reconciliation::{ChangeSource, Culprit, Extent, ReconciliationMetrics};
+pub use reconciliation::{ChangeSource, Extent, FailureCause, ReconciliationMetrics};
 
 use prometheus::{IntGauge, Opts, Registry};
 

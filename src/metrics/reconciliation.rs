@@ -32,7 +32,7 @@ impl Extent {
 
 /// The cause of a failed comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Culprit {
+pub enum FailureCause {
     /// The daemon or the connection to it.
     Docker,
     /// The state file.
@@ -41,14 +41,14 @@ pub enum Culprit {
     Other,
 }
 
-impl Culprit {
-    const ALL: [Culprit; 3] = [Culprit::Docker, Culprit::State, Culprit::Other];
+impl FailureCause {
+    const ALL: [FailureCause; 3] = [FailureCause::Docker, FailureCause::State, FailureCause::Other];
 
     fn name(self) -> &'static str {
         match self {
-            Culprit::Docker => "docker",
-            Culprit::State => "state",
-            Culprit::Other => "other",
+            FailureCause::Docker => "docker",
+            FailureCause::State => "state",
+            FailureCause::Other => "other",
         }
     }
 }
@@ -127,7 +127,7 @@ impl ReconciliationMetrics {
         // Create the series now: to Prometheus, a series that first appears with a failure has never increased.
         for extent in Extent::ALL {
             metrics.runs(extent);
-            Culprit::ALL.into_iter().for_each(|culprit| drop(metrics.failures(extent, culprit)));
+            FailureCause::ALL.into_iter().for_each(|cause| drop(metrics.failures(extent, cause)));
         }
         Ok(metrics)
     }
@@ -139,12 +139,12 @@ impl ReconciliationMetrics {
     }
 
     /// Records a failed comparison, or a change reported by events that could not be stored.
-    pub fn failed(&self, extent: Extent, culprit: Culprit) {
-        self.failures(extent, culprit).inc();
+    pub fn failed(&self, extent: Extent, cause: FailureCause) {
+        self.failures(extent, cause).inc();
     }
 
-    fn failures(&self, extent: Extent, culprit: Culprit) -> IntCounter {
-        self.failures.with_label_values(&[extent.name(), culprit.name()])
+    fn failures(&self, extent: Extent, cause: FailureCause) -> IntCounter {
+        self.failures.with_label_values(&[extent.name(), cause.name()])
     }
 
     /// The number of completed comparisons.
@@ -189,7 +189,7 @@ mod tests {
         metrics.changed(&tally, ChangeSource::Event);
         metrics.changed(&ChangeSummary([changes(1, 0, 0); 4]), ChangeSource::Reconcile);
         metrics.ran(Extent::Full, Duration::from_millis(31));
-        metrics.failed(Extent::Volumes, Culprit::Docker);
+        metrics.failed(Extent::Volumes, FailureCause::Docker);
         let served = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
         assert_eq!(served.matches("_failures_total{").count(), 9, "zero counts are served as well");
         assert_eq!((metrics.runs(Extent::Full), metrics.runs(Extent::Containers)), (1, 0));

@@ -427,12 +427,12 @@ impl ContainerRow {
         }
         row.name.clone_from(&listed.name);
         row.seen.last = at;
-        let is_doubtful = known.has_just_died(listed, at);
-        if !is_doubtful {
+        let is_uncertain = known.has_just_died(listed, at);
+        if !is_uncertain {
             row.state.clone_from(&listed.state);
             row.state_seen = Some(at);
         }
-        (row, is_doubtful)
+        (row, is_uncertain)
     }
 
     fn has_just_died(&self, listed: &ContainerRow, at: Timestamp) -> bool {

@@ -45,7 +45,7 @@ pub struct Selector {
 pub enum Pattern {
     /// A whole name, or the start of an ID, not resolved yet.
     Unresolved(String),
-    /// A whole name. It does not match IDs: see [`Selector::settle`].
+    /// A whole name. It does not match IDs: see [`Selector::resolve_names`].
     Name(String),
     /// An argument that is no container's name, and the ID that starts with it.
     Id(String, String),
@@ -403,7 +403,7 @@ impl Selector {
     ///
     /// An argument that matches nothing yet can only match a name later: as an ID prefix, `db` would select one in 256 of
     /// all new containers. Only an argument as long as the IDs that docker prints may still match an ID.
-    pub fn settle<'a>(&mut self, listed: impl Iterator<Item = &'a Container> + Clone) -> Result<(), Ambiguous> {
+    pub fn resolve_names<'a>(&mut self, listed: impl Iterator<Item = &'a Container> + Clone) -> Result<(), Ambiguous> {
         for pattern in &mut self.names {
             let Pattern::Unresolved(argument) = pattern else { continue };
             let argument = std::mem::take(argument);
@@ -415,7 +415,7 @@ impl Selector {
     /// Updates the arguments for a container that is new or has a new name. A name always takes precedence over the start
     /// of an ID. Once a container had the name, the argument stands for that name for good: while a container is being
     /// recreated, its argument must not match the ID of another one. Returns the ID that an argument stood for until now.
-    pub fn learn(&mut self, container: &Container) -> Option<String> {
+    pub fn update_names(&mut self, container: &Container) -> Option<String> {
         let mut released = None;
         for pattern in &mut self.names {
             match pattern {
@@ -763,9 +763,9 @@ mod tests {
             ("aa*", Ok("")),
         ] {
             let mut selector = selector(line);
-            let settled = selector.settle(containers().iter()).map(|()| selected(&selector));
+            let resolved = selector.resolve_names(containers().iter()).map(|()| selected(&selector));
             assert_eq!(
-                settled.map_err(|error| error.to_string()),
+                resolved.map_err(|error| error.to_string()),
                 expected.map(str::to_owned).map_err(str::to_owned),
                 "{line}"
             );
@@ -795,10 +795,15 @@ mod tests {
         ];
         for (line, listed, steps) in steps {
             let mut selector = selector(line);
-            selector.settle(listed.iter()).unwrap();
+            selector.resolve_names(listed.iter()).unwrap();
             let mut seen = listed.to_vec();
             for (container, released, selected) in steps {
-                assert_eq!(selector.learn(container), released.map(|old| old.id.clone()), "{line} {}", container.name);
+                assert_eq!(
+                    selector.update_names(container),
+                    released.map(|old| old.id.clone()),
+                    "{line} {}",
+                    container.name
+                );
                 seen.retain(|known| known.id != container.id);
                 seen.push((*container).clone());
                 let got: Vec<&str> = seen.iter().filter(|c| selector.matches(c)).map(|c| c.name.as_str()).collect();

@@ -32,9 +32,9 @@ pub struct Trigger {
     /// The same moment by the monotonic clock.
     pub begun: Instant,
     /// Whether to apply the plan; otherwise it is only returned.
-    pub is_to_write: bool,
-    /// Whether to apply nothing if a container is in doubt ([`Plan::doubted`]).
-    pub must_be_sure: bool,
+    pub must_write: bool,
+    /// Whether to apply nothing if a container is in doubt ([`Plan::uncertain`]).
+    pub must_be_certain: bool,
 }
 
 /// Compares the inventory with an observation and applies the plan if the trigger says so. `is_held` returns whether a run
@@ -46,15 +46,15 @@ pub(super) fn reconcile(
     trigger: Trigger,
     is_held: impl Fn(&str) -> bool,
 ) -> Result<Plan> {
-    let behavior = if trigger.is_to_write { TransactionBehavior::Immediate } else { TransactionBehavior::Deferred };
+    let behavior = if trigger.must_write { TransactionBehavior::Immediate } else { TransactionBehavior::Deferred };
     let transaction = connection.transaction_with_behavior(behavior)?;
     let known = read(&transaction, engine_id, observed, is_held)?;
     let plan = plan(&known, observed);
-    let is_certain = plan.doubted.is_empty() || !trigger.must_be_sure;
-    if trigger.is_to_write && is_certain {
+    let is_certain = plan.uncertain.is_empty() || !trigger.must_be_certain;
+    if trigger.must_write && is_certain {
         apply(&transaction, engine_id, &plan)?;
         forget_removals(&transaction, engine_id, observed.at)?;
-        if observed.asked.is_none() {
+        if observed.requested.is_none() {
             record(&transaction, engine_id, &plan, trigger)?;
         }
         transaction.commit()?;
@@ -199,7 +199,7 @@ fn read(
         known.mounts.insert(key, found);
     };
     let removal = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-    match &observed.asked {
+    match &observed.requested {
         None => {
             each(transaction, CONTAINERS, params![engine_id], container, &mut keep_container)?;
             each(transaction, MOUNTS, params![engine_id], mount, &mut keep_mount)?;
@@ -531,7 +531,7 @@ mod tests {
 
     fn trigger() -> Trigger {
         let (started, begun) = (Timestamp::now(), Instant::now());
-        Trigger { source: "reconcile", started, begun, is_to_write: true, must_be_sure: false }
+        Trigger { source: "reconcile", started, begun, must_write: true, must_be_certain: false }
     }
 
     fn at(second: i64) -> Timestamp {
@@ -786,7 +786,7 @@ mod tests {
     }
 
     #[test]
-    fn dry_runs_and_doubtful_plans_are_not_written() {
+    fn dry_runs_and_uncertain_plans_are_not_written() {
         let (_dir, mut connection) = open();
         let died = ContainerRow {
             unlisted: UnlistedFields { finished: Some(at(3)), ..UnlistedFields::default() },
@@ -797,13 +797,13 @@ mod tests {
         let containers =
             vec![(container("a", "web", "running", 4), vec![]), (container("b", "db", "running", 4), vec![])];
         let observed = Observed { at: at(4), containers, ..Observed::default() };
-        for (is_to_write, must_be_sure, rows) in
+        for (must_write, must_be_certain, rows) in
             [(false, false, 1), (false, true, 1), (true, true, 1), (true, false, 2)]
         {
-            let trigger = Trigger { is_to_write, must_be_sure, ..trigger() };
+            let trigger = Trigger { must_write, must_be_certain, ..trigger() };
             let plan = reconcile(&mut connection, ENGINE, &observed, trigger, |_| false).unwrap();
             assert_eq!(
-                (plan.to_string().as_str(), &plan.doubted),
+                (plan.to_string().as_str(), &plan.uncertain),
                 ("created container b \"db\"\n", &vec!["a".to_owned()])
             );
             assert_eq!(dump(&connection, ENGINE).len(), rows);

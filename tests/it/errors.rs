@@ -82,7 +82,7 @@ fn without_file_rights_the_api_is_used() {
     assert!(lines.iter().all(|line| line.contains(r#""source":"stream""#)));
     let folder = engine.data().join("containers");
     let notice = format!(
-        "no permission to read {}: reading through the engine instead (root reads the files themselves)\n",
+        "no permission to read {}: reading through the engine instead (root can read the files directly)\n",
         folder.display()
     );
     assert_eq!(finished.stderr.matches("no permission").count(), 1, "{}", finished.stderr);
@@ -108,7 +108,7 @@ fn a_missing_container_fails_unless_followed() {
         assert_failure(&Watch::start(&engine, args).finish(), 1, reported);
     }
     let watch = Watch::start(&engine, &["--format", "json", "web"]);
-    let notice = "no container is called web: waiting for it to be started (`docker ps -a` lists what there is)";
+    let notice = "no container is called web: waiting for it to be started (`docker ps -a` lists all containers)";
     watch.wait_for_notice(|lines| lines == [notice], PATIENCE);
     engine.run("other", &[], &["--count", "5"]);
     engine.run("web", &[], &["--count", "5"]);

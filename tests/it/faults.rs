@@ -26,7 +26,7 @@ fn a_killed_engine_costs_no_line() {
         watch.wait_for(|lines| lines.iter().any(|line| line.contains(name)), PATIENCE);
     }
     engine.kill();
-    watches.iter().for_each(|watch| has(watch, "trying again, log files are followed meanwhile"));
+    watches.iter().for_each(|watch| has(watch, "trying again; log files are followed meanwhile"));
     engine.up();
     watches.iter().for_each(|watch| has(watch, "the engine is back"));
     engine.run("later", &[], &["--count", "10"]);

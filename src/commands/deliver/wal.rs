@@ -79,7 +79,7 @@ impl FileRef {
     }
 }
 
-/// PositionChange of a container's position.
+/// What a delivered item changes about a container's committed position.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[expect(clippy::large_enum_variant, reason = "nearly all values are of the large variant")]
 pub(crate) enum PositionChange {
@@ -253,14 +253,14 @@ pub(crate) struct Wal {
     positions: HashMap<String, Saved>,
     /// The output file and its length after the last entry.
     written: (FileRef, u64),
-    /// Reused for encoding.
+    /// Scratch space for encoding; empty between calls or left over from the last one.
     buffer: Vec<u8>,
 }
 
 #[derive(Debug)]
 struct Segment {
     file: File,
-    /// In bytes.
+    /// Length of its entries in bytes.
     length: u64,
     /// Sequence number of its last entry; 0 if it is empty.
     last: u64,

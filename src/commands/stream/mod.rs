@@ -20,7 +20,7 @@ use crate::model::cursor::{Cursor, Route};
 use crate::model::position::TimePosition;
 use crate::model::time::Timestamp;
 use crate::tail::{Dialect, Start};
-use outcome::{End, Failures, GRACE, Report, reason, retry_end};
+use outcome::{End, FailureReport, Failures, GRACE, reason, retry_end};
 use retry::RetryBudget;
 use session::Session;
 use std::collections::VecDeque;
@@ -345,8 +345,8 @@ impl ApiLog {
 
     async fn report_failure(&self, end: &End, failures: &mut Failures) {
         match failures.report(end, Instant::now()) {
-            Some(Report::NoPermit(error)) => self.report(StreamReport::NoPermit(error)),
-            Some(Report::Notice(text)) => self.notice(text).await,
+            Some(FailureReport::NoPermit(error)) => self.report(StreamReport::NoPermit(error)),
+            Some(FailureReport::Notice(text)) => self.notice(text).await,
             None => {}
         }
     }

@@ -79,7 +79,7 @@ pub(super) fn reason(error: &Error) -> String {
 
 /// Something to report.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Report {
+pub(super) enum FailureReport {
     /// A lack of permits, which is reported once for all containers.
     NoPermit(String),
     /// A notice about this container.
@@ -112,9 +112,11 @@ impl Failures {
 
     /// What to report, at most once in [`REPORT_INTERVAL`]. That the daemon is gone is reported for all containers
     /// together, elsewhere.
-    pub(super) fn report(&mut self, end: &End, now: Instant) -> Option<Report> {
+    pub(super) fn report(&mut self, end: &End, now: Instant) -> Option<FailureReport> {
         let is_worth_reporting = match end {
-            End::Broken(error @ Error::TooManyStreams { .. }) => return Some(Report::NoPermit(error.to_string())),
+            End::Broken(error @ Error::TooManyStreams { .. }) => {
+                return Some(FailureReport::NoPermit(error.to_string()));
+            }
             End::Malformed(_) | End::Broken(Error::Refused { .. }) => true,
             End::Broken(Error::Status { .. } | Error::Gateway { .. } | Error::Protocol { .. }) => {
                 self.retry.attempts() >= REFUSALS
@@ -126,7 +128,7 @@ impl Failures {
         }
         let last = self.last.replace(now);
         let is_due = last.is_none_or(|last| now.duration_since(last) >= REPORT_INTERVAL);
-        is_due.then(|| Report::Notice(end.describe()))
+        is_due.then(|| FailureReport::Notice(end.describe()))
     }
 }
 

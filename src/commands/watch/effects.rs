@@ -1,5 +1,5 @@
-//! Carries out what the supervisor decides: sends commands to the reader, runs stream tasks and lookups, and puts items
-//! on the queue.
+//! Carries out what the supervisor decides: sends commands to the reader, starts stream tasks and lookups, and puts
+//! items on the queue.
 
 use super::lookups::Lookups;
 use super::supervisor::{Effect, LogFiles};
@@ -46,7 +46,7 @@ struct Handle {
 }
 
 impl Streams {
-    /// `context` receives its channels here.
+    /// `context` builds the context of the tasks from the channels that this function creates.
     pub(super) fn new(
         routes: Arc<Routes>,
         context: impl FnOnce(UnboundedSender<StreamReport>, watch::Receiver<bool>) -> StreamContext,
@@ -63,11 +63,11 @@ impl Streams {
         let (is_paused, paused) = watch::channel(plan.is_paused);
         self.handles.insert(plan.key, Handle { signals, is_paused });
         let (key, id) = (plan.key, plan.id.clone());
-        let log = ApiLog::new(self.context.clone(), plan, self.routes.visible(&id), paused);
+        let log = ApiLog::new(self.context.clone(), plan, self.routes.container_folder(&id), paused);
         self.tasks.spawn(async move { (key, id, log.run(received).await) });
     }
 
-    /// Returns the items of a signal that nobody receives any more.
+    /// Sends a signal to a task. Returns it if the task has ended.
     fn signal(&self, key: ContainerKey, signal: Signal) -> Option<Signal> {
         match self.handles.get(&key) {
             Some(handle) => handle.signals.send(signal).err().map(|SendError(signal)| signal),
@@ -75,7 +75,7 @@ impl Streams {
         }
     }
 
-    /// The next report of any task. What a task reported comes before its end.
+    /// Returns the next report of any task. Everything that a task reported comes before its end.
     pub(super) async fn next(&mut self) -> Option<StreamReport> {
         tokio::select! {
             biased;
@@ -89,7 +89,7 @@ impl Streams {
     }
 }
 
-/// Everything that effects act upon.
+/// What effects act on: the reader, lookups, stream tasks, and the queue.
 pub(super) struct Executor {
     pub(super) commands: ReaderCommands,
     pub(super) lookups: Lookups,
@@ -140,10 +140,10 @@ pub(super) struct LocalFiles(pub(super) Arc<Routes>);
 
 impl LogFiles for LocalFiles {
     fn choose(&self, container: &Container) -> Choice {
-        self.0.of(container)
+        self.0.choose(container)
     }
 
     fn is_gone(&self, id: &str) -> bool {
-        self.0.visible(id).is_none_or(|folder| !folder.exists())
+        self.0.container_folder(id).is_none_or(|folder| !folder.exists())
     }
 }

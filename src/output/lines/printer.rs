@@ -5,7 +5,7 @@
 
 use super::json::{self, Template};
 use super::repeats::Repeats;
-use super::stamp::Stamp;
+use super::stamp::StampWriter;
 use super::text::{self, Prefix};
 use crate::model::batch::{Batch, ContainerKey, Gap, Item, Line};
 use crate::model::container::Container;
@@ -15,7 +15,7 @@ use crate::output::sanitizer::{self, Controls, Form};
 use crate::output::sink::Sink;
 use crate::output::stderr::diagnostics::{self, Diagnostic, Level};
 use crate::output::stderr::history_progress::Progress;
-use crate::output::{Ansi, Displaced, Error, Format, Settings};
+use crate::output::{Ansi, Displaced, Error, OutputFormat, PrinterSettings};
 use owo_colors::OwoColorize;
 use regex::bytes::Regex;
 use std::collections::HashMap;
@@ -33,11 +33,11 @@ const MAX_NAME_WIDTH: usize = 32;
 
 /// Formats items and writes them to stdout or FILE.
 pub struct Printer {
-    settings: Settings,
+    settings: PrinterSettings,
     sink: Sink,
     /// Formatted output that is not written yet; whole lines.
     out: Vec<u8>,
-    stamp: Stamp,
+    stamp: StampWriter,
     progress: Progress,
     containers: HashMap<ContainerKey, KnownContainer>,
     style: text::Style,
@@ -81,11 +81,11 @@ struct KnownContainer {
 
 impl Printer {
     /// Opens the destination.
-    pub fn open(settings: Settings) -> Result<Self, Error> {
+    pub fn open(settings: PrinterSettings) -> Result<Self, Error> {
         let form = match (settings.format, settings.ansi) {
-            (Format::Json, _) => Form::Json,
-            (Format::Text | Format::Raw, Ansi::Keep) => Form::Verbatim,
-            (Format::Text | Format::Raw, Ansi::Auto | Ansi::Strip) => Form::Text,
+            (OutputFormat::Json, _) => Form::Json,
+            (OutputFormat::Text | OutputFormat::Raw, Ansi::Keep) => Form::Verbatim,
+            (OutputFormat::Text | OutputFormat::Raw, Ansi::Auto | Ansi::Strip) => Form::Text,
         };
         let sink = match &settings.file {
             Some(path) => Sink::file(path, form)?,
@@ -104,7 +104,7 @@ impl Printer {
             settings,
             sink,
             out: Vec::with_capacity(FLUSH_SIZE / 4),
-            stamp: Stamp::default(),
+            stamp: StampWriter::default(),
             containers: HashMap::new(),
             width: 0,
             scratch: Vec::new(),
@@ -202,7 +202,7 @@ impl Printer {
         self.repeats.as_ref().is_some_and(|repeats| !repeats.is_over())
     }
 
-    pub fn format(&self) -> Format {
+    pub fn format(&self) -> OutputFormat {
         self.settings.format
     }
 
@@ -260,7 +260,7 @@ impl Printer {
             self.containers.get(&key).filter(|known| known.is_announced).map(|known| Arc::clone(&known.container));
         let is_announced = before.is_some();
         let recalled = self.containers.get(&key).and_then(|known| known.recalled);
-        let is_json = self.settings.format == Format::Json;
+        let is_json = self.settings.format == OutputFormat::Json;
         let template = is_json.then(|| Template::new(container, self.settings.metadata));
         let prefix = self.prefix(container);
         let known = KnownContainer { container: Arc::clone(container), prefix, template, is_announced, recalled };
@@ -289,8 +289,8 @@ impl Printer {
 
     fn prefix(&self, container: &Container) -> Prefix {
         match self.settings.format {
-            Format::Text => Prefix::new(container, self.width, self.is_coloured),
-            Format::Json | Format::Raw => Prefix::default(),
+            OutputFormat::Text => Prefix::new(container, self.width, self.is_coloured),
+            OutputFormat::Json | OutputFormat::Raw => Prefix::default(),
         }
     }
 
@@ -410,13 +410,13 @@ fn container_diagnostic<'a>(name: &'a str, level: Level, message: &'a str) -> Di
 
 /// Decides which lines are printed: `--stream`, `--include` and `--exclude`.
 struct LineFilter<'a> {
-    settings: &'a Settings,
+    settings: &'a PrinterSettings,
 }
 
 impl LineFilter<'_> {
     #[inline]
     fn shows(&self, batch: &Batch, line: &Line, scratch: &mut Vec<u8>) -> bool {
-        let Settings { stream, include, exclude, .. } = self.settings;
+        let PrinterSettings { stream, include, exclude, .. } = self.settings;
         if stream.is_some_and(|stream| stream != line.stream) {
             return false;
         }

@@ -31,7 +31,7 @@ impl LogFiles for Table {
     }
 }
 
-/// A supervisor, and the containers that have had a key.
+/// A supervisor, and the containers that it has described to the output.
 struct World {
     supervisor: Supervisor,
     names: HashMap<ContainerKey, String>,
@@ -39,10 +39,10 @@ struct World {
 }
 
 /// Options are separated by spaces: `once`, `files` (`--source file`), `metadata`, `remote` (a filter that only the
-/// daemon can evaluate), `tail0`, `all`, `named=ID`, `label` (`--filter label=wanted`), `hidden` (a label that events cannot show), `resumed` (f1 and s1 have
-/// positions) and `slots=N`.
+/// daemon can evaluate), `tail0`, `all`, `named=ID`, `label` (`--filter label=wanted`), `hidden` (a label that events
+/// cannot show), `resumed` (the containers f1 and s1 have positions) and `slots=N`.
 fn world(options: &str) -> World {
-    let settings = Settings {
+    let settings = SupervisorSettings {
         follow: true,
         all: false,
         metadata: false,
@@ -69,12 +69,13 @@ fn world(options: &str) -> World {
             ("remote", _) => supervisor.selector.filters.push(Filter::Remote("health", "healthy".into())),
             ("label", _) => supervisor.selector.filters.push(Filter::Label("wanted".into(), None)),
             ("hidden", _) => supervisor.selector.filters.push(Filter::Label("name".into(), None)),
-            ("named", word) => supervisor.selector.names.push(Pattern::Unresolved(word.into())),
+            ("named", name) => supervisor.selector.names.push(Pattern::Unresolved(name.into())),
             ("resumed", _) => {
                 let resume = TimePosition { since: Some(Timestamp(30)), seen: [Some(mark(40)), None] };
                 let position = |route| Position { route, resume, place: None };
-                let of = [("f1", Route::File), ("s1", Route::Stream)].map(|(id, route)| (id.into(), position(route)));
-                supervisor.positions = Some(Positions { is_first: false, of: of.into() });
+                let by_id =
+                    [("f1", Route::File), ("s1", Route::Stream)].map(|(id, route)| (id.into(), position(route)));
+                supervisor.positions = Some(Positions { is_first: false, by_id: by_id.into() });
             }
             _ => panic!("{option}"),
         }
@@ -168,10 +169,10 @@ impl World {
             ["no-logs", id] => Input::Stream(StreamReport::Ended(self.key(id), id.into(), Err(Some(no_logs())))),
             ["passes", id] => Input::Lookup(Answer::Passing(id.into(), true)),
             ["fails", id] => Input::Lookup(Answer::Passing(id.into(), false)),
-            ["seen", id] => Input::Lookup(Answer::Seen(Box::new(container(id, "running")))),
-            ["seen", id, label] => {
+            ["passes-details", id] => Input::Lookup(Answer::PassingDetails(Box::new(container(id, "running")))),
+            ["passes-details", id, label] => {
                 let labels = [(label.to_owned(), String::new())].into();
-                Input::Lookup(Answer::Seen(Box::new(Container { labels, ..container(id, "running") })))
+                Input::Lookup(Answer::PassingDetails(Box::new(Container { labels, ..container(id, "running") })))
             }
             ["details", id] => Input::Lookup(Answer::Details(Box::new(container(id, "running")))),
             ["no-details", id] => Input::Lookup(Answer::NoDetails(id.into())),
@@ -228,8 +229,8 @@ impl World {
                 }
                 self.list(items).trim().to_owned()
             }
-            Effect::Ask(Question::Passing { id, must_see, .. }) => {
-                format!("ask whether {id} passes{}", if *must_see { " and see it" } else { "" })
+            Effect::Ask(Question::Passing { id, needs_details, .. }) => {
+                format!("ask whether {id} passes{}", if *needs_details { " with details" } else { "" })
             }
             Effect::Ask(Question::Runs(ids)) => format!("ask runs of {}", ids.join(" ")),
             Effect::Ask(Question::Details(id)) => format!("ask details of {id}"),
@@ -307,9 +308,9 @@ fn no_logs() -> Error {
 }
 
 /// Options, inputs before, the last input, and its effects.
-type Row<'a> = (&'a str, &'a str, &'a str, &'a str);
+type Case<'a> = (&'a str, &'a str, &'a str, &'a str);
 
-fn check(rows: &[Row<'_>]) {
+fn check(rows: &[Case<'_>]) {
     let mut wrong = String::new();
     for (options, before, input, expected) in rows {
         let mut world = world(options);
@@ -328,7 +329,7 @@ fn containers_that_exist_at_the_start_are_read_as_they_are() {
         ("", "", "list f1:running", "[meet f1 running]; open f1 [+f1 file]"),
         ("", "", "list s1:running", "[meet s1 running]; spawn s1 up"),
         ("files", "", "list n1:running", "[meet n1 running]; [! n1: has no log file]"),
-        // The history of stopped containers is not wanted, but that of their next run is.
+        // The history of stopped containers is skipped, but their next run is read from its first line.
         (
             "",
             "",
@@ -347,7 +348,7 @@ fn containers_that_exist_at_the_start_are_read_as_they_are() {
         ("all", "", "list s2:created", "[meet s2 created]; spawn s2 history"),
         ("tail0", "", "list s1:running", "[meet s1 running]; spawn s1 from 100 up"),
         ("tail0", "", "list f1:running", "[meet f1 running]; open f1 from last 0 [+f1 file]"),
-        // A run before has read a part.
+        // An earlier run has read a part.
         ("resumed", "", "list f1:running", "[meet f1 running]; open f1 at position [+f1 file]"),
         ("resumed", "", "list s1:running", "[meet s1 running]; spawn s1 up at 40"),
         (
@@ -360,7 +361,7 @@ fn containers_that_exist_at_the_start_are_read_as_they_are() {
 }
 
 #[test]
-fn an_empty_screen_is_explained() {
+fn an_empty_selection_is_reported() {
     check(&[
         ("", "", "list", "[! no running container matches:]"),
         ("once", "", "list", "[! no container matches]"),
@@ -381,7 +382,7 @@ fn containers_are_read_through_their_whole_life() {
             "[meet f1 running]; open f1 [+f1 file @7]; expect f1; [start f1]",
         ),
         ("", "list f9:running; create f1; start f1", "die f1 3", "[meet f1 exited]; finish f1 [die 3 f1, -f1 3]"),
-        // What happens behind the death comes behind the last line.
+        // What happens after the death is printed after the last line.
         ("", "list f9:running; create f1; start f1; die f1 3", "stop f1", "finish f1 [stop f1]"),
         ("", "list f9:running; create f1; start f1", "kill f1", "[kill f1]"),
         (
@@ -418,7 +419,7 @@ fn containers_are_read_through_their_whole_life() {
         ),
         ("", "list f9:running; create f1; start f1", "pause f1", "[meet f1 paused]; [pause f1]"),
         ("", "list f9:running; create s1; start s1", "rename s1 new", "[meet s1 running]; [rename s1]"),
-        // By nobody.
+        // Neither by file nor over the API.
         ("files", "list f9:running", "create n1", "[meet n1 created]; [! n1: has no log file]; [create n1]"),
         ("files", "list f9:running; create n1", "start n1", "[meet n1 running]; [start n1]"),
         ("files", "list f9:running; create n1; start n1", "die n1 3", "[meet n1 exited]; [die 3 n1, -n1 3]"),
@@ -518,7 +519,7 @@ fn a_container_whose_file_cannot_be_read_is_read_over_the_api() {
         ),
         ("files", "list f1:running; refused f1 missing", "start f1", "[start f1]"),
         ("files", "list f1:running; refused f1 missing", "die f1 3", "[meet f1 exited]; [die 3 f1, -f1 3]"),
-        // Trouble that concerns all.
+        // Problems that concern all containers.
         ("", "list", "no-watches", "[! no inotify watches are]"),
         ("", "list; no-watches", "no-watches", ""),
         ("", "list; no-descriptors", "no-descriptors", "[! no descriptors are left]"),
@@ -537,11 +538,11 @@ fn what_is_held_is_printed_once_it_is_wanted() {
             "hidden",
             "list f9:running",
             "create f1",
-            "[meet f1 created]; open f1 held [+f1 file @7]; ask whether f1 passes and see it",
+            "[meet f1 created]; open f1 held [+f1 file @7]; ask whether f1 passes with details",
         ),
-        ("hidden", "list f9:running; create f1", "seen f1", "drop f1; [forget f1]"),
-        ("hidden", "list f9:running; create f1", "seen f1 name", "[meet f1 created]; [create f1]; admit f1"),
-        // It passes later than it started.
+        ("hidden", "list f9:running; create f1", "passes-details f1", "drop f1; [forget f1]"),
+        ("hidden", "list f9:running; create f1", "passes-details f1 name", "[meet f1 created]; [create f1]; admit f1"),
+        // It passes the filters only after it has started.
         (
             "remote",
             "list f1:running* f9:running",
@@ -574,9 +575,9 @@ fn what_is_held_is_printed_once_it_is_wanted() {
             "passes f1",
             "[create f1, start f1]; admit f1; open f1 [+f1 file @7]; expect f1",
         ),
-        // It has changed since the question.
-        ("remote", "list f9:running; create f1; start f1", "fails f1", "ask whether f1 passes and see it"),
-        ("remote", "list f9:running; create f1; health f1", "fails f1", "ask whether f1 passes and see it"),
+        // It has changed since the lookup began.
+        ("remote", "list f9:running; create f1; start f1", "fails f1", "ask whether f1 passes with details"),
+        ("remote", "list f9:running; create f1; health f1", "fails f1", "ask whether f1 passes with details"),
         ("remote", "list f9:running; create f1; start f1; fails f1", "fails f1", "drop f1; [forget f1]"),
         (
             "remote",
@@ -598,7 +599,7 @@ fn what_is_held_is_printed_once_it_is_wanted() {
             "passes s1",
             "[create s1, start s1, start s1]; [die 3 s1, -s1 3]; spawn s1 up @7",
         ),
-        // It is removed first.
+        // It is removed before the answer arrives.
         ("remote", "list f9:running; create f1; start f1; die f1 3", "destroy f1", ""),
         (
             "remote",
@@ -613,7 +614,7 @@ fn what_is_held_is_printed_once_it_is_wanted() {
             "[create s1, start s1, destroy s1]; spawn s1 @7; signal s1 [die 3 s1, -s1 3]; signal s1 [gone s1]; close s1",
         ),
         ("remote", "list f9:running; create f1; start f1; die f1 3; destroy f1; passes f1", "passes f1", ""),
-        // The reader refuses it first.
+        // The reader refuses it before the answer arrives.
         ("remote", "list f9:running; create f1; start f1", "refused f1 missing", ""),
         (
             "remote",
@@ -627,7 +628,7 @@ fn what_is_held_is_printed_once_it_is_wanted() {
             "passes f1",
             "[create f1, start f1, ! f1: broken: reading through the]; [-f1 9]; spawn f1 up @7",
         ),
-        // Its labels decide.
+        // Its labels decide whether it is selected.
         ("label", "list f9:running", "create f1 wanted", "[meet f1 created]; open f1 [+f1 file @7]; [create f1]"),
         ("label", "list f9:running", "create f1", "ignore f1"),
     ]);
@@ -654,7 +655,7 @@ fn labels_and_networks_are_looked_up_when_a_container_starts() {
             "metadata remote",
             "list f9:running",
             "create f1",
-            "[meet f1 created]; open f1 held [+f1 file @7]; ask whether f1 passes and see it",
+            "[meet f1 created]; open f1 held [+f1 file @7]; ask whether f1 passes with details",
         ),
         (
             "metadata remote",
@@ -735,7 +736,7 @@ fn containers_that_no_event_reported_are_claimed() {
 }
 
 #[test]
-fn a_word_stands_for_a_name_before_it_stands_for_an_id() {
+fn a_name_takes_precedence_over_an_id_prefix() {
     check(&[
         ("named=f named=f1", "list f1:running", "create f", "[meet f created]; open f [+f file @7]; [create f]"),
         (
@@ -814,7 +815,7 @@ fn without_follow_as_many_are_read_at_once_as_there_are_slots() {
 }
 
 #[test]
-fn at_the_end_of_time_all_are_read_to_where_they_end() {
+fn until_reads_every_log_to_its_current_end() {
     check(&[
         ("", "list f1:running s1:running", "finish", "finish f1; signal s1; close s1"),
         ("files", "list n1:running", "finish", ""),
@@ -834,7 +835,7 @@ fn at_the_end_of_time_all_are_read_to_where_they_end() {
             "passes s1",
             "[create s1, start s1]; spawn s1 up @7; signal s1; close s1",
         ),
-        ("remote", "list f9:running; create s1; start s1; finish", "fails s1", "ask whether s1 passes and see it"),
+        ("remote", "list f9:running; create s1; start s1; finish", "fails s1", "ask whether s1 passes with details"),
         (
             "metadata",
             "list f9:running; create f1; start f1",
@@ -871,7 +872,7 @@ fn watch_ends_when_everything_that_was_asked_for_is_read() {
         ("remote", "list; create f1; finish; passes f1", false),
         ("remote", "list; create f1; finish; passes f1; finished f1", true),
         ("files", "list f1:running; finish; refused f1 missing", true),
-        // It was let go and is followed again: the end of its first task is not that of its second.
+        // It stopped being followed and is followed again: the end of its first task is not the end of its second.
         ("named=s", "list s1:running; create s; rename s1 s; finish; ended s; ended-first s1", false),
         ("named=s", "list s1:running; create s; rename s1 s; finish; ended s; ended-first s1; ended s1", true),
         ("once", "list", true),
@@ -928,14 +929,14 @@ fn running_containers_are_counted_by_route() {
     }
 }
 
-/// Whatever an earlier run recorded of a container that it did not read.
+/// An earlier run skipped the history of the container and recorded the time 20.
 #[test]
-fn a_container_that_was_passed_over_is_read_from_that_time() {
+fn a_skipped_container_is_read_from_the_recorded_time() {
     let mut world = world("");
     let resume = TimePosition::at(Some(Timestamp(20)));
     let position = Position { route: Route::Stream, resume, place: None };
-    let of = HashMap::from([("s1".to_owned(), position)]);
-    world.supervisor.positions = Some(Positions { is_first: false, of });
+    let by_id = HashMap::from([("s1".to_owned(), position)]);
+    world.supervisor.positions = Some(Positions { is_first: false, by_id });
     assert_eq!(world.run("list s1:running"), "[meet s1 running]; spawn s1 from 20 up");
 }
 
