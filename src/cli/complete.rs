@@ -24,11 +24,11 @@ use std::time::Duration;
 enum Directive {
     /// Offer files as well.
     Files = 0,
-    /// Offer nothing else.
+    /// Offer the candidates and nothing else.
     Nothing = 4,
     /// Offer nothing else, and add no space: the argument is not complete yet.
     NoSpace = 6,
-    /// Offer directories.
+    /// Offer directories, but no other files.
     Directories = 16,
 }
 
@@ -62,8 +62,8 @@ pub struct Request<'a> {
     pub is_bare: bool,
 }
 
-/// Returns the request if the arguments are one. It comes from docker, or directly from a shell script: ours, or that of
-/// docker before 23.
+/// Returns the request if the arguments are one. It comes from docker, or directly from a shell script: ours, or that
+/// of docker before 23.
 pub fn request(args: &[OsString]) -> Option<Request<'_>> {
     let (name, typed) = args.split_first()?;
     let is_bare = name == "__completeNoDesc";
@@ -91,8 +91,8 @@ where
     CommandLine::parse(&root, before).complete(current, fetch, &flags).to_text(is_bare)
 }
 
-/// Docker's options among the typed arguments, which may be incomplete. There are none in a plugin: docker removes them from
-/// completion requests.
+/// Docker's options among the typed arguments, which may be incomplete. There are none in a plugin: docker removes
+/// them from completion requests.
 fn typed_flags(command: Command, args: &[String]) -> Flags {
     let matches = command.no_binary_name(true).ignore_errors(true).try_get_matches_from(args).ok();
     let standalone = matches.filter(|matches| matches.try_contains_id("host").is_ok());
@@ -152,8 +152,8 @@ impl<'a> CommandLine<'a> {
         }
     }
 
-    /// Adds short options that share a dash. The value of the first one that takes a value is the rest of the argument, or
-    /// the next argument.
+    /// Adds short options that share a dash. The value of the first one that takes a value is the rest of the argument,
+    /// or the next argument.
     fn push_letters(&mut self, letters: &str) {
         for (at, letter) in letters.char_indices() {
             let Some(flag) = self.command.get_arguments().find(|flag| flag.get_short() == Some(letter)) else {
@@ -300,8 +300,8 @@ fn event_names() -> impl Iterator<Item = &'static str> {
     ACTIONS.into_iter().chain(["health_status: healthy", "health_status: unhealthy"])
 }
 
-/// Completes `KEY=VALUE`: first the key with its `=`, then the value. `values` gets the key and the value so far, for keys
-/// without fixed values.
+/// Completes `KEY=VALUE`: first the key with its `=`, then the value. `values` gets the key and the value so far, for
+/// keys without fixed values.
 fn pair(current: &str, keys: &[FilterKey], values: impl FnOnce(&str, &str) -> Vec<Candidate>) -> Completions {
     let Some((key, value)) = current.split_once('=') else {
         let keys = keys.iter().map(|key| Candidate::new(&format!("{}=", key.name), key.help.to_owned()));

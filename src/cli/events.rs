@@ -25,8 +25,8 @@ pub struct EventsArgs {
     /// Only events that `docker events --filter` would show; repeatable
     ///
     /// The keys are type, event, container, image, label, volume, network, daemon, scope, plugin, node, service, secret
-    /// and config. Values of the same key are alternatives, but an event must have all given labels. Different keys must
-    /// all match.
+    /// and config. Values of the same key are alternatives, but an event must have all given labels. Different
+    /// keys must all match.
     #[arg(short, long, value_name = "KEY=VALUE", help_heading = EVENTS)]
     filter: Vec<EventFilter>,
 

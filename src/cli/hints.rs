@@ -162,8 +162,8 @@ fn report_json(error: &(dyn Error + 'static), hint: Option<&str>) -> String {
     Diagnostic { causes: texts.get(1..), hint, ..Diagnostic::new(Level::Error, message) }.object()
 }
 
-/// The texts of an error and its causes. A cause is left out if the text before it already ends with it, as with some
-/// libraries.
+/// The texts of an error and its causes. A cause is left out if the text before it already ends with it,
+/// as with some libraries.
 fn chain(error: &(dyn Error + 'static)) -> Vec<String> {
     let mut texts: Vec<String> = Vec::new();
     let mut next = Some(error);

@@ -147,7 +147,7 @@ struct StandaloneFlags {
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, hide_short_help = true)]
     tlscacert: Option<PathBuf>,
 
-    /// Client certificate
+    /// Client certificate for TLS
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, hide_short_help = true)]
     tlscert: Option<PathBuf>,
 
@@ -218,8 +218,8 @@ impl Common {
         self.quiet || self.log_format == LogFormat::Json
     }
 
-    /// The value of `--color`, or else what the environment asks for (<https://no-color.org>,
-    /// <https://bixense.com/clicolors>).
+    /// The value of `--color`, or else what the environment
+    /// asks for (<https://no-color.org>, <https://bixense.com/clicolors>).
     fn color(&self) -> When {
         color(self.color, |name| std::env::var_os(name))
     }

@@ -31,7 +31,7 @@ pub fn metadata() -> String {
     format!("{answer:#}\n")
 }
 
-/// Docker's global flags.
+/// Docker's global flags that concern this program.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DockerFlags {
     /// The options that select the Docker Engine and how to connect to it.

@@ -178,8 +178,8 @@ fn connect(name: &OsStr) -> Option<UnixStream> {
     stream.inspect_err(|error| tracing::debug!(%error, "cannot connect to docker's plugin socket")).ok()
 }
 
-/// Returns when docker closes the socket or the connection breaks; docker never sends anything. Never returns without a
-/// socket.
+/// Returns when docker closes the socket or the connection breaks; docker never sends anything. Never
+/// returns without a socket.
 async fn socket_end(docker: &mut Option<tokio::net::UnixStream>) {
     let Some(stream) = docker else {
         return std::future::pending().await;
@@ -217,8 +217,8 @@ struct Signals {
 
 impl Signals {
     /// Installs the handlers. SIGHUP stays ignored if it is, because that is the purpose of `nohup`. SIGINT is caught even
-    /// if it is ignored: the shell does that for each `&` in a script, and whoever sends SIGINT to such a process wants it to
-    /// stop.
+    /// if it is ignored: the shell does that for each `&` in a script, and whoever sends SIGINT to such a process
+    /// wants it to stop.
     fn catch() -> io::Result<Self> {
         let hang_up = SignalKind::hangup();
         let is_ignored = ignored() >> (hang_up.as_raw_value() - 1) & 1 == 1;

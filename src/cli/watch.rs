@@ -100,8 +100,8 @@ pub struct WatchArgs {
 
     /// Split longer messages into several records [default: 1MiB]
     ///
-    /// `64k` and `64kB` are 64,000 bytes, `64KiB` is 65,536; a plain number is in bytes. In JSON, each piece is marked
-    /// `"partial":true`.
+    /// `64k` and `64kB` are 64,000 bytes, `64KiB` is 65,536; a plain number is in bytes. In JSON, each
+    /// piece is marked `"partial":true`.
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = READING, hide_short_help = true)]
     max_line_size: Option<usize>,
 
@@ -220,8 +220,8 @@ const ANSI: &[(&str, &str, Ansi)] = &[
 ];
 
 impl WatchArgs {
-    /// Combines the arguments with the configuration. The error is one line per problem, for instance two options that
-    /// exclude each other.
+    /// Combines the arguments with the configuration. The error is one line per problem, for instance two options
+    /// that exclude each other.
     pub fn options(self, common: &Common) -> Result<WatchOptions, String> {
         time_arg::check_range(self.since, self.until)?;
         self.check_format()?;
@@ -290,8 +290,8 @@ impl WatchArgs {
         }
     }
 
-    /// The time from one API request to the next. Refuses the interval of a route that is not taken: it is given by
-    /// mistake.
+    /// The time from one API request to the next. Refuses the interval of a route that is not taken: it
+    /// is given by mistake.
     fn interval(&self, watch: &config::WatchConfig) -> Result<Duration, String> {
         for (flag, given, route, source) in [
             ("--rotate-interval", self.rotate_interval, "rotate", Source::Rotate),
@@ -320,8 +320,8 @@ impl WatchArgs {
         Ok(Some(Resume { state, name }))
     }
 
-    /// The state file whose inventory is kept up to date: only if the user asked for a state file, by its path or with
-    /// `--resume`.
+    /// The state file whose inventory is kept up to date: only if the user asked for a state file, by its
+    /// path or with `--resume`.
     fn inventory(&self, config: &Config) -> Result<Option<PathBuf>, String> {
         let is_wanted = self.resume.is_some() || config.state.is_some();
         is_wanted.then(|| state(config)).transpose()

@@ -167,8 +167,8 @@ async fn show_while_waiting<T>(answer: impl Future<Output = T>, endpoint: &str, 
     }
 }
 
-/// Formats a notice about removed containers, by name, whose last lines can no longer be read. `None` if there are
-/// none.
+/// Formats a notice about removed containers, by name, whose last lines can no longer be read. `None`
+/// if there are none.
 pub(crate) fn lost_notice(names: &[String]) -> Option<String> {
     match names {
         [] => None,

@@ -23,13 +23,13 @@ const INITIAL_SIZE: &str = "docker.pool.initial_pool_size";
 /// The number of characters at which a value is truncated in messages.
 const MAX_SHOWN: usize = 60;
 
-/// Where the configuration comes from, apart from options. The default is nowhere, so that tests do not read the user's
-/// configuration.
+/// Where the configuration comes from, apart from options. The default is nowhere, so that tests do not
+/// read the user's configuration.
 #[derive(Clone, Debug, Default)]
 pub struct ConfigInputs {
-    /// Docker's configuration directory.
+    /// Docker's configuration directory, which may contain [`FILE`].
     pub folder: Option<PathBuf>,
-    /// The environment variables.
+    /// All environment variables of the process.
     pub variables: Vec<(OsString, OsString)>,
 }
 
@@ -137,8 +137,8 @@ impl Layers {
     }
 
     /// Applies the environment variables. As in docker's CLI, an empty variable counts as unset. An unknown variable
-    /// with our prefix causes only a warning: it may be inherited by accident, and the log analyser `logwatch` also
-    /// uses this prefix.
+    /// with our prefix causes only a warning: it may be inherited by accident, and the log analyser `logwatch`
+    /// also uses this prefix.
     fn environment(&mut self, variables: &[(OsString, OsString)]) {
         let mut ours: Vec<_> = variables
             .iter()

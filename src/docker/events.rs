@@ -57,7 +57,7 @@ pub struct Event {
     /// The object's labels and what the action adds, mixed together. A container's creator can choose the labels, so a
     /// value may be forged.
     pub attributes: BTreeMap<String, String>,
-    /// `local` or `swarm`.
+    /// `local` or `swarm`; empty if the daemon sends none.
     pub scope: String,
     /// By the daemon's clock.
     pub time: Timestamp,
@@ -277,7 +277,7 @@ struct Actor {
     attributes: Option<Attributes>,
 }
 
-/// At most [`MAX_ATTRIBUTES`].
+/// Attributes of an event, at most [`MAX_ATTRIBUTES`].
 #[derive(Default)]
 struct Attributes(BTreeMap<String, String>);
 

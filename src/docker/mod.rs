@@ -185,7 +185,7 @@ impl Docker {
         self.0.pool.call_timed(ApiOperation::Ping, |client| async move { client.api.ping().await }).await
     }
 
-    /// `GET /info`.
+    /// Requests what the daemon is (`GET /info`).
     pub async fn info(&self) -> Result<Engine, Error> {
         let request = |client: Arc<Client>| async move { client.api.get_object(ApiOperation::Info, "/info").await };
         let info = self.0.pool.call(ApiOperation::Info, request).await?;

@@ -124,7 +124,7 @@ struct Times {
 }
 
 impl EventMetrics {
-    /// Registers the series.
+    /// Registers the series, at zero.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
         let buckets = vec![1.0, 10.0, 60.0, 600.0, 3600.0, 21_600.0, 86_400.0, 604_800.0];
         let stream = HistogramOpts::new("logwatch_docker_events_stream_duration_seconds", "Lifetime of event streams.");

@@ -18,15 +18,10 @@ use prometheus::{IntGauge, Opts, Registry};
 /// All metrics and their registry. Each module receives a clone of its own part.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    /// The registry of all series.
     pub registry: Registry,
-    /// The connection pool.
     pub pool: PoolMetrics,
-    /// The daemon's events.
     pub events: EventMetrics,
-    /// The inventory and its reconciliations.
     pub reconciliation: ReconciliationMetrics,
-    /// Log lines and gaps.
     pub logs: LogMetrics,
 }
 

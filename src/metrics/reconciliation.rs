@@ -35,9 +35,9 @@ impl Extent {
 pub enum FailureCause {
     /// The daemon or the connection to it.
     Docker,
-    /// The state file.
+    /// The state file cannot be read or written.
     State,
-    /// This program.
+    /// Anything else, such as a thread that cannot be started.
     Other,
 }
 
@@ -82,7 +82,7 @@ pub struct ReconciliationMetrics {
 }
 
 impl ReconciliationMetrics {
-    /// Registers the series.
+    /// Registers the series, at zero.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
         let counter = |name: &str, help: &str, labels: &[&str]| {
             let counter = IntCounterVec::new(Opts::new(format!("logwatch_docker_{name}"), help), labels)?;
@@ -152,7 +152,6 @@ impl ReconciliationMetrics {
         self.runs.with_label_values(&[extent.name()]).get()
     }
 
-    /// Counts changed rows.
     pub fn changed(&self, changes: &ChangeSummary, source: ChangeSource) {
         for (resource, counts) in Resource::ALL.into_iter().zip(changes.0) {
             let ChangeCounts { created, updated, removed, .. } = counts;

@@ -21,8 +21,8 @@ pub enum Encoding {
     Plain,
     /// The inside of a JSON string, valid as it is.
     Json,
-    /// Like [`Encoding::Json`], but with escapes of lone surrogates, which encode no character.
-    /// [`crate::model::json::unescape`] replaces them.
+    /// Like [`Encoding::Json`], but with escapes of lone surrogates, which encode no
+    /// character. [`crate::model::json::unescape`] replaces them.
     Surrogates,
     /// The bytes that the container wrote.
     Raw,
@@ -58,7 +58,7 @@ pub enum Part {
 /// A reference to one message of a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Line {
-    /// The daemon's timestamp.
+    /// When dockerd received the line, by its clock.
     pub time: Timestamp,
     /// Counts the lines of the same stream with the same time, from 0.
     pub ordinal: u32,
@@ -130,7 +130,7 @@ impl Batch {
 /// The fields of a line without the location of its message.
 #[derive(Clone, Copy, Debug)]
 pub struct Head {
-    /// The daemon's timestamp.
+    /// When dockerd received the line, by its clock.
     pub time: Timestamp,
     /// Counts the lines of the same stream with the same time, from 0.
     pub ordinal: u32,
@@ -178,7 +178,7 @@ pub enum Reason {
     Truncated,
     /// Some bytes are not a valid record.
     Corrupt,
-    /// Reading failed.
+    /// The file or the API cannot be read, or the rest was removed.
     Unreadable,
 }
 
@@ -217,8 +217,8 @@ pub struct Lifecycle {
     pub attributes: BTreeMap<String, String>,
 }
 
-/// An item of the queue between the readers and the output. All items share one queue, so that each keeps its place among
-/// the lines.
+/// An item of the queue between the readers and the output. All items share one queue, so that each keeps its
+/// place among the lines.
 #[derive(Debug)]
 pub enum Item {
     Lines(Batch),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 /// A container as a listing, an inspection or an event describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Container {
-    /// 64 hexadecimal digits.
+    /// The full ID of 64 hexadecimal digits.
     pub id: String,
     /// Without the leading slash of the API.
     pub name: String,

@@ -33,8 +33,8 @@ pub struct FileId {
 pub enum Likeness {
     Same,
     Other,
-    /// Only the content can decide. A caller that has no content to compare should assume one file only where a mistake
-    /// is harmless.
+    /// Only the content can decide. A caller that has no content to compare should assume one file only where
+    /// a mistake is harmless.
     Unsure,
 }
 

@@ -13,13 +13,13 @@ use std::fmt;
 use std::time::Duration;
 
 /// The daemon publishes a death before its listings show it (moby `daemon/monitor.go`: the event, then cleaning up, then
-/// the snapshot that listings are made from). Within this time of a death, a listing does not prove that a container
-/// still runs.
+/// the snapshot that listings are made from). Within this time of a death, a listing does not prove that
+/// a container still runs.
 pub const LISTINGS_LAG: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ContainerRow {
-    /// 64 hexadecimal digits.
+    /// The full ID of 64 hexadecimal digits.
     pub id: String,
     /// Without a leading slash.
     pub name: String,
@@ -41,7 +41,7 @@ pub struct ContainerRow {
 /// What listings do not report about a container. Unknown values never count as a difference and never replace known ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UnlistedFields {
-    /// `json-file`, `local`, ...
+    /// Docker's name of the logging driver, such as `json-file`.
     pub log_driver: Option<String>,
     /// How `watch` would read the log.
     pub log_route: Option<Route>,
@@ -94,7 +94,7 @@ pub struct MountRow {
 /// A stored position of one resume name for one container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PositionRow {
-    /// The resume name.
+    /// The name given to `--resume`.
     pub resume: String,
     pub container_id: String,
     /// The container's name when the position was stored.

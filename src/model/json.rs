@@ -40,8 +40,8 @@ fn escape_str(text: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// Decodes the inside of a JSON string and appends the result. Invalid escapes are copied unchanged, and a lone surrogate
-/// becomes U+FFFD.
+/// Decodes the inside of a JSON string and appends the result. Invalid escapes are copied unchanged, and a
+/// lone surrogate becomes U+FFFD.
 pub fn unescape(text: &[u8], out: &mut Vec<u8>) {
     out.reserve(text.len());
     let mut rest = text;

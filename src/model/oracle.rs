@@ -52,7 +52,7 @@ pub fn timestamp(bytes: &[u8]) {
     }
 }
 
-/// 1678-01-01T00:00:00Z.
+/// The start of 1678, 1678-01-01T00:00:00Z.
 const FIRST: Timestamp = Timestamp(-9_214_560_000_000_000_000);
 
 fn by_library(text: &[u8]) -> Option<Timestamp> {
@@ -112,7 +112,6 @@ impl<'a> Script<'a> {
         Script { rest: bytes }
     }
 
-    /// Reads one byte.
     pub fn byte(&mut self) -> u8 {
         self.take(1).first().copied().unwrap_or(0)
     }

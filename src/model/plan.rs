@@ -31,11 +31,11 @@ pub struct Observed {
 /// The rows of an engine before the comparison.
 #[derive(Debug, Default)]
 pub struct KnownRows {
-    /// By container ID.
+    /// The key is the container ID.
     pub containers: BTreeMap<String, ContainerRow>,
-    /// By name.
+    /// The key is the volume's name.
     pub volumes: BTreeMap<String, VolumeRow>,
-    /// By container ID and destination.
+    /// The key consists of container ID and destination.
     pub mounts: BTreeMap<(String, String), MountRow>,
     /// The positions of all resume names.
     pub positions: Vec<PositionRow>,
@@ -181,8 +181,8 @@ fn key<T: Row>(row: &T) -> (String, String) {
 }
 
 impl Plan {
-    /// Keeps only the changes that the plan of a moment before also contained. The others were caused by what happened in
-    /// between.
+    /// Keeps only the changes that the plan of a moment before also contained. The others were caused by
+    /// what happened in between.
     pub fn confirmed_by(mut self, before: &Plan) -> Plan {
         self.containers.confirm(&before.containers);
         self.volumes.confirm(&before.volumes);

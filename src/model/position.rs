@@ -91,8 +91,8 @@ impl TimePosition {
         last.max_by_key(|line| line.time)
     }
 
-    /// Whether this line was delivered. If no line of its stream was, its time is compared with the last mark of the other
-    /// stream.
+    /// Whether this line was delivered. If no line of its stream was, its time is compared with the last mark
+    /// of the other stream.
     pub fn has(&self, line: Cursor) -> bool {
         let newest = || self.seen.iter().flatten().map(|seen| (seen.time, 0)).max();
         let own = self.seen[line.stream as usize].map(|seen| (seen.time, seen.ordinal));

@@ -35,7 +35,7 @@ struct State {
     /// The reader thread found the queue full and waits for a call of `on_room`.
     callback_wanted: bool,
     spare: Vec<(Vec<u8>, Vec<Line>)>,
-    /// Bytes in `spare`.
+    /// Sum of the buffers in `spare`, at most [`SPARE`].
     spare_bytes: usize,
 }
 
@@ -51,8 +51,8 @@ impl State {
 }
 
 impl Queue {
-    /// Creates a queue that is full when it holds `limit` bytes. `on_room` is called when there is room again after
-    /// [`Queue::has_room`] returned `false`.
+    /// Creates a queue that is full when it holds `limit` bytes. `on_room` is called when there is room again
+    /// after [`Queue::has_room`] returned `false`.
     pub fn new(limit: usize, on_room: impl Fn() + Send + Sync + 'static) -> Self {
         Queue { state: Mutex::default(), ready: Condvar::new(), room: Notify::new(), limit, on_room: Box::new(on_room) }
     }

@@ -40,7 +40,7 @@ pub struct Selector {
     pub filters: Vec<Filter>,
 }
 
-/// A `CONTAINER` argument.
+/// What one `CONTAINER` argument selects.
 #[derive(Clone, Debug)]
 pub enum Pattern {
     /// A whole name, or the start of an ID, not resolved yet.
@@ -66,7 +66,7 @@ pub enum Filter {
     Id(String),
     /// Matches a label by its key, and by its value if one is given.
     Label(String, Option<String>),
-    /// One of [`STATES`].
+    /// Matches a state, which is one of [`STATES`].
     Status(String),
     /// Key and value of a filter that only the engine can evaluate.
     Remote(&'static str, String),
@@ -150,7 +150,6 @@ pub enum Error {
     /// There is no `=`, or nothing before or after it.
     #[error("expected KEY=VALUE, where KEY is one of {}", keys())]
     NoPair,
-    /// An unknown key.
     #[error("unknown filter `{key}`; expected one of {}", keys())]
     Key { key: String },
     /// The key takes only certain values.
@@ -165,7 +164,6 @@ pub enum Error {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{count} container IDs start with {argument}, including those of {} and {}", names[0], names[1])]
 pub struct Ambiguous {
-    /// The argument.
     pub argument: String,
     /// The names of two of the containers.
     pub names: [String; 2],

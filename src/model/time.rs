@@ -126,7 +126,7 @@ impl Default for TimestampParser {
 }
 
 impl TimestampParser {
-    /// Like [`Timestamp::parse`].
+    /// Parses the same forms as [`Timestamp::parse`].
     #[inline]
     pub fn parse(&mut self, text: &[u8]) -> Option<Timestamp> {
         let (minute, rest) = text.split_first_chunk::<17>()?;

@@ -106,7 +106,7 @@ impl PrinterSettings {
 /// The format of a record (`--format`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OutputFormat {
-    /// `NAME | MESSAGE`.
+    /// For people: `NAME | MESSAGE`.
     #[default]
     Text,
     /// One JSON object per line.

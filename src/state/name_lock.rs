@@ -109,8 +109,8 @@ fn is_name(name: &str) -> bool {
     (1..=64).contains(&name.len()) && name.bytes().all(is_allowed)
 }
 
-/// Returns a path such as `state.db.resume-NAME-1f2e3d4c5b6a7988.lock`. It contains a hash of the engine ID, which may have
-/// any form.
+/// Returns a path such as `state.db.resume-NAME-1f2e3d4c5b6a7988.lock`. It contains a hash of the engine ID, which
+/// may have any form.
 fn path(state: &Path, engine_id: &str, name: &str) -> PathBuf {
     let mut path = state.as_os_str().to_owned();
     path.push(format!(".resume-{name}-{}.lock", short_hash(engine_id.as_bytes())));

@@ -29,7 +29,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0006_output_sequences.sql"),
 ];
 
-/// The current schema.
+/// The number of the current schema.
 const SCHEMA: i64 = MIGRATIONS.len() as i64;
 
 /// `PRAGMA application_id` of our files, set by the first migration.
@@ -42,8 +42,8 @@ const CHECKED: u64 = 64 << 20;
 /// The pause before another attempt while another process is creating the file. SQLite itself waits in such steps.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
-/// Opens the file, creating it and its folders if they are missing. Waits up to `busy_timeout` for other processes that hold
-/// SQLite's lock.
+/// Opens the file, creating it and its folders if they are missing. Waits up to `busy_timeout` for other processes
+/// that hold SQLite's lock.
 pub(super) fn open(path: &Path, busy_timeout: Duration) -> Result<Connection, Error> {
     let real = location::resolve(path)?;
     create(path, &real)?;
@@ -147,8 +147,8 @@ fn check(connection: &mut Connection, path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Reads the schema, the application ID and the number of tables in one transaction, because another process may be
-/// creating the file.
+/// Reads the schema, the application ID and the number of tables in one transaction, because another process may
+/// be creating the file.
 fn read_header(connection: &mut Connection) -> rusqlite::Result<(i64, i64, i64)> {
     let snapshot = connection.transaction()?;
     let tables = snapshot.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;

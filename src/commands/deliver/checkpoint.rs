@@ -55,8 +55,8 @@ pub(crate) struct CommittedOutput {
     pub(crate) path: PathBuf,
     pub(crate) file: File,
     pub(crate) log: WalLocation,
-    /// Length to commit instead of the file's, as long as the printer still expects the lines after it to be read again:
-    /// [`recovery`] explains why.
+    /// Length to commit instead of the file's, as long as the printer still expects the lines after it to be read
+    /// again: [`recovery`] explains why.
     pub(crate) unproven_from: Option<u64>,
 }
 

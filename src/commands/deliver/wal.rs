@@ -45,8 +45,8 @@ pub(crate) struct WalEntry {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum EntryKind {
-    /// First entry of a segment: all positions, FILE and its length when the segment was begun, and the value of
-    /// [`mount`].
+    /// First entry of a segment: all positions, FILE and its length when the segment was begun, and
+    /// the value of [`mount`].
     Snapshot { positions: Vec<(String, Saved)>, file: FileRef, length: u64, mount: String },
     /// These bytes are about to be appended to a file, which then had `offset` bytes.
     Write {
@@ -63,8 +63,8 @@ pub(crate) enum EntryKind {
 /// Identifies an output file, whatever its name is now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FileRef {
-    /// Device number. It changes when the file system is mounted from another device, so it decides only if `id`
-    /// cannot.
+    /// Device number. It changes when the file system is mounted from another device, so it decides
+    /// only if `id` cannot.
     pub(crate) device: u64,
     pub(crate) id: FileId,
 }

@@ -377,8 +377,8 @@ impl Task {
         self.health.update(|health| health.state.inventory = status);
     }
 
-    /// Schedules a full comparison after a failure. Failures of the state are logged as a warning once, until one
-    /// succeeds.
+    /// Schedules a full comparison after a failure. Failures of the state are logged as a warning
+    /// once, until one succeeds.
     fn failed(&mut self, extent: Extent, error: &Error) {
         self.metrics.failed(extent, failure_cause(error));
         self.report(match error {

@@ -23,12 +23,11 @@ pub(super) struct IdleTimer {
 }
 
 impl IdleTimer {
-    /// Starts the timer.
     pub(super) fn new(now: Instant) -> Self {
         IdleTimer { next: now + FIRST, interval: FIRST }
     }
 
-    /// When to probe.
+    /// Returns when the next probe is due.
     pub(super) fn next(&self) -> Instant {
         self.next
     }

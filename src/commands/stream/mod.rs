@@ -217,7 +217,7 @@ impl ApiLog {
         Ok(oldest.filter(|_| Some(frames.records()) >= query.tail))
     }
 
-    /// Makes one request.
+    /// Makes one request, which ends as its route requires.
     async fn request(&self, session: &mut Session<'_>, due: Instant) -> End {
         match self.context.route {
             Route::Poll => session.read().await,
@@ -226,8 +226,8 @@ impl ApiLog {
         }
     }
 
-    /// Waits before the next request, or until the daemon is back. Returns what `interruption` resolves to, if it resolves
-    /// first.
+    /// Waits before the next request, or until the daemon is back. Returns what `interruption` resolves to,
+    /// if it resolves first.
     async fn sleep<T>(&self, wait: Duration, end: &End, interruption: impl Future<Output = T>) -> Option<T> {
         let returned = async {
             match end {
@@ -291,8 +291,8 @@ impl ApiLog {
         }
     }
 
-    /// Reports that the rest is not read, and why. The beginning of an unfinished line is dropped, because nobody knows how
-    /// it ends.
+    /// Reports that the rest is not read, and why. The beginning of an unfinished line is dropped, because nobody
+    /// knows how it ends.
     async fn report_loss(&self, end: End, position: TimePosition) -> Option<Error> {
         if !end.keeps_nothing() {
             self.context.queue.send(Item::unreadable(self.plan.key, self.context.route, position.last())).await;

@@ -77,7 +77,7 @@ pub(super) fn reason(error: &Error) -> String {
     }
 }
 
-/// Something to report.
+/// What to report about a failed request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum FailureReport {
     /// A lack of permits, which is reported once for all containers.
@@ -110,8 +110,8 @@ impl Failures {
         }
     }
 
-    /// What to report, at most once in [`REPORT_INTERVAL`]. That the daemon is gone is reported for all containers
-    /// together, elsewhere.
+    /// What to report, at most once in [`REPORT_INTERVAL`]. That the daemon is gone is reported for
+    /// all containers together, elsewhere.
     pub(super) fn report(&mut self, end: &End, now: Instant) -> Option<FailureReport> {
         let is_worth_reporting = match end {
             End::Broken(error @ Error::TooManyStreams { .. }) => {

@@ -29,8 +29,8 @@ impl TailWindow {
         TailWindow(Some(self.0.map_or(SMALLEST, |_| (fresh * 2).clamp(SMALLEST, LARGEST))))
     }
 
-    /// The window after a request that did not reach the last delivered line. Nothing can be reached before the first line
-    /// was delivered.
+    /// The window after a request that did not reach the last delivered line. Nothing can be reached before the
+    /// first line was delivered.
     #[must_use]
     pub(super) fn widened(self, is_at_start: bool) -> Self {
         let wider = self.0.filter(|_| !is_at_start).map(|records| records * GROWTH);

@@ -13,8 +13,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A listing may lag behind events by this much. During this time after a death, only a `start` event proves that the
-/// container runs again.
+/// A listing may lag behind events by this much. During this time after a death, only a `start` event proves that
+/// the container runs again.
 const LISTINGS_LAG: Duration = inventory::LISTINGS_LAG;
 
 /// What an event or a listing changes.
@@ -144,8 +144,8 @@ impl Discovery {
         changes
     }
 
-    /// Adds labels and networks, which events do not contain, from the answer to a lookup. Returns the container with
-    /// them.
+    /// Adds labels and networks, which events do not contain, from the answer to a lookup. Returns
+    /// the container with them.
     pub(super) fn add_details(&mut self, container: &Container) -> Arc<Container> {
         let known = self.known.get(&container.id).map_or(container, |known| &**known);
         let Container { labels, networks, hidden, .. } = container.clone();

@@ -85,8 +85,8 @@ fn inspected(container: Container, details: Details, routes: &Routes) -> Planned
     PlannedContainer { container, driver: details.log_driver, source, risk }
 }
 
-/// Drivers whose logs the daemon reads back itself. For all others it keeps a cache in a file, unless `cache-disabled` is
-/// set.
+/// Drivers whose logs the daemon reads back itself. For all others it keeps a cache in a file,
+/// unless `cache-disabled` is set.
 const READABLE: [&str; 3] = ["json-file", "local", "journald"];
 
 fn keeps_log(details: &Details) -> bool {

@@ -47,8 +47,8 @@ const ACTIONS: [&str; 15] = [
     "detach",
 ];
 
-/// Actions that can change which volumes exist and which containers use them. Only `prune` reports that a prune removed
-/// volumes.
+/// Actions that can change which volumes exist and which containers use them. Only `prune` reports that
+/// a prune removed volumes.
 const VOLUME_ACTIONS: [&str; 3] = ["mount", "unmount", "prune"];
 
 /// Something that happened to the containers, or to the connection.

@@ -39,8 +39,8 @@ use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-/// Follows containers until `stop` is requested, or until everything that the options ask for is read. With `dry_run`,
-/// prints the plan.
+/// Follows containers until `stop` is requested, or until everything that the options ask for is read. With
+/// `dry_run`, prints the plan.
 pub fn watch(endpoint: Endpoint, options: WatchOptions, stop: &Stop) -> Result<(), Error> {
     start::raise_descriptor_limit();
     super::runtime()?.block_on(async {

@@ -143,8 +143,8 @@ impl Daemon {
     }
 }
 
-/// Returns what is known about a daemon that refuses `GET /info`. An inspection of any of its containers shows where it
-/// keeps log files.
+/// Returns what is known about a daemon that refuses `GET /info`. An inspection of any of its containers shows where
+/// it keeps log files.
 async fn guess_engine(docker: &Docker, source: Source) -> Engine {
     /// Number of containers to try: each may be removed before it is inspected.
     const CANDIDATES: usize = 3;

@@ -80,7 +80,7 @@ struct KnownContainer {
 }
 
 impl Printer {
-    /// Opens the destination.
+    /// Opens stdout or FILE, which is created if it does not exist.
     pub fn open(settings: PrinterSettings) -> Result<Self, Error> {
         let form = match (settings.format, settings.ansi) {
             (OutputFormat::Json, _) => Form::Json,

@@ -16,7 +16,7 @@ use jiff::tz::TimeZone;
 /// The printed parts of an event, in docker's terms.
 #[derive(Clone, Copy, Debug)]
 pub struct EventRecord<'a> {
-    /// `container`, `volume`, ...
+    /// The type of the object, such as `container`.
     pub kind: &'a str,
     /// `die`, `exec_create: sh -c …`
     pub action: &'a str,
@@ -24,7 +24,7 @@ pub struct EventRecord<'a> {
     pub id: &'a str,
     /// The attributes of the object, by name.
     pub attributes: &'a std::collections::BTreeMap<String, String>,
-    /// `local` or `swarm`.
+    /// `local` or `swarm`; empty if the daemon sends none.
     pub scope: &'a str,
     pub time: crate::model::time::Timestamp,
     /// The action in the deprecated part of the event, or empty.
@@ -163,8 +163,8 @@ fn object(event: &EventRecord<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(format!(",\"time\":{seconds},\"timeNano\":{nanos}}}\n").as_bytes());
 }
 
-/// Appends a JSON string as Go 1.22 and later write it. Earlier versions write backspace and form feed as `\u0008` and
-/// `\u000c`.
+/// Appends a JSON string as Go 1.22 and later write it. Earlier versions write backspace and form feed
+/// as `\u0008` and `\u000c`.
 fn string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     let mut rest = text;

@@ -21,7 +21,7 @@ pub struct Reconciled {
     pub started: Timestamp,
     /// From the first request to the daemon to the last write to the state.
     pub took: Duration,
-    /// The differences.
+    /// All differences, written or not.
     pub plan: Plan,
     /// Whether there was no state to compare with. A dry run does not create one.
     pub has_no_state: bool,
@@ -52,9 +52,7 @@ struct Changes {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReportFormat {
-    /// Tables for people.
     Table,
-    /// One JSON object.
     Json,
 }
 

@@ -108,8 +108,8 @@ impl BlockDecoder {
     }
 
     /// Decodes the incomplete record at the end of a log. Returns how many bytes were handled; the rest may still
-    /// become a record. If a record of the `local` driver lost its end, the records after it seem to be part of it, and
-    /// are decoded here.
+    /// become a record. If a record of the `local` driver lost its end, the records after it seem to be part of it,
+    /// and are decoded here.
     pub(crate) fn decode_rest(&mut self, mut rest: &[u8], sink: &mut LineSink<'_>) -> usize {
         let held = rest.len();
         while self.format == Format::Local
@@ -219,8 +219,8 @@ impl BlockDecoder {
         }
     }
 
-    /// Decodes a record after damage in the same line: NULs after a power cut, or half a record after the disk was
-    /// full.
+    /// Decodes a record after damage in the same line: NULs after a power cut, or half a record after
+    /// the disk was full.
     #[cold]
     fn salvage(&mut self, block: &Block<'_>, range: Range<usize>, sink: &mut LineSink<'_>) {
         let line = &block.bytes[range.clone()];

@@ -144,8 +144,8 @@ impl Recovery<'_> {
         Ok(false)
     }
 
-    /// Repeats what the last run logged since the last commit. `end` is the length of FILE up to which its content is
-    /// known.
+    /// Repeats what the last run logged since the last commit. `end` is the length of FILE up to which
+    /// its content is known.
     fn replay(
         &self,
         committed: u64,
@@ -340,8 +340,8 @@ impl<'a> Target<'a> {
         self.length()
     }
 
-    /// Writes what the file lacks of a logged write. `end` is the offset up to which the content is known; returns its
-    /// new value.
+    /// Writes what the file lacks of a logged write. `end` is the offset up to which the content is known;
+    /// returns its new value.
     fn complete(&mut self, offset: u64, bytes: &[u8], end: u64, notices: &mut Vec<String>) -> io::Result<u64> {
         match locate(&self.reader, offset, bytes)? {
             Presence::Complete(up_to) => Ok(up_to.max(end)),
@@ -414,8 +414,8 @@ impl<'a> Target<'a> {
         Ok((added > 0 && end > 0).then_some(text))
     }
 
-    /// For an incomplete log: examines what follows the known content, and moves an incomplete last line to
-    /// FILE.damaged.
+    /// For an incomplete log: examines what follows the known content, and moves an incomplete
+    /// last line to FILE.damaged.
     fn search(&mut self, end: u64, unproven: &mut UnprovenLines<'_>) -> io::Result<Option<String>> {
         let end = unproven.search(&self.reader, end)?;
         if end == self.length()? {

@@ -134,8 +134,8 @@ pub(super) struct SupervisorSettings {
     pub(super) slots: usize,
 }
 
-/// IDs of containers that were not read to the requested end, each with the error if the daemon or the connection to it
-/// was the reason.
+/// IDs of containers that were not read to the requested end, each with the error if the daemon or the connection to
+/// it was the reason.
 pub(super) type Unread = Vec<(String, Option<docker::Error>)>;
 
 pub(super) struct Supervisor {

@@ -464,8 +464,8 @@ impl Supervisor {
         }
     }
 
-    /// Returns what to print about a file that cannot be read. A missing permission concerns all files: it is reported
-    /// once.
+    /// Returns what to print about a file that cannot be read. A missing permission concerns all files:
+    /// it is reported once.
     fn explain_refusal(&mut self, key: ContainerKey, error: &io::Error, resume: TimePosition) -> Vec<Item> {
         let may_stream = self.settings.source != Source::File;
         match error.kind() {

@@ -117,8 +117,8 @@ impl World {
         *self.keys.get(id).unwrap_or_else(|| panic!("{id} has no key"))
     }
 
-    /// `list f1:running s1:exited,3 s2:running*`: with a star, the container does not pass the filters that only the
-    /// daemon can evaluate.
+    /// `list f1:running s1:exited,3 s2:running*`: with a star, the container does not pass the filters that only
+    /// the daemon can evaluate.
     fn listing(&self, listed: &[&str]) -> News {
         let has_remote = !self.supervisor.selector.remote().is_empty();
         let (mut containers, mut passing) = (Vec::new(), Vec::new());
