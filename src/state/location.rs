@@ -130,16 +130,17 @@ fn lstat(path: &Path) -> rustix::io::Result<Stat> {
     statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)
 }
 
+/// Tests that need root: they give files to another user. Profile `fast` skips modules of this name.
 #[cfg(test)]
-mod tests {
+mod as_root {
     use super::*;
     use crate::state::Store;
     use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 
-    /// A user that is neither root nor us.
+    /// A user that is not root.
     const OTHER: u32 = 4711;
 
-    /// Opens a state; run as root, who can give files away. Returns the outcome, and whether the victim's file stayed empty.
+    /// Opens a state. Returns the outcome, and whether the victim's file stayed empty.
     fn opened(prepare: impl FnOnce(&Path, &Path) -> PathBuf) -> (String, bool) {
         let dir = tempfile::tempdir().unwrap();
         let mine = dir.path().join("mine");
@@ -167,7 +168,7 @@ mod tests {
     /// Another user's file never becomes a database, whatever path leads to it.
     #[test]
     fn links_and_files_of_other_users_are_rejected_unchanged() {
-        assert!(is_root(), "these tests give files away, which takes root");
+        assert!(is_root(), "these tests give files to another user, which takes root");
         let refused = |reason: &str| (format!("refusing to use the state in STATE: {reason}"), true);
         let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         let link = |target: &Path, at: PathBuf| {
@@ -241,7 +242,7 @@ mod tests {
     /// Root may use a state that another user created.
     #[test]
     fn a_valid_state_of_another_user_is_used() {
-        assert!(is_root(), "these tests give files away, which takes root");
+        assert!(is_root(), "these tests give files to another user, which takes root");
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.db");
         drop(Store::open(&path).unwrap());
@@ -259,7 +260,7 @@ mod tests {
     /// A lock file that another user put in place is not written to.
     #[test]
     fn lock_files_of_others_and_links_are_rejected() {
-        assert!(is_root(), "these tests give files away, which takes root");
+        assert!(is_root(), "these tests give files to another user, which takes root");
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.db");
         let store = Store::open(&path).unwrap();

@@ -448,33 +448,6 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_syncs_output_then_positions_then_reports() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("state.db");
-        let trace = dir.path().join("trace");
-        let mut strace = Command::new("strace");
-        strace.args(["-f", "-qq", "-y", "-e", "trace=write,pwrite64,fdatasync,fsync", "-o"]).arg(&trace);
-        strace.arg(std::env::current_exe().unwrap());
-        let mut other = Other::start_under(strace, "commit an output", &path);
-        assert_eq!(other.wait_for("committed "), "Ok(())");
-        other.end();
-        let trace = fs::read_to_string(trace).unwrap();
-        let lines = trace.lines().skip_while(|line| !line.contains("begins"));
-        // Output synced, write-ahead log written, write-ahead log synced, success reported.
-        let step = |line: &str| match line {
-            line if line.contains("committed") => Some('r'),
-            line if line.contains("sync(") && line.contains("/out.log>") => Some('o'),
-            line if line.contains("pwrite64(") && line.contains("/state.db-wal>") => Some('w'),
-            line if line.contains("sync(") && line.contains("/state.db-wal>") => Some('s'),
-            _ => None,
-        };
-        let mut steps: Vec<char> = lines.filter_map(step).collect();
-        steps.dedup();
-        // The remaining steps belong to the checkpoint on closing.
-        assert!(steps.starts_with(&['o', 'w', 's', 'r']), "{steps:?}:\n{trace}");
-    }
-
-    #[test]
     fn no_position_is_committed_if_the_output_cannot_be_synced() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("state.db")).unwrap();
@@ -511,86 +484,6 @@ mod tests {
         other.execute_batch("ROLLBACK").unwrap();
         commit(&held, one("a", 3)).unwrap();
         assert_eq!(offset(&held, "a"), Some(3));
-    }
-
-    /// A small file system that only this test uses.
-    struct Disk(tempfile::TempDir);
-
-    impl Disk {
-        fn mount() -> Disk {
-            let dir = tempfile::tempdir().unwrap();
-            let disk = Disk(dir);
-            disk.run("mount", &["-t", "tmpfs", "-o", "size=512k", "tmpfs"]);
-            disk
-        }
-
-        fn path(&self, name: &str) -> PathBuf {
-            self.0.path().join(name)
-        }
-
-        fn run(&self, program: &str, args: &[&str]) {
-            assert!(Command::new(program).args(args).arg(self.0.path()).status().unwrap().success());
-        }
-
-        /// Writes until no space is left.
-        fn fill(&self) {
-            let mut ballast = File::create(self.path("ballast")).unwrap();
-            while ballast.write_all(&[0; 512]).is_ok() {}
-        }
-
-        fn free_space(&self) {
-            fs::remove_file(self.path("ballast")).unwrap();
-        }
-    }
-
-    impl Drop for Disk {
-        fn drop(&mut self) {
-            let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
-        }
-    }
-
-    #[test]
-    fn a_full_disk_is_reported_and_loses_no_earlier_commit() {
-        let disk = Disk::mount();
-        let path = disk.path("state.db");
-        let store = Store::open(&path).unwrap();
-        let held = store.hold(ENGINE, "default").unwrap();
-        commit(&held, one("a", 1)).unwrap();
-        disk.fill();
-        let many = || {
-            let positions = (0..100).map(|number| (format!("{number:064}"), saved("web", 2))).collect();
-            Commit { positions, removed: vec!["a".into()], ..Commit::default() }
-        };
-        for _ in 0..3 {
-            let error = commit(&held, many()).unwrap_err();
-            assert_eq!(error.to_string(), format!("no space left for the state in {}", path.display()));
-            assert!(matches!(error, Error::Full { .. }) && !error.is_passing());
-            assert_eq!(held.positions().unwrap(), HashMap::from([("a".into(), saved("web", 1))]));
-        }
-        disk.free_space();
-        commit(&held, many()).unwrap();
-        assert_eq!(held.positions().unwrap().len(), 100);
-        drop((held, store));
-        disk.fill();
-        let another = disk.path("another.db");
-        let error = Store::open(&another).err().unwrap();
-        assert!(matches!(error, Error::Full { .. }), "{error:?}");
-        disk.free_space();
-        Store::open(&another).unwrap();
-        assert_eq!(Store::open(&path).unwrap().hold(ENGINE, "default").unwrap().positions().unwrap().len(), 100);
-    }
-
-    #[test]
-    fn a_read_only_disk_is_reported() {
-        let disk = Disk::mount();
-        let (path, missing) = (disk.path("state.db"), disk.path("missing.db"));
-        drop(Store::open(&path).unwrap());
-        disk.run("mount", &["-o", "remount,ro"]);
-        for path in [path, missing] {
-            let error = Store::open(&path).err().unwrap();
-            let expected = format!("the state in {} cannot be written: it is read-only", path.display());
-            assert_eq!(error.to_string(), expected, "{error:?}");
-        }
     }
 
     #[test]
@@ -669,5 +562,117 @@ mod tests {
             .unwrap();
         assert_eq!(row, "ABCD:EFGH|default|a|web|file|0|812|2026-11-20T23:00:53.037882171Z|2026-11-20 23:00:53");
         assert!(begun <= updated && updated <= Timestamp::now());
+    }
+
+    /// Tests that need root: they mount a small disk, or trace a child process. Profile `fast` skips modules of this name.
+    mod as_root {
+        use super::*;
+
+        /// A small file system that only this test uses.
+        struct Disk(tempfile::TempDir);
+
+        impl Disk {
+            fn mount() -> Disk {
+                let dir = tempfile::tempdir().unwrap();
+                let disk = Disk(dir);
+                disk.run("mount", &["-t", "tmpfs", "-o", "size=512k", "tmpfs"]);
+                disk
+            }
+
+            fn path(&self, name: &str) -> PathBuf {
+                self.0.path().join(name)
+            }
+
+            fn run(&self, program: &str, args: &[&str]) {
+                assert!(Command::new(program).args(args).arg(self.0.path()).status().unwrap().success());
+            }
+
+            /// Writes until no space is left.
+            fn fill(&self) {
+                let mut ballast = File::create(self.path("ballast")).unwrap();
+                while ballast.write_all(&[0; 512]).is_ok() {}
+            }
+
+            fn free_space(&self) {
+                fs::remove_file(self.path("ballast")).unwrap();
+            }
+        }
+
+        impl Drop for Disk {
+            fn drop(&mut self) {
+                let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+            }
+        }
+
+        #[test]
+        fn a_full_disk_is_reported_and_loses_no_earlier_commit() {
+            let disk = Disk::mount();
+            let path = disk.path("state.db");
+            let store = Store::open(&path).unwrap();
+            let held = store.hold(ENGINE, "default").unwrap();
+            commit(&held, one("a", 1)).unwrap();
+            disk.fill();
+            let many = || {
+                let positions = (0..100).map(|number| (format!("{number:064}"), saved("web", 2))).collect();
+                Commit { positions, removed: vec!["a".into()], ..Commit::default() }
+            };
+            for _ in 0..3 {
+                let error = commit(&held, many()).unwrap_err();
+                assert_eq!(error.to_string(), format!("no space left for the state in {}", path.display()));
+                assert!(matches!(error, Error::Full { .. }) && !error.is_passing());
+                assert_eq!(held.positions().unwrap(), HashMap::from([("a".into(), saved("web", 1))]));
+            }
+            disk.free_space();
+            commit(&held, many()).unwrap();
+            assert_eq!(held.positions().unwrap().len(), 100);
+            drop((held, store));
+            disk.fill();
+            let another = disk.path("another.db");
+            let error = Store::open(&another).err().unwrap();
+            assert!(matches!(error, Error::Full { .. }), "{error:?}");
+            disk.free_space();
+            Store::open(&another).unwrap();
+            assert_eq!(Store::open(&path).unwrap().hold(ENGINE, "default").unwrap().positions().unwrap().len(), 100);
+        }
+
+        #[test]
+        fn a_read_only_disk_is_reported() {
+            let disk = Disk::mount();
+            let (path, missing) = (disk.path("state.db"), disk.path("missing.db"));
+            drop(Store::open(&path).unwrap());
+            disk.run("mount", &["-o", "remount,ro"]);
+            for path in [path, missing] {
+                let error = Store::open(&path).err().unwrap();
+                let expected = format!("the state in {} cannot be written: it is read-only", path.display());
+                assert_eq!(error.to_string(), expected, "{error:?}");
+            }
+        }
+
+        #[test]
+        fn a_commit_syncs_output_then_positions_then_reports() {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("state.db");
+            let trace = dir.path().join("trace");
+            let mut strace = Command::new("strace");
+            strace.args(["-f", "-qq", "-y", "-e", "trace=write,pwrite64,fdatasync,fsync", "-o"]).arg(&trace);
+            strace.arg(std::env::current_exe().unwrap());
+            let mut other = Other::start_under(strace, "commit an output", &path);
+            assert_eq!(other.wait_for("committed "), "Ok(())");
+            other.end();
+            let trace = fs::read_to_string(trace).unwrap();
+            let lines = trace.lines().skip_while(|line| !line.contains("begins"));
+            // Output synced, write-ahead log written, write-ahead log synced, success reported.
+            let step = |line: &str| match line {
+                line if line.contains("committed") => Some('r'),
+                line if line.contains("sync(") && line.contains("/out.log>") => Some('o'),
+                line if line.contains("pwrite64(") && line.contains("/state.db-wal>") => Some('w'),
+                line if line.contains("sync(") && line.contains("/state.db-wal>") => Some('s'),
+                _ => None,
+            };
+            let mut steps: Vec<char> = lines.filter_map(step).collect();
+            steps.dedup();
+            // The remaining steps belong to the checkpoint on closing.
+            assert!(steps.starts_with(&['o', 'w', 's', 'r']), "{steps:?}:\n{trace}");
+        }
     }
 }

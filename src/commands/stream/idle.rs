@@ -18,7 +18,7 @@ pub(super) const LONGEST: Duration = Duration::from_secs(5 * 60);
 /// Decides when to probe.
 pub(super) struct IdleTimer {
     next: Instant,
-    /// From the last line or probe to `next`.
+    /// Time from the last line or probe to `next`.
     interval: Duration,
 }
 
@@ -32,7 +32,7 @@ impl IdleTimer {
         self.next
     }
 
-    /// A line arrived: starts again.
+    /// Starts again after a line arrived.
     pub(super) fn restart(&mut self, now: Instant) {
         *self = IdleTimer::new(now);
     }
@@ -44,16 +44,16 @@ impl IdleTimer {
     }
 }
 
-/// The time of the log's newest record, if that record has not been read. `last` is the last record that arrived behind
-/// `position`, if any has.
+/// Returns the time of the log's newest record, if that record has not been read. `last` is the last record that arrived
+/// after `position`, if any has.
 pub(super) fn ahead(newest: Record, last: Option<Record>, position: &TimePosition) -> Option<Timestamp> {
     let is_read = match last {
         Some(last) => last == newest,
         None => position.seen[newest.stream as usize].is_some_and(|seen| seen.time == newest.time),
     };
-    // Before the first line was delivered, older records are not wanted.
-    let is_unwanted = position.is_at_start() && position.since.is_some_and(|since| newest.time < since);
-    (!is_read && !is_unwanted).then_some(newest.time)
+    // Before the first line was delivered, records from before `since` do not count.
+    let is_before_since = position.is_at_start() && position.since.is_some_and(|since| newest.time < since);
+    (!is_read && !is_before_since).then_some(newest.time)
 }
 
 #[cfg(test)]

@@ -30,11 +30,12 @@ use tokio::sync::Notify;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep, timeout};
 
+/// Returns whether a signal reports that the container died or was removed.
 fn is_death(signal: &Signal) -> bool {
     let Signal::Finish(then) = signal else { return false };
-    // A container that is let go goes on writing.
-    let is_let_go = then.iter().any(|item| matches!(item, Item::Forget(_)));
-    !is_let_go && then.iter().any(|item| matches!(item, Item::End(..) | Item::Gone(_)))
+    // A container that is no longer followed may continue to write.
+    let is_unfollowed = then.iter().any(|item| matches!(item, Item::Forget(_)));
+    !is_unfollowed && then.iter().any(|item| matches!(item, Item::End(..) | Item::Gone(_)))
 }
 
 impl ApiLog {
@@ -43,7 +44,7 @@ impl ApiLog {
         let mut failures = Failures::new(self.retry_budget());
         while let Err(error) = self.find_first(failures.retry.left(Instant::now())).await {
             let wait = match error.is_passing() {
-                true => failures.retry.again(true, self.is_last(&signals), Instant::now(), fastrand::f64()),
+                true => failures.retry.next_wait(true, self.is_last(&signals), Instant::now(), fastrand::f64()),
                 false => None,
             };
             let Some(wait) = wait else { return self.give_up(error, &mut signals).await };
@@ -58,10 +59,10 @@ impl ApiLog {
         session.announce(self.plan.cause);
         // Spreads the requests for many containers over the interval.
         let mut span = self.context.interval.mul_f64(fastrand::f64());
-        let mut heard = if self.plan.is_up { None } else { Some(signals.recv().await) };
+        let mut received = if self.plan.is_up { None } else { Some(signals.recv().await) };
         loop {
             let begun = Instant::now();
-            if heard.is_none() {
+            if received.is_none() {
                 let before = session.position();
                 let progress = session.progress();
                 let end = {
@@ -74,7 +75,7 @@ impl ApiLog {
                             if signal.as_ref().is_some_and(is_death) {
                                 self.drain(request, &progress).await;
                             }
-                            heard = Some(signal);
+                            received = Some(signal);
                             None
                         }
                     }
@@ -92,10 +93,10 @@ impl ApiLog {
                     if end.is_regular() {
                         span = self.context.interval;
                     }
-                    heard = self.sleep(wait, &end, signals.recv()).await;
+                    received = self.sleep(wait, &end, signals.recv()).await;
                 }
             }
-            match heard.take() {
+            match received.take() {
                 None => {}
                 Some(None) => return Ok(()),
                 Some(Some(Signal::Up)) => session.container_started(),
@@ -111,7 +112,7 @@ impl ApiLog {
         }
     }
 
-    /// Lets a request run to its end, as long as data arrives: the daemon ends it when the container has died, and may
+    /// Lets a request continue to its end, as long as data arrives: the daemon ends it when the container has died, and may
     /// have removed the log before another request is made.
     async fn drain(&self, mut request: Pin<&mut impl Future<Output = End>>, progress: &Notify) {
         loop {
@@ -127,14 +128,14 @@ impl ApiLog {
         }
     }
 
-    /// Whether the daemon comes back matters to the others only if they have to reach an end, too.
+    /// Reports whether the daemon is unreachable, which only tasks that have to reach an end need to know.
     fn report_given_up(&self, has_given_up: bool) {
         if self.plan.once {
             self.report(StreamReport::GaveUp(has_given_up));
         }
     }
 
-    /// A failure that is not temporary says nothing about the daemon.
+    /// Reports a temporary failure. Other failures do not show that the daemon is unreachable.
     fn report_given_up_if(&self, end: &End) {
         if end.is_passing() {
             self.report_given_up(true);
@@ -145,14 +146,14 @@ impl ApiLog {
         RetryBudget::new(self.plan.once && *self.context.shorten_retries.borrow())
     }
 
-    /// Whether the next end is the last one.
+    /// Returns whether nothing is read after the next end of the log.
     fn is_last(&self, signals: &UnboundedReceiver<Signal>) -> bool {
         self.plan.once || signals.is_closed()
     }
 
     async fn find_first(&mut self, limit: Duration) -> Result<(), Error> {
         if let (Start::Last(_), false) = (self.plan.start, self.plan.has_run) {
-            // It has no history.
+            // It never ran, so it has no history.
             self.plan.start = Start::All;
         }
         if let (Start::Last(lines @ 1..), None) = (self.plan.start, self.plan.resume) {
@@ -161,8 +162,8 @@ impl ApiLog {
         Ok(())
     }
 
-    /// Finds the first of the last `wanted` lines. The daemon counts records, of which a long line has several, so more
-    /// and more are requested until one line more than wanted has arrived whole.
+    /// Finds the first of the last `wanted` lines. The daemon counts records, of which a long line has several, so the
+    /// number of requested records grows until one line more than wanted is complete.
     async fn last_lines(&self, wanted: u64, limit: Duration) -> Result<Option<(Cursor, TimePosition)>, Error> {
         let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
         let mut records = wanted as u64 + 16;
@@ -193,7 +194,7 @@ impl ApiLog {
                 keep(frames.push(&chunk?).0);
             }
             keep(frames.flush());
-            // The answer may begin among lines of the same time, whose ordinals are not known then.
+            // The response may begin between lines of the same time, whose ordinals are then unknown.
             let is_numbered = count > wanted && cursors.front().is_some_and(|first| Some(first.time) != oldest);
             let is_all = is_all || self.dialect() == Dialect::Docker && frames.records() < records;
             if is_numbered || is_all {
@@ -259,7 +260,7 @@ impl ApiLog {
         Err(read.map(drop))
     }
 
-    /// Reads to the end, and tries again as long as that may help. Returns `false` if the container runs again first.
+    /// Reads to the end, and retries as long as that may help. Returns `false` if the container runs again first.
     async fn read_to_end(
         &self,
         session: &mut Session<'_>,
@@ -291,13 +292,13 @@ impl ApiLog {
         }
     }
 
-    /// Reports that the rest is not read, and why. The beginning of an unfinished line is dropped, because nobody
-    /// knows how it ends.
+    /// Reports that the rest of the log is not read, and why. The beginning of an unfinished line is dropped, because
+    /// its end is unknown.
     async fn report_loss(&self, end: End, position: TimePosition) -> Option<Error> {
         if !end.keeps_nothing() {
             self.context.queue.send(Item::unreadable(self.plan.key, self.context.route, position.last())).await;
         }
-        // For a container that is gone, the gap says everything.
+        // For a removed container, the gap is enough.
         if self.plan.once || !end.is_removed() {
             self.notice(end.describe()).await;
         }
@@ -320,7 +321,7 @@ impl ApiLog {
         }
     }
 
-    /// Ends after an error that no retry can help with. A followed container is still introduced and taken leave of.
+    /// Ends after an error that no retry can fix. The items that later signals carry are still queued.
     async fn give_up(&self, error: Error, signals: &mut UnboundedReceiver<Signal>) -> Outcome {
         let end = End::Broken(error);
         let is_lost = self.is_last(signals) || end.is_removed();
