@@ -147,7 +147,7 @@ struct StandaloneFlags {
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, hide_short_help = true)]
     tlscacert: Option<PathBuf>,
 
-    /// Client certificate for TLS
+    /// Client certificate
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath, hide_short_help = true)]
     tlscert: Option<PathBuf>,
 

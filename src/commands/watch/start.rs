@@ -40,7 +40,7 @@ use tokio::sync::oneshot;
 /// Bytes that may wait for the output before reading pauses.
 const QUEUE: usize = 8 * 1024 * 1024;
 /// Containers that are read at the same time with `--no-follow`, at most.
-const MAX_SLOTS: usize = 32;
+const MAX_PARALLEL: usize = 32;
 
 /// Raises the soft `RLIMIT_NOFILE` to the hard limit: rotated logs stay open until they are read. Running out of
 /// descriptors is reported when it happens.
@@ -356,7 +356,7 @@ fn supervisor_settings(options: &WatchOptions, routes: &Routes, docker: &Docker)
         source: options.source,
         api_route: routes.api_route(),
         folder: routes.folder.clone(),
-        slots: MAX_SLOTS.min(docker.most_logs()),
+        max_parallel: MAX_PARALLEL.min(docker.most_logs()),
     }
 }
 

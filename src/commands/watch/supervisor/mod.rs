@@ -12,7 +12,7 @@
 //!
 //! | phase | read by | begins when | ends when |
 //! |---|---|---|---|
-//! | `Waiting` | nobody; `--no-follow`, no slot is free | it is found | a slot is free: `FileToEnd` or `StreamToEnd` |
+//! | `Waiting` | nobody; `--no-follow`, as many as allowed are being read | it is found | another one is read to its end: `FileToEnd` or `StreamToEnd` |
 //! | `Held` | nobody; the reader may have its file open | it is found, and it is not known yet whether it is selected | a lookup answers: `File`, `Stream`, `Idle`, or it is dropped |
 //! | `Idle` | nobody | it is stopped and has no file, or was read to its end | it starts: `Stream` |
 //! | `File` | the reader | it has a log file | the reader refuses it: `Stream`, or `Idle` with `--source file` |
@@ -131,7 +131,7 @@ pub(super) struct SupervisorSettings {
     /// The daemon's folder of all containers.
     pub(super) folder: PathBuf,
     /// How many containers are read at the same time with `--no-follow`. At least 1.
-    pub(super) slots: usize,
+    pub(super) max_parallel: usize,
 }
 
 /// IDs of containers that were not read to the requested end, each with the error if the daemon or the connection to
@@ -233,11 +233,11 @@ impl Supervisor {
             Input::Lookup(answer) => self.answer(answer, now),
             Input::Finish => self.finish_all(),
         }
-        self.fill_slots();
+        self.start_waiting();
         std::mem::take(&mut self.effects)
     }
 
-    /// Returns whether everything requested has been read. Containers wait for a slot only while others are unfinished.
+    /// Returns whether everything requested has been read. Containers wait only while others are unfinished.
     pub(super) fn is_done(&self) -> bool {
         let has_end = !self.settings.follow || self.is_finishing;
         has_end && self.unfinished == 0 && self.departing.is_empty()

@@ -346,9 +346,9 @@ impl Supervisor {
         }
     }
 
-    /// Starts to read waiting containers, as long as there are free slots.
-    pub(super) fn fill_slots(&mut self) {
-        while self.unfinished < self.settings.slots
+    /// Starts to read waiting containers, as long as fewer than the limit are being read.
+    pub(super) fn start_waiting(&mut self) {
+        while self.unfinished < self.settings.max_parallel
             && let Some(id) = self.waiting.pop_front()
         {
             self.read_once(&id);

@@ -40,7 +40,7 @@ struct World {
 
 /// Options are separated by spaces: `once`, `files` (`--source file`), `metadata`, `remote` (a filter that only the
 /// daemon can evaluate), `tail0`, `all`, `named=ID`, `label` (`--filter label=wanted`), `hidden` (a label that events
-/// cannot show), `resumed` (the containers f1 and s1 have positions) and `slots=N`.
+/// cannot show), `resumed` (the containers f1 and s1 have positions) and `parallel=N`.
 fn world(options: &str) -> World {
     let settings = SupervisorSettings {
         follow: true,
@@ -52,7 +52,7 @@ fn world(options: &str) -> World {
         source: Source::Auto,
         api_route: Route::Stream,
         folder: "/c".into(),
-        slots: 2,
+        max_parallel: 2,
     };
     let metadata = Metadata::new(Duration::from_secs(10), LogMetrics::new(&Registry::new()).unwrap());
     let now = Now { instant: Instant::now(), time: Timestamp(50) };
@@ -65,7 +65,7 @@ fn world(options: &str) -> World {
             ("metadata", _) => settings.metadata = true,
             ("all", _) => settings.all = true,
             ("tail0", _) => settings.history = Start::Last(0),
-            ("slots", slots) => settings.slots = slots.parse().unwrap(),
+            ("parallel", number) => settings.max_parallel = number.parse().unwrap(),
             ("remote", _) => supervisor.selector.filters.push(Filter::Remote("health", "healthy".into())),
             ("label", _) => supervisor.selector.filters.push(Filter::Label("wanted".into(), None)),
             ("hidden", _) => supervisor.selector.filters.push(Filter::Label("name".into(), None)),
@@ -780,7 +780,7 @@ fn a_name_takes_precedence_over_an_id_prefix() {
 }
 
 #[test]
-fn without_follow_as_many_are_read_at_once_as_there_are_slots() {
+fn without_follow_only_the_allowed_number_is_read_in_parallel() {
     check(&[
         ("once", "", "list f1:running", "[meet f1 running]; open f1 once; finish f1"),
         ("once", "", "list s1:running", "[meet s1 running]; spawn s1 once up"),
@@ -794,13 +794,13 @@ fn without_follow_as_many_are_read_at_once_as_there_are_slots() {
         ("once", "list f1:running s1:running f2:running", "finished f1", "open f2 once; finish f2"),
         ("once", "list f1:running s1:running f2:running", "ended s1", "open f2 once; finish f2"),
         (
-            "once slots=1",
+            "once parallel=1",
             "",
             "list f1:running f2:running",
             "[meet f1 running]; [meet f2 running]; open f1 once; finish f1",
         ),
         (
-            "once files slots=1",
+            "once files parallel=1",
             "",
             "list n1:running f2:running",
             "[meet n1 running]; [meet f2 running]; [! n1: has no log file]; open f2 once; finish f2",
