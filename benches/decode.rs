@@ -68,7 +68,7 @@ fn read(folder: &Path) -> Result<usize, Box<dyn Error>> {
         is_held: false,
         on_open: Vec::new(),
     })))?;
-    commands.send(Command::Finish(key, vec![Item::Forget(key)]))?;
+    commands.send(Command::Finish(key, vec![Item::Deselected(key)]))?;
     wake.wake();
     let thread = thread::spawn(move || reader.run());
     let (mut items, mut lines, mut is_done) = (VecDeque::new(), 0, false);
@@ -76,7 +76,7 @@ fn read(folder: &Path) -> Result<usize, Box<dyn Error>> {
         for item in items.drain(..) {
             match &item {
                 Item::Lines(batch) => lines += batch.lines.len(),
-                item => is_done |= matches!(item, Item::Forget(_)),
+                item => is_done |= matches!(item, Item::Deselected(_)),
             }
             queue.finish(item);
         }

@@ -57,7 +57,7 @@ fn printer(format: OutputFormat, timestamps: bool) -> Result<Printer, Box<dyn Er
         log_format: LogFormat::Text,
     })?;
     let container = Container { id: "0123456789abcdef".repeat(4), name: "web-1".into(), ..Container::default() };
-    printer.take(&Item::Meet(ContainerKey(0), Arc::new(container)))?;
+    printer.take(&Item::Describe(ContainerKey(0), Arc::new(container)))?;
     Ok(printer)
 }
 

@@ -239,7 +239,7 @@ impl Error {
     }
 
     /// Whether the same call may succeed a little later.
-    pub fn is_passing(&self) -> bool {
+    pub fn is_temporary(&self) -> bool {
         match self {
             Error::Unreachable { .. } | Error::Timeout { .. } | Error::Broken { .. } => true,
             Error::TooManyStreams { .. } | Error::PoolTimeout { .. } => true,

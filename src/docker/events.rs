@@ -95,7 +95,7 @@ const MAX_KEY_ACTION: usize = 256;
 
 impl Event {
     /// The action without what follows its colon: `health_status`, `exec_create`.
-    pub fn verb(&self) -> &str {
+    pub fn base_action(&self) -> &str {
         self.action.split(':').next().unwrap_or_default()
     }
 
@@ -136,7 +136,7 @@ impl Event {
     /// The attributes that the daemon adds for an action. A label with the same name cannot be distinguished: the
     /// daemon replaces labels named `name` and `image`, and any other label replaces the attribute.
     fn own_attributes(&self) -> &'static [&'static str] {
-        match self.verb() {
+        match self.base_action() {
             "die" => &["name", "image", "exitCode", "execDuration", "containerExitCode"],
             "kill" => &["name", "image", "signal"],
             "rename" => &["name", "image", "oldName"],
@@ -150,7 +150,7 @@ impl Event {
 
     /// The container's state after this event; empty if the action does not determine it.
     fn state(&self) -> &'static str {
-        match self.verb() {
+        match self.base_action() {
             "create" => "created",
             "start" | "unpause" => "running",
             "pause" => "paused",

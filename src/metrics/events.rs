@@ -338,7 +338,7 @@ mod tests {
         let registry = Registry::new();
         let events = EventMetrics::new(&registry).unwrap();
         for number in 0..1000 {
-            events.processed(&format!("type{number}"), &format!("verb {number}"));
+            events.processed(&format!("type{number}"), &format!("action {number}"));
         }
         events.processed("pod", "die");
         events.processed("container", "exec_create");

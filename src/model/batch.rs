@@ -222,21 +222,21 @@ pub struct Lifecycle {
 #[derive(Debug)]
 pub enum Item {
     Lines(Batch),
-    /// From here on, this describes the container with this key.
-    Meet(ContainerKey, Arc<Container>),
-    /// Where reading of the container's log starts, sent before anything is read.
-    Place(ContainerKey, Position),
+    /// Describes the container with this key, from here on.
+    Describe(ContainerKey, Arc<Container>),
+    /// The position at which reading of the log starts. Sent before anything is read.
+    StartAt(ContainerKey, Position),
     /// The container is now followed by this route. If an event caused it, the time of that event by the daemon's clock.
-    Begin(ContainerKey, Route, Option<Timestamp>),
+    Followed(ContainerKey, Route, Option<Timestamp>),
     /// What a stopped container wrote is now read by this route. If no line of it is printed, neither this item nor the
     /// matching [`Item::End`] is reported.
-    Recall(ContainerKey, Route),
+    History(ContainerKey, Route),
     /// The container stopped and writes no more for now. Carries its exit code, if known.
     End(ContainerKey, Option<i64>),
     /// The container was removed; no further item has this key.
-    Gone(ContainerKey),
+    Removed(ContainerKey),
     /// The container is no longer selected; no further item has this key.
-    Forget(ContainerKey),
+    Deselected(ContainerKey),
     Lifecycle(ContainerKey, Lifecycle),
     /// A message for people, about one container or in general.
     Notice(Option<ContainerKey>, String),

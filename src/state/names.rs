@@ -377,7 +377,7 @@ mod tests {
         assert!(begun <= since && since <= Timestamp::now(), "{since}");
         let seconds = &since.to_string()[..19];
         assert_eq!(refused.to_string(), format!("\"default\" is in use by process {pid} since {seconds}Z"));
-        assert!(!refused.is_passing());
+        assert!(!refused.is_temporary());
         store.hold("another engine", "default").unwrap();
         other.kill();
         let held = store.hold(ENGINE, "default").unwrap();
@@ -458,7 +458,7 @@ mod tests {
         let pipe = File::from(OwnedFd::from(std::io::pipe().unwrap().1));
         let error = commit(&held, Commit { output: Some(written(path, pipe, 5)), ..one("a", 2) }).unwrap_err();
         assert_eq!(error.to_string(), "cannot sync /log/out to its disk");
-        assert!(std::error::Error::source(&error).is_some() && !error.is_passing());
+        assert!(std::error::Error::source(&error).is_some() && !error.is_temporary());
         assert_eq!((offset(&held, "a"), held.output(path).unwrap()), (Some(1), None));
         commit(&held, one("a", 3)).unwrap();
         assert_eq!(offset(&held, "a"), Some(3));
@@ -478,8 +478,8 @@ mod tests {
         let error = commit(&held, one("a", 2)).unwrap_err();
         assert!(start.elapsed() >= timeout);
         assert_eq!(error.to_string(), format!("the state in {} is locked by another program", path.display()));
-        assert!(error.is_passing());
-        assert!(held.forget_all_but([]).unwrap_err().is_passing());
+        assert!(error.is_temporary());
+        assert!(held.forget_all_but([]).unwrap_err().is_temporary());
         assert_eq!(offset(&held, "a"), Some(1), "reads do not wait for the lock");
         other.execute_batch("ROLLBACK").unwrap();
         commit(&held, one("a", 3)).unwrap();
@@ -619,7 +619,7 @@ mod tests {
             for _ in 0..3 {
                 let error = commit(&held, many()).unwrap_err();
                 assert_eq!(error.to_string(), format!("no space left for the state in {}", path.display()));
-                assert!(matches!(error, Error::Full { .. }) && !error.is_passing());
+                assert!(matches!(error, Error::Full { .. }) && !error.is_temporary());
                 assert_eq!(held.positions().unwrap(), HashMap::from([("a".into(), saved("web", 1))]));
             }
             disk.free_space();

@@ -422,7 +422,7 @@ mod tests {
             let before = fs::read(&path).unwrap();
             let error = open(&path, BUSY_TIMEOUT).err().unwrap_or_else(|| panic!("case {number} was not rejected"));
             assert_eq!(error.to_string(), message.replace("FILE", path.to_str().unwrap()), "case {number}: {error:?}");
-            assert!(!error.is_passing());
+            assert!(!error.is_temporary());
             assert_eq!(fs::read(&path).unwrap(), before, "case {number}");
         }
     }

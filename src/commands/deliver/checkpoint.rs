@@ -147,7 +147,7 @@ impl Checkpointer {
     /// Notes the changes of an item that the printer has taken.
     pub(crate) fn take(&mut self, item: &Item) {
         match item {
-            Item::Meet(key, container) => {
+            Item::Describe(key, container) => {
                 self.names.insert(*key, (container.id.clone(), container.name.clone()));
             }
             Item::Lines(batch) => {
@@ -155,15 +155,15 @@ impl Checkpointer {
                     self.reached(batch.key, position);
                 }
             }
-            Item::Place(key, position) => self.reached(*key, *position),
+            Item::StartAt(key, position) => self.reached(*key, *position),
             Item::End(key, _) => self.ended(*key),
-            Item::Gone(key) => {
+            Item::Removed(key) => {
                 if let Some((id, _)) = self.names.remove(key) {
                     self.taken.insert(id, PositionChange::Removed);
                 }
             }
-            Item::Forget(key) => drop(self.names.remove(key)),
-            Item::Begin(..) | Item::Recall(..) | Item::Lifecycle(..) | Item::Notice(..) => {}
+            Item::Deselected(key) => drop(self.names.remove(key)),
+            Item::Followed(..) | Item::History(..) | Item::Lifecycle(..) | Item::Notice(..) => {}
         }
     }
 
@@ -286,7 +286,7 @@ impl Checkpointer {
             }
             return Ok(true);
         };
-        self.report(if error.is_passing() { Status::Degraded } else { Status::Unhealthy });
+        self.report(if error.is_temporary() { Status::Degraded } else { Status::Unhealthy });
         // Changes that were written since are newer than those of the commit.
         for (id, change) in changes {
             match self.written.get_mut(&id) {
@@ -300,7 +300,7 @@ impl Checkpointer {
                 None => drop(self.written.insert(id, change)),
             }
         }
-        if !error.is_passing() {
+        if !error.is_temporary() {
             return Err(error);
         }
         tracing::warn!(%error, "cannot commit positions; trying again later");

@@ -69,7 +69,7 @@ impl Deliver {
                 let taken = self.take(&item);
                 match &item {
                     Item::Lines(batch) => self.logs.add(batch),
-                    Item::Begin(_, _, Some(reported)) => self.logs.discovered(*reported, Timestamp::now()),
+                    Item::Followed(_, _, Some(reported)) => self.logs.discovered(*reported, Timestamp::now()),
                     _ => {}
                 }
                 queue.finish(item);

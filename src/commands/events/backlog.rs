@@ -74,7 +74,7 @@ impl<T: From<Box<Event>>> Backlog<T> {
         if let Some(coalescible) = &mut self.coalescible
             && is_coalescible(&event)
         {
-            coalescible.entry(event.id.clone()).or_default().push((self.next, event.verb().to_owned()));
+            coalescible.entry(event.id.clone()).or_default().push((self.next, event.base_action().to_owned()));
         }
         self.bytes += size(&event);
         self.insert(Queued::Event(event));
@@ -124,8 +124,10 @@ impl<T: From<Box<Event>>> Backlog<T> {
     fn drop_superseded(&mut self, event: &Event) {
         let Some(coalescible) = self.coalescible.as_mut().filter(|_| event.kind == "container") else { return };
         let Some(queued) = coalescible.get_mut(&event.id) else { return };
-        let superseded: Vec<u64> =
-            queued.extract_if(.., |(_, action)| supersedes(event.verb(), action)).map(|(number, _)| number).collect();
+        let superseded: Vec<u64> = queued
+            .extract_if(.., |(_, action)| supersedes(event.base_action(), action))
+            .map(|(number, _)| number)
+            .collect();
         if queued.is_empty() {
             coalescible.remove(&event.id);
         }
@@ -149,7 +151,7 @@ impl<T: From<Box<Event>>> Backlog<T> {
 
 /// Returns whether any later event of its container may supersede this one.
 fn is_coalescible(event: &Event) -> bool {
-    event.kind == "container" && supersedes("destroy", event.verb())
+    event.kind == "container" && supersedes("destroy", event.base_action())
 }
 
 /// Returns whether the newer of two events of one container makes the older one redundant for a reader who needs only
@@ -330,13 +332,13 @@ mod tests {
                 while let Some(Item::Event(event)) = backlog.pop() {
                     let known = last.entry(event.id.clone()).or_default();
                     known.insert("name", event.attributes["name"].clone());
-                    match event.verb() {
+                    match event.base_action() {
                         "pause" | "unpause" | "start" | "die" | "create" => known.insert("state", event.action.clone()),
                         "health_status" => known.insert("health", event.action.clone()),
                         "destroy" => last.remove(&event.id).and(None),
                         _ => None,
                     };
-                    if matches!(event.verb(), "create" | "start" | "die" | "destroy") {
+                    if matches!(event.base_action(), "create" | "start" | "die" | "destroy") {
                         kept.push((event.id.clone(), event.action.clone(), event.attributes["name"].clone()));
                     }
                     inventory::updates(&event).into_iter().for_each(|update| apply(&mut rows, update));

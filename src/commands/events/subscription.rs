@@ -269,7 +269,7 @@ impl Subscription {
                 self.backoff.reset();
                 self.accept(event)
             }
-            Some(Err(error)) if !error.is_passing() => {
+            Some(Err(error)) if !error.is_temporary() => {
                 self.metrics.failed(Failure::Malformed);
                 Some(SubscriptionEvent::Malformed(error))
             }
@@ -369,7 +369,7 @@ impl Subscription {
 
     fn wait_to_reconnect(&mut self, failure: &Error) {
         let wait = self.backoff.wait(fastrand::f64());
-        let returned = self.docker.returned(failure);
+        let returned = self.docker.wait_for_daemon(failure);
         self.connection = Connection::Waiting(Box::pin(async move {
             tokio::select! {
                 biased;
@@ -456,7 +456,7 @@ async fn history(docker: &Docker, until: Timestamp) -> Result<Vec<EventKey>, Err
         while let Some(event) = stream.next().await {
             match event {
                 Ok(event) => keys.push(event.key()),
-                Err(error) if error.is_passing() => return Err(error),
+                Err(error) if error.is_temporary() => return Err(error),
                 Err(error) => malformed = Some(error),
             }
             // No engine remembers this many, so the answer may be endless.

@@ -119,7 +119,7 @@ impl Inventory {
     /// Passes news to the task. Never waits.
     pub(super) fn handle(&self, news: &News) {
         let message = match news {
-            News::Event(event) if event.kind == "volume" && event.verb() == "prune" => {
+            News::Event(event) if event.kind == "volume" && event.base_action() == "prune" => {
                 InventoryMessage::Pruned(event.time)
             }
             News::Event(event) => match updates(event) {
@@ -155,7 +155,7 @@ pub(super) fn updates(event: &Event) -> Vec<Update> {
     if event.id.is_empty() {
         return Vec::new();
     }
-    match (&*event.kind, event.verb()) {
+    match (&*event.kind, event.base_action()) {
         ("container", "destroy") => vec![Update::ContainerGone(event.id.clone(), at)],
         // Every event carries at least the current name: the backlog may have dropped the rename itself.
         ("container", _) => {
@@ -190,7 +190,7 @@ pub(super) fn updates(event: &Event) -> Vec<Update> {
 fn row(event: &Event, container: crate::model::container::Container) -> ContainerRow {
     let at = event.time;
     let crate::model::container::Container { id, name, image, labels, state, .. } = container;
-    let unlisted = match event.verb() {
+    let unlisted = match event.base_action() {
         "start" => UnlistedFields { started: Some(at), ..UnlistedFields::default() },
         "die" => UnlistedFields { finished: Some(at), exit_code: event.exit_code(), ..UnlistedFields::default() },
         _ => UnlistedFields::default(),
@@ -382,7 +382,7 @@ impl Task {
     fn failed(&mut self, extent: Extent, error: &Error) {
         self.metrics.failed(extent, failure_cause(error));
         self.report(match error {
-            Error::State(error) if !error.is_passing() => Status::Unhealthy,
+            Error::State(error) if !error.is_temporary() => Status::Unhealthy,
             _ => Status::Degraded,
         });
         if matches!(error, Error::State(_)) && !std::mem::replace(&mut self.has_warned, true) {

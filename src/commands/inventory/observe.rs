@@ -66,9 +66,9 @@ impl Observer {
         let mut died = HashSet::new();
         while let Some(event) = events.next().await {
             match event {
-                Ok(event) if event.verb() == "die" => drop(died.insert(event.id)),
+                Ok(event) if event.base_action() == "die" => drop(died.insert(event.id)),
                 Ok(event) => drop(died.remove(&event.id)),
-                Err(error) if error.is_passing() => return Err(error.into()),
+                Err(error) if error.is_temporary() => return Err(error.into()),
                 // An event that cannot be parsed.
                 Err(_) => {}
             }

@@ -34,8 +34,8 @@ use tokio::time::{Instant, sleep, timeout};
 fn is_death(signal: &Signal) -> bool {
     let Signal::Finish(then) = signal else { return false };
     // A container that is no longer followed may continue to write.
-    let is_unfollowed = then.iter().any(|item| matches!(item, Item::Forget(_)));
-    !is_unfollowed && then.iter().any(|item| matches!(item, Item::End(..) | Item::Gone(_)))
+    let is_unfollowed = then.iter().any(|item| matches!(item, Item::Deselected(_)));
+    !is_unfollowed && then.iter().any(|item| matches!(item, Item::End(..) | Item::Removed(_)))
 }
 
 impl ApiLog {
@@ -43,7 +43,7 @@ impl ApiLog {
     pub(super) async fn run(mut self, mut signals: UnboundedReceiver<Signal>) -> Outcome {
         let mut failures = Failures::new(self.retry_budget());
         while let Err(error) = self.find_first(failures.retry.left(Instant::now())).await {
-            let wait = match error.is_passing() {
+            let wait = match error.is_temporary() {
                 true => failures.retry.next_wait(true, self.is_last(&signals), Instant::now(), fastrand::f64()),
                 false => None,
             };
@@ -137,7 +137,7 @@ impl ApiLog {
 
     /// Reports a temporary failure. Other failures do not show that the daemon is unreachable.
     fn report_given_up_if(&self, end: &End) {
-        if end.is_passing() {
+        if end.is_temporary() {
             self.report_given_up(true);
         }
     }
@@ -232,7 +232,7 @@ impl ApiLog {
     async fn sleep<T>(&self, wait: Duration, end: &End, interruption: impl Future<Output = T>) -> Option<T> {
         let returned = async {
             match end {
-                End::Broken(error) if error.is_of_connection() => self.context.docker.returned(error).await,
+                End::Broken(error) if error.is_of_connection() => self.context.docker.wait_for_daemon(error).await,
                 _ => std::future::pending().await,
             }
         };

@@ -41,8 +41,8 @@ impl End {
     }
 
     /// Returns whether the same request may succeed later: the daemon may come back, and it still has the rest.
-    pub(super) fn is_passing(&self) -> bool {
-        matches!(self, End::Broken(error) if error.is_passing())
+    pub(super) fn is_temporary(&self) -> bool {
+        matches!(self, End::Broken(error) if error.is_temporary())
     }
 
     /// Returns whether the interval to the next request starts again. A request that has missed lines is repeated instead.
@@ -142,7 +142,7 @@ pub(super) fn retry_end(
     now: Instant,
     random: f64,
 ) -> Option<Duration> {
-    let wait = retry.next_wait(end.is_passing(), is_last, now, random);
+    let wait = retry.next_wait(end.is_temporary(), is_last, now, random);
     let is_final = end.keeps_nothing() || end.is_removed() && !once;
     wait.filter(|_| !is_final)
 }

@@ -52,11 +52,17 @@ impl RetryBudget {
     }
 
     /// Returns the wait before the next attempt, or `None` to give up. After a failure that is not temporary
-    /// (`is_passing`), there are a few attempts; after a temporary one, any number, unless nothing is read after the next
+    /// (`is_temporary`), there are a few attempts; after a temporary one, any number, unless nothing is read after the next
     /// end of the log (`is_last`).
-    pub(super) fn next_wait(&mut self, is_passing: bool, is_last: bool, now: Instant, random: f64) -> Option<Duration> {
+    pub(super) fn next_wait(
+        &mut self,
+        is_temporary: bool,
+        is_last: bool,
+        now: Instant,
+        random: f64,
+    ) -> Option<Duration> {
         let wait = self.backoff.wait(random);
-        if !is_passing {
+        if !is_temporary {
             return (self.backoff.attempts() < REFUSALS).then_some(wait);
         }
         if !is_last {
@@ -72,10 +78,10 @@ mod tests {
     use super::*;
 
     /// The number of attempts (up to 100) and the milliseconds they take, if each fails at once.
-    fn tried(mut retry: RetryBudget, is_passing: bool, is_last: bool) -> (usize, u64) {
+    fn tried(mut retry: RetryBudget, is_temporary: bool, is_last: bool) -> (usize, u64) {
         let start = Instant::now();
         let (mut now, mut tries) = (start, 1);
-        while let Some(wait) = retry.next_wait(is_passing, is_last, now, 1.0)
+        while let Some(wait) = retry.next_wait(is_temporary, is_last, now, 1.0)
             && tries < 100
         {
             (now, tries) = (now + wait, tries + 1);
@@ -85,14 +91,14 @@ mod tests {
 
     #[test]
     fn temporary_failures_are_retried_longer_than_permanent_ones() {
-        for (is_short, is_passing, is_last, expected) in [
+        for (is_short, is_temporary, is_last, expected) in [
             (false, true, true, (8, 20_000)),
             (true, true, true, (4, 1000)),
             (false, false, true, (4, 1400)),
             (false, false, false, (4, 1400)),
         ] {
-            let found = tried(RetryBudget::new(is_short), is_passing, is_last);
-            assert_eq!(found, expected, "{is_short} {is_passing} {is_last}");
+            let found = tried(RetryBudget::new(is_short), is_temporary, is_last);
+            assert_eq!(found, expected, "{is_short} {is_temporary} {is_last}");
         }
         assert_eq!(tried(RetryBudget::new(true), true, false).0, 100, "a followed log is retried forever");
     }

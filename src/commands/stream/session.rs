@@ -240,8 +240,8 @@ impl<'a> Session<'a> {
         }
         if let Some(cause) = self.announcement.take() {
             let announcement = match self.is_history {
-                true => Item::Recall(self.log.plan.key, self.log.context.route),
-                false => Item::Begin(self.log.plan.key, self.log.context.route, cause),
+                true => Item::History(self.log.plan.key, self.log.context.route),
+                false => Item::Followed(self.log.plan.key, self.log.context.route, cause),
             };
             self.log.context.queue.send(announcement).await;
         }

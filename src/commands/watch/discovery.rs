@@ -173,12 +173,12 @@ impl Discovery {
             container = (**known).clone();
             container.name = name;
             // A listing may have shown the container, and a later state, before its `create` event arrives.
-            if !state.is_empty() && event.verb() != "create" {
+            if !state.is_empty() && event.base_action() != "create" {
                 (container.state, container.exit_code) = (state, exit_code);
             }
         }
         let mut record = lifecycle(event);
-        let is_forged = event.verb() == "die" && {
+        let is_forged = event.base_action() == "die" && {
             let has_label = self.known.get(&event.id).map(|known| known.labels.contains_key("exitCode"));
             has_label.unwrap_or(false) || container.hidden.contains(&"exitCode")
         };
@@ -186,7 +186,7 @@ impl Discovery {
             container.exit_code = None;
             record.attributes.remove("exitCode");
         }
-        match event.verb() {
+        match event.base_action() {
             "destroy" => {
                 changes.push(Change::Event(event.id.clone(), record));
                 self.remove(&event.id, &mut changes);

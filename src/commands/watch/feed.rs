@@ -226,7 +226,7 @@ impl Feed {
         self.last_arrival = Instant::now();
         match event {
             SubscriptionEvent::Event(event) => {
-                let (kind, action) = (event.kind.clone(), event.verb().to_owned());
+                let (kind, action) = (event.kind.clone(), event.base_action().to_owned());
                 let is_accepted = self.backlog.push_event(event).is_ok();
                 match is_accepted {
                     true => self.options.metrics.processed(&kind, &action),
@@ -302,7 +302,7 @@ impl Feed {
             }
             Err(error) => {
                 if error.is_of_connection() {
-                    self.daemon_return = Some(Box::pin(self.docker.returned(&error)));
+                    self.daemon_return = Some(Box::pin(self.docker.wait_for_daemon(&error)));
                 }
                 self.backlog.fill_reserved(Some(News::Lost(error)));
                 // A daemon that has just started may accept the subscription before it answers other requests, and nothing

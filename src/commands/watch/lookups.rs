@@ -101,7 +101,7 @@ async fn runs(docker: Docker, ids: Vec<String>) -> Answer {
         match docker.inspect(&id).await {
             Ok(details) => runs.extend(run(&details).map(|run| (id, run))),
             // Once the daemon is back, another listing leads to the same lookups.
-            Err(error) if error.is_passing() => break,
+            Err(error) if error.is_temporary() => break,
             Err(error) => tracing::debug!(%error, id, "cannot be inspected"),
         }
     }

@@ -356,7 +356,7 @@ fn supervisor_settings(options: &WatchOptions, routes: &Routes, docker: &Docker)
         source: options.source,
         api_route: routes.api_route(),
         folder: routes.folder.clone(),
-        max_parallel: MAX_PARALLEL.min(docker.most_logs()),
+        max_parallel: MAX_PARALLEL.min(docker.max_log_streams()),
     }
 }
 

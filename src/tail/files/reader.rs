@@ -195,8 +195,8 @@ impl FollowedLog {
     /// Takes the items to queue when its file is opened, before the first line.
     fn opening_items(&mut self, key: ContainerKey) -> Vec<Item> {
         let mut items = std::mem::take(&mut self.on_open);
-        self.is_recalled = items.iter().any(|item| matches!(item, Item::Recall(..)));
-        items.extend(self.log.position().map(|position| Item::Place(key, position)));
+        self.is_recalled = items.iter().any(|item| matches!(item, Item::History(..)));
+        items.extend(self.log.position().map(|position| Item::StartAt(key, position)));
         items
     }
 }
@@ -890,7 +890,7 @@ mod tests {
                     }
                     position = batch.position.or(position);
                 }
-                Item::Place(_, place) => position = Some(*place),
+                Item::StartAt(_, place) => position = Some(*place),
                 _ => {}
             }
             queue.finish(item);

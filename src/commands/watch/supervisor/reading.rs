@@ -35,7 +35,7 @@ impl Supervisor {
 
     pub(super) fn add(&mut self, addition: &Addition<'_>, now: Now) {
         let container = addition.container;
-        let key = self.introduce(addition, now);
+        let key = self.register(addition, now);
         if !self.settings.follow {
             self.enter(&container.id, Phase::Waiting);
             return self.waiting.push_back(container.id.clone());
@@ -51,10 +51,10 @@ impl Supervisor {
     }
 
     /// Assigns a key to a container, and describes the container to the output.
-    fn introduce(&mut self, addition: &Addition<'_>, now: Now) -> ContainerKey {
+    fn register(&mut self, addition: &Addition<'_>, now: Now) -> ContainerKey {
         let container = addition.container;
         let key = self.new_key();
-        self.push([Item::Meet(key, Arc::clone(container))]);
+        self.push([Item::Describe(key, Arc::clone(container))]);
         let phase = if addition.is_held { Phase::Held(HeldContainer::default()) } else { Phase::Idle };
         let followed = Followed {
             key,
@@ -95,7 +95,7 @@ impl Supervisor {
             // Recorded so that a later run knows: what it writes from now on is new.
             Choice::Stream if start == Start::Last(0) => {
                 let resume = TimePosition::at(Some(now.time));
-                self.push([Item::Place(key, Position { route: Route::Stream, resume, place: None })]);
+                self.push([Item::StartAt(key, Position { route: Route::Stream, resume, place: None })]);
             }
             // Held: it is not known yet whether it is selected.
             Choice::Stream => {}
@@ -107,7 +107,7 @@ impl Supervisor {
     pub(super) fn read_open_log(&mut self, container: &Arc<Container>, now: Now) {
         let (start, position) = (Start::All, None);
         let addition = Addition { container, start, position, is_held: false, is_history: false, cause: None };
-        self.introduce(&addition, now);
+        self.register(&addition, now);
         self.open_file(&container.id);
         if self.is_finishing {
             self.finish(&container.id, Vec::new());
@@ -124,8 +124,8 @@ impl Supervisor {
         after: Option<Cursor>,
     ) -> Effect {
         let key = self.new_key();
-        let introduction = Item::Meet(key, Arc::new(container));
-        Effect::Push(vec![introduction, Item::unreadable(key, route, after), Item::Forget(key)])
+        let description = Item::Describe(key, Arc::new(container));
+        Effect::Push(vec![description, Item::unreadable(key, route, after), Item::Deselected(key)])
     }
 
     /// Passes a new name, state, labels or networks of the container on.
@@ -136,7 +136,7 @@ impl Supervisor {
         if followed.phase.is_streamed() && was_paused != followed.is_paused {
             self.effects.push(Effect::Pause(key, !was_paused));
         }
-        self.push([Item::Meet(key, Arc::clone(container))]);
+        self.push([Item::Describe(key, Arc::clone(container))]);
     }
 
     pub(super) fn up(&mut self, id: &str, cause: Option<Timestamp>) {
@@ -206,7 +206,7 @@ impl Supervisor {
             }
             None => {}
         }
-        self.leave(id, vec![Item::Gone(key)]);
+        self.leave(id, vec![Item::Removed(key)]);
     }
 
     /// Stops following a container that is no longer selected. What it wrote until now is still printed.
@@ -218,7 +218,7 @@ impl Supervisor {
         let key = followed.key;
         let end = followed.is_up.then_some(Item::End(key, None));
         let notice = Item::Notice(Some(key), reason);
-        self.leave(id, [notice].into_iter().chain(end).chain([Item::Forget(key)]).collect());
+        self.leave(id, [notice].into_iter().chain(end).chain([Item::Deselected(key)]).collect());
     }
 
     fn leave(&mut self, id: &str, then: Vec<Item>) {
@@ -284,7 +284,7 @@ impl Supervisor {
             if held.has_file {
                 self.command(Command::Drop(key));
             }
-            return self.push([Item::Forget(key)]);
+            return self.push([Item::Deselected(key)]);
         }
         self.push(held.before);
         match held.after {
@@ -523,8 +523,8 @@ impl Supervisor {
         followed.is_with_reader = true;
         let key = followed.key;
         let announcement = match followed.is_history {
-            true => Item::Recall(key, Route::File),
-            false => Item::Begin(key, Route::File, followed.cause),
+            true => Item::History(key, Route::File),
+            false => Item::Followed(key, Route::File, followed.cause),
         };
         let once = !self.settings.follow;
         let follow = Follow {

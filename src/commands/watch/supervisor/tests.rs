@@ -222,7 +222,7 @@ impl World {
             Effect::ShortenRetries(is_short) => format!("shorten retries {is_short}"),
             Effect::Push(items) => {
                 for item in items {
-                    if let Item::Meet(key, container) = item {
+                    if let Item::Describe(key, container) = item {
                         self.names.insert(*key, container.id.clone());
                         self.keys.insert(container.id.clone(), *key);
                     }
@@ -266,18 +266,18 @@ impl World {
     fn show_item(&self, item: &Item) -> String {
         let code = |code: &Option<i64>| code.map_or("?".to_owned(), |code| code.to_string());
         match item {
-            Item::Meet(key, container) => format!("meet {} {}", self.name(*key), container.state),
-            Item::Place(key, position) => {
-                format!("place {} {:?}", self.name(*key), position.resume.since.map(|at| at.0))
+            Item::Describe(key, container) => format!("describe {} {}", self.name(*key), container.state),
+            Item::StartAt(key, position) => {
+                format!("start-at {} {:?}", self.name(*key), position.resume.since.map(|at| at.0))
             }
-            Item::Begin(key, route, cause) => {
+            Item::Followed(key, route, cause) => {
                 let cause = cause.map(|cause| format!(" @{}", cause.0)).unwrap_or_default();
                 format!("+{} {}{cause}", self.name(*key), route.name())
             }
-            Item::Recall(key, route) => format!("history of {} {}", self.name(*key), route.name()),
+            Item::History(key, route) => format!("history of {} {}", self.name(*key), route.name()),
             Item::End(key, exit) => format!("-{} {}", self.name(*key), code(exit)),
-            Item::Gone(key) => format!("gone {}", self.name(*key)),
-            Item::Forget(key) => format!("forget {}", self.name(*key)),
+            Item::Removed(key) => format!("gone {}", self.name(*key)),
+            Item::Deselected(key) => format!("forget {}", self.name(*key)),
             Item::Lifecycle(key, event) => {
                 let code = event.attributes.get("exitCode").map(|code| format!(" {code}")).unwrap_or_default();
                 format!("{}{code} {}", event.action, self.name(*key))
@@ -326,36 +326,36 @@ fn check(rows: &[Case<'_>]) {
 #[test]
 fn containers_that_exist_at_the_start_are_read_as_they_are() {
     check(&[
-        ("", "", "list f1:running", "[meet f1 running]; open f1 [+f1 file]"),
-        ("", "", "list s1:running", "[meet s1 running]; spawn s1 up"),
-        ("files", "", "list n1:running", "[meet n1 running]; [! n1: has no log file]"),
+        ("", "", "list f1:running", "[describe f1 running]; open f1 [+f1 file]"),
+        ("", "", "list s1:running", "[describe s1 running]; spawn s1 up"),
+        ("files", "", "list n1:running", "[describe n1 running]; [! n1: has no log file]"),
         // The history of stopped containers is skipped, but their next run is read from its first line.
         (
             "",
             "",
             "list f1:running f2:exited,3",
-            "[meet f1 running]; open f1 [+f1 file]; [meet f2 exited]; open f2 from last 0 [history of f2 file]; finish f2 [-f2 3]",
+            "[describe f1 running]; open f1 [+f1 file]; [describe f2 exited]; open f2 from last 0 [history of f2 file]; finish f2 [-f2 3]",
         ),
         (
             "",
             "",
             "list f1:running s2:exited,3",
-            "[meet f1 running]; open f1 [+f1 file]; [meet s2 exited]; [place s2 Some(100)]",
+            "[describe f1 running]; open f1 [+f1 file]; [describe s2 exited]; [start-at s2 Some(100)]",
         ),
-        ("all", "", "list f2:exited,3", "[meet f2 exited]; open f2 [history of f2 file]; finish f2 [-f2 3]"),
-        ("all", "", "list s2:exited,3", "[meet s2 exited]; spawn s2 history; signal s2 [-s2 3]"),
-        ("all files", "", "list n2:exited,3", "[meet n2 exited]; [! n2: has no log file]"),
-        ("all", "", "list s2:created", "[meet s2 created]; spawn s2 history"),
-        ("tail0", "", "list s1:running", "[meet s1 running]; spawn s1 from 100 up"),
-        ("tail0", "", "list f1:running", "[meet f1 running]; open f1 from last 0 [+f1 file]"),
+        ("all", "", "list f2:exited,3", "[describe f2 exited]; open f2 [history of f2 file]; finish f2 [-f2 3]"),
+        ("all", "", "list s2:exited,3", "[describe s2 exited]; spawn s2 history; signal s2 [-s2 3]"),
+        ("all files", "", "list n2:exited,3", "[describe n2 exited]; [! n2: has no log file]"),
+        ("all", "", "list s2:created", "[describe s2 created]; spawn s2 history"),
+        ("tail0", "", "list s1:running", "[describe s1 running]; spawn s1 from 100 up"),
+        ("tail0", "", "list f1:running", "[describe f1 running]; open f1 from last 0 [+f1 file]"),
         // An earlier run has read a part.
-        ("resumed", "", "list f1:running", "[meet f1 running]; open f1 at position [+f1 file]"),
-        ("resumed", "", "list s1:running", "[meet s1 running]; spawn s1 up at 40"),
+        ("resumed", "", "list f1:running", "[describe f1 running]; open f1 at position [+f1 file]"),
+        ("resumed", "", "list s1:running", "[describe s1 running]; spawn s1 up at 40"),
         (
             "resumed",
             "",
             "list f1:exited,3",
-            "[meet f1 exited]; open f1 at position [history of f1 file]; finish f1 [-f1 3]",
+            "[describe f1 exited]; open f1 at position [history of f1 file]; finish f1 [-f1 3]",
         ),
     ]);
 }
@@ -367,21 +367,21 @@ fn an_empty_selection_is_reported() {
         ("once", "", "list", "[! no container matches]"),
         ("named=web", "", "list f1:running", "[! no container is called]; ignore f1"),
         ("remote", "", "list f1:running*", "[! no running container matches:]"),
-        ("remote", "", "list f1:running* f2:running", "[meet f2 running]; open f2 [+f2 file]"),
+        ("remote", "", "list f1:running* f2:running", "[describe f2 running]; open f2 [+f2 file]"),
     ]);
 }
 
 #[test]
 fn containers_are_read_through_their_whole_life() {
     check(&[
-        ("", "list f9:running", "create f1", "[meet f1 created]; open f1 [+f1 file @7]; [create f1]"),
+        ("", "list f9:running", "create f1", "[describe f1 created]; open f1 [+f1 file @7]; [create f1]"),
         (
             "",
             "list f9:running; create f1",
             "start f1",
-            "[meet f1 running]; open f1 [+f1 file @7]; expect f1; [start f1]",
+            "[describe f1 running]; open f1 [+f1 file @7]; expect f1; [start f1]",
         ),
-        ("", "list f9:running; create f1; start f1", "die f1 3", "[meet f1 exited]; finish f1 [die 3 f1, -f1 3]"),
+        ("", "list f9:running; create f1; start f1", "die f1 3", "[describe f1 exited]; finish f1 [die 3 f1, -f1 3]"),
         // What happens after the death is printed after the last line.
         ("", "list f9:running; create f1; start f1; die f1 3", "stop f1", "finish f1 [stop f1]"),
         ("", "list f9:running; create f1; start f1", "kill f1", "[kill f1]"),
@@ -389,7 +389,7 @@ fn containers_are_read_through_their_whole_life() {
             "",
             "list f9:running; create f1; start f1; die f1 3",
             "start f1",
-            "[meet f1 running]; open f1 [+f1 file @7]; expect f1; [start f1]",
+            "[describe f1 running]; open f1 [+f1 file @7]; expect f1; [start f1]",
         ),
         (
             "",
@@ -400,9 +400,9 @@ fn containers_are_read_through_their_whole_life() {
         ("", "list f9:running; create f1; start f1; die f1 3; destroy f1", "finished f1", ""),
         ("", "list f9:running; create f1; start f1; die f1 3; destroy f1", "forgotten f1", ""),
         // Over the API.
-        ("", "list f9:running", "create s1", "[meet s1 created]; spawn s1 @7; [create s1]"),
-        ("", "list f9:running; create s1", "start s1", "[meet s1 running]; signal s1 up; [start s1]"),
-        ("", "list f9:running; create s1; start s1", "die s1 3", "[meet s1 exited]; signal s1 [die 3 s1, -s1 3]"),
+        ("", "list f9:running", "create s1", "[describe s1 created]; spawn s1 @7; [create s1]"),
+        ("", "list f9:running; create s1", "start s1", "[describe s1 running]; signal s1 up; [start s1]"),
+        ("", "list f9:running; create s1; start s1", "die s1 3", "[describe s1 exited]; signal s1 [die 3 s1, -s1 3]"),
         ("", "list f9:running; create s1; start s1; die s1 3", "stop s1", "signal s1 [stop s1]"),
         (
             "",
@@ -410,27 +410,27 @@ fn containers_are_read_through_their_whole_life() {
             "destroy s1",
             "signal s1 [destroy s1]; signal s1 [gone s1]; close s1",
         ),
-        ("", "list f9:running; create s1; start s1", "pause s1", "pause s1 true; [meet s1 paused]; [pause s1]"),
+        ("", "list f9:running; create s1; start s1", "pause s1", "pause s1 true; [describe s1 paused]; [pause s1]"),
         (
             "",
             "list f9:running; create s1; start s1; pause s1",
             "unpause s1",
-            "pause s1 false; [meet s1 running]; [unpause s1]",
+            "pause s1 false; [describe s1 running]; [unpause s1]",
         ),
-        ("", "list f9:running; create f1; start f1", "pause f1", "[meet f1 paused]; [pause f1]"),
-        ("", "list f9:running; create s1; start s1", "rename s1 new", "[meet s1 running]; [rename s1]"),
+        ("", "list f9:running; create f1; start f1", "pause f1", "[describe f1 paused]; [pause f1]"),
+        ("", "list f9:running; create s1; start s1", "rename s1 new", "[describe s1 running]; [rename s1]"),
         // Neither by file nor over the API.
-        ("files", "list f9:running", "create n1", "[meet n1 created]; [! n1: has no log file]; [create n1]"),
-        ("files", "list f9:running; create n1", "start n1", "[meet n1 running]; [start n1]"),
-        ("files", "list f9:running; create n1; start n1", "die n1 3", "[meet n1 exited]; [die 3 n1, -n1 3]"),
+        ("files", "list f9:running", "create n1", "[describe n1 created]; [! n1: has no log file]; [create n1]"),
+        ("files", "list f9:running; create n1", "start n1", "[describe n1 running]; [start n1]"),
+        ("files", "list f9:running; create n1; start n1", "die n1 3", "[describe n1 exited]; [die 3 n1, -n1 3]"),
         ("files", "list f9:running; create n1; start n1; die n1 3", "destroy n1", "[destroy n1]; [gone n1]"),
         // A container that was stopped at the start, and starts.
-        ("", "list f9:running s2:exited,3", "start s2", "[meet s2 running]; spawn s2 from 100 up @7; [start s2]"),
+        ("", "list f9:running s2:exited,3", "start s2", "[describe s2 running]; spawn s2 from 100 up @7; [start s2]"),
         (
             "",
             "list f9:running f2:exited,3",
             "start f2",
-            "[meet f2 running]; open f2 from last 0 [+f2 file @7]; expect f2; [start f2]",
+            "[describe f2 running]; open f2 from last 0 [+f2 file @7]; expect f2; [start f2]",
         ),
     ]);
 }
@@ -440,14 +440,14 @@ fn a_listing_makes_up_for_missing_events() {
     check(&[
         ("named=f9", "list f9:running f1:running; die f1 3", "list f9:running f1:exited,3", ""),
         ("", "list f1:running", "list", "finish f1 [-f1 ?]; forget f1 [gone f1]"),
-        ("", "list f1:running", "list f1:exited,3", "[meet f1 exited]; finish f1 [-f1 3]"),
-        ("", "list s1:running", "list s1:exited,3", "[meet s1 exited]; signal s1 [-s1 3]"),
-        ("", "list f1:running", "list f1:running s2:running", "[meet s2 running]; spawn s2 up"),
+        ("", "list f1:running", "list f1:exited,3", "[describe f1 exited]; finish f1 [-f1 3]"),
+        ("", "list s1:running", "list s1:exited,3", "[describe s1 exited]; signal s1 [-s1 3]"),
+        ("", "list f1:running", "list f1:running s2:running", "[describe s2 running]; spawn s2 up"),
         (
             "",
             "list f1:running",
             "list f1:running f2:exited,4",
-            "[meet f2 exited]; open f2 [+f2 file]; finish f2; open f2 [+f2 file]; expect f2; finish f2 [-f2 4]",
+            "[describe f2 exited]; open f2 [+f2 file]; finish f2; open f2 [+f2 file]; expect f2; finish f2 [-f2 4]",
         ),
         ("", "list f1:running; die f1 3", "list f1:exited,3", "ask runs of f1"),
         (
@@ -488,7 +488,7 @@ fn a_container_whose_file_cannot_be_read_is_read_over_the_api() {
             "",
             "list f1:running; refused f1 missing; die f1 3",
             "start f1",
-            "[meet f1 running]; signal f1 up; [start f1]",
+            "[describe f1 running]; signal f1 up; [start f1]",
         ),
         // It was removed in the meantime.
         ("", "list f1:running; destroy f1", "refused-at-60 f1 missing", "[gap f1 after 60]"),
@@ -518,7 +518,7 @@ fn a_container_whose_file_cannot_be_read_is_read_over_the_api() {
             "[gap f1 after 60, ! f1: broken]; [! f1: has no log file]; [-f1 9]",
         ),
         ("files", "list f1:running; refused f1 missing", "start f1", "[start f1]"),
-        ("files", "list f1:running; refused f1 missing", "die f1 3", "[meet f1 exited]; [die 3 f1, -f1 3]"),
+        ("files", "list f1:running; refused f1 missing", "die f1 3", "[describe f1 exited]; [die 3 f1, -f1 3]"),
         // Problems that concern all containers.
         ("", "list", "no-watches", "[! no inotify watches are]"),
         ("", "list; no-watches", "no-watches", ""),
@@ -538,16 +538,21 @@ fn what_is_held_is_printed_once_it_is_wanted() {
             "hidden",
             "list f9:running",
             "create f1",
-            "[meet f1 created]; open f1 held [+f1 file @7]; ask whether f1 passes with details",
+            "[describe f1 created]; open f1 held [+f1 file @7]; ask whether f1 passes with details",
         ),
         ("hidden", "list f9:running; create f1", "passes-details f1", "drop f1; [forget f1]"),
-        ("hidden", "list f9:running; create f1", "passes-details f1 name", "[meet f1 created]; [create f1]; admit f1"),
+        (
+            "hidden",
+            "list f9:running; create f1",
+            "passes-details f1 name",
+            "[describe f1 created]; [create f1]; admit f1",
+        ),
         // It passes the filters only after it has started.
         (
             "remote",
             "list f1:running* f9:running",
             "health f1",
-            "[meet f1 running]; open f1 from 50 held [+f1 file @7]; ask whether f1 passes",
+            "[describe f1 running]; open f1 from 50 held [+f1 file @7]; ask whether f1 passes",
         ),
         ("remote", "list f1:running* f9:running", "kill f1", ""),
         (
@@ -561,9 +566,9 @@ fn what_is_held_is_printed_once_it_is_wanted() {
             "remote",
             "list f9:running",
             "create f1",
-            "[meet f1 created]; open f1 held [+f1 file @7]; ask whether f1 passes",
+            "[describe f1 created]; open f1 held [+f1 file @7]; ask whether f1 passes",
         ),
-        ("remote", "list f9:running", "create s1", "[meet s1 created]; ask whether s1 passes"),
+        ("remote", "list f9:running", "create s1", "[describe s1 created]; ask whether s1 passes"),
         ("remote", "list f9:running; create f1", "passes f1", "[create f1]; admit f1"),
         ("remote", "list f9:running; create f1", "fails f1", "drop f1; [forget f1]"),
         ("remote", "list f9:running; create s1", "fails s1", "[forget s1]"),
@@ -585,8 +590,13 @@ fn what_is_held_is_printed_once_it_is_wanted() {
             "passes f1",
             "[create f1, start f1]; admit f1; expect f1",
         ),
-        ("remote", "list f9:running; create f1; start f1", "die f1 3", "[meet f1 exited]; finish f1 [die 3 f1, -f1 3]"),
-        ("remote", "list f9:running; create s1; start s1", "die s1 3", "[meet s1 exited]"),
+        (
+            "remote",
+            "list f9:running; create f1; start f1",
+            "die f1 3",
+            "[describe f1 exited]; finish f1 [die 3 f1, -f1 3]",
+        ),
+        ("remote", "list f9:running; create s1; start s1", "die s1 3", "[describe s1 exited]"),
         (
             "remote",
             "list f9:running; create s1; start s1; die s1 3",
@@ -629,7 +639,7 @@ fn what_is_held_is_printed_once_it_is_wanted() {
             "[create f1, start f1, ! f1: broken: reading through the]; [-f1 9]; spawn f1 up @7",
         ),
         // Its labels decide whether it is selected.
-        ("label", "list f9:running", "create f1 wanted", "[meet f1 created]; open f1 [+f1 file @7]; [create f1]"),
+        ("label", "list f9:running", "create f1 wanted", "[describe f1 created]; open f1 [+f1 file @7]; [create f1]"),
         ("label", "list f9:running", "create f1", "ignore f1"),
     ]);
 }
@@ -637,39 +647,39 @@ fn what_is_held_is_printed_once_it_is_wanted() {
 #[test]
 fn labels_and_networks_are_looked_up_when_a_container_starts() {
     check(&[
-        ("metadata", "", "list f1:running", "[meet f1 running]; open f1 [+f1 file]"),
+        ("metadata", "", "list f1:running", "[describe f1 running]; open f1 [+f1 file]"),
         (
             "metadata",
             "list f9:running",
             "list f9:running f1:running",
-            "[meet f1 running]; open f1 [+f1 file]; [meet f1 running]",
+            "[describe f1 running]; open f1 [+f1 file]; [describe f1 running]",
         ),
         ("metadata named=f9", "list f9:running", "start f1", "ignore f1"),
         (
             "metadata",
             "list f1:running; die f1 3; details f1",
             "ran f1",
-            "open f1 [+f1 file]; expect f1; [meet f1 running]; finish f1 [-f1 4]",
+            "open f1 [+f1 file]; expect f1; [describe f1 running]; finish f1 [-f1 4]",
         ),
         (
             "metadata remote",
             "list f9:running",
             "create f1",
-            "[meet f1 created]; open f1 held [+f1 file @7]; ask whether f1 passes with details",
+            "[describe f1 created]; open f1 held [+f1 file @7]; ask whether f1 passes with details",
         ),
         (
             "metadata remote",
             "list f9:running; create f1; fails f1",
             "rename f1 new",
-            "[meet f1 created]; open f1 from 50 held [history of f1 file]; ask whether f1 passes",
+            "[describe f1 created]; open f1 from 50 held [history of f1 file]; ask whether f1 passes",
         ),
-        ("metadata", "list f9:running", "create f1", "[meet f1 created]; open f1 held [+f1 file @7]"),
-        ("metadata", "list f9:running; create f1", "start f1", "[meet f1 running]; ask details of f1"),
+        ("metadata", "list f9:running", "create f1", "[describe f1 created]; open f1 held [+f1 file @7]"),
+        ("metadata", "list f9:running; create f1", "start f1", "[describe f1 running]; ask details of f1"),
         (
             "metadata",
             "list f9:running; create f1; start f1",
             "details f1",
-            "[meet f1 running]; [create f1, start f1]; admit f1; open f1 [+f1 file @7]; expect f1",
+            "[describe f1 running]; [create f1, start f1]; admit f1; open f1 [+f1 file @7]; expect f1",
         ),
         (
             "metadata",
@@ -699,7 +709,7 @@ fn labels_and_networks_are_looked_up_when_a_container_starts() {
 #[test]
 fn an_exit_code_that_may_be_a_label_is_looked_up_first() {
     check(&[
-        ("", "list f9:running; create f1 forging; start f1", "die-forged f1", "[meet f1 exited]; ask code of f1"),
+        ("", "list f9:running; create f1 forging; start f1", "die-forged f1", "[describe f1 exited]; ask code of f1"),
         ("", "list f9:running; create f1 forging; start f1; die-forged f1", "start f1", ""),
         ("", "list f9:running; create f1 forging; start f1; die-forged f1", "code f1 5", "finish f1 [die 5 f1, -f1 5]"),
         ("", "list f9:running; create f1 forging; start f1; die-forged f1", "code f1 ?", "finish f1 [die f1, -f1 ?]"),
@@ -707,7 +717,7 @@ fn an_exit_code_that_may_be_a_label_is_looked_up_first() {
             "",
             "list f9:running; create f1 forging; start f1; die-forged f1; start f1",
             "code f1 5",
-            "finish f1 [die 5 f1, -f1 5]; [meet f1 running]; open f1 [+f1 file]; expect f1; [start f1]",
+            "finish f1 [die 5 f1, -f1 5]; [describe f1 running]; open f1 [+f1 file]; expect f1; [start f1]",
         ),
         ("named=f9", "list f9:running; create f1 forging; start f1", "die-forged f1", ""),
     ]);
@@ -721,7 +731,7 @@ fn containers_that_no_event_reported_are_claimed() {
             "",
             "list f9:running",
             "unclaimed f1",
-            "[meet f1 exited]; open f1 [+f1 file]; finish f1 [-f1 ?]; forget f1 [gone f1]",
+            "[describe f1 exited]; open f1 [+f1 file]; finish f1 [-f1 ?]; forget f1 [gone f1]",
         ),
         ("", "list f9:running; unclaimed f1", "die f1 3", ""),
         ("", "list f9:running", "unclaimed f9", "ignore f9"),
@@ -730,7 +740,7 @@ fn containers_that_no_event_reported_are_claimed() {
             "",
             "list f9:running; finish",
             "unclaimed f1",
-            "[meet f1 exited]; open f1 [+f1 file]; finish f1; finish f1 [-f1 ?]; forget f1 [gone f1]",
+            "[describe f1 exited]; open f1 [+f1 file]; finish f1; finish f1 [-f1 ?]; forget f1 [gone f1]",
         ),
     ]);
 }
@@ -738,43 +748,43 @@ fn containers_that_no_event_reported_are_claimed() {
 #[test]
 fn a_name_takes_precedence_over_an_id_prefix() {
     check(&[
-        ("named=f named=f1", "list f1:running", "create f", "[meet f created]; open f [+f file @7]; [create f]"),
+        ("named=f named=f1", "list f1:running", "create f", "[describe f created]; open f [+f file @7]; [create f]"),
         (
             "resumed named=web",
             "list f1:running",
             "rename f1 web",
-            "[meet f1 running]; open f1 at position [+f1 file @7]; [rename f1]",
+            "[describe f1 running]; open f1 at position [+f1 file @7]; [rename f1]",
         ),
         (
             "named=f",
             "list f1:running",
             "create f",
-            "forget f1 [! f1: is no longer followed:, -f1 ?, forget f1]; [meet f created]; open f [+f file @7]; [create f]",
+            "forget f1 [! f1: is no longer followed:, -f1 ?, forget f1]; [describe f created]; open f [+f file @7]; [create f]",
         ),
         (
             "named=s",
             "list s1:running",
             "create s",
-            "signal s1 [! s1: is no longer followed:, -s1 ?, forget s1]; close s1; [meet s created]; spawn s @7; [create s]",
+            "signal s1 [! s1: is no longer followed:, -s1 ?, forget s1]; close s1; [describe s created]; spawn s @7; [create s]",
         ),
         (
             "named=web",
             "list f1:running",
             "rename f1 web",
-            "[meet f1 running]; open f1 from 50 [+f1 file @7]; [rename f1]",
+            "[describe f1 running]; open f1 from 50 [+f1 file @7]; [rename f1]",
         ),
-        ("named=web", "list f1:running; rename f1 web", "rename f1 other", "[meet f1 running]; [rename f1]"),
+        ("named=web", "list f1:running; rename f1 web", "rename f1 other", "[describe f1 running]; [rename f1]"),
         (
             "named=f",
             "list f1:exited,3",
             "create f",
-            "forget f1 [! f1: is no longer followed:, forget f1]; [meet f created]; open f [+f file @7]; [create f]",
+            "forget f1 [! f1: is no longer followed:, forget f1]; [describe f created]; open f [+f file @7]; [create f]",
         ),
         (
             "named=f",
             "list f1:running; create f",
             "rename f1 f",
-            "[meet f1 running]; open f1 from 100 [+f1 file @7]; [rename f1]",
+            "[describe f1 running]; open f1 from 100 [+f1 file @7]; [rename f1]",
         ),
     ]);
 }
@@ -782,14 +792,14 @@ fn a_name_takes_precedence_over_an_id_prefix() {
 #[test]
 fn without_follow_only_the_allowed_number_is_read_in_parallel() {
     check(&[
-        ("once", "", "list f1:running", "[meet f1 running]; open f1 once; finish f1"),
-        ("once", "", "list s1:running", "[meet s1 running]; spawn s1 once up"),
+        ("once", "", "list f1:running", "[describe f1 running]; open f1 once; finish f1"),
+        ("once", "", "list s1:running", "[describe s1 running]; spawn s1 once up"),
         ("once", "", "list f1:exited,3 s1:exited,3", "[! no container matches]"),
         (
             "once",
             "",
             "list f1:running s1:running f2:running",
-            "[meet f1 running]; [meet s1 running]; [meet f2 running]; open f1 once; finish f1; spawn s1 once up",
+            "[describe f1 running]; [describe s1 running]; [describe f2 running]; open f1 once; finish f1; spawn s1 once up",
         ),
         ("once", "list f1:running s1:running f2:running", "finished f1", "open f2 once; finish f2"),
         ("once", "list f1:running s1:running f2:running", "ended s1", "open f2 once; finish f2"),
@@ -797,13 +807,13 @@ fn without_follow_only_the_allowed_number_is_read_in_parallel() {
             "once parallel=1",
             "",
             "list f1:running f2:running",
-            "[meet f1 running]; [meet f2 running]; open f1 once; finish f1",
+            "[describe f1 running]; [describe f2 running]; open f1 once; finish f1",
         ),
         (
             "once files parallel=1",
             "",
             "list n1:running f2:running",
-            "[meet n1 running]; [meet f2 running]; [! n1: has no log file]; open f2 once; finish f2",
+            "[describe n1 running]; [describe f2 running]; [! n1: has no log file]; open f2 once; finish f2",
         ),
         ("once", "list f1:running", "refused-at-60 f1 missing", "spawn f1 once up at 60"),
         ("once", "list f1:running; refused-at-60 f1 missing", "not-followed f1", ""),
@@ -937,15 +947,15 @@ fn a_skipped_container_is_read_from_the_recorded_time() {
     let position = Position { route: Route::Stream, resume, place: None };
     let by_id = HashMap::from([("s1".to_owned(), position)]);
     world.supervisor.positions = Some(Positions { is_first: false, by_id });
-    assert_eq!(world.run("list s1:running"), "[meet s1 running]; spawn s1 from 20 up");
+    assert_eq!(world.run("list s1:running"), "[describe s1 running]; spawn s1 from 20 up");
 }
 
 #[test]
-fn a_lost_container_is_introduced_and_forgotten() {
+fn a_lost_container_is_described_and_reported() {
     let mut world = world("");
     let effect = world.supervisor.report_lost(container("f1", "exited"), Route::File, None);
-    assert_eq!(world.show(&effect), "[meet f1 exited, gap f1, forget f1]");
-    assert_eq!(world.run("list f2:running"), "[meet f2 running]; open f2 [+f2 file]");
+    assert_eq!(world.show(&effect), "[describe f1 exited, gap f1, forget f1]");
+    assert_eq!(world.run("list f2:running"), "[describe f2 running]; open f2 [+f2 file]");
     assert_ne!(world.key("f1"), world.key("f2"));
 }
 
