@@ -1,7 +1,7 @@
 //! Log files to batches: `tail::LogReader` on a real file, whole, into a queue whose other end throws the lines away.
 //!
-//! Bytes are bytes of log. A run has the file's pages in the cache, and is the reader's thread at work: reading, checking
-//! UTF-8, taking records apart, joining pieces.
+//! Throughput is in bytes of log. Each run reads the file from the page cache and measures what the reader thread does:
+//! read, check UTF-8, decode records, join pieces.
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use logwatch::model::batch::{ContainerKey, Item};

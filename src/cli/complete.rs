@@ -1,10 +1,10 @@
 //! Shell completion in the protocol of the docker CLI, which is that of spf13/cobra (`completions.go`).
 //!
-//! The request contains the arguments typed so far; the last one, possibly empty, is to be completed. The answer has one
-//! candidate per line, with its description after a tab, and a last line `:N` that says what the shell may offer besides.
-//! Docker passes the answer on unchanged, but spoils it if the exit code is not 0: on any error there are no candidates.
-//! Everything about options comes from the clap definitions. The *value name* of an option determines which names it
-//! takes (containers, projects, ...), so a new option needs no change here.
+//! The request contains the arguments typed so far; the last one, possibly empty, is to be completed. The answer has
+//! one candidate per line, with its description after a tab, and a last line `:N` that says what the shell may offer
+//! besides. Docker passes the answer on unchanged, but spoils it if the exit code is not 0: on any error there are no
+//! candidates. Everything about options comes from the clap definitions. The *value name* of an option determines
+//! which names it takes (containers, projects, ...), so a new option needs no change here.
 
 use super::StandaloneFlags;
 use crate::docker::{Environment, Flags, endpoint};
@@ -70,8 +70,8 @@ pub fn request(args: &[OsString]) -> Option<Request<'_>> {
     (is_bare || name == "__complete").then_some(Request { typed, is_bare })
 }
 
-/// Returns the whole answer. `fetch` gets docker's options as far as they are typed. It is called at most once, and only if
-/// names from the daemon are needed. Its result is not awaited for longer than two seconds.
+/// Returns the whole answer. `fetch` gets docker's options as far as they are typed. It is called at most once, and
+/// only if names from the daemon are needed. Its result is not awaited for longer than two seconds.
 pub fn answer<F>(command: Command, request: Request<'_>, fetch: F) -> String
 where
     F: FnOnce(&Flags, NameKind) -> DaemonNames + Send + 'static,
@@ -395,8 +395,8 @@ impl Completions {
         self
     }
 
-    /// Formats the answer. Leaves out candidates that a terminal or the format cannot take unescaped, because escaped they
-    /// would not complete to the name.
+    /// Formats the answer. Leaves out candidates that a terminal or the format cannot take unescaped, because escaped
+    /// they would not complete to the name.
     fn to_text(&self, is_bare: bool) -> String {
         let mut lines = String::new();
         for Candidate { text, description } in &self.candidates {

@@ -1,7 +1,7 @@
 //! Reports of failures on stderr, and the exit codes.
 //!
-//! A report consists of the error, its causes, and a hint what to do. The errors of the other modules contain no advice:
-//! all hints are in this file.
+//! A report consists of the error, its causes, and a hint what to do. The errors of the other modules contain no
+//! advice: all hints are in this file.
 
 use crate::docker::{self, Kind};
 use crate::output::{Diagnostic, Level, LogFormat, safe};

@@ -76,7 +76,7 @@ pub(super) fn run(docker: &DockerFlags, as_plugin: bool, args: &ReconcileArgs, c
 
 /// `--check` has nothing to compare with.
 #[derive(Debug, thiserror::Error)]
-#[error("there is no state in {} yet to compare with the Docker Engine", .0.display())]
+#[error("no state file at {}: there is nothing to compare with the Docker Engine", .0.display())]
 struct NoState(PathBuf);
 
 fn report(reconciled: Reconciled, args: &ReconcileArgs, state: &Path, common: &Common, stop: &Stop) -> ExitCode {

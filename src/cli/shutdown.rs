@@ -1,18 +1,18 @@
 //! Turns signals, and the end of docker or of stdout's reader, into requests to [`Stop`].
 //!
 //! Every command calls [`listen`] once, and [`stop_without_reader`] if it prints to stdout. The first event requests a
-//! stop. A second signal tells the command to hurry, and a third one ends the process.
+//! stop. A second signal makes the command hurry, and a third one ends the process.
 //!
 //! What docker does when the user stops it depends on its version and on the terminal:
 //! - With a terminal, docker does nothing, and Ctrl-C reaches this process directly.
-//! - Without one, docker forwards no signal. It closes the socket that it gives its plugins, and kills this process at its
-//!   own third signal (docker/cli `cmd/docker/docker.go`: tryPluginRun). With `docker … | less`, both happen.
+//! - Without one, docker forwards no signal. It closes the socket that it gives its plugins, and kills this process at
+//!   its own third signal (docker/cli `cmd/docker/docker.go`: tryPluginRun). With `docker … | less`, both happen.
 //! - A docker that dies does not end this process, but the socket is closed.
 //! - Before docker 25 there is no socket, and docker does not pass on its first two signals. A third one, SIGHUP or
 //!   `kill -9` ends docker, and its end is all that this process can notice.
 //!
-//! SIGPIPE stays ignored, which is Rust's default. So a write fails if nobody reads stdout any more; as long as nothing is
-//! written, [`stop_without_reader`] notices it.
+//! SIGPIPE stays ignored, which is Rust's default. So a write fails if nobody reads stdout any more; as long as
+//! nothing is written, [`stop_without_reader`] notices it.
 
 use crate::model::small_file;
 use crate::model::stop::Stop;
@@ -47,8 +47,8 @@ pub struct ParentDocker {
 }
 
 impl ParentDocker {
-    /// The parent of this process. Call it only if docker runs us as its plugin. Otherwise the parent is something else, and
-    /// the socket in the environment may belong to another plugin, whose shell has started us.
+    /// The parent of this process. Call it only if docker runs us as its plugin. Otherwise the parent is something
+    /// else, and the socket in the environment may belong to another plugin, whose shell has started us.
     pub fn of_process() -> ParentDocker {
         ParentDocker { socket: std::env::var_os(SOCKET), exit: ParentExit::of_process() }
     }
@@ -66,12 +66,12 @@ enum ParentExit {
 }
 
 impl ParentExit {
-    /// PR_SET_PDEATHSIG cannot be used: it reports the end of the *thread* that started this process, and Go's threads can
-    /// end at any time.
+    /// PR_SET_PDEATHSIG cannot be used: it reports the end of the *thread* that started this process, and Go's threads
+    /// can end at any time.
     fn of_process() -> ParentExit {
         let Some(parent) = getppid() else { return ParentExit::Unknown };
         match pidfd_open(parent, PidfdFlags::empty()) {
-            // The second look excludes that the PID has been reused for another process.
+            // The second check excludes that the PID has been reused for another process.
             Ok(pidfd) if getppid() == Some(parent) => ParentExit::Pidfd(pidfd),
             Ok(_) | Err(Errno::SRCH) => ParentExit::Ended,
             Err(error) => {
@@ -82,11 +82,11 @@ impl ParentExit {
     }
 }
 
-/// Listens for signals and for the end of docker until the process ends, and passes them on to `stop`. `docker` is given if
-/// docker runs this process as its plugin.
+/// Listens for signals and for the end of docker until the process ends, and passes them on to `stop`. `docker` is
+/// given if docker runs this process as its plugin.
 ///
-/// The listener has its own thread and runtime, so that the third signal is handled even if everything else is blocked in a
-/// write to a pipe that nobody reads. The thread is never joined: it has nothing to clean up.
+/// The listener has its own thread and runtime, so that the third signal is handled even if everything else is blocked
+/// in a write to a pipe that nobody reads. The thread is never joined: it has nothing to clean up.
 pub fn listen(stop: Stop, docker: Option<ParentDocker>) -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
     // The handlers are installed before this function returns, so that no signal after it kills the process.
@@ -98,8 +98,8 @@ pub fn listen(stop: Stop, docker: Option<ParentDocker>) -> io::Result<()> {
     Ok(())
 }
 
-/// Requests a stop as soon as nobody can read stdout any more, if it is a pipe or a socket. For instance, `grep -q` exits
-/// when it has found its line, and if the containers are silent, there may never be a write that fails.
+/// Requests a stop as soon as nobody can read stdout any more, if it is a pipe or a socket. For instance, `grep -q`
+/// exits when it has found its line, and if the containers are silent, there may never be a write that fails.
 ///
 /// The thread waits in poll(2) for no events: those that report a closed end need not be requested.
 pub fn stop_without_reader(stop: Stop) -> io::Result<()> {
@@ -216,8 +216,8 @@ struct Signals {
 }
 
 impl Signals {
-    /// Installs the handlers. SIGHUP stays ignored if it is, because that is the purpose of `nohup`. SIGINT is caught even
-    /// if it is ignored: the shell does that for each `&` in a script, and whoever sends SIGINT to such a process
+    /// Installs the handlers. SIGHUP stays ignored if it is, because that is the purpose of `nohup`. SIGINT is caught
+    /// even if it is ignored: the shell does that for each `&` in a script, and whoever sends SIGINT to such a process
     /// wants it to stop.
     fn catch() -> io::Result<Self> {
         let hang_up = SignalKind::hangup();
@@ -411,7 +411,8 @@ mod tests {
         assert_eq!(run.end().code(), Some(130));
     }
 
-    /// Before version 25, docker tells its plugins nothing, and when it is killed, they go on. Here a shell acts as docker.
+    /// Before version 25, docker does not notify its plugins, and they survive when it is killed. Here a
+    /// shell acts as docker.
     #[test]
     fn the_end_of_docker_stops() {
         for signal in [Signal::HUP, Signal::TERM, Signal::KILL] {

@@ -131,7 +131,8 @@ impl EngineView {
     }
 }
 
-/// Has the state compare, and apply the differences if the trigger says so. Without a state, compares with an empty inventory.
+/// Has the state compare, and apply the differences if the trigger says so. Without a state, compares
+/// with an empty inventory.
 async fn compare(store: Option<&Store>, engine_id: &str, observed: Observed, trigger: Trigger) -> Result<Plan, Error> {
     let Some(store) = store else { return Ok(plan(&KnownRows::default(), &observed)) };
     let (sender, plan) = oneshot::channel();

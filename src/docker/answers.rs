@@ -326,7 +326,7 @@ pub struct Details {
     pub log_options: BTreeMap<String, String>,
     /// The container has a terminal: its output is a single stream, which the API sends without frames.
     pub tty: bool,
-    /// The container's hosts file. It lies in the same folder as the logs of drivers that report no `log_path`.
+    /// The container's hosts file. It is in the same folder as the logs of drivers that report no `log_path`.
     pub hosts_path: Option<PathBuf>,
     /// When the latest run began.
     pub started_at: Option<Timestamp>,

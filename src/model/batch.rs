@@ -1,7 +1,7 @@
 //! What readers send to the output: batches of lines, and the items that keep their place among them.
 //!
-//! A batch owns one buffer with the bytes as they were read, and small references into it, so that a line costs neither an
-//! allocation nor a send of its own.
+//! A batch owns one buffer with the bytes as they were read, and small references into it, so that a line costs
+//! neither an allocation nor a send of its own.
 
 use super::container::Container;
 use super::cursor::{Cursor, Route, Stream};
@@ -85,7 +85,8 @@ pub struct Batch {
     pub lines: Vec<Line>,
     /// Losses, each with the number of `lines` before it.
     pub gaps: Vec<(usize, Gap)>,
-    /// Where reading continues once the whole batch is delivered. `None` if the position of the batch before still holds.
+    /// Where reading continues once the whole batch is delivered. `None` if the position of the
+    /// batch before still holds.
     pub position: Option<Position>,
 }
 
@@ -226,7 +227,8 @@ pub enum Item {
     Describe(ContainerKey, Arc<Container>),
     /// The position at which reading of the log starts. Sent before anything is read.
     StartAt(ContainerKey, Position),
-    /// The container is now followed by this route. If an event caused it, the time of that event by the daemon's clock.
+    /// The container is now followed by this route. If an event caused it, the time of that event
+    /// by the daemon's clock.
     Followed(ContainerKey, Route, Option<Timestamp>),
     /// What a stopped container wrote is now read by this route. If no line of it is printed, neither this item nor the
     /// matching [`Item::End`] is reported.

@@ -19,8 +19,8 @@ pub struct Container {
     pub exit_code: Option<i64>,
     /// Network name to address. Empty if the container has no address now.
     pub networks: BTreeMap<String, String>,
-    /// Names of labels that the container may have although they are not in `labels`: an event has attributes of its own
-    /// with these names, which hide the labels.
+    /// Names of labels that the container may have although they are not in `labels`: an event has attributes of its
+    /// own with these names, which hide the labels.
     pub hidden: &'static [&'static str],
 }
 

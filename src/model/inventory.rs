@@ -1,8 +1,8 @@
 //! The rows of the inventory: an engine's containers and volumes, and which container mounts what where.
 //!
-//! Defines the rows, the updates that events report ([`Update`]), and how an update or a listing changes a row. The rules
-//! are pure functions without SQL, sockets or clocks: updates in any order and any repetition lead to the same rows. Every
-//! row records when it was last confirmed, by the daemon's clock, and older updates do not change it.
+//! Defines the rows, the updates that events report ([`Update`]), and how an update or a listing changes a row. The
+//! rules are pure functions without SQL, sockets or clocks: updates in any order and any repetition lead to the same
+//! rows. Every row records when it was last confirmed, by the daemon's clock, and older updates do not change it.
 
 use super::container;
 use super::cursor::Route;
@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-/// The daemon publishes a death before its listings show it (moby `daemon/monitor.go`: the event, then cleaning up, then
-/// the snapshot that listings are made from). Within this time of a death, a listing does not prove that
+/// The daemon publishes a death before its listings show it (moby `daemon/monitor.go`: the event, then cleaning up,
+/// then the snapshot that listings are made from). Within this time of a death, a listing does not prove that
 /// a container still runs.
 pub const LISTINGS_LAG: Duration = Duration::from_secs(5);
 
@@ -38,7 +38,8 @@ pub struct ContainerRow {
     pub state_seen: Option<Timestamp>,
 }
 
-/// What listings do not report about a container. Unknown values never count as a difference and never replace known ones.
+/// What listings do not report about a container. Unknown values never count as a difference and
+/// never replace known ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UnlistedFields {
     /// Docker's name of the logging driver, such as `json-file`.
@@ -129,8 +130,8 @@ impl SeenRange {
     }
 }
 
-/// Whether something seen at `seen` is newer than a listing of the time `listing`. If it is more than a minute newer, which
-/// is longer than any listing takes, the daemon's clock was set back, and the listing wins.
+/// Whether something seen at `seen` is newer than a listing of the time `listing`. If it is more than a minute newer,
+/// which is longer than any listing takes, the daemon's clock was set back, and the listing wins.
 pub fn is_newer(seen: Timestamp, listing: Timestamp) -> bool {
     const LONGEST_LISTING: Duration = Duration::from_secs(60);
     seen > listing && seen.saturating_duration_since(listing) <= LONGEST_LISTING
@@ -458,8 +459,8 @@ impl UnlistedFields {
 }
 
 impl MountRow {
-    /// The row after a listing showed `listed`. For a container that was never started, the daemon may not report the source
-    /// of a volume; a known source is kept then.
+    /// The row after a listing showed `listed`. For a container that was never started, the daemon may not report the
+    /// source of a volume; a known source is kept then.
     pub fn after_listing(known: Option<&MountRow>, listed: &MountRow) -> MountRow {
         let source = listed.source.clone().filter(|source| !source.is_empty());
         MountRow { source: source.or(known.and_then(|known| known.source.clone())), ..listed.clone() }

@@ -1,9 +1,9 @@
 //! The changes that bring the inventory in line with an observation, as data that can be printed.
 //!
-//! In: the known rows and what a listing showed. Out: the rows to create, update and remove, and those that stay. The state
-//! calls [`plan`] in the transaction that applies the result, so that no other change comes in between. A row that is newer
-//! than the listing stays as it is, and what listings cannot prove never counts as a difference. Therefore a second plan
-//! from the same observation is empty.
+//! In: the known rows and what a listing showed. Out: the rows to create, update and remove, and those that stay. The
+//! state calls [`plan`] in the transaction that applies the result, so that no other change comes in between. A row
+//! that is newer than the listing stays as it is, and what listings cannot prove never counts as a difference.
+//! Therefore a second plan from the same observation is empty.
 
 use super::inventory::{
     ChangeCounts, ChangeSummary, ContainerRow, Field, MountRow, PositionRow, Resource, Row, VolumeRow, is_newer,

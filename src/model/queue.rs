@@ -1,8 +1,8 @@
 //! The bounded queue between the readers and the output.
 //!
 //! The bound is in bytes. The bytes of an item count until the consumer has finished with it. There are two kinds of
-//! producers. The reader thread must not block: it asks [`Queue::has_room`], calls [`Queue::push`], and is called back once
-//! there is room again. Tasks that read API streams wait for room without blocking a thread ([`Queue::send`]).
+//! producers. The reader thread must not block: it asks [`Queue::has_room`], calls [`Queue::push`], and is called back
+//! once there is room again. Tasks that read API streams wait for room without blocking a thread ([`Queue::send`]).
 
 use super::batch::{Item, Line};
 use std::collections::VecDeque;
@@ -94,8 +94,8 @@ impl Queue {
         }
     }
 
-    /// Waits for items, at most for `timeout` if given, and moves all items to the end of `into`. Returns `false` once the
-    /// queue is closed and empty.
+    /// Waits for items, at most for `timeout` if given, and moves all items to the end of `into`. Returns `false` once
+    /// the queue is closed and empty.
     pub fn take(&self, into: &mut VecDeque<Item>, timeout: Option<Duration>) -> bool {
         let is_waiting = |state: &mut State| state.items.is_empty() && !state.closed;
         let state = self.lock();

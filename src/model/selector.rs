@@ -1,8 +1,8 @@
 //! Which containers the user selects.
 //!
-//! A container is selected if it meets at least one condition of every kind that was given (names, projects, services, and
-//! each filter key) and no exclusion. Only `label` filters must all hold, like with `docker ps --filter` (moby
-//! `daemon/list.go`: includeContainerInList).
+//! A container is selected if it meets at least one condition of every kind that was given (names, projects, services,
+//! and each filter key) and no exclusion. Only `label` filters must all hold, like with `docker ps
+//! --filter` (moby `daemon/list.go`: includeContainerInList).
 //!
 //! | condition | what it is compared with |
 //! |---|---|
@@ -77,8 +77,8 @@ pub enum Filter {
 /// The filters that compare the creation time of a container with that of another one.
 const ORDERS: [&str; 2] = ["before", "since"];
 
-/// Which containers were created before or since another one. The engine is queried once, because the order never changes
-/// and the other container may be removed later, after which the engine rejects the filter.
+/// Which containers were created before or since another one. The engine is queried once, because the order never
+/// changes and the other container may be removed later, after which the engine rejects the filter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CreationOrder {
     /// The IDs of all containers that existed.
@@ -271,7 +271,8 @@ fn is_ports(text: &str) -> bool {
     is_range && matches!(protocol.to_ascii_lowercase().as_str(), "tcp" | "udp" | "sctp")
 }
 
-/// Replaces `\Q…\E` in a regular expression of Go by escapes. It is the only syntax of Go that our library does not support.
+/// Replaces `\Q…\E` in a regular expression of Go by escapes. It is the only syntax of Go that our
+/// library does not support.
 fn unquoted(pattern: &str) -> String {
     let (mut out, mut rest) = (String::new(), pattern);
     while let Some(at) = rest.find('\\') {
@@ -362,8 +363,8 @@ impl Selector {
     }
 
     /// The filters that make the engine's first listing shorter without losing a container that [`Selector::matches`]
-    /// accepts. `name` and `id` are not among them: the engine silently finds nothing for an invalid expression, and for an
-    /// ID prefix that several containers share.
+    /// accepts. `name` and `id` are not among them: the engine silently finds nothing for an invalid expression, and
+    /// for an ID prefix that several containers share.
     pub fn listing(&self) -> Filters {
         let filters = self.filters.iter().filter(|filter| !matches!(filter, Filter::Name(_) | Filter::Id(_)));
         // Label filters must all hold, so two projects cannot be expressed as labels.
@@ -380,7 +381,8 @@ impl Selector {
         self.filters.iter().any(|filter| matches!(filter, Filter::Status(state) if state != "running"))
     }
 
-    /// The `CONTAINER` arguments that match none of these containers. Globs are not among them, because they may match later.
+    /// The `CONTAINER` arguments that match none of these containers. Globs are not among them, because
+    /// they may match later.
     pub fn unmatched<'a>(&self, seen: impl Iterator<Item = &'a Container>) -> Vec<&str> {
         let mut left: Vec<&Pattern> = self.names.iter().filter(|name| !matches!(name, Pattern::Glob(_))).collect();
         for container in seen {
@@ -396,11 +398,11 @@ impl Selector {
             .collect()
     }
 
-    /// Resolves each `CONTAINER` argument against all existing containers, in docker's order: a whole ID, a name, the start
-    /// of one ID (moby `daemon/container.go`: GetContainer). As in docker, the start of several IDs is an error.
+    /// Resolves each `CONTAINER` argument against all existing containers, in docker's order: a whole ID, a name, the
+    /// start of one ID (moby `daemon/container.go`: GetContainer). As in docker, the start of several IDs is an error.
     ///
-    /// An argument that matches nothing yet can only match a name later: as an ID prefix, `db` would select one in 256 of
-    /// all new containers. Only an argument as long as the IDs that docker prints may still match an ID.
+    /// An argument that matches nothing yet can only match a name later: as an ID prefix, `db` would select one in 256
+    /// of all new containers. Only an argument as long as the IDs that docker prints may still match an ID.
     pub fn resolve_names<'a>(&mut self, listed: impl Iterator<Item = &'a Container> + Clone) -> Result<(), Ambiguous> {
         for pattern in &mut self.names {
             let Pattern::Unresolved(argument) = pattern else { continue };
@@ -410,9 +412,10 @@ impl Selector {
         Ok(())
     }
 
-    /// Updates the arguments for a container that is new or has a new name. A name always takes precedence over the start
-    /// of an ID. Once a container had the name, the argument stands for that name for good: while a container is being
-    /// recreated, its argument must not match the ID of another one. Returns the ID that an argument stood for until now.
+    /// Updates the arguments for a container that is new or has a new name. A name always takes precedence over the
+    /// start of an ID. Once a container had the name, the argument stands for that name for good: while a container is
+    /// being recreated, its argument must not match the ID of another one. Returns the ID that an argument
+    /// stood for until now.
     pub fn update_names(&mut self, container: &Container) -> Option<String> {
         let mut released = None;
         for pattern in &mut self.names {
@@ -776,7 +779,8 @@ mod tests {
         let (other, late) = (named("other", "ed1"), named("late", "ed2"));
         let (ed, renamed) = (named("ed", "11"), named("away", "11"));
         let long = named("long", "ed1234567890");
-        /// Containers that appear one after the other, each with the ID it replaces and the selected containers afterwards.
+        /// Containers that appear one after the other, each with the ID it replaces and
+        /// the selected containers afterwards.
         type Steps<'a> = &'a [(&'a Container, Option<&'a Container>, &'a [&'a Container])];
         let steps: [(&str, &[Container], Steps<'_>); 5] = [
             (

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 pub type BoxedError = Box<dyn StdError + Send + Sync>;
 
-/// An error of the state. In each variant, `path` is the file that the message names, and `source` comes from the operating
-/// system or from SQLite.
+/// An error of the state. In each variant, `path` is the file that the message names, and `source` comes from the
+/// operating system or from SQLite.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The folder of the state file is missing and cannot be created.

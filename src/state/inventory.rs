@@ -1,9 +1,9 @@
 //! Stores the inventory of each engine: its containers, volumes and mounts, and the history of reconciliations.
 //!
 //! In: an observation, or updates from events. Out: what was changed. Called by [`super::Store`], on the thread of the
-//! connection. Each function is one transaction that reads rows, compares them by the rules of [`crate::model::inventory`]
-//! and [`crate::model::plan`], and writes them, so that two processes that watch the same engine do not undo each other's
-//! changes.
+//! connection. Each function is one transaction that reads rows, compares them by the rules of
+//! [`crate::model::inventory`] and [`crate::model::plan`], and writes them, so that two processes that watch the same
+//! engine do not undo each other's changes.
 
 use crate::model::inventory::{
     ChangeCounts, ChangeSummary, ContainerRow, MountRow, PositionRow, Resource, Row as _, SeenRange, UnlistedFields,
@@ -37,8 +37,8 @@ pub struct Trigger {
     pub must_be_certain: bool,
 }
 
-/// Compares the inventory with an observation and applies the plan if the trigger says so. `is_held` returns whether a run
-/// holds a resume name.
+/// Compares the inventory with an observation and applies the plan if the trigger says so. `is_held` returns whether a
+/// run holds a resume name.
 pub(super) fn reconcile(
     connection: &mut Connection,
     engine_id: &str,
@@ -135,7 +135,8 @@ INSERT OR IGNORE INTO mounts (
     engine_id, container_id, destination, type, volume, source, driver, mode, read_only, propagation
 ) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
 
-/// Adds a mount and its volume. A known mount stays as it is: mounts never change, and listings contain more about them.
+/// Adds a mount and its volume. A known mount stays as it is: mounts never change, and listings
+/// contain more about them.
 fn add_mount(
     transaction: &Transaction<'_>,
     engine_id: &str,

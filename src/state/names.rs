@@ -1,7 +1,7 @@
 //! A resume name while a run holds it: the access to its positions.
 //!
-//! In: an engine, a name, and what to commit. Out: what was committed before. Made by [`super::Store::hold`]. The lock of
-//! the name (`name_lock`) keeps other runs out from the moment it is taken until the last commit is done.
+//! In: an engine, a name, and what to commit. Out: what was committed before. Made by [`super::Store::hold`]. The lock
+//! of the name (`name_lock`) keeps other runs out from the moment it is taken until the last commit is done.
 
 use super::error::Error;
 use super::name_lock::NameLock;
@@ -20,8 +20,8 @@ pub struct HeldName {
 }
 
 impl HeldName {
-    /// Takes a resume name for an engine. Fails with [`Error::Held`] if another run holds it, and with [`Error::BadName`] if
-    /// the name is invalid.
+    /// Takes a resume name for an engine. Fails with [`Error::Held`] if another run holds it, and with
+    /// [`Error::BadName`] if the name is invalid.
     pub(super) fn take(thread: &Arc<Thread>, engine_id: &str, name: &str) -> Result<Self, Error> {
         let lock = NameLock::take(thread.path(), engine_id, name)?;
         let owner = Arc::new(Owner { engine_id: engine_id.to_owned(), name: name.to_owned() });
@@ -55,10 +55,10 @@ impl HeldName {
         self.thread.query(move |connection| positions::read_output(connection, &owner, &path))
     }
 
-    /// Commits in this order: the output file is synced, one transaction stores everything, `done` is called. Does not block
-    /// unless dozens of requests wait already. `done` runs on the thread of the state: it must be quick and must not query
-    /// the state. After an error nothing of this commit is stored, but the state stays usable, and the next commit may
-    /// contain the same data again.
+    /// Commits in this order: the output file is synced, one transaction stores everything, `done` is called. Does not
+    /// block unless dozens of requests wait already. `done` runs on the thread of the state: it must be quick and must
+    /// not query the state. After an error nothing of this commit is stored, but the state stays usable, and the next
+    /// commit may contain the same data again.
     pub fn commit(&self, commit: Commit, done: impl FnOnce(Result<(), Error>) + Send + 'static) {
         let (owner, path) = (Arc::clone(&self.owner), self.thread.path().to_owned());
         self.thread.send(move |connection| {
@@ -564,7 +564,8 @@ mod tests {
         assert!(begun <= updated && updated <= Timestamp::now());
     }
 
-    /// Tests that need root: they mount a small disk, or trace a child process. Profile `fast` skips modules of this name.
+    /// Tests that need root: they mount a small disk, or trace a child process. Profile `fast` skips
+    /// modules of this name.
     mod as_root {
         use super::*;
 

@@ -2,9 +2,9 @@
 //!
 //! In: a path. Out: a connection that can write. Called by [`super::Store::open`].
 //!
-//! The file is not changed before it has proved to be ours, intact, and of a schema that we know. SQLite creates the files
-//! that it keeps next to a database (`-wal`, `-shm`) with the mode of the database itself (sqlite `src/os_unix.c`,
-//! `findCreateFileMode`).
+//! The file is not changed before it has proved to be ours, intact, and of a schema that we know. SQLite creates the
+//! files that it keeps next to a database (`-wal`, `-shm`) with the mode of the database
+//! itself (sqlite `src/os_unix.c`, `findCreateFileMode`).
 
 use super::error::Error;
 use super::location;
@@ -35,8 +35,8 @@ const SCHEMA: i64 = MIGRATIONS.len() as i64;
 /// `PRAGMA application_id` of our files, set by the first migration.
 const APPLICATION: i64 = 0x6c6f_6777;
 
-/// The largest file, in bytes, that is checked completely before use. That takes a fraction of a second, and a state needs
-/// one page for a dozen containers.
+/// The largest file, in bytes, that is checked completely before use. That takes a fraction of a second, and a state
+/// needs one page for a dozen containers.
 const CHECKED: u64 = 64 << 20;
 
 /// The pause before another attempt while another process is creating the file. SQLite itself waits in such steps.
@@ -90,8 +90,8 @@ fn create(path: &Path, real: &Path) -> Result<(), Error> {
     if let Some(folder) = real.parent() {
         create_folder(folder).map_err(|source| Error::Folder { path: folder.to_owned(), source })?;
     }
-    // Not with `open`: a process that closes any descriptor of a file loses all its locks on it (fcntl(2)), including those
-    // of SQLite.
+    // Not with `open`: a process that closes any descriptor of a file loses all its locks on it (fcntl(2)),
+    // including those of SQLite.
     match rustix::fs::mknodat(rustix::fs::CWD, real, FileType::RegularFile, Mode::RUSR | Mode::WUSR, 0) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(errno @ Errno::ROFS) => {
@@ -101,8 +101,8 @@ fn create(path: &Path, real: &Path) -> Result<(), Error> {
     }
 }
 
-/// Creates a folder that only its owner may enter, and its missing parents. Each parent is synced, because otherwise a power
-/// failure could remove the folder and what was committed in it.
+/// Creates a folder that only its owner may enter, and its missing parents. Each parent is synced, because otherwise a
+/// power failure could remove the folder and what was committed in it.
 fn create_folder(folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());

@@ -1,8 +1,8 @@
 //! The thread that owns the connection to a state file.
 //!
 //! In: jobs, which run one after the other on the thread. Out: what they report. Called by [`super::Store`] and
-//! [`super::HeldName`]. SQLite blocks, so nobody else uses the connection. The last handle that is dropped waits until all
-//! jobs are done and the file is closed.
+//! [`super::HeldName`]. SQLite blocks, so nobody else uses the connection. The last handle that is dropped waits until
+//! all jobs are done and the file is closed.
 
 use super::error::Error;
 use rusqlite::Connection;
@@ -86,8 +86,8 @@ fn serve(mut connection: Connection, queue: &Receiver<Job>) {
     for job in queue {
         job(Ok(&mut connection));
     }
-    // Closing runs a checkpoint too, but only if no other process has the file open. Data that stays in the write-ahead log
-    // is equally safe.
+    // Closing runs a checkpoint too, but only if no other process has the file open. Data that stays in the
+    // write-ahead log is equally safe.
     let checkpoint = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
     if let Err(error) = checkpoint.and_then(|()| connection.close().map_err(|(_, error)| error)) {
         tracing::debug!(%error, "the state was closed without a checkpoint");

@@ -1,4 +1,4 @@
-//! What cannot be done is reported in a few words on stderr, with nothing on stdout and the exit code of the contract.
+//! A failure is one short message on stderr, with nothing on stdout and the documented exit code.
 //! These tests need a real engine.
 
 use std::fs;
@@ -50,7 +50,7 @@ fn diagnostics_and_notices_are_json_objects() {
     assert!(said.iter().all(|said| said["timestamp"].as_str().is_some_and(|time| time.ends_with('Z'))), "{said:?}");
 }
 
-/// The error says how to get rights on the socket, and the exit code is 3.
+/// The error explains how to get access to the socket, and the exit code is 3.
 #[test]
 fn a_forbidden_socket_has_a_hint() {
     let engine = Engine::start();
@@ -63,7 +63,7 @@ fn a_forbidden_socket_has_a_hint() {
     assert_failure(&as_nobody(&engine, &["watch"]).finish(), 3, &reported);
 }
 
-/// With rights on the socket alone, logs are read through the engine, and one notice says so.
+/// With access to the socket alone, logs are read through the engine, and one notice says so.
 #[test]
 fn without_file_rights_the_api_is_used() {
     let engine = Engine::start();

@@ -1,5 +1,5 @@
-//! `events` beside `docker events`: the same lines, none missing and none twice, whatever happens to the connection.
-//! And the event client of `watch`: it does not slow a busy engine, and without events it uses listings.
+//! `events` compared with `docker events`: the same lines, none missing and none twice, whatever happens to the
+//! connection. And the event client of `watch`: it does not slow a busy engine, and without events it uses listings.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -232,7 +232,7 @@ fn filtered_events_match_docker_events() {
     }
 }
 
-/// Beside `docker events`, over a connection that is cut again and again, no event is missing and none comes twice.
+/// Compared with `docker events`, no event is missing and none comes twice, although the connection is cut repeatedly.
 #[test]
 fn cut_again_and_again_no_event_is_lost() {
     let (cuts, lives, volumes) = if long() { (50, 500, 200) } else { (8, 40, 16) };

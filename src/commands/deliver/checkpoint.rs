@@ -60,7 +60,7 @@ pub(crate) struct CommittedOutput {
     pub(crate) unproven_from: Option<u64>,
 }
 
-/// Where the write-ahead log of an output file lies.
+/// Where the write-ahead log of an output file is.
 pub(crate) struct WalLocation {
     /// Path of the state file; the log is in the same directory.
     pub(crate) state: PathBuf,
@@ -348,7 +348,7 @@ impl Checkpointer {
         let has_file = self.output.is_some();
         if has_file && !is_complete {
             // Without a commit, a next run that has the state but not the log would write again what the file holds
-            // behind the last commit. After a partial write, however, the length of the file does not match the
+            // after the last commit. After a partial write, however, the length of the file does not match the
             // positions: then only the log shows what is in it.
             if self.nothing_written {
                 self.commit(false)?;

@@ -6,7 +6,7 @@
 //! the kernel keeps what a killed process wrote. After a power failure an entry may be missing or damaged, which its
 //! checksum and its sequence number show.
 //!
-//! The log consists of two segments beside the state file. Each begins with a snapshot of all positions. Once the
+//! The log consists of two segments next to the state file. Each begins with a snapshot of all positions. Once the
 //! current segment is large, the other one is overwritten, provided that everything in it is committed to the state.
 
 use crate::model::file_id::{FileId, Likeness};

@@ -104,7 +104,7 @@ impl<T: From<Box<Event>>> Backlog<T> {
         }
     }
 
-    /// Removes the oldest entry, unless it is behind the reserved place.
+    /// Removes the oldest entry, unless it comes after the reserved place.
     pub(crate) fn pop(&mut self) -> Option<T> {
         if !self.is_ready() {
             return None;

@@ -22,8 +22,8 @@ pub(in crate::commands) enum Signal {
     Finish(Vec<Item>),
 }
 
-/// How a task ended: `Err` if it has not read everything, with the error of the daemon or the connection if that was the
-/// reason.
+/// How a task ended: `Err` if it has not read everything, with the error of the daemon or the connection if
+/// that was the reason.
 pub(in crate::commands) type Outcome = Result<(), Option<Error>>;
 
 /// What a stream task reports.
@@ -131,10 +131,10 @@ impl ApiLog {
         TimePosition::at(match self.plan.start {
             // Podman compares the time of each line, and what it sends of a second begins exactly there.
             Start::Since(time) if self.dialect() == Dialect::Podman => Some(time),
-            // Docker skips a compressed file whose last line is earlier, although lines of the other stream in it may be
-            // later.
+            // Docker skips a compressed file whose last line is earlier, although lines of the other stream in
+            // it may be later.
             Start::Since(time) => Some(tail::minus_slack(time)),
-            // A line of the other stream behind it may have an earlier time.
+            // A later line of the other stream may have an earlier time.
             Start::Last(_) => self.first.map(|(first, _)| tail::minus_slack(first.time)),
             Start::Beginning | Start::All => None,
         })

@@ -1,7 +1,7 @@
 //! Idle probes: when to check whether a silent stream still works, and whether it has missed lines.
 //!
 //! In: the times of lines and probes. Out: the time of the next probe. A stream is silent when the container is, when a
-//! connection hangs, and when Docker up to 23 leaves out lines because the clock was set back behind `since` (moby
+//! connection hangs, and when Docker up to 23 leaves out lines because the clock was set back to before `since` (moby
 //! `daemon/logger/loggerutils/logfile.go`). Only the newest record of the log distinguishes them.
 
 use crate::model::position::TimePosition;
@@ -37,15 +37,16 @@ impl IdleTimer {
         *self = IdleTimer::new(now);
     }
 
-    /// Records a probe and doubles the interval, whatever the probe found: a request may take long to reach its first line.
+    /// Records a probe and doubles the interval, whatever the probe found: a request may take long to
+    /// reach its first line.
     pub(super) fn probed(&mut self, now: Instant) {
         self.interval = (self.interval * 2).min(LONGEST);
         self.next = now + self.interval;
     }
 }
 
-/// Returns the time of the log's newest record, if that record has not been read. `last` is the last record that arrived
-/// after `position`, if any has.
+/// Returns the time of the log's newest record, if that record has not been read. `last` is the last record that
+/// arrived after `position`, if any has.
 pub(super) fn ahead(newest: Record, last: Option<Record>, position: &TimePosition) -> Option<Timestamp> {
     let is_read = match last {
         Some(last) => last == newest,

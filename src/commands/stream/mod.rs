@@ -1,9 +1,10 @@
 //! Reads one container over the API, through its restarts and those of the daemon.
 //!
 //! In: a [`StreamPlan`], and [`Signal`]s about what happens to the container. Out: items on the queue, and
-//! [`StreamReport`]s. A request ends when the container stops, when the daemon stops, or when the connection breaks, and
-//! nothing shows which of these it was. That makes no difference to what is read, because the next request continues
-//! behind the last line ([`session`]). The three routes differ in when a request ends and when the next one is made.
+//! [`StreamReport`]s. A request ends when the container stops, when the daemon stops, or when the connection breaks,
+//! and nothing shows which of these it was. That makes no difference to what is read, because the next request
+//! continues after the last line ([`session`]). The three routes differ in when a request ends and when the
+//! next one is made.
 
 mod api_log;
 mod idle;
@@ -70,7 +71,8 @@ impl ApiLog {
                     tokio::pin!(request);
                     tokio::select! {
                         end = &mut request => Some(end),
-                        // Cutting the request short is safe: the position moves when a line is on the queue, not before.
+                        // Cutting the request short is safe: the position moves when a line is on
+                        // the queue, not before.
                         signal = signals.recv() => {
                             if signal.as_ref().is_some_and(is_death) {
                                 self.drain(request, &progress).await;
@@ -112,8 +114,8 @@ impl ApiLog {
         }
     }
 
-    /// Lets a request continue to its end, as long as data arrives: the daemon ends it when the container has died, and may
-    /// have removed the log before another request is made.
+    /// Lets a request continue to its end, as long as data arrives: the daemon ends it when the container has died,
+    /// and may have removed the log before another request is made.
     async fn drain(&self, mut request: Pin<&mut impl Future<Output = End>>, progress: &Notify) {
         loop {
             tokio::select! {
@@ -183,8 +185,8 @@ impl ApiLog {
             let mut query = LogsQuery { tail: Some(records), ..LogsQuery::default() };
             let mut is_all = false;
             if self.dialect() == Dialect::Podman {
-                // With `tail`, Podman joins pieces, which changes the ordinals of lines. So the time of the first record is
-                // looked up, and records are requested from there.
+                // With `tail`, Podman joins pieces, which changes the ordinals of lines. So the time of the first
+                // record is looked up, and records are requested from there.
                 let oldest = self.oldest(&query, limit).await?;
                 is_all = oldest.is_none();
                 query = LogsQuery { since: oldest, ..LogsQuery::default() };
@@ -244,8 +246,8 @@ impl ApiLog {
         }
     }
 
-    /// The container has died: reads its log to the end, puts `then` on the queue, and waits until it runs again. Returns
-    /// the outcome as an error if it never will.
+    /// The container has died: reads its log to the end, puts `then` on the queue, and waits until it runs again.
+    /// Returns the outcome as an error if it never will.
     async fn finish(
         &self,
         session: &mut Session<'_>,

@@ -45,7 +45,8 @@ impl End {
         matches!(self, End::Broken(error) if error.is_temporary())
     }
 
-    /// Returns whether the interval to the next request starts again. A request that has missed lines is repeated instead.
+    /// Returns whether the interval to the next request starts again. A request that has missed
+    /// lines is repeated instead.
     pub(super) fn is_regular(&self) -> bool {
         !matches!(self, End::Apart | End::Stuck)
     }
@@ -110,8 +111,8 @@ impl Failures {
         }
     }
 
-    /// Returns what to report, at most once in [`REPORT_INTERVAL`]. An unreachable daemon is not reported here: the feed
-    /// reports it once for all containers.
+    /// Returns what to report, at most once in [`REPORT_INTERVAL`]. An unreachable daemon is not reported here: the
+    /// feed reports it once for all containers.
     pub(super) fn report(&mut self, end: &End, now: Instant) -> Option<FailureReport> {
         let is_worth_reporting = match end {
             End::Broken(error @ Error::TooManyStreams { .. }) => {
@@ -132,8 +133,8 @@ impl Failures {
     }
 }
 
-/// Returns the wait before the next attempt to read to the end, or `None` to give up. `once`: the task ends with this end.
-/// `is_last`: nothing is read after it.
+/// Returns the wait before the next attempt to read to the end, or `None` to give up. `once`: the task ends with this
+/// end. `is_last`: nothing is read after it.
 pub(super) fn retry_end(
     retry: &mut RetryBudget,
     end: &End,

@@ -1,7 +1,7 @@
 //! The retry budget of one log: whether, and when, to repeat a request that failed.
 //!
-//! In: the kind of the failure, and the time. Out: the wait before the next attempt, or `None` to give up. A log that is
-//! followed can wait forever; a log that has to be read to its end keeps somebody waiting. Reads no clock.
+//! In: the kind of the failure, and the time. Out: the wait before the next attempt, or `None` to give up. A log that
+//! is followed can wait forever; a log that has to be read to its end keeps the user waiting. Reads no clock.
 
 use crate::docker::backoff::{Backoff, Settings};
 use std::time::Duration;
@@ -9,10 +9,10 @@ use tokio::time::Instant;
 
 const BACKOFF: Settings =
     Settings { initial: Duration::from_millis(200), max: Duration::from_secs(10), multiplier: 2.0, jitter: true };
-/// Number of consecutive failures that count as permanent. A daemon that is starting or stopping answers with errors for a
-/// moment.
+/// Number of consecutive failures that count as permanent. A daemon that is starting or stopping answers with
+/// errors for a moment.
 pub(super) const REFUSALS: u32 = 4;
-/// How long to retry after the last progress, when somebody waits for the end.
+/// How long to retry after the last progress, when a log has to be read to its end.
 const SPAN: Duration = Duration::from_secs(20);
 /// The same after another log has used up [`SPAN`] without success.
 const SHORT_SPAN: Duration = Duration::from_secs(1);
@@ -52,8 +52,8 @@ impl RetryBudget {
     }
 
     /// Returns the wait before the next attempt, or `None` to give up. After a failure that is not temporary
-    /// (`is_temporary`), there are a few attempts; after a temporary one, any number, unless nothing is read after the next
-    /// end of the log (`is_last`).
+    /// (`is_temporary`), there are a few attempts; after a temporary one, any number, unless nothing is read after the
+    /// next end of the log (`is_last`).
     pub(super) fn next_wait(
         &mut self,
         is_temporary: bool,

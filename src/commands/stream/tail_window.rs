@@ -1,8 +1,8 @@
 //! Decides how many records from the end of the log the next request asks for.
 //!
-//! The window should just overlap with what was delivered: if the window is too small, the overlap is missing and another
-//! request is needed; if it is too large, the daemon sends lines that were read before. `None` asks for the whole log
-//! from the position on.
+//! The window should just overlap with what was delivered: if the window is too small, the overlap is missing and
+//! another request is needed; if it is too large, the daemon sends lines that were read before. `None` asks for the
+//! whole log from the position on.
 
 /// Records in the smallest window.
 const SMALLEST: u64 = 64;

@@ -1,9 +1,10 @@
-//! The source of news about containers for `watch`: events as they arrive, and a listing whenever events may be missing.
+//! The source of news about containers for `watch`: events as they arrive, and a listing whenever
+//! events may be missing.
 //!
 //! In: a connection to the daemon. Out: [`News`], one at a time. Events are read as they arrive and wait in the
-//! [`Backlog`], so that the daemon never waits for us. A new listing is made when the backlog is full, when the stream was
-//! interrupted, and when the daemon may have left out events. A pending listing keeps its place in the backlog: events
-//! that arrived before its request come before it, and later ones after it, since it may not show them yet.
+//! [`Backlog`], so that the daemon never waits for us. A new listing is made when the backlog is full, when the stream
+//! was interrupted, and when the daemon may have left out events. A pending listing keeps its place in the backlog:
+//! events that arrived before its request come before it, and later ones after it, since it may not show them yet.
 
 use crate::commands::Error;
 use crate::commands::events::backlog::Backlog;
@@ -305,8 +306,8 @@ impl Feed {
                     self.daemon_return = Some(Box::pin(self.docker.wait_for_daemon(&error)));
                 }
                 self.backlog.fill_reserved(Some(News::Lost(error)));
-                // A daemon that has just started may accept the subscription before it answers other requests, and nothing
-                // will report its return a second time.
+                // A daemon that has just started may accept the subscription before it answers other requests, and
+                // nothing will report its return a second time.
                 let wait = self.backoff.wait(fastrand::f64());
                 let wait = if std::mem::take(&mut self.is_back) { wait.min(CONFIRMATION_TIMEOUT) } else { wait };
                 self.not_before = Some(Instant::now() + wait);

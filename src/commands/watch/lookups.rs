@@ -93,8 +93,8 @@ async fn passing(docker: Docker, id: String, mut filters: Filters, needs_details
     }
 }
 
-/// Inspects one container after the other, since there may be many. Unlike a listing, an inspection waits until the daemon
-/// has cleaned up after a death.
+/// Inspects one container after the other, since there may be many. Unlike a listing, an inspection waits until the
+/// daemon has cleaned up after a death.
 async fn runs(docker: Docker, ids: Vec<String>) -> Answer {
     let mut runs = Vec::new();
     for id in ids {

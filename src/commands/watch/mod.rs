@@ -1,9 +1,9 @@
 //! `watch`: follows containers from the first listing to the last line.
 //!
 //! [`start`] prepares everything, then one loop waits for whatever happens next: news of containers from the [`feed`],
-//! reports of those that read logs, answers to lookups, the end of the output, the time of `--until`, or a request
-//! to stop. Each becomes an [`Input`] of the [`supervisor`], whose effects the loop carries out. The loop decides nothing, and
-//! no step of it waits for the daemon.
+//! reports of those that read logs, answers to lookups, the end of the output, the time of `--until`, or a request to
+//! stop. Each becomes an [`Input`] of the [`supervisor`], whose effects the loop carries out. The loop decides
+//! nothing, and no step of it waits for the daemon.
 
 mod discovery;
 mod dry_run;
@@ -140,7 +140,8 @@ impl Watch {
         self.executor.commands.send(Command::Measure(measure));
     }
 
-    /// Ends all parts in the direction in which lines flow. What was read is still written, as long as the output takes it.
+    /// Ends all parts in the direction in which lines flow. What was read is still written, as long as
+    /// the output takes it.
     async fn stop(self, stop: &Stop) -> Result<(), Error> {
         let Watch { queue, supervisor, executor, inventory, delivered, .. } = self;
         executor.stop().await;

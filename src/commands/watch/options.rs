@@ -31,7 +31,8 @@ pub struct WatchOptions {
     pub interval: Duration,
     /// Continue where the last run with this name stopped, and record where this run stops.
     pub resume: Option<Resume>,
-    /// The state file in which to keep the inventory while following. The same file as that of `resume`, if both are set.
+    /// The state file in which to keep the inventory while following. The same file as that of `resume`,
+    /// if both are set.
     pub inventory: Option<PathBuf>,
     /// Path of the state file, even if nothing is stored in it: the lock of the output file is created next to it.
     pub lock_base: Option<PathBuf>,

@@ -1,7 +1,7 @@
 //! `--resume`: continues where the last run with the same name stopped.
 //!
-//! In: the state, the output file, and the first listing. Out: a position for each container that was read before, and a
-//! [`Checkpointer`] for this run. Everything here happens before the first line is read.
+//! In: the state, the output file, and the first listing. Out: a position for each container that was read before, and
+//! a [`Checkpointer`] for this run. Everything here happens before the first line is read.
 
 use crate::commands::Error;
 use crate::commands::deliver::checkpoint::{Checkpointer, CommittedOutput, WalLocation};
@@ -82,8 +82,8 @@ impl LastRun {
         wal::base(&self.state, self.held.engine_id(), self.held.name(), output)
     }
 
-    /// Deletes the positions of containers that no longer exist. Returns those whose last lines were never delivered, in
-    /// the order of their names.
+    /// Deletes the positions of containers that no longer exist. Returns those whose last lines were never delivered,
+    /// in the order of their names.
     pub(crate) fn forget_gone(&mut self, listing: &[Container]) -> Result<Vec<LostContainer>, Error> {
         let there: HashSet<&str> = listing.iter().map(|container| container.id.as_str()).collect();
         self.held.forget_all_but(there.iter().copied())?;

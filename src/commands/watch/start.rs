@@ -1,8 +1,8 @@
 //! Startup of `watch`: from options to a running watch.
 //!
 //! The order matters. Mistakes of the user are reported before anything is written; the output is opened before the
-//! event stream, because opening a pipe blocks until somebody reads it, and meanwhile unread events would pile up; and the
-//! event stream is opened before the first listing, so that nothing that happens between the two is missed.
+//! event stream, because opening a pipe blocks until somebody reads it, and meanwhile unread events would pile up; and
+//! the event stream is opened before the first listing, so that nothing that happens between the two is missed.
 
 use super::effects::{Executor, LocalFiles, ReaderCommands, Streams};
 use super::feed::{Feed, FeedOptions, News};

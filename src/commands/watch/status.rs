@@ -1,7 +1,7 @@
 //! Metrics and health of a running `watch`, for the HTTP server.
 //!
-//! In: the news that `watch` processes, and its metrics. Out: the shared health that [`crate::serve`] reads. Values that are
-//! expensive to compute are updated only on request, so that they cost nothing if nobody scrapes them.
+//! In: the news that `watch` processes, and its metrics. Out: the shared health that [`crate::serve`] reads. Values
+//! that are expensive to compute are updated only on request, so that they cost nothing if nobody scrapes them.
 
 use super::feed::News;
 use crate::metrics::{Extent, Metrics};

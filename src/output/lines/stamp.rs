@@ -39,7 +39,8 @@ impl StampWriter {
         &self.written
     }
 
-    /// Appends the nanoseconds since the epoch, as they appear in a cursor. `time` is the one passed to [`StampWriter::set`].
+    /// Appends the nanoseconds since the epoch, as they appear in a cursor. `time` is the
+    /// one passed to [`StampWriter::set`].
     #[inline]
     pub(super) fn write_nanos(&self, time: Timestamp, out: &mut Vec<u8>) {
         if self.second > 0 {

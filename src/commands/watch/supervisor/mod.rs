@@ -1,9 +1,9 @@
 //! Decides which containers `watch` reads, and by which route each is read at the moment.
 //!
 //! A pure state machine: one [`Input`] goes in, a list of [`Effect`]s comes out, to be carried out in that order. It
-//! opens nothing, waits for nothing and reads no clock. Its only query is where a container's log is ([`LogFiles`]), which
-//! the tests replace by a table. [`selection`] decides which containers are wanted, [`reading`] how
-//! they are read, and [`phase`] holds what is known of each.
+//! opens nothing, waits for nothing and reads no clock. Its only query is where a container's log is ([`LogFiles`]),
+//! which the tests replace by a table. [`selection`] decides which containers are wanted, [`reading`] how they are
+//! read, and [`phase`] holds what is known of each.
 //!
 //! # Phases
 //!
@@ -25,8 +25,8 @@
 //!
 //! # Invariants
 //!
-//! - What happens to a container reaches the output behind the lines it wrote before: while somebody reads it, such items
-//!   travel with [`Command::Finish`] or [`Signal::Finish`]; otherwise they are pushed at once.
+//! - What happens to a container reaches the output after the lines that it wrote before: while its log is read, such
+//!   items travel with [`Command::Finish`] or [`Signal::Finish`]; otherwise they are pushed at once.
 //! - Of a held container, only the description reaches the output. Everything else waits in [`phase::HeldContainer`].
 //! - A container is read by one party at a time. Only the reader's refusal moves it from a file to the API, and the
 //!   refusal carries the position up to which the file was read.
@@ -256,8 +256,8 @@ impl Supervisor {
         counts
     }
 
-    /// Containers that could not be read to the end, by name, and the first error that was a reason. A container without a
-    /// log counts only if the user named it.
+    /// Containers that could not be read to the end, by name, and the first error that was a reason. A container
+    /// without a log counts only if the user named it.
     pub(super) fn into_unread(self) -> (Vec<String>, Option<docker::Error>) {
         let (mut names, mut source) = (Vec::new(), None);
         for (id, error) in self.unread {

@@ -380,7 +380,7 @@ impl Supervisor {
             Report::NotFollowed(key, then) => self.not_followed(key, then),
             Report::Forgotten(key) => self.forgotten(key),
             Report::NoWatches if !std::mem::replace(&mut self.has_reported_watches, true) => self.notice(
-                "no inotify watches are left (fs.inotify.max_user_watches): some files are looked at every second",
+                "no inotify watches are left (fs.inotify.max_user_watches): some files are checked every second",
             ),
             Report::NoWatches => {}
             Report::NoDescriptors => self.notice(
@@ -399,8 +399,8 @@ impl Supervisor {
         }
     }
 
-    /// Processes that a [`Command::Finish`] reached the reader after it had refused the file. The stream task that reads the
-    /// container now prints `then` after the last line.
+    /// Processes that a [`Command::Finish`] reached the reader after it had refused the file. The stream task that
+    /// reads the container now prints `then` after the last line.
     fn not_followed(&mut self, key: ContainerKey, then: Vec<Item>) {
         match self.departing.get_mut(&key) {
             Some(Phase::Stream) => self.signal(key, Signal::Finish(then)),
@@ -423,8 +423,8 @@ impl Supervisor {
         }
     }
 
-    /// Processes that the reader cannot read a container's file, or not beyond `resume`. With `then`, it had been asked to
-    /// read it to the end.
+    /// Processes that the reader cannot read a container's file, or not beyond `resume`. With `then`, it had been
+    /// asked to read it to the end.
     fn refused(&mut self, key: ContainerKey, error: &io::Error, resume: TimePosition, then: Option<Vec<Item>>) {
         let Some(id) = self.ids.get(&key).cloned() else {
             // It was removed meanwhile, and nothing of it is left to read. If it was not selected, nothing is reported.
@@ -576,7 +576,8 @@ impl Supervisor {
         self.enter(id, Phase::Stream);
     }
 
-    /// Reports that a container cannot be read. If its file is missing, `after` is `Some` with the last line that was read.
+    /// Reports that a container cannot be read. If its file is missing, `after` is `Some` with the last
+    /// line that was read.
     fn report_no_file(&mut self, key: ContainerKey, after: Option<Option<Cursor>>) {
         let Some(id) = self.ids.get(&key).cloned() else { return };
         if !self.settings.follow || self.is_finishing {

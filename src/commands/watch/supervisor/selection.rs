@@ -181,9 +181,9 @@ impl Supervisor {
         self.add(&Addition { container, start, position, is_held: false, is_history, cause }, now);
     }
 
-    /// Adds a container that did not exist, or was not selected, when this run began. The reader opens its file before a
-    /// lookup decides whether it is selected, because the container may be gone by the time of the answer. If it was just
-    /// found, events report its end; otherwise nothing does.
+    /// Adds a container that did not exist, or was not selected, when this run began. The reader opens its file before
+    /// a lookup decides whether it is selected, because the container may be gone by the time of the answer. If it was
+    /// just found, events report its end; otherwise nothing does.
     fn add_new(
         &mut self,
         container: &Arc<Container>,

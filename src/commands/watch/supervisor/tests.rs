@@ -1,7 +1,7 @@
 //! Tables of inputs and the effects that follow.
 //!
 //! A row has three texts: the inputs before, the last input, and the effects of the last one. The first letter of an ID
-//! says where the container's log is: `f` in a file, `s` behind the API, `n` nowhere. All times are small numbers: events
+//! says where the container's log is: `f` in a file, `s` over the API, `n` nowhere. All times are small numbers: events
 //! happen at 7, and everything else at 100 by our clock. [`input`] and [`show`] define both languages.
 
 use super::*;
