@@ -41,7 +41,7 @@ pub(super) fn failed(error: &commands::Error, format: LogFormat) -> ExitCode {
             Kind::Failed => Exit::Failed,
         },
         commands::Error::State(state::Error::BadName { .. }) => Exit::Usage,
-        commands::Error::Away { .. } => Exit::Unreachable,
+        commands::Error::StreamStillDown { .. } => Exit::Unreachable,
         commands::Error::Unread { source: Some(error), .. } if error.kind() == Kind::Unreachable => Exit::Unreachable,
         commands::Error::TooFew { .. } => Exit::CheckFailed,
         _ => Exit::Failed,
@@ -93,7 +93,7 @@ fn hint(error: &commands::Error) -> Option<&'static str> {
             _ => None,
         },
         commands::Error::OutputInUse { .. } => Some("stop that process, or write to another file"),
-        commands::Error::Away { .. } => Some("check with `docker info` whether the daemon is running"),
+        commands::Error::StreamStillDown { .. } => Some("check with `docker info` whether the daemon is running"),
         commands::Error::Unread { source, .. } => source.as_ref().and_then(docker_hint),
         commands::Error::Output(_)
         | commands::Error::Lines(_)

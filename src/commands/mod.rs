@@ -57,8 +57,8 @@ pub enum Error {
         span: Option<Duration>,
     },
     /// The event stream was lost and not open again at `--until`, or when `--timeout` ended.
-    #[error("the event stream was not back by {until}: events may be missing")]
-    Away { until: Timestamp },
+    #[error("the event stream was still down at {until}: events may be missing")]
+    StreamStillDown { until: Timestamp },
     /// The operating system refused a resource that the program needs: a thread, a descriptor.
     #[error("cannot start")]
     Start(#[from] io::Error),

@@ -209,7 +209,7 @@ impl EventPump {
                         permit.send(first);
                     }
                 }
-                until = wait_overdue(overdue) => return Err(Error::Away { until }),
+                until = wait_overdue(overdue) => return Err(Error::StreamStillDown { until }),
             }
         }
     }
@@ -217,7 +217,7 @@ impl EventPump {
     /// Ends after `--timeout`, which is a failure while the stream is lost.
     fn timed_out(&self) -> Result<EndReason, Error> {
         match self.subscription.is_lost() {
-            true => Err(Error::Away { until: self.subscription.engine_time() }),
+            true => Err(Error::StreamStillDown { until: self.subscription.engine_time() }),
             false => Ok(EndReason::Timeout),
         }
     }
