@@ -72,7 +72,7 @@ async fn run(endpoint: Endpoint, options: &ReconcileOptions, stop: &Stop) -> Res
             engine.wait_for_listings();
             continue;
         }
-        if options.confirm_twice && before.is_none() && store.is_some() && !plan.tally().is_empty() {
+        if options.confirm_twice && before.is_none() && store.is_some() && !plan.summary().is_empty() {
             engine.wait_for_watch();
             before = Some(plan);
             continue;

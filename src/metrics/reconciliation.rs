@@ -183,9 +183,9 @@ mod tests {
         let registry = Registry::new();
         let metrics = ReconciliationMetrics::new(&registry).unwrap();
         let changes = |created, updated, removed| ChangeCounts { created, updated, removed, unchanged: 9 };
-        let tally = ChangeSummary([changes(2, 1, 3), changes(1, 0, 0), changes(0, 4, 0), changes(0, 0, 5)]);
-        metrics.changed(&tally, ChangeSource::Event);
-        metrics.changed(&tally, ChangeSource::Event);
+        let summary = ChangeSummary([changes(2, 1, 3), changes(1, 0, 0), changes(0, 4, 0), changes(0, 0, 5)]);
+        metrics.changed(&summary, ChangeSource::Event);
+        metrics.changed(&summary, ChangeSource::Event);
         metrics.changed(&ChangeSummary([changes(1, 0, 0); 4]), ChangeSource::Reconcile);
         metrics.ran(Extent::Full, Duration::from_millis(31));
         metrics.failed(Extent::Volumes, FailureCause::Docker);

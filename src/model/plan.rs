@@ -192,7 +192,7 @@ impl Plan {
     }
 
     /// How many rows change, and how.
-    pub fn tally(&self) -> ChangeSummary {
+    pub fn summary(&self) -> ChangeSummary {
         ChangeSummary([
             self.containers.changes(),
             self.volumes.changes(),
@@ -365,7 +365,7 @@ updated container b \"db-1\": name: db -> db-1, state: running -> exited
 removed container c \"old\"
 ";
         check(&before, &now, expected);
-        let ChangeSummary([containers, ..]) = plan(&before, &now).tally();
+        let ChangeSummary([containers, ..]) = plan(&before, &now).summary();
         assert_eq!(containers, ChangeCounts { created: 1, updated: 1, removed: 1, unchanged: 1 });
         check(&KnownRows::default(), &Observed::default(), "");
     }
@@ -387,7 +387,7 @@ removed container c \"old\"
 removed container e \"job\"
 ";
         assert_eq!(confirmed.to_string(), expected);
-        let ChangeSummary([containers, ..]) = confirmed.tally();
+        let ChangeSummary([containers, ..]) = confirmed.summary();
         assert_eq!(containers, ChangeCounts { created: 0, updated: 1, removed: 2, unchanged: 2 });
     }
 

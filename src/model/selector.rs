@@ -14,7 +14,7 @@
 //! | `label` | `key` present, or `key=value` exactly |
 //! | `status` | the state |
 //! | `before`, `since` | what the engine lists when the watch begins: [`CreationOrder`] |
-//! | `ancestor`, `network`, `volume`, `health`, `exited`, `expose`, `publish`, `is-task` | only the engine can evaluate these: [`Selector::remote`] |
+//! | `ancestor`, `network`, `volume`, `health`, `exited`, `expose`, `publish`, `is-task` | only the engine can evaluate these: [`Selector::daemon_filters`] |
 
 use super::container::Container;
 use globset::{GlobBuilder, GlobMatcher};
@@ -316,7 +316,7 @@ impl Filter {
 
 impl Selector {
     /// Whether the container meets all conditions that can be checked without the engine. The filters of
-    /// [`Selector::remote`] must be checked by the engine in addition.
+    /// [`Selector::daemon_filters`] must be checked by the engine in addition.
     pub fn matches(&self, container: &Container) -> bool {
         let one_of = |values: &[String], has: Option<&str>| values.is_empty() || values.iter().any(|v| has == Some(v));
         (self.names.is_empty() || self.names_container(container))
@@ -343,13 +343,13 @@ impl Selector {
     }
 
     /// The filters that only the engine can evaluate.
-    pub fn remote(&self) -> Filters {
+    pub fn daemon_filters(&self) -> Filters {
         collect(self.filters.iter().filter(|filter| matches!(filter, Filter::Remote(..))).filter_map(Filter::pair))
     }
 
     /// The filters `before` and `since`, which [`Selector::set_order`] replaces by their result.
     pub fn order(&self) -> Filters {
-        let mut filters = self.remote();
+        let mut filters = self.daemon_filters();
         filters.retain(|key, _| ORDERS.contains(&key.as_str()));
         filters
     }
@@ -677,7 +677,11 @@ mod tests {
             let mut selector = selector(line);
             assert!(!selector.order().is_empty());
             selector.set_order(known.clone(), ids(&["db"]));
-            assert_eq!((selected(&selector), selector.remote()), (expected.to_owned(), Filters::new()), "{line}");
+            assert_eq!(
+                (selected(&selector), selector.daemon_filters()),
+                (expected.to_owned(), Filters::new()),
+                "{line}"
+            );
         }
         assert!(selector("-f network=n -f status=dead").order().is_empty());
     }
@@ -698,7 +702,7 @@ mod tests {
             ("-p shop -s web", "", "label=com.docker.compose.project=shop|com.docker.compose.service=web "),
             ("-p shop -p wiki -f label=k", "", "label=k "),
         ] {
-            assert_eq!(filters(line, Selector::remote), remote, "{line:?}");
+            assert_eq!(filters(line, Selector::daemon_filters), remote, "{line:?}");
             assert_eq!(filters(line, Selector::listing), listing, "{line:?}");
         }
     }

@@ -427,7 +427,7 @@ DELETE FROM reconciliations WHERE engine_id = ?1 AND id <= (
 
 /// Adds a reconciliation to the history, and removes the oldest ones.
 fn record(transaction: &Transaction<'_>, engine_id: &str, plan: &Plan, trigger: Trigger) -> Result<()> {
-    let ChangeSummary([containers, volumes, mounts, positions]) = plan.tally();
+    let ChangeSummary([containers, volumes, mounts, positions]) = plan.summary();
     let number = |count: u64| count.cast_signed();
     let values = params![
         engine_id,
@@ -773,7 +773,7 @@ mod tests {
         drop(transaction);
         let nothing = Observed { at: at(5), volumes: Some(Vec::new()), ..Observed::default() };
         let plan = reconcile(&mut connection, "other", &nothing, trigger(), |_| false).unwrap();
-        assert_eq!(plan.tally().0.map(|changes| changes.removed), [1, 1, 1, 0]);
+        assert_eq!(plan.summary().0.map(|changes| changes.removed), [1, 1, 1, 0]);
         assert_eq!(dump(&connection, ENGINE).len(), 3);
         let runs: Vec<(String, i64)> = connection
             .prepare("SELECT engine_id, containers_created FROM reconciliations ORDER BY id")

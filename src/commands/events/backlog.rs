@@ -181,14 +181,14 @@ mod tests {
     use crate::model::time::Timestamp;
     use proptest::prelude::*;
 
-    enum Item {
+    enum Entry {
         Event(Box<Event>),
         Listing,
     }
 
-    impl From<Box<Event>> for Item {
+    impl From<Box<Event>> for Entry {
         fn from(event: Box<Event>) -> Self {
-            Item::Event(event)
+            Entry::Event(event)
         }
     }
 
@@ -198,14 +198,14 @@ mod tests {
         Box::new(Event { kind: kind.into(), id: id.into(), action: action.into(), ..Event::default() })
     }
 
-    fn text(item: &Item) -> String {
-        match item {
-            Item::Event(event) => format!("{} {}", event.id, event.action),
-            Item::Listing => "listing".into(),
+    fn text(entry: &Entry) -> String {
+        match entry {
+            Entry::Event(event) => format!("{} {}", event.id, event.action),
+            Entry::Listing => "listing".into(),
         }
     }
 
-    fn drain(backlog: &mut Backlog<Item>) -> Vec<String> {
+    fn drain(backlog: &mut Backlog<Entry>) -> Vec<String> {
         std::iter::from_fn(|| backlog.pop()).map(|item| text(&item)).collect()
     }
 
@@ -287,7 +287,7 @@ mod tests {
         backlog.push_event(event("b create")).unwrap();
         assert_eq!(drain(&mut backlog), ["a create"]);
         assert!(!backlog.is_ready());
-        backlog.fill_reserved(Some(Item::Listing));
+        backlog.fill_reserved(Some(Entry::Listing));
         assert_eq!(drain(&mut backlog), ["listing", "b create"]);
         backlog.reserve();
         backlog.push_event(event("c create")).unwrap();
@@ -317,7 +317,7 @@ mod tests {
                 "create", "start", "die", "stop", "kill", "destroy", "pause", "unpause", "rename", "restart", "update",
                 "oom", "health_status: healthy", "health_status: unhealthy",
             ];
-            let mut backlogs = [Backlog::<Item>::new(100, true), Backlog::new(100, false)];
+            let mut backlogs = [Backlog::<Entry>::new(100, true), Backlog::new(100, false)];
             for (number, (id, action)) in events.iter().enumerate() {
                 for backlog in &mut backlogs {
                     let mut event = event(&format!("{id} {}", ACTIONS[*action]));
@@ -329,7 +329,7 @@ mod tests {
             let outcomes = backlogs.map(|mut backlog| {
                 let mut last: BTreeMap<String, BTreeMap<&str, String>> = BTreeMap::new();
                 let (mut kept, mut rows) = (Vec::new(), BTreeMap::new());
-                while let Some(Item::Event(event)) = backlog.pop() {
+                while let Some(Entry::Event(event)) = backlog.pop() {
                     let known = last.entry(event.id.clone()).or_default();
                     known.insert("name", event.attributes["name"].clone());
                     match event.base_action() {

@@ -307,10 +307,10 @@ impl Task {
         }
         let is_volume = |update: &Update| matches!(update, Update::Volume(_) | Update::VolumeGone(..));
         let extent = if updates.iter().all(is_volume) { Extent::Volumes } else { Extent::Containers };
-        let (sender, tally) = oneshot::channel();
-        self.store.apply_updates(&self.engine_id, updates, move |tally| drop(sender.send(tally)));
-        match tally.await.unwrap_or(Err(state::Error::Closed)) {
-            Ok(tally) => self.metrics.changed(&tally, ChangeSource::Event),
+        let (sender, summary) = oneshot::channel();
+        self.store.apply_updates(&self.engine_id, updates, move |summary| drop(sender.send(summary)));
+        match summary.await.unwrap_or(Err(state::Error::Closed)) {
+            Ok(summary) => self.metrics.changed(&summary, ChangeSource::Event),
             Err(error) => self.failed(extent, &error.into()),
         }
     }
@@ -350,7 +350,7 @@ impl Task {
         let (sender, plan) = oneshot::channel();
         self.store.reconcile(&self.engine_id, observed, trigger, move |plan| drop(sender.send(plan)));
         let plan = plan.await.unwrap_or(Err(state::Error::Closed))?;
-        self.metrics.changed(&plan.tally(), origin);
+        self.metrics.changed(&plan.summary(), origin);
         self.metrics.ran(extent, begun.elapsed());
         Ok(plan)
     }

@@ -34,13 +34,13 @@ pub(super) struct Streams {
     context: StreamContext,
     routes: Arc<Routes>,
     tasks: JoinSet<(ContainerKey, String, Outcome)>,
-    handles: HashMap<ContainerKey, Handle>,
+    channels: HashMap<ContainerKey, TaskChannels>,
     reports: UnboundedReceiver<StreamReport>,
     shorten_retries: watch::Sender<bool>,
 }
 
 /// The channels to one stream task.
-struct Handle {
+struct TaskChannels {
     signals: UnboundedSender<Signal>,
     is_paused: watch::Sender<bool>,
 }
@@ -55,13 +55,13 @@ impl Streams {
         let (report, reports) = unbounded_channel();
         let (shorten_retries, is_shortened) = watch::channel(false);
         let context = context(report, is_shortened);
-        Streams { context, routes, tasks: JoinSet::new(), handles: HashMap::new(), reports, shorten_retries }
+        Streams { context, routes, tasks: JoinSet::new(), channels: HashMap::new(), reports, shorten_retries }
     }
 
     fn spawn(&mut self, plan: StreamPlan) {
         let (signals, received) = unbounded_channel();
         let (is_paused, paused) = watch::channel(plan.is_paused);
-        self.handles.insert(plan.key, Handle { signals, is_paused });
+        self.channels.insert(plan.key, TaskChannels { signals, is_paused });
         let (key, id) = (plan.key, plan.id.clone());
         let log = ApiLog::new(self.context.clone(), plan, self.routes.container_folder(&id), paused);
         self.tasks.spawn(async move { (key, id, log.run(received).await) });
@@ -69,8 +69,8 @@ impl Streams {
 
     /// Sends a signal to a task. Returns it if the task has ended.
     fn signal(&self, key: ContainerKey, signal: Signal) -> Option<Signal> {
-        match self.handles.get(&key) {
-            Some(handle) => handle.signals.send(signal).err().map(|SendError(signal)| signal),
+        match self.channels.get(&key) {
+            Some(channels) => channels.signals.send(signal).err().map(|SendError(signal)| signal),
             None => Some(signal),
         }
     }
@@ -82,7 +82,7 @@ impl Streams {
             report = self.reports.recv() => report,
             Some(ended) = self.tasks.join_next() => {
                 let (key, id, outcome) = ended.ok()?;
-                self.handles.remove(&key);
+                self.channels.remove(&key);
                 Some(StreamReport::Ended(key, id, outcome))
             }
         }
@@ -113,11 +113,11 @@ impl Executor {
                     }
                 }
                 Effect::Pause(key, is_paused) => {
-                    if let Some(handle) = self.streams.handles.get(&key) {
-                        handle.is_paused.send_replace(is_paused);
+                    if let Some(channels) = self.streams.channels.get(&key) {
+                        channels.is_paused.send_replace(is_paused);
                     }
                 }
-                Effect::Close(key) => drop(self.streams.handles.remove(&key)),
+                Effect::Close(key) => drop(self.streams.channels.remove(&key)),
                 Effect::ShortenRetries(is_shortened) => drop(self.streams.shorten_retries.send_replace(is_shortened)),
                 Effect::Push(items) => self.queue.push(items),
                 Effect::Ask(question) => self.lookups.ask(question),

@@ -195,7 +195,7 @@ fn open_state(
 /// What the feed delivers to a run with these options.
 pub(super) fn feed_options(options: &WatchOptions, metrics: EventMetrics, with_volumes: bool) -> FeedOptions {
     FeedOptions {
-        daemon_filters: options.selector.remote(),
+        daemon_filters: options.selector.daemon_filters(),
         config: EventsConfig { enabled: options.wants_events(), ..options.events.clone() },
         metrics,
         with_volumes,

@@ -213,7 +213,7 @@ impl Supervisor {
 
     fn look_up_filters(&mut self, id: &str, needs_details: bool) {
         self.filter_lookups.insert(id.to_owned(), false);
-        let filters = self.selector.remote();
+        let filters = self.selector.daemon_filters();
         self.ask(Question::Passing { id: id.to_owned(), filters, needs_details });
     }
 

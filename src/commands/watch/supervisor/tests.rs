@@ -120,7 +120,7 @@ impl World {
     /// `list f1:running s1:exited,3 s2:running*`: with a star, the container does not pass the filters that only
     /// the daemon can evaluate.
     fn listing(&self, listed: &[&str]) -> News {
-        let has_remote = !self.supervisor.selector.remote().is_empty();
+        let has_remote = !self.supervisor.selector.daemon_filters().is_empty();
         let (mut containers, mut passing) = (Vec::new(), Vec::new());
         for entry in listed {
             let (id, state) = entry.trim_end_matches('*').split_once(':').unwrap();
