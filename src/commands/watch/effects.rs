@@ -120,7 +120,7 @@ impl Executor {
                 Effect::Close(key) => drop(self.streams.channels.remove(&key)),
                 Effect::ShortenRetries(is_shortened) => drop(self.streams.shorten_retries.send_replace(is_shortened)),
                 Effect::Push(items) => self.queue.push(items),
-                Effect::Ask(question) => self.lookups.ask(question),
+                Effect::LookUp(lookup) => self.lookups.start(lookup),
             }
         }
     }

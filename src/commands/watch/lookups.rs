@@ -1,6 +1,6 @@
 //! Lookups: requests to the daemon about single containers, made in the background.
 //!
-//! In: a [`Question`]. Out: an [`Answer`] to each, when it arrives. A lookup that fails does not end `watch`: the
+//! In: a [`Lookup`]. Out: an [`Answer`] to each, when it arrives. A lookup that fails does not end `watch`: the
 //! next listing makes up for it.
 
 use super::discovery::Run;
@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 /// What to look up.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Question {
+pub(super) enum Lookup {
     /// Whether a container passes these filters, which only the daemon can evaluate. With `needs_details`, the
     /// container itself as well, because the selector needs all of its labels.
     Passing { id: String, filters: Filters, needs_details: bool },
@@ -51,20 +51,20 @@ impl Lookups {
         Lookups { docker, pending: JoinSet::new() }
     }
 
-    /// The next answer; `None` if no question is pending.
+    /// The next answer; `None` if no lookup is pending.
     pub(super) async fn answer(&mut self) -> Option<Answer> {
         Some(self.pending.join_next().await?.unwrap_or(Answer::Nothing))
     }
 
-    pub(super) fn ask(&mut self, question: Question) {
+    pub(super) fn start(&mut self, lookup: Lookup) {
         let docker = self.docker.clone();
-        match question {
-            Question::Passing { id, filters, needs_details } => {
+        match lookup {
+            Lookup::Passing { id, filters, needs_details } => {
                 self.pending.spawn(passing(docker, id, filters, needs_details));
             }
-            Question::Runs(ids) => drop(self.pending.spawn(runs(docker, ids))),
-            Question::Details(id) => drop(self.pending.spawn(details(docker, id))),
-            Question::ExitCode(id) => drop(self.pending.spawn(exit_code(docker, id))),
+            Lookup::Runs(ids) => drop(self.pending.spawn(runs(docker, ids))),
+            Lookup::Details(id) => drop(self.pending.spawn(details(docker, id))),
+            Lookup::ExitCode(id) => drop(self.pending.spawn(exit_code(docker, id))),
         }
     }
 }

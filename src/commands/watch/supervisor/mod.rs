@@ -39,7 +39,7 @@ mod tests;
 
 use super::discovery::{Change, Discovery};
 use super::feed::News;
-use super::lookups::{Answer, Question};
+use super::lookups::{Answer, Lookup};
 use super::metadata::Metadata;
 use super::resume::Positions;
 use crate::commands::route::Choice;
@@ -66,7 +66,7 @@ pub(super) enum Input {
     Report(Report),
     /// A report of a stream task.
     Stream(StreamReport),
-    /// The answer to an [`Effect::Ask`].
+    /// The answer to an [`Effect::LookUp`].
     Lookup(Answer),
     /// The time of `--until` has come: every log is read to its current end.
     Finish,
@@ -89,7 +89,7 @@ pub(super) enum Effect {
     ShortenRetries(bool),
     /// Put these on the queue, with nothing in between.
     Push(Vec<Item>),
-    Ask(Question),
+    LookUp(Lookup),
 }
 
 /// The time of an input, by both clocks.
@@ -291,7 +291,7 @@ impl Supervisor {
         self.effects.push(Effect::Signal(key, signal));
     }
 
-    fn ask(&mut self, question: Question) {
-        self.effects.push(Effect::Ask(question));
+    fn look_up(&mut self, lookup: Lookup) {
+        self.effects.push(Effect::LookUp(lookup));
     }
 }

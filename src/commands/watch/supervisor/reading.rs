@@ -266,7 +266,7 @@ impl Supervisor {
         }
     }
 
-    /// Processes that the labels and networks of a container are known, or cannot be looked up.
+    /// Called when the labels and networks of a container are known, or cannot be looked up.
     pub(super) fn details_known(&mut self, id: &str) {
         let held = self.followed.get_mut(id).and_then(Followed::held_mut);
         if held.is_some_and(|held| held.awaits_start) {
@@ -391,7 +391,7 @@ impl Supervisor {
         }
     }
 
-    /// Processes that the reader has read a log to its end. A stream task that took over reports its own end.
+    /// Called when the reader has read a log to its end. A stream task that took over reports its own end.
     fn finished(&mut self, key: ContainerKey) {
         let Some(id) = self.ids.get(&key).cloned() else { return };
         if self.followed.get(&id).is_some_and(|followed| matches!(followed.phase, Phase::FileToEnd)) {
@@ -399,7 +399,7 @@ impl Supervisor {
         }
     }
 
-    /// Processes that a [`Command::Finish`] reached the reader after it had refused the file. The stream task that
+    /// Called when a [`Command::Finish`] reached the reader after it had refused the file. The stream task that
     /// reads the container now prints `then` after the last line.
     fn not_followed(&mut self, key: ContainerKey, then: Vec<Item>) {
         match self.departing.get_mut(&key) {
@@ -423,7 +423,7 @@ impl Supervisor {
         }
     }
 
-    /// Processes that the reader cannot read a container's file, or not beyond `resume`. With `then`, it had been
+    /// Called when the reader cannot read a container's file, or not beyond `resume`. With `then`, it had been
     /// asked to read it to the end.
     fn refused(&mut self, key: ContainerKey, error: &io::Error, resume: TimePosition, then: Option<Vec<Item>>) {
         let Some(id) = self.ids.get(&key).cloned() else {
@@ -505,7 +505,7 @@ impl Supervisor {
         }
     }
 
-    /// Processes that a stream task has read its log to the requested end, or has given up.
+    /// Called when a stream task has read its log to the requested end, or has given up.
     fn stream_ended(&mut self, key: ContainerKey, id: String, result: Result<(), Option<docker::Error>>) {
         let is_last = |followed: &&Followed| followed.key == key && matches!(followed.phase, Phase::StreamToEnd(_));
         if self.followed.get(&id).filter(is_last).is_some()

@@ -4,7 +4,7 @@ use super::reading::Addition;
 use super::{Now, Supervisor};
 use crate::commands::watch::discovery::Change;
 use crate::commands::watch::feed::News;
-use crate::commands::watch::lookups::{Answer, Question};
+use crate::commands::watch::lookups::{Answer, Lookup};
 use crate::model::batch::Lifecycle;
 use crate::model::container::Container;
 use crate::model::time::Timestamp;
@@ -98,7 +98,7 @@ impl Supervisor {
         }
         uncertain.retain(|id| self.is_followed(id));
         if !uncertain.is_empty() {
-            self.ask(Question::Runs(uncertain));
+            self.look_up(Lookup::Runs(uncertain));
         }
     }
 
@@ -110,7 +110,7 @@ impl Supervisor {
             Change::Down(id, code, event) => self.down(&id, code, event),
             Change::DownUnknownCode(id, event) => {
                 if self.is_followed(&id) {
-                    self.ask(Question::ExitCode(id.clone()));
+                    self.look_up(Lookup::ExitCode(id.clone()));
                     self.ending.insert(id, (event, Vec::new()));
                 }
             }
@@ -195,7 +195,7 @@ impl Supervisor {
         let needs_details = !self.selector.matches(container);
         let needs_lookup = self.passing.is_some() || needs_details;
         // The event did not show all labels. The lookup that does has to wait until the container has started, because
-        // only then it has networks.
+        // only then does it have networks.
         let lacks_labels = is_just_found && self.settings.metadata && !container.hidden.is_empty();
         let needs_labels = !needs_lookup && lacks_labels;
         // It may be new to this run but known to an earlier one.
@@ -214,7 +214,7 @@ impl Supervisor {
     fn look_up_filters(&mut self, id: &str, needs_details: bool) {
         self.filter_lookups.insert(id.to_owned(), false);
         let filters = self.selector.daemon_filters();
-        self.ask(Question::Passing { id: id.to_owned(), filters, needs_details });
+        self.look_up(Lookup::Passing { id: id.to_owned(), filters, needs_details });
     }
 
     /// Notes that the container has changed: a pending answer may be older than the change.
@@ -245,7 +245,7 @@ impl Supervisor {
                 self.update_container(&container);
                 self.details_known(id);
             }
-            None => self.ask(Question::Details(id.to_owned())),
+            None => self.look_up(Lookup::Details(id.to_owned())),
         }
     }
 

@@ -229,12 +229,12 @@ impl World {
                 }
                 self.list(items).trim().to_owned()
             }
-            Effect::Ask(Question::Passing { id, needs_details, .. }) => {
-                format!("ask whether {id} passes{}", if *needs_details { " with details" } else { "" })
+            Effect::LookUp(Lookup::Passing { id, needs_details, .. }) => {
+                format!("look up whether {id} passes{}", if *needs_details { " with details" } else { "" })
             }
-            Effect::Ask(Question::Runs(ids)) => format!("ask runs of {}", ids.join(" ")),
-            Effect::Ask(Question::Details(id)) => format!("ask details of {id}"),
-            Effect::Ask(Question::ExitCode(id)) => format!("ask code of {id}"),
+            Effect::LookUp(Lookup::Runs(ids)) => format!("look up runs of {}", ids.join(" ")),
+            Effect::LookUp(Lookup::Details(id)) => format!("look up details of {id}"),
+            Effect::LookUp(Lookup::ExitCode(id)) => format!("look up code of {id}"),
         }
     }
 
@@ -449,7 +449,7 @@ fn a_listing_makes_up_for_missing_events() {
             "list f1:running f2:exited,4",
             "[describe f2 exited]; open f2 [+f2 file]; finish f2; open f2 [+f2 file]; expect f2; finish f2 [-f2 4]",
         ),
-        ("", "list f1:running; die f1 3", "list f1:exited,3", "ask runs of f1"),
+        ("", "list f1:running; die f1 3", "list f1:exited,3", "look up runs of f1"),
         (
             "",
             "list f1:running; die f1 3; list f1:exited,3",
@@ -538,7 +538,7 @@ fn what_is_held_is_printed_once_it_is_wanted() {
             "hidden",
             "list f9:running",
             "create f1",
-            "[describe f1 created]; open f1 held [+f1 file @7]; ask whether f1 passes with details",
+            "[describe f1 created]; open f1 held [+f1 file @7]; look up whether f1 passes with details",
         ),
         ("hidden", "list f9:running; create f1", "passes-details f1", "drop f1; [forget f1]"),
         (
@@ -552,7 +552,7 @@ fn what_is_held_is_printed_once_it_is_wanted() {
             "remote",
             "list f1:running* f9:running",
             "health f1",
-            "[describe f1 running]; open f1 from 50 held [+f1 file @7]; ask whether f1 passes",
+            "[describe f1 running]; open f1 from 50 held [+f1 file @7]; look up whether f1 passes",
         ),
         ("remote", "list f1:running* f9:running", "kill f1", ""),
         (
@@ -566,9 +566,9 @@ fn what_is_held_is_printed_once_it_is_wanted() {
             "remote",
             "list f9:running",
             "create f1",
-            "[describe f1 created]; open f1 held [+f1 file @7]; ask whether f1 passes",
+            "[describe f1 created]; open f1 held [+f1 file @7]; look up whether f1 passes",
         ),
-        ("remote", "list f9:running", "create s1", "[describe s1 created]; ask whether s1 passes"),
+        ("remote", "list f9:running", "create s1", "[describe s1 created]; look up whether s1 passes"),
         ("remote", "list f9:running; create f1", "passes f1", "[create f1]; admit f1"),
         ("remote", "list f9:running; create f1", "fails f1", "drop f1; [forget f1]"),
         ("remote", "list f9:running; create s1", "fails s1", "[forget s1]"),
@@ -581,8 +581,8 @@ fn what_is_held_is_printed_once_it_is_wanted() {
             "[create f1, start f1]; admit f1; open f1 [+f1 file @7]; expect f1",
         ),
         // It has changed since the lookup began.
-        ("remote", "list f9:running; create f1; start f1", "fails f1", "ask whether f1 passes with details"),
-        ("remote", "list f9:running; create f1; health f1", "fails f1", "ask whether f1 passes with details"),
+        ("remote", "list f9:running; create f1; start f1", "fails f1", "look up whether f1 passes with details"),
+        ("remote", "list f9:running; create f1; health f1", "fails f1", "look up whether f1 passes with details"),
         ("remote", "list f9:running; create f1; start f1; fails f1", "fails f1", "drop f1; [forget f1]"),
         (
             "remote",
@@ -665,16 +665,16 @@ fn labels_and_networks_are_looked_up_when_a_container_starts() {
             "metadata remote",
             "list f9:running",
             "create f1",
-            "[describe f1 created]; open f1 held [+f1 file @7]; ask whether f1 passes with details",
+            "[describe f1 created]; open f1 held [+f1 file @7]; look up whether f1 passes with details",
         ),
         (
             "metadata remote",
             "list f9:running; create f1; fails f1",
             "rename f1 new",
-            "[describe f1 created]; open f1 from 50 held [history of f1 file]; ask whether f1 passes",
+            "[describe f1 created]; open f1 from 50 held [history of f1 file]; look up whether f1 passes",
         ),
         ("metadata", "list f9:running", "create f1", "[describe f1 created]; open f1 held [+f1 file @7]"),
-        ("metadata", "list f9:running; create f1", "start f1", "[describe f1 running]; ask details of f1"),
+        ("metadata", "list f9:running; create f1", "start f1", "[describe f1 running]; look up details of f1"),
         (
             "metadata",
             "list f9:running; create f1; start f1",
@@ -709,7 +709,12 @@ fn labels_and_networks_are_looked_up_when_a_container_starts() {
 #[test]
 fn an_exit_code_that_may_be_a_label_is_looked_up_first() {
     check(&[
-        ("", "list f9:running; create f1 forging; start f1", "die-forged f1", "[describe f1 exited]; ask code of f1"),
+        (
+            "",
+            "list f9:running; create f1 forging; start f1",
+            "die-forged f1",
+            "[describe f1 exited]; look up code of f1",
+        ),
         ("", "list f9:running; create f1 forging; start f1; die-forged f1", "start f1", ""),
         ("", "list f9:running; create f1 forging; start f1; die-forged f1", "code f1 5", "finish f1 [die 5 f1, -f1 5]"),
         ("", "list f9:running; create f1 forging; start f1; die-forged f1", "code f1 ?", "finish f1 [die f1, -f1 ?]"),
@@ -845,7 +850,12 @@ fn until_reads_every_log_to_its_current_end() {
             "passes s1",
             "[create s1, start s1]; spawn s1 up @7; signal s1; close s1",
         ),
-        ("remote", "list f9:running; create s1; start s1; finish", "fails s1", "ask whether s1 passes with details"),
+        (
+            "remote",
+            "list f9:running; create s1; start s1; finish",
+            "fails s1",
+            "look up whether s1 passes with details",
+        ),
         (
             "metadata",
             "list f9:running; create f1; start f1",
