@@ -101,7 +101,7 @@ fn without_file_rights_the_api_is_used() {
 fn a_missing_container_fails_unless_followed() {
     let engine = Engine::start();
     let reported = "error: no such container: web\n\
-                hint: `docker ps -a` lists those there are; without --no-follow it is waited for\n";
+                hint: `docker ps -a` lists all containers; without --no-follow, watch waits for this one\n";
     assert_failure(&Watch::start(&engine, &["--no-follow", "web"]).finish(), 1, reported);
     for args in [&["--dry-run", "web"][..], &["--dry-run", "--no-follow", "web"]] {
         let reported = "error: no such container: web\nhint: `docker ps -a` lists all containers\n";

@@ -237,7 +237,7 @@ fn without_a_new_file_the_old_one_continues() {
         let away = moved(file, 1);
         fs::create_dir(&away).unwrap();
         exchange(&away, file);
-        reported(&watch, "so it is written to where it is now: it is no regular file any more");
+        reported(&watch, "so lines still go to the moved file: it is no longer a regular file");
         let before = lines(&away).len();
         eventually("it is gone on with", || lines(&away).len() > before + 100);
         fs::remove_dir(file).unwrap();
@@ -254,9 +254,9 @@ fn without_a_new_file_the_old_one_continues() {
     });
     for (file, finished) in runs {
         let name = file.canonicalize().unwrap();
-        let error = format!("error: cannot open {}\n  caused by: it is no regular file any more\n", name.display());
+        let error = format!("error: cannot open {}\n  caused by: it is no longer a regular file\n", name.display());
         assert!(finished.code == Some(1) && finished.stderr.contains(&error), "{}", finished.stderr);
-        assert_eq!(finished.stderr.matches("where it is now").count(), 1, "{}", finished.stderr);
+        assert_eq!(finished.stderr.matches("still go to the moved file").count(), 1, "{}", finished.stderr);
     }
 }
 
@@ -360,7 +360,7 @@ fn a_reused_inode_number_is_not_our_file() {
     let state = rusqlite::Connection::open(&kept.state).unwrap();
     state.execute("UPDATE outputs SET born = '2020-01-01T00:00:00.000000000Z'", []).unwrap();
     let said = kept.read(&engine, &[]).stderr;
-    assert!(said.contains("is not the file that the last run wrote, which did not end well"), "{said}");
+    assert!(said.contains("is not the file that the last run wrote when it was interrupted"), "{said}");
     assert!(fs::read(&kept.file).unwrap().starts_with(&text));
 }
 
@@ -393,7 +393,7 @@ fn a_lost_folder_keeps_the_old_file() {
     eventually("it is written to", || written(&folder) > 50);
     fs::write(&away, "").unwrap();
     exchange(&folder, &away);
-    reported(&watch, "so it is written to where it is now: Not a directory");
+    reported(&watch, "so lines still go to the moved file: Not a directory");
     let before = written(&away);
     eventually("it is gone on with", || written(&away) > before + 50);
     assert_eq!(watch.stop().code, Some(0));
