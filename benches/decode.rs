@@ -1,7 +1,7 @@
 //! Log files to batches: `tail::LogReader` on a real file, whole, into a queue whose other end throws the lines away.
 //!
-//! Bytes are bytes of log. A run has the file's pages in the cache, and is the reader's thread at work: reading, checking
-//! UTF-8, taking records apart, joining pieces.
+//! Throughput is in bytes of log. Each run reads the file from the page cache and measures what the reader thread does:
+//! read, check UTF-8, decode records, join pieces.
 
 use criterion::{BenchmarkId, Criterion, Throughput};
 use logwatch::model::batch::{ContainerKey, Item};
@@ -68,7 +68,7 @@ fn read(folder: &Path) -> Result<usize, Box<dyn Error>> {
         is_held: false,
         on_open: Vec::new(),
     })))?;
-    commands.send(Command::Finish(key, vec![Item::Forget(key)]))?;
+    commands.send(Command::Finish(key, vec![Item::Deselected(key)]))?;
     wake.wake();
     let thread = thread::spawn(move || reader.run());
     let (mut items, mut lines, mut is_done) = (VecDeque::new(), 0, false);
@@ -76,7 +76,7 @@ fn read(folder: &Path) -> Result<usize, Box<dyn Error>> {
         for item in items.drain(..) {
             match &item {
                 Item::Lines(batch) => lines += batch.lines.len(),
-                item => is_done |= matches!(item, Item::Forget(_)),
+                item => is_done |= matches!(item, Item::Deselected(_)),
             }
             queue.finish(item);
         }

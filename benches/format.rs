@@ -7,7 +7,7 @@ use logwatch::model::batch::{Batch, ContainerKey, Encoding, Head, Item, Line, Pa
 use logwatch::model::container::Container;
 use logwatch::model::cursor::{Route, Stream};
 use logwatch::model::time::Timestamp;
-use logwatch::output::{Ansi, Format, LogFormat, Printer, Settings, When};
+use logwatch::output::{Ansi, LogFormat, OutputFormat, Printer, PrinterSettings, When};
 use std::error::Error;
 use std::sync::Arc;
 
@@ -19,10 +19,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let escaped = r#"{\"level\":\"info\",\"msg\":\"GET /\",\"path\":\"C:\\\\tmp\\\\a\",\"status\":200,\"took_ms\":12}"#;
     let raw = r#"{"level":"info","msg":"GET /","path":"C:\\tmp\\a","status":200,"took_ms":12}"#;
     for (name, format, timestamps) in [
-        ("text", Format::Text, false),
-        ("text-t", Format::Text, true),
-        ("json", Format::Json, false),
-        ("raw", Format::Raw, false),
+        ("text", OutputFormat::Text, false),
+        ("text-t", OutputFormat::Text, true),
+        ("json", OutputFormat::Json, false),
+        ("raw", OutputFormat::Raw, false),
     ] {
         let mut group = criterion.benchmark_group(format!("format/{name}"));
         for (shape, encoding, message) in
@@ -41,8 +41,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn printer(format: Format, timestamps: bool) -> Result<Printer, Box<dyn Error>> {
-    let mut printer = Printer::open(Settings {
+fn printer(format: OutputFormat, timestamps: bool) -> Result<Printer, Box<dyn Error>> {
+    let mut printer = Printer::open(PrinterSettings {
         format,
         timestamps,
         metadata: false,
@@ -57,7 +57,7 @@ fn printer(format: Format, timestamps: bool) -> Result<Printer, Box<dyn Error>> 
         log_format: LogFormat::Text,
     })?;
     let container = Container { id: "0123456789abcdef".repeat(4), name: "web-1".into(), ..Container::default() };
-    printer.take(&Item::Meet(ContainerKey(0), Arc::new(container)))?;
+    printer.take(&Item::Describe(ContainerKey(0), Arc::new(container)))?;
     Ok(printer)
 }
 

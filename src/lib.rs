@@ -23,59 +23,60 @@
 //!
 //! # The path of a line
 //!
-//! `tail/files/reader.rs`, one thread for all files, learns from inotify that a file grew and reads a block of it through an
-//! open handle (`log_file`, `container_log`). New files queue behind the current one (`rotation`). `tail/decode` finds the
-//! message of each record in the block, `tail/lines.rs` joins what dockerd split, and a [`model::batch::Batch`] with the block
-//! and references into it enters the one bounded [`model::queue::Queue`]. `commands/deliver/`, another thread, passes it to
-//! [`output::Printer`], which formats it (`output/lines/`) and writes when its buffer is full or nothing waits. With
-//! `--resume`, positions are committed behind the output (`checkpoint`). With `-o FILE`, `wal` records each write first, and
-//! `recovery` completes the file of a run that was killed; `output_file` replaces a file that was rotated away. No line is
-//! allocated, locked or sent on its own. A slow reader of the output fills the queue; then reading pauses, opening does not.
+//! `tail/files/reader.rs`, one thread for all files, learns from inotify that a file grew and reads a block of it
+//! through an open handle (`log_file`, `container_log`). New files wait until the current one is read (`rotation`).
+//! `tail/decode` finds the message of each record in the block, `tail/lines.rs` joins what dockerd split, and a
+//! [`model::batch::Batch`] with the block and references into it enters the one bounded [`model::queue::Queue`].
+//! `commands/deliver/`, another thread, passes it to [`output::Printer`], which formats it (`output/lines/`) and
+//! writes when its buffer is full or nothing waits. With `--resume`, positions are committed after the output has
+//! taken the lines (`checkpoint`). With `-o FILE`, `wal` records each write first, and `recovery` completes the file
+//! of a run that was killed; `output_file` replaces a file that was rotated away. No line is allocated, locked or sent
+//! on its own. A slow reader of the output fills the queue; then reading pauses, opening does not.
 //!
 //! # The path of a start
 //!
-//! `commands/events/subscription.rs` keeps the event stream open and passes each event once. Events wait in `backlog`, so
-//! that the socket is read without ever blocking. `commands/watch/feed.rs` subscribes, lists, and lists again when events may
-//! be missing. `discovery` turns listings and events, in any order, into changes. `watch/mod.rs` asks the selector,
-//! `supervisor` and `commands/route.rs` choose the route, and the reader opens the file, or waits in its directory until
-//! dockerd creates it. Without a readable file, `commands/stream/` reads over the API: `session` after `session`, with an
-//! `idle` probe and a `retry` budget. A `die` event ends nothing: the log is read to its end first.
+//! `commands/events/subscription.rs` keeps the event stream open and passes each event once. Events wait in `backlog`,
+//! so that the socket is read without ever blocking. `commands/watch/feed.rs` subscribes, lists, and lists again when
+//! events may be missing. `discovery` turns listings and events, in any order, into changes. `watch/mod.rs` asks the
+//! selector, `supervisor` and `commands/route.rs` choose the route, and the reader opens the file, or waits in its
+//! directory until dockerd creates it. Without a readable file, `commands/stream/` reads over the API: `session` after
+//! `session`, with an `idle` probe and a `retry` budget. After a `die` event, the log is still read to its end.
 //!
 //! # The path of a call
 //!
-//! Every request passes `docker/pool`: it waits for the rate limit and for a free client, is retried if that can help, and
-//! fails at its deadline. Logs and events have connections of their own (`stream_permits` bounds them). While the engine
-//! is down, one ping at a time looks for it (`wait_for_daemon`). A long-running command also runs
+//! Every request passes `docker/pool`: it waits for the rate limit and for a free client, is retried if that can help,
+//! and fails at its deadline. Logs and events have connections of their own (`stream_permits` bounds them). While the
+//! engine is down, one ping at a time looks for it (`wait_for_daemon`). A long-running command also runs
 //! [`docker::Docker::upkeep`], which checks the health of the clients.
 //!
 //! # The path of an event to the inventory
 //!
-//! `commands/inventory/` hears what `watch` hears. An event becomes a [`model::inventory::Update`], and the state merges it
-//! with the row by the time of the event. `schedule` decides when to request what events do not contain; `observe` requests
-//! it, [`model::plan`] compares within the transaction of the state, and the difference is written.
-//! `commands/reconcile.rs` does the same once.
+//! `commands/inventory/` receives the same news as `watch`. An event becomes a [`model::inventory::Update`], and the
+//! state merges it with the row by the time of the event. `schedule` decides when to request what events do not
+//! contain; `observe` requests it, [`model::plan`] compares within the transaction of the state, and the difference is
+//! written. `commands/reconcile.rs` does the same once.
 //!
 //! # Invariants
 //!
-//! - Lines of a container keep their order, and each is delivered once by whichever route: every route ends in a position
-//!   from which any route can continue.
+//! - Lines of a container keep their order, and each is delivered once by whichever route: every route ends in a
+//!   position from which any route can continue.
 //! - A known loss becomes a [`model::batch::Gap`].
-//! - What inotify misses is found by a periodic check (`tail/files/rescan.rs`): at once after an overflow or a new mount,
-//!   within half a minute on local file systems, five seconds on file systems that others write to, one second for a file
-//!   without a watch.
-//! - A file is recognised by its [`model::file_id`] and its content, never by its device number; only its size shows that it
-//!   was truncated.
-//! - The queue is bounded in bytes. Events are dropped when the backlog is full, and a listing makes up for them. Where the
-//!   events themselves are wanted, the stream is closed instead and requested again from there.
-//! - Trouble with one container ends no other container's log.
+//! - What inotify misses is found by a periodic check (`tail/files/rescan.rs`): at once after an overflow or a new
+//!   mount, within half a minute on local file systems, five seconds on file systems that others write to, one second
+//!   for a file without a watch.
+//! - A file is recognised by its [`model::file_id`] and its content, never by its device number; only its size shows
+//!   that it was truncated.
+//! - The queue is bounded in bytes. Events are dropped when the backlog is full, and a listing makes up for them.
+//!   Where the events themselves are wanted, the stream is closed instead and requested again from there.
+//! - A failure of one container's log does not affect the others.
 //! - Container output, names, labels, files and answers of the engine are hostile. Whatever reaches a terminal passes
 //!   `output/sanitizer.rs`.
-//! - Decisions are pure: discovery, joining of lines, backoff, the decoders, and the pool's slots, breaker, health and rate
-//!   limiter receive the time or need none, and tables test them.
+//! - Decisions are pure: discovery, joining of lines, backoff, the decoders, and the pool's slots, breaker, health and
+//!   rate limiter receive the time or need none, and tables test them.
 //! - Following logs never waits for the inventory: a comparison makes up for what the inventory does not take or cannot
 //!   write.
-//! - Each decoder accepts what an independent library accepts, and reads the same: the modules named `oracle`, which only
-//!   tests and `fuzz/` build.
+//! - Each decoder accepts what an independent library accepts, and reads the same: the modules named `oracle`, which
+//!   only tests and `fuzz/` build.
 
 pub mod cli;
 pub mod commands;

@@ -1,10 +1,10 @@
 //! Shell completion in the protocol of the docker CLI, which is that of spf13/cobra (`completions.go`).
 //!
-//! The request contains the arguments typed so far; the last one, possibly empty, is to be completed. The answer has one
-//! candidate per line, with its description after a tab, and a last line `:N` that says what the shell may offer besides.
-//! Docker passes the answer on unchanged, but spoils it if the exit code is not 0: on any error there are no candidates.
-//! Everything about options comes from the clap definitions. The *value name* of an option determines which names it
-//! takes (containers, projects, ...), so a new option needs no change here.
+//! The request contains the arguments typed so far; the last one, possibly empty, is to be completed. The answer has
+//! one candidate per line, with its description after a tab, and a last line `:N` that says what the shell may offer
+//! besides. Docker passes the answer on unchanged, but spoils it if the exit code is not 0: on any error there are no
+//! candidates. Everything about options comes from the clap definitions. The *value name* of an option determines
+//! which names it takes (containers, projects, ...), so a new option needs no change here.
 
 use super::StandaloneFlags;
 use crate::docker::{Environment, Flags, endpoint};
@@ -24,11 +24,11 @@ use std::time::Duration;
 enum Directive {
     /// Offer files as well.
     Files = 0,
-    /// Offer nothing else.
+    /// Offer the candidates and nothing else.
     Nothing = 4,
     /// Offer nothing else, and add no space: the argument is not complete yet.
     NoSpace = 6,
-    /// Offer directories.
+    /// Offer directories, but no other files.
     Directories = 16,
 }
 
@@ -62,16 +62,16 @@ pub struct Request<'a> {
     pub is_bare: bool,
 }
 
-/// Returns the request if the arguments are one. It comes from docker, or directly from a shell script: ours, or that of
-/// docker before 23.
+/// Returns the request if the arguments are one. It comes from docker, or directly from a shell script: ours, or that
+/// of docker before 23.
 pub fn request(args: &[OsString]) -> Option<Request<'_>> {
     let (name, typed) = args.split_first()?;
     let is_bare = name == "__completeNoDesc";
     (is_bare || name == "__complete").then_some(Request { typed, is_bare })
 }
 
-/// Returns the whole answer. `fetch` gets docker's options as far as they are typed. It is called at most once, and only if
-/// names from the daemon are needed. Its result is not awaited for longer than two seconds.
+/// Returns the whole answer. `fetch` gets docker's options as far as they are typed. It is called at most once, and
+/// only if names from the daemon are needed. Its result is not awaited for longer than two seconds.
 pub fn answer<F>(command: Command, request: Request<'_>, fetch: F) -> String
 where
     F: FnOnce(&Flags, NameKind) -> DaemonNames + Send + 'static,
@@ -91,8 +91,8 @@ where
     CommandLine::parse(&root, before).complete(current, fetch, &flags).to_text(is_bare)
 }
 
-/// Docker's options among the typed arguments, which may be incomplete. There are none in a plugin: docker removes them from
-/// completion requests.
+/// Docker's options among the typed arguments, which may be incomplete. There are none in a plugin: docker removes
+/// them from completion requests.
 fn typed_flags(command: Command, args: &[String]) -> Flags {
     let matches = command.no_binary_name(true).ignore_errors(true).try_get_matches_from(args).ok();
     let standalone = matches.filter(|matches| matches.try_contains_id("host").is_ok());
@@ -152,8 +152,8 @@ impl<'a> CommandLine<'a> {
         }
     }
 
-    /// Adds short options that share a dash. The value of the first one that takes a value is the rest of the argument, or
-    /// the next argument.
+    /// Adds short options that share a dash. The value of the first one that takes a value is the rest of the argument,
+    /// or the next argument.
     fn push_letters(&mut self, letters: &str) {
         for (at, letter) in letters.char_indices() {
             let Some(flag) = self.command.get_arguments().find(|flag| flag.get_short() == Some(letter)) else {
@@ -300,8 +300,8 @@ fn event_names() -> impl Iterator<Item = &'static str> {
     ACTIONS.into_iter().chain(["health_status: healthy", "health_status: unhealthy"])
 }
 
-/// Completes `KEY=VALUE`: first the key with its `=`, then the value. `values` gets the key and the value so far, for keys
-/// without fixed values.
+/// Completes `KEY=VALUE`: first the key with its `=`, then the value. `values` gets the key and the value so far, for
+/// keys without fixed values.
 fn pair(current: &str, keys: &[FilterKey], values: impl FnOnce(&str, &str) -> Vec<Candidate>) -> Completions {
     let Some((key, value)) = current.split_once('=') else {
         let keys = keys.iter().map(|key| Candidate::new(&format!("{}=", key.name), key.help.to_owned()));
@@ -395,8 +395,8 @@ impl Completions {
         self
     }
 
-    /// Formats the answer. Leaves out candidates that a terminal or the format cannot take unescaped, because escaped they
-    /// would not complete to the name.
+    /// Formats the answer. Leaves out candidates that a terminal or the format cannot take unescaped, because escaped
+    /// they would not complete to the name.
     fn to_text(&self, is_bare: bool) -> String {
         let mut lines = String::new();
         for Candidate { text, description } in &self.candidates {

@@ -8,7 +8,7 @@ use crate::commands::events::EventsOptions;
 use crate::metrics;
 use crate::model::selector::{FilterKey, Filters};
 use crate::model::time::Timestamp;
-use crate::output::Format;
+use crate::output::OutputFormat;
 use prometheus::Registry;
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -25,8 +25,8 @@ pub struct EventsArgs {
     /// Only events that `docker events --filter` would show; repeatable
     ///
     /// The keys are type, event, container, image, label, volume, network, daemon, scope, plugin, node, service, secret
-    /// and config. Values of the same key are alternatives, but an event must have all given labels. Different keys must
-    /// all match.
+    /// and config. Values of the same key are alternatives, but an event must have all given labels. Different
+    /// keys must all match.
     #[arg(short, long, value_name = "KEY=VALUE", help_heading = EVENTS)]
     filter: Vec<EventFilter>,
 
@@ -55,7 +55,7 @@ pub struct EventsArgs {
 
     /// Output format
     #[arg(long, value_name = "FORMAT", value_parser = one_of(FORMATS), default_value = "text", help_heading = OUTPUT)]
-    format: Format,
+    format: OutputFormat,
 }
 
 const EVENTS: &str = "Which events";
@@ -73,9 +73,9 @@ Examples:
   Print the volume events of the last hour, as far as the daemon remembers them
     $ docker logwatch events -f type=volume --since 1h --until 0s";
 
-const FORMATS: &[(&str, &str, Format)] = &[
-    ("text", "The line that `docker events` prints", Format::Text),
-    ("json", "The object that `docker events --format '{{json .}}'` prints", Format::Json),
+const FORMATS: &[(&str, &str, OutputFormat)] = &[
+    ("text", "The line that `docker events` prints", OutputFormat::Text),
+    ("json", "The object that `docker events --format '{{json .}}'` prints", OutputFormat::Json),
 ];
 
 /// The keys of `--filter`: those that dockerd evaluates (moby `daemon/events/filter.go`).
@@ -180,7 +180,7 @@ mod tests {
         let options = try_options(&[]).unwrap();
         assert_eq!((options.filters, options.since, options.until), (Filters::new(), None, None));
         assert_eq!((options.count, options.timeout, options.reconnect), (None, None, true));
-        assert_eq!((options.format, options.quiet), (Format::Text, false));
+        assert_eq!((options.format, options.quiet), (OutputFormat::Text, false));
     }
 
     #[test]
@@ -200,7 +200,7 @@ mod tests {
             (Some(Timestamp(100_500_000_000)), Some(Timestamp(200_000_000_000)))
         );
         assert_eq!((options.count, options.timeout), (Some(3), Some(Duration::from_secs(90))));
-        assert_eq!((options.reconnect, options.format, options.quiet), (false, Format::Json, true));
+        assert_eq!((options.reconnect, options.format, options.quiet), (false, OutputFormat::Json, true));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Reports of failures on stderr, and the exit codes.
 //!
-//! A report consists of the error, its causes, and a hint what to do. The errors of the other modules contain no advice:
-//! all hints are in this file.
+//! A report consists of the error, its causes, and a hint what to do. The errors of the other modules contain no
+//! advice: all hints are in this file.
 
 use crate::docker::{self, Kind};
 use crate::output::{Diagnostic, Level, LogFormat, safe};
@@ -41,7 +41,7 @@ pub(super) fn failed(error: &commands::Error, format: LogFormat) -> ExitCode {
             Kind::Failed => Exit::Failed,
         },
         commands::Error::State(state::Error::BadName { .. }) => Exit::Usage,
-        commands::Error::Away { .. } => Exit::Unreachable,
+        commands::Error::StreamStillDown { .. } => Exit::Unreachable,
         commands::Error::Unread { source: Some(error), .. } if error.kind() == Kind::Unreachable => Exit::Unreachable,
         commands::Error::TooFew { .. } => Exit::CheckFailed,
         _ => Exit::Failed,
@@ -93,7 +93,7 @@ fn hint(error: &commands::Error) -> Option<&'static str> {
             _ => None,
         },
         commands::Error::OutputInUse { .. } => Some("stop that process, or write to another file"),
-        commands::Error::Away { .. } => Some("check with `docker info` whether the daemon is running"),
+        commands::Error::StreamStillDown { .. } => Some("check with `docker info` whether the daemon is running"),
         commands::Error::Unread { source, .. } => source.as_ref().and_then(docker_hint),
         commands::Error::Output(_)
         | commands::Error::Lines(_)
@@ -162,8 +162,8 @@ fn report_json(error: &(dyn Error + 'static), hint: Option<&str>) -> String {
     Diagnostic { causes: texts.get(1..), hint, ..Diagnostic::new(Level::Error, message) }.object()
 }
 
-/// The texts of an error and its causes. A cause is left out if the text before it already ends with it, as with some
-/// libraries.
+/// The texts of an error and its causes. A cause is left out if the text before it already ends with it,
+/// as with some libraries.
 fn chain(error: &(dyn Error + 'static)) -> Vec<String> {
     let mut texts: Vec<String> = Vec::new();
     let mut next = Some(error);

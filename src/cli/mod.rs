@@ -206,7 +206,7 @@ impl Common {
         }
         add_flags(&mut layers);
         let safe = |text: String| text.lines().map(output::safe).collect::<Vec<_>>().join("\n");
-        let (config, warnings) = layers.settle().map_err(safe)?;
+        let (config, warnings) = layers.finish().map_err(safe)?;
         for warning in warnings {
             tracing::warn!("{}", output::safe(&warning));
         }
@@ -218,8 +218,8 @@ impl Common {
         self.quiet || self.log_format == LogFormat::Json
     }
 
-    /// The value of `--color`, or else what the environment asks for (<https://no-color.org>,
-    /// <https://bixense.com/clicolors>).
+    /// The value of `--color`, or else what the environment
+    /// asks for (<https://no-color.org>, <https://bixense.com/clicolors>).
     fn color(&self) -> When {
         color(self.color, |name| std::env::var_os(name))
     }
@@ -510,7 +510,7 @@ fn fetch_names(flags: &Flags, kind: complete::NameKind) -> complete::DaemonNames
     let Ok(endpoint) = Endpoint::resolve(flags, &Environment::of_process()) else {
         return DaemonNames::default();
     };
-    let names = commands::ask(endpoint, async |docker| {
+    let names = commands::query(endpoint, async |docker| {
         Ok(match kind {
             NameKind::Containers => {
                 DaemonNames { containers: docker.list(true, &Filters::new()).await?, ..DaemonNames::default() }

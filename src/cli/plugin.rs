@@ -1,9 +1,9 @@
 //! The plugin protocol of the docker CLI: metadata, and docker's own options on our command line.
 //!
-//! [`split`] turns the arguments of the process into an [`Invocation`]: docker's global options, and the arguments for us,
-//! which are not interpreted here. Docker passes its **whole** argument list to a plugin, so docker's global options come
-//! before our name (docker/cli `cli-plugins/manager/manager.go`: PluginRunCommand). It parses them with pflag, up to the
-//! first argument that is no option.
+//! [`split`] turns the arguments of the process into an [`Invocation`]: docker's global options, and the arguments for
+//! us, which are not interpreted here. Docker passes its **whole** argument list to a plugin, so docker's global
+//! options come before our name (docker/cli `cli-plugins/manager/manager.go`: PluginRunCommand). It parses them with
+//! pflag, up to the first argument that is no option.
 
 use crate::docker::Flags;
 use std::ffi::{OsStr, OsString};
@@ -31,7 +31,7 @@ pub fn metadata() -> String {
     format!("{answer:#}\n")
 }
 
-/// Docker's global flags.
+/// Docker's global flags that concern this program.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DockerFlags {
     /// The options that select the Docker Engine and how to connect to it.
@@ -94,8 +94,8 @@ struct GlobalFlags {
 }
 
 impl GlobalFlags {
-    /// Parses docker's options and returns them with the arguments that follow. Returns `None` for an option that docker
-    /// does not have or that lacks its value: docker itself would have refused it.
+    /// Parses docker's options and returns them with the arguments that follow. Returns `None` for an option that
+    /// docker does not have or that lacks its value: docker itself would have refused it.
     fn parse(mut args: &[OsString]) -> Option<(GlobalFlags, &[OsString])> {
         let mut global = GlobalFlags::default();
         while let Some((arg, rest)) = args.split_first() {
@@ -121,8 +121,8 @@ impl GlobalFlags {
         Some(rest)
     }
 
-    /// Parses `-D`, `-Dc foo`, `-Hv`, `-H=v` or `-H v`: several options without a value can share a dash, and the first one
-    /// with a value ends them.
+    /// Parses `-D`, `-Dc foo`, `-Hv`, `-H=v` or `-H v`: several options without a value can share a dash, and the
+    /// first one with a value ends them.
     fn shorts<'a>(&mut self, mut letters: &[u8], rest: &'a [OsString]) -> Option<&'a [OsString]> {
         while let Some((&letter, rest_of_arg)) = letters.split_first() {
             let flag = Flag::with_letter(letter)?;
@@ -227,8 +227,8 @@ fn parse_bool(value: &OsStr) -> Option<bool> {
     }
 }
 
-/// Removes quotes around a path. Up to version 28, docker does so for the `--tls*` paths, so that `--tlscert="…"` works in
-/// files that no shell reads.
+/// Removes quotes around a path. Up to version 28, docker does so for the `--tls*` paths, so that `--tlscert="…"`
+/// works in files that no shell reads.
 fn unquoted(value: &OsStr) -> &OsStr {
     match value.as_bytes() {
         [first @ (b'"' | b'\''), inner @ .., last] if first == last => OsStr::from_bytes(inner),

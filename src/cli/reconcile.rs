@@ -65,7 +65,8 @@ pub(super) fn run(docker: &DockerFlags, as_plugin: bool, args: &ReconcileArgs, c
     };
     let is_dry_run = args.dry_run || args.check;
     let (docker_config, quiet) = (config.docker, common.hides_status());
-    let options = ReconcileOptions { state, dry_run: is_dry_run, must_last: args.check, docker: docker_config, quiet };
+    let options =
+        ReconcileOptions { state, dry_run: is_dry_run, confirm_twice: args.check, docker: docker_config, quiet };
     run_command(docker, as_plugin, common, |endpoint, stop| {
         let reconciled = commands::reconcile::reconcile(endpoint, &options, stop)?;
         let state = &options.state;
@@ -75,7 +76,7 @@ pub(super) fn run(docker: &DockerFlags, as_plugin: bool, args: &ReconcileArgs, c
 
 /// `--check` has nothing to compare with.
 #[derive(Debug, thiserror::Error)]
-#[error("there is no state in {} yet to compare with the Docker Engine", .0.display())]
+#[error("no state file at {}: there is nothing to compare with the Docker Engine", .0.display())]
 struct NoState(PathBuf);
 
 fn report(reconciled: Reconciled, args: &ReconcileArgs, state: &Path, common: &Common, stop: &Stop) -> ExitCode {
@@ -89,7 +90,7 @@ fn report(reconciled: Reconciled, args: &ReconcileArgs, state: &Path, common: &C
         let hint = "create it with `reconcile` without --check, or with `watch --resume`";
         hints::fail(&NoState(state.to_owned()), Some(hint), Exit::CheckFailed, common.log_format);
     }
-    let lost = commands::lost(&reconciled.plan.lost()).filter(|_| !common.quiet && !reconciled.is_dry_run);
+    let lost = commands::lost_notice(&reconciled.plan.lost()).filter(|_| !common.quiet && !reconciled.is_dry_run);
     if let Some(lost) = lost {
         let lost = output::safe(&lost);
         output::notice(common.log_format, &lost, Diagnostic::new(Level::Warn, &lost));

@@ -1,18 +1,18 @@
 //! Turns signals, and the end of docker or of stdout's reader, into requests to [`Stop`].
 //!
 //! Every command calls [`listen`] once, and [`stop_without_reader`] if it prints to stdout. The first event requests a
-//! stop. A second signal tells the command to hurry, and a third one ends the process.
+//! stop. A second signal makes the command hurry, and a third one ends the process.
 //!
 //! What docker does when the user stops it depends on its version and on the terminal:
 //! - With a terminal, docker does nothing, and Ctrl-C reaches this process directly.
-//! - Without one, docker forwards no signal. It closes the socket that it gives its plugins, and kills this process at its
-//!   own third signal (docker/cli `cmd/docker/docker.go`: tryPluginRun). With `docker … | less`, both happen.
+//! - Without one, docker forwards no signal. It closes the socket that it gives its plugins, and kills this process at
+//!   its own third signal (docker/cli `cmd/docker/docker.go`: tryPluginRun). With `docker … | less`, both happen.
 //! - A docker that dies does not end this process, but the socket is closed.
 //! - Before docker 25 there is no socket, and docker does not pass on its first two signals. A third one, SIGHUP or
 //!   `kill -9` ends docker, and its end is all that this process can notice.
 //!
-//! SIGPIPE stays ignored, which is Rust's default. So a write fails if nobody reads stdout any more; as long as nothing is
-//! written, [`stop_without_reader`] notices it.
+//! SIGPIPE stays ignored, which is Rust's default. So a write fails if nobody reads stdout any more; as long as
+//! nothing is written, [`stop_without_reader`] notices it.
 
 use crate::model::small_file;
 use crate::model::stop::Stop;
@@ -47,8 +47,8 @@ pub struct ParentDocker {
 }
 
 impl ParentDocker {
-    /// The parent of this process. Call it only if docker runs us as its plugin. Otherwise the parent is something else, and
-    /// the socket in the environment may belong to another plugin, whose shell has started us.
+    /// The parent of this process. Call it only if docker runs us as its plugin. Otherwise the parent is something
+    /// else, and the socket in the environment may belong to another plugin, whose shell has started us.
     pub fn of_process() -> ParentDocker {
         ParentDocker { socket: std::env::var_os(SOCKET), exit: ParentExit::of_process() }
     }
@@ -66,12 +66,12 @@ enum ParentExit {
 }
 
 impl ParentExit {
-    /// PR_SET_PDEATHSIG cannot be used: it reports the end of the *thread* that started this process, and Go's threads can
-    /// end at any time.
+    /// PR_SET_PDEATHSIG cannot be used: it reports the end of the *thread* that started this process, and Go's threads
+    /// can end at any time.
     fn of_process() -> ParentExit {
         let Some(parent) = getppid() else { return ParentExit::Unknown };
         match pidfd_open(parent, PidfdFlags::empty()) {
-            // The second look excludes that the PID has been reused for another process.
+            // The second check excludes that the PID has been reused for another process.
             Ok(pidfd) if getppid() == Some(parent) => ParentExit::Pidfd(pidfd),
             Ok(_) | Err(Errno::SRCH) => ParentExit::Ended,
             Err(error) => {
@@ -82,11 +82,11 @@ impl ParentExit {
     }
 }
 
-/// Listens for signals and for the end of docker until the process ends, and passes them on to `stop`. `docker` is given if
-/// docker runs this process as its plugin.
+/// Listens for signals and for the end of docker until the process ends, and passes them on to `stop`. `docker` is
+/// given if docker runs this process as its plugin.
 ///
-/// The listener has its own thread and runtime, so that the third signal is handled even if everything else is blocked in a
-/// write to a pipe that nobody reads. The thread is never joined: it has nothing to clean up.
+/// The listener has its own thread and runtime, so that the third signal is handled even if everything else is blocked
+/// in a write to a pipe that nobody reads. The thread is never joined: it has nothing to clean up.
 pub fn listen(stop: Stop, docker: Option<ParentDocker>) -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
     // The handlers are installed before this function returns, so that no signal after it kills the process.
@@ -98,8 +98,8 @@ pub fn listen(stop: Stop, docker: Option<ParentDocker>) -> io::Result<()> {
     Ok(())
 }
 
-/// Requests a stop as soon as nobody can read stdout any more, if it is a pipe or a socket. For instance, `grep -q` exits
-/// when it has found its line, and if the containers are silent, there may never be a write that fails.
+/// Requests a stop as soon as nobody can read stdout any more, if it is a pipe or a socket. For instance, `grep -q`
+/// exits when it has found its line, and if the containers are silent, there may never be a write that fails.
 ///
 /// The thread waits in poll(2) for no events: those that report a closed end need not be requested.
 pub fn stop_without_reader(stop: Stop) -> io::Result<()> {
@@ -112,7 +112,7 @@ pub fn stop_without_reader(stop: Stop) -> io::Result<()> {
     let watch = move || {
         if wait_until_closed(&stdout) {
             tracing::debug!("stopping: the reader of stdout has gone");
-            stop.order();
+            stop.request();
         }
     };
     thread::Builder::new().name("stdout".into()).stack_size(128 << 10).spawn(watch)?;
@@ -159,7 +159,7 @@ async fn forward(stop: Stop, mut signals: Signals, socket: Option<UnixStream>, e
                 tracing::debug!("stopping: docker has ended");
             }
         }
-        stop.order();
+        stop.request();
     }
 }
 
@@ -178,8 +178,8 @@ fn connect(name: &OsStr) -> Option<UnixStream> {
     stream.inspect_err(|error| tracing::debug!(%error, "cannot connect to docker's plugin socket")).ok()
 }
 
-/// Returns when docker closes the socket or the connection breaks; docker never sends anything. Never returns without a
-/// socket.
+/// Returns when docker closes the socket or the connection breaks; docker never sends anything. Never
+/// returns without a socket.
 async fn socket_end(docker: &mut Option<tokio::net::UnixStream>) {
     let Some(stream) = docker else {
         return std::future::pending().await;
@@ -216,9 +216,9 @@ struct Signals {
 }
 
 impl Signals {
-    /// Installs the handlers. SIGHUP stays ignored if it is, because that is the purpose of `nohup`. SIGINT is caught even
-    /// if it is ignored: the shell does that for each `&` in a script, and whoever sends SIGINT to such a process wants it to
-    /// stop.
+    /// Installs the handlers. SIGHUP stays ignored if it is, because that is the purpose of `nohup`. SIGINT is caught
+    /// even if it is ignored: the shell does that for each `&` in a script, and whoever sends SIGINT to such a process
+    /// wants it to stop.
     fn catch() -> io::Result<Self> {
         let hang_up = SignalKind::hangup();
         let is_ignored = ignored() >> (hang_up.as_raw_value() - 1) & 1 == 1;
@@ -301,17 +301,17 @@ mod tests {
         }
     }
 
-    struct Run {
+    struct TestRun {
         child: Child,
         lines: Lines<BufReader<ChildStdout>>,
     }
 
-    impl Run {
-        fn start(variables: &[(&str, &str)]) -> Run {
-            Run::start_under(Command::new(std::env::current_exe().unwrap()), variables)
+    impl TestRun {
+        fn start(variables: &[(&str, &str)]) -> TestRun {
+            TestRun::start_under(Command::new(std::env::current_exe().unwrap()), variables)
         }
 
-        fn start_under(mut command: Command, variables: &[(&str, &str)]) -> Run {
+        fn start_under(mut command: Command, variables: &[(&str, &str)]) -> TestRun {
             let (_crate, module) = module_path!().split_once("::").unwrap();
             let test = format!("{module}::any_signal_stops");
             command.args(["--exact", &test, "--nocapture"]).env(CHILD, "1");
@@ -324,7 +324,7 @@ mod tests {
             restore_hang_up();
             let mut child = command.spawn().unwrap();
             let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-            let mut run = Run { child, lines };
+            let mut run = TestRun { child, lines };
             run.wait_for("ready");
             run
         }
@@ -349,7 +349,7 @@ mod tests {
         }
     }
 
-    impl Drop for Run {
+    impl Drop for TestRun {
         fn drop(&mut self) {
             let _ = self.child.kill();
         }
@@ -368,7 +368,7 @@ mod tests {
             return child();
         }
         for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
-            let mut run = Run::start(&[]);
+            let mut run = TestRun::start(&[]);
             run.signal(signal);
             run.wait_for("stopped");
             assert_eq!(run.end().code(), Some(0), "{signal:?}");
@@ -378,7 +378,7 @@ mod tests {
     #[test]
     fn the_third_signal_ends_a_blocked_process() {
         for (signal, code) in [(Signal::INT, 130), (Signal::TERM, 143), (Signal::HUP, 129)] {
-            let mut run = Run::start(&[(BLOCKED, "1")]);
+            let mut run = TestRun::start(&[(BLOCKED, "1")]);
             run.signal_and_wait(Signal::INT);
             run.signal_and_wait(signal);
             run.signal(signal);
@@ -389,7 +389,7 @@ mod tests {
     #[test]
     fn a_closed_docker_socket_stops() {
         let (listener, name) = docker("end");
-        let mut run = Run::start(&[(SOCKET, &name)]);
+        let mut run = TestRun::start(&[(SOCKET, &name)]);
         let (connection, _) = listener.accept().unwrap();
         drop(connection);
         run.wait_for("stopped");
@@ -399,7 +399,7 @@ mod tests {
     #[test]
     fn a_closed_docker_socket_does_not_count_as_signal() {
         let (listener, name) = docker("both");
-        let mut run = Run::start(&[(SOCKET, &name), (BLOCKED, "1")]);
+        let mut run = TestRun::start(&[(SOCKET, &name), (BLOCKED, "1")]);
         let (connection, _) = listener.accept().unwrap();
         drop(connection);
         run.wait_for("docker has closed its socket");
@@ -411,13 +411,14 @@ mod tests {
         assert_eq!(run.end().code(), Some(130));
     }
 
-    /// Before version 25, docker tells its plugins nothing, and when it is killed, they go on. Here a shell acts as docker.
+    /// Before version 25, docker does not notify its plugins, and they survive when it is killed. Here a
+    /// shell acts as docker.
     #[test]
     fn the_end_of_docker_stops() {
         for signal in [Signal::HUP, Signal::TERM, Signal::KILL] {
             let mut docker = Command::new("sh");
             docker.args(["-c", "\"$0\" \"$@\"; exit"]).arg(std::env::current_exe().unwrap());
-            let mut run = Run::start_under(docker, &[(PLUGIN, "1")]);
+            let mut run = TestRun::start_under(docker, &[(PLUGIN, "1")]);
             run.signal(signal);
             run.wait_for("docker has ended");
             run.wait_for("stopped");
@@ -427,7 +428,7 @@ mod tests {
     #[test]
     fn an_unreachable_docker_socket_is_ignored() {
         for name in ["@docker_cli_gone", "/nowhere/socket", "@", ""] {
-            let mut run = Run::start(&[(SOCKET, name)]);
+            let mut run = TestRun::start(&[(SOCKET, name)]);
             run.signal(Signal::TERM);
             run.wait_for("stopped");
             assert_eq!(run.end().code(), Some(0), "{name:?}");
@@ -438,7 +439,7 @@ mod tests {
     fn an_ignored_hangup_stays_ignored_an_interrupt_does_not() {
         let mut shell = Command::new("sh");
         shell.args(["-c", "trap '' HUP INT; exec \"$0\" \"$@\""]).arg(std::env::current_exe().unwrap());
-        let mut run = Run::start_under(shell, &[]);
+        let mut run = TestRun::start_under(shell, &[]);
         for _ in 0..4 {
             run.signal(Signal::HUP);
         }

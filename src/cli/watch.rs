@@ -11,7 +11,7 @@ use crate::config::{self, Config, Layers, Source};
 use crate::model::cursor::Stream;
 use crate::model::selector::{self, Filter, Glob, Pattern, Selector};
 use crate::model::time::Timestamp;
-use crate::output::{Ansi, Format, Settings};
+use crate::output::{Ansi, OutputFormat, PrinterSettings};
 use clap::ValueHint;
 use regex::bytes::Regex;
 use std::path::PathBuf;
@@ -100,8 +100,8 @@ pub struct WatchArgs {
 
     /// Split longer messages into several records [default: 1MiB]
     ///
-    /// `64k` and `64kB` are 64,000 bytes, `64KiB` is 65,536; a plain number is in bytes. In JSON, each piece is marked
-    /// `"partial":true`.
+    /// `64k` and `64kB` are 64,000 bytes, `64KiB` is 65,536; a plain number is in bytes. In JSON, each
+    /// piece is marked `"partial":true`.
     #[arg(long, value_name = "SIZE", value_parser = size, help_heading = READING, hide_short_help = true)]
     max_line_size: Option<usize>,
 
@@ -113,7 +113,7 @@ pub struct WatchArgs {
 
     /// Output format
     #[arg(long, value_name = "FORMAT", value_parser = one_of(FORMATS), default_value = "text", help_heading = OUTPUT)]
-    format: Format,
+    format: OutputFormat,
 
     /// Start each line with its timestamp
     #[arg(short, long, help_heading = OUTPUT)]
@@ -207,10 +207,10 @@ const SOURCES: &[(&str, &str, Source)] = &[
     ("poll", "API requests every `--poll-interval`", Source::Poll),
 ];
 
-const FORMATS: &[(&str, &str, Format)] = &[
-    ("text", "`NAME | MESSAGE`, aligned, in colour on a terminal", Format::Text),
-    ("json", "One JSON object per line", Format::Json),
-    ("raw", "The message only", Format::Raw),
+const FORMATS: &[(&str, &str, OutputFormat)] = &[
+    ("text", "`NAME | MESSAGE`, aligned, in colour on a terminal", OutputFormat::Text),
+    ("json", "One JSON object per line", OutputFormat::Json),
+    ("raw", "The message only", OutputFormat::Raw),
 ];
 
 const ANSI: &[(&str, &str, Ansi)] = &[
@@ -220,8 +220,8 @@ const ANSI: &[(&str, &str, Ansi)] = &[
 ];
 
 impl WatchArgs {
-    /// Combines the arguments with the configuration. The error is one line per problem, for instance two options that
-    /// exclude each other.
+    /// Combines the arguments with the configuration. The error is one line per problem, for instance two options
+    /// that exclude each other.
     pub fn options(self, common: &Common) -> Result<WatchOptions, String> {
         time_arg::check_range(self.since, self.until)?;
         self.check_format()?;
@@ -235,7 +235,7 @@ impl WatchArgs {
             follow: !self.no_follow,
             source: config.watch.source,
             interval,
-            lock_beside: state(&config).ok(),
+            lock_base: state(&config).ok(),
             max_line_size: config.watch.max_line_size,
             metadata_cache_ttl: config.watch.metadata_cache_ttl,
             resume: self.resume(&config)?,
@@ -257,7 +257,7 @@ impl WatchArgs {
 
     /// Refuses options that have no effect with the output format: they are given by mistake.
     fn check_format(&self) -> Result<(), String> {
-        let is_json = self.format == Format::Json;
+        let is_json = self.format == OutputFormat::Json;
         if let Some(flag) = [("--metadata", self.metadata), ("--lifecycle", self.lifecycle)]
             .into_iter()
             .find_map(|(flag, is_given)| (is_given && !is_json).then_some(flag))
@@ -290,8 +290,8 @@ impl WatchArgs {
         }
     }
 
-    /// The time from one API request to the next. Refuses the interval of a route that is not taken: it is given by
-    /// mistake.
+    /// The time from one API request to the next. Refuses the interval of a route that is not taken: it
+    /// is given by mistake.
     fn interval(&self, watch: &config::WatchConfig) -> Result<Duration, String> {
         for (flag, given, route, source) in [
             ("--rotate-interval", self.rotate_interval, "rotate", Source::Rotate),
@@ -320,15 +320,15 @@ impl WatchArgs {
         Ok(Some(Resume { state, name }))
     }
 
-    /// The state file whose inventory is kept up to date: only if the user asked for a state file, by its path or with
-    /// `--resume`.
+    /// The state file whose inventory is kept up to date: only if the user asked for a state file, by its
+    /// path or with `--resume`.
     fn inventory(&self, config: &Config) -> Result<Option<PathBuf>, String> {
         let is_wanted = self.resume.is_some() || config.state.is_some();
         is_wanted.then(|| state(config)).transpose()
     }
 
-    fn settings(&self, common: &Common) -> Settings {
-        Settings {
+    fn settings(&self, common: &Common) -> PrinterSettings {
+        PrinterSettings {
             format: self.format,
             timestamps: self.timestamps,
             metadata: self.metadata,
@@ -423,16 +423,16 @@ mod tests {
             listen,
             events,
             inventory,
-            lock_beside,
+            lock_base,
         } = options("--color never");
         assert_eq!((resume, listen, metadata_cache_ttl), (None, None, Duration::from_secs(300)));
         assert_eq!((docker, events), (config::DockerConfig::default(), config::EventsConfig::default()));
         assert_eq!(inventory, None);
-        assert!(lock_beside.is_none_or(|state| state.ends_with("docker-logwatch/state.db")));
+        assert!(lock_base.is_none_or(|state| state.ends_with("docker-logwatch/state.db")));
         assert!(selector.names.is_empty() && selector.filters.is_empty() && selector.exclude.is_empty());
         assert_eq!((all, since, until, tail, follow, dry_run), (false, None, None, Some(10), true, false));
         assert_eq!((source, interval, max_line_size), (Source::Auto, Duration::from_secs(30), 1_048_576));
-        assert_eq!((output.format, output.ansi, output.stream), (Format::Text, Ansi::Auto, None));
+        assert_eq!((output.format, output.ansi, output.stream), (OutputFormat::Text, Ansi::Auto, None));
         assert_eq!((output.timestamps, output.metadata, output.lifecycle, output.quiet), (false, false, false, false));
         assert_eq!((output.color, output.file), (When::Never, None));
         assert!(output.include.is_empty() && output.exclude.is_empty());
@@ -472,7 +472,10 @@ mod tests {
         assert_eq!((watch.all, watch.follow, watch.dry_run), (true, false, true));
         assert_eq!((watch.source, watch.max_line_size), (Source::File, 65_536));
         let output = watch.output;
-        assert_eq!((output.format, output.ansi, output.stream), (Format::Json, Ansi::Strip, Some(Stream::Stderr)));
+        assert_eq!(
+            (output.format, output.ansi, output.stream),
+            (OutputFormat::Json, Ansi::Strip, Some(Stream::Stderr))
+        );
         assert_eq!((output.timestamps, output.metadata, output.lifecycle, output.quiet), (false, true, true, true));
         assert!(options("-t --format raw").output.timestamps);
         assert_eq!((output.color, output.file), (When::Always, Some("out.log".into())));

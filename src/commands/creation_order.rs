@@ -9,7 +9,7 @@ use std::collections::HashSet;
 
 /// Asks the engine which containers pass the filters, if there are any. The request for all containers comes first, so
 /// a container that is created between the two answers is not known yet and counts as new.
-pub(super) async fn settle(docker: &Docker, selector: &mut Selector) -> Result<(), Error> {
+pub(super) async fn resolve(docker: &Docker, selector: &mut Selector) -> Result<(), Error> {
     let order = selector.order();
     if order.is_empty() {
         return Ok(());

@@ -57,16 +57,16 @@ pub enum Error {
         span: Option<Duration>,
     },
     /// The event stream was lost and not open again at `--until`, or when `--timeout` ended.
-    #[error("the event stream was not back by {until}: events may be missing")]
-    Away { until: Timestamp },
+    #[error("the event stream was still down at {until}: events may be missing")]
+    StreamStillDown { until: Timestamp },
     /// The operating system refused a resource that the program needs: a thread, a descriptor.
     #[error("cannot start")]
     Start(#[from] io::Error),
-    /// Lines of a watch cannot be written. They are still in the engine's logs.
+    /// `watch` cannot write lines. They are still in the engine's logs.
     #[error(transparent)]
     Lines(output::Error),
     /// Some logs were not read to the requested end.
-    #[error("not read to the end: {}", few(names))]
+    #[error("not read to the end: {}", first_names(names))]
     Unread {
         /// Names of the containers.
         names: Vec<String>,
@@ -92,10 +92,10 @@ pub enum Error {
     },
 }
 
-fn few(names: &[String]) -> String {
-    const FEW: usize = 3;
-    let more = names.len().saturating_sub(FEW);
-    let named = names.iter().take(FEW).map(String::as_str).collect::<Vec<_>>().join(", ");
+fn first_names(names: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let more = names.len().saturating_sub(SHOWN);
+    let named = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
     if more == 0 { named } else { format!("{named} and {more} more") }
 }
 
@@ -152,24 +152,24 @@ pub fn write_report(
     runtime()?.block_on(write_on_thread(stop, write))
 }
 
-/// How long to wait for an answer before the terminal shows what is waited for.
+/// How long to wait for an answer before the terminal shows what the command is waiting for.
 const SILENT_WAIT: Duration = Duration::from_secs(2);
 
-/// Waits for an answer of the engine. If it takes long, the terminal shows what is waited for.
-async fn awaited<T>(answer: impl Future<Output = T>, endpoint: &str, meter: &ActivityLine) -> T {
+/// Waits for an answer of the engine. If it takes long, the terminal shows what the command is waiting for.
+async fn show_while_waiting<T>(answer: impl Future<Output = T>, endpoint: &str, meter: &ActivityLine) -> T {
     tokio::pin!(answer);
     match tokio::time::timeout(SILENT_WAIT, &mut answer).await {
         Ok(answer) => answer,
         Err(_) => {
-            meter.say(format!("waiting for the engine at {}", output::safe(endpoint)));
+            meter.show(format!("waiting for the engine at {}", output::safe(endpoint)));
             answer.await
         }
     }
 }
 
-/// Formats a notice about removed containers, by name, whose last lines can no longer be read. `None` if there are
-/// none.
-pub(crate) fn lost(names: &[String]) -> Option<String> {
+/// Formats a notice about removed containers, by name, whose last lines can no longer be read. `None`
+/// if there are none.
+pub(crate) fn lost_notice(names: &[String]) -> Option<String> {
     match names {
         [] => None,
         [name] => Some(format!("{name} was removed while no watch was running: its last lines cannot be read")),
@@ -180,8 +180,8 @@ pub(crate) fn lost(names: &[String]) -> Option<String> {
     }
 }
 
-/// Sends one request to the engine, for shell completion of names.
-pub fn ask<T, F>(endpoint: Endpoint, request: impl FnOnce(Docker) -> F) -> Result<T, Error>
+/// Connects and sends one request, for shell completion of names.
+pub fn query<T, F>(endpoint: Endpoint, request: impl FnOnce(Docker) -> F) -> Result<T, Error>
 where
     F: Future<Output = Result<T, docker::Error>>,
 {

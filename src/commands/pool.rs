@@ -58,7 +58,7 @@ pub enum PoolOutcome {
     Degraded(String),
     /// No client is healthy: why.
     Unhealthy(String),
-    /// No engine answers.
+    /// No engine answers, and the reason why.
     Unreachable(docker::Error),
 }
 

@@ -7,7 +7,7 @@
 use super::inventory::observe::Observer;
 use super::inventory::schedule::REFRESH_DELAY;
 use super::route::Routes;
-use super::{Error, awaited};
+use super::{Error, show_while_waiting};
 use crate::config::{self, Source};
 use crate::docker::{Docker, Endpoint};
 use crate::metrics;
@@ -31,13 +31,12 @@ const QUERYING: &str = "querying the engine";
 pub struct ReconcileOptions {
     /// Path of the state file.
     pub state: PathBuf,
-    /// Connection pool.
     pub docker: config::DockerConfig,
     /// Report the differences and write nothing.
     pub dry_run: bool,
     /// Observe twice and report only differences that are in both: a running watch that updates the state lags a moment
     /// behind the engine, and that is no fault.
-    pub must_last: bool,
+    pub confirm_twice: bool,
     /// Show no progress on the terminal.
     pub quiet: bool,
 }
@@ -51,12 +50,12 @@ pub fn reconcile(endpoint: Endpoint, options: &ReconcileOptions, stop: &Stop) ->
 async fn run(endpoint: Endpoint, options: &ReconcileOptions, stop: &Stop) -> Result<Option<Reconciled>, Error> {
     let (started, begun) = (Timestamp::now(), Instant::now());
     let meter = ActivityLine::new(!options.quiet);
-    meter.say(QUERYING);
+    meter.show(QUERYING);
     let address = endpoint.to_string();
     let connecting = Docker::connect_with(endpoint, &options.docker, metrics::PoolMetrics::default());
-    let connecting = awaited(connecting, &address, &meter);
+    let connecting = show_while_waiting(connecting, &address, &meter);
     let Some(docker) = stop.run_until_cancelled(connecting).await else { return Ok(None) };
-    meter.say(QUERYING);
+    meter.show(QUERYING);
     // A state that cannot be used is reported before any request that takes time.
     let store =
         if options.dry_run { Store::open_existing(&options.state)? } else { Some(Store::open(&options.state)?) };
@@ -65,15 +64,15 @@ async fn run(endpoint: Endpoint, options: &ReconcileOptions, stop: &Stop) -> Res
     loop {
         let Some(result) = stop.run_until_cancelled(engine.observe()).await else { return Ok(None) };
         let (engine_id, observed) = result?;
-        engine.meter.say("comparing");
-        let (is_to_write, must_be_sure) = (!options.dry_run, engine.may_wait);
-        let trigger = Trigger { source: "reconcile", started, begun, is_to_write, must_be_sure };
+        engine.meter.show("comparing");
+        let (must_write, must_be_certain) = (!options.dry_run, engine.may_wait);
+        let trigger = Trigger { source: "reconcile", started, begun, must_write, must_be_certain };
         let plan = compare(store.as_ref(), &engine_id, observed, trigger).await?;
-        if engine.may_wait && !plan.doubted.is_empty() {
+        if engine.may_wait && !plan.uncertain.is_empty() {
             engine.wait_for_listings();
             continue;
         }
-        if options.must_last && before.is_none() && store.is_some() && !plan.tally().is_empty() {
+        if options.confirm_twice && before.is_none() && store.is_some() && !plan.summary().is_empty() {
             engine.wait_for_watch();
             before = Some(plan);
             continue;
@@ -91,7 +90,7 @@ struct EngineView {
     meter: ActivityLine,
     /// When the command started, by our clock.
     started: Timestamp,
-    /// Listings that lag behind a container's death may still be waited for. That happens once.
+    /// Whether to wait if listings lag behind a container's death. Waits at most once.
     may_wait: bool,
     /// How long to wait before the next observation.
     pause: Duration,
@@ -120,19 +119,20 @@ impl EngineView {
 
     /// Delays the next observation until listings reflect all deaths up to now.
     fn wait_for_listings(&mut self) {
-        self.meter.say("waiting for the engine's listings to catch up");
+        self.meter.show("waiting for the engine's listings to catch up");
         self.may_wait = false;
         self.pause = LISTINGS_LAG;
     }
 
     /// Delays the next observation until a running watch has written what has just happened.
     fn wait_for_watch(&mut self) {
-        self.meter.say("waiting for a running watch to apply the differences");
+        self.meter.show("waiting for a running watch to apply the differences");
         self.pause = REFRESH_DELAY * 2;
     }
 }
 
-/// Lets the state compare, and apply if the trigger says so. Without a state, compares with an empty inventory.
+/// Has the state compare, and apply the differences if the trigger says so. Without a state, compares
+/// with an empty inventory.
 async fn compare(store: Option<&Store>, engine_id: &str, observed: Observed, trigger: Trigger) -> Result<Plan, Error> {
     let Some(store) = store else { return Ok(plan(&KnownRows::default(), &observed)) };
     let (sender, plan) = oneshot::channel();

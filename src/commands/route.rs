@@ -27,7 +27,7 @@ pub(super) struct Routes {
 pub(super) enum Choice {
     /// The log file in this folder; the driver may not have created it yet.
     File(PathBuf),
-    /// The API.
+    /// The API, whether as `stream`, `rotate` or `poll`.
     Stream,
     /// Neither: the container has no file, and `--source` allows nothing else.
     Nothing,
@@ -50,12 +50,12 @@ impl Routes {
     }
 
     /// Returns why files cannot be read, if `--source` asks for them.
-    pub(super) fn refusal(&self) -> Option<&io::Error> {
+    pub(super) fn file_error(&self) -> Option<&io::Error> {
         self.files.as_ref().err().filter(|_| matches!(self.source, Source::Auto | Source::File))
     }
 
     /// Returns the route of a container without a log file.
-    pub(super) fn over_api(&self) -> Route {
+    pub(super) fn api_route(&self) -> Route {
         match self.source {
             Source::Rotate => Route::Rotate,
             Source::Poll => Route::Poll,
@@ -64,18 +64,18 @@ impl Routes {
     }
 
     /// Returns the folder of a container, if it can be read.
-    pub(super) fn visible(&self, id: &str) -> Option<PathBuf> {
+    pub(super) fn container_folder(&self, id: &str) -> Option<PathBuf> {
         (self.files.is_ok() && is_full_id(id)).then(|| self.folder.join(id))
     }
 
     /// Returns the folder in which the folders of new containers appear, if files are read.
-    pub(super) fn new_files(&self) -> Option<&Path> {
+    pub(super) fn folder_to_watch(&self) -> Option<&Path> {
         let may_file = self.files.is_ok() && matches!(self.source, Source::Auto | Source::File);
         may_file.then_some(&*self.folder)
     }
 
     /// Chooses the route of a container by its current state and log file.
-    pub(super) fn of(&self, container: &Container) -> Choice {
+    pub(super) fn choose(&self, container: &Container) -> Choice {
         let may_stream = self.source != Source::File;
         let is_allowed = matches!(self.source, Source::Auto | Source::File) && is_full_id(&container.id);
         let may_file = self.files.is_ok() && is_allowed;
@@ -115,11 +115,11 @@ mod tests {
             (&"AB".repeat(32), "created", Choice::Stream),
         ] {
             let container = Container { id: id.into(), state: state.into(), ..Container::default() };
-            assert_eq!(routes.of(&container), expected, "{id} {state}");
+            assert_eq!(routes.choose(&container), expected, "{id} {state}");
         }
         let only_files = Routes { source: Source::File, ..routes };
         let gone = Container { id: "cd".repeat(32), state: "exited".into(), ..Container::default() };
-        assert_eq!(only_files.of(&gone), Choice::Nothing);
+        assert_eq!(only_files.choose(&gone), Choice::Nothing);
         assert!(
             !is_plain(Path::new("/var/lib/../../etc")) && !is_plain(Path::new("var")) && is_plain(Path::new("/var"))
         );

@@ -29,7 +29,7 @@ pub(super) struct Fault {
     pub(super) text: String,
 }
 
-/// Reads the file.
+/// Reads the file, up to [`MAX_SIZE`].
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
     small_file::read_small(path, MAX_SIZE)
 }

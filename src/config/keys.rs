@@ -7,7 +7,6 @@ use super::{Config, Source};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A configuration key.
 pub struct Key {
     /// The names of its groups and its own name, joined by dots.
     pub path: &'static str,
@@ -17,19 +16,19 @@ pub struct Key {
 /// The type of a key's value, with access to the field that holds it.
 enum KeyType {
     Bool(fn(&mut Config) -> &mut bool),
-    /// 1 to [`MAX_COUNT`].
+    /// A whole number from 1 to [`MAX_COUNT`].
     Count(fn(&mut Config) -> &mut usize),
     /// 1 to [`MAX_CLIENTS`]; each client has a connection.
     Clients(fn(&mut Config) -> &mut usize),
-    /// 1 to [`MAX_COUNT`].
+    /// A whole number from 1 to [`MAX_COUNT`].
     Number(fn(&mut Config) -> &mut u32),
-    /// 0 to [`MAX_COUNT`].
+    /// A whole number from 0 to [`MAX_COUNT`].
     Retries(fn(&mut Config) -> &mut u32),
-    /// 1 to [`MAX_FACTOR`].
+    /// A number from 1 to [`MAX_FACTOR`].
     Factor(fn(&mut Config) -> &mut f64),
-    /// Greater than zero.
+    /// A duration greater than zero.
     Span(fn(&mut Config) -> &mut Duration),
-    /// Zero disables something.
+    /// A duration; zero disables what happens at the interval.
     Interval(fn(&mut Config) -> &mut Duration),
     Size(fn(&mut Config) -> &mut usize),
     Source(fn(&mut Config) -> &mut Source),

@@ -23,13 +23,13 @@ const INITIAL_SIZE: &str = "docker.pool.initial_pool_size";
 /// The number of characters at which a value is truncated in messages.
 const MAX_SHOWN: usize = 60;
 
-/// Where the configuration comes from, apart from options. The default is nowhere, so that tests do not read the user's
-/// configuration.
+/// Where the configuration comes from, apart from options. The default is nowhere, so that tests do not
+/// read the user's configuration.
 #[derive(Clone, Debug, Default)]
 pub struct ConfigInputs {
-    /// Docker's configuration directory.
+    /// Docker's configuration directory, which may contain [`FILE`].
     pub folder: Option<PathBuf>,
-    /// The environment variables.
+    /// All environment variables of the process.
     pub variables: Vec<(OsString, OsString)>,
 }
 
@@ -86,7 +86,7 @@ impl Layers {
     }
 
     /// Checks the combined configuration. Returns it with the warnings, or all errors, one per line.
-    pub fn settle(mut self) -> Result<(Config, Vec<String>), String> {
+    pub fn finish(mut self) -> Result<(Config, Vec<String>), String> {
         let is_initial_default = !self.origins.contains_key(INITIAL_SIZE);
         if is_initial_default {
             // Only an explicit value can conflict with the limits.
@@ -137,8 +137,8 @@ impl Layers {
     }
 
     /// Applies the environment variables. As in docker's CLI, an empty variable counts as unset. An unknown variable
-    /// with our prefix causes only a warning: it may be inherited by accident, and the log analyser `logwatch` also
-    /// uses this prefix.
+    /// with our prefix causes only a warning: it may be inherited by accident, and the log analyser `logwatch`
+    /// also uses this prefix.
     fn environment(&mut self, variables: &[(OsString, OsString)]) {
         let mut ours: Vec<_> = variables
             .iter()
@@ -228,24 +228,24 @@ mod tests {
             Setup { inputs: ConfigInputs { folder: Some(dir.path().to_owned()), variables }, dir }
         }
 
-        fn settle(&self, change: impl FnOnce(&mut Layers)) -> Result<(Config, Vec<String>), String> {
+        fn finish(&self, change: impl FnOnce(&mut Layers)) -> Result<(Config, Vec<String>), String> {
             let mut layers = Layers::read(&self.inputs, None);
             change(&mut layers);
             // The directory has a random name.
             let folder = format!("{}/", self.dir.path().display());
-            layers.settle().map_err(|text| text.replace(&folder, ""))
+            layers.finish().map_err(|text| text.replace(&folder, ""))
         }
     }
 
     #[track_caller]
     fn refused(file: &str, variables: &[(&str, &str)], expected: &str) {
-        assert_eq!(Setup::new(file, variables).settle(|_| {}).unwrap_err(), expected, "{file} {variables:?}");
+        assert_eq!(Setup::new(file, variables).finish(|_| {}).unwrap_err(), expected, "{file} {variables:?}");
     }
 
     #[test]
     fn defaults_apply_without_any_layer() {
-        assert_eq!(Layers::read(&ConfigInputs::default(), None).settle(), Ok((Config::default(), Vec::new())));
-        assert_eq!(Setup::new("", &[]).settle(|_| {}), Ok((Config::default(), Vec::new())));
+        assert_eq!(Layers::read(&ConfigInputs::default(), None).finish(), Ok((Config::default(), Vec::new())));
+        assert_eq!(Setup::new("", &[]).finish(|_| {}), Ok((Config::default(), Vec::new())));
     }
 
     #[test]
@@ -261,7 +261,7 @@ mod tests {
                 config.watch.metadata_cache_ttl = Duration::from_secs(3);
             });
         };
-        let (config, warnings) = Setup::new(file, &variables).settle(flags).unwrap();
+        let (config, warnings) = Setup::new(file, &variables).finish(flags).unwrap();
         let watch = config.watch;
         let seconds = [watch.poll_interval, watch.rotate_interval, watch.metadata_cache_ttl].map(|span| span.as_secs());
         assert_eq!((seconds, warnings), ([1, 2, 3], Vec::new()));
@@ -280,7 +280,7 @@ mod tests {
                 .iter()
                 .filter(|(name, _)| *name != variable && variable.contains("SIZE") | variable.contains("BACKOFF"));
             let variables: Vec<_> = other.copied().chain([(variable.as_str(), text)]).collect();
-            let (config, warnings) = Setup::new("", &variables).settle(|_| {}).unwrap();
+            let (config, warnings) = Setup::new("", &variables).finish(|_| {}).unwrap();
             assert_eq!((key.text(&config), warnings), (key.text(&expected), Vec::new()), "{}", key.path);
         }
     }
@@ -358,7 +358,7 @@ mod tests {
         let flag = |layers: &mut Layers| {
             layers.flag("docker.pool.max_pool_size", "--size", |config| config.docker.pool.max_size = 1)
         };
-        let error = Setup::new("", &[("LOGWATCH_DOCKER_POOL_MIN_POOL_SIZE", "2")]).settle(flag).unwrap_err();
+        let error = Setup::new("", &[("LOGWATCH_DOCKER_POOL_MIN_POOL_SIZE", "2")]).finish(flag).unwrap_err();
         assert_eq!(
             error,
             "LOGWATCH_DOCKER_POOL_MIN_POOL_SIZE: docker.pool.min_pool_size is 2, greater than docker.pool.max_pool_size, which is 1 (--size)"
@@ -368,7 +368,7 @@ mod tests {
     #[test]
     fn the_default_initial_size_follows_the_limits() {
         for (pool, initial) in [("max_pool_size: 1", 1), ("min_pool_size: 4", 4), ("min_pool_size: 2", 2)] {
-            let (config, _) = Setup::new(&format!("docker: {{pool: {{{pool}}}}}"), &[]).settle(|_| {}).unwrap();
+            let (config, _) = Setup::new(&format!("docker: {{pool: {{{pool}}}}}"), &[]).finish(|_| {}).unwrap();
             assert_eq!(config.docker.pool.initial_size, initial, "{pool}");
         }
     }
@@ -383,7 +383,7 @@ mod tests {
             ("LOG", "x"),
             ("HOME", "/"),
         ];
-        let (config, warnings) = Setup::new("", &variables).settle(|_| {}).unwrap();
+        let (config, warnings) = Setup::new("", &variables).finish(|_| {}).unwrap();
         assert_eq!(config, Config::default());
         assert_eq!(
             warnings,
@@ -403,7 +403,7 @@ mod tests {
         let source = |variable: Option<&Path>, flag: Option<&Path>| {
             let variables = variable.map(|path| (FILE_VARIABLE.into(), path.into())).into_iter().collect();
             let inputs = ConfigInputs { folder: Some(dir.path().to_owned()), variables };
-            Layers::read(&inputs, flag).settle().map(|(config, _)| config.watch.source)
+            Layers::read(&inputs, flag).finish().map(|(config, _)| config.watch.source)
         };
         use crate::config::Source;
         assert_eq!(source(None, None), Ok(Source::Stream));

@@ -13,7 +13,7 @@ pub use layers::{ConfigInputs, Layers};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The complete configuration.
+/// The complete configuration, checked by [`Layers::finish`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
     pub docker: DockerConfig,
@@ -47,8 +47,8 @@ pub struct PoolConfig {
     pub max_concurrent_streams: usize,
     /// Time limit for establishing a connection, including the TLS handshake.
     pub connection_timeout: Duration,
-    /// Time limit for a complete response, and for a call with all its retries. An attempt that may be retried gets
-    /// half of it.
+    /// Time limit for a complete response, and for a call with all its retries. An attempt that may be retried
+    /// gets half of it.
     pub request_timeout: Duration,
     /// How long unused clients beyond `min_size` are kept.
     pub idle_timeout: Duration,
@@ -130,7 +130,7 @@ impl Default for CircuitBreaker {
 #[derive(Clone, Debug, PartialEq)]
 pub struct RateLimit {
     pub enabled: bool,
-    /// The sustained rate.
+    /// Calls per second that are allowed for any length of time.
     pub requests_per_second: u32,
     /// Calls that may follow each other immediately after an idle period.
     pub burst_size: u32,
@@ -201,7 +201,7 @@ pub enum Source {
     /// Files where they can be opened, otherwise `Stream`.
     #[default]
     Auto,
-    /// Files only.
+    /// Files only; containers without a readable file are not read.
     File,
     /// One long API stream.
     Stream,

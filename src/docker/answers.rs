@@ -156,8 +156,8 @@ pub(super) struct MountPoint {
 #[derive(Default)]
 pub(super) struct MountList(pub(super) Vec<MountPoint>);
 
-/// No real container has more mounts. The limit is needed because a mount can be three bytes in JSON and is two hundred
-/// in memory.
+/// No real container has more mounts. The limit is needed because a mount can be three bytes in JSON and is
+/// two hundred in memory.
 const MAX_MOUNTS: usize = 10_000;
 
 /// Labels, networks or options by name. Limited with [`container::bound`] while they are decoded.
@@ -291,11 +291,11 @@ impl Weigh for Container {
 pub struct Engine {
     /// Stays the same across restarts and upgrades. For Podman it is made of the host name and the data root.
     pub id: String,
-    /// For example `20.10.24`.
+    /// The daemon's version, for example `20.10.24`.
     pub version: String,
     /// The newest API version that it supports, such as `1.41`. The one in use is [`super::Docker::api_version`].
     pub api_version: String,
-    /// For example `linux`.
+    /// The daemon's operating system, for example `linux`.
     pub os: String,
     /// For example `Debian GNU/Linux 12 (bookworm)` or `Docker Desktop`.
     pub operating_system: String,
@@ -305,7 +305,7 @@ pub struct Engine {
     pub logging_driver: String,
     /// Whether containers keep running while the daemon is down.
     pub live_restore: bool,
-    /// `name=userns`, `name=rootless`, ...
+    /// As Docker writes them: `name=userns`, `name=rootless`, ...
     pub security_options: Vec<String>,
     /// Podman behind Docker's API. Its log files have a different format, whatever driver it reports.
     pub is_podman: bool,
@@ -326,7 +326,7 @@ pub struct Details {
     pub log_options: BTreeMap<String, String>,
     /// The container has a terminal: its output is a single stream, which the API sends without frames.
     pub tty: bool,
-    /// The container's hosts file. It lies in the same folder as the logs of drivers that report no `log_path`.
+    /// The container's hosts file. It is in the same folder as the logs of drivers that report no `log_path`.
     pub hosts_path: Option<PathBuf>,
     /// When the latest run began.
     pub started_at: Option<Timestamp>,

@@ -56,7 +56,7 @@ impl Api {
         format!("/v{}{path}", self.negotiated().spoken)
     }
 
-    /// As [`Http::get`].
+    /// Like [`Http::get`], with the API version in the path.
     pub(super) async fn get(&self, path: &str, id: Option<&str>) -> Result<Response<Incoming>, Error> {
         self.http.get(&self.versioned(path), id).await
     }

@@ -144,7 +144,7 @@ pub enum Error {
     #[error("the response to {operation} is too large: the limit is {} MiB", *limit as f64 / f64::from(1 << 20))]
     TooLarge {
         operation: ApiOperation,
-        /// In bytes.
+        /// Maximum size in bytes.
         limit: usize,
     },
     /// A response that does not have the form that the API promises.
@@ -157,7 +157,7 @@ pub enum Error {
 pub enum PoolLimit {
     /// `docker.pool.max_pool_size`: how many calls may be in progress at once.
     Clients(usize),
-    /// `docker.rate_limit.requests_per_second`.
+    /// `docker.rate_limit.requests_per_second`: how many calls may start in a second.
     Rate(u32),
 }
 
@@ -239,7 +239,7 @@ impl Error {
     }
 
     /// Whether the same call may succeed a little later.
-    pub fn is_passing(&self) -> bool {
+    pub fn is_temporary(&self) -> bool {
         match self {
             Error::Unreachable { .. } | Error::Timeout { .. } | Error::Broken { .. } => true,
             Error::TooManyStreams { .. } | Error::PoolTimeout { .. } => true,

@@ -57,7 +57,7 @@ pub struct Event {
     /// The object's labels and what the action adds, mixed together. A container's creator can choose the labels, so a
     /// value may be forged.
     pub attributes: BTreeMap<String, String>,
-    /// `local` or `swarm`.
+    /// `local` or `swarm`; empty if the daemon sends none.
     pub scope: String,
     /// By the daemon's clock.
     pub time: Timestamp,
@@ -95,7 +95,7 @@ const MAX_KEY_ACTION: usize = 256;
 
 impl Event {
     /// The action without what follows its colon: `health_status`, `exec_create`.
-    pub fn verb(&self) -> &str {
+    pub fn base_action(&self) -> &str {
         self.action.split(':').next().unwrap_or_default()
     }
 
@@ -136,7 +136,7 @@ impl Event {
     /// The attributes that the daemon adds for an action. A label with the same name cannot be distinguished: the
     /// daemon replaces labels named `name` and `image`, and any other label replaces the attribute.
     fn own_attributes(&self) -> &'static [&'static str] {
-        match self.verb() {
+        match self.base_action() {
             "die" => &["name", "image", "exitCode", "execDuration", "containerExitCode"],
             "kill" => &["name", "image", "signal"],
             "rename" => &["name", "image", "oldName"],
@@ -150,7 +150,7 @@ impl Event {
 
     /// The container's state after this event; empty if the action does not determine it.
     fn state(&self) -> &'static str {
-        match self.verb() {
+        match self.base_action() {
             "create" => "created",
             "start" | "unpause" => "running",
             "pause" => "paused",
@@ -277,7 +277,7 @@ struct Actor {
     attributes: Option<Attributes>,
 }
 
-/// At most [`MAX_ATTRIBUTES`].
+/// Attributes of an event, at most [`MAX_ATTRIBUTES`].
 #[derive(Default)]
 struct Attributes(BTreeMap<String, String>);
 

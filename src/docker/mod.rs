@@ -153,7 +153,7 @@ impl Docker {
 
     /// How many log streams may be open at once. If the limit for streams is above one, one of them is reserved for
     /// events.
-    pub fn most_logs(&self) -> usize {
+    pub fn max_log_streams(&self) -> usize {
         self.0.permits.max_logs()
     }
 
@@ -185,7 +185,7 @@ impl Docker {
         self.0.pool.call_timed(ApiOperation::Ping, |client| async move { client.api.ping().await }).await
     }
 
-    /// `GET /info`.
+    /// Requests what the daemon is (`GET /info`).
     pub async fn info(&self) -> Result<Engine, Error> {
         let request = |client: Arc<Client>| async move { client.api.get_object(ApiOperation::Info, "/info").await };
         let info = self.0.pool.call(ApiOperation::Info, request).await?;
@@ -296,7 +296,7 @@ impl Docker {
 
     /// Completes when a daemon that was gone is back, possibly never. Ends a wait before a retry early; `failure` is
     /// the error that the wait follows.
-    pub fn returned(&self, failure: &Error) -> impl Future<Output = ()> + Send + 'static {
+    pub fn wait_for_daemon(&self, failure: &Error) -> impl Future<Output = ()> + Send + 'static {
         let (docker, was_refused) = (self.clone(), matches!(failure, Error::Unreachable { .. }));
         async move { docker.0.daemon_watch.next(was_refused).await }
     }

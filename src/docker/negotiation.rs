@@ -35,14 +35,14 @@ impl Negotiated {
 /// The version that this program was written for, used if the daemon supports it.
 const PREFERRED: Version = Version { major: 1, minor: 44 };
 
-/// The oldest version that this program can use (Docker 1.12). Before it, events have no type and filters a different
-/// form.
+/// The oldest version that this program can use (Docker 1.12). Before it, events have no type and
+/// filters a different form.
 const OLDEST: Version = Version { major: 1, minor: 24 };
 
 /// Chooses the version for a daemon that supports versions from `minimum`, if known, up to `newest`.
 ///
-/// If `minimum` is above [`PREFERRED`], the newest version is used: additions to the API are harmless, a refusal is
-/// not.
+/// If `minimum` is above [`PREFERRED`], the newest version is used: additions to the API are harmless,
+/// a refusal is not.
 fn choose(newest: Version, minimum: Option<Version>) -> Result<Version, Error> {
     if newest < OLDEST {
         return Err(Error::TooOld { engine: newest, wanted: OLDEST });
@@ -120,8 +120,8 @@ async fn ping_headers(http: &Http) -> Result<HeaderMap, Error> {
     http.read_short(response.into_body(), ApiOperation::Ping).await.map(|_| headers)
 }
 
-/// The `api-version` header. Without it the daemon is older than the header, or it is no daemon at all; docker's CLI
-/// assumes 1.24 then.
+/// The `api-version` header. Without it the daemon is older than the header, or it is no daemon at all; docker's
+/// CLI assumes 1.24 then.
 fn newest_version(headers: &HeaderMap) -> Result<Version, Error> {
     let Some(header) = headers.get("api-version") else { return Ok(OLDEST) };
     let text = String::from_utf8_lossy(header.as_bytes());

@@ -31,7 +31,6 @@ pub struct LogsQuery {
     pub follow: bool,
     /// Include stdout. At least one of `stdout` and `stderr` must be set.
     pub stdout: bool,
-    /// Include stderr.
     pub stderr: bool,
     /// The earliest time, inclusive.
     pub since: Option<Timestamp>,

@@ -1,7 +1,7 @@
 //! Notices when a daemon that was gone is back.
 //!
 //! In: the endpoint. Out: futures that complete when the daemon accepts connections again. Called by
-//! [`super::Docker::returned`].
+//! [`super::Docker::wait_for_daemon`].
 //!
 //! Everything that has lost the daemon retries after growing waits, and a long wait must not outlast the outage. A
 //! daemon creates its socket when it starts, so the socket's folder is watched during such waits. Over tcp there is no

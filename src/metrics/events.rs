@@ -124,7 +124,7 @@ struct Times {
 }
 
 impl EventMetrics {
-    /// Registers the series.
+    /// Registers the series, at zero.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
         let buckets = vec![1.0, 10.0, 60.0, 600.0, 3600.0, 21_600.0, 86_400.0, 604_800.0];
         let stream = HistogramOpts::new("logwatch_docker_events_stream_duration_seconds", "Lifetime of event streams.");
@@ -338,7 +338,7 @@ mod tests {
         let registry = Registry::new();
         let events = EventMetrics::new(&registry).unwrap();
         for number in 0..1000 {
-            events.processed(&format!("type{number}"), &format!("verb {number}"));
+            events.processed(&format!("type{number}"), &format!("action {number}"));
         }
         events.processed("pod", "die");
         events.processed("container", "exec_create");

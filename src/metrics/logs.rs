@@ -12,11 +12,11 @@ use std::fmt;
 /// The metrics of all containers' logs. Clones share their counters.
 #[derive(Clone, Debug)]
 pub struct LogMetrics {
-    /// Lines by [`Route`].
+    /// Lines passed to the output, by [`Route`].
     lines: [IntCounter; Route::ALL.len()],
     /// Bytes of their messages, as encoded in the log.
     bytes: [IntCounter; Route::ALL.len()],
-    /// Gaps by [`Reason`].
+    /// Known losses, counted by [`Reason`].
     gaps: [IntCounter; Reason::ALL.len()],
     /// Bytes of log that were lost, as far as the number is known.
     lost_bytes: IntCounter,

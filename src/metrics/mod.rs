@@ -11,22 +11,17 @@ mod reconciliation;
 pub use events::EventMetrics;
 pub use logs::LogMetrics;
 pub use pool::PoolMetrics;
-pub use reconciliation::{ChangeSource, Culprit, Extent, ReconciliationMetrics};
+pub use reconciliation::{ChangeSource, Extent, FailureCause, ReconciliationMetrics};
 
 use prometheus::{IntGauge, Opts, Registry};
 
 /// All metrics and their registry. Each module receives a clone of its own part.
 #[derive(Clone, Debug)]
 pub struct Metrics {
-    /// The registry of all series.
     pub registry: Registry,
-    /// The connection pool.
     pub pool: PoolMetrics,
-    /// The daemon's events.
     pub events: EventMetrics,
-    /// The inventory and its reconciliations.
     pub reconciliation: ReconciliationMetrics,
-    /// Log lines and gaps.
     pub logs: LogMetrics,
 }
 

@@ -8,8 +8,8 @@ use prometheus::{
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Buckets for calls, in seconds: from a local daemon that answers within a millisecond to the default time limit of a
-/// call.
+/// Buckets for calls, in seconds: from a local daemon that answers within a millisecond to the default time
+/// limit of a call.
 const CALL_BUCKETS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 /// Buckets for connections, in seconds: from those that break at once to those that outlive their maximum age.
 const CONNECTION_BUCKETS: [f64; 9] = [0.1, 1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0];
@@ -36,7 +36,6 @@ struct Series {
 }
 
 impl PoolMetrics {
-    /// Registers the series.
     pub fn new(registry: &Registry) -> Result<Self> {
         let buckets =
             |name: &str, help: &str, buckets: &[f64]| HistogramOpts::from(opts(name, help)).buckets(buckets.to_vec());
@@ -138,8 +137,8 @@ impl PoolMetrics {
         });
     }
 
-    /// Records a failed connection or request: of a call, a health check, a stream, or a ping that looks for the
-    /// daemon.
+    /// Records a failed connection or request: of a call, a health check, a stream, or a ping that
+    /// looks for the daemon.
     pub fn failed(&self) {
         self.update(|series| series.errors.inc());
     }

@@ -32,23 +32,23 @@ impl Extent {
 
 /// The cause of a failed comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Culprit {
+pub enum FailureCause {
     /// The daemon or the connection to it.
     Docker,
-    /// The state file.
+    /// The state file cannot be read or written.
     State,
-    /// This program.
+    /// Anything else, such as a thread that cannot be started.
     Other,
 }
 
-impl Culprit {
-    const ALL: [Culprit; 3] = [Culprit::Docker, Culprit::State, Culprit::Other];
+impl FailureCause {
+    const ALL: [FailureCause; 3] = [FailureCause::Docker, FailureCause::State, FailureCause::Other];
 
     fn name(self) -> &'static str {
         match self {
-            Culprit::Docker => "docker",
-            Culprit::State => "state",
-            Culprit::Other => "other",
+            FailureCause::Docker => "docker",
+            FailureCause::State => "state",
+            FailureCause::Other => "other",
         }
     }
 }
@@ -82,7 +82,7 @@ pub struct ReconciliationMetrics {
 }
 
 impl ReconciliationMetrics {
-    /// Registers the series.
+    /// Registers the series, at zero.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
         let counter = |name: &str, help: &str, labels: &[&str]| {
             let counter = IntCounterVec::new(Opts::new(format!("logwatch_docker_{name}"), help), labels)?;
@@ -127,7 +127,7 @@ impl ReconciliationMetrics {
         // Create the series now: to Prometheus, a series that first appears with a failure has never increased.
         for extent in Extent::ALL {
             metrics.runs(extent);
-            Culprit::ALL.into_iter().for_each(|culprit| drop(metrics.failures(extent, culprit)));
+            FailureCause::ALL.into_iter().for_each(|cause| drop(metrics.failures(extent, cause)));
         }
         Ok(metrics)
     }
@@ -139,12 +139,12 @@ impl ReconciliationMetrics {
     }
 
     /// Records a failed comparison, or a change reported by events that could not be stored.
-    pub fn failed(&self, extent: Extent, culprit: Culprit) {
-        self.failures(extent, culprit).inc();
+    pub fn failed(&self, extent: Extent, cause: FailureCause) {
+        self.failures(extent, cause).inc();
     }
 
-    fn failures(&self, extent: Extent, culprit: Culprit) -> IntCounter {
-        self.failures.with_label_values(&[extent.name(), culprit.name()])
+    fn failures(&self, extent: Extent, cause: FailureCause) -> IntCounter {
+        self.failures.with_label_values(&[extent.name(), cause.name()])
     }
 
     /// The number of completed comparisons.
@@ -152,7 +152,6 @@ impl ReconciliationMetrics {
         self.runs.with_label_values(&[extent.name()]).get()
     }
 
-    /// Counts changed rows.
     pub fn changed(&self, changes: &ChangeSummary, source: ChangeSource) {
         for (resource, counts) in Resource::ALL.into_iter().zip(changes.0) {
             let ChangeCounts { created, updated, removed, .. } = counts;
@@ -184,12 +183,12 @@ mod tests {
         let registry = Registry::new();
         let metrics = ReconciliationMetrics::new(&registry).unwrap();
         let changes = |created, updated, removed| ChangeCounts { created, updated, removed, unchanged: 9 };
-        let tally = ChangeSummary([changes(2, 1, 3), changes(1, 0, 0), changes(0, 4, 0), changes(0, 0, 5)]);
-        metrics.changed(&tally, ChangeSource::Event);
-        metrics.changed(&tally, ChangeSource::Event);
+        let summary = ChangeSummary([changes(2, 1, 3), changes(1, 0, 0), changes(0, 4, 0), changes(0, 0, 5)]);
+        metrics.changed(&summary, ChangeSource::Event);
+        metrics.changed(&summary, ChangeSource::Event);
         metrics.changed(&ChangeSummary([changes(1, 0, 0); 4]), ChangeSource::Reconcile);
         metrics.ran(Extent::Full, Duration::from_millis(31));
-        metrics.failed(Extent::Volumes, Culprit::Docker);
+        metrics.failed(Extent::Volumes, FailureCause::Docker);
         let served = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
         assert_eq!(served.matches("_failures_total{").count(), 9, "zero counts are served as well");
         assert_eq!((metrics.runs(Extent::Full), metrics.runs(Extent::Containers)), (1, 0));

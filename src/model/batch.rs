@@ -1,7 +1,7 @@
 //! What readers send to the output: batches of lines, and the items that keep their place among them.
 //!
-//! A batch owns one buffer with the bytes as they were read, and small references into it, so that a line costs neither an
-//! allocation nor a send of its own.
+//! A batch owns one buffer with the bytes as they were read, and small references into it, so that a line costs
+//! neither an allocation nor a send of its own.
 
 use super::container::Container;
 use super::cursor::{Cursor, Route, Stream};
@@ -21,8 +21,8 @@ pub enum Encoding {
     Plain,
     /// The inside of a JSON string, valid as it is.
     Json,
-    /// Like [`Encoding::Json`], but with escapes of lone surrogates, which encode no character.
-    /// [`crate::model::json::unescape`] replaces them.
+    /// Like [`Encoding::Json`], but with escapes of lone surrogates, which encode no
+    /// character. [`crate::model::json::unescape`] replaces them.
     Surrogates,
     /// The bytes that the container wrote.
     Raw,
@@ -58,7 +58,7 @@ pub enum Part {
 /// A reference to one message of a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Line {
-    /// The daemon's timestamp.
+    /// When dockerd received the line, by its clock.
     pub time: Timestamp,
     /// Counts the lines of the same stream with the same time, from 0.
     pub ordinal: u32,
@@ -85,7 +85,8 @@ pub struct Batch {
     pub lines: Vec<Line>,
     /// Losses, each with the number of `lines` before it.
     pub gaps: Vec<(usize, Gap)>,
-    /// Where reading continues once the whole batch is delivered. `None` if the position of the batch before still holds.
+    /// Where reading continues once the whole batch is delivered. `None` if the position of the
+    /// batch before still holds.
     pub position: Option<Position>,
 }
 
@@ -130,7 +131,7 @@ impl Batch {
 /// The fields of a line without the location of its message.
 #[derive(Clone, Copy, Debug)]
 pub struct Head {
-    /// The daemon's timestamp.
+    /// When dockerd received the line, by its clock.
     pub time: Timestamp,
     /// Counts the lines of the same stream with the same time, from 0.
     pub ordinal: u32,
@@ -178,7 +179,7 @@ pub enum Reason {
     Truncated,
     /// Some bytes are not a valid record.
     Corrupt,
-    /// Reading failed.
+    /// The file or the API cannot be read, or the rest was removed.
     Unreadable,
 }
 
@@ -217,26 +218,27 @@ pub struct Lifecycle {
     pub attributes: BTreeMap<String, String>,
 }
 
-/// An item of the queue between the readers and the output. All items share one queue, so that each keeps its place among
-/// the lines.
+/// An item of the queue between the readers and the output. All items share one queue, so that each keeps its
+/// place among the lines.
 #[derive(Debug)]
 pub enum Item {
     Lines(Batch),
-    /// From here on, this describes the container with this key.
-    Meet(ContainerKey, Arc<Container>),
-    /// Where reading of the container's log starts, sent before anything is read.
-    Place(ContainerKey, Position),
-    /// The container is now followed by this route. If an event caused it, the time of that event by the daemon's clock.
-    Begin(ContainerKey, Route, Option<Timestamp>),
+    /// Describes the container with this key, from here on.
+    Describe(ContainerKey, Arc<Container>),
+    /// The position at which reading of the log starts. Sent before anything is read.
+    StartAt(ContainerKey, Position),
+    /// The container is now followed by this route. If an event caused it, the time of that event
+    /// by the daemon's clock.
+    Followed(ContainerKey, Route, Option<Timestamp>),
     /// What a stopped container wrote is now read by this route. If no line of it is printed, neither this item nor the
     /// matching [`Item::End`] is reported.
-    Recall(ContainerKey, Route),
+    History(ContainerKey, Route),
     /// The container stopped and writes no more for now. Carries its exit code, if known.
     End(ContainerKey, Option<i64>),
     /// The container was removed; no further item has this key.
-    Gone(ContainerKey),
+    Removed(ContainerKey),
     /// The container is no longer selected; no further item has this key.
-    Forget(ContainerKey),
+    Deselected(ContainerKey),
     Lifecycle(ContainerKey, Lifecycle),
     /// A message for people, about one container or in general.
     Notice(Option<ContainerKey>, String),

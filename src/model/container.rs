@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 /// A container as a listing, an inspection or an event describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Container {
-    /// 64 hexadecimal digits.
+    /// The full ID of 64 hexadecimal digits.
     pub id: String,
     /// Without the leading slash of the API.
     pub name: String,
@@ -19,8 +19,8 @@ pub struct Container {
     pub exit_code: Option<i64>,
     /// Network name to address. Empty if the container has no address now.
     pub networks: BTreeMap<String, String>,
-    /// Names of labels that the container may have although they are not in `labels`: an event has attributes of its own
-    /// with these names, which hide the labels.
+    /// Names of labels that the container may have although they are not in `labels`: an event has attributes of its
+    /// own with these names, which hide the labels.
     pub hidden: &'static [&'static str],
 }
 

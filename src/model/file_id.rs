@@ -3,10 +3,10 @@
 //! In: an open file. Out: a [`FileId`], which is kept in memory or in the state and compared with that of a file found
 //! later. Used for log files and for the output file.
 //!
-//! The device number (`st_dev`) is not part of the ID, because it identifies a device node and not a file system: a loop
-//! device may get another number, disks are found in another order at boot, and btrfs, NFS and overlayfs take the next
-//! free number at each mount. While a file is open, its device and inode number identify it exactly. Afterwards only what
-//! is stored on the disk does.
+//! The device number (`st_dev`) is not part of the ID, because it identifies a device node and not a file system: a
+//! loop device may get another number, disks are found in another order at boot, and btrfs, NFS and overlayfs take the
+//! next free number at each mount. While a file is open, its device and inode number identify it exactly. Afterwards
+//! only what is stored on the disk does.
 //!
 //! A file system may give the inode number of a removed file to a new one, often at once. The birth time distinguishes
 //! the two. Where neither is enough, the answer is [`Likeness::Unsure`], and the caller compares the content.
@@ -33,8 +33,8 @@ pub struct FileId {
 pub enum Likeness {
     Same,
     Other,
-    /// Only the content can decide. A caller that has no content to compare should assume one file only where a mistake
-    /// is harmless.
+    /// Only the content can decide. A caller that has no content to compare should assume one file only where
+    /// a mistake is harmless.
     Unsure,
 }
 
@@ -60,9 +60,9 @@ impl FileId {
     /// | equal     | unknown          | different        | `Other`  |
     /// | equal     | unknown          | equal or unknown | `Unsure` |
     ///
-    /// "Unknown" means that at least one of the two lacks the value. The third row is a clone of a disk with a new file
-    /// system ID, or two file systems that a reproducible build filled with files of one time. In the last row the inode
-    /// number may have been given to a new file.
+    /// "Unknown" means that at least one of the two lacks the value. The third row is a clone of a disk with a new
+    /// file system ID, or two file systems that a reproducible build filled with files of one time. In the last row
+    /// the inode number may have been given to a new file.
     pub fn likeness(&self, other: &FileId) -> Likeness {
         let differ = |pair: Option<(u64, u64)>| pair.map(|(this, other)| this != other);
         let has_other_filesystem = differ(self.filesystem.zip(other.filesystem)) == Some(true);
@@ -105,8 +105,8 @@ mod magic {
 /// - btrfs: made from the UUID on the disk and the number of the subvolume.
 /// - tmpfs: random (zero before Linux 5.12), and its files do not outlive the mount.
 ///
-/// XFS, f2fs, FAT, exFAT, NTFS and squashfs return the device number instead, overlayfs returns the ID of the file system
-/// below it, and NFS and FUSE return zero.
+/// XFS, f2fs, FAT, exFAT, NTFS and squashfs return the device number instead, overlayfs returns the ID of the file
+/// system below it, and NFS and FUSE return zero.
 fn keeps_its_id(kind: u64) -> bool {
     [magic::EXT, magic::BTRFS, magic::TMPFS].contains(&kind)
 }

@@ -49,8 +49,8 @@ impl Health {
     }
 }
 
-/// The health of the state. Each part reflects its latest write. A failed write that will be made up for later counts as
-/// degraded.
+/// The health of the state. Each part reflects its latest write. A failed write that will be made up for
+/// later counts as degraded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StateHealth {
     pub positions: Status,

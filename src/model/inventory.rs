@@ -1,8 +1,8 @@
 //! The rows of the inventory: an engine's containers and volumes, and which container mounts what where.
 //!
-//! Defines the rows, the updates that events report ([`Update`]), and how an update or a listing changes a row. The rules
-//! are pure functions without SQL, sockets or clocks: updates in any order and any repetition lead to the same rows. Every
-//! row records when it was last confirmed, by the daemon's clock, and older updates do not change it.
+//! Defines the rows, the updates that events report ([`Update`]), and how an update or a listing changes a row. The
+//! rules are pure functions without SQL, sockets or clocks: updates in any order and any repetition lead to the same
+//! rows. Every row records when it was last confirmed, by the daemon's clock, and older updates do not change it.
 
 use super::container;
 use super::cursor::Route;
@@ -12,14 +12,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-/// The daemon publishes a death before its listings show it (moby `daemon/monitor.go`: the event, then cleaning up, then
-/// the snapshot that listings are made from). Within this time of a death, a listing does not prove that a container
-/// still runs.
+/// The daemon publishes a death before its listings show it (moby `daemon/monitor.go`: the event, then cleaning up,
+/// then the snapshot that listings are made from). Within this time of a death, a listing does not prove that
+/// a container still runs.
 pub const LISTINGS_LAG: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ContainerRow {
-    /// 64 hexadecimal digits.
+    /// The full ID of 64 hexadecimal digits.
     pub id: String,
     /// Without a leading slash.
     pub name: String,
@@ -38,10 +38,11 @@ pub struct ContainerRow {
     pub state_seen: Option<Timestamp>,
 }
 
-/// What listings do not report about a container. Unknown values never count as a difference and never replace known ones.
+/// What listings do not report about a container. Unknown values never count as a difference and
+/// never replace known ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UnlistedFields {
-    /// `json-file`, `local`, ...
+    /// Docker's name of the logging driver, such as `json-file`.
     pub log_driver: Option<String>,
     /// How `watch` would read the log.
     pub log_route: Option<Route>,
@@ -94,7 +95,7 @@ pub struct MountRow {
 /// A stored position of one resume name for one container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PositionRow {
-    /// The resume name.
+    /// The name given to `--resume`.
     pub resume: String,
     pub container_id: String,
     /// The container's name when the position was stored.
@@ -129,8 +130,8 @@ impl SeenRange {
     }
 }
 
-/// Whether something seen at `seen` is newer than a listing of the time `listing`. If it is more than a minute newer, which
-/// is longer than any listing takes, the daemon's clock was set back, and the listing wins.
+/// Whether something seen at `seen` is newer than a listing of the time `listing`. If it is more than a minute newer,
+/// which is longer than any listing takes, the daemon's clock was set back, and the listing wins.
 pub fn is_newer(seen: Timestamp, listing: Timestamp) -> bool {
     const LONGEST_LISTING: Duration = Duration::from_secs(60);
     seen > listing && seen.saturating_duration_since(listing) <= LONGEST_LISTING
@@ -427,12 +428,12 @@ impl ContainerRow {
         }
         row.name.clone_from(&listed.name);
         row.seen.last = at;
-        let is_doubtful = known.has_just_died(listed, at);
-        if !is_doubtful {
+        let is_uncertain = known.has_just_died(listed, at);
+        if !is_uncertain {
             row.state.clone_from(&listed.state);
             row.state_seen = Some(at);
         }
-        (row, is_doubtful)
+        (row, is_uncertain)
     }
 
     fn has_just_died(&self, listed: &ContainerRow, at: Timestamp) -> bool {
@@ -458,8 +459,8 @@ impl UnlistedFields {
 }
 
 impl MountRow {
-    /// The row after a listing showed `listed`. For a container that was never started, the daemon may not report the source
-    /// of a volume; a known source is kept then.
+    /// The row after a listing showed `listed`. For a container that was never started, the daemon may not report the
+    /// source of a volume; a known source is kept then.
     pub fn after_listing(known: Option<&MountRow>, listed: &MountRow) -> MountRow {
         let source = listed.source.clone().filter(|source| !source.is_empty());
         MountRow { source: source.or(known.and_then(|known| known.source.clone())), ..listed.clone() }

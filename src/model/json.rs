@@ -1,7 +1,7 @@
 //! Converts between bytes and the inside of a JSON string.
 //!
-//! `serde_json` builds values, which is too slow for every line of a log. The decoders pass messages on in the encoding of
-//! the log file, and the output uses these functions to write them as text or as JSON.
+//! `serde_json` builds values, which is too slow for every line of a log. The decoders pass messages on in the
+//! encoding of the log file, and the output uses these functions to write them as text or as JSON.
 
 use serde::de::DeserializeOwned;
 
@@ -40,8 +40,8 @@ fn escape_str(text: &str, out: &mut Vec<u8>) {
     }
 }
 
-/// Decodes the inside of a JSON string and appends the result. Invalid escapes are copied unchanged, and a lone surrogate
-/// becomes U+FFFD.
+/// Decodes the inside of a JSON string and appends the result. Invalid escapes are copied unchanged, and a
+/// lone surrogate becomes U+FFFD.
 pub fn unescape(text: &[u8], out: &mut Vec<u8>) {
     out.reserve(text.len());
     let mut rest = text;
@@ -66,8 +66,8 @@ pub fn unescape(text: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Copies the bytes before the first special one and returns the rest. Copies eight bytes at a time and truncates what was
-/// copied too much: if special bytes are frequent, that is faster than searching first and copying afterwards.
+/// Copies the bytes before the first special one and returns the rest. Copies eight bytes at a time and truncates what
+/// was copied too much: if special bytes are frequent, that is faster than searching first and copying afterwards.
 #[inline]
 fn copy_plain<'a>(mut rest: &'a [u8], first: impl Fn([u8; 8]) -> Option<usize>, out: &mut Vec<u8>) -> &'a [u8] {
     while let Some((word, after)) = rest.split_first_chunk::<8>() {

@@ -1,8 +1,8 @@
 //! Checks of the parsers in `model` that hold for any input, and tools for such checks.
 //!
-//! In: any bytes. Out: nothing, or a panic that says which check failed. The targets in `fuzz/` call these functions, for
-//! which this module is built with `cfg(fuzzing)`, and so do tests here and in the other modules named `oracle`. Our results
-//! are compared with independent libraries that read the same formats.
+//! In: any bytes. Out: nothing, or a panic that says which check failed. The targets in `fuzz/` call these functions,
+//! for which this module is built with `cfg(fuzzing)`, and so do tests here and in the other modules named `oracle`.
+//! Our results are compared with independent libraries that read the same formats.
 
 use super::json;
 use super::time::{Timestamp, TimestampParser};
@@ -52,7 +52,7 @@ pub fn timestamp(bytes: &[u8]) {
     }
 }
 
-/// 1678-01-01T00:00:00Z.
+/// The start of 1678, 1678-01-01T00:00:00Z.
 const FIRST: Timestamp = Timestamp(-9_214_560_000_000_000_000);
 
 fn by_library(text: &[u8]) -> Option<Timestamp> {
@@ -112,7 +112,6 @@ impl<'a> Script<'a> {
         Script { rest: bytes }
     }
 
-    /// Reads one byte.
     pub fn byte(&mut self) -> u8 {
         self.take(1).first().copied().unwrap_or(0)
     }
@@ -177,7 +176,7 @@ pub(crate) mod tests {
     }
 
     #[derive(Clone, Debug)]
-    enum Change {
+    enum Mutation {
         Byte(Index, u8),
         Bit(Index, u8),
         Insert(Index, Vec<u8>),
@@ -189,12 +188,12 @@ pub(crate) mod tests {
     /// One seed, or two in a row, with a few changes; or arbitrary bytes.
     fn changed(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
         let change = prop_oneof![
-            4 => (any::<Index>(), any::<u8>()).prop_map(|(at, byte)| Change::Byte(at, byte)),
-            4 => (any::<Index>(), 0..8_u8).prop_map(|(at, bit)| Change::Bit(at, bit)),
-            2 => (any::<Index>(), prop::collection::vec(any::<u8>(), 1..8)).prop_map(|(at, bytes)| Change::Insert(at, bytes)),
-            2 => (any::<Index>(), 1..16_usize).prop_map(|(at, length)| Change::Remove(at, length)),
-            2 => (any::<Index>(), 1..64_usize).prop_map(|(at, length)| Change::Repeat(at, length)),
-            1 => any::<Index>().prop_map(Change::CutOff),
+            4 => (any::<Index>(), any::<u8>()).prop_map(|(at, byte)| Mutation::Byte(at, byte)),
+            4 => (any::<Index>(), 0..8_u8).prop_map(|(at, bit)| Mutation::Bit(at, bit)),
+            2 => (any::<Index>(), prop::collection::vec(any::<u8>(), 1..8)).prop_map(|(at, bytes)| Mutation::Insert(at, bytes)),
+            2 => (any::<Index>(), 1..16_usize).prop_map(|(at, length)| Mutation::Remove(at, length)),
+            2 => (any::<Index>(), 1..64_usize).prop_map(|(at, length)| Mutation::Repeat(at, length)),
+            1 => any::<Index>().prop_map(Mutation::CutOff),
         ];
         let seed = any::<Index>().prop_map(move |index| index.get(&seeds).clone());
         let one_or_two = prop::collection::vec(seed, 1..3).prop_map(|seeds| seeds.concat());
@@ -203,22 +202,22 @@ pub(crate) mod tests {
         prop_oneof![15 => changed, 1 => prop::collection::vec(any::<u8>(), 0..200)]
     }
 
-    fn apply(mut bytes: Vec<u8>, change: Change) -> Vec<u8> {
+    fn apply(mut bytes: Vec<u8>, change: Mutation) -> Vec<u8> {
         if bytes.is_empty() {
             return bytes;
         }
         let length = bytes.len();
         let piece = |at: usize, most: usize| at..(at + most).min(length);
         match change {
-            Change::Byte(at, byte) => bytes[at.index(length)] = byte,
-            Change::Bit(at, bit) => bytes[at.index(length)] ^= 1 << bit,
-            Change::Insert(at, more) => drop(bytes.splice(piece(at.index(length), 0), more)),
-            Change::Remove(at, most) => drop(bytes.drain(piece(at.index(length), most))),
-            Change::Repeat(at, most) => {
+            Mutation::Byte(at, byte) => bytes[at.index(length)] = byte,
+            Mutation::Bit(at, bit) => bytes[at.index(length)] ^= 1 << bit,
+            Mutation::Insert(at, more) => drop(bytes.splice(piece(at.index(length), 0), more)),
+            Mutation::Remove(at, most) => drop(bytes.drain(piece(at.index(length), most))),
+            Mutation::Repeat(at, most) => {
                 let again = bytes[piece(at.index(length), most)].to_vec();
                 drop(bytes.splice(piece(at.index(length), 0), again));
             }
-            Change::CutOff(at) => bytes.truncate(at.index(length)),
+            Mutation::CutOff(at) => bytes.truncate(at.index(length)),
         }
         bytes
     }

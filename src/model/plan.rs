@@ -1,9 +1,9 @@
 //! The changes that bring the inventory in line with an observation, as data that can be printed.
 //!
-//! In: the known rows and what a listing showed. Out: the rows to create, update and remove, and those that stay. The state
-//! calls [`plan`] in the transaction that applies the result, so that no other change comes in between. A row that is newer
-//! than the listing stays as it is, and what listings cannot prove never counts as a difference. Therefore a second plan
-//! from the same observation is empty.
+//! In: the known rows and what a listing showed. Out: the rows to create, update and remove, and those that stay. The
+//! state calls [`plan`] in the transaction that applies the result, so that no other change comes in between. A row
+//! that is newer than the listing stays as it is, and what listings cannot prove never counts as a difference.
+//! Therefore a second plan from the same observation is empty.
 
 use super::inventory::{
     ChangeCounts, ChangeSummary, ContainerRow, Field, MountRow, PositionRow, Resource, Row, VolumeRow, is_newer,
@@ -21,7 +21,7 @@ pub struct Observed {
     /// The containers, each with its mounts.
     pub containers: Vec<(ContainerRow, Vec<MountRow>)>,
     /// The IDs of the containers that were queried; `None` means all.
-    pub asked: Option<Vec<String>>,
+    pub requested: Option<Vec<String>>,
     /// All volumes; `None` if they were not queried.
     pub volumes: Option<Vec<VolumeRow>>,
     /// Whether positions of containers that no longer exist are removed too.
@@ -31,11 +31,11 @@ pub struct Observed {
 /// The rows of an engine before the comparison.
 #[derive(Debug, Default)]
 pub struct KnownRows {
-    /// By container ID.
+    /// The key is the container ID.
     pub containers: BTreeMap<String, ContainerRow>,
-    /// By name.
+    /// The key is the volume's name.
     pub volumes: BTreeMap<String, VolumeRow>,
-    /// By container ID and destination.
+    /// The key consists of container ID and destination.
     pub mounts: BTreeMap<(String, String), MountRow>,
     /// The positions of all resume names.
     pub positions: Vec<PositionRow>,
@@ -54,7 +54,7 @@ pub struct Plan {
     /// Positions are only ever removed.
     pub positions: TableChanges<PositionRow>,
     /// IDs of containers whose listed state is in doubt, because the listing may not show a recent death yet.
-    pub doubted: Vec<String>,
+    pub uncertain: Vec<String>,
 }
 
 /// The changes to one kind of rows.
@@ -125,7 +125,7 @@ impl fmt::Display for Plan {
 }
 
 impl<T: Row> TableChanges<T> {
-    fn settle(&mut self, known: Option<&T>, row: T)
+    fn add(&mut self, known: Option<&T>, row: T)
     where
         T: Clone + PartialEq,
     {
@@ -181,8 +181,8 @@ fn key<T: Row>(row: &T) -> (String, String) {
 }
 
 impl Plan {
-    /// Keeps only the changes that the plan of a moment before also contained. The others were caused by what happened in
-    /// between.
+    /// Keeps only the changes that the plan of a moment before also contained. The others were caused by
+    /// what happened in between.
     pub fn confirmed_by(mut self, before: &Plan) -> Plan {
         self.containers.confirm(&before.containers);
         self.volumes.confirm(&before.volumes);
@@ -192,7 +192,7 @@ impl Plan {
     }
 
     /// How many rows change, and how.
-    pub fn tally(&self) -> ChangeSummary {
+    pub fn summary(&self) -> ChangeSummary {
         ChangeSummary([
             self.containers.changes(),
             self.volumes.changes(),
@@ -225,29 +225,30 @@ impl Plan {
 pub fn plan(known: &KnownRows, observed: &Observed) -> Plan {
     let mut plan = Plan::default();
     let there: HashSet<&str> = observed.containers.iter().map(|(container, _)| &*container.id).collect();
-    let asked = observed.asked.as_ref().map(|asked| asked.iter().map(String::as_str).collect::<HashSet<_>>());
-    let is_asked = |id: &str| asked.as_ref().is_none_or(|asked| asked.contains(id));
+    let requested = observed.requested.as_ref().map(|ids| ids.iter().map(String::as_str).collect::<HashSet<_>>());
+    let is_requested = |id: &str| requested.as_ref().is_none_or(|ids| ids.contains(id));
     for (container, mounts) in &observed.containers {
         if known.removed_containers.contains(&container.id) {
             continue;
         }
         let before = known.containers.get(&container.id);
-        let (after, is_doubted) = ContainerRow::after_listing(before, container);
-        if is_doubted {
-            plan.doubted.push(after.id.clone());
+        let (after, is_uncertain) = ContainerRow::after_listing(before, container);
+        if is_uncertain {
+            plan.uncertain.push(after.id.clone());
         }
-        plan.containers.settle(before, after);
-        plan.settle_mounts(known, &container.id, mounts);
+        plan.containers.add(before, after);
+        plan.compare_mounts(known, &container.id, mounts);
     }
     let is_newer = |id: &str| known.containers.get(id).is_some_and(|container| container.seen.is_newer(observed.at));
-    for (id, container) in known.containers.iter().filter(|(id, _)| is_asked(id) && !there.contains(id.as_str())) {
+    for (id, container) in known.containers.iter().filter(|(id, _)| is_requested(id) && !there.contains(id.as_str())) {
         if is_newer(id) {
             plan.containers.kept += 1;
         } else {
             plan.containers.removed.push(container.clone());
         }
     }
-    for ((id, _), mount) in known.mounts.iter().filter(|((id, _), _)| is_asked(id) && !there.contains(id.as_str())) {
+    for ((id, _), mount) in known.mounts.iter().filter(|((id, _), _)| is_requested(id) && !there.contains(id.as_str()))
+    {
         if is_newer(id) {
             plan.mounts.kept += 1;
         } else {
@@ -255,7 +256,7 @@ pub fn plan(known: &KnownRows, observed: &Observed) -> Plan {
         }
     }
     if let Some(volumes) = &observed.volumes {
-        plan.settle_volumes(known, volumes, observed.at);
+        plan.compare_volumes(known, volumes, observed.at);
     }
     if observed.with_positions {
         for position in &known.positions {
@@ -272,7 +273,7 @@ pub fn plan(known: &KnownRows, observed: &Observed) -> Plan {
 
 impl Plan {
     /// Compares all mounts of one container.
-    fn settle_mounts(&mut self, known: &KnownRows, id: &str, mounts: &[MountRow]) {
+    fn compare_mounts(&mut self, known: &KnownRows, id: &str, mounts: &[MountRow]) {
         let of_container = (id.to_owned(), String::new())..;
         let mut before: BTreeMap<&str, &MountRow> = known
             .mounts
@@ -282,19 +283,19 @@ impl Plan {
             .collect();
         for mount in mounts {
             let known = before.remove(&*mount.destination);
-            self.mounts.settle(known, MountRow::after_listing(known, mount));
+            self.mounts.add(known, MountRow::after_listing(known, mount));
         }
         self.mounts.removed.extend(before.into_values().cloned());
     }
 
-    fn settle_volumes(&mut self, known: &KnownRows, volumes: &[VolumeRow], at: Timestamp) {
+    fn compare_volumes(&mut self, known: &KnownRows, volumes: &[VolumeRow], at: Timestamp) {
         let there: HashSet<&str> = volumes.iter().map(|volume| &*volume.name).collect();
         for volume in volumes {
             if known.removed_volumes.get(&volume.name).is_some_and(|removed| is_newer(*removed, at)) {
                 continue;
             }
             let before = known.volumes.get(&volume.name);
-            self.volumes.settle(before, VolumeRow::after_listing(before, volume));
+            self.volumes.add(before, VolumeRow::after_listing(before, volume));
         }
         for volume in known.volumes.values().filter(|volume| !there.contains(&*volume.name)) {
             if volume.seen.is_newer(at) {
@@ -364,7 +365,7 @@ updated container b \"db-1\": name: db -> db-1, state: running -> exited
 removed container c \"old\"
 ";
         check(&before, &now, expected);
-        let ChangeSummary([containers, ..]) = plan(&before, &now).tally();
+        let ChangeSummary([containers, ..]) = plan(&before, &now).summary();
         assert_eq!(containers, ChangeCounts { created: 1, updated: 1, removed: 1, unchanged: 1 });
         check(&KnownRows::default(), &Observed::default(), "");
     }
@@ -386,7 +387,7 @@ removed container c \"old\"
 removed container e \"job\"
 ";
         assert_eq!(confirmed.to_string(), expected);
-        let ChangeSummary([containers, ..]) = confirmed.tally();
+        let ChangeSummary([containers, ..]) = confirmed.summary();
         assert_eq!(containers, ChangeCounts { created: 0, updated: 1, removed: 2, unchanged: 2 });
     }
 
@@ -418,7 +419,7 @@ removed container e \"job\"
             let mut now = observed(10, &["a web running"]);
             now.containers[0].0.unlisted.started = started.map(at);
             let plan = plan(&before, &now);
-            (plan.containers.updated.len(), plan.doubted.len())
+            (plan.containers.updated.len(), plan.uncertain.len())
         };
         for (died, started, expected) in [
             (9, None, (0, 1)),
@@ -465,7 +466,7 @@ removed container e \"job\"
         let mut now = observed(9, &["a web running"]);
         let read_only = MountRow { is_writable: false, ..mount("a", "/x", "v") };
         now.containers[0].1 = vec![read_only, mount("a", "/z", "w")];
-        now.asked = Some(vec!["a".into(), "c".into()]);
+        now.requested = Some(vec!["a".into(), "c".into()]);
         // For a container that was never started, the listing reports no source.
         let with_source = |source: &str| MountRow { source: Some(source.into()), ..mount("a", "/s", "s") };
         before.mounts.insert(("a".into(), "/s".into()), with_source("/volumes/s"));

@@ -1,9 +1,9 @@
 //! Where reading of a container's log continues, in a form that every route can use.
 //!
-//! A reader attaches a position to each batch, the output passes it on once it has delivered the batch, the state stores
-//! it, and the next reader of that container starts from it. A position has two parts. [`TimePosition`] is by time and
-//! serves every route. [`FilePosition`] is by file and offset: it is exact even if the clock was changed, as long as the
-//! file still exists, be it renamed or compressed by rotation.
+//! A reader attaches a position to each batch, the output passes it on once it has delivered the batch, the state
+//! stores it, and the next reader of that container starts from it. A position has two parts. [`TimePosition`] is by
+//! time and serves every route. [`FilePosition`] is by file and offset: it is exact even if the clock was changed, as
+//! long as the file still exists, be it renamed or compressed by rotation.
 
 use super::cursor::{Cursor, Route, Stream};
 use super::file_id::FileId;
@@ -48,12 +48,13 @@ pub struct FilePosition {
     /// The fingerprint of the file's first record, if it had one. Older versions stored a value derived from the birth
     /// time if it had none.
     pub fingerprint: Option<u64>,
-    /// Where the first record to read starts, in bytes of log. In a compressed file, an offset into the unpacked content.
+    /// Where the first record to read starts, in bytes of log. In a compressed file, an offset
+    /// into the unpacked content.
     pub offset: u64,
     /// The time and ordinal of the last line of each stream before `offset`, indexed by [`Stream`].
     pub before: [Option<(Timestamp, u32)>; 2],
-    /// How many lines of each stream after `offset` were delivered already, indexed by [`Stream`]: `offset` stays at the
-    /// start of an unfinished line while complete lines follow between its pieces.
+    /// How many lines of each stream after `offset` were delivered already, indexed by [`Stream`]: `offset` stays at
+    /// the start of an unfinished line while complete lines follow between its pieces.
     pub passed: [u32; 2],
 }
 
@@ -91,8 +92,8 @@ impl TimePosition {
         last.max_by_key(|line| line.time)
     }
 
-    /// Whether this line was delivered. If no line of its stream was, its time is compared with the last mark of the other
-    /// stream.
+    /// Whether this line was delivered. If no line of its stream was, its time is compared with the last mark
+    /// of the other stream.
     pub fn has(&self, line: Cursor) -> bool {
         let newest = || self.seen.iter().flatten().map(|seen| (seen.time, 0)).max();
         let own = self.seen[line.stream as usize].map(|seen| (seen.time, seen.ordinal));

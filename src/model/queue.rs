@@ -1,8 +1,8 @@
 //! The bounded queue between the readers and the output.
 //!
 //! The bound is in bytes. The bytes of an item count until the consumer has finished with it. There are two kinds of
-//! producers. The reader thread must not block: it asks [`Queue::has_room`], calls [`Queue::push`], and is called back once
-//! there is room again. Tasks that read API streams wait for room without blocking a thread ([`Queue::send`]).
+//! producers. The reader thread must not block: it asks [`Queue::has_room`], calls [`Queue::push`], and is called back
+//! once there is room again. Tasks that read API streams wait for room without blocking a thread ([`Queue::send`]).
 
 use super::batch::{Item, Line};
 use std::collections::VecDeque;
@@ -35,7 +35,7 @@ struct State {
     /// The reader thread found the queue full and waits for a call of `on_room`.
     callback_wanted: bool,
     spare: Vec<(Vec<u8>, Vec<Line>)>,
-    /// Bytes in `spare`.
+    /// Sum of the buffers in `spare`, at most [`SPARE`].
     spare_bytes: usize,
 }
 
@@ -51,8 +51,8 @@ impl State {
 }
 
 impl Queue {
-    /// Creates a queue that is full when it holds `limit` bytes. `on_room` is called when there is room again after
-    /// [`Queue::has_room`] returned `false`.
+    /// Creates a queue that is full when it holds `limit` bytes. `on_room` is called when there is room again
+    /// after [`Queue::has_room`] returned `false`.
     pub fn new(limit: usize, on_room: impl Fn() + Send + Sync + 'static) -> Self {
         Queue { state: Mutex::default(), ready: Condvar::new(), room: Notify::new(), limit, on_room: Box::new(on_room) }
     }
@@ -94,8 +94,8 @@ impl Queue {
         }
     }
 
-    /// Waits for items, at most for `timeout` if given, and moves all items to the end of `into`. Returns `false` once the
-    /// queue is closed and empty.
+    /// Waits for items, at most for `timeout` if given, and moves all items to the end of `into`. Returns `false` once
+    /// the queue is closed and empty.
     pub fn take(&self, into: &mut VecDeque<Item>, timeout: Option<Duration>) -> bool {
         let is_waiting = |state: &mut State| state.items.is_empty() && !state.closed;
         let state = self.lock();

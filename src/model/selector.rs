@@ -1,8 +1,8 @@
 //! Which containers the user selects.
 //!
-//! A container is selected if it meets at least one condition of every kind that was given (names, projects, services, and
-//! each filter key) and no exclusion. Only `label` filters must all hold, like with `docker ps --filter` (moby
-//! `daemon/list.go`: includeContainerInList).
+//! A container is selected if it meets at least one condition of every kind that was given (names, projects, services,
+//! and each filter key) and no exclusion. Only `label` filters must all hold, like with `docker ps
+//! --filter` (moby `daemon/list.go`: includeContainerInList).
 //!
 //! | condition | what it is compared with |
 //! |---|---|
@@ -14,7 +14,7 @@
 //! | `label` | `key` present, or `key=value` exactly |
 //! | `status` | the state |
 //! | `before`, `since` | what the engine lists when the watch begins: [`CreationOrder`] |
-//! | `ancestor`, `network`, `volume`, `health`, `exited`, `expose`, `publish`, `is-task` | only the engine can evaluate these: [`Selector::remote`] |
+//! | `ancestor`, `network`, `volume`, `health`, `exited`, `expose`, `publish`, `is-task` | only the engine can evaluate these: [`Selector::daemon_filters`] |
 
 use super::container::Container;
 use globset::{GlobBuilder, GlobMatcher};
@@ -40,12 +40,12 @@ pub struct Selector {
     pub filters: Vec<Filter>,
 }
 
-/// A `CONTAINER` argument.
+/// What one `CONTAINER` argument selects.
 #[derive(Clone, Debug)]
 pub enum Pattern {
     /// A whole name, or the start of an ID, not resolved yet.
     Unresolved(String),
-    /// A whole name. It does not match IDs: see [`Selector::settle`].
+    /// A whole name. It does not match IDs: see [`Selector::resolve_names`].
     Name(String),
     /// An argument that is no container's name, and the ID that starts with it.
     Id(String, String),
@@ -66,7 +66,7 @@ pub enum Filter {
     Id(String),
     /// Matches a label by its key, and by its value if one is given.
     Label(String, Option<String>),
-    /// One of [`STATES`].
+    /// Matches a state, which is one of [`STATES`].
     Status(String),
     /// Key and value of a filter that only the engine can evaluate.
     Remote(&'static str, String),
@@ -77,8 +77,8 @@ pub enum Filter {
 /// The filters that compare the creation time of a container with that of another one.
 const ORDERS: [&str; 2] = ["before", "since"];
 
-/// Which containers were created before or since another one. The engine is queried once, because the order never changes
-/// and the other container may be removed later, after which the engine rejects the filter.
+/// Which containers were created before or since another one. The engine is queried once, because the order never
+/// changes and the other container may be removed later, after which the engine rejects the filter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CreationOrder {
     /// The IDs of all containers that existed.
@@ -150,7 +150,6 @@ pub enum Error {
     /// There is no `=`, or nothing before or after it.
     #[error("expected KEY=VALUE, where KEY is one of {}", keys())]
     NoPair,
-    /// An unknown key.
     #[error("unknown filter `{key}`; expected one of {}", keys())]
     Key { key: String },
     /// The key takes only certain values.
@@ -165,7 +164,6 @@ pub enum Error {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{count} container IDs start with {argument}, including those of {} and {}", names[0], names[1])]
 pub struct Ambiguous {
-    /// The argument.
     pub argument: String,
     /// The names of two of the containers.
     pub names: [String; 2],
@@ -273,7 +271,8 @@ fn is_ports(text: &str) -> bool {
     is_range && matches!(protocol.to_ascii_lowercase().as_str(), "tcp" | "udp" | "sctp")
 }
 
-/// Replaces `\Q…\E` in a regular expression of Go by escapes. It is the only syntax of Go that our library does not support.
+/// Replaces `\Q…\E` in a regular expression of Go by escapes. It is the only syntax of Go that our
+/// library does not support.
 fn unquoted(pattern: &str) -> String {
     let (mut out, mut rest) = (String::new(), pattern);
     while let Some(at) = rest.find('\\') {
@@ -317,7 +316,7 @@ impl Filter {
 
 impl Selector {
     /// Whether the container meets all conditions that can be checked without the engine. The filters of
-    /// [`Selector::remote`] must be checked by the engine in addition.
+    /// [`Selector::daemon_filters`] must be checked by the engine in addition.
     pub fn matches(&self, container: &Container) -> bool {
         let one_of = |values: &[String], has: Option<&str>| values.is_empty() || values.iter().any(|v| has == Some(v));
         (self.names.is_empty() || self.names_container(container))
@@ -344,13 +343,13 @@ impl Selector {
     }
 
     /// The filters that only the engine can evaluate.
-    pub fn remote(&self) -> Filters {
+    pub fn daemon_filters(&self) -> Filters {
         collect(self.filters.iter().filter(|filter| matches!(filter, Filter::Remote(..))).filter_map(Filter::pair))
     }
 
     /// The filters `before` and `since`, which [`Selector::set_order`] replaces by their result.
     pub fn order(&self) -> Filters {
-        let mut filters = self.remote();
+        let mut filters = self.daemon_filters();
         filters.retain(|key, _| ORDERS.contains(&key.as_str()));
         filters
     }
@@ -364,8 +363,8 @@ impl Selector {
     }
 
     /// The filters that make the engine's first listing shorter without losing a container that [`Selector::matches`]
-    /// accepts. `name` and `id` are not among them: the engine silently finds nothing for an invalid expression, and for an
-    /// ID prefix that several containers share.
+    /// accepts. `name` and `id` are not among them: the engine silently finds nothing for an invalid expression, and
+    /// for an ID prefix that several containers share.
     pub fn listing(&self) -> Filters {
         let filters = self.filters.iter().filter(|filter| !matches!(filter, Filter::Name(_) | Filter::Id(_)));
         // Label filters must all hold, so two projects cannot be expressed as labels.
@@ -382,7 +381,8 @@ impl Selector {
         self.filters.iter().any(|filter| matches!(filter, Filter::Status(state) if state != "running"))
     }
 
-    /// The `CONTAINER` arguments that match none of these containers. Globs are not among them, because they may match later.
+    /// The `CONTAINER` arguments that match none of these containers. Globs are not among them, because
+    /// they may match later.
     pub fn unmatched<'a>(&self, seen: impl Iterator<Item = &'a Container>) -> Vec<&str> {
         let mut left: Vec<&Pattern> = self.names.iter().filter(|name| !matches!(name, Pattern::Glob(_))).collect();
         for container in seen {
@@ -398,12 +398,12 @@ impl Selector {
             .collect()
     }
 
-    /// Resolves each `CONTAINER` argument against all existing containers, in docker's order: a whole ID, a name, the start
-    /// of one ID (moby `daemon/container.go`: GetContainer). As in docker, the start of several IDs is an error.
+    /// Resolves each `CONTAINER` argument against all existing containers, in docker's order: a whole ID, a name, the
+    /// start of one ID (moby `daemon/container.go`: GetContainer). As in docker, the start of several IDs is an error.
     ///
-    /// An argument that matches nothing yet can only match a name later: as an ID prefix, `db` would select one in 256 of
-    /// all new containers. Only an argument as long as the IDs that docker prints may still match an ID.
-    pub fn settle<'a>(&mut self, listed: impl Iterator<Item = &'a Container> + Clone) -> Result<(), Ambiguous> {
+    /// An argument that matches nothing yet can only match a name later: as an ID prefix, `db` would select one in 256
+    /// of all new containers. Only an argument as long as the IDs that docker prints may still match an ID.
+    pub fn resolve_names<'a>(&mut self, listed: impl Iterator<Item = &'a Container> + Clone) -> Result<(), Ambiguous> {
         for pattern in &mut self.names {
             let Pattern::Unresolved(argument) = pattern else { continue };
             let argument = std::mem::take(argument);
@@ -412,10 +412,11 @@ impl Selector {
         Ok(())
     }
 
-    /// Updates the arguments for a container that is new or has a new name. A name always takes precedence over the start
-    /// of an ID. Once a container had the name, the argument stands for that name for good: while a container is being
-    /// recreated, its argument must not match the ID of another one. Returns the ID that an argument stood for until now.
-    pub fn learn(&mut self, container: &Container) -> Option<String> {
+    /// Updates the arguments for a container that is new or has a new name. A name always takes precedence over the
+    /// start of an ID. Once a container had the name, the argument stands for that name for good: while a container is
+    /// being recreated, its argument must not match the ID of another one. Returns the ID that an argument
+    /// stood for until now.
+    pub fn update_names(&mut self, container: &Container) -> Option<String> {
         let mut released = None;
         for pattern in &mut self.names {
             match pattern {
@@ -676,7 +677,11 @@ mod tests {
             let mut selector = selector(line);
             assert!(!selector.order().is_empty());
             selector.set_order(known.clone(), ids(&["db"]));
-            assert_eq!((selected(&selector), selector.remote()), (expected.to_owned(), Filters::new()), "{line}");
+            assert_eq!(
+                (selected(&selector), selector.daemon_filters()),
+                (expected.to_owned(), Filters::new()),
+                "{line}"
+            );
         }
         assert!(selector("-f network=n -f status=dead").order().is_empty());
     }
@@ -697,7 +702,7 @@ mod tests {
             ("-p shop -s web", "", "label=com.docker.compose.project=shop|com.docker.compose.service=web "),
             ("-p shop -p wiki -f label=k", "", "label=k "),
         ] {
-            assert_eq!(filters(line, Selector::remote), remote, "{line:?}");
+            assert_eq!(filters(line, Selector::daemon_filters), remote, "{line:?}");
             assert_eq!(filters(line, Selector::listing), listing, "{line:?}");
         }
     }
@@ -763,9 +768,9 @@ mod tests {
             ("aa*", Ok("")),
         ] {
             let mut selector = selector(line);
-            let settled = selector.settle(containers().iter()).map(|()| selected(&selector));
+            let resolved = selector.resolve_names(containers().iter()).map(|()| selected(&selector));
             assert_eq!(
-                settled.map_err(|error| error.to_string()),
+                resolved.map_err(|error| error.to_string()),
                 expected.map(str::to_owned).map_err(str::to_owned),
                 "{line}"
             );
@@ -778,7 +783,8 @@ mod tests {
         let (other, late) = (named("other", "ed1"), named("late", "ed2"));
         let (ed, renamed) = (named("ed", "11"), named("away", "11"));
         let long = named("long", "ed1234567890");
-        /// Containers that appear one after the other, each with the ID it replaces and the selected containers afterwards.
+        /// Containers that appear one after the other, each with the ID it replaces and
+        /// the selected containers afterwards.
         type Steps<'a> = &'a [(&'a Container, Option<&'a Container>, &'a [&'a Container])];
         let steps: [(&str, &[Container], Steps<'_>); 5] = [
             (
@@ -795,10 +801,15 @@ mod tests {
         ];
         for (line, listed, steps) in steps {
             let mut selector = selector(line);
-            selector.settle(listed.iter()).unwrap();
+            selector.resolve_names(listed.iter()).unwrap();
             let mut seen = listed.to_vec();
             for (container, released, selected) in steps {
-                assert_eq!(selector.learn(container), released.map(|old| old.id.clone()), "{line} {}", container.name);
+                assert_eq!(
+                    selector.update_names(container),
+                    released.map(|old| old.id.clone()),
+                    "{line} {}",
+                    container.name
+                );
                 seen.retain(|known| known.id != container.id);
                 seen.push((*container).clone());
                 let got: Vec<&str> = seen.iter().filter(|c| selector.matches(c)).map(|c| c.name.as_str()).collect();

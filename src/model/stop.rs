@@ -8,30 +8,30 @@ use tokio_util::sync::CancellationToken;
 /// A request to stop, with two levels of urgency. Clones share the request.
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
-    ordered: CancellationToken,
+    requested: CancellationToken,
     hurried: CancellationToken,
 }
 
 impl Stop {
     /// Asks the work to end. It may take the time that its output needs.
-    pub fn order(&self) {
-        self.ordered.cancel();
+    pub fn request(&self) {
+        self.requested.cancel();
     }
 
     /// Asks the work to end at once, without waiting for its output.
     pub fn hurry(&self) {
-        self.ordered.cancel();
+        self.requested.cancel();
         self.hurried.cancel();
     }
 
     /// Whether the work has to end.
     pub fn is_cancelled(&self) -> bool {
-        self.ordered.is_cancelled()
+        self.requested.is_cancelled()
     }
 
     /// Returns when the work has to end.
     pub async fn cancelled(&self) {
-        self.ordered.cancelled().await;
+        self.requested.cancelled().await;
     }
 
     /// Returns when the work has to end at once.
@@ -41,6 +41,6 @@ impl Stop {
 
     /// Returns the result of `work`, or `None` if the work has to end first.
     pub async fn run_until_cancelled<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        self.ordered.run_until_cancelled(work).await
+        self.requested.run_until_cancelled(work).await
     }
 }

@@ -1,10 +1,10 @@
 //! Timestamps of the Docker Engine, in memory and in text.
 //!
-//! Engines write RFC 3339 in many forms. Docker's log files are in UTC, with up to nine digits after the dot and trailing
-//! zeros removed, while its API keeps all nine (moby `daemon/logger/jsonfilelog/jsonlog/time_marshalling.go`,
-//! `pkg/jsonmessage`). Up to 24.0.7, the API sends lines of the `local` driver and of the dual-logging cache with the offset
-//! of the daemon's own time zone. Podman up to 4.3 sends whole seconds. So timestamps cannot be compared as text, but values
-//! of this type can.
+//! Engines write RFC 3339 in many forms. Docker's log files are in UTC, with up to nine digits after the dot and
+//! trailing zeros removed, while its API keeps all nine (moby `daemon/logger/jsonfilelog/jsonlog/time_marshalling.go`,
+//! `pkg/jsonmessage`). Up to 24.0.7, the API sends lines of the `local` driver and of the dual-logging cache with the
+//! offset of the daemon's own time zone. Podman up to 4.3 sends whole seconds. So timestamps cannot be compared as
+//! text, but values of this type can.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -32,8 +32,8 @@ impl Timestamp {
         Some(Timestamp(i64::try_from(since.as_nanos()).ok()?))
     }
 
-    /// Parses every form that RFC 3339 allows: any number of digits after the dot (digits after the ninth are dropped), an
-    /// offset, lower-case letters, a leap second. Returns `None` for anything else.
+    /// Parses every form that RFC 3339 allows: any number of digits after the dot (digits after the ninth are
+    /// dropped), an offset, lower-case letters, a leap second. Returns `None` for anything else.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let (minute, rest) = text.split_at_checked(17)?;
         let minute = parse_minute(minute)?;
@@ -126,7 +126,7 @@ impl Default for TimestampParser {
 }
 
 impl TimestampParser {
-    /// Like [`Timestamp::parse`].
+    /// Parses the same forms as [`Timestamp::parse`].
     #[inline]
     pub fn parse(&mut self, text: &[u8]) -> Option<Timestamp> {
         let (minute, rest) = text.split_first_chunk::<17>()?;

@@ -70,8 +70,8 @@ pub enum Displaced {
 
 /// What `watch` prints, and how.
 #[derive(Clone, Debug)]
-pub struct Settings {
-    pub format: Format,
+pub struct PrinterSettings {
+    pub format: OutputFormat,
     /// Print the daemon's timestamp before each text or raw line.
     pub timestamps: bool,
     /// Add labels, networks and state to JSON records.
@@ -96,7 +96,7 @@ pub struct Settings {
     pub log_format: LogFormat,
 }
 
-impl Settings {
+impl PrinterSettings {
     /// Whether long operations show a status line.
     pub fn wants_status(&self) -> bool {
         !self.quiet && self.log_format == LogFormat::Text
@@ -105,8 +105,8 @@ impl Settings {
 
 /// The format of a record (`--format`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
-    /// `NAME | MESSAGE`.
+pub enum OutputFormat {
+    /// For people: `NAME | MESSAGE`.
     #[default]
     Text,
     /// One JSON object per line.

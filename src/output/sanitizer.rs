@@ -4,7 +4,7 @@
 //! and the sequences that ESC, CSI and OSC introduce (ECMA-48), and bidirectional controls reorder the text that
 //! follows (Unicode TR 9). SGR sequences, which only set colours, may pass.
 //!
-//! [`safe`] prepares a field, so that it cannot fake a second line; [`write`] prepares a message. [`shield`] is the
+//! [`safe`] prepares a field, so that it cannot fake a second line; [`write()`] prepares a message. [`shield`] is the
 //! safety net below both: [`super::sink`] and [`super::stderr`] pass everything through it that goes to a terminal, and
 //! clippy forbids any other access to stdout and stderr (`clippy.toml`), so that even a field which nobody sanitised is
 //! harmless.
@@ -58,7 +58,7 @@ pub(crate) fn shield(bytes: &[u8], form: Form, out: &mut Vec<u8>) {
 
 const RESET: &[u8] = b"\x1b[0m";
 
-/// Appends a message.
+/// Appends a container's message, with its control characters treated as `controls` says.
 pub(super) fn write(message: &[u8], controls: Controls, out: &mut Vec<u8>) {
     match controls {
         Controls::Keep => out.extend_from_slice(message),
@@ -102,8 +102,8 @@ fn sgr(bytes: &[u8]) -> Option<usize> {
     (parameters.get(len) == Some(&b'm')).then_some(len + 3)
 }
 
-/// Makes the first character visible as `cat -v` does; unsafe characters beyond ASCII appear as their code. Returns the
-/// rest.
+/// Makes the first character visible as `cat -v` does; unsafe characters beyond ASCII appear as their
+/// code. Returns the rest.
 fn show_character<'a>(bytes: &'a [u8], out: &mut Vec<u8>) -> &'a [u8] {
     let (character, rest) = first(bytes);
     match character {
@@ -174,8 +174,8 @@ fn strip(message: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Removes unsafe characters once. Returns whether the result is final: nothing was removed, or it contains no broken
-/// character.
+/// Removes unsafe characters once. Returns whether the result is final: nothing was removed, or it
+/// contains no broken character.
 fn strip_once(message: &[u8], out: &mut Vec<u8>) -> bool {
     let (mut rest, mut has_broken) = (message, false);
     let start = out.len();

@@ -15,8 +15,8 @@ use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
-/// Only the owner may read a new output file, because it contains logs that only root can read in the daemon's
-/// directory.
+/// Only the owner may read a new output file, because it contains logs that only root can read
+/// in the daemon's directory.
 const PRIVATE: Mode = Mode::RUSR.union(Mode::WUSR);
 
 const NOT_REGULAR: &str = "it is no longer a regular file";
@@ -87,8 +87,8 @@ pub(super) struct Sink {
 }
 
 impl Sink {
-    /// Opens standard output, through a copy of the descriptor: the standard library's handle splits writes at
-    /// newlines.
+    /// Opens standard output, through a copy of the descriptor: the standard library's handle
+    /// splits writes at newlines.
     pub(super) fn stdout(form: Form) -> Result<Self, Error> {
         let stdout = rustix::stdio::stdout();
         let file = stdout.try_clone_to_owned().map_err(|source| Error::Write { to: "stdout".into(), source })?;
@@ -99,8 +99,8 @@ impl Sink {
         Sink { is_terminal: file.is_terminal(), all_or_nothing: false, file, path, form, shielded: Vec::new() }
     }
 
-    /// Opens a file for appending, and creates it if it does not exist. Symbolic links in the path are resolved once,
-    /// here.
+    /// Opens a file for appending, and creates it if it does not exist. Symbolic links in the path
+    /// are resolved once, here.
     pub(super) fn file(path: &Path, form: Form) -> Result<Self, Error> {
         let opened = match (path.canonicalize(), std::fs::metadata(path)) {
             (Ok(resolved), Ok(there)) if there.is_file() => {

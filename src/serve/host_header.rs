@@ -17,7 +17,7 @@ use std::path::Path;
 pub(super) struct AllowedHosts {
     /// Every name is allowed.
     is_any: bool,
-    /// Normalized names.
+    /// Names of this machine in the form that [`normalize`] returns.
     own: Vec<String>,
 }
 

@@ -51,15 +51,13 @@ pub struct Error {
     pub source: io::Error,
 }
 
-/// What is served.
+/// The sources of everything that is served.
 #[derive(Clone)]
 pub struct StatusSource {
-    /// The metrics.
     pub registry: Registry,
-    /// The health.
-    pub board: SharedHealth,
+    pub health: SharedHealth,
     /// Requests an update of the gauges that are computed on demand. The reply may never arrive.
-    pub counts: mpsc::Sender<oneshot::Sender<()>>,
+    pub updates: mpsc::Sender<oneshot::Sender<()>>,
 }
 
 /// A server that is bound to its address.
@@ -142,12 +140,12 @@ async fn answer<B>(request: &Request<B>, source: &StatusSource, hosts: &AllowedH
         "/metrics" => metrics(source).await,
         "/api/v1/health" => {
             update_gauges(source).await;
-            let (health, now) = (source.board.read(), Instant::now());
+            let (health, now) = (source.health.read(), Instant::now());
             health_response(health.status(now), &health_body(&health, now, Timestamp::now()))
         }
         "/api/v1/health/events" => {
             update_gauges(source).await;
-            let (events, now) = (source.board.read().events, Instant::now());
+            let (events, now) = (source.health.read().events, Instant::now());
             health_response(events.status(now), &events_body(&events, now))
         }
         _ => text(
@@ -161,7 +159,7 @@ async fn answer<B>(request: &Request<B>, source: &StatusSource, hosts: &AllowedH
 /// Requests an update of the gauges and waits for it. `watch` may be stopping and never reply.
 async fn update_gauges(source: &StatusSource) {
     let (done, updated) = oneshot::channel();
-    if source.counts.try_send(done).is_ok() {
+    if source.updates.try_send(done).is_ok() {
         let _ = timeout(UPDATE_TIMEOUT, updated).await;
     }
 }
@@ -261,12 +259,12 @@ mod tests {
     use prometheus::IntGauge;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    /// Runs a server with one gauge, which counts the requests for an update, and returns the result of `ask`.
-    async fn serving<F: Future>(board: SharedHealth, ask: impl FnOnce(SocketAddr) -> F) -> F::Output {
+    /// Runs a server with one gauge, which updates the requests for an update, and returns the result of `ask`.
+    async fn serving<F: Future>(health: SharedHealth, ask: impl FnOnce(SocketAddr) -> F) -> F::Output {
         let registry = Registry::new();
         let gauge = IntGauge::new("updates", "Updates.").unwrap();
         registry.register(Box::new(gauge.clone())).unwrap();
-        let (counts, mut requests) = mpsc::channel::<oneshot::Sender<()>>(8);
+        let (updates, mut requests) = mpsc::channel::<oneshot::Sender<()>>(8);
         let server = Server::bind("127.0.0.1:0").await.unwrap();
         let address = server.address();
         let updating = async {
@@ -276,7 +274,7 @@ mod tests {
             }
         };
         tokio::select! {
-            () = server.run(StatusSource { registry, board, counts }) => unreachable!("it runs until dropped"),
+            () = server.run(StatusSource { registry, health, updates }) => unreachable!("it runs until dropped"),
             () = updating => unreachable!("the server holds the sender"),
             answer = ask(address) => answer,
         }
@@ -320,10 +318,10 @@ mod tests {
                 "only GET and HEAD are supported\n",
             ),
         ] {
-            let board = SharedHealth::default();
-            board.update(|health| health.events.is_enabled = true);
+            let health = SharedHealth::default();
+            health.update(|health| health.events.is_enabled = true);
             let request_text = format!("{request} HTTP/1.1\r\nHost: localhost\r\n\r\n");
-            let answer = in_runtime(serving(board, |address| async move { exchange(address, &request_text).await }));
+            let answer = in_runtime(serving(health, |address| async move { exchange(address, &request_text).await }));
             assert!(answer.starts_with(&begin), "{request}: {answer}");
             let (_, body) = answer.split_once("\r\n\r\n").unwrap();
             assert!(body.ends_with(end) && (body.is_empty() == end.is_empty()), "{request}: {answer}");
@@ -406,8 +404,8 @@ mod tests {
     #[test]
     fn a_missing_gauge_update_does_not_block_responses() {
         let statuses = async {
-            let (counts, _receiver) = mpsc::channel(1);
-            let source = StatusSource { registry: Registry::new(), board: SharedHealth::default(), counts };
+            let (updates, _receiver) = mpsc::channel(1);
+            let source = StatusSource { registry: Registry::new(), health: SharedHealth::default(), updates };
             let request = Request::get("/api/v1/health").version(hyper::Version::HTTP_10).body(()).unwrap();
             let hosts = AllowedHosts::of("localhost:0", SocketAddr::from(([127, 0, 0, 1], 1)));
             // The first one times out, the second finds the channel full.

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 pub type BoxedError = Box<dyn StdError + Send + Sync>;
 
-/// An error of the state. In each variant, `path` is the file that the message names, and `source` comes from the operating
-/// system or from SQLite.
+/// An error of the state. In each variant, `path` is the file that the message names, and `source` comes from the
+/// operating system or from SQLite.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The folder of the state file is missing and cannot be created.
@@ -116,7 +116,7 @@ fn described(holder: Option<&Holder>) -> String {
 
 impl Error {
     /// Whether the same call may succeed a little later without any intervention.
-    pub fn is_passing(&self) -> bool {
+    pub fn is_temporary(&self) -> bool {
         matches!(self, Error::Busy { .. })
     }
 
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn every_sqlite_error_names_the_file_and_has_a_cause() {
-        for (code, message, is_passing) in [
+        for (code, message, is_temporary) in [
             (ffi::SQLITE_BUSY, "the state in /s.db is locked by another program", true),
             (ffi::SQLITE_BUSY_SNAPSHOT, "the state in /s.db is locked by another program", true),
             (ffi::SQLITE_BUSY_RECOVERY, "the state in /s.db is locked by another program", true),
@@ -167,7 +167,7 @@ mod tests {
             (ffi::SQLITE_NOMEM, "cannot use the state in /s.db", false),
         ] {
             let error = Error::of(Path::new("/s.db"), rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
-            assert_eq!((error.to_string().as_str(), error.is_passing()), (message, is_passing), "{code}");
+            assert_eq!((error.to_string().as_str(), error.is_temporary()), (message, is_temporary), "{code}");
             assert!(error.source().is_some(), "{error:?} has no cause");
         }
     }

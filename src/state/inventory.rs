@@ -1,9 +1,9 @@
 //! Stores the inventory of each engine: its containers, volumes and mounts, and the history of reconciliations.
 //!
 //! In: an observation, or updates from events. Out: what was changed. Called by [`super::Store`], on the thread of the
-//! connection. Each function is one transaction that reads rows, compares them by the rules of [`crate::model::inventory`]
-//! and [`crate::model::plan`], and writes them, so that two processes that watch the same engine do not undo each other's
-//! changes.
+//! connection. Each function is one transaction that reads rows, compares them by the rules of
+//! [`crate::model::inventory`] and [`crate::model::plan`], and writes them, so that two processes that watch the same
+//! engine do not undo each other's changes.
 
 use crate::model::inventory::{
     ChangeCounts, ChangeSummary, ContainerRow, MountRow, PositionRow, Resource, Row as _, SeenRange, UnlistedFields,
@@ -25,20 +25,20 @@ const REMOVAL_MEMORY: Duration = Duration::from_secs(600);
 /// Who runs a reconciliation, since when, and whether the result is applied.
 #[derive(Clone, Copy, Debug)]
 pub struct Trigger {
-    /// `reconcile` or `watch`.
+    /// The command: `reconcile` or `watch`.
     pub source: &'static str,
     /// The start by the system clock.
     pub started: Timestamp,
     /// The same moment by the monotonic clock.
     pub begun: Instant,
     /// Whether to apply the plan; otherwise it is only returned.
-    pub is_to_write: bool,
-    /// Whether to apply nothing if a container is in doubt ([`Plan::doubted`]).
-    pub must_be_sure: bool,
+    pub must_write: bool,
+    /// Whether to apply nothing if a container is in doubt ([`Plan::uncertain`]).
+    pub must_be_certain: bool,
 }
 
-/// Compares the inventory with an observation and applies the plan if the trigger says so. `is_held` returns whether a run
-/// holds a resume name.
+/// Compares the inventory with an observation and applies the plan if the trigger says so. `is_held` returns whether a
+/// run holds a resume name.
 pub(super) fn reconcile(
     connection: &mut Connection,
     engine_id: &str,
@@ -46,15 +46,15 @@ pub(super) fn reconcile(
     trigger: Trigger,
     is_held: impl Fn(&str) -> bool,
 ) -> Result<Plan> {
-    let behavior = if trigger.is_to_write { TransactionBehavior::Immediate } else { TransactionBehavior::Deferred };
+    let behavior = if trigger.must_write { TransactionBehavior::Immediate } else { TransactionBehavior::Deferred };
     let transaction = connection.transaction_with_behavior(behavior)?;
     let known = read(&transaction, engine_id, observed, is_held)?;
     let plan = plan(&known, observed);
-    let is_certain = plan.doubted.is_empty() || !trigger.must_be_sure;
-    if trigger.is_to_write && is_certain {
+    let is_certain = plan.uncertain.is_empty() || !trigger.must_be_certain;
+    if trigger.must_write && is_certain {
         apply(&transaction, engine_id, &plan)?;
         forget_removals(&transaction, engine_id, observed.at)?;
-        if observed.asked.is_none() {
+        if observed.requested.is_none() {
             record(&transaction, engine_id, &plan, trigger)?;
         }
         transaction.commit()?;
@@ -135,7 +135,8 @@ INSERT OR IGNORE INTO mounts (
     engine_id, container_id, destination, type, volume, source, driver, mode, read_only, propagation
 ) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
 
-/// Adds a mount and its volume. A known mount stays as it is: mounts never change, and listings contain more about them.
+/// Adds a mount and its volume. A known mount stays as it is: mounts never change, and listings
+/// contain more about them.
 fn add_mount(
     transaction: &Transaction<'_>,
     engine_id: &str,
@@ -199,7 +200,7 @@ fn read(
         known.mounts.insert(key, found);
     };
     let removal = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
-    match &observed.asked {
+    match &observed.requested {
         None => {
             each(transaction, CONTAINERS, params![engine_id], container, &mut keep_container)?;
             each(transaction, MOUNTS, params![engine_id], mount, &mut keep_mount)?;
@@ -426,7 +427,7 @@ DELETE FROM reconciliations WHERE engine_id = ?1 AND id <= (
 
 /// Adds a reconciliation to the history, and removes the oldest ones.
 fn record(transaction: &Transaction<'_>, engine_id: &str, plan: &Plan, trigger: Trigger) -> Result<()> {
-    let ChangeSummary([containers, volumes, mounts, positions]) = plan.tally();
+    let ChangeSummary([containers, volumes, mounts, positions]) = plan.summary();
     let number = |count: u64| count.cast_signed();
     let values = params![
         engine_id,
@@ -531,7 +532,7 @@ mod tests {
 
     fn trigger() -> Trigger {
         let (started, begun) = (Timestamp::now(), Instant::now());
-        Trigger { source: "reconcile", started, begun, is_to_write: true, must_be_sure: false }
+        Trigger { source: "reconcile", started, begun, must_write: true, must_be_certain: false }
     }
 
     fn at(second: i64) -> Timestamp {
@@ -772,7 +773,7 @@ mod tests {
         drop(transaction);
         let nothing = Observed { at: at(5), volumes: Some(Vec::new()), ..Observed::default() };
         let plan = reconcile(&mut connection, "other", &nothing, trigger(), |_| false).unwrap();
-        assert_eq!(plan.tally().0.map(|changes| changes.removed), [1, 1, 1, 0]);
+        assert_eq!(plan.summary().0.map(|changes| changes.removed), [1, 1, 1, 0]);
         assert_eq!(dump(&connection, ENGINE).len(), 3);
         let runs: Vec<(String, i64)> = connection
             .prepare("SELECT engine_id, containers_created FROM reconciliations ORDER BY id")
@@ -786,7 +787,7 @@ mod tests {
     }
 
     #[test]
-    fn dry_runs_and_doubtful_plans_are_not_written() {
+    fn dry_runs_and_uncertain_plans_are_not_written() {
         let (_dir, mut connection) = open();
         let died = ContainerRow {
             unlisted: UnlistedFields { finished: Some(at(3)), ..UnlistedFields::default() },
@@ -797,13 +798,13 @@ mod tests {
         let containers =
             vec![(container("a", "web", "running", 4), vec![]), (container("b", "db", "running", 4), vec![])];
         let observed = Observed { at: at(4), containers, ..Observed::default() };
-        for (is_to_write, must_be_sure, rows) in
+        for (must_write, must_be_certain, rows) in
             [(false, false, 1), (false, true, 1), (true, true, 1), (true, false, 2)]
         {
-            let trigger = Trigger { is_to_write, must_be_sure, ..trigger() };
+            let trigger = Trigger { must_write, must_be_certain, ..trigger() };
             let plan = reconcile(&mut connection, ENGINE, &observed, trigger, |_| false).unwrap();
             assert_eq!(
-                (plan.to_string().as_str(), &plan.doubted),
+                (plan.to_string().as_str(), &plan.uncertain),
                 ("created container b \"db\"\n", &vec!["a".to_owned()])
             );
             assert_eq!(dump(&connection, ENGINE).len(), rows);

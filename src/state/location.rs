@@ -1,12 +1,13 @@
 //! Resolves the path of a state file, and decides whether the file there can be trusted.
 //!
-//! In: the path that a user gave. Out: the path without symbolic links, or why it is rejected. Called by [`super::schema`]
-//! before anything is written, and by [`super::name_lock`].
+//! In: the path that a user gave. Out: the path without symbolic links, or why it is rejected. Called by
+//! [`super::schema`] before anything is written, and by [`super::name_lock`].
 //!
-//! Whoever may write to a folder on the way can plant a link there and make us, who may be root, turn another user's file
-//! into a database. Therefore a link is followed only if nobody but root and us could have made it, an empty file is used
-//! only if it is ours, and the files that SQLite keeps next to a database only if they belong to a trusted user. A state of
-//! another user that is already one may be used: its owner can harm nothing but that file.
+//! Whoever may write to a folder on the way can plant a link there and make this process, which may be root, turn
+//! another user's file into a database. Therefore a link is followed only if nobody but root and us could have made
+//! it, an empty file is used only if it is ours, and the files that SQLite keeps next to a database only if they
+//! belong to a trusted user. A state of another user that is already one may be used: its owner can harm
+//! nothing but that file.
 
 use super::error::Error;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, statat};
@@ -34,7 +35,7 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, Error> {
         }
         let next = real.join(&part);
         let Ok(status) = lstat(&next) else {
-            // Nothing is there, or we may not look at it: opening it will report the error.
+            // Nothing is there, or we may not access it: opening it will report the error.
             real = next;
             continue;
         };
@@ -64,7 +65,8 @@ pub(super) fn resolve(path: &Path) -> Result<PathBuf, Error> {
     Ok(real)
 }
 
-/// Rejects an existing file that must not be written to. `path` is the path that the user gave, `real` the resolved one.
+/// Rejects an existing file that must not be written to. `path` is the path that the user gave,
+/// `real` the resolved one.
 pub(super) fn check(path: &Path, real: &Path) -> Result<(), Error> {
     let Ok(status) = lstat(real) else { return Ok(()) };
     let is_ours = status.st_uid == geteuid().as_raw();
@@ -92,8 +94,8 @@ pub(super) fn check(path: &Path, real: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Opens a file next to a state file, and creates it if `flags` say so. Does not follow links, does not block, and rejects a
-/// file of another user.
+/// Opens a file next to a state file, and creates it if `flags` say so. Does not follow links, does not block, and
+/// rejects a file of another user.
 pub fn open_companion(state: &Path, path: &Path, flags: OFlags) -> io::Result<File> {
     let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = File::from(rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?);
@@ -130,16 +132,17 @@ fn lstat(path: &Path) -> rustix::io::Result<Stat> {
     statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)
 }
 
+/// Tests that need root: they give files to another user. Profile `fast` skips modules of this name.
 #[cfg(test)]
-mod tests {
+mod as_root {
     use super::*;
     use crate::state::Store;
     use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
 
-    /// A user that is neither root nor us.
+    /// A user that is not root.
     const OTHER: u32 = 4711;
 
-    /// Opens a state; run as root, who can give files away. Returns the outcome, and whether the victim's file stayed empty.
+    /// Opens a state. Returns the outcome, and whether the victim's file stayed empty.
     fn opened(prepare: impl FnOnce(&Path, &Path) -> PathBuf) -> (String, bool) {
         let dir = tempfile::tempdir().unwrap();
         let mine = dir.path().join("mine");
@@ -167,7 +170,7 @@ mod tests {
     /// Another user's file never becomes a database, whatever path leads to it.
     #[test]
     fn links_and_files_of_other_users_are_rejected_unchanged() {
-        assert!(is_root(), "these tests give files away, which takes root");
+        assert!(is_root(), "these tests give files to another user, which takes root");
         let refused = |reason: &str| (format!("refusing to use the state in STATE: {reason}"), true);
         let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
         let link = |target: &Path, at: PathBuf| {
@@ -241,7 +244,7 @@ mod tests {
     /// Root may use a state that another user created.
     #[test]
     fn a_valid_state_of_another_user_is_used() {
-        assert!(is_root(), "these tests give files away, which takes root");
+        assert!(is_root(), "these tests give files to another user, which takes root");
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.db");
         drop(Store::open(&path).unwrap());
@@ -259,7 +262,7 @@ mod tests {
     /// A lock file that another user put in place is not written to.
     #[test]
     fn lock_files_of_others_and_links_are_rejected() {
-        assert!(is_root(), "these tests give files away, which takes root");
+        assert!(is_root(), "these tests give files to another user, which takes root");
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("state.db");
         let store = Store::open(&path).unwrap();

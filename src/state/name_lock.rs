@@ -55,16 +55,16 @@ impl NameLock {
     }
 }
 
-/// The lock of an output file, against other runs with the same state file. The lock file is next to the state; the output
-/// itself may be opened and locked by other programs.
+/// The lock of an output file, against other runs with the same state file. The lock file is next to the state; the
+/// output itself may be opened and locked by other programs.
 #[derive(Debug)]
 pub struct OutputLock {
     _file: File,
 }
 
 impl OutputLock {
-    /// Takes the lock of an output file, given by its path without links. Runs that only append may share it; a run that
-    /// stores positions needs it alone. `None` if another run holds it.
+    /// Takes the lock of an output file, given by its path without links. Runs that only append may share it; a run
+    /// that stores positions needs it alone. `None` if another run holds it.
     pub fn take(state: &Path, output: &Path, is_shared: bool) -> Result<Option<Self>, Error> {
         let mut path = state.as_os_str().to_owned();
         path.push(format!(".output-{}.lock", short_hash(output.as_os_str().as_encoded_bytes())));
@@ -85,13 +85,14 @@ impl OutputLock {
 
 impl Drop for NameLock {
     fn drop(&mut self) {
-        // Closing the descriptor is not enough: a child process that is just being started may have a copy of it for a moment.
+        // Closing the descriptor is not enough: a child process that is just being started may have a copy of
+        // it for a moment.
         let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
     }
 }
 
-/// Whether a run, in this process or another one, holds the name. Takes the lock for a moment; [`NameLock::take`] retries
-/// for longer than that.
+/// Whether a run, in this process or another one, holds the name. Takes the lock for a moment; [`NameLock::take`]
+/// retries for longer than that.
 pub(super) fn is_held(state: &Path, engine_id: &str, name: &str) -> bool {
     let Ok(file) = location::open_companion(state, &path(state, engine_id, name), OFlags::RDONLY) else { return false };
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
@@ -109,8 +110,8 @@ fn is_name(name: &str) -> bool {
     (1..=64).contains(&name.len()) && name.bytes().all(is_allowed)
 }
 
-/// Returns a path such as `state.db.resume-NAME-1f2e3d4c5b6a7988.lock`. It contains a hash of the engine ID, which may have
-/// any form.
+/// Returns a path such as `state.db.resume-NAME-1f2e3d4c5b6a7988.lock`. It contains a hash of the engine ID, which
+/// may have any form.
 fn path(state: &Path, engine_id: &str, name: &str) -> PathBuf {
     let mut path = state.as_os_str().to_owned();
     path.push(format!(".resume-{name}-{}.lock", short_hash(engine_id.as_bytes())));

@@ -1,7 +1,7 @@
 //! A resume name while a run holds it: the access to its positions.
 //!
-//! In: an engine, a name, and what to commit. Out: what was committed before. Made by [`super::Store::hold`]. The lock of
-//! the name (`name_lock`) keeps other runs out from the moment it is taken until the last commit is done.
+//! In: an engine, a name, and what to commit. Out: what was committed before. Made by [`super::Store::hold`]. The lock
+//! of the name (`name_lock`) keeps other runs out from the moment it is taken until the last commit is done.
 
 use super::error::Error;
 use super::name_lock::NameLock;
@@ -20,8 +20,8 @@ pub struct HeldName {
 }
 
 impl HeldName {
-    /// Takes a resume name for an engine. Fails with [`Error::Held`] if another run holds it, and with [`Error::BadName`] if
-    /// the name is invalid.
+    /// Takes a resume name for an engine. Fails with [`Error::Held`] if another run holds it, and with
+    /// [`Error::BadName`] if the name is invalid.
     pub(super) fn take(thread: &Arc<Thread>, engine_id: &str, name: &str) -> Result<Self, Error> {
         let lock = NameLock::take(thread.path(), engine_id, name)?;
         let owner = Arc::new(Owner { engine_id: engine_id.to_owned(), name: name.to_owned() });
@@ -55,10 +55,10 @@ impl HeldName {
         self.thread.query(move |connection| positions::read_output(connection, &owner, &path))
     }
 
-    /// Commits in this order: the output file is synced, one transaction stores everything, `done` is called. Does not block
-    /// unless dozens of requests wait already. `done` runs on the thread of the state: it must be quick and must not query
-    /// the state. After an error nothing of this commit is stored, but the state stays usable, and the next commit may
-    /// contain the same data again.
+    /// Commits in this order: the output file is synced, one transaction stores everything, `done` is called. Does not
+    /// block unless dozens of requests wait already. `done` runs on the thread of the state: it must be quick and must
+    /// not query the state. After an error nothing of this commit is stored, but the state stays usable, and the next
+    /// commit may contain the same data again.
     pub fn commit(&self, commit: Commit, done: impl FnOnce(Result<(), Error>) + Send + 'static) {
         let (owner, path) = (Arc::clone(&self.owner), self.thread.path().to_owned());
         self.thread.send(move |connection| {
@@ -377,7 +377,7 @@ mod tests {
         assert!(begun <= since && since <= Timestamp::now(), "{since}");
         let seconds = &since.to_string()[..19];
         assert_eq!(refused.to_string(), format!("\"default\" is in use by process {pid} since {seconds}Z"));
-        assert!(!refused.is_passing());
+        assert!(!refused.is_temporary());
         store.hold("another engine", "default").unwrap();
         other.kill();
         let held = store.hold(ENGINE, "default").unwrap();
@@ -448,33 +448,6 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_syncs_output_then_positions_then_reports() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("state.db");
-        let trace = dir.path().join("trace");
-        let mut strace = Command::new("strace");
-        strace.args(["-f", "-qq", "-y", "-e", "trace=write,pwrite64,fdatasync,fsync", "-o"]).arg(&trace);
-        strace.arg(std::env::current_exe().unwrap());
-        let mut other = Other::start_under(strace, "commit an output", &path);
-        assert_eq!(other.wait_for("committed "), "Ok(())");
-        other.end();
-        let trace = fs::read_to_string(trace).unwrap();
-        let lines = trace.lines().skip_while(|line| !line.contains("begins"));
-        // Output synced, write-ahead log written, write-ahead log synced, success reported.
-        let step = |line: &str| match line {
-            line if line.contains("committed") => Some('r'),
-            line if line.contains("sync(") && line.contains("/out.log>") => Some('o'),
-            line if line.contains("pwrite64(") && line.contains("/state.db-wal>") => Some('w'),
-            line if line.contains("sync(") && line.contains("/state.db-wal>") => Some('s'),
-            _ => None,
-        };
-        let mut steps: Vec<char> = lines.filter_map(step).collect();
-        steps.dedup();
-        // The remaining steps belong to the checkpoint on closing.
-        assert!(steps.starts_with(&['o', 'w', 's', 'r']), "{steps:?}:\n{trace}");
-    }
-
-    #[test]
     fn no_position_is_committed_if_the_output_cannot_be_synced() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("state.db")).unwrap();
@@ -485,7 +458,7 @@ mod tests {
         let pipe = File::from(OwnedFd::from(std::io::pipe().unwrap().1));
         let error = commit(&held, Commit { output: Some(written(path, pipe, 5)), ..one("a", 2) }).unwrap_err();
         assert_eq!(error.to_string(), "cannot sync /log/out to its disk");
-        assert!(std::error::Error::source(&error).is_some() && !error.is_passing());
+        assert!(std::error::Error::source(&error).is_some() && !error.is_temporary());
         assert_eq!((offset(&held, "a"), held.output(path).unwrap()), (Some(1), None));
         commit(&held, one("a", 3)).unwrap();
         assert_eq!(offset(&held, "a"), Some(3));
@@ -505,92 +478,12 @@ mod tests {
         let error = commit(&held, one("a", 2)).unwrap_err();
         assert!(start.elapsed() >= timeout);
         assert_eq!(error.to_string(), format!("the state in {} is locked by another program", path.display()));
-        assert!(error.is_passing());
-        assert!(held.forget_all_but([]).unwrap_err().is_passing());
+        assert!(error.is_temporary());
+        assert!(held.forget_all_but([]).unwrap_err().is_temporary());
         assert_eq!(offset(&held, "a"), Some(1), "reads do not wait for the lock");
         other.execute_batch("ROLLBACK").unwrap();
         commit(&held, one("a", 3)).unwrap();
         assert_eq!(offset(&held, "a"), Some(3));
-    }
-
-    /// A small file system that only this test uses.
-    struct Disk(tempfile::TempDir);
-
-    impl Disk {
-        fn mount() -> Disk {
-            let dir = tempfile::tempdir().unwrap();
-            let disk = Disk(dir);
-            disk.run("mount", &["-t", "tmpfs", "-o", "size=512k", "tmpfs"]);
-            disk
-        }
-
-        fn path(&self, name: &str) -> PathBuf {
-            self.0.path().join(name)
-        }
-
-        fn run(&self, program: &str, args: &[&str]) {
-            assert!(Command::new(program).args(args).arg(self.0.path()).status().unwrap().success());
-        }
-
-        /// Writes until no space is left.
-        fn fill(&self) {
-            let mut ballast = File::create(self.path("ballast")).unwrap();
-            while ballast.write_all(&[0; 512]).is_ok() {}
-        }
-
-        fn free_space(&self) {
-            fs::remove_file(self.path("ballast")).unwrap();
-        }
-    }
-
-    impl Drop for Disk {
-        fn drop(&mut self) {
-            let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
-        }
-    }
-
-    #[test]
-    fn a_full_disk_is_reported_and_loses_no_earlier_commit() {
-        let disk = Disk::mount();
-        let path = disk.path("state.db");
-        let store = Store::open(&path).unwrap();
-        let held = store.hold(ENGINE, "default").unwrap();
-        commit(&held, one("a", 1)).unwrap();
-        disk.fill();
-        let many = || {
-            let positions = (0..100).map(|number| (format!("{number:064}"), saved("web", 2))).collect();
-            Commit { positions, removed: vec!["a".into()], ..Commit::default() }
-        };
-        for _ in 0..3 {
-            let error = commit(&held, many()).unwrap_err();
-            assert_eq!(error.to_string(), format!("no space left for the state in {}", path.display()));
-            assert!(matches!(error, Error::Full { .. }) && !error.is_passing());
-            assert_eq!(held.positions().unwrap(), HashMap::from([("a".into(), saved("web", 1))]));
-        }
-        disk.free_space();
-        commit(&held, many()).unwrap();
-        assert_eq!(held.positions().unwrap().len(), 100);
-        drop((held, store));
-        disk.fill();
-        let another = disk.path("another.db");
-        let error = Store::open(&another).err().unwrap();
-        assert!(matches!(error, Error::Full { .. }), "{error:?}");
-        disk.free_space();
-        Store::open(&another).unwrap();
-        assert_eq!(Store::open(&path).unwrap().hold(ENGINE, "default").unwrap().positions().unwrap().len(), 100);
-    }
-
-    #[test]
-    fn a_read_only_disk_is_reported() {
-        let disk = Disk::mount();
-        let (path, missing) = (disk.path("state.db"), disk.path("missing.db"));
-        drop(Store::open(&path).unwrap());
-        disk.run("mount", &["-o", "remount,ro"]);
-        for path in [path, missing] {
-            let error = Store::open(&path).err().unwrap();
-            let expected = format!("the state in {} cannot be written: it is read-only", path.display());
-            assert_eq!(error.to_string(), expected, "{error:?}");
-        }
     }
 
     #[test]
@@ -669,5 +562,118 @@ mod tests {
             .unwrap();
         assert_eq!(row, "ABCD:EFGH|default|a|web|file|0|812|2026-11-20T23:00:53.037882171Z|2026-11-20 23:00:53");
         assert!(begun <= updated && updated <= Timestamp::now());
+    }
+
+    /// Tests that need root: they mount a small disk, or trace a child process. Profile `fast` skips
+    /// modules of this name.
+    mod as_root {
+        use super::*;
+
+        /// A small file system that only this test uses.
+        struct Disk(tempfile::TempDir);
+
+        impl Disk {
+            fn mount() -> Disk {
+                let dir = tempfile::tempdir().unwrap();
+                let disk = Disk(dir);
+                disk.run("mount", &["-t", "tmpfs", "-o", "size=512k", "tmpfs"]);
+                disk
+            }
+
+            fn path(&self, name: &str) -> PathBuf {
+                self.0.path().join(name)
+            }
+
+            fn run(&self, program: &str, args: &[&str]) {
+                assert!(Command::new(program).args(args).arg(self.0.path()).status().unwrap().success());
+            }
+
+            /// Writes until no space is left.
+            fn fill(&self) {
+                let mut ballast = File::create(self.path("ballast")).unwrap();
+                while ballast.write_all(&[0; 512]).is_ok() {}
+            }
+
+            fn free_space(&self) {
+                fs::remove_file(self.path("ballast")).unwrap();
+            }
+        }
+
+        impl Drop for Disk {
+            fn drop(&mut self) {
+                let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+            }
+        }
+
+        #[test]
+        fn a_full_disk_is_reported_and_loses_no_earlier_commit() {
+            let disk = Disk::mount();
+            let path = disk.path("state.db");
+            let store = Store::open(&path).unwrap();
+            let held = store.hold(ENGINE, "default").unwrap();
+            commit(&held, one("a", 1)).unwrap();
+            disk.fill();
+            let many = || {
+                let positions = (0..100).map(|number| (format!("{number:064}"), saved("web", 2))).collect();
+                Commit { positions, removed: vec!["a".into()], ..Commit::default() }
+            };
+            for _ in 0..3 {
+                let error = commit(&held, many()).unwrap_err();
+                assert_eq!(error.to_string(), format!("no space left for the state in {}", path.display()));
+                assert!(matches!(error, Error::Full { .. }) && !error.is_temporary());
+                assert_eq!(held.positions().unwrap(), HashMap::from([("a".into(), saved("web", 1))]));
+            }
+            disk.free_space();
+            commit(&held, many()).unwrap();
+            assert_eq!(held.positions().unwrap().len(), 100);
+            drop((held, store));
+            disk.fill();
+            let another = disk.path("another.db");
+            let error = Store::open(&another).err().unwrap();
+            assert!(matches!(error, Error::Full { .. }), "{error:?}");
+            disk.free_space();
+            Store::open(&another).unwrap();
+            assert_eq!(Store::open(&path).unwrap().hold(ENGINE, "default").unwrap().positions().unwrap().len(), 100);
+        }
+
+        #[test]
+        fn a_read_only_disk_is_reported() {
+            let disk = Disk::mount();
+            let (path, missing) = (disk.path("state.db"), disk.path("missing.db"));
+            drop(Store::open(&path).unwrap());
+            disk.run("mount", &["-o", "remount,ro"]);
+            for path in [path, missing] {
+                let error = Store::open(&path).err().unwrap();
+                let expected = format!("the state in {} cannot be written: it is read-only", path.display());
+                assert_eq!(error.to_string(), expected, "{error:?}");
+            }
+        }
+
+        #[test]
+        fn a_commit_syncs_output_then_positions_then_reports() {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("state.db");
+            let trace = dir.path().join("trace");
+            let mut strace = Command::new("strace");
+            strace.args(["-f", "-qq", "-y", "-e", "trace=write,pwrite64,fdatasync,fsync", "-o"]).arg(&trace);
+            strace.arg(std::env::current_exe().unwrap());
+            let mut other = Other::start_under(strace, "commit an output", &path);
+            assert_eq!(other.wait_for("committed "), "Ok(())");
+            other.end();
+            let trace = fs::read_to_string(trace).unwrap();
+            let lines = trace.lines().skip_while(|line| !line.contains("begins"));
+            // Output synced, write-ahead log written, write-ahead log synced, success reported.
+            let step = |line: &str| match line {
+                line if line.contains("committed") => Some('r'),
+                line if line.contains("sync(") && line.contains("/out.log>") => Some('o'),
+                line if line.contains("pwrite64(") && line.contains("/state.db-wal>") => Some('w'),
+                line if line.contains("sync(") && line.contains("/state.db-wal>") => Some('s'),
+                _ => None,
+            };
+            let mut steps: Vec<char> = lines.filter_map(step).collect();
+            steps.dedup();
+            // The remaining steps belong to the checkpoint on closing.
+            assert!(steps.starts_with(&['o', 'w', 's', 'r']), "{steps:?}:\n{trace}");
+        }
     }
 }

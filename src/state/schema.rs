@@ -2,9 +2,9 @@
 //!
 //! In: a path. Out: a connection that can write. Called by [`super::Store::open`].
 //!
-//! The file is not changed before it has proved to be ours, intact, and of a schema that we know. SQLite creates the files
-//! that it keeps next to a database (`-wal`, `-shm`) with the mode of the database itself (sqlite `src/os_unix.c`,
-//! `findCreateFileMode`).
+//! The file is not changed before it has proved to be ours, intact, and of a schema that we know. SQLite creates the
+//! files that it keeps next to a database (`-wal`, `-shm`) with the mode of the database
+//! itself (sqlite `src/os_unix.c`, `findCreateFileMode`).
 
 use super::error::Error;
 use super::location;
@@ -29,21 +29,21 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0006_output_sequences.sql"),
 ];
 
-/// The current schema.
+/// The number of the current schema.
 const SCHEMA: i64 = MIGRATIONS.len() as i64;
 
 /// `PRAGMA application_id` of our files, set by the first migration.
 const APPLICATION: i64 = 0x6c6f_6777;
 
-/// The largest file, in bytes, that is checked completely before use. That takes a fraction of a second, and a state needs
-/// one page for a dozen containers.
+/// The largest file, in bytes, that is checked completely before use. That takes a fraction of a second, and a state
+/// needs one page for a dozen containers.
 const CHECKED: u64 = 64 << 20;
 
 /// The pause before another attempt while another process is creating the file. SQLite itself waits in such steps.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
-/// Opens the file, creating it and its folders if they are missing. Waits up to `busy_timeout` for other processes that hold
-/// SQLite's lock.
+/// Opens the file, creating it and its folders if they are missing. Waits up to `busy_timeout` for other processes
+/// that hold SQLite's lock.
 pub(super) fn open(path: &Path, busy_timeout: Duration) -> Result<Connection, Error> {
     let real = location::resolve(path)?;
     create(path, &real)?;
@@ -90,8 +90,8 @@ fn create(path: &Path, real: &Path) -> Result<(), Error> {
     if let Some(folder) = real.parent() {
         create_folder(folder).map_err(|source| Error::Folder { path: folder.to_owned(), source })?;
     }
-    // Not with `open`: a process that closes any descriptor of a file loses all its locks on it (fcntl(2)), including those
-    // of SQLite.
+    // Not with `open`: a process that closes any descriptor of a file loses all its locks on it (fcntl(2)),
+    // including those of SQLite.
     match rustix::fs::mknodat(rustix::fs::CWD, real, FileType::RegularFile, Mode::RUSR | Mode::WUSR, 0) {
         Ok(()) | Err(Errno::EXIST) => Ok(()),
         Err(errno @ Errno::ROFS) => {
@@ -101,8 +101,8 @@ fn create(path: &Path, real: &Path) -> Result<(), Error> {
     }
 }
 
-/// Creates a folder that only its owner may enter, and its missing parents. Each parent is synced, because otherwise a power
-/// failure could remove the folder and what was committed in it.
+/// Creates a folder that only its owner may enter, and its missing parents. Each parent is synced, because otherwise a
+/// power failure could remove the folder and what was committed in it.
 fn create_folder(folder: &Path) -> io::Result<()> {
     if folder.is_dir() {
         return Ok(());
@@ -147,8 +147,8 @@ fn check(connection: &mut Connection, path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Reads the schema, the application ID and the number of tables in one transaction, because another process may be
-/// creating the file.
+/// Reads the schema, the application ID and the number of tables in one transaction, because another process may
+/// be creating the file.
 fn read_header(connection: &mut Connection) -> rusqlite::Result<(i64, i64, i64)> {
     let snapshot = connection.transaction()?;
     let tables = snapshot.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
@@ -422,7 +422,7 @@ mod tests {
             let before = fs::read(&path).unwrap();
             let error = open(&path, BUSY_TIMEOUT).err().unwrap_or_else(|| panic!("case {number} was not rejected"));
             assert_eq!(error.to_string(), message.replace("FILE", path.to_str().unwrap()), "case {number}: {error:?}");
-            assert!(!error.is_passing());
+            assert!(!error.is_temporary());
             assert_eq!(fs::read(&path).unwrap(), before, "case {number}");
         }
     }

@@ -1,8 +1,8 @@
 //! The thread that owns the connection to a state file.
 //!
-//! In: requests, which run one after the other on the thread. Out: what they report. Called by [`super::Store`] and
-//! [`super::HeldName`]. SQLite blocks, so nobody else uses the connection. The last handle that is dropped waits until all
-//! requests are done and the file is closed.
+//! In: jobs, which run one after the other on the thread. Out: what they report. Called by [`super::Store`] and
+//! [`super::HeldName`]. SQLite blocks, so nobody else uses the connection. The last handle that is dropped waits until
+//! all jobs are done and the file is closed.
 
 use super::error::Error;
 use rusqlite::Connection;
@@ -10,47 +10,46 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, SendError, SyncSender};
 use std::thread::{self, JoinHandle};
 
-/// The number of requests that can wait for the thread before [`Thread::send`] blocks.
+/// The number of jobs that can wait for the thread before [`Thread::send`] blocks.
 const QUEUE: usize = 64;
 
-/// A request to the thread. It gets an error if the thread is gone.
-type Request = Box<dyn FnOnce(Result<&mut Connection, Error>) + Send>;
+/// A request to run on the thread. It gets an error if the thread is gone.
+type Job = Box<dyn FnOnce(Result<&mut Connection, Error>) + Send>;
 
 /// The thread that owns a connection.
 pub(super) struct Thread {
     path: PathBuf,
-    /// `None` once no more requests will come.
-    requests: Option<SyncSender<Request>>,
+    /// `None` once the thread should end.
+    jobs: Option<SyncSender<Job>>,
     handle: Option<JoinHandle<()>>,
 }
 
 impl Thread {
     /// Starts the thread for a connection to the file `path`.
     pub(super) fn start(path: PathBuf, connection: Connection) -> Result<Self, Error> {
-        let (requests, queue) = mpsc::sync_channel(QUEUE);
+        let (jobs, queue) = mpsc::sync_channel(QUEUE);
         let serve = move || serve(connection, &queue);
         let handle = thread::Builder::new().name("state".into()).spawn(serve).map_err(Error::Thread)?;
-        Ok(Thread { path, requests: Some(requests), handle: Some(handle) })
+        Ok(Thread { path, jobs: Some(jobs), handle: Some(handle) })
     }
 
-    /// The state file.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Queues a request. Blocks while the queue is full.
-    pub(super) fn send(&self, request: impl FnOnce(Result<&mut Connection, Error>) + Send + 'static) {
-        let request: Request = Box::new(request);
-        let refused = match &self.requests {
-            Some(requests) => requests.send(request).err(),
-            None => Some(SendError(request)),
+    /// Queues a job. Blocks while the queue is full.
+    pub(super) fn send(&self, job: impl FnOnce(Result<&mut Connection, Error>) + Send + 'static) {
+        let job: Job = Box::new(job);
+        let refused = match &self.jobs {
+            Some(jobs) => jobs.send(job).err(),
+            None => Some(SendError(job)),
         };
-        if let Some(SendError(request)) = refused {
-            request(Err(Error::Closed));
+        if let Some(SendError(job)) = refused {
+            job(Err(Error::Closed));
         }
     }
 
-    /// Runs a query after all earlier requests, and waits for the answer.
+    /// Runs a query after all earlier jobs, and waits for the answer.
     pub(super) fn query<T: Send + 'static>(
         &self,
         query: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
@@ -73,7 +72,7 @@ impl Thread {
 
 impl Drop for Thread {
     fn drop(&mut self) {
-        self.requests = None;
+        self.jobs = None;
         let is_current = self.is_current();
         if let Some(handle) = self.handle.take().filter(|_| !is_current) {
             // A panic of the thread was reported when it happened.
@@ -82,13 +81,13 @@ impl Drop for Thread {
     }
 }
 
-/// The body of the thread: handles requests until all senders are gone, then closes the file.
-fn serve(mut connection: Connection, queue: &Receiver<Request>) {
-    for request in queue {
-        request(Ok(&mut connection));
+/// The body of the thread: runs jobs until all senders are gone, then closes the file.
+fn serve(mut connection: Connection, queue: &Receiver<Job>) {
+    for job in queue {
+        job(Ok(&mut connection));
     }
-    // Closing runs a checkpoint too, but only if no other process has the file open. Data that stays in the write-ahead log
-    // is equally safe.
+    // Closing runs a checkpoint too, but only if no other process has the file open. Data that stays in the
+    // write-ahead log is equally safe.
     let checkpoint = connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
     if let Err(error) = checkpoint.and_then(|()| connection.close().map_err(|(_, error)| error)) {
         tracing::debug!(%error, "the state was closed without a checkpoint");

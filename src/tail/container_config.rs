@@ -15,7 +15,7 @@ const MAX_FILE: usize = 1024 * 1024;
 /// Properties of a container. `None` means unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ContainerConfig {
-    /// `json-file`, `local`, ...
+    /// Docker's name of the logging driver, such as `json-file`.
     pub log_driver: Option<String>,
     /// When the latest run started.
     pub started: Option<Timestamp>,

@@ -41,7 +41,7 @@ pub(crate) struct Joiner {
     window: Window,
     /// Lines are counted but not shown. Set while reading only serves to find the start of the first wanted line.
     pub(crate) muted: bool,
-    /// Indexed by [`Stream`].
+    /// Both streams, indexed by [`Stream`].
     streams: [StreamState; 2],
     /// The last line that was shown.
     last: Option<Cursor>,

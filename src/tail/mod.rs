@@ -57,7 +57,7 @@ pub enum Start {
 pub(crate) struct Piece<'a> {
     time: Timestamp,
     stream: Stream,
-    /// Without the newline.
+    /// The message without its newline.
     text: Cow<'a, [u8]>,
     encoding: Encoding,
     /// The text was followed by a newline.

@@ -388,7 +388,7 @@ fn a_terminal_gets_aligned_coloured_names() {
             "line 000000015 \\u202ereversed\\u202c \\u200b\\u2066",
         ],
     );
-    // JSON leaves C1 controls and DEL unescaped, but a terminal obeys them.
+    // JSON leaves C1 controls and DEL unescaped, but a terminal interprets them.
     let json = on_terminal(&engine, plain, &["web", "--format", "json", "-i", "'0(02|04) '"]);
     assert!(json.contains("del\\u007f\"") && json.contains(" and \\u2029 and \\ufeff and \\u0085\""), "{json}");
     let forbidden = |c: char| c.is_control() && c != '\r' && c != '\n';

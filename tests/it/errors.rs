@@ -1,4 +1,4 @@
-//! What cannot be done is reported in a few words on stderr, with nothing on stdout and the exit code of the contract.
+//! A failure is one short message on stderr, with nothing on stdout and the documented exit code.
 //! These tests need a real engine.
 
 use std::fs;
@@ -50,7 +50,7 @@ fn diagnostics_and_notices_are_json_objects() {
     assert!(said.iter().all(|said| said["timestamp"].as_str().is_some_and(|time| time.ends_with('Z'))), "{said:?}");
 }
 
-/// The error says how to get rights on the socket, and the exit code is 3.
+/// The error explains how to get access to the socket, and the exit code is 3.
 #[test]
 fn a_forbidden_socket_has_a_hint() {
     let engine = Engine::start();
@@ -63,7 +63,7 @@ fn a_forbidden_socket_has_a_hint() {
     assert_failure(&as_nobody(&engine, &["watch"]).finish(), 3, &reported);
 }
 
-/// With rights on the socket alone, logs are read through the engine, and one notice says so.
+/// With access to the socket alone, logs are read through the engine, and one notice says so.
 #[test]
 fn without_file_rights_the_api_is_used() {
     let engine = Engine::start();
@@ -82,7 +82,7 @@ fn without_file_rights_the_api_is_used() {
     assert!(lines.iter().all(|line| line.contains(r#""source":"stream""#)));
     let folder = engine.data().join("containers");
     let notice = format!(
-        "no permission to read {}: reading through the engine instead (root reads the files themselves)\n",
+        "no permission to read {}: reading through the engine instead (root can read the files directly)\n",
         folder.display()
     );
     assert_eq!(finished.stderr.matches("no permission").count(), 1, "{}", finished.stderr);
@@ -108,7 +108,7 @@ fn a_missing_container_fails_unless_followed() {
         assert_failure(&Watch::start(&engine, args).finish(), 1, reported);
     }
     let watch = Watch::start(&engine, &["--format", "json", "web"]);
-    let notice = "no container is called web: waiting for it to be started (`docker ps -a` lists what there is)";
+    let notice = "no container is called web: waiting for it to be started (`docker ps -a` lists all containers)";
     watch.wait_for_notice(|lines| lines == [notice], PATIENCE);
     engine.run("other", &[], &["--count", "5"]);
     engine.run("web", &[], &["--count", "5"]);

@@ -1,5 +1,5 @@
-//! `events` beside `docker events`: the same lines, none missing and none twice, whatever happens to the connection.
-//! And the event client of `watch`: it does not slow a busy engine, and without events it uses listings.
+//! `events` compared with `docker events`: the same lines, none missing and none twice, whatever happens to the
+//! connection. And the event client of `watch`: it does not slow a busy engine, and without events it uses listings.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -232,7 +232,7 @@ fn filtered_events_match_docker_events() {
     }
 }
 
-/// Beside `docker events`, over a connection that is cut again and again, no event is missing and none comes twice.
+/// Compared with `docker events`, no event is missing and none comes twice, although the connection is cut repeatedly.
 #[test]
 fn cut_again_and_again_no_event_is_lost() {
     let (cuts, lives, volumes) = if long() { (50, 500, 200) } else { (8, 40, 16) };
@@ -419,7 +419,7 @@ fn no_reconnect_ends_with_the_stream() {
     proxy.refuse();
     let finished = watch.finish();
     assert_eq!(finished.code, Some(3));
-    assert!(finished.stderr.contains("error: the event stream was not back by "), "{}", finished.stderr);
+    assert!(finished.stderr.contains("error: the event stream was still down at "), "{}", finished.stderr);
 }
 
 /// Events happen a second before the requested end, and the stream ends before it has delivered them.
@@ -515,7 +515,7 @@ fn a_timeout_during_an_outage_is_an_error() {
         proxy.refuse();
         let finished = watch.finish();
         assert_eq!(finished.code, Some(3), "{count:?} {}", finished.stderr);
-        assert!(finished.stderr.contains("error: the event stream was not back by "), "{}", finished.stderr);
+        assert!(finished.stderr.contains("error: the event stream was still down at "), "{}", finished.stderr);
         proxy.admit();
     }
 }

@@ -146,7 +146,7 @@ fn two_killed_names_lose_and_repeat_nothing() {
     assert!(run.lines().iter().all(|line| line.contains(r#""type":"log""#) || line.contains("-job-")), "no other gap");
 }
 
-/// Other programs may append to FILE at any time, also behind half a record.
+/// Other programs may append to FILE at any time, even after half a record.
 #[test]
 fn lines_that_others_append_stay() {
     let engine = Engine::start();
@@ -265,7 +265,7 @@ fn the_file_is_known_on_another_device() {
     numbers.assert_whole("web", 1..=numbers.count("web") as u64);
 }
 
-/// Half a record at the end, for which there is no evidence, is moved out of FILE and kept beside it.
+/// Half a record at the end of FILE, which no log explains, is moved to a file next to it.
 #[test]
 fn half_a_record_is_moved_beside_the_file() {
     let engine = Engine::start();

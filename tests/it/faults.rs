@@ -26,7 +26,7 @@ fn a_killed_engine_costs_no_line() {
         watch.wait_for(|lines| lines.iter().any(|line| line.contains(name)), PATIENCE);
     }
     engine.kill();
-    watches.iter().for_each(|watch| has(watch, "trying again, log files are followed meanwhile"));
+    watches.iter().for_each(|watch| has(watch, "trying again; log files are followed meanwhile"));
     engine.up();
     watches.iter().for_each(|watch| has(watch, "the engine is back"));
     engine.run("later", &[], &["--count", "10"]);
@@ -42,7 +42,7 @@ fn a_killed_engine_costs_no_line() {
     }
 }
 
-/// A restarted engine stops its containers; those that return are read on.
+/// A restarted engine stops its containers; those that return are followed again.
 #[test]
 fn a_restarted_engine_is_read_on() {
     let engine = Engine::start();
@@ -208,7 +208,7 @@ fn a_reader_that_leaves_ends_the_run() {
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
 }
 
-/// Told to stop before anybody opens the pipe it writes to, it ends with 0.
+/// A run that is stopped before anybody opens its pipe ends with 0.
 #[test]
 fn a_stop_ends_the_wait_for_a_reader() {
     let engine = Engine::start();

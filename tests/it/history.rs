@@ -254,7 +254,7 @@ fn since_seeks_in_a_large_log() {
     }
 }
 
-/// Each record as a word and its message, or as a gap with the number of lost bytes.
+/// The message of each record; of a gap its reason, the lost bytes and the cursor before it.
 fn reported(records: &[Value]) -> Vec<String> {
     let reported = records.iter().map(|record| match record["type"].as_str() {
         Some("gap") => format!("gap {} {} after {}", record["reason"], record["lost_bytes"], record["after_cursor"]),
@@ -263,7 +263,7 @@ fn reported(records: &[Value]) -> Vec<String> {
     reported.collect()
 }
 
-/// Damage in a log costs what is damaged, and is reported.
+/// Only the damaged part of a log is lost, and the loss is reported.
 #[test]
 fn damage_costs_only_the_damaged_lines() {
     let engine = Engine::start();
@@ -336,7 +336,7 @@ fn damage_costs_only_the_damaged_lines() {
     );
 }
 
-/// Damage that appears while we follow is reported, and the lines behind it come.
+/// Damage that appears while we follow is reported, and the lines after it are read.
 #[test]
 fn damage_while_following_is_reported() {
     let engine = Engine::start();

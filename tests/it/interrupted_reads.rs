@@ -44,7 +44,7 @@ fn a_broken_connection_costs_no_line() {
     }
 }
 
-/// With `--no-follow` an engine that goes for good ends the run soon, and the loss is reported.
+/// With `--no-follow`, the run ends soon after the engine is gone for good, and the loss is reported.
 #[test]
 fn an_engine_gone_for_good_ends_the_read() {
     let engine = Engine::start();
@@ -66,7 +66,7 @@ fn an_engine_gone_for_good_ends_the_read() {
     let gone = Instant::now();
     proxy.refuse();
     let finished = watch.finish();
-    // Twenty seconds for those that are being read, and one for those that wait behind them.
+    // Twenty seconds for those that are being read, and one for those that wait for them.
     assert!(gone.elapsed() < Duration::from_secs(28), "{:?}", gone.elapsed());
     let lines = finished.lines();
     let numbers = Numbers::of_json(&lines);
@@ -193,7 +193,7 @@ fn until_is_met_despite_an_outage() {
     assert_eq!(gaps(&finished.lines()), [""; 0]);
 }
 
-/// A container whose lookup is under way when the time of `--until` comes is read up to then, and delays nobody.
+/// A container whose lookup is pending when the time of `--until` comes is read up to then, and delays no other.
 #[test]
 fn until_is_met_by_a_slow_answer() {
     let engine = Engine::start();
@@ -216,7 +216,7 @@ fn until_is_met_by_a_slow_answer() {
     }
 }
 
-/// A run that is killed before it knows whether a container is wanted leaves its first lines to the next run.
+/// A run that is killed before it knows whether a container is selected leaves its first lines to the next run.
 #[test]
 fn first_lines_wait_for_the_filter() {
     let engine = Engine::start();
@@ -301,7 +301,7 @@ fn rotation_before_a_resume_is_reported() {
     }
 }
 
-/// A log that rotates faster than it is polled comes whole but for what is reported.
+/// A log that rotates faster than it is polled is complete except for the reported gaps.
 #[test]
 fn polling_too_slowly_reports_the_loss() {
     let engine = Engine::start();

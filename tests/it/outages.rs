@@ -131,7 +131,7 @@ fn a_stopped_engine_costs_no_line() {
     assert_writers_whole(&engine, watches, &theirs);
 }
 
-/// An engine that is upgraded twice is asked in its own API version, and no line is lost.
+/// After each of two upgrades of the engine, its API version is negotiated again, and no line is lost.
 #[test]
 fn upgrades_under_a_watch_cost_no_line() {
     let engine = Engine::of_the_machine(&["--live-restore"]);
@@ -595,7 +595,7 @@ fn an_inotify_overflow_loses_nothing() {
     numbers.assert_whole("new", 1..=100);
 }
 
-/// The error names what is wrong in a few words.
+/// The error names the problem in one line.
 #[test]
 fn garbage_at_the_start_is_an_error() {
     let engine = Engine::start();
@@ -626,7 +626,7 @@ fn garbage_at_the_start_is_an_error() {
     });
 }
 
-/// What dies while the engine is dead is reported, and what its policy brings back is read on.
+/// Containers that die while the engine is down are reported, and those that their policy restarts are followed again.
 #[test]
 fn containers_of_a_dead_engine() {
     let engine = Engine::with(&["--live-restore"]);
@@ -726,8 +726,8 @@ fn unseen_containers_are_read_whole() {
     assert!(all.len() * 100 >= 95 * lived, "the engine itself heard {} of {lived}", all.len());
 }
 
-/// Nobody can tell whether a time was changed on the way, so of these containers nothing is promised except that they
-/// delay no other and that their ends are reported.
+/// A time that was changed on the way cannot be recognised, so for these containers only this is promised: they delay
+/// no other, and their ends are reported.
 #[test]
 fn corrupt_log_streams_harm_no_other_container() {
     let engine = Engine::start();

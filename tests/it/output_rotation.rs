@@ -227,7 +227,7 @@ fn a_removed_file_is_replaced() {
     }
 }
 
-/// Where no new file can be opened, a moved one is written on, and a removed one ends the run.
+/// If no new file can be opened, a moved one is still written to, and a removed one ends the run.
 #[test]
 fn without_a_new_file_the_old_one_continues() {
     let engine = Engine::start();
@@ -260,7 +260,7 @@ fn without_a_new_file_the_old_one_continues() {
     }
 }
 
-/// Writing belongs to whoever has the name, so the moved file is free.
+/// The lock belongs to the name of the file, so the moved file is not locked.
 #[test]
 fn the_new_file_belongs_to_its_run() {
     let engine = Engine::start();
@@ -285,7 +285,7 @@ fn the_new_file_belongs_to_its_run() {
     assert_eq!(watch.stop().code, Some(0));
 }
 
-/// While the state is locked, the moved file is written on.
+/// While the state is locked, the moved file is still written to.
 #[test]
 fn a_locked_state_delays_the_new_file() {
     let engine = Engine::start();
@@ -381,7 +381,7 @@ fn a_removal_before_the_end_is_reported() {
     }
 }
 
-/// When the folder is gone, a notice says so, and writing goes on into the file that was moved with it.
+/// When the folder is gone, a notice reports it, and the file that was moved with it is still written to.
 #[test]
 fn a_lost_folder_keeps_the_old_file() {
     let engine = Engine::start();

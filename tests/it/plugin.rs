@@ -319,8 +319,8 @@ fn docker_accepts_our_metadata() {
     assert!(us.get("Err").is_none_or(serde_json::Value::is_null), "{us}");
 }
 
-/// Docker before 25 tells its plugins nothing of the signals that it receives, and is ended only by SIGHUP, SIGKILL or
-/// the third SIGTERM. A shell's `kill $!` reaches only docker.
+/// Docker before 25 does not pass on the signals that it receives to its plugins, and is ended only by SIGHUP, SIGKILL
+/// or the third SIGTERM. A shell's `kill $!` reaches only docker.
 #[test]
 fn killing_docker_ends_us() {
     let engine = Engine::start();

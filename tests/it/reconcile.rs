@@ -123,7 +123,7 @@ fn a_second_run_changes_nothing() {
     let check = reconcile(&engine, &state, &["--check", "--format", "json"]);
     assert_eq!((check.code, &check.records()[0]["in_sync"]), (Some(4), &json!(false)));
     let reported = format!(
-        "error: there is no state in {} yet to compare with the Docker Engine\nhint: create it with `reconcile` without \
+        "error: no state file at {}: there is nothing to compare with the Docker Engine\nhint: create it with `reconcile` without \
          --check, or with `watch --resume`\n",
         state.display()
     );
@@ -447,7 +447,7 @@ fn watches_and_reconciliations_share_a_state() {
     }
 }
 
-/// The locked state is reported once, and made up for later.
+/// The locked state is reported once, and the inventory is corrected later.
 #[test]
 fn a_locked_state_does_not_stop_following() {
     let engine = Engine::start();
@@ -535,7 +535,7 @@ fn a_check_without_state_fails() {
     let engine = Engine::start();
     let state = engine.home().join("none/state.db");
     let check = reconcile(&engine, &state, &["--check"]);
-    let reported = format!("error: there is no state in {} yet", state.display());
+    let reported = format!("error: no state file at {}:", state.display());
     assert_eq!(
         (check.code, check.stdout.len(), check.stderr.starts_with(&reported)),
         (Some(4), 0, true),

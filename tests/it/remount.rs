@@ -110,7 +110,7 @@ fn a_running_watch_survives_a_move() {
     Numbers::of_json(&kept.lines()).assert_whole("later", 1..=50);
 }
 
-/// A watch whose files are open when the disk moves reads each on from the new device, once.
+/// A watch whose files are open when the disk moves continues with each of them on the new device, once.
 #[test]
 fn open_files_survive_a_move() {
     let engine = Engine::start();

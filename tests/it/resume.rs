@@ -276,7 +276,7 @@ fn the_next_run_starts_behind_until() {
     Numbers::of_json(&kept.lines()).assert_whole(name, 1..=2000);
 }
 
-/// This holds also for an unfinished line of another program, behind which ours starts a new one.
+/// This also holds for an unfinished line of another program, after which ours starts a new line.
 #[test]
 fn what_somebody_else_adds_to_the_output_stays() {
     let engine = Engine::start();
@@ -314,7 +314,7 @@ fn two_runs_never_share_a_file() {
     let kept = Kept::of(&engine);
     engine.run("web", &[], &["--count", "10", "--idle"]);
     let file = kept.file.to_str().unwrap();
-    // The locks are beside the state.
+    // The locks are next to the state.
     let state = kept.state.to_str().unwrap();
     let plain = ["--no-follow", "--state", state, "-o", file, "web"];
     let holder = kept.start(&engine, &["web"]);

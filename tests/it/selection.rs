@@ -268,7 +268,7 @@ fn a_changed_container_can_start_to_match() {
     by_name.wait_for_notice(|lines| !lines.is_empty(), PATIENCE);
     assert_eq!(
         by_name.notices(),
-        ["no container is called wanted: waiting for it to be started (`docker ps -a` lists what there is)"]
+        ["no container is called wanted: waiting for it to be started (`docker ps -a` lists all containers)"]
     );
     let by_state = Watch::start(&engine, &["-f", "status=exited", "--format", "json"]);
     let by_health = Watch::start(&engine, &["-f", "health=healthy", "--format", "json"]);
@@ -460,7 +460,7 @@ fn an_id_prefix_yields_to_a_name() {
         let of_the_name = |lines: &[String]| Numbers::of_json(lines).count(word) >= 5;
         watch.wait_for(of_the_name, PATIENCE);
         let reported = watch.notices();
-        let why = format!("! other: is no longer followed: {word} is the name of another container now");
+        let why = format!("! other: is no longer followed: another container is now called {word}");
         assert!(reported.contains(&why), "{reported:?}");
         let so_far = Numbers::of_json(&watch.lines()).count("other");
         // While no container has the name none is selected; one that takes it is followed from then on.

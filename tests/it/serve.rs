@@ -186,7 +186,7 @@ fn an_address_in_use_ends_with_1() {
         finished.stderr,
         format!(
             "error: cannot listen on {address}\n  caused by: Address already in use (os error 98)\n\
-             hint: another program listens there (`ss -ltnp` tells which); take another port\n"
+             hint: another program listens there (`ss -ltnp` shows which); use another port\n"
         )
     );
     let sockets = |pid: u32| {

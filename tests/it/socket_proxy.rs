@@ -154,7 +154,10 @@ fn without_info_files_are_still_read() {
     let watch = at(&["watch", "--state", state.to_str().unwrap()]);
     watch.wait_for_count(5);
     let reported = watch.stop().stderr;
-    assert!(reported.contains(&format!("{refused}; without the engine's ID no inventory is kept\n")), "{reported}");
+    assert!(
+        reported.contains(&format!("{refused}; without the engine's ID the inventory is not updated\n")),
+        "{reported}"
+    );
     engine.must(&["rm", "--force", "web"]);
     let nowhere = at(&["watch", "--source", "file"]).finish();
     assert_eq!((nowhere.code, nowhere.stderr.lines().next()), (Some(3), Some(&*format!("error: {refused}"))));

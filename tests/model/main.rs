@@ -26,7 +26,7 @@
 //! - A gap in another place: a truncated file was rotated and compressed without a record. It is missed only when files
 //!   are counted.
 //! - A gap inside a line is reported before the line, which then is what is left of it.
-//! - While the reader runs beside the engine, a file may come and go before it is opened: a gap is enough.
+//! - While the reader runs in parallel to the engine, a file may come and go before it is opened: a gap is enough.
 #![allow(unreachable_pub, reason = "one binary that nobody links")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -131,25 +131,25 @@ fn play_all(driver: Driver, is_loose: bool, part: u32) {
     }
 }
 
-/// Or its loss is reported as a gap, whatever happens to the files.
+/// Each line comes once, or its loss is reported as a gap, whatever happens to the files.
 #[test]
 fn every_json_file_line_comes_once() {
     play_all(Driver::JsonFile, false, 1);
 }
 
-/// Or its loss is reported as a gap, whatever happens to the files.
+/// Each line comes once, or its loss is reported as a gap, whatever happens to the files.
 #[test]
 fn every_local_log_line_comes_once() {
     play_all(Driver::Local, false, 2);
 }
 
-/// Or its loss is reported as a gap, whatever happens to the files.
+/// Each line comes once, or its loss is reported as a gap, whatever happens to the files.
 #[test]
 fn every_cached_line_comes_once() {
     play_all(Driver::Cache, false, 4);
 }
 
-/// Or its loss is reported as a gap, whatever happens to the files meanwhile.
+/// Each line comes once, or its loss is reported as a gap, whatever happens to the files meanwhile.
 #[test]
 fn a_running_reader_reads_every_line_once() {
     play_all(Driver::JsonFile, true, 8);
@@ -176,7 +176,7 @@ fn opened_files_leave_no_gap() {
     check(plain(300, 1), &[Action::Rest, lines(7, None, 25)]);
 }
 
-/// A line that begins before the reader hears of a death is not cut there.
+/// A line that begins before the reader is notified of a death is not cut there.
 #[test]
 fn an_unfinished_line_spans_a_late_death() {
     let piece = Action::Piece { to: Stream::Stdout, size: BUFFER };
@@ -227,7 +227,7 @@ fn truncated_delivered_lines_hide_no_new_ones() {
     check(plain(1500, 4), &[&[piece, lines(4, out, 25)], &killed[..], &again].concat());
 }
 
-/// A run that resumes by time reports what is lost, and reads on behind it.
+/// A run that resumes by time reports what is lost, and continues after it.
 #[test]
 fn resuming_by_time_reports_the_loss() {
     let killed = [Action::Rest, Action::Commit, Action::Crash, lines(9, None, 25)];

@@ -644,7 +644,7 @@ impl Play {
                     }
                     self.latest = batch.position.or(self.latest);
                 }
-                Item::Place(_, position) => self.latest = Some(*position),
+                Item::StartAt(_, position) => self.latest = Some(*position),
                 _ => {}
             }
             life.finish(item);

@@ -155,7 +155,7 @@ impl Life {
             }
             let is_mains = match &item {
                 Item::Lines(batch) => batch.key == MAIN,
-                Item::Place(key, _) | Item::End(key, _) => *key == MAIN,
+                Item::StartAt(key, _) | Item::End(key, _) => *key == MAIN,
                 Item::Notice(key, _) => {
                     found |= *key == marker;
                     false

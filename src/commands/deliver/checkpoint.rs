@@ -28,7 +28,7 @@ pub(crate) struct Checkpointer {
     /// This run's exclusive use of its resume name in the state.
     held: HeldName,
     /// `None` if the output is not a file.
-    output: Option<Output>,
+    output: Option<CommittedOutput>,
     /// Write-ahead log of `output`. `None` until the first commit has succeeded; nothing is written before.
     wal: Option<Wal>,
     /// ID and name of each container in the queue.
@@ -40,9 +40,9 @@ pub(crate) struct Checkpointer {
     /// The last write failed before any of its bytes reached the output.
     nothing_written: bool,
     /// Changes of lines that the printer has taken but perhaps not written.
-    taken: Changes,
+    taken: PositionChanges,
     /// Changes of lines that the printer has written, and that no commit contains yet.
-    written: Changes,
+    written: PositionChanges,
     commit: Option<PendingCommit>,
     /// Earliest time of the next commit.
     next: Instant,
@@ -50,19 +50,19 @@ pub(crate) struct Checkpointer {
     health: SharedHealth,
 }
 
-/// The output file.
-pub(crate) struct Output {
+/// The output file whose length is committed together with the positions.
+pub(crate) struct CommittedOutput {
     pub(crate) path: PathBuf,
     pub(crate) file: File,
     pub(crate) log: WalLocation,
-    /// Length to commit instead of the file's, as long as the printer expects lines behind it to be read again (see
-    /// [`recovery`]).
+    /// Length to commit instead of the file's, as long as the printer still expects the lines after it to be read
+    /// again: [`recovery`] explains why.
     pub(crate) unproven_from: Option<u64>,
 }
 
-/// Where the write-ahead log of an output file lies.
+/// Where the write-ahead log of an output file is.
 pub(crate) struct WalLocation {
-    /// Path of the state file; the log lies beside it.
+    /// Path of the state file; the log is in the same directory.
     pub(crate) state: PathBuf,
     /// Path of the log without the number of a segment.
     pub(crate) base: PathBuf,
@@ -70,14 +70,14 @@ pub(crate) struct WalLocation {
     pub(crate) sequence: u64,
 }
 
-/// By container ID.
-type Changes = HashMap<String, PositionChange>;
+/// The latest change of each container's position, by container ID.
+type PositionChanges = HashMap<String, PositionChange>;
 
 /// A commit under way.
 struct PendingCommit {
     ended: Receiver<Result<(), state::Error>>,
     /// What it commits, to be committed again if it fails.
-    changes: Changes,
+    changes: PositionChanges,
     /// Sequence number of the last log entry that it includes.
     sequence: u64,
 }
@@ -95,7 +95,7 @@ impl Checkpointer {
     /// Commits the known positions and the length of the file, then begins the write-ahead log.
     pub(crate) fn start(
         held: HeldName,
-        output: Option<Output>,
+        output: Option<CommittedOutput>,
         known: HashMap<String, Saved>,
     ) -> Result<Self, state::Error> {
         let sequence = output.as_ref().map_or(0, |output| output.log.sequence);
@@ -106,7 +106,7 @@ impl Checkpointer {
             sequence,
             nothing_written: false,
             names: HashMap::new(),
-            taken: Changes::new(),
+            taken: PositionChanges::new(),
             written: known.iter().map(|(id, saved)| (id.clone(), PositionChange::Saved(saved.clone()))).collect(),
             reached: known,
             commit: None,
@@ -134,7 +134,7 @@ impl Checkpointer {
         Ok(())
     }
 
-    /// Reports commit results to this board from now on. All commits so far have succeeded.
+    /// Reports commit results to `health` from now on. All commits so far have succeeded.
     pub(crate) fn report_to(&mut self, health: SharedHealth) {
         self.health = health;
         self.report(Status::Healthy);
@@ -147,7 +147,7 @@ impl Checkpointer {
     /// Notes the changes of an item that the printer has taken.
     pub(crate) fn take(&mut self, item: &Item) {
         match item {
-            Item::Meet(key, container) => {
+            Item::Describe(key, container) => {
                 self.names.insert(*key, (container.id.clone(), container.name.clone()));
             }
             Item::Lines(batch) => {
@@ -155,15 +155,15 @@ impl Checkpointer {
                     self.reached(batch.key, position);
                 }
             }
-            Item::Place(key, position) => self.reached(*key, *position),
+            Item::StartAt(key, position) => self.reached(*key, *position),
             Item::End(key, _) => self.ended(*key),
-            Item::Gone(key) => {
+            Item::Removed(key) => {
                 if let Some((id, _)) = self.names.remove(key) {
                     self.taken.insert(id, PositionChange::Removed);
                 }
             }
-            Item::Forget(key) => drop(self.names.remove(key)),
-            Item::Begin(..) | Item::Recall(..) | Item::Lifecycle(..) | Item::Notice(..) => {}
+            Item::Deselected(key) => drop(self.names.remove(key)),
+            Item::Followed(..) | Item::History(..) | Item::Lifecycle(..) | Item::Notice(..) => {}
         }
     }
 
@@ -275,7 +275,7 @@ impl Checkpointer {
     /// Processes the result of a commit. Returns false if it failed and has to be repeated.
     fn complete(
         &mut self,
-        changes: Changes,
+        changes: PositionChanges,
         sequence: u64,
         result: Result<(), state::Error>,
     ) -> Result<bool, state::Error> {
@@ -286,7 +286,7 @@ impl Checkpointer {
             }
             return Ok(true);
         };
-        self.report(if error.is_passing() { Status::Degraded } else { Status::Unhealthy });
+        self.report(if error.is_temporary() { Status::Degraded } else { Status::Unhealthy });
         // Changes that were written since are newer than those of the commit.
         for (id, change) in changes {
             match self.written.get_mut(&id) {
@@ -300,7 +300,7 @@ impl Checkpointer {
                 None => drop(self.written.insert(id, change)),
             }
         }
-        if !error.is_passing() {
+        if !error.is_temporary() {
             return Err(error);
         }
         tracing::warn!(%error, "cannot commit positions; trying again later");
@@ -348,8 +348,8 @@ impl Checkpointer {
         let has_file = self.output.is_some();
         if has_file && !is_complete {
             // Without a commit, a next run that has the state but not the log would write again what the file holds
-            // behind the last commit. After a partial write, however, the length of the file does not match the
-            // positions: then only the log can tell what is in it.
+            // after the last commit. After a partial write, however, the length of the file does not match the
+            // positions: then only the log shows what is in it.
             if self.nothing_written {
                 self.commit(false)?;
                 self.wait_for_commit()?;
@@ -381,7 +381,7 @@ impl Checkpointer {
     }
 }
 
-impl Output {
+impl CommittedOutput {
     /// Describes the file as it is now, for a commit.
     fn current(&self, is_last: bool, sequence: u64) -> Result<OutputProgress, state::Error> {
         let failed = |source: io::Error| state::Error::Output { path: self.path.clone(), source };

@@ -23,12 +23,12 @@ use std::sync::Arc;
 use std::thread;
 use tokio::sync::oneshot;
 
-/// The thread's state.
+/// Everything that the thread works with.
 pub(super) struct Deliver {
     pub(super) printer: Printer,
     /// Follows the rotation of the output file.
     pub(super) rollover: Rollover,
-    /// `None` without `--resume`.
+    /// Commits the positions; `None` without `--resume`, which stores none.
     pub(super) checkpointer: Option<Checkpointer>,
     /// Lock of the output file; held until the last write.
     pub(super) _lock: Option<OutputLock>,
@@ -69,7 +69,7 @@ impl Deliver {
                 let taken = self.take(&item);
                 match &item {
                     Item::Lines(batch) => self.logs.add(batch),
-                    Item::Begin(_, _, Some(reported)) => self.logs.discovered(*reported, Timestamp::now()),
+                    Item::Followed(_, _, Some(reported)) => self.logs.discovered(*reported, Timestamp::now()),
                     _ => {}
                 }
                 queue.finish(item);

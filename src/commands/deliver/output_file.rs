@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Locks the printer's file for this run alone, or shared with other runs that only append. Fails if another run holds
-/// a conflicting lock. `state` is the path of the state file, beside which the lock lies.
+/// a conflicting lock. `state` is the path of the state file, next to which the lock file is created.
 pub(crate) fn lock(state: &Path, printer: &Printer, is_shared: bool) -> Result<Option<OutputLock>, Error> {
     let Some((path, _)) = printer.file() else { return Ok(None) };
     match OutputLock::take(state, path, is_shared) {
@@ -139,7 +139,7 @@ fn replace(
 ) -> Result<bool, Error> {
     let successor = printer.successor()?;
     // A new file that is displaced at once was either rotated again, or its file system assigns new inode numbers at
-    // each look, so that they prove nothing.
+    // each lookup, so that they prove nothing.
     let Some((path, file)) = successor.file().filter(|_| !successor.is_displaced()) else { return Ok(false) };
     let is_done = match checkpointer {
         Some(checkpointer) => {

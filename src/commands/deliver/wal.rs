@@ -6,7 +6,7 @@
 //! the kernel keeps what a killed process wrote. After a power failure an entry may be missing or damaged, which its
 //! checksum and its sequence number show.
 //!
-//! The log consists of two segments beside the state file. Each begins with a snapshot of all positions. Once the
+//! The log consists of two segments next to the state file. Each begins with a snapshot of all positions. Once the
 //! current segment is large, the other one is overwritten, provided that everything in it is committed to the state.
 
 use crate::model::file_id::{FileId, Likeness};
@@ -45,8 +45,8 @@ pub(crate) struct WalEntry {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum EntryKind {
-    /// First entry of a segment: all positions, FILE and its length when the segment was begun, and the value of
-    /// [`mount`].
+    /// First entry of a segment: all positions, FILE and its length when the segment was begun, and
+    /// the value of [`mount`].
     Snapshot { positions: Vec<(String, Saved)>, file: FileRef, length: u64, mount: String },
     /// These bytes are about to be appended to a file, which then had `offset` bytes.
     Write {
@@ -63,8 +63,8 @@ pub(crate) enum EntryKind {
 /// Identifies an output file, whatever its name is now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FileRef {
-    /// Device number. It changes when the file system is mounted from another device, so it decides only if `id`
-    /// cannot.
+    /// Device number. It changes when the file system is mounted from another device, so it decides
+    /// only if `id` cannot.
     pub(crate) device: u64,
     pub(crate) id: FileId,
 }
@@ -79,7 +79,7 @@ impl FileRef {
     }
 }
 
-/// PositionChange of a container's position.
+/// What a delivered item changes about a container's committed position.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[expect(clippy::large_enum_variant, reason = "nearly all values are of the large variant")]
 pub(crate) enum PositionChange {
@@ -253,14 +253,14 @@ pub(crate) struct Wal {
     positions: HashMap<String, Saved>,
     /// The output file and its length after the last entry.
     written: (FileRef, u64),
-    /// Reused for encoding.
+    /// Scratch space for encoding; empty between calls or left over from the last one.
     buffer: Vec<u8>,
 }
 
 #[derive(Debug)]
 struct Segment {
     file: File,
-    /// In bytes.
+    /// Length of its entries in bytes.
     length: u64,
     /// Sequence number of its last entry; 0 if it is empty.
     last: u64,

@@ -74,7 +74,7 @@ impl<T: From<Box<Event>>> Backlog<T> {
         if let Some(coalescible) = &mut self.coalescible
             && is_coalescible(&event)
         {
-            coalescible.entry(event.id.clone()).or_default().push((self.next, event.verb().to_owned()));
+            coalescible.entry(event.id.clone()).or_default().push((self.next, event.base_action().to_owned()));
         }
         self.bytes += size(&event);
         self.insert(Queued::Event(event));
@@ -104,7 +104,7 @@ impl<T: From<Box<Event>>> Backlog<T> {
         }
     }
 
-    /// Removes the oldest entry, unless it is behind the reserved place.
+    /// Removes the oldest entry, unless it comes after the reserved place.
     pub(crate) fn pop(&mut self) -> Option<T> {
         if !self.is_ready() {
             return None;
@@ -124,8 +124,10 @@ impl<T: From<Box<Event>>> Backlog<T> {
     fn drop_superseded(&mut self, event: &Event) {
         let Some(coalescible) = self.coalescible.as_mut().filter(|_| event.kind == "container") else { return };
         let Some(queued) = coalescible.get_mut(&event.id) else { return };
-        let superseded: Vec<u64> =
-            queued.extract_if(.., |(_, action)| supersedes(event.verb(), action)).map(|(number, _)| number).collect();
+        let superseded: Vec<u64> = queued
+            .extract_if(.., |(_, action)| supersedes(event.base_action(), action))
+            .map(|(number, _)| number)
+            .collect();
         if queued.is_empty() {
             coalescible.remove(&event.id);
         }
@@ -149,7 +151,7 @@ impl<T: From<Box<Event>>> Backlog<T> {
 
 /// Returns whether any later event of its container may supersede this one.
 fn is_coalescible(event: &Event) -> bool {
-    event.kind == "container" && supersedes("destroy", event.verb())
+    event.kind == "container" && supersedes("destroy", event.base_action())
 }
 
 /// Returns whether the newer of two events of one container makes the older one redundant for a reader who needs only
@@ -179,14 +181,14 @@ mod tests {
     use crate::model::time::Timestamp;
     use proptest::prelude::*;
 
-    enum Item {
+    enum Entry {
         Event(Box<Event>),
         Listing,
     }
 
-    impl From<Box<Event>> for Item {
+    impl From<Box<Event>> for Entry {
         fn from(event: Box<Event>) -> Self {
-            Item::Event(event)
+            Entry::Event(event)
         }
     }
 
@@ -196,14 +198,14 @@ mod tests {
         Box::new(Event { kind: kind.into(), id: id.into(), action: action.into(), ..Event::default() })
     }
 
-    fn text(item: &Item) -> String {
-        match item {
-            Item::Event(event) => format!("{} {}", event.id, event.action),
-            Item::Listing => "listing".into(),
+    fn text(entry: &Entry) -> String {
+        match entry {
+            Entry::Event(event) => format!("{} {}", event.id, event.action),
+            Entry::Listing => "listing".into(),
         }
     }
 
-    fn drain(backlog: &mut Backlog<Item>) -> Vec<String> {
+    fn drain(backlog: &mut Backlog<Entry>) -> Vec<String> {
         std::iter::from_fn(|| backlog.pop()).map(|item| text(&item)).collect()
     }
 
@@ -285,7 +287,7 @@ mod tests {
         backlog.push_event(event("b create")).unwrap();
         assert_eq!(drain(&mut backlog), ["a create"]);
         assert!(!backlog.is_ready());
-        backlog.fill_reserved(Some(Item::Listing));
+        backlog.fill_reserved(Some(Entry::Listing));
         assert_eq!(drain(&mut backlog), ["listing", "b create"]);
         backlog.reserve();
         backlog.push_event(event("c create")).unwrap();
@@ -315,7 +317,7 @@ mod tests {
                 "create", "start", "die", "stop", "kill", "destroy", "pause", "unpause", "rename", "restart", "update",
                 "oom", "health_status: healthy", "health_status: unhealthy",
             ];
-            let mut backlogs = [Backlog::<Item>::new(100, true), Backlog::new(100, false)];
+            let mut backlogs = [Backlog::<Entry>::new(100, true), Backlog::new(100, false)];
             for (number, (id, action)) in events.iter().enumerate() {
                 for backlog in &mut backlogs {
                     let mut event = event(&format!("{id} {}", ACTIONS[*action]));
@@ -327,16 +329,16 @@ mod tests {
             let outcomes = backlogs.map(|mut backlog| {
                 let mut last: BTreeMap<String, BTreeMap<&str, String>> = BTreeMap::new();
                 let (mut kept, mut rows) = (Vec::new(), BTreeMap::new());
-                while let Some(Item::Event(event)) = backlog.pop() {
+                while let Some(Entry::Event(event)) = backlog.pop() {
                     let known = last.entry(event.id.clone()).or_default();
                     known.insert("name", event.attributes["name"].clone());
-                    match event.verb() {
+                    match event.base_action() {
                         "pause" | "unpause" | "start" | "die" | "create" => known.insert("state", event.action.clone()),
                         "health_status" => known.insert("health", event.action.clone()),
                         "destroy" => last.remove(&event.id).and(None),
                         _ => None,
                     };
-                    if matches!(event.verb(), "create" | "start" | "die" | "destroy") {
+                    if matches!(event.base_action(), "create" | "start" | "die" | "destroy") {
                         kept.push((event.id.clone(), event.action.clone(), event.attributes["name"].clone()));
                     }
                     inventory::updates(&event).into_iter().for_each(|update| apply(&mut rows, update));

@@ -8,14 +8,14 @@ pub(crate) mod backlog;
 pub(crate) mod subscription;
 mod suspend;
 
-use super::{Error, awaited};
+use super::{Error, show_while_waiting};
 use crate::config;
 use crate::docker::{self, Docker, Endpoint, Event};
 use crate::metrics;
 use crate::model::selector::Filters;
 use crate::model::stop::Stop;
 use crate::model::time::Timestamp;
-use crate::output::{self, ActivityLine, EventPrinter, EventRecord, Format, LogFormat};
+use crate::output::{self, ActivityLine, EventPrinter, EventRecord, LogFormat, OutputFormat};
 use backlog::Backlog;
 use std::io;
 use std::thread;
@@ -44,13 +44,10 @@ pub struct EventsOptions {
     pub timeout: Option<Duration>,
     /// Reconnect when the stream is lost, instead of failing.
     pub reconnect: bool,
-    /// Text or JSON.
-    pub format: Format,
+    pub format: OutputFormat,
     /// Print no notices; warnings about missing events remain.
     pub quiet: bool,
-    /// Format of notices.
     pub log_format: LogFormat,
-    /// Connection pool.
     pub docker: config::DockerConfig,
     /// Backlog and backoff of the event stream.
     pub config: config::EventsConfig,
@@ -104,11 +101,11 @@ pub fn events(endpoint: Endpoint, options: EventsOptions, stop: &Stop) -> Result
 
 /// Why the command ends.
 enum EndReason {
-    /// `stop` was cancelled.
+    /// The user or docker requested the stop.
     Stopped,
-    /// `--timeout` is over.
+    /// The time limit of `--timeout` is over.
     Timeout,
-    /// `--until` is reached.
+    /// The stream has reached the time of `--until`.
     Until,
     /// `--count` events are written, or the output failed.
     Output,
@@ -160,7 +157,7 @@ struct EventPump {
     is_paused: bool,
     writer: Sender<EventOutput>,
     writer_result: oneshot::Receiver<Result<u64, Error>>,
-    /// Result of [`EventPump::finish`], if the output thread ended before.
+    /// Result of [`EventPump::finish`], if the output thread ended before it was called.
     outcome: Option<Result<Option<u64>, Error>>,
 }
 
@@ -174,7 +171,7 @@ impl EventPump {
             Ok::<_, Error>((docker, engine.unwrap_or_default()))
         };
         let is_shown = !options.quiet && options.log_format == LogFormat::Text;
-        let (docker, engine) = awaited(connecting, &address, &ActivityLine::new(is_shown)).await?;
+        let (docker, engine) = show_while_waiting(connecting, &address, &ActivityLine::new(is_shown)).await?;
         let EventsOptions { filters, since, until, config, metrics, .. } = options.clone();
         let mut backlog = Backlog::new(config.queue_size, false);
         if let (Some(since), Some(now), false) = (since, engine.time, engine.is_podman)
@@ -212,7 +209,7 @@ impl EventPump {
                         permit.send(first);
                     }
                 }
-                until = wait_overdue(overdue) => return Err(Error::Away { until }),
+                until = wait_overdue(overdue) => return Err(Error::StreamStillDown { until }),
             }
         }
     }
@@ -220,7 +217,7 @@ impl EventPump {
     /// Ends after `--timeout`, which is a failure while the stream is lost.
     fn timed_out(&self) -> Result<EndReason, Error> {
         match self.subscription.is_lost() {
-            true => Err(Error::Away { until: self.subscription.engine_time() }),
+            true => Err(Error::StreamStillDown { until: self.subscription.engine_time() }),
             false => Ok(EndReason::Timeout),
         }
     }

@@ -35,7 +35,7 @@ const REMEMBERED: usize = 2 * HISTORY;
 /// Nanoseconds. An event that took this much longer than others has waited for us, so the engine may have skipped
 /// others.
 const LATE: i64 = 1_000_000_000;
-/// How long before a break was noticed everything is known to have arrived, over a socket of this machine.
+/// A broken connection to this machine is noticed within this time, so all events from before it have arrived.
 const UNREAD: Duration = Duration::from_secs(1);
 /// The same over a network, where a lost peer is noticed only after the keep-alive probes.
 const UNHEARD: Duration = Duration::from_secs(60);
@@ -70,7 +70,7 @@ pub(crate) enum SubscriptionEvent {
     Back(Continuity),
     /// The engine sent the delayed response header of a new stream; earlier events may be missing.
     Begun,
-    /// `until` is reached.
+    /// The stream has reached [`Wanted::until`].
     Ended,
 }
 
@@ -111,7 +111,7 @@ pub(crate) struct Subscription {
     start: Timestamp,
     /// The last event that arrived in time: the engine skipped none before it.
     last: Option<EventKey>,
-    /// Time of the last break up to which nothing can be missing, by the engine's clock and by ours.
+    /// Before this time no event of the last break can be missing; by the engine's clock and by ours.
     broke: (Timestamp, Instant),
     /// When the current stream was opened, by the engine's clock and by ours. Older events come from the history.
     opened: (Timestamp, Instant),
@@ -269,7 +269,7 @@ impl Subscription {
                 self.backoff.reset();
                 self.accept(event)
             }
-            Some(Err(error)) if !error.is_passing() => {
+            Some(Err(error)) if !error.is_temporary() => {
                 self.metrics.failed(Failure::Malformed);
                 Some(SubscriptionEvent::Malformed(error))
             }
@@ -300,7 +300,7 @@ impl Subscription {
         if self.is_unwanted_future(event.time) || !self.recent.insert(&key) {
             return None;
         }
-        // An event from the engine's history says nothing about the delay on the way to us.
+        // The age of an event from the engine's history does not measure the delay of the connection.
         if event.time >= self.opened.0 {
             self.delay.measure(event.time, Timestamp::now());
         }
@@ -369,7 +369,7 @@ impl Subscription {
 
     fn wait_to_reconnect(&mut self, failure: &Error) {
         let wait = self.backoff.wait(fastrand::f64());
-        let returned = self.docker.returned(failure);
+        let returned = self.docker.wait_for_daemon(failure);
         self.connection = Connection::Waiting(Box::pin(async move {
             tokio::select! {
                 biased;
@@ -456,7 +456,7 @@ async fn history(docker: &Docker, until: Timestamp) -> Result<Vec<EventKey>, Err
         while let Some(event) = stream.next().await {
             match event {
                 Ok(event) => keys.push(event.key()),
-                Err(error) if error.is_passing() => return Err(error),
+                Err(error) if error.is_temporary() => return Err(error),
                 Err(error) => malformed = Some(error),
             }
             // No engine remembers this many, so the answer may be endless.

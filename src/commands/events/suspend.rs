@@ -20,7 +20,6 @@ pub(super) struct SuspendDetector {
 }
 
 impl SuspendDetector {
-    /// Starts detection.
     pub(super) fn new() -> Self {
         let kind = SignalKind::from_raw(rustix::process::Signal::CONT.as_raw());
         let continued =

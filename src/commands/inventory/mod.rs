@@ -16,7 +16,7 @@ use super::Error;
 use super::route::Routes;
 use super::watch::feed::News;
 use crate::docker::{Docker, Event};
-use crate::metrics::{ChangeSource, Culprit, Extent, ReconciliationMetrics};
+use crate::metrics::{ChangeSource, Extent, FailureCause, ReconciliationMetrics};
 use crate::model::health::{SharedHealth, Status};
 use crate::model::inventory::{ContainerRow, MountRow, SeenRange, UnlistedFields, Update, VolumeRow};
 use crate::model::plan::{Observed, Plan};
@@ -57,7 +57,7 @@ pub(super) struct Inventory {
     task: JoinHandle<()>,
 }
 
-/// InventoryMessages to the task.
+/// A message to the task.
 enum InventoryMessage {
     /// Updates from one event.
     Updates(Vec<Update>),
@@ -119,7 +119,7 @@ impl Inventory {
     /// Passes news to the task. Never waits.
     pub(super) fn handle(&self, news: &News) {
         let message = match news {
-            News::Event(event) if event.kind == "volume" && event.verb() == "prune" => {
+            News::Event(event) if event.kind == "volume" && event.base_action() == "prune" => {
                 InventoryMessage::Pruned(event.time)
             }
             News::Event(event) => match updates(event) {
@@ -155,7 +155,7 @@ pub(super) fn updates(event: &Event) -> Vec<Update> {
     if event.id.is_empty() {
         return Vec::new();
     }
-    match (&*event.kind, event.verb()) {
+    match (&*event.kind, event.base_action()) {
         ("container", "destroy") => vec![Update::ContainerGone(event.id.clone(), at)],
         // Every event carries at least the current name: the backlog may have dropped the rename itself.
         ("container", _) => {
@@ -190,7 +190,7 @@ pub(super) fn updates(event: &Event) -> Vec<Update> {
 fn row(event: &Event, container: crate::model::container::Container) -> ContainerRow {
     let at = event.time;
     let crate::model::container::Container { id, name, image, labels, state, .. } = container;
-    let unlisted = match event.verb() {
+    let unlisted = match event.base_action() {
         "start" => UnlistedFields { started: Some(at), ..UnlistedFields::default() },
         "die" => UnlistedFields { finished: Some(at), exit_code: event.exit_code(), ..UnlistedFields::default() },
         _ => UnlistedFields::default(),
@@ -205,9 +205,9 @@ struct Task {
     engine_id: String,
     metrics: ReconciliationMetrics,
     health: SharedHealth,
-    /// Shared with [`Inventory`].
+    /// The counter that [`Inventory::queued_bytes`] increases. Decreased here for each received message.
     queued_bytes: Arc<AtomicUsize>,
-    /// Shared with [`Inventory`].
+    /// The flag that [`Inventory::has_dropped`] sets.
     has_dropped: Arc<AtomicBool>,
     /// Another engine than `engine_id` may answer now, so nothing is written until its ID is known.
     is_engine_uncertain: bool,
@@ -224,11 +224,11 @@ struct Task {
     has_warned: bool,
 }
 
-fn culprit(error: &Error) -> Culprit {
+fn failure_cause(error: &Error) -> FailureCause {
     match error {
-        Error::Docker(_) => Culprit::Docker,
-        Error::State(_) => Culprit::State,
-        _ => Culprit::Other,
+        Error::Docker(_) => FailureCause::Docker,
+        Error::State(_) => FailureCause::State,
+        _ => FailureCause::Other,
     }
 }
 
@@ -291,7 +291,7 @@ impl Task {
                 (extent, self.compare_some(ids, with_volumes, at, extent).await)
             }
         };
-        self.settle(extent, result);
+        self.complete(extent, result);
     }
 
     /// Writes pending updates to the state, unless it is uncertain which engine they are from.
@@ -307,10 +307,10 @@ impl Task {
         }
         let is_volume = |update: &Update| matches!(update, Update::Volume(_) | Update::VolumeGone(..));
         let extent = if updates.iter().all(is_volume) { Extent::Volumes } else { Extent::Containers };
-        let (sender, tally) = oneshot::channel();
-        self.store.apply_updates(&self.engine_id, updates, move |tally| drop(sender.send(tally)));
-        match tally.await.unwrap_or(Err(state::Error::Closed)) {
-            Ok(tally) => self.metrics.changed(&tally, ChangeSource::Event),
+        let (sender, summary) = oneshot::channel();
+        self.store.apply_updates(&self.engine_id, updates, move |summary| drop(sender.send(summary)));
+        match summary.await.unwrap_or(Err(state::Error::Closed)) {
+            Ok(summary) => self.metrics.changed(&summary, ChangeSource::Event),
             Err(error) => self.failed(extent, &error.into()),
         }
     }
@@ -346,16 +346,16 @@ impl Task {
         extent: Extent,
         origin: ChangeSource,
     ) -> Result<Plan, Error> {
-        let trigger = Trigger { source: "watch", started, begun, is_to_write: true, must_be_sure: false };
+        let trigger = Trigger { source: "watch", started, begun, must_write: true, must_be_certain: false };
         let (sender, plan) = oneshot::channel();
         self.store.reconcile(&self.engine_id, observed, trigger, move |plan| drop(sender.send(plan)));
         let plan = plan.await.unwrap_or(Err(state::Error::Closed))?;
-        self.metrics.changed(&plan.tally(), origin);
+        self.metrics.changed(&plan.summary(), origin);
         self.metrics.ran(extent, begun.elapsed());
         Ok(plan)
     }
 
-    fn settle(&mut self, extent: Extent, result: Result<Plan, Error>) {
+    fn complete(&mut self, extent: Extent, result: Result<Plan, Error>) {
         let now = Instant::now();
         match result {
             Ok(plan) => {
@@ -367,7 +367,7 @@ impl Task {
                     self.schedule.plan_everything(None);
                 }
                 let latest = self.schedule.latest();
-                plan.doubted.iter().for_each(|id| self.schedule.note_death(id, latest, now));
+                plan.uncertain.iter().for_each(|id| self.schedule.note_death(id, latest, now));
             }
             Err(error) => self.failed(extent, &error),
         }
@@ -377,12 +377,12 @@ impl Task {
         self.health.update(|health| health.state.inventory = status);
     }
 
-    /// Schedules a full comparison after a failure. Failures of the state are logged as a warning once, until one
-    /// succeeds.
+    /// Schedules a full comparison after a failure. Failures of the state are logged as a warning
+    /// once, until one succeeds.
     fn failed(&mut self, extent: Extent, error: &Error) {
-        self.metrics.failed(extent, culprit(error));
+        self.metrics.failed(extent, failure_cause(error));
         self.report(match error {
-            Error::State(error) if !error.is_passing() => Status::Unhealthy,
+            Error::State(error) if !error.is_temporary() => Status::Unhealthy,
             _ => Status::Degraded,
         });
         if matches!(error, Error::State(_)) && !std::mem::replace(&mut self.has_warned, true) {

@@ -40,7 +40,7 @@ impl Observer {
     ) -> Result<Observed, Error> {
         let containers = self.docker.containers_and_mounts(None, at).await?;
         let volumes = self.docker.volumes_in_full(at).await?;
-        let observed = Observed { at, containers, asked: None, volumes: Some(volumes), with_positions: false };
+        let observed = Observed { at, containers, requested: None, volumes: Some(volumes), with_positions: false };
         self.add_unlisted(observed, on_read).await
     }
 
@@ -66,9 +66,9 @@ impl Observer {
         let mut died = HashSet::new();
         while let Some(event) = events.next().await {
             match event {
-                Ok(event) if event.verb() == "die" => drop(died.insert(event.id)),
+                Ok(event) if event.base_action() == "die" => drop(died.insert(event.id)),
                 Ok(event) => drop(died.remove(&event.id)),
-                Err(error) if error.is_passing() => return Err(error.into()),
+                Err(error) if error.is_temporary() => return Err(error.into()),
                 // An event that cannot be parsed.
                 Err(_) => {}
             }
@@ -87,9 +87,9 @@ impl Observer {
         if !ids.is_empty() {
             observed.containers = self.docker.containers_and_mounts(Some(&ids), at).await?;
         }
-        observed.asked = Some(ids);
-        let lacks_source = observed.containers.iter().flat_map(|(_, mounts)| mounts).any(lacks_source);
-        if with_volumes || lacks_source {
+        observed.requested = Some(ids);
+        let is_any_missing = observed.containers.iter().flat_map(|(_, mounts)| mounts).any(is_source_missing);
+        if with_volumes || is_any_missing {
             observed.volumes = Some(self.docker.volumes_in_full(at).await?);
         }
         self.add_unlisted(observed, |_| {}).await
@@ -116,7 +116,7 @@ impl Observer {
 }
 
 /// Returns whether the source of a volume mount is unknown: listings omit it before the container is started.
-fn lacks_source(mount: &MountRow) -> bool {
+fn is_source_missing(mount: &MountRow) -> bool {
     mount.volume.is_some() && mount.source.as_ref().is_none_or(String::is_empty)
 }
 
@@ -125,14 +125,14 @@ fn add_sources(observed: &mut Observed) {
     let volumes = observed.volumes.iter().flatten();
     let mountpoints: HashMap<&str, &str> = volumes.map(|volume| (&*volume.name, &*volume.mountpoint)).collect();
     let mounts = observed.containers.iter_mut().flat_map(|(_, mounts)| mounts);
-    for mount in mounts.filter(|mount| lacks_source(mount)) {
+    for mount in mounts.filter(|mount| is_source_missing(mount)) {
         let source = mount.volume.as_deref().and_then(|volume| mountpoints.get(volume));
         mount.source = source.map(|source| (*source).to_owned());
     }
 }
 
 fn unlisted_fields(routes: &Routes, container: &ContainerRow) -> UnlistedFields {
-    let folder = routes.visible(&container.id);
+    let folder = routes.container_folder(&container.id);
     let ContainerConfig { log_driver, started, finished, exit_code } =
         folder.map(|folder| tail::describe(&folder)).unwrap_or_default();
     let listed = container::Container {
@@ -140,10 +140,10 @@ fn unlisted_fields(routes: &Routes, container: &ContainerRow) -> UnlistedFields 
         state: container.state.clone(),
         ..container::Container::default()
     };
-    let log_route = match routes.of(&listed) {
+    let log_route = match routes.choose(&listed) {
         _ if log_driver.as_deref() == Some("none") => None,
         Choice::File(_) => Some(crate::model::cursor::Route::File),
-        Choice::Stream => Some(routes.over_api()),
+        Choice::Stream => Some(routes.api_route()),
         Choice::Nothing => None,
     };
     UnlistedFields { log_driver, log_route, started, finished, exit_code }

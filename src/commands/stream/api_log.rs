@@ -13,16 +13,16 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
-/// What happens to a container.
+/// What a task has to know about its container.
 #[derive(Debug)]
 pub(in crate::commands) enum Signal {
     /// The container runs again.
     Up,
-    /// It writes no more for now: read to the end, then put these items on the queue.
+    /// It writes no more for now: read its log to the end, then put these items on the queue.
     Finish(Vec<Item>),
 }
 
-/// How a task ended: with an error if it has not read everything, and with the error of the daemon or the connection if
+/// How a task ended: `Err` if it has not read everything, with the error of the daemon or the connection if
 /// that was the reason.
 pub(in crate::commands) type Outcome = Result<(), Option<Error>>;
 
@@ -44,13 +44,13 @@ pub(in crate::commands) enum StreamReport {
 pub(in crate::commands) struct StreamPlan {
     pub(in crate::commands) key: ContainerKey,
     pub(in crate::commands) id: String,
-    /// Whether it runs. If not, nothing is requested before it starts or its end is asked for.
+    /// Whether it runs. If not, nothing is requested before it starts or [`Signal::Finish`] arrives.
     pub(in crate::commands) is_up: bool,
-    /// It was started at some time, so it may have written lines.
+    /// Whether it was ever started, so that it may have written lines.
     pub(in crate::commands) has_run: bool,
     /// Read only what it wrote before it was found, until it starts again.
     pub(in crate::commands) is_history: bool,
-    /// Whether it is paused at first, so that it cannot write though it is up.
+    /// Whether it is paused at first: up, but unable to write.
     pub(in crate::commands) is_paused: bool,
     /// The daemon's time of the event that reported it.
     pub(in crate::commands) cause: Option<Timestamp>,
@@ -76,7 +76,7 @@ pub(in crate::commands) struct StreamContext {
     /// Messages that have more bytes than this are cut.
     pub(in crate::commands) max_line_size: usize,
     pub(in crate::commands) reports: UnboundedSender<StreamReport>,
-    /// Whether another task has waited in vain for the daemon to come back. Then the others need not wait as long.
+    /// Set while another task has used up its retry budget, so that this one fails faster.
     pub(in crate::commands) shorten_retries: watch::Receiver<bool>,
 }
 
@@ -84,10 +84,10 @@ pub(in crate::commands) struct StreamContext {
 pub(in crate::commands) struct ApiLog {
     pub(super) context: StreamContext,
     pub(super) plan: StreamPlan,
-    /// Where its log can be looked at without asking the daemon, if anywhere.
+    /// The container's folder, if its log file can be checked without a request.
     pub(super) folder: Option<PathBuf>,
     pub(super) is_paused: watch::Receiver<bool>,
-    /// With `Start::Last`, the first line that is wanted, and how far the log went when that was found out.
+    /// With `Start::Last`: the first line to print, and the end of the log when that line was determined.
     pub(super) first: Option<(Cursor, TimePosition)>,
 }
 
@@ -137,10 +137,10 @@ impl ApiLog {
         TimePosition::at(match self.plan.start {
             // Podman compares the time of each line, and what it sends of a second begins exactly there.
             Start::Since(time) if self.dialect() == Dialect::Podman => Some(time),
-            // Docker skips a compressed file whose last line is earlier, though lines of the other stream in it need not
-            // be.
+            // Docker skips a compressed file whose last line is earlier, although lines of the other stream in
+            // it may be later.
             Start::Since(time) => Some(tail::minus_slack(time)),
-            // A line of the other stream behind it may have an earlier time.
+            // A later line of the other stream may have an earlier time.
             Start::Last(_) => self.first.map(|(first, _)| tail::minus_slack(first.time)),
             Start::Beginning | Start::All => None,
         })

@@ -1,7 +1,7 @@
 //! Idle probes: when to check whether a silent stream still works, and whether it has missed lines.
 //!
 //! In: the times of lines and probes. Out: the time of the next probe. A stream is silent when the container is, when a
-//! connection hangs, and when Docker up to 23 leaves out lines because the clock was set back behind `since` (moby
+//! connection hangs, and when Docker up to 23 leaves out lines because the clock was set back to before `since` (moby
 //! `daemon/logger/loggerutils/logfile.go`). Only the newest record of the log distinguishes them.
 
 use crate::model::position::TimePosition;
@@ -18,43 +18,43 @@ pub(super) const LONGEST: Duration = Duration::from_secs(5 * 60);
 /// Decides when to probe.
 pub(super) struct IdleTimer {
     next: Instant,
-    /// From the last line or probe to `next`.
+    /// Time from the last line or probe to `next`.
     interval: Duration,
 }
 
 impl IdleTimer {
-    /// Starts the timer.
     pub(super) fn new(now: Instant) -> Self {
         IdleTimer { next: now + FIRST, interval: FIRST }
     }
 
-    /// When to probe.
+    /// Returns when the next probe is due.
     pub(super) fn next(&self) -> Instant {
         self.next
     }
 
-    /// A line arrived: starts again.
+    /// Starts again after a line arrived.
     pub(super) fn restart(&mut self, now: Instant) {
         *self = IdleTimer::new(now);
     }
 
-    /// Records a probe and doubles the interval, whatever the probe found: a request may take long to reach its first line.
+    /// Records a probe and doubles the interval, whatever the probe found: a request may take long to
+    /// reach its first line.
     pub(super) fn probed(&mut self, now: Instant) {
         self.interval = (self.interval * 2).min(LONGEST);
         self.next = now + self.interval;
     }
 }
 
-/// The time of the log's newest record, if that record has not been read. `last` is the last record that arrived behind
-/// `position`, if any has.
+/// Returns the time of the log's newest record, if that record has not been read. `last` is the last record that
+/// arrived after `position`, if any has.
 pub(super) fn ahead(newest: Record, last: Option<Record>, position: &TimePosition) -> Option<Timestamp> {
     let is_read = match last {
         Some(last) => last == newest,
         None => position.seen[newest.stream as usize].is_some_and(|seen| seen.time == newest.time),
     };
-    // Before the first line was delivered, older records are not wanted.
-    let is_unwanted = position.is_at_start() && position.since.is_some_and(|since| newest.time < since);
-    (!is_read && !is_unwanted).then_some(newest.time)
+    // Before the first line was delivered, records from before `since` do not count.
+    let is_before_since = position.is_at_start() && position.since.is_some_and(|since| newest.time < since);
+    (!is_read && !is_before_since).then_some(newest.time)
 }
 
 #[cfg(test)]

@@ -1,9 +1,10 @@
 //! Reads one container over the API, through its restarts and those of the daemon.
 //!
 //! In: a [`StreamPlan`], and [`Signal`]s about what happens to the container. Out: items on the queue, and
-//! [`StreamReport`]s. A request ends when the container stops, when the daemon stops, or when the connection breaks, and
-//! nothing shows which of these it was. That makes no difference to what is read, because the next request continues
-//! behind the last line ([`session`]). The three routes differ in when a request ends and when the next one is made.
+//! [`StreamReport`]s. A request ends when the container stops, when the daemon stops, or when the connection breaks,
+//! and nothing shows which of these it was. That makes no difference to what is read, because the next request
+//! continues after the last line ([`session`]). The three routes differ in when a request ends and when the
+//! next one is made.
 
 mod api_log;
 mod idle;
@@ -20,7 +21,7 @@ use crate::model::cursor::{Cursor, Route};
 use crate::model::position::TimePosition;
 use crate::model::time::Timestamp;
 use crate::tail::{Dialect, Start};
-use outcome::{End, Failures, GRACE, Report, reason, retry_end};
+use outcome::{End, FailureReport, Failures, GRACE, reason, retry_end};
 use retry::RetryBudget;
 use session::{Progress, Session};
 use std::collections::VecDeque;
@@ -32,11 +33,12 @@ use tokio::time::{Instant, sleep, timeout};
 /// Time limit of a request for the rest of a log that Podman may cut.
 const REST_LIMIT: Duration = Duration::from_secs(5);
 
+/// Returns whether a signal reports that the container died or was removed.
 fn is_death(signal: &Signal) -> bool {
     let Signal::Finish(then) = signal else { return false };
-    // A container that is let go goes on writing.
-    let is_let_go = then.iter().any(|item| matches!(item, Item::Forget(_)));
-    !is_let_go && then.iter().any(|item| matches!(item, Item::End(..) | Item::Gone(_)))
+    // A container that is no longer followed may continue to write.
+    let is_unfollowed = then.iter().any(|item| matches!(item, Item::Deselected(_)));
+    !is_unfollowed && then.iter().any(|item| matches!(item, Item::End(..) | Item::Removed(_)))
 }
 
 impl ApiLog {
@@ -44,8 +46,8 @@ impl ApiLog {
     pub(super) async fn run(mut self, mut signals: UnboundedReceiver<Signal>) -> Outcome {
         let mut failures = Failures::new(self.retry_budget());
         while let Err(error) = self.find_first(failures.retry.left(Instant::now())).await {
-            let wait = match error.is_passing() {
-                true => failures.retry.again(true, self.is_last(&signals), Instant::now(), fastrand::f64()),
+            let wait = match error.is_temporary() {
+                true => failures.retry.next_wait(true, self.is_last(&signals), Instant::now(), fastrand::f64()),
                 false => None,
             };
             let Some(wait) = wait else { return self.give_up(error, &mut signals).await };
@@ -60,10 +62,10 @@ impl ApiLog {
         session.announce(self.plan.cause);
         // Spreads the requests for many containers over the interval.
         let mut span = self.context.interval.mul_f64(fastrand::f64());
-        let mut heard = if self.plan.is_up { None } else { Some(signals.recv().await) };
+        let mut received = if self.plan.is_up { None } else { Some(signals.recv().await) };
         loop {
             let begun = Instant::now();
-            if heard.is_none() {
+            if received.is_none() {
                 let before = session.position();
                 let mut progress = session.progress();
                 let mut rest = None;
@@ -72,12 +74,13 @@ impl ApiLog {
                     tokio::pin!(request);
                     tokio::select! {
                         end = &mut request => Some(end),
-                        // Cutting the request short is safe: the position moves when a line is on the queue, not before.
+                        // Cutting the request short is safe: the position moves when a line is on
+                        // the queue, not before.
                         signal = signals.recv() => {
                             if signal.as_ref().is_some_and(is_death) {
                                 rest = self.end_request(request, &mut progress).await;
                             }
-                            heard = Some(signal);
+                            received = Some(signal);
                             None
                         }
                     }
@@ -96,10 +99,10 @@ impl ApiLog {
                     if end.is_regular() {
                         span = self.context.interval;
                     }
-                    heard = self.sleep(wait, &end, signals.recv()).await;
+                    received = self.sleep(wait, &end, signals.recv()).await;
                 }
             }
-            match heard.take() {
+            match received.take() {
                 None => {}
                 Some(None) => return Ok(()),
                 Some(Some(Signal::Up)) => session.container_started(),
@@ -149,16 +152,16 @@ impl ApiLog {
         self.context.docker.logs(&self.plan.id, &query).await
     }
 
-    /// Whether the daemon comes back matters to the others only if they have to reach an end, too.
+    /// Reports whether the daemon is unreachable, which only tasks that have to reach an end need to know.
     fn report_given_up(&self, has_given_up: bool) {
         if self.plan.once {
             self.report(StreamReport::GaveUp(has_given_up));
         }
     }
 
-    /// A failure that is not temporary says nothing about the daemon.
+    /// Reports a temporary failure. Other failures do not show that the daemon is unreachable.
     fn report_given_up_if(&self, end: &End) {
-        if end.is_passing() {
+        if end.is_temporary() {
             self.report_given_up(true);
         }
     }
@@ -167,14 +170,14 @@ impl ApiLog {
         RetryBudget::new(self.plan.once && *self.context.shorten_retries.borrow())
     }
 
-    /// Whether the next end is the last one.
+    /// Returns whether nothing is read after the next end of the log.
     fn is_last(&self, signals: &UnboundedReceiver<Signal>) -> bool {
         self.plan.once || signals.is_closed()
     }
 
     async fn find_first(&mut self, limit: Duration) -> Result<(), Error> {
         if let (Start::Last(_), false) = (self.plan.start, self.plan.has_run) {
-            // It has no history.
+            // It never ran, so it has no history.
             self.plan.start = Start::All;
         }
         if let (Start::Last(lines @ 1..), None) = (self.plan.start, self.plan.resume) {
@@ -183,8 +186,8 @@ impl ApiLog {
         Ok(())
     }
 
-    /// Finds the first of the last `wanted` lines. The daemon counts records, of which a long line has several, so more
-    /// and more are requested until one line more than wanted has arrived whole.
+    /// Finds the first of the last `wanted` lines. The daemon counts records, of which a long line has several, so the
+    /// number of requested records grows until one line more than wanted is complete.
     async fn last_lines(&self, wanted: u64, limit: Duration) -> Result<Option<(Cursor, TimePosition)>, Error> {
         let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
         let mut records = wanted as u64 + 16;
@@ -204,8 +207,8 @@ impl ApiLog {
             let mut query = LogsQuery { tail: Some(records), ..LogsQuery::default() };
             let mut is_all = false;
             if self.dialect() == Dialect::Podman {
-                // With `tail`, Podman joins pieces, which changes the ordinals of lines. So the time of the first record is
-                // looked up, and records are requested from there.
+                // With `tail`, Podman joins pieces, which changes the ordinals of lines. So the time of the first
+                // record is looked up, and records are requested from there.
                 let oldest = self.oldest(&query, limit).await?;
                 is_all = oldest.is_none();
                 query = LogsQuery { since: oldest, ..LogsQuery::default() };
@@ -215,7 +218,7 @@ impl ApiLog {
                 keep(frames.push(&chunk?).0);
             }
             keep(frames.flush());
-            // The answer may begin among lines of the same time, whose ordinals are not known then.
+            // The response may begin between lines of the same time, whose ordinals are then unknown.
             let is_numbered = count > wanted && cursors.front().is_some_and(|first| Some(first.time) != oldest);
             let is_all = is_all || self.dialect() == Dialect::Docker && frames.records() < records;
             if is_numbered || is_all {
@@ -239,7 +242,7 @@ impl ApiLog {
         Ok(oldest.filter(|_| Some(frames.records()) >= query.tail))
     }
 
-    /// Makes one request.
+    /// Makes one request, which ends as its route requires.
     async fn request(&self, session: &mut Session<'_>, due: Instant) -> End {
         match self.context.route {
             Route::Poll => session.read().await,
@@ -248,12 +251,12 @@ impl ApiLog {
         }
     }
 
-    /// Waits before the next request, or until the daemon is back. Returns what `interruption` resolves to, if it resolves
-    /// first.
+    /// Waits before the next request, or until the daemon is back. Returns what `interruption` resolves to,
+    /// if it resolves first.
     async fn sleep<T>(&self, wait: Duration, end: &End, interruption: impl Future<Output = T>) -> Option<T> {
         let returned = async {
             match end {
-                End::Broken(error) if error.is_of_connection() => self.context.docker.returned(error).await,
+                End::Broken(error) if error.is_of_connection() => self.context.docker.wait_for_daemon(error).await,
                 _ => std::future::pending().await,
             }
         };
@@ -265,8 +268,8 @@ impl ApiLog {
         }
     }
 
-    /// The container has died: reads its log to the end, puts `then` on the queue, and waits until it runs again. Returns
-    /// the outcome as an error if it never will.
+    /// The container has died: reads its log to the end, puts `then` on the queue, and waits until it runs again.
+    /// Returns the outcome as an error if it never will.
     async fn finish(
         &self,
         session: &mut Session<'_>,
@@ -281,7 +284,7 @@ impl ApiLog {
         Err(read.map(drop))
     }
 
-    /// Reads to the end, and tries again as long as that may help. Returns `false` if the container runs again first.
+    /// Reads to the end, and retries as long as that may help. Returns `false` if the container runs again first.
     async fn read_to_end(
         &self,
         session: &mut Session<'_>,
@@ -313,13 +316,13 @@ impl ApiLog {
         }
     }
 
-    /// Reports that the rest is not read, and why. The beginning of an unfinished line is dropped, because nobody knows how
-    /// it ends.
+    /// Reports that the rest of the log is not read, and why. The beginning of an unfinished line is dropped, because
+    /// its end is unknown.
     async fn report_loss(&self, end: End, position: TimePosition) -> Option<Error> {
         if !end.keeps_nothing() {
             self.context.queue.send(Item::unreadable(self.plan.key, self.context.route, position.last())).await;
         }
-        // For a container that is gone, the gap says everything.
+        // For a removed container, the gap is enough.
         if self.plan.once || !end.is_removed() {
             self.notice(end.describe()).await;
         }
@@ -342,7 +345,7 @@ impl ApiLog {
         }
     }
 
-    /// Ends after an error that no retry can help with. A followed container is still introduced and taken leave of.
+    /// Ends after an error that no retry can fix. The items that later signals carry are still queued.
     async fn give_up(&self, error: Error, signals: &mut UnboundedReceiver<Signal>) -> Outcome {
         let end = End::Broken(error);
         let is_lost = self.is_last(signals) || end.is_removed();
@@ -367,8 +370,8 @@ impl ApiLog {
 
     async fn report_failure(&self, end: &End, failures: &mut Failures) {
         match failures.report(end, Instant::now()) {
-            Some(Report::NoPermit(error)) => self.report(StreamReport::NoPermit(error)),
-            Some(Report::Notice(text)) => self.notice(text).await,
+            Some(FailureReport::NoPermit(error)) => self.report(StreamReport::NoPermit(error)),
+            Some(FailureReport::Notice(text)) => self.notice(text).await,
             None => {}
         }
     }

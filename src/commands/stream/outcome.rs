@@ -1,4 +1,4 @@
-//! What follows from how a request ended: when to make the next one, what to report, and when to give up.
+//! Decides what follows the end of a request: when to make the next one, what to report, and when to give up.
 //!
 //! Pure: in goes an [`End`], the time and a random number; out comes a decision.
 
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 /// Time for the event to arrive that explains the end of a request.
 pub(super) const GRACE: Duration = Duration::from_millis(500);
-/// An error is reported again when the last one is this long ago.
+/// Minimum time without errors before an error is reported again.
 const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How a request ended.
@@ -19,38 +19,39 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(60);
 pub(super) enum End {
     /// The daemon sent everything and closed it.
     Whole,
-    /// It is time to renew it.
+    /// Its time is over; the next request continues.
     Due,
-    /// The log has lines that the request did not bring.
+    /// The log has lines that the response did not contain.
     Stuck,
-    /// The answer does not overlap with what was delivered: more was written in between than was requested.
+    /// The response does not overlap with what was delivered: more was written meanwhile than was requested.
     Apart,
     Broken(Error),
     Malformed(tail::Error),
 }
 
 impl End {
-    /// Whether the logging driver keeps nothing that can be read, so that nothing is lost.
+    /// Returns whether the logging driver keeps nothing that can be read, so that nothing is lost.
     pub(super) fn keeps_nothing(&self) -> bool {
         matches!(self, End::Broken(Error::NoLogs { .. }))
     }
 
-    /// Whether the container is removed or being removed, so that its log does not come back.
+    /// Returns whether the container was removed or is being removed, so that its log does not come back.
     pub(super) fn is_removed(&self) -> bool {
         matches!(self, End::Broken(Error::NotFound { .. } | Error::Conflict { .. }))
     }
 
-    /// Whether the same request may succeed later: a daemon that is gone comes back, and still has the rest.
-    pub(super) fn is_passing(&self) -> bool {
-        matches!(self, End::Broken(error) if error.is_passing())
+    /// Returns whether the same request may succeed later: the daemon may come back, and it still has the rest.
+    pub(super) fn is_temporary(&self) -> bool {
+        matches!(self, End::Broken(error) if error.is_temporary())
     }
 
-    /// Whether the interval to the next request starts again. A request that has missed lines is repeated instead.
+    /// Returns whether the interval to the next request starts again. A request that has missed
+    /// lines is repeated instead.
     pub(super) fn is_regular(&self) -> bool {
         !matches!(self, End::Apart | End::Stuck)
     }
 
-    /// The text of a notice.
+    /// Returns the text of a notice; empty for ends without an error.
     pub(super) fn describe(&self) -> String {
         match self {
             End::Broken(error @ Error::NoLogs { .. }) => format!("cannot be read: {}", reason(error)),
@@ -60,7 +61,7 @@ impl End {
         }
     }
 
-    /// The error of the daemon or the connection, if that was the reason.
+    /// Returns the error of the daemon or the connection, if that was the reason.
     pub(super) fn into_error(self) -> Option<Error> {
         match self {
             End::Broken(error) => Some(error),
@@ -77,19 +78,19 @@ pub(super) fn reason(error: &Error) -> String {
     }
 }
 
-/// Something to report.
+/// What to report about a failed request.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Report {
+pub(super) enum FailureReport {
     /// A lack of permits, which is reported once for all containers.
     NoPermit(String),
     /// A notice about this container.
     Notice(String),
 }
 
-/// Failed requests of one log.
+/// The failures of one log's requests, and its retry budget.
 pub(super) struct Failures {
     pub(super) retry: RetryBudget,
-    /// When the last error occurred that was worth a notice.
+    /// When the last error that deserves a notice occurred.
     last: Option<Instant>,
 }
 
@@ -98,23 +99,25 @@ impl Failures {
         Failures { retry, last: None }
     }
 
-    /// How long to wait before the next request. `until_due` is the rest of the interval.
+    /// Returns how long to wait before the next request. `until_due` is the rest of the interval.
     pub(super) fn pause(&mut self, end: &End, route: Route, until_due: Duration, random: f64) -> Duration {
         let until_due = if route == Route::Poll { until_due } else { Duration::ZERO };
         match end {
             End::Apart | End::Due => Duration::ZERO,
             End::Stuck => until_due,
             End::Whole if route == Route::Poll => until_due,
-            // That a request ended without an error says nothing about the container. The event that does arrives soon.
+            // A request that ended without an error does not show why. The event that does arrives soon.
             End::Whole | End::Broken(_) | End::Malformed(_) => self.retry.wait(random).max(GRACE).max(until_due),
         }
     }
 
-    /// What to report, at most once in [`REPORT_INTERVAL`]. That the daemon is gone is reported for all containers
-    /// together, elsewhere.
-    pub(super) fn report(&mut self, end: &End, now: Instant) -> Option<Report> {
+    /// Returns what to report, at most once in [`REPORT_INTERVAL`]. An unreachable daemon is not reported here: the
+    /// feed reports it once for all containers.
+    pub(super) fn report(&mut self, end: &End, now: Instant) -> Option<FailureReport> {
         let is_worth_reporting = match end {
-            End::Broken(error @ Error::TooManyStreams { .. }) => return Some(Report::NoPermit(error.to_string())),
+            End::Broken(error @ Error::TooManyStreams { .. }) => {
+                return Some(FailureReport::NoPermit(error.to_string()));
+            }
             End::Malformed(_) | End::Broken(Error::Refused { .. }) => true,
             End::Broken(Error::Status { .. } | Error::Gateway { .. } | Error::Protocol { .. }) => {
                 self.retry.attempts() >= REFUSALS
@@ -126,12 +129,12 @@ impl Failures {
         }
         let last = self.last.replace(now);
         let is_due = last.is_none_or(|last| now.duration_since(last) >= REPORT_INTERVAL);
-        is_due.then(|| Report::Notice(end.describe()))
+        is_due.then(|| FailureReport::Notice(end.describe()))
     }
 }
 
-/// The wait before another attempt to read to the end, or `None` if there is no use in one. `once` says that the end is
-/// all that is wanted, `is_last` that nothing is wanted behind it.
+/// Returns the wait before the next attempt to read to the end, or `None` to give up. `once`: the task ends with this
+/// end. `is_last`: nothing is read after it.
 pub(super) fn retry_end(
     retry: &mut RetryBudget,
     end: &End,
@@ -140,7 +143,7 @@ pub(super) fn retry_end(
     now: Instant,
     random: f64,
 ) -> Option<Duration> {
-    let wait = retry.again(end.is_passing(), is_last, now, random);
+    let wait = retry.next_wait(end.is_temporary(), is_last, now, random);
     let is_final = end.keeps_nothing() || end.is_removed() && !once;
     wait.filter(|_| !is_final)
 }
@@ -198,7 +201,7 @@ mod tests {
             let report = failures.report(&malformed(), start + Duration::from_secs(seconds));
             reported.push(report.is_some());
         }
-        // Each error puts off the next report.
+        // Each error delays the next report.
         assert_eq!(reported, [true, false, false, false, true]);
         for end in [End::Whole, End::Due, End::Stuck, End::Apart, no_logs(), removed()] {
             assert_eq!(Failures::new(RetryBudget::new(false)).report(&end, start), None, "{end:?}");
@@ -212,7 +215,7 @@ mod tests {
             (no_logs(), false, false),
             (no_logs(), true, false),
             (removed(), false, false),
-            // Whoever asked for it gets the same answer as from `docker logs`, and that may be late.
+            // With `--no-follow`, the user gets the final answer of the daemon, which may come late.
             (removed(), true, true),
             (malformed(), false, true),
             (End::Stuck, true, true),

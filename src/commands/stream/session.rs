@@ -1,4 +1,4 @@
-//! Consecutive API requests for one log, each of which continues behind the last line of the one before.
+//! Consecutive API requests for one log, each of which continues after the last line of the one before.
 //!
 //! In: what to read, and a position. Out: lines on the queue, and how each request ended. The caller decides when the next
 //! request is made. The position moves when a line is on the queue and not before, so a request may be cancelled at any
@@ -29,7 +29,7 @@ const PROBE_LIMIT: Duration = Duration::from_secs(30);
 /// Docker 25: with `since`, older daemons stop looking for rotated files at the first one that ends before it, which is the
 /// oldest (moby `daemon/logger/loggerutils/logfile.go`, `openRotatedFiles`; seen on 20.10, no longer on 26.1).
 const HEEDS_SINCE: Version = Version { major: 1, minor: 44 };
-/// Docker 23: older daemons send the last line again when they continue to follow behind a rotation.
+/// Docker 23: older daemons send the last line again when they continue to follow after a rotation.
 const SENDS_ONCE: Version = Version { major: 1, minor: 42 };
 
 /// Where a request for the rest of the log has to begin.
@@ -264,8 +264,8 @@ impl<'a> Session<'a> {
         }
         if let Some(cause) = self.announcement.take() {
             let announcement = match self.is_history {
-                true => Item::Recall(self.log.plan.key, self.log.context.route),
-                false => Item::Begin(self.log.plan.key, self.log.context.route, cause),
+                true => Item::History(self.log.plan.key, self.log.context.route),
+                false => Item::Followed(self.log.plan.key, self.log.context.route, cause),
             };
             self.log.context.queue.send(announcement).await;
         }
@@ -364,7 +364,7 @@ impl<'a> Session<'a> {
         self.idle.probed(Instant::now());
         match probe {
             Probe::Ahead(time) => {
-                tracing::info!(id = self.log.plan.id, %time, "its log grew and nothing came: reading on with a new request");
+                tracing::info!(id = self.log.plan.id, %time, "the log grew but no line arrived: making a new request");
                 if self.position().since.is_some_and(|since| time < since) {
                     // The clock was set back, and Docker up to 23 leaves out records from before `since`.
                     self.delivered.restart();

@@ -1,8 +1,8 @@
-//! How many records from the end of the log the next request asks for.
+//! Decides how many records from the end of the log the next request asks for.
 //!
-//! The window should just overlap with what was delivered: with too small a window the overlap is missing and another
-//! request is needed, with too large a one the daemon sends lines that were read before. `None` asks for the whole log
-//! from the position on.
+//! The window should just overlap with what was delivered: if the window is too small, the overlap is missing and
+//! another request is needed; if it is too large, the daemon sends lines that were read before. `None` asks for the
+//! whole log from the position on.
 
 /// Records in the smallest window.
 const SMALLEST: u64 = 64;
@@ -23,21 +23,21 @@ impl TailWindow {
         self.0
     }
 
-    /// The window after a request that has brought `fresh` new records.
+    /// Returns the window after a response with `fresh` new records.
     #[must_use]
     pub(super) fn after_success(self, fresh: u64) -> Self {
         TailWindow(Some(self.0.map_or(SMALLEST, |_| (fresh * 2).clamp(SMALLEST, LARGEST))))
     }
 
-    /// The window after a request that did not reach the last delivered line. Nothing can be reached before the first line
-    /// was delivered.
+    /// Returns the window after a response that did not reach the last delivered line. While no line was delivered,
+    /// there is nothing to reach.
     #[must_use]
     pub(super) fn widened(self, is_at_start: bool) -> Self {
         let wider = self.0.filter(|_| !is_at_start).map(|records| records * GROWTH);
         TailWindow(wider.filter(|records| *records <= LARGEST))
     }
 
-    /// The window once there is a delivered line to reach.
+    /// Returns the window once there is a delivered line to reach.
     #[must_use]
     pub(super) fn after_line(self) -> Self {
         TailWindow(self.0.or(Some(SMALLEST)))

@@ -13,8 +13,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// A listing may lag behind events by this much. For so long after a death, only a `start` event shows that the container
-/// runs again.
+/// A listing may lag behind events by this much. During this time after a death, only a `start` event proves that
+/// the container runs again.
 const LISTINGS_LAG: Duration = inventory::LISTINGS_LAG;
 
 /// What an event or a listing changes.
@@ -23,32 +23,32 @@ pub(super) enum Change {
     /// A container that was not known: it was just created, or it is in the first listing.
     Found(Arc<Container>),
     /// Its name, state, labels or networks have changed.
-    Altered(Arc<Container>),
+    Updated(Arc<Container>),
     /// It runs, and did not before.
     Up(String),
-    /// It ran, and does not any more; with the exit code and the event, if known.
+    /// It ran, and does not run any more. With the exit code and the event, if known.
     Down(String, Option<i64>, Option<Lifecycle>),
-    /// The same, but the exit code in the event may be a label of that name. The daemon has to be asked for the code.
-    DownSomehow(String, Lifecycle),
+    /// Like `Down`, but the exit code in the event may be a label of that name: it has to be looked up.
+    DownUnknownCode(String, Lifecycle),
     /// The container was removed.
     Gone(String),
-    /// It may have run between two listings. An inspection shows when it was last started.
-    Doubted(String),
-    /// Any event, for a lifecycle record.
-    Happened(String, Lifecycle),
+    /// It may have run between two listings; an inspection shows when it was last started.
+    MayHaveRun(String),
+    /// An event to print as a lifecycle record.
+    Event(String, Lifecycle),
 }
 
 impl Change {
     /// The ID of the container.
     pub(super) fn id(&self) -> &str {
         match self {
-            Change::Found(container) | Change::Altered(container) => &container.id,
+            Change::Found(container) | Change::Updated(container) => &container.id,
             Change::Up(id)
             | Change::Down(id, ..)
-            | Change::DownSomehow(id, _)
+            | Change::DownUnknownCode(id, _)
             | Change::Gone(id)
-            | Change::Doubted(id)
-            | Change::Happened(id, _) => id,
+            | Change::MayHaveRun(id)
+            | Change::Event(id, _) => id,
         }
     }
 }
@@ -63,18 +63,18 @@ pub(super) struct Discovery {
     deaths: HashMap<String, Death>,
 }
 
-/// The end of a container's last run that is known of.
+/// The end of a container's last known run.
 #[derive(Clone, Copy)]
 struct Death {
     /// By the daemon's clock; for a container that was found stopped, the time of the listing.
     at: Timestamp,
-    /// When the event arrived, if it was an event.
-    heard: Option<Instant>,
+    /// When the event arrived; `None` if a listing or an inspection showed the death.
+    arrived: Option<Instant>,
 }
 
 impl Death {
-    fn is_new(&self, now: Instant) -> bool {
-        self.heard.is_some_and(|heard| now.duration_since(heard) < LISTINGS_LAG)
+    fn is_recent(&self, now: Instant) -> bool {
+        self.arrived.is_some_and(|arrived| now.duration_since(arrived) < LISTINGS_LAG)
     }
 }
 
@@ -88,7 +88,7 @@ pub(super) struct Run {
 }
 
 impl Discovery {
-    /// A container as it is known.
+    /// Returns what is known about a container.
     pub(super) fn container(&self, id: &str) -> Option<&Arc<Container>> {
         self.known.get(id)
     }
@@ -105,28 +105,28 @@ impl Discovery {
         for mut container in listing {
             let id = container.id.clone();
             if let (Some(known), Some(death)) = (self.known.get(&id), self.deaths.get(&id)) {
-                let is_new = death.is_new(now);
-                if is_new || !container.is_up() {
-                    changes.push(Change::Doubted(id.clone()));
+                let is_recent = death.is_recent(now);
+                if is_recent || !container.is_up() {
+                    changes.push(Change::MayHaveRun(id.clone()));
                 }
-                if is_new {
+                if is_recent {
                     container.state.clone_from(&known.state);
                     container.exit_code = known.exit_code;
                 }
             }
-            let (is_up, is_made) = (container.is_up(), container.state == "created");
-            self.learn(container, &mut changes);
+            let (is_up, is_created) = (container.is_up(), container.state == "created");
+            self.update(container, &mut changes);
             if is_up {
                 self.deaths.remove(&id);
-            } else if !is_made {
-                self.deaths.entry(id).or_insert(Death { at, heard: None });
+            } else if !is_created {
+                self.deaths.entry(id).or_insert(Death { at, arrived: None });
             }
         }
         self.has_listed = true;
         changes
     }
 
-    /// Settles a [`Change::Doubted`]. A run that began before the known death is the one that the death ended.
+    /// Resolves a [`Change::MayHaveRun`]. A run that began before the known death is the run that the death ended.
     pub(super) fn inspected(&mut self, id: &str, run: &Run) -> Vec<Change> {
         let mut changes = Vec::new();
         let Some(known) = self.known.get(id).filter(|known| !known.is_up()) else { return changes };
@@ -134,9 +134,9 @@ impl Discovery {
         if run.is_up {
             let container = Container { state: "running".into(), exit_code: None, ..(**known).clone() };
             self.deaths.remove(id);
-            self.learn(container, &mut changes);
+            self.update(container, &mut changes);
         } else {
-            *death = Death { at: run.finished.unwrap_or(run.started), heard: None };
+            *death = Death { at: run.finished.unwrap_or(run.started), arrived: None };
             let container = Container { exit_code: run.code, ..(**known).clone() };
             self.known.insert(id.to_owned(), Arc::new(container));
             changes.extend([Change::Up(id.to_owned()), Change::Down(id.to_owned(), run.code, None)]);
@@ -144,9 +144,9 @@ impl Discovery {
         changes
     }
 
-    /// Takes labels and networks, which events do not show, from the answer to a lookup. Returns the container as it is
-    /// known now.
-    pub(super) fn seen(&mut self, container: &Container) -> Arc<Container> {
+    /// Adds labels and networks, which events do not contain, from the answer to a lookup. Returns
+    /// the container with them.
+    pub(super) fn add_details(&mut self, container: &Container) -> Arc<Container> {
         let known = self.known.get(&container.id).map_or(container, |known| &**known);
         let Container { labels, networks, hidden, .. } = container.clone();
         let seen = Arc::new(Container { labels, networks, hidden, ..known.clone() });
@@ -156,8 +156,8 @@ impl Discovery {
         seen
     }
 
-    /// Sets the exit code of a container whose `die` event could not be trusted to show it.
-    pub(super) fn ended(&mut self, id: &str, code: Option<i64>) {
+    /// Sets the exit code of a stopped container, after [`Change::DownUnknownCode`].
+    pub(super) fn set_exit_code(&mut self, id: &str, code: Option<i64>) {
         if let Some(known) = self.known.get_mut(id).filter(|known| !known.is_up()) {
             *known = Arc::new(Container { exit_code: code, ..(**known).clone() });
         }
@@ -168,68 +168,68 @@ impl Discovery {
         let mut changes = Vec::new();
         let Some(mut container) = event.container() else { return changes };
         if let Some(known) = self.known.get(&event.id) {
-            // Events change nothing else of a container.
+            // An event changes nothing else.
             let Container { name, state, exit_code, .. } = container;
             container = (**known).clone();
             container.name = name;
             // A listing may have shown the container, and a later state, before its `create` event arrives.
-            if !state.is_empty() && event.verb() != "create" {
+            if !state.is_empty() && event.base_action() != "create" {
                 (container.state, container.exit_code) = (state, exit_code);
             }
         }
-        let mut happened = lifecycle(event);
-        let is_forged = event.verb() == "die" && {
-            let of_label = self.known.get(&event.id).map(|known| known.labels.contains_key("exitCode"));
-            of_label.unwrap_or(false) || container.hidden.contains(&"exitCode")
+        let mut record = lifecycle(event);
+        let is_forged = event.base_action() == "die" && {
+            let has_label = self.known.get(&event.id).map(|known| known.labels.contains_key("exitCode"));
+            has_label.unwrap_or(false) || container.hidden.contains(&"exitCode")
         };
         if is_forged {
             container.exit_code = None;
-            happened.attributes.remove("exitCode");
+            record.attributes.remove("exitCode");
         }
-        match event.verb() {
+        match event.base_action() {
             "destroy" => {
-                changes.push(Change::Happened(event.id.clone(), happened));
+                changes.push(Change::Event(event.id.clone(), record));
                 self.remove(&event.id, &mut changes);
             }
             "die" => {
-                self.deaths.insert(event.id.clone(), Death { at: event.time, heard: Some(now) });
+                self.deaths.insert(event.id.clone(), Death { at: event.time, arrived: Some(now) });
                 let container_code = container.exit_code;
-                self.learn(container, &mut changes);
+                self.update(container, &mut changes);
                 let down = changes.iter_mut().find(|change| matches!(change, Change::Down(..)));
                 match down {
-                    Some(down) if is_forged => *down = Change::DownSomehow(event.id.clone(), happened),
-                    Some(down) => *down = Change::Down(event.id.clone(), container_code, Some(happened)),
-                    None => changes.push(Change::Happened(event.id.clone(), happened)),
+                    Some(down) if is_forged => *down = Change::DownUnknownCode(event.id.clone(), record),
+                    Some(down) => *down = Change::Down(event.id.clone(), container_code, Some(record)),
+                    None => changes.push(Change::Event(event.id.clone(), record)),
                 }
             }
-            verb => {
-                if verb == "start" {
+            action => {
+                if action == "start" {
                     self.deaths.remove(&event.id);
                 }
-                self.learn(container, &mut changes);
-                changes.push(Change::Happened(event.id.clone(), happened));
+                self.update(container, &mut changes);
+                changes.push(Change::Event(event.id.clone(), record));
             }
         }
         changes
     }
 
-    fn learn(&mut self, container: Container, changes: &mut Vec<Change>) {
+    fn update(&mut self, container: Container, changes: &mut Vec<Change>) {
         let (id, code) = (container.id.clone(), container.exit_code);
         let container = Arc::new(container);
         let before = self.known.insert(id.clone(), Arc::clone(&container));
         let was_up = before.as_ref().is_some_and(|before| before.is_up());
-        // It was started and stopped without an event.
-        let had_not_lived = before.as_ref().map_or(self.has_listed, |before| before.state == "created");
-        let has_lived = had_not_lived && matches!(container.state.as_str(), "exited" | "dead");
+        // It was started and stopped, and no event reported either.
+        let never_ran = before.as_ref().map_or(self.has_listed, |before| before.state == "created");
+        let ran_unnoticed = never_ran && matches!(container.state.as_str(), "exited" | "dead");
         match before {
             None => changes.push(Change::Found(Arc::clone(&container))),
-            Some(before) if before != container => changes.push(Change::Altered(Arc::clone(&container))),
+            Some(before) if before != container => changes.push(Change::Updated(Arc::clone(&container))),
             Some(_) => {}
         }
         match (was_up, container.is_up()) {
             (false, true) => changes.push(Change::Up(id)),
             (true, false) => changes.push(Change::Down(id, code, None)),
-            (false, false) if has_lived => changes.extend([Change::Up(id.clone()), Change::Down(id, code, None)]),
+            (false, false) if ran_unnoticed => changes.extend([Change::Up(id.clone()), Change::Down(id, code, None)]),
             _ => {}
         }
     }
@@ -271,7 +271,7 @@ mod tests {
         }
     }
 
-    /// At the time 5.
+    /// Applies a listing of the time 5.
     fn list(discovery: &mut Discovery, listing: &[(&str, &str, &str)]) -> String {
         let listing = listing.iter().map(|(id, name, state)| listed(id, name, state)).collect();
         show(&discovery.listing(listing, Instant::now(), Timestamp(5)))
@@ -280,13 +280,13 @@ mod tests {
     fn show(changes: &[Change]) -> String {
         let shown = changes.iter().map(|change| match change {
             Change::Found(container) => format!("found {} {}", container.name, container.state),
-            Change::Altered(container) => format!("altered {} {}", container.name, container.state),
+            Change::Updated(container) => format!("updated {} {}", container.name, container.state),
             Change::Up(id) => format!("up {id}"),
             Change::Down(id, code, event) => format!("down {id} {code:?} {}", event.is_some()),
-            Change::DownSomehow(id, _) => format!("down {id} somehow"),
+            Change::DownUnknownCode(id, _) => format!("down {id} with unknown code"),
             Change::Gone(id) => format!("gone {id}"),
-            Change::Doubted(id) => format!("doubted {id}"),
-            Change::Happened(_, event) => format!("({})", event.action),
+            Change::MayHaveRun(id) => format!("may have run {id}"),
+            Change::Event(_, event) => format!("({})", event.action),
         });
         shown.collect::<Vec<_>>().join(", ")
     }
@@ -310,12 +310,12 @@ mod tests {
             &mut Discovery::default(),
             &[
                 (1, "create", &[], "found web created, (create)"),
-                (2, "start", &[], "altered web running, up a, (start)"),
-                (3, "pause", &[], "altered web paused, (pause)"),
-                (4, "unpause", &[], "altered web running, (unpause)"),
-                (5, "rename", &[("name", "api"), ("oldName", "/web")], "altered api running, (rename)"),
+                (2, "start", &[], "updated web running, up a, (start)"),
+                (3, "pause", &[], "updated web paused, (pause)"),
+                (4, "unpause", &[], "updated web running, (unpause)"),
+                (5, "rename", &[("name", "api"), ("oldName", "/web")], "updated api running, (rename)"),
                 (6, "kill", &[("name", "api"), ("signal", "10")], "(kill)"),
-                (7, "die", &[("name", "api"), ("exitCode", "3")], "altered api exited, down a Some(3) true"),
+                (7, "die", &[("name", "api"), ("exitCode", "3")], "updated api exited, down a Some(3) true"),
                 (8, "stop", &[("name", "api")], "(stop)"),
                 (9, "destroy", &[("name", "api")], "(destroy), gone a"),
             ],
@@ -330,19 +330,19 @@ mod tests {
             &mut discovery,
             &[
                 (1, "start", &[("exitCode", "42")], "found web running, up a, (start)"),
-                (2, "die", &[("exitCode", "42")], "altered web exited, down a somehow"),
+                (2, "die", &[("exitCode", "42")], "updated web exited, down a with unknown code"),
             ],
         );
-        discovery.ended("a", Some(7));
+        discovery.set_exit_code("a", Some(7));
         assert_eq!(discovery.container("a").and_then(|container| container.exit_code), Some(7));
         let container =
             Container { labels: [("name".to_owned(), "x".to_owned())].into(), ..listed("a", "y", "running") };
-        let seen = discovery.seen(&container);
+        let seen = discovery.add_details(&container);
         assert_eq!((seen.name.as_str(), seen.state.as_str(), seen.labels.len()), ("web", "exited", 1));
         // No other event of this container has shown whether it has such a label.
         let mut discovery = Discovery::default();
         list(&mut discovery, &[]);
-        check(&mut discovery, &[(2, "die", &[("exitCode", "42")], "found web exited, up a, down a somehow")]);
+        check(&mut discovery, &[(2, "die", &[("exitCode", "42")], "found web exited, up a, down a with unknown code")]);
     }
 
     #[test]
@@ -353,16 +353,16 @@ mod tests {
             &mut discovery,
             &[
                 (1, "kill", &[("signal", "15")], "(kill)"),
-                (2, "die", &[("exitCode", "0")], "altered web exited, down a Some(0) true"),
+                (2, "die", &[("exitCode", "0")], "updated web exited, down a Some(0) true"),
                 (3, "stop", &[], "(stop)"),
-                (4, "start", &[], "altered web running, up a, (start)"),
+                (4, "start", &[], "updated web running, up a, (start)"),
                 (5, "restart", &[], "(restart)"),
                 // Docker 23 and later do not always keep this order.
                 (6, "kill", &[("signal", "15")], "(kill)"),
                 (7, "stop", &[], "(stop)"),
-                (8, "die", &[("exitCode", "3")], "altered web exited, down a Some(3) true"),
-                (9, "start", &[], "altered web running, up a, (start)"),
-                (10, "die", &[("exitCode", "1")], "altered web exited, down a Some(1) true"),
+                (8, "die", &[("exitCode", "3")], "updated web exited, down a Some(3) true"),
+                (9, "start", &[], "updated web running, up a, (start)"),
+                (10, "die", &[("exitCode", "1")], "updated web exited, down a Some(1) true"),
                 (11, "restart", &[], "(restart)"),
             ],
         );
@@ -381,16 +381,16 @@ mod tests {
         let second = [("a", "www", "exited 137"), ("b", "db", "running"), ("d", "new", "created")];
         assert_eq!(
             list(&mut discovery, &second),
-            "down c None false, gone c, altered www exited, down a Some(137) false, altered db running, up b, found new created",
+            "down c None false, gone c, updated www exited, down a Some(137) false, updated db running, up b, found new created",
         );
-        assert_eq!(list(&mut discovery, &second), "doubted a");
+        assert_eq!(list(&mut discovery, &second), "may have run a");
     }
 
     #[test]
     fn a_created_container_that_ran_unnoticed_is_up_and_down() {
         let mut discovery = Discovery::default();
         list(&mut discovery, &[("a", "web", "created")]);
-        let expected = "altered web exited, up a, down a Some(0) false";
+        let expected = "updated web exited, up a, down a Some(0) false";
         assert_eq!(list(&mut discovery, &[("a", "web", "exited 0")]), expected);
     }
 
@@ -399,7 +399,7 @@ mod tests {
         let mut discovery = Discovery::default();
         assert_eq!(list(&mut discovery, &[("a", "old", "exited")]), "found old exited");
         let second = [("a", "old", "exited"), ("b", "web", "dead")];
-        assert_eq!(list(&mut discovery, &second), "doubted a, found web dead, up b, down b None false");
+        assert_eq!(list(&mut discovery, &second), "may have run a, found web dead, up b, down b None false");
     }
 
     #[test]
@@ -423,18 +423,18 @@ mod tests {
         steps.push(show(&discovery.listing(running(), at(12), Timestamp(5))));
         steps.push(show(&discovery.event(&event(3, "a", "die", &[("exitCode", "0")]), at(13))));
         steps.push(show(&discovery.listing(running(), at(30), Timestamp(5))));
-        let died = "altered web exited, down a Some(0) true";
-        let up = "altered web running, up a";
-        let expected = [died, "doubted a", "altered web running, up a, (start)", "", died, up];
+        let died = "updated web exited, down a Some(0) true";
+        let up = "updated web running, up a";
+        let expected = [died, "may have run a", "updated web running, up a, (start)", "", died, up];
         assert_eq!(steps, expected);
     }
 
     #[test]
-    fn a_doubt_is_settled_by_when_the_container_was_last_started() {
+    fn an_inspection_shows_whether_a_container_ran_again() {
         let run =
             |is_up, started| Run { is_up, started: Timestamp(started), finished: Some(Timestamp(20)), code: Some(3) };
         for (inspected, died_again, expected) in [
-            (run(true, 11), None, "altered web running, up a"),
+            (run(true, 11), None, "updated web running, up a"),
             // The inspection lags behind the death, too.
             (run(true, 9), None, ""),
             (run(true, 11), Some(12), ""),
@@ -449,7 +449,7 @@ mod tests {
             }
             assert_eq!(show(&discovery.inspected("a", &inspected)), expected, "{} {died_again:?}", inspected.started);
             assert_eq!(show(&discovery.inspected("b", &inspected)), "");
-            // A doubt is settled once.
+            // The same answer changes nothing twice.
             assert_eq!(show(&discovery.inspected("a", &inspected)), "");
         }
     }

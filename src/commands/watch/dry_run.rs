@@ -3,7 +3,7 @@
 
 use super::feed::{Feed, News};
 use super::options::WatchOptions;
-use super::start::{Daemon, feed_terms, resolve_names};
+use super::start::{Daemon, feed_options, resolve_names};
 use crate::commands::route::{Choice, Routes};
 use crate::commands::{Error, creation_order, write_on_thread};
 use crate::docker::{self, Details, Endpoint};
@@ -11,15 +11,14 @@ use crate::metrics::Metrics;
 use crate::model::container::Container;
 use crate::model::cursor::Route;
 use crate::model::stop::Stop;
-use crate::output::{self, Format, PlannedContainer};
+use crate::output::{self, OutputFormat, PlannedContainer};
 use std::io;
 
 /// A busy container fills a `max-size` below this within seconds.
 const SMALL: u64 = 10_000_000;
 
-/// Prints the plan.
 pub(super) async fn run(endpoint: Endpoint, options: WatchOptions, stop: &Stop) -> Result<(), Error> {
-    let is_json = options.output.format == Format::Json;
+    let is_json = options.output.format == OutputFormat::Json;
     let planned = tokio::select! {
         planned = plan(endpoint, options) => planned?,
         () = stop.cancelled() => return Ok(()),
@@ -30,9 +29,9 @@ pub(super) async fn run(endpoint: Endpoint, options: WatchOptions, stop: &Stop) 
 async fn plan(endpoint: Endpoint, mut options: WatchOptions) -> Result<Vec<PlannedContainer>, Error> {
     let metrics = Metrics::new().map_err(io::Error::other)?;
     let daemon = Daemon::connect(endpoint, &options, metrics.pool).await?;
-    creation_order::settle(&daemon.docker, &mut options.selector).await?;
-    let terms = feed_terms(&options, metrics.events, false);
-    let (_, listing) = Feed::open(daemon.docker.clone(), terms, daemon.engine.time).await?;
+    creation_order::resolve(&daemon.docker, &mut options.selector).await?;
+    let feed_options = feed_options(&options, metrics.events, false);
+    let (_, listing) = Feed::open(daemon.docker.clone(), feed_options, daemon.engine.time).await?;
     let News::Listing(containers, _, passing) = listing else { return Ok(Vec::new()) };
     resolve_names(&containers, &mut options)?;
     let is_wanted = |container: &Container| {
@@ -61,42 +60,42 @@ async fn describe(
         });
     }
     if let Some(error) = refused {
-        tracing::warn!(%error, "logging drivers, and which of them lose lines, are not known");
+        tracing::warn!(%error, "cannot inspect containers: their logging drivers, and whether these lose lines, are unknown");
     }
     Ok(planned)
 }
 
 /// The plan for a container whose logging driver is not known.
 fn uninspected(container: Container, routes: &Routes) -> PlannedContainer {
-    let source = match routes.of(&container) {
+    let source = match routes.choose(&container) {
         Choice::File(_) => Some(Route::File.name()),
-        Choice::Stream => Some(routes.over_api().name()),
+        Choice::Stream => Some(routes.api_route().name()),
         Choice::Nothing => None,
     };
     PlannedContainer { container, driver: String::new(), source, risk: None }
 }
 
 fn inspected(container: Container, details: Details, routes: &Routes) -> PlannedContainer {
-    let source = match routes.of(&container) {
-        Choice::File(_) if keeps_a_file(&details) => Some(Route::File.name()),
-        Choice::File(_) | Choice::Stream if keeps_a_log(&details) => Some(routes.over_api().name()),
+    let source = match routes.choose(&container) {
+        Choice::File(_) if keeps_file(&details) => Some(Route::File.name()),
+        Choice::File(_) | Choice::Stream if keeps_log(&details) => Some(routes.api_route().name()),
         Choice::File(_) | Choice::Stream | Choice::Nothing => None,
     };
     let risk = risk(&details);
     PlannedContainer { container, driver: details.log_driver, source, risk }
 }
 
-/// Drivers whose logs the daemon reads back itself. For all others it keeps a cache in a file, unless `cache-disabled` is
-/// set.
+/// Drivers whose logs the daemon reads back itself. For all others it keeps a cache in a file,
+/// unless `cache-disabled` is set.
 const READABLE: [&str; 3] = ["json-file", "local", "journald"];
 
-fn keeps_a_log(details: &Details) -> bool {
+fn keeps_log(details: &Details) -> bool {
     let is_cached = details.log_options.get("cache-disabled").is_none_or(|value| value != "true");
     READABLE.contains(&&*details.log_driver) || details.log_driver != "none" && is_cached
 }
 
-fn keeps_a_file(details: &Details) -> bool {
-    keeps_a_log(details) && details.log_driver != "journald"
+fn keeps_file(details: &Details) -> bool {
+    keeps_log(details) && details.log_driver != "journald"
 }
 
 /// Why this container can lose lines, whoever reads them.
@@ -105,7 +104,7 @@ fn risk(details: &Details) -> Option<String> {
     if details.log_driver == "none" {
         return Some("the driver keeps nothing".into());
     }
-    if !keeps_a_log(details) {
+    if !keeps_log(details) {
         return Some("cache-disabled=true keeps nothing of what this driver sends away".into());
     }
     if option("mode") == Some("non-blocking") {

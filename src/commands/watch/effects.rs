@@ -1,5 +1,5 @@
-//! Carries out what the supervisor decides: sends commands to the reader, runs stream tasks and lookups, and puts items
-//! on the queue.
+//! Carries out what the supervisor decides: sends commands to the reader, starts stream tasks and lookups, and puts
+//! items on the queue.
 
 use super::lookups::Lookups;
 use super::supervisor::{Effect, LogFiles};
@@ -34,19 +34,19 @@ pub(super) struct Streams {
     context: StreamContext,
     routes: Arc<Routes>,
     tasks: JoinSet<(ContainerKey, String, Outcome)>,
-    handles: HashMap<ContainerKey, Handle>,
+    channels: HashMap<ContainerKey, TaskChannels>,
     reports: UnboundedReceiver<StreamReport>,
     shorten_retries: watch::Sender<bool>,
 }
 
 /// The channels to one stream task.
-struct Handle {
+struct TaskChannels {
     signals: UnboundedSender<Signal>,
     is_paused: watch::Sender<bool>,
 }
 
 impl Streams {
-    /// `context` receives its channels here.
+    /// `context` builds the context of the tasks from the channels that this function creates.
     pub(super) fn new(
         routes: Arc<Routes>,
         context: impl FnOnce(UnboundedSender<StreamReport>, watch::Receiver<bool>) -> StreamContext,
@@ -55,41 +55,41 @@ impl Streams {
         let (report, reports) = unbounded_channel();
         let (shorten_retries, is_shortened) = watch::channel(false);
         let context = context(report, is_shortened);
-        Streams { context, routes, tasks: JoinSet::new(), handles: HashMap::new(), reports, shorten_retries }
+        Streams { context, routes, tasks: JoinSet::new(), channels: HashMap::new(), reports, shorten_retries }
     }
 
     fn spawn(&mut self, plan: StreamPlan) {
         let (signals, received) = unbounded_channel();
         let (is_paused, paused) = watch::channel(plan.is_paused);
-        self.handles.insert(plan.key, Handle { signals, is_paused });
+        self.channels.insert(plan.key, TaskChannels { signals, is_paused });
         let (key, id) = (plan.key, plan.id.clone());
-        let log = ApiLog::new(self.context.clone(), plan, self.routes.visible(&id), paused);
+        let log = ApiLog::new(self.context.clone(), plan, self.routes.container_folder(&id), paused);
         self.tasks.spawn(async move { (key, id, log.run(received).await) });
     }
 
-    /// Returns the items of a signal that nobody receives any more.
+    /// Sends a signal to a task. Returns it if the task has ended.
     fn signal(&self, key: ContainerKey, signal: Signal) -> Option<Signal> {
-        match self.handles.get(&key) {
-            Some(handle) => handle.signals.send(signal).err().map(|SendError(signal)| signal),
+        match self.channels.get(&key) {
+            Some(channels) => channels.signals.send(signal).err().map(|SendError(signal)| signal),
             None => Some(signal),
         }
     }
 
-    /// The next report of any task. What a task reported comes before its end.
+    /// Returns the next report of any task. Everything that a task reported comes before its end.
     pub(super) async fn next(&mut self) -> Option<StreamReport> {
         tokio::select! {
             biased;
             report = self.reports.recv() => report,
             Some(ended) = self.tasks.join_next() => {
                 let (key, id, outcome) = ended.ok()?;
-                self.handles.remove(&key);
+                self.channels.remove(&key);
                 Some(StreamReport::Ended(key, id, outcome))
             }
         }
     }
 }
 
-/// Everything that effects act upon.
+/// What effects act on: the reader, lookups, stream tasks, and the queue.
 pub(super) struct Executor {
     pub(super) commands: ReaderCommands,
     pub(super) lookups: Lookups,
@@ -113,14 +113,14 @@ impl Executor {
                     }
                 }
                 Effect::Pause(key, is_paused) => {
-                    if let Some(handle) = self.streams.handles.get(&key) {
-                        handle.is_paused.send_replace(is_paused);
+                    if let Some(channels) = self.streams.channels.get(&key) {
+                        channels.is_paused.send_replace(is_paused);
                     }
                 }
-                Effect::Close(key) => drop(self.streams.handles.remove(&key)),
+                Effect::Close(key) => drop(self.streams.channels.remove(&key)),
                 Effect::ShortenRetries(is_shortened) => drop(self.streams.shorten_retries.send_replace(is_shortened)),
                 Effect::Push(items) => self.queue.push(items),
-                Effect::Ask(question) => self.lookups.ask(question),
+                Effect::LookUp(lookup) => self.lookups.start(lookup),
             }
         }
     }
@@ -140,10 +140,10 @@ pub(super) struct LocalFiles(pub(super) Arc<Routes>);
 
 impl LogFiles for LocalFiles {
     fn choose(&self, container: &Container) -> Choice {
-        self.0.of(container)
+        self.0.choose(container)
     }
 
     fn is_gone(&self, id: &str) -> bool {
-        self.0.visible(id).is_none_or(|folder| !folder.exists())
+        self.0.container_folder(id).is_none_or(|folder| !folder.exists())
     }
 }

@@ -1,9 +1,10 @@
-//! The source of news about containers for `watch`: events as they arrive, and a listing whenever events may be missing.
+//! The source of news about containers for `watch`: events as they arrive, and a listing whenever
+//! events may be missing.
 //!
 //! In: a connection to the daemon. Out: [`News`], one at a time. Events are read as they arrive and wait in the
-//! [`Backlog`], so that the daemon never waits for us. A new listing is made when the backlog is full, when the stream was
-//! interrupted, and when the daemon may have left out events. A pending listing keeps its place in the backlog: events
-//! that arrived before its request come before it, and later ones after it, since it may not show them yet.
+//! [`Backlog`], so that the daemon never waits for us. A new listing is made when the backlog is full, when the stream
+//! was interrupted, and when the daemon may have left out events. A pending listing keeps its place in the backlog:
+//! events that arrived before its request come before it, and later ones after it, since it may not show them yet.
 
 use crate::commands::Error;
 use crate::commands::events::backlog::Backlog;
@@ -19,12 +20,12 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::{Receiver, channel};
 
-/// After a reconnect the daemon sends the events that were missed. They are over after this much silence, ...
+/// After a reconnect the daemon sends the missed events. Once none has arrived for this long, there are no more.
 const CATCH_UP_PAUSE: Duration = Duration::from_millis(100);
-/// ... or after this long, if events never pause.
+/// Upper limit of that wait, for a daemon whose events never pause.
 const LONGEST_CATCH_UP: Duration = Duration::from_secs(2);
-/// A daemon that has not begun to answer the subscription by then is assumed to have accepted it.
-const SETTLED: Duration = Duration::from_secs(3);
+/// A daemon that has not sent the header of its response by then is assumed to have accepted the subscription.
+const CONFIRMATION_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time between two listings if there are no events, and no interval is configured.
 const LISTINGS: Duration = Duration::from_secs(30);
 /// Actions that can change which containers exist or run, and those that are printed as lifecycle records. Because of
@@ -47,14 +48,15 @@ const ACTIONS: [&str; 15] = [
     "detach",
 ];
 
-/// Actions that can change which volumes exist and who uses them. Nothing else reports what a prune of volumes removes.
-const ACTIONS_OF_VOLUMES: [&str; 3] = ["mount", "unmount", "prune"];
+/// Actions that can change which volumes exist and which containers use them. Only `prune` reports that
+/// a prune removed volumes.
+const VOLUME_ACTIONS: [&str; 3] = ["mount", "unmount", "prune"];
 
 /// Something that happened to the containers, or to the connection.
 #[derive(Debug)]
 pub(crate) enum News {
-    /// All containers that exist; the time of the listing by the daemon's clock; and the IDs of those that pass the filters
-    /// which only the daemon can evaluate, if there are such filters.
+    /// All existing containers; the time of the listing by the daemon's clock; and, if there are filters that only the
+    /// daemon can evaluate, the IDs of the containers that pass them.
     Listing(Vec<Container>, Timestamp, Option<Vec<String>>),
     Event(Box<Event>),
     /// The daemon cannot be reached. Another attempt follows.
@@ -69,44 +71,45 @@ impl From<Box<Event>> for News {
     }
 }
 
-/// What a feed is to deliver.
-pub(crate) struct Terms {
+/// What a feed delivers.
+pub(crate) struct FeedOptions {
     /// Filters that only the daemon can evaluate.
-    pub(crate) remote: Filters,
+    pub(crate) daemon_filters: Filters,
     /// Whether to subscribe to events, and with which bounds.
     pub(crate) config: config::EventsConfig,
-    pub(crate) count: metrics::EventMetrics,
+    pub(crate) metrics: metrics::EventMetrics,
     /// Whether to subscribe to events of volumes, too.
     pub(crate) with_volumes: bool,
-    /// Whether each event is wanted. Otherwise superseded events may be dropped.
-    pub(crate) is_each_wanted: bool,
+    /// Whether to deliver every event. Otherwise events that a later one supersedes may be dropped.
+    pub(crate) with_all_events: bool,
 }
 
 /// The subscription, and when to list next.
 pub(crate) struct Feed {
     docker: Docker,
-    terms: Terms,
+    options: FeedOptions,
     /// `None` if events are disabled or refused.
     subscription: Option<Subscription>,
     backlog: Backlog<News>,
     /// Since when events may be missing, so that a listing is needed.
     missed: Option<Instant>,
-    /// When the last event arrived.
-    heard: Instant,
-    /// The daemon's clock at the start, and ours at the same moment; `None` if it was not asked.
+    /// When the last event or report of the subscription arrived.
+    last_arrival: Instant,
+    /// The daemon's clock at the start, and ours at the same moment; `None` if the daemon's is unknown.
     clock: Option<(Timestamp, Instant)>,
     /// When to list even if nothing is missing.
     due: Option<Instant>,
-    /// After a failed listing, resolves when the daemon is back.
-    returned: Option<Return>,
-    /// The pending listing.
+    /// After a failed listing, resolves when the daemon is reachable again.
+    daemon_return: Option<Return>,
+    /// The pending listing, at most one.
     listing: Option<Listing>,
     /// Delays the next listing after a failed one.
     backoff: Backoff,
+    /// Earliest time of the next listing, after a failed one.
     not_before: Option<Instant>,
     /// Whether the event stream was reopened since the last listing.
     is_back: bool,
-    /// The error, if the daemon refuses events though they are wanted.
+    /// The error with which the daemon refuses events, if it does.
     refused: Option<crate::docker::Error>,
 }
 
@@ -115,12 +118,16 @@ type Listing = Pin<Box<dyn Future<Output = Result<News, crate::docker::Error>> +
 
 impl Feed {
     /// Subscribes, then lists, so that what happens between the two is in at least one of them.
-    pub(crate) async fn open(docker: Docker, terms: Terms, now: Option<Timestamp>) -> Result<(Feed, News), Error> {
-        let config = &terms.config;
+    pub(crate) async fn open(
+        docker: Docker,
+        options: FeedOptions,
+        now: Option<Timestamp>,
+    ) -> Result<(Feed, News), Error> {
+        let config = &options.config;
         let (mut subscription, mut refused) = (None, None);
         if config.enabled {
-            let wanted = wanted(terms.with_volumes);
-            match Subscription::open(docker.clone(), wanted, now, config, terms.count.clone()).await {
+            let wanted = wanted(options.with_volumes);
+            match Subscription::open(docker.clone(), wanted, now, config, options.metrics.clone()).await {
                 Ok(opened) => subscription = Some(opened),
                 Err(error) if error.is_refusal() => refused = Some(error),
                 Err(error) => return Err(error.into()),
@@ -128,15 +135,15 @@ impl Feed {
         }
         let waits = backoff_settings(config);
         let mut feed = Feed {
-            backlog: Backlog::new(config.queue_size, !terms.is_each_wanted),
+            backlog: Backlog::new(config.queue_size, !options.with_all_events),
             docker,
-            terms,
+            options,
             subscription,
             missed: None,
-            heard: Instant::now(),
+            last_arrival: Instant::now(),
             clock: now.map(|now| (now, Instant::now())),
             due: None,
-            returned: None,
+            daemon_return: None,
             listing: None,
             backoff: Backoff::new(waits),
             not_before: None,
@@ -150,30 +157,30 @@ impl Feed {
 
     fn list(&self) -> Listing {
         let at = self.subscription.as_ref().map_or_else(|| self.engine_time(), Subscription::engine_time);
-        let (docker, remote) = (self.docker.clone(), self.terms.remote.clone());
+        let (docker, daemon_filters) = (self.docker.clone(), self.options.daemon_filters.clone());
         Box::pin(async move {
             let all = docker.list(true, &Filters::new()).await?;
-            if remote.is_empty() {
+            if daemon_filters.is_empty() {
                 return Ok(News::Listing(all, at, None));
             }
-            let passing = docker.list_ids(true, &remote).await?;
+            let passing = docker.list_ids(true, &daemon_filters).await?;
             Ok(News::Listing(all, at, Some(passing)))
         })
     }
 
-    /// The daemon's clock, estimated without the help of an event.
+    /// Estimates the daemon's clock from that at the start, for a feed without events.
     fn engine_time(&self) -> Timestamp {
         self.clock.map_or_else(Timestamp::now, |(then, at)| then + at.elapsed())
     }
 
     fn next_due(&self) -> Option<Instant> {
         let is_unsure = self.subscription.as_ref().is_some_and(Subscription::is_unconfirmed);
-        let settled = is_unsure.then_some(SETTLED);
-        settled.into_iter().chain(self.interval()).min().map(|span| Instant::now() + span)
+        let confirmation = is_unsure.then_some(CONFIRMATION_TIMEOUT);
+        confirmation.into_iter().chain(self.interval()).min().map(|span| Instant::now() + span)
     }
 
     /// A notice, if events are refused and containers are listed periodically instead.
-    pub(crate) fn trouble(&self) -> Option<String> {
+    pub(crate) fn refusal_notice(&self) -> Option<String> {
         let (refused, interval) = (self.refused.as_ref()?, self.interval()?);
         Some(format!("{refused}; containers are listed every {}s instead", interval.as_secs()))
     }
@@ -181,11 +188,11 @@ impl Feed {
     fn interval(&self) -> Option<Duration> {
         // The configured interval assumes events. Without them, it may be too long.
         if self.refused.is_some() {
-            let asked = Some(self.terms.config.reconcile_interval).filter(|interval| !interval.is_zero());
-            return Some(asked.map_or(LISTINGS, |asked| asked.min(LISTINGS)));
+            let configured = Some(self.options.config.reconcile_interval).filter(|interval| !interval.is_zero());
+            return Some(configured.map_or(LISTINGS, |interval| interval.min(LISTINGS)));
         }
-        let asked = Some(self.terms.config.reconcile_interval).filter(|interval| !interval.is_zero());
-        asked.or_else(|| (!self.terms.config.enabled).then_some(LISTINGS))
+        let configured = Some(self.options.config.reconcile_interval).filter(|interval| !interval.is_zero());
+        configured.or_else(|| (!self.options.config.enabled).then_some(LISTINGS))
     }
 
     /// Reads events until the receiver is gone.
@@ -194,14 +201,14 @@ impl Feed {
         let (news, receiver) = channel(1);
         tokio::spawn(async move {
             loop {
-                self.terms.count.queued(self.backlog.len());
+                self.options.metrics.queued(self.backlog.len());
                 let due = self.listing_due();
                 tokio::select! {
                     () = news.closed() => return,
-                    happening = next(&mut self.subscription) => self.take(happening),
+                    event = next(&mut self.subscription) => self.take(event),
                     listed = pending(&mut self.listing) => self.listed(listed),
-                    () = resolved(&mut self.returned) => {
-                        self.returned = None;
+                    () = resolved(&mut self.daemon_return) => {
+                        self.daemon_return = None;
                         self.not_before = None;
                     }
                     Ok(permit) = news.reserve(), if self.backlog.is_ready() => {
@@ -216,23 +223,23 @@ impl Feed {
         receiver
     }
 
-    fn take(&mut self, happening: SubscriptionEvent) {
-        self.heard = Instant::now();
-        match happening {
+    fn take(&mut self, event: SubscriptionEvent) {
+        self.last_arrival = Instant::now();
+        match event {
             SubscriptionEvent::Event(event) => {
-                let (kind, verb) = (event.kind.clone(), event.verb().to_owned());
+                let (kind, action) = (event.kind.clone(), event.base_action().to_owned());
                 let is_accepted = self.backlog.push_event(event).is_ok();
                 match is_accepted {
-                    true => self.terms.count.processed(&kind, &verb),
-                    false => self.terms.count.dropped(),
+                    true => self.options.metrics.processed(&kind, &action),
+                    false => self.options.metrics.dropped(),
                 }
                 if !is_accepted || self.is_late() {
-                    self.miss();
+                    self.request_listing();
                 }
             }
             SubscriptionEvent::Malformed(error) => {
                 tracing::info!(%error, "an event could not be parsed");
-                self.miss();
+                self.request_listing();
             }
             SubscriptionEvent::Lost(error) => self.backlog.push(News::Lost(error)),
             SubscriptionEvent::Back(continuity) => {
@@ -241,16 +248,16 @@ impl Feed {
                 }
                 self.not_before = None;
                 self.is_back = true;
-                self.miss();
+                self.request_listing();
                 self.due = self.next_due();
             }
-            // A listing that is made now shows all that happened before.
-            SubscriptionEvent::Begun => self.miss(),
+            // Events from before may be missing. A listing that is made now shows their result.
+            SubscriptionEvent::Begun => self.request_listing(),
             SubscriptionEvent::Ended => {}
         }
     }
 
-    fn miss(&mut self) {
+    fn request_listing(&mut self) {
         self.missed.get_or_insert_with(Instant::now);
     }
 
@@ -266,7 +273,7 @@ impl Feed {
             return None;
         }
         let quiet = self.missed.map(|missed| {
-            let quiet = self.heard + CATCH_UP_PAUSE;
+            let quiet = self.last_arrival + CATCH_UP_PAUSE;
             if self.is_late() { quiet } else { quiet.min(missed + LONGEST_CATCH_UP) }
         });
         let due = quiet.into_iter().chain(self.due).min();
@@ -281,7 +288,7 @@ impl Feed {
             subscription.rebase_delay();
         }
         self.due = self.interval().map(|interval| Instant::now() + interval);
-        self.returned = None;
+        self.daemon_return = None;
         self.backlog.reserve();
         self.listing = Some(self.list());
     }
@@ -296,15 +303,15 @@ impl Feed {
             }
             Err(error) => {
                 if error.is_of_connection() {
-                    self.returned = Some(Box::pin(self.docker.returned(&error)));
+                    self.daemon_return = Some(Box::pin(self.docker.wait_for_daemon(&error)));
                 }
                 self.backlog.fill_reserved(Some(News::Lost(error)));
-                // A daemon that has just come back may answer the subscription before anything else, and it does not come
-                // back a second time.
+                // A daemon that has just started may accept the subscription before it answers other requests, and
+                // nothing will report its return a second time.
                 let wait = self.backoff.wait(fastrand::f64());
-                let wait = if std::mem::take(&mut self.is_back) { wait.min(SETTLED) } else { wait };
+                let wait = if std::mem::take(&mut self.is_back) { wait.min(CONFIRMATION_TIMEOUT) } else { wait };
                 self.not_before = Some(Instant::now() + wait);
-                self.miss();
+                self.request_listing();
             }
         }
     }
@@ -324,9 +331,9 @@ async fn pending(listing: &mut Option<Listing>) -> Result<News, crate::docker::E
     }
 }
 
-async fn resolved(returned: &mut Option<Return>) {
-    match returned {
-        Some(returned) => returned.as_mut().await,
+async fn resolved(daemon_return: &mut Option<Return>) {
+    match daemon_return {
+        Some(daemon_return) => daemon_return.as_mut().await,
         None => std::future::pending().await,
     }
 }
@@ -342,7 +349,7 @@ fn wanted(with_volumes: bool) -> Wanted {
     let (mut kinds, mut actions) = (vec!["container"], ACTIONS.to_vec());
     if with_volumes {
         kinds.push("volume");
-        actions.extend(ACTIONS_OF_VOLUMES);
+        actions.extend(VOLUME_ACTIONS);
     }
     let values = |values: Vec<&str>| values.into_iter().map(str::to_owned).collect();
     let filters = Filters::from([("type".to_owned(), values(kinds)), ("event".to_owned(), values(actions))]);

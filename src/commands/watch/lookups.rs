@@ -1,6 +1,6 @@
-//! Questions to the daemon about single containers, asked in the background.
+//! Lookups: requests to the daemon about single containers, made in the background.
 //!
-//! In: a [`Question`]. Out: an [`Answer`] to each, as soon as it is there. A question that fails does not end `watch`: the
+//! In: a [`Lookup`]. Out: an [`Answer`] to each, when it arrives. A lookup that fails does not end `watch`: the
 //! next listing makes up for it.
 
 use super::discovery::Run;
@@ -9,12 +9,12 @@ use crate::model::container::Container;
 use crate::model::selector::Filters;
 use tokio::task::JoinSet;
 
-/// What can be asked.
+/// What to look up.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Question {
-    /// Whether a container passes these filters, which only the daemon can evaluate. With `must_see` also what it is,
-    /// because the selector needs all of its labels.
-    Passing { id: String, filters: Filters, must_see: bool },
+pub(super) enum Lookup {
+    /// Whether a container passes these filters, which only the daemon can evaluate. With `needs_details`, the
+    /// container itself as well, because the selector needs all of its labels.
+    Passing { id: String, filters: Filters, needs_details: bool },
     /// The newest runs of these containers.
     Runs(Vec<String>),
     /// The current state of a container, with its labels and networks.
@@ -27,20 +27,20 @@ pub(super) enum Question {
 pub(super) enum Answer {
     /// Whether the container passes the filters.
     Passing(String, bool),
-    /// It passes them, and this is its state, with the labels that its event could not show.
-    Seen(Box<Container>),
+    /// The container passes them, and this is what it is, with the labels that its event could not show.
+    PassingDetails(Box<Container>),
     Details(Box<Container>),
     /// The details could not be looked up.
     NoDetails(String),
     /// The exit code, if it is still known.
     Code(String, Option<i64>),
-    /// Of those containers that were started at all.
+    /// The newest run of each container that was ever started.
     Runs(Vec<(String, Run)>),
-    /// A question was cancelled.
+    /// The task of the lookup was cancelled, or it panicked.
     Nothing,
 }
 
-/// The questions that are not answered yet.
+/// The lookups that are not answered yet.
 pub(super) struct Lookups {
     docker: Docker,
     pending: JoinSet<Answer>,
@@ -51,34 +51,34 @@ impl Lookups {
         Lookups { docker, pending: JoinSet::new() }
     }
 
-    /// The next answer; `None` if no question is pending.
+    /// The next answer; `None` if no lookup is pending.
     pub(super) async fn answer(&mut self) -> Option<Answer> {
         Some(self.pending.join_next().await?.unwrap_or(Answer::Nothing))
     }
 
-    pub(super) fn ask(&mut self, question: Question) {
+    pub(super) fn start(&mut self, lookup: Lookup) {
         let docker = self.docker.clone();
-        match question {
-            Question::Passing { id, filters, must_see } => {
-                self.pending.spawn(passing(docker, id, filters, must_see));
+        match lookup {
+            Lookup::Passing { id, filters, needs_details } => {
+                self.pending.spawn(passing(docker, id, filters, needs_details));
             }
-            Question::Runs(ids) => drop(self.pending.spawn(runs(docker, ids))),
-            Question::Details(id) => drop(self.pending.spawn(details(docker, id))),
-            Question::ExitCode(id) => drop(self.pending.spawn(exit_code(docker, id))),
+            Lookup::Runs(ids) => drop(self.pending.spawn(runs(docker, ids))),
+            Lookup::Details(id) => drop(self.pending.spawn(details(docker, id))),
+            Lookup::ExitCode(id) => drop(self.pending.spawn(exit_code(docker, id))),
         }
     }
 }
 
-async fn passing(docker: Docker, id: String, mut filters: Filters, must_see: bool) -> Answer {
+async fn passing(docker: Docker, id: String, mut filters: Filters, needs_details: bool) -> Answer {
     filters.insert("id".into(), vec![id.clone()]);
     if filters.contains_key("exited") {
         // A listing shows a death only after the daemon has cleaned up, and an inspection waits for that.
         let inspected = docker.inspect(&id).await;
-        tracing::debug!(id, is_there = inspected.is_ok(), "asked how it ended");
+        tracing::debug!(id, is_there = inspected.is_ok(), "inspected, because a filter needs the exit code");
     }
     let find = async |filters: &Filters| docker.list(true, filters).await.map(|found| found.into_iter().next());
     let passes = match find(&filters).await {
-        Ok(Some(container)) if must_see => return Answer::Seen(Box::new(container)),
+        Ok(Some(container)) if needs_details => return Answer::PassingDetails(Box::new(container)),
         Ok(Some(_)) => Ok(true),
         // A container that is gone passes no filter, but it may have passed while it was there.
         Ok(None) => find(&only(&id)).await.map(|found| found.is_none()),
@@ -87,21 +87,21 @@ async fn passing(docker: Docker, id: String, mut filters: Filters, must_see: boo
     match passes {
         Ok(passes) => Answer::Passing(id, passes),
         Err(error) => {
-            tracing::warn!(%error, id, "cannot tell whether it matches; it is followed");
+            tracing::warn!(%error, id, "cannot find out whether a container matches: following it");
             Answer::Passing(id, true)
         }
     }
 }
 
-/// Asks one after the other, since there may be many. An inspection waits until the daemon has cleaned up after a death,
-/// which a listing does not.
+/// Inspects one container after the other, since there may be many. Unlike a listing, an inspection waits until the
+/// daemon has cleaned up after a death.
 async fn runs(docker: Docker, ids: Vec<String>) -> Answer {
     let mut runs = Vec::new();
     for id in ids {
         match docker.inspect(&id).await {
             Ok(details) => runs.extend(run(&details).map(|run| (id, run))),
-            // When the daemon is back there is another listing, which raises the same doubts.
-            Err(error) if error.is_passing() => break,
+            // Once the daemon is back, another listing leads to the same lookups.
+            Err(error) if error.is_temporary() => break,
             Err(error) => tracing::debug!(%error, id, "cannot be inspected"),
         }
     }

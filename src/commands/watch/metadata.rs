@@ -1,7 +1,7 @@
-//! A cache of what the daemon says about single containers, for `--metadata`.
+//! A cache of the answers to lookups of single containers, for `--metadata`.
 //!
 //! In: answers and listings, and the events that make them out of date. Out: an answer that is still valid, so that
-//! nothing is asked twice. Callers pass the time.
+//! nothing is looked up twice. Callers pass the time.
 
 use crate::metrics::LogMetrics;
 use crate::model::container::Container;
@@ -23,14 +23,13 @@ impl Metadata {
 
     /// Returns a valid entry, and counts a hit or a miss.
     pub(super) fn find(&mut self, id: &str, now: Instant) -> Option<Arc<Container>> {
-        let found = self.known.get(id).filter(|(asked, _)| now.duration_since(*asked) < self.ttl);
+        let found = self.known.get(id).filter(|(answered, _)| now.duration_since(*answered) < self.ttl);
         let found = found.map(|(_, container)| Arc::clone(container));
         if found.is_some() { &self.logs.cache_hits } else { &self.logs.cache_misses }.inc();
         found
     }
 
-    /// Stores an answer.
-    pub(super) fn learn(&mut self, container: Arc<Container>, now: Instant) {
+    pub(super) fn insert(&mut self, container: Arc<Container>, now: Instant) {
         if !self.ttl.is_zero() {
             self.known.insert(container.id.clone(), (now, container));
         }
@@ -59,16 +58,16 @@ mod tests {
             counted.push((found, logs.cache_hits.get(), logs.cache_misses.get()));
         };
         find(&mut metadata, 0);
-        metadata.learn(Arc::clone(&container), at(0));
+        metadata.insert(Arc::clone(&container), at(0));
         find(&mut metadata, 9);
         find(&mut metadata, 10);
-        metadata.learn(Arc::clone(&container), at(10));
+        metadata.insert(Arc::clone(&container), at(10));
         metadata.forget("b");
         find(&mut metadata, 11);
         metadata.forget("a");
         find(&mut metadata, 11);
         let mut never = Metadata::new(Duration::ZERO, logs.clone());
-        never.learn(container, at(0));
+        never.insert(container, at(0));
         find(&mut never, 0);
         let expected = [(false, 0, 1), (true, 1, 1), (false, 1, 2), (true, 2, 2), (false, 2, 3), (false, 2, 4)];
         assert_eq!(counted, expected);

@@ -1,9 +1,9 @@
 //! `watch`: follows containers from the first listing to the last line.
 //!
 //! [`start`] prepares everything, then one loop waits for whatever happens next: news of containers from the [`feed`],
-//! reports of those that read logs, answers to lookups, the end of the output, the time of `--until`, or an order to
-//! stop. Each becomes an [`Input`] of the [`supervisor`], whose effects the loop carries out. The loop decides nothing, and
-//! no step of it waits for the daemon.
+//! reports of those that read logs, answers to lookups, the end of the output, the time of `--until`, or a request to
+//! stop. Each becomes an [`Input`] of the [`supervisor`], whose effects the loop carries out. The loop decides
+//! nothing, and no step of it waits for the daemon.
 
 mod discovery;
 mod dry_run;
@@ -39,7 +39,8 @@ use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-/// Follows containers until `stop`, or until everything that was asked for is read. With `dry_run`, prints the plan.
+/// Follows containers until `stop` is requested, or until everything that the options ask for is read. With
+/// `dry_run`, prints the plan.
 pub fn watch(endpoint: Endpoint, options: WatchOptions, stop: &Stop) -> Result<(), Error> {
     start::raise_descriptor_limit();
     super::runtime()?.block_on(async {
@@ -69,9 +70,9 @@ struct Watch {
     queue: Arc<Queue>,
     supervisor: Supervisor,
     executor: Executor,
-    /// From the reader.
+    /// Reports of the thread that reads files.
     reports: UnboundedReceiver<Report>,
-    /// How delivering ended: the queue was closed, or nothing can be written or stored any more.
+    /// The result of the deliver thread: `Ok` once the queue is closed, or why nothing can be written or stored.
     delivered: oneshot::Receiver<Result<(), Error>>,
     inventory: Option<Inventory>,
     metrics: Metrics,
@@ -103,8 +104,8 @@ impl Watch {
                 Some(report) = self.reports.recv() => Input::Report(report),
                 Some(report) = self.executor.streams.next() => Input::Stream(report),
                 Some(answer) = self.executor.lookups.answer() => Input::Lookup(answer),
-                Some(asked) = self.status.asked() => {
-                    self.count(asked);
+                Some(reply) = self.status.update_requested() => {
+                    self.update_metrics(reply);
                     continue;
                 }
             };
@@ -118,7 +119,7 @@ impl Watch {
         self.executor.perform(effects);
     }
 
-    /// Passes news on to those that keep account of it.
+    /// Passes news to the health report and to the inventory.
     fn note(&self, news: &News) {
         self.status.note(news);
         if let Some(inventory) = &self.inventory {
@@ -126,27 +127,28 @@ impl Watch {
         }
     }
 
-    /// Updates what is counted only on request. The reader does the last part of it, and then answers.
-    fn count(&self, asked: oneshot::Sender<()>) {
-        self.status.count(&self.metrics);
+    /// Updates the metrics that are computed only on request. The reader computes the last of them and then replies.
+    fn update_metrics(&self, reply: oneshot::Sender<()>) {
+        self.status.update(&self.metrics);
         self.metrics.logs.monitor(self.supervisor.by_route());
         let logs = self.metrics.logs.clone();
         let measure = Measure(Box::new(move |bytes| {
             logs.lag(bytes);
-            // Fails if whoever asked has given up waiting.
-            let _ = asked.send(());
+            // Fails if the requester has given up waiting.
+            let _ = reply.send(());
         }));
         self.executor.commands.send(Command::Measure(measure));
     }
 
-    /// Closes everything in the direction of the lines. What was read is still written, as long as its reader takes it.
+    /// Ends all parts in the direction in which lines flow. What was read is still written, as long as
+    /// the output takes it.
     async fn stop(self, stop: &Stop) -> Result<(), Error> {
         let Watch { queue, supervisor, executor, inventory, delivered, .. } = self;
         executor.stop().await;
         queue.close();
         let done = tokio::select! {
             done = delivered => ended(done),
-            // The reader of the output has not read for all this time. What it has not taken is still in the logs.
+            // Nobody has read the output for all this time. What is not written is still in the logs.
             () = super::drained(stop) => Ok(()),
         };
         if let Some(inventory) = inventory {
@@ -170,7 +172,7 @@ async fn reached(until: Option<Timestamp>) {
     tokio::time::sleep(Duration::from_nanos(u64::try_from(left).unwrap_or(0)) + LATE).await;
 }
 
-/// A reader of the output that went away had all it wanted.
+/// Converts the result of the deliver thread. A closed stdout is no error: its reader had all it wanted.
 fn ended(done: Result<Result<(), Error>, oneshot::error::RecvError>) -> Result<(), Error> {
     match done {
         Ok(Err(Error::Output(output::Error::Closed))) => Ok(()),

@@ -1,11 +1,11 @@
-//! What a user can ask of `watch`: the command line, the environment and the config file, resolved and checked.
+//! The options of `watch`: command line, environment and configuration file, resolved and checked.
 
 use super::resume::Resume;
 use crate::config::{DockerConfig, EventsConfig, Source};
 use crate::model::container::Container;
 use crate::model::selector::Selector;
 use crate::model::time::Timestamp;
-use crate::output::Settings;
+use crate::output::PrinterSettings;
 use crate::tail::{Start, Window};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use std::time::Duration;
 /// Everything that decides what `watch` does.
 #[derive(Clone, Debug)]
 pub struct WatchOptions {
-    /// Which containers to read, by everything that the command line says about them.
+    /// Which containers to read.
     pub selector: Selector,
     /// Also read what stopped containers wrote. Containers that the selector names are read in any case.
     pub all: bool,
@@ -31,21 +31,22 @@ pub struct WatchOptions {
     pub interval: Duration,
     /// Continue where the last run with this name stopped, and record where this run stops.
     pub resume: Option<Resume>,
-    /// The state file in which to keep the inventory while following. The same file as that of `resume`, if both are set.
+    /// The state file in which to keep the inventory while following. The same file as that of `resume`,
+    /// if both are set.
     pub inventory: Option<PathBuf>,
-    /// The state file, even if nothing is stored in it: the lock for the output file is created beside it.
-    pub lock_beside: Option<PathBuf>,
+    /// Path of the state file, even if nothing is stored in it: the lock of the output file is created next to it.
+    pub lock_base: Option<PathBuf>,
     /// Messages that have more bytes than this are cut into several records.
     pub max_line_size: usize,
     /// Print which containers would be read by which route, then exit.
     pub dry_run: bool,
     /// Where lines go, in which format.
-    pub output: Settings,
+    pub output: PrinterSettings,
     /// The connections to the daemon, with their limits and retries.
     pub docker: DockerConfig,
     /// Whether to subscribe to events, and how many may wait.
     pub events: EventsConfig,
-    /// How long the answer to a lookup may be used again.
+    /// How long the answer to a lookup stays valid.
     pub metadata_cache_ttl: Duration,
     /// `host:port` on which to serve metrics and health.
     pub listen: Option<String>,

@@ -1,10 +1,10 @@
 //! `--resume`: continues where the last run with the same name stopped.
 //!
-//! In: the state, the output file, and the first listing. Out: a position for each container that was read before, and a
-//! [`Checkpointer`] for this run. Everything here happens before the first line is read.
+//! In: the state, the output file, and the first listing. Out: a position for each container that was read before, and
+//! a [`Checkpointer`] for this run. Everything here happens before the first line is read.
 
 use crate::commands::Error;
-use crate::commands::deliver::checkpoint::{Checkpointer, Output, WalLocation};
+use crate::commands::deliver::checkpoint::{Checkpointer, CommittedOutput, WalLocation};
 use crate::commands::deliver::recovery::Recovery;
 use crate::commands::deliver::{output_file, wal};
 use crate::model::container::Container;
@@ -26,15 +26,15 @@ pub struct Resume {
 }
 
 /// What the last run with this name left behind.
-pub(crate) struct Last {
+pub(crate) struct LastRun {
     /// The exclusive right to use the name, for as long as this run lasts.
     held: HeldName,
     state: PathBuf,
     saved: HashMap<String, Saved>,
-    /// Whether there was no run with this name before.
+    /// Whether no run with this name came before.
     pub(crate) is_first: bool,
-    /// Containers of a first run whose history is not wanted.
-    passed_over: HashMap<String, Saved>,
+    /// Stopped containers of a first run whose history is skipped.
+    skipped: HashMap<String, Saved>,
     /// The sequence number of the last entry in the write-ahead log.
     sequence: u64,
     /// The offset in the output file from which lines will be read again.
@@ -42,7 +42,7 @@ pub(crate) struct Last {
 }
 
 /// A container that was removed before all of its log was read.
-pub(crate) struct Lost {
+pub(crate) struct LostContainer {
     pub(crate) id: String,
     pub(crate) name: String,
     pub(crate) route: Route,
@@ -50,13 +50,13 @@ pub(crate) struct Lost {
     pub(crate) after: Option<Cursor>,
 }
 
-impl Last {
-    /// Takes the name. Fails if another run has it.
-    pub(crate) fn open(store: &Store, resume: &Resume, engine_id: &str) -> Result<Last, Error> {
+impl LastRun {
+    /// Takes the name. Fails if another run holds it.
+    pub(crate) fn open(store: &Store, resume: &Resume, engine_id: &str) -> Result<LastRun, Error> {
         let held = store.hold(engine_id, &resume.name)?;
         let (saved, is_first) = (held.positions()?, held.is_new());
         let state = resume.state.clone();
-        Ok(Last { held, state, saved, is_first, passed_over: HashMap::new(), sequence: 0, unproven_from: None })
+        Ok(LastRun { held, state, saved, is_first, skipped: HashMap::new(), sequence: 0, unproven_from: None })
     }
 
     /// Makes positions and output file agree, whatever the last run left. Returns notices about what had to be done.
@@ -82,8 +82,9 @@ impl Last {
         wal::base(&self.state, self.held.engine_id(), self.held.name(), output)
     }
 
-    /// Forgets containers that do not exist any more. Returns those whose last lines were never delivered, by name.
-    pub(crate) fn forget_gone(&mut self, listing: &[Container]) -> Result<Vec<Lost>, Error> {
+    /// Deletes the positions of containers that no longer exist. Returns those whose last lines were never delivered,
+    /// in the order of their names.
+    pub(crate) fn forget_gone(&mut self, listing: &[Container]) -> Result<Vec<LostContainer>, Error> {
         let there: HashSet<&str> = listing.iter().map(|container| container.id.as_str()).collect();
         self.held.forget_all_but(there.iter().copied())?;
         let mut lost = Vec::new();
@@ -91,7 +92,7 @@ impl Last {
             let is_there = there.contains(id.as_str());
             if !is_there && !saved.ended {
                 let (route, after) = (saved.position.route, saved.position.resume.last());
-                lost.push(Lost { id: id.clone(), name: saved.name.clone(), route, after });
+                lost.push(LostContainer { id: id.clone(), name: saved.name.clone(), route, after });
             }
             is_there
         });
@@ -99,19 +100,19 @@ impl Last {
         Ok(lost)
     }
 
-    /// In a first run: of these stopped containers, only what they write from `now` on is wanted.
-    pub(crate) fn pass_over<'a>(&mut self, stopped: impl Iterator<Item = &'a Container>, now: Timestamp) {
+    /// For a first run: of these stopped containers, only what they write from `now` on is printed.
+    pub(crate) fn skip_history<'a>(&mut self, stopped: impl Iterator<Item = &'a Container>, now: Timestamp) {
         let position = Position { route: Route::Stream, resume: position::TimePosition::at(Some(now)), place: None };
         let saved = |container: &Container| Saved { name: container.name.clone(), position, ended: true };
-        self.passed_over.extend(stopped.map(|container| (container.id.clone(), saved(container))));
+        self.skipped.extend(stopped.map(|container| (container.id.clone(), saved(container))));
     }
 
-    /// Starts the checkpointer, and returns the positions.
-    pub(crate) fn keep(self, printer: &Printer) -> Result<(Checkpointer, Positions), Error> {
+    /// Starts the checkpointer, and returns it with the positions.
+    pub(crate) fn start_checkpointer(self, printer: &Printer) -> Result<(Checkpointer, Positions), Error> {
         let output = match printer.file() {
             Some((path, file)) => {
                 let log = WalLocation { state: self.state.clone(), base: self.log_path(path), sequence: self.sequence };
-                Some(Output {
+                Some(CommittedOutput {
                     path: path.to_owned(),
                     file: output_file::copy(path, file)?,
                     log,
@@ -120,25 +121,25 @@ impl Last {
             }
             None => None,
         };
-        let Last { held, saved, is_first, passed_over, .. } = self;
-        let of = saved.iter().map(|(id, saved)| (id.clone(), saved.position)).collect();
-        let known = if output.is_some() { saved.into_iter().chain(passed_over).collect() } else { passed_over };
-        Ok((Checkpointer::start(held, output, known)?, Positions { is_first, of }))
+        let LastRun { held, saved, is_first, skipped, .. } = self;
+        let by_id = saved.iter().map(|(id, saved)| (id.clone(), saved.position)).collect();
+        let known = if output.is_some() { saved.into_iter().chain(skipped).collect() } else { skipped };
+        Ok((Checkpointer::start(held, output, known)?, Positions { is_first, by_id }))
     }
 }
 
 /// Where the last run stopped in each container's log.
 #[derive(Debug, Default)]
 pub(crate) struct Positions {
-    /// Whether there was no last run.
+    /// Whether no run with this name came before.
     pub(crate) is_first: bool,
-    /// By container ID.
-    pub(super) of: HashMap<String, Position>,
+    /// The positions that were not used yet, by container ID.
+    pub(super) by_id: HashMap<String, Position>,
 }
 
 impl Positions {
-    /// Takes out the position of a container, which is used once.
+    /// Removes and returns the position of a container: it is used only once.
     pub(crate) fn take(&mut self, id: &str) -> Option<Position> {
-        self.of.remove(id)
+        self.by_id.remove(id)
     }
 }

@@ -1,7 +1,7 @@
 //! Metrics and health of a running `watch`, for the HTTP server.
 //!
-//! In: the news that `watch` processes, and its metrics. Out: the board that [`crate::serve`] reads. Values that are
-//! expensive to determine are updated only when somebody asks, so that a `watch` that nobody scrapes does not pay for them.
+//! In: the news that `watch` processes, and its metrics. Out: the shared health that [`crate::serve`] reads. Values
+//! that are expensive to compute are updated only on request, so that they cost nothing if nobody scrapes them.
 
 use super::feed::News;
 use crate::metrics::{Extent, Metrics};
@@ -11,44 +11,48 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
-/// Requests for an update that may wait.
+/// Maximum number of update requests that wait.
 const PENDING: usize = 8;
 
 /// Connects the loop of `watch` with the HTTP server.
 pub(super) struct StatusReporter {
-    board: SharedHealth,
+    health: SharedHealth,
     server: JoinSet<()>,
-    asks: Sender<oneshot::Sender<()>>,
-    counts: Receiver<oneshot::Sender<()>>,
+    requests: Sender<oneshot::Sender<()>>,
+    received: Receiver<oneshot::Sender<()>>,
 }
 
 impl StatusReporter {
     /// `has_events` says whether `watch` subscribes to events. Nothing is served yet.
     pub(super) fn new(has_events: bool) -> Self {
-        let board = SharedHealth::default();
-        board.update(|health| health.events.is_enabled = has_events);
-        let (asks, counts) = channel(PENDING);
-        StatusReporter { board, server: JoinSet::new(), asks, counts }
+        let health = SharedHealth::default();
+        health.update(|health| health.events.is_enabled = has_events);
+        let (requests, received) = channel(PENDING);
+        StatusReporter { health, server: JoinSet::new(), requests, received }
     }
 
-    /// The board, for others that report their health there.
-    pub(super) fn board(&self) -> SharedHealth {
-        self.board.clone()
+    /// The shared health, for the other parts that report theirs.
+    pub(super) fn health(&self) -> SharedHealth {
+        self.health.clone()
     }
 
     /// Starts to serve, for as long as this reporter lives.
     pub(super) fn serve(&mut self, server: Server, metrics: &Metrics) {
         let registry = metrics.registry.clone();
-        self.server.spawn(server.run(StatusSource { registry, board: self.board.clone(), counts: self.asks.clone() }));
+        self.server.spawn(server.run(StatusSource {
+            registry,
+            health: self.health.clone(),
+            updates: self.requests.clone(),
+        }));
     }
 
-    /// A request for an update of the metrics. Answer it once they are up to date.
-    pub(super) async fn asked(&mut self) -> Option<oneshot::Sender<()>> {
-        self.counts.recv().await
+    /// Waits for a request to update the metrics. Reply to it once they are up to date.
+    pub(super) async fn update_requested(&mut self) -> Option<oneshot::Sender<()>> {
+        self.received.recv().await
     }
 
-    /// Copies the metrics of events and reconciliations to the board.
-    pub(super) fn count(&self, metrics: &Metrics) {
+    /// Copies the metrics of events and reconciliations to the shared health.
+    pub(super) fn update(&self, metrics: &Metrics) {
         let runs = |extent| metrics.reconciliation.runs(extent);
         let reconciliations = Reconciliations {
             full: runs(Extent::Full),
@@ -56,18 +60,18 @@ impl StatusReporter {
             containers: runs(Extent::Containers),
         };
         let events = metrics.events.health();
-        self.board.update(|health| {
+        self.health.update(|health| {
             health.events = EventsHealth { is_enabled: health.events.is_enabled, reconciliations, ..events };
         });
     }
 
-    /// Sets the daemon's health to what the news imply.
+    /// Sets the health of the connection to the daemon to what the news implies.
     pub(super) fn note(&self, news: &News) {
         let docker = match news {
             News::Listing(..) => Status::Healthy,
             News::Lost(_) => Status::Unhealthy,
             News::Event(_) | News::Back(_) => return,
         };
-        self.board.update(|health| health.docker = docker);
+        self.health.update(|health| health.docker = docker);
     }
 }

@@ -16,8 +16,8 @@ pub(super) struct ConfigFile {
 }
 
 impl ConfigFile {
-    /// Reads `config.json` in `directory`. Without the file, the defaults apply. A file that cannot be used is a
-    /// warning.
+    /// Reads `config.json` in `directory`. Without the file, the defaults apply. A file that cannot be
+    /// used is a warning.
     pub(super) fn load(directory: &Path, warnings: &mut Vec<String>) -> ConfigFile {
         let path = directory.join("config.json");
         let (config, problem) = match files::read(&path) {

@@ -18,8 +18,8 @@ use crate::docker::{Cause, Error};
 /// The context that is not stored: its endpoint is determined by options and variables.
 pub(super) const DEFAULT: &str = "default";
 
-/// The names that `--context` accepts with their descriptions, sorted, including `default`. Skips contexts that cannot
-/// be read.
+/// The names that `--context` accepts with their descriptions, sorted, including `default`. Skips contexts
+/// that cannot be read.
 pub fn contexts(flags: &Flags, environment: &Environment) -> Vec<(String, String)> {
     let meta = config_dir(flags, environment).join("contexts/meta");
     let folders = std::fs::read_dir(meta).into_iter().flatten().flatten();

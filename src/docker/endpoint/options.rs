@@ -7,21 +7,21 @@ use std::path::PathBuf;
 /// Docker's global options that select the daemon; `None` if not given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Flags {
-    /// `-H`, `--host`
+    /// The value of `-H` or `--host`.
     pub host: Option<String>,
-    /// `-c`, `--context`
+    /// The value of `-c` or `--context`.
     pub context: Option<String>,
-    /// `--tls`
+    /// The value of `--tls`.
     pub tls: Option<bool>,
     /// `--tlsverify`. Turns TLS on even if it is `false`.
     pub tlsverify: Option<bool>,
-    /// `--tlscacert`
+    /// The value of `--tlscacert`.
     pub tlscacert: Option<PathBuf>,
-    /// `--tlscert`
+    /// The value of `--tlscert`.
     pub tlscert: Option<PathBuf>,
-    /// `--tlskey`
+    /// The value of `--tlskey`.
     pub tlskey: Option<PathBuf>,
-    /// `--config`
+    /// The value of `--config`.
     pub config_dir: Option<PathBuf>,
 }
 

@@ -17,7 +17,7 @@ pub(in crate::docker) struct Tls {
     pub(in crate::docker) ca: Option<Vec<u8>>,
     /// PEM, including any intermediate certificates.
     pub(in crate::docker) cert: Option<Vec<u8>>,
-    /// PEM.
+    /// The private key, in PEM.
     pub(in crate::docker) key: Option<Vec<u8>>,
     /// Accept any certificate from any host.
     pub(in crate::docker) skip_verify: bool,

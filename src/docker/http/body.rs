@@ -81,7 +81,7 @@ enum ListState {
     BeforeValue(bool),
     /// In the value of a different key.
     Skipped,
-    /// In the array.
+    /// Inside an entry of the array.
     Entry,
     /// After the array, in the object around it.
     Rest,

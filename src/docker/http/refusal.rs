@@ -75,8 +75,8 @@ fn status_error(code: u16, mut message: String, id: Option<&str>) -> Error {
     }
 }
 
-/// Parses `client version 1.99 is too new. Maximum supported API version is 1.41`, and the same with `too old` and
-/// `Minimum` (moby `api/server/middleware/version.go`).
+/// Parses `client version 1.99 is too new. Maximum supported API version is 1.41`, and the same with `too old`
+/// and `Minimum` (moby `api/server/middleware/version.go`).
 fn version_error(message: &str) -> Option<Error> {
     let (wanted, rest) = message.strip_prefix("client version ")?.split_once(" is too ")?;
     let (_, engine) = rest.split_once("supported API version is ")?;

@@ -56,8 +56,8 @@ pub const SUBCOMMAND: &str = "__ssh";
 ///
 /// A process that is killed cannot end its children, and an ssh whose remote side hangs does not notice that nobody
 /// writes to it any more. The kernel can send a signal (prctl(2), `PR_SET_PDEATHSIG`), but only the child can request
-/// it, and Rust gives no guarantees for code between fork and exec. So the program starts itself, requests the signal,
-/// and executes ssh.
+/// it, and Rust gives no guarantees for code between fork and exec. So the program starts itself, requests the
+/// signal, and executes ssh.
 ///
 /// `arguments` are the parent's process ID and the arguments of ssh.
 pub fn become_ssh(arguments: &[OsString]) -> io::Error {

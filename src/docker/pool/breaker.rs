@@ -43,7 +43,7 @@ pub(super) enum CallOutcome {
     Answered,
     /// The daemon responded that it failed, such as with 500.
     Failed,
-    /// No response came.
+    /// The connection failed before any response.
     Lost,
     /// Nothing: the caller gave up, or the failure was on our side.
     Unknown,

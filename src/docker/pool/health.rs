@@ -19,7 +19,7 @@ pub const HEALTHY: f64 = 0.7;
 /// The result of one check.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Check {
-    /// `ping`, `container_list`, `event_stream`.
+    /// One of `ping`, `container_list` and `event_stream`.
     pub name: &'static str,
     pub ok: bool,
     /// Time from the request to the end of the response, or to the failure.

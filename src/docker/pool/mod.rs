@@ -140,7 +140,7 @@ impl Pool {
             self.0.note_trouble(&result);
             lease.settle(CallOutcome::of(&result));
             let error = match result {
-                Err(error) if error.is_passing() && may_retry => error,
+                Err(error) if error.is_temporary() && may_retry => error,
                 result => return result,
             };
             let wait = backoff.wait(fastrand::f64());

@@ -24,7 +24,7 @@ pub struct Snapshot {
     pub max_streams: usize,
     /// Retries of all calls so far.
     pub retries: u64,
-    /// Sorted by ID.
+    /// All clients, sorted by ID.
     pub clients: Vec<ClientReport>,
 }
 

@@ -124,7 +124,7 @@ impl Slots {
         self.slots.iter().all(|slot| slot.breaker.state(now) == BreakerState::Open)
     }
 
-    /// Whether a ping can show that a gone daemon is back. If it answers but fails, only time can tell.
+    /// Whether a ping can show that a gone daemon is back. If it answers but fails, only the timeout helps.
     pub(super) fn is_unreachable(&self, now: Instant) -> bool {
         self.is_gone(now)
             && (!self.all_are_open(now) || self.slots.iter().any(|slot| slot.breaker.opened_by_lost_calls()))

@@ -3,7 +3,7 @@
 //! The parts that are the same for all lines of a container are rendered once, so a line costs only a few copies. A
 //! message that is already JSON-escaped in the log is copied unchanged.
 
-use super::stamp::Stamp;
+use super::stamp::StampWriter;
 use crate::model::batch::{Batch, Encoding, Gap, Lifecycle, Line, Part};
 use crate::model::container::Container;
 use crate::model::cursor::Stream;
@@ -55,7 +55,7 @@ impl Template {
 
 /// Appends the record of a log line.
 #[inline]
-pub(super) fn log(batch: &Batch, line: &Line, template: &Template, stamp: &mut Stamp, out: &mut Vec<u8>) {
+pub(super) fn log(batch: &Batch, line: &Line, template: &Template, stamp: &mut StampWriter, out: &mut Vec<u8>) {
     let message = batch.text(line);
     stamp.set(line.time);
     let middle = &template.middle[line.stream as usize];

@@ -5,7 +5,7 @@
 
 use super::json::{self, Template};
 use super::repeats::Repeats;
-use super::stamp::Stamp;
+use super::stamp::StampWriter;
 use super::text::{self, Prefix};
 use crate::model::batch::{Batch, ContainerKey, Gap, Item, Line};
 use crate::model::container::Container;
@@ -15,7 +15,7 @@ use crate::output::sanitizer::{self, Controls, Form};
 use crate::output::sink::Sink;
 use crate::output::stderr::diagnostics::{self, Diagnostic, Level};
 use crate::output::stderr::history_progress::Progress;
-use crate::output::{Ansi, Displaced, Error, Format, Settings};
+use crate::output::{Ansi, Displaced, Error, OutputFormat, PrinterSettings};
 use owo_colors::OwoColorize;
 use regex::bytes::Regex;
 use std::collections::HashMap;
@@ -33,11 +33,11 @@ const MAX_NAME_WIDTH: usize = 32;
 
 /// Formats items and writes them to stdout or FILE.
 pub struct Printer {
-    settings: Settings,
+    settings: PrinterSettings,
     sink: Sink,
     /// Formatted output that is not written yet; whole lines.
     out: Vec<u8>,
-    stamp: Stamp,
+    stamp: StampWriter,
     progress: Progress,
     containers: HashMap<ContainerKey, KnownContainer>,
     style: text::Style,
@@ -76,16 +76,16 @@ struct KnownContainer {
     /// Whether a notice said, under this name, that the container is being followed.
     is_announced: bool,
     /// The route by which the history of a stopped container is read, until its first line is printed.
-    recalled: Option<Route>,
+    history_route: Option<Route>,
 }
 
 impl Printer {
-    /// Opens the destination.
-    pub fn open(settings: Settings) -> Result<Self, Error> {
+    /// Opens stdout or FILE, which is created if it does not exist.
+    pub fn open(settings: PrinterSettings) -> Result<Self, Error> {
         let form = match (settings.format, settings.ansi) {
-            (Format::Json, _) => Form::Json,
-            (Format::Text | Format::Raw, Ansi::Keep) => Form::Verbatim,
-            (Format::Text | Format::Raw, Ansi::Auto | Ansi::Strip) => Form::Text,
+            (OutputFormat::Json, _) => Form::Json,
+            (OutputFormat::Text | OutputFormat::Raw, Ansi::Keep) => Form::Verbatim,
+            (OutputFormat::Text | OutputFormat::Raw, Ansi::Auto | Ansi::Strip) => Form::Text,
         };
         let sink = match &settings.file {
             Some(path) => Sink::file(path, form)?,
@@ -104,7 +104,7 @@ impl Printer {
             settings,
             sink,
             out: Vec::with_capacity(FLUSH_SIZE / 4),
-            stamp: Stamp::default(),
+            stamp: StampWriter::default(),
             containers: HashMap::new(),
             width: 0,
             scratch: Vec::new(),
@@ -123,18 +123,18 @@ impl Printer {
                     from = next;
                 }
             }
-            Item::Meet(key, container) => return self.add_container(*key, container),
-            Item::Place(..) => {}
-            Item::Begin(key, route, _) => {
+            Item::Describe(key, container) => return self.add_container(*key, container),
+            Item::StartAt(..) => {}
+            Item::Followed(key, route, _) => {
                 self.begin(*key, *route)?;
             }
-            Item::Recall(key, route) => {
+            Item::History(key, route) => {
                 if let Some(known) = self.containers.get_mut(key) {
-                    known.recalled = Some(*route);
+                    known.history_route = Some(*route);
                 }
             }
             Item::End(key, code) => {
-                if self.containers.get_mut(key).and_then(|known| known.recalled.take()).is_some() {
+                if self.containers.get_mut(key).and_then(|known| known.history_route.take()).is_some() {
                     return Ok(());
                 }
                 let name = self.name(*key);
@@ -142,7 +142,7 @@ impl Printer {
                 let line = format!("{} {name}{code}", self.sign('-'));
                 self.notice(&line, container_diagnostic(&name, Level::Info, &format!("has ended{code}")))?;
             }
-            Item::Gone(key) | Item::Forget(key) => drop(self.containers.remove(key)),
+            Item::Removed(key) | Item::Deselected(key) => drop(self.containers.remove(key)),
             Item::Lifecycle(key, event) => {
                 let template = self.containers.get(key).and_then(|known| known.template.as_ref());
                 if let (true, Some(template)) = (self.settings.lifecycle, template) {
@@ -202,7 +202,7 @@ impl Printer {
         self.repeats.as_ref().is_some_and(|repeats| !repeats.is_over())
     }
 
-    pub fn format(&self) -> Format {
+    pub fn format(&self) -> OutputFormat {
         self.settings.format
     }
 
@@ -248,7 +248,7 @@ impl Printer {
 
     fn begin(&mut self, key: ContainerKey, route: Route) -> Result<(), Error> {
         if let Some(known) = self.containers.get_mut(&key) {
-            (known.is_announced, known.recalled) = (true, None);
+            (known.is_announced, known.history_route) = (true, None);
         }
         let (name, route) = (self.name(key), route.name());
         let line = format!("{} {name} ({route})", self.sign('+'));
@@ -259,11 +259,11 @@ impl Printer {
         let before =
             self.containers.get(&key).filter(|known| known.is_announced).map(|known| Arc::clone(&known.container));
         let is_announced = before.is_some();
-        let recalled = self.containers.get(&key).and_then(|known| known.recalled);
-        let is_json = self.settings.format == Format::Json;
+        let history_route = self.containers.get(&key).and_then(|known| known.history_route);
+        let is_json = self.settings.format == OutputFormat::Json;
         let template = is_json.then(|| Template::new(container, self.settings.metadata));
         let prefix = self.prefix(container);
-        let known = KnownContainer { container: Arc::clone(container), prefix, template, is_announced, recalled };
+        let known = KnownContainer { container: Arc::clone(container), prefix, template, is_announced, history_route };
         self.containers.insert(key, known);
         let width = container.name.chars().count().min(MAX_NAME_WIDTH);
         if self.sink.is_terminal && width > self.width {
@@ -289,15 +289,15 @@ impl Printer {
 
     fn prefix(&self, container: &Container) -> Prefix {
         match self.settings.format {
-            Format::Text => Prefix::new(container, self.width, self.is_coloured),
-            Format::Json | Format::Raw => Prefix::default(),
+            OutputFormat::Text => Prefix::new(container, self.width, self.is_coloured),
+            OutputFormat::Json | OutputFormat::Raw => Prefix::default(),
         }
     }
 
     /// Formats the lines and gaps of a batch into the buffer, starting with line number `from`. If the buffer becomes
     /// too large, returns the line to continue with after a flush.
     pub fn lines(&mut self, batch: &Batch, from: usize) -> Result<Option<usize>, Error> {
-        if let Some(route) = self.containers.get(&batch.key).and_then(|known| known.recalled) {
+        if let Some(route) = self.containers.get(&batch.key).and_then(|known| known.history_route) {
             let filter = LineFilter { settings: &self.settings };
             if batch.lines.iter().any(|line| filter.shows(batch, line, &mut self.scratch)) {
                 self.begin(batch.key, route)?;
@@ -331,7 +331,7 @@ impl Printer {
     }
 
     fn format_chunk(&mut self, batch: &Batch, lines: &[Line]) {
-        // `Item::Meet` precedes a container's lines, so it is known.
+        // `Item::Describe` precedes a container's lines, so it is known.
         let Some(known) = self.containers.get(&batch.key) else { return };
         let filter = LineFilter { settings: &self.settings };
         if let Some(repeats) = &mut self.repeats {
@@ -410,13 +410,13 @@ fn container_diagnostic<'a>(name: &'a str, level: Level, message: &'a str) -> Di
 
 /// Decides which lines are printed: `--stream`, `--include` and `--exclude`.
 struct LineFilter<'a> {
-    settings: &'a Settings,
+    settings: &'a PrinterSettings,
 }
 
 impl LineFilter<'_> {
     #[inline]
     fn shows(&self, batch: &Batch, line: &Line, scratch: &mut Vec<u8>) -> bool {
-        let Settings { stream, include, exclude, .. } = self.settings;
+        let PrinterSettings { stream, include, exclude, .. } = self.settings;
         if stream.is_some_and(|stream| stream != line.stream) {
             return false;
         }

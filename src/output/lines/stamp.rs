@@ -3,24 +3,24 @@
 use crate::model::time::{Timestamp, WRITTEN};
 
 /// The formatted time of the current line.
-pub(super) struct Stamp {
+pub(super) struct StampWriter {
     /// The second, since the epoch, that `written` and `unix` show.
     second: i64,
     written: [u8; WRITTEN],
-    /// `second` in decimal. Empty until the first [`Stamp::set`] of another second than 0.
+    /// `second` in decimal. Empty until the first [`StampWriter::set`] of another second than 0.
     unix: Vec<u8>,
 }
 
 /// The position of the nanoseconds in the written form.
 const NANOS: std::ops::Range<usize> = 20..29;
 
-impl Default for Stamp {
+impl Default for StampWriter {
     fn default() -> Self {
-        Stamp { second: 0, written: Timestamp(0).written(), unix: Vec::new() }
+        StampWriter { second: 0, written: Timestamp(0).written(), unix: Vec::new() }
     }
 }
 
-impl Stamp {
+impl StampWriter {
     #[inline]
     pub(super) fn set(&mut self, time: Timestamp) {
         let second = time.0.div_euclid(1_000_000_000);
@@ -39,7 +39,8 @@ impl Stamp {
         &self.written
     }
 
-    /// Appends the nanoseconds since the epoch, as they appear in a cursor. `time` is the one passed to [`Stamp::set`].
+    /// Appends the nanoseconds since the epoch, as they appear in a cursor. `time` is the
+    /// one passed to [`StampWriter::set`].
     #[inline]
     pub(super) fn write_nanos(&self, time: Timestamp, out: &mut Vec<u8>) {
         if self.second > 0 {
@@ -71,7 +72,7 @@ mod tests {
     proptest! {
         #[test]
         fn agrees_with_the_timestamp_formatter(times in prop::collection::vec(any::<i64>(), 1..5), steps in prop::collection::vec(0..3_000_000_000_i64, 1..5)) {
-            let mut stamp = Stamp::default();
+            let mut stamp = StampWriter::default();
             for start in times {
                 for step in &steps {
                     let time = Timestamp(start.saturating_add(*step));

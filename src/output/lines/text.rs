@@ -1,7 +1,7 @@
 //! Formats lines for people: the container's name, optionally the time, and the message.
 
 use super::color;
-use super::stamp::Stamp;
+use super::stamp::StampWriter;
 use crate::model::batch::{Batch, Line};
 use crate::model::container::Container;
 use crate::model::json;
@@ -34,7 +34,14 @@ pub(super) struct Style {
 
 /// Appends a line, with its newline.
 #[inline]
-pub(super) fn line(batch: &Batch, line: &Line, prefix: &Prefix, style: Style, stamp: &mut Stamp, out: &mut Vec<u8>) {
+pub(super) fn line(
+    batch: &Batch,
+    line: &Line,
+    prefix: &Prefix,
+    style: Style,
+    stamp: &mut StampWriter,
+    out: &mut Vec<u8>,
+) {
     let message = batch.text(line);
     out.reserve(message.len() + prefix.0.len() + 40);
     out.extend_from_slice(&prefix.0);

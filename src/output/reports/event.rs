@@ -10,13 +10,13 @@ use crate::model::json;
 use crate::output::sanitizer::{self, Form};
 use crate::output::sink::Sink;
 use crate::output::stderr::diagnostics::{self, Diagnostic, Level, LogFormat};
-use crate::output::{Error, Format};
+use crate::output::{Error, OutputFormat};
 use jiff::tz::TimeZone;
 
 /// The printed parts of an event, in docker's terms.
 #[derive(Clone, Copy, Debug)]
 pub struct EventRecord<'a> {
-    /// `container`, `volume`, ...
+    /// The type of the object, such as `container`.
     pub kind: &'a str,
     /// `die`, `exec_create: sh -c …`
     pub action: &'a str,
@@ -24,7 +24,7 @@ pub struct EventRecord<'a> {
     pub id: &'a str,
     /// The attributes of the object, by name.
     pub attributes: &'a std::collections::BTreeMap<String, String>,
-    /// `local` or `swarm`.
+    /// `local` or `swarm`; empty if the daemon sends none.
     pub scope: &'a str,
     pub time: crate::model::time::Timestamp,
     /// The action in the deprecated part of the event, or empty.
@@ -47,12 +47,12 @@ pub struct EventPrinter {
 const FLUSH_SIZE: usize = 64 * 1024;
 
 impl EventPrinter {
-    /// Opens stdout. [`Format::Json`] prints objects, any other format prints text.
-    pub fn open(format: Format, is_quiet: bool, log_format: LogFormat) -> Result<Self, Error> {
-        let sink = Sink::stdout(if format == Format::Json { Form::Json } else { Form::Text })?;
+    /// Opens stdout. [`OutputFormat::Json`] prints objects, any other format prints text.
+    pub fn open(format: OutputFormat, is_quiet: bool, log_format: LogFormat) -> Result<Self, Error> {
+        let sink = Sink::stdout(if format == OutputFormat::Json { Form::Json } else { Form::Text })?;
         Ok(EventPrinter {
             sink,
-            is_json: format == Format::Json,
+            is_json: format == OutputFormat::Json,
             is_quiet,
             log_format,
             zone: TimeZone::system(),
@@ -78,15 +78,15 @@ impl EventPrinter {
 
     /// Writes a notice to stderr, after the events that preceded it.
     pub fn notice(&mut self, text: &str) -> Result<(), Error> {
-        if self.is_quiet { Ok(()) } else { self.say(Level::Info, text) }
+        if self.is_quiet { Ok(()) } else { self.write_notice(Level::Info, text) }
     }
 
     /// Writes a warning to stderr even with `--quiet`, because a loss is never silent.
     pub fn warn(&mut self, text: &str) -> Result<(), Error> {
-        self.say(Level::Warn, text)
+        self.write_notice(Level::Warn, text)
     }
 
-    fn say(&mut self, level: Level, text: &str) -> Result<(), Error> {
+    fn write_notice(&mut self, level: Level, text: &str) -> Result<(), Error> {
         self.flush()?;
         let text = sanitizer::safe(text);
         diagnostics::notice(self.log_format, &text, Diagnostic::new(level, &text));
@@ -163,8 +163,8 @@ fn object(event: &EventRecord<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(format!(",\"time\":{seconds},\"timeNano\":{nanos}}}\n").as_bytes());
 }
 
-/// Appends a JSON string as Go 1.22 and later write it. Earlier versions write backspace and form feed as `\u0008` and
-/// `\u000c`.
+/// Appends a JSON string as Go 1.22 and later write it. Earlier versions write backspace and form feed
+/// as `\u0008` and `\u000c`.
 fn string(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
     let mut rest = text;

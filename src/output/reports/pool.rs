@@ -60,7 +60,7 @@ pub struct PoolSize {
 #[derive(Clone, Debug, Serialize)]
 pub struct PoolClient {
     pub id: u32,
-    /// `healthy` or `unhealthy`.
+    /// Either `healthy` or `unhealthy`.
     pub status: &'static str,
     /// Health score, 0 to 1.
     pub score: f64,
@@ -68,7 +68,7 @@ pub struct PoolClient {
     pub breaker: &'static str,
     /// Calls so far, without health checks.
     pub usage_count: u64,
-    /// Calls that failed.
+    /// Calls of this client that failed.
     pub errors: u64,
     /// Seconds since the client's connection was opened.
     pub age_seconds: f64,
@@ -106,14 +106,11 @@ pub struct PoolLoad {
     pub wait_ms: Spread,
 }
 
-/// The distribution of a duration, in milliseconds.
+/// The distribution of a duration, in milliseconds: percentiles 50, 95 and 99, and the maximum.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Spread {
-    /// The median.
     pub p50: f64,
-    /// The 95th percentile.
     pub p95: f64,
-    /// The 99th percentile.
     pub p99: f64,
     pub max: f64,
 }

@@ -21,7 +21,7 @@ pub struct Reconciled {
     pub started: Timestamp,
     /// From the first request to the daemon to the last write to the state.
     pub took: Duration,
-    /// The differences.
+    /// All differences, written or not.
     pub plan: Plan,
     /// Whether there was no state to compare with. A dry run does not create one.
     pub has_no_state: bool,
@@ -52,16 +52,14 @@ struct Changes {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReportFormat {
-    /// Tables for people.
     Table,
-    /// One JSON object.
     Json,
 }
 
 impl Reconciled {
     /// Whether the inventory in the state agreed with the daemon.
     pub fn is_in_sync(&self) -> bool {
-        self.plan.tally().is_empty()
+        self.plan.summary().is_empty()
     }
 
     /// Writes the report to stdout, with every single change if `details` is set.
@@ -78,7 +76,7 @@ impl Reconciled {
     }
 
     fn object(&self, details: bool) -> Object<'_> {
-        let ChangeSummary([containers, volumes, mounts, positions]) = self.plan.tally();
+        let ChangeSummary([containers, volumes, mounts, positions]) = self.plan.summary();
         Object {
             engine_id: &self.engine_id,
             r#type: "full",
@@ -96,8 +94,8 @@ impl Reconciled {
         let mut table = Table::new();
         table.load_style(presets::NOTHING);
         table.set_header(["RESOURCE", "CREATED", "UPDATED", "REMOVED", "UNCHANGED"]);
-        let ChangeSummary(tally) = self.plan.tally();
-        for (resource, ChangeCounts { created, updated, removed, unchanged }) in Resource::ALL.into_iter().zip(tally) {
+        let ChangeSummary(counts) = self.plan.summary();
+        for (resource, ChangeCounts { created, updated, removed, unchanged }) in Resource::ALL.into_iter().zip(counts) {
             let name = format!("{}s", resource.name());
             table.add_row([name, count_text(created), count_text(updated), count_text(removed), unchanged.to_string()]);
         }

@@ -33,7 +33,7 @@ impl ActivityLine {
     }
 
     /// Shows a step of unknown duration, with a spinner.
-    pub fn say(&self, what: impl Into<Cow<'static, str>>) {
+    pub fn show(&self, what: impl Into<Cow<'static, str>>) {
         if let Some(ActivityBar { bar, spinner, .. }) = &self.bar {
             bar.set_style(spinner.clone());
             bar.set_message(what);

@@ -1,6 +1,6 @@
 //! Writes diagnostics to stderr: as a line of text, or as a JSON object of the shape that `tracing` uses.
 //!
-//! Everything that goes to stderr passes through [`write`], which makes it safe for a terminal even if stderr is none:
+//! Everything that goes to stderr passes through [`write()`], which makes it safe for a terminal even if stderr is none:
 //! a redirected log is often read on a terminal later.
 
 use crate::model::time::Timestamp;
@@ -25,7 +25,6 @@ pub enum Level {
     Info,
     /// The command goes on, but the result may not be what the user meant.
     Warn,
-    /// The command failed.
     Error,
 }
 
@@ -33,7 +32,7 @@ pub enum Level {
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Diagnostic<'a> {
     pub level: Level,
-    /// One sentence.
+    /// One sentence, without a full stop at the end.
     pub message: &'a str,
     /// The container that the message is about.
     #[serde(skip_serializing_if = "Option::is_none")]

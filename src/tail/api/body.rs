@@ -59,7 +59,7 @@ pub(crate) enum BodyPart<'a> {
 /// How the bytes of a terminal line end.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum LineEnd {
-    /// With its newline.
+    /// With its newline, in this chunk.
     InNewline,
     /// At the end of the body, without a newline.
     Here,

@@ -1,7 +1,7 @@
 //! Reads a container's log over the API, across any number of responses.
 //!
 //! In: chunks of the body of `GET /containers/{id}/logs?timestamps=1`, which [`super::body`] splits into records. Out:
-//! batches. [`crate::commands::stream`] sends the requests; this module computes their ranges, and drops lines that
+//! batches. `commands::stream` sends the requests; this module computes their ranges, and drops lines that
 //! were delivered before, so that no line is missed or repeated. `since` accepts all nine digits of a time and is
 //! inclusive.
 //!
@@ -482,7 +482,7 @@ impl Delivered {
         frames.tracker = None;
         frames.recall.take()?;
         self.position = frames.position();
-        Some(Item::Place(frames.key, Position { route: frames.route, resume: self.position, place: None }))
+        Some(Item::StartAt(frames.key, Position { route: frames.route, resume: self.position, place: None }))
     }
 
     /// Returns where the next request has to begin at the latest.

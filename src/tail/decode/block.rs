@@ -1,7 +1,7 @@
 //! Decodes blocks of a log file: records become lines, and bytes that are not a record become gaps.
 //!
 //! In: the bytes of a block, which starts at a record, and its offset in the file. Out: lines and gaps, and how many
-//! bytes were complete records. Called by [`crate::tail::files::container_log`]; does no I/O. Remembers where the
+//! bytes were complete records. Called by `files::container_log`; does no I/O. Remembers where the
 //! oldest unfinished line starts, because a resumed run must read the log again from there.
 
 use super::format::Format;
@@ -108,8 +108,8 @@ impl BlockDecoder {
     }
 
     /// Decodes the incomplete record at the end of a log. Returns how many bytes were handled; the rest may still
-    /// become a record. If a record of the `local` driver lost its end, the records after it seem to be part of it, and
-    /// are decoded here.
+    /// become a record. If a record of the `local` driver lost its end, the records after it seem to be part of it,
+    /// and are decoded here.
     pub(crate) fn decode_rest(&mut self, mut rest: &[u8], sink: &mut LineSink<'_>) -> usize {
         let held = rest.len();
         while self.format == Format::Local
@@ -219,8 +219,8 @@ impl BlockDecoder {
         }
     }
 
-    /// Decodes a record after damage in the same line: NULs after a power cut, or half a record after the disk was
-    /// full.
+    /// Decodes a record after damage in the same line: NULs after a power cut, or half a record after
+    /// the disk was full.
     #[cold]
     fn salvage(&mut self, block: &Block<'_>, range: Range<usize>, sink: &mut LineSink<'_>) {
         let line = &block.bytes[range.clone()];

@@ -22,7 +22,7 @@ const LOCAL_FOLDER: &str = "local-logs";
 const LOCAL: &str = "container.log";
 const CACHE: &str = "container-cached.log";
 
-/// Bytes per read.
+/// Bytes per read when searching backwards.
 const BLOCK: usize = 256 * 1024;
 
 /// The format of a log file.
@@ -67,8 +67,8 @@ impl LogLocation {
     }
 }
 
-/// Returns whether a file or folder of this name, in a container's folder or the inner folder, may be or contain its
-/// log.
+/// Returns whether a file or folder of this name, in a container's folder or the inner folder, may be
+/// or contain its log.
 pub(crate) fn is_log_name(name: &OsStr, id: &str) -> bool {
     let is_json_file = || name.to_str().and_then(|name| name.strip_suffix("-json.log")) == Some(id);
     name == LOCAL_FOLDER || name == LOCAL || name == CACHE || is_json_file()
@@ -113,8 +113,8 @@ impl Format {
         }
     }
 
-    /// Returns how many of the NULs at the start are not part of a record. A truncated file has NULs before its first
-    /// record.
+    /// Returns how many of the NULs at the start are not part of a record. A truncated file has NULs
+    /// before its first record.
     pub(crate) fn nuls(self, bytes: &[u8]) -> usize {
         match self {
             Format::JsonFile => bytes.iter().take_while(|byte| **byte == 0).count(),

@@ -436,8 +436,8 @@ mod tests {
             check_driver_form(&message);
         }
 
-        /// Compares with `serde_json`: both must agree on what they accept, and whatever the driver can write must be
-        /// accepted.
+        /// Compares with `serde_json`: both must agree on what they accept, and whatever the driver can
+        /// write must be accepted.
         #[test]
         fn agrees_with_a_json_library(message in "(?s).{0,80}", newline: bool, attrs: bool, nanos in 0..i64::MAX) {
             let log = if newline { format!("{message}\n") } else { message };

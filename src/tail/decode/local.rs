@@ -15,8 +15,8 @@ use std::borrow::Cow;
 
 /// Size of a length field in bytes.
 pub(crate) const WORD: usize = 4;
-/// Maximum size of an entry in bytes. dockerd does not read longer ones (moby `daemon/logger/local/read.go`,
-/// `maxMsgLen`).
+/// Maximum size of an entry in bytes. dockerd does not read longer
+/// ones (moby `daemon/logger/local/read.go`, `maxMsgLen`).
 const MAX_ENTRY: usize = 1_000_000;
 /// Maximum size of a record in bytes, with both lengths.
 pub(crate) const MAX_RECORD: usize = MAX_ENTRY + 2 * WORD;
@@ -28,7 +28,7 @@ pub(crate) enum Frame {
     Whole(usize),
     /// Probably the start of a record.
     Part,
-    /// Not a record.
+    /// The bytes do not begin a record.
     Broken,
 }
 

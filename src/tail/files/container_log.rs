@@ -27,7 +27,7 @@ const LARGE: usize = 256 * 1024;
 /// Size of a read while following a growing file.
 const SMALL: usize = 16 * 1024;
 
-/// One container's log.
+/// One container's log, across its rotated files.
 pub(super) struct ContainerLog {
     key: ContainerKey,
     id: String,

@@ -14,8 +14,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Minimum interval between checks of the mount table, because dockerd mounts file systems for each container it
-/// starts.
+/// Minimum interval between checks of the mount table, because dockerd mounts file systems for
+/// each container it starts.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Watches the mount table.
@@ -58,8 +58,8 @@ impl MountWatch {
         self.resume_at = now + PAUSE;
     }
 
-    /// Returns whether the path of a folder leads to another place than last time. A missing folder does not count as
-    /// moved.
+    /// Returns whether the path of a folder leads to another place than last time. A missing folder does
+    /// not count as moved.
     pub(super) fn have_moved(&mut self) -> bool {
         let mut have_moved = false;
         for (folder, known) in &mut self.folders {

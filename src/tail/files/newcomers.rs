@@ -31,7 +31,7 @@ const MAX_CONFIG: usize = 1024 * 1024;
 #[derive(Default)]
 pub(super) struct Newcomers {
     root: Option<Root>,
-    /// By container ID.
+    /// The key is the container ID.
     unclaimed: HashMap<String, Newcomer>,
     /// The container ID of each watch in `unclaimed`.
     watches: HashMap<WatchId, String>,

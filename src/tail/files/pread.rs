@@ -80,7 +80,7 @@ pub(crate) mod short {
         To(usize),
         /// A signal interrupts it.
         Interrupted,
-        /// It is unchanged.
+        /// The read is left unchanged.
         Whole,
     }
 

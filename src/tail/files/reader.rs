@@ -52,13 +52,12 @@ const FLUSH_BYTES: usize = 1024 * 1024;
 pub struct Follow {
     /// Identifies the container in batches and reports.
     pub key: ContainerKey,
-    /// The container's ID.
     pub id: String,
     /// The container's folder, which holds its log.
     pub folder: PathBuf,
     /// Where to start without a position.
     pub start: Start,
-    /// Where to resume.
+    /// Where an earlier run stopped; `None` if it has no position.
     pub position: Option<Position>,
     /// Which lines to show.
     pub window: Window,
@@ -130,7 +129,6 @@ pub enum Report {
 pub struct Wake(Arc<OwnedFd>);
 
 impl Wake {
-    /// Creates an eventfd.
     pub fn new() -> io::Result<Self> {
         Ok(Wake(Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?)))
     }
@@ -172,7 +170,7 @@ pub struct LogReader {
     reported_no_descriptors: bool,
 }
 
-/// A followed container.
+/// A container whose log the reader has.
 struct FollowedLog {
     log: ContainerLog,
     start: Start,
@@ -197,8 +195,8 @@ impl FollowedLog {
     /// Takes the items to queue when its file is opened, before the first line.
     fn opening_items(&mut self, key: ContainerKey) -> Vec<Item> {
         let mut items = std::mem::take(&mut self.on_open);
-        self.is_recalled = items.iter().any(|item| matches!(item, Item::Recall(..)));
-        items.extend(self.log.position().map(|position| Item::Place(key, position)));
+        self.is_recalled = items.iter().any(|item| matches!(item, Item::History(..)));
+        items.extend(self.log.position().map(|position| Item::StartAt(key, position)));
         items
     }
 }
@@ -892,7 +890,7 @@ mod tests {
                     }
                     position = batch.position.or(position);
                 }
-                Item::Place(_, place) => position = Some(*place),
+                Item::StartAt(_, place) => position = Some(*place),
                 _ => {}
             }
             queue.finish(item);

@@ -22,7 +22,7 @@ const MAX_STEPS: usize = 6;
 /// How reliable inotify is for a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Trust {
-    /// It reports everything.
+    /// inotify reports all changes of this file system.
     Full,
     /// Others may write to the files: another machine, or a program after a FUSE file system.
     Doubtful,
@@ -31,7 +31,7 @@ pub(super) enum Trust {
 }
 
 impl Trust {
-    /// Interval between checks.
+    /// Returns the interval between two checks.
     fn pace(self) -> Duration {
         match self {
             Trust::Full => ROUND,

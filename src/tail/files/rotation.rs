@@ -410,7 +410,7 @@ fn back_to(
 
 /// The result of a walk through the live and the rotated files.
 struct FoundFiles {
-    /// Newest first.
+    /// The open files, newest first.
     handles: Vec<Handle>,
     /// The first of `handles` is the live file.
     has_live: bool,

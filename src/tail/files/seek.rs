@@ -17,7 +17,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
 
-/// Bytes per read.
+/// Number of bytes per read.
 const BLOCK: usize = 256 * 1024;
 /// How many bytes before the first line to show are searched for a line of a stream that has none so far.
 const WARM_UP: u64 = 1024 * 1024;
@@ -92,8 +92,8 @@ fn starts_before(handle: &Handle, time: Timestamp) -> io::Result<bool> {
     }
 }
 
-/// Finds the first record from `from` on that can be decoded. Returns its offset and time. A record must start at
-/// `from`.
+/// Finds the first record from `from` on that can be decoded. Returns its offset and time. A record
+/// must start at `from`.
 fn first_time(handle: &Handle, mut from: u64) -> io::Result<Option<(u64, Timestamp)>> {
     let (Some(file), format) = (handle.plain(), handle.format) else { return Ok(None) };
     let mut block = vec![0; BLOCK];
@@ -143,8 +143,8 @@ fn last_start(handle: &Handle, end: u64) -> io::Result<u64> {
     Ok(at)
 }
 
-/// Moves back to the start of a record that was incomplete when reading stopped and is complete now. It was reported as
-/// corrupt then.
+/// Moves back to the start of a record that was incomplete when reading stopped and is complete now. It was
+/// reported as corrupt then.
 pub(super) fn back_to_whole(handle: &mut Handle) -> io::Result<()> {
     match start_of_whole(handle) {
         Ok(start) => handle.offset = start.unwrap_or(handle.offset),

@@ -196,7 +196,7 @@ async fn a_cut_body_is_one_last_error() {
     assert_eq!(&logs.next().await.unwrap().unwrap()[..], b"abc");
     let error = logs.next().await.unwrap().unwrap_err();
     assert_eq!(error.to_string(), format!("lost the connection to {}", script.host()));
-    assert!(error.is_passing() && logs.next().await.is_none());
+    assert!(error.is_temporary() && logs.next().await.is_none());
     let mut events = docker.events(&EventsQuery::default()).await.unwrap();
     let error = events.next().await.unwrap().unwrap_err();
     assert!(matches!(error, Error::Broken { .. }), "{error}");

@@ -1,4 +1,4 @@
-//! What cannot be done is reported in a few words on stderr, with nothing on stdout and the exit code of the contract.
+//! A failure is one short message on stderr, with nothing on stdout and the documented exit code.
 
 use std::os::unix::net::UnixListener;
 use std::process::Command;
@@ -154,7 +154,7 @@ fn the_api_version_is_negotiated_or_refused() {
     }
 }
 
-/// Until the engine answers, a terminal shows that we wait for it.
+/// Until the engine answers, a terminal shows what the command waits for.
 #[test]
 fn a_slow_engine_is_reported_on_a_terminal() {
     let script = speaking_after(12, 41, Duration::from_secs(3));

@@ -1,5 +1,5 @@
-//! Tests that need neither root, nor a Docker daemon or CLI, nor anything that `tests/run.sh` installs: the command line,
-//! the source itself, and the program beside a scripted engine. The nextest profile `fast` runs them.
+//! Tests that need neither root, nor a Docker daemon or CLI, nor anything that `tests/run.sh` installs: the command
+//! line, the source itself, and the program with a scripted engine. The nextest profile `fast` runs them.
 
 mod api_streams;
 mod cli;

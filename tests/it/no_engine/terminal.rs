@@ -1,4 +1,4 @@
-//! A terminal gets nothing that it obeys, whatever an engine, its containers and the command line contain.
+//! A terminal gets nothing that it would interpret, whatever an engine, its containers and the command line contain.
 
 use std::process::Command;
 use std::thread;
@@ -113,7 +113,7 @@ fn obeyed(screen: &str) -> Vec<char> {
     bare.chars().filter(is_unsafe).collect()
 }
 
-/// Every command prints hostile text from every field that it prints at all, and a terminal obeys none of it.
+/// Every command prints hostile text in every field, and a terminal interprets none of it.
 #[test]
 fn hostile_text_never_controls_a_terminal() {
     let (hostile_engine, refusing) = (engine(false), engine(true));

@@ -84,7 +84,7 @@ impl Disk {
         self.remount(&[]);
     }
 
-    /// Writes everything, and lets nobody write any more. The file system outlives its mount while a file is open on it,
+    /// Writes everything, and prevents further writes. The file system outlives its mount while a file is open on it,
     /// or while a container that any engine starts holds a copy of all mounts.
     fn sync(&self) {
         // A killed engine leaves mounts of its own below it.

@@ -64,7 +64,7 @@ struct State {
     arrivals: Vec<Instant>,
     accepted: usize,
     open: Vec<Connection>,
-    /// Tells the acceptor to end.
+    /// Set when the acceptor has to end.
     closing: bool,
 }
 

@@ -16,7 +16,7 @@ use crate::model::cursor::{Cursor, Route};
 use crate::model::file_id::FileId;
 use crate::model::position::{Position, TimePosition};
 use crate::model::time::Timestamp;
-use crate::output::{Format, Repeats};
+use crate::output::{OutputFormat, Repeats};
 use crate::state::{Saved, SavedOutput};
 use memchr::{memmem, memrchr};
 use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl};
@@ -47,7 +47,7 @@ pub(crate) struct Recovery<'a> {
     pub(crate) known: Option<SavedOutput>,
     /// Content of the write-ahead log.
     pub(crate) found: WalContents,
-    pub(crate) format: Format,
+    pub(crate) format: OutputFormat,
 }
 
 /// Result of the recovery.
@@ -116,7 +116,7 @@ impl Recovery<'_> {
         }
         // A state whose run ended regularly, but whose log does not match, may come from a backup. Only JSON records
         // show what was written since.
-        let is_proven = self.found.last() == Some(committed) || self.format != Format::Json;
+        let is_proven = self.found.last() == Some(committed) || self.format != OutputFormat::Json;
         let is_closed = self.known.is_some_and(|known| known.is_closed) && !is_log_newer && is_proven;
         let is_complete = self.found.last() >= Some(committed) && self.found.is_complete();
         if is_closed || is_complete || self.known.is_none() && !is_log_newer {
@@ -144,8 +144,8 @@ impl Recovery<'_> {
         Ok(false)
     }
 
-    /// Repeats what the last run logged since the last commit. `end` is the length of FILE up to which its content is
-    /// known.
+    /// Repeats what the last run logged since the last commit. `end` is the length of FILE up to which
+    /// its content is known.
     fn replay(
         &self,
         committed: u64,
@@ -280,7 +280,7 @@ impl Recovery<'_> {
 
 /// A former output file that was moved away.
 struct MovedFile {
-    /// Its path now.
+    /// Its path now, in the folder of FILE.
     path: PathBuf,
     file: File,
     /// Offset up to which its content is known.
@@ -302,10 +302,10 @@ impl WalEntry {
     }
 }
 
-/// FILE.
+/// FILE, while the recovery examines and completes it.
 struct Target<'a> {
     path: &'a Path,
-    /// Opened to append.
+    /// The descriptor that appends, which the printer uses afterwards.
     file: &'a File,
     /// The same file, opened to read.
     reader: File,
@@ -340,8 +340,8 @@ impl<'a> Target<'a> {
         self.length()
     }
 
-    /// Writes what the file lacks of a logged write. `end` is the offset up to which the content is known; returns its
-    /// new value.
+    /// Writes what the file lacks of a logged write. `end` is the offset up to which the content is known;
+    /// returns its new value.
     fn complete(&mut self, offset: u64, bytes: &[u8], end: u64, notices: &mut Vec<String>) -> io::Result<u64> {
         match locate(&self.reader, offset, bytes)? {
             Presence::Complete(up_to) => Ok(up_to.max(end)),
@@ -414,8 +414,8 @@ impl<'a> Target<'a> {
         Ok((added > 0 && end > 0).then_some(text))
     }
 
-    /// For an incomplete log: examines what follows the known content, and moves an incomplete last line to
-    /// FILE.damaged.
+    /// For an incomplete log: examines what follows the known content, and moves an incomplete
+    /// last line to FILE.damaged.
     fn search(&mut self, end: u64, unproven: &mut UnprovenLines<'_>) -> io::Result<Option<String>> {
         let end = unproven.search(&self.reader, end)?;
         if end == self.length()? {
@@ -503,7 +503,7 @@ fn append_to_damaged(path: &Path, bytes: &[u8]) -> io::Result<String> {
 
 /// Examines lines that this program may have written although the log does not contain them.
 struct UnprovenLines<'a> {
-    format: Format,
+    format: OutputFormat,
     /// By container ID; advanced by JSON records.
     positions: &'a mut HashMap<String, Saved>,
     repeats: Option<Repeats>,
@@ -529,7 +529,7 @@ impl UnprovenLines<'_> {
             line.clear();
             let read = reader.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)?;
             if read as u64 == MAX_LINE {
-                // Too long to be ours. The rest of the file stays as it is.
+                // This program writes no line that long. The rest of the file stays as it is.
                 return Ok(file.metadata()?.len());
             }
             if line.pop() != Some(b'\n') {
@@ -537,8 +537,8 @@ impl UnprovenLines<'_> {
             }
             end += read as u64;
             match self.format {
-                Format::Json => self.record(&line),
-                Format::Text | Format::Raw => {
+                OutputFormat::Json => self.record(&line),
+                OutputFormat::Text | OutputFormat::Raw => {
                     let until = written.unwrap_or(Timestamp(i64::MAX));
                     self.repeats.get_or_insert_with(|| Repeats::new(until)).add(&line);
                 }

@@ -51,7 +51,7 @@ type Committed = (Option<SavedOutput>, HashMap<String, Saved>);
 
 struct Model {
     folder: tempfile::TempDir,
-    format: Format,
+    format: OutputFormat,
     state: Committed,
     backups: Vec<Committed>,
     run: Option<ModelRun>,
@@ -68,7 +68,7 @@ struct Model {
     is_unfinished: bool,
     /// FILE was copied and truncated since the last run.
     is_copied: bool,
-    /// Number of copies.
+    /// Number of copies made by [`Op::CopyTruncate`].
     copies: u64,
 }
 
@@ -90,9 +90,9 @@ fn seen(positions: &HashMap<String, Saved>, container: &str) -> u64 {
     seen.map_or(0, |seen| seen.time.0.cast_unsigned())
 }
 
-fn line(format: Format, container: &str, number: u64) -> String {
+fn line(format: OutputFormat, container: &str, number: u64) -> String {
     match format {
-        Format::Json => format!(
+        OutputFormat::Json => format!(
             "{{\"type\":\"log\",\"container_id\":\"{container}\",\"container_name\":\"{container}\",\"source\":\"file\",\"cursor\":\"{number}-o0\"}}\n"
         ),
         _ => format!("{container} | line {number}\n"),
@@ -107,7 +107,7 @@ fn saved(container: &str, number: u64) -> Saved {
 }
 
 impl Model {
-    fn new(format: Format) -> Self {
+    fn new(format: OutputFormat) -> Self {
         Model {
             folder: tempfile::tempdir().unwrap(),
             format,
@@ -155,7 +155,7 @@ impl Model {
     /// Returns whether this is one line, not the beginning of one followed by another.
     fn is_intact(&self, line: &str) -> bool {
         match self.format {
-            Format::Json => serde_json::from_str::<serde::de::IgnoredAny>(line).is_ok(),
+            OutputFormat::Json => serde_json::from_str::<serde::de::IgnoredAny>(line).is_ok(),
             _ => {
                 let foreign = line.strip_prefix("note ");
                 let ours = || line.strip_prefix('c').and_then(|line| line.get(1..)?.strip_prefix(" | line "));
@@ -268,7 +268,7 @@ impl Model {
             Op::Foreign => {
                 self.foreign += 1;
                 let line = match self.format {
-                    Format::Json => format!("{{\"note\":{}}}\n", self.foreign),
+                    OutputFormat::Json => format!("{{\"note\":{}}}\n", self.foreign),
                     _ => format!("note {}\n", self.foreign),
                 };
                 let mut file = File::options().append(true).create(true).open(self.path()).unwrap();
@@ -299,7 +299,7 @@ impl Model {
                 let known = self.backups.iter().rev().filter(|(known, _)| known.is_some()).nth(*age).cloned();
                 // Without a log, nothing shows which program wrote a text line. And if the lines are only in a copy,
                 // FILE shows nothing at all.
-                let shows_writer = self.format == Format::Json && self.copies == 0;
+                let shows_writer = self.format == OutputFormat::Json && self.copies == 0;
                 let can_tell = (!self.has_power_failed || shows_writer) && !self.is_copied;
                 if let Some(state) = known.filter(|_| self.run.is_none() && can_tell) {
                     self.state = state;
@@ -313,7 +313,7 @@ impl Model {
     fn cut_power(&mut self, share: usize, has_nul: bool, logs: [usize; 2]) {
         // Only a power failure during a run loses data: after a run the kernel has written everything back. Recognised
         // text lines are committed within a fraction of a second, and no power failure is assumed before that.
-        if self.format != Format::Json && self.run.as_ref().is_some_and(|run| run.is_fresh) {
+        if self.format != OutputFormat::Json && self.run.as_ref().is_some_and(|run| run.is_fresh) {
             return;
         }
         let Some(run) = self.run.take() else { return };
@@ -367,7 +367,7 @@ impl Model {
     }
 }
 
-fn play(format: Format, ops: &[Op]) {
+fn play(format: OutputFormat, ops: &[Op]) {
     let mut model = Model::new(format);
     ops.iter().for_each(|op| model.play(op));
     model.finish();
@@ -384,12 +384,12 @@ proptest! {
     /// JSON records identify their line by a cursor.
     #[test]
     fn never_loses_or_repeats_json_records(ops in ops()) {
-        play(Format::Json, &ops);
+        play(OutputFormat::Json, &ops);
     }
 
     /// Text lines do not identify themselves.
     #[test]
     fn never_loses_or_repeats_text_lines(ops in ops()) {
-        play(Format::Text, &ops);
+        play(OutputFormat::Text, &ops);
     }
 }

@@ -1,9 +1,9 @@
 //! Decides which containers `watch` reads, and by which route each is read at the moment.
 //!
 //! A pure state machine: one [`Input`] goes in, a list of [`Effect`]s comes out, to be carried out in that order. It
-//! opens nothing, waits for nothing and reads no clock. All it asks of the outside is where a container's log is
-//! ([`LogFiles`]), which the tests replace by a table. [`selection`] decides which containers are wanted, [`reading`] how
-//! they are read, and [`phase`] holds what is known of each.
+//! opens nothing, waits for nothing and reads no clock. Its only query is where a container's log is ([`LogFiles`]),
+//! which the tests replace by a table. [`selection`] decides which containers are wanted, [`reading`] how they are
+//! read, and [`phase`] holds what is known of each.
 //!
 //! # Phases
 //!
@@ -12,22 +12,22 @@
 //!
 //! | phase | read by | begins when | ends when |
 //! |---|---|---|---|
-//! | `Waiting` | nobody; `--no-follow`, no slot is free | it is found | a slot is free: `FileToEnd` or `StreamToEnd` |
-//! | `HeldName` | nobody; the reader may have its file open | it is found, and whether it is wanted is not known | a lookup answers: `File`, `Stream`, `Idle`, or it is dropped |
-//! | `Idle` | nobody | it is stopped and has no file, or has been read to the last end | it starts: `Stream` |
+//! | `Waiting` | nobody; `--no-follow`, as many as allowed are being read | it is found | another one is read to its end: `FileToEnd` or `StreamToEnd` |
+//! | `Held` | nobody; the reader may have its file open | it is found, and it is not known yet whether it is selected | a lookup answers: `File`, `Stream`, `Idle`, or it is dropped |
+//! | `Idle` | nobody | it is stopped and has no file, or was read to its end | it starts: `Stream` |
 //! | `File` | the reader | it has a log file | the reader refuses it: `Stream`, or `Idle` with `--source file` |
 //! | `Stream` | a stream task | it has no file that can be read | it is removed |
 //! | `FileToEnd` | the reader, up to where the log ends now | `--no-follow`, or `--until` is reached | the reader reports the end: `Idle` |
-//! | `StreamToEnd` | a stream task, up to where the log ends now | the same | the task ends: `Idle` |
+//! | `StreamToEnd` | a stream task, up to where the log ends now | as for `FileToEnd` | the task ends: `Idle` |
 //!
 //! A container that was removed is `departing` until the reader has forgotten it, because a report that its file could
 //! not be read may still be on its way.
 //!
-//! # What always holds
+//! # Invariants
 //!
-//! - What happens to a container reaches the output behind the lines it wrote before: while somebody reads it, such items
-//!   travel with [`Command::Finish`] or [`Signal::Finish`]; otherwise they are pushed at once.
-//! - Nothing of a held container reaches the output but its name. What happens to it waits in [`phase::HeldName`].
+//! - What happens to a container reaches the output after the lines that it wrote before: while its log is read, such
+//!   items travel with [`Command::Finish`] or [`Signal::Finish`]; otherwise they are pushed at once.
+//! - Of a held container, only the description reaches the output. Everything else waits in [`phase::HeldContainer`].
 //! - A container is read by one party at a time. Only the reader's refusal moves it from a file to the API, and the
 //!   refusal carries the position up to which the file was read.
 
@@ -39,7 +39,7 @@ mod tests;
 
 use super::discovery::{Change, Discovery};
 use super::feed::News;
-use super::lookups::{Answer, Question};
+use super::lookups::{Answer, Lookup};
 use super::metadata::Metadata;
 use super::resume::Positions;
 use crate::commands::route::Choice;
@@ -57,22 +57,22 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::time::Instant;
 
-/// Something that happened.
+/// What can happen to a watch.
 #[derive(Debug)]
 pub(super) enum Input {
     /// From the feed: a listing, an event, or that the daemon is gone or back.
     News(News),
-    /// From the reader.
+    /// A report of the thread that reads files.
     Report(Report),
-    /// From a stream task.
+    /// A report of a stream task.
     Stream(StreamReport),
-    /// The answer to a question that was an [`Effect::Ask`].
+    /// The answer to an [`Effect::LookUp`].
     Lookup(Answer),
-    /// The time of `--until` has come: every log is read to where it ends now.
+    /// The time of `--until` has come: every log is read to its current end.
     Finish,
 }
 
-/// Something to do.
+/// What the executor has to do.
 #[derive(Debug)]
 pub(super) enum Effect {
     /// Send this to the reader.
@@ -85,11 +85,11 @@ pub(super) enum Effect {
     Pause(ContainerKey, bool),
     /// Close the channel to a stream task: it reads to the end, then it ends.
     Close(ContainerKey),
-    /// Send all stream tasks whether another one has waited for the daemon for nothing, so that they need not wait as long.
+    /// Set, for all stream tasks, whether another one has used up its retry budget, so that they fail faster.
     ShortenRetries(bool),
-    /// Put these on the queue, next to each other.
+    /// Put these on the queue, with nothing in between.
     Push(Vec<Item>),
-    Ask(Question),
+    LookUp(Lookup),
 }
 
 /// The time of an input, by both clocks.
@@ -105,19 +105,19 @@ impl Now {
     }
 }
 
-/// Where log files are.
+/// Access to the log files of containers.
 pub(super) trait LogFiles {
-    /// How a container can be read as it is now.
+    /// Returns how a container can be read in its current state.
     fn choose(&self, container: &Container) -> Choice;
-    /// Whether the folder of a container's log is gone, or is not visible.
+    /// Returns whether the folder of a container's log is gone or cannot be seen.
     fn is_gone(&self, id: &str) -> bool;
 }
 
 /// What does not change while `watch` runs.
 #[derive(Clone, Debug)]
-pub(super) struct Settings {
+pub(super) struct SupervisorSettings {
     pub(super) follow: bool,
-    /// Whether the history of stopped containers is wanted.
+    /// Whether to read what stopped containers wrote.
     pub(super) all: bool,
     /// Whether lines are printed with labels and networks.
     pub(super) metadata: bool,
@@ -131,15 +131,15 @@ pub(super) struct Settings {
     /// The daemon's folder of all containers.
     pub(super) folder: PathBuf,
     /// How many containers are read at the same time with `--no-follow`. At least 1.
-    pub(super) slots: usize,
+    pub(super) max_parallel: usize,
 }
 
-/// Containers that were not read to the end that was asked for, by ID, each with the error if the daemon or the
-/// connection to it was the reason.
+/// IDs of containers that were not read to the requested end, each with the error if the daemon or the connection to
+/// it was the reason.
 pub(super) type Unread = Vec<(String, Option<docker::Error>)>;
 
 pub(super) struct Supervisor {
-    settings: Settings,
+    settings: SupervisorSettings,
     files: Box<dyn LogFiles>,
     effects: Vec<Effect>,
 
@@ -152,23 +152,24 @@ pub(super) struct Supervisor {
     began: Timestamp,
     /// Whether the first listing has been processed.
     has_listed: bool,
-    /// Whether it was reported that the daemon is gone.
+    /// Whether a notice said that the daemon cannot be reached, and none since that it is back.
     is_daemon_lost: bool,
-    /// IDs of containers that no event reported and that were gone when the reader found their open logs.
+    /// IDs of removed containers that only the reader found, by their logs, because no event had reported them.
     claimed: HashSet<String>,
     /// IDs of the containers that pass the filters which only the daemon can evaluate; `None` without such filters.
     passing: Option<HashSet<String>>,
-    /// For each container of which it is looked up whether it passes, whether it has changed since the question.
-    doubted: HashMap<String, bool>,
+    /// Containers for which a lookup of `passing` is pending, each with whether it has changed since the request.
+    filter_lookups: HashMap<String, bool>,
     /// Containers whose exit code is being looked up: the event of their end, and the changes that came after it.
     ending: HashMap<String, (Lifecycle, Vec<Change>)>,
-    /// When containers were let go of that were followed before, by ID.
+    /// By ID, when a container stopped being followed because it was no longer selected.
     released: HashMap<String, Timestamp>,
 
     followed: HashMap<String, Followed>,
     ids: HashMap<ContainerKey, String>,
     /// Removed containers that the reader has not forgotten yet.
     departing: HashMap<ContainerKey, Phase>,
+    /// Larger than all keys in use, so that no key is reused.
     next_key: u32,
     /// IDs in phase `Waiting`, in the order in which they are read.
     waiting: VecDeque<String>,
@@ -179,13 +180,13 @@ pub(super) struct Supervisor {
     has_reported_denied: bool,
     has_reported_watches: bool,
     has_reported_permits: bool,
-    /// Whether the last stream task that had to reach an end gave up waiting for the daemon.
+    /// Whether the latest stream task with an end to reach gave up waiting for the daemon.
     has_given_up: bool,
 }
 
 impl Supervisor {
     pub(super) fn new(
-        settings: Settings,
+        settings: SupervisorSettings,
         files: Box<dyn LogFiles>,
         selector: Selector,
         metadata: Metadata,
@@ -205,7 +206,7 @@ impl Supervisor {
             is_daemon_lost: false,
             claimed: HashSet::new(),
             passing: None,
-            doubted: HashMap::new(),
+            filter_lookups: HashMap::new(),
             ending: HashMap::new(),
             released: HashMap::new(),
             followed: HashMap::new(),
@@ -223,7 +224,7 @@ impl Supervisor {
         }
     }
 
-    /// Takes note of what happened, and returns what to do about it.
+    /// Processes an input and returns the effects that follow from it.
     pub(super) fn step(&mut self, input: Input, now: Now) -> Vec<Effect> {
         match input {
             Input::News(news) => self.news(news, now),
@@ -232,11 +233,11 @@ impl Supervisor {
             Input::Lookup(answer) => self.answer(answer, now),
             Input::Finish => self.finish_all(),
         }
-        self.fill_slots();
+        self.start_waiting();
         std::mem::take(&mut self.effects)
     }
 
-    /// Whether everything that was asked for has been read. Containers wait for a slot only while others are unfinished.
+    /// Returns whether everything requested has been read. Containers wait only while others are unfinished.
     pub(super) fn is_done(&self) -> bool {
         let has_end = !self.settings.follow || self.is_finishing;
         has_end && self.unfinished == 0 && self.departing.is_empty()
@@ -255,8 +256,8 @@ impl Supervisor {
         counts
     }
 
-    /// Containers that could not be read to the end, by name, and the first error that was a reason. A container without a
-    /// log counts only if the user named it.
+    /// Containers that could not be read to the end, by name, and the first error that was a reason. A container
+    /// without a log counts only if the user named it.
     pub(super) fn into_unread(self) -> (Vec<String>, Option<docker::Error>) {
         let (mut names, mut source) = (Vec::new(), None);
         for (id, error) in self.unread {
@@ -290,7 +291,7 @@ impl Supervisor {
         self.effects.push(Effect::Signal(key, signal));
     }
 
-    fn ask(&mut self, question: Question) {
-        self.effects.push(Effect::Ask(question));
+    fn look_up(&mut self, lookup: Lookup) {
+        self.effects.push(Effect::LookUp(lookup));
     }
 }

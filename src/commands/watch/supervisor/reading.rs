@@ -1,6 +1,6 @@
 //! How each followed container is read: the transitions between its phases.
 
-use super::phase::{Followed, HeldName, Phase};
+use super::phase::{Followed, HeldContainer, Phase};
 use super::{Effect, Now, Supervisor};
 use crate::commands::route::Choice;
 use crate::commands::stream::{Signal, StreamPlan, StreamReport};
@@ -15,14 +15,14 @@ use crate::tail::{Command, Follow, Report, Start, Window};
 use std::io;
 use std::sync::Arc;
 
-/// A container that is to be followed, and how.
+/// A container to follow, and how.
 pub(super) struct Addition<'a> {
     pub(super) container: &'a Arc<Container>,
     pub(super) start: Start,
     pub(super) position: Option<Position>,
-    /// Whether nothing of it is to be read before [`Supervisor::admit`].
+    /// Whether to read nothing of it before [`Supervisor::admit`].
     pub(super) is_held: bool,
-    /// Whether it was stopped already when it was found, so that no event reports its end.
+    /// Whether it was already stopped when it was found, so that no event reports its end.
     pub(super) is_history: bool,
     /// The daemon's time of the event that reported it.
     pub(super) cause: Option<Timestamp>,
@@ -35,7 +35,7 @@ impl Supervisor {
 
     pub(super) fn add(&mut self, addition: &Addition<'_>, now: Now) {
         let container = addition.container;
-        let key = self.introduce(addition, now);
+        let key = self.register(addition, now);
         if !self.settings.follow {
             self.enter(&container.id, Phase::Waiting);
             return self.waiting.push_back(container.id.clone());
@@ -50,12 +50,12 @@ impl Supervisor {
         }
     }
 
-    /// Gives a container a key, and shows it to the output.
-    fn introduce(&mut self, addition: &Addition<'_>, now: Now) -> ContainerKey {
+    /// Assigns a key to a container, and describes the container to the output.
+    fn register(&mut self, addition: &Addition<'_>, now: Now) -> ContainerKey {
         let container = addition.container;
         let key = self.new_key();
-        self.push([Item::Meet(key, Arc::clone(container))]);
-        let phase = if addition.is_held { Phase::HeldName(HeldName::default()) } else { Phase::Idle };
+        self.push([Item::Describe(key, Arc::clone(container))]);
+        let phase = if addition.is_held { Phase::Held(HeldContainer::default()) } else { Phase::Idle };
         let followed = Followed {
             key,
             start: addition.start,
@@ -88,26 +88,26 @@ impl Supervisor {
         let &Addition { container, start, is_held, .. } = addition;
         match self.files.choose(container) {
             Choice::File(_) => self.open_file(&container.id),
-            // A stopped container has nothing to say over the API before it starts, unless its history is wanted.
+            // A stopped container needs no stream before it starts, unless its history is read.
             Choice::Stream if !is_held && (container.is_up() || start != Start::Last(0)) => {
                 self.open_stream(&container.id, None);
             }
-            // For a later run, what it writes from now on is new.
+            // Recorded so that a later run knows: what it writes from now on is new.
             Choice::Stream if start == Start::Last(0) => {
                 let resume = TimePosition::at(Some(now.time));
-                self.push([Item::Place(key, Position { route: Route::Stream, resume, place: None })]);
+                self.push([Item::StartAt(key, Position { route: Route::Stream, resume, place: None })]);
             }
-            // It is not known yet whether it is wanted.
+            // Held: it is not known yet whether it is selected.
             Choice::Stream => {}
             Choice::Nothing => self.report_no_file(key, Some(None)),
         }
     }
 
-    /// Reads a container that is gone, and of which only the log is left that the reader holds open.
+    /// Reads a removed container, of which only the log that the reader holds open is left.
     pub(super) fn read_open_log(&mut self, container: &Arc<Container>, now: Now) {
         let (start, position) = (Start::All, None);
         let addition = Addition { container, start, position, is_held: false, is_history: false, cause: None };
-        self.introduce(&addition, now);
+        self.register(&addition, now);
         self.open_file(&container.id);
         if self.is_finishing {
             self.finish(&container.id, Vec::new());
@@ -124,19 +124,19 @@ impl Supervisor {
         after: Option<Cursor>,
     ) -> Effect {
         let key = self.new_key();
-        let introduction = Item::Meet(key, Arc::new(container));
-        Effect::Push(vec![introduction, Item::unreadable(key, route, after), Item::Forget(key)])
+        let description = Item::Describe(key, Arc::new(container));
+        Effect::Push(vec![description, Item::unreadable(key, route, after), Item::Deselected(key)])
     }
 
-    /// The container has another name, state, or other networks.
-    pub(super) fn alter(&mut self, container: &Arc<Container>) {
+    /// Passes a new name, state, labels or networks of the container on.
+    pub(super) fn update_container(&mut self, container: &Arc<Container>) {
         let Some(followed) = self.followed.get_mut(&container.id) else { return };
         let key = followed.key;
         let was_paused = std::mem::replace(&mut followed.is_paused, is_paused(container));
         if followed.phase.is_streamed() && was_paused != followed.is_paused {
             self.effects.push(Effect::Pause(key, !was_paused));
         }
-        self.push([Item::Meet(key, Arc::clone(container))]);
+        self.push([Item::Describe(key, Arc::clone(container))]);
     }
 
     pub(super) fn up(&mut self, id: &str, cause: Option<Timestamp>) {
@@ -147,11 +147,11 @@ impl Supervisor {
         let is_read = was_up && !followed.phase.is_unread();
         let is_held = followed.is_held();
         if !self.is_finishing && !is_held && !is_read {
-            self.read_on(id);
+            self.continue_reading(id);
         }
     }
 
-    fn read_on(&mut self, id: &str) {
+    fn continue_reading(&mut self, id: &str) {
         let Some(followed) = self.followed.get(id) else { return };
         let key = followed.key;
         match followed.phase {
@@ -162,11 +162,11 @@ impl Supervisor {
             }
             Phase::Stream => self.signal(key, Signal::Up),
             Phase::Idle if self.settings.source != Source::File => self.open_stream(id, None),
-            Phase::Idle | Phase::StreamToEnd(_) | Phase::Waiting | Phase::HeldName(_) => {}
+            Phase::Idle | Phase::StreamToEnd(_) | Phase::Waiting | Phase::Held(_) => {}
         }
     }
 
-    /// The container has died. Its end is printed behind its last line.
+    /// The container has died. Its end is printed after its last line.
     pub(super) fn down(&mut self, id: &str, code: Option<i64>, event: Option<Lifecycle>) {
         let Some(followed) = self.followed.get_mut(id) else { return };
         (followed.is_up, followed.has_died) = (false, true);
@@ -175,19 +175,19 @@ impl Supervisor {
         self.end(id, event.into_iter().chain([Item::End(key, code)]).collect());
     }
 
-    /// Prints items behind the last line of a container that writes no more for now.
+    /// Prints items after the last line of a container that writes no more for now.
     fn end(&mut self, id: &str, then: Vec<Item>) {
         let Some(followed) = self.followed.get_mut(id) else { return };
         let key = followed.key;
         match &mut followed.phase {
-            Phase::File | Phase::FileToEnd | Phase::HeldName(HeldName { has_file: true, .. }) => {
+            Phase::File | Phase::FileToEnd | Phase::Held(HeldContainer { has_file: true, .. }) => {
                 self.command(Command::Finish(key, then));
             }
             Phase::Stream => self.signal(key, Signal::Finish(then)),
             Phase::StreamToEnd(after) => after.extend(then),
-            // Nobody has to read it for an end at which nothing is printed.
-            Phase::HeldName(_) if then.is_empty() => {}
-            Phase::HeldName(held) => held.after.get_or_insert_default().extend(then),
+            // Without items to print, its end needs no reading.
+            Phase::Held(_) if then.is_empty() => {}
+            Phase::Held(held) => held.after.get_or_insert_default().extend(then),
             Phase::Idle | Phase::Waiting => self.push(then),
         }
     }
@@ -197,20 +197,20 @@ impl Supervisor {
         let Some(followed) = self.followed.get_mut(id) else { return };
         let (key, has_run) = (followed.key, followed.has_run);
         match followed.held_mut() {
-            // It never ran, so nobody is asked about it any more.
+            // It never ran, so its details are not looked up any more.
             Some(held) if held.awaits_start && !has_run => self.admit(id, true),
-            // It is decided first whether it is wanted: what it wrote may be in an open file.
+            // The lookup decides first whether it is selected: what it wrote may be in an open file.
             Some(held) => {
                 held.is_removed = true;
                 return;
             }
             None => {}
         }
-        self.leave(id, vec![Item::Gone(key)]);
+        self.leave(id, vec![Item::Removed(key)]);
     }
 
-    /// Stops following a container that is not wanted any more. What it wrote up to now is still printed.
-    pub(super) fn let_go(&mut self, id: &str, reason: String) {
+    /// Stops following a container that is no longer selected. What it wrote until now is still printed.
+    pub(super) fn stop_following(&mut self, id: &str, reason: String) {
         let Some(followed) = self.followed.get(id) else { return };
         if followed.is_held() {
             return self.admit(id, false);
@@ -218,14 +218,14 @@ impl Supervisor {
         let key = followed.key;
         let end = followed.is_up.then_some(Item::End(key, None));
         let notice = Item::Notice(Some(key), reason);
-        self.leave(id, [notice].into_iter().chain(end).chain([Item::Forget(key)]).collect());
+        self.leave(id, [notice].into_iter().chain(end).chain([Item::Deselected(key)]).collect());
     }
 
     fn leave(&mut self, id: &str, then: Vec<Item>) {
         let Some(followed) = self.remove(id) else { return };
         let key = followed.key;
         if followed.is_with_reader {
-            // The reader may have refused it a moment ago, and the gap has to come first.
+            // The reader may have refused its file a moment ago, and the resulting gap has to come first.
             self.departing.insert(key, followed.phase);
             self.command(Command::Forget(key, then));
         } else {
@@ -237,65 +237,65 @@ impl Supervisor {
         }
     }
 
-    /// Prints items behind the last line of a container that was removed and that the reader does not read.
+    /// Prints items after the last line of a removed container that the reader does not read.
     fn end_departed(&mut self, key: ContainerKey, phase: Phase, then: Vec<Item>) {
         match phase {
             Phase::Stream => self.signal(key, Signal::Finish(then)),
             Phase::StreamToEnd(after) => self.push(after.into_iter().chain(then)),
-            Phase::Waiting | Phase::HeldName(_) | Phase::Idle | Phase::File | Phase::FileToEnd => self.push(then),
+            Phase::Waiting | Phase::Held(_) | Phase::Idle | Phase::File | Phase::FileToEnd => self.push(then),
         }
     }
 
-    /// Something for a lifecycle record.
+    /// Prints a lifecycle record at its place among the lines.
     pub(super) fn record(&mut self, id: &str, event: Lifecycle) {
         let Some(followed) = self.followed.get_mut(id) else { return };
         let item = Item::Lifecycle(followed.key, event);
         let has_died = followed.has_died;
         match followed.held_mut() {
             Some(held) => held.before.push(item),
-            // Behind its death, which is printed behind its last line.
+            // After its death, which is printed after its last line.
             None if has_died => self.end(id, vec![item]),
             None => self.push([item]),
         }
     }
 
-    /// Keeps a container that was just added held until it has started and its labels and networks are known.
-    pub(super) fn hold_until_described(&mut self, id: &str) {
+    /// Marks a container that was just added: it stays held until it has started and its labels and networks are known.
+    pub(super) fn hold_until_details(&mut self, id: &str) {
         if let Some(held) = self.followed.get_mut(id).and_then(Followed::held_mut) {
             held.awaits_start = true;
         }
     }
 
-    /// The labels and networks of a container are known, or cannot be looked up.
-    pub(super) fn described(&mut self, id: &str) {
+    /// Called when the labels and networks of a container are known, or cannot be looked up.
+    pub(super) fn details_known(&mut self, id: &str) {
         let held = self.followed.get_mut(id).and_then(Followed::held_mut);
         if held.is_some_and(|held| held.awaits_start) {
             self.admit(id, true);
         }
     }
 
-    /// It is decided whether a held container is wanted.
-    pub(super) fn admit(&mut self, id: &str, is_wanted: bool) {
+    /// Ends the phase `Held`: follows the container if it is selected, else drops it.
+    pub(super) fn admit(&mut self, id: &str, is_selected: bool) {
         let Some(followed) = self.followed.get_mut(id).filter(|followed| followed.is_held()) else { return };
         let (key, is_up, has_died) = (followed.key, followed.is_up, followed.has_died);
-        let Some(Phase::HeldName(held)) = self.enter(id, Phase::Idle) else { return };
-        if !is_wanted {
+        let Some(Phase::Held(held)) = self.enter(id, Phase::Idle) else { return };
+        if !is_selected {
             self.remove(id);
             if held.has_file {
                 self.command(Command::Drop(key));
             }
-            return self.push([Item::Forget(key)]);
+            return self.push([Item::Deselected(key)]);
         }
         self.push(held.before);
         match held.after {
             _ if held.has_file => self.admit_file(id, key, is_up, has_died),
             after if self.is_finishing => {
-                self.read_on(id);
+                self.continue_reading(id);
                 self.finish(id, after.unwrap_or_default());
             }
             after if is_up => {
                 self.push(after.into_iter().flatten());
-                self.read_on(id);
+                self.continue_reading(id);
             }
             Some(after) => {
                 self.open_stream(id, None);
@@ -312,22 +312,22 @@ impl Supervisor {
         self.enter(id, if self.is_finishing { Phase::FileToEnd } else { Phase::File });
         self.command(Command::Admit(key));
         if has_died {
-            // If its file was never seen it is too late to wait for it.
+            // If its file never appeared, it is too late to wait for it.
             self.command(Command::Expect(key));
         }
         if is_up && !self.is_finishing {
-            self.read_on(id);
+            self.continue_reading(id);
         }
     }
 
-    /// Reads all containers up to where their logs end now. Those that are held are waited for.
+    /// Reads all logs to their current ends. Held containers first wait for their lookups.
     pub(super) fn finish_all(&mut self) {
         self.is_finishing = true;
         let mut ids: Vec<(ContainerKey, String)> =
             self.followed.iter().map(|(id, followed)| (followed.key, id.clone())).collect();
         ids.sort_unstable();
         for (_, id) in ids {
-            self.described(&id);
+            self.details_known(&id);
             self.finish(&id, Vec::new());
         }
     }
@@ -342,13 +342,13 @@ impl Supervisor {
                 self.effects.push(Effect::Close(key));
                 self.enter(id, Phase::StreamToEnd(Vec::new()));
             }
-            Phase::Waiting | Phase::HeldName(_) | Phase::Idle | Phase::FileToEnd | Phase::StreamToEnd(_) => {}
+            Phase::Waiting | Phase::Held(_) | Phase::Idle | Phase::FileToEnd | Phase::StreamToEnd(_) => {}
         }
     }
 
-    /// Starts to read waiting containers, as long as there are free slots.
-    pub(super) fn fill_slots(&mut self) {
-        while self.unfinished < self.settings.slots
+    /// Starts to read waiting containers, as long as fewer than the limit are being read.
+    pub(super) fn start_waiting(&mut self) {
+        while self.unfinished < self.settings.max_parallel
             && let Some(id) = self.waiting.pop_front()
         {
             self.read_once(&id);
@@ -358,7 +358,7 @@ impl Supervisor {
     fn read_once(&mut self, id: &str) {
         let Some(key) = self.followed.get(id).map(|followed| followed.key) else { return };
         self.enter(id, Phase::Idle);
-        // Its state is left out: it matters only where there is no file.
+        // The state is left out: it matters only for containers without a file.
         let container = Container { id: id.to_owned(), ..Container::default() };
         match self.files.choose(&container) {
             Choice::File(_) => {
@@ -380,7 +380,7 @@ impl Supervisor {
             Report::NotFollowed(key, then) => self.not_followed(key, then),
             Report::Forgotten(key) => self.forgotten(key),
             Report::NoWatches if !std::mem::replace(&mut self.has_reported_watches, true) => self.notice(
-                "no inotify watches are left (fs.inotify.max_user_watches): some files are looked at every second",
+                "no inotify watches are left (fs.inotify.max_user_watches): some files are checked every second",
             ),
             Report::NoWatches => {}
             Report::NoDescriptors => self.notice(
@@ -391,7 +391,7 @@ impl Supervisor {
         }
     }
 
-    /// The reader has read a log to its end. A stream task that took over reports its own end.
+    /// Called when the reader has read a log to its end. A stream task that took over reports its own end.
     fn finished(&mut self, key: ContainerKey) {
         let Some(id) = self.ids.get(&key).cloned() else { return };
         if self.followed.get(&id).is_some_and(|followed| matches!(followed.phase, Phase::FileToEnd)) {
@@ -399,8 +399,8 @@ impl Supervisor {
         }
     }
 
-    /// The reader was to read to the end of a log that it had already refused. Whoever reads it now prints `then`
-    /// behind the last line.
+    /// Called when a [`Command::Finish`] reached the reader after it had refused the file. The stream task that
+    /// reads the container now prints `then` after the last line.
     fn not_followed(&mut self, key: ContainerKey, then: Vec<Item>) {
         match self.departing.get_mut(&key) {
             Some(Phase::Stream) => self.signal(key, Signal::Finish(then)),
@@ -423,10 +423,11 @@ impl Supervisor {
         }
     }
 
-    /// The reader cannot read a container's file, or not beyond `resume`. With `then`, it was to read it to the end.
+    /// Called when the reader cannot read a container's file, or not beyond `resume`. With `then`, it had been
+    /// asked to read it to the end.
     fn refused(&mut self, key: ContainerKey, error: &io::Error, resume: TimePosition, then: Option<Vec<Item>>) {
         let Some(id) = self.ids.get(&key).cloned() else {
-            // It was removed meanwhile, and nothing of it is left to read. Nothing is said of one that was not wanted.
+            // It was removed meanwhile, and nothing of it is left to read. If it was not selected, nothing is reported.
             if self.departing.contains_key(&key) {
                 self.push([Item::unreadable(key, Route::File, resume.last())]);
                 self.push(then.into_iter().flatten());
@@ -463,7 +464,8 @@ impl Supervisor {
         }
     }
 
-    /// What to print about a file that cannot be read. Missing permission is the same for all files: it is reported once.
+    /// Returns what to print about a file that cannot be read. A missing permission concerns all files:
+    /// it is reported once.
     fn explain_refusal(&mut self, key: ContainerKey, error: &io::Error, resume: TimePosition) -> Vec<Item> {
         let may_stream = self.settings.source != Source::File;
         match error.kind() {
@@ -491,7 +493,7 @@ impl Supervisor {
             }
             StreamReport::NoPermit(error) => {
                 if !std::mem::replace(&mut self.has_reported_permits, true) {
-                    self.notice(format!("{error}: some logs wait to be read until others end"));
+                    self.notice(format!("{error}: some logs have to wait until others end"));
                 }
             }
             StreamReport::GaveUp(has_given_up) => {
@@ -503,7 +505,7 @@ impl Supervisor {
         }
     }
 
-    /// A stream task has read its log to the last end, or has given up.
+    /// Called when a stream task has read its log to the requested end, or has given up.
     fn stream_ended(&mut self, key: ContainerKey, id: String, result: Result<(), Option<docker::Error>>) {
         let is_last = |followed: &&Followed| followed.key == key && matches!(followed.phase, Phase::StreamToEnd(_));
         if self.followed.get(&id).filter(is_last).is_some()
@@ -521,8 +523,8 @@ impl Supervisor {
         followed.is_with_reader = true;
         let key = followed.key;
         let announcement = match followed.is_history {
-            true => Item::Recall(key, Route::File),
-            false => Item::Begin(key, Route::File, followed.cause),
+            true => Item::History(key, Route::File),
+            false => Item::Followed(key, Route::File, followed.cause),
         };
         let once = !self.settings.follow;
         let follow = Follow {
@@ -544,7 +546,7 @@ impl Supervisor {
         self.command(Command::Follow(Box::new(follow)));
     }
 
-    /// Reads a container over the API, from `resume` if another route has come that far.
+    /// Reads a container over the API, from `resume` on if another route has read up to there.
     fn open_stream(&mut self, id: &str, resume: Option<TimePosition>) {
         let Some(followed) = self.followed.get(id) else { return };
         let resume = resume.or(followed.position.map(|position| position.resume));
@@ -554,7 +556,7 @@ impl Supervisor {
             Start::Last(0) => Start::Since(followed.found_at),
             start => start,
         };
-        // An earlier run did not read it, and only recorded when that was.
+        // An earlier run skipped its history, and only recorded from when on lines are new.
         let recorded = resume.filter(TimePosition::is_at_start).and_then(|resume| resume.since);
         let start = recorded.map_or(start, Start::Since);
         let plan = StreamPlan {
@@ -574,7 +576,8 @@ impl Supervisor {
         self.enter(id, Phase::Stream);
     }
 
-    /// `after` is the last line that was read, if the file was looked for and is not there.
+    /// Reports that a container cannot be read. If its file is missing, `after` is `Some` with the last
+    /// line that was read.
     fn report_no_file(&mut self, key: ContainerKey, after: Option<Option<Cursor>>) {
         let Some(id) = self.ids.get(&key).cloned() else { return };
         if !self.settings.follow || self.is_finishing {
@@ -585,13 +588,13 @@ impl Supervisor {
         match after {
             Some(after) if self.files.is_gone(&id) => self.push([Item::unreadable(key, Route::File, after)]),
             _ => {
-                let text = "has no log file that can be read, and `--source file` allows nothing else";
+                let text = "has no log file that can be read, and `--source file` allows no other route";
                 self.push([Item::Notice(Some(key), text.into())]);
             }
         }
     }
 
-    /// Brings a container into another phase, and returns the one before.
+    /// Moves a container to another phase, and returns the previous one.
     fn enter(&mut self, id: &str, phase: Phase) -> Option<Phase> {
         let followed = self.followed.get_mut(id)?;
         self.unfinished += usize::from(phase.is_unfinished());
@@ -612,7 +615,7 @@ fn is_paused(container: &Container) -> bool {
     container.state == "paused"
 }
 
-/// Finding a start by time leaves out some earlier lines only, so the window has to exclude the others.
+/// A start by time skips only some of the earlier lines, so the window has to exclude the others.
 fn window(window: Window, start: Start) -> Window {
     match start {
         Start::Since(since) => Window { since: since.max(window.since), ..window },

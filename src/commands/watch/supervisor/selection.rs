@@ -1,10 +1,10 @@
-//! Which containers are wanted: what the feed and the lookups report, compared with what the user asked for.
+//! Decides which containers are followed: compares what the feed and the lookups report with the user's selection.
 
 use super::reading::Addition;
 use super::{Now, Supervisor};
 use crate::commands::watch::discovery::Change;
 use crate::commands::watch::feed::News;
-use crate::commands::watch::lookups::{Answer, Question};
+use crate::commands::watch::lookups::{Answer, Lookup};
 use crate::model::batch::Lifecycle;
 use crate::model::container::Container;
 use crate::model::time::Timestamp;
@@ -18,7 +18,7 @@ impl Supervisor {
             News::Listing(containers, at, passing) => self.listing(containers, at, passing, now),
             News::Event(event) => {
                 self.metadata.forget(&event.id);
-                // All there was of a claimed container has been read.
+                // A claimed container was removed, and its log is being read to the end.
                 if !self.claimed.contains(&event.id) {
                     let changes = self.discovery.event(&event, now.instant);
                     self.apply(changes, Some(event.time), now);
@@ -26,41 +26,41 @@ impl Supervisor {
             }
             News::Lost(error) => {
                 if !std::mem::replace(&mut self.is_daemon_lost, true) {
-                    self.notice(format!("{error}: trying again, log files are followed meanwhile"));
+                    self.notice(format!("{error}: trying again; log files are followed meanwhile"));
                 }
             }
-            News::Back(continuity) => self.notice(format!("{continuity}; the containers are listed again")),
+            News::Back(continuity) => self.notice(format!("{continuity}; listing the containers again")),
         }
     }
 
     fn listing(&mut self, containers: Vec<Container>, at: Timestamp, passing: Option<Vec<String>>, now: Now) {
         self.passing = passing.map(HashSet::from_iter);
         if !self.has_listed {
-            self.greet(&containers);
+            self.report_selection(&containers);
         }
         if std::mem::take(&mut self.is_daemon_lost) {
             self.notice("the engine is back");
         }
         if self.settings.metadata {
-            containers.iter().for_each(|container| self.metadata.learn(Arc::new(container.clone()), now.instant));
+            containers.iter().for_each(|container| self.metadata.insert(Arc::new(container.clone()), now.instant));
         }
         let changes = self.discovery.listing(containers, now.instant, at);
         self.apply(changes, None, now);
         self.has_listed = true;
     }
 
-    /// What a user should know before the first line.
-    fn greet(&mut self, containers: &[Container]) {
+    /// Reports names that no container has, and a selection without running containers.
+    fn report_selection(&mut self, containers: &[Container]) {
         let unmatched: Vec<String> =
             self.selector.unmatched(containers.iter()).into_iter().map(str::to_owned).collect();
         for name in &unmatched {
-            let advice = "waiting for it to be started (`docker ps -a` lists what there is)";
+            let advice = "waiting for it to be started (`docker ps -a` lists all containers)";
             self.notice(format!("no container is called {name}: {advice}"));
         }
         let is_read = |container: &Container| {
             self.wants_history(container) && self.is_passing(&container.id) && self.selector.matches(container)
         };
-        // Without a word, an empty screen could mean quiet containers or a typing error.
+        // Otherwise an empty screen could mean silent containers or a typing error.
         if unmatched.is_empty() && !containers.iter().any(is_read) {
             self.notice(match self.settings.follow {
                 true => "no running container matches: waiting for one to start",
@@ -82,35 +82,35 @@ impl Supervisor {
         container.is_up() || is_new || wants_stopped()
     }
 
-    /// Applies changes in order. `cause` is the daemon's time of the event that they follow from, if it was one.
+    /// Applies changes in order. `cause` is the daemon's time of the event that led to them; `None` for a listing.
     fn apply(&mut self, changes: Vec<Change>, cause: Option<Timestamp>, now: Now) {
-        let mut doubted = Vec::new();
+        let mut uncertain = Vec::new();
         for change in changes {
-            // The end comes first, and its exit code is being looked up.
+            // Later changes wait for the end, whose exit code is being looked up.
             if let Some((_, waiting)) = self.ending.get_mut(change.id()) {
                 waiting.push(change);
                 continue;
             }
             match change {
-                Change::Doubted(id) => doubted.push(id),
+                Change::MayHaveRun(id) => uncertain.push(id),
                 change => self.change(change, cause, now),
             }
         }
-        doubted.retain(|id| self.is_followed(id));
-        if !doubted.is_empty() {
-            self.ask(Question::Runs(doubted));
+        uncertain.retain(|id| self.is_followed(id));
+        if !uncertain.is_empty() {
+            self.look_up(Lookup::Runs(uncertain));
         }
     }
 
     fn change(&mut self, change: Change, cause: Option<Timestamp>, now: Now) {
         match change {
             Change::Found(container) => self.found(&container, cause, now),
-            Change::Altered(container) => self.altered(&container, cause, now),
+            Change::Updated(container) => self.container_updated(&container, cause, now),
             Change::Up(id) => self.started(&id, cause, now),
             Change::Down(id, code, event) => self.down(&id, code, event),
-            Change::DownSomehow(id, event) => {
+            Change::DownUnknownCode(id, event) => {
                 if self.is_followed(&id) {
-                    self.ask(Question::ExitCode(id.clone()));
+                    self.look_up(Lookup::ExitCode(id.clone()));
                     self.ending.insert(id, (event, Vec::new()));
                 }
             }
@@ -119,53 +119,53 @@ impl Supervisor {
                 self.released.remove(&id);
                 self.gone(&id);
             }
-            Change::Happened(id, event) => self.happened(&id, event, cause, now),
-            Change::Doubted(_) => {}
+            Change::Event(id, event) => self.lifecycle_event(&id, event, cause, now),
+            Change::MayHaveRun(_) => {}
         }
     }
 
-    /// The exit code of a container is known. What happened to it meanwhile comes behind its end.
+    /// Processes the exit code of a container, then the changes that waited for it.
     fn ended(&mut self, id: String, code: Option<i64>, now: Now) {
         let Some((mut event, waiting)) = self.ending.remove(&id) else { return };
         if let Some(code) = code {
             event.attributes.insert("exitCode".into(), code.to_string());
         }
-        self.discovery.ended(&id, code);
+        self.discovery.set_exit_code(&id, code);
         self.apply([Change::Down(id, code, Some(event))].into_iter().chain(waiting).collect(), None, now);
     }
 
-    /// A container that no event and no listing has reported is gone, and the reader holds its log open.
+    /// Processes a removed container that no event or listing reported and whose log the reader holds open.
     pub(super) fn claim(&mut self, container: Container, now: Now) {
         let is_known = self.is_followed(&container.id) || self.discovery.container(&container.id).is_some();
         if is_known || !self.selector.matches(&container) {
             return self.command(Command::Ignore(container.id));
         }
         if self.passing.is_some() {
-            tracing::warn!(name = container.name, "cannot tell whether it matches; it is followed");
+            tracing::warn!(name = container.name, "cannot find out whether a removed container matches: reading it");
         }
         self.claimed.insert(container.id.clone());
         self.read_open_log(&Arc::new(container), now);
     }
 
-    /// A word on the command line may have stood for a container whose ID it begins. Once it is the name of another
-    /// container, it stands for that, and the first one is let go.
-    fn settle(&mut self, container: &Container, now: Now) {
-        let Some(id) = self.selector.learn(container) else { return };
+    /// An argument may have matched a container by the start of its ID. Once another container has the argument as its
+    /// name, it selects that one, and the first is no longer followed.
+    fn resolve_name(&mut self, container: &Container, now: Now) {
+        let Some(id) = self.selector.update_names(container) else { return };
         let other = self.discovery.container(&id).map(Arc::clone);
         if other.is_none_or(|other| !self.selector.matches(&other)) {
-            let reason = format!("is no longer followed: {} is the name of another container now", container.name);
-            self.let_go(&id, reason);
+            let reason = format!("is no longer followed: another container is now called {}", container.name);
+            self.stop_following(&id, reason);
             self.released.insert(id, now.time);
         }
     }
 
     fn found(&mut self, container: &Arc<Container>, cause: Option<Timestamp>, now: Now) {
-        self.settle(container, now);
+        self.resolve_name(container, now);
         if !self.selector.may_match(container) {
             return self.command(Command::Ignore(container.id.clone()));
         }
         if self.has_listed {
-            // It may be found late, and its log may have been rotated since.
+            // It may be found late, after its log was rotated.
             return self.add_new(container, Start::All, true, cause, now);
         }
         if !self.is_passing(&container.id) {
@@ -181,9 +181,9 @@ impl Supervisor {
         self.add(&Addition { container, start, position, is_held: false, is_history, cause }, now);
     }
 
-    /// Adds a container that did not exist, or was not wanted, when this run began. The reader opens its file before the
-    /// daemon is asked whether it is wanted, because the container may be gone by the time of the answer. If it was just
-    /// found, events report its end; otherwise nothing does.
+    /// Adds a container that did not exist, or was not selected, when this run began. The reader opens its file before
+    /// a lookup decides whether it is selected, because the container may be gone by the time of the answer. If it was
+    /// just found, events report its end; otherwise nothing does.
     fn add_new(
         &mut self,
         container: &Arc<Container>,
@@ -192,43 +192,43 @@ impl Supervisor {
         cause: Option<Timestamp>,
         now: Now,
     ) {
-        let must_see = !self.selector.matches(container);
-        let must_ask = self.passing.is_some() || must_see;
-        // The event did not show all labels. The lookup that shows them has to wait until the container has networks,
-        // which is when it has started.
+        let needs_details = !self.selector.matches(container);
+        let needs_lookup = self.passing.is_some() || needs_details;
+        // The event did not show all labels. The lookup that does has to wait until the container has started, because
+        // only then does it have networks.
         let lacks_labels = is_just_found && self.settings.metadata && !container.hidden.is_empty();
-        let must_wait = !must_ask && lacks_labels;
-        // It may be new to this run only.
+        let needs_labels = !needs_lookup && lacks_labels;
+        // It may be new to this run but known to an earlier one.
         let position = self.positions.as_mut().and_then(|positions| positions.take(&container.id));
         let start = if position.is_some() { Start::All } else { start };
-        let is_held = must_ask || must_wait;
+        let is_held = needs_lookup || needs_labels;
         let is_history = !is_just_found && !container.is_up();
         self.add(&Addition { container, start, position, is_held, is_history, cause }, now);
-        if must_ask {
-            self.ask_whether_wanted(&container.id, must_see || lacks_labels);
-        } else if must_wait {
-            self.hold_until_described(&container.id);
+        if needs_lookup {
+            self.look_up_filters(&container.id, needs_details || lacks_labels);
+        } else if needs_labels {
+            self.hold_until_details(&container.id);
         }
     }
 
-    fn ask_whether_wanted(&mut self, id: &str, must_see: bool) {
-        self.doubted.insert(id.to_owned(), false);
-        let filters = self.selector.remote();
-        self.ask(Question::Passing { id: id.to_owned(), filters, must_see });
+    fn look_up_filters(&mut self, id: &str, needs_details: bool) {
+        self.filter_lookups.insert(id.to_owned(), false);
+        let filters = self.selector.daemon_filters();
+        self.look_up(Lookup::Passing { id: id.to_owned(), filters, needs_details });
     }
 
-    /// The container has changed: an answer that is on its way may be older than the change.
-    fn doubt(&mut self, id: &str) {
-        if let Some(is_doubted) = self.doubted.get_mut(id) {
-            *is_doubted = true;
+    /// Notes that the container has changed: a pending answer may be older than the change.
+    fn mark_changed(&mut self, id: &str) {
+        if let Some(has_changed) = self.filter_lookups.get_mut(id) {
+            *has_changed = true;
         }
     }
 
-    fn altered(&mut self, container: &Arc<Container>, cause: Option<Timestamp>, now: Now) {
-        self.settle(container, now);
+    fn container_updated(&mut self, container: &Arc<Container>, cause: Option<Timestamp>, now: Now) {
+        self.resolve_name(container, now);
         if self.is_followed(&container.id) {
-            self.doubt(&container.id);
-            self.alter(container);
+            self.mark_changed(&container.id);
+            self.update_container(container);
         } else if self.selector.may_match(container) {
             let since = self.released.remove(&container.id).unwrap_or(self.began);
             self.add_new(container, Start::Since(since), false, cause, now);
@@ -242,16 +242,16 @@ impl Supervisor {
         }
         match self.metadata.find(id, now.instant) {
             Some(container) => {
-                self.alter(&container);
-                self.described(id);
+                self.update_container(&container);
+                self.details_known(id);
             }
-            None => self.ask(Question::Details(id.to_owned())),
+            None => self.look_up(Lookup::Details(id.to_owned())),
         }
     }
 
-    fn happened(&mut self, id: &str, event: Lifecycle, cause: Option<Timestamp>, now: Now) {
+    fn lifecycle_event(&mut self, id: &str, event: Lifecycle, cause: Option<Timestamp>, now: Now) {
         let is_health = event.action.starts_with("health_status");
-        // Filters that only the daemon can evaluate may pass now.
+        // Filters that only the daemon can evaluate, such as `health`, may pass now.
         let may_pass = self.passing.is_some() && !self.is_followed(id) && is_health;
         if may_pass
             && let Some(container) = self.discovery.container(id).map(Arc::clone)
@@ -260,35 +260,35 @@ impl Supervisor {
             self.add_new(&container, Start::Since(self.began), false, cause, now);
         }
         if is_health {
-            self.doubt(id);
+            self.mark_changed(id);
         }
         self.record(id, event);
     }
 
     pub(super) fn answer(&mut self, answer: Answer, now: Now) {
         match answer {
-            Answer::Passing(id, is_passing) => match self.doubted.remove(&id).unwrap_or(false) && !is_passing {
-                true => self.ask_whether_wanted(&id, true),
+            Answer::Passing(id, is_passing) => match self.filter_lookups.remove(&id).unwrap_or(false) && !is_passing {
+                true => self.look_up_filters(&id, true),
                 false => self.admit(&id, is_passing),
             },
-            Answer::Seen(container) => {
-                let seen = self.discovery.seen(&container);
-                let is_wanted = self.selector.matches(&seen);
-                if is_wanted {
-                    self.alter(&seen);
+            Answer::PassingDetails(container) => {
+                let container = self.discovery.add_details(&container);
+                let is_selected = self.selector.matches(&container);
+                if is_selected {
+                    self.update_container(&container);
                 }
-                self.admit(&seen.id, is_wanted);
+                self.admit(&container.id, is_selected);
             }
-            Answer::NoDetails(id) => self.described(&id),
+            Answer::NoDetails(id) => self.details_known(&id),
             Answer::Code(id, code) => self.ended(id, code, now),
             Answer::Details(container) => {
                 let container = Arc::new(*container);
-                self.discovery.seen(&container);
-                self.alter(&container);
-                self.described(&container.id);
-                // Nothing would remove the entry of a container that has gone meanwhile.
+                self.discovery.add_details(&container);
+                self.update_container(&container);
+                self.details_known(&container.id);
+                // Otherwise nothing would remove the entry of a container that was removed meanwhile.
                 if self.is_followed(&container.id) {
-                    self.metadata.learn(container, now.instant);
+                    self.metadata.insert(container, now.instant);
                 }
             }
             Answer::Runs(runs) => {

@@ -1,7 +1,7 @@
 //! Tables of inputs and the effects that follow.
 //!
 //! A row has three texts: the inputs before, the last input, and the effects of the last one. The first letter of an ID
-//! says where the container's log is: `f` in a file, `s` behind the API, `n` nowhere. All times are small numbers: events
+//! says where the container's log is: `f` in a file, `s` over the API, `n` nowhere. All times are small numbers: events
 //! happen at 7, and everything else at 100 by our clock. [`input`] and [`show`] define both languages.
 
 use super::*;
@@ -31,7 +31,7 @@ impl LogFiles for Table {
     }
 }
 
-/// A supervisor, and the containers that have had a key.
+/// A supervisor, and the containers that it has described to the output.
 struct World {
     supervisor: Supervisor,
     names: HashMap<ContainerKey, String>,
@@ -39,10 +39,10 @@ struct World {
 }
 
 /// Options are separated by spaces: `once`, `files` (`--source file`), `metadata`, `remote` (a filter that only the
-/// daemon can evaluate), `tail0`, `all`, `named=ID`, `label` (`--filter label=wanted`), `hidden` (a label that events cannot show), `resumed` (f1 and s1 have
-/// positions) and `slots=N`.
+/// daemon can evaluate), `tail0`, `all`, `named=ID`, `label` (`--filter label=wanted`), `hidden` (a label that events
+/// cannot show), `resumed` (the containers f1 and s1 have positions) and `parallel=N`.
 fn world(options: &str) -> World {
-    let settings = Settings {
+    let settings = SupervisorSettings {
         follow: true,
         all: false,
         metadata: false,
@@ -52,7 +52,7 @@ fn world(options: &str) -> World {
         source: Source::Auto,
         api_route: Route::Stream,
         folder: "/c".into(),
-        slots: 2,
+        max_parallel: 2,
     };
     let metadata = Metadata::new(Duration::from_secs(10), LogMetrics::new(&Registry::new()).unwrap());
     let now = Now { instant: Instant::now(), time: Timestamp(50) };
@@ -65,16 +65,17 @@ fn world(options: &str) -> World {
             ("metadata", _) => settings.metadata = true,
             ("all", _) => settings.all = true,
             ("tail0", _) => settings.history = Start::Last(0),
-            ("slots", slots) => settings.slots = slots.parse().unwrap(),
+            ("parallel", number) => settings.max_parallel = number.parse().unwrap(),
             ("remote", _) => supervisor.selector.filters.push(Filter::Remote("health", "healthy".into())),
             ("label", _) => supervisor.selector.filters.push(Filter::Label("wanted".into(), None)),
             ("hidden", _) => supervisor.selector.filters.push(Filter::Label("name".into(), None)),
-            ("named", word) => supervisor.selector.names.push(Pattern::Unresolved(word.into())),
+            ("named", name) => supervisor.selector.names.push(Pattern::Unresolved(name.into())),
             ("resumed", _) => {
                 let resume = TimePosition { since: Some(Timestamp(30)), seen: [Some(mark(40)), None] };
                 let position = |route| Position { route, resume, place: None };
-                let of = [("f1", Route::File), ("s1", Route::Stream)].map(|(id, route)| (id.into(), position(route)));
-                supervisor.positions = Some(Positions { is_first: false, of: of.into() });
+                let by_id =
+                    [("f1", Route::File), ("s1", Route::Stream)].map(|(id, route)| (id.into(), position(route)));
+                supervisor.positions = Some(Positions { is_first: false, by_id: by_id.into() });
             }
             _ => panic!("{option}"),
         }
@@ -116,10 +117,10 @@ impl World {
         *self.keys.get(id).unwrap_or_else(|| panic!("{id} has no key"))
     }
 
-    /// `list f1:running s1:exited,3 s2:running*`: with a star, the container does not pass the filters that only the
-    /// daemon can evaluate.
+    /// `list f1:running s1:exited,3 s2:running*`: with a star, the container does not pass the filters that only
+    /// the daemon can evaluate.
     fn listing(&self, listed: &[&str]) -> News {
-        let has_remote = !self.supervisor.selector.remote().is_empty();
+        let has_remote = !self.supervisor.selector.daemon_filters().is_empty();
         let (mut containers, mut passing) = (Vec::new(), Vec::new());
         for entry in listed {
             let (id, state) = entry.trim_end_matches('*').split_once(':').unwrap();
@@ -168,10 +169,10 @@ impl World {
             ["no-logs", id] => Input::Stream(StreamReport::Ended(self.key(id), id.into(), Err(Some(no_logs())))),
             ["passes", id] => Input::Lookup(Answer::Passing(id.into(), true)),
             ["fails", id] => Input::Lookup(Answer::Passing(id.into(), false)),
-            ["seen", id] => Input::Lookup(Answer::Seen(Box::new(container(id, "running")))),
-            ["seen", id, label] => {
+            ["passes-details", id] => Input::Lookup(Answer::PassingDetails(Box::new(container(id, "running")))),
+            ["passes-details", id, label] => {
                 let labels = [(label.to_owned(), String::new())].into();
-                Input::Lookup(Answer::Seen(Box::new(Container { labels, ..container(id, "running") })))
+                Input::Lookup(Answer::PassingDetails(Box::new(Container { labels, ..container(id, "running") })))
             }
             ["details", id] => Input::Lookup(Answer::Details(Box::new(container(id, "running")))),
             ["no-details", id] => Input::Lookup(Answer::NoDetails(id.into())),
@@ -221,19 +222,19 @@ impl World {
             Effect::ShortenRetries(is_short) => format!("shorten retries {is_short}"),
             Effect::Push(items) => {
                 for item in items {
-                    if let Item::Meet(key, container) = item {
+                    if let Item::Describe(key, container) = item {
                         self.names.insert(*key, container.id.clone());
                         self.keys.insert(container.id.clone(), *key);
                     }
                 }
                 self.list(items).trim().to_owned()
             }
-            Effect::Ask(Question::Passing { id, must_see, .. }) => {
-                format!("ask whether {id} passes{}", if *must_see { " and see it" } else { "" })
+            Effect::LookUp(Lookup::Passing { id, needs_details, .. }) => {
+                format!("look up whether {id} passes{}", if *needs_details { " with details" } else { "" })
             }
-            Effect::Ask(Question::Runs(ids)) => format!("ask runs of {}", ids.join(" ")),
-            Effect::Ask(Question::Details(id)) => format!("ask details of {id}"),
-            Effect::Ask(Question::ExitCode(id)) => format!("ask code of {id}"),
+            Effect::LookUp(Lookup::Runs(ids)) => format!("look up runs of {}", ids.join(" ")),
+            Effect::LookUp(Lookup::Details(id)) => format!("look up details of {id}"),
+            Effect::LookUp(Lookup::ExitCode(id)) => format!("look up code of {id}"),
         }
     }
 
@@ -265,18 +266,18 @@ impl World {
     fn show_item(&self, item: &Item) -> String {
         let code = |code: &Option<i64>| code.map_or("?".to_owned(), |code| code.to_string());
         match item {
-            Item::Meet(key, container) => format!("meet {} {}", self.name(*key), container.state),
-            Item::Place(key, position) => {
-                format!("place {} {:?}", self.name(*key), position.resume.since.map(|at| at.0))
+            Item::Describe(key, container) => format!("describe {} {}", self.name(*key), container.state),
+            Item::StartAt(key, position) => {
+                format!("start-at {} {:?}", self.name(*key), position.resume.since.map(|at| at.0))
             }
-            Item::Begin(key, route, cause) => {
+            Item::Followed(key, route, cause) => {
                 let cause = cause.map(|cause| format!(" @{}", cause.0)).unwrap_or_default();
                 format!("+{} {}{cause}", self.name(*key), route.name())
             }
-            Item::Recall(key, route) => format!("history of {} {}", self.name(*key), route.name()),
+            Item::History(key, route) => format!("history of {} {}", self.name(*key), route.name()),
             Item::End(key, exit) => format!("-{} {}", self.name(*key), code(exit)),
-            Item::Gone(key) => format!("gone {}", self.name(*key)),
-            Item::Forget(key) => format!("forget {}", self.name(*key)),
+            Item::Removed(key) => format!("gone {}", self.name(*key)),
+            Item::Deselected(key) => format!("forget {}", self.name(*key)),
             Item::Lifecycle(key, event) => {
                 let code = event.attributes.get("exitCode").map(|code| format!(" {code}")).unwrap_or_default();
                 format!("{}{code} {}", event.action, self.name(*key))
@@ -307,9 +308,9 @@ fn no_logs() -> Error {
 }
 
 /// Options, inputs before, the last input, and its effects.
-type Row<'a> = (&'a str, &'a str, &'a str, &'a str);
+type Case<'a> = (&'a str, &'a str, &'a str, &'a str);
 
-fn check(rows: &[Row<'_>]) {
+fn check(rows: &[Case<'_>]) {
     let mut wrong = String::new();
     for (options, before, input, expected) in rows {
         let mut world = world(options);
@@ -325,70 +326,70 @@ fn check(rows: &[Row<'_>]) {
 #[test]
 fn containers_that_exist_at_the_start_are_read_as_they_are() {
     check(&[
-        ("", "", "list f1:running", "[meet f1 running]; open f1 [+f1 file]"),
-        ("", "", "list s1:running", "[meet s1 running]; spawn s1 up"),
-        ("files", "", "list n1:running", "[meet n1 running]; [! n1: has no log file]"),
-        // The history of stopped containers is not wanted, but that of their next run is.
+        ("", "", "list f1:running", "[describe f1 running]; open f1 [+f1 file]"),
+        ("", "", "list s1:running", "[describe s1 running]; spawn s1 up"),
+        ("files", "", "list n1:running", "[describe n1 running]; [! n1: has no log file]"),
+        // The history of stopped containers is skipped, but their next run is read from its first line.
         (
             "",
             "",
             "list f1:running f2:exited,3",
-            "[meet f1 running]; open f1 [+f1 file]; [meet f2 exited]; open f2 from last 0 [history of f2 file]; finish f2 [-f2 3]",
+            "[describe f1 running]; open f1 [+f1 file]; [describe f2 exited]; open f2 from last 0 [history of f2 file]; finish f2 [-f2 3]",
         ),
         (
             "",
             "",
             "list f1:running s2:exited,3",
-            "[meet f1 running]; open f1 [+f1 file]; [meet s2 exited]; [place s2 Some(100)]",
+            "[describe f1 running]; open f1 [+f1 file]; [describe s2 exited]; [start-at s2 Some(100)]",
         ),
-        ("all", "", "list f2:exited,3", "[meet f2 exited]; open f2 [history of f2 file]; finish f2 [-f2 3]"),
-        ("all", "", "list s2:exited,3", "[meet s2 exited]; spawn s2 history; signal s2 [-s2 3]"),
-        ("all files", "", "list n2:exited,3", "[meet n2 exited]; [! n2: has no log file]"),
-        ("all", "", "list s2:created", "[meet s2 created]; spawn s2 history"),
-        ("tail0", "", "list s1:running", "[meet s1 running]; spawn s1 from 100 up"),
-        ("tail0", "", "list f1:running", "[meet f1 running]; open f1 from last 0 [+f1 file]"),
-        // A run before has read a part.
-        ("resumed", "", "list f1:running", "[meet f1 running]; open f1 at position [+f1 file]"),
-        ("resumed", "", "list s1:running", "[meet s1 running]; spawn s1 up at 40"),
+        ("all", "", "list f2:exited,3", "[describe f2 exited]; open f2 [history of f2 file]; finish f2 [-f2 3]"),
+        ("all", "", "list s2:exited,3", "[describe s2 exited]; spawn s2 history; signal s2 [-s2 3]"),
+        ("all files", "", "list n2:exited,3", "[describe n2 exited]; [! n2: has no log file]"),
+        ("all", "", "list s2:created", "[describe s2 created]; spawn s2 history"),
+        ("tail0", "", "list s1:running", "[describe s1 running]; spawn s1 from 100 up"),
+        ("tail0", "", "list f1:running", "[describe f1 running]; open f1 from last 0 [+f1 file]"),
+        // An earlier run has read a part.
+        ("resumed", "", "list f1:running", "[describe f1 running]; open f1 at position [+f1 file]"),
+        ("resumed", "", "list s1:running", "[describe s1 running]; spawn s1 up at 40"),
         (
             "resumed",
             "",
             "list f1:exited,3",
-            "[meet f1 exited]; open f1 at position [history of f1 file]; finish f1 [-f1 3]",
+            "[describe f1 exited]; open f1 at position [history of f1 file]; finish f1 [-f1 3]",
         ),
     ]);
 }
 
 #[test]
-fn an_empty_screen_is_explained() {
+fn an_empty_selection_is_reported() {
     check(&[
         ("", "", "list", "[! no running container matches:]"),
         ("once", "", "list", "[! no container matches]"),
         ("named=web", "", "list f1:running", "[! no container is called]; ignore f1"),
         ("remote", "", "list f1:running*", "[! no running container matches:]"),
-        ("remote", "", "list f1:running* f2:running", "[meet f2 running]; open f2 [+f2 file]"),
+        ("remote", "", "list f1:running* f2:running", "[describe f2 running]; open f2 [+f2 file]"),
     ]);
 }
 
 #[test]
 fn containers_are_read_through_their_whole_life() {
     check(&[
-        ("", "list f9:running", "create f1", "[meet f1 created]; open f1 [+f1 file @7]; [create f1]"),
+        ("", "list f9:running", "create f1", "[describe f1 created]; open f1 [+f1 file @7]; [create f1]"),
         (
             "",
             "list f9:running; create f1",
             "start f1",
-            "[meet f1 running]; open f1 [+f1 file @7]; expect f1; [start f1]",
+            "[describe f1 running]; open f1 [+f1 file @7]; expect f1; [start f1]",
         ),
-        ("", "list f9:running; create f1; start f1", "die f1 3", "[meet f1 exited]; finish f1 [die 3 f1, -f1 3]"),
-        // What happens behind the death comes behind the last line.
+        ("", "list f9:running; create f1; start f1", "die f1 3", "[describe f1 exited]; finish f1 [die 3 f1, -f1 3]"),
+        // What happens after the death is printed after the last line.
         ("", "list f9:running; create f1; start f1; die f1 3", "stop f1", "finish f1 [stop f1]"),
         ("", "list f9:running; create f1; start f1", "kill f1", "[kill f1]"),
         (
             "",
             "list f9:running; create f1; start f1; die f1 3",
             "start f1",
-            "[meet f1 running]; open f1 [+f1 file @7]; expect f1; [start f1]",
+            "[describe f1 running]; open f1 [+f1 file @7]; expect f1; [start f1]",
         ),
         (
             "",
@@ -399,9 +400,9 @@ fn containers_are_read_through_their_whole_life() {
         ("", "list f9:running; create f1; start f1; die f1 3; destroy f1", "finished f1", ""),
         ("", "list f9:running; create f1; start f1; die f1 3; destroy f1", "forgotten f1", ""),
         // Over the API.
-        ("", "list f9:running", "create s1", "[meet s1 created]; spawn s1 @7; [create s1]"),
-        ("", "list f9:running; create s1", "start s1", "[meet s1 running]; signal s1 up; [start s1]"),
-        ("", "list f9:running; create s1; start s1", "die s1 3", "[meet s1 exited]; signal s1 [die 3 s1, -s1 3]"),
+        ("", "list f9:running", "create s1", "[describe s1 created]; spawn s1 @7; [create s1]"),
+        ("", "list f9:running; create s1", "start s1", "[describe s1 running]; signal s1 up; [start s1]"),
+        ("", "list f9:running; create s1; start s1", "die s1 3", "[describe s1 exited]; signal s1 [die 3 s1, -s1 3]"),
         ("", "list f9:running; create s1; start s1; die s1 3", "stop s1", "signal s1 [stop s1]"),
         (
             "",
@@ -409,27 +410,27 @@ fn containers_are_read_through_their_whole_life() {
             "destroy s1",
             "signal s1 [destroy s1]; signal s1 [gone s1]; close s1",
         ),
-        ("", "list f9:running; create s1; start s1", "pause s1", "pause s1 true; [meet s1 paused]; [pause s1]"),
+        ("", "list f9:running; create s1; start s1", "pause s1", "pause s1 true; [describe s1 paused]; [pause s1]"),
         (
             "",
             "list f9:running; create s1; start s1; pause s1",
             "unpause s1",
-            "pause s1 false; [meet s1 running]; [unpause s1]",
+            "pause s1 false; [describe s1 running]; [unpause s1]",
         ),
-        ("", "list f9:running; create f1; start f1", "pause f1", "[meet f1 paused]; [pause f1]"),
-        ("", "list f9:running; create s1; start s1", "rename s1 new", "[meet s1 running]; [rename s1]"),
-        // By nobody.
-        ("files", "list f9:running", "create n1", "[meet n1 created]; [! n1: has no log file]; [create n1]"),
-        ("files", "list f9:running; create n1", "start n1", "[meet n1 running]; [start n1]"),
-        ("files", "list f9:running; create n1; start n1", "die n1 3", "[meet n1 exited]; [die 3 n1, -n1 3]"),
+        ("", "list f9:running; create f1; start f1", "pause f1", "[describe f1 paused]; [pause f1]"),
+        ("", "list f9:running; create s1; start s1", "rename s1 new", "[describe s1 running]; [rename s1]"),
+        // Neither by file nor over the API.
+        ("files", "list f9:running", "create n1", "[describe n1 created]; [! n1: has no log file]; [create n1]"),
+        ("files", "list f9:running; create n1", "start n1", "[describe n1 running]; [start n1]"),
+        ("files", "list f9:running; create n1; start n1", "die n1 3", "[describe n1 exited]; [die 3 n1, -n1 3]"),
         ("files", "list f9:running; create n1; start n1; die n1 3", "destroy n1", "[destroy n1]; [gone n1]"),
         // A container that was stopped at the start, and starts.
-        ("", "list f9:running s2:exited,3", "start s2", "[meet s2 running]; spawn s2 from 100 up @7; [start s2]"),
+        ("", "list f9:running s2:exited,3", "start s2", "[describe s2 running]; spawn s2 from 100 up @7; [start s2]"),
         (
             "",
             "list f9:running f2:exited,3",
             "start f2",
-            "[meet f2 running]; open f2 from last 0 [+f2 file @7]; expect f2; [start f2]",
+            "[describe f2 running]; open f2 from last 0 [+f2 file @7]; expect f2; [start f2]",
         ),
     ]);
 }
@@ -439,16 +440,16 @@ fn a_listing_makes_up_for_missing_events() {
     check(&[
         ("named=f9", "list f9:running f1:running; die f1 3", "list f9:running f1:exited,3", ""),
         ("", "list f1:running", "list", "finish f1 [-f1 ?]; forget f1 [gone f1]"),
-        ("", "list f1:running", "list f1:exited,3", "[meet f1 exited]; finish f1 [-f1 3]"),
-        ("", "list s1:running", "list s1:exited,3", "[meet s1 exited]; signal s1 [-s1 3]"),
-        ("", "list f1:running", "list f1:running s2:running", "[meet s2 running]; spawn s2 up"),
+        ("", "list f1:running", "list f1:exited,3", "[describe f1 exited]; finish f1 [-f1 3]"),
+        ("", "list s1:running", "list s1:exited,3", "[describe s1 exited]; signal s1 [-s1 3]"),
+        ("", "list f1:running", "list f1:running s2:running", "[describe s2 running]; spawn s2 up"),
         (
             "",
             "list f1:running",
             "list f1:running f2:exited,4",
-            "[meet f2 exited]; open f2 [+f2 file]; finish f2; open f2 [+f2 file]; expect f2; finish f2 [-f2 4]",
+            "[describe f2 exited]; open f2 [+f2 file]; finish f2; open f2 [+f2 file]; expect f2; finish f2 [-f2 4]",
         ),
-        ("", "list f1:running; die f1 3", "list f1:exited,3", "ask runs of f1"),
+        ("", "list f1:running; die f1 3", "list f1:exited,3", "look up runs of f1"),
         (
             "",
             "list f1:running; die f1 3; list f1:exited,3",
@@ -456,10 +457,10 @@ fn a_listing_makes_up_for_missing_events() {
             "open f1 [+f1 file]; expect f1; finish f1 [-f1 4]",
         ),
         ("", "list f1:running", "list f1:running", ""),
-        ("", "list f1:running", "lost", "[! the engine cannot read]"),
+        ("", "list f1:running", "lost", "[! the Docker Engine cannot]"),
         ("", "list f1:running; lost", "lost", ""),
         ("", "list f1:running; lost", "list f1:running", "[! the engine is back]"),
-        ("", "list f1:running; lost; list f1:running", "lost", "[! the engine cannot read]"),
+        ("", "list f1:running; lost; list f1:running", "lost", "[! the Docker Engine cannot]"),
         ("", "list f1:running", "back", "[! events may be missing:]"),
     ]);
 }
@@ -487,7 +488,7 @@ fn a_container_whose_file_cannot_be_read_is_read_over_the_api() {
             "",
             "list f1:running; refused f1 missing; die f1 3",
             "start f1",
-            "[meet f1 running]; signal f1 up; [start f1]",
+            "[describe f1 running]; signal f1 up; [start f1]",
         ),
         // It was removed in the meantime.
         ("", "list f1:running; destroy f1", "refused-at-60 f1 missing", "[gap f1 after 60]"),
@@ -517,8 +518,8 @@ fn a_container_whose_file_cannot_be_read_is_read_over_the_api() {
             "[gap f1 after 60, ! f1: broken]; [! f1: has no log file]; [-f1 9]",
         ),
         ("files", "list f1:running; refused f1 missing", "start f1", "[start f1]"),
-        ("files", "list f1:running; refused f1 missing", "die f1 3", "[meet f1 exited]; [die 3 f1, -f1 3]"),
-        // Trouble that concerns all.
+        ("files", "list f1:running; refused f1 missing", "die f1 3", "[describe f1 exited]; [die 3 f1, -f1 3]"),
+        // Problems that concern all containers.
         ("", "list", "no-watches", "[! no inotify watches are]"),
         ("", "list; no-watches", "no-watches", ""),
         ("", "list; no-descriptors", "no-descriptors", "[! no descriptors are left]"),
@@ -537,16 +538,21 @@ fn what_is_held_is_printed_once_it_is_wanted() {
             "hidden",
             "list f9:running",
             "create f1",
-            "[meet f1 created]; open f1 held [+f1 file @7]; ask whether f1 passes and see it",
+            "[describe f1 created]; open f1 held [+f1 file @7]; look up whether f1 passes with details",
         ),
-        ("hidden", "list f9:running; create f1", "seen f1", "drop f1; [forget f1]"),
-        ("hidden", "list f9:running; create f1", "seen f1 name", "[meet f1 created]; [create f1]; admit f1"),
-        // It passes later than it started.
+        ("hidden", "list f9:running; create f1", "passes-details f1", "drop f1; [forget f1]"),
+        (
+            "hidden",
+            "list f9:running; create f1",
+            "passes-details f1 name",
+            "[describe f1 created]; [create f1]; admit f1",
+        ),
+        // It passes the filters only after it has started.
         (
             "remote",
             "list f1:running* f9:running",
             "health f1",
-            "[meet f1 running]; open f1 from 50 held [+f1 file @7]; ask whether f1 passes",
+            "[describe f1 running]; open f1 from 50 held [+f1 file @7]; look up whether f1 passes",
         ),
         ("remote", "list f1:running* f9:running", "kill f1", ""),
         (
@@ -560,9 +566,9 @@ fn what_is_held_is_printed_once_it_is_wanted() {
             "remote",
             "list f9:running",
             "create f1",
-            "[meet f1 created]; open f1 held [+f1 file @7]; ask whether f1 passes",
+            "[describe f1 created]; open f1 held [+f1 file @7]; look up whether f1 passes",
         ),
-        ("remote", "list f9:running", "create s1", "[meet s1 created]; ask whether s1 passes"),
+        ("remote", "list f9:running", "create s1", "[describe s1 created]; look up whether s1 passes"),
         ("remote", "list f9:running; create f1", "passes f1", "[create f1]; admit f1"),
         ("remote", "list f9:running; create f1", "fails f1", "drop f1; [forget f1]"),
         ("remote", "list f9:running; create s1", "fails s1", "[forget s1]"),
@@ -574,9 +580,9 @@ fn what_is_held_is_printed_once_it_is_wanted() {
             "passes f1",
             "[create f1, start f1]; admit f1; open f1 [+f1 file @7]; expect f1",
         ),
-        // It has changed since the question.
-        ("remote", "list f9:running; create f1; start f1", "fails f1", "ask whether f1 passes and see it"),
-        ("remote", "list f9:running; create f1; health f1", "fails f1", "ask whether f1 passes and see it"),
+        // It has changed since the lookup began.
+        ("remote", "list f9:running; create f1; start f1", "fails f1", "look up whether f1 passes with details"),
+        ("remote", "list f9:running; create f1; health f1", "fails f1", "look up whether f1 passes with details"),
         ("remote", "list f9:running; create f1; start f1; fails f1", "fails f1", "drop f1; [forget f1]"),
         (
             "remote",
@@ -584,8 +590,13 @@ fn what_is_held_is_printed_once_it_is_wanted() {
             "passes f1",
             "[create f1, start f1]; admit f1; expect f1",
         ),
-        ("remote", "list f9:running; create f1; start f1", "die f1 3", "[meet f1 exited]; finish f1 [die 3 f1, -f1 3]"),
-        ("remote", "list f9:running; create s1; start s1", "die s1 3", "[meet s1 exited]"),
+        (
+            "remote",
+            "list f9:running; create f1; start f1",
+            "die f1 3",
+            "[describe f1 exited]; finish f1 [die 3 f1, -f1 3]",
+        ),
+        ("remote", "list f9:running; create s1; start s1", "die s1 3", "[describe s1 exited]"),
         (
             "remote",
             "list f9:running; create s1; start s1; die s1 3",
@@ -598,7 +609,7 @@ fn what_is_held_is_printed_once_it_is_wanted() {
             "passes s1",
             "[create s1, start s1, start s1]; [die 3 s1, -s1 3]; spawn s1 up @7",
         ),
-        // It is removed first.
+        // It is removed before the answer arrives.
         ("remote", "list f9:running; create f1; start f1; die f1 3", "destroy f1", ""),
         (
             "remote",
@@ -613,7 +624,7 @@ fn what_is_held_is_printed_once_it_is_wanted() {
             "[create s1, start s1, destroy s1]; spawn s1 @7; signal s1 [die 3 s1, -s1 3]; signal s1 [gone s1]; close s1",
         ),
         ("remote", "list f9:running; create f1; start f1; die f1 3; destroy f1; passes f1", "passes f1", ""),
-        // The reader refuses it first.
+        // The reader refuses it before the answer arrives.
         ("remote", "list f9:running; create f1; start f1", "refused f1 missing", ""),
         (
             "remote",
@@ -627,8 +638,8 @@ fn what_is_held_is_printed_once_it_is_wanted() {
             "passes f1",
             "[create f1, start f1, ! f1: broken: reading through the]; [-f1 9]; spawn f1 up @7",
         ),
-        // Its labels decide.
-        ("label", "list f9:running", "create f1 wanted", "[meet f1 created]; open f1 [+f1 file @7]; [create f1]"),
+        // Its labels decide whether it is selected.
+        ("label", "list f9:running", "create f1 wanted", "[describe f1 created]; open f1 [+f1 file @7]; [create f1]"),
         ("label", "list f9:running", "create f1", "ignore f1"),
     ]);
 }
@@ -636,39 +647,39 @@ fn what_is_held_is_printed_once_it_is_wanted() {
 #[test]
 fn labels_and_networks_are_looked_up_when_a_container_starts() {
     check(&[
-        ("metadata", "", "list f1:running", "[meet f1 running]; open f1 [+f1 file]"),
+        ("metadata", "", "list f1:running", "[describe f1 running]; open f1 [+f1 file]"),
         (
             "metadata",
             "list f9:running",
             "list f9:running f1:running",
-            "[meet f1 running]; open f1 [+f1 file]; [meet f1 running]",
+            "[describe f1 running]; open f1 [+f1 file]; [describe f1 running]",
         ),
         ("metadata named=f9", "list f9:running", "start f1", "ignore f1"),
         (
             "metadata",
             "list f1:running; die f1 3; details f1",
             "ran f1",
-            "open f1 [+f1 file]; expect f1; [meet f1 running]; finish f1 [-f1 4]",
+            "open f1 [+f1 file]; expect f1; [describe f1 running]; finish f1 [-f1 4]",
         ),
         (
             "metadata remote",
             "list f9:running",
             "create f1",
-            "[meet f1 created]; open f1 held [+f1 file @7]; ask whether f1 passes and see it",
+            "[describe f1 created]; open f1 held [+f1 file @7]; look up whether f1 passes with details",
         ),
         (
             "metadata remote",
             "list f9:running; create f1; fails f1",
             "rename f1 new",
-            "[meet f1 created]; open f1 from 50 held [history of f1 file]; ask whether f1 passes",
+            "[describe f1 created]; open f1 from 50 held [history of f1 file]; look up whether f1 passes",
         ),
-        ("metadata", "list f9:running", "create f1", "[meet f1 created]; open f1 held [+f1 file @7]"),
-        ("metadata", "list f9:running; create f1", "start f1", "[meet f1 running]; ask details of f1"),
+        ("metadata", "list f9:running", "create f1", "[describe f1 created]; open f1 held [+f1 file @7]"),
+        ("metadata", "list f9:running; create f1", "start f1", "[describe f1 running]; look up details of f1"),
         (
             "metadata",
             "list f9:running; create f1; start f1",
             "details f1",
-            "[meet f1 running]; [create f1, start f1]; admit f1; open f1 [+f1 file @7]; expect f1",
+            "[describe f1 running]; [create f1, start f1]; admit f1; open f1 [+f1 file @7]; expect f1",
         ),
         (
             "metadata",
@@ -698,7 +709,12 @@ fn labels_and_networks_are_looked_up_when_a_container_starts() {
 #[test]
 fn an_exit_code_that_may_be_a_label_is_looked_up_first() {
     check(&[
-        ("", "list f9:running; create f1 forging; start f1", "die-forged f1", "[meet f1 exited]; ask code of f1"),
+        (
+            "",
+            "list f9:running; create f1 forging; start f1",
+            "die-forged f1",
+            "[describe f1 exited]; look up code of f1",
+        ),
         ("", "list f9:running; create f1 forging; start f1; die-forged f1", "start f1", ""),
         ("", "list f9:running; create f1 forging; start f1; die-forged f1", "code f1 5", "finish f1 [die 5 f1, -f1 5]"),
         ("", "list f9:running; create f1 forging; start f1; die-forged f1", "code f1 ?", "finish f1 [die f1, -f1 ?]"),
@@ -706,7 +722,7 @@ fn an_exit_code_that_may_be_a_label_is_looked_up_first() {
             "",
             "list f9:running; create f1 forging; start f1; die-forged f1; start f1",
             "code f1 5",
-            "finish f1 [die 5 f1, -f1 5]; [meet f1 running]; open f1 [+f1 file]; expect f1; [start f1]",
+            "finish f1 [die 5 f1, -f1 5]; [describe f1 running]; open f1 [+f1 file]; expect f1; [start f1]",
         ),
         ("named=f9", "list f9:running; create f1 forging; start f1", "die-forged f1", ""),
     ]);
@@ -720,7 +736,7 @@ fn containers_that_no_event_reported_are_claimed() {
             "",
             "list f9:running",
             "unclaimed f1",
-            "[meet f1 exited]; open f1 [+f1 file]; finish f1 [-f1 ?]; forget f1 [gone f1]",
+            "[describe f1 exited]; open f1 [+f1 file]; finish f1 [-f1 ?]; forget f1 [gone f1]",
         ),
         ("", "list f9:running; unclaimed f1", "die f1 3", ""),
         ("", "list f9:running", "unclaimed f9", "ignore f9"),
@@ -729,80 +745,80 @@ fn containers_that_no_event_reported_are_claimed() {
             "",
             "list f9:running; finish",
             "unclaimed f1",
-            "[meet f1 exited]; open f1 [+f1 file]; finish f1; finish f1 [-f1 ?]; forget f1 [gone f1]",
+            "[describe f1 exited]; open f1 [+f1 file]; finish f1; finish f1 [-f1 ?]; forget f1 [gone f1]",
         ),
     ]);
 }
 
 #[test]
-fn a_word_stands_for_a_name_before_it_stands_for_an_id() {
+fn a_name_takes_precedence_over_an_id_prefix() {
     check(&[
-        ("named=f named=f1", "list f1:running", "create f", "[meet f created]; open f [+f file @7]; [create f]"),
+        ("named=f named=f1", "list f1:running", "create f", "[describe f created]; open f [+f file @7]; [create f]"),
         (
             "resumed named=web",
             "list f1:running",
             "rename f1 web",
-            "[meet f1 running]; open f1 at position [+f1 file @7]; [rename f1]",
+            "[describe f1 running]; open f1 at position [+f1 file @7]; [rename f1]",
         ),
         (
             "named=f",
             "list f1:running",
             "create f",
-            "forget f1 [! f1: is no longer followed:, -f1 ?, forget f1]; [meet f created]; open f [+f file @7]; [create f]",
+            "forget f1 [! f1: is no longer followed:, -f1 ?, forget f1]; [describe f created]; open f [+f file @7]; [create f]",
         ),
         (
             "named=s",
             "list s1:running",
             "create s",
-            "signal s1 [! s1: is no longer followed:, -s1 ?, forget s1]; close s1; [meet s created]; spawn s @7; [create s]",
+            "signal s1 [! s1: is no longer followed:, -s1 ?, forget s1]; close s1; [describe s created]; spawn s @7; [create s]",
         ),
         (
             "named=web",
             "list f1:running",
             "rename f1 web",
-            "[meet f1 running]; open f1 from 50 [+f1 file @7]; [rename f1]",
+            "[describe f1 running]; open f1 from 50 [+f1 file @7]; [rename f1]",
         ),
-        ("named=web", "list f1:running; rename f1 web", "rename f1 other", "[meet f1 running]; [rename f1]"),
+        ("named=web", "list f1:running; rename f1 web", "rename f1 other", "[describe f1 running]; [rename f1]"),
         (
             "named=f",
             "list f1:exited,3",
             "create f",
-            "forget f1 [! f1: is no longer followed:, forget f1]; [meet f created]; open f [+f file @7]; [create f]",
+            "forget f1 [! f1: is no longer followed:, forget f1]; [describe f created]; open f [+f file @7]; [create f]",
         ),
         (
             "named=f",
             "list f1:running; create f",
             "rename f1 f",
-            "[meet f1 running]; open f1 from 100 [+f1 file @7]; [rename f1]",
+            "[describe f1 running]; open f1 from 100 [+f1 file @7]; [rename f1]",
         ),
     ]);
 }
 
 #[test]
-fn without_follow_as_many_are_read_at_once_as_there_are_slots() {
+fn without_follow_only_the_allowed_number_is_read_in_parallel() {
     check(&[
-        ("once", "", "list f1:running", "[meet f1 running]; open f1 once; finish f1"),
-        ("once", "", "list s1:running", "[meet s1 running]; spawn s1 once up"),
+        ("once", "", "list f1:running", "[describe f1 running]; open f1 once; finish f1"),
+        ("once", "", "list s1:running", "[describe s1 running]; spawn s1 once up"),
         ("once", "", "list f1:exited,3 s1:exited,3", "[! no container matches]"),
         (
             "once",
             "",
             "list f1:running s1:running f2:running",
-            "[meet f1 running]; [meet s1 running]; [meet f2 running]; open f1 once; finish f1; spawn s1 once up",
+            "[describe f1 running]; [describe s1 running]; [describe f2 running]; open f1 once; finish f1; spawn s1 once up",
         ),
         ("once", "list f1:running s1:running f2:running", "finished f1", "open f2 once; finish f2"),
         ("once", "list f1:running s1:running f2:running", "ended s1", "open f2 once; finish f2"),
         (
-            "once slots=1",
+            "once parallel=1",
             "",
             "list f1:running f2:running",
-            "[meet f1 running]; [meet f2 running]; open f1 once; finish f1",
+            "[describe f1 running]; [describe f2 running]; open f1 once; finish f1",
         ),
         (
-            "once files slots=1",
+            "once files parallel=1",
             "",
             "list n1:running f2:running",
-            "[meet n1 running]; [meet f2 running]; [! n1: has no log file]; open f2 once; finish f2",
+            "[describe n1 running]; [describe f2 running]; [! n1: has no log file]; open f2 once; finish f2",
         ),
         ("once", "list f1:running", "refused-at-60 f1 missing", "spawn f1 once up at 60"),
         ("once", "list f1:running; refused-at-60 f1 missing", "not-followed f1", ""),
@@ -814,7 +830,7 @@ fn without_follow_as_many_are_read_at_once_as_there_are_slots() {
 }
 
 #[test]
-fn at_the_end_of_time_all_are_read_to_where_they_end() {
+fn until_reads_every_log_to_its_current_end() {
     check(&[
         ("", "list f1:running s1:running", "finish", "finish f1; signal s1; close s1"),
         ("files", "list n1:running", "finish", ""),
@@ -834,7 +850,12 @@ fn at_the_end_of_time_all_are_read_to_where_they_end() {
             "passes s1",
             "[create s1, start s1]; spawn s1 up @7; signal s1; close s1",
         ),
-        ("remote", "list f9:running; create s1; start s1; finish", "fails s1", "ask whether s1 passes and see it"),
+        (
+            "remote",
+            "list f9:running; create s1; start s1; finish",
+            "fails s1",
+            "look up whether s1 passes with details",
+        ),
         (
             "metadata",
             "list f9:running; create f1; start f1",
@@ -871,7 +892,7 @@ fn watch_ends_when_everything_that_was_asked_for_is_read() {
         ("remote", "list; create f1; finish; passes f1", false),
         ("remote", "list; create f1; finish; passes f1; finished f1", true),
         ("files", "list f1:running; finish; refused f1 missing", true),
-        // It was let go and is followed again: the end of its first task is not that of its second.
+        // It stopped being followed and is followed again: the end of its first task is not the end of its second.
         ("named=s", "list s1:running; create s; rename s1 s; finish; ended s; ended-first s1", false),
         ("named=s", "list s1:running; create s; rename s1 s; finish; ended s; ended-first s1; ended s1", true),
         ("once", "list", true),
@@ -928,23 +949,23 @@ fn running_containers_are_counted_by_route() {
     }
 }
 
-/// Whatever an earlier run recorded of a container that it did not read.
+/// An earlier run skipped the history of the container and recorded the time 20.
 #[test]
-fn a_container_that_was_passed_over_is_read_from_that_time() {
+fn a_skipped_container_is_read_from_the_recorded_time() {
     let mut world = world("");
     let resume = TimePosition::at(Some(Timestamp(20)));
     let position = Position { route: Route::Stream, resume, place: None };
-    let of = HashMap::from([("s1".to_owned(), position)]);
-    world.supervisor.positions = Some(Positions { is_first: false, of });
-    assert_eq!(world.run("list s1:running"), "[meet s1 running]; spawn s1 from 20 up");
+    let by_id = HashMap::from([("s1".to_owned(), position)]);
+    world.supervisor.positions = Some(Positions { is_first: false, by_id });
+    assert_eq!(world.run("list s1:running"), "[describe s1 running]; spawn s1 from 20 up");
 }
 
 #[test]
-fn a_lost_container_is_introduced_and_forgotten() {
+fn a_lost_container_is_described_and_reported() {
     let mut world = world("");
     let effect = world.supervisor.report_lost(container("f1", "exited"), Route::File, None);
-    assert_eq!(world.show(&effect), "[meet f1 exited, gap f1, forget f1]");
-    assert_eq!(world.run("list f2:running"), "[meet f2 running]; open f2 [+f2 file]");
+    assert_eq!(world.show(&effect), "[describe f1 exited, gap f1, forget f1]");
+    assert_eq!(world.run("list f2:running"), "[describe f2 running]; open f2 [+f2 file]");
     assert_ne!(world.key("f1"), world.key("f2"));
 }
 
