@@ -9,6 +9,7 @@
 //! - `reconcile`: brings the inventory in the state in line with the engine, once. `inventory` does so while `watch`
 //!   runs.
 //! - `pool`: reports on the connection pool that all commands use.
+//! - `readiness`: reports to systemd.
 //! - `route`: how a container is read. `creation_order`: the filters `before` and `since`.
 
 mod creation_order;
@@ -16,6 +17,7 @@ mod deliver;
 pub mod events;
 mod inventory;
 pub mod pool;
+mod readiness;
 pub mod reconcile;
 mod route;
 mod stream;

@@ -8,7 +8,7 @@ pub(crate) mod backlog;
 pub(crate) mod subscription;
 mod suspend;
 
-use super::{Error, awaited};
+use super::{Error, awaited, readiness};
 use crate::config;
 use crate::docker::{self, Docker, Endpoint, Event};
 use crate::metrics;
@@ -71,11 +71,13 @@ pub fn events(endpoint: Endpoint, options: EventsOptions, stop: &Stop) -> Result
                 return Err(docker::Error::Timeout { endpoint: address, after }.into());
             }
         };
+        readiness::report_ready();
         let end = tokio::select! {
             end = pump.run() => end,
             () = stop.cancelled() => Ok(EndReason::Stopped),
             () = &mut timeout => pump.timed_out(),
         };
+        readiness::report_stopping();
         // Received events are still written, whatever ended the stream, ...
         let give_up = async {
             match end {

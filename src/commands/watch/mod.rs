@@ -19,8 +19,8 @@ mod supervisor;
 
 pub use options::WatchOptions;
 
-use super::Error;
 use super::inventory::Inventory;
+use super::{Error, readiness};
 use crate::docker::{Docker, Endpoint};
 use crate::metrics::Metrics;
 use crate::model::queue::Queue;
@@ -82,6 +82,7 @@ impl Watch {
     async fn follow(mut self, feed: Feed, listing: News, stop: &Stop) -> Result<(), Error> {
         self.note(&listing);
         self.step(Input::News(listing));
+        readiness::report_ready();
         let mut upkeep = JoinSet::new();
         upkeep.spawn(self.docker.upkeep());
         let mut news = self.follow.then(|| feed.run());
@@ -141,6 +142,7 @@ impl Watch {
 
     /// Closes everything in the direction of the lines. What was read is still written, as long as its reader takes it.
     async fn stop(self, stop: &Stop) -> Result<(), Error> {
+        readiness::report_stopping();
         let Watch { queue, supervisor, executor, inventory, delivered, .. } = self;
         executor.stop().await;
         queue.close();
