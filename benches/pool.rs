@@ -21,7 +21,7 @@ use hyper::{Request, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use logwatch::config;
-use logwatch::docker::{Docker, Endpoint, Environment, Flags};
+use logwatch::docker::{Docker, Endpoint, Environment, Flags, ListScope};
 use logwatch::metrics;
 use logwatch::model::selector::Filters;
 use tokio::net::UnixStream;
@@ -91,7 +91,7 @@ async fn through_pool(docker: Docker, what: &str) -> Result<(), Failure> {
     for _ in 0..CALLS {
         match what {
             "ping" => docker.ping().await?,
-            _ => drop(docker.list(true, &Filters::new()).await?),
+            _ => drop(docker.list(ListScope::All, &Filters::new()).await?),
         }
     }
     Ok(())

@@ -14,6 +14,7 @@
 //! SIGPIPE stays ignored, which is Rust's default. So a write fails if nobody reads stdout any more; as long as nothing is
 //! written, [`stop_without_reader`] notices it.
 
+use crate::commands::or_never;
 use crate::model::small_file;
 use crate::model::stop::Stop;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -234,17 +235,8 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
             _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
-            () = next_hang_up(&mut self.hang_up) => SignalKind::hangup().as_raw_value(),
+            _ = or_never(self.hang_up.as_mut().map(Signal::recv)) => SignalKind::hangup().as_raw_value(),
         }
-    }
-}
-
-async fn next_hang_up(signal: &mut Option<Signal>) {
-    match signal {
-        Some(signal) => {
-            signal.recv().await;
-        }
-        None => std::future::pending().await,
     }
 }
 

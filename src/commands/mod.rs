@@ -31,7 +31,7 @@ use crate::{output, serve, state};
 use std::io;
 use std::path::PathBuf;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
@@ -108,6 +108,19 @@ fn within(span: Option<Duration>) -> String {
 /// Creates the runtime of a command. One thread is enough: blocking work has threads of its own.
 pub(crate) fn runtime() -> Result<Runtime, Error> {
     Ok(Builder::new_current_thread().enable_all().build()?)
+}
+
+/// Completes with `future`, or never if there is none.
+pub(crate) async fn or_never<F: Future>(future: Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Sleeps until `due`, or forever if there is no such time.
+async fn sleep_until(due: Option<Instant>) {
+    or_never(due.map(|due| tokio::time::sleep_until(due.into()))).await;
 }
 
 /// Time limit for writing what was read before the command was stopped.

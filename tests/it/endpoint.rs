@@ -12,7 +12,9 @@ use crate::support::client::{at, chain, connect_with, environment, failure, free
 use crate::support::raw_script::http_proxy;
 use crate::support::{Engine, Proxy, Signal, Watch, eventually, process};
 use logwatch::config;
-use logwatch::docker::{Docker, Endpoint, Error, EventStream, EventsQuery, Flags, Kind, LogStream, LogsQuery};
+use logwatch::docker::{
+    Docker, Endpoint, Error, EventStream, EventsQuery, Flags, Kind, ListScope, LogStream, LogsQuery,
+};
 use logwatch::model::selector::Filters;
 use logwatch::model::time::Timestamp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -337,7 +339,7 @@ async fn the_engine_is_described_as_docker_describes_it() {
     engine.must(&["wait", &once]);
     engine.must(&["create", "--name", "never", "--rm", "--log-driver", "local", "talk", "/talk", "1", "0", "0"]);
 
-    let running = docker.list(false, &Filters::new()).await.unwrap();
+    let running = docker.list(ListScope::Running, &Filters::new()).await.unwrap();
     let [container] = &running[..] else { panic!("{running:?}") };
     let labels = BTreeMap::from([("tier".to_owned(), "front".to_owned())]);
     assert_eq!((&container.id, &*container.name, &*container.image), (&web, "web-1", "talk"));
@@ -346,9 +348,12 @@ async fn the_engine_is_described_as_docker_describes_it() {
     let names = |found: Vec<logwatch::model::container::Container>| {
         found.into_iter().map(|c| format!("{} {}", c.name, c.state)).collect::<Vec<_>>().join(", ")
     };
-    assert_eq!(names(docker.list(true, &Filters::new()).await.unwrap()), "never created, once exited, web-1 running");
+    assert_eq!(
+        names(docker.list(ListScope::All, &Filters::new()).await.unwrap()),
+        "never created, once exited, web-1 running"
+    );
     let label = Filters::from([("label".to_owned(), vec!["tier=front".to_owned()])]);
-    assert_eq!(names(docker.list(true, &label).await.unwrap()), "web-1 running");
+    assert_eq!(names(docker.list(ListScope::All, &label).await.unwrap()), "web-1 running");
 
     for (reference, exit_code, log_driver, tty, auto_remove) in [
         ("web-1", None, "json-file", false, false),
@@ -515,7 +520,7 @@ async fn connections_are_used_again_and_streams_close_theirs() {
     let docker = Docker::connect(at(&proxy.host())).await.unwrap();
     let connecting = docker.requests();
     for _ in 0..20 {
-        docker.list(true, &Filters::new()).await.unwrap();
+        docker.list(ListScope::All, &Filters::new()).await.unwrap();
         docker.inspect(&id).await.unwrap();
         docker.inspect("nosuch").await.unwrap_err();
     }
@@ -556,13 +561,13 @@ async fn an_engine_that_returns_is_used_again() {
             assert!(matches!(error, Error::Broken { .. }), "{error}");
         }
     }
-    let error = docker.list(true, &Filters::new()).await.unwrap_err();
+    let error = docker.list(ListScope::All, &Filters::new()).await.unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }) && error.is_passing(), "{}", chain(&error));
     assert_eq!(error.to_string(), format!("cannot reach the Docker Engine at {}", engine.host()));
     assert!(docker.renegotiate().await.is_err());
     engine.up();
     docker.renegotiate().await.unwrap();
-    assert_eq!(docker.list(true, &Filters::new()).await.unwrap(), []);
+    assert_eq!(docker.list(ListScope::All, &Filters::new()).await.unwrap(), []);
 }
 
 #[tokio::test]
@@ -873,7 +878,7 @@ async fn a_container_with_every_option_is_inspected() {
     let args = ["talk", "/talk", "1000", "1000", "0"];
     let id = engine.must(&[&["run", "-d", "--name", "all"], &options[..], &args].concat());
     let details = docker.inspect("all").await.unwrap();
-    assert_eq!(details.container, docker.list(false, &Filters::new()).await.unwrap()[0]);
+    assert_eq!(details.container, docker.list(ListScope::Running, &Filters::new()).await.unwrap()[0]);
     assert_eq!((&details.container.id, &*details.container.state), (&id, "running"));
     assert_eq!(
         details.log_options.into_iter().map(|(k, v)| k + "=" + &v).collect::<Vec<_>>(),
@@ -896,7 +901,7 @@ fn every_future_can_be_sent(docker: &'static Docker, logs: &'static mut LogStrea
     is_send(docker.renegotiate());
     is_send(docker.ping());
     is_send(docker.info());
-    is_send(docker.list(true, NONE));
+    is_send(docker.list(ListScope::All, NONE));
     is_send(docker.inspect(""));
     is_send(docker.logs("", LOGS));
     is_send(docker.events(EVENTS));

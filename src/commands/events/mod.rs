@@ -8,10 +8,11 @@ pub(crate) mod backlog;
 pub(crate) mod subscription;
 mod suspend;
 
-use super::{Error, awaited, readiness};
+use super::{Error, awaited, or_never, readiness};
 use crate::config;
 use crate::docker::{self, Docker, Endpoint, Event};
 use crate::metrics;
+use crate::model::once::Once;
 use crate::model::selector::Filters;
 use crate::model::stop::Stop;
 use crate::model::time::Timestamp;
@@ -61,7 +62,7 @@ pub struct EventsOptions {
 pub fn events(endpoint: Endpoint, options: EventsOptions, stop: &Stop) -> Result<(), Error> {
     super::runtime()?.block_on(async {
         let (wanted, span, address) = (options.count, options.timeout, endpoint.to_string());
-        let timeout = elapsed(span);
+        let timeout = or_never(span.map(tokio::time::sleep));
         tokio::pin!(timeout);
         let mut pump = tokio::select! {
             begun = EventPump::begin(endpoint, options) => begun?,
@@ -125,13 +126,6 @@ fn check_count(received: Option<u64>, wanted: Option<u64>, span: Option<Duration
     }
 }
 
-async fn elapsed(span: Option<Duration>) {
-    match span {
-        Some(span) => tokio::time::sleep(span).await,
-        None => std::future::pending().await,
-    }
-}
-
 /// What the output thread prints: events, and notices about the stream.
 enum EventOutput {
     Event(Box<Event>),
@@ -178,7 +172,7 @@ impl EventPump {
         let is_shown = !options.quiet && options.log_format == LogFormat::Text;
         let (docker, engine) = awaited(connecting, &address, &ActivityLine::new(is_shown)).await?;
         let EventsOptions { filters, since, until, config, metrics, .. } = options.clone();
-        let mut backlog = Backlog::new(config.queue_size, false);
+        let mut backlog = Backlog::new(config.queue_size);
         if let (Some(since), Some(now), false) = (since, engine.time, engine.is_podman)
             && let Some(oldest) = subscription::history_starts_after(&docker, since, now).await?
         {
@@ -189,7 +183,8 @@ impl EventPump {
         let (writer, queue) = channel(WRITER_QUEUE);
         let printer = EventPrinter::open(options.format, options.quiet, options.log_format)?;
         let writer_result =
-            EventWriter { printer, queue, wanted: options.count, written: 0, is_lost: false }.start()?;
+            EventWriter { printer, queue, wanted: options.count, written: 0, reported_loss: Once::default() }
+                .start()?;
         let (has_ended, is_paused, outcome) = (false, false, None);
         Ok(EventPump { subscription, backlog, options, has_ended, is_paused, writer, writer_result, outcome })
     }
@@ -214,7 +209,7 @@ impl EventPump {
                         permit.send(first);
                     }
                 }
-                until = wait_overdue(overdue) => return Err(Error::Away { until }),
+                until = or_never(overdue.map(until_passed)) => return Err(Error::Away { until }),
             }
         }
     }
@@ -288,8 +283,8 @@ impl EventPump {
     }
 }
 
-async fn wait_overdue(overdue: Option<(Timestamp, Duration)>) -> Timestamp {
-    let Some((until, left)) = overdue else { return std::future::pending().await };
+/// Waits until `until` has passed, which takes as long as `left`.
+async fn until_passed((until, left): (Timestamp, Duration)) -> Timestamp {
     tokio::time::sleep(left).await;
     until
 }
@@ -311,7 +306,7 @@ struct EventWriter {
     /// Number of events written.
     written: u64,
     /// The loss of the stream was reported, and its return was not.
-    is_lost: bool,
+    reported_loss: Once,
 }
 
 impl EventWriter {
@@ -352,12 +347,12 @@ impl EventWriter {
                 self.printer.take(&record(&event))?;
             }
             EventOutput::Lost(error) => {
-                if !std::mem::replace(&mut self.is_lost, true) {
+                if self.reported_loss.is_first() {
                     self.printer.notice(&format!("{error}: trying again"))?;
                 }
             }
             EventOutput::Back(continuity) => {
-                let was_lost = std::mem::take(&mut self.is_lost);
+                let was_lost = self.reported_loss.reset();
                 match continuity {
                     Continuity::Whole if was_lost => {
                         self.printer.notice("the event stream is back: no event is missing")?
@@ -366,9 +361,7 @@ impl EventWriter {
                     missing => self.printer.warn(&missing.to_string())?,
                 }
             }
-            EventOutput::Malformed(error) => {
-                self.printer.warn(&format!("an event is missing: {}", with_cause(&error)))?
-            }
+            EventOutput::Malformed(error) => self.printer.warn(&format!("an event is missing: {}", error.in_full()))?,
             EventOutput::HistoryStartsAt(oldest) => {
                 let text = format!("the engine remembers no event before {oldest}: earlier ones are missing");
                 self.printer.warn(&text)?;
@@ -376,12 +369,6 @@ impl EventWriter {
         }
         Ok(())
     }
-}
-
-/// Formats an error and its direct cause on one line.
-fn with_cause(error: &docker::Error) -> String {
-    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
-    format!("{error}{}", cause.unwrap_or_default())
 }
 
 fn record(event: &Event) -> EventRecord<'_> {

@@ -5,12 +5,12 @@
 //! interrupted, and when the daemon may have left out events. A pending listing keeps its place in the backlog: events
 //! that arrived before its request come before it, and later ones after it, since it may not show them yet.
 
-use crate::commands::Error;
 use crate::commands::events::backlog::Backlog;
 use crate::commands::events::subscription::{Continuity, Subscription, SubscriptionEvent, Wanted, backoff_settings};
+use crate::commands::{Error, or_never, sleep_until};
 use crate::config;
 use crate::docker::backoff::Backoff;
-use crate::docker::{Docker, Event};
+use crate::docker::{Docker, Event, ListScope};
 use crate::metrics;
 use crate::model::container::Container;
 use crate::model::selector::Filters;
@@ -128,7 +128,10 @@ impl Feed {
         }
         let waits = backoff_settings(config);
         let mut feed = Feed {
-            backlog: Backlog::new(config.queue_size, !terms.is_each_wanted),
+            backlog: match terms.is_each_wanted {
+                true => Backlog::new(config.queue_size),
+                false => Backlog::coalescing(config.queue_size),
+            },
             docker,
             terms,
             subscription,
@@ -152,11 +155,11 @@ impl Feed {
         let at = self.subscription.as_ref().map_or_else(|| self.engine_time(), Subscription::engine_time);
         let (docker, remote) = (self.docker.clone(), self.terms.remote.clone());
         Box::pin(async move {
-            let all = docker.list(true, &Filters::new()).await?;
+            let all = docker.list(ListScope::All, &Filters::new()).await?;
             if remote.is_empty() {
                 return Ok(News::Listing(all, at, None));
             }
-            let passing = docker.list_ids(true, &remote).await?;
+            let passing = docker.list_ids(ListScope::All, &remote).await?;
             Ok(News::Listing(all, at, Some(passing)))
         })
     }
@@ -198,9 +201,9 @@ impl Feed {
                 let due = self.listing_due();
                 tokio::select! {
                     () = news.closed() => return,
-                    happening = next(&mut self.subscription) => self.take(happening),
-                    listed = pending(&mut self.listing) => self.listed(listed),
-                    () = resolved(&mut self.returned) => {
+                    happening = or_never(self.subscription.as_mut().map(Subscription::next)) => self.take(happening),
+                    listed = or_never(self.listing.as_mut()) => self.listed(listed),
+                    () = or_never(self.returned.as_mut()) => {
                         self.returned = None;
                         self.not_before = None;
                     }
@@ -209,7 +212,7 @@ impl Feed {
                             permit.send(first);
                         }
                     }
-                    () = until(due) => self.begin_listing(),
+                    () = sleep_until(due) => self.begin_listing(),
                 }
             }
         });
@@ -307,34 +310,6 @@ impl Feed {
                 self.miss();
             }
         }
-    }
-}
-
-async fn next(subscription: &mut Option<Subscription>) -> SubscriptionEvent {
-    match subscription {
-        Some(subscription) => subscription.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn pending(listing: &mut Option<Listing>) -> Result<News, crate::docker::Error> {
-    match listing {
-        Some(listing) => listing.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn resolved(returned: &mut Option<Return>) {
-    match returned {
-        Some(returned) => returned.as_mut().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due.into()).await,
-        None => std::future::pending().await,
     }
 }
 

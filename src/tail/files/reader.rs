@@ -16,6 +16,7 @@ use super::rescan::{RescanSchedule, Trust};
 use super::rotation::RotationOutcome;
 use crate::model::batch::{ContainerKey, Item};
 use crate::model::container::Container;
+use crate::model::once::Once;
 use crate::model::position::{Position, TimePosition};
 use crate::model::queue::Queue;
 use crate::tail::Start;
@@ -167,9 +168,9 @@ pub struct LogReader {
     /// Adding a watch failed for lack of watches since the last check began.
     is_out_of_watches: bool,
     /// [`Report::NoWatches`] was sent; it is sent once.
-    reported_no_watches: bool,
+    reported_no_watches: Once,
     /// [`Report::NoDescriptors`] was sent; it is sent once.
-    reported_no_descriptors: bool,
+    reported_no_descriptors: Once,
 }
 
 /// A followed container.
@@ -236,8 +237,8 @@ impl LogReader {
             mounts: MountWatch::new(now),
             next_newcomer_check: now,
             is_out_of_watches: false,
-            reported_no_watches: false,
-            reported_no_descriptors: false,
+            reported_no_watches: Once::default(),
+            reported_no_descriptors: Once::default(),
         })
     }
 
@@ -515,7 +516,7 @@ impl LogReader {
 
     fn go_without_watch(&mut self) {
         self.is_out_of_watches = true;
-        if !std::mem::replace(&mut self.reported_no_watches, true) {
+        if self.reported_no_watches.is_first() {
             (self.report)(Report::NoWatches);
         }
     }
@@ -549,7 +550,7 @@ impl LogReader {
             entry.lacks_descriptor = !entry.log.is_open();
         }
         self.update_trust(key);
-        if !std::mem::replace(&mut self.reported_no_descriptors, true) {
+        if self.reported_no_descriptors.is_first() {
             (self.report)(Report::NoDescriptors);
         }
     }
