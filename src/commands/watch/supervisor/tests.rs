@@ -456,10 +456,10 @@ fn a_listing_makes_up_for_missing_events() {
             "open f1 [+f1 file]; expect f1; finish f1 [-f1 4]",
         ),
         ("", "list f1:running", "list f1:running", ""),
-        ("", "list f1:running", "lost", "[! the engine cannot read]"),
+        ("", "list f1:running", "lost", "[! the Docker Engine cannot]"),
         ("", "list f1:running; lost", "lost", ""),
         ("", "list f1:running; lost", "list f1:running", "[! the engine is back]"),
-        ("", "list f1:running; lost; list f1:running", "lost", "[! the engine cannot read]"),
+        ("", "list f1:running; lost; list f1:running", "lost", "[! the Docker Engine cannot]"),
         ("", "list f1:running", "back", "[! events may be missing:]"),
     ]);
 }
