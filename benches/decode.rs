@@ -4,9 +4,8 @@
 //! UTF-8, taking records apart, joining pieces.
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use logwatch::model::batch::{ContainerKey, Item};
-use logwatch::model::queue::Queue;
-use logwatch::tail::{Command, Follow, LogReader, Start, Wake, Window};
+use logwatch::internals::model::{ContainerKey, Item, Queue};
+use logwatch::internals::tail::{Command, Follow, LogReader, Start, Wake, Window};
 use std::collections::VecDeque;
 use std::error::Error;
 use std::path::Path;

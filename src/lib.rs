@@ -87,3 +87,51 @@ pub mod output;
 pub mod serve;
 pub mod state;
 pub mod tail;
+
+/// What tests, benches and fuzz targets use. Not an API: anything here may change at any time.
+#[doc(hidden)]
+pub mod internals {
+    pub mod config {
+        pub use crate::config::{CircuitBreaker, DockerConfig, PoolConfig, RateLimit};
+    }
+
+    pub mod docker {
+        pub use crate::docker::endpoint::contexts;
+        pub use crate::docker::{
+            BreakerState, ClientReport, Docker, Endpoint, Environment, Error, Event, EventStream, EventsQuery, Flags,
+            HEALTHY, Kind, LogStream, LogsQuery, Snapshot, Spent, Version,
+        };
+    }
+
+    pub mod metrics {
+        pub use crate::metrics::PoolMetrics;
+    }
+
+    pub mod model {
+        pub use crate::model::batch::{Batch, ContainerKey, Encoding, Head, Item, Line, Part, Reason};
+        pub use crate::model::container::Container;
+        pub use crate::model::cursor::{Cursor, Route, Stream};
+        pub use crate::model::health::Status;
+        pub use crate::model::json;
+        pub use crate::model::position::Position;
+        pub use crate::model::queue::Queue;
+        pub use crate::model::selector::Filters;
+        pub use crate::model::time::Timestamp;
+    }
+
+    pub mod output {
+        pub use crate::output::{Ansi, Format, LogFormat, Printer, Settings, When};
+    }
+
+    pub mod tail {
+        pub use crate::tail::{Command, Follow, LogReader, Report, Start, Wake, Window};
+    }
+
+    /// Checks of the decoders that hold for any input.
+    #[cfg(any(test, fuzzing))]
+    pub mod oracle {
+        pub use crate::docker::oracle::events;
+        pub use crate::model::oracle::{escape, timestamp, unescape};
+        pub use crate::tail::oracle::{frames, gzip, json_block, json_record, local_block, local_record};
+    }
+}

@@ -18,7 +18,7 @@ pub mod time_arg;
 pub mod watch;
 
 use crate::config::{Config, ConfigInputs, Layers};
-use crate::docker::{self, Endpoint, Environment, Flags, ListScope, endpoint};
+use crate::docker::{self, Endpoint, Environment, Flags, endpoint};
 use crate::model::selector::Filters;
 use crate::model::stop::Stop;
 use crate::output::{Diagnostic, Level, LogFormat, ReportFormat, When};
@@ -512,10 +512,9 @@ fn fetch_names(flags: &Flags, kind: complete::NameKind) -> complete::DaemonNames
     };
     let names = commands::ask(endpoint, async |docker| {
         Ok(match kind {
-            NameKind::Containers => DaemonNames {
-                containers: docker.list(ListScope::All, &Filters::new()).await?,
-                ..DaemonNames::default()
-            },
+            NameKind::Containers => {
+                DaemonNames { containers: docker.list(&Filters::new()).await?, ..DaemonNames::default() }
+            }
             NameKind::Networks => DaemonNames { networks: docker.networks().await?, ..DaemonNames::default() },
             NameKind::Volumes => DaemonNames { volumes: docker.volumes().await?, ..DaemonNames::default() },
         })

@@ -3,7 +3,7 @@
 //! In: the selector from the command line. Out: the same selector with these filters resolved to sets of IDs. Called
 //! once, before the first listing.
 
-use crate::docker::{Docker, Error, ListScope};
+use crate::docker::{Docker, Error};
 use crate::model::selector::{Filters, Selector};
 use std::collections::HashSet;
 
@@ -15,7 +15,7 @@ pub(super) async fn settle(docker: &Docker, selector: &mut Selector) -> Result<(
         return Ok(());
     }
     let ids = async |filters: &Filters| -> Result<HashSet<String>, Error> {
-        Ok(docker.list(ListScope::All, filters).await?.into_iter().map(|container| container.id).collect())
+        Ok(docker.list(filters).await?.into_iter().map(|container| container.id).collect())
     };
     let known = ids(&Filters::new()).await?;
     let passing = ids(&order).await?;

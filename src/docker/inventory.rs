@@ -7,7 +7,7 @@
 
 use super::answers::{self, ListedContainer, MountPoint, Pairs};
 use super::http::body::Weigh;
-use super::{Docker, Error, ListScope};
+use super::{Docker, Error};
 use crate::model::container;
 use crate::model::inventory::{ContainerRow, MountRow, SeenRange, VolumeRow};
 use crate::model::selector::Filters;
@@ -23,7 +23,7 @@ impl Docker {
         at: Timestamp,
     ) -> Result<Vec<(ContainerRow, Vec<MountRow>)>, Error> {
         let filters: Filters = ids.map(|ids| ("id".to_owned(), ids.to_vec())).into_iter().collect();
-        let found = self.listed(ListScope::All, &filters, |entry| container(entry, at)).await?;
+        let found = self.listed(&filters, |entry| container(entry, at)).await?;
         let rows: BTreeMap<String, _> = found.into_iter().map(|row| (row.0.id.clone(), row)).collect();
         Ok(rows.into_values().collect())
     }

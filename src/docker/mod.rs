@@ -89,14 +89,6 @@ struct Inner {
     daemon_watch: DaemonWatch,
 }
 
-/// Which containers to list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ListScope {
-    /// Those that run. The daemon counts paused and restarting ones among them.
-    Running,
-    All,
-}
-
 impl Docker {
     /// Connects and negotiates the API version, with the default configuration and without metrics.
     pub async fn connect(endpoint: Endpoint) -> Result<Docker, Error> {
@@ -215,24 +207,23 @@ impl Docker {
         Ok(Engine { version, os, ..self.unnamed() })
     }
 
-    /// The containers that match, newest first. Never waits for a container's lock.
-    pub async fn list(&self, scope: ListScope, filters: &Filters) -> Result<Vec<Container>, Error> {
-        self.listed(scope, filters, answers::listed).await
+    /// The containers that match, stopped ones included, newest first. Never waits for a container's lock.
+    pub async fn list(&self, filters: &Filters) -> Result<Vec<Container>, Error> {
+        self.listed(filters, answers::listed).await
     }
 
     /// Like [`Docker::list`], but returns only IDs.
-    pub async fn list_ids(&self, scope: ListScope, filters: &Filters) -> Result<Vec<String>, Error> {
-        self.listed(scope, filters, |entry| answers::listed(entry).map(|container| container.id)).await
+    pub async fn list_ids(&self, filters: &Filters) -> Result<Vec<String>, Error> {
+        self.listed(filters, |entry| answers::listed(entry).map(|container| container.id)).await
     }
 
     /// Lists containers. `keep` converts each entry as it arrives.
     async fn listed<T: Weigh>(
         &self,
-        scope: ListScope,
         filters: &Filters,
         keep: impl Fn(ListedContainer) -> Result<T, Error>,
     ) -> Result<Vec<T>, Error> {
-        let mut path = format!("/containers/json?all={}", u8::from(scope == ListScope::All));
+        let mut path = "/containers/json?all=1".to_owned();
         if !filters.is_empty() {
             path = format!("{path}&filters={}", streams::encode_filters(filters));
         }

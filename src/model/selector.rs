@@ -300,21 +300,6 @@ pub fn reason(error: &regex::Error) -> String {
     last.strip_prefix("error: ").unwrap_or(last).to_owned()
 }
 
-impl Filter {
-    /// The key and value as the engine takes them; `None` if the filter is not sent to it.
-    fn pair(&self) -> Option<(&'static str, String)> {
-        Some(match self {
-            Filter::Order(_) => return None,
-            Filter::Name(regex) => ("name", regex.to_string()),
-            Filter::Id(id) => ("id", id.clone()),
-            Filter::Label(key, None) => ("label", key.clone()),
-            Filter::Label(key, Some(value)) => ("label", format!("{key}={value}")),
-            Filter::Status(state) => ("status", state.clone()),
-            Filter::Remote(key, value) => (*key, value.clone()),
-        })
-    }
-}
-
 impl Selector {
     /// Whether the container meets all conditions that can be checked without the engine. The filters of
     /// [`Selector::remote`] must be checked by the engine in addition.
@@ -345,7 +330,13 @@ impl Selector {
 
     /// The filters that only the engine can evaluate.
     pub fn remote(&self) -> Filters {
-        collect(self.filters.iter().filter(|filter| matches!(filter, Filter::Remote(..))).filter_map(Filter::pair))
+        let mut filters = Filters::new();
+        for filter in &self.filters {
+            if let Filter::Remote(key, value) = filter {
+                filters.entry((*key).to_owned()).or_default().push(value.clone());
+            }
+        }
+        filters
     }
 
     /// The filters `before` and `since`, which [`Selector::set_order`] replaces by their result.
@@ -361,20 +352,6 @@ impl Selector {
         let takes_new = !self.order().contains_key("before");
         self.filters.retain(|filter| !matches!(filter, Filter::Remote(key, _) if ORDERS.contains(key)));
         self.filters.push(Filter::Order(CreationOrder { known, passing, takes_new }));
-    }
-
-    /// The filters that make the engine's first listing shorter without losing a container that [`Selector::matches`]
-    /// accepts. `name` and `id` are not among them: the engine silently finds nothing for an invalid expression, and for an
-    /// ID prefix that several containers share.
-    pub fn listing(&self) -> Filters {
-        let filters = self.filters.iter().filter(|filter| !matches!(filter, Filter::Name(_) | Filter::Id(_)));
-        // Label filters must all hold, so two projects cannot be expressed as labels.
-        let only = |key: &str, values: &[String]| match values {
-            [value] => Some(("label", format!("com.docker.compose.{key}={value}"))),
-            _ => None,
-        };
-        let compose = only("project", &self.projects).into_iter().chain(only("service", &self.services));
-        collect(filters.filter_map(Filter::pair).chain(compose))
     }
 
     /// Whether a filter selects stopped containers, which lists them without `--all`, like in `docker ps`.
@@ -482,14 +459,6 @@ fn resolve<'a>(argument: String, listed: impl Iterator<Item = &'a Container> + C
 /// Whether the text is at least as long as the short IDs that docker prints.
 fn is_like_an_id(argument: &str) -> bool {
     argument.len() >= 12 && argument.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
-}
-
-fn collect(pairs: impl Iterator<Item = (&'static str, String)>) -> Filters {
-    let mut filters = Filters::new();
-    for (key, value) in pairs {
-        filters.entry(key.to_owned()).or_default().push(value);
-    }
-    filters
 }
 
 #[cfg(test)]
@@ -681,24 +650,22 @@ mod tests {
         assert!(selector("-f network=n -f status=dead").order().is_empty());
     }
 
-    fn filters(line: &str, of: impl Fn(&Selector) -> Filters) -> String {
-        of(&selector(line)).iter().map(|(key, values)| format!("{key}={} ", values.join("|"))).collect()
-    }
-
     #[test]
-    fn the_engine_gets_only_filters_it_evaluates_like_us() {
+    fn the_engine_gets_only_filters_that_we_cannot_evaluate() {
         let everything =
             "-f ancestor=nginx -f ancestor=redis -f network=n -f name=a -f id=b -f status=dead -f label=c=d";
-        for (line, remote, listing) in [
-            ("", "", ""),
-            ("web-1 -E x", "", ""),
-            (everything, "ancestor=nginx|redis network=n ", "ancestor=nginx|redis label=c=d network=n status=dead "),
-            ("-f volume=/v -f health=none", "health=none volume=/v ", "health=none volume=/v "),
-            ("-p shop -s web", "", "label=com.docker.compose.project=shop|com.docker.compose.service=web "),
-            ("-p shop -p wiki -f label=k", "", "label=k "),
+        for (line, expected) in [
+            ("", ""),
+            ("web-1 -E x", ""),
+            (everything, "ancestor=nginx|redis network=n"),
+            ("-f volume=/v -f health=none", "health=none volume=/v"),
+            ("-p shop -s web", ""),
+            ("-p shop -p wiki -f label=k", ""),
         ] {
-            assert_eq!(filters(line, Selector::remote), remote, "{line:?}");
-            assert_eq!(filters(line, Selector::listing), listing, "{line:?}");
+            let remote = selector(line).remote();
+            let filters: Vec<String> =
+                remote.iter().map(|(key, values)| format!("{key}={}", values.join("|"))).collect();
+            assert_eq!(filters.join(" "), expected, "{line:?}");
         }
     }
 

@@ -9,7 +9,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub type BoxedError = Box<dyn StdError + Send + Sync>;
+pub(super) type BoxedError = Box<dyn StdError + Send + Sync>;
 
 /// An error of the state. In each variant, `path` is the file that the message names, and `source` comes from the operating
 /// system or from SQLite.

@@ -18,7 +18,7 @@ mod positions;
 mod schema;
 mod thread;
 
-pub use error::{BoxedError, Error, Holder};
+pub use error::Error;
 pub use inventory::Trigger;
 pub use location::open_companion;
 pub use name_lock::OutputLock;

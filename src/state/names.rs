@@ -108,7 +108,8 @@ mod tests {
     use crate::model::file_id::FileId;
     use crate::model::position::{FilePosition, Mark, Position, TimePosition};
     use crate::model::time::Timestamp;
-    use crate::state::{Holder, Store};
+    use crate::state::Store;
+    use crate::state::error::Holder;
     use rusqlite::Connection;
     use rustix::process::{Pid, Signal, kill_process};
     use std::ffi::OsStr;

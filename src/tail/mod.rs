@@ -42,8 +42,6 @@ pub fn minus_slack(time: Timestamp) -> Timestamp {
 /// Where to start in a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// The first line of the live file, for a container that has just started.
-    Beginning,
     /// The first line that exists, including rotated files.
     All,
     /// This many lines before the end. 0 starts with the next line to be written.

@@ -136,7 +136,7 @@ impl ApiLog {
             Start::Since(time) => Some(tail::minus_slack(time)),
             // A line of the other stream behind it may have an earlier time.
             Start::Last(_) => self.first.map(|(first, _)| tail::minus_slack(first.time)),
-            Start::Beginning | Start::All => None,
+            Start::All => None,
         })
     }
 

@@ -10,7 +10,7 @@ use crate::commands::events::subscription::{Continuity, Subscription, Subscripti
 use crate::commands::{Error, or_never, sleep_until};
 use crate::config;
 use crate::docker::backoff::Backoff;
-use crate::docker::{Docker, Event, ListScope};
+use crate::docker::{Docker, Event};
 use crate::metrics;
 use crate::model::container::Container;
 use crate::model::selector::Filters;
@@ -155,11 +155,11 @@ impl Feed {
         let at = self.subscription.as_ref().map_or_else(|| self.engine_time(), Subscription::engine_time);
         let (docker, remote) = (self.docker.clone(), self.terms.remote.clone());
         Box::pin(async move {
-            let all = docker.list(ListScope::All, &Filters::new()).await?;
+            let all = docker.list(&Filters::new()).await?;
             if remote.is_empty() {
                 return Ok(News::Listing(all, at, None));
             }
-            let passing = docker.list_ids(ListScope::All, &remote).await?;
+            let passing = docker.list_ids(&remote).await?;
             Ok(News::Listing(all, at, Some(passing)))
         })
     }

@@ -4,7 +4,7 @@
 //! next listing makes up for it.
 
 use super::discovery::Run;
-use crate::docker::{Details, Docker, ListScope};
+use crate::docker::{Details, Docker};
 use crate::model::container::Container;
 use crate::model::selector::Filters;
 use tokio::task::JoinSet;
@@ -76,8 +76,7 @@ async fn passing(docker: Docker, id: String, mut filters: Filters, must_see: boo
         let inspected = docker.inspect(&id).await;
         tracing::debug!(id, is_there = inspected.is_ok(), "asked how it ended");
     }
-    let find =
-        async |filters: &Filters| docker.list(ListScope::All, filters).await.map(|found| found.into_iter().next());
+    let find = async |filters: &Filters| docker.list(filters).await.map(|found| found.into_iter().next());
     let passes = match find(&filters).await {
         Ok(Some(container)) if must_see => return Answer::Seen(Box::new(container)),
         Ok(Some(_)) => Ok(true),
@@ -110,7 +109,7 @@ async fn runs(docker: Docker, ids: Vec<String>) -> Answer {
 }
 
 async fn details(docker: Docker, id: String) -> Answer {
-    let found = docker.list(ListScope::All, &only(&id)).await.ok().and_then(|found| found.into_iter().next());
+    let found = docker.list(&only(&id)).await.ok().and_then(|found| found.into_iter().next());
     found.map_or(Answer::NoDetails(id), |container| Answer::Details(Box::new(container)))
 }
 

@@ -20,7 +20,7 @@ use crate::commands::route::Routes;
 use crate::commands::stream::StreamContext;
 use crate::commands::{Error, awaited, creation_order, lost as describe_lost};
 use crate::config::{EventsConfig, Source};
-use crate::docker::{self, Docker, Endpoint, Engine, ListScope};
+use crate::docker::{self, Docker, Endpoint, Engine};
 use crate::metrics::{EventMetrics, Metrics, PoolMetrics};
 use crate::model::batch::Item;
 use crate::model::container::Container;
@@ -151,7 +151,7 @@ async fn guess_engine(docker: &Docker, source: Source) -> Engine {
     if !docker.endpoint().is_local() || engine.is_podman || !matches!(source, Source::Auto | Source::File) {
         return engine;
     }
-    for container in docker.list(ListScope::All, &Filters::new()).await.unwrap_or_default().iter().take(CANDIDATES) {
+    for container in docker.list(&Filters::new()).await.unwrap_or_default().iter().take(CANDIDATES) {
         let root_dir = docker.inspect(&container.id).await.ok().and_then(|details| details.root_dir());
         if let Some(root_dir) = root_dir {
             return Engine { root_dir, ..engine };
