@@ -21,6 +21,9 @@
 //! from one to the next. A command has the same name on both levels: `cli/watch.rs` parses the arguments,
 //! `commands/watch/` does the work. `tests/it` checks these directions, and that no two files depend on each other.
 //!
+//! Everything but [`cli::main`] is private, so that the compiler finds what nobody uses. What tests, benches and fuzz
+//! targets need is re-exported by [`internals`].
+//!
 //! # The path of a line
 //!
 //! `tail/files/reader.rs`, one thread for all files, learns from inotify that a file grew and reads a block of it through an

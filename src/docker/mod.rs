@@ -74,7 +74,7 @@ const EVENTS_RESPONSE_WAIT: Duration = Duration::from_secs(2);
 /// ... so with a known Podman the wait only has to be long enough for a refusal to arrive.
 const EVENTS_RESPONSE_WAIT_PODMAN: Duration = Duration::from_millis(200);
 
-/// A client of one Docker Engine. Clones share connections, the negotiated version and the count of requests.
+/// A client of one Docker Engine. Clones share connections and the negotiated version.
 #[derive(Clone)]
 pub struct Docker(Arc<Inner>);
 
@@ -169,11 +169,6 @@ impl Docker {
     /// Whether the server is Podman, which offers Docker's API too.
     pub fn is_podman(&self) -> bool {
         self.0.api.negotiated().is_podman
-    }
-
-    /// How many requests were sent so far by all clones, including those for negotiation and for health checks.
-    pub fn requests(&self) -> u64 {
-        self.0.api.http.requests()
     }
 
     pub async fn ping(&self) -> Result<(), Error> {

@@ -22,7 +22,6 @@ mod tls;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -79,8 +78,6 @@ struct Shared {
     timeouts: Timeouts,
     /// The address as messages show it.
     endpoint: String,
-    /// Requests sent so far.
-    requests: AtomicU64,
     metrics: metrics::PoolMetrics,
 }
 
@@ -93,8 +90,8 @@ impl Http {
         if let Some(auth) = transport.proxy_authorization() {
             headers.insert(PROXY_AUTHORIZATION, auth.clone());
         }
-        let (endpoint, requests, transport) = (endpoint.to_string(), AtomicU64::new(0), Arc::new(transport));
-        let shared = Shared { transport, base, headers, timeouts, endpoint, requests, metrics };
+        let (endpoint, transport) = (endpoint.to_string(), Arc::new(transport));
+        let shared = Shared { transport, base, headers, timeouts, endpoint, metrics };
         Ok(Http::with_idle_limit(Arc::new(shared), usize::MAX))
     }
 
@@ -128,7 +125,6 @@ impl Http {
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         *request.headers_mut() = self.shared.headers.clone();
-        self.shared.requests.fetch_add(1, Ordering::Relaxed);
         self.client.request(request).await.map_err(|error| {
             self.shared.metrics.failed();
             self.classify(error)
@@ -180,12 +176,6 @@ impl Http {
             }
         }
         Ok(None)
-    }
-
-    /// How many requests were sent so far by all siblings. Does not count the ones that hyper repeats because a reused
-    /// connection turned out to be closed.
-    pub(super) fn requests(&self) -> u64 {
-        self.shared.requests.load(Ordering::Relaxed)
     }
 
     /// The error for a lost connection. Counts as a failure in the metrics.
