@@ -4,7 +4,7 @@
 //! and the sequences that ESC, CSI and OSC introduce (ECMA-48), and bidirectional controls reorder the text that
 //! follows (Unicode TR 9). SGR sequences, which only set colours, may pass.
 //!
-//! [`safe`] prepares a field, so that it cannot fake a second line; [`write`] prepares a message. [`shield`] is the
+//! [`safe`] prepares a field, so that it cannot fake a second line; [`write()`] prepares a message. [`shield`] is the
 //! safety net below both: [`super::sink`] and [`super::stderr`] pass everything through it that goes to a terminal, and
 //! clippy forbids any other access to stdout and stderr (`clippy.toml`), so that even a field which nobody sanitised is
 //! harmless.

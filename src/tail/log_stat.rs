@@ -1,7 +1,7 @@
 //! Shows whether a log has changed, without reading it.
 //!
 //! In: a container's folder. Out: a value that differs after a write or a rotation. Used by
-//! [`crate::commands::stream`], which requests a log only after this value has changed.
+//! `commands::stream`, which requests a log only after this value has changed.
 
 use super::decode::format::LogLocation;
 use std::fs::Metadata;

@@ -271,7 +271,7 @@ impl<'a> Session<'a> {
         match error {
             tail::Error::NoOverlap => self.widen(),
             tail::Error::TimeWentBack => {
-                self.delivered = self.delivered.from_start();
+                self.delivered = self.delivered.restarted();
                 End::Apart
             }
             tail::Error::PossibleRepeat => {
@@ -353,7 +353,7 @@ impl<'a> Session<'a> {
                 tracing::info!(id = self.log.plan.id, %time, "its log grew and nothing came: reading on with a new request");
                 if self.position().since.is_some_and(|since| time < since) {
                     // The clock was set back, and Docker up to 23 leaves out records from before `since`.
-                    self.delivered = self.delivered.from_start();
+                    self.delivered = self.delivered.restarted();
                 }
                 true
             }

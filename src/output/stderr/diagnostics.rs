@@ -1,6 +1,6 @@
 //! Writes diagnostics to stderr: as a line of text, or as a JSON object of the shape that `tracing` uses.
 //!
-//! Everything that goes to stderr passes through [`write`], which makes it safe for a terminal even if stderr is none:
+//! Everything that goes to stderr passes through [`write()`], which makes it safe for a terminal even if stderr is none:
 //! a redirected log is often read on a terminal later.
 
 use crate::model::time::Timestamp;

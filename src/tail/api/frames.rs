@@ -1,7 +1,7 @@
 //! Reads a container's log over the API, across any number of responses.
 //!
 //! In: chunks of the body of `GET /containers/{id}/logs?timestamps=1`, which [`super::body`] splits into records. Out:
-//! batches. [`crate::commands::stream`] sends the requests; this module computes their ranges, and drops lines that
+//! batches. `commands::stream` sends the requests; this module computes their ranges, and drops lines that
 //! were delivered before, so that no line is missed or repeated. `since` accepts all nine digits of a time and is
 //! inclusive.
 //!
@@ -412,7 +412,7 @@ impl Delivered {
 
     /// Reads from the first line next time, because the clock was set back at an unknown place.
     #[must_use]
-    pub fn from_start(mut self) -> Delivered {
+    pub fn restarted(mut self) -> Delivered {
         self.position.since = None;
         self
     }
@@ -604,7 +604,7 @@ mod tests {
                     Ok(()) => {}
                     Err(Error::NoOverlap) => return,
                     Err(Error::PossibleRepeat) => return is_uncertain = true,
-                    Err(Error::TimeWentBack) => return delivered = delivered.from_start(),
+                    Err(Error::TimeWentBack) => return delivered = delivered.restarted(),
                     Err(error) => panic!("{error}"),
                 }
             }
@@ -612,7 +612,7 @@ mod tests {
             // The response lacks the newest line, so that line has a time before `since`.
             let newest = log.last().map(|(time, ..)| at(*time));
             if end == body.len() && reader.newest().map(|newest| newest.time) != newest && newest < since {
-                delivered = delivered.from_start();
+                delivered = delivered.restarted();
             }
         };
         for (there, end, tail_window) in requests {

@@ -1,7 +1,7 @@
 //! Decodes blocks of a log file: records become lines, and bytes that are not a record become gaps.
 //!
 //! In: the bytes of a block, which starts at a record, and its offset in the file. Out: lines and gaps, and how many
-//! bytes were complete records. Called by [`crate::tail::files::container_log`]; does no I/O. Remembers where the
+//! bytes were complete records. Called by `files::container_log`; does no I/O. Remembers where the
 //! oldest unfinished line starts, because a resumed run must read the log again from there.
 
 use super::format::Format;
