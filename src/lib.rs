@@ -81,15 +81,15 @@
 //!   tests and `fuzz/` build.
 
 pub mod cli;
-pub mod commands;
-pub mod config;
-pub mod docker;
-pub mod metrics;
-pub mod model;
-pub mod output;
-pub mod serve;
-pub mod state;
-pub mod tail;
+mod commands;
+mod config;
+mod docker;
+mod metrics;
+mod model;
+mod output;
+mod serve;
+mod state;
+mod tail;
 
 /// What tests, benches and fuzz targets use. Not an API: anything here may change at any time.
 #[doc(hidden)]

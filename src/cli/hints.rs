@@ -144,7 +144,7 @@ pub(super) fn fail(error: &(dyn Error + 'static), hint: Option<&str>, exit: Exit
 ///   caused by: connection refused
 /// hint: check the daemon with `docker info`
 /// ```
-pub fn report(error: &(dyn Error + 'static), hint: Option<&str>) -> String {
+pub(super) fn report(error: &(dyn Error + 'static), hint: Option<&str>) -> String {
     let mut lines = String::new();
     for (depth, text) in safe_texts(error).iter().enumerate() {
         let head = if depth == 0 { "error" } else { "  caused by" };

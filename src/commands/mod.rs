@@ -14,14 +14,14 @@
 
 mod creation_order;
 mod deliver;
-pub mod events;
+pub(crate) mod events;
 mod inventory;
-pub mod pool;
+pub(crate) mod pool;
 mod readiness;
-pub mod reconcile;
+pub(crate) mod reconcile;
 mod route;
 mod stream;
-pub mod watch;
+pub(crate) mod watch;
 
 use crate::docker::{self, Docker, Endpoint};
 use crate::model::stop::Stop;
@@ -37,7 +37,7 @@ use tokio::sync::oneshot;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     #[error(transparent)]
     Docker(#[from] docker::Error),
     #[error(transparent)]
@@ -160,7 +160,7 @@ async fn write_on_thread(
 }
 
 /// Writes a report to stdout, for the command line. Gives up when `stop` is cancelled and nobody reads the report.
-pub fn write_report(
+pub(crate) fn write_report(
     stop: &Stop,
     write: impl FnOnce() -> Result<(), output::Error> + Send + 'static,
 ) -> Result<(), Error> {
@@ -196,7 +196,7 @@ pub(crate) fn lost(names: &[String]) -> Option<String> {
 }
 
 /// Sends one request to the engine, for shell completion of names.
-pub fn ask<T, F>(endpoint: Endpoint, request: impl FnOnce(Docker) -> F) -> Result<T, Error>
+pub(crate) fn ask<T, F>(endpoint: Endpoint, request: impl FnOnce(Docker) -> F) -> Result<T, Error>
 where
     F: Future<Output = Result<T, docker::Error>>,
 {

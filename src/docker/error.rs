@@ -15,7 +15,7 @@ use super::operation::ApiOperation;
 use super::version::Version;
 
 /// An underlying error of any type.
-pub type Cause = Box<dyn StdError + Send + Sync>;
+pub(crate) type Cause = Box<dyn StdError + Send + Sync>;
 
 /// Why the Docker Engine could not be reached, or why a call to it failed.
 ///

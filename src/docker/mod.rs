@@ -22,20 +22,20 @@
 
 mod answers;
 mod api;
-pub mod backoff;
-pub mod endpoint;
+pub(crate) mod backoff;
+pub(crate) mod endpoint;
 mod error;
-pub mod events;
+pub(crate) mod events;
 mod http;
 mod inventory;
 mod negotiation;
 mod operation;
 #[cfg(any(test, fuzzing))]
-pub mod oracle;
+pub(crate) mod oracle;
 mod pool;
 mod stream_permits;
 mod streams;
-pub mod version;
+pub(crate) mod version;
 mod wait_for_daemon;
 
 use std::sync::Arc;
@@ -49,13 +49,15 @@ use crate::metrics;
 use crate::model::container::Container;
 use crate::model::selector::Filters;
 
-pub use answers::{Details, Engine};
+pub(crate) use answers::{Details, Engine};
 pub use endpoint::{Endpoint, Environment, Flags};
-pub use error::{Cause, Error, Kind, PoolLimit};
+pub(crate) use error::{Cause, PoolLimit};
+pub use error::{Error, Kind};
 pub use events::Event;
-pub use http::ssh::{SUBCOMMAND as SSH, become_ssh};
-pub use operation::ApiOperation;
-pub use pool::{BreakerState, Check, ClientReport, HEALTHY, Snapshot, Spent};
+pub(crate) use http::ssh::{SUBCOMMAND as SSH, become_ssh};
+pub(crate) use operation::ApiOperation;
+pub(crate) use pool::Check;
+pub use pool::{BreakerState, ClientReport, HEALTHY, Snapshot, Spent};
 pub use streams::{EventStream, EventsQuery, LogStream, LogsQuery};
 pub use version::Version;
 

@@ -4,7 +4,7 @@ use std::error::Error;
 
 /// The texts of an error and its causes. A cause is left out if the text before it already ends with it, as with some
 /// libraries.
-pub fn texts(error: &(dyn Error + 'static)) -> Vec<String> {
+pub(crate) fn texts(error: &(dyn Error + 'static)) -> Vec<String> {
     let mut texts: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {

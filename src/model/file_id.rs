@@ -72,7 +72,7 @@ impl FileId {
 }
 
 /// When a file was created, if its file system records it.
-pub fn born(metadata: &Metadata) -> Option<Timestamp> {
+pub(crate) fn born(metadata: &Metadata) -> Option<Timestamp> {
     let born = metadata.created().ok().and_then(Timestamp::of)?;
     // File systems that have the field but no value for it leave it at zero.
     (born > Timestamp(0)).then_some(born)

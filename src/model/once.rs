@@ -2,16 +2,16 @@
 
 /// Set once something was reported.
 #[derive(Debug, Default)]
-pub struct Once(bool);
+pub(crate) struct Once(bool);
 
 impl Once {
     /// Returns whether this is the first call, or the first since the last [`Once::reset`].
-    pub fn is_first(&mut self) -> bool {
+    pub(crate) fn is_first(&mut self) -> bool {
         !std::mem::replace(&mut self.0, true)
     }
 
     /// Lets the next call be the first again. Returns whether there was a call since the last reset.
-    pub fn reset(&mut self) -> bool {
+    pub(crate) fn reset(&mut self) -> bool {
         std::mem::take(&mut self.0)
     }
 }

@@ -16,15 +16,16 @@ mod files;
 mod lines;
 mod log_stat;
 #[cfg(any(test, fuzzing))]
-pub mod oracle;
+pub(crate) mod oracle;
 
-pub use api::body::Record;
-pub use api::frames::{Delivered, Dialect, Error, Frames, RequestRange};
-pub use container_config::{ContainerConfig, describe};
-pub use decode::format::has_log;
-pub use files::reader::{Command, Follow, LogReader, Measure, Report, Wake, can_read};
+pub(crate) use api::body::Record;
+pub(crate) use api::frames::{Delivered, Dialect, Error, Frames, RequestRange};
+pub(crate) use container_config::{ContainerConfig, describe};
+pub(crate) use decode::format::has_log;
+pub use files::reader::{Command, Follow, LogReader, Report, Wake};
+pub(crate) use files::reader::{Measure, can_read};
 pub use lines::Window;
-pub use log_stat::LogStat;
+pub(crate) use log_stat::LogStat;
 
 use crate::model::batch::Encoding;
 use crate::model::cursor::Stream;
@@ -35,7 +36,7 @@ use std::borrow::Cow;
 const SLACK: i64 = 10_000_000_000;
 
 /// Returns an earlier time, from which reading misses no record whose time is out of order.
-pub fn minus_slack(time: Timestamp) -> Timestamp {
+pub(crate) fn minus_slack(time: Timestamp) -> Timestamp {
     Timestamp(time.0.saturating_sub(SLACK))
 }
 

@@ -32,7 +32,7 @@ const WRITER_QUEUE: usize = 4;
 
 /// Options of the command.
 #[derive(Clone, Debug)]
-pub struct EventsOptions {
+pub(crate) struct EventsOptions {
     /// Filters that the engine evaluates.
     pub filters: Filters,
     /// Start time, as far as the engine remembers; `None` for now.
@@ -59,7 +59,7 @@ pub struct EventsOptions {
 }
 
 /// Prints events until `stop` is cancelled, or until the end that the options ask for.
-pub fn events(endpoint: Endpoint, options: EventsOptions, stop: &Stop) -> Result<(), Error> {
+pub(crate) fn events(endpoint: Endpoint, options: EventsOptions, stop: &Stop) -> Result<(), Error> {
     super::runtime()?.block_on(async {
         let (wanted, span, address) = (options.count, options.timeout, endpoint.to_string());
         let timeout = or_never(span.map(tokio::time::sleep));

@@ -12,12 +12,12 @@ pub(crate) mod feed;
 mod lookups;
 mod metadata;
 mod options;
-pub mod resume;
+pub(crate) mod resume;
 mod start;
 mod status;
 mod supervisor;
 
-pub use options::WatchOptions;
+pub(crate) use options::WatchOptions;
 
 use super::inventory::Inventory;
 use super::{Error, readiness};
@@ -40,7 +40,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 /// Follows containers until `stop`, or until everything that was asked for is read. With `dry_run`, prints the plan.
-pub fn watch(endpoint: Endpoint, options: WatchOptions, stop: &Stop) -> Result<(), Error> {
+pub(crate) fn watch(endpoint: Endpoint, options: WatchOptions, stop: &Stop) -> Result<(), Error> {
     start::raise_descriptor_limit();
     super::runtime()?.block_on(async {
         if options.dry_run {

@@ -45,7 +45,8 @@ use checkout::{Core, Lease, retry_backoff};
 use health::Round;
 
 pub use breaker::BreakerState;
-pub use health::{Check, HEALTHY};
+pub(crate) use health::Check;
+pub use health::HEALTHY;
 pub use report::{ClientReport, Snapshot, Spent};
 
 pub(super) use client::Client;

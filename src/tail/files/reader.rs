@@ -829,7 +829,7 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
 }
 
 /// Checks whether this process may list the containers' folder. Users in the `docker` group normally may not.
-pub fn can_read(containers: &std::path::Path) -> io::Result<()> {
+pub(crate) fn can_read(containers: &std::path::Path) -> io::Result<()> {
     std::fs::read_dir(containers).map(drop)
 }
 
