@@ -540,7 +540,7 @@ fn a_reader_that_left_ends_it_well() {
 /// A slow reader neither slows the engine nor loses what that still remembers; what is lost is reported.
 #[test]
 fn a_slow_reader_loses_no_remembered_event() {
-    const CLOSED: &str = "the stream is closed meanwhile";
+    const CLOSED: &str = "closing the event stream until it is written";
     let engine = Engine::start();
     let watch = ours(&engine, &["-v"]);
     wait_until_reported(&engine, &[&watch], "begin");
