@@ -4,9 +4,8 @@
 //! read, check UTF-8, decode records, join pieces.
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use logwatch::model::batch::{ContainerKey, Item};
-use logwatch::model::queue::Queue;
-use logwatch::tail::{Command, Follow, LogReader, Start, Wake, Window};
+use logwatch::internals::model::{ContainerKey, Item, Queue};
+use logwatch::internals::tail::{Command, Follow, LogReader, Start, Wake, Window};
 use std::collections::VecDeque;
 use std::error::Error;
 use std::path::Path;

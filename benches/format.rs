@@ -3,11 +3,10 @@
 //! Bytes are bytes of message, not of what is made of them.
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use logwatch::model::batch::{Batch, ContainerKey, Encoding, Head, Item, Line, Part};
-use logwatch::model::container::Container;
-use logwatch::model::cursor::{Route, Stream};
-use logwatch::model::time::Timestamp;
-use logwatch::output::{Ansi, LogFormat, OutputFormat, Printer, PrinterSettings, When};
+use logwatch::internals::model::{
+    Batch, Container, ContainerKey, Encoding, Head, Item, Line, Part, Route, Stream, Timestamp,
+};
+use logwatch::internals::output::{Ansi, LogFormat, OutputFormat, Printer, PrinterSettings, When};
 use std::error::Error;
 use std::sync::Arc;
 

@@ -20,10 +20,10 @@ use hyper::body::Bytes;
 use hyper::{Request, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use logwatch::config;
-use logwatch::docker::{Docker, Endpoint, Environment, Flags};
-use logwatch::metrics;
-use logwatch::model::selector::Filters;
+use logwatch::internals::config;
+use logwatch::internals::docker::{Docker, Endpoint, Environment, Flags};
+use logwatch::internals::metrics;
+use logwatch::internals::model::Filters;
 use tokio::net::UnixStream;
 use tokio::task::JoinSet;
 use tower_service::Service;
@@ -91,7 +91,7 @@ async fn through_pool(docker: Docker, what: &str) -> Result<(), Failure> {
     for _ in 0..CALLS {
         match what {
             "ping" => docker.ping().await?,
-            _ => drop(docker.list(true, &Filters::new()).await?),
+            _ => drop(docker.list(&Filters::new()).await?),
         }
     }
     Ok(())

@@ -21,6 +21,9 @@
 //! from one to the next. A command has the same name on both levels: `cli/watch.rs` parses the arguments,
 //! `commands/watch/` does the work. `tests/it` checks these directions, and that no two files depend on each other.
 //!
+//! Everything but [`cli::main`] is private, so that the compiler finds what nobody uses. What tests, benches and fuzz
+//! targets need is re-exported by [`internals`].
+//!
 //! # The path of a line
 //!
 //! `tail/files/reader.rs`, one thread for all files, learns from inotify that a file grew and reads a block of it
@@ -79,12 +82,60 @@
 //!   only tests and `fuzz/` build.
 
 pub mod cli;
-pub mod commands;
-pub mod config;
-pub mod docker;
-pub mod metrics;
-pub mod model;
-pub mod output;
-pub mod serve;
-pub mod state;
-pub mod tail;
+mod commands;
+mod config;
+mod docker;
+mod metrics;
+mod model;
+mod output;
+mod serve;
+mod state;
+mod tail;
+
+/// What tests, benches and fuzz targets use. Not an API: anything here may change at any time.
+#[doc(hidden)]
+pub mod internals {
+    pub mod config {
+        pub use crate::config::{CircuitBreaker, DockerConfig, PoolConfig, RateLimit};
+    }
+
+    pub mod docker {
+        pub use crate::docker::endpoint::contexts;
+        pub use crate::docker::{
+            BreakerState, ClientReport, Docker, Endpoint, Environment, Error, Event, EventStream, EventsQuery, Flags,
+            HEALTHY, Kind, LogStream, LogsQuery, Snapshot, Spent, Version,
+        };
+    }
+
+    pub mod metrics {
+        pub use crate::metrics::PoolMetrics;
+    }
+
+    pub mod model {
+        pub use crate::model::batch::{Batch, ContainerKey, Encoding, Head, Item, Line, Part, Reason};
+        pub use crate::model::container::Container;
+        pub use crate::model::cursor::{Cursor, Route, Stream};
+        pub use crate::model::health::Status;
+        pub use crate::model::json;
+        pub use crate::model::position::Position;
+        pub use crate::model::queue::Queue;
+        pub use crate::model::selector::Filters;
+        pub use crate::model::time::Timestamp;
+    }
+
+    pub mod output {
+        pub use crate::output::{Ansi, LogFormat, OutputFormat, Printer, PrinterSettings, When};
+    }
+
+    pub mod tail {
+        pub use crate::tail::{Command, Follow, LogReader, Report, Start, Wake, Window};
+    }
+
+    /// Checks of the decoders that hold for any input.
+    #[cfg(any(test, fuzzing))]
+    pub mod oracle {
+        pub use crate::docker::oracle::events;
+        pub use crate::model::oracle::{escape, timestamp, unescape};
+        pub use crate::tail::oracle::{frames, gzip, json_block, json_record, local_block, local_record};
+    }
+}

@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| logwatch::model::oracle::escape(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| logwatch::internals::oracle::escape(bytes));

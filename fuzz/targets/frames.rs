@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| logwatch::tail::oracle::frames(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| logwatch::internals::oracle::frames(bytes));

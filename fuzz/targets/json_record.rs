@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| logwatch::tail::oracle::json_record(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| logwatch::internals::oracle::json_record(bytes));

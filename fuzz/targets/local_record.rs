@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| logwatch::tail::oracle::local_record(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| logwatch::internals::oracle::local_record(bytes));

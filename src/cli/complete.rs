@@ -34,7 +34,7 @@ enum Directive {
 
 /// Which names to request from the daemon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NameKind {
+pub(super) enum NameKind {
     /// All containers, including stopped ones.
     Containers,
     Networks,
@@ -43,7 +43,7 @@ pub enum NameKind {
 
 /// Names from the daemon. Only those of the requested [`NameKind`] are set.
 #[derive(Clone, Debug, Default)]
-pub struct DaemonNames {
+pub(super) struct DaemonNames {
     /// Projects, services, images and labels are taken from these.
     pub containers: Vec<Container>,
     pub networks: Vec<String>,
@@ -55,7 +55,7 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A request for completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Request<'a> {
+pub(super) struct Request<'a> {
     /// The arguments typed so far; the last one is to be completed.
     pub typed: &'a [OsString],
     /// Whether the answer must not have descriptions, because the shell would take them for candidates.
@@ -64,7 +64,7 @@ pub struct Request<'a> {
 
 /// Returns the request if the arguments are one. It comes from docker, or directly from a shell script: ours, or that
 /// of docker before 23.
-pub fn request(args: &[OsString]) -> Option<Request<'_>> {
+pub(super) fn request(args: &[OsString]) -> Option<Request<'_>> {
     let (name, typed) = args.split_first()?;
     let is_bare = name == "__completeNoDesc";
     (is_bare || name == "__complete").then_some(Request { typed, is_bare })
@@ -72,7 +72,7 @@ pub fn request(args: &[OsString]) -> Option<Request<'_>> {
 
 /// Returns the whole answer. `fetch` gets docker's options as far as they are typed. It is called at most once, and
 /// only if names from the daemon are needed. Its result is not awaited for longer than two seconds.
-pub fn answer<F>(command: Command, request: Request<'_>, fetch: F) -> String
+pub(super) fn answer<F>(command: Command, request: Request<'_>, fetch: F) -> String
 where
     F: FnOnce(&Flags, NameKind) -> DaemonNames + Send + 'static,
 {

@@ -21,7 +21,7 @@ use std::time::Duration;
 /// some, this is reported.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
-pub struct EventsArgs {
+pub(super) struct EventsArgs {
     /// Only events that `docker events --filter` would show; repeatable
     ///
     /// The keys are type, event, container, image, label, volume, network, daemon, scope, plugin, node, service, secret
@@ -127,7 +127,7 @@ impl FromStr for EventFilter {
 
 impl EventsArgs {
     /// Combines the arguments with the configuration. The error is one line per problem.
-    pub fn options(self, common: &Common) -> Result<EventsOptions, String> {
+    pub(super) fn options(self, common: &Common) -> Result<EventsOptions, String> {
         time_arg::check_range(self.since, self.until)?;
         let mut filters = Filters::new();
         for EventFilter { key, value } in self.filter {

@@ -4,6 +4,7 @@
 //! advice: all hints are in this file.
 
 use crate::docker::{self, Kind};
+use crate::model::causes;
 use crate::output::{Diagnostic, Level, LogFormat, safe};
 use crate::{commands, output, state};
 use std::error::Error;
@@ -143,9 +144,9 @@ pub(super) fn fail(error: &(dyn Error + 'static), hint: Option<&str>, exit: Exit
 ///   caused by: connection refused
 /// hint: check the daemon with `docker info`
 /// ```
-pub fn report(error: &(dyn Error + 'static), hint: Option<&str>) -> String {
+pub(super) fn report(error: &(dyn Error + 'static), hint: Option<&str>) -> String {
     let mut lines = String::new();
-    for (depth, text) in chain(error).iter().enumerate() {
+    for (depth, text) in safe_texts(error).iter().enumerate() {
         let head = if depth == 0 { "error" } else { "  caused by" };
         let _ = writeln!(lines, "{head}: {text}");
     }
@@ -157,24 +158,13 @@ pub fn report(error: &(dyn Error + 'static), hint: Option<&str>) -> String {
 
 /// The same as one JSON object, in the form of the other diagnostics.
 fn report_json(error: &(dyn Error + 'static), hint: Option<&str>) -> String {
-    let texts = chain(error);
+    let texts = safe_texts(error);
     let message = texts.first().map_or("", String::as_str);
     Diagnostic { causes: texts.get(1..), hint, ..Diagnostic::new(Level::Error, message) }.object()
 }
 
-/// The texts of an error and its causes. A cause is left out if the text before it already ends with it,
-/// as with some libraries.
-fn chain(error: &(dyn Error + 'static)) -> Vec<String> {
-    let mut texts: Vec<String> = Vec::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let text = safe(error.to_string().trim_end());
-        if !texts.last().is_some_and(|previous| previous.ends_with(&text)) {
-            texts.push(text);
-        }
-        next = error.source();
-    }
-    texts
+fn safe_texts(error: &(dyn Error + 'static)) -> Vec<String> {
+    causes::texts(error).iter().map(|text| safe(text)).collect()
 }
 
 #[cfg(test)]

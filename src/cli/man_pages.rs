@@ -75,6 +75,6 @@ fn page(command: &Command) -> (PathBuf, Vec<u8>) {
     let mut text = Vec::new();
     // Writing to memory cannot fail.
     let _ = page.render(&mut text);
-    let text = String::from_utf8_lossy(&text).replace(".SH EXTRA\nExamples:\n", ".SH EXAMPLES\n") + &end;
+    let text = String::from_utf8_lossy(&text).replace(".SH EXTRA\nExamples:\n", ".SH EXAMPLES\n") + &end.render();
     (Path::new("man").join(format!("{name}.1")), text.into_bytes())
 }

@@ -1,45 +1,48 @@
 //! The parts of the man pages that are not generated from the clap definitions: environment variables, files, JSON
 //! records and reports, exit codes.
 //!
-//! [`super::man_pages`] appends them as roff. A test checks that the documented keys are those that the program writes.
+//! [`super::man_pages`] appends them. A test checks that the documented keys are those that the program writes.
 
 use crate::config::Config;
 use crate::config::keys::KEYS;
-use std::fmt::Write as _;
+use clap_mangen::roff::{Inline, Roff, bold, roman};
 
-/// Returns the end of a page, in roff. `page` is `docker-logwatch` or the name of a command.
-pub(super) fn end_of(page: &str) -> String {
-    let mut text = String::new();
+/// Returns the end of a page. `page` is `docker-logwatch` or the name of a command.
+pub(super) fn end_of(page: &str) -> Roff {
+    let mut roff = Roff::new();
     match page {
-        "watch" => objects(&mut text, "RECORDS", RECORDS_INTRO, WATCH),
-        "pool" => objects(&mut text, "REPORT", POOL_INTRO, POOL),
-        "reconcile" => objects(&mut text, "REPORT", RECONCILE_INTRO, RECONCILE),
+        "watch" => objects(&mut roff, "RECORDS", RECORDS_INTRO, WATCH),
+        "pool" => objects(&mut roff, "REPORT", POOL_INTRO, POOL),
+        "reconcile" => objects(&mut roff, "REPORT", RECONCILE_INTRO, RECONCILE),
         "docker-logwatch" => {
-            section(&mut text, "ENVIRONMENT", "An empty variable is treated as unset.");
-            list(&mut text, VARIABLES);
+            section(&mut roff, "ENVIRONMENT").text([roman("An empty variable is treated as unset.")]);
+            list(&mut roff, VARIABLES);
             let defaults = Config::default();
             for key in KEYS {
                 let default = Some(key.text(&defaults)).filter(|default| !default.is_empty());
                 let default = default.map_or_else(String::new, |default| format!(" [default: {default}]"));
-                entry(&mut text, &key.variable(), &format!("{}: {}{default}", key.path, key.allowed()));
+                entry(&mut roff, &key.variable(), &format!("{}: {}{default}", key.path, key.allowed()));
             }
-            section(&mut text, "FILES", "");
-            list(&mut text, FILES);
+            list(section(&mut roff, "FILES"), FILES);
         }
         _ => {}
     }
-    section(&mut text, "EXIT STATUS", "");
-    list(&mut text, EXIT_STATUS);
-    let pages = ["docker-logwatch", "docker-logwatch-watch", "docker-logwatch-events"];
-    let pages = pages.into_iter().chain(["docker-logwatch-pool", "docker-logwatch-reconcile"]);
-    let others = pages.filter(|other| *other != page && other.strip_prefix("docker-logwatch-") != Some(page));
-    let others: Vec<String> = others.map(|other| format!("\\fB{}\\fR(1)", escaped(other))).collect();
-    section(&mut text, "SEE ALSO", "");
-    let _ = writeln!(text, "{}", others.join(", "));
+    list(section(&mut roff, "EXIT STATUS"), EXIT_STATUS);
+    section(&mut roff, "SEE ALSO").text(references(page));
     if page != "docker-logwatch" {
-        text += ".PP\nThe first page lists environment variables and files.\n";
+        roff.control("PP", []).text([roman("The first page lists environment variables and files.")]);
     }
-    text
+    roff
+}
+
+/// The names of all other pages, separated by commas.
+fn references(page: &str) -> Vec<Inline> {
+    let others = [None, Some("watch"), Some("events"), Some("pool"), Some("reconcile")]
+        .into_iter()
+        .filter(|command| command.unwrap_or("docker-logwatch") != page)
+        .map(|command| command.map_or("docker-logwatch".to_owned(), |command| format!("docker-logwatch-{command}")));
+    let separated = others.flat_map(|name| [roman(", "), bold(name), roman("(1)")]);
+    separated.skip(1).collect()
 }
 
 /// A term and its explanation.
@@ -56,6 +59,7 @@ const VARIABLES: &[Definition] = &[
     ("CLICOLOR_FORCE", "Enables colours even without a terminal, unless it is `0`."),
     ("XDG_STATE_HOME", "The directory of docker-logwatch/state.db, the default state file, instead of ~/.local/state."),
     ("TZ", "The time zone of arguments without a zone, and of the times that `events` prints."),
+    ("NOTIFY_SOCKET", "The socket on which systemd expects that `watch` and `events` report that they are ready."),
     ("LOGWATCH_CONFIG_FILE", "The configuration file. `--config-file` overrides it."),
 ];
 
@@ -208,32 +212,24 @@ const RECONCILE: &[ObjectKind] = &[(
     ],
 )];
 
-fn objects(text: &mut String, heading: &str, intro: &str, kinds: &[ObjectKind]) {
-    section(text, heading, intro);
+fn objects(roff: &mut Roff, heading: &str, intro: &str, kinds: &[ObjectKind]) {
+    section(roff, heading).text([roman(intro)]);
     for (name, meaning, keys) in kinds {
         if !name.is_empty() {
-            let _ = writeln!(text, ".SS {name}\n{}", escaped(meaning));
+            roff.control("SS", [*name]).text([roman(*meaning)]);
         }
-        list(text, keys);
+        list(roff, keys);
     }
 }
 
-fn section(text: &mut String, heading: &str, intro: &str) {
-    let _ = writeln!(text, ".SH \"{heading}\"");
-    if !intro.is_empty() {
-        let _ = writeln!(text, "{}", escaped(intro));
-    }
+fn section<'a>(roff: &'a mut Roff, heading: &str) -> &'a mut Roff {
+    roff.control("SH", [heading])
 }
 
-fn list(text: &mut String, entries: &[Definition]) {
-    entries.iter().for_each(|(term, meaning)| entry(text, term, meaning));
+fn list(roff: &mut Roff, entries: &[Definition]) {
+    entries.iter().for_each(|(term, meaning)| entry(roff, term, meaning));
 }
 
-fn entry(text: &mut String, term: &str, meaning: &str) {
-    let _ = writeln!(text, ".TP\n\\fB{}\\fR\n{}", escaped(term), escaped(meaning));
-}
-
-/// Escapes text for roff, so that dashes and quotes stay ASCII and can be copied into a shell.
-fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('-', "\\-").replace('\'', "\\*(Aq")
+fn entry(roff: &mut Roff, term: &str, meaning: &str) {
+    roff.control("TP", []).text([bold(term)]).text([roman(meaning)]);
 }

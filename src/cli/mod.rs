@@ -5,17 +5,17 @@
 //! failure. Every option is described once, in the clap definitions: help, completions and man pages are generated from
 //! them.
 
-pub mod complete;
-pub mod events;
-pub mod hints;
-pub mod man_pages;
+mod complete;
+mod events;
+mod hints;
+mod man_pages;
 mod man_text;
-pub mod plugin;
-pub mod pool;
-pub mod reconcile;
-pub mod shutdown;
-pub mod time_arg;
-pub mod watch;
+mod plugin;
+mod pool;
+mod reconcile;
+mod shutdown;
+mod time_arg;
+mod watch;
 
 use crate::config::{Config, ConfigInputs, Layers};
 use crate::docker::{self, Endpoint, Environment, Flags, endpoint};
@@ -513,7 +513,7 @@ fn fetch_names(flags: &Flags, kind: complete::NameKind) -> complete::DaemonNames
     let names = commands::query(endpoint, async |docker| {
         Ok(match kind {
             NameKind::Containers => {
-                DaemonNames { containers: docker.list(true, &Filters::new()).await?, ..DaemonNames::default() }
+                DaemonNames { containers: docker.list(&Filters::new()).await?, ..DaemonNames::default() }
             }
             NameKind::Networks => DaemonNames { networks: docker.networks().await?, ..DaemonNames::default() },
             NameKind::Volumes => DaemonNames { volumes: docker.volumes().await?, ..DaemonNames::default() },

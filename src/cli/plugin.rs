@@ -10,17 +10,17 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 /// The name of the plugin, which follows `docker` on the command line.
-pub const NAME: &str = "logwatch";
+pub(super) const NAME: &str = "logwatch";
 
 /// The argument with which docker asks for the metadata: before each use of the plugin, and of all plugins for
 /// `docker --help`, without a time limit.
-pub const METADATA: &str = "docker-cli-plugin-metadata";
+pub(super) const METADATA: &str = "docker-cli-plugin-metadata";
 
 /// The schema version that all docker versions accept. Up to 28.4, docker requires exactly this one.
 const SCHEMA: &str = "0.1.0";
 
 /// Returns the plugin metadata as JSON.
-pub fn metadata() -> String {
+pub(super) fn metadata() -> String {
     let answer = serde_json::json!({
         "SchemaVersion": SCHEMA,
         "Vendor": "docker-logwatch",
@@ -33,7 +33,7 @@ pub fn metadata() -> String {
 
 /// Docker's global flags that concern this program.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct DockerFlags {
+pub(super) struct DockerFlags {
     /// The options that select the Docker Engine and how to connect to it.
     pub endpoint: Flags,
     pub debug: bool,
@@ -42,7 +42,7 @@ pub struct DockerFlags {
 
 /// The arguments of the process, separated into docker's and ours.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Invocation {
+pub(super) struct Invocation {
     /// Docker's options before our name. Empty if the program runs standalone: it then parses them itself.
     pub docker: DockerFlags,
     /// Whether docker runs the program as its plugin (`docker logwatch …`).
@@ -53,7 +53,7 @@ pub struct Invocation {
 
 /// Separates docker's options from our arguments. Arguments that docker cannot have passed mean that the program runs
 /// standalone. An environment variable of docker would be no proof: a shell that some plugin started has inherited it.
-pub fn split(args: Vec<OsString>) -> Invocation {
+pub(super) fn split(args: Vec<OsString>) -> Invocation {
     match from_docker(&args) {
         Some(invocation) => invocation,
         None => Invocation { args, ..Invocation::default() },

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 /// cannot be reached or no client is healthy.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
-pub struct PoolArgs {
+pub(super) struct PoolArgs {
     /// Number of clients to open, at most 1000 [default: docker.pool.initial_pool_size, which is 2]
     #[arg(long, value_name = "N", value_parser = clients, allow_negative_numbers = true, help_heading = POOL)]
     size: Option<u16>,

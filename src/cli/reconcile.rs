@@ -17,7 +17,7 @@ use std::process::ExitCode;
 /// well, except those of a resume name that is in use.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
-pub struct ReconcileArgs {
+pub(super) struct ReconcileArgs {
     /// Report the differences without writing them
     #[arg(long, help_heading = INVENTORY)]
     dry_run: bool,

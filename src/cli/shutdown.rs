@@ -14,6 +14,7 @@
 //! SIGPIPE stays ignored, which is Rust's default. So a write fails if nobody reads stdout any more; as long as
 //! nothing is written, [`stop_without_reader`] notices it.
 
+use crate::commands::or_never;
 use crate::model::small_file;
 use crate::model::stop::Stop;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -34,14 +35,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 /// The environment variable with the address of docker's socket; set by docker 25 and newer.
-pub const SOCKET: &str = "DOCKER_CLI_PLUGIN_SOCKET";
+pub(super) const SOCKET: &str = "DOCKER_CLI_PLUGIN_SOCKET";
 
 /// The signal that ends the process at once is the third one, as in docker.
 const FATAL_SIGNAL: u32 = 3;
 
 /// The docker CLI that runs this process as its plugin.
 #[derive(Debug)]
-pub struct ParentDocker {
+pub(super) struct ParentDocker {
     socket: Option<OsString>,
     exit: ParentExit,
 }
@@ -49,7 +50,7 @@ pub struct ParentDocker {
 impl ParentDocker {
     /// The parent of this process. Call it only if docker runs us as its plugin. Otherwise the parent is something
     /// else, and the socket in the environment may belong to another plugin, whose shell has started us.
-    pub fn of_process() -> ParentDocker {
+    pub(super) fn of_process() -> ParentDocker {
         ParentDocker { socket: std::env::var_os(SOCKET), exit: ParentExit::of_process() }
     }
 }
@@ -87,7 +88,7 @@ impl ParentExit {
 ///
 /// The listener has its own thread and runtime, so that the third signal is handled even if everything else is blocked
 /// in a write to a pipe that nobody reads. The thread is never joined: it has nothing to clean up.
-pub fn listen(stop: Stop, docker: Option<ParentDocker>) -> io::Result<()> {
+pub(super) fn listen(stop: Stop, docker: Option<ParentDocker>) -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_io().build()?;
     // The handlers are installed before this function returns, so that no signal after it kills the process.
     let signals = runtime.block_on(async { Signals::catch() })?;
@@ -102,7 +103,7 @@ pub fn listen(stop: Stop, docker: Option<ParentDocker>) -> io::Result<()> {
 /// exits when it has found its line, and if the containers are silent, there may never be a write that fails.
 ///
 /// The thread waits in poll(2) for no events: those that report a closed end need not be requested.
-pub fn stop_without_reader(stop: Stop) -> io::Result<()> {
+pub(super) fn stop_without_reader(stop: Stop) -> io::Result<()> {
     let stdout = rustix::stdio::stdout();
     let kind = FileType::from_raw_mode(fstat(stdout)?.st_mode);
     if !matches!(kind, FileType::Fifo | FileType::Socket) {
@@ -234,17 +235,8 @@ impl Signals {
         tokio::select! {
             _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
             _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
-            () = next_hang_up(&mut self.hang_up) => SignalKind::hangup().as_raw_value(),
+            _ = or_never(self.hang_up.as_mut().map(Signal::recv)) => SignalKind::hangup().as_raw_value(),
         }
-    }
-}
-
-async fn next_hang_up(signal: &mut Option<Signal>) {
-    match signal {
-        Some(signal) => {
-            signal.recv().await;
-        }
-        None => std::future::pending().await,
     }
 }
 

@@ -16,7 +16,7 @@ const DATE_LEN: usize = 10;
 
 /// Why a text is no time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
+pub(super) enum Error {
     #[error(
         "expected a duration before now (`10m`, `1h30m`, `2d`), a date or time (`2026-11-20`, `2026-11-20T23:00:53`, \
          `2026-11-20T23:00:53Z`), or Unix seconds (`1795215653.5`)"
@@ -28,12 +28,12 @@ pub enum Error {
 }
 
 /// Parses a time. Without a zone, it is in the local zone.
-pub fn parse(text: &str) -> Result<Timestamp, Error> {
+pub(super) fn parse(text: &str) -> Result<Timestamp, Error> {
     parse_at(text, Timestamp::now(), &TimeZone::system())
 }
 
 /// Parses a duration greater than zero, such as `30s` or `1m30s`.
-pub fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let duration = value::span(text).filter(|duration| !duration.is_zero());
     duration.ok_or_else(|| format!("expected a duration greater than zero: {SPANS}"))
 }

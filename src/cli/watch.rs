@@ -24,7 +24,7 @@ use std::time::Duration;
 /// restarts or the container is removed meanwhile. Stopped containers are included if they are named, or with `--all`.
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
-pub struct WatchArgs {
+pub(super) struct WatchArgs {
     /// Name, ID prefix or glob such as `web-*` [default: all containers]
     #[arg(value_name = "CONTAINER")]
     containers: Vec<Pattern>,
@@ -222,7 +222,7 @@ const ANSI: &[(&str, &str, Ansi)] = &[
 impl WatchArgs {
     /// Combines the arguments with the configuration. The error is one line per problem, for instance two options
     /// that exclude each other.
-    pub fn options(self, common: &Common) -> Result<WatchOptions, String> {
+    pub(super) fn options(self, common: &Common) -> Result<WatchOptions, String> {
         time_arg::check_range(self.since, self.until)?;
         self.check_format()?;
         let config = common.config(|layers| self.add_flags(layers))?;

@@ -15,7 +15,7 @@ pub(super) async fn resolve(docker: &Docker, selector: &mut Selector) -> Result<
         return Ok(());
     }
     let ids = async |filters: &Filters| -> Result<HashSet<String>, Error> {
-        Ok(docker.list(true, filters).await?.into_iter().map(|container| container.id).collect())
+        Ok(docker.list(filters).await?.into_iter().map(|container| container.id).collect())
     };
     let known = ids(&Filters::new()).await?;
     let passing = ids(&order).await?;

@@ -9,17 +9,19 @@
 //! - `reconcile`: brings the inventory in the state in line with the engine, once. `inventory` does so while `watch`
 //!   runs.
 //! - `pool`: reports on the connection pool that all commands use.
+//! - `readiness`: reports to systemd.
 //! - `route`: how a container is read. `creation_order`: the filters `before` and `since`.
 
 mod creation_order;
 mod deliver;
-pub mod events;
+pub(crate) mod events;
 mod inventory;
-pub mod pool;
-pub mod reconcile;
+pub(crate) mod pool;
+mod readiness;
+pub(crate) mod reconcile;
 mod route;
 mod stream;
-pub mod watch;
+pub(crate) mod watch;
 
 use crate::docker::{self, Docker, Endpoint};
 use crate::model::stop::Stop;
@@ -29,13 +31,13 @@ use crate::{output, serve, state};
 use std::io;
 use std::path::PathBuf;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     #[error(transparent)]
     Docker(#[from] docker::Error),
     #[error(transparent)]
@@ -108,6 +110,19 @@ pub(crate) fn runtime() -> Result<Runtime, Error> {
     Ok(Builder::new_current_thread().enable_all().build()?)
 }
 
+/// Completes with `future`, or never if there is none.
+pub(crate) async fn or_never<F: Future>(future: Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Sleeps until `due`, or forever if there is no such time.
+async fn sleep_until(due: Option<Instant>) {
+    or_never(due.map(|due| tokio::time::sleep_until(due.into()))).await;
+}
+
 /// Time limit for writing what was read before the command was stopped.
 const DRAIN: Duration = Duration::from_secs(5);
 
@@ -145,7 +160,7 @@ async fn write_on_thread(
 }
 
 /// Writes a report to stdout, for the command line. Gives up when `stop` is cancelled and nobody reads the report.
-pub fn write_report(
+pub(crate) fn write_report(
     stop: &Stop,
     write: impl FnOnce() -> Result<(), output::Error> + Send + 'static,
 ) -> Result<(), Error> {
@@ -181,7 +196,7 @@ pub(crate) fn lost_notice(names: &[String]) -> Option<String> {
 }
 
 /// Connects and sends one request, for shell completion of names.
-pub fn query<T, F>(endpoint: Endpoint, request: impl FnOnce(Docker) -> F) -> Result<T, Error>
+pub(crate) fn query<T, F>(endpoint: Endpoint, request: impl FnOnce(Docker) -> F) -> Result<T, Error>
 where
     F: Future<Output = Result<T, docker::Error>>,
 {

@@ -26,7 +26,7 @@ const DIGITS: u8 = 3;
 
 /// Options of the command.
 #[derive(Clone, Debug)]
-pub struct PoolOptions {
+pub(crate) struct PoolOptions {
     pub docker: config::DockerConfig,
     /// Load to run through the pool.
     pub load: Option<Load>,
@@ -41,7 +41,7 @@ pub struct PoolOptions {
 
 /// A load of pings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Load {
+pub(crate) struct Load {
     /// Total number of pings.
     pub requests: u64,
     /// Maximum number of pings at the same time.
@@ -50,7 +50,7 @@ pub struct Load {
 
 /// Health of the pool.
 #[derive(Debug)]
-pub enum PoolOutcome {
+pub(crate) enum PoolOutcome {
     /// All clients are healthy, or the command was stopped before the result was known. Contains a failed check, if a
     /// client counts as healthy in spite of one.
     Healthy(Option<String>),
@@ -63,7 +63,7 @@ pub enum PoolOutcome {
 }
 
 /// Opens the pool, checks it, and writes the report to stdout.
-pub fn pool(endpoint: Endpoint, options: PoolOptions, stop: &Stop) -> Result<PoolOutcome, Error> {
+pub(crate) fn pool(endpoint: Endpoint, options: PoolOptions, stop: &Stop) -> Result<PoolOutcome, Error> {
     super::runtime()?.block_on(async {
         let mut config = options.docker.clone();
         // With the rate limit, a load would measure the limit.

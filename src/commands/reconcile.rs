@@ -28,7 +28,7 @@ const QUERYING: &str = "querying the engine";
 
 /// Options of the command.
 #[derive(Clone, Debug)]
-pub struct ReconcileOptions {
+pub(crate) struct ReconcileOptions {
     /// Path of the state file.
     pub state: PathBuf,
     pub docker: config::DockerConfig,
@@ -43,7 +43,11 @@ pub struct ReconcileOptions {
 
 /// Brings the state in line with the engine, or reports what that would take. Returns `None` if `stop` was cancelled
 /// before anything was written.
-pub fn reconcile(endpoint: Endpoint, options: &ReconcileOptions, stop: &Stop) -> Result<Option<Reconciled>, Error> {
+pub(crate) fn reconcile(
+    endpoint: Endpoint,
+    options: &ReconcileOptions,
+    stop: &Stop,
+) -> Result<Option<Reconciled>, Error> {
     super::runtime()?.block_on(run(endpoint, options, stop))
 }
 

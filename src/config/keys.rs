@@ -7,7 +7,7 @@ use super::{Config, Source};
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub struct Key {
+pub(crate) struct Key {
     /// The names of its groups and its own name, joined by dots.
     pub path: &'static str,
     kind: KeyType,
@@ -39,7 +39,7 @@ enum KeyType {
 /// The largest count; no machine needs more.
 const MAX_COUNT: usize = 1_000_000;
 /// The largest number of clients. No daemon becomes faster with more connections.
-pub const MAX_CLIENTS: u16 = 1000;
+pub(crate) const MAX_CLIENTS: u16 = 1000;
 /// The largest growth factor.
 const MAX_FACTOR: f64 = 100.0;
 
@@ -60,12 +60,12 @@ impl std::fmt::Debug for Key {
 
 impl Key {
     /// The name of the environment variable that sets this key.
-    pub fn variable(&self) -> String {
+    pub(crate) fn variable(&self) -> String {
         format!("LOGWATCH_{}", self.path.replace('.', "_").to_ascii_uppercase())
     }
 
     /// Parses and sets a value. Returns `None`, and changes nothing, if the value is not allowed.
-    pub fn set(&self, config: &mut Config, text: &str) -> Option<()> {
+    pub(crate) fn set(&self, config: &mut Config, text: &str) -> Option<()> {
         match self.kind {
             KeyType::Bool(at) => *at(config) = parse_bool(text)?,
             KeyType::Count(at) => *at(config) = parse_count(text)?,
@@ -91,7 +91,7 @@ impl Key {
     }
 
     /// Describes the allowed values, to follow "expected".
-    pub fn allowed(&self) -> String {
+    pub(crate) fn allowed(&self) -> String {
         match self.kind {
             KeyType::Bool(_) => "`true` or `false`".to_owned(),
             KeyType::Count(_) | KeyType::Number(_) => format!("a whole number from 1 to {MAX_COUNT}"),
@@ -108,7 +108,7 @@ impl Key {
     }
 
     /// Formats the value that this key has in `config`.
-    pub fn text(&self, config: &Config) -> String {
+    pub(crate) fn text(&self, config: &Config) -> String {
         let config = &mut config.clone();
         match self.kind {
             KeyType::Bool(at) => at(config).to_string(),
@@ -141,17 +141,17 @@ fn parse_count(text: &str) -> Option<usize> {
 }
 
 /// Finds a key by its path.
-pub fn find(path: &str) -> Option<&'static Key> {
+pub(crate) fn find(path: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.path == path)
 }
 
 /// Whether the path names a group of keys.
-pub fn is_group(path: &str) -> bool {
+pub(crate) fn is_group(path: &str) -> bool {
     members(path).next().is_some()
 }
 
 /// The names that are allowed in a group, in order. The empty path stands for the top level of the file.
-pub fn members(group: &str) -> impl Iterator<Item = &'static str> {
+pub(crate) fn members(group: &str) -> impl Iterator<Item = &'static str> {
     let inside = move |path: &'static str| match group {
         "" => Some(path),
         _ => path.strip_prefix(group)?.strip_prefix('.'),
@@ -165,7 +165,7 @@ pub fn members(group: &str) -> impl Iterator<Item = &'static str> {
 }
 
 /// Finds the key or group that was probably meant by an unknown path.
-pub fn nearest(path: &str) -> Option<String> {
+pub(crate) fn nearest(path: &str) -> Option<String> {
     let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
     let likeness = |known: &str| {
         let whole = strsim::normalized_damerau_levenshtein(path, known);
@@ -184,7 +184,7 @@ const fn key(path: &'static str, kind: KeyType) -> Key {
 }
 
 /// All keys, in the order of the example file.
-pub const KEYS: &[Key] = &[
+pub(crate) const KEYS: &[Key] = &[
     key("docker.pool.min_pool_size", KeyType::Clients(|c| &mut c.docker.pool.min_size)),
     key("docker.pool.max_pool_size", KeyType::Clients(|c| &mut c.docker.pool.max_size)),
     key("docker.pool.initial_pool_size", KeyType::Clients(|c| &mut c.docker.pool.initial_size)),
@@ -235,13 +235,13 @@ pub const KEYS: &[Key] = &[
 ];
 
 /// A constraint between two keys: the value of `lesser` must not exceed that of `greater`.
-pub struct Constraint {
+pub(crate) struct Constraint {
     pub lesser: &'static str,
     pub greater: &'static str,
     pub holds: fn(&Config) -> bool,
 }
 
-pub const CONSTRAINTS: &[Constraint] = &[
+pub(crate) const CONSTRAINTS: &[Constraint] = &[
     Constraint {
         lesser: "docker.pool.min_pool_size",
         greater: "docker.pool.max_pool_size",

@@ -26,7 +26,7 @@ const MAX_SHOWN: usize = 60;
 /// Where the configuration comes from, apart from options. The default is nowhere, so that tests do not
 /// read the user's configuration.
 #[derive(Clone, Debug, Default)]
-pub struct ConfigInputs {
+pub(crate) struct ConfigInputs {
     /// Docker's configuration directory, which may contain [`FILE`].
     pub folder: Option<PathBuf>,
     /// All environment variables of the process.
@@ -53,7 +53,7 @@ impl fmt::Display for Origin {
 
 /// The layers read so far, combined.
 #[derive(Debug, Default)]
-pub struct Layers {
+pub(crate) struct Layers {
     config: Config,
     /// The origins of all values that are not defaults, by the path of the key.
     origins: HashMap<&'static str, Origin>,
@@ -66,7 +66,7 @@ pub struct Layers {
 impl Layers {
     /// Reads the file, which is named by the option, by the variable, or by default in docker's configuration
     /// directory, and then the environment.
-    pub fn read(inputs: &ConfigInputs, flag: Option<&Path>) -> Layers {
+    pub(crate) fn read(inputs: &ConfigInputs, flag: Option<&Path>) -> Layers {
         let mut layers = Layers::default();
         let named = inputs.variables.iter().find(|(name, value)| name == FILE_VARIABLE && !value.is_empty());
         match (flag, named, &inputs.folder) {
@@ -80,13 +80,13 @@ impl Layers {
     }
 
     /// Applies the value of an option, which is already parsed.
-    pub fn flag(&mut self, path: &'static str, name: &'static str, change: impl FnOnce(&mut Config)) {
+    pub(crate) fn flag(&mut self, path: &'static str, name: &'static str, change: impl FnOnce(&mut Config)) {
         change(&mut self.config);
         self.origins.insert(path, Origin::Flag(name));
     }
 
     /// Checks the combined configuration. Returns it with the warnings, or all errors, one per line.
-    pub fn finish(mut self) -> Result<(Config, Vec<String>), String> {
+    pub(crate) fn finish(mut self) -> Result<(Config, Vec<String>), String> {
         let is_initial_default = !self.origins.contains_key(INITIAL_SIZE);
         if is_initial_default {
             // Only an explicit value can conflict with the limits.

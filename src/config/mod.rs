@@ -4,18 +4,18 @@
 //! configuration file (`file`), environment variables and options; `keys` lists all keys; `value` parses values.
 
 mod file;
-pub mod keys;
+pub(crate) mod keys;
 mod layers;
-pub mod value;
+pub(crate) mod value;
 
-pub use layers::{ConfigInputs, Layers};
+pub(crate) use layers::{ConfigInputs, Layers};
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// The complete configuration, checked by [`Layers::finish`].
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Config {
+pub(crate) struct Config {
     pub docker: DockerConfig,
     pub events: EventsConfig,
     pub watch: WatchConfig,
@@ -144,7 +144,7 @@ impl Default for RateLimit {
 
 /// The daemon's event stream and the reconciliations that complete it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct EventsConfig {
+pub(crate) struct EventsConfig {
     /// Whether `watch` subscribes to events. If not, it lists containers every `reconcile_interval`.
     pub enabled: bool,
     /// Events that may wait to be processed.
@@ -171,7 +171,7 @@ impl Default for EventsConfig {
 
 /// How `watch` reads logs.
 #[derive(Clone, Debug, PartialEq)]
-pub struct WatchConfig {
+pub(crate) struct WatchConfig {
     pub source: Source,
     /// How long the answer to a container lookup is cached.
     pub metadata_cache_ttl: Duration,
@@ -197,7 +197,7 @@ impl Default for WatchConfig {
 
 /// How a container's log is read (`--source`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Source {
+pub(crate) enum Source {
     /// Files where they can be opened, otherwise `Stream`.
     #[default]
     Auto,

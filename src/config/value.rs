@@ -5,23 +5,23 @@
 use std::time::Duration;
 
 /// Nanoseconds in a second.
-pub const SECOND: i64 = 1_000_000_000;
+pub(crate) const SECOND: i64 = 1_000_000_000;
 
 /// Examples of durations, for messages.
-pub const SPANS: &str = "`500ms`, `30s`, `5m`, `1h`";
+pub(crate) const SPANS: &str = "`500ms`, `30s`, `5m`, `1h`";
 
 /// A duration of more nanoseconds than an `i64` holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooLong;
+pub(crate) struct TooLong;
 
 /// Parses a duration, which may be zero.
-pub fn span(text: &str) -> Option<Duration> {
+pub(crate) fn span(text: &str) -> Option<Duration> {
     let nanos = nanos(text.trim())?.ok()?;
     u64::try_from(nanos).ok().map(Duration::from_nanos)
 }
 
 /// Parses a duration in Go's syntax, such as `1h30m` or `1.5h`, extended by the units `d` and `w`. Returns nanoseconds.
-pub fn nanos(mut text: &str) -> Option<Result<i64, TooLong>> {
+pub(crate) fn nanos(mut text: &str) -> Option<Result<i64, TooLong>> {
     if text.is_empty() {
         return None;
     }
@@ -69,7 +69,7 @@ fn times(number: &str, unit: i64) -> Option<Result<i64, TooLong>> {
 }
 
 /// Formats a duration in the largest unit of which it is a whole multiple.
-pub fn span_text(span: Duration) -> String {
+pub(crate) fn span_text(span: Duration) -> String {
     let nanos = span.as_nanos();
     let units =
         [("h", 3_600_000_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1_000)];
@@ -81,10 +81,10 @@ pub fn span_text(span: Duration) -> String {
 }
 
 /// Examples of sizes, for messages.
-pub const SIZES: &str = "`1048576`, `64k` or `1MB` (powers of 1000), `64KiB` or `1MiB` (powers of 1024)";
+pub(crate) const SIZES: &str = "`1048576`, `64k` or `1MB` (powers of 1000), `64KiB` or `1MiB` (powers of 1024)";
 
 /// Parses a size of at least one byte: `1048576`, `64k`, `1MB` (powers of 1000) or `1MiB` (powers of 1024).
-pub fn size(text: &str) -> Option<usize> {
+pub(crate) fn size(text: &str) -> Option<usize> {
     let number = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(number);
     let scale = match unit.trim().to_ascii_lowercase().as_str() {
@@ -101,7 +101,7 @@ pub fn size(text: &str) -> Option<usize> {
 }
 
 /// Formats a size in the largest unit of which it is a whole multiple.
-pub fn size_text(bytes: usize) -> String {
+pub(crate) fn size_text(bytes: usize) -> String {
     let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     match units.iter().find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit)) {
         Some((unit, length)) => format!("{}{unit}", bytes / length),
@@ -110,11 +110,11 @@ pub fn size_text(bytes: usize) -> String {
 }
 
 /// Examples of listen addresses, for messages.
-pub const LISTEN_ADDRESSES: &str = "`host:port`, such as `127.0.0.1:8519` or `[::1]:8519`";
+pub(crate) const LISTEN_ADDRESSES: &str = "`host:port`, such as `127.0.0.1:8519` or `[::1]:8519`";
 
 /// Whether the text is `host:port`, where `host` is a name or an address, with brackets around an IPv6 address. The
 /// host is required: to listen on all addresses of the machine, a user has to write `0.0.0.0` or `[::]`.
-pub fn is_listen_address(text: &str) -> bool {
+pub(crate) fn is_listen_address(text: &str) -> bool {
     let Some((host, port)) = text.rsplit_once(':') else { return false };
     let is_port = !port.is_empty() && port.bytes().all(|digit| digit.is_ascii_digit()) && port.parse::<u16>().is_ok();
     let is_host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {

@@ -27,7 +27,7 @@ impl Api {
         Api { http, negotiated: Arc::new(RwLock::new(Negotiated::initial(pinned))) }
     }
 
-    /// Another `Api` for the same daemon, which keeps at most one idle connection.
+    /// Another `Api` for the same daemon, which keeps at most one connection.
     pub(super) fn sibling(&self) -> Api {
         Api { http: self.http.sibling(), negotiated: Arc::clone(&self.negotiated) }
     }

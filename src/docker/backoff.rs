@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// How the waits grow.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Ceiling of the first wait.
     pub initial: Duration,
     /// Ceiling that no wait exceeds.
@@ -29,7 +29,7 @@ impl Default for Settings {
 
 /// The waits between consecutive failures.
 #[derive(Clone, Debug)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     settings: Settings,
     /// Upper limit of the next wait, at most `settings.max`.
     ceiling: Duration,
@@ -38,12 +38,12 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    pub fn new(settings: Settings) -> Self {
+    pub(crate) fn new(settings: Settings) -> Self {
         Backoff { settings, ceiling: settings.initial.min(settings.max), attempts: 0 }
     }
 
     /// The next wait. `random` is clamped to the range from 0 to 1, in which `fastrand::f64()` returns it.
-    pub fn wait(&mut self, random: f64) -> Duration {
+    pub(crate) fn wait(&mut self, random: f64) -> Duration {
         let part = if random.is_nan() || !self.settings.jitter { 1.0 } else { random.clamp(0.0, 1.0) };
         let wait = self.ceiling.mul_f64(part);
         self.attempts = self.attempts.saturating_add(1);
@@ -54,12 +54,12 @@ impl Backoff {
     }
 
     /// How many waits were returned since the last success.
-    pub fn attempts(&self) -> u32 {
+    pub(crate) fn attempts(&self) -> u32 {
         self.attempts
     }
 
     /// To be called after a success: the next wait is a first one again.
-    pub fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         *self = Backoff::new(self.settings);
     }
 }

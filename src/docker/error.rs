@@ -9,11 +9,13 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::model::causes;
+
 use super::operation::ApiOperation;
 use super::version::Version;
 
 /// An underlying error of any type.
-pub type Cause = Box<dyn StdError + Send + Sync>;
+pub(crate) type Cause = Box<dyn StdError + Send + Sync>;
 
 /// Why the Docker Engine could not be reached, or why a call to it failed.
 ///
@@ -214,18 +216,9 @@ impl Error {
         }
     }
 
-    /// The error and its causes on one line. A cause that the text before it already ends with is left out.
+    /// The error and its causes on one line.
     pub fn in_full(&self) -> String {
-        let mut line = self.to_string();
-        let mut next = self.source();
-        while let Some(cause) = next {
-            let text = cause.to_string();
-            if !line.ends_with(&text) {
-                line = format!("{line}: {text}");
-            }
-            next = cause.source();
-        }
-        line
+        causes::texts(self).join(": ")
     }
 
     /// Whether the connection failed, so that the failure ends when the daemon is back.

@@ -37,10 +37,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Bytes, BytesMut};
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use sha2::{Digest, Sha256};
+use tokio_util::codec::{AnyDelimiterCodec, AnyDelimiterCodecError, Decoder};
 
 use crate::model::container::{self, Container};
 use crate::model::time::Timestamp;
@@ -186,14 +187,19 @@ const MAX_ATTRIBUTES: usize = 16 * 1024;
 /// container.
 pub(super) const MAX_LINE: usize = 4 << 20;
 
-/// Splits the body into lines. Buffers at most one line, of which at most [`MAX_LINE`] bytes besides the newest chunk.
-#[derive(Default)]
+/// Splits the body into lines and decodes each. Buffers at most one line, of which at most [`MAX_LINE`] bytes besides the
+/// newest chunk.
 pub(super) struct Splitter {
     buffer: BytesMut,
-    /// No newline is before this index into `buffer`.
-    searched: usize,
-    /// The current line is too long and is skipped up to its end.
-    skipping: bool,
+    /// Not `LinesCodec`, which refuses a line with invalid UTF-8 as a whole: here a single event may be repaired.
+    lines: AnyDelimiterCodec,
+}
+
+impl Default for Splitter {
+    fn default() -> Self {
+        let lines = AnyDelimiterCodec::new_with_max_length(vec![b'\n'], Vec::new(), MAX_LINE);
+        Splitter { buffer: BytesMut::new(), lines }
+    }
 }
 
 impl Splitter {
@@ -201,19 +207,12 @@ impl Splitter {
         self.buffer.extend_from_slice(chunk);
     }
 
-    /// Decodes the next complete line; `None` if more bytes are needed.
+    /// Decodes the next complete line; `None` if more bytes are needed. A line that is too long is reported once, and
+    /// skipped up to its end.
     pub(super) fn next(&mut self) -> Option<Result<Event, Malformed>> {
         loop {
-            let Some(end) = memchr::memchr(b'\n', &self.buffer[self.searched..]) else {
-                return self.wait();
-            };
-            let line = self.buffer.split_to(self.searched + end);
-            self.buffer.advance(1);
-            self.searched = 0;
-            if std::mem::take(&mut self.skipping) {
-                continue;
-            }
-            if let Some(event) = decode_line(&line) {
+            let line = self.lines.decode(&mut self.buffer).transpose()?;
+            if let Some(event) = decode_line(line) {
                 return Some(event);
             }
         }
@@ -221,29 +220,14 @@ impl Splitter {
 
     /// At the end of the body: decodes what follows the last newline.
     pub(super) fn rest(&mut self) -> Option<Result<Event, Malformed>> {
-        let line = self.buffer.split();
-        self.searched = 0;
-        if std::mem::take(&mut self.skipping) { None } else { decode_line(&line) }
-    }
-
-    /// For a buffer without a newline. Discards it if the line is too long, and reports that once.
-    fn wait(&mut self) -> Option<Result<Event, Malformed>> {
-        self.searched = self.buffer.len();
-        if self.buffer.len() <= MAX_LINE && !self.skipping {
-            return None;
-        }
-        self.buffer = BytesMut::new();
-        self.searched = 0;
-        let first = !std::mem::replace(&mut self.skipping, true);
-        first.then_some(Err(Malformed::TooLong))
+        decode_line(self.lines.decode_eof(&mut self.buffer).transpose()?)
     }
 }
 
 /// `None` for a blank line. In `application/json-seq` a record separator comes before the object.
-fn decode_line(line: &[u8]) -> Option<Result<Event, Malformed>> {
-    if line.len() > MAX_LINE {
-        return Some(Err(Malformed::TooLong));
-    }
+fn decode_line(line: Result<Bytes, AnyDelimiterCodecError>) -> Option<Result<Event, Malformed>> {
+    // The codec's other error is one of input and output, of which it does none.
+    let Ok(line) = line else { return Some(Err(Malformed::TooLong)) };
     let line = line.trim_ascii();
     let line = line.strip_prefix(&[0x1e]).unwrap_or(line).trim_ascii();
     (!line.is_empty()).then(|| decode(line))
@@ -456,14 +440,25 @@ mod tests {
     }
 
     #[test]
-    fn the_length_limit_does_not_depend_on_the_chunks() {
-        let line = format!("{}{START}\n{START}\n", " ".repeat(MAX_LINE));
-        let whole = split([line.as_bytes()]);
-        assert_eq!(whole, split(line.as_bytes().chunks(100_000)));
-        assert_eq!(
-            whole,
-            ["! the line is longer than 4194304 bytes", "container start 4ac9 web-1 1795215653037882171"]
-        );
+    fn the_length_limit_depends_on_neither_chunks_nor_ends() {
+        let padded = |length: usize| format!("{}{START}", " ".repeat(length - START.len()));
+        let (event, error) =
+            ("container start 4ac9 web-1 1795215653037882171", "! the line is longer than 4194304 bytes");
+        for (length, first) in [(MAX_LINE, event), (MAX_LINE + 1, error), (3 * MAX_LINE, error)] {
+            for (end, others) in [("\n", 0), ("", 0), (&*format!("\n{START}\n"), 1), (&*format!("\n{START}"), 1)] {
+                let body = padded(length) + end;
+                let expected = [vec![first], vec![event; others]].concat();
+                assert_eq!(split([body.as_bytes()]), expected, "{length} {others}");
+                assert_eq!(split(body.as_bytes().chunks(100_000)), expected, "{length} {others} in chunks");
+            }
+        }
+    }
+
+    #[test]
+    fn invalid_utf8_affects_only_its_own_line() {
+        let body = [START.as_bytes(), b"\n{\"Type\":\"\xff\"}\n", START.as_bytes(), b"\n"].concat();
+        let got = split([&body[..]]);
+        assert_eq!((got.len(), got[0] == got[2]), (3, true), "{got:?}");
     }
 
     #[test]

@@ -23,7 +23,7 @@ impl Docker {
         at: Timestamp,
     ) -> Result<Vec<(ContainerRow, Vec<MountRow>)>, Error> {
         let filters: Filters = ids.map(|ids| ("id".to_owned(), ids.to_vec())).into_iter().collect();
-        let found = self.listed(true, &filters, |entry| container(entry, at)).await?;
+        let found = self.listed(&filters, |entry| container(entry, at)).await?;
         let rows: BTreeMap<String, _> = found.into_iter().map(|row| (row.0.id.clone(), row)).collect();
         Ok(rows.into_values().collect())
     }

@@ -22,20 +22,20 @@
 
 mod answers;
 mod api;
-pub mod backoff;
-pub mod endpoint;
+pub(crate) mod backoff;
+pub(crate) mod endpoint;
 mod error;
-pub mod events;
+pub(crate) mod events;
 mod http;
 mod inventory;
 mod negotiation;
 mod operation;
 #[cfg(any(test, fuzzing))]
-pub mod oracle;
+pub(crate) mod oracle;
 mod pool;
 mod stream_permits;
 mod streams;
-pub mod version;
+pub(crate) mod version;
 mod wait_for_daemon;
 
 use std::sync::Arc;
@@ -49,13 +49,15 @@ use crate::metrics;
 use crate::model::container::Container;
 use crate::model::selector::Filters;
 
-pub use answers::{Details, Engine};
+pub(crate) use answers::{Details, Engine};
 pub use endpoint::{Endpoint, Environment, Flags};
-pub use error::{Cause, Error, Kind, PoolLimit};
+pub(crate) use error::{Cause, PoolLimit};
+pub use error::{Error, Kind};
 pub use events::Event;
-pub use http::ssh::{SUBCOMMAND as SSH, become_ssh};
-pub use operation::ApiOperation;
-pub use pool::{BreakerState, Check, ClientReport, HEALTHY, Snapshot, Spent};
+pub(crate) use http::ssh::{SUBCOMMAND as SSH, become_ssh};
+pub(crate) use operation::ApiOperation;
+pub(crate) use pool::Check;
+pub use pool::{BreakerState, ClientReport, HEALTHY, Snapshot, Spent};
 pub use streams::{EventStream, EventsQuery, LogStream, LogsQuery};
 pub use version::Version;
 
@@ -74,7 +76,7 @@ const EVENTS_RESPONSE_WAIT: Duration = Duration::from_secs(2);
 /// ... so with a known Podman the wait only has to be long enough for a refusal to arrive.
 const EVENTS_RESPONSE_WAIT_PODMAN: Duration = Duration::from_millis(200);
 
-/// A client of one Docker Engine. Clones share connections, the negotiated version and the count of requests.
+/// A client of one Docker Engine. Clones share connections and the negotiated version.
 #[derive(Clone)]
 pub struct Docker(Arc<Inner>);
 
@@ -171,11 +173,6 @@ impl Docker {
         self.0.api.negotiated().is_podman
     }
 
-    /// How many requests were sent so far by all clones, including those for negotiation and for health checks.
-    pub fn requests(&self) -> u64 {
-        self.0.api.http.requests()
-    }
-
     pub async fn ping(&self) -> Result<(), Error> {
         self.ping_timed().await.0
     }
@@ -207,24 +204,23 @@ impl Docker {
         Ok(Engine { version, os, ..self.unnamed() })
     }
 
-    /// The containers that match, newest first; only running ones unless `all`. Never waits for a container's lock.
-    pub async fn list(&self, all: bool, filters: &Filters) -> Result<Vec<Container>, Error> {
-        self.listed(all, filters, answers::listed).await
+    /// The containers that match, stopped ones included, newest first. Never waits for a container's lock.
+    pub async fn list(&self, filters: &Filters) -> Result<Vec<Container>, Error> {
+        self.listed(filters, answers::listed).await
     }
 
     /// Like [`Docker::list`], but returns only IDs.
-    pub async fn list_ids(&self, all: bool, filters: &Filters) -> Result<Vec<String>, Error> {
-        self.listed(all, filters, |entry| answers::listed(entry).map(|container| container.id)).await
+    pub async fn list_ids(&self, filters: &Filters) -> Result<Vec<String>, Error> {
+        self.listed(filters, |entry| answers::listed(entry).map(|container| container.id)).await
     }
 
     /// Lists containers. `keep` converts each entry as it arrives.
     async fn listed<T: Weigh>(
         &self,
-        all: bool,
         filters: &Filters,
         keep: impl Fn(ListedContainer) -> Result<T, Error>,
     ) -> Result<Vec<T>, Error> {
-        let mut path = format!("/containers/json?all={}", u8::from(all));
+        let mut path = "/containers/json?all=1".to_owned();
         if !filters.is_empty() {
             path = format!("{path}&filters={}", streams::encode_filters(filters));
         }

@@ -201,11 +201,6 @@ impl EventStream {
         Ok(())
     }
 
-    /// Closes the connection and returns the permit. There are no further events.
-    pub fn close(&mut self) {
-        (self.opening, self.body.body) = (None, None);
-    }
-
     /// The next event; `None` at the end. The stream continues after [`Error::Protocol`]; any other error is the last
     /// item. Nothing is lost if the future is dropped.
     pub async fn next(&mut self) -> Option<Result<Event, Error>> {

@@ -12,11 +12,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The known event types.
-pub const TYPES: [&str; 11] =
+pub(crate) const TYPES: [&str; 11] =
     ["builder", "config", "container", "daemon", "image", "network", "node", "plugin", "secret", "service", "volume"];
 
 /// The known actions, without the text that follows a colon in some of them.
-pub const ACTIONS: [&str; 48] = [
+pub(crate) const ACTIONS: [&str; 48] = [
     "attach",
     "checkpoint",
     "commit",
@@ -69,7 +69,7 @@ pub const ACTIONS: [&str; 48] = [
 
 /// A failure of the event stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// A line could not be parsed as an event.
     Malformed,
     /// The stream broke or ended unexpectedly.
@@ -99,7 +99,7 @@ impl Failure {
 
 /// The metrics of events. Clones share their counters.
 #[derive(Clone, Debug)]
-pub struct EventMetrics {
+pub(crate) struct EventMetrics {
     processed: IntCounterVec,
     failed: IntCounterVec,
     dropped: IntCounter,
@@ -125,7 +125,7 @@ struct Times {
 
 impl EventMetrics {
     /// Registers the series, at zero.
-    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+    pub(crate) fn new(registry: &Registry) -> prometheus::Result<Self> {
         let buckets = vec![1.0, 10.0, 60.0, 600.0, 3600.0, 21_600.0, 86_400.0, 604_800.0];
         let stream = HistogramOpts::new("logwatch_docker_events_stream_duration_seconds", "Lifetime of event streams.");
         let events = EventMetrics {
@@ -176,18 +176,18 @@ impl EventMetrics {
     }
 
     /// Records that an event arrived. `time` is its own time.
-    pub fn arrived(&self, time: Timestamp, now: Instant) {
+    pub(crate) fn arrived(&self, time: Timestamp, now: Instant) {
         self.last_event.set(seconds(time));
         self.note(|times| (times.heard, times.last_event) = (Some(now), Some(time)));
     }
 
     /// Records that an event was processed.
-    pub fn processed(&self, kind: &str, action: &str) {
+    pub(crate) fn processed(&self, kind: &str, action: &str) {
         self.processed.with_label_values(&[known(kind, &TYPES), known(action, &ACTIONS)]).inc();
     }
 
     /// Records a failure of the stream as a whole.
-    pub fn failed(&self, failure: Failure) {
+    pub(crate) fn failed(&self, failure: Failure) {
         self.failures(failure).inc();
     }
 
@@ -195,30 +195,30 @@ impl EventMetrics {
         self.failed.with_label_values(&[failure.name(), "all"])
     }
 
-    pub fn dropped(&self) {
+    pub(crate) fn dropped(&self) {
         self.dropped.inc();
     }
 
     /// Sets the number of events that wait to be processed.
-    pub fn queued(&self, count: usize) {
+    pub(crate) fn queued(&self, count: usize) {
         self.queued.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Records that the stream was connected for the first time.
-    pub fn connected(&self, now: Instant) {
+    pub(crate) fn connected(&self, now: Instant) {
         self.connected.set(1);
         self.note(|times| times.connected = Some(now));
     }
 
     /// Records that the stream was reconnected. `now` and `time` are the same moment on two clocks.
-    pub fn reconnected(&self, now: Instant, time: Timestamp) {
+    pub(crate) fn reconnected(&self, now: Instant, time: Timestamp) {
         self.connected(now);
         self.reconnects.inc();
         self.note(|times| times.last_reconnect = Some(time));
     }
 
     /// Records that the stream ended after `lasted`.
-    pub fn disconnected(&self, lasted: Duration) {
+    pub(crate) fn disconnected(&self, lasted: Duration) {
         self.connected.set(0);
         self.stream.observe(lasted.as_secs_f64());
         self.note(|times| times.connected = None);
@@ -229,7 +229,7 @@ impl EventMetrics {
     }
 
     /// The current health, except for the fields that are not known here.
-    pub fn health(&self) -> health::EventsHealth {
+    pub(crate) fn health(&self) -> health::EventsHealth {
         let sum = |family: &IntCounterVec| {
             let series = family.collect();
             let values = series.iter().flat_map(|family| family.get_metric());

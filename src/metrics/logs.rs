@@ -11,7 +11,7 @@ use std::fmt;
 
 /// The metrics of all containers' logs. Clones share their counters.
 #[derive(Clone, Debug)]
-pub struct LogMetrics {
+pub(crate) struct LogMetrics {
     /// Lines passed to the output, by [`Route`].
     lines: [IntCounter; Route::ALL.len()],
     /// Bytes of their messages, as encoded in the log.
@@ -37,7 +37,7 @@ const LATENCIES: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5,
 
 impl LogMetrics {
     /// Registers the series. All exist from the start, at zero.
-    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+    pub(crate) fn new(registry: &Registry) -> prometheus::Result<Self> {
         let counters = |name: &str, help: &str, label: &str| {
             let counters = IntCounterVec::new(Opts::new(name, help), &[label])?;
             registry.register(Box::new(counters.clone()))?;
@@ -85,7 +85,7 @@ impl LogMetrics {
     }
 
     /// Counts the lines and gaps of a batch.
-    pub fn add(&self, batch: &Batch) {
+    pub(crate) fn add(&self, batch: &Batch) {
         let route = batch.route as usize;
         self.lines[route].inc_by(batch.lines.len() as u64);
         self.bytes[route].inc_by(batch.message_bytes());
@@ -97,19 +97,19 @@ impl LogMetrics {
 
     /// Records that the log of a container is first read at `now`, after an event at `event_time`. The daemon's clock
     /// may be ahead of ours; the latency is 0 then.
-    pub fn discovered(&self, event_time: Timestamp, now: Timestamp) {
+    pub(crate) fn discovered(&self, event_time: Timestamp, now: Timestamp) {
         self.discovery.observe(now.0.saturating_sub(event_time.0).max(0) as f64 / 1e9);
     }
 
     /// Sets the number of running containers that are being read, by [`Route`].
-    pub fn monitor(&self, containers: [usize; Route::ALL.len()]) {
+    pub(crate) fn monitor(&self, containers: [usize; Route::ALL.len()]) {
         for (gauge, count) in self.monitored.iter().zip(containers) {
             gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 
     /// Sets the number of bytes that have not been written to the output yet.
-    pub fn lag(&self, bytes: u64) {
+    pub(crate) fn lag(&self, bytes: u64) {
         self.lag.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 }

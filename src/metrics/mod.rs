@@ -3,21 +3,21 @@
 //! No metric is kept per container, and no label contains an ID or a name: containers come and go, but the number of
 //! series has to stay bounded.
 
-pub mod events;
+pub(crate) mod events;
 mod logs;
 mod pool;
 mod reconciliation;
 
-pub use events::EventMetrics;
-pub use logs::LogMetrics;
+pub(crate) use events::EventMetrics;
+pub(crate) use logs::LogMetrics;
 pub use pool::PoolMetrics;
-pub use reconciliation::{ChangeSource, Extent, FailureCause, ReconciliationMetrics};
+pub(crate) use reconciliation::{ChangeSource, Extent, FailureCause, ReconciliationMetrics};
 
 use prometheus::{IntGauge, Opts, Registry};
 
 /// All metrics and their registry. Each module receives a clone of its own part.
 #[derive(Clone, Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     pub registry: Registry,
     pub pool: PoolMetrics,
     pub events: EventMetrics,
@@ -27,7 +27,7 @@ pub struct Metrics {
 
 impl Metrics {
     /// Registers all series, at zero.
-    pub fn new() -> prometheus::Result<Self> {
+    pub(crate) fn new() -> prometheus::Result<Self> {
         let registry = Registry::new();
         let build = Opts::new("logwatch_build_info", "Always 1; the label is the running version.");
         let build = IntGauge::with_opts(build.const_label("version", env!("CARGO_PKG_VERSION")))?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// What a comparison covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
+pub(crate) enum Extent {
     Full,
     /// The containers that events mentioned, and their mounts.
     Containers,
@@ -21,7 +21,7 @@ impl Extent {
     const ALL: [Extent; 3] = [Extent::Full, Extent::Containers, Extent::Volumes];
 
     /// `full`, `containers` or `volumes`.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Extent::Full => "full",
             Extent::Containers => "containers",
@@ -32,7 +32,7 @@ impl Extent {
 
 /// The cause of a failed comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FailureCause {
+pub(crate) enum FailureCause {
     /// The daemon or the connection to it.
     Docker,
     /// The state file cannot be read or written.
@@ -55,7 +55,7 @@ impl FailureCause {
 
 /// What caused a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChangeSource {
+pub(crate) enum ChangeSource {
     Event,
     Reconcile,
 }
@@ -71,7 +71,7 @@ impl ChangeSource {
 
 /// The metrics of the inventory. Clones share their counters.
 #[derive(Clone, Debug)]
-pub struct ReconciliationMetrics {
+pub(crate) struct ReconciliationMetrics {
     runs: IntCounterVec,
     duration: HistogramVec,
     failures: IntCounterVec,
@@ -83,7 +83,7 @@ pub struct ReconciliationMetrics {
 
 impl ReconciliationMetrics {
     /// Registers the series, at zero.
-    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+    pub(crate) fn new(registry: &Registry) -> prometheus::Result<Self> {
         let counter = |name: &str, help: &str, labels: &[&str]| {
             let counter = IntCounterVec::new(Opts::new(format!("logwatch_docker_{name}"), help), labels)?;
             registry.register(Box::new(counter.clone()))?;
@@ -133,13 +133,13 @@ impl ReconciliationMetrics {
     }
 
     /// Records a completed comparison.
-    pub fn ran(&self, extent: Extent, took: Duration) {
+    pub(crate) fn ran(&self, extent: Extent, took: Duration) {
         self.runs.with_label_values(&[extent.name()]).inc();
         self.duration.with_label_values(&[extent.name()]).observe(took.as_secs_f64());
     }
 
     /// Records a failed comparison, or a change reported by events that could not be stored.
-    pub fn failed(&self, extent: Extent, cause: FailureCause) {
+    pub(crate) fn failed(&self, extent: Extent, cause: FailureCause) {
         self.failures(extent, cause).inc();
     }
 
@@ -148,11 +148,11 @@ impl ReconciliationMetrics {
     }
 
     /// The number of completed comparisons.
-    pub fn runs(&self, extent: Extent) -> u64 {
+    pub(crate) fn runs(&self, extent: Extent) -> u64 {
         self.runs.with_label_values(&[extent.name()]).get()
     }
 
-    pub fn changed(&self, changes: &ChangeSummary, source: ChangeSource) {
+    pub(crate) fn changed(&self, changes: &ChangeSummary, source: ChangeSource) {
         for (resource, counts) in Resource::ALL.into_iter().zip(changes.0) {
             let ChangeCounts { created, updated, removed, .. } = counts;
             let synced = match resource {

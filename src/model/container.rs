@@ -43,16 +43,16 @@ impl Container {
 
 /// The limit for the labels of one container, and for its networks, in bytes of memory. Docker does not limit them, and
 /// there may be thousands of containers.
-pub const LABELS: usize = 64 << 10;
+pub(crate) const LABELS: usize = 64 << 10;
 
 /// The approximate memory that a pair takes in a map, in bytes.
-pub fn weight(name: &str, value: &str) -> usize {
+pub(crate) fn weight(name: &str, value: &str) -> usize {
     name.len() + value.len() + 96
 }
 
 /// Removes the largest pairs until the rest fits into [`LABELS`], and returns the size of the rest. The result does not
 /// depend on the order in which the pairs arrived, so that a listing, an inspection and an event keep the same ones.
-pub fn bound(pairs: &mut BTreeMap<String, String>) -> usize {
+pub(crate) fn bound(pairs: &mut BTreeMap<String, String>) -> usize {
     let whole: usize = pairs.iter().map(|(name, value)| weight(name, value)).sum();
     if whole <= LABELS {
         return whole;
@@ -72,12 +72,12 @@ pub fn bound(pairs: &mut BTreeMap<String, String>) -> usize {
 }
 
 /// The first twelve digits of an ID, as Docker shows it.
-pub fn short(id: &str) -> &str {
+pub(crate) fn short(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 
 /// Returns whether this is a full container ID: 64 lowercase hexadecimal digits. Such an ID is safe as part of a path.
-pub fn is_full_id(id: &str) -> bool {
+pub(crate) fn is_full_id(id: &str) -> bool {
     id.len() == 64 && id.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
 }
 

@@ -14,8 +14,7 @@
 use super::time::Timestamp;
 use rustix::fd::AsFd;
 use serde::{Deserialize, Serialize};
-use std::fs::{File, Metadata};
-use std::io;
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 
 /// What identifies a file from one run to the next.
@@ -39,12 +38,7 @@ pub enum Likeness {
 }
 
 impl FileId {
-    /// Reads the ID of an open file.
-    pub fn of(file: &File) -> io::Result<FileId> {
-        Ok(FileId::with(file, &file.metadata()?))
-    }
-
-    /// Like [`FileId::of`], for a caller that already has the metadata of this file.
+    /// The ID of an open file with this metadata.
     pub fn with(file: impl AsFd, metadata: &Metadata) -> FileId {
         FileId { filesystem: filesystem(file), inode: metadata.ino(), born: born(metadata) }
     }
@@ -78,7 +72,7 @@ impl FileId {
 }
 
 /// When a file was created, if its file system records it.
-pub fn born(metadata: &Metadata) -> Option<Timestamp> {
+pub(crate) fn born(metadata: &Metadata) -> Option<Timestamp> {
     let born = metadata.created().ok().and_then(Timestamp::of)?;
     // File systems that have the field but no value for it leave it at zero.
     (born > Timestamp(0)).then_some(born)
@@ -114,7 +108,7 @@ fn keeps_its_id(kind: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
+    use std::fs::{self, File};
 
     fn id(filesystem: Option<u64>, inode: u64, born: Option<i64>) -> FileId {
         FileId { filesystem, inode, born: born.map(Timestamp) }
@@ -171,16 +165,16 @@ mod tests {
     #[test]
     fn writing_and_renaming_keep_the_id_and_replacing_does_not() {
         let folder = tempfile::tempdir().unwrap();
+        let id_of = |file: &File| FileId::with(file, &file.metadata().unwrap());
         let (path, moved) = (folder.path().join("log"), folder.path().join("log.1"));
         fs::write(&path, "one").unwrap();
         let open = File::open(&path).unwrap();
-        let first = FileId::of(&open).unwrap();
+        let first = id_of(&open);
         fs::write(&path, "two, and longer").unwrap();
         fs::rename(&path, &moved).unwrap();
-        assert_eq!(FileId::of(&File::open(&moved).unwrap()).unwrap(), first);
-        assert_eq!(FileId::with(&open, &open.metadata().unwrap()), first);
+        assert_eq!(id_of(&File::open(&moved).unwrap()), first);
         fs::write(&path, "one").unwrap();
-        let successor = FileId::of(&File::open(&path).unwrap()).unwrap();
+        let successor = id_of(&File::open(&path).unwrap());
         assert_eq!(successor.likeness(&first), Likeness::Other);
         assert_eq!(successor.filesystem, first.filesystem);
     }

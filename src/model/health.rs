@@ -35,7 +35,7 @@ impl Status {
 
 /// The health of all parts.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Health {
+pub(crate) struct Health {
     /// The connection to the Docker Engine.
     pub docker: Status,
     pub state: StateHealth,
@@ -44,7 +44,7 @@ pub struct Health {
 
 impl Health {
     /// The worst status of all parts; healthy if no part is configured.
-    pub fn status(&self, now: Instant) -> Status {
+    pub(crate) fn status(&self, now: Instant) -> Status {
         self.docker.max(self.state.status()).max(self.events.status(now)).max(Status::Healthy)
     }
 }
@@ -52,21 +52,21 @@ impl Health {
 /// The health of the state. Each part reflects its latest write. A failed write that will be made up for
 /// later counts as degraded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct StateHealth {
+pub(crate) struct StateHealth {
     pub positions: Status,
     pub inventory: Status,
 }
 
 impl StateHealth {
     /// The worse of the two.
-    pub fn status(self) -> Status {
+    pub(crate) fn status(self) -> Status {
         self.positions.max(self.inventory)
     }
 }
 
 /// The health and counters of the event stream.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct EventsHealth {
+pub(crate) struct EventsHealth {
     /// Whether the command subscribes to events at all.
     pub is_enabled: bool,
     /// When the current stream was opened; `None` while there is none.
@@ -91,7 +91,7 @@ pub struct EventsHealth {
 
 /// How many reconciliations ran, by scope.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Reconciliations {
+pub(crate) struct Reconciliations {
     pub full: u64,
     pub volumes: u64,
     pub containers: u64,
@@ -99,7 +99,7 @@ pub struct Reconciliations {
 
 impl EventsHealth {
     /// The health of the stream. An open stream without events for five minutes is degraded.
-    pub fn status(&self, now: Instant) -> Status {
+    pub(crate) fn status(&self, now: Instant) -> Status {
         let Some(connected) = self.connected.filter(|_| self.is_enabled) else {
             return if self.is_enabled { Status::Unhealthy } else { Status::NotConfigured };
         };
@@ -108,21 +108,21 @@ impl EventsHealth {
     }
 
     /// The time since the newest event arrived.
-    pub fn last_event_age(&self, now: Instant) -> Option<Duration> {
+    pub(crate) fn last_event_age(&self, now: Instant) -> Option<Duration> {
         self.heard.map(|heard| now.saturating_duration_since(heard))
     }
 }
 
 /// The shared health: the commands write it, the HTTP endpoint reads it.
 #[derive(Clone, Debug, Default)]
-pub struct SharedHealth(Arc<Mutex<Health>>);
+pub(crate) struct SharedHealth(Arc<Mutex<Health>>);
 
 impl SharedHealth {
-    pub fn update(&self, change: impl FnOnce(&mut Health)) {
+    pub(crate) fn update(&self, change: impl FnOnce(&mut Health)) {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    pub fn read(&self) -> Health {
+    pub(crate) fn read(&self) -> Health {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 /// The daemon publishes a death before its listings show it (moby `daemon/monitor.go`: the event, then cleaning up,
 /// then the snapshot that listings are made from). Within this time of a death, a listing does not prove that
 /// a container still runs.
-pub const LISTINGS_LAG: Duration = Duration::from_secs(5);
+pub(crate) const LISTINGS_LAG: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ContainerRow {
@@ -94,7 +94,7 @@ pub struct MountRow {
 
 /// A stored position of one resume name for one container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PositionRow {
+pub(crate) struct PositionRow {
     /// The name given to `--resume`.
     pub resume: String,
     pub container_id: String,
@@ -132,14 +132,14 @@ impl SeenRange {
 
 /// Whether something seen at `seen` is newer than a listing of the time `listing`. If it is more than a minute newer,
 /// which is longer than any listing takes, the daemon's clock was set back, and the listing wins.
-pub fn is_newer(seen: Timestamp, listing: Timestamp) -> bool {
+pub(crate) fn is_newer(seen: Timestamp, listing: Timestamp) -> bool {
     const LONGEST_LISTING: Duration = Duration::from_secs(60);
     seen > listing && seen.saturating_duration_since(listing) <= LONGEST_LISTING
 }
 
 /// A change of a row that an event reports.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Update {
+pub(crate) enum Update {
     /// The container existed like this at [`SeenRange::last`].
     Container(Box<ContainerRow>),
     /// The container with this ID was removed, with its mounts, at this time.
@@ -188,7 +188,7 @@ impl MountRow {
 
 impl Update {
     /// The approximate memory that the update takes, in bytes.
-    pub fn weight(&self) -> usize {
+    pub(crate) fn weight(&self) -> usize {
         size_of::<Update>()
             + match self {
                 Update::Container(container) => container.weight(),
@@ -202,7 +202,7 @@ impl Update {
 /// A kind of row, counted and reported separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Resource {
+pub(crate) enum Resource {
     Container,
     Volume,
     Mount,
@@ -211,9 +211,9 @@ pub enum Resource {
 
 impl Resource {
     /// All resources, in the order of reports.
-    pub const ALL: [Resource; 4] = [Resource::Container, Resource::Volume, Resource::Mount, Resource::Position];
+    pub(crate) const ALL: [Resource; 4] = [Resource::Container, Resource::Volume, Resource::Mount, Resource::Position];
 
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Resource::Container => "container",
             Resource::Volume => "volume",
@@ -225,7 +225,7 @@ impl Resource {
 
 /// How many rows a comparison or an update created, changed, removed, and left as they were.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct ChangeCounts {
+pub(crate) struct ChangeCounts {
     pub created: u64,
     pub updated: u64,
     pub removed: u64,
@@ -234,30 +234,30 @@ pub struct ChangeCounts {
 
 impl ChangeCounts {
     /// Whether no row changed.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.created + self.updated + self.removed == 0
     }
 }
 
 /// The counts of each [`Resource`], in the order of [`Resource::ALL`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ChangeSummary(pub [ChangeCounts; 4]);
+pub(crate) struct ChangeSummary(pub [ChangeCounts; 4]);
 
 impl ChangeSummary {
     /// The counts of one resource.
-    pub fn of(&mut self, resource: Resource) -> &mut ChangeCounts {
+    pub(crate) fn of(&mut self, resource: Resource) -> &mut ChangeCounts {
         &mut self.0[resource as usize]
     }
 
     /// Whether no row changed.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.iter().all(ChangeCounts::is_empty)
     }
 }
 
 /// A field that differs between two versions of a row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Field {
+pub(crate) struct Field {
     /// The name of the column in the state.
     pub name: &'static str,
     pub before: String,
@@ -271,7 +271,7 @@ impl fmt::Display for Field {
 }
 
 /// What plans and reports need to know of a row.
-pub trait Row {
+pub(crate) trait Row {
     const RESOURCE: Resource;
 
     /// The ID of the container, or the name of the volume.
@@ -378,7 +378,7 @@ fn differing<const N: usize>(fields: [(&'static str, String, String); N]) -> Vec
 }
 
 /// Labels as the state stores them: one JSON object.
-pub fn object(labels: &BTreeMap<String, String>) -> String {
+pub(crate) fn object(labels: &BTreeMap<String, String>) -> String {
     // A map of strings always serializes to an object.
     serde_json::to_string(labels).unwrap_or_default()
 }

@@ -1,18 +1,20 @@
 //! Types and helpers that all modules share. They depend on no other module of this crate.
 
-pub mod batch;
-pub mod container;
-pub mod cursor;
-pub mod file_id;
-pub mod health;
-pub mod inventory;
+pub(crate) mod batch;
+pub(crate) mod causes;
+pub(crate) mod container;
+pub(crate) mod cursor;
+pub(crate) mod file_id;
+pub(crate) mod health;
+pub(crate) mod inventory;
 pub mod json;
+pub(crate) mod once;
 #[cfg(any(test, fuzzing))]
-pub mod oracle;
-pub mod plan;
-pub mod position;
-pub mod queue;
-pub mod selector;
-pub mod small_file;
-pub mod stop;
-pub mod time;
+pub(crate) mod oracle;
+pub(crate) mod plan;
+pub(crate) mod position;
+pub(crate) mod queue;
+pub(crate) mod selector;
+pub(crate) mod small_file;
+pub(crate) mod stop;
+pub(crate) mod time;

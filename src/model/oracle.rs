@@ -103,44 +103,44 @@ fn quoted(inside: &[u8]) -> Vec<u8> {
 
 /// Interprets the bytes of a fuzzer as instructions. Reads zeros after their end.
 #[derive(Clone, Copy, Debug)]
-pub struct Script<'a> {
+pub(crate) struct Script<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Script<'a> {
-    pub fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Script { rest: bytes }
     }
 
-    pub fn byte(&mut self) -> u8 {
+    pub(crate) fn byte(&mut self) -> u8 {
         self.take(1).first().copied().unwrap_or(0)
     }
 
     /// Reads `length` bytes, or as many as are left.
-    pub fn take(&mut self, length: usize) -> &'a [u8] {
+    pub(crate) fn take(&mut self, length: usize) -> &'a [u8] {
         let (taken, rest) = self.rest.split_at(length.min(self.rest.len()));
         self.rest = rest;
         taken
     }
 
     /// All bytes that are left.
-    pub fn rest(self) -> &'a [u8] {
+    pub(crate) fn rest(self) -> &'a [u8] {
         self.rest
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 }
 
 /// Interprets bytes as the lengths of chunks. At least one length is not 0.
-pub fn lengths(bytes: &[u8]) -> Vec<usize> {
+pub(crate) fn lengths(bytes: &[u8]) -> Vec<usize> {
     let bytes = if bytes.iter().all(|length| *length == 0) { &[1] } else { bytes };
     bytes.iter().copied().map(usize::from).collect()
 }
 
 /// Cuts bytes into chunks of these lengths, which repeat. Some chunks may be empty.
-pub fn chunks<'a>(lengths: &'a [usize], bytes: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+pub(crate) fn chunks<'a>(lengths: &'a [usize], bytes: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
     let mut script = Script::new(bytes);
     lengths.iter().cycle().map_while(move |length| (!script.is_empty()).then(|| script.take(*length)))
 }

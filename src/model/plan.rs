@@ -15,7 +15,7 @@ use std::fmt;
 
 /// What an engine showed in one observation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Observed {
+pub(crate) struct Observed {
     /// A time by the daemon's clock, not later than the observation.
     pub at: Timestamp,
     /// The containers, each with its mounts.
@@ -30,7 +30,7 @@ pub struct Observed {
 
 /// The rows of an engine before the comparison.
 #[derive(Debug, Default)]
-pub struct KnownRows {
+pub(crate) struct KnownRows {
     /// The key is the container ID.
     pub containers: BTreeMap<String, ContainerRow>,
     /// The key is the volume's name.
@@ -47,7 +47,7 @@ pub struct KnownRows {
 
 /// The result of a comparison.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Plan {
+pub(crate) struct Plan {
     pub containers: TableChanges<ContainerRow>,
     pub volumes: TableChanges<VolumeRow>,
     pub mounts: TableChanges<MountRow>,
@@ -59,7 +59,7 @@ pub struct Plan {
 
 /// The changes to one kind of rows.
 #[derive(Debug, PartialEq, Eq)]
-pub struct TableChanges<T> {
+pub(crate) struct TableChanges<T> {
     pub created: Vec<T>,
     /// Each row before and after.
     pub updated: Vec<(T, T)>,
@@ -78,7 +78,7 @@ impl<T> Default for TableChanges<T> {
 
 /// One change of a plan.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct PlanStep {
+pub(crate) struct PlanStep {
     pub resource: Resource,
     /// The ID of the container, or the name of the volume.
     pub id: String,
@@ -91,14 +91,14 @@ pub struct PlanStep {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Operation {
+pub(crate) enum Operation {
     Created,
     Updated,
     Removed,
 }
 
 impl Operation {
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Operation::Created => "created",
             Operation::Updated => "updated",
@@ -151,7 +151,7 @@ impl<T: Row> TableChanges<T> {
     }
 
     /// How many rows change, and how.
-    pub fn changes(&self) -> ChangeCounts {
+    pub(crate) fn changes(&self) -> ChangeCounts {
         ChangeCounts {
             created: self.created.len() as u64,
             updated: self.updated.len() as u64,
@@ -183,7 +183,7 @@ fn key<T: Row>(row: &T) -> (String, String) {
 impl Plan {
     /// Keeps only the changes that the plan of a moment before also contained. The others were caused by
     /// what happened in between.
-    pub fn confirmed_by(mut self, before: &Plan) -> Plan {
+    pub(crate) fn confirmed_by(mut self, before: &Plan) -> Plan {
         self.containers.confirm(&before.containers);
         self.volumes.confirm(&before.volumes);
         self.mounts.confirm(&before.mounts);
@@ -192,7 +192,7 @@ impl Plan {
     }
 
     /// How many rows change, and how.
-    pub fn summary(&self) -> ChangeSummary {
+    pub(crate) fn summary(&self) -> ChangeSummary {
         ChangeSummary([
             self.containers.changes(),
             self.volumes.changes(),
@@ -202,7 +202,7 @@ impl Plan {
     }
 
     /// The changes as a list.
-    pub fn steps(&self) -> Vec<PlanStep> {
+    pub(crate) fn steps(&self) -> Vec<PlanStep> {
         let mut steps = Vec::new();
         self.containers.steps(&mut steps);
         self.volumes.steps(&mut steps);
@@ -212,7 +212,7 @@ impl Plan {
     }
 
     /// Names of containers whose log can no longer be read to its end, each once.
-    pub fn lost(&self) -> Vec<String> {
+    pub(crate) fn lost(&self) -> Vec<String> {
         let lost = self.positions.removed.iter().filter(|position| !position.has_ended);
         let mut names: Vec<String> = lost.map(|position| position.container_name.clone()).collect();
         names.sort_unstable();
@@ -222,7 +222,7 @@ impl Plan {
 }
 
 /// Compares the known rows with an observation.
-pub fn plan(known: &KnownRows, observed: &Observed) -> Plan {
+pub(crate) fn plan(known: &KnownRows, observed: &Observed) -> Plan {
     let mut plan = Plan::default();
     let there: HashSet<&str> = observed.containers.iter().map(|(container, _)| &*container.id).collect();
     let requested = observed.requested.as_ref().map(|ids| ids.iter().map(String::as_str).collect::<HashSet<_>>());

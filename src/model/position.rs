@@ -76,12 +76,6 @@ impl TimePosition {
         self.seen == [None; 2]
     }
 
-    /// Returns `self`, or `other` if `self` is empty.
-    #[must_use]
-    pub fn or(self, other: TimePosition) -> TimePosition {
-        if self.is_at_start() && self.since.is_none() { other } else { self }
-    }
-
     /// The last delivered line of both streams, by time.
     pub fn last(&self) -> Option<Cursor> {
         let streams = [Stream::Stdout, Stream::Stderr].into_iter().zip(self.seen);

@@ -10,19 +10,19 @@ use std::io::{self, Read};
 use std::path::Path;
 
 /// Reads a regular file. `/dev/null` counts as an empty file.
-pub fn read_small(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
+pub(crate) fn read_small(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
     read_open(&open(path)?, limit)
 }
 
 /// Opens a file for [`read_open`] without blocking.
-pub fn open(path: &Path) -> io::Result<File> {
+pub(crate) fn open(path: &Path) -> io::Result<File> {
     // Without `NONBLOCK`, opening a pipe waits for a writer.
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     Ok(rustix::fs::open(path, flags, Mode::empty())?.into())
 }
 
 /// Like [`read_small`], for a file that is already open, from its current offset.
-pub fn read_open(file: &File, limit: usize) -> io::Result<Vec<u8>> {
+pub(crate) fn read_open(file: &File, limit: usize) -> io::Result<Vec<u8>> {
     let status = fstat(file)?;
     match FileType::from_raw_mode(status.st_mode) {
         FileType::RegularFile => {}

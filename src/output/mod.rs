@@ -15,14 +15,15 @@ mod sink;
 mod stderr;
 
 pub use lines::printer::Printer;
-pub use lines::repeats::Repeats;
-pub use reports::dry_run::{PlannedContainer, plan};
-pub use reports::event::{EventPrinter, EventRecord};
-pub use reports::pool::{PoolCheck, PoolClient, PoolEngine, PoolLoad, PoolReport, PoolSize, Spread, pool};
-pub use reports::reconcile::{Reconciled, ReportFormat};
-pub use sanitizer::safe;
-pub use stderr::activity::ActivityLine;
-pub use stderr::diagnostics::{Diagnostic, Level, LogFormat, Tracer, is_stderr_terminal, notice, report};
+pub(crate) use lines::repeats::Repeats;
+pub(crate) use reports::dry_run::{PlannedContainer, plan};
+pub(crate) use reports::event::{EventPrinter, EventRecord};
+pub(crate) use reports::pool::{PoolCheck, PoolClient, PoolEngine, PoolLoad, PoolReport, PoolSize, Spread, pool};
+pub(crate) use reports::reconcile::{Reconciled, ReportFormat};
+pub(crate) use sanitizer::safe;
+pub(crate) use stderr::activity::ActivityLine;
+pub use stderr::diagnostics::LogFormat;
+pub(crate) use stderr::diagnostics::{Diagnostic, Level, Tracer, is_stderr_terminal, notice, report};
 
 use sanitizer::Form;
 use sink::Sink;
@@ -48,14 +49,14 @@ pub enum Error {
 }
 
 /// Writes a complete answer to stdout, such as help or completions. A reader that went away is no error.
-pub fn answer(text: &str) -> Result<(), Error> {
+pub(crate) fn answer(text: &str) -> Result<(), Error> {
     match Sink::stdout(Form::Text)?.write(text.as_bytes()) {
         Err(Error::Closed) => Ok(()),
         written => written,
     }
 }
 
-pub fn is_stdout_terminal() -> bool {
+pub(crate) fn is_stdout_terminal() -> bool {
     rustix::stdio::stdout().is_terminal()
 }
 

@@ -275,7 +275,7 @@ fn end_of_string(bytes: &[u8]) -> usize {
 }
 
 /// Makes untrusted text (a name, a label, an error of the daemon) safe for display on a single line.
-pub fn safe(text: &str) -> String {
+pub(crate) fn safe(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     for character in text.chars() {
         let mut buffer = [0; 4];

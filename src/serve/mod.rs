@@ -45,7 +45,7 @@ const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 /// The address cannot be bound.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}")]
-pub struct Error {
+pub(crate) struct Error {
     /// The address as the user wrote it.
     pub address: String,
     pub source: io::Error,
@@ -53,7 +53,7 @@ pub struct Error {
 
 /// The sources of everything that is served.
 #[derive(Clone)]
-pub struct StatusSource {
+pub(crate) struct StatusSource {
     pub registry: Registry,
     pub health: SharedHealth,
     /// Requests an update of the gauges that are computed on demand. The reply may never arrive.
@@ -61,7 +61,7 @@ pub struct StatusSource {
 }
 
 /// A server that is bound to its address.
-pub struct Server {
+pub(crate) struct Server {
     listener: TcpListener,
     address: SocketAddr,
     has_chosen_port: bool,
@@ -70,7 +70,7 @@ pub struct Server {
 
 impl Server {
     /// Binds `host:port`. If the host name has several addresses, binds the first one that is available.
-    pub async fn bind(requested: &str) -> Result<Server, Error> {
+    pub(crate) async fn bind(requested: &str) -> Result<Server, Error> {
         let failed = |source| Error { address: requested.to_owned(), source };
         let listener = TcpListener::bind(requested).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
@@ -80,17 +80,17 @@ impl Server {
     }
 
     /// Whether port 0 was requested, so that the system chose the port.
-    pub fn has_chosen_port(&self) -> bool {
+    pub(crate) fn has_chosen_port(&self) -> bool {
         self.has_chosen_port
     }
 
     /// The address of the server, with the actual port.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// Serves requests. Dropping the future closes all connections.
-    pub async fn run(self, source: StatusSource) {
+    pub(crate) async fn run(self, source: StatusSource) {
         let mut connections = JoinSet::new();
         let mut open: VecDeque<AbortHandle> = VecDeque::new();
         loop {

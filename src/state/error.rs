@@ -9,12 +9,12 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub type BoxedError = Box<dyn StdError + Send + Sync>;
+pub(super) type BoxedError = Box<dyn StdError + Send + Sync>;
 
 /// An error of the state. In each variant, `path` is the file that the message names, and `source` comes from the
 /// operating system or from SQLite.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The folder of the state file is missing and cannot be created.
     #[error("cannot create the folder {}", path.display())]
     Folder { path: PathBuf, source: io::Error },
@@ -95,7 +95,7 @@ pub enum Error {
 
 /// The process that holds a resume name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Holder {
+pub(crate) struct Holder {
     /// The process ID as the process itself sees it; inside a container it differs from the one outside.
     pub pid: u32,
     /// When the process took the name.
@@ -116,7 +116,7 @@ fn described(holder: Option<&Holder>) -> String {
 
 impl Error {
     /// Whether the same call may succeed a little later without any intervention.
-    pub fn is_temporary(&self) -> bool {
+    pub(crate) fn is_temporary(&self) -> bool {
         matches!(self, Error::Busy { .. })
     }
 

@@ -24,7 +24,7 @@ const REMOVAL_MEMORY: Duration = Duration::from_secs(600);
 
 /// Who runs a reconciliation, since when, and whether the result is applied.
 #[derive(Clone, Copy, Debug)]
-pub struct Trigger {
+pub(crate) struct Trigger {
     /// The command: `reconcile` or `watch`.
     pub source: &'static str,
     /// The start by the system clock.

@@ -96,7 +96,7 @@ pub(super) fn check(path: &Path, real: &Path) -> Result<(), Error> {
 
 /// Opens a file next to a state file, and creates it if `flags` say so. Does not follow links, does not block, and
 /// rejects a file of another user.
-pub fn open_companion(state: &Path, path: &Path, flags: OFlags) -> io::Result<File> {
+pub(crate) fn open_companion(state: &Path, path: &Path, flags: OFlags) -> io::Result<File> {
     let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
     let file = File::from(rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?);
     let owner = statat(CWD, state, AtFlags::empty()).map_or(geteuid().as_raw(), |status| status.st_uid);

@@ -18,12 +18,12 @@ mod positions;
 mod schema;
 mod thread;
 
-pub use error::{BoxedError, Error, Holder};
-pub use inventory::Trigger;
-pub use location::open_companion;
-pub use name_lock::OutputLock;
-pub use names::HeldName;
-pub use positions::{Commit, OutputProgress, Saved, SavedOutput};
+pub(crate) use error::Error;
+pub(crate) use inventory::Trigger;
+pub(crate) use location::open_companion;
+pub(crate) use name_lock::OutputLock;
+pub(crate) use names::HeldName;
+pub(crate) use positions::{Commit, OutputProgress, Saved, SavedOutput};
 
 use crate::model::inventory::{ChangeSummary, Update};
 use crate::model::plan::{Observed, Plan};
@@ -39,14 +39,14 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// A handle to the one thread that owns the connection to a state file. A clone is another handle to the same thread, and so
 /// is each [`HeldName`]. Dropping the last handle waits until all requests are done and the file is closed.
 #[derive(Clone)]
-pub struct Store {
+pub(crate) struct Store {
     thread: Arc<Thread>,
 }
 
 impl Store {
     /// Opens a state file. A missing file is created with mode 0600, and its folder with mode 0700. An older schema is
     /// migrated. A newer schema, a damaged file and a database of another program are rejected and left unchanged.
-    pub fn open(path: &Path) -> Result<Self, Error> {
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         Store::open_with(path, BUSY_TIMEOUT)
     }
 
@@ -64,7 +64,7 @@ impl Store {
 
     /// Opens an existing state file without migrating it, for callers that only read. `None` if there is none. Rejects the
     /// same files as [`Store::open`].
-    pub fn open_existing(path: &Path) -> Result<Option<Self>, Error> {
+    pub(crate) fn open_existing(path: &Path) -> Result<Option<Self>, Error> {
         let path = std::path::absolute(path)
             .map_err(|source| Error::CannotOpen { path: path.to_owned(), source: source.into() })?;
         let Some(connection) = schema::open_existing(&path, BUSY_TIMEOUT)? else { return Ok(None) };
@@ -73,7 +73,7 @@ impl Store {
 
     /// Compares the inventory of an engine with an observation and, if the trigger says so, applies the difference, all in
     /// one transaction. `done` is called on the thread of the state, like that of [`HeldName::commit`].
-    pub fn reconcile(
+    pub(crate) fn reconcile(
         &self,
         engine_id: &str,
         observed: Observed,
@@ -92,7 +92,7 @@ impl Store {
 
     /// Applies updates from events to the inventory of an engine, in one transaction, and passes the number of changes to
     /// `done`, which is called like that of [`HeldName::commit`].
-    pub fn apply_updates(
+    pub(crate) fn apply_updates(
         &self,
         engine_id: &str,
         updates: Vec<Update>,
@@ -108,7 +108,7 @@ impl Store {
 
     /// Takes a resume name for an engine. Fails with [`Error::Held`] if another run holds it, and with [`Error::BadName`] if
     /// the name is invalid.
-    pub fn hold(&self, engine_id: &str, name: &str) -> Result<HeldName, Error> {
+    pub(crate) fn hold(&self, engine_id: &str, name: &str) -> Result<HeldName, Error> {
         HeldName::take(&self.thread, engine_id, name)
     }
 }

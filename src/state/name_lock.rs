@@ -58,14 +58,14 @@ impl NameLock {
 /// The lock of an output file, against other runs with the same state file. The lock file is next to the state; the
 /// output itself may be opened and locked by other programs.
 #[derive(Debug)]
-pub struct OutputLock {
+pub(crate) struct OutputLock {
     _file: File,
 }
 
 impl OutputLock {
     /// Takes the lock of an output file, given by its path without links. Runs that only append may share it; a run
     /// that stores positions needs it alone. `None` if another run holds it.
-    pub fn take(state: &Path, output: &Path, is_shared: bool) -> Result<Option<Self>, Error> {
+    pub(crate) fn take(state: &Path, output: &Path, is_shared: bool) -> Result<Option<Self>, Error> {
         let mut path = state.as_os_str().to_owned();
         path.push(format!(".output-{}.lock", short_hash(output.as_os_str().as_encoded_bytes())));
         let path = PathBuf::from(path);

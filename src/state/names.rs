@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::{Arc, mpsc};
 
 /// A resume name of one engine, held against all other runs. Dropping it waits for its commits, then releases the name.
-pub struct HeldName {
+pub(crate) struct HeldName {
     thread: Arc<Thread>,
     owner: Arc<Owner>,
     is_new: bool,
@@ -30,27 +30,27 @@ impl HeldName {
         Ok(HeldName { thread: Arc::clone(thread), owner, is_new, lock: Some(lock) })
     }
 
-    pub fn engine_id(&self) -> &str {
+    pub(crate) fn engine_id(&self) -> &str {
         &self.owner.engine_id
     }
 
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.owner.name
     }
 
     /// Whether nothing was committed under this name for this engine before it was taken.
-    pub fn is_new(&self) -> bool {
+    pub(crate) fn is_new(&self) -> bool {
         self.is_new
     }
 
     /// The committed positions, by container ID.
-    pub fn positions(&self) -> Result<HashMap<String, Saved>, Error> {
+    pub(crate) fn positions(&self) -> Result<HashMap<String, Saved>, Error> {
         let owner = Arc::clone(&self.owner);
         self.thread.query(move |connection| positions::read(connection, &owner))
     }
 
     /// The committed progress of the output file with this path. `None` if nothing was committed for the path.
-    pub fn output(&self, path: &Path) -> Result<Option<SavedOutput>, Error> {
+    pub(crate) fn output(&self, path: &Path) -> Result<Option<SavedOutput>, Error> {
         let (owner, path) = (Arc::clone(&self.owner), path.to_owned());
         self.thread.query(move |connection| positions::read_output(connection, &owner, &path))
     }
@@ -59,7 +59,7 @@ impl HeldName {
     /// block unless dozens of requests wait already. `done` runs on the thread of the state: it must be quick and must
     /// not query the state. After an error nothing of this commit is stored, but the state stays usable, and the next
     /// commit may contain the same data again.
-    pub fn commit(&self, commit: Commit, done: impl FnOnce(Result<(), Error>) + Send + 'static) {
+    pub(crate) fn commit(&self, commit: Commit, done: impl FnOnce(Result<(), Error>) + Send + 'static) {
         let (owner, path) = (Arc::clone(&self.owner), self.thread.path().to_owned());
         self.thread.send(move |connection| {
             let synced =
@@ -72,7 +72,7 @@ impl HeldName {
 
     /// Deletes the positions of all containers except these, and returns the deleted ones with their IDs. The log of a
     /// deleted container that had not ended was not read to its end.
-    pub fn forget_all_but<'a>(
+    pub(crate) fn forget_all_but<'a>(
         &self,
         container_ids: impl IntoIterator<Item = &'a str>,
     ) -> Result<Vec<(String, Saved)>, Error> {
@@ -108,7 +108,8 @@ mod tests {
     use crate::model::file_id::FileId;
     use crate::model::position::{FilePosition, Mark, Position, TimePosition};
     use crate::model::time::Timestamp;
-    use crate::state::{Holder, Store};
+    use crate::state::Store;
+    use crate::state::error::Holder;
     use rusqlite::Connection;
     use rustix::process::{Pid, Signal, kill_process};
     use std::ffi::OsStr;

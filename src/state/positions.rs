@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 /// The committed position of a container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Saved {
+pub(crate) struct Saved {
     /// The container's name at the time of the commit.
     pub name: String,
     pub position: Position,
@@ -28,7 +28,7 @@ pub struct Saved {
 
 /// The committed progress of an output file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SavedOutput {
+pub(crate) struct SavedOutput {
     pub device: u64,
     pub inode: u64,
     /// The length of the file in bytes up to which the positions account for it.
@@ -43,7 +43,7 @@ pub struct SavedOutput {
 
 /// What to commit, all of it or nothing.
 #[derive(Debug, Default)]
-pub struct Commit {
+pub(crate) struct Commit {
     /// Container IDs and their positions.
     pub positions: Vec<(String, Saved)>,
     /// IDs of containers that have stopped and whose logs were read to the position committed before.
@@ -56,7 +56,7 @@ pub struct Commit {
 
 /// An output file and how far it was written.
 #[derive(Debug)]
-pub struct OutputProgress {
+pub(crate) struct OutputProgress {
     /// The path by which the file is found again.
     pub path: PathBuf,
     /// Any descriptor of the file. It is synced before the positions are committed.

@@ -14,7 +14,7 @@ const MAX_FILE: usize = 1024 * 1024;
 
 /// Properties of a container. `None` means unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ContainerConfig {
+pub(crate) struct ContainerConfig {
     /// Docker's name of the logging driver, such as `json-file`.
     pub log_driver: Option<String>,
     /// When the latest run started.
@@ -26,7 +26,7 @@ pub struct ContainerConfig {
 }
 
 /// Reads the description in a container's folder. Properties that cannot be read are `None`.
-pub fn describe(folder: &Path) -> ContainerConfig {
+pub(crate) fn describe(folder: &Path) -> ContainerConfig {
     #[derive(Default, Deserialize)]
     #[serde(rename_all = "PascalCase", default)]
     struct ConfigV2 {

@@ -10,11 +10,11 @@ use std::path::Path;
 
 /// Inode number and size of each possible log file of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LogStat([Option<(u64, u64)>; 3]);
+pub(crate) struct LogStat([Option<(u64, u64)>; 3]);
 
 impl LogStat {
     /// Reads the state of the log in a container's folder. `None` if there is no accessible log file.
-    pub fn of(folder: &Path, id: &str) -> Option<LogStat> {
+    pub(crate) fn of(folder: &Path, id: &str) -> Option<LogStat> {
         let found = LogLocation::all(folder, id)
             .map(|LogLocation { live: file, .. }| file.symlink_metadata().ok().filter(Metadata::is_file));
         let found = found.map(|file| file.map(|file| (file.ino(), file.len())));

@@ -16,15 +16,16 @@ mod files;
 mod lines;
 mod log_stat;
 #[cfg(any(test, fuzzing))]
-pub mod oracle;
+pub(crate) mod oracle;
 
-pub use api::body::Record;
-pub use api::frames::{Delivered, Dialect, Error, Frames, RequestRange};
-pub use container_config::{ContainerConfig, describe};
-pub use decode::format::has_log;
-pub use files::reader::{Command, Follow, LogReader, Measure, Report, Wake, can_read};
+pub(crate) use api::body::Record;
+pub(crate) use api::frames::{Delivered, Dialect, Error, Frames, RequestRange};
+pub(crate) use container_config::{ContainerConfig, describe};
+pub(crate) use decode::format::has_log;
+pub use files::reader::{Command, Follow, LogReader, Report, Wake};
+pub(crate) use files::reader::{Measure, can_read};
 pub use lines::Window;
-pub use log_stat::LogStat;
+pub(crate) use log_stat::LogStat;
 
 use crate::model::batch::Encoding;
 use crate::model::cursor::Stream;
@@ -35,15 +36,13 @@ use std::borrow::Cow;
 const SLACK: i64 = 10_000_000_000;
 
 /// Returns an earlier time, from which reading misses no record whose time is out of order.
-pub fn minus_slack(time: Timestamp) -> Timestamp {
+pub(crate) fn minus_slack(time: Timestamp) -> Timestamp {
     Timestamp(time.0.saturating_sub(SLACK))
 }
 
 /// Where to start in a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// The first line of the live file, for a container that has just started.
-    Beginning,
     /// The first line that exists, including rotated files.
     All,
     /// This many lines before the end. 0 starts with the next line to be written.

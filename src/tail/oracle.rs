@@ -494,7 +494,7 @@ fn terminal_body(mut script: Script<'_>) -> Vec<u8> {
         // Some lines are longer than dockerd's buffer, up to more than `Body` buffers, and repeat their time.
         let pieces = if kind >> 5 == 0 && body.len() < 1 << 18 { 1 + length % 12 } else { 0 };
         for piece in 0..=pieces {
-            Timestamp(nanos).write(&mut body);
+            body.extend_from_slice(&Timestamp(nanos).written());
             body.push(b' ');
             body.resize(body.len() + if piece < pieces { 16 * 1024 } else { 0 }, b'x');
         }

@@ -1,4 +1,4 @@
-//! `logwatch::docker` with a private engine: endpoints, SSH, TLS, calls and streams.
+//! The module `docker` with a private engine: endpoints, SSH, TLS, calls and streams.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use crate::support::client::{at, chain, connect_with, environment, failure, free_port, resolve};
 use crate::support::raw_script::http_proxy;
 use crate::support::{Engine, Proxy, Signal, Watch, eventually, process};
-use logwatch::config;
-use logwatch::docker::{Docker, Endpoint, Error, EventStream, EventsQuery, Flags, Kind, LogStream, LogsQuery};
-use logwatch::model::selector::Filters;
-use logwatch::model::time::Timestamp;
+use logwatch::internals::config;
+use logwatch::internals::docker::{
+    Docker, Endpoint, Error, Event, EventStream, EventsQuery, Flags, Kind, LogStream, LogsQuery, contexts,
+};
+use logwatch::internals::model::{Container, Filters, Timestamp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Imports an image `talk` whose program prints lines.
@@ -72,7 +73,7 @@ fn time_of(frame: &str) -> Timestamp {
 }
 
 /// Reads events up to the first one with this action.
-async fn events_until(events: &mut EventStream, action: &str) -> Vec<logwatch::docker::Event> {
+async fn events_until(events: &mut EventStream, action: &str) -> Vec<Event> {
     let mut seen = Vec::new();
     loop {
         let event = events.next().await.expect("the stream ended").unwrap();
@@ -301,7 +302,7 @@ async fn a_docker_context_leads_to_its_engine() {
         assert_eq!(docker.endpoint().to_string(), host);
         assert_eq!(docker.endpoint().is_local(), name == "near");
     }
-    let listed = logwatch::docker::endpoint::contexts(&Flags::default(), &variables);
+    let listed = contexts(&Flags::default(), &variables);
     let names: Vec<&str> = listed.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["default", "far.tls+1", "near"]);
 }
@@ -337,18 +338,19 @@ async fn the_engine_is_described_as_docker_describes_it() {
     engine.must(&["wait", &once]);
     engine.must(&["create", "--name", "never", "--rm", "--log-driver", "local", "talk", "/talk", "1", "0", "0"]);
 
-    let running = docker.list(false, &Filters::new()).await.unwrap();
+    let running = Filters::from([("status".to_owned(), vec!["running".to_owned()])]);
+    let running = docker.list(&running).await.unwrap();
     let [container] = &running[..] else { panic!("{running:?}") };
     let labels = BTreeMap::from([("tier".to_owned(), "front".to_owned())]);
     assert_eq!((&container.id, &*container.name, &*container.image), (&web, "web-1", "talk"));
     assert_eq!((&container.labels, &*container.state), (&labels, "running"));
     assert_eq!(container.networks, BTreeMap::from([("none".to_owned(), String::new())]));
-    let names = |found: Vec<logwatch::model::container::Container>| {
+    let names = |found: Vec<Container>| {
         found.into_iter().map(|c| format!("{} {}", c.name, c.state)).collect::<Vec<_>>().join(", ")
     };
-    assert_eq!(names(docker.list(true, &Filters::new()).await.unwrap()), "never created, once exited, web-1 running");
+    assert_eq!(names(docker.list(&Filters::new()).await.unwrap()), "never created, once exited, web-1 running");
     let label = Filters::from([("label".to_owned(), vec!["tier=front".to_owned()])]);
-    assert_eq!(names(docker.list(true, &label).await.unwrap()), "web-1 running");
+    assert_eq!(names(docker.list(&label).await.unwrap()), "web-1 running");
 
     for (reference, exit_code, log_driver, tty, auto_remove) in [
         ("web-1", None, "json-file", false, false),
@@ -503,7 +505,7 @@ async fn events_show_the_life_of_a_container() {
     while let Some(event) = events.next().await {
         repeated.push(event.unwrap().key());
     }
-    assert_eq!(repeated, seen[2..].iter().map(logwatch::docker::Event::key).collect::<Vec<_>>());
+    assert_eq!(repeated, seen[2..].iter().map(Event::key).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -513,14 +515,14 @@ async fn connections_are_used_again_and_streams_close_theirs() {
     let id = engine.must(&[RUN, &["-d", "talk", "/talk", "100000", "10", "0"]].concat());
     let proxy = Proxy::start(&engine);
     let docker = Docker::connect(at(&proxy.host())).await.unwrap();
-    let connecting = docker.requests();
+    let connecting = proxy.requests().len();
     for _ in 0..20 {
-        docker.list(true, &Filters::new()).await.unwrap();
+        docker.list(&Filters::new()).await.unwrap();
         docker.inspect(&id).await.unwrap();
         docker.inspect("nosuch").await.unwrap_err();
     }
     assert_eq!(proxy.connections(), 1);
-    assert_eq!(docker.requests() - connecting, 60);
+    assert_eq!(proxy.requests().len() - connecting, 60);
 
     let follow = LogsQuery { follow: true, ..LogsQuery::default() };
     let mut logs = docker.logs(&id, &follow).await.unwrap();
@@ -530,11 +532,11 @@ async fn connections_are_used_again_and_streams_close_theirs() {
     assert!(waited.is_err(), "nothing happened");
     docker.info().await.unwrap();
     assert_eq!(proxy.open(), 3, "two streams, and one for calls");
-    let before = docker.requests();
+    let before = proxy.requests().len();
     for _ in 0..10 {
         logs.next().await.unwrap().unwrap();
     }
-    assert_eq!(docker.requests(), before, "a stream asks once");
+    assert_eq!(proxy.requests().len(), before, "a stream asks once");
     drop((logs, events));
     let start = Instant::now();
     while proxy.open() > 1 {
@@ -556,13 +558,13 @@ async fn an_engine_that_returns_is_used_again() {
             assert!(matches!(error, Error::Broken { .. }), "{error}");
         }
     }
-    let error = docker.list(true, &Filters::new()).await.unwrap_err();
+    let error = docker.list(&Filters::new()).await.unwrap_err();
     assert!(matches!(error, Error::Unreachable { .. }) && error.is_temporary(), "{}", chain(&error));
     assert_eq!(error.to_string(), format!("cannot reach the Docker Engine at {}", engine.host()));
     assert!(docker.renegotiate().await.is_err());
     engine.up();
     docker.renegotiate().await.unwrap();
-    assert_eq!(docker.list(true, &Filters::new()).await.unwrap(), []);
+    assert_eq!(docker.list(&Filters::new()).await.unwrap(), []);
 }
 
 #[tokio::test]
@@ -873,7 +875,7 @@ async fn a_container_with_every_option_is_inspected() {
     let args = ["talk", "/talk", "1000", "1000", "0"];
     let id = engine.must(&[&["run", "-d", "--name", "all"], &options[..], &args].concat());
     let details = docker.inspect("all").await.unwrap();
-    assert_eq!(details.container, docker.list(false, &Filters::new()).await.unwrap()[0]);
+    assert_eq!(details.container, docker.list(&Filters::new()).await.unwrap()[0]);
     assert_eq!((&details.container.id, &*details.container.state), (&id, "running"));
     assert_eq!(
         details.log_options.into_iter().map(|(k, v)| k + "=" + &v).collect::<Vec<_>>(),
@@ -896,7 +898,7 @@ fn every_future_can_be_sent(docker: &'static Docker, logs: &'static mut LogStrea
     is_send(docker.renegotiate());
     is_send(docker.ping());
     is_send(docker.info());
-    is_send(docker.list(true, NONE));
+    is_send(docker.list(NONE));
     is_send(docker.inspect(""));
     is_send(docker.logs("", LOGS));
     is_send(docker.events(EVENTS));

@@ -16,13 +16,14 @@ use crate::support::{
     Answer, Engine, Fault, IMAGE, PATIENCE, Proxy, Request, Script, Signal, Watch, configured, eventually, get, long,
     place, process,
 };
+use logwatch::internals::model::Timestamp;
 
 /// How many events the engine remembers.
 const HISTORY: usize = 256;
 
 /// Seconds since the Unix epoch in the form of docker's CLI.
 fn now() -> String {
-    let now = logwatch::model::time::Timestamp::now();
+    let now = Timestamp::now();
     now.api()
 }
 
@@ -384,7 +385,7 @@ fn exit_codes_match_the_contract() {
         assert_eq!((finished.code, finished.lines().len()), (Some(code), lines), "{args:?} {}", finished.stderr);
         assert_eq!(finished.stderr, reported, "{args:?}");
     }
-    let soon = logwatch::model::time::Timestamp(logwatch::model::time::Timestamp::now().0 + 1_500_000_000).api();
+    let soon = Timestamp(Timestamp::now().0 + 1_500_000_000).api();
     let begun = Instant::now();
     let finished = ours(&engine, &["--until", &soon]).finish();
     assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
@@ -413,7 +414,7 @@ fn no_reconnect_ends_with_the_stream() {
     assert_eq!(finished.code, Some(3));
     assert!(finished.stderr.starts_with("error: lost the connection to "), "{}", finished.stderr);
     // It does not wait for the engine beyond the requested end either.
-    let until = logwatch::model::time::Timestamp(logwatch::model::time::Timestamp::now().0 + 3_000_000_000).api();
+    let until = Timestamp(Timestamp::now().0 + 3_000_000_000).api();
     let watch = Watch::at(&engine, &proxy.host(), &["events", "--until", &until]);
     wait_until_reported(&engine, &[&watch], "again");
     proxy.refuse();
@@ -426,7 +427,7 @@ fn no_reconnect_ends_with_the_stream() {
 #[test]
 fn a_stream_that_ends_early_is_resumed() {
     let machine = Engine::start();
-    let until = logwatch::model::time::Timestamp(logwatch::model::time::Timestamp::now().0 + 1_800_000_000);
+    let until = Timestamp(Timestamp::now().0 + 1_800_000_000);
     let streams = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&streams);
     let script = Script::start(move |request, answer| match request.path.split('?').next().unwrap() {
@@ -445,18 +446,18 @@ fn a_stream_that_ends_early_is_resumed() {
                 answer.chunk(format!("{event}\n").as_bytes());
             }
             if is_ours && stream > 0 {
-                let left = until.0 - logwatch::model::time::Timestamp::now().0;
+                let left = until.0 - Timestamp::now().0;
                 thread::sleep(Duration::from_nanos(u64::try_from(left).unwrap_or(0)));
             }
         }
         _ => answer.json(404, r#"{"message":"not in the script"}"#),
     });
-    let since = logwatch::model::time::Timestamp(until.0 - 10_000_000_000).api();
+    let since = Timestamp(until.0 - 10_000_000_000).api();
     let args = ["events", "--since", &since, "--until", &until.api()];
     let finished = Watch::at(&machine, &script.host(), &args).finish();
     let ids: Vec<String> = finished.lines().iter().map(|line| line.rsplit(' ').next().unwrap().to_owned()).collect();
     assert_eq!((finished.code, ids, finished.stderr.as_str()), (Some(0), vec!["early".into(), "late".into()], ""));
-    assert!(logwatch::model::time::Timestamp::now() >= until, "it ends at that time");
+    assert!(Timestamp::now() >= until, "it ends at that time");
     assert!(streams.load(Ordering::SeqCst) > 1);
 }
 
@@ -474,7 +475,7 @@ fn the_requested_count_suffices_however_it_ends() {
                 eventually("nobody reads", || held.load(Ordering::SeqCst));
                 answer.begin("application/json");
                 // More than a pipe holds.
-                let (time, large) = (logwatch::model::time::Timestamp::now().0, "x".repeat(200_000));
+                let (time, large) = (Timestamp::now().0, "x".repeat(200_000));
                 for number in 0..3 {
                     let actor = format!(r#"{{"ID":"v{number}","Attributes":{{"large":"{large}"}}}}"#);
                     let time = time + number;
@@ -539,7 +540,7 @@ fn a_reader_that_left_ends_it_well() {
 /// A slow reader neither slows the engine nor loses what that still remembers; what is lost is reported.
 #[test]
 fn a_slow_reader_loses_no_remembered_event() {
-    const CLOSED: &str = "the stream is closed meanwhile";
+    const CLOSED: &str = "closing the event stream until it is written";
     let engine = Engine::start();
     let watch = ours(&engine, &["-v"]);
     wait_until_reported(&engine, &[&watch], "begin");
@@ -622,7 +623,7 @@ fn busy(
                 let due =
                     begun + Duration::from_secs(1) * u32::try_from(number).unwrap() / u32::try_from(rate).unwrap();
                 thread::sleep(due.saturating_duration_since(Instant::now()));
-                let (id, time) = (number % 50, logwatch::model::time::Timestamp::now().0);
+                let (id, time) = (number % 50, Timestamp::now().0);
                 let action = ["kill", "update", "health_status: healthy", "pause", "unpause"][number as usize % 5];
                 let event = format!(
                     r#"{{"status":"{action}","id":"{id:064}","from":"i","Type":"container","Action":"{action}","Actor":{{"ID":"{id:064}","Attributes":{{"image":"i","name":"c{id}","label":"{}"}}}},"scope":"local","time":{},"timeNano":{time}}}"#,
@@ -692,7 +693,7 @@ struct Remembered {
 
 impl Remembered {
     fn now(&self) -> i64 {
-        logwatch::model::time::Timestamp::now().0 + self.ahead
+        Timestamp::now().0 + self.ahead
     }
 
     /// The events the engine selects (moby `daemon/events/events.go`: loadBufferedEvents).
@@ -719,7 +720,7 @@ fn remembering(request: &Request, answer: &mut Answer, engine: &Mutex<Remembered
     match path {
         "/_ping" => answer.json(200, "OK"),
         "/info" => {
-            let now = logwatch::model::time::Timestamp(engine.lock().unwrap().now());
+            let now = Timestamp(engine.lock().unwrap().now());
             answer.json(200, &format!(r#"{{"ID":"e","SystemTime":"{now}"}}"#));
         }
         "/events" => {

@@ -5,14 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::{Answer, Engine, Fault, Numbers, PATIENCE, Proxy, Request, Script, Watch, eventually};
-use logwatch::config;
-use logwatch::docker::{
+use logwatch::internals::config;
+use logwatch::internals::docker::{
     BreakerState, ClientReport, Docker, Endpoint, Environment, Error, EventsQuery, Flags, HEALTHY, LogsQuery, Snapshot,
     Spent,
 };
-use logwatch::metrics;
-use logwatch::model::health::Status;
-use logwatch::model::selector::Filters;
+use logwatch::internals::metrics;
+use logwatch::internals::model::{Filters, Status};
 use tokio::task::JoinSet;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -229,7 +228,7 @@ async fn crowd(proxy: &Proxy, jitter: bool) -> usize {
     proxy.refuse();
     let mut tasks = JoinSet::new();
     for docker in clients {
-        tasks.spawn(async move { docker.list(false, &Filters::new()).await.map(drop) });
+        tasks.spawn(async move { docker.list(&Filters::new()).await.map(drop) });
     }
     tokio::time::sleep(SECOND / 4).await;
     proxy.admit();
@@ -560,7 +559,7 @@ async fn a_failing_engine_is_left_alone() {
     let docker = connect(&proxy, &config::DockerConfig { circuit_breaker: breaking, ..configured(pool) }).await;
     proxy.on("/containers/json", Fault::Status(500));
     for _ in 0..4 {
-        docker.list(false, &Filters::new()).await.unwrap_err();
+        docker.list(&Filters::new()).await.unwrap_err();
     }
     let opened = Instant::now();
     proxy.heal();
@@ -683,7 +682,7 @@ async fn streams_are_limited_and_calls_are_not() {
     assert_eq!(docker.events(&EventsQuery::default()).await.err().unwrap().to_string(), reported);
     assert_eq!((docker.pool().streams, docker.pool().max_streams), (3, 3));
     for _ in 0..10 {
-        docker.list(false, &Filters::new()).await.unwrap();
+        docker.list(&Filters::new()).await.unwrap();
     }
     // A stream that ends soon waits for its permit, within its time limit.
     assert_eq!(docker.logs(&id, &LogsQuery::default()).await.err().unwrap().to_string(), reported);

@@ -4,8 +4,7 @@
 //! `jsonfilelog` and `local`.
 
 use flate2::{Compression, GzBuilder};
-use logwatch::model::cursor::Stream;
-use logwatch::model::time::Timestamp;
+use logwatch::internals::model::{Stream, Timestamp};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;

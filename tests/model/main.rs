@@ -36,7 +36,7 @@ mod play;
 mod reader;
 
 use engine::{Driver, Options};
-use logwatch::model::cursor::Stream;
+use logwatch::internals::model::Stream;
 use play::{Action, BUFFER, Death, Play, Setup};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};

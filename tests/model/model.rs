@@ -4,9 +4,7 @@
 //! It is given the lines as they are written, and which of their records can still be read, and checks what the reader
 //! delivered.
 
-use logwatch::model::batch::Reason;
-use logwatch::model::cursor::{Cursor, Stream};
-use logwatch::model::time::Timestamp;
+use logwatch::internals::model::{Cursor, Reason, Stream, Timestamp};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt::Write;
 

@@ -6,12 +6,8 @@
 use crate::engine::{self, Engine, Id, Name, Options};
 use crate::model::{self, Model, Out};
 use crate::reader::{Life, MAIN};
-use logwatch::model::batch::{Encoding, Item};
-use logwatch::model::cursor::Stream;
-use logwatch::model::json;
-use logwatch::model::position::Position;
-use logwatch::model::time::Timestamp;
-use logwatch::tail::{Command, Follow, Report, Start, Window};
+use logwatch::internals::model::{Encoding, Item, Position, Stream, Timestamp, json};
+use logwatch::internals::tail::{Command, Follow, Report, Start, Window};
 use std::collections::{BTreeSet, VecDeque};
 use std::fs;
 use std::path::PathBuf;

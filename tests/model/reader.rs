@@ -4,9 +4,8 @@
 //! that blocks it there. When inotify announces the file of another such container, everything that happened before has
 //! been processed.
 
-use logwatch::model::batch::{ContainerKey, Item};
-use logwatch::model::queue::Queue;
-use logwatch::tail::{Command, Follow, LogReader, Report, Start, Wake, Window};
+use logwatch::internals::model::{ContainerKey, Item, Queue};
+use logwatch::internals::tail::{Command, Follow, LogReader, Report, Start, Wake, Window};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -121,7 +120,7 @@ impl Life {
             key,
             id: "marker".to_owned(),
             folder,
-            start: Start::Beginning,
+            start: Start::All,
             position: None,
             window: Window::default(),
             max_line_size: 1,

@@ -7,6 +7,7 @@
 use super::checkpoint::Checkpointer;
 use crate::commands::Error;
 use crate::model::batch::Item;
+use crate::model::once::Once;
 use crate::output::{self, Displaced, Printer};
 use crate::state::OutputLock;
 use std::fs::File;
@@ -52,13 +53,13 @@ pub(crate) struct Rollover {
     /// Length in bytes at the last check at which the file had its name.
     length: u64,
     /// A failure to open a new file was reported, and no check has succeeded since.
-    has_warned: bool,
+    warned: Once,
 }
 
 impl Rollover {
     /// For a file that was just opened.
     pub(crate) fn new() -> Self {
-        Rollover { next: Instant::now(), length: 0, has_warned: false }
+        Rollover { next: Instant::now(), length: 0, warned: Once::default() }
     }
 
     /// Checks the file's name, unless that was done within [`CHECK_INTERVAL`]. Call it before each write; it fails if
@@ -84,7 +85,8 @@ impl Rollover {
     ) -> Result<(), Error> {
         let Some((path, length)) = path_and_length(printer) else { return Ok(()) };
         let Some(displaced) = printer.displaced() else {
-            (self.length, self.has_warned) = (length, false);
+            self.length = length;
+            self.warned.reset();
             return Ok(());
         };
         let what = match displaced {
@@ -113,7 +115,7 @@ impl Rollover {
                     Error::Output(output::Error::Open { source, .. }) => source.to_string(),
                     error => return Err(error),
                 };
-                if std::mem::replace(&mut self.has_warned, true) {
+                if !self.warned.is_first() {
                     return Ok(());
                 }
                 let text =

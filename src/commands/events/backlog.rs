@@ -39,10 +39,15 @@ enum Queued<T> {
 }
 
 impl<T: From<Box<Event>>> Backlog<T> {
-    /// An empty backlog for `capacity` entries. With `coalesces`, superseded events are dropped.
-    pub(crate) fn new(capacity: usize, coalesces: bool) -> Self {
-        let coalescible = coalesces.then(HashMap::new);
-        Backlog { entries: BTreeMap::new(), next: 0, bytes: 0, capacity: capacity.max(1), coalescible, reserved: None }
+    /// An empty backlog for `capacity` entries, which keeps every event.
+    pub(crate) fn new(capacity: usize) -> Self {
+        let (entries, capacity) = (BTreeMap::new(), capacity.max(1));
+        Backlog { entries, next: 0, bytes: 0, capacity, coalescible: None, reserved: None }
+    }
+
+    /// Like [`Backlog::new`], but superseded events are dropped.
+    pub(crate) fn coalescing(capacity: usize) -> Self {
+        Backlog { coalescible: Some(HashMap::new()), ..Backlog::new(capacity) }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -210,7 +215,7 @@ mod tests {
     }
 
     fn coalesce(events: &str) -> String {
-        let mut backlog = Backlog::new(100, true);
+        let mut backlog = Backlog::coalescing(100);
         for text in events.split(", ") {
             backlog.push_event(event(text)).unwrap();
         }
@@ -244,7 +249,7 @@ mod tests {
 
     #[test]
     fn keeps_every_event_without_coalescing() {
-        let mut backlog = Backlog::new(100, false);
+        let mut backlog = Backlog::new(100);
         let events = ["a kill", "a pause", "a unpause", "a die"];
         events.iter().for_each(|text| backlog.push_event(event(text)).unwrap());
         assert_eq!(drain(&mut backlog), events);
@@ -252,7 +257,7 @@ mod tests {
 
     #[test]
     fn returns_events_when_full_but_takes_one_that_frees_space() {
-        let mut backlog = Backlog::new(3, true);
+        let mut backlog = Backlog::coalescing(3);
         for text in ["a create", "a kill", "b create"] {
             backlog.push_event(event(text)).unwrap();
         }
@@ -266,7 +271,7 @@ mod tests {
 
     #[test]
     fn limits_the_bytes_of_large_events() {
-        let mut backlog = Backlog::new(1_000_000, true);
+        let mut backlog = Backlog::coalescing(1_000_000);
         let large = |number: u32| {
             let mut event = event("a create");
             event.attributes.insert(number.to_string(), "x".repeat(1 << 20));
@@ -281,7 +286,7 @@ mod tests {
 
     #[test]
     fn a_reserved_place_holds_back_later_entries() {
-        let mut backlog = Backlog::new(100, true);
+        let mut backlog = Backlog::coalescing(100);
         backlog.push_event(event("a create")).unwrap();
         backlog.reserve();
         backlog.push_event(event("b create")).unwrap();
@@ -317,7 +322,7 @@ mod tests {
                 "create", "start", "die", "stop", "kill", "destroy", "pause", "unpause", "rename", "restart", "update",
                 "oom", "health_status: healthy", "health_status: unhealthy",
             ];
-            let mut backlogs = [Backlog::<Entry>::new(100, true), Backlog::new(100, false)];
+            let mut backlogs = [Backlog::<Entry>::coalescing(100), Backlog::new(100)];
             for (number, (id, action)) in events.iter().enumerate() {
                 for backlog in &mut backlogs {
                     let mut event = event(&format!("{id} {}", ACTIONS[*action]));

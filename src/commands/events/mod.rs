@@ -8,10 +8,11 @@ pub(crate) mod backlog;
 pub(crate) mod subscription;
 mod suspend;
 
-use super::{Error, show_while_waiting};
+use super::{Error, or_never, readiness, show_while_waiting};
 use crate::config;
 use crate::docker::{self, Docker, Endpoint, Event};
 use crate::metrics;
+use crate::model::once::Once;
 use crate::model::selector::Filters;
 use crate::model::stop::Stop;
 use crate::model::time::Timestamp;
@@ -31,7 +32,7 @@ const WRITER_QUEUE: usize = 4;
 
 /// Options of the command.
 #[derive(Clone, Debug)]
-pub struct EventsOptions {
+pub(crate) struct EventsOptions {
     /// Filters that the engine evaluates.
     pub filters: Filters,
     /// Start time, as far as the engine remembers; `None` for now.
@@ -55,10 +56,10 @@ pub struct EventsOptions {
 }
 
 /// Prints events until `stop` is cancelled, or until the end that the options ask for.
-pub fn events(endpoint: Endpoint, options: EventsOptions, stop: &Stop) -> Result<(), Error> {
+pub(crate) fn events(endpoint: Endpoint, options: EventsOptions, stop: &Stop) -> Result<(), Error> {
     super::runtime()?.block_on(async {
         let (wanted, span, address) = (options.count, options.timeout, endpoint.to_string());
-        let timeout = elapsed(span);
+        let timeout = or_never(span.map(tokio::time::sleep));
         tokio::pin!(timeout);
         let mut pump = tokio::select! {
             begun = EventPump::begin(endpoint, options) => begun?,
@@ -68,11 +69,13 @@ pub fn events(endpoint: Endpoint, options: EventsOptions, stop: &Stop) -> Result
                 return Err(docker::Error::Timeout { endpoint: address, after }.into());
             }
         };
+        readiness::report_ready();
         let end = tokio::select! {
             end = pump.run() => end,
             () = stop.cancelled() => Ok(EndReason::Stopped),
             () = &mut timeout => pump.timed_out(),
         };
+        readiness::report_stopping();
         // Received events are still written, whatever ended the stream, ...
         let give_up = async {
             match end {
@@ -117,13 +120,6 @@ fn check_count(received: Option<u64>, wanted: Option<u64>, span: Option<Duration
     match (received, wanted) {
         (Some(received), Some(wanted)) if received < wanted => Err(Error::TooFew { received, wanted, span }),
         _ => Ok(()),
-    }
-}
-
-async fn elapsed(span: Option<Duration>) {
-    match span {
-        Some(span) => tokio::time::sleep(span).await,
-        None => std::future::pending().await,
     }
 }
 
@@ -173,7 +169,7 @@ impl EventPump {
         let is_shown = !options.quiet && options.log_format == LogFormat::Text;
         let (docker, engine) = show_while_waiting(connecting, &address, &ActivityLine::new(is_shown)).await?;
         let EventsOptions { filters, since, until, config, metrics, .. } = options.clone();
-        let mut backlog = Backlog::new(config.queue_size, false);
+        let mut backlog = Backlog::new(config.queue_size);
         if let (Some(since), Some(now), false) = (since, engine.time, engine.is_podman)
             && let Some(oldest) = subscription::history_starts_after(&docker, since, now).await?
         {
@@ -184,7 +180,8 @@ impl EventPump {
         let (writer, queue) = channel(WRITER_QUEUE);
         let printer = EventPrinter::open(options.format, options.quiet, options.log_format)?;
         let writer_result =
-            EventWriter { printer, queue, wanted: options.count, written: 0, is_lost: false }.start()?;
+            EventWriter { printer, queue, wanted: options.count, written: 0, reported_loss: Once::default() }
+                .start()?;
         let (has_ended, is_paused, outcome) = (false, false, None);
         Ok(EventPump { subscription, backlog, options, has_ended, is_paused, writer, writer_result, outcome })
     }
@@ -209,7 +206,7 @@ impl EventPump {
                         permit.send(first);
                     }
                 }
-                until = wait_overdue(overdue) => return Err(Error::StreamStillDown { until }),
+                until = or_never(overdue.map(until_passed)) => return Err(Error::StreamStillDown { until }),
             }
         }
     }
@@ -283,8 +280,8 @@ impl EventPump {
     }
 }
 
-async fn wait_overdue(overdue: Option<(Timestamp, Duration)>) -> Timestamp {
-    let Some((until, left)) = overdue else { return std::future::pending().await };
+/// Waits until `until` has passed, which takes as long as `left`.
+async fn until_passed((until, left): (Timestamp, Duration)) -> Timestamp {
     tokio::time::sleep(left).await;
     until
 }
@@ -306,7 +303,7 @@ struct EventWriter {
     /// Number of events written.
     written: u64,
     /// The loss of the stream was reported, and its return was not.
-    is_lost: bool,
+    reported_loss: Once,
 }
 
 impl EventWriter {
@@ -347,12 +344,12 @@ impl EventWriter {
                 self.printer.take(&record(&event))?;
             }
             EventOutput::Lost(error) => {
-                if !std::mem::replace(&mut self.is_lost, true) {
+                if self.reported_loss.is_first() {
                     self.printer.notice(&format!("{error}: trying again"))?;
                 }
             }
             EventOutput::Back(continuity) => {
-                let was_lost = std::mem::take(&mut self.is_lost);
+                let was_lost = self.reported_loss.reset();
                 match continuity {
                     Continuity::Whole if was_lost => {
                         self.printer.notice("the event stream is back: no event is missing")?
@@ -361,9 +358,7 @@ impl EventWriter {
                     missing => self.printer.warn(&missing.to_string())?,
                 }
             }
-            EventOutput::Malformed(error) => {
-                self.printer.warn(&format!("an event is missing: {}", with_cause(&error)))?
-            }
+            EventOutput::Malformed(error) => self.printer.warn(&format!("an event is missing: {}", error.in_full()))?,
             EventOutput::HistoryStartsAt(oldest) => {
                 let text = format!("the engine remembers no event before {oldest}: earlier ones are missing");
                 self.printer.warn(&text)?;
@@ -371,12 +366,6 @@ impl EventWriter {
         }
         Ok(())
     }
-}
-
-/// Formats an error and its direct cause on one line.
-fn with_cause(error: &docker::Error) -> String {
-    let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
-    format!("{error}{}", cause.unwrap_or_default())
 }
 
 fn record(event: &Event) -> EventRecord<'_> {

@@ -12,13 +12,14 @@
 pub(crate) mod observe;
 pub(crate) mod schedule;
 
-use super::Error;
 use super::route::Routes;
 use super::watch::feed::News;
+use super::{Error, sleep_until};
 use crate::docker::{Docker, Event};
 use crate::metrics::{ChangeSource, Extent, FailureCause, ReconciliationMetrics};
 use crate::model::health::{SharedHealth, Status};
 use crate::model::inventory::{ContainerRow, MountRow, SeenRange, UnlistedFields, Update, VolumeRow};
+use crate::model::once::Once;
 use crate::model::plan::{Observed, Plan};
 use crate::model::time::Timestamp;
 use crate::state::{self, Store, Trigger};
@@ -110,7 +111,7 @@ impl Inventory {
             flush: None,
             schedule: Schedule::default(),
             retry: MIN_RETRY,
-            has_warned: false,
+            warned: Once::default(),
         };
         task.report(Status::Healthy);
         Inventory { messages, queued_bytes, has_dropped, task: tokio::spawn(task.run(received)) }
@@ -221,7 +222,7 @@ struct Task {
     /// Time from the next failure to the next full comparison.
     retry: Duration,
     /// A failure of the state was logged as a warning, and no comparison has succeeded since.
-    has_warned: bool,
+    warned: Once,
 }
 
 fn failure_cause(error: &Error) -> FailureCause {
@@ -241,7 +242,7 @@ impl Task {
                     Some(message) => self.handle(message, Instant::now()).await,
                     None => break,
                 },
-                () = until(due) => self.work(Instant::now()).await,
+                () = sleep_until(due) => self.work(Instant::now()).await,
             }
             if self.has_dropped.swap(false, Ordering::Relaxed) {
                 self.schedule.plan_everything_by(Instant::now() + REFRESH_DELAY);
@@ -360,7 +361,7 @@ impl Task {
         match result {
             Ok(plan) => {
                 self.retry = MIN_RETRY;
-                self.has_warned = false;
+                self.warned.reset();
                 if extent == Extent::Full {
                     self.report(Status::Healthy);
                     // The next listing of the feed schedules the next one.
@@ -385,7 +386,7 @@ impl Task {
             Error::State(error) if !error.is_temporary() => Status::Unhealthy,
             _ => Status::Degraded,
         });
-        if matches!(error, Error::State(_)) && !std::mem::replace(&mut self.has_warned, true) {
+        if matches!(error, Error::State(_)) && self.warned.is_first() {
             tracing::warn!(%error, "cannot update the inventory; trying again later");
         } else {
             tracing::debug!(%error, "cannot update the inventory; trying again later");
@@ -393,13 +394,6 @@ impl Task {
         let due = Instant::now() + self.retry;
         self.retry = (self.retry * 2).min(MAX_RETRY);
         self.schedule.plan_everything(Some(due));
-    }
-}
-
-async fn until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due.into()).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -142,7 +142,7 @@ impl ApiLog {
             Start::Since(time) => Some(tail::minus_slack(time)),
             // A later line of the other stream may have an earlier time.
             Start::Last(_) => self.first.map(|(first, _)| tail::minus_slack(first.time)),
-            Start::Beginning | Start::All => None,
+            Start::All => None,
         })
     }
 

@@ -44,9 +44,8 @@ pub(super) struct Session<'a> {
     may_repeat: bool,
     /// How long a request waits for a daemon that is gone, if that is less than the configured time.
     limit: Duration,
-    /// If the container still has to be announced: the time of the event that reported it. It is announced when the daemon
-    /// answers a request.
-    announcement: Option<Option<Timestamp>>,
+    /// Made when the daemon answers a request; `None` once that is done.
+    announcement: Option<Announcement>,
     idle: IdleTimer,
     /// The state of the log file when everything in it had been read. Unchanged, it holds nothing new.
     read_up_to: Option<LogStat>,
@@ -69,6 +68,12 @@ enum Probe {
     /// Everything was read, up to this state of the file.
     UpToDate(Option<LogStat>),
     Unknown,
+}
+
+/// A container that has to be announced to the output before its lines.
+struct Announcement {
+    /// The time of the event that reported the container; `None` if a listing did.
+    cause: Option<Timestamp>,
 }
 
 impl<'a> Session<'a> {
@@ -110,7 +115,7 @@ impl<'a> Session<'a> {
     /// Announces the container with the next request that the daemon answers. `cause` is the time of the event that
     /// reported it.
     pub(super) fn announce(&mut self, cause: Option<Timestamp>) {
-        self.announcement = Some(cause);
+        self.announcement = Some(Announcement { cause });
     }
 
     /// The container has started, so it may write lines.
@@ -262,7 +267,7 @@ impl<'a> Session<'a> {
         if !std::mem::replace(&mut self.is_readable, true) {
             self.log.report(StreamReport::Readable(self.log.plan.key, true));
         }
-        if let Some(cause) = self.announcement.take() {
+        if let Some(Announcement { cause }) = self.announcement.take() {
             let announcement = match self.is_history {
                 true => Item::History(self.log.plan.key, self.log.context.route),
                 false => Item::Followed(self.log.plan.key, self.log.context.route, cause),

@@ -6,9 +6,9 @@
 //! was interrupted, and when the daemon may have left out events. A pending listing keeps its place in the backlog:
 //! events that arrived before its request come before it, and later ones after it, since it may not show them yet.
 
-use crate::commands::Error;
 use crate::commands::events::backlog::Backlog;
 use crate::commands::events::subscription::{Continuity, Subscription, SubscriptionEvent, Wanted, backoff_settings};
+use crate::commands::{Error, or_never, sleep_until};
 use crate::config;
 use crate::docker::backoff::Backoff;
 use crate::docker::{Docker, Event};
@@ -135,7 +135,10 @@ impl Feed {
         }
         let waits = backoff_settings(config);
         let mut feed = Feed {
-            backlog: Backlog::new(config.queue_size, !options.with_all_events),
+            backlog: match options.with_all_events {
+                true => Backlog::new(config.queue_size),
+                false => Backlog::coalescing(config.queue_size),
+            },
             docker,
             options,
             subscription,
@@ -159,11 +162,11 @@ impl Feed {
         let at = self.subscription.as_ref().map_or_else(|| self.engine_time(), Subscription::engine_time);
         let (docker, daemon_filters) = (self.docker.clone(), self.options.daemon_filters.clone());
         Box::pin(async move {
-            let all = docker.list(true, &Filters::new()).await?;
+            let all = docker.list(&Filters::new()).await?;
             if daemon_filters.is_empty() {
                 return Ok(News::Listing(all, at, None));
             }
-            let passing = docker.list_ids(true, &daemon_filters).await?;
+            let passing = docker.list_ids(&daemon_filters).await?;
             Ok(News::Listing(all, at, Some(passing)))
         })
     }
@@ -205,9 +208,9 @@ impl Feed {
                 let due = self.listing_due();
                 tokio::select! {
                     () = news.closed() => return,
-                    event = next(&mut self.subscription) => self.take(event),
-                    listed = pending(&mut self.listing) => self.listed(listed),
-                    () = resolved(&mut self.daemon_return) => {
+                    event = or_never(self.subscription.as_mut().map(Subscription::next)) => self.take(event),
+                    listed = or_never(self.listing.as_mut()) => self.listed(listed),
+                    () = or_never(self.daemon_return.as_mut()) => {
                         self.daemon_return = None;
                         self.not_before = None;
                     }
@@ -216,7 +219,7 @@ impl Feed {
                             permit.send(first);
                         }
                     }
-                    () = until(due) => self.begin_listing(),
+                    () = sleep_until(due) => self.begin_listing(),
                 }
             }
         });
@@ -314,34 +317,6 @@ impl Feed {
                 self.request_listing();
             }
         }
-    }
-}
-
-async fn next(subscription: &mut Option<Subscription>) -> SubscriptionEvent {
-    match subscription {
-        Some(subscription) => subscription.next().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn pending(listing: &mut Option<Listing>) -> Result<News, crate::docker::Error> {
-    match listing {
-        Some(listing) => listing.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn resolved(daemon_return: &mut Option<Return>) {
-    match daemon_return {
-        Some(daemon_return) => daemon_return.as_mut().await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due.into()).await,
-        None => std::future::pending().await,
     }
 }
 

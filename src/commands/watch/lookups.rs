@@ -76,7 +76,7 @@ async fn passing(docker: Docker, id: String, mut filters: Filters, needs_details
         let inspected = docker.inspect(&id).await;
         tracing::debug!(id, is_there = inspected.is_ok(), "inspected, because a filter needs the exit code");
     }
-    let find = async |filters: &Filters| docker.list(true, filters).await.map(|found| found.into_iter().next());
+    let find = async |filters: &Filters| docker.list(filters).await.map(|found| found.into_iter().next());
     let passes = match find(&filters).await {
         Ok(Some(container)) if needs_details => return Answer::PassingDetails(Box::new(container)),
         Ok(Some(_)) => Ok(true),
@@ -109,7 +109,7 @@ async fn runs(docker: Docker, ids: Vec<String>) -> Answer {
 }
 
 async fn details(docker: Docker, id: String) -> Answer {
-    let found = docker.list(true, &only(&id)).await.ok().and_then(|found| found.into_iter().next());
+    let found = docker.list(&only(&id)).await.ok().and_then(|found| found.into_iter().next());
     found.map_or(Answer::NoDetails(id), |container| Answer::Details(Box::new(container)))
 }
 

@@ -12,15 +12,15 @@ pub(crate) mod feed;
 mod lookups;
 mod metadata;
 mod options;
-pub mod resume;
+pub(crate) mod resume;
 mod start;
 mod status;
 mod supervisor;
 
-pub use options::WatchOptions;
+pub(crate) use options::WatchOptions;
 
-use super::Error;
 use super::inventory::Inventory;
+use super::{Error, readiness};
 use crate::docker::{Docker, Endpoint};
 use crate::metrics::Metrics;
 use crate::model::queue::Queue;
@@ -41,7 +41,7 @@ use tokio::task::JoinSet;
 
 /// Follows containers until `stop` is requested, or until everything that the options ask for is read. With
 /// `dry_run`, prints the plan.
-pub fn watch(endpoint: Endpoint, options: WatchOptions, stop: &Stop) -> Result<(), Error> {
+pub(crate) fn watch(endpoint: Endpoint, options: WatchOptions, stop: &Stop) -> Result<(), Error> {
     start::raise_descriptor_limit();
     super::runtime()?.block_on(async {
         if options.dry_run {
@@ -83,6 +83,7 @@ impl Watch {
     async fn follow(mut self, feed: Feed, listing: News, stop: &Stop) -> Result<(), Error> {
         self.note(&listing);
         self.step(Input::News(listing));
+        readiness::report_ready();
         let mut upkeep = JoinSet::new();
         upkeep.spawn(self.docker.upkeep());
         let mut news = self.follow.then(|| feed.run());
@@ -143,6 +144,7 @@ impl Watch {
     /// Ends all parts in the direction in which lines flow. What was read is still written, as long as
     /// the output takes it.
     async fn stop(self, stop: &Stop) -> Result<(), Error> {
+        readiness::report_stopping();
         let Watch { queue, supervisor, executor, inventory, delivered, .. } = self;
         executor.stop().await;
         queue.close();

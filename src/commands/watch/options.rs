@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// Everything that decides what `watch` does.
 #[derive(Clone, Debug)]
-pub struct WatchOptions {
+pub(crate) struct WatchOptions {
     /// Which containers to read.
     pub selector: Selector,
     /// Also read what stopped containers wrote. Containers that the selector names are read in any case.

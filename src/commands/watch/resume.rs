@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 /// Which run to continue.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Resume {
+pub(crate) struct Resume {
     /// The SQLite file that holds positions.
     pub state: PathBuf,
     /// The name under which positions are stored.

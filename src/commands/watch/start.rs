@@ -152,7 +152,7 @@ async fn guess_engine(docker: &Docker, source: Source) -> Engine {
     if !docker.endpoint().is_local() || engine.is_podman || !matches!(source, Source::Auto | Source::File) {
         return engine;
     }
-    for container in docker.list(true, &Filters::new()).await.unwrap_or_default().iter().take(CANDIDATES) {
+    for container in docker.list(&Filters::new()).await.unwrap_or_default().iter().take(CANDIDATES) {
         let root_dir = docker.inspect(&container.id).await.ok().and_then(|details| details.root_dir());
         if let Some(root_dir) = root_dir {
             return Engine { root_dir, ..engine };

@@ -32,7 +32,8 @@ use config_file::ConfigFile;
 use context::DEFAULT;
 
 pub use context::contexts;
-pub use options::{Environment, Flags, config_dir};
+pub(crate) use options::config_dir;
+pub use options::{Environment, Flags};
 
 pub(super) use tls::Tls;
 

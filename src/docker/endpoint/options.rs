@@ -52,7 +52,7 @@ impl<K: Into<OsString>, V: Into<OsString>> FromIterator<(K, V)> for Environment 
 }
 
 /// Where docker's CLI keeps `config.json` and contexts: `--config`, `DOCKER_CONFIG`, or `~/.docker`.
-pub fn config_dir(flags: &Flags, environment: &Environment) -> PathBuf {
+pub(crate) fn config_dir(flags: &Flags, environment: &Environment) -> PathBuf {
     flags.config_dir.clone().unwrap_or_else(|| default_config_dir(environment))
 }
 

@@ -3,17 +3,17 @@
 //! In: an [`Endpoint`] and paths. Out: responses whose body is still to be read. Called by [`super::api`]. Knows
 //! nothing of what the paths mean.
 //!
-//! - `connect`: opens connections, over `tcp`, `tls`, `proxy` or [`ssh`]
+//! - `connect`: opens connections, over `tcp`, `tls`, `proxy` or [`ssh`]; `connections` keeps them for further requests
 //! - [`body`]: limits for bodies, and lists that are decoded while they arrive
 //! - `refusal`: what an error response means
 //!
 //! Requests have no timeout of their own: each call has one deadline, which its caller enforces ([`super::pool`]).
 //!
-//! Idle connections are reused. A response that stays open occupies its connection, so streams use an `Http` of their
-//! own. Daemons ignore the Host header on a unix socket, but answer HTTP/1.1 without one with status 400.
+//! A response that stays open occupies its connection, so streams use an `Http` of their own.
 
 pub(crate) mod body;
 mod connect;
+mod connections;
 mod proxy;
 mod refusal;
 pub(crate) mod ssh;
@@ -22,23 +22,21 @@ mod tls;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
-use hyper::header::{HeaderMap, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT};
+use hyper::header::{HOST, HeaderMap, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT};
 use hyper::{Method, Request, Response, Uri};
-use hyper_util::client::legacy::{self, Client};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use crate::{config, metrics};
 
 use super::endpoint::Endpoint;
 use super::error::find;
 use super::{ApiOperation, Cause, Error};
-use connect::{Connector, Transport};
+use connect::{Link, Target, Transport};
+use connections::{Connection, Connections};
 use refusal::{error_response, request_name};
 
 #[derive(Clone, Copy, Debug)]
@@ -60,59 +58,46 @@ impl Timeouts {
 /// Limit for the bodies of pings, versions and error responses, in bytes.
 const MAX_SHORT_BODY: usize = 64 << 10;
 
-/// To this size, in bytes, a connection's read buffer may grow. Hyper's default of 400 KiB is too much for each of
-/// hundreds of log streams.
-const READ_BUFFER: usize = 64 << 10;
-
 /// Sends requests to one daemon.
 pub(super) struct Http {
-    client: Client<Connector, Empty<Bytes>>,
+    connections: Arc<Connections>,
     shared: Arc<Shared>,
 }
 
 /// What all siblings have in common.
 struct Shared {
     transport: Arc<Transport>,
-    /// `http://localhost`, or scheme, host and path prefix of a tcp endpoint.
+    /// As in [`Target`].
     base: String,
     headers: HeaderMap,
     timeouts: Timeouts,
     /// The address as messages show it.
     endpoint: String,
-    /// Requests sent so far.
-    requests: AtomicU64,
     metrics: metrics::PoolMetrics,
 }
 
 impl Http {
-    /// An `Http` that keeps any number of idle connections.
+    /// An `Http` that keeps any number of connections.
     pub(super) fn new(endpoint: &Endpoint, timeouts: Timeouts, metrics: metrics::PoolMetrics) -> Result<Http, Error> {
-        let (transport, base) = Transport::to(endpoint)?;
+        let Target { transport, base, host } = Target::of(endpoint)?;
         let mut headers = endpoint.headers.clone();
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("docker-logwatch/", env!("CARGO_PKG_VERSION"))));
+        headers.entry(HOST).or_insert(host);
         if let Some(auth) = transport.proxy_authorization() {
             headers.insert(PROXY_AUTHORIZATION, auth.clone());
         }
-        let (endpoint, requests, transport) = (endpoint.to_string(), AtomicU64::new(0), Arc::new(transport));
-        let shared = Shared { transport, base, headers, timeouts, endpoint, requests, metrics };
-        Ok(Http::with_idle_limit(Arc::new(shared), usize::MAX))
+        let (endpoint, transport) = (endpoint.to_string(), Arc::new(transport));
+        let shared = Shared { transport, base, headers, timeouts, endpoint, metrics };
+        Ok(Http::with_limit(Arc::new(shared), usize::MAX))
     }
 
-    /// Another `Http` to the same daemon, which keeps at most one idle connection.
+    /// Another `Http` to the same daemon, which keeps at most one connection.
     pub(super) fn sibling(&self) -> Http {
-        Http::with_idle_limit(Arc::clone(&self.shared), 1)
+        Http::with_limit(Arc::clone(&self.shared), 1)
     }
 
-    fn with_idle_limit(shared: Arc<Shared>, max_idle: usize) -> Http {
-        let transport = Arc::clone(&shared.transport);
-        let (timeout, metrics) = (shared.timeouts.connect, shared.metrics.clone());
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(shared.timeouts.idle)
-            .pool_max_idle_per_host(max_idle)
-            .http1_max_buf_size(READ_BUFFER)
-            .build(Connector { transport, timeout, metrics });
-        Http { client, shared }
+    fn with_limit(shared: Arc<Shared>, limit: usize) -> Http {
+        Http { connections: Connections::new(limit, shared.timeouts.idle), shared }
     }
 
     /// The error for a response that did not come in time. Counts as a failure in the metrics.
@@ -128,11 +113,32 @@ impl Http {
         *request.method_mut() = method;
         *request.uri_mut() = uri;
         *request.headers_mut() = self.shared.headers.clone();
-        self.shared.requests.fetch_add(1, Ordering::Relaxed);
-        self.client.request(request).await.map_err(|error| {
-            self.shared.metrics.failed();
-            self.classify(error)
-        })
+        loop {
+            let kept = self.connections.take();
+            let is_reused = kept.is_some();
+            let mut connection = match kept {
+                Some(connection) => connection,
+                None => self.connect().await?,
+            };
+            match connection.send(request).await {
+                Ok(response) => {
+                    self.connections.keep(connection);
+                    return Ok(response);
+                }
+                Err(mut failed) => match failed.take_message().filter(|_| is_reused) {
+                    // The daemon closed the connection before it took the request.
+                    Some(unsent) => request = unsent,
+                    None => return Err(self.failed(failed.into_error().into(), Stage::Request)),
+                },
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, Error> {
+        let Shared { transport, timeouts, metrics, .. } = &*self.shared;
+        let link = Link::open(transport, timeouts.connect, metrics).await;
+        let link = link.map_err(|error| self.failed(error.into(), Stage::Connect))?;
+        self.connections.start(link).await.map_err(|error| self.failed(error.into(), Stage::Request))
     }
 
     /// Requests `path`. A status other than success is an error. `id` is the container, if its logs are requested.
@@ -182,49 +188,52 @@ impl Http {
         Ok(None)
     }
 
-    /// How many requests were sent so far by all siblings. Does not count the ones that hyper repeats because a reused
-    /// connection turned out to be closed.
-    pub(super) fn requests(&self) -> u64 {
-        self.shared.requests.load(Ordering::Relaxed)
-    }
-
     /// The error for a lost connection. Counts as a failure in the metrics.
     pub(super) fn connection_lost(&self, source: Cause) -> Error {
         self.shared.metrics.failed();
         Error::Broken { endpoint: self.shared.endpoint.clone(), source }
     }
 
-    /// Converts a transport failure to an [`Error`].
-    fn classify(&self, error: legacy::Error) -> Error {
+    /// The error for a transport failure. Counts as a failure in the metrics.
+    fn failed(&self, error: Cause, stage: Stage) -> Error {
+        self.shared.metrics.failed();
         let endpoint = self.shared.endpoint.clone();
-        let is_tls = find::<rustls::Error>(&error).is_some();
-        let is_ssh = find::<ssh::SshError>(&error).is_some();
+        let is_tls = find::<rustls::Error>(&*error).is_some();
+        let is_ssh = find::<ssh::SshError>(&*error).is_some();
         // For tcp, permission is denied by a firewall, where changing the socket's group does not help.
         let is_denied = endpoint.starts_with("unix:")
-            && find::<io::Error>(&error).is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied);
-        let is_connect = error.is_connect();
-        let source = root_cause(error);
-        match (is_tls, is_ssh, is_connect) {
+            && find::<io::Error>(&*error).is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied);
+        let source = root_cause(error, stage);
+        match (is_tls, is_ssh, stage) {
             (true, ..) => Error::Tls { endpoint, source },
             (_, true, _) => Error::Unreachable { endpoint, source },
-            (.., true) if is_denied => Error::Forbidden { endpoint, source },
-            (.., true) => Error::Unreachable { endpoint, source },
-            _ => Error::Broken { endpoint, source },
+            (.., Stage::Connect) if is_denied => Error::Forbidden { endpoint, source },
+            (.., Stage::Connect) => Error::Unreachable { endpoint, source },
+            (.., Stage::Request) => Error::Broken { endpoint, source },
         }
     }
 }
 
+/// What failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Opening a connection.
+    Connect,
+    /// A request over an open connection.
+    Request,
+}
+
 /// The first cause below hyper's own errors that can be owned, else the whole chain. Hyper's text adds nothing to ours.
-fn root_cause(error: legacy::Error) -> Cause {
-    if let Some(inner) = find::<rustls::Error>(&error) {
+fn root_cause(error: Cause, stage: Stage) -> Cause {
+    if let Some(inner) = find::<rustls::Error>(&*error) {
         return inner.clone().into();
     }
-    if let Some(ssh::SshError(message)) = find::<ssh::SshError>(&error) {
+    if let Some(ssh::SshError(message)) = find::<ssh::SshError>(&*error) {
         return ssh::SshError(message.clone()).into();
     }
-    match find::<io::Error>(&error).map(|inner| (inner.raw_os_error(), inner)) {
+    match find::<io::Error>(&*error).map(|inner| (inner.raw_os_error(), inner)) {
         Some((Some(code), _)) => io::Error::from_raw_os_error(code).into(),
-        Some((None, inner)) if error.is_connect() => io::Error::new(inner.kind(), inner.to_string()).into(),
-        _ => error.into(),
+        Some((None, inner)) if stage == Stage::Connect => io::Error::new(inner.kind(), inner.to_string()).into(),
+        _ => error,
     }
 }

@@ -50,7 +50,7 @@ pub(crate) struct SshStream {
 pub(crate) struct SshError(pub(crate) String);
 
 /// The hidden subcommand that replaces this program with ssh: `docker-logwatch __ssh PARENT_PID ARGUMENTS`.
-pub const SUBCOMMAND: &str = "__ssh";
+pub(crate) const SUBCOMMAND: &str = "__ssh";
 
 /// Replaces this process with ssh, which then gets SIGTERM when its parent ends. Returns only on failure.
 ///
@@ -60,7 +60,7 @@ pub const SUBCOMMAND: &str = "__ssh";
 /// signal, and executes ssh.
 ///
 /// `arguments` are the parent's process ID and the arguments of ssh.
-pub fn become_ssh(arguments: &[OsString]) -> io::Error {
+pub(crate) fn become_ssh(arguments: &[OsString]) -> io::Error {
     let Some((parent, arguments)) = arguments.split_first() else { return io::ErrorKind::InvalidInput.into() };
     if let Err(errno) = set_parent_process_death_signal(Some(Signal::TERM)) {
         return errno.into();

@@ -21,7 +21,7 @@ use crate::{config, metrics};
 
 use super::breaker::{BreakerState, CallOutcome};
 use super::client::Client;
-use super::health::{self, Check, HEALTHY, Verdict};
+use super::health::{self, Check, HEALTHY, Round, Verdict};
 use super::rate_limiter::Limiter;
 use super::slots::{Pick, Slots};
 
@@ -363,10 +363,10 @@ impl Core {
     }
 
     /// Takes the results of a client's checks, which took `took` together.
-    pub(super) fn record_checks(self: &Arc<Self>, id: u32, took: Duration, checks: Vec<Check>, is_decisive: bool) {
+    pub(super) fn record_checks(self: &Arc<Self>, id: u32, took: Duration, checks: Vec<Check>, round: Round) {
         self.metrics.checked(took, health::score(&checks) >= HEALTHY);
         let mut state = self.state();
-        let verdict = state.slots.record_checks(id, Instant::now(), checks, is_decisive);
+        let verdict = state.slots.record_checks(id, Instant::now(), checks, round);
         if verdict == Verdict::Renew {
             state.clients.remove(&id);
         }

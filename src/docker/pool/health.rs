@@ -63,6 +63,15 @@ pub(super) struct ClientHealth {
     due: Option<Instant>,
 }
 
+/// Why checks are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Round {
+    /// They are due.
+    Routine,
+    /// Somebody wants to know the health now, so one failed round is enough to be unhealthy.
+    Decisive,
+}
+
 impl ClientHealth {
     /// A new client counts as healthy until checks show otherwise.
     pub(super) fn new(now: Instant, settings: &config::PoolConfig) -> ClientHealth {
@@ -85,13 +94,12 @@ impl ClientHealth {
         self.due
     }
 
-    /// Takes the results of a round of checks. If `is_decisive`, one failed round is enough to be unhealthy, since
-    /// somebody wants to know the health now.
+    /// Takes the results of a round of checks.
     pub(super) fn record_checks(
         &mut self,
         now: Instant,
         checks: Vec<Check>,
-        is_decisive: bool,
+        round: Round,
         settings: &config::PoolConfig,
     ) -> Verdict {
         let threshold = settings.unhealthy_threshold.max(1);
@@ -105,7 +113,7 @@ impl ClientHealth {
         } else {
             self.failed += 1;
             match (was_healthy, self.failed >= threshold) {
-                (true, false) if !is_decisive => Verdict::Same,
+                (true, false) if round == Round::Routine => Verdict::Same,
                 (true, _) => {
                     (self.is_healthy, self.failed) = (false, 0);
                     Verdict::Fell
@@ -186,7 +194,11 @@ mod tests {
             (450, "le", Recovered, true, 480),
             (480, "", Same, true, 510),
         ] {
-            assert_eq!(health.record_checks(at(second), checks(passed), false, &settings), verdict, "{second} s");
+            assert_eq!(
+                health.record_checks(at(second), checks(passed), Round::Routine, &settings),
+                verdict,
+                "{second} s"
+            );
             assert_eq!((health.is_healthy(), health.due()), (is_healthy, Some(at(due))), "{second} s");
         }
     }
@@ -209,7 +221,11 @@ mod tests {
             (240, "p", Fell, 300),
             (300, "p", Renew, 300),
         ] {
-            assert_eq!(health.record_checks(at(second), checks(passed), false, &settings), verdict, "{second} s");
+            assert_eq!(
+                health.record_checks(at(second), checks(passed), Round::Routine, &settings),
+                verdict,
+                "{second} s"
+            );
             assert_eq!(health.due(), Some(at(due)), "{second} s");
         }
     }
@@ -219,9 +235,9 @@ mod tests {
         let settings = config::PoolConfig { health_check_interval: Duration::ZERO, ..config::PoolConfig::default() };
         let now = Instant::now();
         let mut health = ClientHealth::new(now, &settings);
-        assert_eq!(health.record_checks(now, checks("p"), true, &settings), Verdict::Fell);
+        assert_eq!(health.record_checks(now, checks("p"), Round::Decisive, &settings), Verdict::Fell);
         assert_eq!((health.is_healthy(), health.score, health.due()), (false, 0.3, None));
-        assert_eq!(health.record_checks(now, checks("ple"), true, &settings), Verdict::Recovered);
+        assert_eq!(health.record_checks(now, checks("ple"), Round::Decisive, &settings), Verdict::Recovered);
         assert_eq!((health.is_healthy(), health.due()), (true, None));
     }
 }

@@ -42,9 +42,11 @@ use super::backoff::Backoff;
 use super::{ApiOperation, Error, PoolLimit};
 use breaker::CallOutcome;
 use checkout::{Core, Lease, retry_backoff};
+use health::Round;
 
 pub use breaker::BreakerState;
-pub use health::{Check, HEALTHY};
+pub(crate) use health::Check;
+pub use health::HEALTHY;
 pub use report::{ClientReport, Snapshot, Spent};
 
 pub(super) use client::Client;
@@ -204,7 +206,7 @@ impl Pool {
                 self.0.update_metrics(&mut state);
                 state.slots.due(now)
             };
-            self.check(due, streams, self.check_timeout(), false).await;
+            self.check(due, streams, self.check_timeout(), Round::Routine).await;
             let changed = self.0.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
@@ -224,15 +226,15 @@ impl Pool {
     /// Checks all clients that no call is using, and treats each result as decisive.
     pub(super) async fn check_all(&self, streams: &Api, limit: Duration) {
         let all = self.0.state().slots.all().iter().map(|slot| slot.id).collect();
-        self.check(all, streams, limit, true).await;
+        self.check(all, streams, limit, Round::Decisive).await;
     }
 
-    async fn check(&self, ids: Vec<u32>, streams: &Api, limit: Duration, is_decisive: bool) {
+    async fn check(&self, ids: Vec<u32>, streams: &Api, limit: Duration, round: Round) {
         let check = async |id| {
             let start = Instant::now();
             let Some(lease) = self.0.lease_for_check(id) else { return };
             let checks = checks::run(&lease.client, streams, limit).await;
-            self.0.record_checks(id, start.elapsed(), checks, is_decisive);
+            self.0.record_checks(id, start.elapsed(), checks, round);
         };
         join_all(ids.into_iter().map(check)).await;
     }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::config;
 
 use super::breaker::{Breaker, BreakerState, CallOutcome};
-use super::health::{Check, ClientHealth, HEALTHY, Verdict};
+use super::health::{Check, ClientHealth, HEALTHY, Round, Verdict};
 
 /// The state of one client.
 pub(super) struct ClientSlot {
@@ -185,11 +185,11 @@ impl Slots {
         }
     }
 
-    /// Takes the results of a client's checks. `is_decisive` as in [`ClientHealth::record_checks`].
-    pub(super) fn record_checks(&mut self, id: u32, now: Instant, checks: Vec<Check>, is_decisive: bool) -> Verdict {
+    /// Takes the results of a client's checks.
+    pub(super) fn record_checks(&mut self, id: u32, now: Instant, checks: Vec<Check>, round: Round) -> Verdict {
         let Slots { config, slots, .. } = self;
         let Some(slot) = slots.iter_mut().find(|slot| slot.id == id) else { return Verdict::Same };
-        let verdict = slot.health.record_checks(now, checks, is_decisive, &config.pool);
+        let verdict = slot.health.record_checks(now, checks, round, &config.pool);
         match verdict {
             Verdict::Renew => {
                 slot.connected = None;
@@ -335,10 +335,13 @@ mod tests {
                 "done" => format!("{:?}", slots.settle(id(), now, CallOutcome::Answered)),
                 "fail" => format!("{:?}", slots.settle(id(), now, CallOutcome::Failed)),
                 "lose" => format!("{:?}", slots.settle(id(), now, CallOutcome::Lost)),
-                "sick" => format!("{:?}", slots.record_checks(id(), now, Vec::new(), true)),
+                "sick" => format!("{:?}", slots.record_checks(id(), now, Vec::new(), Round::Decisive)),
                 "well" => {
                     let ok = |name| Check { name, ok: true, latency: Duration::ZERO, error: None };
-                    format!("{:?}", slots.record_checks(id(), now, vec![ok("ping"), ok("container_list")], false))
+                    format!(
+                        "{:?}",
+                        slots.record_checks(id(), now, vec![ok("ping"), ok("container_list")], Round::Routine)
+                    )
                 }
                 "ping" => {
                     slots.ping_answered(now);
@@ -687,7 +690,7 @@ mod tests {
         slots.settle(0, start, CallOutcome::Answered);
         assert_eq!((slots.due(at(29)), slots.due(at(30)), slots.next_due(at(1))), (vec![], vec![0], at(30)));
         // Checks do not count as use, so the client becomes idle all the same.
-        slots.record_checks(0, at(299), Vec::new(), false);
+        slots.record_checks(0, at(299), Vec::new(), Round::Routine);
         assert_eq!(slots.next_due(at(299)), at(300));
         assert_eq!(slots.shrink(at(300)).len(), 2);
         assert_eq!(slots.next_due(at(300)), at(329));

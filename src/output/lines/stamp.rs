@@ -33,7 +33,7 @@ impl StampWriter {
         write_nine_digits(time.0.rem_euclid(1_000_000_000) as u32, &mut self.written);
     }
 
-    /// The time in the form of [`Timestamp::write`].
+    /// The time in the form of [`Timestamp::written`].
     #[inline]
     pub(super) fn written(&self) -> &[u8; WRITTEN] {
         &self.written

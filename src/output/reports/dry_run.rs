@@ -8,7 +8,7 @@ use comfy_table::{Table, presets};
 use serde::Serialize;
 
 /// How one container would be read.
-pub struct PlannedContainer {
+pub(crate) struct PlannedContainer {
     pub container: Container,
     /// The logging driver; empty if it is unknown.
     pub driver: String,
@@ -19,7 +19,7 @@ pub struct PlannedContainer {
 }
 
 /// Writes the report to stdout: a table, or one JSON object per line.
-pub fn plan(planned: &[PlannedContainer], is_json: bool) -> Result<(), Error> {
+pub(crate) fn plan(planned: &[PlannedContainer], is_json: bool) -> Result<(), Error> {
     let mut sink = Sink::stdout(if is_json { Form::Json } else { Form::Text })?;
     let text = if is_json { planned.iter().map(object).collect() } else { table(planned, sink.columns()) };
     match sink.write(text.as_bytes()) {

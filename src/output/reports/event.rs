@@ -15,7 +15,7 @@ use jiff::tz::TimeZone;
 
 /// The printed parts of an event, in docker's terms.
 #[derive(Clone, Copy, Debug)]
-pub struct EventRecord<'a> {
+pub(crate) struct EventRecord<'a> {
     /// The type of the object, such as `container`.
     pub kind: &'a str,
     /// `die`, `exec_create: sh -c …`
@@ -34,7 +34,7 @@ pub struct EventRecord<'a> {
 }
 
 /// Formats events and writes them to stdout.
-pub struct EventPrinter {
+pub(crate) struct EventPrinter {
     sink: Sink,
     is_json: bool,
     is_quiet: bool,
@@ -48,7 +48,7 @@ const FLUSH_SIZE: usize = 64 * 1024;
 
 impl EventPrinter {
     /// Opens stdout. [`OutputFormat::Json`] prints objects, any other format prints text.
-    pub fn open(format: OutputFormat, is_quiet: bool, log_format: LogFormat) -> Result<Self, Error> {
+    pub(crate) fn open(format: OutputFormat, is_quiet: bool, log_format: LogFormat) -> Result<Self, Error> {
         let sink = Sink::stdout(if format == OutputFormat::Json { Form::Json } else { Form::Text })?;
         Ok(EventPrinter {
             sink,
@@ -61,7 +61,7 @@ impl EventPrinter {
     }
 
     /// Formats an event into the buffer, and writes the buffer if it is full.
-    pub fn take(&mut self, event: &EventRecord<'_>) -> Result<(), Error> {
+    pub(crate) fn take(&mut self, event: &EventRecord<'_>) -> Result<(), Error> {
         match self.is_json {
             true => object(event, &mut self.out),
             false => line(event, &self.zone, self.sink.is_terminal, &mut self.out),
@@ -70,19 +70,19 @@ impl EventPrinter {
     }
 
     /// Writes the buffer. When it returns `Ok`, the kernel has taken everything.
-    pub fn flush(&mut self) -> Result<(), Error> {
+    pub(crate) fn flush(&mut self) -> Result<(), Error> {
         let written = self.sink.write(&self.out);
         self.out.clear();
         written
     }
 
     /// Writes a notice to stderr, after the events that preceded it.
-    pub fn notice(&mut self, text: &str) -> Result<(), Error> {
+    pub(crate) fn notice(&mut self, text: &str) -> Result<(), Error> {
         if self.is_quiet { Ok(()) } else { self.write_notice(Level::Info, text) }
     }
 
     /// Writes a warning to stderr even with `--quiet`, because a loss is never silent.
-    pub fn warn(&mut self, text: &str) -> Result<(), Error> {
+    pub(crate) fn warn(&mut self, text: &str) -> Result<(), Error> {
         self.write_notice(Level::Warn, text)
     }
 

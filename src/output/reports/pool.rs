@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 
 /// The report. Its fields are the keys of the JSON object, which users rely on.
 #[derive(Clone, Debug, Serialize)]
-pub struct PoolReport {
+pub(crate) struct PoolReport {
     /// The address of the daemon, such as `unix:///var/run/docker.sock`.
     pub endpoint: String,
     /// The status of the pool as a whole.
@@ -28,7 +28,7 @@ pub struct PoolReport {
 
 /// What the daemon reports about itself.
 #[derive(Clone, Debug, Serialize)]
-pub struct PoolEngine {
+pub(crate) struct PoolEngine {
     /// The daemon's ID, which survives restarts and upgrades.
     pub id: String,
     /// The daemon's version, such as `20.10.24`.
@@ -45,7 +45,7 @@ pub struct PoolEngine {
 
 /// The size and use of the pool, in clients.
 #[derive(Clone, Debug, Default, Serialize)]
-pub struct PoolSize {
+pub(crate) struct PoolSize {
     /// The current number of clients.
     pub size: usize,
     pub min: usize,
@@ -58,7 +58,7 @@ pub struct PoolSize {
 }
 
 #[derive(Clone, Debug, Serialize)]
-pub struct PoolClient {
+pub(crate) struct PoolClient {
     pub id: u32,
     /// Either `healthy` or `unhealthy`.
     pub status: &'static str,
@@ -78,7 +78,7 @@ pub struct PoolClient {
 
 /// The result of one health check.
 #[derive(Clone, Debug, Serialize)]
-pub struct PoolCheck {
+pub(crate) struct PoolCheck {
     /// `ping`, `container_list` or `event_stream`.
     pub name: &'static str,
     pub ok: bool,
@@ -90,7 +90,7 @@ pub struct PoolCheck {
 
 /// The result of a load test.
 #[derive(Clone, Debug, Serialize)]
-pub struct PoolLoad {
+pub(crate) struct PoolLoad {
     /// Requests that were completed or failed.
     pub requests: u64,
     /// Requests that failed after all retries.
@@ -108,7 +108,7 @@ pub struct PoolLoad {
 
 /// The distribution of a duration, in milliseconds: percentiles 50, 95 and 99, and the maximum.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Spread {
+pub(crate) struct Spread {
     pub p50: f64,
     pub p95: f64,
     pub p99: f64,
@@ -124,7 +124,7 @@ fn colour(status: Status) -> Style {
 }
 
 /// Writes the report to stdout.
-pub fn pool(report: &PoolReport, is_json: bool, color: When) -> Result<(), Error> {
+pub(crate) fn pool(report: &PoolReport, is_json: bool, color: When) -> Result<(), Error> {
     let mut sink = Sink::stdout(if is_json { Form::Json } else { Form::Text })?;
     let text = if is_json { object(report) } else { table(report, color.is_enabled(sink.is_terminal)) };
     match sink.write(text.as_bytes()) {

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// The result of a comparison of the inventory with the daemon.
 #[derive(Debug)]
-pub struct Reconciled {
+pub(crate) struct Reconciled {
     pub engine_id: String,
     /// Whether the changes were only computed, not written.
     pub is_dry_run: bool,
@@ -51,19 +51,19 @@ struct Changes {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReportFormat {
+pub(crate) enum ReportFormat {
     Table,
     Json,
 }
 
 impl Reconciled {
     /// Whether the inventory in the state agreed with the daemon.
-    pub fn is_in_sync(&self) -> bool {
+    pub(crate) fn is_in_sync(&self) -> bool {
         self.plan.summary().is_empty()
     }
 
     /// Writes the report to stdout, with every single change if `details` is set.
-    pub fn write(&self, format: ReportFormat, details: bool) -> Result<(), Error> {
+    pub(crate) fn write(&self, format: ReportFormat, details: bool) -> Result<(), Error> {
         let (text, form) = match format {
             ReportFormat::Table => (self.table(details), Form::Text),
             // Only numbers and strings, so serialization cannot fail.

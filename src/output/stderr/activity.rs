@@ -9,7 +9,7 @@ use std::borrow::Cow;
 
 /// A status line on stderr. Clones share the line, and dropping the last clone removes it.
 #[derive(Clone)]
-pub struct ActivityLine {
+pub(crate) struct ActivityLine {
     bar: Option<ActivityBar>,
 }
 
@@ -22,7 +22,7 @@ struct ActivityBar {
 
 impl ActivityLine {
     /// Creates a line that draws only if it `is_wanted` and stderr is a terminal.
-    pub fn new(is_wanted: bool) -> Self {
+    pub(crate) fn new(is_wanted: bool) -> Self {
         let is_shown = is_wanted && diagnostics::is_stderr_terminal();
         let style = |template| ProgressStyle::with_template(template).ok();
         let bar = is_shown.then(|| {
@@ -33,7 +33,7 @@ impl ActivityLine {
     }
 
     /// Shows a step of unknown duration, with a spinner.
-    pub fn show(&self, what: impl Into<Cow<'static, str>>) {
+    pub(crate) fn show(&self, what: impl Into<Cow<'static, str>>) {
         if let Some(ActivityBar { bar, spinner, .. }) = &self.bar {
             bar.set_style(spinner.clone());
             bar.set_message(what);
@@ -42,7 +42,7 @@ impl ActivityLine {
     }
 
     /// Counts one more of `total` items as done. Another `total` starts a new count.
-    pub fn count(&self, total: usize, what: &'static str) {
+    pub(crate) fn count(&self, total: usize, what: &'static str) {
         if let Some(ActivityBar { bar, .. }) = &self.bar {
             let done = if bar.length() == Some(total as u64) { bar.position() } else { 0 };
             self.reach(done + 1, total as u64, what);
@@ -50,7 +50,7 @@ impl ActivityLine {
     }
 
     /// Shows that `done` of `total` items are finished.
-    pub fn reach(&self, done: u64, total: u64, what: &'static str) {
+    pub(crate) fn reach(&self, done: u64, total: u64, what: &'static str) {
         if let Some(ActivityBar { bar, counter, .. }) = &self.bar {
             if bar.length() != Some(total) {
                 bar.set_style(counter.clone());
@@ -62,7 +62,7 @@ impl ActivityLine {
     }
 
     /// Removes the line from the terminal.
-    pub fn clear(&self) {
+    pub(crate) fn clear(&self) {
         if let Some(ActivityBar { bar, .. }) = &self.bar {
             bar.finish_and_clear();
         }

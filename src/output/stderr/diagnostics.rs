@@ -21,7 +21,7 @@ pub enum LogFormat {
 /// The severity of a diagnostic, spelled as `tracing` spells it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
-pub enum Level {
+pub(crate) enum Level {
     Info,
     /// The command goes on, but the result may not be what the user meant.
     Warn,
@@ -30,7 +30,7 @@ pub enum Level {
 
 /// A message for people, with its context. Text from outside has already been sanitised.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Diagnostic<'a> {
+pub(crate) struct Diagnostic<'a> {
     pub level: Level,
     /// One sentence, without a full stop at the end.
     pub message: &'a str,
@@ -47,12 +47,12 @@ pub struct Diagnostic<'a> {
 
 impl<'a> Diagnostic<'a> {
     /// Creates a diagnostic that consists of a message only.
-    pub fn new(level: Level, message: &'a str) -> Self {
+    pub(crate) fn new(level: Level, message: &'a str) -> Self {
         Diagnostic { level, message, container_name: None, causes: None, hint: None }
     }
 
     /// Renders the diagnostic as one line of JSON with the current time as its timestamp.
-    pub fn object(&self) -> String {
+    pub(crate) fn object(&self) -> String {
         #[derive(Serialize)]
         struct Timestamped<'a> {
             timestamp: String,
@@ -66,7 +66,7 @@ impl<'a> Diagnostic<'a> {
 }
 
 /// Writes a diagnostic to stderr: `line` in text format, the object in JSON format.
-pub fn notice(format: LogFormat, line: &str, diagnostic: Diagnostic<'_>) {
+pub(crate) fn notice(format: LogFormat, line: &str, diagnostic: Diagnostic<'_>) {
     // A closed stderr is no reason to stop.
     let _ = match format {
         LogFormat::Text => write_line(line),
@@ -89,25 +89,25 @@ fn write_line(line: &str) -> io::Result<()> {
     write(&shielded, Form::Text)
 }
 
-pub fn is_stderr_terminal() -> bool {
+pub(crate) fn is_stderr_terminal() -> bool {
     rustix::stdio::stderr().is_terminal()
 }
 
 /// Writes several lines to stderr: an error report, or the help text that follows a usage error.
-pub fn report(format: LogFormat, text: &str) {
+pub(crate) fn report(format: LogFormat, text: &str) {
     let form = if format == LogFormat::Json { Form::Json } else { Form::Text };
     // If stderr is closed, nobody can be notified.
     let _ = write(text.as_bytes(), form);
 }
 
 /// Collects what `tracing` writes for one event, and writes it to stderr as one line when dropped.
-pub struct Tracer {
+pub(crate) struct Tracer {
     format: LogFormat,
     event: Vec<u8>,
 }
 
 impl Tracer {
-    pub fn new(format: LogFormat) -> Self {
+    pub(crate) fn new(format: LogFormat) -> Self {
         Tracer { format, event: Vec::new() }
     }
 }

@@ -38,7 +38,7 @@ pub(crate) struct BodySplitter {
 
 /// One record of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record {
+pub(crate) struct Record {
     /// The daemon's time, with the resolution of the [`super::frames::Dialect`].
     pub time: Timestamp,
     /// Always stdout if the container has a terminal.
@@ -69,7 +69,7 @@ enum LineEnd {
 
 /// Why a body cannot be read further.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// dockerd reports an error within the stream.
     #[error("the daemon failed to read the log: {0}")]
     Engine(String),

@@ -24,7 +24,7 @@ use std::ops::ControlFlow;
 
 /// How a server reports log times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Dialect {
+pub(crate) enum Dialect {
     /// Each piece has the time of its line in nanoseconds.
     #[default]
     Docker,
@@ -35,7 +35,7 @@ pub enum Dialect {
 
 impl Dialect {
     /// Rounds a time down to what the server reports for it.
-    pub fn reported(self, time: Timestamp) -> Timestamp {
+    pub(crate) fn reported(self, time: Timestamp) -> Timestamp {
         match self {
             Dialect::Docker => time,
             Dialect::Podman => time.whole_second(),
@@ -44,7 +44,7 @@ impl Dialect {
 }
 
 /// Decodes one container's log over the API.
-pub struct Frames {
+pub(crate) struct Frames {
     key: ContainerKey,
     route: Route,
     body: BodySplitter,
@@ -95,7 +95,7 @@ struct Overlap {
 
 /// How far lines were delivered, across responses.
 #[derive(Clone, Debug)]
-pub struct Delivered {
+pub(crate) struct Delivered {
     position: TimePosition,
     /// The last delivered line and the time of a record before it, if the line is suitable for finding the overlap.
     overlap: Option<(Cursor, Timestamp)>,
@@ -105,7 +105,7 @@ pub struct Delivered {
 
 /// The range that a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RequestRange {
+pub(crate) struct RequestRange {
     /// Time of the earliest record, inclusive.
     pub since: Option<Timestamp>,
     /// Number of records from the end of the log.
@@ -114,7 +114,7 @@ pub struct RequestRange {
 
 /// Why reading a body stopped.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The last delivered line is not among the requested number of records.
     #[error("the response does not reach back to the last delivered line")]
     NoOverlap,
@@ -133,7 +133,7 @@ pub enum Error {
 
 impl Frames {
     /// Creates a decoder that starts with the first line of the first response.
-    pub fn new(key: ContainerKey, route: Route, window: Window, max_line_size: usize) -> Self {
+    pub(crate) fn new(key: ContainerKey, route: Route, window: Window, max_line_size: usize) -> Self {
         Frames {
             key,
             route,
@@ -161,7 +161,7 @@ impl Frames {
     /// Sets the dialect, and the time at which this reader starts. Podman's lines of the same second differ only by
     /// their ordinals, so all requests that include a second must begin at the same place within it.
     #[must_use]
-    pub fn with_dialect(mut self, dialect: Dialect, begin: Option<Timestamp>) -> Self {
+    pub(crate) fn with_dialect(mut self, dialect: Dialect, begin: Option<Timestamp>) -> Self {
         self.dialect = dialect;
         if dialect == Dialect::Podman {
             self.earliest = begin;
@@ -171,17 +171,17 @@ impl Frames {
     }
 
     /// Hides lines before `first`, unless they lie after `known`.
-    pub fn start_at(&mut self, first: Cursor, known: TimePosition) {
+    pub(crate) fn start_at(&mut self, first: Cursor, known: TimePosition) {
         self.first = Some((first, known));
     }
 
     /// Sets whether the server may send a record of this body twice.
-    pub fn set_may_repeat(&mut self, may_repeat: bool) {
+    pub(crate) fn set_may_repeat(&mut self, may_repeat: bool) {
         self.may_repeat = may_repeat;
     }
 
     /// Returns the position after the lines so far.
-    pub fn position(&self) -> TimePosition {
+    pub(crate) fn position(&self) -> TimePosition {
         let mut position = with_last_lines(self.joiner.position());
         // The clock was set back: dockerd up to 23 omits lines with a time before `since`, wherever they are.
         if let (Some(since), Some(newest)) = (position.since, self.newest)
@@ -195,7 +195,7 @@ impl Frames {
 
     /// Prepares for the body of a request with `position.since`. If that body begins with a new line, the last
     /// delivered lines are gone, and perhaps others.
-    pub fn resume(&mut self, position: TimePosition) {
+    pub(crate) fn resume(&mut self, position: TimePosition) {
         self.body.restart();
         self.failed = None;
         (self.newest, self.last_line, self.other_time) = (None, None, None);
@@ -209,22 +209,22 @@ impl Frames {
     }
 
     /// Returns the number of records so far, in the unit of the request's `tail`.
-    pub fn records(&self) -> u64 {
+    pub(crate) fn records(&self) -> u64 {
         self.records
     }
 
     /// Returns the number of new records in this body, as far as repeated ones are recognised.
-    pub fn new_records(&self) -> u64 {
+    pub(crate) fn new_records(&self) -> u64 {
         self.records - self.old_records
     }
 
     /// Returns the last record of this body.
-    pub fn newest(&self) -> Option<Record> {
+    pub(crate) fn newest(&self) -> Option<Record> {
         self.newest
     }
 
     /// Decodes a chunk. Returns its lines, and whether reading can continue after them.
-    pub fn push(&mut self, chunk: &[u8]) -> (Option<Item>, Result<(), Error>) {
+    pub(crate) fn push(&mut self, chunk: &[u8]) -> (Option<Item>, Result<(), Error>) {
         if chunk.is_empty() {
             return (None, Ok(()));
         }
@@ -239,12 +239,12 @@ impl Frames {
     }
 
     /// Returns whether the overlap has not been found, when the body has ended.
-    pub fn lacks_overlap(&self) -> bool {
+    pub(crate) fn lacks_overlap(&self) -> bool {
         self.overlap.as_ref().is_some_and(|overlap| overlap.last.is_some())
     }
 
     /// Returns the last line without a newline: the container has died and its log was read to the end.
-    pub fn flush(&mut self) -> Option<Item> {
+    pub(crate) fn flush(&mut self) -> Option<Item> {
         let mut batch = Batch::new(self.key, self.route, Vec::new(), Vec::new());
         let mut body = std::mem::take(&mut self.body);
         let bytes = body.gather(&[]);
@@ -405,18 +405,18 @@ impl Frames {
 
 impl Delivered {
     /// Creates the state for a position that any route reached.
-    pub fn up_to(position: TimePosition) -> Self {
+    pub(crate) fn up_to(position: TimePosition) -> Self {
         Delivered { position: with_last_lines(position), overlap: None, received: Received::default() }
     }
 
     /// Returns where to continue.
-    pub fn position(&self) -> TimePosition {
+    pub(crate) fn position(&self) -> TimePosition {
         self.position
     }
 
     /// Prepares `frames` for a body and returns the range to request: the last `tail_window` records if possible, else
     /// everything since the position.
-    pub fn begin(&mut self, frames: &mut Frames, tail_window: Option<u64>, follow: bool) -> RequestRange {
+    pub(crate) fn begin(&mut self, frames: &mut Frames, tail_window: Option<u64>, follow: bool) -> RequestRange {
         if frames.dialect == Dialect::Podman {
             return self.begin_podman(frames, follow);
         }
@@ -451,14 +451,14 @@ impl Delivered {
     }
 
     /// Notes that `frames` is not read on, so that what it has decoded and not delivered has to be read again.
-    pub fn set_aside(&mut self, frames: &mut Frames) {
+    pub(crate) fn set_aside(&mut self, frames: &mut Frames) {
         if let Some(tracker) = frames.tracker.take() {
             self.received.set_aside(tracker);
         }
     }
 
     /// Notes that everything that `frames` has decoded is delivered. `is_new` says that there were new lines.
-    pub fn advance(&mut self, frames: &mut Frames, is_new: bool) {
+    pub(crate) fn advance(&mut self, frames: &mut Frames, is_new: bool) {
         if is_new || !frames.joiner.is_replaying_any() {
             // The line must be identified by its time alone and differ from what precedes it.
             let is_suitable = |line: &Cursor| line.ordinal == 0 && !frames.joiner.has_unfinished();
@@ -477,7 +477,7 @@ impl Delivered {
 
     /// Notes that a body has ended of which nothing can be missing. Returns the position behind it if its lines carried
     /// none.
-    pub fn end_complete_body(&mut self, frames: &mut Frames) -> Option<Item> {
+    pub(crate) fn end_complete_body(&mut self, frames: &mut Frames) -> Option<Item> {
         self.received.clear(TimePosition::default());
         frames.tracker = None;
         frames.recall.take()?;
@@ -486,24 +486,24 @@ impl Delivered {
     }
 
     /// Returns where the next request has to begin at the latest.
-    pub fn since(&self) -> Option<Timestamp> {
+    pub(crate) fn since(&self) -> Option<Timestamp> {
         let since = self.position.since;
         self.received.origin().map_or(since, |origin| origin.since.min(since))
     }
 
     /// Returns the number of pieces in memory, which changes with each piece that is delivered.
-    pub fn received(&self) -> usize {
+    pub(crate) fn received(&self) -> usize {
         self.received.len()
     }
 
     /// Forgets the overlap. Called when a response does not contain it: the last line was delivered without its
     /// newline, or everything before it is gone.
-    pub fn forget_overlap(&mut self) {
+    pub(crate) fn forget_overlap(&mut self) {
         self.overlap = None;
     }
 
     /// Reads from the first line next time, because the clock was set back at an unknown place.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.position.since = None;
     }
 }

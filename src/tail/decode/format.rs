@@ -75,7 +75,7 @@ pub(crate) fn is_log_name(name: &OsStr, id: &str) -> bool {
 }
 
 /// Returns whether dockerd has created a log file for this container. Used to choose the route.
-pub fn has_log(folder: &Path, id: &str) -> bool {
+pub(crate) fn has_log(folder: &Path, id: &str) -> bool {
     LogLocation::find(folder, id).is_some()
 }
 

@@ -152,7 +152,7 @@ impl ContainerLog {
             (None, None) => return Err(io::ErrorKind::NotFound.into()),
             (None, Some(newest)) => {
                 let handles = seek::start(&location.live, newest, start)?;
-                let are_new = matches!(start, Start::Beginning | Start::All);
+                let are_new = start == Start::All;
                 let new = i64::try_from(handles.len()).ok().filter(|_| are_new);
                 (handles, new)
             }

@@ -16,6 +16,7 @@ use super::rescan::{RescanSchedule, Trust};
 use super::rotation::RotationOutcome;
 use crate::model::batch::{ContainerKey, Item};
 use crate::model::container::Container;
+use crate::model::once::Once;
 use crate::model::position::{Position, TimePosition};
 use crate::model::queue::Queue;
 use crate::tail::Start;
@@ -165,9 +166,9 @@ pub struct LogReader {
     /// Adding a watch failed for lack of watches since the last check began.
     is_out_of_watches: bool,
     /// [`Report::NoWatches`] was sent; it is sent once.
-    reported_no_watches: bool,
+    reported_no_watches: Once,
     /// [`Report::NoDescriptors`] was sent; it is sent once.
-    reported_no_descriptors: bool,
+    reported_no_descriptors: Once,
 }
 
 /// A container whose log the reader has.
@@ -234,8 +235,8 @@ impl LogReader {
             mounts: MountWatch::new(now),
             next_newcomer_check: now,
             is_out_of_watches: false,
-            reported_no_watches: false,
-            reported_no_descriptors: false,
+            reported_no_watches: Once::default(),
+            reported_no_descriptors: Once::default(),
         })
     }
 
@@ -431,9 +432,7 @@ impl LogReader {
             self.watches.insert(watch, key);
         }
         let watched = found.as_ref().map_or(folder, |found| found.watched.clone());
-        let fresh = found
-            .and_then(|found| found.log)
-            .filter(|_| matches!(start, Start::Beginning | Start::All) && position.is_none());
+        let fresh = found.and_then(|found| found.log).filter(|_| start == Start::All && position.is_none());
         let is_open = fresh.is_some_and(|(location, handle)| log.adopt(location, handle).is_ok());
         let entry = FollowedLog {
             log,
@@ -513,7 +512,7 @@ impl LogReader {
 
     fn go_without_watch(&mut self) {
         self.is_out_of_watches = true;
-        if !std::mem::replace(&mut self.reported_no_watches, true) {
+        if self.reported_no_watches.is_first() {
             (self.report)(Report::NoWatches);
         }
     }
@@ -547,7 +546,7 @@ impl LogReader {
             entry.lacks_descriptor = !entry.log.is_open();
         }
         self.update_trust(key);
-        if !std::mem::replace(&mut self.reported_no_descriptors, true) {
+        if self.reported_no_descriptors.is_first() {
             (self.report)(Report::NoDescriptors);
         }
     }
@@ -828,7 +827,7 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
 }
 
 /// Checks whether this process may list the containers' folder. Users in the `docker` group normally may not.
-pub fn can_read(containers: &std::path::Path) -> io::Result<()> {
+pub(crate) fn can_read(containers: &std::path::Path) -> io::Result<()> {
     std::fs::read_dir(containers).map(drop)
 }
 
@@ -977,7 +976,7 @@ mod tests {
                 fs::write(format!("{}.2.gz", live.display()), packed.finish().unwrap()).unwrap();
                 fs::write(format!("{}.1", live.display()), records(3..6)).unwrap();
                 fs::write(&live, records(6..9)).unwrap();
-                let starts = [(Start::All, 0), (Start::Last(5), 4), (Start::Last(8), 1), (Start::Beginning, 6)];
+                let starts = [(Start::All, 0), (Start::Last(5), 4), (Start::Last(8), 1)];
                 let since = (!is_local).then_some((Start::Since(since), 0));
                 let results = short::during(short::cycle(cuts.clone()), || {
                     let mut all = Vec::new();

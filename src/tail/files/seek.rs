@@ -51,7 +51,6 @@ fn is_live(live: &Path, newest: Option<&Handle>) -> io::Result<bool> {
 
 fn start_from(live: &Path, mut newest: Handle, start: Start) -> io::Result<Vec<Handle>> {
     match start {
-        Start::Beginning => {}
         Start::All => return files(live, newest, |_| Ok(false)),
         Start::Since(time) => {
             let early = crate::tail::minus_slack(time);

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use logwatch::config;
-use logwatch::docker::{Docker, Error, EventsQuery, Kind, LogsQuery};
-use logwatch::model::selector::Filters;
+use logwatch::internals::config;
+use logwatch::internals::docker::{Docker, Error, EventsQuery, Kind, LogsQuery};
+use logwatch::internals::model::Filters;
 
 use crate::support::client::{at, chain, connect_with, failure, free_port, resolve};
 use crate::support::raw_script::{CLOSE, RawScript, answer, engine_of, http_proxy};
@@ -44,7 +44,7 @@ async fn the_api_version_suits_every_engine() {
         let script = RawScript::play(engine_of(newest, oldest));
         let got = match Docker::connect(resolve(&script.host(), &[("DOCKER_API_VERSION", pin)])).await {
             Ok(docker) => {
-                docker.list(false, &Filters::new()).await.unwrap();
+                docker.list(&Filters::new()).await.unwrap();
                 let path = script.lines().pop().unwrap();
                 path.strip_prefix("GET ").unwrap().split("containers").next().unwrap().to_owned()
             }
@@ -80,11 +80,11 @@ async fn an_upgraded_engine_is_negotiated_with_again() {
     });
     let docker = Docker::connect(at(&script.host())).await.unwrap();
     upgraded.store(1, Ordering::SeqCst);
-    let error = docker.list(false, &Filters::new()).await.unwrap_err();
+    let error = docker.list(&Filters::new()).await.unwrap_err();
     assert!(matches!(error, Error::TooNew { .. }), "{error}");
     let clone = docker.clone();
     docker.renegotiate().await.unwrap();
-    clone.list(false, &Filters::new()).await.unwrap();
+    clone.list(&Filters::new()).await.unwrap();
     assert_eq!(clone.api_version().to_string(), "1.44");
 }
 
@@ -93,7 +93,7 @@ async fn every_request_has_custom_headers_and_host() {
     let script = RawScript::play(engine_of("1.41", "1.12"));
     let endpoint = resolve(&script.host(), &[("DOCKER_CUSTOM_HEADERS", "X-Tenant=a b")]);
     let docker = Docker::connect(endpoint).await.unwrap();
-    docker.list(false, &Filters::new()).await.unwrap();
+    docker.list(&Filters::new()).await.unwrap();
     docker.logs("x", &LogsQuery::default()).await.unwrap();
     docker.events(&EventsQuery::default()).await.unwrap();
     let heard = script.heard.lock().unwrap().clone();
@@ -142,7 +142,7 @@ async fn silence_ends_a_call_but_no_stream() {
         other => engine_of("1.41", "1.12")(other),
     });
     let docker = connect_with(at(&script.host()), pool).await.unwrap();
-    let error = docker.list(false, &Filters::new()).await.unwrap_err();
+    let error = docker.list(&Filters::new()).await.unwrap_err();
     assert!(matches!(error, Error::Timeout { after, .. } if after == limit), "{error}");
     assert_eq!(error.to_string(), format!("no answer from {} within 0.2s", script.host()));
     let mut events = docker.events(&EventsQuery::default()).await.unwrap();
@@ -164,7 +164,7 @@ async fn malformed_answers_are_errors() {
         other => engine_of("1.41", "1.12")(other),
     });
     let docker = Docker::connect(at(&script.host())).await.unwrap();
-    let error = docker.list(false, &Filters::new()).await.unwrap_err();
+    let error = docker.list(&Filters::new()).await.unwrap_err();
     assert_eq!(error.to_string(), "unexpected response to the container list");
     let error = docker.inspect("x").await.unwrap_err();
     assert_eq!(chain(&error), "unexpected response to the container inspection\nId is missing");

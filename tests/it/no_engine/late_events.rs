@@ -6,6 +6,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use serde_json::Value;
 
 use crate::support::{Answer, Numbers, PATIENCE, Request, Script, Watch, configured, eventually, get, place};
+use logwatch::internals::model::Timestamp;
 
 /// The state of the scripted engine.
 #[derive(Default)]
@@ -188,7 +189,7 @@ fn dropped_events_are_counted() {
         "/events" => {
             answer.begin("application/json");
             eventually("it has listed", || counted.load(Ordering::SeqCst) > 0);
-            let time = logwatch::model::time::Timestamp::now().0;
+            let time = Timestamp::now().0;
             let event = |id: u64| {
                 format!(
                     r#"{{"Type":"container","Action":"create","Actor":{{"ID":"{id:064}","Attributes":{{"name":"c"}}}},"timeNano":{}}}"#,

@@ -11,6 +11,7 @@ mod errors;
 mod late_events;
 mod memory;
 mod pool_report;
+mod readiness;
 mod reconcile;
 mod support;
 mod terminal;

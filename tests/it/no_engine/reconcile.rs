@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::{Answer, Request, Script, Signal, Watch, eventually, rows};
+use logwatch::internals::model::Timestamp;
 
 /// Another engine starts at the same endpoint, and sends an event of a container before it is asked for its ID.
 #[test]
@@ -41,7 +42,7 @@ fn a_second_engine_gets_rows_of_its_own() {
                     return;
                 }
                 if streams.fetch_add(1, Ordering::SeqCst) > 0 {
-                    let now = logwatch::model::time::Timestamp::now().0;
+                    let now = Timestamp::now().0;
                     let made = json!({"Type": "container", "Action": "create", "timeNano": now,
                         "Actor": {"ID": id, "Attributes": {"name": "new", "image": "img"}}});
                     answer.chunk(format!("{made}\n").as_bytes());
@@ -126,7 +127,7 @@ fn a_death_is_not_overwritten_by_listings() {
             }
             "/volumes" => answer.json(200, r#"{"Volumes":[]}"#),
             "/events" => {
-                let then = logwatch::model::time::Timestamp::now().0 - 100_000_000;
+                let then = Timestamp::now().0 - 100_000_000;
                 let died = json!({"Type": "container", "Action": "die", "Actor": {"ID": container}, "timeNano": then});
                 answer.begin("application/json");
                 answer.chunk(format!("{died}\n").as_bytes());

@@ -1,10 +1,10 @@
-//! Helpers for `logwatch::docker` as a library: endpoints, connections, and messages of failed ones.
+//! Helpers for the module `docker` as a library: endpoints, connections, and messages of failed ones.
 
 use std::net::TcpListener;
 
-use logwatch::config;
-use logwatch::docker::{Docker, Endpoint, Environment, Error, Flags};
-use logwatch::metrics;
+use logwatch::internals::config;
+use logwatch::internals::docker::{Docker, Endpoint, Environment, Error, Flags};
+use logwatch::internals::metrics;
 
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()

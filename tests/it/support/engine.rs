@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use logwatch::docker::Version;
+use logwatch::internals::docker::Version;
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::geteuid;
 

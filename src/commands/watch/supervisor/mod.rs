@@ -49,6 +49,7 @@ use crate::docker;
 use crate::model::batch::{ContainerKey, Item, Lifecycle};
 use crate::model::container::Container;
 use crate::model::cursor::Route;
+use crate::model::once::Once;
 use crate::model::selector::Selector;
 use crate::model::time::Timestamp;
 use crate::tail::{Command, Report, Start, Window};
@@ -152,8 +153,8 @@ pub(super) struct Supervisor {
     began: Timestamp,
     /// Whether the first listing has been processed.
     has_listed: bool,
-    /// Whether a notice said that the daemon cannot be reached, and none since that it is back.
-    is_daemon_lost: bool,
+    /// A notice said that the daemon cannot be reached, and none since that it is back.
+    reported_loss: Once,
     /// IDs of removed containers that only the reader found, by their logs, because no event had reported them.
     claimed: HashSet<String>,
     /// IDs of the containers that pass the filters which only the daemon can evaluate; `None` without such filters.
@@ -177,9 +178,9 @@ pub(super) struct Supervisor {
     unfinished: usize,
     is_finishing: bool,
     unread: Unread,
-    has_reported_denied: bool,
-    has_reported_watches: bool,
-    has_reported_permits: bool,
+    reported_denied: Once,
+    reported_watches: Once,
+    reported_permits: Once,
     /// Whether the latest stream task with an end to reach gave up waiting for the daemon.
     has_given_up: bool,
 }
@@ -203,7 +204,7 @@ impl Supervisor {
             positions,
             began: now.time,
             has_listed: false,
-            is_daemon_lost: false,
+            reported_loss: Once::default(),
             claimed: HashSet::new(),
             passing: None,
             filter_lookups: HashMap::new(),
@@ -217,9 +218,9 @@ impl Supervisor {
             unfinished: 0,
             is_finishing: false,
             unread: Unread::new(),
-            has_reported_denied: false,
-            has_reported_watches: false,
-            has_reported_permits: false,
+            reported_denied: Once::default(),
+            reported_watches: Once::default(),
+            reported_permits: Once::default(),
             has_given_up: false,
         }
     }

@@ -379,7 +379,7 @@ impl Supervisor {
             Report::Finished(key) => self.finished(key),
             Report::NotFollowed(key, then) => self.not_followed(key, then),
             Report::Forgotten(key) => self.forgotten(key),
-            Report::NoWatches if !std::mem::replace(&mut self.has_reported_watches, true) => self.notice(
+            Report::NoWatches if self.reported_watches.is_first() => self.notice(
                 "no inotify watches are left (fs.inotify.max_user_watches): some files are checked every second",
             ),
             Report::NoWatches => {}
@@ -474,7 +474,7 @@ impl Supervisor {
                 vec![Item::unreadable(key, Route::File, resume.last()), Item::Notice(Some(key), error.to_string())]
             }
             io::ErrorKind::PermissionDenied => {
-                if !std::mem::replace(&mut self.has_reported_denied, true) {
+                if self.reported_denied.is_first() {
                     self.notice("no permission to read log files: reading through the engine instead");
                 }
                 Vec::new()
@@ -492,7 +492,7 @@ impl Supervisor {
                 }
             }
             StreamReport::NoPermit(error) => {
-                if !std::mem::replace(&mut self.has_reported_permits, true) {
+                if self.reported_permits.is_first() {
                     self.notice(format!("{error}: some logs have to wait until others end"));
                 }
             }

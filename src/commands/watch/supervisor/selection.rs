@@ -25,7 +25,7 @@ impl Supervisor {
                 }
             }
             News::Lost(error) => {
-                if !std::mem::replace(&mut self.is_daemon_lost, true) {
+                if self.reported_loss.is_first() {
                     self.notice(format!("{error}: trying again; log files are followed meanwhile"));
                 }
             }
@@ -38,7 +38,7 @@ impl Supervisor {
         if !self.has_listed {
             self.report_selection(&containers);
         }
-        if std::mem::take(&mut self.is_daemon_lost) {
+        if self.reported_loss.reset() {
             self.notice("the engine is back");
         }
         if self.settings.metadata {

@@ -297,7 +297,6 @@ impl World {
 fn show_start(start: Start) -> String {
     match start {
         Start::All => String::new(),
-        Start::Beginning => " from the beginning".into(),
         Start::Last(lines) => format!(" from last {lines}"),
         Start::Since(since) => format!(" from {}", since.0),
     }
