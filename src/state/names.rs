@@ -533,16 +533,13 @@ mod tests {
         let positions = ids.iter().zip(0..).map(|(id, at)| (id.clone(), saved("web", at))).collect();
         commit(&held, Commit { positions, ..Commit::default() }).unwrap();
         let (gone, there) = ids.split_at(10_000);
-        let start = Instant::now();
         let mut forgotten = held.forget_all_but(there.iter().map(String::as_str)).unwrap();
-        let took = start.elapsed();
         forgotten.sort_by(|a, b| a.0.cmp(&b.0));
         let expected: Vec<_> = gone.iter().zip(0..).map(|(id, at)| (id.clone(), saved("web", at))).collect();
         assert!(forgotten == expected);
         let left: HashSet<String> = held.positions().unwrap().into_keys().collect();
         assert_eq!(left, HashSet::from_iter(there.iter().cloned()));
         assert!(held.forget_all_but(there.iter().map(String::as_str)).unwrap().is_empty());
-        assert!(took < Duration::from_secs(2), "{took:?}");
     }
 
     #[test]

@@ -294,12 +294,9 @@ fn connect_parts(
         commands.send(Command::WatchNewcomers(folder.to_owned()));
     }
     let streams = start_streams(&docker, &routes, &queue, &options);
-    let metadata = Metadata::new(options.metadata_cache_ttl, metrics.logs.clone());
-    let settings = supervisor_settings(&options, &routes, &docker);
-    let (files, selector) = (Box::new(LocalFiles(routes)), options.selector);
-    let supervisor = Supervisor::new(settings, files, selector, metadata, positions, Now::read());
     let executor = Executor::new(commands, Lookups::new(docker.clone()), streams, Arc::clone(&queue));
     let (follow, until) = (options.follow, options.until);
+    let supervisor = new_supervisor(options, routes, &docker, &metrics, positions);
     Ok(Watch {
         follow,
         until,
@@ -313,6 +310,18 @@ fn connect_parts(
         metrics,
         status,
     })
+}
+
+fn new_supervisor(
+    options: WatchOptions,
+    routes: Arc<Routes>,
+    docker: &Docker,
+    metrics: &Metrics,
+    positions: Option<Positions>,
+) -> Supervisor {
+    let settings = supervisor_settings(&options, &routes, docker);
+    let metadata = Metadata::new(options.metadata_cache_ttl, metrics.logs.clone());
+    Supervisor::new(settings, Box::new(LocalFiles(routes)), options.selector, metadata, positions, Now::read())
 }
 
 type ReaderParts = (Arc<Queue>, ReaderCommands, UnboundedReceiver<Report>);
