@@ -147,6 +147,7 @@ fn assert_same_as_docker(engine: &Engine, filters: &[&str], window: &[&str], zon
     lines
 }
 
+/// For each filter, window and time zone the lines are those of `docker events`, as text and as JSON.
 #[test]
 fn filtered_events_match_docker_events() {
     let engine = Engine::start();
@@ -359,6 +360,7 @@ fn a_suspended_run_does_not_claim_completeness() {
     }
 }
 
+/// Each way in which `events` can end has its exit code and its message.
 #[test]
 fn exit_codes_match_the_contract() {
     let engine = Engine::start();
@@ -402,6 +404,7 @@ fn exit_codes_match_the_contract() {
     }
 }
 
+/// With `--no-reconnect` a cut stream ends the run, and with `--until` nobody waits for the engine beyond that time.
 #[test]
 fn no_reconnect_ends_with_the_stream() {
     let engine = Engine::start();
@@ -497,6 +500,7 @@ fn the_requested_count_suffices_however_it_ends() {
     }
 }
 
+/// A timeout while the engine is silent or away ends with 3, not with 0 or 4.
 #[test]
 fn a_timeout_during_an_outage_is_an_error() {
     let engine = Engine::start();
@@ -520,6 +524,7 @@ fn a_timeout_during_an_outage_is_an_error() {
     }
 }
 
+/// When the reader of its output leaves, `events` ends silently with 0.
 #[test]
 fn a_reader_that_left_ends_it_well() {
     let engine = Engine::start();
@@ -794,6 +799,7 @@ fn unordered_history_hides_and_repeats_no_event() {
     assert_eq!(finished.stderr.matches("may be missing").count(), 1, "{}", finished.stderr);
 }
 
+/// Listings that fail make the engine unhealthy, and leave the event stream connected.
 #[test]
 fn a_failed_listing_counts_as_no_lost_event() {
     let engine = Engine::start();
@@ -856,6 +862,7 @@ fn without_events_listings_find_containers() {
     assert!(counts.values().all(|count| *count == 1), "{counts:?}");
 }
 
+/// The pipelines of the help find the failed containers, and wait for a healthy one.
 #[test]
 fn the_examples_of_the_help_work() {
     let engine = Engine::start();

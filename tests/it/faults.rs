@@ -134,6 +134,7 @@ fn a_log_stream_cut_twenty_times_is_whole() {
     assert!(proxy.count(&part) > 20);
 }
 
+/// An engine that refuses everything for a while costs no line and no flood of notices.
 #[test]
 fn an_engine_that_answers_500_is_retried() {
     let engine = Engine::start();
@@ -231,6 +232,7 @@ fn a_stop_ends_the_wait_for_a_reader() {
     assert_eq!(watch.stop().code, Some(0));
 }
 
+/// After SIGINT and SIGTERM the output ends with a whole line, and no line before it is missing.
 #[test]
 fn a_stop_flushes_what_was_read() {
     let engine = Engine::start();

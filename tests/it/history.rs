@@ -54,6 +54,7 @@ fn with_histories() -> Engine {
     engine
 }
 
+/// A `--no-follow` run writes everything, however long its reader pauses.
 #[test]
 fn a_slow_reader_gets_every_line() {
     let engine = Engine::start();
@@ -102,6 +103,7 @@ fn tail_counts_lines_in_any_log() {
     }
 }
 
+/// `--tail` is 10 when following, and everything with `--since`, on each route.
 #[test]
 fn following_starts_with_ten_lines() {
     let engine = Engine::start();
@@ -130,6 +132,7 @@ fn following_starts_with_ten_lines() {
     }
 }
 
+/// Both bounds include their nanosecond, in each form of a time and on each route, as `docker logs` does.
 #[test]
 fn since_and_until_include_their_nanosecond() {
     let engine = with_histories();
@@ -191,6 +194,7 @@ fn since_and_until_include_their_nanosecond() {
     }
 }
 
+/// A followed watch ends at `--until` with every line up to it, also those of a silent container.
 #[test]
 fn until_ends_a_watch() {
     let engine = Engine::start();

@@ -92,6 +92,7 @@ fn an_engine_gone_for_good_ends_the_read() {
     assert_eq!(finished.code, Some(3), "{}", finished.stderr);
 }
 
+/// A container without a readable log is a notice, and an error where it was named.
 #[test]
 fn a_named_container_without_log_fails() {
     let engine = Engine::start();
@@ -121,6 +122,7 @@ fn a_named_container_without_log_fails() {
     assert!(file.stderr.ends_with("error: not read to the end: mute\n"), "{}", file.stderr);
 }
 
+/// While the last lines cannot be requested, following waits, and then starts with them.
 #[test]
 fn following_starts_despite_failing_tail_requests() {
     let engine = Engine::start();

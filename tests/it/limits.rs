@@ -31,6 +31,7 @@ fn lines(path: &Path) -> Vec<String> {
     fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect()
 }
 
+/// Run after run on a full disk, file and state agree, and nothing is lost once there is space.
 #[test]
 fn a_full_output_disk_leaves_whole_lines() {
     let engine = Engine::start();
@@ -82,6 +83,7 @@ fn a_file_on_a_full_disk_becomes_whole() {
     Numbers::of_json(&lines(&file)).assert_whole("web", 1..=10_000);
 }
 
+/// A state that cannot be written ends the run, and the next one continues without a loss.
 #[test]
 fn a_full_state_disk_loses_nothing() {
     let engine = Engine::start();
@@ -111,6 +113,7 @@ fn a_full_state_disk_loses_nothing() {
     numbers.assert_whole("web", 1..=numbers.count("web") as u64);
 }
 
+/// A damaged, foreign or newer state is refused with a hint, and not written to.
 #[test]
 fn an_unusable_state_is_refused_unchanged() {
     let engine = Engine::start();

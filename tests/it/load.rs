@@ -29,6 +29,7 @@ fn alone() -> MutexGuard<'static, ()> {
 
 const MIB: u64 = 1024 * 1024;
 
+/// A container that writes as fast as it can into three small files is read whole.
 #[test]
 fn a_flood_into_rotating_files_is_whole() {
     let _alone = alone();

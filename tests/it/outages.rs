@@ -560,6 +560,7 @@ fn has_overflowed(queue: &OwnedFd) -> bool {
         .any(|flags| flags.contains(ReadFlags::QUEUE_OVERFLOW))
 }
 
+/// What an overflowed inotify queue no longer reports is found all the same.
 #[test]
 fn an_inotify_overflow_loses_nothing() {
     let engine = Engine::start();

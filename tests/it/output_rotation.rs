@@ -364,6 +364,7 @@ fn a_reused_inode_number_is_not_our_file() {
     assert!(fs::read(&kept.file).unwrap().starts_with(&text));
 }
 
+/// A file that was removed just before the run ends is reported with what it held.
 #[test]
 fn a_removal_before_the_end_is_reported() {
     let engine = Engine::start();

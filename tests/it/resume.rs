@@ -18,6 +18,7 @@ const WAYS: [(&str, &[&str], &str); 6] = [
     ("api-local", &["--log-driver", "local", "--log-opt", "max-size=50k", "--log-opt", "max-file=50"], "stream"),
 ];
 
+/// Run after run, for each form of a log and each route, a line comes once.
 #[test]
 fn each_run_resumes_the_one_before() {
     let engine = Engine::start();
@@ -184,6 +185,7 @@ fn fifty_kills_under_load_lose_nothing() {
     assert_eq!(others.collect::<Vec<_>>(), [""; 0], "no gap");
 }
 
+/// Runs that read over the API and are killed again and again leave each line once.
 #[test]
 fn a_killed_api_run_repeats_nothing() {
     let engine = Engine::start();
@@ -238,6 +240,7 @@ fn changing_routes_between_runs_loses_nothing() {
     }
 }
 
+/// A run with `--until` and the next one without it share out the lines exactly.
 #[test]
 fn the_next_run_starts_behind_until() {
     let engine = Engine::start();
@@ -308,6 +311,7 @@ fn what_somebody_else_adds_to_the_output_stays() {
     assert!(lines[103].starts_with(r#"{"type":"log""#), "{}", lines[103]);
 }
 
+/// A file with positions has one run at a time; without `--resume` runs may share it.
 #[test]
 fn two_runs_never_share_a_file() {
     let engine = Engine::start();
@@ -351,6 +355,7 @@ fn a_reselected_container_resumes() {
     Numbers::of_json(&kept.lines()).assert_whole("web-1", 1..=count);
 }
 
+/// On stdout a position counts once the reader has taken the lines: nothing is skipped.
 #[test]
 fn positions_follow_the_reader_of_stdout() {
     let engine = Engine::start();

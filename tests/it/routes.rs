@@ -207,6 +207,7 @@ fn a_killed_engine_costs_no_api_line() {
     }
 }
 
+/// However long the polling interval, a container that dies is read to its end at once.
 #[test]
 fn a_death_between_polls_loses_nothing() {
     let engine = Engine::start();
@@ -245,6 +246,7 @@ fn polling_from_now_on_asks_for_little() {
     assert!(tails > 10 && all - tails <= 2, "{all} requests, {tails} for the last records");
 }
 
+/// A driver that keeps nothing is reported once and its log requested once, on each API route.
 #[test]
 fn a_container_without_log_is_asked_once() {
     let engine = Engine::start();
@@ -308,6 +310,7 @@ fn a_stalled_stream_is_noticed() {
     }
 }
 
+/// Polled often enough, a rotating log has no gap, also on engines whose own following has one.
 #[test]
 fn polling_reads_a_rotating_log_whole() {
     let engine = Engine::start();

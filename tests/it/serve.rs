@@ -61,6 +61,7 @@ fn metrics_count_by_route() {
     assert!(TcpStream::connect(&place).is_err());
 }
 
+/// The lag is what was not written yet, and 0 once it is.
 #[test]
 fn unread_output_is_reported_as_lag() {
     let engine = Engine::start();
@@ -132,6 +133,7 @@ fn a_chosen_port_is_always_reported() {
     assert_eq!(finished.stderr, format!("serving metrics and health at http://{place}\n"));
 }
 
+/// With a state, its health is part of the report, whose keys are the documented ones.
 #[test]
 fn state_is_reported_if_there_is_one() {
     let engine = Engine::start();

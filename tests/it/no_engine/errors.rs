@@ -40,6 +40,7 @@ fn an_unreachable_engine_ends_with_3() {
     }
 }
 
+/// A mistake in an argument or a variable is found before the engine is asked.
 #[test]
 fn invalid_arguments_end_with_2() {
     for (variables, args, part) in [
@@ -128,6 +129,7 @@ fn speaking_after(oldest: u32, newest: u32, pause: Duration) -> Script {
     })
 }
 
+/// What the engine supports decides the version, and an engine that is too old is reported.
 #[test]
 fn the_api_version_is_negotiated_or_refused() {
     for (oldest, newest, pinned, spoken) in
@@ -183,6 +185,7 @@ fn a_slow_engine_is_reported_on_a_terminal() {
     }
 }
 
+/// An answer that cannot be understood is one line, whatever it contains.
 #[test]
 fn nonsense_answers_end_in_few_words() {
     let garbage = Script::start(|_: &Request, answer: &mut Answer| answer.raw(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"));
@@ -205,6 +208,7 @@ fn nonsense_answers_end_in_few_words() {
     }
 }
 
+/// Lines that arrived before an error of the log stream are printed.
 #[test]
 fn lines_before_an_api_error_are_shown() {
     let id = "4".repeat(64);

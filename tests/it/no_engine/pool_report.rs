@@ -84,6 +84,7 @@ fn an_unhealthy_client_degrades_the_pool() {
     assert_eq!([of(unwell), of(1 - unwell)], ["unhealthy", "healthy"]);
 }
 
+/// A size beyond the limit is a usage error, and nothing is requested.
 #[test]
 fn the_pool_size_is_limited() {
     let script = unwell(|_, _| false);
@@ -96,6 +97,7 @@ fn the_pool_size_is_limited() {
     );
 }
 
+/// Where only the ping or the event stream fails, `--check` warns and ends with 0.
 #[test]
 fn a_single_failed_check_is_a_warning() {
     for (path, name) in [("/events", "event_stream"), ("/_ping", "ping")] {
