@@ -63,7 +63,7 @@ fn a_second_engine_gets_rows_of_its_own() {
     assert_eq!(watch.stop().code, Some(0));
 }
 
-/// A reconciliation that is interrupted while the engine answers leaves no state.
+/// A reconciliation that is interrupted while the engine answers records nothing, and ends with 0.
 #[test]
 fn a_stop_before_writing_writes_nothing() {
     let dir = tempfile::tempdir().unwrap();
