@@ -208,7 +208,7 @@ fn every_route_cuts_long_messages_alike() {
     }
 }
 
-/// `--format` and `--stream` decide what is written of a line, on each route.
+/// `--format`, `--stream`, `--timestamps` and patterns decide what is written, and of which lines.
 #[test]
 fn each_format_and_stream_is_written_as_asked() {
     let engine = Engine::start();

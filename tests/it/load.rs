@@ -20,7 +20,7 @@ fn seconds() -> u64 {
 }
 
 /// How long the idle watch is measured.
-const REST: Duration = Duration::from_secs(10);
+const REST: Duration = Duration::from_secs(6);
 
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
@@ -225,7 +225,7 @@ fn fifty_idle_containers_cost_nothing() {
 /// Fifty polled containers cost one request each in an interval, and not all at once.
 #[test]
 fn polls_are_spread_over_the_interval() {
-    const INTERVALS: u32 = 5;
+    const INTERVALS: u32 = 3;
     let _alone = alone();
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);

@@ -86,7 +86,7 @@ fn the_cache_of_unreadable_drivers_is_read() {
     }
 }
 
-/// `--tail`, `--since` and `--until` select from rotated `local` files what they select from the whole.
+/// `--tail` and `--since` select from rotated `local` files what they mean for the whole log.
 #[test]
 fn local_history_matches_docker_logs() {
     let engine = Engine::start();
