@@ -59,6 +59,7 @@ const SOURCES: [&str; 4] = ["stream", "rotate", "poll", "file"];
 const KEYS: [&str; 9] =
     ["container_id", "container_name", "cursor", "image", "message", "source", "stream", "time", "type"];
 
+/// Each shape of message from each driver, by each route, is byte for byte what `docker logs` prints.
 #[test]
 fn every_route_shows_what_docker_logs_shows() {
     let engine = Engine::start();
@@ -126,6 +127,7 @@ fn every_route_shows_what_docker_logs_shows() {
     }
 }
 
+/// A container with a TTY has one stream without frames; its lines come by each route.
 #[test]
 fn a_terminals_container_is_read_like_any_other() {
     let engine = Engine::start();
@@ -160,6 +162,7 @@ fn a_terminals_container_is_read_like_any_other() {
     }
 }
 
+/// `--max-line-size` cuts at the same byte on each route, and the parts have the same cursors.
 #[test]
 fn every_route_cuts_long_messages_alike() {
     let engine = Engine::start();
@@ -205,6 +208,7 @@ fn every_route_cuts_long_messages_alike() {
     }
 }
 
+/// `--format`, `--stream`, `--timestamps` and patterns decide what is written, and of which lines.
 #[test]
 fn each_format_and_stream_is_written_as_asked() {
     let engine = Engine::start();

@@ -37,6 +37,7 @@ fn prometheus_accepts_the_rules() {
     promtool(&["test", "rules", "contrib/prometheus-rules-test.yml"], "");
 }
 
+/// promtool has nothing to say about what `--listen` serves.
 #[test]
 fn prometheus_accepts_the_metrics() {
     let engine = Engine::start();
@@ -48,6 +49,7 @@ fn prometheus_accepts_the_metrics() {
     promtool(&["check", "metrics"], &series);
 }
 
+/// Panels do not overlap, each query is restricted to the chosen jobs, and Prometheus can parse it.
 #[test]
 fn grafana_can_read_the_dashboard() {
     let dashboard: serde_json::Value = serde_json::from_str(&text("contrib/grafana-dashboard.json")).unwrap();
@@ -83,6 +85,7 @@ fn start(state: &Path, logs: &Path) -> Vec<String> {
     line.split(' ').skip(1).map(str::to_owned).collect()
 }
 
+/// systemd-analyze verifies the unit and rates its exposure as low.
 #[test]
 fn systemd_accepts_the_hardened_unit() {
     let dir = tempfile::tempdir().unwrap();
@@ -105,6 +108,7 @@ fn systemd_accepts_the_hardened_unit() {
     analyze(&["security", "--offline=true", "--threshold=20", "--no-pager"]);
 }
 
+/// With the one capability of the unit, a user who owns nothing reads log files.
 #[test]
 fn the_service_user_reads_log_files() {
     const NOBODY: u32 = 65534;
@@ -136,6 +140,7 @@ fn the_service_user_reads_log_files() {
     assert!(state.join("state.db").exists());
 }
 
+/// logrotate moves the output with the rules of contrib while lines are written: all files together hold each once.
 #[test]
 fn logrotate_loses_and_repeats_no_line() {
     let engine = Engine::start();

@@ -85,6 +85,7 @@ async fn events_until(events: &mut EventStream, action: &str) -> Vec<Event> {
     }
 }
 
+/// An engine has the same identity, and the same name in messages as was given, by each transport.
 #[tokio::test]
 async fn socket_tcp_and_ssh_reach_the_same_engine() {
     let port = free_port();
@@ -132,6 +133,7 @@ fn script(folder: &Path, body: &str) -> String {
     format!("{}:/usr/local/bin:/usr/bin:/bin", bin.display())
 }
 
+/// No ssh process stays behind when a client is dropped.
 #[tokio::test]
 async fn an_ssh_connection_ends_with_its_client() {
     let engine = Engine::with(&[]);
@@ -175,6 +177,7 @@ fn no_ssh_outlives_a_program_that_was_killed() {
     }
 }
 
+/// An ssh that fills its stderr pipe still carries requests.
 #[tokio::test]
 async fn a_talkative_ssh_does_not_block() {
     let engine = Engine::with(&[]);
@@ -186,6 +189,8 @@ async fn a_talkative_ssh_does_not_block() {
     connect_with(endpoint, pool).await.unwrap().ping().await.unwrap();
 }
 
+/// The last line of ssh's stderr is the cause of the error, and nobody waits for a master connection that holds it
+/// open.
 #[tokio::test]
 async fn complaints_of_ssh_are_reported() {
     let folder = tempfile::tempdir().unwrap();
@@ -237,6 +242,7 @@ fn certificates(folder: &Path) {
     run("mkdir certs; cp ca.pem certs/ca.pem; cp client.pem certs/cert.pem; cp client-key.pem certs/key.pem");
 }
 
+/// With and without verification, client certificates and names, TLS connects exactly where docker does.
 #[tokio::test]
 async fn tls_verifies_as_configured() {
     let folder = tempfile::tempdir().unwrap();
@@ -280,6 +286,7 @@ async fn tls_verifies_as_configured() {
     assert!(reported.starts_with("cannot use the TLS key for HOST\n"), "{reported}");
 }
 
+/// A context created by docker is used with its host and its TLS files.
 #[tokio::test]
 async fn a_docker_context_leads_to_its_engine() {
     let folder = tempfile::tempdir().unwrap();
@@ -307,6 +314,7 @@ async fn a_docker_context_leads_to_its_engine() {
     assert_eq!(names, ["default", "far.tls+1", "near"]);
 }
 
+/// What `info`, listings and inspection return matches what the docker CLI prints.
 #[tokio::test]
 async fn the_engine_is_described_as_docker_describes_it() {
     let engine = Engine::with(&[]);
@@ -388,6 +396,7 @@ async fn the_engine_is_described_as_docker_describes_it() {
     }
 }
 
+/// A followed log ends with its container, and its times have nine digits.
 #[tokio::test]
 async fn logs_have_nanoseconds_and_an_end() {
     let engine = Engine::with(&[]);
@@ -429,6 +438,7 @@ async fn logs_have_nanoseconds_and_an_end() {
     assert!(error.to_string().ends_with("configured logging driver does not support reading"), "{error}");
 }
 
+/// The events of one container arrive in order with their attributes.
 #[tokio::test]
 async fn events_show_the_life_of_a_container() {
     let engine = Engine::with(&[]);
@@ -508,6 +518,7 @@ async fn events_show_the_life_of_a_container() {
     assert_eq!(repeated, seen[2..].iter().map(Event::key).collect::<Vec<_>>());
 }
 
+/// Calls share one connection; a stream has its own, which closes when the stream is dropped.
 #[tokio::test]
 async fn connections_are_used_again_and_streams_close_theirs() {
     let engine = Engine::with(&[]);
@@ -567,6 +578,7 @@ async fn an_engine_that_returns_is_used_again() {
     assert_eq!(docker.list(&Filters::new()).await.unwrap(), []);
 }
 
+/// An HTTPS proxy gets a CONNECT request, and TLS is spoken through it.
 #[tokio::test]
 async fn tls_goes_through_a_proxy_in_a_tunnel() {
     let folder = tempfile::tempdir().unwrap();
@@ -604,6 +616,7 @@ async fn head_of(stream: &mut tokio::net::TcpStream) -> String {
     String::from_utf8(head).unwrap()
 }
 
+/// The refusal of a tunnel is an error without the proxy password.
 #[tokio::test]
 async fn a_refused_proxy_tunnel_is_reported() {
     let folder = tempfile::tempdir().unwrap();
@@ -659,6 +672,7 @@ fn docker_says(config: &Path, variables: &[(&str, &str)], arguments: &[&str]) ->
     out.status.success().then(|| String::from_utf8(out.stdout).unwrap().trim_end().to_owned())
 }
 
+/// Each form of a host leads where docker goes, or is refused where docker refuses it.
 #[test]
 fn hosts_are_read_as_docker_reads_them() {
     let config = tempfile::tempdir().unwrap();
@@ -707,6 +721,7 @@ fn hosts_are_read_as_docker_reads_them() {
     }
 }
 
+/// Of options, variables and the current context, the same one decides as for docker.
 #[test]
 fn contexts_are_chosen_as_docker_chooses_them() {
     let config = tempfile::tempdir().unwrap();
@@ -846,6 +861,7 @@ fn odd_json_is_read_as_docker_reads_it() {
     }
 }
 
+/// A TLS handshake that nobody answers ends at the connection timeout.
 #[tokio::test]
 async fn a_slow_connection_times_out() {
     let folder = tempfile::tempdir().unwrap();
@@ -860,6 +876,7 @@ async fn a_slow_connection_times_out() {
     assert_eq!(chain(&error), format!("cannot reach the Docker Engine at {host}\nconnection attempt timed out"));
 }
 
+/// No option of `docker run` makes the answer to an inspection unreadable.
 #[tokio::test]
 async fn a_container_with_every_option_is_inspected() {
     let engine = Engine::with(&[]);

@@ -27,6 +27,7 @@ fn as_nobody(engine: &Engine, args: &[&str]) -> Watch {
     Watch::spawn(&mut command)
 }
 
+/// With `--log-format json` each line of stderr is one object.
 #[test]
 fn diagnostics_and_notices_are_json_objects() {
     let engine = Engine::start();

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::support::routes::{
-    DRIVERS, assert_as_the_engine_has_it, by_each_route, by_each_route_through, count, has, stop_each, wait_for_more,
+    DRIVERS, assert_as_the_engine_has_it, by_each_route, by_each_route_through, has, stop_each,
 };
 use crate::support::{Engine, Fault, Numbers, PATIENCE, Proxy, Signal, Watch, eventually, process};
 
@@ -17,7 +17,7 @@ use crate::support::{Engine, Fault, Numbers, PATIENCE, Proxy, Signal, Watch, eve
 fn a_killed_engine_costs_no_line() {
     let engine = Engine::with(&["--live-restore"]);
     let watches = by_each_route(&engine, [&engine.host(); 2]);
-    let args = ["--count", "12000", "--rate", "1500"];
+    let args = ["--count", "8000", "--rate", "1500"];
     let containers = [("json-0", "json-file"), ("json-1", "json-file"), ("local-0", "local"), ("local-1", "local")];
     for (name, driver) in containers {
         engine.run(name, &["--log-driver", driver], &args);
@@ -35,7 +35,7 @@ fn a_killed_engine_costs_no_line() {
         let lines = finished.lines();
         for (name, _) in containers {
             let count = assert_as_the_engine_has_it(&engine, &lines, name);
-            assert!(count > 11_000, "{name}: {count}");
+            assert!(count > 7000, "{name}: {count}");
         }
         Numbers::of_json(&lines).assert_whole("later", 1..=10);
         assert_eq!(finished.stderr.matches("trying again").count(), 1, "{}", finished.stderr);
@@ -75,14 +75,15 @@ fn a_restarted_engine_is_read_on() {
     }
 }
 
+/// Containers start while the event stream is cut again and again, and none is missed or reported twice.
 #[test]
-fn events_cut_twenty_times_miss_no_container() {
+fn events_cut_ten_times_miss_no_container() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watch = Watch::ready_at(&engine, &proxy.host(), &[]);
     thread::scope(|scope| {
         let cutter = scope.spawn(|| {
-            for cuts in 1..=20 {
+            for cuts in 1..=10 {
                 eventually("it has subscribed and lists", || proxy.count("/containers/json") >= cuts);
                 eventually("the subscription was cut", || proxy.cut_where("/events?") > 0);
             }
@@ -90,50 +91,52 @@ fn events_cut_twenty_times_miss_no_container() {
         for lane in 0..2 {
             let engine = &engine;
             scope.spawn(move || {
-                for number in (lane..40).step_by(2) {
+                for number in (lane..20).step_by(2) {
                     engine.run(&format!("web-{number}"), &[], &["--count", "3"]);
                 }
             });
         }
         cutter.join().unwrap();
     });
-    watch.wait_for_ends(40);
+    watch.wait_for_ends(20);
     // A busy engine may lose the output of a container that is removed at once (seen on 26.1 and 28.5).
     let is_heard = |number: &u64| engine.must(&["logs", &format!("web-{number}")]).lines().count() == 3;
-    let heard: Vec<u64> = (0..40).filter(is_heard).collect();
-    assert!(heard.len() >= 38, "the engine itself heard {} of 40", heard.len());
+    let heard: Vec<u64> = (0..20).filter(is_heard).collect();
+    assert!(heard.len() >= 18, "the engine itself heard {} of 20", heard.len());
     let finished = watch.stop();
     let numbers = Numbers::of_json(&finished.lines());
     for number in &heard {
         numbers.assert_whole(&format!("web-{number}"), 1..=3);
     }
-    for number in 0..40 {
+    for number in 0..20 {
         let end = format!("- web-{number}");
         let ends = finished.stderr.lines().filter(|line| line.split(" (").next() == Some(&end)).count();
         assert_eq!(ends, 1, "{end}:\n{}", finished.stderr);
     }
 }
 
+/// Each new stream continues behind the last line.
 #[test]
-fn a_log_stream_cut_twenty_times_is_whole() {
+fn a_log_stream_cut_ten_times_is_whole() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watch = Watch::ready_at(&engine, &proxy.host(), &["--source", "stream", "-E", "none"]);
-    engine.run("web", &[], &["--count", "16000", "--rate", "1000", "--stream", "alternating"]);
+    engine.run("web", &[], &["--count", "8000", "--rate", "1000", "--stream", "alternating"]);
     let id = engine.id("web");
     let part = format!("{id}/logs");
     let mut seen = 0;
-    for _ in 0..20 {
+    for _ in 0..10 {
         watch.wait_for_count(seen + 1);
         eventually("a log stream was cut", || proxy.cut_where(&part) > 0);
         eventually("the cut connection is gone", || proxy.cut_where(&part) == 0);
         seen = watch.lines().len();
     }
     watch.wait_for_ends(1);
-    Numbers::of_json(&watch.stop().lines()).assert_whole("web", 1..=16_000);
-    assert!(proxy.count(&part) > 20);
+    Numbers::of_json(&watch.stop().lines()).assert_whole("web", 1..=8000);
+    assert!(proxy.count(&part) > 10);
 }
 
+/// An engine that refuses everything for a while costs no line and no flood of notices.
 #[test]
 fn an_engine_that_answers_500_is_retried() {
     let engine = Engine::start();
@@ -163,33 +166,6 @@ fn an_engine_that_answers_500_is_retried() {
         numbers.assert_whole("local", 1..=3000);
         numbers.assert_whole("new", 1..=50);
         assert!(finished.stderr.lines().count() < 12, "a refusal is no flood of notices:\n{}", finished.stderr);
-    }
-}
-
-#[test]
-fn an_engine_stalled_for_seconds_costs_no_line() {
-    let engine = Engine::start();
-    let proxy = Proxy::start(&engine);
-    let watches = by_each_route(&engine, [&proxy.host(); 2]);
-    for driver in DRIVERS {
-        engine.run(driver, &["--log-driver", driver], &["--count", "8000", "--rate", "1000"]);
-    }
-    for watch in &watches {
-        wait_for_more(watch, &DRIVERS);
-    }
-    proxy.on("", Fault::Stall);
-    let before = DRIVERS.map(|driver| count(&watches[0], driver));
-    for (driver, before) in DRIVERS.iter().zip(before) {
-        eventually("five seconds' worth of lines came", || count(&watches[0], driver) > before + 5000);
-    }
-    engine.run("new", &[], &["--count", "50"]);
-    proxy.heal();
-    watches.iter().for_each(|watch| watch.wait_for_ends(3));
-    for finished in stop_each(watches) {
-        let numbers = Numbers::of_json(&finished.lines());
-        numbers.assert_whole("json-file", 1..=8000);
-        numbers.assert_whole("local", 1..=8000);
-        numbers.assert_whole("new", 1..=50);
     }
 }
 
@@ -231,6 +207,7 @@ fn a_stop_ends_the_wait_for_a_reader() {
     assert_eq!(watch.stop().code, Some(0));
 }
 
+/// After SIGINT and SIGTERM the output ends with a whole line, and no line before it is missing.
 #[test]
 fn a_stop_flushes_what_was_read() {
     let engine = Engine::start();
@@ -267,10 +244,11 @@ fn a_stop_ends_a_blocked_output() {
     let engine = Engine::start();
     engine.run("web", &[], &["--count", "200000", "--size", "200", "--idle"]);
     watch_the_file_grow(&engine);
-    for signal in [Signal::INT, Signal::TERM] {
-        let watch = blocked(&engine);
-        let begun = Instant::now();
-        watch.signal(signal);
+    let signals = [Signal::INT, Signal::TERM];
+    let watches = signals.map(|_| blocked(&engine));
+    let begun = Instant::now();
+    watches.iter().zip(signals).for_each(|(watch, signal)| watch.signal(signal));
+    for (watch, signal) in watches.into_iter().zip(signals) {
         eventually("it ended", || !process::lives(watch.pid()));
         assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
         assert_eq!(watch.finish().code, Some(0), "{signal:?}");

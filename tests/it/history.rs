@@ -54,17 +54,22 @@ fn with_histories() -> Engine {
     engine
 }
 
+/// A `--no-follow` run writes everything, however long its reader pauses.
 #[test]
 fn a_slow_reader_gets_every_line() {
     let engine = Engine::start();
     engine.run("web", &[], &["--count", "200000", "--size", "100"]);
     engine.wait("web");
-    for source in ["file", "stream"] {
+    let sources = ["file", "stream"];
+    let watches = sources.map(|source| {
         let watch = Watch::start(&engine, &["--no-follow", "--source", source, "--format", "raw", "web"]);
         watch.wait_for_count(1);
         watch.hold();
-        // Longer than a stop waits for what was read before.
-        std::thread::sleep(Duration::from_secs(7));
+        watch
+    });
+    // Longer than a stop waits for what was read before.
+    std::thread::sleep(Duration::from_secs(6));
+    for (watch, source) in watches.into_iter().zip(sources) {
         let finished = watch.finish();
         assert_eq!(
             (finished.code, finished.lines().len(), finished.stderr.as_str()),
@@ -84,7 +89,7 @@ fn tail_counts_lines_in_any_log() {
         let least = [50, 600, 600, 40, 240][NAMES.iter().position(|known| *known == name).unwrap()];
         assert!(if name == "long" { whole.len() > least } else { whole.len() == least }, "{name}: {}", whole.len());
         for source in SOURCES {
-            for wanted in ["0", "1", "2", "7", "16", "33", "100", "250", "599", "600", "601", "99999", "all", "-1"] {
+            for wanted in ["0", "1", "16", "33", "250", "599", "600", "601", "all"] {
                 let count = wanted.parse::<usize>().unwrap_or(usize::MAX).min(whole.len());
                 let shown = cursors(&read(&engine, &[name, "--source", source, "--tail", wanted]));
                 assert!(
@@ -102,6 +107,7 @@ fn tail_counts_lines_in_any_log() {
     }
 }
 
+/// `--tail` is 10 when following, and everything with `--since`, on each route.
 #[test]
 fn following_starts_with_ten_lines() {
     let engine = Engine::start();
@@ -130,6 +136,7 @@ fn following_starts_with_ten_lines() {
     }
 }
 
+/// Both bounds include their nanosecond, in each form of a time and on each route, as `docker logs` does.
 #[test]
 fn since_and_until_include_their_nanosecond() {
     let engine = with_histories();
@@ -151,11 +158,11 @@ fn since_and_until_include_their_nanosecond() {
                 whole.iter().filter(|record| since <= time(record) && time(record) <= until).cloned().collect();
             let expected = cursors(&expected);
             let fraction = (unix(&cursors(&whole)[from]), unix(&cursors(&whole)[to]));
-            for source in SOURCES {
-                for (since, until) in [(&since, &until), (&fraction.0, &fraction.1)] {
-                    let args = [name, "--source", source, "--since", since, "--until", until];
-                    assert!(cursors(&read(&engine, &args)) == expected, "{name} by {source}: {since} to {until}");
-                }
+            for (number, source) in SOURCES.into_iter().enumerate() {
+                // Both forms of a time, by turns.
+                let (since, until) = if number % 2 == 0 { (&since, &until) } else { (&fraction.0, &fraction.1) };
+                let args = [name, "--source", source, "--since", since, "--until", until];
+                assert!(cursors(&read(&engine, &args)) == expected, "{name} by {source}: {since} to {until}");
             }
             // Where the two streams overtake each other, engines differ in what they return between two times.
             if name == "plain" {
@@ -191,17 +198,20 @@ fn since_and_until_include_their_nanosecond() {
     }
 }
 
+/// A followed watch ends at `--until` with every line up to it, also those of a silent container.
 #[test]
 fn until_ends_a_watch() {
     let engine = Engine::start();
     engine.run("steady", &[], &["--forever", "--rate", "200", "--stream", "alternating"]);
     // On a silent container `docker logs --until` never ends.
     engine.run("silent", &[], &["--count", "1", "--idle"]);
-    for source in SOURCES {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let until = format!("{}.{:09}", now.as_secs() + 1, now.subsec_nanos());
-        let args = ["--source", source, "--format", "json", "--tail", "all", "--until", &until];
-        let finished = Watch::start(&engine, &args).finish();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let until = format!("{}.{:09}", now.as_secs() + 2, now.subsec_nanos());
+    let watches = SOURCES.map(|source| {
+        Watch::start(&engine, &["--source", source, "--format", "json", "--tail", "all", "--until", &until])
+    });
+    for (watch, source) in watches.into_iter().zip(SOURCES) {
+        let finished = watch.finish();
         assert_eq!(finished.code, Some(0));
         assert_eq!(finished.stderr.lines().count(), 2, "{}", finished.stderr);
         // Every line up to that time is there, and none after it.

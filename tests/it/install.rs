@@ -104,6 +104,7 @@ fn the_umask_does_not_change_modes() {
     }
 }
 
+/// What is not from the installation stays, and is named.
 #[test]
 fn uninstall_names_what_it_removes_and_leaves() {
     let dir = TempDir::new().unwrap();
@@ -161,6 +162,7 @@ fn a_writable_manifest_is_ignored() {
     assert!(!prefix.exists());
 }
 
+/// A manifest that was tampered with removes no file of others.
 #[test]
 fn a_manifest_removes_only_known_files() {
     let dir = TempDir::new().unwrap();
@@ -352,6 +354,7 @@ fn an_interrupted_demo_leaves_no_process() {
     assert_gone(&home, "the end of its readers");
 }
 
+/// A hang-up ends the engine of a demo as well.
 #[test]
 fn closing_the_terminal_ends_a_demo() {
     // The terminal vanishes with the program that provides it.

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Engine, Finished, Numbers, PATIENCE, Signal, Watch, eventually};
+use crate::support::{Engine, Finished, Numbers, PATIENCE, Watch, count_lines, eventually};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
@@ -31,6 +31,7 @@ fn lines(path: &Path) -> Vec<String> {
     fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect()
 }
 
+/// Run after run on a full disk, file and state agree, and nothing is lost once there is space.
 #[test]
 fn a_full_output_disk_leaves_whole_lines() {
     let engine = Engine::start();
@@ -82,6 +83,7 @@ fn a_file_on_a_full_disk_becomes_whole() {
     Numbers::of_json(&lines(&file)).assert_whole("web", 1..=10_000);
 }
 
+/// A state that cannot be written ends the run, and the next one continues without a loss.
 #[test]
 fn a_full_state_disk_loses_nothing() {
     let engine = Engine::start();
@@ -91,7 +93,7 @@ fn a_full_state_disk_loses_nothing() {
     let args =
         ["--state", state.to_str().unwrap(), "--resume", "--format", "json", "-o", file.to_str().unwrap(), "web"];
     let watch = Watch::start(&engine, &args);
-    eventually("lines are kept", || file.exists() && lines(&file).len() > 300);
+    eventually("lines are kept", || file.exists() && count_lines(&file) > 300);
     // Fill the rest of the disk, however much that is.
     let ballast = disk.join("ballast");
     let _ = fs::write(&ballast, vec![1; 8 << 20]);
@@ -103,14 +105,15 @@ fn a_full_state_disk_loses_nothing() {
         finished.stderr.ends_with("hint: free some space there; the next run continues from the saved positions\n")
     );
     fs::remove_file(&ballast).unwrap();
-    let before = lines(&file).len();
+    let before = count_lines(&file);
     let watch = Watch::start(&engine, &args);
-    eventually("lines are kept again", || lines(&file).len() > before + 300);
+    eventually("lines are kept again", || count_lines(&file) > before + 300);
     assert_eq!(watch.stop().code, Some(0));
     let numbers = Numbers::of_json(&lines(&file));
     numbers.assert_whole("web", 1..=numbers.count("web") as u64);
 }
 
+/// A damaged, foreign or newer state is refused with a hint, and not written to.
 #[test]
 fn an_unusable_state_is_refused_unchanged() {
     let engine = Engine::start();
@@ -155,26 +158,6 @@ fn an_unusable_state_is_refused_unchanged() {
     assert_eq!(bad.code, Some(2));
     let reported = "error: invalid resume name \"a/b\": expected 1 to 64 letters, digits, `_`, `.` and `-`\n";
     assert_eq!(bad.stderr, reported);
-}
-
-#[test]
-fn a_locked_state_is_written_later() {
-    let engine = Engine::start();
-    let (state, file) = (engine.home().join("s/state.db"), engine.home().join("out.jsonl"));
-    engine.run("web", &[], &["--count", "4500", "--rate", "500"]);
-    let args =
-        ["--state", state.to_str().unwrap(), "--resume", "--format", "json", "-o", file.to_str().unwrap(), "web"];
-    let watch = Watch::start(&engine, &args);
-    eventually("lines are kept", || file.exists() && lines(&file).len() > 100);
-    let other = rusqlite::Connection::open(&state).unwrap();
-    other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    watch.wait_for_notice(|lines| lines.iter().any(|line| line.contains("is locked by another program")), PATIENCE);
-    other.execute_batch("ROLLBACK").unwrap();
-    watch.wait_for_ends(1);
-    watch.signal(Signal::KILL);
-    watch.finish();
-    assert_eq!(resumed(&engine, &state, &file, &["web"]).code, Some(0));
-    Numbers::of_json(&lines(&file)).assert_whole("web", 1..=4500);
 }
 
 /// When descriptors run out, one notice says so, and all files are read in the end.

@@ -61,6 +61,7 @@ fn read(engine: &Engine, source: &str, name: &str) -> Vec<String> {
     Watch::read(engine, &["--format", "json", "--source", source, name]).lines()
 }
 
+/// Logs of drivers that Docker cannot read back are followed from the cache that dockerd keeps.
 #[test]
 fn the_cache_of_unreadable_drivers_is_read() {
     let engine = Engine::start();
@@ -85,6 +86,7 @@ fn the_cache_of_unreadable_drivers_is_read() {
     }
 }
 
+/// `--tail` and `--since` select from rotated `local` files what they mean for the whole log.
 #[test]
 fn local_history_matches_docker_logs() {
     let engine = Engine::start();
@@ -137,6 +139,7 @@ fn damage_in_a_local_log_is_skipped() {
     assert!((270..300).contains(&Numbers::of_json(&lines).total()), "{}", lines.len());
 }
 
+/// A record without its end is a gap, and the records behind it are read.
 #[test]
 fn a_cut_record_costs_no_later_one() {
     let engine = Engine::start();

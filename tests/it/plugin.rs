@@ -125,6 +125,7 @@ fn offered(shell: &str, typed: &str, host: &str) -> String {
     lines.lines().filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" | ")
 }
 
+/// The committed scripts offer the same candidates in bash, zsh and fish.
 #[test]
 fn each_shell_completes_as_docker_does() {
     let script = Script::start(|request: &Request, answer: &mut Answer| {
@@ -215,6 +216,7 @@ fn docker_major() -> u32 {
     version.split('.').next().unwrap().parse().unwrap()
 }
 
+/// `docker --help` lists the plugin with its description.
 #[test]
 fn docker_lists_us_as_a_plugin() {
     let docker = Docker::with_us();
@@ -224,6 +226,7 @@ fn docker_lists_us_as_a_plugin() {
     assert!(!help.contains("Invalid Plugins"), "{help}");
 }
 
+/// Each way to ask docker for help prints our help.
 #[test]
 fn docker_passes_on_every_help_request() {
     let docker = Docker::with_us();
@@ -249,6 +252,7 @@ fn docker_passes_on_every_help_request() {
     }
 }
 
+/// docker ends with the plugin's exit code.
 #[test]
 fn docker_passes_on_our_exit_code() {
     let docker = Docker::with_us();
@@ -268,6 +272,7 @@ fn dockers_context_reaches_us() {
     assert_eq!(&*output.stdout, b"");
 }
 
+/// docker's completion returns what ours does.
 #[test]
 fn docker_completes_our_arguments() {
     if docker_major() < 23 {
@@ -309,6 +314,7 @@ fn docker_completes_our_arguments() {
     }
 }
 
+/// `docker info` lists the plugin with its version and without an error.
 #[test]
 fn docker_accepts_our_metadata() {
     let output = Docker::with_us().run_with("info", &["--format", "{{json .ClientInfo.Plugins}}"]);

@@ -1,15 +1,12 @@
-//! `pool`: its report on a healthy engine, on a faulty one, and under load.
+//! `pool` with a private engine: its report on a healthy one, the causes of failure, and the progress of a load.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{
-    Answer, Engine, Fault, Finished, Proxy, Request, Script, Watch, assert_pool_check, eventually, report,
-};
+use crate::support::{Answer, Engine, Fault, Finished, Proxy, Request, Script, Watch, assert_pool_check, report};
 
 fn pool(engine: &Engine, host: &str, args: &[&str]) -> Finished {
     Watch::at(engine, host, &[&["pool"], args].concat()).finish()
@@ -46,29 +43,6 @@ fn a_healthy_engine_is_reported_in_full() {
     let lines = table.lines();
     assert!(lines.contains(&"Status    healthy: 3 of 3 clients healthy".to_owned()), "{lines:?}");
     assert_eq!(lines.iter().filter(|line| line.contains("  healthy   1.00  closed")).count(), 3, "{lines:?}");
-}
-
-#[test]
-fn a_load_survives_cut_connections() {
-    const REQUESTS: u64 = 6000;
-    let engine = Engine::start();
-    let proxy = Proxy::start(&engine);
-    let args = ["pool", "--requests", &REQUESTS.to_string(), "--concurrency", "8", "--format", "json"];
-    let load = Watch::at(&engine, &proxy.host(), &args);
-    for cut in 1..=3 {
-        let so_many = cut * REQUESTS as usize / 5;
-        eventually("the load goes on", || proxy.count("/_ping") > so_many);
-        proxy.cut();
-    }
-    let finished = load.finish();
-    assert_eq!((finished.code, finished.stderr.as_str()), (Some(0), ""));
-    let load = report(&finished)["load"].clone();
-    assert_eq!((load["requests"].as_u64(), load["errors"].as_u64()), (Some(REQUESTS), Some(0)), "{load}");
-    assert!(load["retries"].as_u64() > Some(0), "{load}");
-    assert!(proxy.count("/_ping") as u64 >= REQUESTS);
-    let spread = |key: &str| ["p50", "p95", "p99", "max"].map(|at| load[key][at].as_f64().unwrap());
-    assert!(spread("latency_ms").is_sorted() && spread("latency_ms")[0] > 0.0, "{load}");
-    assert!(spread("wait_ms").is_sorted() && load["requests_per_second"].as_f64() > Some(0.0), "{load}");
 }
 
 /// Fails unless the same engine without `--check` gives a report and exit code 3.
@@ -137,36 +111,6 @@ fn causes_of_failure_are_told_apart() {
             engine.host()
         ),
     );
-}
-
-#[test]
-fn a_silent_engine_is_reported_in_ten_seconds() {
-    let engine = Engine::start();
-    let proxy = Proxy::start(&engine);
-    proxy.on("", Fault::Stall);
-    let begun = Instant::now();
-    let finished = pool(&engine, &proxy.host(), &["--check"]);
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
-    assert_pool_check(&finished, &format!("unhealthy: no answer from {} within 9s", proxy.host()));
-}
-
-/// The report says which check failed.
-#[test]
-fn failing_listings_make_the_pool_unhealthy() {
-    let engine = Engine::start();
-    let proxy = Proxy::start(&engine);
-    proxy.on("/containers/json", Fault::Status(500));
-    let finished = pool(&engine, &proxy.host(), &["--format", "json"]);
-    assert_eq!(finished.code, Some(3), "{finished:?}");
-    let report = report(&finished);
-    assert_eq!((&report["status"], &report["pool"]["healthy"]), (&"unhealthy".into(), &0.into()));
-    let client = &report["clients"][0];
-    assert_eq!((&client["status"], client["score"].as_f64()), (&"unhealthy".into(), Some(0.6)));
-    assert_eq!((&client["checks"][0]["ok"], &client["checks"][1]["ok"]), (&true.into(), &false.into()));
-    let check = pool(&engine, &proxy.host(), &["--check"]);
-    assert_eq!((check.code, check.stderr.lines().count()), (Some(4), 1));
-    let reported = "error: the connection pool is unhealthy: 0 of 2 clients healthy, client 0: container_list: the Docker Engine answered 500";
-    assert!(check.stderr.starts_with(reported), "{}", check.stderr);
 }
 
 /// The progress line is removed in the end.

@@ -101,6 +101,8 @@ fn as_kept(state: &Path) -> Vec<String> {
     kept
 }
 
+/// A first run writes what docker reports, a second one finds nothing to do, and `--dry-run` and `--check` write
+/// nothing.
 #[test]
 fn a_second_run_changes_nothing() {
     let engine = Engine::start();
@@ -155,6 +157,7 @@ fn a_second_run_changes_nothing() {
     assert_nothing_to_do(&engine, &state);
 }
 
+/// Each SQL query in the documentation runs and finds what it says.
 #[test]
 fn documented_queries_work() {
     let engine = Engine::start();
@@ -344,8 +347,8 @@ fn a_watched_busy_host_passes_the_check() {
             engine.must(&["rm", &format!("c{number}")]);
         }
     };
-    let codes = beside(make, || [(); 4].map(|()| reconcile(&engine, &state, &["--check"]).code));
-    assert_eq!(codes, [Some(0); 4]);
+    let codes = beside(make, || [(); 2].map(|()| reconcile(&engine, &state, &["--check"]).code));
+    assert_eq!(codes, [Some(0); 2]);
     watch.signal(Signal::STOP);
     engine.create("unkept", &[], &[]);
     let checked = reconcile(&engine, &state, &["--check", "--details"]);
@@ -355,6 +358,7 @@ fn a_watched_busy_host_passes_the_check() {
     assert_eq!(watch.stop().code, Some(0));
 }
 
+/// After a restart of the engine everything is compared, not only what events report.
 #[test]
 fn an_engine_that_returns_is_compared_again() {
     let engine = Engine::start();
@@ -419,6 +423,7 @@ fn positions_of_removed_containers_are_removed() {
     held.stop();
 }
 
+/// Two watches and repeated reconciliations on one state agree in the end and are never locked out.
 #[test]
 fn watches_and_reconciliations_share_a_state() {
     let engine = Engine::start();
@@ -470,6 +475,7 @@ fn a_locked_state_does_not_stop_following() {
     assert_eq!(locked(&finished.stderr.lines().map(str::to_owned).collect::<Vec<_>>()), 1, "{}", finished.stderr);
 }
 
+/// A damaged, newer, full or read-only state, or a dead engine, is an error that changes nothing.
 #[test]
 fn failures_leave_the_state_unchanged() {
     let engine = Engine::start();

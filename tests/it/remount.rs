@@ -94,7 +94,7 @@ fn a_running_watch_survives_a_move() {
         } else {
             start_all_again(&engine);
         }
-        eventually("all lines came", || kept.lines().len() >= written(lives));
+        eventually("all lines came", || kept.count() >= written(lives));
         // Events that an engine has pending when it stops keep a log open until it is back.
         let is_ours = |file: &String| file.starts_with(engine.data().to_str().unwrap());
         eventually("all logs are closed", || !open_files(watch.pid()).iter().any(is_ours));
@@ -102,9 +102,9 @@ fn a_running_watch_survives_a_move() {
         disk.move_to_another_device();
         engine.up();
     }
-    let seen = kept.lines().len();
+    let seen = kept.count();
     engine.run("later", &[], &["--count", "50"]);
-    eventually("a new container is followed", || kept.lines().len() >= seen + 50);
+    eventually("a new container is followed", || kept.count() >= seen + 50);
     watch.stop();
     assert_all_once(&kept.lines(), 3);
     Numbers::of_json(&kept.lines()).assert_whole("later", 1..=50);
@@ -122,7 +122,7 @@ fn open_files_survive_a_move() {
         engine.run(name, &options, &["--count", "400", "--resume", "--idle"]);
     }
     let watch = kept.start(&engine, &[]);
-    eventually("all lines came", || kept.lines().len() >= 800);
+    eventually("all lines came", || kept.count() >= 800);
     let containers = names.map(|name| engine.must(&["inspect", "--format", "{{.State.Pid}}", name]).parse().unwrap());
     engine.kill();
     for pid in containers {
@@ -131,7 +131,7 @@ fn open_files_survive_a_move() {
     eventually("they ended", || !containers.iter().any(|pid| lives(*pid)));
     disk.move_to_another_device_in_use();
     engine.up();
-    eventually("what they write on the other device came", || kept.lines().len() >= 1600);
+    eventually("what they write on the other device came", || kept.count() >= 1600);
     watch.stop();
     let numbers = Numbers::of_json(&kept.lines());
     for name in names {

@@ -1,12 +1,12 @@
 //! The API routes, each with its own rhythm, under the same promises: every line once, in order, to the end.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::thread;
 
 use serde_json::Value;
 
-use crate::support::routes::{POLL, ROTATE, STREAM};
-use crate::support::{Engine, Fault, Numbers, PATIENCE, Proxy, Watch, eventually};
+use crate::support::routes::{POLL, ROTATE, STREAM, Way};
+use crate::support::{Engine, Numbers, PATIENCE, Proxy, Watch, eventually};
 
 #[track_caller]
 fn assert_all_by(lines: &[String], source: &str) {
@@ -22,7 +22,7 @@ fn assert_all_by(lines: &[String], source: &str) {
 fn renewed_streams_and_polls_lose_nothing() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
-    let args = ["--count", "20000", "--rate", "2000", "--stream", "alternating"];
+    let args = ["--count", "8000", "--rate", "2000", "--stream", "alternating"];
     engine.run("beacon", &[], &["--count", "0", "--idle"]);
     let watches = [ROTATE, POLL].map(|(source, way)| {
         let args = [&["watch", "--format", "json"], way].concat();
@@ -40,25 +40,26 @@ fn renewed_streams_and_polls_lose_nothing() {
         assert_all_by(&lines, source);
         let numbers = Numbers::of_json(&lines);
         for driver in ["json-file", "local"] {
-            numbers.assert_whole(driver, 1..=20_000);
+            numbers.assert_whole(driver, 1..=8000);
             assert_eq!(notices.matches(&format!("+ {driver} ({source})")).count(), 1, "{notices}");
         }
         assert!(!notices.contains('!'), "{source}: {notices}");
     }
-    // Ten seconds of each make 33 streams and 50 polls, and fewer on a busy machine.
+    // Four seconds of each make 13 streams and 20 polls, and fewer on a busy machine.
     for driver in ["json-file", "local"] {
         let part = |follow: u8| format!("{}/logs?follow={follow}", engine.id(driver));
         let (streams, polls) = (proxy.count(&part(1)), proxy.count(&part(0)));
         eprintln!("{driver}: {streams} streams, {polls} polls");
-        assert!((15..50).contains(&streams) && (25..90).contains(&polls), "{driver}: {streams} streams, {polls} polls");
+        assert!((6..22).contains(&streams) && (10..38).contains(&polls), "{driver}: {streams} streams, {polls} polls");
     }
 }
 
+/// This holds for each API route that makes new requests while a container runs.
 #[test]
 fn restarts_pauses_and_renames_lose_nothing() {
     let engine = Engine::start();
-    for (source, way) in [ROTATE, POLL] {
-        let watch = Watch::start(&engine, &[&["--format", "json", "-E", "beacon"], way].concat());
+    let check = |(source, way): Way| {
+        let watch = Watch::start(&engine, &[&["--format", "json", &format!("{source}-*")], way].concat());
         watch.wait_until_up();
         let name = format!("{source}-lives");
         engine.run(&name, &[], &["--count", "700", "--rate", "1000", "--stream", "alternating", "--resume", "--idle"]);
@@ -85,8 +86,11 @@ fn restarts_pauses_and_renames_lose_nothing() {
         let renamed: Vec<String> = finished.lines().iter().map(|line| line.replace(&before, &after)).collect();
         Numbers::of_json(&renamed).assert_whole(&after, 1..=3000);
         assert!(!finished.stderr.contains('!'), "{source}: {}", finished.stderr);
-        engine.must(&["rm", "--force", &name, &after]);
-    }
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| check(ROTATE));
+        scope.spawn(|| check(POLL));
+    });
 }
 
 /// Engines up to 24.0.7 send the times of `local` logs and caches with the offset of their own zone.
@@ -104,6 +108,8 @@ fn every_route_reads_other_time_zones() {
     let args = ["--count", "2000", "--rate", "1000"];
     for (name, options) in kinds {
         engine.run(&format!("{name}-before"), options, &args);
+    }
+    for (name, _) in kinds {
         engine.wait(&format!("{name}-before"));
     }
     engine.run("beacon", &[], &["--count", "0", "--idle"]);
@@ -207,6 +213,7 @@ fn a_killed_engine_costs_no_api_line() {
     }
 }
 
+/// However long the polling interval, a container that dies is read to its end at once.
 #[test]
 fn a_death_between_polls_loses_nothing() {
     let engine = Engine::start();
@@ -229,15 +236,15 @@ fn a_death_between_polls_loses_nothing() {
 fn polling_from_now_on_asks_for_little() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
-    let bursts = ["--count", "24000", "--burst", "8000", "--every", "4000", "--stream", "alternating", "--idle"];
+    let bursts = ["--count", "16000", "--burst", "8000", "--every", "4000", "--stream", "alternating", "--idle"];
     let id = engine.run("web", &["--log-driver", "local"], &bursts);
     eventually("the first burst was written", || {
         lines_of_docker(&engine, "web").values().all(|lines| lines.len() == 4000)
     });
     let watch = Watch::at(&engine, &proxy.host(), &[&["watch", "--format", "json", "-n", "0"], POLL.1].concat());
     let small = format!("{id}/logs?follow=0&stdout=1&stderr=1&timestamps=1&since=");
-    watch.wait_for_count(16_000);
-    Numbers::of_json(&watch.lines()).assert_whole("web", 8001..=24_000);
+    watch.wait_for_count(8000);
+    Numbers::of_json(&watch.lines()).assert_whole("web", 8001..=16_000);
     let (all, tails) = (proxy.count(&format!("{id}/logs")), proxy.count("&tail="));
     watch.stop();
     assert!(proxy.count(&small) > 10);
@@ -245,6 +252,7 @@ fn polling_from_now_on_asks_for_little() {
     assert!(tails > 10 && all - tails <= 2, "{all} requests, {tails} for the last records");
 }
 
+/// A driver that keeps nothing is reported once and its log requested once, on each API route.
 #[test]
 fn a_container_without_log_is_asked_once() {
     let engine = Engine::start();
@@ -267,52 +275,12 @@ fn a_container_without_log_is_asked_once() {
     }
 }
 
-/// The idle time after which a stream is examined, and some time to see the result.
-const SILENCE: Duration = Duration::from_secs(45);
-
-/// A stalled stream is replaced, and no line is lost.
-#[test]
-fn a_stalled_stream_is_noticed() {
-    let engine = Engine::start();
-    let proxy = Proxy::start(&engine);
-    for name in ["idle", "paused"] {
-        engine.run(name, &[], &["--count", "3", "--idle"]);
-    }
-    engine.must(&["pause", "paused"]);
-    let watches = [STREAM.1, &["--source", "rotate", "--rotate-interval", "1h"]].map(|way| {
-        let watch = Watch::at(&engine, &proxy.host(), &[&["watch", "--format", "json"], way].concat());
-        watch.wait_for_count(6);
-        watch
-    });
-    let id = engine.run("web", &[], &["--count", "9000", "--rate", "200", "--stream", "alternating"]);
-    watches.iter().for_each(|watch| watch.wait_for_count(300));
-    let stalled: Vec<String> =
-        proxy.requests().into_iter().filter(|line| line.contains(&id) && line.contains("follow=1")).collect();
-    // Only these two, and not later requests.
-    stalled.iter().for_each(|line| proxy.on(line, Fault::Stall));
-    proxy.forget();
-    let before = watches.each_ref().map(|watch| watch.lines().len());
-    assert!(before.iter().all(|lines| *lines < 2000), "{before:?} of 9006 before the stall");
-    watches.iter().for_each(|watch| watch.wait_for(|lines| lines.len() > 6000, SILENCE));
-    // Each found the last line again among the last 64, 1,024 or 16,384 records.
-    let again = proxy.count(&format!("{id}/logs?follow=1"));
-    assert!((2..=6).contains(&again), "{:?}", proxy.requests());
-    // An idle container is examined once, and a paused one not at all.
-    let looks = |name: &str| proxy.count(&format!("{}/logs?follow=0", engine.id(name)));
-    assert_eq!((looks("idle"), looks("paused")), (2, 0), "{:?}", proxy.requests());
-    for watch in watches {
-        watch.wait_for_ends(1);
-        let finished = watch.stop();
-        Numbers::of_json(&finished.lines()).assert_whole("web", 1..=9000);
-        assert!(!finished.stderr.contains('!'), "{}", finished.stderr);
-    }
-}
-
+/// Polled often enough, a rotating log has no gap, also on engines whose own following has one.
 #[test]
 fn polling_reads_a_rotating_log_whole() {
     let engine = Engine::start();
     let options = ["--log-opt", "max-size=100k", "--log-opt", "max-file=5"];
-    let args = ["--count", "10000", "--rate", "1000", "--stream", "alternating"];
+    let args = ["--count", "6000", "--rate", "1000", "--stream", "alternating"];
     let ways = [STREAM, ROTATE, POLL];
     engine.run("beacon", &[], &["--count", "0", "--idle"]);
     let watches = ways.map(|(source, way)| {
@@ -328,7 +296,7 @@ fn polling_reads_a_rotating_log_whole() {
         let finished = watch.stop();
         let numbers = Numbers::of_json(&finished.lines());
         for driver in ["json-file", "local"] {
-            let flaw = numbers.flaw(driver, 1..=10_000);
+            let flaw = numbers.flaw(driver, 1..=6000);
             eprintln!("{source}: {} lines of {driver}: {}", numbers.count(driver), flaw.as_deref().unwrap_or("whole"));
             assert!(source != "poll" || flaw.is_none(), "{flaw:?}");
         }

@@ -1057,6 +1057,38 @@ mod tests {
         assert_eq!(read(&mut reader).0, ["2"], "reported again");
     }
 
+    /// Its event is lost and its folder is gone, but its log is still open.
+    #[test]
+    fn a_removed_container_without_event_is_read_a_minute_later() {
+        let root = tempfile::tempdir().unwrap();
+        let (reports, reported) = mpsc::channel();
+        let (_, commands) = mpsc::channel();
+        let queue = Arc::new(Queue::new(1024 * 1024, || ()));
+        let report = move |report| reports.send(report).unwrap();
+        let mut reader = LogReader::new(queue, Wake::new().unwrap(), commands, report).unwrap();
+        reader.newcomers.start(&reader.inotify, root.path().to_owned());
+        let id = "ab".repeat(32);
+        let folder = root.path().join(&id);
+        fs::create_dir(&folder).unwrap();
+        reader.take_events();
+        fs::write(folder.join("config.v2.json"), r#"{"Name":"/web","Config":{"Image":"i"}}"#).unwrap();
+        fs::write(folder.join(format!("{id}-json.log")), line(0) + &line(1)).unwrap();
+        reader.take_events();
+        fs::remove_dir_all(&folder).unwrap();
+        reader.take_events();
+        let now = Instant::now();
+        reader.check_due(now);
+        assert!(reported.try_recv().is_err(), "its event may still come");
+        assert!(reader.next_check().unwrap() <= now + NEWCOMER_INTERVAL);
+        reader.check_due(now + Duration::from_secs(61));
+        let report = reported.try_recv();
+        let Ok(Report::Unclaimed(container)) = report else { panic!("{report:?}") };
+        assert_eq!((&*container.id, &*container.name), (&*id, "web"));
+        reader.follow(Follow { id, ..follow(&folder, Start::All, None) });
+        reader.finish(KEY, Vec::new(), true);
+        assert_eq!(read(&mut reader).0, ["0", "1"]);
+    }
+
     /// A line of the `local` driver.
     fn local_line(number: u32) -> Vec<u8> {
         let (source, line) = ("stdout".to_owned(), number.to_string().into_bytes());

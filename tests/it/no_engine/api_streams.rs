@@ -1,4 +1,5 @@
-//! Reading a log over the API from a scripted engine: a clock that is set back, and every way in which an answer fails.
+//! Reading a log over the API from a scripted engine: a clock that is set back, a stream that hangs,
+//! and every way in which an answer fails.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
@@ -16,11 +17,19 @@ const SILENCE: Duration = Duration::from_secs(45);
 struct Log {
     records: Mutex<Vec<(i64, u8, String)>>,
     grown: Condvar,
+    /// How often [`Log::stall`] was called.
+    stalls: AtomicUsize,
 }
 
 impl Log {
     fn write(&self, time: i64, stream: u8, text: String) {
         self.records.lock().unwrap().push((time, stream, text));
+        self.grown.notify_all();
+    }
+
+    /// Nothing more arrives on the streams that are open now.
+    fn stall(&self) {
+        self.stalls.fetch_add(1, Ordering::SeqCst);
         self.grown.notify_all();
     }
 
@@ -38,6 +47,7 @@ impl Log {
             seconds.parse::<i64>().unwrap() * 1_000_000_000 + nanos.parse::<i64>().unwrap()
         });
         answer.begin("application/vnd.docker.raw-stream");
+        let stalls = self.stalls.load(Ordering::SeqCst);
         let mut records = self.records.lock().unwrap();
         let tail = value("tail").map_or(usize::MAX, |tail| tail.parse().unwrap());
         let mut next = records.len().saturating_sub(tail);
@@ -53,6 +63,10 @@ impl Log {
             }
             // Until the client has left, which the next write shows.
             records = self.grown.wait_timeout(records, Duration::from_secs(300)).unwrap().0;
+            if self.stalls.load(Ordering::SeqCst) != stalls {
+                drop(records);
+                return answer.hold();
+            }
         }
     }
 }
@@ -62,14 +76,28 @@ fn written(nanos: i64) -> String {
     format!("{:.9}", jiff::Timestamp::from_nanosecond(i128::from(nanos)).unwrap())
 }
 
-/// An engine with one container, `web`, whose logs are served by `logs`.
+fn id(name: &str) -> String {
+    format!("{:0<64}", name.bytes().map(|byte| format!("{byte:x}")).collect::<String>())
+}
+
+/// An engine with one running container, `web`, whose logs are served by `logs`.
 fn scripted(logs: impl Fn(&Request, &mut Answer) + Send + Sync + 'static) -> Script {
-    let id = "ab".repeat(32);
+    scripted_with([("web", "running")], logs)
+}
+
+/// An engine with containers of these names and states.
+fn scripted_with<const N: usize>(
+    containers: [(&str, &str); N],
+    logs: impl Fn(&Request, &mut Answer) + Send + Sync + 'static,
+) -> Script {
+    let listed = containers
+        .map(|(name, state)| format!(r#"{{"Id":"{}","Names":["/{name}"],"Image":"i","State":"{state}"}}"#, id(name)));
+    let listed = format!("[{}]", listed.join(","));
     Script::start(move |request: &Request, answer: &mut Answer| match request.path.split('?').next().unwrap() {
         "/_ping" => answer.json(200, "OK"),
         "/info" => answer.json(200, r#"{"ID":"x","DockerRootDir":"/nowhere"}"#),
         "/containers/json" => {
-            answer.json(200, &format!(r#"[{{"Id":"{id}","Names":["/web"],"Image":"i","State":"running"}}]"#));
+            answer.json(200, &listed);
         }
         "/events" => {
             answer.begin("application/json");
@@ -126,6 +154,45 @@ fn a_clock_set_back_costs_no_line() {
         watch.wait_for(|lines| lines.len() >= 320, SILENCE);
         let finished = watch.stop();
         Numbers::of_json(&finished.lines()).assert_whole("web", 181..=500);
+        assert!(!finished.stderr.contains('!'), "{}", finished.stderr);
+    }
+}
+
+/// A stream that hangs while its log grows is replaced after half a minute, and no line is lost. Meanwhile an idle
+/// container costs one request, and a paused one none.
+#[test]
+fn a_stalled_stream_is_noticed() {
+    let logs = ["web", "idle", "paused"].map(|name| (id(name), Arc::new(Log::default())));
+    let web = Arc::clone(&logs[0].1);
+    let say = |log: &Log, number: i64| log.write(number * 1_000_000, 1, format!("line {number:09}"));
+    logs.iter().for_each(|(_, log)| (1..=3).for_each(|number| say(log, number)));
+    let containers = [("web", "running"), ("idle", "running"), ("paused", "paused")];
+    let script = scripted_with(containers, move |request: &Request, answer: &mut Answer| {
+        let (_, log) = logs.iter().find(|(id, _)| request.path.contains(id)).unwrap();
+        log.serve(request, answer);
+    });
+    let watches = [STREAM.1, &["--source", "rotate", "--rotate-interval", "1h"]].map(|way| {
+        let watch = watch_script(&script, way);
+        watch.wait_for_count(9);
+        watch
+    });
+    (4..=100).for_each(|number| say(&web, number));
+    watches.iter().for_each(|watch| watch.wait_for_count(106));
+    web.stall();
+    let before = script.requests().len();
+    (101..=5000).for_each(|number| say(&web, number));
+    watches.iter().for_each(|watch| watch.wait_for(|lines| lines.len() >= 5006, SILENCE));
+    let requests = script.requests().split_off(before);
+    let count = |name: &str, follow: u8| {
+        let part = format!("{}/logs?follow={follow}", id(name));
+        requests.iter().filter(|line| line.contains(&part)).count()
+    };
+    // Each found the last line again among the last 64, 1,024 or 16,384 records.
+    assert!((2..=6).contains(&count("web", 1)), "{requests:?}");
+    assert_eq!((count("idle", 0), count("paused", 0)), (2, 0), "{requests:?}");
+    for watch in watches {
+        let finished = watch.stop();
+        Numbers::of_json(&finished.lines()).assert_whole("web", 1..=5000);
         assert!(!finished.stderr.contains('!'), "{}", finished.stderr);
     }
 }

@@ -24,6 +24,7 @@ fn golden(path: &Path, text: &[u8]) {
     );
 }
 
+/// A change of any help page shows in a diff.
 #[test]
 fn help_matches_the_golden_files() {
     for (line, file) in [
@@ -63,6 +64,7 @@ fn help_fits_a_screen() {
     }
 }
 
+/// Each example in a help page is accepted by the parser.
 #[test]
 fn every_example_parses() {
     for line in ["logwatch --help", "logwatch watch --help", "logwatch events --help"] {
@@ -77,6 +79,7 @@ fn every_example_parses() {
     }
 }
 
+/// However docker asks for help, the page is the same.
 #[test]
 fn docker_help_is_our_help() {
     for line in ["help logwatch", "logwatch help", "--help logwatch", "-h logwatch"] {
@@ -87,6 +90,7 @@ fn docker_help_is_our_help() {
     }
 }
 
+/// A wrong argument is one message with a tip, and exit code 2.
 #[test]
 fn usage_errors_end_with_2() {
     check(
@@ -157,12 +161,14 @@ fn usage_errors_end_with_2() {
     );
 }
 
+/// Without a command the help goes to stderr, with exit code 2.
 #[test]
 fn without_a_command_the_help_is_an_error() {
     let (bare, asked) = (run("logwatch"), run("logwatch -h"));
     assert_eq!((bare.status.code(), &bare.stderr, &*bare.stdout), (Some(2), &asked.stdout, &b""[..]));
 }
 
+/// Each form that docker knows prints the version.
 #[test]
 fn every_way_to_ask_for_the_version() {
     let version = concat!("exit 0\n--- stdout\ndocker-logwatch ", env!("CARGO_PKG_VERSION"), "\n--- stderr\n");
@@ -180,6 +186,7 @@ fn plugin_metadata_come_first() {
     assert_eq!(answer["SchemaVersion"], "0.1.0");
 }
 
+/// A shell never sees an error, whatever is completed.
 #[test]
 fn completion_requests_always_end_with_0() {
     let since = "exit 0\n--- stdout\n--since\tStart at this time: `10m` or `1h30m` ago, a date or time, Unix seconds\n:4\n--- stderr\n";
@@ -192,6 +199,7 @@ fn completion_requests_always_end_with_0() {
     check("__complete nonsense --nonsense=x y", "exit 0\n--- stdout\n:4\n--- stderr\n");
 }
 
+/// A closed pipe ends the output with 0.
 #[test]
 fn a_reader_that_left_is_no_failure() {
     let line = format!(
@@ -201,6 +209,7 @@ fn a_reader_that_left_is_no_failure() {
     assert_eq!(outcome(&output), "exit 0\n--- stdout\n0\n0\n--- stderr\n");
 }
 
+/// The generated files in the repository are those that the program generates.
 #[test]
 fn committed_completions_and_man_pages_are_current() {
     let dir = TempDir::new().unwrap();
@@ -223,6 +232,7 @@ fn committed_completions_and_man_pages_are_current() {
     );
 }
 
+/// A directory that cannot be written to is an error with its cause.
 #[test]
 fn an_unwritable_file_ends_with_1() {
     check(

@@ -45,6 +45,7 @@ fn configuration_errors_name_their_place() {
     );
 }
 
+/// A variable that belongs to no key is warned of and ignored.
 #[test]
 fn an_unknown_variable_is_warned_of() {
     let home = tempfile::tempdir().unwrap();

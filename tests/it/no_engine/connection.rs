@@ -11,6 +11,7 @@ use logwatch::internals::model::Filters;
 use crate::support::client::{at, chain, connect_with, failure, free_port, resolve};
 use crate::support::raw_script::{CLOSE, RawScript, answer, engine_of, http_proxy};
 
+/// The newest version that both sides know is spoken, or an error says which side is too old.
 #[tokio::test]
 async fn the_api_version_suits_every_engine() {
     for (newest, oldest, pin, reported) in [
@@ -70,6 +71,7 @@ async fn podman_is_recognised_without_head() {
     assert!(docker.info().await.unwrap().is_podman);
 }
 
+/// After a renegotiation all clones speak the new version.
 #[tokio::test]
 async fn an_upgraded_engine_is_negotiated_with_again() {
     let upgraded = Arc::new(AtomicUsize::new(0));
@@ -88,6 +90,7 @@ async fn an_upgraded_engine_is_negotiated_with_again() {
     assert_eq!(clone.api_version().to_string(), "1.44");
 }
 
+/// Calls, log streams and event streams have the configured headers.
 #[tokio::test]
 async fn every_request_has_custom_headers_and_host() {
     let script = RawScript::play(engine_of("1.41", "1.12"));
@@ -106,6 +109,7 @@ async fn every_request_has_custom_headers_and_host() {
     }
 }
 
+/// What answers like no Docker Engine is reported with the endpoint.
 #[tokio::test]
 async fn other_servers_are_reported_in_one_line() {
     for (said, reported) in [
@@ -131,6 +135,7 @@ async fn other_servers_are_reported_in_one_line() {
     assert_eq!(chain(&failure(at(&closed)).await), reported);
 }
 
+/// A call has a deadline, and an event stream may be silent for any time.
 #[tokio::test]
 async fn silence_ends_a_call_but_no_stream() {
     let limit = Duration::from_millis(200);
@@ -182,6 +187,7 @@ async fn malformed_answers_are_errors() {
     assert_eq!(reported, [nonsense, "start", nonsense, "start"]);
 }
 
+/// A stream that is cut off yields its error once and then ends.
 #[tokio::test]
 async fn a_cut_body_is_one_last_error() {
     let script = RawScript::play(|head| match head {
@@ -203,6 +209,7 @@ async fn a_cut_body_is_one_last_error() {
     assert!(events.next().await.is_none());
 }
 
+/// An HTTP proxy gets the engine's address, its Host header and the credentials.
 #[tokio::test]
 async fn a_proxy_gets_the_name_of_the_engine() {
     let (port, heard) = http_proxy(|head| {

@@ -56,6 +56,7 @@ fn dashboard_and_rules_use_existing_metrics() {
     }
 }
 
+/// Each line of the crontab has a schedule, a user, and the program with `--check`.
 #[test]
 fn the_cron_lines_are_valid() {
     let cron = text("contrib/cron.d/docker-logwatch");

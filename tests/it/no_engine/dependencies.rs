@@ -43,12 +43,14 @@ const OWNERS: &[(&str, &[&str])] = &[
 /// the code no longer has it.
 const REMAINING_CYCLES: &[&[&str]] = &[&["tail/files/container_log.rs", "tail/files/reader.rs"]];
 
+/// Dependencies between modules point downwards.
 #[test]
 fn modules_name_only_what_lies_below_them() {
     let found = forbidden(&borrowed(&sources()));
     assert!(found.is_empty(), "\n{}", found.join("\n"));
 }
 
+/// There is no cycle between files but the listed ones.
 #[test]
 fn no_files_depend_on_each_other() {
     let files = sources();
@@ -476,6 +478,7 @@ fn attributes(item: &syn::Item) -> &[syn::Attribute] {
     }
 }
 
+/// The check above sees each way in which a module can be named.
 #[test]
 fn every_forbidden_name_is_found() {
     let files = [
@@ -524,6 +527,7 @@ src/util/mod.rs: the tables of this test do not list util";
     assert_eq!(forbidden(&files).join("\n"), expected);
 }
 
+/// The check above sees each way in which files can name each other.
 #[test]
 fn every_kind_of_cycle_is_found() {
     for (files, expected) in [

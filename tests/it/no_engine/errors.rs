@@ -5,7 +5,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{Answer, Finished, Request, Script, Watch, assert_failure, records};
+use crate::support::{Answer, Fault, Finished, Proxy, Request, Script, Watch, assert_failure, records};
 
 /// Runs the program without environment variables that would lead it to an engine.
 fn run(variables: &[(&str, &str)], args: &[&str]) -> Finished {
@@ -40,6 +40,7 @@ fn an_unreachable_engine_ends_with_3() {
     }
 }
 
+/// A mistake in an argument or a variable is found before the engine is asked.
 #[test]
 fn invalid_arguments_end_with_2() {
     for (variables, args, part) in [
@@ -128,6 +129,7 @@ fn speaking_after(oldest: u32, newest: u32, pause: Duration) -> Script {
     })
 }
 
+/// What the engine supports decides the version, and an engine that is too old is reported.
 #[test]
 fn the_api_version_is_negotiated_or_refused() {
     for (oldest, newest, pinned, spoken) in
@@ -183,6 +185,7 @@ fn a_slow_engine_is_reported_on_a_terminal() {
     }
 }
 
+/// An answer that cannot be understood is an error of a few lines, without its control characters.
 #[test]
 fn nonsense_answers_end_in_few_words() {
     let garbage = Script::start(|_: &Request, answer: &mut Answer| answer.raw(b"SSH-2.0-OpenSSH_9.2\r\n\r\n"));
@@ -205,6 +208,7 @@ fn nonsense_answers_end_in_few_words() {
     }
 }
 
+/// Lines that arrived before an error of the log stream are printed.
 #[test]
 fn lines_before_an_api_error_are_shown() {
     let id = "4".repeat(64);
@@ -240,4 +244,35 @@ fn lines_before_an_api_error_are_shown() {
         "{}",
         finished.stderr
     );
+}
+
+/// The error names what is wrong in a few words.
+#[test]
+fn garbage_at_the_start_is_an_error() {
+    let engine = Script::idle();
+    let check = |part: &str| {
+        for (fault, code, first) in [
+            (Fault::Status(500), 1, "error: the Docker Engine answered 500: the proxy says 500\n"),
+            (Fault::Page(502), 1, "error: the Docker Engine or a proxy in front of it answers GET /"),
+            (Fault::Page(200), 1, "error: unexpected response to "),
+            (Fault::Half, 3, "error: lost the connection to unix://"),
+            (Fault::Hangup, 3, "error: lost the connection to unix://"),
+        ] {
+            // An old engine does not send its API version either, and an event stream may end.
+            if fault == Fault::Page(200) && matches!(part, "/_ping" | "/events") {
+                continue;
+            }
+            let proxy = Proxy::before(&engine);
+            proxy.on(part, fault);
+            let finished = run(&[], &["-H", &proxy.host(), "watch"]);
+            let said = (finished.code, finished.stderr.get(..first.len()));
+            assert_eq!(said, (Some(code), Some(first)), "{part} {fault:?}: {}", finished.stderr);
+        }
+    };
+    thread::scope(|scope| {
+        for part in ["/_ping", "/info", "/events", "/containers/json"] {
+            let check = &check;
+            scope.spawn(move || check(part));
+        }
+    });
 }

@@ -64,6 +64,7 @@ fn a_second_engine_gets_rows_of_its_own() {
     assert_eq!(watch.stop().code, Some(0));
 }
 
+/// A reconciliation that is interrupted while the engine answers records nothing, and ends with 0.
 #[test]
 fn a_stop_before_writing_writes_nothing() {
     let dir = tempfile::tempdir().unwrap();
@@ -86,6 +87,7 @@ fn a_stop_before_writing_writes_nothing() {
     assert_eq!(rows(&state, "SELECT source FROM reconciliations"), Vec::<String>::new());
 }
 
+/// A watch with a state sends no request while nothing happens.
 #[test]
 fn at_rest_the_inventory_asks_nothing() {
     let dir = tempfile::tempdir().unwrap();

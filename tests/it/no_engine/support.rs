@@ -4,6 +4,7 @@ use std::process::Command;
 
 use crate::support::{PATIENCE, Signal, Watch, eventually, process, watchdog};
 
+/// A held watch blocks on its full pipe, as under a pager.
 #[test]
 fn held_output_stays_unread_until_released() {
     let mut command = Command::new("sh");

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 pub use self::disk::Disk;
 pub use self::engine::{Engine, IMAGE, chatter, mounts};
 pub use self::http::{get, place};
-pub use self::kept::{Kept, lines, messages};
+pub use self::kept::{Kept, count_lines, lines, messages};
 pub use self::numbers::Numbers;
 pub use self::podman::Podman;
 pub use self::proxy::{Fault, Proxy};
@@ -82,6 +82,6 @@ pub fn eventually(promise: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < deadline, "timed out after {PATIENCE:?}, waiting until {promise}");
-        thread::sleep(Duration::from_millis(5));
+        thread::sleep(Duration::from_millis(10));
     }
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::net::{RecvFlags, recv};
 use tempfile::TempDir;
 
-use super::Engine;
+use super::{Engine, Script};
 
 /// What happens to the requests that a rule selects.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -86,9 +86,18 @@ impl Connection {
 impl Proxy {
     /// Starts a proxy without rules.
     pub fn start(engine: &Engine) -> Self {
+        Self::at(engine.socket())
+    }
+
+    /// The same in front of a scripted engine.
+    pub fn before(script: &Script) -> Self {
+        Self::at(script.socket())
+    }
+
+    fn at(engine: PathBuf) -> Self {
         super::watchdog::watch();
         let dir = TempDir::with_prefix_in("lwp", "/tmp").unwrap();
-        let shared = Arc::new(Shared { engine: engine.socket(), state: Mutex::default(), changed: Condvar::new() });
+        let shared = Arc::new(Shared { engine, state: Mutex::default(), changed: Condvar::new() });
         let proxy = Self { dir, shared, acceptor: Mutex::default() };
         proxy.admit();
         proxy
@@ -107,6 +116,12 @@ impl Proxy {
     /// first. Faults that concern answers also apply to answers that are under way.
     pub fn on(&self, part: &str, fault: Fault) {
         self.shared.state().rules.insert(0, (part.to_owned(), fault));
+        self.shared.changed.notify_all();
+    }
+
+    /// Removes the rules for requests whose line contains `part`.
+    pub fn off(&self, part: &str) {
+        self.shared.state().rules.retain(|(of, _)| of != part);
         self.shared.changed.notify_all();
     }
 

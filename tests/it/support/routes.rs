@@ -39,7 +39,7 @@ pub fn stop_each(watches: [Watch; 2]) -> [Finished; 2] {
 /// How many lines of a container came so far.
 pub fn count(watch: &Watch, container: &str) -> usize {
     let name = format!("\"container_name\":\"{container}\"");
-    watch.lines().iter().filter(|line| line.contains(&name)).count()
+    watch.count_lines(|line| line.contains(&name))
 }
 
 /// Waits until more lines of each of these containers have come.

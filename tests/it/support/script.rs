@@ -75,6 +75,11 @@ impl Script {
         Self { dir, shared, acceptor: Some(acceptor) }
     }
 
+    /// Serves as an engine that has nothing, and to which nothing happens.
+    pub fn idle() -> Self {
+        Self::start(Answer::as_idle)
+    }
+
     /// The value for `-H` and `DOCKER_HOST`.
     pub fn host(&self) -> String {
         format!("unix://{}", self.socket().display())
@@ -104,6 +109,24 @@ impl Drop for Script {
 }
 
 impl Answer {
+    /// The answer of an engine that has nothing, and to which nothing happens.
+    pub fn as_idle(request: &Request, answer: &mut Answer) {
+        match request.path.split('?').next().unwrap() {
+            "/_ping" => answer.json(200, "OK"),
+            "/info" => answer.json(200, r#"{"ID":"idle","ServerVersion":"20.10.24","DockerRootDir":"/nowhere"}"#),
+            "/version" => answer.json(200, r#"{"ApiVersion":"1.41","Version":"20.10.24","Os":"linux"}"#),
+            "/containers/json" => answer.json(200, "[]"),
+            "/events" => {
+                answer.begin("application/json");
+                // A request for past events ends.
+                if !request.path.contains("until=") {
+                    answer.hold();
+                }
+            }
+            _ => answer.json(404, r#"{"message":"not in the script"}"#),
+        }
+    }
+
     /// A complete answer. Errors are ignored here and below: they mean that the client has left.
     pub fn json(&mut self, status: u16, body: &str) {
         let head = "Content-Type: application/json\r\nApi-Version: 1.41\r\nOstype: linux\r\nServer: Script";

@@ -13,6 +13,7 @@ fn logs(engine: &Engine, container: &str) -> Vec<String> {
     engine.must(&["logs", container]).lines().map(str::to_owned).collect()
 }
 
+/// What `/chatter` writes is what `docker logs` returns.
 #[test]
 fn containers_write_what_docker_logs_shows() {
     let engine = Engine::start();
@@ -28,6 +29,7 @@ fn containers_write_what_docker_logs_shows() {
     assert!(flaw.starts_with("web: 1000 of 1000: 1000 twice, first 1; out of order"), "{flaw}");
 }
 
+/// Containers live on with `--live-restore` when the engine is stopped or killed.
 #[test]
 fn a_stopped_or_killed_engine_returns() {
     let engine = Engine::with(&["--live-restore"]);
@@ -43,6 +45,7 @@ fn a_stopped_or_killed_engine_returns() {
     assert!(engine.cpu() > Duration::ZERO && engine.descriptors() > 5);
 }
 
+/// After an engine is dropped no process, mount, cgroup or file of it is left.
 #[test]
 fn an_engine_leaves_nothing_behind() {
     let mut left = None;
@@ -70,6 +73,7 @@ fn an_engine_leaves_nothing_behind() {
     assert_eq!(String::from_utf8_lossy(&found.stdout), "");
 }
 
+/// Each fault has its effect on the requests it selects, and on no other.
 #[test]
 fn the_proxy_applies_and_counts_faults() {
     let engine = Engine::start();
@@ -125,6 +129,7 @@ fn the_proxy_applies_and_counts_faults() {
     assert!(ask(&["ps"]).0);
 }
 
+/// The docker CLI accepts the answers of a scripted engine.
 #[test]
 fn a_script_serves_the_docker_cli() {
     let script = Script::start(|request: &Request, answer: &mut Answer| match request.path.as_str() {

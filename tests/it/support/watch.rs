@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -196,6 +196,11 @@ impl Watch {
         self.state().stdout.lines.clone()
     }
 
+    /// How many lines of standard output satisfy `condition` so far.
+    pub fn count_lines(&self, condition: impl Fn(&str) -> bool) -> usize {
+        self.state().stdout.lines.iter().filter(|line| condition(line)).count()
+    }
+
     /// The lines of standard error so far.
     pub fn notices(&self) -> Vec<String> {
         self.state().stderr.lines.clone()
@@ -269,15 +274,20 @@ impl Watch {
         Finished { code: status.code(), stdout: state.stdout.bytes, stderr }
     }
 
+    /// Looks again when something was written, but not for each block: a condition may read all lines.
     #[track_caller]
     fn wait(&self, timeout: Duration, what: &str, condition: impl Fn(&State) -> bool) {
         let deadline = Instant::now() + timeout;
-        let mut state = self.state();
-        while !condition(&state) {
+        loop {
+            let state = self.state();
+            if condition(&state) {
+                return;
+            }
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(state.ended < 2, "it ended before its {what} was as expected; {}", tail(&state));
             assert!(!left.is_zero(), "after {timeout:?} its {what} is not as expected; {}", tail(&state));
-            state = self.output.changed.wait_timeout(state, left).unwrap().0;
+            drop(self.output.changed.wait_timeout(state, left).unwrap());
+            thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -303,7 +313,7 @@ impl Drop for Watch {
 
 fn read(output: &Arc<Output>, mut pipe: impl Read + Send + 'static, stdout: bool) -> JoinHandle<()> {
     let output = Arc::clone(output);
-    std::thread::spawn(move || {
+    thread::spawn(move || {
         let mut block = vec![0; 64 * 1024];
         loop {
             if stdout {

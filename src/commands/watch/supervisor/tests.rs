@@ -345,6 +345,21 @@ fn containers_that_exist_at_the_start_are_read_as_they_are() {
         ("all", "", "list s2:exited,3", "[describe s2 exited]; spawn s2 history; signal s2 [-s2 3]"),
         ("all files", "", "list n2:exited,3", "[describe n2 exited]; [! n2: has no log file]"),
         ("all", "", "list s2:created", "[describe s2 created]; spawn s2 history"),
+        // Nothing of it is wanted, so nothing is printed about it: not even that it has ended.
+        (
+            "all tail0",
+            "",
+            "list f2:exited,3",
+            "[describe f2 exited]; open f2 from last 0 [history of f2 file]; finish f2 [-f2 3]",
+        ),
+        ("all tail0", "", "list s2:exited,3", "[describe s2 exited]; [place s2 Some(100)]"),
+        ("resumed", "", "list s2:exited,3", "[describe s2 exited]; spawn s2 history; signal s2 [-s2 3]"),
+        (
+            "all resumed",
+            "",
+            "list s2:exited,3 f2:created",
+            "[describe s2 exited]; spawn s2 history; signal s2 [-s2 3]; [describe f2 created]; open f2 [history of f2 file]",
+        ),
         ("tail0", "", "list s1:running", "[describe s1 running]; spawn s1 from 100 up"),
         ("tail0", "", "list f1:running", "[describe f1 running]; open f1 from last 0 [+f1 file]"),
         // An earlier run has read a part.
