@@ -22,7 +22,8 @@ pub use api::body::Record;
 pub use api::frames::{Delivered, Dialect, Error, Frames, RequestRange};
 pub use container_config::{ContainerConfig, describe};
 pub use decode::format::has_log;
-pub use files::reader::{Command, Follow, LogReader, Measure, Report, Wake, can_read};
+pub use files::follow::Follow;
+pub use files::reader::{Command, LogReader, Measure, Report, Wake, can_read};
 pub use lines::Window;
 pub use log_stat::LogStat;
 
