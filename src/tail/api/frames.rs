@@ -16,7 +16,8 @@ use crate::model::batch::{Batch, ContainerKey, Encoding, Item, Reason};
 use crate::model::cursor::{Cursor, Route};
 use crate::model::position::{Position, TimePosition};
 use crate::model::time::Timestamp;
-use crate::tail::lines::{Joiner, LineCounts, LineSink};
+use crate::tail::lines::{Joiner, LineSink};
+use crate::tail::resume::Completeness;
 use crate::tail::{Piece, SLACK, Window, minus_slack};
 use std::borrow::Cow;
 use std::ops::ControlFlow;
@@ -66,8 +67,6 @@ pub struct Frames {
     overlap: Option<Overlap>,
     /// The server may send a record of this body twice.
     may_repeat: bool,
-    /// A delivered line must still reappear in this body. Mirrors [`Joiner::awaits_repeats`].
-    awaits_repeats: bool,
     /// Time of each stream's last line, and whether the next line must not be earlier.
     latest: [Option<(Timestamp, bool)>; 2],
     /// The error found after the lines of the current chunk.
@@ -140,7 +139,6 @@ impl Frames {
             since: None,
             overlap: None,
             may_repeat: false,
-            awaits_repeats: false,
             latest: [None; 2],
             failed: None,
             dialect: Dialect::Docker,
@@ -194,8 +192,7 @@ impl Frames {
         // Without `since`, nothing is omitted and earlier times are harmless.
         let is_cut = position.since.is_some();
         self.latest = position.seen.map(|seen| seen.map(|seen| (seen.time, is_cut)));
-        self.joiner.rewind_with_overlap(position);
-        self.awaits_repeats = self.joiner.awaits_repeats();
+        self.joiner.replay_by_time(&position, Completeness::MustReappear);
     }
 
     /// Returns the number of records so far, in the unit of the request's `tail`.
@@ -240,9 +237,7 @@ impl Frames {
         let bytes = body.gather(&[]);
         body.last(&bytes, |part| self.take(part, &mut batch));
         (self.body, batch.bytes) = (body, bytes);
-        let (lines, last) = (batch.lines.len(), self.joiner.last());
         self.joiner.flush_all(&mut LineSink::of(&mut batch));
-        self.report_missing(lines, last, &mut batch);
         self.finish_batch(batch)
     }
 
@@ -281,12 +276,14 @@ impl Frames {
         self.since = None;
         let Record { time, stream, is_complete: complete } = record;
         // It must not become the line by which the next response is matched.
-        if self.joiner.is_after_window(time) {
+        if self.joiner.filter.is_after_window(time) {
             return;
         }
         let lines = batch.lines.len();
         let piece = Piece { time, stream, text: Cow::Borrowed(message), encoding: Encoding::Raw, complete };
-        if let Some((latest, must_rise)) = self.latest[stream as usize].filter(|_| !self.joiner.is_replaying(stream)) {
+        if let Some((latest, must_rise)) =
+            self.latest[stream as usize].filter(|_| !self.joiner.filter.is_replaying_mark(stream))
+        {
             let is_again = time == latest && self.may_repeat && !self.joiner.is_unfinished(stream);
             let is_back = time < latest && must_rise;
             self.failed = is_back.then_some(Error::TimeWentBack).or(is_again.then_some(Error::PossibleRepeat));
@@ -294,24 +291,12 @@ impl Frames {
                 return;
             }
         }
-        let last = self.joiner.last();
         self.joiner.push(piece, Some(at), &mut LineSink::of(batch));
-        self.report_missing(lines, last, batch);
         for line in &batch.lines[lines..] {
             self.latest[line.stream as usize] = Some((line.time, true));
         }
-        if let (true, Some((time, ordinal))) = (complete, self.joiner.counts().last[stream as usize]) {
-            self.last_line = Some(Cursor { time, stream, ordinal });
-        }
-    }
-
-    /// Reports missing lines if the batch has new lines after its first `lines`.
-    fn report_missing(&mut self, lines: usize, last: Option<Cursor>, batch: &mut Batch) {
-        if self.awaits_repeats {
-            if batch.lines.len() > lines {
-                self.joiner.report_missing(lines, last, &mut LineSink::of(batch));
-            }
-            self.awaits_repeats = self.joiner.awaits_repeats();
+        if let (true, Some(last)) = (complete, self.joiner.filter.progress()[stream as usize].last) {
+            self.last_line = Some(Cursor::new(stream, last));
         }
     }
 
@@ -325,13 +310,9 @@ impl Frames {
         // The body may begin between lines of the same time. So the line only counts after a record with another time.
         let is_last = (record.stream, record.time) == (last.stream, last.time);
         if is_last && record.is_complete && self.other_time.is_some() {
-            let seen = overlap.position.seen;
-            let counts =
-                LineCounts { last: seen.map(|seen| Some((seen?.time, seen?.ordinal))), ..LineCounts::default() };
-            let high = seen.map(|seen| seen.map_or(Timestamp(i64::MIN), |seen| seen.high));
             self.since = None;
-            self.joiner.start(counts, [0; 2], high);
-            (self.overlap, self.old_records, self.awaits_repeats) = (None, self.records, false);
+            self.joiner.continue_after(&overlap.position);
+            (self.overlap, self.old_records) = (None, self.records);
             return;
         }
         // The last delivered line would have come before this record.
@@ -389,7 +370,7 @@ impl Delivered {
     #[must_use]
     pub fn after(mut self, frames: &Frames, item: Option<&Item>) -> Delivered {
         let is_new = matches!(item, Some(Item::Lines(batch)) if !batch.lines.is_empty());
-        if is_new || !frames.joiner.is_replaying_any() {
+        if is_new || !frames.joiner.filter.is_replaying_marks() {
             // The line must be identified by its time alone and differ from what precedes it.
             let is_suitable = |line: &Cursor| line.ordinal == 0 && !frames.joiner.has_unfinished();
             let overlap = frames.last_line.filter(is_suitable).zip(frames.other_time);
