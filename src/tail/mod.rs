@@ -20,13 +20,13 @@ pub mod oracle;
 mod resume;
 
 pub use api::body::Record;
-pub use api::frames::{Delivered, Dialect, Error, Frames, RequestRange};
+pub use api::frames::{Decoded, Error, Frames, Receipt};
 pub use container_config::{ContainerConfig, describe};
 pub use decode::format::has_log;
 pub use files::follow::Follow;
 pub use files::reader::{Command, LogReader, Measure, Report, Wake, can_read};
 pub use log_stat::LogStat;
-pub use resume::Window;
+pub use resume::{Delivered, Dialect, Discontinuity, Mode, RequestRange, Window};
 
 use crate::model::batch::Encoding;
 use crate::model::cursor::Stream;

@@ -11,7 +11,7 @@ use super::decode::format::{Format, RecordRange};
 use super::decode::{json_file, local};
 use super::files::log_file::{GUARD, Handle, ReadOutcome};
 use super::lines::{Joiner, LineSink};
-use super::{Frames, Piece, Window};
+use super::{Decoded, Frames, Piece, Window};
 use crate::model::batch::{Batch, ContainerKey, Encoding, Item, Part, Reason};
 use crate::model::cursor::{Cursor, Route, Stream};
 use crate::model::json;
@@ -477,7 +477,7 @@ pub fn frames(bytes: &[u8]) {
         let expected = frames_simply(&body, limit);
         match whole {
             // Another request would follow from there, which is not part of this test.
-            (decoded, Some(error)) if error == super::Error::TimeWentBack.to_string() => {
+            (decoded, Some(error)) if error == super::Discontinuity::TimeWentBack.to_string() => {
                 assert!(decoded.is_start_of(&expected.0), "{decoded:?} of {expected:?}");
             }
             whole => assert_eq!(whole, expected),
@@ -534,13 +534,13 @@ fn pushed<'a>(chunks: impl IntoIterator<Item = &'a [u8]>, limit: usize) -> (Deco
         }
     };
     for chunk in chunks {
-        let (item, end) = frames.push(chunk);
+        let Decoded { item, end, .. } = frames.push(chunk);
         add(item);
         if let Err(error) = end {
             return (decoded, Some(error.to_string()));
         }
     }
-    add(frames.flush());
+    add(frames.flush().0);
     (decoded, None)
 }
 

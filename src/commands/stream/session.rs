@@ -7,12 +7,12 @@
 use super::api_log::{ApiLog, StreamReport};
 use super::idle::{IdleTimer, ahead};
 use super::outcome::End;
-use super::tail_window::TailWindow;
 use crate::docker::{Error, LogStream, LogsQuery, Version};
 use crate::model::batch::Item;
 use crate::model::position::{Mark, TimePosition};
 use crate::model::time::Timestamp;
-use crate::tail::{self, Delivered, Dialect, Frames, LogStat, Record, RequestRange, Window};
+use crate::tail::{self, Decoded, Delivered, Dialect, Discontinuity, Frames, LogStat};
+use crate::tail::{Mode, Receipt, Record, RequestRange, Window};
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,8 +33,6 @@ const SENDS_ONCE: Version = Version { major: 1, minor: 42 };
 pub(super) struct Session<'a> {
     log: &'a ApiLog,
     frames: Frames,
-    delivered: Delivered,
-    window: TailWindow,
     /// Whether a followed body may have begun to repeat lines.
     may_repeat: bool,
     /// How long a request waits for a daemon that is gone, if that is less than the configured time.
@@ -69,9 +67,7 @@ impl<'a> Session<'a> {
         let idle = IdleTimer::new(Instant::now());
         Session {
             log,
-            frames: log.frames(position),
-            delivered: Delivered::up_to(position),
-            window: TailWindow::new(),
+            frames: log.frames(Delivered::up_to(position)),
             may_repeat: false,
             limit: Duration::MAX,
             announcement: None,
@@ -91,7 +87,7 @@ impl<'a> Session<'a> {
 
     /// How far the log was delivered.
     pub(super) fn position(&self) -> TimePosition {
-        self.delivered.position()
+        self.frames.delivered().position()
     }
 
     /// Announces the container with the next request that the daemon answers. `cause` is the time of the event that
@@ -166,7 +162,8 @@ impl<'a> Session<'a> {
 
     async fn read_rest(&mut self) -> Result<(), End> {
         let position = self.position();
-        let unfinished = std::mem::replace(&mut self.frames, self.log.frames(position));
+        let fresh = self.log.frames(*self.frames.delivered());
+        let unfinished = std::mem::replace(&mut self.frames, fresh);
         let end = loop {
             match self.read_once().await {
                 End::Apart => {}
@@ -174,7 +171,7 @@ impl<'a> Session<'a> {
             }
         };
         if !matches!(end, End::Whole) && self.position().seen == position.seen {
-            self.frames = unfinished;
+            self.frames = unfinished.continue_from(*self.frames.delivered());
         }
         match end {
             End::Whole => self.flush().await,
@@ -193,9 +190,8 @@ impl<'a> Session<'a> {
 
     /// Sends an unfinished line as it is.
     async fn flush(&mut self) {
-        let item = self.frames.flush();
-        self.send(item).await;
-        self.delivered = self.delivered.without_overlap();
+        let (item, receipt) = self.frames.flush();
+        self.send(item, receipt).await;
     }
 
     async fn read_once(&mut self) -> End {
@@ -214,25 +210,23 @@ impl<'a> Session<'a> {
                 Err(end) => return end,
             }
         }
-        if self.frames.lacks_overlap() {
-            return self.widen();
+        match self.frames.end() {
+            Ok(()) => End::Whole,
+            Err(_) => End::Apart,
         }
-        if self.window.records().is_none() {
-            // The whole log was read, so there is nothing before its first line to overlap with.
-            self.delivered = self.delivered.without_overlap();
-        }
-        self.window = self.window.after_success(self.frames.new_records());
-        End::Whole
     }
 
     async fn request(&mut self, follow: bool) -> Result<LogStream, Error> {
-        let RequestRange { since, tail } = self.delivered.begin(&mut self.frames, self.window.records(), follow);
-        // With `since`, older daemons leave out files that were rotated after a compressed one that ends before it. With
-        // `tail` as well that does no harm: the overlap is missing then.
         let docker = &self.log.context.docker;
         let is_docker_before = |newest: Version| !docker.is_podman() && docker.api_version() < newest;
+        let mode = match follow {
+            true => Mode::Follow { may_repeat: is_docker_before(SENDS_ONCE) },
+            false => Mode::Read,
+        };
+        let RequestRange { since, tail } = self.frames.request(mode);
+        // With `since`, older daemons leave out files that were rotated after a compressed one that ends before it. With
+        // `tail` as well that does no harm: the overlap is missing then.
         let since = since.filter(|_| tail.is_some() || !is_docker_before(HEEDS_SINCE));
-        self.frames.set_may_repeat(follow && is_docker_before(SENDS_ONCE));
         let query = LogsQuery { follow, since, until: self.until(), tail, ..LogsQuery::default() };
         let body = self.log.context.docker.logs_within(self.limit, &self.log.plan.id, &query).await?;
         if !std::mem::replace(&mut self.is_readable, true) {
@@ -255,44 +249,25 @@ impl<'a> Session<'a> {
     }
 
     async fn take(&mut self, chunk: Result<Bytes, Error>) -> Result<(), End> {
-        let (item, end) = self.frames.push(&chunk.map_err(End::Broken)?);
-        if item.is_some() || end.is_ok() {
-            self.send(item).await;
-        }
+        let Decoded { item, receipt, end } = self.frames.push(&chunk.map_err(End::Broken)?);
+        self.send(item, receipt).await;
         end.map_err(|error| self.failed(error))
     }
 
     fn failed(&mut self, error: tail::Error) -> End {
-        match error {
-            tail::Error::NoOverlap => self.widen(),
-            tail::Error::TimeWentBack => {
-                self.delivered = self.delivered.from_start();
-                End::Apart
-            }
-            tail::Error::PossibleRepeat => {
-                self.may_repeat = true;
-                End::Apart
-            }
-            error => End::Malformed(error),
-        }
-    }
-
-    fn widen(&mut self) -> End {
-        self.window = self.window.widened(self.position().is_at_start());
+        let tail::Error::Discontinuity(failure) = error else { return End::Malformed(error) };
+        self.may_repeat |= failure == Discontinuity::PossibleRepeat;
         End::Apart
     }
 
-    async fn send(&mut self, item: Option<Item>) {
-        let delivered = self.delivered.after(&self.frames, item.as_ref());
+    async fn send(&mut self, item: Option<Item>, receipt: Receipt) {
         if let Some(item) = item {
             self.log.context.queue.send(item).await;
             self.progress.notify_one();
         }
-        if delivered.position().seen != self.position().seen {
+        if self.frames.commit(receipt) {
             self.idle.restart(Instant::now());
-            self.window = self.window.after_line();
         }
-        self.delivered = delivered;
     }
 
     /// Waits for the next bytes, and probes while there are none.
@@ -348,7 +323,7 @@ impl<'a> Session<'a> {
                 tracing::info!(id = self.log.plan.id, %time, "its log grew and nothing came: reading on with a new request");
                 if self.position().since.is_some_and(|since| time < since) {
                     // The clock was set back, and Docker up to 23 leaves out records from before `since`.
-                    self.delivered = self.delivered.from_start();
+                    self.frames.read_from_start();
                 }
                 true
             }
@@ -365,12 +340,12 @@ impl<'a> Session<'a> {
     async fn counted_ahead(&self, last: Timestamp) -> Result<Option<Timestamp>, End> {
         let position = self.position();
         let since = self.log.begin().since.map_or(last, |begin| last.max(begin));
-        let mut frames = self.log.frames(TimePosition::at(Some(since)));
-        frames.resume(TimePosition::at(Some(since)));
-        let query = LogsQuery { since: Some(since), until: self.until(), ..LogsQuery::default() };
+        let mut frames = self.log.frames(Delivered::up_to(TimePosition::at(Some(since))));
+        let RequestRange { since, .. } = frames.request(Mode::Follow { may_repeat: false });
+        let query = LogsQuery { since, until: self.until(), ..LogsQuery::default() };
         let mut body = self.log.context.docker.logs(&self.log.plan.id, &query).await.map_err(End::Broken)?;
         while let Some(chunk) = body.next().await {
-            frames.push(&chunk.map_err(End::Broken)?).1.map_err(End::Malformed)?;
+            frames.push(&chunk.map_err(End::Broken)?).end.map_err(End::Malformed)?;
         }
         let is_ahead = |(newest, delivered): (Option<Mark>, Option<Mark>)| {
             newest
@@ -385,9 +360,9 @@ impl<'a> Session<'a> {
         let query = LogsQuery { tail: Some(1), ..LogsQuery::default() };
         let mut body = self.log.context.docker.logs(&self.log.plan.id, &query).await.map_err(End::Broken)?;
         while let Some(chunk) = body.next().await {
-            frames.push(&chunk.map_err(End::Broken)?).1.map_err(End::Malformed)?;
+            frames.push(&chunk.map_err(End::Broken)?).end.map_err(End::Malformed)?;
         }
-        frames.flush();
+        let _ = frames.flush();
         Ok(frames.newest())
     }
 }

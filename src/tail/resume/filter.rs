@@ -386,3 +386,147 @@ impl Filter {
         self.streams.iter().any(|state| state.replay.mark().is_some())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::file_id::FileId;
+    use Stream::{Stderr, Stdout};
+    use Verdict::{New, NewAfterGap, Old};
+
+    const SECOND: i64 = 1_000_000_000;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp(seconds * SECOND)
+    }
+
+    fn mark(seconds: i64, ordinal: u32, high: i64) -> Option<Mark> {
+        Some(Mark { time: at(seconds), ordinal, high: at(high) })
+    }
+
+    fn verdicts(filter: &mut Filter, lines: &[(Stream, i64)]) -> Vec<Verdict> {
+        lines.iter().map(|(stream, seconds)| filter.judge(*stream, at(*seconds), false).1).collect()
+    }
+
+    fn by_time(seen: [Option<Mark>; 2], since: Option<i64>, completeness: Completeness) -> Filter {
+        let mut filter = Filter::new(Window { since: at(0), until: at(1000) });
+        filter.replay_by_time(&TimePosition { since: since.map(at), seen }, completeness);
+        filter
+    }
+
+    fn place(passed: [u32; 2]) -> FilePosition {
+        let file = FileId { filesystem: None, inode: 1, born: None };
+        FilePosition { device: 0, file, fingerprint: None, offset: 0, before: [None; 2], passed }
+    }
+
+    #[test]
+    fn counted_lines_are_old_up_to_the_number_or_the_last_line() {
+        for (passed, last, times, expected) in [
+            (0, mark(20, 0, 20), &[10, 20][..], &[New, New][..]),
+            (2, mark(20, 0, 20), &[10, 20, 20], &[Old, Old, New]),
+            // The last line ends it early: a line that was counted is gone from the file.
+            (3, mark(20, 0, 20), &[10, 20, 30], &[Old, Old, New]),
+            (3, mark(20, 0, 20), &[10, 20, 20], &[Old, Old, New]),
+            // The file holds more lines than were counted.
+            (1, mark(20, 1, 20), &[10, 15, 20, 20, 20], &[Old, Old, Old, Old, New]),
+            (1, mark(20, 1, 20), &[10, 20, 21], &[Old, Old, New]),
+            // A later line than any that was counted: the rest of those is gone.
+            (3, mark(20, 0, 20), &[10, 21, 22], &[Old, NewAfterGap, New]),
+            // After the clock was set back, only the number counts.
+            (2, mark(5, 0, 20), &[20, 5, 5], &[Old, Old, New]),
+            (2, mark(5, 0, 20), &[20, 4, 5], &[Old, Old, New]),
+        ] {
+            let mut filter = Filter::new(Window::default());
+            filter.replay_by_count(&place([passed, 0]), &TimePosition { since: None, seen: [last, None] });
+            let lines: Vec<_> = times.iter().map(|time| (Stdout, *time)).collect();
+            assert_eq!(verdicts(&mut filter, &lines), expected, "{passed} {last:?} {times:?}");
+        }
+    }
+
+    #[test]
+    fn lines_are_old_until_the_mark_is_reached_or_exceeded() {
+        for (last, times, expected) in [
+            (mark(20, 1, 20), &[10, 20, 20, 20][..], &[Old, Old, Old, New][..]),
+            (mark(20, 1, 20), &[20, 21, 20], &[Old, New, New]),
+            // The clock was set back by more than the slack: everything up to `high` is old until the mark comes.
+            (mark(20, 0, 50), &[10, 30, 50, 20, 21], &[Old, Old, Old, Old, New]),
+            (mark(20, 0, 50), &[30, 51, 20], &[Old, New, New]),
+            // Within the slack, times of a stream are in order.
+            (mark(20, 0, 25), &[21, 20], &[New, New]),
+        ] {
+            let mut filter = by_time([last, None], None, Completeness::Proven);
+            let lines: Vec<_> = times.iter().map(|time| (Stdout, *time)).collect();
+            assert_eq!(verdicts(&mut filter, &lines), expected, "{last:?} {times:?}");
+        }
+    }
+
+    #[test]
+    fn lost_marks_are_reported_once_and_only_if_they_matter() {
+        let (out, err) = (mark(20, 0, 20), mark(18, 0, 18));
+        for (seen, since, lines, expected, is_missing_at_end) in [
+            ([out, None], Some(10), &[(Stdout, 21), (Stdout, 22)][..], &[NewAfterGap, New][..], false),
+            // One mark proves that both streams are complete.
+            ([out, err], Some(10), &[(Stdout, 20), (Stderr, 19)], &[Old, New], false),
+            ([out, err], Some(10), &[(Stderr, 18), (Stdout, 21)], &[Old, New], false),
+            // A later new line of one stream shows that the other stream's mark is gone.
+            ([None, err], Some(10), &[(Stdout, 17), (Stdout, 19), (Stderr, 19)], &[New, NewAfterGap, New], false),
+            // A mark before the requested time cannot reappear.
+            ([out, None], Some(21), &[(Stdout, 21)], &[New], false),
+            // Nothing shown is lost: before the window, and after it.
+            ([out, None], None, &[(Stdout, 2000)], &[NewAfterGap], false),
+            ([mark(1001, 0, 1001), None], None, &[(Stdout, 1002)], &[New], false),
+            // At the end of the log.
+            ([out, err], Some(10), &[(Stdout, 19)], &[Old], true),
+            ([out, err], Some(10), &[(Stdout, 20)], &[Old], false),
+        ] {
+            let mut filter = by_time(seen, since, Completeness::MustReappear);
+            assert_eq!(verdicts(&mut filter, lines), expected, "{seen:?} {lines:?}");
+            assert_eq!(filter.end_replay([false; 2]), is_missing_at_end, "{seen:?} {lines:?}");
+            assert!(!filter.end_replay([false; 2]));
+        }
+        let mut filter = by_time([out, None], None, Completeness::MustReappear);
+        filter.window.since = at(30);
+        assert_eq!(verdicts(&mut filter, &[(Stdout, 25)]), [New]);
+    }
+
+    #[test]
+    fn the_end_of_a_replay_keeps_marks_and_unfinished_lines() {
+        let seen = [mark(20, 1, 20), mark(18, 0, 40)];
+        let mut filter = by_time(seen, Some(10), Completeness::Proven);
+        let point =
+            |filter: &Filter| RestartPoint { file: place([0; 2]).signature(), offset: 7, before: filter.progress() };
+        assert_eq!(filter.file_position(&point(&filter)), None);
+        filter.end_replay([true, false]);
+        assert!(filter.is_replaying_mark(Stdout) && !filter.is_replaying_mark(Stderr));
+        assert_eq!(filter.time_position([None; 2]).seen, seen);
+        filter.end_replay([false; 2]);
+        let place = filter.file_position(&point(&filter)).unwrap();
+        assert_eq!((place.before, place.passed), ([Some((at(20), 1)), Some((at(18), 0))], [0; 2]));
+        // The next line of the same time has the next number.
+        assert_eq!(filter.judge(Stdout, at(20), false).0, LineNumber { time: at(20), ordinal: 2 });
+        assert_eq!(filter.time_position([None; 2]).seen, [mark(20, 2, 20), seen[1]]);
+    }
+
+    #[test]
+    fn a_new_line_of_one_stream_waits_for_an_unfinished_line_of_the_other() {
+        let mut filter = by_time([None, mark(18, 0, 18)], Some(10), Completeness::MustReappear);
+        assert_eq!(filter.judge(Stdout, at(19), true).1, New);
+        assert_eq!(filter.judge(Stdout, at(20), false).1, NewAfterGap);
+    }
+
+    #[test]
+    fn since_lies_before_every_line_that_is_not_delivered() {
+        for (seen, open, since) in [
+            ([None, None], [None, None], None),
+            ([mark(100, 0, 100), None], [None, None], Some(90)),
+            ([mark(100, 0, 100), mark(95, 0, 95)], [None, None], Some(95)),
+            ([mark(100, 0, 100), mark(50, 0, 50)], [None, None], Some(90)),
+            ([mark(100, 0, 100), mark(95, 0, 95)], [None, Some(at(60))], Some(60)),
+            ([None, None], [Some(at(60)), None], Some(50)),
+        ] {
+            let mut filter = Filter::new(Window::default());
+            filter.continue_after(&TimePosition { since: None, seen });
+            assert_eq!(filter.time_position(open), TimePosition { since: since.map(at), seen });
+        }
+    }
+}

@@ -9,9 +9,17 @@
 //!
 //! [`filter`] recognises lines in either of two ways. A file position counts the lines after an offset; a time position
 //! compares times, which are ambiguous after the clock was set back, and needs the last line to reappear as proof that
-//! nothing is lost.
+//! nothing is lost. [`request`] chooses the range of each API request and checks that the response continues there;
+//! [`tail_window`] is the number of records that it asks for.
 
 mod filter;
+mod request;
+mod tail_window;
 
 pub use filter::Window;
 pub(crate) use filter::{Completeness, Filter, Progress, RestartPoint, Verdict};
+pub(crate) use request::{Admission, ReadLines, RequestState};
+pub use request::{Delivered, Dialect, Discontinuity, Mode, RequestRange};
+
+#[cfg(test)]
+mod tests;
