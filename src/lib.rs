@@ -61,8 +61,8 @@
 //!
 //! # Invariants
 //!
-//! - Lines of a container keep their order, and each is delivered once by whichever route: every route ends in a
-//!   position from which any route can continue.
+//! - Lines of a container keep their order, and each is delivered once by whichever route: every route ends in a position
+//!   from which any route can continue (`tail/resume/`).
 //! - A known loss becomes a [`model::batch::Gap`].
 //! - What inotify misses is found by a periodic check (`tail/files/rescan.rs`): at once after an overflow or a new
 //!   mount, within half a minute on local file systems, five seconds on file systems that others write to, one second
@@ -74,8 +74,8 @@
 //! - A failure of one container's log does not affect the others.
 //! - Container output, names, labels, files and answers of the engine are hostile. Whatever reaches a terminal passes
 //!   `output/sanitizer.rs`.
-//! - Decisions are pure: discovery, joining of lines, backoff, the decoders, and the pool's slots, breaker, health and
-//!   rate limiter receive the time or need none, and tables test them.
+//! - Decisions are pure: discovery, joining and resuming of lines, backoff, the decoders, and the pool's slots, breaker,
+//!   health and rate limiter receive the time or need none, and tables test them.
 //! - Following logs never waits for the inventory: a comparison makes up for what the inventory does not take or cannot
 //!   write.
 //! - Each decoder accepts what an independent library accepts, and reads the same: the modules named `oracle`, which

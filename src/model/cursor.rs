@@ -32,6 +32,15 @@ impl Stream {
     }
 }
 
+/// The identity of a line within its stream, in the order of an undisturbed clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LineNumber {
+    /// The daemon's timestamp of the line.
+    pub time: Timestamp,
+    /// Counts the lines of the same stream with the same time, from 0.
+    pub ordinal: u32,
+}
+
 /// The identity of a line within its container. Written as `TIME-SO`: nanoseconds since the Unix epoch, the letter of the
 /// stream, and the ordinal, such as `1795215653037882171-o0`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +53,16 @@ pub struct Cursor {
 }
 
 impl Cursor {
+    /// Combines a stream and the identity of a line within it.
+    pub const fn new(stream: Stream, LineNumber { time, ordinal }: LineNumber) -> Self {
+        Cursor { time, stream, ordinal }
+    }
+
+    /// The identity of the line within its stream.
+    pub const fn number(self) -> LineNumber {
+        LineNumber { time: self.time, ordinal: self.ordinal }
+    }
+
     /// Parses the written form.
     pub fn parse(text: &str) -> Option<Self> {
         let (time, line) = text.rsplit_once('-')?;

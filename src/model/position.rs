@@ -5,7 +5,7 @@
 //! time and serves every route. [`FilePosition`] is by file and offset: it is exact even if the clock was changed, as
 //! long as the file still exists, be it renamed or compressed by rotation.
 
-use super::cursor::{Cursor, Route, Stream};
+use super::cursor::{Cursor, LineNumber, Route, Stream};
 use super::file_id::FileId;
 use super::time::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -39,6 +39,23 @@ pub struct Mark {
     pub high: Timestamp,
 }
 
+impl Mark {
+    /// The identity of the line within its stream.
+    pub const fn line(self) -> LineNumber {
+        LineNumber { time: self.time, ordinal: self.ordinal }
+    }
+}
+
+/// A file as a position identifies it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileSignature {
+    pub id: FileId,
+    /// Hash of its first record, if it had one.
+    pub fingerprint: Option<u64>,
+    /// Number of its device. Not used for identification.
+    pub device: u64,
+}
+
 /// A position by file and offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FilePosition {
@@ -56,6 +73,13 @@ pub struct FilePosition {
     /// How many lines of each stream after `offset` were delivered already, indexed by [`Stream`]: `offset` stays at
     /// the start of an unfinished line while complete lines follow between its pieces.
     pub passed: [u32; 2],
+}
+
+impl FilePosition {
+    /// The file that the position names.
+    pub const fn signature(&self) -> FileSignature {
+        FileSignature { id: self.file, fingerprint: self.fingerprint, device: self.device }
+    }
 }
 
 impl TimePosition {
@@ -79,18 +103,15 @@ impl TimePosition {
     /// The last delivered line of both streams, by time.
     pub fn last(&self) -> Option<Cursor> {
         let streams = [Stream::Stdout, Stream::Stderr].into_iter().zip(self.seen);
-        let last = streams.filter_map(|(stream, seen)| {
-            let Mark { time, ordinal, .. } = seen?;
-            Some(Cursor { time, stream, ordinal })
-        });
+        let last = streams.filter_map(|(stream, seen)| Some(Cursor::new(stream, seen?.line())));
         last.max_by_key(|line| line.time)
     }
 
     /// Whether this line was delivered. If no line of its stream was, its time is compared with the last mark
     /// of the other stream.
     pub fn has(&self, line: Cursor) -> bool {
-        let newest = || self.seen.iter().flatten().map(|seen| (seen.time, 0)).max();
-        let own = self.seen[line.stream as usize].map(|seen| (seen.time, seen.ordinal));
-        own.or_else(newest).is_some_and(|seen| (line.time, line.ordinal) <= seen)
+        let newest = || self.seen.iter().flatten().map(|seen| LineNumber { time: seen.time, ordinal: 0 }).max();
+        let own = self.seen[line.stream as usize].map(Mark::line);
+        own.or_else(newest).is_some_and(|seen| line.number() <= seen)
     }
 }

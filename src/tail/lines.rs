@@ -1,7 +1,8 @@
-//! Joins pieces into lines, separately for stdout and stderr, and drops lines that were delivered before.
+//! Joins pieces into lines, separately for stdout and stderr.
 //!
 //! In: pieces in the order of the log. Out: lines and gaps in a batch, and the position after them. Both routes use it:
-//! [`super::decode::block`] for files and [`super::api::frames`] for the API.
+//! [`super::decode::block`] for files and [`super::api::frames`] for the API. Which lines are new is decided by
+//! [`super::resume`].
 //!
 //! dockerd cuts a line at its 16 KiB buffer. All pieces of a line carry the time of the first one (moby
 //! `daemon/logger/copier.go`), and only the last ends in a newline. So a piece with another time starts a new line,
@@ -13,65 +14,26 @@
 //! ([`Joiner::count_pieces`]).
 
 use super::Piece;
+use super::resume::{Completeness, Filter, Verdict, Window};
 use crate::model::batch::{Batch, Encoding, Gap, Head, Line, Part, Reason};
-use crate::model::cursor::{Cursor, Stream};
-use crate::model::position::{Mark, TimePosition};
+use crate::model::cursor::{Cursor, LineNumber, Stream};
+use crate::model::position::{FilePosition, TimePosition};
 use crate::model::time::Timestamp;
-
-/// The times of the lines to show; other lines are dropped while decoding. Earlier lines count as delivered, later ones
-/// do not: the next run starts with them.
-#[derive(Clone, Copy, Debug)]
-pub struct Window {
-    /// Time of the earliest line to show.
-    pub since: Timestamp,
-    /// Time of the latest line to show.
-    pub until: Timestamp,
-}
-
-impl Default for Window {
-    fn default() -> Self {
-        Window { since: Timestamp(i64::MIN), until: Timestamp(i64::MAX) }
-    }
-}
 
 /// Joins the pieces of one container.
 #[derive(Debug)]
 pub(crate) struct Joiner {
     limit: usize,
-    window: Window,
     /// Lines are counted but not shown. Set while reading only serves to find the start of the first wanted line.
     pub(crate) muted: bool,
-    /// Both streams, indexed by [`Stream`].
-    streams: [StreamState; 2],
+    /// Decides which lines are new.
+    pub(crate) filter: Filter,
+    /// The line of each stream whose end has not been read yet, indexed by [`Stream`].
+    pending: [Option<Box<Pending>>; 2],
     /// The last line that was shown.
     last: Option<Cursor>,
-    /// Lines with `.0 <= time < .1` are not shown.
-    hidden: Option<(Timestamp, Timestamp)>,
     /// Pieces of one line may have different times, and each piece has its own ordinal (Podman).
     counts_pieces: bool,
-}
-
-#[derive(Debug, Default)]
-struct StreamState {
-    /// High-water mark: lines up to this one were already delivered and are being read again. `None` once it was
-    /// reached.
-    seen: Option<Mark>,
-    /// The last delivered line must be read again. If it is missing, lines after it may be missing too.
-    must_reappear: bool,
-    /// How many of the next lines were already delivered. Counts down to 0.
-    repeats: u32,
-    /// None of those lines has a later time than this.
-    repeats_until: Timestamp,
-    /// The last of those lines, where it is more reliable than their number.
-    last_repeat: Option<(Timestamp, u32)>,
-    /// Time and ordinal of the last line, shown or not.
-    last: Option<(Timestamp, u32)>,
-    /// The latest time of any line.
-    high: Timestamp,
-    /// Number of lines so far, modulo 2^32: only differences are used.
-    count: u32,
-    /// The line whose end has not been read yet.
-    pending: Option<Box<Pending>>,
 }
 
 #[derive(Debug)]
@@ -86,8 +48,8 @@ struct Pending {
     cut: bool,
     /// [`Joiner::muted`] at the last piece.
     muted: bool,
-    /// Time and ordinal of the last piece, where pieces are counted.
-    newest: Option<(Timestamp, u32)>,
+    /// The number of the last piece, where pieces are counted.
+    newest: Option<LineNumber>,
 }
 
 impl Joiner {
@@ -95,11 +57,10 @@ impl Joiner {
     pub(crate) fn new(limit: usize, window: Window) -> Self {
         Joiner {
             limit,
-            window,
             muted: false,
-            streams: Default::default(),
+            filter: Filter::new(window),
+            pending: [None, None],
             last: None,
-            hidden: None,
             counts_pieces: false,
         }
     }
@@ -112,14 +73,17 @@ impl Joiner {
     /// Adds a piece. `at` is the offset of its text in the bytes of the batch, if the text lies there.
     #[inline]
     pub(crate) fn push(&mut self, piece: Piece<'_>, at: Option<usize>, sink: &mut LineSink<'_>) {
-        if self.is_after_window(piece.time) {
+        let Piece { time, stream, encoding, complete, .. } = piece;
+        if self.filter.is_after_window(time) {
             return;
         }
-        let state = &mut self.streams[piece.stream as usize];
-        if let (Some(at), true, None) = (at, piece.complete && piece.text.len() <= self.limit, &state.pending) {
-            let head = state.head(piece.time, piece.stream, piece.encoding, Part::Whole);
-            if self.is_new(&head, sink) && !self.muted && self.is_shown(piece.time) {
-                self.last = Some(Cursor { time: head.time, stream: head.stream, ordinal: head.ordinal });
+        if let (Some(at), true, None) = (at, complete && piece.text.len() <= self.limit, &self.pending[stream as usize])
+        {
+            let (LineNumber { ordinal, .. }, verdict) =
+                self.filter.judge(stream, time, self.is_other_unfinished(stream));
+            if self.is_new(verdict, sink) && !self.muted && self.filter.is_shown(time) {
+                self.last = Some(Cursor { time, stream, ordinal });
+                let head = Head { time, ordinal, stream, encoding, part: Part::Whole };
                 sink.lines.push(Line::read(head, at, piece.text.len()));
             }
             return;
@@ -127,16 +91,13 @@ impl Joiner {
         self.push_joined(piece, sink);
     }
 
-    /// Returns whether a time lies after the window. Such lines do not count as delivered; the next run starts with
-    /// them.
+    /// Returns whether a line is new, and records a gap before it if lines are lost there.
     #[inline]
-    pub(crate) fn is_after_window(&self, time: Timestamp) -> bool {
-        time > self.window.until
-    }
-
-    #[inline]
-    fn is_shown(&self, time: Timestamp) -> bool {
-        self.window.since <= time && self.hidden.is_none_or(|(from, to)| time < from || to <= time)
+    fn is_new(&mut self, verdict: Verdict, sink: &mut LineSink<'_>) -> bool {
+        if verdict == Verdict::NewAfterGap {
+            self.gap(Reason::RotatedAway, None, sink);
+        }
+        verdict != Verdict::Old
     }
 
     #[cold]
@@ -145,10 +106,10 @@ impl Joiner {
         if self.counts_pieces {
             return self.push_numbered(piece, sink);
         }
-        if self.streams[stream as usize].pending.as_ref().is_some_and(|pending| pending.time != piece.time) {
+        if self.pending[stream as usize].as_ref().is_some_and(|pending| pending.time != piece.time) {
             self.flush(stream, sink);
         }
-        let pending = self.streams[stream as usize].pending.take();
+        let pending = self.pending[stream as usize].take();
         let mut pending = pending.unwrap_or_else(|| Pending::new(piece.time, Encoding::Plain));
         pending.muted = self.muted;
         pending.encoding = pending.encoding.joined_with(piece.encoding);
@@ -164,23 +125,12 @@ impl Joiner {
     /// Adds a piece that has its own ordinal. A line takes the time and the ordinal of its last piece.
     fn push_numbered(&mut self, piece: Piece<'_>, sink: &mut LineSink<'_>) {
         let Piece { time, stream, encoding, .. } = piece;
-        let state = &mut self.streams[stream as usize];
-        let pending = state.pending.take();
-        let before = pending.as_ref().and_then(|pending| pending.newest).or(state.last);
-        let ordinal = before.filter(|(last, _)| *last == time).map_or(0, |(_, ordinal)| ordinal + 1);
-        let seen = state.seen;
-        let head = Head { time, ordinal, stream, encoding, part: Part::Whole };
-        let is_new = self.is_new(&head, sink);
-        let state = &mut self.streams[stream as usize];
-        if !is_new {
-            state.last = Some((time, ordinal));
-            state.high = state.high.max(time);
+        let pending = self.pending[stream as usize].take();
+        let before = pending.as_ref().and_then(|pending| pending.newest);
+        let is_other_unfinished = self.is_other_unfinished(stream);
+        let (number, verdict) = self.filter.judge_piece(stream, time, before, is_other_unfinished);
+        if !self.is_new(verdict, sink) {
             return;
-        }
-        if let (Some(seen), None) = (seen, state.seen) {
-            // The last delivered piece no longer exists. The position stays after it until a new line is complete.
-            state.last = state.last.max(Some((seen.time, seen.ordinal)));
-            state.high = state.high.max(seen.high);
         }
         let mut pending = pending.unwrap_or_else(|| Pending::new(time, encoding));
         let size = decoded_len(&piece.text, encoding);
@@ -190,27 +140,18 @@ impl Joiner {
             pending.text.clear();
             (pending.size, pending.cut, pending.time) = (0, true, time);
         }
-        pending.newest = Some((time, ordinal));
+        pending.newest = Some(number);
         pending.muted = self.muted;
         pending.size += size;
         pending.text.extend_from_slice(&piece.text);
         self.emit_or_keep(stream, pending, piece.complete, sink);
     }
 
-    /// Counts a piece that was delivered and is not in its place among those that are joined. An unfinished line before
-    /// it is emitted, because its end was delivered without it.
+    /// Counts a piece that was delivered, but not in its place. An unfinished line before it is emitted, because its end
+    /// may have been delivered without it.
     pub(crate) fn skip_numbered(&mut self, time: Timestamp, stream: Stream, sink: &mut LineSink<'_>) {
         self.flush(stream, sink);
-        let state = &mut self.streams[stream as usize];
-        state.pass(time, state.next_ordinal(time));
-    }
-
-    /// Returns whether the stream's next piece was delivered according to the position, if it has this time.
-    pub(crate) fn is_before_mark(&self, time: Timestamp, stream: Stream) -> bool {
-        let state = &self.streams[stream as usize];
-        let is_before =
-            |seen: Mark| (time, state.next_ordinal(time)) <= (seen.time, seen.ordinal) || is_from_before(seen, time);
-        state.seen.is_some_and(is_before)
+        self.filter.skip(stream, time);
     }
 
     /// Emits as many parts of `limit` bytes as `pending` holds. Then emits the rest if the line is complete, or keeps
@@ -230,7 +171,7 @@ impl Joiner {
         if complete {
             self.emit_rest(stream, &pending, sink);
         } else {
-            self.streams[stream as usize].pending = Some(pending);
+            self.pending[stream as usize] = Some(pending);
         }
     }
 
@@ -241,7 +182,7 @@ impl Joiner {
     }
 
     fn flush(&mut self, stream: Stream, sink: &mut LineSink<'_>) {
-        if let Some(pending) = self.streams[stream as usize].pending.take() {
+        if let Some(pending) = self.pending[stream as usize].take() {
             self.emit_rest(stream, &pending, sink);
         }
     }
@@ -252,78 +193,25 @@ impl Joiner {
     }
 
     fn emit(&mut self, stream: Stream, pending: &Pending, end: usize, part: Part, sink: &mut LineSink<'_>) {
-        let state = &mut self.streams[stream as usize];
-        let (head, is_new) = match pending.newest {
-            Some((time, ordinal)) => {
-                state.pass(time, ordinal);
-                (Head { time, ordinal, stream, encoding: pending.encoding, part }, true)
+        let (LineNumber { time, ordinal }, is_new) = match pending.newest {
+            Some(number) => {
+                self.filter.pass(stream, number);
+                (number, true)
             }
             None => {
-                let head = state.head(pending.time, stream, pending.encoding, part);
-                (head, self.is_new(&head, sink))
+                let is_other_unfinished = self.is_other_unfinished(stream);
+                let (number, verdict) = self.filter.judge(stream, pending.time, is_other_unfinished);
+                (number, self.is_new(verdict, sink))
             }
         };
-        if !is_new || pending.muted || !self.is_shown(head.time) {
+        if !is_new || pending.muted || !self.filter.is_shown(time) {
             return;
         }
-        self.last = Some(Cursor { time: head.time, stream, ordinal: head.ordinal });
+        self.last = Some(Cursor { time, stream, ordinal });
+        let head = Head { time, ordinal, stream, encoding: pending.encoding, part };
         let start = sink.joined.len();
         sink.joined.extend_from_slice(&pending.text[..end]);
         sink.lines.push(Line::joined(head, start, end));
-    }
-
-    #[inline]
-    fn is_new(&mut self, head: &Head, sink: &mut LineSink<'_>) -> bool {
-        let state = &self.streams[head.stream as usize];
-        state.repeats == 0 && state.seen.is_none() && state.last_repeat.is_none() || self.is_new_in_replay(head, sink)
-    }
-
-    #[cold]
-    fn is_new_in_replay(&mut self, head: &Head, sink: &mut LineSink<'_>) -> bool {
-        let state = &mut self.streams[head.stream as usize];
-        // Lines between `seen` and `head` are lost. That matters unless all of them lie outside the window.
-        let seen = state.seen;
-        let is_later = seen.is_some_and(|seen| seen.time > self.window.until);
-        let is_unwanted = is_later || head.time < self.window.since;
-        let is_new = state.is_new_in_replay(head);
-        if !is_new && seen.is_some() && state.seen.is_none() {
-            // The log is complete after this line, and anything missing before it was delivered.
-            self.streams.iter_mut().filter(|state| state.seen.is_some()).for_each(|state| state.must_reappear = false);
-            return false;
-        }
-        if is_new && std::mem::take(&mut state.must_reappear) && !is_unwanted {
-            self.gap(Reason::RotatedAway, None, sink);
-        }
-        is_new
-    }
-
-    /// Reports lines of the other stream that are missing before the new line at index `at` of the batch. Lines that
-    /// must reappear come before any new line. So a mark that was not reached by now is gone, and perhaps lines after
-    /// it too. `after` is the line before the gap.
-    pub(crate) fn report_missing(&mut self, at: usize, after: Option<Cursor>, sink: &mut LineSink<'_>) {
-        let Some(time) = sink.lines.get(at).map(|line| line.time) else { return };
-        // A stream of which nothing was delivered may still have older lines.
-        let is_before =
-            |state: &&mut StreamState| state.pending.is_none() && state.seen.is_some_and(|seen| seen.time < time);
-        let mut is_missing = false;
-        for state in self.streams.iter_mut().filter(is_before) {
-            is_missing |= std::mem::take(&mut state.must_reappear);
-        }
-        let is_reported =
-            sink.gaps.last().is_some_and(|(before, gap)| (*before, gap.reason) == (at, Reason::RotatedAway));
-        if is_missing && !is_reported {
-            sink.gaps.push((at, Gap { reason: Reason::RotatedAway, lost_bytes: None, after }));
-        }
-    }
-
-    /// Returns whether a delivered line must still reappear.
-    pub(crate) fn awaits_repeats(&self) -> bool {
-        self.streams.iter().any(|state| state.must_reappear)
-    }
-
-    /// Returns the last line that was shown.
-    pub(crate) fn last(&self) -> Option<Cursor> {
-        self.last
     }
 
     /// Records a gap at this point. Adjacent gaps with the same reason are merged.
@@ -343,123 +231,46 @@ impl Joiner {
 
     /// Returns the position after the lines so far.
     pub(crate) fn position(&self) -> TimePosition {
-        let seen = self.streams.each_ref().map(StreamState::position);
-        let times = || seen.iter().flatten().map(|seen| seen.time);
-        // Two writers stamp the two streams. The stream that lags may still bring a line that is a little older than
-        // the last line of the other.
-        let earliest = times().max().map(super::minus_slack);
-        let earliest = if seen.iter().all(Option::is_some) { times().min().max(earliest) } else { earliest };
-        let pending = self.streams.iter().filter_map(|state| state.pending.as_ref()).map(|pending| pending.time).min();
-        let since = match (earliest, pending) {
-            (Some(earliest), Some(pending)) => Some(earliest.min(pending)),
-            // The same applies to a stream without any line so far.
-            (earliest, pending) => earliest.or(pending.map(super::minus_slack)),
-        };
-        TimePosition { since, seen }
+        self.filter.time_position(self.pending.each_ref().map(|pending| pending.as_ref().map(|pending| pending.time)))
     }
 
-    /// Prepares for reading the log again from some line before `position`. Drops unfinished lines, and skips lines
-    /// that were delivered.
-    pub(crate) fn rewind(&mut self, position: TimePosition) {
+    /// Prepares for reading a file from the offset of a position. Drops unfinished lines.
+    pub(crate) fn replay_by_count(&mut self, file: &FilePosition, position: &TimePosition) {
+        self.pending = [None, None];
+        self.filter.replay_by_count(file, position);
+    }
+
+    /// Prepares for reading the log from some line before a position. Drops unfinished lines.
+    pub(crate) fn replay_by_time(&mut self, position: &TimePosition, completeness: Completeness) {
+        self.pending = [None, None];
         self.last = self.last.or(position.last());
-        self.streams = position.seen.map(|seen| {
-            let high = seen.map_or(Timestamp(i64::MIN), |seen| seen.high);
-            StreamState { seen, high, ..StreamState::default() }
-        });
+        self.filter.replay_by_time(position, completeness);
     }
 
-    /// Hides lines shortly before this time. Much older lines are shown: they are new, and the clock was set back.
-    pub(crate) fn hide_before(&mut self, since: Timestamp) {
-        self.hidden = Some((super::minus_slack(since), since));
+    /// Continues behind a position. Drops unfinished lines.
+    pub(crate) fn continue_after(&mut self, position: &TimePosition) {
+        self.pending = [None, None];
+        self.filter.continue_after(position);
     }
 
-    /// Like [`Joiner::rewind`], but also requires the last delivered lines to reappear, because nothing else shows
-    /// whether the log is complete from there.
-    pub(crate) fn rewind_with_overlap(&mut self, position: TimePosition) {
-        self.rewind(position);
-        for state in &mut self.streams {
-            state.must_reappear = state.seen.is_some_and(|seen| Some(seen.time) >= position.since);
-        }
-    }
-
-    /// Ends the replay: everything that existed when it started has been read, so later lines are new. Returns whether
-    /// a line that must reappear is missing.
+    /// See [`Filter::end_replay`].
     pub(crate) fn end_replay(&mut self) -> bool {
-        let mut is_missing = false;
-        for state in self.streams.iter_mut().filter(|state| state.pending.is_none()) {
-            if let Some(Mark { time, ordinal, high }) = state.seen.take() {
-                let last = state.last.filter(|(last, _)| *last == time);
-                state.last = last.max(Some((time, ordinal)));
-                state.high = state.high.max(high);
-            }
-            (state.repeats, state.last_repeat) = (0, None);
-            is_missing |= std::mem::take(&mut state.must_reappear);
-        }
-        is_missing
-    }
-
-    /// Prepares for reading from a known record. `counts` describes the lines before it, `repeats` how many lines of
-    /// each stream after it were already delivered, and `high` their latest times.
-    pub(crate) fn start(&mut self, counts: LineCounts, repeats: [u32; 2], high: [Timestamp; 2]) {
-        for (stream, state) in self.streams.iter_mut().enumerate() {
-            let (last, count, repeats, high) =
-                (counts.last[stream], counts.count[stream], repeats[stream], high[stream]);
-            let must_reappear = repeats > 0;
-            *state = StreamState {
-                last,
-                count,
-                repeats,
-                repeats_until: high,
-                must_reappear,
-                high,
-                ..StreamState::default()
-            };
-        }
-    }
-
-    /// Returns what [`Joiner::start`] needs to continue from here.
-    pub(crate) fn counts(&self) -> LineCounts {
-        LineCounts {
-            last: self.streams.each_ref().map(|state| state.last),
-            count: self.streams.each_ref().map(|state| state.count),
-        }
-    }
-
-    /// After [`Joiner::start`]: sets the last delivered lines after that record. They mark the end of the repeats if
-    /// the file now holds more lines than were counted. Ignored after the clock was set back, when marks are ambiguous.
-    pub(crate) fn expect_last(&mut self, last: [Option<Mark>; 2]) {
-        for (state, last) in self.streams.iter_mut().zip(last) {
-            let last = last.filter(|last| state.repeats > 0 && last.high == last.time);
-            state.last_repeat = last.map(|last| (last.time, last.ordinal));
-        }
-    }
-
-    /// Returns how many lines of each stream were delivered since `then`.
-    pub(crate) fn delivered_since(&self, then: &LineCounts) -> [u32; 2] {
-        [0, 1].map(|stream| {
-            let state = &self.streams[stream];
-            state.count.wrapping_sub(then.count[stream]) + state.repeats
-        })
+        self.filter.end_replay(self.pending.each_ref().map(Option::is_some))
     }
 
     /// Returns whether any line is unfinished.
     pub(crate) fn has_unfinished(&self) -> bool {
-        self.streams.iter().any(|state| state.pending.is_some())
+        self.pending.iter().any(Option::is_some)
     }
 
     /// Returns whether the stream has an unfinished line.
     pub(crate) fn is_unfinished(&self, stream: Stream) -> bool {
-        self.streams[stream as usize].pending.is_some()
+        self.pending[stream as usize].is_some()
     }
 
-    /// Returns whether the last delivered line of this stream has not been read again yet.
-    pub(crate) fn is_replaying(&self, stream: Stream) -> bool {
-        self.streams[stream as usize].seen.is_some()
-    }
-
-    /// Returns whether lines are being read again that only their times identify as delivered.
-    pub(crate) fn is_replaying_any(&self) -> bool {
-        self.streams.iter().any(|state| state.seen.is_some())
+    #[inline]
+    fn is_other_unfinished(&self, stream: Stream) -> bool {
+        self.pending[1 - stream as usize].is_some()
     }
 }
 
@@ -467,81 +278,6 @@ impl Pending {
     fn new(time: Timestamp, encoding: Encoding) -> Box<Self> {
         Box::new(Pending { time, encoding, text: Vec::new(), size: 0, cut: false, muted: false, newest: None })
     }
-}
-
-/// The lines before a record.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct LineCounts {
-    /// Time and ordinal of the last line of each stream.
-    pub(crate) last: [Option<(Timestamp, u32)>; 2],
-    /// Number of lines of each stream, modulo 2^32.
-    pub(crate) count: [u32; 2],
-}
-
-impl StreamState {
-    fn position(&self) -> Option<Mark> {
-        let last = self.last.map(|(time, ordinal)| Mark { time, ordinal, high: self.high.max(time) });
-        self.seen.or(last)
-    }
-
-    fn is_new_in_replay(&mut self, head: &Head) -> bool {
-        if self.repeats > 0 {
-            let is_repeat = head.time <= self.repeats_until;
-            self.repeats = if is_repeat { self.repeats - 1 } else { 0 };
-            self.must_reappear = self.repeats > 0 || !is_repeat;
-            if self.last_repeat == Some((head.time, head.ordinal)) {
-                (self.last_repeat, self.repeats, self.must_reappear) = (None, 0, false);
-            } else if !is_repeat {
-                self.last_repeat = None;
-            }
-            return !is_repeat;
-        }
-        if let Some(last) = self.last_repeat {
-            let this = (head.time, head.ordinal);
-            self.last_repeat = self.last_repeat.filter(|_| this < last);
-            return this > last;
-        }
-        let Some(seen) = self.seen else { return true };
-        let (this, last) = ((head.time, head.ordinal), (seen.time, seen.ordinal));
-        if this == last {
-            (self.seen, self.must_reappear) = (None, false);
-            return false;
-        }
-        if this < last || is_from_before(seen, head.time) {
-            return false;
-        }
-        self.seen = None;
-        true
-    }
-
-    fn next_ordinal(&self, time: Timestamp) -> u32 {
-        self.last.filter(|(last, _)| *last == time).map_or(0, |(_, ordinal)| ordinal + 1)
-    }
-
-    #[inline]
-    fn head(&mut self, time: Timestamp, stream: Stream, encoding: Encoding, part: Part) -> Head {
-        let ordinal = match self.last {
-            Some((last, ordinal)) if last == time => ordinal + 1,
-            _ => 0,
-        };
-        self.pass(time, ordinal);
-        Head { time, ordinal, stream, encoding, part }
-    }
-
-    /// Counts a line as the last one.
-    #[inline]
-    fn pass(&mut self, time: Timestamp, ordinal: u32) {
-        self.last = Some((time, ordinal));
-        self.high = self.high.max(time);
-        self.count = self.count.wrapping_add(1);
-    }
-}
-
-/// Whether a line of this time was written before the clock was set back, though it is later than the last delivered
-/// one.
-fn is_from_before(seen: Mark, time: Timestamp) -> bool {
-    let was_set_back = seen.high > Timestamp(seen.time.0.saturating_add(super::SLACK));
-    was_set_back && time <= seen.high
 }
 
 /// The parts of a batch that a joiner fills while the batch's bytes are borrowed for decoding.
@@ -713,7 +449,7 @@ mod tests {
         let read = |position: TimePosition, until: usize, is_flushed: bool| {
             let (mut joiner, mut batch) = (Joiner::new(100, Window::default()), batch());
             joiner.count_pieces();
-            joiner.rewind(position);
+            joiner.replay_by_time(&position, Completeness::Proven);
             for (time, text) in &log[..until] {
                 let (text, complete) = text.strip_suffix('\n').map_or((*text, false), |text| (text, true));
                 joiner.push(piece(*time, Stdout, text, complete, Encoding::Raw), None, &mut LineSink::of(&mut batch));

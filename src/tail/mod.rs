@@ -2,7 +2,7 @@
 //!
 //! [`files`] follows the log files of all containers in one thread ([`LogReader`]), and [`decode`] decodes their two
 //! formats. [`api`] decodes API responses and continues from one to the next ([`Frames`]); the requests are sent
-//! elsewhere. For both routes, [`lines`] joins pieces into lines, drops those that were delivered before, and computes
+//! elsewhere. For both routes, [`lines`] joins pieces into lines, and [`resume`] decides which of them are new and computes
 //! the position to resume from. [`log_stat`] shows whether a log has changed without reading it. [`container_config`]
 //! reads dockerd's own description of a container.
 //!
@@ -17,15 +17,18 @@ mod lines;
 mod log_stat;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod oracle;
+mod resume;
 
 pub(crate) use api::body::Record;
-pub(crate) use api::frames::{Delivered, Dialect, Error, Frames, RequestRange};
+pub(crate) use api::frames::{Decoded, Error, Frames, Receipt};
 pub(crate) use container_config::{ContainerConfig, describe};
 pub(crate) use decode::format::has_log;
-pub use files::reader::{Command, Follow, LogReader, Report, Wake};
+pub use files::follow::Follow;
+pub use files::reader::{Command, LogReader, Report, Wake};
 pub(crate) use files::reader::{Measure, can_read};
-pub use lines::Window;
 pub(crate) use log_stat::LogStat;
+pub use resume::Window;
+pub(crate) use resume::{Delivered, Dialect, Discontinuity, Mode, RequestRange};
 
 use crate::model::batch::Encoding;
 use crate::model::cursor::Stream;

@@ -10,8 +10,8 @@ use super::decode::block::{Block, BlockDecoder};
 use super::decode::format::{Format, RecordRange};
 use super::decode::{json_file, local};
 use super::files::log_file::{GUARD, Handle, ReadOutcome};
-use super::lines::{Joiner, LineSink, Window};
-use super::{Frames, Piece};
+use super::lines::{Joiner, LineSink};
+use super::{Decoded, Frames, Piece, Window};
 use crate::model::batch::{Batch, ContainerKey, Encoding, Item, Part, Reason};
 use crate::model::cursor::{Cursor, Route, Stream};
 use crate::model::json;
@@ -362,7 +362,7 @@ fn in_blocks<'a>(
         carry.extend_from_slice(chunk);
         let mut batch = batch();
         let block = Block { bytes: &carry, from: 0, offset: offset as u64, shown_from: shown_from as u64 };
-        let taken = blocks.decode(block, &mut LineSink::of(&mut batch)).ok()?;
+        let taken = blocks.decode(block, &mut LineSink::of(&mut batch)).ok()?.taken;
         let rest = carry.split_off(taken);
         batch.bytes = std::mem::replace(&mut carry, rest);
         offset += taken;
@@ -477,7 +477,7 @@ pub fn frames(bytes: &[u8]) {
         let expected = frames_simply(&body, limit);
         match whole {
             // Another request would follow from there, which is not part of this test.
-            (decoded, Some(error)) if error == super::Error::TimeWentBack.to_string() => {
+            (decoded, Some(error)) if error == super::Discontinuity::TimeWentBack.to_string() => {
                 assert!(decoded.is_start_of(&expected.0), "{decoded:?} of {expected:?}");
             }
             whole => assert_eq!(whole, expected),
@@ -534,13 +534,13 @@ fn pushed<'a>(chunks: impl IntoIterator<Item = &'a [u8]>, limit: usize) -> (Deco
         }
     };
     for chunk in chunks {
-        let (item, end) = frames.push(chunk);
+        let Decoded { item, end, .. } = frames.push(chunk);
         add(item);
         if let Err(error) = end {
             return (decoded, Some(error.to_string()));
         }
     }
-    add(frames.flush());
+    add(frames.flush().0);
     (decoded, None)
 }
 
@@ -584,7 +584,10 @@ fn frames_simply(body: &[u8], limit: usize) -> (DecodedLog, Option<String>) {
     }
     if error.is_some() {
         // An unfinished line waits for the next request.
-        reading.joiner.rewind(crate::model::position::TimePosition::default());
+        reading.joiner.replay_by_time(
+            &crate::model::position::TimePosition::default(),
+            crate::tail::resume::Completeness::Proven,
+        );
     }
     (reading.finish(0), error)
 }

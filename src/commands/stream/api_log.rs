@@ -6,7 +6,7 @@ use crate::model::cursor::{Cursor, Route};
 use crate::model::position::TimePosition;
 use crate::model::queue::Queue;
 use crate::model::time::Timestamp;
-use crate::tail::{self, Dialect, Frames, Start, Window};
+use crate::tail::{self, Delivered, Dialect, Frames, Start, Window};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,13 +101,13 @@ impl ApiLog {
         ApiLog { context, plan, folder, is_paused, first: None }
     }
 
-    /// The decoder for the first body from a position.
-    pub(super) fn frames(&self, position: TimePosition) -> Frames {
+    /// A decoder that continues behind what was delivered.
+    pub(super) fn frames(&self, delivered: Delivered) -> Frames {
         let dialect = self.dialect();
         let window = Window { since: dialect.reported(self.plan.window.since), ..self.plan.window };
         let frames = Frames::new(self.plan.key, self.context.route, window, self.context.max_line_size);
-        let mut frames = frames.with_dialect(dialect, self.begin().since);
-        if let (Some((first, known)), true) = (self.first, position.is_at_start()) {
+        let mut frames = frames.with_dialect(dialect, self.begin().since).continue_from(delivered);
+        if let (Some((first, known)), true) = (self.first, delivered.position().is_at_start()) {
             frames.start_at(first, known);
         }
         frames

@@ -11,7 +11,6 @@ mod idle;
 mod outcome;
 mod retry;
 mod session;
-mod tail_window;
 
 pub(super) use api_log::{ApiLog, Outcome, Signal, StreamContext, StreamPlan, StreamReport};
 
@@ -215,9 +214,9 @@ impl ApiLog {
             }
             let mut body = self.context.docker.logs_within(limit, &self.plan.id, &query).await?;
             while let Some(chunk) = body.next().await {
-                keep(frames.push(&chunk?).0);
+                keep(frames.push(&chunk?).item);
             }
-            keep(frames.flush());
+            keep(frames.flush().0);
             // The response may begin between lines of the same time, whose ordinals are then unknown.
             let is_numbered = count > wanted && cursors.front().is_some_and(|first| Some(first.time) != oldest);
             let is_all = is_all || self.dialect() == Dialect::Docker && frames.records() < records;
@@ -234,7 +233,7 @@ impl ApiLog {
         let mut oldest = None;
         let mut body = self.context.docker.logs_within(limit, &self.plan.id, query).await?;
         while let Some(chunk) = body.next().await {
-            if frames.push(&chunk?).1.is_err() {
+            if frames.push(&chunk?).end.is_err() {
                 break;
             }
             oldest = oldest.or(frames.newest().map(|record| record.time));

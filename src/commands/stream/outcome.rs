@@ -161,7 +161,7 @@ mod tests {
     }
 
     fn malformed() -> End {
-        End::Malformed(tail::Error::NoOverlap)
+        End::Malformed(tail::Error::Discontinuity(tail::Discontinuity::NoOverlap))
     }
 
     #[test]

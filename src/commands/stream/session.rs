@@ -7,12 +7,12 @@
 use super::api_log::{ApiLog, StreamReport};
 use super::idle::{IdleTimer, ahead};
 use super::outcome::End;
-use super::tail_window::TailWindow;
 use crate::docker::{Error, LogStream, LogsQuery, Version};
 use crate::model::batch::Item;
 use crate::model::position::{Mark, TimePosition};
 use crate::model::time::Timestamp;
-use crate::tail::{self, Delivered, Dialect, Frames, LogStat, Record, RequestRange};
+use crate::tail::{self, Decoded, Delivered, Dialect, Discontinuity, Frames, LogStat};
+use crate::tail::{Mode, Receipt, Record, RequestRange};
 use bytes::Bytes;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -38,8 +38,6 @@ pub(super) type Progress = watch::Receiver<Option<Timestamp>>;
 pub(super) struct Session<'a> {
     log: &'a ApiLog,
     frames: Frames,
-    delivered: Delivered,
-    window: TailWindow,
     /// Whether a followed body may have begun to repeat lines.
     may_repeat: bool,
     /// How long a request waits for a daemon that is gone, if that is less than the configured time.
@@ -55,10 +53,16 @@ pub(super) struct Session<'a> {
     is_history: bool,
     /// The daemon has answered a request for this log.
     is_readable: bool,
-    /// Where a request for the rest has to begin, updated with each item that is sent.
+    /// Where a request for the rest has to begin, updated with each chunk that is read.
     progress: watch::Sender<Option<Timestamp>>,
     /// The answer to a request for the rest that was made already.
     rest: Option<LogStream>,
+}
+
+/// A container that has to be announced to the output before its lines.
+struct Announcement {
+    /// The time of the event that reported the container; `None` if a listing did.
+    cause: Option<Timestamp>,
 }
 
 /// The result of an idle probe.
@@ -70,20 +74,12 @@ enum Probe {
     Unknown,
 }
 
-/// A container that has to be announced to the output before its lines.
-struct Announcement {
-    /// The time of the event that reported the container; `None` if a listing did.
-    cause: Option<Timestamp>,
-}
-
 impl<'a> Session<'a> {
     pub(super) fn new(log: &'a ApiLog, position: TimePosition) -> Self {
         let idle = IdleTimer::new(Instant::now());
         Session {
             log,
-            frames: log.frames(position),
-            delivered: Delivered::up_to(position),
-            window: TailWindow::new(),
+            frames: log.frames(Delivered::up_to(position)),
             may_repeat: false,
             limit: Duration::MAX,
             announcement: None,
@@ -97,7 +93,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Changes with each item that is sent, while a request is pending.
+    /// Changes with each chunk that is read, while a request is pending.
     pub(super) fn progress(&self) -> Progress {
         self.progress.subscribe()
     }
@@ -109,7 +105,7 @@ impl<'a> Session<'a> {
 
     /// How far the log was delivered.
     pub(super) fn position(&self) -> TimePosition {
-        self.delivered.position()
+        self.frames.delivered().position()
     }
 
     /// Announces the container with the next request that the daemon answers. `cause` is the time of the event that
@@ -149,8 +145,7 @@ impl<'a> Session<'a> {
             let chunk = match self.next(&mut body, due).await {
                 Ok(Some(chunk)) => chunk,
                 Ok(None) => {
-                    let may_lack = self.log.dialect() == Dialect::Podman && last_chunk.elapsed() < PODMAN_QUIET;
-                    self.may_have_more = may_lack;
+                    self.may_have_more = self.log.dialect() == Dialect::Podman && last_chunk.elapsed() < PODMAN_QUIET;
                     return End::Whole;
                 }
                 Err(end) => return end,
@@ -186,18 +181,21 @@ impl<'a> Session<'a> {
     }
 
     async fn read_rest(&mut self) -> Result<(), End> {
-        let (position, received) = (self.position(), self.delivered.received());
-        let mut unfinished = std::mem::replace(&mut self.frames, self.log.frames(position));
-        self.delivered.set_aside(&mut unfinished);
+        let position = self.position();
+        let fresh = self.log.frames(*self.frames.delivered());
+        let mut unfinished = std::mem::replace(&mut self.frames, fresh);
+        self.frames.take_received(&mut unfinished);
+        let received = self.frames.received();
         let end = loop {
             match self.read_once().await {
                 End::Apart => {}
                 end => break end,
             }
         };
-        let has_sent = self.position().seen != position.seen || self.delivered.received() != received;
+        let has_sent = self.position().seen != position.seen || self.frames.received() != received;
         if !matches!(end, End::Whole) && !has_sent {
-            self.frames = unfinished;
+            unfinished.take_received(&mut self.frames);
+            self.frames = unfinished.continue_from(*self.frames.delivered());
         }
         match end {
             End::Whole => self.flush().await,
@@ -216,9 +214,8 @@ impl<'a> Session<'a> {
 
     /// Sends an unfinished line as it is.
     async fn flush(&mut self) {
-        let item = self.frames.flush();
-        self.send(item).await;
-        self.delivered.forget_overlap();
+        let (item, receipt) = self.frames.flush();
+        self.send(item, receipt).await;
     }
 
     async fn read_once(&mut self) -> End {
@@ -237,28 +234,28 @@ impl<'a> Session<'a> {
                 Err(end) => return end,
             }
         }
-        if self.frames.lacks_overlap() {
-            return self.widen();
+        match self.frames.end() {
+            Ok(position) => {
+                if let Some(item) = position {
+                    self.log.context.queue.send(item).await;
+                }
+                End::Whole
+            }
+            Err(_) => End::Apart,
         }
-        if let Some(place) = self.delivered.end_complete_body(&mut self.frames) {
-            self.log.context.queue.send(place).await;
-        }
-        if self.window.records().is_none() {
-            // The whole log was read, so there is nothing before its first line to overlap with.
-            self.delivered.forget_overlap();
-        }
-        self.window = self.window.after_success(self.frames.new_records());
-        End::Whole
     }
 
     async fn request(&mut self, follow: bool) -> Result<LogStream, Error> {
-        let RequestRange { since, tail } = self.delivered.begin(&mut self.frames, self.window.records(), follow);
-        // With `since`, older daemons leave out files that were rotated after a compressed one that ends before it. With
-        // `tail` as well that does no harm: the overlap is missing then.
         let docker = &self.log.context.docker;
         let is_docker_before = |newest: Version| !docker.is_podman() && docker.api_version() < newest;
+        let mode = match follow {
+            true => Mode::Follow { may_repeat: is_docker_before(SENDS_ONCE) },
+            false => Mode::Read,
+        };
+        let RequestRange { since, tail } = self.frames.request(mode);
+        // With `since`, older daemons leave out files that were rotated after a compressed one that ends before it. With
+        // `tail` as well that does no harm: the overlap is missing then.
         let since = since.filter(|_| tail.is_some() || !is_docker_before(HEEDS_SINCE));
-        self.frames.set_may_repeat(follow && is_docker_before(SENDS_ONCE));
         let query = LogsQuery { follow, since, until: self.log.until(), tail, ..LogsQuery::default() };
         let body = match self.rest.take().filter(|_| !follow) {
             Some(rest) => rest,
@@ -278,44 +275,25 @@ impl<'a> Session<'a> {
     }
 
     async fn take(&mut self, chunk: Result<Bytes, Error>) -> Result<(), End> {
-        let (item, end) = self.frames.push(&chunk.map_err(End::Broken)?);
-        if item.is_some() || end.is_ok() {
-            self.send(item).await;
-        }
+        let Decoded { item, receipt, end } = self.frames.push(&chunk.map_err(End::Broken)?);
+        self.send(item, receipt).await;
         end.map_err(|error| self.failed(error))
     }
 
     fn failed(&mut self, error: tail::Error) -> End {
-        match error {
-            tail::Error::NoOverlap => self.widen(),
-            tail::Error::TimeWentBack => {
-                self.delivered.restart();
-                End::Apart
-            }
-            tail::Error::PossibleRepeat => {
-                self.may_repeat = true;
-                End::Apart
-            }
-            error => End::Malformed(error),
-        }
-    }
-
-    fn widen(&mut self) -> End {
-        self.window = self.window.widened(self.position().is_at_start());
+        let tail::Error::Discontinuity(failure) = error else { return End::Malformed(error) };
+        self.may_repeat |= failure == Discontinuity::PossibleRepeat;
         End::Apart
     }
 
-    async fn send(&mut self, item: Option<Item>) {
-        let is_new = matches!(&item, Some(Item::Lines(batch)) if !batch.lines.is_empty());
+    async fn send(&mut self, item: Option<Item>, receipt: Receipt) {
         if let Some(item) = item {
             self.log.context.queue.send(item).await;
         }
-        let before = self.position().seen;
-        self.delivered.advance(&mut self.frames, is_new);
-        self.progress.send_replace(self.delivered.since());
-        if self.position().seen != before {
+        let has_new_lines = self.frames.commit(receipt);
+        self.progress.send_replace(self.frames.since());
+        if has_new_lines {
             self.idle.restart(Instant::now());
-            self.window = self.window.after_line();
         }
     }
 
@@ -372,7 +350,7 @@ impl<'a> Session<'a> {
                 tracing::info!(id = self.log.plan.id, %time, "the log grew but no line arrived: making a new request");
                 if self.position().since.is_some_and(|since| time < since) {
                     // The clock was set back, and Docker up to 23 leaves out records from before `since`.
-                    self.delivered.restart();
+                    self.frames.read_from_start();
                 }
                 true
             }
@@ -389,12 +367,12 @@ impl<'a> Session<'a> {
     async fn counted_ahead(&self, last: Timestamp) -> Result<Option<Timestamp>, End> {
         let position = self.position();
         let since = self.log.begin().since.map_or(last, |begin| last.max(begin));
-        let mut frames = self.log.frames(TimePosition::at(Some(since)));
-        frames.resume(TimePosition::at(Some(since)));
-        let query = LogsQuery { since: Some(since), until: self.log.until(), ..LogsQuery::default() };
+        let mut frames = self.log.frames(Delivered::up_to(TimePosition::at(Some(since))));
+        let RequestRange { since, .. } = frames.request(Mode::Follow { may_repeat: false });
+        let query = LogsQuery { since, until: self.log.until(), ..LogsQuery::default() };
         let mut body = self.log.context.docker.logs(&self.log.plan.id, &query).await.map_err(End::Broken)?;
         while let Some(chunk) = body.next().await {
-            frames.push(&chunk.map_err(End::Broken)?).1.map_err(End::Malformed)?;
+            frames.push(&chunk.map_err(End::Broken)?).end.map_err(End::Malformed)?;
         }
         let is_ahead = |(newest, delivered): (Option<Mark>, Option<Mark>)| {
             newest
@@ -409,9 +387,9 @@ impl<'a> Session<'a> {
         let query = LogsQuery { tail: Some(1), ..LogsQuery::default() };
         let mut body = self.log.context.docker.logs(&self.log.plan.id, &query).await.map_err(End::Broken)?;
         while let Some(chunk) = body.next().await {
-            frames.push(&chunk.map_err(End::Broken)?).1.map_err(End::Malformed)?;
+            frames.push(&chunk.map_err(End::Broken)?).end.map_err(End::Malformed)?;
         }
-        frames.flush();
+        let _ = frames.flush();
         Ok(frames.newest())
     }
 }

@@ -1,47 +1,27 @@
 //! Reads a container's log over the API, across any number of responses.
 //!
 //! In: chunks of the body of `GET /containers/{id}/logs?timestamps=1`, which [`super::body`] splits into records. Out:
-//! batches. `commands::stream` sends the requests; this module computes their ranges, and drops lines that
-//! were delivered before, so that no line is missed or repeated. `since` accepts all nine digits of a time and is
+//! batches. `commands::stream` sends the requests; [`crate::tail::resume`] computes their ranges, and decides
+//! which records are new, so that no line is missed or repeated. `since` accepts all nine digits of a time and is
 //! inclusive.
 //!
-//! For a request with `since` alone, dockerd reads the whole log. With `tail` it reads only the end: the last delivered
-//! line must be among those records (the overlap, see [`Delivered`]), and everything after it is new. Such a request
-//! needs `since` as well, or dockerd decompresses every rotated file. But up to Docker 23, `since` also omits lines
-//! that were written after the clock was set back, wherever they are. If a response to `since` alone lacks the last
-//! delivered line, rotation has removed it.
+//! The calls of one request: [`Frames::request`], then [`Frames::push`] for each chunk, and [`Frames::commit`] once the
+//! item of that chunk was delivered. [`Frames::end`] follows if the body ends by itself and only existing records were
+//! requested. A request may be abandoned at any time: the next one continues behind the last commit.
 
 use super::body::{self, BodyPart, BodySplitter, Record};
-use super::received::{Recall, Received, Tracker, Verdict};
 use crate::model::batch::{Batch, ContainerKey, Encoding, Item, Reason};
 use crate::model::cursor::{Cursor, Route, Stream};
 use crate::model::position::{Position, TimePosition};
 use crate::model::time::Timestamp;
-use crate::tail::lines::{Joiner, LineCounts, LineSink};
-use crate::tail::{Piece, SLACK, Window, minus_slack};
+use crate::tail::lines::{Joiner, LineSink};
+use crate::tail::resume::{
+    Admission, Comparison, Completeness, Delivered, Dialect, Discontinuity, Mode, ReadLines, Recall, Received,
+    RequestRange, RequestState, Tracker,
+};
+use crate::tail::{Piece, Window};
 use std::borrow::Cow;
 use std::ops::ControlFlow;
-
-/// How a server reports log times.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Dialect {
-    /// Each piece has the time of its line in nanoseconds.
-    #[default]
-    Docker,
-    /// Each piece has the second in which it was read. Podman stores nanoseconds and compares `since` with those, so a
-    /// request can be more precise than the response.
-    Podman,
-}
-
-impl Dialect {
-    /// Rounds a time down to what the server reports for it.
-    pub(crate) fn reported(self, time: Timestamp) -> Timestamp {
-        match self {
-            Dialect::Docker => time,
-            Dialect::Podman => time.whole_second(),
-        }
-    }
-}
 
 /// Decodes one container's log over the API.
 pub(crate) struct Frames {
@@ -51,81 +31,46 @@ pub(crate) struct Frames {
     joiner: Joiner,
     /// Lines before this one are not shown, unless they lie after the position.
     first: Option<(Cursor, TimePosition)>,
-    /// Number of records in all bodies so far.
-    records: u64,
-    /// Value of `records` at the start of this body, or at the end of the overlap.
-    old_records: u64,
-    /// The last record of this body.
-    newest: Option<Record>,
-    /// The last complete line of this body, shown or not.
-    last_line: Option<Cursor>,
-    /// Time of the last record before `newest` that has another time.
-    other_time: Option<Timestamp>,
-    /// Records are skipped up to the first with at least this time, because the server may ignore `since`.
-    since: Option<Timestamp>,
-    /// The overlap that must be found before any record counts as new.
-    overlap: Option<Overlap>,
-    /// The server may send a record of this body twice.
-    may_repeat: bool,
-    /// A delivered line must still reappear in this body. Mirrors [`Joiner::awaits_repeats`].
-    awaits_repeats: bool,
-    /// Time of each stream's last line, and whether the next line must not be earlier.
-    latest: [Option<(Timestamp, bool)>; 2],
+    /// How far lines were delivered.
+    delivered: Delivered,
+    /// The request whose body is being read.
+    request: RequestState,
     /// The error found after the lines of the current chunk.
-    failed: Option<Error>,
+    failed: Option<Discontinuity>,
     dialect: Dialect,
     /// No request asks for anything before this time.
     earliest: Option<Timestamp>,
+    /// What bodies brought that Podman may have cut, up to the next complete body.
+    received: Received,
     /// Present while pieces have to be remembered: Podman may lose lines of this body, or fills in what it lost.
     tracker: Option<Tracker>,
-    /// What this body repeats of earlier ones that may lack lines. While it does, pieces are identified by their content
-    /// instead of their ordinals.
+    /// What this body repeats of `received`. While it does, pieces are identified by their content instead of their
+    /// numbers.
     recall: Option<Recall>,
 }
 
-/// The delivered line to find in a response to a request with `tail`.
+/// What a chunk contains.
 #[derive(Debug)]
-struct Overlap {
-    position: TimePosition,
-    /// The last delivered line. `None` if nothing was delivered: then all records must fit into the response.
-    last: Option<Cursor>,
-    /// Number of records requested from the end.
-    tail_window: u64,
+pub(crate) struct Decoded {
+    /// To be delivered first, if there is one.
+    pub item: Option<Item>,
+    /// To be committed once `item` was delivered.
+    pub receipt: Receipt,
+    /// Whether reading can continue after `item`.
+    pub end: Result<(), Error>,
 }
 
-/// How far lines were delivered, across responses.
-#[derive(Clone, Debug)]
-pub(crate) struct Delivered {
-    position: TimePosition,
-    /// The last delivered line and the time of a record before it, if the line is suitable for finding the overlap.
-    overlap: Option<(Cursor, Timestamp)>,
-    /// What bodies brought that Podman may have cut, up to the next complete body.
-    received: Received,
-}
-
-/// The range that a request asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RequestRange {
-    /// Time of the earliest record, inclusive.
-    pub since: Option<Timestamp>,
-    /// Number of records from the end of the log.
-    pub tail: Option<u64>,
-}
+/// How far lines are delivered once an item was. See [`Frames::commit`].
+#[derive(Debug)]
+#[must_use = "the item was not delivered before its receipt is committed"]
+pub(crate) struct Receipt(Delivered);
 
 /// Why reading a body stopped.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The last delivered line is not among the requested number of records.
-    #[error("the response does not reach back to the last delivered line")]
-    NoOverlap,
-    /// The clock was set back, and dockerd may have omitted lines because of it; or dockerd repeats records, as
-    /// versions up to 20.10 do after a rotation. The next body shows which.
-    #[error("the times of the log went backwards")]
-    TimeWentBack,
-    /// A line has the same time as the line before and may be the same line: dockerd up to 20.10 sends it again when it
-    /// continues after a rotation. A request without `follow` shows which, because its response repeats nothing.
-    #[error("a line may have been sent twice")]
-    PossibleRepeat,
+    /// It does not continue where the last line was delivered.
+    #[error(transparent)]
+    Discontinuity(#[from] Discontinuity),
     /// The bytes cannot be decoded.
     #[error(transparent)]
     Body(#[from] body::Error),
@@ -140,19 +85,12 @@ impl Frames {
             body: BodySplitter::default(),
             joiner: Joiner::new(max_line_size, window),
             first: None,
-            records: 0,
-            old_records: 0,
-            newest: None,
-            last_line: None,
-            other_time: None,
-            since: None,
-            overlap: None,
-            may_repeat: false,
-            awaits_repeats: false,
-            latest: [None; 2],
+            delivered: Delivered::default(),
+            request: RequestState::default(),
             failed: None,
             dialect: Dialect::Docker,
             earliest: None,
+            received: Received::default(),
             tracker: None,
             recall: None,
         }
@@ -170,63 +108,132 @@ impl Frames {
         self
     }
 
+    /// Continues behind what another decoder has delivered.
+    #[must_use]
+    pub(crate) fn continue_from(mut self, delivered: Delivered) -> Self {
+        self.delivered = delivered;
+        self
+    }
+
     /// Hides lines before `first`, unless they lie after `known`.
     pub(crate) fn start_at(&mut self, first: Cursor, known: TimePosition) {
         self.first = Some((first, known));
     }
 
-    /// Sets whether the server may send a record of this body twice.
-    pub(crate) fn set_may_repeat(&mut self, may_repeat: bool) {
-        self.may_repeat = may_repeat;
+    /// Returns how far lines were delivered.
+    pub(crate) fn delivered(&self) -> &Delivered {
+        &self.delivered
     }
 
-    /// Returns the position after the lines so far.
+    /// Returns the position after the lines so far, whether they were delivered or not.
     pub(crate) fn position(&self) -> TimePosition {
-        let mut position = with_last_lines(self.joiner.position());
-        // The clock was set back: dockerd up to 23 omits lines with a time before `since`, wherever they are.
-        if let (Some(since), Some(newest)) = (position.since, self.newest)
-            && newest.time < since
-        {
-            position.since = Some(minus_slack(newest.time));
-        }
+        self.request.position(self.joiner.position(), self.earliest)
+    }
+
+    /// Starts a request and returns the range to ask for. Forgets what was read and not committed. If the body begins
+    /// with a new line, the last delivered lines are gone, and perhaps others.
+    pub(crate) fn request(&mut self, mode: Mode) -> RequestRange {
+        let begin = match self.dialect {
+            Dialect::Docker => self.delivered,
+            Dialect::Podman => Delivered::up_to(self.begin_podman(mode)),
+        };
+        let (range, request) = begin.request(self.dialect, mode);
+        self.request = request;
+        self.body.restart();
+        self.failed = None;
+        self.joiner.replay_by_time(&begin.position(), Completeness::MustReappear);
+        range
+    }
+
+    /// Returns where the next body has to begin: where the memory of what was received does, if there is any.
+    fn begin_podman(&mut self, mode: Mode) -> TimePosition {
+        self.set_aside();
+        self.recall = self.received.recall();
+        let mut position = match &self.recall {
+            Some(recall) => recall.origin(),
+            None => {
+                self.received.clear(self.delivered.position());
+                self.delivered.position()
+            }
+        };
+        self.tracker = (mode != Mode::Read || self.recall.is_some()).then(|| self.received.tracker());
         position.since = position.since.map(|since| self.earliest.map_or(since, |earliest| since.max(earliest)));
         position
     }
 
-    /// Prepares for the body of a request with `position.since`. If that body begins with a new line, the last
-    /// delivered lines are gone, and perhaps others.
-    pub(crate) fn resume(&mut self, position: TimePosition) {
-        self.body.restart();
-        self.failed = None;
-        (self.newest, self.last_line, self.other_time) = (None, None, None);
-        let since = position.since.map(|since| self.dialect.reported(since));
-        (self.since, self.overlap, self.old_records) = (since, None, self.records);
-        // Without `since`, nothing is omitted and earlier times are harmless.
-        let is_cut = position.since.is_some();
-        self.latest = position.seen.map(|seen| seen.map(|seen| (seen.time, is_cut)));
-        self.joiner.rewind_with_overlap(position);
-        self.awaits_repeats = self.joiner.awaits_repeats();
+    /// Notes which pieces were decoded and not delivered, because they have to be read again.
+    fn set_aside(&mut self) {
+        if let Some(tracker) = self.tracker.take() {
+            self.received.set_aside(tracker);
+        }
     }
 
-    /// Returns the number of records so far, in the unit of the request's `tail`.
+    /// Takes over what another decoder of the same log has received.
+    pub(crate) fn take_received(&mut self, other: &mut Frames) {
+        other.set_aside();
+        self.received = std::mem::take(&mut other.received);
+    }
+
+    /// Returns the number of pieces in memory, which changes with each piece that is delivered.
+    pub(crate) fn received(&self) -> usize {
+        self.received.len()
+    }
+
+    /// Returns where the next request has to begin at the latest.
+    pub(crate) fn since(&self) -> Option<Timestamp> {
+        let since = self.delivered.position().since;
+        self.received.origin().map_or(since, |origin| origin.since.min(since))
+    }
+
+    /// Returns the number of records of this body so far, in the unit of the request's `tail`.
     pub(crate) fn records(&self) -> u64 {
-        self.records
-    }
-
-    /// Returns the number of new records in this body, as far as repeated ones are recognised.
-    pub(crate) fn new_records(&self) -> u64 {
-        self.records - self.old_records
+        self.request.records()
     }
 
     /// Returns the last record of this body.
     pub(crate) fn newest(&self) -> Option<Record> {
-        self.newest
+        self.request.newest()
     }
 
-    /// Decodes a chunk. Returns its lines, and whether reading can continue after them.
-    pub(crate) fn push(&mut self, chunk: &[u8]) -> (Option<Item>, Result<(), Error>) {
+    /// Takes note that everything up to this receipt was delivered. Returns whether that includes any new line.
+    pub(crate) fn commit(&mut self, Receipt(delivered): Receipt) -> bool {
+        if let Some(tracker) = &mut self.tracker {
+            self.received.add(tracker);
+        }
+        let has_new_lines = !delivered.has_same_lines(&self.delivered);
+        self.delivered = delivered;
+        has_new_lines
+    }
+
+    /// Takes note that the body of a [`Mode::Read`] request has ended. Returns the position behind it if its lines carried
+    /// none. Fails if it lacks the last delivered line.
+    pub(crate) fn end(&mut self) -> Result<Option<Item>, Discontinuity> {
+        if self.request.lacks_overlap() {
+            self.delivered = self.delivered.after_failure(Discontinuity::NoOverlap);
+            return Err(Discontinuity::NoOverlap);
+        }
+        self.delivered = self.delivered.after_end(&self.request);
+        self.received.clear(TimePosition::default());
+        self.tracker = None;
+        Ok(self.recall.take().map(|_| {
+            self.delivered = self.delivered_with(None);
+            Item::StartAt(self.key, self.reached())
+        }))
+    }
+
+    fn reached(&self) -> Position {
+        Position { route: self.route, resume: self.position(), place: None }
+    }
+
+    /// Reads from the first line next time, because the clock was set back at an unknown place.
+    pub(crate) fn read_from_start(&mut self) {
+        self.delivered = self.delivered.read_from_start();
+    }
+
+    /// Decodes a chunk.
+    pub(crate) fn push(&mut self, chunk: &[u8]) -> Decoded {
         if chunk.is_empty() {
-            return (None, Ok(()));
+            return Decoded { item: None, receipt: Receipt(self.delivered), end: Ok(()) };
         }
         let mut batch = Batch::new(self.key, self.route, Vec::new(), Vec::new());
         // Moved out because its callback borrows `self`.
@@ -234,29 +241,42 @@ impl Frames {
         let bytes = body.gather(chunk);
         let end = body.each(&bytes, |part| self.take(part, &mut batch));
         (self.body, batch.bytes) = (body, bytes);
-        let end = self.failed.take().map_or(end.map_err(Error::from), Err);
-        (self.finish_batch(batch), end)
-    }
-
-    /// Returns whether the overlap has not been found, when the body has ended.
-    pub(crate) fn lacks_overlap(&self) -> bool {
-        self.overlap.as_ref().is_some_and(|overlap| overlap.last.is_some())
+        let item = self.finish_batch(batch);
+        let failed = self.failed.take();
+        let end = failed.map_or(end.map_err(Error::from), |failed| Err(failed.into()));
+        let is_read = item.is_some() || end.is_ok();
+        let delivered = if is_read { self.delivered_with(item.as_ref()) } else { self.delivered };
+        let receipt = Receipt(failed.map_or(delivered, |failed| delivered.after_failure(failed)));
+        Decoded { item, receipt, end }
     }
 
     /// Returns the last line without a newline: the container has died and its log was read to the end.
-    pub(crate) fn flush(&mut self) -> Option<Item> {
+    pub(crate) fn flush(&mut self) -> (Option<Item>, Receipt) {
         let mut batch = Batch::new(self.key, self.route, Vec::new(), Vec::new());
         let mut body = std::mem::take(&mut self.body);
         let bytes = body.gather(&[]);
         body.last(&bytes, |part| self.take(part, &mut batch));
         (self.body, batch.bytes) = (body, bytes);
-        let (lines, last) = (batch.lines.len(), self.joiner.last());
         self.joiner.flush_all(&mut LineSink::of(&mut batch));
         if let Some(tracker) = &mut self.tracker {
             [Stream::Stdout, Stream::Stderr].into_iter().for_each(|stream| tracker.decoded(stream));
         }
-        self.report_missing(lines, last, &mut batch);
-        self.finish_batch(batch)
+        let item = self.finish_batch(batch);
+        let receipt = Receipt(self.delivered_with(item.as_ref()).without_overlap());
+        (item, receipt)
+    }
+
+    /// Returns how far lines are delivered once `item` was.
+    fn delivered_with(&self, item: Option<&Item>) -> Delivered {
+        // While pieces are repeated that were delivered, the position carries nothing new.
+        let position = if self.recall.is_some() { self.delivered.position() } else { self.position() };
+        let read = ReadLines {
+            position,
+            has_lines: matches!(item, Some(Item::Lines(batch)) if !batch.lines.is_empty()),
+            is_replaying: self.joiner.filter.is_replaying_marks() || self.recall.is_some(),
+            has_unfinished: self.joiner.has_unfinished(),
+        };
+        self.delivered.after(&self.request, &read)
     }
 
     fn finish_batch(&mut self, mut batch: Batch) -> Option<Item> {
@@ -265,19 +285,17 @@ impl Frames {
             return None;
         }
         // While delivered pieces are repeated, those behind them were delivered as well.
-        if self.recall.is_none() {
-            batch.position = Some(Position { route: self.route, resume: self.position(), place: None });
-        }
+        batch.position = self.recall.is_none().then(|| self.reached());
         Some(Item::Lines(batch))
     }
 
     /// Handles one part of a body. Stops at a failure, because the next response repeats everything after it.
     #[inline]
     fn take(&mut self, part: BodyPart<'_>, batch: &mut Batch) -> ControlFlow<()> {
-        self.records += 1;
+        self.request.count();
         match part {
             BodyPart::Record(record, message, at) => self.take_record(record, message, at, batch),
-            BodyPart::Corrupt(size) if self.overlap.is_none() => {
+            BodyPart::Corrupt(size) if !self.request.is_before_overlap_end() => {
                 self.joiner.gap(Reason::Corrupt, Some(size as u64), &mut LineSink::of(batch));
             }
             BodyPart::Corrupt(_) => {}
@@ -286,36 +304,23 @@ impl Frames {
     }
 
     fn take_record(&mut self, record: Record, message: &[u8], at: usize, batch: &mut Batch) {
-        let before = self.newest.replace(record).map(|before| before.time);
-        self.other_time = before.filter(|before| *before != record.time).or(self.other_time);
-        if self.overlap.is_some() {
-            return self.find_overlap(record);
-        }
-        if self.since.is_some_and(|since| record.time < since) {
-            return;
-        }
-        self.since = None;
         let Record { time, stream, is_complete: complete } = record;
-        // It must not become the line by which the next response is matched.
-        if self.joiner.is_after_window(time) {
-            return;
-        }
-        let lines = batch.lines.len();
-        let piece = Piece { time, stream, text: Cow::Borrowed(message), encoding: Encoding::Raw, complete };
-        if let Some((latest, must_rise)) = self.latest[stream as usize].filter(|_| !self.joiner.is_replaying(stream)) {
-            let is_again = time == latest && self.may_repeat && !self.joiner.is_unfinished(stream);
-            let is_back = time < latest && must_rise;
-            self.failed = is_back.then_some(Error::TimeWentBack).or(is_again.then_some(Error::PossibleRepeat));
-            if self.failed.is_some() {
+        match self.request.admit(record, &self.joiner.filter, self.joiner.is_unfinished(stream)) {
+            Admission::Take => {}
+            Admission::Skip => return,
+            Admission::OverlapEnd(position) => return self.joiner.continue_after(&position),
+            Admission::Stop(failed) => {
+                self.failed = Some(failed);
                 return;
             }
         }
-        let tracker = self.tracker.as_ref().filter(|_| !self.joiner.is_before_mark(time, stream));
+        let lines = batch.lines.len();
+        let tracker = self.tracker.as_ref().filter(|_| !self.joiner.filter.is_before_mark(stream, time));
         let hash = tracker.map(|tracker| tracker.hash(record, message));
         if hash.is_some_and(|hash| self.is_repeated(record, hash, batch)) {
             return;
         }
-        let last = self.joiner.last();
+        let piece = Piece { time, stream, text: Cow::Borrowed(message), encoding: Encoding::Raw, complete };
         self.joiner.push(piece, Some(at), &mut LineSink::of(batch));
         if let (Some(tracker), Some(hash)) = (&mut self.tracker, hash) {
             if batch.lines.len() > lines {
@@ -327,66 +332,28 @@ impl Frames {
                 tracker.decoded(stream);
             }
         }
-        self.report_missing(lines, last, batch);
         for line in &batch.lines[lines..] {
-            self.latest[line.stream as usize] = Some((line.time, true));
+            self.request.passed(line.cursor());
         }
-        if let (true, Some((time, ordinal))) = (complete, self.joiner.counts().last[stream as usize]) {
-            self.last_line = Some(Cursor { time, stream, ordinal });
+        if let (true, Some(last)) = (complete, self.joiner.filter.progress()[stream as usize].last) {
+            self.request.completed(Cursor::new(stream, last));
         }
     }
 
     /// Returns whether a piece was delivered, as far as pieces are identified by their content.
     fn is_repeated(&mut self, record: Record, hash: u64, batch: &mut Batch) -> bool {
         let (Some(recall), Some(tracker)) = (&mut self.recall, &mut self.tracker) else { return false };
-        match recall.judge(record.time, hash) {
-            Verdict::Delivered => {
+        match recall.compare(record.time, hash) {
+            Comparison::Delivered => {
                 self.joiner.skip_numbered(record.time, record.stream, &mut LineSink::of(batch));
                 tracker.decoded(record.stream);
                 return true;
             }
-            Verdict::New => {}
-            Verdict::NewAtEdge => self.joiner.gap(Reason::Unreadable, None, &mut LineSink::of(batch)),
-            Verdict::Later => self.recall = None,
+            Comparison::New => {}
+            Comparison::NewAtEdge => self.joiner.gap(Reason::Unreadable, None, &mut LineSink::of(batch)),
+            Comparison::Later => self.recall = None,
         }
         false
-    }
-
-    /// Reports missing lines if the batch has new lines after its first `lines`.
-    fn report_missing(&mut self, lines: usize, last: Option<Cursor>, batch: &mut Batch) {
-        if self.awaits_repeats {
-            if batch.lines.len() > lines {
-                self.joiner.report_missing(lines, last, &mut LineSink::of(batch));
-            }
-            self.awaits_repeats = self.joiner.awaits_repeats();
-        }
-    }
-
-    /// Looks for the last delivered line.
-    fn find_overlap(&mut self, record: Record) {
-        let Some(overlap) = &self.overlap else { return };
-        let Some(last) = overlap.last else {
-            self.failed = Some(Error::NoOverlap);
-            return;
-        };
-        // The body may begin between lines of the same time. So the line only counts after a record with another time.
-        let is_last = (record.stream, record.time) == (last.stream, last.time);
-        if is_last && record.is_complete && self.other_time.is_some() {
-            let seen = overlap.position.seen;
-            let counts =
-                LineCounts { last: seen.map(|seen| Some((seen?.time, seen?.ordinal))), ..LineCounts::default() };
-            let high = seen.map(|seen| seen.map_or(Timestamp(i64::MIN), |seen| seen.high));
-            self.since = None;
-            self.joiner.start(counts, [0; 2], high);
-            (self.overlap, self.old_records, self.awaits_repeats) = (None, self.records, false);
-            return;
-        }
-        // The last delivered line would have come before this record.
-        let slack = if record.stream == last.stream { 0 } else { SLACK };
-        let is_later = record.time.0 > last.time.0.saturating_add(slack);
-        if is_later || self.records - self.old_records >= overlap.tail_window {
-            self.failed = Some(Error::NoOverlap);
-        }
     }
 
     fn hide_before_first(&mut self, batch: &mut Batch) {
@@ -403,125 +370,12 @@ impl Frames {
     }
 }
 
-impl Delivered {
-    /// Creates the state for a position that any route reached.
-    pub(crate) fn up_to(position: TimePosition) -> Self {
-        Delivered { position: with_last_lines(position), overlap: None, received: Received::default() }
-    }
-
-    /// Returns where to continue.
-    pub(crate) fn position(&self) -> TimePosition {
-        self.position
-    }
-
-    /// Prepares `frames` for a body and returns the range to request: the last `tail_window` records if possible, else
-    /// everything since the position.
-    pub(crate) fn begin(&mut self, frames: &mut Frames, tail_window: Option<u64>, follow: bool) -> RequestRange {
-        if frames.dialect == Dialect::Podman {
-            return self.begin_podman(frames, follow);
-        }
-        frames.resume(self.position);
-        let since = self.position.since;
-        // While following, a response that is too short cannot be recognised.
-        let is_at_start = self.position.is_at_start() && since.is_some() && !follow;
-        let Some(tail_window) = tail_window.filter(|_| self.overlap.is_some() || is_at_start) else {
-            return RequestRange { since, tail: None };
-        };
-        let (last, earlier) = self.overlap.map(|(last, other)| (last, last.time.min(other))).unzip();
-        frames.overlap = Some(Overlap { position: self.position, last, tail_window });
-        RequestRange { since: since.map(|since| earlier.map_or(since, minus_slack)), tail: Some(tail_window) }
-    }
-
-    /// Podman first reads the last records and then opens the log again to follow it. A response to `tail` lacks records
-    /// that are written in between, so none is requested.
-    fn begin_podman(&mut self, frames: &mut Frames, follow: bool) -> RequestRange {
-        self.set_aside(frames);
-        frames.recall = self.received.recall();
-        let mut position = match &frames.recall {
-            Some(recall) => recall.origin(),
-            None => {
-                self.received.clear(self.position);
-                self.position
-            }
-        };
-        position.since = position.since.map(|since| frames.earliest.map_or(since, |earliest| since.max(earliest)));
-        frames.tracker = (follow || frames.recall.is_some()).then(|| self.received.tracker());
-        frames.resume(position);
-        RequestRange { since: position.since, tail: None }
-    }
-
-    /// Notes that `frames` is not read on, so that what it has decoded and not delivered has to be read again.
-    pub(crate) fn set_aside(&mut self, frames: &mut Frames) {
-        if let Some(tracker) = frames.tracker.take() {
-            self.received.set_aside(tracker);
-        }
-    }
-
-    /// Notes that everything that `frames` has decoded is delivered. `is_new` says that there were new lines.
-    pub(crate) fn advance(&mut self, frames: &mut Frames, is_new: bool) {
-        if is_new || !frames.joiner.is_replaying_any() {
-            // The line must be identified by its time alone and differ from what precedes it.
-            let is_suitable = |line: &Cursor| line.ordinal == 0 && !frames.joiner.has_unfinished();
-            let overlap = frames.last_line.filter(is_suitable).zip(frames.other_time);
-            self.overlap = overlap.or(self.overlap.filter(|_| !is_new));
-        }
-        if let Some(tracker) = &mut frames.tracker {
-            self.received.add(tracker);
-        }
-        let position = frames.position();
-        // While delivered lines are being repeated, the position carries nothing new.
-        if position.seen != self.position.seen && frames.recall.is_none() {
-            self.position = position;
-        }
-    }
-
-    /// Notes that a body has ended of which nothing can be missing. Returns the position behind it if its lines carried
-    /// none.
-    pub(crate) fn end_complete_body(&mut self, frames: &mut Frames) -> Option<Item> {
-        self.received.clear(TimePosition::default());
-        frames.tracker = None;
-        frames.recall.take()?;
-        self.position = frames.position();
-        Some(Item::StartAt(frames.key, Position { route: frames.route, resume: self.position, place: None }))
-    }
-
-    /// Returns where the next request has to begin at the latest.
-    pub(crate) fn since(&self) -> Option<Timestamp> {
-        let since = self.position.since;
-        self.received.origin().map_or(since, |origin| origin.since.min(since))
-    }
-
-    /// Returns the number of pieces in memory, which changes with each piece that is delivered.
-    pub(crate) fn received(&self) -> usize {
-        self.received.len()
-    }
-
-    /// Forgets the overlap. Called when a response does not contain it: the last line was delivered without its
-    /// newline, or everything before it is gone.
-    pub(crate) fn forget_overlap(&mut self) {
-        self.overlap = None;
-    }
-
-    /// Reads from the first line next time, because the clock was set back at an unknown place.
-    pub(crate) fn restart(&mut self) {
-        self.position.since = None;
-    }
-}
-
-/// After the clock was set back, only the last line itself separates lines before it from lines after it. So moves
-/// `since` back far enough for the last line of each stream to reappear.
-fn with_last_lines(mut position: TimePosition) -> TimePosition {
-    for seen in position.seen.iter().flatten().filter(|seen| seen.high > seen.time) {
-        position.since = position.since.map(|since| since.min(seen.time));
-    }
-    position
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::position::Mark;
     use crate::tail::api::body::tests::frame;
+    use crate::tail::minus_slack;
     use proptest::prelude::*;
     use std::ops::Range;
 
@@ -549,13 +403,10 @@ mod tests {
         Frames::new(ContainerKey(1), Route::Stream, Window::default(), 1 << 20)
     }
 
-    fn has_lines(item: Option<&Item>) -> bool {
-        matches!(item, Some(Item::Lines(batch)) if !batch.lines.is_empty())
-    }
-
     fn pushed(log: &mut Frames, chunk: &[u8]) -> Option<Item> {
-        let (item, end) = log.push(chunk);
+        let Decoded { item, receipt, end } = log.push(chunk);
         end.unwrap();
+        log.commit(receipt);
         item
     }
 
@@ -566,7 +417,7 @@ mod tests {
             (b"HTTP/1.1 500".to_vec(), "the log stream is malformed: no frame header where one should be"),
         ] {
             let mut log = frames();
-            let (item, end) = log.push(&[frame(1, &format!("{} one\n", at(1))), failure].concat());
+            let Decoded { item, end, .. } = log.push(&[frame(1, &format!("{} one\n", at(1))), failure].concat());
             let Some(Item::Lines(batch)) = &item else { panic!("{item:?}") };
             let seen = Mark { time: at(1), ordinal: 0, high: at(1) };
             let resume = TimePosition { since: Some(minus_slack(at(1))), seen: [Some(seen), None] };
@@ -584,8 +435,8 @@ mod tests {
         let Some(Item::Lines(batch)) = pushed(&mut log, &body) else { panic!() };
         let resume = batch.position.unwrap().resume;
         assert_eq!(resume.since, Some(early));
-        let mut next = frames();
-        next.resume(resume);
+        let mut next = frames().continue_from(Delivered::up_to(resume));
+        next.request(Mode::Read);
         let more = [body, frame(2, &format!("{early} and half\n"))].concat();
         assert_eq!(rendered([pushed(&mut next, &more)]), [format!("{}-e0 halfand half", early.0)]);
     }
@@ -605,8 +456,8 @@ mod tests {
             (4, &["99000000000-e0 99", "rotated_away", "101000000000-o0 101", "102000000000-e0 102"]),
             (6, &["rotated_away", "102000000000-e0 102"]),
         ] {
-            let mut log = frames();
-            log.resume(position);
+            let mut log = frames().continue_from(Delivered::up_to(position));
+            log.request(Mode::Follow { may_repeat: false });
             assert_eq!(rendered([pushed(&mut log, &body(from))]), expected, "{from}");
         }
     }
@@ -675,12 +526,13 @@ mod tests {
         is_old: bool,
         is_followed: bool,
     ) -> Vec<String> {
-        let (mut reader, mut delivered, mut items) = (frames(), Delivered::up_to(from), Vec::new());
+        let (mut reader, mut items) = (frames().continue_from(Delivered::up_to(from)), Vec::new());
         let mut is_uncertain = false;
         let mut ask = |log: &[LogRecord], end: Option<prop::sample::Index>, tail_window: Option<u64>| {
             let is_followed = is_followed && !is_uncertain;
-            let RequestRange { since, tail } = delivered.begin(&mut reader, tail_window, is_followed);
-            reader.set_may_repeat(is_followed && is_old);
+            reader.delivered = reader.delivered.with_window(tail_window);
+            let mode = if is_followed { Mode::Follow { may_repeat: is_old } } else { Mode::Read };
+            let RequestRange { since, tail } = reader.request(mode);
             let mut body = body(log, since, tail, is_old);
             let last = log.last().filter(|(time, _, text)| text.ends_with('\n') && Some(at(*time)) >= since);
             if let (true, Some((time, stream, text))) = (is_followed && is_old, last) {
@@ -688,24 +540,22 @@ mod tests {
             }
             let end = end.map_or(body.len(), |end| end.index(body.len() + 1));
             for chunk in body[..end].chunks(50) {
-                let (item, end) = reader.push(chunk);
-                if item.is_some() || end.is_ok() {
-                    delivered.advance(&mut reader, has_lines(item.as_ref()));
-                    items.push(item);
-                }
+                let Decoded { item, receipt, end } = reader.push(chunk);
+                items.push(item);
+                reader.commit(receipt);
                 match end {
                     Ok(()) => {}
-                    Err(Error::NoOverlap) => return,
-                    Err(Error::PossibleRepeat) => return is_uncertain = true,
-                    Err(Error::TimeWentBack) => return delivered.restart(),
+                    Err(Error::Discontinuity(Discontinuity::PossibleRepeat)) => return is_uncertain = true,
+                    Err(Error::Discontinuity(_)) => return,
                     Err(error) => panic!("{error}"),
                 }
             }
-            is_uncertain &= end < body.len() || reader.lacks_overlap();
+            let is_whole = end == body.len();
+            is_uncertain &= !is_whole || mode == Mode::Read && reader.end().is_err();
             // The response lacks the newest line, so that line has a time before `since`.
             let newest = log.last().map(|(time, ..)| at(*time));
-            if end == body.len() && reader.newest().map(|newest| newest.time) != newest && newest < since {
-                delivered.restart();
+            if is_whole && reader.newest().map(|newest| newest.time) != newest && newest < since {
+                reader.read_from_start();
             }
         };
         for (there, end, tail_window) in requests {
@@ -760,7 +610,7 @@ mod tests {
     /// ascending order, and the position after them.
     fn over_dropping_api(log: &[LogRecord], requests: &[PodmanRequest]) -> (Vec<usize>, TimePosition) {
         let mut reader = frames().with_dialect(Dialect::Podman, None);
-        let (mut delivered, mut items) = (Delivered::up_to(TimePosition::default()), Vec::new());
+        let mut items = Vec::new();
         let last =
             PodmanRequest { grown: log.len(), end: None, first: 0, drops: 0, is_followed: false, is_cancelled: false };
         for request in requests.iter().chain([&last]) {
@@ -771,25 +621,27 @@ mod tests {
                 is_certain || request.drops >> (at % 64) & 1 == 0
             };
             let sent: Vec<_> = log.iter().enumerate().filter(is_sent).map(|(_, record)| record.clone()).collect();
-            let range = delivered.begin(&mut reader, None, request.is_followed);
+            let mode = if request.is_followed { Mode::Follow { may_repeat: false } } else { Mode::Read };
+            let range = reader.request(mode);
             let body = body_of_podman(&sent, range.since);
             let end = request.end.map_or(body.len(), |end| end.index(body.len() + 1));
             let mut is_cancelled = false;
             for chunk in body[..end].chunks(50) {
-                let item = pushed(&mut reader, chunk);
-                is_cancelled = request.is_cancelled && has_lines(item.as_ref());
+                let Decoded { item, receipt, end } = reader.push(chunk);
+                end.unwrap();
+                is_cancelled = request.is_cancelled && item.is_some();
                 if is_cancelled {
                     break;
                 }
-                delivered.advance(&mut reader, has_lines(item.as_ref()));
+                reader.commit(receipt);
                 items.push(item);
             }
             if !request.is_followed && !is_cancelled && end == body.len() {
-                delivered.end_complete_body(&mut reader);
+                reader.end().unwrap();
             }
         }
-        let rest = reader.flush();
-        delivered.advance(&mut reader, has_lines(rest.as_ref()));
+        let (rest, receipt) = reader.flush();
+        reader.commit(receipt);
         items.push(rest);
         // Missing repetitions look like lines that rotation has removed.
         let lines = rendered(items).into_iter().filter(|line| line.contains(" "));
@@ -797,7 +649,7 @@ mod tests {
         let numbers = texts.flat_map(|text| text.split_terminator('.').map(str::to_owned).collect::<Vec<_>>());
         let mut numbers: Vec<usize> = numbers.map(|number| number.parse().unwrap()).collect();
         numbers.sort_unstable();
-        (numbers, delivered.position())
+        (numbers, reader.delivered().position())
     }
 
     proptest! {
@@ -809,29 +661,26 @@ mod tests {
             requests in prop::collection::vec((any::<[prop::sample::Index; 2]>(), any::<bool>()), 0..8),
         ) {
             let begin = start.map(|start| at(100_000_000_000_000 + start));
-            let reader = |begin| frames().with_dialect(Dialect::Podman, begin);
-            let (mut whole, mut last) = (reader(begin), Vec::new());
-            whole.resume(TimePosition::at(begin));
+            let reader = |from: TimePosition| {
+                frames().with_dialect(Dialect::Podman, from.since).continue_from(Delivered::up_to(from))
+            };
+            let (mut whole, mut last) = (reader(TimePosition::at(begin)), Vec::new());
+            whole.request(Mode::Read);
             let expected = rendered([pushed(&mut whole, &body_of_podman(&log, begin))]);
-            let (mut reading, mut delivered) = (reader(begin), Delivered::up_to(TimePosition::at(begin)));
+            let mut reading = reader(TimePosition::at(begin));
             let mut requests: Vec<_> =
                 requests.into_iter().map(|([grown, end], is_run)| (grown.index(log.len() + 1), Some(end), is_run)).collect();
             requests.sort_by_key(|(grown, ..)| *grown);
             requests.push((log.len(), None, false));
             for (grown, end, is_new_run) in requests {
                 if is_new_run {
-                    reading = reader(delivered.position().since);
-                    delivered = Delivered::up_to(delivered.position());
+                    reading = reader(reading.delivered().position());
                 }
-                let wanted = delivered.begin(&mut reading, Some(2), false);
+                let wanted = reading.request(Mode::Read);
                 prop_assert_eq!(wanted.tail, None);
                 let body = body_of_podman(&log[..grown], wanted.since);
                 let end = end.map_or(body.len(), |end| end.index(body.len() + 1));
-                for chunk in body[..end].chunks(50) {
-                    let item = pushed(&mut reading, chunk);
-                    delivered.advance(&mut reading, has_lines(item.as_ref()));
-                    last.push(item);
-                }
+                last.extend(body[..end].chunks(50).map(|chunk| pushed(&mut reading, chunk)));
             }
             prop_assert_eq!(rendered(last), expected);
         }
@@ -952,16 +801,13 @@ mod tests {
             let whole = rendered([pushed(&mut frames(), &body(None))]);
             let (mut reader, mut items) = (frames(), Vec::new());
             for at in breaks {
-                let position = reader.position();
-                reader.resume(position);
-                let body = body(position.since);
+                let body = body(reader.request(Mode::Follow { may_repeat: false }).since);
                 if !body.is_empty() {
                     items.push(pushed(&mut reader, &body[..at.index(body.len())]));
                 }
             }
-            let position = reader.position();
-            reader.resume(position);
-            items.push(pushed(&mut reader, &body(position.since)));
+            let wanted = reader.request(Mode::Follow { may_repeat: false });
+            items.push(pushed(&mut reader, &body(wanted.since)));
             prop_assert_eq!(rendered(items), whole);
         }
     }

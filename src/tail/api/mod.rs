@@ -1,6 +1,4 @@
-//! Decodes container logs from API responses: [`body`] splits a body into records, [`frames`] turns records into lines, and
-//! `received` finds what Podman left out.
+//! Decodes container logs from API responses: [`body`] splits a body into records, [`frames`] turns records into lines.
 
 pub(crate) mod body;
 pub(crate) mod frames;
-mod received;

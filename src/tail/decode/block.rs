@@ -1,15 +1,16 @@
 //! Decodes blocks of a log file: records become lines, and bytes that are not a record become gaps.
 //!
 //! In: the bytes of a block, which starts at a record, and its offset in the file. Out: lines and gaps, and how many
-//! bytes were complete records. Called by `files::container_log`; does no I/O. Remembers where the
-//! oldest unfinished line starts, because a resumed run must read the log again from there.
+//! bytes were complete records. Called by `files::container_log`; does no I/O. Reports where the oldest
+//! line starts that holds the position back, because a resumed run must read the log again from there.
 
 use super::format::Format;
 use super::{json_file, local};
 use crate::model::batch::Reason;
 use crate::model::time::{Timestamp, TimestampParser};
 use crate::tail::Piece;
-use crate::tail::lines::{Joiner, LineCounts, LineSink};
+use crate::tail::lines::{Joiner, LineSink};
+use crate::tail::resume::Progress;
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -23,8 +24,10 @@ pub(crate) struct BlockDecoder {
     clock: TimestampParser,
     /// Inside bytes that are not a record, searching for the next one.
     is_resyncing: bool,
-    /// The oldest line that is unfinished, or lies after the window.
-    unfinished: Option<UnfinishedLine>,
+    /// The last piece left a line that holds the position back. Always set while there is one.
+    is_held_back: bool,
+    /// The oldest such line, if it starts in the current block.
+    held_back: Option<HeldBack>,
     /// A line after the window was read. The next run starts there.
     has_later_line: bool,
     /// No line after one with a later time is wanted.
@@ -33,15 +36,22 @@ pub(crate) struct BlockDecoder {
     is_past_end: bool,
 }
 
-/// Where an unfinished line starts, and what was delivered before.
+/// Where a line starts that holds the position back: it is unfinished, or lies after the window.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct UnfinishedLine {
+pub(crate) struct HeldBack {
     /// Offset in its file.
     pub(crate) offset: u64,
     /// The lines before it.
-    pub(crate) counts: LineCounts,
-    /// It starts in the current block. Cleared by the caller, since later blocks may be of another file.
-    pub(crate) is_new: bool,
+    pub(crate) before: [Progress; 2],
+}
+
+/// What was decoded of a block.
+#[derive(Debug)]
+pub(crate) struct Decoded {
+    /// The index after the last complete record.
+    pub(crate) taken: usize,
+    /// The oldest line that holds the position back, if it starts in this block.
+    pub(crate) held_back: Option<HeldBack>,
 }
 
 /// A block of a file.
@@ -73,19 +83,21 @@ impl BlockDecoder {
             joiner,
             clock: TimestampParser::default(),
             is_resyncing: false,
-            unfinished: None,
+            is_held_back: false,
+            held_back: None,
             has_later_line: false,
             last,
             is_past_end: false,
         }
     }
 
-    /// Passes every complete record to the joiner. Returns the index after the last one.
-    pub(crate) fn decode(&mut self, block: Block<'_>, sink: &mut LineSink<'_>) -> Result<usize, UnknownFormat> {
-        match self.format {
-            Format::JsonFile => Ok(self.decode_lines(block, sink)),
-            Format::Local => self.decode_records(block, sink),
-        }
+    /// Passes every complete record to the joiner.
+    pub(crate) fn decode(&mut self, block: Block<'_>, sink: &mut LineSink<'_>) -> Result<Decoded, UnknownFormat> {
+        let taken = match self.format {
+            Format::JsonFile => self.decode_lines(block, sink),
+            Format::Local => self.decode_records(block, sink)?,
+        };
+        Ok(Decoded { taken, held_back: self.held_back.take() })
     }
 
     /// Returns whether a line was later than any wanted line.
@@ -93,12 +105,9 @@ impl BlockDecoder {
         self.is_past_end
     }
 
-    /// Returns the oldest line that is unfinished or lies after the window.
-    pub(crate) fn unfinished(&mut self) -> Option<&mut UnfinishedLine> {
-        if !self.joiner.has_unfinished() && !self.has_later_line {
-            self.unfinished = None;
-        }
-        self.unfinished.as_mut()
+    /// Returns whether a line holds the position back.
+    pub(crate) fn holds_back(&self) -> bool {
+        self.joiner.has_unfinished() || self.has_later_line
     }
 
     /// Prepares for a block of another file, or of another place in this one.
@@ -192,14 +201,14 @@ impl BlockDecoder {
         sink: &mut LineSink<'_>,
     ) {
         self.is_past_end |= piece.time > self.last;
-        if piece.complete && self.unfinished.is_none() && !self.joiner.is_after_window(piece.time) {
+        if piece.complete && !self.is_held_back && !self.joiner.filter.is_after_window(piece.time) {
             return self.joiner.push(piece, text_at, sink);
         }
-        self.push_unfinished(block, piece, at, text_at, sink);
+        self.push_held_back(block, piece, at, text_at, sink);
     }
 
     #[cold]
-    fn push_unfinished(
+    fn push_held_back(
         &mut self,
         block: &Block<'_>,
         piece: Piece<'_>,
@@ -207,15 +216,14 @@ impl BlockDecoder {
         text_at: Option<usize>,
         sink: &mut LineSink<'_>,
     ) {
-        let before = self.unfinished.is_none().then(|| self.joiner.counts());
-        self.has_later_line |= self.joiner.is_after_window(piece.time);
+        let before = (!self.holds_back()).then(|| self.joiner.filter.progress());
+        self.has_later_line |= self.joiner.filter.is_after_window(piece.time);
         self.joiner.push(piece, text_at, sink);
-        match before {
-            _ if !self.joiner.has_unfinished() && !self.has_later_line => self.unfinished = None,
-            Some(counts) => {
-                self.unfinished = Some(UnfinishedLine { offset: block.offset_of(at), counts, is_new: true })
-            }
-            None => {}
+        self.is_held_back = self.holds_back();
+        if !self.is_held_back {
+            self.held_back = None;
+        } else if let Some(before) = before {
+            self.held_back = Some(HeldBack { offset: block.offset_of(at), before });
         }
     }
 

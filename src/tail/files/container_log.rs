@@ -5,17 +5,18 @@
 //! Knows nothing of the daemon or the output.
 
 use super::log_file::{self, GUARD, Handle, ReadOutcome};
-use super::rotation::{Chain, FileSignature, RotationOutcome};
+use super::rotation::{Chain, RotationOutcome};
 use super::seek;
 use crate::model::batch::{Batch, ContainerKey, Item, Reason};
 use crate::model::cursor::Route;
-use crate::model::position::{FilePosition, Position, TimePosition};
+use crate::model::position::{Position, TimePosition};
 use crate::model::queue::Queue;
 use crate::model::time::Timestamp;
-use crate::tail::decode::block::{Block, BlockDecoder, UnknownFormat};
+use crate::tail::decode::block::{Block, BlockDecoder, Decoded, HeldBack, UnknownFormat};
 use crate::tail::decode::format::LogLocation;
 use crate::tail::decode::local::WORD;
-use crate::tail::lines::{Joiner, LineCounts, LineSink};
+use crate::tail::lines::{Joiner, LineSink};
+use crate::tail::resume::{Completeness, RestartPoint};
 use crate::tail::{Follow, Start};
 use std::ffi::OsStr;
 use std::io;
@@ -44,8 +45,9 @@ pub(super) struct ContainerLog {
     decoder: Option<BlockDecoder>,
     /// Set until the first opening, when it moves into `decoder`.
     joiner: Option<Joiner>,
-    /// The file in which the oldest unfinished line starts.
-    unfinished_in: Option<FileSignature>,
+    /// Where the oldest line starts that is unfinished or lies after the window. Valid while the decoder has one
+    /// ([`BlockDecoder::holds_back`]).
+    held_back: Option<RestartPoint>,
     /// Decoding stops after a line later than this.
     until: Timestamp,
     /// Only read what existed when the log was opened.
@@ -92,7 +94,7 @@ impl ContainerLog {
             carry: Vec::new(),
             decoder: None,
             joiner: Some(Joiner::new(follow.max_line_size, follow.window)),
-            unfinished_in: None,
+            held_back: None,
             until: match follow.once {
                 true => Timestamp(follow.window.until.0.saturating_add(crate::tail::SLACK)),
                 false => Timestamp(i64::MAX),
@@ -219,29 +221,26 @@ impl ContainerLog {
             return Ok((Vec::new(), None));
         };
         let Some(place) = place else {
-            joiner.rewind_with_overlap(resume);
+            joiner.replay_by_time(&resume, Completeness::MustReappear);
             if let (true, Some(since)) = (resume.is_at_start(), resume.since) {
-                joiner.hide_before(since);
+                joiner.filter.hide_before(since);
             }
             let start = resume.since.map_or(Start::All, Start::Since);
             let newest = newest.ok_or(io::ErrorKind::NotFound)?;
             return Ok((seek::start(&location.live, newest, start)?, None));
         };
-        let file = FileSignature { id: place.file, device: place.device, fingerprint: place.fingerprint };
-        let (mut handles, is_first) = self.chain.back_to(file, written)?;
+        let (mut handles, is_first) = self.chain.back_to(place.signature(), written)?;
         let Some(first) = handles.first_mut() else { return Err(io::ErrorKind::NotFound.into()) };
         if !is_first {
             // If any of the remaining files was read before, its lines are recognised by their times.
-            joiner.rewind(resume);
+            joiner.replay_by_time(&resume, Completeness::Proven);
             return Ok((handles, None));
         }
         if first.skip_to(place.offset)? {
             seek::back_to_whole(first)?;
-            let high = resume.seen.map(|seen| seen.map_or(Timestamp(i64::MIN), |seen| seen.high));
-            joiner.start(LineCounts { last: place.before, ..LineCounts::default() }, place.passed, high);
-            joiner.expect_last(resume.seen);
+            joiner.replay_by_count(&place, &resume);
         } else {
-            joiner.rewind(resume);
+            joiner.replay_by_time(&resume, Completeness::Proven);
             self.chain.add_loss(Reason::Truncated);
             first.start_over()?;
         }
@@ -339,17 +338,17 @@ impl ContainerLog {
 
     fn decode(&mut self, block: Block<'_>, batch: &mut Batch) -> io::Result<usize> {
         let Some(decoder) = &mut self.decoder else { return Ok(block.from) };
-        let taken = decoder.decode(block, &mut LineSink::of(batch));
-        if let (Some(unfinished), Some(file)) =
-            (decoder.unfinished().filter(|unfinished| unfinished.is_new), self.chain.front())
-        {
-            unfinished.is_new = false;
-            self.unfinished_in = Some(FileSignature::of(file));
+        let Decoded { taken, held_back } =
+            decoder.decode(block, &mut LineSink::of(batch)).map_err(|UnknownFormat| {
+                io::Error::new(io::ErrorKind::InvalidData, "its log file has an unknown format")
+            })?;
+        if let (Some(HeldBack { offset, before }), Some(file)) = (held_back, self.chain.front()) {
+            self.held_back = Some(RestartPoint { file: file.signature(), offset, before });
         }
         if decoder.is_past_end() {
             self.stop_early();
         }
-        taken.map_err(|UnknownFormat| io::Error::new(io::ErrorKind::InvalidData, "its log file has an unknown format"))
+        Ok(taken)
     }
 
     /// Skips NULs at the start of a truncated file: the hole up to where its writer continues, and the rest of that
@@ -407,27 +406,19 @@ impl ContainerLog {
     }
 
     /// Returns the position after the lines so far. `None` while there is none to resume from.
-    pub(super) fn position(&mut self) -> Option<Position> {
+    pub(super) fn position(&self) -> Option<Position> {
         let Some(file) = self.chain.front() else { return self.resume.as_ref().map(|stop| stop.position) };
-        let decoder = self.decoder.as_mut()?;
+        let decoder = self.decoder.as_ref()?;
         let offset = (file.offset - self.carry.len() as u64).max(file.resume_offset);
         if offset < file.shown_from {
             return None;
         }
-        let unfinished = decoder.unfinished().copied();
         let joiner = &decoder.joiner;
-        let resume = joiner.position();
-        let place = |file: FileSignature, offset, counts: LineCounts| {
-            let passed = joiner.delivered_since(&counts);
-            let FileSignature { id, device, fingerprint } = file;
-            FilePosition { device, file: id, fingerprint, offset, before: counts.last, passed }
+        let point = match decoder.holds_back() {
+            true => self.held_back,
+            false => Some(RestartPoint { file: file.signature(), offset, before: joiner.filter.progress() }),
         };
-        let place = match unfinished {
-            // Only the times identify the lines that are being repeated.
-            _ if joiner.is_replaying_any() => None,
-            Some(unfinished) => self.unfinished_in.map(|file| place(file, unfinished.offset, unfinished.counts)),
-            None => Some(place(FileSignature::of(file), offset, joiner.counts())),
-        };
+        let (resume, place) = (joiner.position(), point.and_then(|point| joiner.filter.file_position(&point)));
         Some(Position { route: Route::File, resume, place })
     }
 

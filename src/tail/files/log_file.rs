@@ -9,6 +9,7 @@
 
 use super::pread::{fill_at, some_at};
 use crate::model::file_id::{FileId, Likeness};
+use crate::model::position::FileSignature;
 use crate::model::time::Timestamp;
 use crate::tail::decode::format::Format;
 use crate::tail::decode::local::WORD;
@@ -288,6 +289,21 @@ impl Handle {
             || records().is_some_and(|(this, other)| this == other)
     }
 
+    /// Returns what a position saves to find the file again.
+    pub(crate) fn signature(&self) -> FileSignature {
+        FileSignature { id: self.id, fingerprint: self.fingerprint(), device: self.identity.device }
+    }
+
+    /// Returns whether a position names this file. The first record decides if there is one: inode numbers are reused,
+    /// but a record is unique, and it survives when dockerd compresses the file or somebody copies it.
+    pub(crate) fn has_signature(&self, known: &FileSignature) -> bool {
+        match known.fingerprint {
+            Some(known) => self.fingerprint() == Some(known) || birth_hash(&self.id) == Some(known),
+            // Without a record, a wrong match loses hardly anything.
+            None => known.id.likeness(&self.id) != Likeness::Other,
+        }
+    }
+
     /// Returns whether nothing has happened to the file since [`Handle::settle`]. Needs a single `fstat` and no path
     /// lookup, because renaming a file changes its `ctime` too.
     pub(crate) fn is_settled(&self) -> bool {
@@ -421,6 +437,11 @@ impl Handle {
         }
         Ok(ReadOutcome::Bytes(fresh))
     }
+}
+
+/// Returns a single number for a file: the hash of its first record, or else of its birth time.
+pub(crate) fn hash(file: &FileSignature) -> Option<u64> {
+    file.fingerprint.or_else(|| birth_hash(&file.id))
 }
 
 /// Hash of a file's birth time and inode number; the latter because several files may be created within a clock tick.

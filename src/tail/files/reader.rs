@@ -9,6 +9,7 @@
 //! a file without a watch.
 
 use super::container_log::{BlockOutcome, ContainerLog};
+use super::follow::Follow;
 use super::inotify::{FileEvent, Inotify, WatchId};
 use super::mounts::MountWatch;
 use super::newcomers::Newcomers;
@@ -17,10 +18,9 @@ use super::rotation::RotationOutcome;
 use crate::model::batch::{ContainerKey, Item};
 use crate::model::container::Container;
 use crate::model::once::Once;
-use crate::model::position::{Position, TimePosition};
+use crate::model::position::TimePosition;
 use crate::model::queue::Queue;
 use crate::tail::Start;
-use crate::tail::lines::Window;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
@@ -47,30 +47,6 @@ const GATHER: Duration = Duration::from_millis(3);
 
 /// Bytes read before the output thread is woken.
 const FLUSH_BYTES: usize = 1024 * 1024;
-
-/// A request to follow a container's log files.
-#[derive(Debug)]
-pub struct Follow {
-    /// Identifies the container in batches and reports.
-    pub key: ContainerKey,
-    pub id: String,
-    /// The container's folder, which holds its log.
-    pub folder: PathBuf,
-    /// Where to start without a position.
-    pub start: Start,
-    /// Where an earlier run stopped; `None` if it has no position.
-    pub position: Option<Position>,
-    /// Which lines to show.
-    pub window: Window,
-    /// Longer messages are cut. In bytes.
-    pub max_line_size: usize,
-    /// Read what exists now, then stop.
-    pub once: bool,
-    /// Open the file, but read nothing before [`Command::Admit`], because the container may not match the selector.
-    pub is_held: bool,
-    /// Items to put on the queue when the file is opened, before its first line.
-    pub on_open: Vec<Item>,
-}
 
 /// A command to the reader.
 #[derive(Debug)]
@@ -834,7 +810,9 @@ pub(crate) fn can_read(containers: &std::path::Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::position::Position;
     use crate::model::time::Timestamp;
+    use crate::tail::Window;
     use crate::tail::files::log_file::birth_hash;
     use crate::tail::files::pread::short::{self, Cut};
     use crate::tail::oracle::{LogEntry, framed};

@@ -10,7 +10,7 @@
 
 use super::log_file::{self, Handle, Identity, MAX_WALKS, Rotated};
 use crate::model::batch::Reason;
-use crate::model::file_id::{FileId, Likeness};
+use crate::model::position::FileSignature;
 use crate::tail::decode::format::LogLocation;
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -44,37 +44,6 @@ pub(super) struct Chain {
     loss: Option<Loss>,
 }
 
-/// A file as a position identifies it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct FileSignature {
-    pub(super) id: FileId,
-    /// Hash of its first record, if it had one.
-    pub(super) fingerprint: Option<u64>,
-    /// Number of its device. Not used for identification.
-    pub(super) device: u64,
-}
-
-impl FileSignature {
-    pub(super) fn of(handle: &Handle) -> Self {
-        FileSignature { id: handle.id, fingerprint: handle.fingerprint(), device: handle.identity.device }
-    }
-
-    /// Returns a single number for the file: the hash of its first record, or else of its birth time.
-    fn hash(&self) -> Option<u64> {
-        self.fingerprint.or_else(|| log_file::birth_hash(&self.id))
-    }
-
-    /// Returns whether `handle` is this file. The first record decides if there is one: inode numbers are reused, but a
-    /// record is unique, and it survives when dockerd compresses the file or somebody copies it.
-    fn is(&self, handle: &Handle) -> bool {
-        match self.fingerprint {
-            Some(known) => handle.fingerprint() == Some(known) || log_file::birth_hash(&handle.id) == Some(known),
-            // Without a record, a wrong match loses hardly anything.
-            None => self.id.likeness(&handle.id) != Likeness::Other,
-        }
-    }
-}
-
 /// The outcome of checking the live name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RotationOutcome {
@@ -97,7 +66,7 @@ struct SoughtFile {
 
 impl SoughtFile {
     fn is(&self, handle: &Handle) -> bool {
-        self.open == Some(handle.identity) || self.file.is(handle)
+        self.open == Some(handle.identity) || handle.has_signature(&self.file)
     }
 }
 
@@ -189,10 +158,9 @@ impl Chain {
         }
         // The file may have been truncated since.
         newest.forget_fingerprint();
-        let known =
-            SoughtFile { file: FileSignature::of(newest), written: newest.last_written()?, open: Some(identity) };
+        let known = SoughtFile { file: newest.signature(), written: newest.last_written()?, open: Some(identity) };
         let is_finished = |handle: &Handle| {
-            let is_finished = || FileSignature::of(handle).hash().is_some_and(|hash| self.finished.contains(&hash));
+            let is_finished = || log_file::hash(&handle.signature()).is_some_and(|hash| self.finished.contains(&hash));
             self.files.iter().any(|other| other.is_same(handle)) || is_finished()
         };
         let (mut fresh, has_live) = back_to(location, &known, is_finished)?;
@@ -304,21 +272,21 @@ impl Chain {
     /// Removes the file being read, because it is finished or abandoned.
     pub(super) fn advance(&mut self) -> Option<Handle> {
         let read = self.files.pop_front()?;
-        self.finish(FileSignature::of(&read));
+        self.finish(read.signature());
         Some(read)
     }
 
     /// Starts the file being read from its beginning, because it was written again. Its old content counts as finished.
     pub(super) fn start_over(&mut self) -> io::Result<()> {
         let Some(file) = self.files.front_mut() else { return Ok(()) };
-        let before = FileSignature::of(file);
+        let before = file.signature();
         file.start_over()?;
         self.finish(before);
         Ok(())
     }
 
     fn finish(&mut self, file: FileSignature) {
-        self.finished.extend(file.hash());
+        self.finished.extend(log_file::hash(&file));
         if self.finished.len() > MAX_FINISHED {
             self.finished.pop_front();
         }
@@ -444,6 +412,7 @@ fn walk_back(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::file_id::FileId;
     use crate::model::time::Timestamp;
     use crate::tail::decode::format::Format;
     use std::fs;
@@ -473,7 +442,7 @@ mod tests {
         let path = folder.path().join("log");
         fs::write(&path, "{\"log\":0}\n").unwrap();
         let handle = open(&path);
-        let file = FileSignature::of(&handle);
+        let file = handle.signature();
         let (id, record, birth) = (file.id, file.fingerprint, log_file::birth_hash(&file.id));
         assert!(record.is_some() && birth.is_some() && id.filesystem.is_some(), "the file system provides all of it");
         let nothing = FileId { filesystem: None, inode: id.inode, born: None };
@@ -499,7 +468,7 @@ mod tests {
             // The device does not matter.
             for device in [file.device, file.device + 1] {
                 let known = FileSignature { id: known, fingerprint, device };
-                assert_eq!(known.is(&handle), expected, "{known:?} {file:?}");
+                assert_eq!(handle.has_signature(&known), expected, "{known:?} {file:?}");
             }
         }
     }

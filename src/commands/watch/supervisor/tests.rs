@@ -352,7 +352,7 @@ fn containers_that_exist_at_the_start_are_read_as_they_are() {
             "list f2:exited,3",
             "[describe f2 exited]; open f2 from last 0 [history of f2 file]; finish f2 [-f2 3]",
         ),
-        ("all tail0", "", "list s2:exited,3", "[describe s2 exited]; [place s2 Some(100)]"),
+        ("all tail0", "", "list s2:exited,3", "[describe s2 exited]; [start-at s2 Some(100)]"),
         ("resumed", "", "list s2:exited,3", "[describe s2 exited]; spawn s2 history; signal s2 [-s2 3]"),
         (
             "all resumed",

@@ -19,6 +19,11 @@ impl TailWindow {
         TailWindow(Some(SMALLEST))
     }
 
+    #[cfg(test)]
+    pub(super) fn of(records: Option<u64>) -> Self {
+        TailWindow(records)
+    }
+
     pub(super) fn records(self) -> Option<u64> {
         self.0
     }

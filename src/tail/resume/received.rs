@@ -9,10 +9,10 @@
 //! In: pieces, as they are decoded ([`Tracker`]) and as they are delivered ([`Received`]). Out: a [`Recall`] for the
 //! next response. The memory is bounded, and no piece leaves it without all others of its second.
 
-use super::body::Record;
 use crate::model::cursor::Stream;
 use crate::model::position::TimePosition;
 use crate::model::time::Timestamp;
+use crate::tail::api::body::Record;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
@@ -30,7 +30,7 @@ type PieceId = (Timestamp, u64);
 
 /// The pieces that were delivered and that responses brought which may lack others.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Received {
+pub(crate) struct Received {
     /// Hashes by second, none of which is empty.
     seconds: BTreeMap<Timestamp, Vec<u64>>,
     /// Number of hashes in `seconds`.
@@ -49,7 +49,7 @@ pub(super) struct Received {
 
 /// Identifies the pieces of one response.
 #[derive(Debug)]
-pub(super) struct Tracker {
+pub(crate) struct Tracker {
     hasher: RandomState,
     /// The pieces of each stream's unfinished line. Indexed by [`Stream`].
     unfinished: [Vec<PieceId>; 2],
@@ -63,7 +63,7 @@ pub(super) struct Tracker {
 
 /// What a response repeats.
 #[derive(Debug)]
-pub(super) struct Recall {
+pub(crate) struct Recall {
     /// How often each piece was delivered and has not been repeated yet, by its hash.
     counts: HashMap<u64, u32>,
     /// Pieces from before the memory that were not delivered.
@@ -76,13 +76,13 @@ pub(super) struct Recall {
     last: Timestamp,
     /// Whether a piece in memory was repeated, so that the log is known to be complete up to there.
     has_matched: bool,
-    /// Whether [`Verdict::NewAtEdge`] was returned.
+    /// Whether [`Comparison::NewAtEdge`] was returned.
     has_reported: bool,
 }
 
 /// The result of comparing a piece with a [`Recall`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Comparison {
     Delivered,
     New,
     /// New, and pieces from before the memory may be missing.
@@ -93,16 +93,16 @@ pub(super) enum Verdict {
 
 impl Received {
     /// Returns the number of pieces in memory.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.count
     }
 
     /// Forgets everything: the log was complete so far, and is read on from `origin`.
-    pub(super) fn clear(&mut self, origin: TimePosition) {
+    pub(crate) fn clear(&mut self, origin: TimePosition) {
         *self = Received { origin, hasher: self.hasher.clone(), ..Received::default() };
     }
 
-    pub(super) fn tracker(&self) -> Tracker {
+    pub(crate) fn tracker(&self) -> Tracker {
         Tracker {
             hasher: self.hasher.clone(),
             unfinished: Default::default(),
@@ -113,7 +113,7 @@ impl Received {
     }
 
     /// Adds the pieces of the lines that were decoded and are delivered now.
-    pub(super) fn add(&mut self, tracker: &mut Tracker) {
+    pub(crate) fn add(&mut self, tracker: &mut Tracker) {
         self.went_back |= tracker.went_back;
         for (time, hash) in tracker.decoded.drain(..) {
             self.undelivered.remove(&hash);
@@ -133,7 +133,7 @@ impl Received {
     }
 
     /// Takes over from the tracker of a response that has ended what is not delivered.
-    pub(super) fn set_aside(&mut self, tracker: Tracker) {
+    pub(crate) fn set_aside(&mut self, tracker: Tracker) {
         self.went_back |= tracker.went_back;
         let pieces = tracker.unfinished.into_iter().flatten().chain(tracker.decoded);
         self.undelivered.extend(pieces.map(|(time, hash)| (hash, time)));
@@ -146,7 +146,7 @@ impl Received {
     }
 
     /// Returns where the next response has to begin, or `None` if there is nothing to compare it with.
-    pub(super) fn origin(&self) -> Option<TimePosition> {
+    pub(crate) fn origin(&self) -> Option<TimePosition> {
         if self.seconds.is_empty() || self.went_back {
             return None;
         }
@@ -157,7 +157,7 @@ impl Received {
     }
 
     /// Returns what the next response repeats, or `None` if there is nothing to compare it with.
-    pub(super) fn recall(&self) -> Option<Recall> {
+    pub(crate) fn recall(&self) -> Option<Recall> {
         let origin = self.origin()?;
         let last = *self.seconds.last_key_value()?.0;
         let mut counts = HashMap::with_capacity(self.count);
@@ -177,47 +177,47 @@ impl Received {
 }
 
 impl Tracker {
-    pub(super) fn hash(&self, record: Record, text: &[u8]) -> u64 {
+    pub(crate) fn hash(&self, record: Record, text: &[u8]) -> u64 {
         self.hasher.hash_one((record.time.0, record.stream as u8, record.is_complete, text))
     }
 
     /// Adds a piece to the stream's unfinished line.
-    pub(super) fn add(&mut self, record: Record, hash: u64) {
+    pub(crate) fn add(&mut self, record: Record, hash: u64) {
         self.went_back |= record.time < self.latest;
         self.latest = record.time;
         self.unfinished[record.stream as usize].push((record.time, hash));
     }
 
     /// Notes that all pieces of the stream so far are part of decoded lines.
-    pub(super) fn decoded(&mut self, stream: Stream) {
+    pub(crate) fn decoded(&mut self, stream: Stream) {
         self.decoded.append(&mut self.unfinished[stream as usize]);
     }
 }
 
 impl Recall {
     /// Where the response has to begin. What this position covers is not compared.
-    pub(super) fn origin(&self) -> TimePosition {
+    pub(crate) fn origin(&self) -> TimePosition {
         self.origin
     }
 
     /// Compares the next piece of the response.
-    pub(super) fn judge(&mut self, time: Timestamp, hash: u64) -> Verdict {
+    pub(crate) fn compare(&mut self, time: Timestamp, hash: u64) -> Comparison {
         if time > self.last {
-            return Verdict::Later;
+            return Comparison::Later;
         }
         if self.forgotten.is_some_and(|forgotten| time <= forgotten) {
-            return if self.undelivered.remove(&hash) { Verdict::New } else { Verdict::Delivered };
+            return if self.undelivered.remove(&hash) { Comparison::New } else { Comparison::Delivered };
         }
         if let Some(count) = self.counts.get_mut(&hash).filter(|count| **count > 0) {
             *count -= 1;
             self.has_matched = true;
-            return Verdict::Delivered;
+            return Comparison::Delivered;
         }
         let is_near = |forgotten: Timestamp| !self.has_matched || time <= forgotten + SECOND;
         // What is later than everything in memory was not left out.
         let is_at_edge = time < self.last && self.forgotten.is_some_and(is_near) && !self.has_reported;
         self.has_reported |= is_at_edge;
-        if is_at_edge { Verdict::NewAtEdge } else { Verdict::New }
+        if is_at_edge { Comparison::NewAtEdge } else { Comparison::New }
     }
 }
 
@@ -245,7 +245,7 @@ mod tests {
         received.add(&mut tracker);
     }
 
-    /// Returns the lines of a response that are new, with `!` for [`Verdict::NewAtEdge`].
+    /// Returns the lines of a response that are new, with `!` for [`Comparison::NewAtEdge`].
     fn new_lines(received: &Received, response: &str) -> String {
         let tracker = received.tracker();
         let mut recall = received.recall();
@@ -254,11 +254,11 @@ mod tests {
             let (second, text) = line.split_at(1);
             let record = record(second.parse().unwrap());
             let hash = tracker.hash(record, text.as_bytes());
-            match recall.as_mut().map_or(Verdict::Later, |recall| recall.judge(record.time, hash)) {
-                Verdict::Delivered => {}
-                Verdict::New => new.push(line.to_owned()),
-                Verdict::NewAtEdge => new.push(format!("!{line}")),
-                Verdict::Later => {
+            match recall.as_mut().map_or(Comparison::Later, |recall| recall.compare(record.time, hash)) {
+                Comparison::Delivered => {}
+                Comparison::New => new.push(line.to_owned()),
+                Comparison::NewAtEdge => new.push(format!("!{line}")),
+                Comparison::Later => {
                     recall = None;
                     new.push(line.to_owned());
                 }
@@ -359,8 +359,8 @@ mod tests {
         assert_eq!(recall.origin().since, Some(seconds(1)));
         let forgotten = tracker.hash(record(1), b"a");
         let verdicts =
-            [(1, forgotten), (1, hash), (20, later)].map(|(second, hash)| recall.judge(seconds(second), hash));
-        assert_eq!(verdicts, [Verdict::Delivered, Verdict::New, Verdict::Delivered]);
+            [(1, forgotten), (1, hash), (20, later)].map(|(second, hash)| recall.compare(seconds(second), hash));
+        assert_eq!(verdicts, [Comparison::Delivered, Comparison::New, Comparison::Delivered]);
         // Once it is delivered, the log is compared from the memory on.
         tracker.add(record(20), hash);
         tracker.decoded(Stream::Stdout);
