@@ -181,8 +181,8 @@ async fn jitter_spreads_those_who_lost_the_engine_together() {
         (crowd(&one, true).await, crowd(&other, false).await)
     };
     eprintln!("at most {spread} of 100 within a tenth of the wait; {together} without jitter");
-    assert!(spread <= 35, "{spread}");
-    assert!(together >= 50, "{together}");
+    // A busy machine spreads the ones and gathers the others.
+    assert!(spread * 3 <= together * 2, "{spread} and {together}");
 }
 
 /// Nobody waits longer than the time limit.
