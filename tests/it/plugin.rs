@@ -71,8 +71,8 @@ fn manual_and_documents_explain_every_key() {
         let page = format!("docker-logwatch-{subcommand}.1");
         let written: BTreeSet<String> = report.as_object().unwrap().keys().cloned().collect();
         let intro = fs::read_to_string(here("man").join(&page)).unwrap();
-        let (_, intro) = intro.split_once(".SH \"REPORT\"\n").unwrap();
-        let heading = format!(".SH \"REPORT\"\n{}", intro.lines().next().unwrap().replace("\\-", "-"));
+        let (_, intro) = intro.split_once(".SH REPORT\n").unwrap();
+        let heading = format!(".SH REPORT\n{}", intro.lines().next().unwrap().replace("\\-", "-"));
         assert_eq!(explained(&page, &heading), written, "{subcommand}");
         let deeper = all_keys(&report);
         let unnamed: Vec<_> =
