@@ -78,7 +78,7 @@
 //!   health and rate limiter receive the time or need none, and tables test them.
 //! - Following logs never waits for the inventory: a comparison makes up for what the inventory does not take or cannot
 //!   write.
-//! - Each decoder accepts what an independent library accepts, and reads the same: the modules named `oracle`, which
+//! - Each decoder accepts what an independent library accepts, and reads the same: the modules named `fuzz_checks`, which
 //!   only tests and `fuzz/` build.
 
 pub mod cli;
@@ -114,9 +114,9 @@ pub mod internals {
     pub mod model {
         pub use crate::model::batch::{Batch, ContainerKey, Encoding, Head, Item, Line, Part, Reason};
         pub use crate::model::container::Container;
-        pub use crate::model::cursor::{Cursor, Route, Stream};
         pub use crate::model::health::Status;
         pub use crate::model::json;
+        pub use crate::model::line_id::{Cursor, Route, Stream};
         pub use crate::model::position::Position;
         pub use crate::model::queue::Queue;
         pub use crate::model::selector::Filters;
@@ -134,8 +134,8 @@ pub mod internals {
     /// Checks of the decoders that hold for any input.
     #[cfg(any(test, fuzzing))]
     pub mod oracle {
-        pub use crate::docker::oracle::events;
-        pub use crate::model::oracle::{escape, timestamp, unescape};
-        pub use crate::tail::oracle::{frames, gzip, json_block, json_record, local_block, local_record};
+        pub use crate::docker::fuzz_checks::events;
+        pub use crate::model::fuzz_checks::{escape, timestamp, unescape};
+        pub use crate::tail::fuzz_checks::{frames, gzip, json_block, json_record, local_block, local_record};
     }
 }

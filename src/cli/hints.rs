@@ -4,7 +4,7 @@
 //! advice: all hints are in this file.
 
 use crate::docker::{self, Kind};
-use crate::model::causes;
+use crate::model::error_chain;
 use crate::output::{Diagnostic, Level, LogFormat, safe};
 use crate::{commands, output, state};
 use std::error::Error;
@@ -164,7 +164,7 @@ fn report_json(error: &(dyn Error + 'static), hint: Option<&str>) -> String {
 }
 
 fn safe_texts(error: &(dyn Error + 'static)) -> Vec<String> {
-    causes::texts(error).iter().map(|text| safe(text)).collect()
+    error_chain::texts(error).iter().map(|text| safe(text)).collect()
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@
 //! nothing is written, [`stop_without_reader`] notices it.
 
 use crate::commands::or_never;
-use crate::model::small_file;
+use crate::model::bounded_read;
 use crate::model::stop::Stop;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, OwnedFd};
@@ -242,7 +242,7 @@ impl Signals {
 
 /// The set of ignored signals: bit `n - 1` is signal `n` (proc(5), `SigIgn`). Empty if the kernel does not report it.
 fn ignored() -> u64 {
-    let status = small_file::read_small(Path::new("/proc/self/status"), 64 << 10).unwrap_or_default();
+    let status = bounded_read::read_small(Path::new("/proc/self/status"), 64 << 10).unwrap_or_default();
     let status = String::from_utf8_lossy(&status);
     let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     line.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0)

@@ -8,7 +8,7 @@ use crate::commands::watch::WatchOptions;
 use crate::commands::watch::resume::Resume;
 use crate::config::value::{self, LISTEN_ADDRESSES, SIZES};
 use crate::config::{self, Config, Layers, Source};
-use crate::model::cursor::Stream;
+use crate::model::line_id::Stream;
 use crate::model::selector::{self, Filter, Glob, Pattern, Selector};
 use crate::model::time::Timestamp;
 use crate::output::{Ansi, OutputFormat, PrinterSettings};

@@ -8,7 +8,7 @@
 use crate::config::Source;
 use crate::docker::{Docker, Engine};
 use crate::model::container::{Container, is_full_id};
-use crate::model::cursor::Route;
+use crate::model::line_id::Route;
 use crate::tail;
 use std::io;
 use std::path::{Component, Path, PathBuf};

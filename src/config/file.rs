@@ -4,7 +4,7 @@
 //! file of keys and single values does not need: lists, anchors, tags, and further documents.
 
 use super::keys::{self, Key};
-use crate::model::small_file;
+use crate::model::bounded_read;
 use saphyr_parser::{Event, Parser, ScalarStyle, Span, StrInput};
 use std::collections::HashMap;
 use std::io;
@@ -31,7 +31,7 @@ pub(super) struct Fault {
 
 /// Reads the file, up to [`MAX_SIZE`].
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
-    small_file::read_small(path, MAX_SIZE)
+    bounded_read::read_small(path, MAX_SIZE)
 }
 
 /// Parses the bytes of a file into values and errors.

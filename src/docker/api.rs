@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
 
 use super::http::Http;
-use super::http::body::{self, ArraySplitter, ListSyntaxError, MemoryBudget, Weigh};
+use super::http::bounded_body::{self, ArraySplitter, ListSyntaxError, MemoryBudget, Weigh};
 use super::negotiation::{Negotiated, negotiate};
 use super::version::Version;
 use super::{ApiOperation, Error};
@@ -61,14 +61,14 @@ impl Api {
         self.http.get(&self.versioned(path), id).await
     }
 
-    /// Requests and decodes a response that is one object of at most [`body::MAX_ENTRY`] bytes.
+    /// Requests and decodes a response that is one object of at most [`bounded_body::MAX_ENTRY`] bytes.
     pub(super) async fn get_object<T: DeserializeOwned>(
         &self,
         operation: ApiOperation,
         path: &str,
     ) -> Result<T, Error> {
         let body = self.get(path, None).await?.into_body();
-        let text = self.http.read(body, operation, body::MAX_ENTRY).await?;
+        let text = self.http.read(body, operation, bounded_body::MAX_ENTRY).await?;
         serde_json::from_slice(&text).map_err(|error| Error::Protocol { operation, source: error.into() })
     }
 
@@ -94,8 +94,8 @@ impl Api {
         };
         while let Some(piece) = self.http.next(&mut body).await? {
             length += piece.len();
-            if length > body::MAX_LIST {
-                return Err(Error::TooLarge { operation, limit: body::MAX_LIST });
+            if length > bounded_body::MAX_LIST {
+                return Err(Error::TooLarge { operation, limit: bounded_body::MAX_LIST });
             }
             entries.push(&piece, &mut take).map_err(|error: ListError| error.of(operation))?;
         }
@@ -113,7 +113,9 @@ enum ListError {
 impl ListError {
     fn of(self, operation: ApiOperation) -> Error {
         match self {
-            ListError::Syntax(ListSyntaxError::EntryTooLong) => Error::TooLarge { operation, limit: body::MAX_ENTRY },
+            ListError::Syntax(ListSyntaxError::EntryTooLong) => {
+                Error::TooLarge { operation, limit: bounded_body::MAX_ENTRY }
+            }
             ListError::Syntax(syntax) => Error::Protocol { operation, source: syntax.into() },
             ListError::Entry(error) => error,
         }

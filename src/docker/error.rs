@@ -9,7 +9,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::model::causes;
+use crate::model::error_chain;
 
 use super::operation::ApiOperation;
 use super::version::Version;
@@ -218,7 +218,7 @@ impl Error {
 
     /// The error and its causes on one line.
     pub fn in_full(&self) -> String {
-        causes::texts(self).join(": ")
+        error_chain::texts(self).join(": ")
     }
 
     /// Whether the connection failed, so that the failure ends when the daemon is back.

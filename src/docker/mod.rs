@@ -13,26 +13,26 @@
 //! - `streams`: log and event responses that stay open; `stream_permits` limits how many may be open
 //! - `answers`: what the daemon reports about itself and about containers; `inventory`: containers with their mounts,
 //!   and volumes
-//! - [`events`]: decodes events
+//! - [`event_decoder`]: decodes events
 //! - [`backoff`]: how long to wait before a retry; `wait_for_daemon`: ends such a wait when the daemon is back
 //!
 //! Why not a library: bollard 0.21 sends no API version (its `Uri::parse` joins the path over the prefix), cuts `since`
 //! to seconds, ends an event stream at an event type it does not know, and collects every body whole, however long it
 //! is.
 
-mod answers;
 mod api;
 pub(crate) mod backoff;
 pub(crate) mod endpoint;
 mod error;
-pub(crate) mod events;
+pub(crate) mod event_decoder;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz_checks;
 mod http;
-mod inventory;
+mod inventory_listing;
 mod negotiation;
 mod operation;
-#[cfg(any(test, fuzzing))]
-pub(crate) mod oracle;
 mod pool;
+mod responses;
 mod stream_permits;
 mod streams;
 pub(crate) mod version;
@@ -49,24 +49,24 @@ use crate::metrics;
 use crate::model::container::Container;
 use crate::model::selector::Filters;
 
-pub(crate) use answers::{Details, Engine};
 pub use endpoint::{Endpoint, Environment, Flags};
 pub(crate) use error::{Cause, PoolLimit};
 pub use error::{Error, Kind};
-pub use events::Event;
+pub use event_decoder::Event;
 pub(crate) use http::ssh::{SUBCOMMAND as SSH, become_ssh};
 pub(crate) use operation::ApiOperation;
 pub(crate) use pool::Check;
 pub use pool::{BreakerState, ClientReport, HEALTHY, Snapshot, Spent};
+pub(crate) use responses::{Details, Engine};
 pub use streams::{EventStream, EventsQuery, LogStream, LogsQuery};
 pub use version::Version;
 
-use answers::{ListedContainer, NamedObject};
 use api::Api;
-use http::body::Weigh;
+use http::bounded_body::Weigh;
 use http::{Http, Timeouts};
 use negotiation::Negotiated;
 use pool::{Client, Pool};
+use responses::{ListedContainer, NamedObject};
 use stream_permits::StreamPermits;
 use wait_for_daemon::DaemonWatch;
 
@@ -200,18 +200,18 @@ impl Docker {
     pub async fn unnamed_with_version(&self) -> Result<Engine, Error> {
         let request =
             |client: Arc<Client>| async move { client.api.get_object(ApiOperation::Version, "/version").await };
-        let answers::Release { version, os } = self.0.pool.call(ApiOperation::Version, request).await?;
+        let responses::Release { version, os } = self.0.pool.call(ApiOperation::Version, request).await?;
         Ok(Engine { version, os, ..self.unnamed() })
     }
 
     /// The containers that match, stopped ones included, newest first. Never waits for a container's lock.
     pub async fn list(&self, filters: &Filters) -> Result<Vec<Container>, Error> {
-        self.listed(filters, answers::listed).await
+        self.listed(filters, responses::listed).await
     }
 
     /// Like [`Docker::list`], but returns only IDs.
     pub async fn list_ids(&self, filters: &Filters) -> Result<Vec<String>, Error> {
-        self.listed(filters, |entry| answers::listed(entry).map(|container| container.id)).await
+        self.listed(filters, |entry| responses::listed(entry).map(|container| container.id)).await
     }
 
     /// Lists containers. `keep` converts each entry as it arrives.

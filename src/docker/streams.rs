@@ -20,7 +20,7 @@ use crate::model::selector::Filters;
 use crate::model::time::Timestamp;
 
 use super::api::Api;
-use super::events::{Event, Malformed, Splitter};
+use super::event_decoder::{Event, Malformed, Splitter};
 use super::stream_permits::StreamPermit;
 use super::{ApiOperation, Error};
 
@@ -100,7 +100,7 @@ fn push_times(path: &mut String, since: Option<Timestamp>, until: Option<Timesta
     }
 }
 
-/// Adds Podman's names of actions. [`super::events`] translates them back.
+/// Adds Podman's names of actions. [`super::event_decoder`] translates them back.
 fn add_podman_actions(actions: &mut Vec<String>) {
     for (docker, podman) in [("destroy", "remove"), ("die", "died")] {
         if actions.iter().any(|action| action == docker) {

@@ -4,7 +4,7 @@
 //! numbers are served to Prometheus and, as a sentence, logged by `-v`.
 
 use crate::model::batch::{Batch, Reason};
-use crate::model::cursor::Route;
+use crate::model::line_id::Route;
 use crate::model::time::Timestamp;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 use std::fmt;
@@ -140,7 +140,7 @@ impl fmt::Display for LogMetrics {
 mod tests {
     use super::*;
     use crate::model::batch::{ContainerKey, Encoding, Gap, Head, Line, Part};
-    use crate::model::cursor::Stream;
+    use crate::model::line_id::Stream;
 
     #[test]
     fn lines_and_gaps_are_counted_by_route_and_reason() {

@@ -4,7 +4,7 @@
 //! neither an allocation nor a send of its own.
 
 use super::container::Container;
-use super::cursor::{Cursor, Route, Stream};
+use super::line_id::{Cursor, Route, Stream};
 use super::position::Position;
 use super::time::Timestamp;
 use std::collections::BTreeMap;

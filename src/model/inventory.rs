@@ -5,7 +5,7 @@
 //! rows. Every row records when it was last confirmed, by the daemon's clock, and older updates do not change it.
 
 use super::container;
-use super::cursor::Route;
+use super::line_id::Route;
 use super::time::Timestamp;
 use serde::Serialize;
 use std::collections::BTreeMap;

@@ -5,8 +5,8 @@
 //! time and serves every route. [`FilePosition`] is by file and offset: it is exact even if the clock was changed, as
 //! long as the file still exists, be it renamed or compressed by rotation.
 
-use super::cursor::{Cursor, LineNumber, Route, Stream};
 use super::file_id::FileId;
+use super::line_id::{Cursor, LineNumber, Route, Stream};
 use super::time::Timestamp;
 use serde::{Deserialize, Serialize};
 

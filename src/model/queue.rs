@@ -186,7 +186,7 @@ impl Queue {
 mod tests {
     use super::*;
     use crate::model::batch::{Batch, ContainerKey};
-    use crate::model::cursor::Route;
+    use crate::model::line_id::Route;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -84,7 +84,7 @@ pub struct PrinterSettings {
     /// Colours for container names and notices.
     pub color: When,
     /// Print only this stream; `None` means both.
-    pub stream: Option<crate::model::cursor::Stream>,
+    pub stream: Option<crate::model::line_id::Stream>,
     /// A line is printed if one of these matches its message or the list is empty, ...
     pub include: Vec<regex::bytes::Regex>,
     /// ... and none of these matches.

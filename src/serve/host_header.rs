@@ -6,7 +6,7 @@
 //! `--listen` names. On any other address, the user wants the network to have access, under whatever name it uses, and
 //! a client can read the same data without a browser. So every host name is allowed there.
 
-use crate::model::small_file;
+use crate::model::bounded_read;
 use hyper::header::HOST;
 use hyper::{Request, StatusCode, Version};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -25,7 +25,7 @@ impl AllowedHosts {
     /// `requested` is the `HOST:PORT` of `--listen`, and `address` the address that was bound.
     pub(super) fn of(requested: &str, address: SocketAddr) -> AllowedHosts {
         // The kernel does not accept longer host names.
-        let machine = small_file::read_small(Path::new("/proc/sys/kernel/hostname"), 1024).unwrap_or_default();
+        let machine = bounded_read::read_small(Path::new("/proc/sys/kernel/hostname"), 1024).unwrap_or_default();
         AllowedHosts::with(requested, address, String::from_utf8_lossy(&machine).trim())
     }
 

@@ -744,7 +744,7 @@ mod tests {
             created: Some(at(1)),
             unlisted: UnlistedFields {
                 log_driver: Some("local".into()),
-                log_route: Some(crate::model::cursor::Route::File),
+                log_route: Some(crate::model::line_id::Route::File),
                 started: Some(at(2)),
                 finished: Some(at(3)),
                 exit_code: Some(-1),

@@ -104,8 +104,8 @@ fn sync(output: &OutputProgress) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::cursor::Route;
     use crate::model::file_id::FileId;
+    use crate::model::line_id::Route;
     use crate::model::position::{FilePosition, Mark, Position, TimePosition};
     use crate::model::time::Timestamp;
     use crate::state::Store;

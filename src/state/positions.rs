@@ -4,8 +4,8 @@
 //! function is one transaction. SQLite has only signed integers, so unsigned 64-bit numbers are stored as the signed ones
 //! with the same bits.
 
-use crate::model::cursor::Route;
 use crate::model::file_id::FileId;
+use crate::model::line_id::Route;
 use crate::model::position::{FilePosition, Mark, Position, TimePosition};
 use crate::model::time::Timestamp;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};

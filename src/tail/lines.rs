@@ -16,7 +16,7 @@
 use super::Piece;
 use super::resume::{Completeness, Filter, Verdict, Window};
 use crate::model::batch::{Batch, Encoding, Gap, Head, Line, Part, Reason};
-use crate::model::cursor::{Cursor, LineNumber, Stream};
+use crate::model::line_id::{Cursor, LineNumber, Stream};
 use crate::model::position::{FilePosition, TimePosition};
 use crate::model::time::Timestamp;
 
@@ -379,7 +379,7 @@ fn escape_unit(digits: &[u8]) -> Unit {
 mod tests {
     use super::*;
     use crate::model::batch::ContainerKey;
-    use crate::model::cursor::Route;
+    use crate::model::line_id::Route;
     use proptest::prelude::*;
     use std::borrow::Cow;
 

@@ -3,25 +3,25 @@
 //! [`files`] follows the log files of all containers in one thread ([`LogReader`]), and [`decode`] decodes their two
 //! formats. [`api`] decodes API responses and continues from one to the next ([`Frames`]); the requests are sent
 //! elsewhere. For both routes, [`lines`] joins pieces into lines, and [`resume`] decides which of them are new and computes
-//! the position to resume from. [`log_stat`] shows whether a log has changed without reading it. [`container_config`]
+//! the position to resume from. [`log_stat`] shows whether a log has changed without reading it. [`config_v2`]
 //! reads dockerd's own description of a container.
 //!
 //! Invariant: each line comes once and in the order of the log, whichever route reads it and wherever reading was
 //! interrupted. What is known to be missing becomes a gap.
 
 mod api;
-mod container_config;
+mod config_v2;
 mod decode;
 mod files;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz_checks;
 mod lines;
 mod log_stat;
-#[cfg(any(test, fuzzing))]
-pub(crate) mod oracle;
 mod resume;
 
 pub(crate) use api::body::Record;
 pub(crate) use api::frames::{Decoded, Error, Frames, Receipt};
-pub(crate) use container_config::{ContainerConfig, describe};
+pub(crate) use config_v2::{ContainerConfig, describe};
 pub(crate) use decode::format::has_log;
 pub use files::follow::Follow;
 pub use files::reader::{Command, LogReader, Report, Wake};
@@ -31,7 +31,7 @@ pub use resume::Window;
 pub(crate) use resume::{Delivered, Dialect, Discontinuity, Mode, RequestRange};
 
 use crate::model::batch::Encoding;
-use crate::model::cursor::Stream;
+use crate::model::line_id::Stream;
 use crate::model::time::Timestamp;
 use std::borrow::Cow;
 

@@ -509,7 +509,7 @@ fn the_beginning_of_several_ids_is_refused() {
 #[test]
 fn attribute_like_labels_select_later_containers() {
     let engine = Engine::start();
-    // `docker/events.rs` has a row for each event and attribute.
+    // `docker/event_decoder.rs` has a row for each event and attribute.
     for label in ["name", "image", "exitCode", "oldName"] {
         let (own, other) = (format!("{label}=front"), format!("{label}=back"));
         let filter = format!("label={own}");

@@ -7,7 +7,7 @@
 use super::checkpoint::Checkpointer;
 use crate::commands::Error;
 use crate::model::batch::Item;
-use crate::model::once::Once;
+use crate::model::report_once::Once;
 use crate::output::{self, Displaced, Printer};
 use crate::state::OutputLock;
 use std::fs::File;

@@ -9,8 +9,8 @@
 //! The log consists of two segments next to the state file. Each begins with a snapshot of all positions. Once the
 //! current segment is large, the other one is overwritten, provided that everything in it is committed to the state.
 
+use crate::model::bounded_read;
 use crate::model::file_id::{FileId, Likeness};
-use crate::model::small_file;
 use crate::state::{Saved, open_companion};
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
@@ -165,7 +165,7 @@ pub(crate) fn read(state: &Path, base: &Path) -> WalContents {
 /// Identifies this boot of the machine and the device of a file. While both stay the same, the kernel has lost nothing
 /// that a process wrote.
 fn mount(file: &File) -> String {
-    let boot = small_file::read_small(Path::new("/proc/sys/kernel/random/boot_id"), 64).unwrap_or_default();
+    let boot = bounded_read::read_small(Path::new("/proc/sys/kernel/random/boot_id"), 64).unwrap_or_default();
     let device = file.metadata().map_or(0, |metadata| metadata.dev());
     format!("{}/{device}", String::from_utf8_lossy(&boot).trim())
 }

@@ -12,7 +12,7 @@ use super::{Error, or_never, readiness, show_while_waiting};
 use crate::config;
 use crate::docker::{self, Docker, Endpoint, Event};
 use crate::metrics;
-use crate::model::once::Once;
+use crate::model::report_once::Once;
 use crate::model::selector::Filters;
 use crate::model::stop::Stop;
 use crate::model::time::Timestamp;

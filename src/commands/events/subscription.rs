@@ -14,7 +14,7 @@
 use super::suspend::SuspendDetector;
 use crate::config;
 use crate::docker::backoff::{self, Backoff};
-use crate::docker::events::EventKey;
+use crate::docker::event_decoder::EventKey;
 use crate::docker::{Docker, Error, Event, EventStream, EventsQuery};
 use crate::metrics;
 use crate::metrics::events::Failure;

@@ -142,7 +142,7 @@ fn unlisted_fields(routes: &Routes, container: &ContainerRow) -> UnlistedFields 
     };
     let log_route = match routes.choose(&listed) {
         _ if log_driver.as_deref() == Some("none") => None,
-        Choice::File(_) => Some(crate::model::cursor::Route::File),
+        Choice::File(_) => Some(crate::model::line_id::Route::File),
         Choice::Stream => Some(routes.api_route()),
         Choice::Nothing => None,
     };

@@ -2,7 +2,7 @@
 
 use crate::docker::{Docker, Error};
 use crate::model::batch::{ContainerKey, Item};
-use crate::model::cursor::{Cursor, Route};
+use crate::model::line_id::{Cursor, Route};
 use crate::model::position::TimePosition;
 use crate::model::queue::Queue;
 use crate::model::time::Timestamp;

@@ -60,7 +60,7 @@ pub(super) fn ahead(newest: Record, last: Option<Record>, position: &TimePositio
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::cursor::Stream;
+    use crate::model::line_id::Stream;
     use crate::model::position::Mark;
 
     #[test]

@@ -16,7 +16,7 @@ pub(super) use api_log::{ApiLog, Outcome, Signal, StreamContext, StreamPlan, Str
 
 use crate::docker::{Error, LogStream, LogsQuery};
 use crate::model::batch::{Batch, Item};
-use crate::model::cursor::{Cursor, Route};
+use crate::model::line_id::{Cursor, Route};
 use crate::model::position::TimePosition;
 use crate::model::time::Timestamp;
 use crate::tail::{Dialect, Start};

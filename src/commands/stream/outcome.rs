@@ -4,7 +4,7 @@
 
 use super::retry::{REFUSALS, RetryBudget};
 use crate::docker::Error;
-use crate::model::cursor::Route;
+use crate::model::line_id::Route;
 use crate::tail;
 use std::time::Duration;
 use tokio::time::Instant;

@@ -9,7 +9,7 @@ use crate::commands::{Error, creation_order, write_on_thread};
 use crate::docker::{self, Details, Endpoint};
 use crate::metrics::Metrics;
 use crate::model::container::Container;
-use crate::model::cursor::Route;
+use crate::model::line_id::Route;
 use crate::model::stop::Stop;
 use crate::output::{self, OutputFormat, PlannedContainer};
 use std::io;

@@ -8,7 +8,7 @@ use crate::commands::deliver::checkpoint::{Checkpointer, CommittedOutput, WalLoc
 use crate::commands::deliver::recovery::Recovery;
 use crate::commands::deliver::{output_file, wal};
 use crate::model::container::Container;
-use crate::model::cursor::{Cursor, Route};
+use crate::model::line_id::{Cursor, Route};
 use crate::model::position::{self, Position};
 use crate::model::time::Timestamp;
 use crate::output::{self, Printer};

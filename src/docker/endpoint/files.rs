@@ -4,13 +4,13 @@ use std::io;
 use std::path::Path;
 
 use crate::docker::Error;
-use crate::model::small_file;
+use crate::model::bounded_read;
 
 /// Limit for a file, in bytes. The certificates of all public authorities together take a quarter of it.
 const MAX_FILE: usize = 1 << 20;
 
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
-    small_file::read_small(path, MAX_FILE)
+    bounded_read::read_small(path, MAX_FILE)
 }
 
 /// Reads a certificate or key.

@@ -4,18 +4,18 @@
 //! nothing of what the paths mean.
 //!
 //! - `connect`: opens connections, over `tcp`, `tls`, `proxy` or [`ssh`]; `connections` keeps them for further requests
-//! - [`body`]: limits for bodies, and lists that are decoded while they arrive
+//! - [`bounded_body`]: limits for bodies, and lists that are decoded while they arrive
 //! - `refusal`: what an error response means
 //!
 //! Requests have no timeout of their own: each call has one deadline, which its caller enforces ([`super::pool`]).
 //!
 //! A response that stays open occupies its connection, so streams use an `Http` of their own.
 
-pub(crate) mod body;
+pub(crate) mod bounded_body;
 mod connect;
 mod connections;
+mod error_response;
 mod proxy;
-mod refusal;
 pub(crate) mod ssh;
 mod tcp;
 mod tls;
@@ -37,7 +37,7 @@ use super::error::find;
 use super::{ApiOperation, Cause, Error};
 use connect::{Link, Target, Transport};
 use connections::{Connection, Connections};
-use refusal::{error_response, request_name};
+use error_response::{error_response, request_name};
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timeouts {

@@ -20,8 +20,8 @@ use crate::docker::{ApiOperation, Cause, Error, PoolLimit};
 use crate::{config, metrics};
 
 use super::breaker::{BreakerState, CallOutcome};
-use super::client::Client;
 use super::health::{self, Check, HEALTHY, Round, Verdict};
+use super::pooled_client::Client;
 use super::rate_limiter::Limiter;
 use super::slots::{Pick, Slots};
 

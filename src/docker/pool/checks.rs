@@ -14,8 +14,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::model::time::Timestamp;
 
-use super::client::Client;
 use super::health::{Check, WEIGHTS};
+use super::pooled_client::Client;
 use crate::docker::api::Api;
 use crate::docker::streams::EventsQuery;
 use crate::docker::{ApiOperation, Error};

@@ -21,11 +21,11 @@
 mod breaker;
 mod checkout;
 mod checks;
-mod client;
 mod health;
+mod pooled_client;
 mod rate_limiter;
-mod report;
 mod slots;
+mod snapshot;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -47,9 +47,9 @@ use health::Round;
 pub use breaker::BreakerState;
 pub(crate) use health::Check;
 pub use health::HEALTHY;
-pub use report::{ClientReport, Snapshot, Spent};
+pub use snapshot::{ClientReport, Snapshot, Spent};
 
-pub(super) use client::Client;
+pub(super) use pooled_client::Client;
 
 /// The least time between two rounds of upkeep, whatever is due.
 const MIN_UPKEEP_INTERVAL: Duration = Duration::from_millis(100);

@@ -6,8 +6,8 @@
 use super::stamp::StampWriter;
 use crate::model::batch::{Batch, Encoding, Gap, Lifecycle, Line, Part};
 use crate::model::container::Container;
-use crate::model::cursor::Stream;
 use crate::model::json;
+use crate::model::line_id::Stream;
 use crate::model::time::Timestamp;
 use std::collections::BTreeMap;
 

@@ -9,7 +9,7 @@ use super::stamp::StampWriter;
 use super::text::{self, Prefix};
 use crate::model::batch::{Batch, ContainerKey, Gap, Item, Line};
 use crate::model::container::Container;
-use crate::model::cursor::Route;
+use crate::model::line_id::Route;
 use crate::model::time::Timestamp;
 use crate::output::sanitizer::{self, Controls, Form};
 use crate::output::sink::Sink;

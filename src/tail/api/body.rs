@@ -8,7 +8,7 @@
 //! `api/server/httputils/write_log_stream.go`). Each record starts with its time and a space. Docker writes nine digits
 //! of the second, Podman whole seconds.
 
-use crate::model::cursor::Stream;
+use crate::model::line_id::Stream;
 use crate::model::time::{LONGEST_STAMP, Stamp, Timestamp, TimestampParser};
 use memchr::memmem;
 use std::ops::ControlFlow;

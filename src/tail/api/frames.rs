@@ -11,7 +11,7 @@
 
 use super::body::{self, BodyPart, BodySplitter, Record};
 use crate::model::batch::{Batch, ContainerKey, Encoding, Item, Reason};
-use crate::model::cursor::{Cursor, Route, Stream};
+use crate::model::line_id::{Cursor, Route, Stream};
 use crate::model::position::{Position, TimePosition};
 use crate::model::time::Timestamp;
 use crate::tail::lines::{Joiner, LineSink};

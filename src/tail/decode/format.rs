@@ -350,7 +350,7 @@ impl<'a> BackwardReader<'a> {
 mod tests {
     use super::*;
     use crate::model::time::Timestamp;
-    use crate::tail::oracle::{LogEntry, framed, records_backwards, records_forwards, whole_at};
+    use crate::tail::fuzz_checks::{LogEntry, framed, records_backwards, records_forwards, whole_at};
     use proptest::prelude::*;
     use prost::Message;
     use std::io::Write;

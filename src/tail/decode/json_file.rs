@@ -9,8 +9,8 @@
 //! `serde_json`.
 
 use crate::model::batch::Encoding;
-use crate::model::cursor::Stream;
 use crate::model::json;
+use crate::model::line_id::Stream;
 use crate::model::time::{Timestamp, TimestampParser};
 use crate::tail::Piece;
 use memchr::memmem;

@@ -8,7 +8,7 @@
 //! omitted.
 
 use crate::model::batch::Encoding;
-use crate::model::cursor::Stream;
+use crate::model::line_id::Stream;
 use crate::model::time::Timestamp;
 use crate::tail::Piece;
 use std::borrow::Cow;
@@ -165,7 +165,7 @@ impl<'a> Fields<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tail::oracle::{LogEntry, PartialLogEntryMetadata, framed, local_record};
+    use crate::tail::fuzz_checks::{LogEntry, PartialLogEntryMetadata, framed, local_record};
     use proptest::prelude::*;
     use prost::Message;
 

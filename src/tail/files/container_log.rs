@@ -8,7 +8,7 @@ use super::log_file::{self, GUARD, Handle, ReadOutcome};
 use super::rotation::{Chain, RotationOutcome};
 use super::seek;
 use crate::model::batch::{Batch, ContainerKey, Item, Reason};
-use crate::model::cursor::Route;
+use crate::model::line_id::Route;
 use crate::model::position::{Position, TimePosition};
 use crate::model::queue::Queue;
 use crate::model::time::Timestamp;

@@ -9,8 +9,8 @@
 
 use super::inotify::{Inotify, WatchId};
 use super::log_file::Handle;
+use crate::model::bounded_read;
 use crate::model::container::{self, Container, is_full_id, short};
-use crate::model::small_file;
 use crate::tail::decode::format::{LogLocation, inner_folder, is_log_name};
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
@@ -147,7 +147,7 @@ impl Newcomers {
         }
         if let Some(location) = LogLocation::find(&found.folder, id) {
             found.log = Handle::open(&location.live, location.format).ok().map(|handle| (location, handle));
-            found.config_file = small_file::open(&found.folder.join("config.v2.json")).ok();
+            found.config_file = bounded_read::open(&found.folder.join("config.v2.json")).ok();
         }
     }
 
@@ -213,7 +213,7 @@ impl Newcomer {
             image: String,
             labels: Option<BTreeMap<String, String>>,
         }
-        let text = self.config_file.take().map(|file| small_file::read_open(&file, MAX_CONFIG));
+        let text = self.config_file.take().map(|file| bounded_read::read_open(&file, MAX_CONFIG));
         let text = text.unwrap_or_else(|| Ok(Vec::new()));
         tracing::debug!(failed = ?text.as_ref().err(), id, "no Docker event for this container");
         let text = text.unwrap_or_default();

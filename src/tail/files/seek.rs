@@ -9,7 +9,7 @@
 
 use super::log_file::{self, Handle, MAX_WALKS, ReadOutcome, Rotated};
 use super::pread::fill_at;
-use crate::model::cursor::Stream;
+use crate::model::line_id::Stream;
 use crate::model::time::{Timestamp, TimestampParser};
 use crate::tail::decode::format::{Format, RecordRange};
 use crate::tail::{Piece, Start};

@@ -3,7 +3,7 @@
 //! In: the streams and times of lines, in the order of the log, and the position at which an earlier reader stopped.
 //! Out: a [`Verdict`] for each line, and the position after it. Used by [`crate::tail::lines::Joiner`] for both routes.
 
-use crate::model::cursor::{LineNumber, Stream};
+use crate::model::line_id::{LineNumber, Stream};
 use crate::model::position::{FilePosition, FileSignature, Mark, TimePosition};
 use crate::model::time::Timestamp;
 use crate::tail::{SLACK, minus_slack};

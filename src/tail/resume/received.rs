@@ -9,7 +9,7 @@
 //! In: pieces, as they are decoded ([`Tracker`]) and as they are delivered ([`Received`]). Out: a [`Recall`] for the
 //! next response. The memory is bounded, and no piece leaves it without all others of its second.
 
-use crate::model::cursor::Stream;
+use crate::model::line_id::Stream;
 use crate::model::position::TimePosition;
 use crate::model::time::Timestamp;
 use crate::tail::api::body::Record;

@@ -12,7 +12,7 @@
 
 use super::filter::Filter;
 use super::tail_window::TailWindow;
-use crate::model::cursor::Cursor;
+use crate::model::line_id::Cursor;
 use crate::model::position::TimePosition;
 use crate::model::time::Timestamp;
 use crate::tail::api::body::Record;

@@ -3,8 +3,8 @@
 
 use super::*;
 use crate::model::batch::{Batch, ContainerKey, Item};
-use crate::model::cursor::{Route, Stream};
 use crate::model::file_id::FileId;
+use crate::model::line_id::{Route, Stream};
 use crate::model::position::{FileSignature, Position, TimePosition};
 use crate::model::time::Timestamp;
 use crate::tail::api::body::tests::frame;

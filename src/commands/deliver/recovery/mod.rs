@@ -12,8 +12,8 @@
 //! Only an incomplete line at the end, or proven damage, is removed from FILE; it is saved in FILE.damaged.
 
 use super::wal::{EntryKind, FileRef, PositionChange, WalContents, WalEntry, apply};
-use crate::model::cursor::{Cursor, Route};
 use crate::model::file_id::FileId;
+use crate::model::line_id::{Cursor, Route};
 use crate::model::position::{Position, TimePosition};
 use crate::model::time::Timestamp;
 use crate::output::{OutputFormat, Repeats};

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::commands::deliver::wal::{self, Wal};
-use crate::model::cursor::Stream;
+use crate::model::line_id::Stream;
 use proptest::prelude::*;
 use std::collections::HashSet;
 

@@ -1,7 +1,7 @@
 //! What the supervisor knows of one container.
 
 use crate::model::batch::{ContainerKey, Item};
-use crate::model::cursor::Route;
+use crate::model::line_id::Route;
 use crate::model::position::Position;
 use crate::model::time::Timestamp;
 use crate::tail::Start;

@@ -8,7 +8,7 @@ use crate::config::Source;
 use crate::docker;
 use crate::model::batch::{ContainerKey, Item, Lifecycle};
 use crate::model::container::Container;
-use crate::model::cursor::{Cursor, Route};
+use crate::model::line_id::{Cursor, Route};
 use crate::model::position::{Position, TimePosition};
 use crate::model::time::Timestamp;
 use crate::tail::{Command, Follow, Report, Start, Window};

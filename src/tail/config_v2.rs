@@ -3,7 +3,7 @@
 //! In: the container's folder. Out: properties that no listing contains. Used by [`crate::commands`]. dockerd replaces
 //! both files completely whenever something changes (moby `container/container.go`).
 
-use crate::model::small_file;
+use crate::model::bounded_read;
 use crate::model::time::Timestamp;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -64,7 +64,7 @@ pub(crate) fn describe(folder: &Path) -> ContainerConfig {
 }
 
 fn read<T: Default + DeserializeOwned>(path: &Path) -> T {
-    let text = small_file::read_small(path, MAX_FILE);
+    let text = bounded_read::read_small(path, MAX_FILE);
     text.ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 

@@ -1,5 +1,5 @@
 //! Properties of this module's decoders that hold for any input, for the fuzz targets and for tests. See
-//! [`crate::model::oracle`].
+//! [`crate::model::fuzz_checks`].
 //!
 //! Each decoder is compared with an independent implementation: `serde_json` for `json-file`, `prost` for `local`, and
 //! `flate2` on bytes in memory for compressed files. Decoding in blocks and frames is compared with a simple decoder
@@ -13,9 +13,9 @@ use super::files::log_file::{GUARD, Handle, ReadOutcome};
 use super::lines::{Joiner, LineSink};
 use super::{Decoded, Frames, Piece, Window};
 use crate::model::batch::{Batch, ContainerKey, Encoding, Item, Part, Reason};
-use crate::model::cursor::{Cursor, Route, Stream};
+use crate::model::fuzz_checks::{Script, chunks, lengths};
 use crate::model::json;
-use crate::model::oracle::{Script, chunks, lengths};
+use crate::model::line_id::{Cursor, Route, Stream};
 use crate::model::time::{Timestamp, TimestampParser};
 use flate2::bufread::MultiGzDecoder;
 use flate2::{Compression, GzBuilder};
@@ -66,7 +66,7 @@ struct JsonLog {
 impl JsonLog {
     fn time(&self) -> Option<i64> {
         // Times that the two libraries read differently are compared elsewhere.
-        if !crate::model::oracle::is_shared_form(self.time.as_bytes()) {
+        if !crate::model::fuzz_checks::is_shared_form(self.time.as_bytes()) {
             return Timestamp::parse(self.time.as_bytes()).map(|time| time.0);
         }
         i64::try_from(self.time.parse::<jiff::Timestamp>().ok()?.as_nanosecond()).ok()
@@ -727,7 +727,7 @@ impl Drop for Scratch {
 
 #[cfg(test)]
 mod tests {
-    use crate::model::oracle::tests::try_out;
+    use crate::model::fuzz_checks::tests::try_out;
 
     #[test]
     fn a_library_reads_records_of_both_formats_alike() {

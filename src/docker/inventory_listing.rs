@@ -5,8 +5,8 @@
 //! Two calls are enough for any number of containers: a listing contains everything except
 //! [`crate::model::inventory::UnlistedFields`]. [`Docker::list`] keeps less of the same response.
 
-use super::answers::{self, ListedContainer, MountPoint, Pairs};
-use super::http::body::Weigh;
+use super::http::bounded_body::Weigh;
+use super::responses::{self, ListedContainer, MountPoint, Pairs};
 use super::{Docker, Error};
 use crate::model::container;
 use crate::model::inventory::{ContainerRow, MountRow, SeenRange, VolumeRow};
@@ -63,7 +63,7 @@ impl Weigh for VolumeRow {
 fn container(mut entry: ListedContainer, at: Timestamp) -> Result<(ContainerRow, Vec<MountRow>), Error> {
     let created = entry.created.and_then(|seconds| seconds.checked_mul(1_000_000_000)).map(Timestamp);
     let mounts = entry.mounts.take().unwrap_or_default().0;
-    let container::Container { id, name, image, labels, state, .. } = answers::listed(entry)?;
+    let container::Container { id, name, image, labels, state, .. } = responses::listed(entry)?;
     let mounts: BTreeMap<String, MountRow> =
         mounts.into_iter().map(|entry| mount(entry, &id)).map(|mount| (mount.destination.clone(), mount)).collect();
     let row = ContainerRow {
@@ -103,7 +103,7 @@ fn volume(entry: ListedVolume, at: Timestamp) -> Result<VolumeRow, Error> {
         scope: entry.scope.unwrap_or_default(),
         mountpoint: entry.mountpoint.unwrap_or_default(),
         labels: entry.labels.map(|labels| labels.map).unwrap_or_default(),
-        created: entry.created_at.as_deref().and_then(answers::time),
+        created: entry.created_at.as_deref().and_then(responses::time),
         seen: SeenRange::at(at),
     })
 }

@@ -1,7 +1,7 @@
-//! Checks of the event decoder that hold for any input; see [`crate::model::oracle`].
+//! Checks of the event decoder that hold for any input; see [`crate::model::fuzz_checks`].
 
-use super::events::{Event, Splitter};
-use crate::model::oracle::{Script, chunks, lengths};
+use super::event_decoder::{Event, Splitter};
+use crate::model::fuzz_checks::{Script, chunks, lengths};
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
@@ -93,7 +93,7 @@ fn agree(line: &[u8], event: &Event) {
 
 #[cfg(test)]
 mod tests {
-    use crate::model::oracle::tests::try_out;
+    use crate::model::fuzz_checks::tests::try_out;
 
     #[test]
     fn events_are_the_same_as_serde_json_finds() {

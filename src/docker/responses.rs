@@ -18,7 +18,7 @@ use serde::{Deserialize, Deserializer};
 use crate::model::container::{self, Container};
 use crate::model::time::Timestamp;
 
-use super::http::body::Weigh;
+use super::http::bounded_body::Weigh;
 use super::{ApiOperation, Error, Version};
 
 /// Response to `GET /info`.

@@ -1,7 +1,7 @@
 //! Checks of the parsers in `model` that hold for any input, and tools for such checks.
 //!
 //! In: any bytes. Out: nothing, or a panic that says which check failed. The targets in `fuzz/` call these functions,
-//! for which this module is built with `cfg(fuzzing)`, and so do tests here and in the other modules named `oracle`.
+//! for which this module is built with `cfg(fuzzing)`, and so do tests here and in the other modules of this name.
 //! Our results are compared with independent libraries that read the same formats.
 
 use super::json;
