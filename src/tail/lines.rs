@@ -14,7 +14,7 @@
 //! ([`Joiner::count_pieces`]).
 
 use super::Piece;
-use super::resume::{Completeness, Filter, Verdict, Window};
+use super::resume::{Completeness, ReplayFilter, Verdict, Window};
 use crate::model::batch::{Batch, Encoding, Gap, Head, Line, Part, Reason};
 use crate::model::line_id::{Cursor, LineNumber, Stream};
 use crate::model::position::{FilePosition, TimePosition};
@@ -27,7 +27,7 @@ pub(crate) struct Joiner {
     /// Lines are counted but not shown. Set while reading only serves to find the start of the first wanted line.
     pub(crate) muted: bool,
     /// Decides which lines are new.
-    pub(crate) filter: Filter,
+    pub(crate) filter: ReplayFilter,
     /// The line of each stream whose end has not been read yet, indexed by [`Stream`].
     pending: [Option<Box<Pending>>; 2],
     /// The last line that was shown.
@@ -58,7 +58,7 @@ impl Joiner {
         Joiner {
             limit,
             muted: false,
-            filter: Filter::new(window),
+            filter: ReplayFilter::new(window),
             pending: [None, None],
             last: None,
             counts_pieces: false,
@@ -253,7 +253,7 @@ impl Joiner {
         self.filter.continue_after(position);
     }
 
-    /// See [`Filter::end_replay`].
+    /// See [`ReplayFilter::end_replay`].
     pub(crate) fn end_replay(&mut self) -> bool {
         self.filter.end_replay(self.pending.each_ref().map(Option::is_some))
     }

@@ -22,7 +22,7 @@ use crate::model::time::Timestamp;
 use crate::tail::{Dialect, Start};
 use outcome::{End, FailureReport, Failures, GRACE, reason, retry_end};
 use retry::RetryBudget;
-use session::{Progress, Session};
+use session::{RestStart, Session};
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::time::Duration;
@@ -125,7 +125,7 @@ impl ApiLog {
     async fn end_request(
         &self,
         mut request: Pin<&mut impl Future<Output = End>>,
-        progress: &mut Progress,
+        progress: &mut RestStart,
     ) -> Option<LogStream> {
         let since = *progress.borrow_and_update();
         if self.dialect() == Dialect::Podman

@@ -33,7 +33,7 @@ const HEEDS_SINCE: Version = Version { major: 1, minor: 44 };
 const SENDS_ONCE: Version = Version { major: 1, minor: 42 };
 
 /// Where a request for the rest of the log has to begin.
-pub(super) type Progress = watch::Receiver<Option<Timestamp>>;
+pub(super) type RestStart = watch::Receiver<Option<Timestamp>>;
 
 pub(super) struct Session<'a> {
     log: &'a ApiLog,
@@ -94,7 +94,7 @@ impl<'a> Session<'a> {
     }
 
     /// Changes with each chunk that is read, while a request is pending.
-    pub(super) fn progress(&self) -> Progress {
+    pub(super) fn progress(&self) -> RestStart {
         self.progress.subscribe()
     }
 

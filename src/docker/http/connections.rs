@@ -30,15 +30,14 @@ const MIN_IDLE: Duration = Duration::from_millis(100);
 /// The connections of one [`super::Http`]. Dropping this closes those that are not in use.
 pub(super) struct Connections {
     /// The one used last is at the end. Some are in use: their response is still being read.
-    kept: Mutex<Vec<Connection>>,
+    kept: Mutex<Vec<HttpConnection>>,
     /// How many are kept, at least 1.
     limit: usize,
     /// How long an unused connection is kept.
     idle: Duration,
 }
 
-/// An open connection.
-pub(super) struct Connection {
+pub(super) struct HttpConnection {
     sender: SendRequest<Empty<Bytes>>,
     /// When the last request was sent.
     used: Instant,
@@ -50,7 +49,7 @@ impl Connections {
     }
 
     /// Takes a kept connection that is ready for a request.
-    pub(super) fn take(&self) -> Option<Connection> {
+    pub(super) fn take(&self) -> Option<HttpConnection> {
         self.expire();
         let mut kept = self.kept();
         let ready = kept.iter().rposition(|connection| connection.sender.is_ready())?;
@@ -59,7 +58,7 @@ impl Connections {
 
     /// Keeps a connection whose response is being read. Beyond the limit, the one that was used longest ago is closed as
     /// soon as its response has been read.
-    pub(super) fn keep(&self, connection: Connection) {
+    pub(super) fn keep(&self, connection: HttpConnection) {
         let mut kept = self.kept();
         kept.push(connection);
         let surplus = kept.len().saturating_sub(self.limit);
@@ -67,7 +66,7 @@ impl Connections {
     }
 
     /// Drives the connection in a task of its own until it closes.
-    pub(super) async fn start(self: &Arc<Self>, link: Link) -> hyper::Result<Connection> {
+    pub(super) async fn start(self: &Arc<Self>, link: Link) -> hyper::Result<HttpConnection> {
         let (sender, connection) = Builder::new().max_buf_size(READ_BUFFER).handshake(TokioIo::new(link)).await?;
         let (connections, idle) = (Arc::downgrade(self), self.idle);
         tokio::spawn(async move {
@@ -79,23 +78,23 @@ impl Connections {
                 }
             }
         });
-        Ok(Connection { sender, used: Instant::now() })
+        Ok(HttpConnection { sender, used: Instant::now() })
     }
 
     /// Drops the connections that are closed or have not been used for too long.
     fn expire(&self) {
         let now = Instant::now();
-        self.kept().retain(|Connection { sender, used }| {
+        self.kept().retain(|HttpConnection { sender, used }| {
             !sender.is_closed() && (!sender.is_ready() || now - *used < self.idle)
         });
     }
 
-    fn kept(&self) -> MutexGuard<'_, Vec<Connection>> {
+    fn kept(&self) -> MutexGuard<'_, Vec<HttpConnection>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Connection {
+impl HttpConnection {
     /// Sends a request and waits for the beginning of its response. The error contains the request if it was not sent.
     pub(super) async fn send(
         &mut self,

@@ -36,7 +36,7 @@ use super::endpoint::Endpoint;
 use super::error::find;
 use super::{ApiOperation, Cause, Error};
 use connect::{Link, Target, Transport};
-use connections::{Connection, Connections};
+use connections::{Connections, HttpConnection};
 use error_response::{error_response, request_name};
 
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +67,6 @@ pub(super) struct Http {
 /// What all siblings have in common.
 struct Shared {
     transport: Arc<Transport>,
-    /// As in [`Target`].
     base: String,
     headers: HeaderMap,
     timeouts: Timeouts,
@@ -134,7 +133,7 @@ impl Http {
         }
     }
 
-    async fn connect(&self) -> Result<Connection, Error> {
+    async fn connect(&self) -> Result<HttpConnection, Error> {
         let Shared { transport, timeouts, metrics, .. } = &*self.shared;
         let link = Link::open(transport, timeouts.connect, metrics).await;
         let link = link.map_err(|error| self.failed(error.into(), Stage::Connect))?;
@@ -214,7 +213,6 @@ impl Http {
     }
 }
 
-/// What failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// Opening a connection.

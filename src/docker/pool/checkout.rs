@@ -20,7 +20,7 @@ use crate::docker::{ApiOperation, Cause, Error, PoolLimit};
 use crate::{config, metrics};
 
 use super::breaker::{BreakerState, CallOutcome};
-use super::health::{self, Check, HEALTHY, Round, Verdict};
+use super::health::{self, Check, CheckVerdict, HEALTHY, Round};
 use super::pooled_client::Client;
 use super::rate_limiter::Limiter;
 use super::slots::{Pick, Slots};
@@ -36,7 +36,7 @@ pub(super) struct Core {
     state: Mutex<PoolState>,
     pub(super) limiter: Limiter,
     /// Held by the one task that looks for the daemon.
-    probe: tokio::sync::Mutex<Probe>,
+    probe: tokio::sync::Mutex<DaemonProbe>,
     /// Notified when a breaker has opened or closed, or when the daemon is back.
     pub(super) changed: Notify,
     /// Retries of all calls so far.
@@ -75,7 +75,7 @@ struct Waiter {
 }
 
 /// When to send the next ping to a daemon that is gone.
-struct Probe {
+struct DaemonProbe {
     backoff: Backoff,
     due: Instant,
 }
@@ -152,7 +152,7 @@ impl Core {
         };
         let core = Core {
             limiter: Limiter::new(&config.rate_limit),
-            probe: tokio::sync::Mutex::new(Probe { backoff: Backoff::new(probe_backoff), due: now }),
+            probe: tokio::sync::Mutex::new(DaemonProbe { backoff: Backoff::new(probe_backoff), due: now }),
             api,
             state: Mutex::new(state),
             changed: Notify::new(),
@@ -367,18 +367,18 @@ impl Core {
         self.metrics.checked(took, health::score(&checks) >= HEALTHY);
         let mut state = self.state();
         let verdict = state.slots.record_checks(id, Instant::now(), checks, round);
-        if verdict == Verdict::Renew {
+        if verdict == CheckVerdict::Renew {
             state.clients.remove(&id);
         }
         match verdict {
-            Verdict::Same => {}
-            Verdict::Fell => tracing::info!(id, "a client of the pool is unhealthy"),
-            Verdict::Recovered => tracing::info!(id, "a client of the pool is healthy again"),
-            Verdict::Renew => {
+            CheckVerdict::Same => {}
+            CheckVerdict::Fell => tracing::info!(id, "a client of the pool is unhealthy"),
+            CheckVerdict::Recovered => tracing::info!(id, "a client of the pool is healthy again"),
+            CheckVerdict::Renew => {
                 tracing::info!(id, "a client of the pool is still unhealthy, so its connection is replaced")
             }
         }
-        if matches!(verdict, Verdict::Recovered | Verdict::Renew) {
+        if matches!(verdict, CheckVerdict::Recovered | CheckVerdict::Renew) {
             self.metrics.recovered();
         }
         self.update_breaker_metrics(&state);

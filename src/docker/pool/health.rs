@@ -37,7 +37,7 @@ pub(super) fn score(checks: &[Check]) -> f64 {
 
 /// What follows for a client from its checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum CheckVerdict {
     Same,
     /// The client has become unhealthy.
     Fell,
@@ -66,7 +66,6 @@ pub(super) struct ClientHealth {
 /// Why checks are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Round {
-    /// They are due.
     Routine,
     /// Somebody wants to know the health now, so one failed round is enough to be unhealthy.
     Decisive,
@@ -101,7 +100,7 @@ impl ClientHealth {
         checks: Vec<Check>,
         round: Round,
         settings: &config::PoolConfig,
-    ) -> Verdict {
+    ) -> CheckVerdict {
         let threshold = settings.unhealthy_threshold.max(1);
         (self.score, self.checks) = (score(&checks), checks);
         let was_healthy = self.is_healthy;
@@ -109,27 +108,27 @@ impl ClientHealth {
         let verdict = if self.score >= HEALTHY {
             self.failed = 0;
             self.is_healthy = true;
-            if was_healthy { Verdict::Same } else { Verdict::Recovered }
+            if was_healthy { CheckVerdict::Same } else { CheckVerdict::Recovered }
         } else {
             self.failed += 1;
             match (was_healthy, self.failed >= threshold) {
-                (true, false) if round == Round::Routine => Verdict::Same,
+                (true, false) if round == Round::Routine => CheckVerdict::Same,
                 (true, _) => {
                     (self.is_healthy, self.failed) = (false, 0);
-                    Verdict::Fell
+                    CheckVerdict::Fell
                 }
                 // If the connection is already new, another one would not help.
                 (false, true) if !was_fresh => {
                     (self.failed, self.is_fresh) = (0, true);
-                    Verdict::Renew
+                    CheckVerdict::Renew
                 }
-                (false, _) => Verdict::Same,
+                (false, _) => CheckVerdict::Same,
             }
         };
         let interval = settings.health_check_interval;
         self.due = match verdict {
             // A new connection may be all that was needed.
-            Verdict::Renew if !interval.is_zero() => Some(now),
+            CheckVerdict::Renew if !interval.is_zero() => Some(now),
             _ if self.is_healthy || interval.is_zero() => after(now, interval),
             _ => after(now, settings.recovery_check_interval),
         };
@@ -173,7 +172,7 @@ mod tests {
 
     #[test]
     fn consecutive_failures_make_a_client_unhealthy_until_a_success() {
-        use Verdict::{Fell, Recovered, Renew, Same};
+        use CheckVerdict::{Fell, Recovered, Renew, Same};
         let settings = config::PoolConfig::default();
         let start = Instant::now();
         let at = |second| start + Duration::from_secs(second);
@@ -205,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_renewed_client_is_checked_at_once_only_one_time() {
-        use Verdict::{Fell, Recovered, Renew, Same};
+        use CheckVerdict::{Fell, Recovered, Renew, Same};
         let settings = config::PoolConfig { unhealthy_threshold: 1, ..config::PoolConfig::default() };
         let start = Instant::now();
         let at = |second| start + Duration::from_secs(second);
@@ -235,9 +234,9 @@ mod tests {
         let settings = config::PoolConfig { health_check_interval: Duration::ZERO, ..config::PoolConfig::default() };
         let now = Instant::now();
         let mut health = ClientHealth::new(now, &settings);
-        assert_eq!(health.record_checks(now, checks("p"), Round::Decisive, &settings), Verdict::Fell);
+        assert_eq!(health.record_checks(now, checks("p"), Round::Decisive, &settings), CheckVerdict::Fell);
         assert_eq!((health.is_healthy(), health.score, health.due()), (false, 0.3, None));
-        assert_eq!(health.record_checks(now, checks("ple"), Round::Decisive, &settings), Verdict::Recovered);
+        assert_eq!(health.record_checks(now, checks("ple"), Round::Decisive, &settings), CheckVerdict::Recovered);
         assert_eq!((health.is_healthy(), health.due()), (true, None));
     }
 }

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::config;
 
 use super::breaker::{Breaker, BreakerState, CallOutcome};
-use super::health::{Check, ClientHealth, HEALTHY, Round, Verdict};
+use super::health::{Check, CheckVerdict, ClientHealth, HEALTHY, Round};
 
 /// The state of one client.
 pub(super) struct ClientSlot {
@@ -186,17 +186,17 @@ impl Slots {
     }
 
     /// Takes the results of a client's checks.
-    pub(super) fn record_checks(&mut self, id: u32, now: Instant, checks: Vec<Check>, round: Round) -> Verdict {
+    pub(super) fn record_checks(&mut self, id: u32, now: Instant, checks: Vec<Check>, round: Round) -> CheckVerdict {
         let Slots { config, slots, .. } = self;
-        let Some(slot) = slots.iter_mut().find(|slot| slot.id == id) else { return Verdict::Same };
+        let Some(slot) = slots.iter_mut().find(|slot| slot.id == id) else { return CheckVerdict::Same };
         let verdict = slot.health.record_checks(now, checks, round, &config.pool);
         match verdict {
-            Verdict::Renew => {
+            CheckVerdict::Renew => {
                 slot.connected = None;
                 slot.made = now;
                 slot.breaker = Breaker::new(config.circuit_breaker.clone());
             }
-            Verdict::Same | Verdict::Fell | Verdict::Recovered => {}
+            CheckVerdict::Same | CheckVerdict::Fell | CheckVerdict::Recovered => {}
         }
         if slot.health.score >= HEALTHY {
             slot.breaker.checks_passed();

@@ -230,7 +230,6 @@ impl Frames {
         self.delivered = self.delivered.read_from_start();
     }
 
-    /// Decodes a chunk.
     pub(crate) fn push(&mut self, chunk: &[u8]) -> Decoded {
         if chunk.is_empty() {
             return Decoded { item: None, receipt: Receipt(self.delivered), end: Ok(()) };
@@ -470,10 +469,10 @@ mod tests {
     }
 
     /// A record of a log: time, stream, and text with or without a newline.
-    type LogRecord = (i64, Stream, String);
+    type LogPiece = (i64, Stream, String);
 
     /// Lines in pieces or whole, on two streams. The times of each stream rise except where the clock is set back.
-    fn logs(is_set_back: bool) -> impl Strategy<Value = Vec<LogRecord>> {
+    fn logs(is_set_back: bool) -> impl Strategy<Value = Vec<LogPiece>> {
         let line = (0..4_i64, any::<bool>(), 1..4_usize, 0..20_u8);
         prop::collection::vec(line, 1..40).prop_map(move |lines| {
             let (mut log, mut time) = (Vec::new(), 100_000_000_000_000);
@@ -492,17 +491,17 @@ mod tests {
     }
 
     /// The body that dockerd sends for a log: up to 23 if `is_old`, else from 24 on.
-    fn body(log: &[LogRecord], since: Option<Timestamp>, tail: Option<u64>, is_old: bool) -> Vec<u8> {
+    fn body(log: &[LogPiece], since: Option<Timestamp>, tail: Option<u64>, is_old: bool) -> Vec<u8> {
         let tail = usize::try_from(tail.unwrap_or(u64::MAX)).unwrap().min(log.len());
         let log = &log[log.len() - tail..];
-        let wanted = |record: &LogRecord| since.is_none_or(|since| at(record.0) >= since);
+        let wanted = |record: &LogPiece| since.is_none_or(|since| at(record.0) >= since);
         let first = log.iter().position(wanted).unwrap_or(log.len());
         let sent = log[first..].iter().filter(|record| !is_old || wanted(record));
         sent.flat_map(|(time, stream, text)| frame(1 + *stream as u8, &format!("{} {text}", at(*time)))).collect()
     }
 
     /// The lines as the file route reads them: escaped, and record by record.
-    fn by_file(log: &[LogRecord]) -> (Vec<String>, TimePosition) {
+    fn by_file(log: &[LogPiece]) -> (Vec<String>, TimePosition) {
         let mut joiner = Joiner::new(1 << 20, Window::default());
         let mut batch = Batch::new(ContainerKey(1), Route::File, Vec::new(), Vec::new());
         for (time, stream, text) in log {
@@ -520,7 +519,7 @@ mod tests {
     /// Sends one request after another as `commands::stream` does, and finally reads everything. When following, an old
     /// dockerd sends the last line twice.
     fn over_api(
-        log: &[LogRecord],
+        log: &[LogPiece],
         from: TimePosition,
         requests: &[RequestCase],
         is_old: bool,
@@ -528,7 +527,7 @@ mod tests {
     ) -> Vec<String> {
         let (mut reader, mut items) = (frames().continue_from(Delivered::up_to(from)), Vec::new());
         let mut is_uncertain = false;
-        let mut ask = |log: &[LogRecord], end: Option<prop::sample::Index>, tail_window: Option<u64>| {
+        let mut ask = |log: &[LogPiece], end: Option<prop::sample::Index>, tail_window: Option<u64>| {
             let is_followed = is_followed && !is_uncertain;
             reader.delivered = reader.delivered.with_window(tail_window);
             let mode = if is_followed { Mode::Follow { may_repeat: is_old } } else { Mode::Read };
@@ -570,7 +569,7 @@ mod tests {
 
     /// The body that Podman sends for a log. `since` is exclusive and compared with nanoseconds, and requests ask for a
     /// microsecond less. Times in the body are whole seconds.
-    fn body_of_podman(log: &[LogRecord], since: Option<Timestamp>) -> Vec<u8> {
+    fn body_of_podman(log: &[LogPiece], since: Option<Timestamp>) -> Vec<u8> {
         let wanted = log.iter().filter(|(time, ..)| since.is_none_or(|since| at(*time) > since.plus(-1000)));
         let whole_second = |time: i64| at(time).whole_second().to_string().replace(".000000000", "");
         wanted
@@ -579,7 +578,7 @@ mod tests {
     }
 
     /// Podman's pieces, each with its own time, several in a second.
-    fn logs_of_podman() -> impl Strategy<Value = Vec<LogRecord>> {
+    fn logs_of_podman() -> impl Strategy<Value = Vec<LogPiece>> {
         let piece = (1..700_000_000_i64, any::<bool>(), 0..3_u8);
         prop::collection::vec(piece, 1..40).prop_map(|pieces| {
             let (mut log, mut time) = (Vec::new(), 100_000_000_000_000);
@@ -608,7 +607,7 @@ mod tests {
 
     /// Sends one request after another, and finally one for everything. Returns the numbers of the delivered pieces in
     /// ascending order, and the position after them.
-    fn over_dropping_api(log: &[LogRecord], requests: &[PodmanRequest]) -> (Vec<usize>, TimePosition) {
+    fn over_dropping_api(log: &[LogPiece], requests: &[PodmanRequest]) -> (Vec<usize>, TimePosition) {
         let mut reader = frames().with_dialect(Dialect::Podman, None);
         let mut items = Vec::new();
         let last =
@@ -616,7 +615,7 @@ mod tests {
         for request in requests.iter().chain([&last]) {
             let log = &log[..request.grown];
             let newest = log.last().map_or(0, |(time, ..)| *time);
-            let is_sent = |(at, (time, ..)): &(usize, &LogRecord)| {
+            let is_sent = |(at, (time, ..)): &(usize, &LogPiece)| {
                 let is_certain = !request.is_followed || *at < request.first || time + 8_000_000_000 < newest;
                 is_certain || request.drops >> (at % 64) & 1 == 0
             };

@@ -10,7 +10,7 @@ use crate::model::batch::Reason;
 use crate::model::time::{Timestamp, TimestampParser};
 use crate::tail::Piece;
 use crate::tail::lines::{Joiner, LineSink};
-use crate::tail::resume::Progress;
+use crate::tail::resume::StreamProgress;
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -42,12 +42,12 @@ pub(crate) struct HeldBack {
     /// Offset in its file.
     pub(crate) offset: u64,
     /// The lines before it.
-    pub(crate) before: [Progress; 2],
+    pub(crate) before: [StreamProgress; 2],
 }
 
 /// What was decoded of a block.
 #[derive(Debug)]
-pub(crate) struct Decoded {
+pub(crate) struct DecodedBlock {
     /// The index after the last complete record.
     pub(crate) taken: usize,
     /// The oldest line that holds the position back, if it starts in this block.
@@ -92,12 +92,12 @@ impl BlockDecoder {
     }
 
     /// Passes every complete record to the joiner.
-    pub(crate) fn decode(&mut self, block: Block<'_>, sink: &mut LineSink<'_>) -> Result<Decoded, UnknownFormat> {
+    pub(crate) fn decode(&mut self, block: Block<'_>, sink: &mut LineSink<'_>) -> Result<DecodedBlock, UnknownFormat> {
         let taken = match self.format {
             Format::JsonFile => self.decode_lines(block, sink),
             Format::Local => self.decode_records(block, sink)?,
         };
-        Ok(Decoded { taken, held_back: self.held_back.take() })
+        Ok(DecodedBlock { taken, held_back: self.held_back.take() })
     }
 
     /// Returns whether a line was later than any wanted line.

@@ -12,7 +12,7 @@ use crate::model::line_id::Route;
 use crate::model::position::{Position, TimePosition};
 use crate::model::queue::Queue;
 use crate::model::time::Timestamp;
-use crate::tail::decode::block::{Block, BlockDecoder, Decoded, HeldBack, UnknownFormat};
+use crate::tail::decode::block::{Block, BlockDecoder, DecodedBlock, HeldBack, UnknownFormat};
 use crate::tail::decode::format::LogLocation;
 use crate::tail::decode::local::WORD;
 use crate::tail::lines::{Joiner, LineSink};
@@ -338,7 +338,7 @@ impl ContainerLog {
 
     fn decode(&mut self, block: Block<'_>, batch: &mut Batch) -> io::Result<usize> {
         let Some(decoder) = &mut self.decoder else { return Ok(block.from) };
-        let Decoded { taken, held_back } =
+        let DecodedBlock { taken, held_back } =
             decoder.decode(block, &mut LineSink::of(batch)).map_err(|UnknownFormat| {
                 io::Error::new(io::ErrorKind::InvalidData, "its log file has an unknown format")
             })?;

@@ -12,13 +12,12 @@ use std::path::PathBuf;
 pub struct Follow {
     /// Identifies the container in batches and reports.
     pub key: ContainerKey,
-    /// The container's ID.
     pub id: String,
     /// The container's folder, which holds its log.
     pub folder: PathBuf,
     /// Where to start without a position.
     pub start: Start,
-    /// Where to resume.
+    /// Where an earlier run stopped; `None` if it has no position.
     pub position: Option<Position>,
     /// Which lines to show.
     pub window: Window,

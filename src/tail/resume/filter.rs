@@ -27,7 +27,7 @@ impl Default for Window {
 
 /// How far one stream was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Progress {
+pub(crate) struct StreamProgress {
     /// The last line, shown or not.
     pub(crate) last: Option<LineNumber>,
     /// The latest time of any line.
@@ -36,10 +36,10 @@ pub(crate) struct Progress {
     count: u32,
 }
 
-impl Progress {
+impl StreamProgress {
     /// Starts after this line, of which `high` was the latest time so far.
     fn after(last: Option<LineNumber>, mark: Option<Mark>) -> Self {
-        Progress { last, high: mark.map_or(Timestamp(i64::MIN), |mark| mark.high), count: 0 }
+        StreamProgress { last, high: mark.map_or(Timestamp(i64::MIN), |mark| mark.high), count: 0 }
     }
 
     /// Returns the number of the next line, if it has this time.
@@ -146,13 +146,13 @@ pub(crate) struct RestartPoint {
     /// Offset in that file, in bytes.
     pub(crate) offset: u64,
     /// The lines before it, indexed by [`Stream`].
-    pub(crate) before: [Progress; 2],
+    pub(crate) before: [StreamProgress; 2],
 }
 
 /// Tells new lines of one container from those that were delivered before.
 #[derive(Debug)]
-pub(crate) struct Filter {
-    /// Indexed by [`Stream`].
+pub(crate) struct ReplayFilter {
+    /// Both streams, indexed by [`Stream`].
     streams: [StreamFilter; 2],
     /// The replay of some stream is not over.
     is_replaying: bool,
@@ -163,15 +163,15 @@ pub(crate) struct Filter {
 
 #[derive(Clone, Copy, Debug)]
 struct StreamFilter {
-    progress: Progress,
+    progress: StreamProgress,
     replay: Replay,
 }
 
-impl Filter {
+impl ReplayFilter {
     /// Creates a filter to which every line is new.
     pub(crate) fn new(window: Window) -> Self {
-        let stream = StreamFilter { progress: Progress::default(), replay: Replay::Over };
-        Filter { streams: [stream; 2], is_replaying: false, window, hidden: None }
+        let stream = StreamFilter { progress: StreamProgress::default(), replay: Replay::Over };
+        ReplayFilter { streams: [stream; 2], is_replaying: false, window, hidden: None }
     }
 
     /// Prepares for reading a file from the offset of a position. `position` is its other part.
@@ -179,7 +179,7 @@ impl Filter {
         self.set_streams(|stream| {
             let mark = position.seen[stream];
             let last = file.before[stream].map(|(time, ordinal)| LineNumber { time, ordinal });
-            let progress = Progress::after(last, mark);
+            let progress = StreamProgress::after(last, mark);
             let replay = match file.passed[stream] {
                 0 => Replay::Over,
                 // The number of the last line is ambiguous after the clock was set back.
@@ -204,7 +204,7 @@ impl Filter {
                 },
                 None => Replay::Over,
             };
-            StreamFilter { progress: Progress::after(None, mark), replay }
+            StreamFilter { progress: StreamProgress::after(None, mark), replay }
         });
     }
 
@@ -212,7 +212,7 @@ impl Filter {
     pub(crate) fn continue_after(&mut self, position: &TimePosition) {
         self.set_streams(|stream| {
             let mark = position.seen[stream];
-            StreamFilter { progress: Progress::after(mark.map(|mark| mark.line()), mark), replay: Replay::Over }
+            StreamFilter { progress: StreamProgress::after(mark.map(|mark| mark.line()), mark), replay: Replay::Over }
         });
     }
 
@@ -254,8 +254,8 @@ impl Filter {
         (line, verdict)
     }
 
-    /// Like [`Filter::judge`] for a piece with a number of its own (Podman). `before` is the number of the piece before
-    /// it, if that belongs to the same line. A new piece only counts once its line is delivered, see [`Filter::pass`].
+    /// Like [`ReplayFilter::judge`] for a piece with a number of its own (Podman). `before` is the number of the piece before
+    /// it, if that belongs to the same line. A new piece only counts once its line is delivered, see [`ReplayFilter::pass`].
     pub(crate) fn judge_piece(
         &mut self,
         stream: Stream,
@@ -265,7 +265,7 @@ impl Filter {
     ) -> (LineNumber, Verdict) {
         let state = &self.streams[stream as usize];
         let last = before.or(state.progress.last);
-        let line = Progress { last, ..state.progress }.next(time);
+        let line = StreamProgress { last, ..state.progress }.next(time);
         let mark = state.replay.mark();
         let verdict = if self.is_replaying { self.judge_replayed(stream, line, is_other_open) } else { Verdict::New };
         let StreamFilter { progress, replay } = &mut self.streams[stream as usize];
@@ -384,7 +384,7 @@ impl Filter {
     }
 
     /// Returns how far the streams were read, indexed by [`Stream`].
-    pub(crate) fn progress(&self) -> [Progress; 2] {
+    pub(crate) fn progress(&self) -> [StreamProgress; 2] {
         self.streams.map(|state| state.progress)
     }
 
@@ -416,12 +416,12 @@ mod tests {
         Some(Mark { time: at(seconds), ordinal, high: at(high) })
     }
 
-    fn verdicts(filter: &mut Filter, lines: &[(Stream, i64)]) -> Vec<Verdict> {
+    fn verdicts(filter: &mut ReplayFilter, lines: &[(Stream, i64)]) -> Vec<Verdict> {
         lines.iter().map(|(stream, seconds)| filter.judge(*stream, at(*seconds), false).1).collect()
     }
 
-    fn by_time(seen: [Option<Mark>; 2], since: Option<i64>, completeness: Completeness) -> Filter {
-        let mut filter = Filter::new(Window { since: at(0), until: at(1000) });
+    fn by_time(seen: [Option<Mark>; 2], since: Option<i64>, completeness: Completeness) -> ReplayFilter {
+        let mut filter = ReplayFilter::new(Window { since: at(0), until: at(1000) });
         filter.replay_by_time(&TimePosition { since: since.map(at), seen }, completeness);
         filter
     }
@@ -448,7 +448,7 @@ mod tests {
             (2, mark(5, 0, 20), &[20, 5, 5], &[Old, Old, New]),
             (2, mark(5, 0, 20), &[20, 4, 5], &[Old, Old, New]),
         ] {
-            let mut filter = Filter::new(Window::default());
+            let mut filter = ReplayFilter::new(Window::default());
             filter.replay_by_count(&place([passed, 0]), &TimePosition { since: None, seen: [last, None] });
             let lines: Vec<_> = times.iter().map(|time| (Stdout, *time)).collect();
             assert_eq!(verdicts(&mut filter, &lines), expected, "{passed} {last:?} {times:?}");
@@ -505,8 +505,11 @@ mod tests {
     fn the_end_of_a_replay_keeps_marks_and_unfinished_lines() {
         let seen = [mark(20, 1, 20), mark(18, 0, 40)];
         let mut filter = by_time(seen, Some(10), Completeness::Proven);
-        let point =
-            |filter: &Filter| RestartPoint { file: place([0; 2]).signature(), offset: 7, before: filter.progress() };
+        let point = |filter: &ReplayFilter| RestartPoint {
+            file: place([0; 2]).signature(),
+            offset: 7,
+            before: filter.progress(),
+        };
         assert_eq!(filter.file_position(&point(&filter)), None);
         filter.end_replay([true, false]);
         assert!(filter.is_replaying_mark(Stdout) && !filter.is_replaying_mark(Stderr));
@@ -536,7 +539,7 @@ mod tests {
             ([mark(100, 0, 100), mark(95, 0, 95)], [None, Some(at(60))], Some(60)),
             ([None, None], [Some(at(60)), None], Some(50)),
         ] {
-            let mut filter = Filter::new(Window::default());
+            let mut filter = ReplayFilter::new(Window::default());
             filter.continue_after(&TimePosition { since: None, seen });
             assert_eq!(filter.time_position(open), TimePosition { since: since.map(at), seen });
         }

@@ -18,7 +18,7 @@ mod request;
 mod tail_window;
 
 pub use filter::Window;
-pub(crate) use filter::{Completeness, Filter, Progress, RestartPoint, Verdict};
+pub(crate) use filter::{Completeness, ReplayFilter, RestartPoint, StreamProgress, Verdict};
 pub(crate) use received::{Comparison, Recall, Received, Tracker};
 pub(crate) use request::{Admission, ReadLines, RequestState};
 pub(crate) use request::{Delivered, Dialect, Discontinuity, Mode, RequestRange};

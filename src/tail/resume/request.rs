@@ -10,7 +10,7 @@
 //! that were written after the clock was set back, wherever they are. If a response to `since` alone lacks the last
 //! delivered line, rotation has removed it.
 
-use super::filter::Filter;
+use super::filter::ReplayFilter;
 use super::tail_window::TailWindow;
 use crate::model::line_id::Cursor;
 use crate::model::position::TimePosition;
@@ -120,13 +120,11 @@ pub(crate) struct RequestState {
 /// What to do with a record.
 #[derive(Debug)]
 pub(crate) enum Admission {
-    /// Pass it on.
     Take,
     /// Drop it: it lies before the requested range, or after the window.
     Skip,
     /// Drop it: it is the last delivered line. Everything after it and this position is new.
     OverlapEnd(TimePosition),
-    /// Read no further.
     Stop(Discontinuity),
 }
 
@@ -269,7 +267,7 @@ impl RequestState {
     }
 
     /// Decides about the next record. `is_unfinished` is whether its stream has an unfinished line.
-    pub(crate) fn admit(&mut self, record: Record, filter: &Filter, is_unfinished: bool) -> Admission {
+    pub(crate) fn admit(&mut self, record: Record, filter: &ReplayFilter, is_unfinished: bool) -> Admission {
         let before = self.newest.replace(record).map(|before| before.time);
         self.other_time = before.filter(|before| *before != record.time).or(self.other_time);
         if self.overlap.is_some() {

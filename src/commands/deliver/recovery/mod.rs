@@ -97,7 +97,7 @@ impl Recovery<'_> {
     pub(crate) fn run(self, positions: &mut HashMap<String, Saved>) -> io::Result<Recovered> {
         let committed = self.known.map_or(0, |known| known.sequence);
         let mut outcome = Recovered { sequence: committed.max(self.found.last().unwrap_or(0)), ..Recovered::default() };
-        let mut output = Target::open(self.path, self.file)?;
+        let mut output = TargetFile::open(self.path, self.file)?;
         let mut moved = HashMap::new();
         // Without a file that the log names, somebody has removed it to start over.
         let is_log_obsolete = self.known.is_none() && !self.any_logged_file_exists(&output, &mut moved)?;
@@ -133,7 +133,7 @@ impl Recovery<'_> {
     }
 
     /// Returns whether any file that the log names still exists.
-    fn any_logged_file_exists(&self, output: &Target<'_>, moved: &mut MovedFiles) -> io::Result<bool> {
+    fn any_logged_file_exists(&self, output: &TargetFile<'_>, moved: &mut MovedFiles) -> io::Result<bool> {
         for entry in &self.found.entries {
             if let EntryKind::Write { file, .. } | EntryKind::Snapshot { file, .. } = &entry.kind
                 && (output.id.is_same(file) || self.find_moved(moved, file)?.is_some())
@@ -150,7 +150,7 @@ impl Recovery<'_> {
         &self,
         committed: u64,
         positions: &mut HashMap<String, Saved>,
-        output: &mut Target<'_>,
+        output: &mut TargetFile<'_>,
         moved: &mut MovedFiles,
         end: &mut u64,
         notices: &mut Vec<String>,
@@ -303,7 +303,7 @@ impl WalEntry {
 }
 
 /// FILE, while the recovery examines and completes it.
-struct Target<'a> {
+struct TargetFile<'a> {
     path: &'a Path,
     /// The descriptor that appends, which the printer uses afterwards.
     file: &'a File,
@@ -314,7 +314,7 @@ struct Target<'a> {
     is_truncated: bool,
 }
 
-impl<'a> Target<'a> {
+impl<'a> TargetFile<'a> {
     fn open(path: &'a Path, file: &'a File) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let reader = File::from(rustix::fs::open(path, flags, Mode::empty())?);
@@ -322,7 +322,7 @@ impl<'a> Target<'a> {
         if !file_ref(&reader)?.is_same(&id) {
             return Err(io::Error::other("the file was replaced while it was being opened"));
         }
-        Ok(Target { path, file, reader, id, is_truncated: false })
+        Ok(TargetFile { path, file, reader, id, is_truncated: false })
     }
 
     fn length(&self) -> io::Result<u64> {
