@@ -39,7 +39,7 @@ pub(crate) struct BodySplitter {
 /// One record of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
-    /// The daemon's time, with the resolution of the [`super::frames::Dialect`].
+    /// The daemon's time, with the resolution of the [`crate::tail::Dialect`].
     pub time: Timestamp,
     /// Always stdout if the container has a terminal.
     pub stream: Stream,
