@@ -665,10 +665,6 @@ fn unseen_containers_are_read_whole() {
     let engine = Engine::start();
     let proxy = Proxy::start(&engine);
     let watch = Watch::ready_at(&engine, &proxy.host(), &[]);
-    let is_whole = |name: &str| {
-        let lines = watch.lines();
-        Numbers::of_json(&lines).flaw(name, 1..=30).is_none()
-    };
     let (mut all, mut heard) = (BTreeSet::new(), 0);
     for (prefix, count, is_remembered) in [("few", 8, true), ("many", unseen(), false)] {
         proxy.on("/events", Fault::Hangup);
@@ -682,9 +678,13 @@ fn unseen_containers_are_read_whole() {
         proxy.heal();
         let names =
             (0..count).filter(|number| is_remembered || number % 8 >= 4).map(|number| format!("{prefix}-{number}"));
-        for name in names.filter(|name| lived.contains(name)) {
-            eventually(&format!("{name} is whole"), || is_whole(&name));
-        }
+        let found: Vec<String> = names.filter(|name| lived.contains(name)).collect();
+        let are_whole = |lines: &[String]| {
+            let numbers = Numbers::of_json(lines);
+            found.iter().all(|name| numbers.flaw(name, 1..=30).is_none())
+        };
+        // The next attempt to subscribe may be half a minute away.
+        watch.wait_for(are_whole, PATIENCE * 4);
         all.extend(lived);
     }
     let lived = 8 + unseen();
