@@ -170,18 +170,7 @@ fn safe_texts(error: &(dyn Error + 'static)) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("{text}")]
-    struct TestError {
-        text: &'static str,
-        source: Option<Box<TestError>>,
-    }
-
-    fn error(texts: &[&'static str]) -> TestError {
-        let (text, rest) = texts.split_first().unwrap();
-        TestError { text, source: (!rest.is_empty()).then(|| Box::new(error(rest))) }
-    }
+    use crate::model::error_chain::tests::error;
 
     #[test]
     fn error_causes_and_hint_are_on_separate_lines() {

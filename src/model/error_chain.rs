@@ -18,14 +18,20 @@ pub(crate) fn texts(error: &(dyn Error + 'static)) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     #[derive(Debug, thiserror::Error)]
     #[error("{text}")]
-    struct TestError {
+    pub(crate) struct TestError {
         text: &'static str,
         source: Option<Box<TestError>>,
+    }
+
+    /// Returns an error with these texts, the causes last.
+    pub(crate) fn error(texts: &[&'static str]) -> TestError {
+        let (text, rest) = texts.split_first().unwrap();
+        TestError { text, source: (!rest.is_empty()).then(|| Box::new(error(rest))) }
     }
 
     #[test]
@@ -36,8 +42,7 @@ mod tests {
             (&["cannot read: no such file", "no such file", "why"], &["cannot read: no such file", "why"]),
             (&["a\n", "b \n"], &["a", "b"]),
         ] {
-            let error = chain.iter().rev().fold(None, |source, text| Some(Box::new(TestError { text, source })));
-            assert_eq!(texts(&error.unwrap()), expected, "{chain:?}");
+            assert_eq!(texts(&error(chain)), expected, "{chain:?}");
         }
     }
 }

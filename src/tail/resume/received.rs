@@ -20,8 +20,11 @@ use std::time::Duration;
 /// How far the memory reaches back from the newest piece. If a response lags behind its log by more, lines may be lost
 /// that only a gap can report.
 const MEMORY: Duration = Duration::from_secs(10);
-/// Maximum number of pieces in memory, of 16 bytes each.
+/// Maximum number of pieces in memory if they are of more than one second, of 16 bytes each.
 const MAX_PIECES: usize = 1 << 16;
+/// Maximum number of pieces of one second, and of an unfinished line. No container writes as many; a hostile server may
+/// send any number. Beyond it nothing is compared.
+const MAX_IN_SECOND: usize = 1 << 20;
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -42,8 +45,9 @@ pub(crate) struct Received {
     origin: TimePosition,
     /// The last second that was forgotten. The memory has all delivered pieces that are later.
     forgotten: Option<Timestamp>,
-    /// The clock was set back, so that `since` does not select the end of the log.
-    went_back: bool,
+    /// Nothing can be compared: the clock was set back, so that `since` does not select the end of the log, or there were
+    /// too many pieces.
+    is_unusable: bool,
     hasher: RandomState,
 }
 
@@ -57,8 +61,8 @@ pub(crate) struct Tracker {
     decoded: Vec<PieceId>,
     /// The latest second so far.
     latest: Timestamp,
-    /// A piece was earlier than one before it.
-    went_back: bool,
+    /// A piece was earlier than one before it, or a line has too many.
+    is_unusable: bool,
 }
 
 /// What a response repeats.
@@ -108,13 +112,13 @@ impl Received {
             unfinished: Default::default(),
             decoded: Vec::new(),
             latest: Timestamp(i64::MIN),
-            went_back: false,
+            is_unusable: false,
         }
     }
 
     /// Adds the pieces of the lines that were decoded and are delivered now.
     pub(crate) fn add(&mut self, tracker: &mut Tracker) {
-        self.went_back |= tracker.went_back;
+        self.is_unusable |= tracker.is_unusable;
         for (time, hash) in tracker.decoded.drain(..) {
             self.undelivered.remove(&hash);
             if self.forgotten.is_none_or(|forgotten| time > forgotten) {
@@ -130,11 +134,15 @@ impl Received {
             self.forgotten = Some(*first.key());
             self.count -= first.remove().len();
         }
+        if self.is_unusable || self.count > MAX_IN_SECOND {
+            self.is_unusable = true;
+            (self.seconds, self.count, self.undelivered) = (BTreeMap::new(), 0, HashMap::new());
+        }
     }
 
     /// Takes over from the tracker of a response that has ended what is not delivered.
     pub(crate) fn set_aside(&mut self, tracker: Tracker) {
-        self.went_back |= tracker.went_back;
+        self.is_unusable |= tracker.is_unusable;
         let pieces = tracker.unfinished.into_iter().flatten().chain(tracker.decoded);
         self.undelivered.extend(pieces.map(|(time, hash)| (hash, time)));
     }
@@ -147,7 +155,7 @@ impl Received {
 
     /// Returns where the next response has to begin, or `None` if there is nothing to compare it with.
     pub(crate) fn origin(&self) -> Option<TimePosition> {
-        if self.seconds.is_empty() || self.went_back {
+        if self.seconds.is_empty() || self.is_unusable {
             return None;
         }
         let Some(forgotten) = self.forgotten else { return Some(self.origin) };
@@ -183,9 +191,14 @@ impl Tracker {
 
     /// Adds a piece to the stream's unfinished line.
     pub(crate) fn add(&mut self, record: Record, hash: u64) {
-        self.went_back |= record.time < self.latest;
+        let unfinished = &mut self.unfinished[record.stream as usize];
+        self.is_unusable |= record.time < self.latest || unfinished.len() >= MAX_IN_SECOND;
         self.latest = record.time;
-        self.unfinished[record.stream as usize].push((record.time, hash));
+        if self.is_unusable {
+            unfinished.clear();
+        } else {
+            unfinished.push((record.time, hash));
+        }
     }
 
     /// Notes that all pieces of the stream so far are part of decoded lines.
@@ -336,7 +349,7 @@ mod tests {
     fn a_clock_that_was_set_back_ends_the_comparison() {
         let mut received = Received::default();
         receive(&mut received, "2a 1a 2b");
-        assert!(received.recall().is_none() && received.len() == 3);
+        assert!(received.recall().is_none() && received.len() == 0);
         received.clear(TimePosition::default());
         receive(&mut received, "1a");
         assert!(received.recall().is_some());
@@ -366,6 +379,25 @@ mod tests {
         tracker.decoded(Stream::Stdout);
         received.add(&mut tracker);
         assert_eq!(received.recall().unwrap().origin().since, Some(seconds(2)));
+    }
+
+    #[test]
+    fn too_many_pieces_cost_no_memory() {
+        let mut received = Received::default();
+        let mut tracker = received.tracker();
+        for number in 0..=MAX_IN_SECOND as u64 {
+            tracker.add(record(1), number);
+            tracker.decoded(Stream::Stdout);
+            received.add(&mut tracker);
+        }
+        assert!(received.len() == 0 && received.recall().is_none());
+        received.clear(TimePosition::default());
+        let mut tracker = received.tracker();
+        (0..=MAX_IN_SECOND as u64).for_each(|number| tracker.add(record(1), number));
+        assert!(tracker.unfinished[0].is_empty());
+        tracker.decoded(Stream::Stdout);
+        received.add(&mut tracker);
+        assert!(received.recall().is_none());
     }
 
     #[test]
