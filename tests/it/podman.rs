@@ -128,6 +128,28 @@ fn lines_that_podman_drops_at_an_end_are_read_again() {
     }
 }
 
+/// The log of a container with `--rm` may be gone before it can be read again. Then a gap reports what Podman dropped.
+#[test]
+fn lines_dropped_with_their_log_are_a_gap() {
+    let podman = Podman::of("trixie");
+    podman.run("first", &[], &["--count", "1"]);
+    podman.wait("first");
+    let watch = podman.logwatch(&["watch", "--format", "json", "--all"]);
+    watch.wait_for_notice(|lines| lines.contains(&"- first (exit 0)".to_owned()), PATIENCE);
+    for number in 0..3 {
+        podman.run(&format!("burst-{number}"), &["--rm"], &["--count", "30000"]);
+    }
+    watch.wait_for_ends(4);
+    let finished = watch.stop();
+    let (numbers, records) = (Numbers::of_json(&finished.lines()), finished.records());
+    for name in ["burst-0", "burst-1", "burst-2"] {
+        let has_gap = records.iter().any(|record| record["type"] == "gap" && record["container_name"] == name);
+        let flaw = numbers.flaw(name, 1..=30_000);
+        assert!(has_gap || flaw.is_none(), "{flaw:?}, without a gap");
+        assert!(numbers.count(name) <= 30_000, "{name}: lines come twice");
+    }
+}
+
 /// Runs that are killed within a second of each other continue where the last one was, on every route.
 #[test]
 fn killed_watches_of_podman_resume_exactly() {
